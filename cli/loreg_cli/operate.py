@@ -1,0 +1,56 @@
+"""doctor, db and completion."""
+
+from __future__ import annotations
+
+import click
+
+from loreg_cli.options import format_option, open_registry
+from loreg_cli.output import print_json, print_table
+
+
+@click.command()
+@format_option
+@click.pass_context
+def doctor(context: click.Context, format_: str) -> None:
+    """Show the settings in force and where each comes from, and whether database and store can be reached."""
+    checks = open_registry().doctor()
+    if format_ == "json":
+        print_json(checks)
+    elif format_ == "table":
+        rows = [("ok" if c.ok else "FAILED", c.name, c.value, c.origin or c.hint) for c in checks]
+        print_table(["", "WHAT", "FOUND", "FROM / HINT"], rows)
+    failed = [check.name for check in checks if not check.ok]
+    if failed:
+        click.echo(f"not well: {', '.join(failed)}", err=True)
+        context.exit(1)
+
+
+@click.group()
+def db() -> None:
+    """The catalog's database."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the schema up to date. A SQLite catalog does this by itself; a shared one waits for this command."""
+    before, after = open_registry().upgrade()
+    changed = "no change" if before == after else f"upgraded from {before or 'nothing'}"
+    click.echo(f"schema {after}, {changed}")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    loreg completion bash >> ~/.bashrc
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:  # click knows all three
+        raise click.UsageError(f"no completion for {shell}")
+    root = context.find_root()
+    click.echo(kind(root.command, {}, "loreg", "_LOREG_COMPLETE").source())

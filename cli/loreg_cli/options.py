@@ -1,0 +1,79 @@
+"""Options that several commands share, and the registry that they open."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from loreg.registry import Registry
+
+Command = Callable[..., Any]
+
+
+def open_registry() -> Registry:
+    """The registry of the flags before the command; closed when the command ends."""
+    from loreg.registry import connect
+
+    context = click.get_current_context()
+    registry = connect(**context.find_root().params)
+    context.call_on_close(registry.close)
+    return registry
+
+
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "quiet"]),
+    default="table",
+    show_default=True,
+    help="How to print: for people, for programs, or only the refs.",
+)
+
+
+def page_options(command: Command) -> Command:
+    """Add ``--limit`` and ``--cursor``."""
+    command = click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")(command)
+    return click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows on a page.")(
+        command
+    )
+
+
+def push_options(command: Command) -> Command:
+    """Add what may be said of a version that is pushed; the command gets it as the one argument ``said``."""
+
+    @click.option("--task", "tasks", multiple=True, metavar="TASK", help="What it is for; may be repeated.")
+    @click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME=VALUE[@DATASET[:SPLIT]]",
+        help="A measured number; may be repeated.",
+    )
+    @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Anything else; may be repeated.")
+    @click.option("--alias", "aliases", multiple=True, metavar="ALIAS", help="Point this alias to it; may be repeated.")
+    @click.option("-m", "--message", default="", metavar="TEXT", help="What is new in this version.")
+    @functools.wraps(command)
+    def with_options(
+        *,
+        tasks: tuple[str, ...],
+        metrics: tuple[str, ...],
+        labels: tuple[str, ...],
+        aliases: tuple[str, ...],
+        message: str,
+        **others: Any,
+    ) -> Any:
+        said = {"tasks": tasks, "metrics": metrics, "labels": read_labels(labels), "aliases": aliases}
+        return command(said={**said, "message": message}, **others)
+
+    return with_options
+
+
+def read_labels(labels: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` texts as a mapping."""
+    from loreg.expressions import parse_label
+
+    return dict(parse_label(label) for label in labels)

@@ -1,0 +1,28 @@
+"""loreg: the registry that LoRA adapters lack.
+
+>>> import loreg
+>>> registry = loreg.connect()
+>>> registry.search(tasks=["sentiment"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loreg.errors import LoregError
+    from loreg.registry import Registry, connect
+
+__version__ = "0.1.0"
+__all__ = ["LoregError", "Registry", "__version__", "connect"]
+
+_HOMES = {"connect": "loreg.registry", "Registry": "loreg.registry", "LoregError": "loreg.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``import loreg`` alone must cost nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'loreg' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

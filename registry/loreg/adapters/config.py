@@ -1,0 +1,174 @@
+"""``adapter_config.json`` of a PEFT LoRA: which fields there are, what each means for the weights.
+
+Source: PEFT 0.21, ``peft/tuners/lora/config.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loreg.errors import AdapterFormatError, NotFoundError, UsageError
+
+CONFIG_NAME = "adapter_config.json"
+_MOST_CONFIG_BYTES = 16 * 1024 * 1024
+
+#: Fields without effect on what the saved weights mean: selectors (the tensors are the truth), training, hints.
+_NEUTRAL = frozenset({
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "revision", "runtime_config",
+    "target_modules", "task_type", "lora_ga_config", "corda_config", "eva_config", "loftq_config",
+})  # fmt: skip
+#: Fields that are read and carried out, per module or for the adapter.
+_UNDERSTOOD = frozenset({
+    "alpha_pattern", "bias", "fan_in_fan_out", "init_lora_weights", "lora_alpha", "lora_bias", "modules_to_save", "r",
+    "rank_pattern", "use_dora", "use_rslora",
+})  # fmt: skip
+#: ``init_lora_weights`` that leave the base as it is: the saved factors are plain LoRA.
+_PLAIN_INITS = (None, True, False, "true", "false", "gaussian", "orthogonal", "eva", "mica")
+#: Initialisations that change the base: the delta needs the initial adapter (PiSSA, arXiv 2404.02948, and kin).
+_MUTATING_INITS = ("pissa", "olora", "corda", "lora_ga")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The fields that loreg carries out; ``raw`` is the whole document."""
+
+    r: int
+    lora_alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    use_rslora: bool
+    use_dora: bool
+    raw: Mapping[str, Any]
+
+    @property
+    def variant(self) -> str:
+        """One word for how the weights are to be read: lora, rslora, dora, pissa, loftq, …"""
+        init = self.raw.get("init_lora_weights")
+        if self.use_dora:
+            return "dora"
+        if isinstance(init, str) and init not in _PLAIN_INITS:
+            return next((kind for kind in (*_MUTATING_INITS, "loftq") if init.startswith(kind)), init[:32])
+        return "rslora" if self.use_rslora else "lora"
+
+    @property
+    def base_hint(self) -> str:
+        """``base_model_name_or_path``, empty where there is none."""
+        return str(self.raw.get("base_model_name_or_path") or "")
+
+    @property
+    def task_type(self) -> str:
+        """``task_type``, e.g. CAUSAL_LM; empty where there is none."""
+        return str(self.raw.get("task_type") or "")
+
+    def settings_not_understood(self) -> dict[str, Any]:
+        """Fields that may change what the weights mean, that loreg does not know and that are set."""
+        known = _NEUTRAL | _UNDERSTOOD
+        return {name: value for name, value in self.raw.items() if name not in known and _is_set(value)}
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """Read the configuration of the adapter in ``folder``.
+
+    Raises NotFoundError without the file, AdapterFormatError if it is not the JSON of a PEFT LoRA.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        if path.stat().st_size > _MOST_CONFIG_BYTES:
+            raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{folder} has no {CONFIG_NAME}: it is not a PEFT adapter",
+            hint="model.save_pretrained(DIR) writes one",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise AdapterFormatError(f"{path} is not JSON: {error}", hint="save the adapter again") from None
+    if not isinstance(document, dict):
+        raise AdapterFormatError(f"{path} is not a JSON object", hint="save the adapter again")
+    return parse_config(document, str(path))
+
+
+def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
+    """Make a LoraConfig of the JSON document. Raises AdapterFormatError, naming the field."""
+    kind = document.get("peft_type")
+    if kind != "LORA":
+        found = f"peft_type is {kind!r}" if "peft_type" in document else "peft_type is missing"
+        hint = (
+            "an MLX adapter: convert it to PEFT first"
+            if "fine_tune_type" in document
+            else "loreg reads PEFT LoRA adapters"
+        )
+        raise AdapterFormatError(f"{where}: {found}, expected 'LORA'", hint=hint)
+    return LoraConfig(
+        r=int(_number(document, "r", 8, where)),
+        lora_alpha=_number(document, "lora_alpha", 8, where),
+        rank_pattern={k: int(v) for k, v in _pattern(document, "rank_pattern", where).items()},
+        alpha_pattern=_pattern(document, "alpha_pattern", where),
+        use_rslora=bool(document.get("use_rslora")),
+        use_dora=bool(document.get("use_dora")),
+        raw=document,
+    )
+
+
+def _number(document: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    value = document.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise AdapterFormatError(f"{where}: {name} is {value!r}, expected a positive number", hint=f"mend {name}")
+    return value
+
+
+def _pattern(document: Mapping[str, Any], name: str, where: str) -> dict[str, float]:
+    patterns = document.get(name) or {}
+    if not isinstance(patterns, dict):
+        raise AdapterFormatError(f"{where}: {name} is not an object", hint=f"mend {name}")
+    for pattern in patterns:
+        _number(patterns, pattern, 0, f"{where}: {name}")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise AdapterFormatError(
+                f"{where}: {name} has the invalid pattern {pattern!r} ({error})", hint=f"mend {name}"
+            ) from None
+    return patterns
+
+
+def _is_set(value: Any) -> bool:
+    return bool(value)
+
+
+def why_not_mergeable(config: LoraConfig) -> str:
+    """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does."""
+    init = config.raw.get("init_lora_weights")
+    if config.use_dora:
+        return "use_dora is true: its delta needs the base"
+    if isinstance(init, str) and init.startswith(_MUTATING_INITS):
+        return f"init_lora_weights is {init!r}: it changed the base, the delta needs the initial adapter"
+    if init == "loftq":
+        return "init_lora_weights is 'loftq': its base is a quantised one"
+    if init not in _PLAIN_INITS:
+        return f"init_lora_weights is {init!r}, which loreg does not know"
+    if config.raw.get("lora_bias"):
+        return "lora_bias is true: its biases act on the base's"
+    for name, value in config.settings_not_understood().items():
+        return f"{name} is set to {json.dumps(value)[:80]}"
+    return ""
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether ``text`` reads like a name that others know (``org/model``), and not like a path on one machine."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text)) and ".." not in text
+
+
+def dump_config(document: Mapping[str, Any]) -> bytes:
+    """The bytes of an ``adapter_config.json``, as PEFT writes it: two spaces, keys in the given order."""
+    try:
+        return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except ValueError as error:
+        raise UsageError(f"{CONFIG_NAME} cannot hold {error}") from None

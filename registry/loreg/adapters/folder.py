@@ -1,0 +1,137 @@
+"""Which files of a folder belong to a version: the adapter's own, and what travels along."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.errors import AdapterFormatError, NotFoundError, UsageError
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+_WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".npy")
+_PROGRAMS = (
+    ".py",
+    ".pyc",
+    ".sh",
+    ".bash",
+    ".bat",
+    ".cmd",
+    ".ps1",
+    ".exe",
+    ".dll",
+    ".so",
+    ".dylib",
+    ".jar",
+    ".js",
+    ".ipynb",
+)
+_CHECKPOINT = re.compile(r"(checkpoint|global_step|epoch)[-_]?\d+")
+_TRAINING = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|trainer_state)\b.*")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The files that make a version, by relative path with forward slashes, and those left out with the reason."""
+
+    files: dict[str, Path]
+    left_out: tuple[tuple[str, str], ...]
+
+
+def select_files(folder: Path) -> Selection:
+    """Choose the files of the adapter in ``folder``. No file is opened.
+
+    Raises NotFoundError if there is no such folder or no weights in it, AdapterFormatError if the weights are a
+    pickle, which loreg never opens.
+    """
+    if not folder.is_dir():
+        if folder.suffix in _PICKLES:
+            raise _pickle(folder)
+        what = "is a file" if folder.exists() else "does not exist"
+        raise NotFoundError(f"{folder} {what}; expected the folder of an adapter", hint="loreg push DIR NAME")
+    root = folder.resolve()
+    files: dict[str, Path] = {}
+    left_out: list[tuple[str, str]] = []
+    for path in _walk(folder, left_out):
+        name = path.relative_to(folder).as_posix()
+        if reason := _reason_to_leave_out(name, path, root):
+            left_out.append((name, reason))
+        else:
+            files[name] = path
+    for needed in (CONFIG_NAME, WEIGHTS_NAME):
+        if needed not in files:
+            raise _missing(folder, needed, dict(left_out))
+    return Selection(files, tuple(sorted(left_out)))
+
+
+def _walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
+    """Every file, folders in order; a folder that is left out is named once and not entered."""
+    for top, folders, names in os.walk(folder):
+        here = Path(top)
+        for name in sorted(folders):
+            path = here / name
+            reason = (
+                "hidden" if name.startswith(".")
+                else "a checkpoint" if _CHECKPOINT.fullmatch(name)
+                else "made by Python" if name == "__pycache__"
+                else "a symlink to a folder" if path.is_symlink()
+                else ""
+            )  # fmt: skip
+            if reason:
+                left_out.append((path.relative_to(folder).as_posix() + "/", reason))
+        entered = {name for name, _ in left_out}
+        folders[:] = sorted(n for n in folders if (here / n).relative_to(folder).as_posix() + "/" not in entered)
+        yield from (here / name for name in sorted(names))
+
+
+def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return "a symlink that leaves the folder"
+    if not path.is_file():
+        return "not a regular file"
+    if not name.isprintable() or "\\" in name or len(name) > 512:
+        return "its name is not portable"
+    if name in (CONFIG_NAME, WEIGHTS_NAME):
+        return ""
+    if _TRAINING.fullmatch(path.name):
+        return "training state"
+    if path.suffix in _PICKLES:
+        return "a pickle"
+    if path.suffix in _WEIGHTS:
+        return "weights that are not the adapter's"
+    if path.suffix in _PROGRAMS or (os.access(path, os.X_OK) and path.stat().st_mode & 0o111):
+        return "executable"
+    return ""
+
+
+def _missing(folder: Path, needed: str, left_out: dict[str, str]) -> NotFoundError | AdapterFormatError | UsageError:
+    if needed in left_out:
+        return UsageError(
+            f"{folder / needed} is {left_out[needed]}",
+            hint=f"copy the real files first: cp -rL {folder} ./adapter && loreg push ./adapter NAME",
+        )
+    if needed == WEIGHTS_NAME:
+        for suffix in _PICKLES:
+            pickle = folder / f"adapter_model{suffix}"
+            if pickle.exists():
+                return _pickle(pickle)
+    hint = "model.save_pretrained(DIR) of a PeftModel writes both files"
+    if (folder / "adapters.safetensors").exists():
+        hint = "this looks like an MLX adapter: convert it to PEFT first"
+    return NotFoundError(f"{folder} has no {needed}: it is not a PEFT adapter", hint=hint)
+
+
+def _pickle(path: Path) -> AdapterFormatError:
+    target = path.with_name(WEIGHTS_NAME)
+    convert = (
+        'python -c "import torch; from safetensors.torch import save_file; '
+        f"save_file({{k: v.contiguous() for k, v in torch.load('{path}', weights_only=True).items()}}, "
+        f"'{target}', {{'format': 'pt'}})\""
+    )
+    return AdapterFormatError(f"{path} is a pickle, which loreg never opens: loading one can run code", hint=convert)

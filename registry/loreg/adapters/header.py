@@ -1,0 +1,106 @@
+"""The header of a safetensors file: names, shapes and dtypes without reading a weight.
+
+Format: https://github.com/huggingface/safetensors#format — 8 bytes little-endian length, JSON, then the data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loreg.errors import IntegrityError, LoregError
+
+#: Bits of one element.
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
+    "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "C64": 64,
+}  # fmt: skip
+_MOST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: ``start`` and ``end`` are offsets in bytes from the beginning of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def parameters(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Every tensor by name, and the file's free-form metadata."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read and verify the header of the safetensors file at ``path``.
+
+    Raises IntegrityError if the file is not safetensors, is cut short, or its offsets do not tile its data.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
+            raise _broken(path, f"its header would be {length} bytes long, the file has {size}")
+        raw = stream.read(length)
+    try:
+        document = json.loads(raw, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"its header is not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise _broken(path, "its header is not a JSON object")
+    metadata = document.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken(path, "its __metadata__ is not text by name")
+    begin = 8 + length
+    tensors = [_tensor(path, name, entry, begin) for name, entry in document.items()]
+    position = begin
+    for tensor in sorted(tensors, key=lambda t: (t.start, t.end)):
+        if tensor.start != position:
+            raise _broken(path, f"{tensor.name!r} starts at byte {tensor.start}, expected {position}")
+        position = tensor.end
+    if position != size:
+        state = "cut short" if position > size else "followed by other bytes"
+        raise _broken(path, f"its data is {state}: the header speaks of {position} bytes, the file has {size}")
+    return Header({tensor.name: tensor for tensor in tensors}, metadata)
+
+
+def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
+    try:
+        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        raise _broken(path, f"the entry of {name!r} lacks dtype, shape or data_offsets") from None
+    if dtype not in BITS:
+        raise _broken(path, f"{name!r} has the unknown dtype {dtype!r}")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+        raise _broken(path, f"the shape or offsets of {name!r} are not whole numbers")
+    expected = math.prod(shape) * BITS[dtype] / 8
+    if end - start != expected:
+        raise _broken(path, f"{name!r} has {end - start} bytes, {dtype} {tuple(shape)} needs {expected:.0f}")
+    return Tensor(name, dtype, tuple(shape), begin + start, begin + end)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name appears twice")
+    return document
+
+
+def _broken(path: Path, reason: str) -> LoregError:
+    return IntegrityError(f"{path} is not a sound safetensors file: {reason}", hint="save or download it again")

@@ -1,0 +1,54 @@
+"""Tensor names of PEFT's format: ``base_model.model.<module>.lora_A.weight`` and its siblings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+PREFIX = "base_model.model."
+_PARTS = (
+    (".lora_A.weight", "A"),
+    (".lora_B.weight", "B"),
+    (".lora_B.bias", "bias"),
+    (".lora_embedding_A", "embedding_A"),
+    (".lora_embedding_B", "embedding_B"),
+    (".lora_magnitude_vector", "magnitude"),
+    (".lora_magnitude_vector.weight", "magnitude"),
+)
+_FOREIGN = (
+    (re.compile(r"lora_(unet|te\d?)_|\.lora_(up|down)\."), "kohya"),
+    (re.compile(r"\.(hada_|lokr_|oft_blocks|lora_mid|dora_scale)"), "LyCORIS"),
+    (re.compile(r"^(transformer|unet|text_encoder)\.|_lora\.(up|down)\.|\.lora\.(up|down)\."), "diffusers"),
+    (re.compile(r"^diffusion_model\."), "ComfyUI"),
+    (re.compile(r"\.lora_[ab]$"), "MLX"),
+    (re.compile(r"\.lora_[AB]$"), "loralib"),
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a tensor is: ``part`` of the factors of ``module``, or an extra (``part`` is empty)."""
+
+    module: str
+    part: str
+
+
+def parse_key(name: str) -> Key | None:
+    """What the tensor called ``name`` is; None if PEFT would not look at it."""
+    if not name.startswith(PREFIX):
+        return None
+    rest = name.removeprefix(PREFIX)
+    for suffix, part in _PARTS:
+        if rest.endswith(suffix):
+            return Key(rest.removesuffix(suffix), part)
+    return None if ".lora_" in rest else Key(rest, "")
+
+
+def foreign_format(names: list[str]) -> str:
+    """The format whose names these are, if it is a known one that is not PEFT's; else empty."""
+    return next((label for pattern, label in _FOREIGN for name in names if pattern.search(name)), "")
+
+
+def factor_name(module: str, part: str) -> str:
+    """The name under which PEFT looks for factor ``A`` or ``B`` of ``module``."""
+    return f"{PREFIX}{module}.lora_{part}.weight"

@@ -1,0 +1,139 @@
+"""What an adapter consists of, from its header and configuration alone: modules, ranks, scales, extras.
+
+The tensors are the truth; the configuration gives what tensors cannot say: alpha, and how the scale is made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from loreg.adapters.config import LoraConfig, read_config
+from loreg.adapters.header import Tensor, read_header
+from loreg.adapters.keys import foreign_format, parse_key
+from loreg.errors import AdapterFormatError
+from loreg.records import Facts, ModuleType
+
+WEIGHTS_NAME = "adapter_model.safetensors"
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module and the tensors that act on it, by part: ``A`` (r, in), ``B`` (out, r), ``magnitude``, ….
+
+    ``rank``, ``alpha`` and ``scale`` are what PEFT applies when it loads the adapter.
+    """
+
+    name: str
+    parts: Mapping[str, Tensor]
+    rank: int
+    alpha: float
+    scale: float
+
+    @property
+    def type(self) -> str:
+        """The last part of the name, e.g. ``q_proj``."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An adapter without its numbers. ``extras`` are whole tensors; ``strangers`` nobody would load."""
+
+    weights: Path
+    config: LoraConfig
+    modules: Mapping[str, Module]
+    extras: Mapping[str, Tensor]
+    strangers: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+
+    def facts(self) -> Facts:
+        """What the catalog records of it."""
+        dtypes: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            dtypes[tensor.dtype] += tensor.parameters
+        ranks: dict[str, list[int]] = {}
+        for module in self.modules.values():
+            ranks.setdefault(module.type, []).append(module.rank)
+        every = [rank for some in ranks.values() for rank in some]
+        return Facts(
+            variant=self.config.variant,
+            task_type=self.config.task_type,
+            rank_min=min(every),
+            rank_max=max(every),
+            alpha=self.config.lora_alpha,
+            parameters=dtypes.total(),
+            dtype=max(dtypes, key=lambda name: dtypes[name]),
+            module_types=tuple(ModuleType(n, len(r), min(r), max(r)) for n, r in sorted(ranks.items())),
+            base_hint=self.config.base_hint,
+        )
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read what is in the PEFT LoRA adapter in ``folder``; no weights are read and torch is not needed.
+
+    Raises NotFoundError, IntegrityError or AdapterFormatError. Contradictions between tensors and configuration
+    are not errors here: ``checking`` finds them.
+    """
+    config = read_config(folder)
+    weights = folder / WEIGHTS_NAME
+    header = read_header(weights)
+    parts: dict[str, dict[str, Tensor]] = {}
+    extras, strangers = {}, []
+    for name, tensor in header.tensors.items():
+        key = parse_key(name)
+        if key is None:
+            strangers.append(name)
+        elif key.part:
+            parts.setdefault(key.module, {})[key.part] = tensor
+        else:
+            extras[name] = tensor
+    if not parts:
+        raise _no_lora(weights, list(header.tensors))
+    modules = {name: _module(name, found, config) for name, found in sorted(parts.items())}
+    return Layout(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors)
+
+
+def _module(name: str, parts: Mapping[str, Tensor], config: LoraConfig) -> Module:
+    """Resolve rank, alpha and scale of one module as PEFT does: the first pattern that matches wins."""
+    rank = _rank_of(parts) or _first_match(config.rank_pattern, name, config.r)
+    alpha = _first_match(config.alpha_pattern, name, config.lora_alpha)
+    return Module(name, parts, rank, alpha, alpha / (math.sqrt(rank) if config.use_rslora else rank))
+
+
+def configured_rank(config: LoraConfig, module: str) -> int:
+    """The rank that the configuration promises for ``module``."""
+    return _first_match(config.rank_pattern, module, config.r)
+
+
+def _rank_of(parts: Mapping[str, Tensor]) -> int:
+    for part, axis in (("A", 0), ("B", 1), ("embedding_A", 0), ("embedding_B", 1)):
+        if part in parts and len(parts[part].shape) > axis:
+            return parts[part].shape[axis]
+    return 0
+
+
+def _first_match(patterns: Mapping[str, V], module: str, default: V) -> V:
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _no_lora(weights: Path, names: list[str]) -> AdapterFormatError:
+    foreign = foreign_format(names)
+    if foreign:
+        return AdapterFormatError(
+            f"{weights} is in {foreign}'s format, expected PEFT's", hint="convert it to PEFT first"
+        )
+    example = f", e.g. {names[0]!r}" if names else ""
+    return AdapterFormatError(
+        f"{weights} has no LoRA tensors: none of its {len(names)} names is base_model.model.….lora_A.weight{example}",
+        hint="model.save_pretrained(DIR) of a PeftModel writes them",
+    )

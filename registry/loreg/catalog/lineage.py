@@ -1,0 +1,93 @@
+"""What versions were made from: ancestors by recorded digests, in one recursive statement."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, insert, literal, select
+
+from loreg.catalog.schema import AdapterRow, LineageRow, MergeRow, VersionRow
+from loreg.catalog.transaction import Transaction
+from loreg.records import LineageEdge, Provenance, Source
+from loreg.refs import AdapterName
+
+_DEEPEST = 64
+
+
+def record(tx: Transaction, version_id: int, provenance: Provenance) -> None:
+    """Record the recipe and certificate of a merged version, and an edge for each of its sources."""
+    documents = {"recipe": dict(provenance.recipe), "certificate": dict(provenance.certificate)}
+    tx.connection.execute(insert(MergeRow).values(version_id=version_id, **documents))
+    edges = [
+        {
+            "child_id": version_id,
+            "position": position,
+            "parent_digest": source.digest,
+            "parent_label": source.label,
+            "weight": source.weight,
+        }
+        for position, source in enumerate(provenance.sources)
+    ]
+    tx.connection.execute(insert(LineageRow), edges)
+
+
+def provenance(tx: Transaction, version_id: int) -> Provenance | None:
+    """How a version was made; None if it was not merged here."""
+    merge = tx.connection.execute(select(MergeRow).where(MergeRow.version_id == version_id)).one_or_none()
+    if merge is None:
+        return None
+    query = select(LineageRow).where(LineageRow.child_id == version_id).order_by(LineageRow.position)
+    rows = tx.connection.execute(query)
+    sources = tuple(Source(row.parent_label, row.parent_digest, row.weight) for row in rows)
+    return Provenance(sources, merge.recipe, merge.certificate)
+
+
+def ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
+    """Every edge above a version, nearest first, from the digests that the merges recorded."""
+    walk = (
+        select(VersionRow.id.label("child_id"), literal(1).label("depth"))
+        .where(VersionRow.id == version_id)
+        .cte("walk", recursive=True)
+    )
+    walk = walk.union(
+        select(VersionRow.id, walk.c.depth + 1)
+        .join(LineageRow, LineageRow.parent_digest == VersionRow.digest)
+        .join(walk, walk.c.child_id == LineageRow.child_id)
+        .where(walk.c.depth < _DEEPEST)
+    )
+    reached = select(walk.c.child_id, func.min(walk.c.depth).label("depth")).group_by(walk.c.child_id).subquery()
+    # One content may be pushed under several names: the first of them stands for it.
+    first = select(VersionRow.digest, func.min(VersionRow.id).label("id")).group_by(VersionRow.digest).subquery()
+    child, parent = VersionRow.__table__.alias("child"), VersionRow.__table__.alias("parent")
+    child_of, parent_of = AdapterRow.__table__.alias("child_of"), AdapterRow.__table__.alias("parent_of")
+    query = (
+        select(
+            child_of.c.namespace,
+            child_of.c.name,
+            child.c.number,
+            LineageRow.parent_label,
+            LineageRow.parent_digest,
+            LineageRow.weight,
+            reached.c.depth,
+            parent_of.c.namespace.label("parent_namespace"),
+            parent_of.c.name.label("parent_name"),
+            parent.c.number.label("parent_number"),
+        )
+        .select_from(reached)
+        .join(LineageRow, LineageRow.child_id == reached.c.child_id)
+        .join(child, child.c.id == reached.c.child_id)
+        .join(child_of, child_of.c.id == child.c.adapter_id)
+        .outerjoin(first, first.c.digest == LineageRow.parent_digest)
+        .outerjoin(parent, parent.c.id == first.c.id)
+        .outerjoin(parent_of, parent_of.c.id == parent.c.adapter_id)
+        .order_by(reached.c.depth, LineageRow.child_id, LineageRow.position)
+    )
+    return tuple(
+        LineageEdge(
+            child=f"{AdapterName(row.namespace, row.name)}:v{row.number}",
+            parent=Source(row.parent_label, row.parent_digest, row.weight),
+            parent_ref=f"{AdapterName(row.parent_namespace, row.parent_name)}:v{row.parent_number}"
+            if row.parent_number
+            else "",
+            depth=row.depth,
+        )
+        for row in tx.connection.execute(query)
+    )

@@ -1,0 +1,57 @@
+"""Listings: the adapters of a registry, and the versions of one."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select, tuple_
+
+from loreg.catalog.paging import decode, encode
+from loreg.catalog.projection import JsonRows, to_version, versions
+from loreg.catalog.schema import AdapterRow, AliasRow, VersionRow
+from loreg.catalog.transaction import Transaction
+from loreg.catalog.versions import adapter_id_of
+from loreg.records import AdapterEntry, Page, Version
+from loreg.refs import AdapterName
+
+
+def adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEntry]:
+    """A page of adapters by namespace and name, in one statement."""
+    count = select(func.count()).where(VersionRow.adapter_id == AdapterRow.id).scalar_subquery()
+    newest = (
+        select(func.max(VersionRow.number))
+        .where(VersionRow.adapter_id == AdapterRow.id, VersionRow.yanked_at.is_(None))
+        .scalar_subquery()
+    )
+    aliases = (
+        select(JsonRows(AliasRow.alias, VersionRow.number))
+        .join(VersionRow, VersionRow.id == AliasRow.version_id)
+        .where(AliasRow.adapter_id == AdapterRow.id)
+        .scalar_subquery()
+    )
+    key = (AdapterRow.namespace, AdapterRow.name)
+    query = select(AdapterRow, count.label("versions"), newest.label("newest"), aliases.label("aliases"))
+    if cursor:
+        query = query.where(tuple_(*key) > tuple_(*decode(cursor, "adapters", len(key))))
+    rows = tx.connection.execute(query.order_by(*key).limit(limit + 1)).all()
+    shown = rows[:limit]
+    next_cursor = encode("adapters", [shown[-1].namespace, shown[-1].name]) if len(rows) > limit else None
+    entries = (
+        AdapterEntry(
+            AdapterName(row.namespace, row.name),
+            row.versions,
+            row.newest,
+            dict(sorted(row.aliases)),
+            row.created_at,
+        )
+        for row in shown
+    )
+    return Page(tuple(entries), next_cursor)
+
+
+def versions_of(tx: Transaction, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
+    """A page of versions of one adapter, yanked ones too, the newest first."""
+    query = versions().where(VersionRow.adapter_id == adapter_id_of(tx, adapter))
+    if cursor:
+        query = query.where(VersionRow.number < decode(cursor, "versions", 1)[0])
+    rows = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(limit + 1)).all()
+    next_cursor = encode("versions", [rows[limit - 1].number]) if len(rows) > limit else None
+    return Page(tuple(to_version(row) for row in rows[:limit]), next_cursor)

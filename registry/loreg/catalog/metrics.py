@@ -1,0 +1,20 @@
+"""Metrics: measured numbers of versions."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from loreg.catalog.schema import MetricRow
+from loreg.catalog.transaction import Transaction
+from loreg.records import Metric
+
+
+def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:
+    """Record ``metric``; the same name, dataset and split measured again replaces the value."""
+    key = {"version_id": version_id, "name": metric.name, "dataset": metric.dataset, "split": metric.split}
+    old = tx.connection.execute(select(MetricRow.value).filter_by(**key)).scalar()
+    if old == metric.value:
+        return
+    values = {"value": metric.value, "higher_is_better": metric.higher_is_better}
+    tx.upsert(MetricRow, {**key, **values, "author": tx.author, "created_at": tx.at})
+    tx.log("metric", adapter_id, version_id, metric=str(metric), replaced=old)

@@ -1,0 +1,261 @@
+"""The tables. Alembic makes them; this file says what the code may expect of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import MetaData
+
+Id = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only a column of type INTEGER
+Digest = String(64)
+Name = String(96)
+Word = String(128)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, always aware and in UTC; SQLite keeps no zone of its own."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store UTC."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give UTC back."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Table(DeclarativeBase):
+    """What all tables share: constraints with names, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class AdapterRow(Table):
+    """A name under which versions are pushed; ``namespace`` is empty where there is none."""
+
+    __tablename__ = "adapters"
+    __table_args__ = (UniqueConstraint("namespace", "name"), Index(None, "name", "namespace"))
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    namespace: Mapped[str] = mapped_column(Name)
+    name: Mapped[str] = mapped_column(Name)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class BaseRow(Table):
+    """A base model by content; ``digest`` is also the blob that lists its tensors' digests."""
+
+    __tablename__ = "bases"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), unique=True)
+    tensors: Mapped[int] = mapped_column(Integer)
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class BaseNameRow(Table):
+    """What people call a base; one base may have many names, a name means one base."""
+
+    __tablename__ = "base_names"
+
+    name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
+
+
+class VersionRow(Table):
+    """An immutable pushed state. Only ``yanked_at`` changes."""
+
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("adapter_id", "number"),
+        UniqueConstraint("adapter_id", "digest"),
+        Index(None, "digest"),
+        Index(None, "created_at", "id"),
+        Index(None, "base_id", "id"),
+        Index(None, "base_hint", "id"),
+        Index(None, "rank_max", "id"),
+        Index(None, "bytes", "id"),
+        Index(None, "author", "id"),
+        Index(None, "variant", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
+    number: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[str] = mapped_column(Digest)
+    base_id: Mapped[int | None] = mapped_column(ForeignKey("bases.id"))
+    base_hint: Mapped[str] = mapped_column(String(1024))
+    variant: Mapped[str] = mapped_column(String(32))
+    task_type: Mapped[str] = mapped_column(String(64))
+    rank_min: Mapped[int] = mapped_column(Integer)
+    rank_max: Mapped[int] = mapped_column(Integer)
+    alpha: Mapped[float]
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    dtype: Mapped[str] = mapped_column(String(16))
+    author: Mapped[str] = mapped_column(Word)
+    message: Mapped[str] = mapped_column(Text)
+    card: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    yanked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ModuleTypeRow(Table):
+    """How often, and at which ranks, a version touches one kind of module."""
+
+    __tablename__ = "module_types"
+    __table_args__ = (Index(None, "name", "version_id"),)
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(Word, primary_key=True)
+    count: Mapped[int] = mapped_column(Integer)
+    rank_min: Mapped[int] = mapped_column(Integer)
+    rank_max: Mapped[int] = mapped_column(Integer)
+
+
+class TaskRow(Table):
+    """What a version is for."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (Index(None, "task", "version_id"),)
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    task: Mapped[str] = mapped_column(Word, primary_key=True)
+
+
+class LabelRow(Table):
+    """A key with a value, for whatever a team wants to say of a version."""
+
+    __tablename__ = "labels"
+    __table_args__ = (Index(None, "key", "value", "version_id"),)
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(Word, primary_key=True)
+    value: Mapped[str] = mapped_column(String(256))
+
+
+class MetricRow(Table):
+    """A measured number; measuring again on the same data replaces it (the event keeps the old value)."""
+
+    __tablename__ = "metrics"
+    __table_args__ = (
+        Index(None, "name", "value", "version_id"),
+        Index(None, "name", "dataset", "value", "version_id"),
+    )
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(Word, primary_key=True)
+    dataset: Mapped[str] = mapped_column(String(256), primary_key=True)
+    split: Mapped[str] = mapped_column(Word, primary_key=True)
+    value: Mapped[float]
+    higher_is_better: Mapped[bool]
+    author: Mapped[str] = mapped_column(Word)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AliasRow(Table):
+    """Where an alias points now."""
+
+    __tablename__ = "aliases"
+
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"), primary_key=True)
+    alias: Mapped[str] = mapped_column(Name, primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
+
+
+class AliasMoveRow(Table):
+    """Where an alias ever pointed; no version where it was removed."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (Index(None, "adapter_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
+    alias: Mapped[str] = mapped_column(Name)
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    author: Mapped[str] = mapped_column(Word)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class BlobRow(Table):
+    """A blob that some version needs; its bytes are in the store."""
+
+    __tablename__ = "blobs"
+
+    digest: Mapped[str] = mapped_column(Digest, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class FileRow(Table):
+    """A file of a version, by name and content."""
+
+    __tablename__ = "files"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
+
+
+class MergeRow(Table):
+    """The recipe that made a version, and the certificate of what it kept."""
+
+    __tablename__ = "merges"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
+    certificate: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class LineageRow(Table):
+    """One source of a merged version. ``parent_digest`` holds even where the parent was a folder or is elsewhere."""
+
+    __tablename__ = "lineage"
+
+    child_id: Mapped[int] = mapped_column(ForeignKey("merges.version_id"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    parent_digest: Mapped[str] = mapped_column(Digest, index=True)
+    parent_label: Mapped[str] = mapped_column(String(1024))
+    weight: Mapped[float]
+
+
+class EventRow(Table):
+    """Who did what, and when. Rows are only ever added."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "adapter_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    author: Mapped[str] = mapped_column(Word)
+    action: Mapped[str] = mapped_column(String(32))
+    adapter_id: Mapped[int | None] = mapped_column(ForeignKey("adapters.id"))
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)

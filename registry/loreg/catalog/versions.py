@@ -1,0 +1,223 @@
+"""Recording versions and finding the one that a ref means."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, insert, select, update
+
+from loreg.catalog import aliases, lineage, metrics
+from loreg.catalog.bases import base_id_of
+from loreg.catalog.projection import to_version, versions
+from loreg.catalog.schema import (
+    AdapterRow,
+    AliasRow,
+    BlobRow,
+    FileRow,
+    LabelRow,
+    ModuleTypeRow,
+    TaskRow,
+    VersionRow,
+)
+from loreg.catalog.transaction import Transaction
+from loreg.errors import ConflictError, NotFoundError
+from loreg.manifest import File
+from loreg.records import Draft, Version
+from loreg.refs import AdapterName, Ref
+
+
+def record(tx: Transaction, draft: Draft) -> tuple[Version, bool]:
+    """Record a version whose blobs are all stored; False if this adapter had this very content already.
+
+    Tasks, labels, metrics and aliases of the draft are recorded in both cases. Raises ConflictError if the
+    content is known as a version that was yanked, or with another base; a base that was unknown is filled in.
+    """
+    adapter_id = _adapter_for_update(tx, draft.adapter)
+    base_id = base_id_of(tx, draft.base.digest) if draft.base else None
+    known = tx.connection.execute(
+        select(VersionRow).where(VersionRow.adapter_id == adapter_id, VersionRow.digest == draft.digest)
+    ).one_or_none()
+    if known is None:
+        version_id = _insert_version(tx, adapter_id, base_id, draft)
+    else:
+        version_id = known.id
+        _refuse_if_not_the_same(draft, known, base_id)
+        if base_id is not None and known.base_id is None:
+            tx.connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(base_id=base_id))
+            tx.log("base", adapter_id, version_id, digest=draft.base.digest if draft.base else "")
+    tx.insert_missing(TaskRow, [{"version_id": version_id, "task": task} for task in sorted(set(draft.tasks))])
+    for key, value in sorted(draft.labels.items()):
+        tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
+    for metric in draft.metrics:
+        metrics.put(tx, adapter_id, version_id, metric)
+    for alias in draft.aliases:
+        aliases.point(tx, adapter_id, version_id, alias)
+    return by_id(tx, version_id), known is None
+
+
+def resolve(tx: Transaction, ref: Ref) -> Version:
+    """The version that ``ref`` means: its alias, its number, its digest, or else the newest not yanked.
+
+    Raises NotFoundError, naming what is there instead, and ConflictError if the digest in the ref is not that
+    of the version which the rest of the ref means.
+    """
+    adapter_id = adapter_id_of(tx, ref.adapter)
+    query = versions().where(VersionRow.adapter_id == adapter_id)
+    if ref.number is not None:
+        query = query.where(VersionRow.number == ref.number)
+    elif ref.alias is not None:
+        query = query.join(AliasRow, AliasRow.version_id == VersionRow.id).where(
+            AliasRow.adapter_id == adapter_id, AliasRow.alias == ref.alias
+        )
+    elif ref.digest is not None:
+        query = query.where(digest_starts(ref.digest))
+    else:
+        query = query.where(VersionRow.yanked_at.is_(None))
+    row = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise _nothing_for(tx, ref, adapter_id)
+    version = to_version(row)
+    if ref.alias is not None and version.yanked:
+        raise NotFoundError(
+            f"alias {ref.alias!r} of {ref.adapter} points to v{version.number}, which is yanked",
+            hint=f"loreg tag {ref.adapter} {ref.alias}",
+        )
+    if ref.digest is not None and not version.digest.startswith(ref.digest):
+        raise ConflictError(
+            f"{ref} is not what it was: {version.ref} has digest sha256:{version.digest[: len(ref.digest)]}",
+            hint=f"loreg show {ref.adapter}@sha256:{ref.digest}",
+        )
+    return version
+
+
+def digest_starts(prefix: str) -> ColumnElement[bool]:
+    """A condition on the digest that an index serves: hex digits all sort below ``g``."""
+    return (VersionRow.digest >= prefix) & (VersionRow.digest < prefix + "g")
+
+
+def by_id(tx: Transaction, version_id: int) -> Version:
+    """The version of that row."""
+    return to_version(tx.connection.execute(versions().where(VersionRow.id == version_id)).one())
+
+
+def files(tx: Transaction, version: Version) -> tuple[File, ...]:
+    """The files of a version, by path."""
+    query = (
+        select(FileRow.path, FileRow.digest, BlobRow.size)
+        .join(BlobRow, BlobRow.digest == FileRow.digest)
+        .where(FileRow.version_id == id_of(tx, version))
+        .order_by(FileRow.path)
+    )
+    return tuple(File(*row) for row in tx.connection.execute(query))
+
+
+def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
+    """The row of an adapter. Raises NotFoundError, naming the closest name that there is."""
+    same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
+    found = tx.connection.execute(select(AdapterRow.id).where(same)).scalar()
+    if found is not None:
+        return found
+    names = tx.connection.execute(
+        select(AdapterRow.namespace, AdapterRow.name).order_by(AdapterRow.id.desc()).limit(1000)
+    )
+    close = difflib.get_close_matches(str(adapter), [str(AdapterName(*row)) for row in names], 1)
+    raise NotFoundError(
+        f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        hint="loreg ls",
+    )
+
+
+def id_of(tx: Transaction, version: Version) -> int:
+    """The row of a version."""
+    adapter_id = adapter_id_of(tx, version.adapter)
+    query = select(VersionRow.id).where(VersionRow.adapter_id == adapter_id, VersionRow.number == version.number)
+    return tx.connection.execute(query).scalar_one()
+
+
+def set_yanked(tx: Transaction, version: Version, yanked: bool, reason: str = "") -> Version:
+    """Hide a version from search and alias, or show it again. Nothing happens if it is so already."""
+    version_id = id_of(tx, version)
+    if version.yanked != yanked:
+        change = update(VersionRow).where(VersionRow.id == version_id)
+        tx.connection.execute(change.values(yanked_at=tx.at if yanked else None))
+        tx.log("yank" if yanked else "unyank", adapter_id_of(tx, version.adapter), version_id, reason=reason)
+    return by_id(tx, version_id)
+
+
+def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
+    """The adapter's row, made if need be and locked, so that numbers are given out one at a time."""
+    row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
+    tx.insert_missing(AdapterRow, [row])
+    query = select(AdapterRow.id).where(AdapterRow.namespace == adapter.namespace, AdapterRow.name == adapter.name)
+    return tx.connection.execute(query.with_for_update()).scalar_one()
+
+
+def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: Draft) -> int:
+    newest = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.adapter_id == adapter_id)
+    facts = draft.facts
+    values = {
+        "adapter_id": adapter_id,
+        "number": tx.connection.execute(newest).scalar_one() + 1,
+        "digest": draft.digest,
+        "base_id": base_id,
+        "base_hint": facts.base_hint,
+        "variant": facts.variant,
+        "task_type": facts.task_type,
+        "rank_min": facts.rank_min,
+        "rank_max": facts.rank_max,
+        "alpha": facts.alpha,
+        "parameters": facts.parameters,
+        "bytes": draft.size,
+        "dtype": facts.dtype,
+        "author": draft.author,
+        "message": draft.message,
+        "card": draft.card,
+        "created_at": tx.at,
+    }
+    version_id = tx.connection.execute(insert(VersionRow).values(values).returning(VersionRow.id)).scalar_one()
+    tx.insert_missing(
+        ModuleTypeRow,
+        [
+            {
+                "version_id": version_id,
+                "name": m.name,
+                "count": m.count,
+                "rank_min": m.rank_min,
+                "rank_max": m.rank_max,
+            }
+            for m in facts.module_types
+        ],
+    )
+    blobs = {file.sha256: file.size for file in draft.files}
+    tx.insert_missing(BlobRow, [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())])
+    tx.insert_missing(
+        FileRow,
+        [{"version_id": version_id, "path": file.path, "digest": file.sha256} for file in draft.files],
+    )
+    if draft.provenance:
+        lineage.record(tx, version_id, draft.provenance)
+    tx.log("push", adapter_id, version_id, digest=draft.digest)
+    return version_id
+
+
+def _refuse_if_not_the_same(draft: Draft, known: Row[Any], base_id: int | None) -> None:
+    ref = f"{draft.adapter}:v{known.number}"
+    if known.yanked_at is not None:
+        raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
+    if base_id is not None and known.base_id not in (None, base_id):
+        raise ConflictError(
+            f"this content is {ref} already, recorded with another base",
+            hint="push it under another name with the base that it was trained on",
+        )
+
+
+def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
+    if ref.alias:
+        known = ", ".join(sorted(aliases.of(tx, adapter_id))) or "none"
+        return NotFoundError(
+            f"{ref.adapter} has no alias {ref.alias!r}; it has: {known}", hint=f"loreg ls {ref.adapter}"
+        )
+    if ref.number or ref.digest:
+        return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")
+    return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:vN")

@@ -1,0 +1,114 @@
+"""Rules on the adapter itself: do its tensors agree with each other and with its configuration?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from loreg.adapters.layout import Module, configured_rank
+from loreg.checking.findings import Subject, rule
+
+_PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
+
+
+@rule("LR001", "error", "save the adapter again: a factor without its partner does nothing")
+def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
+    """A module has both factors of a pair."""
+    for module in subject.layout.modules.values():
+        found = module.parts.keys()
+        if not any(set(pair) <= found for pair in _PAIRS):
+            yield f"module {module.name} has {', '.join(sorted(found))}, expected A and B"
+
+
+@rule("LR002", "error", "the two files are of different adapters: save the adapter again")
+def factors_agree(subject: Subject) -> Iterable[str]:
+    """A is (r, in) and B is (out, r) with the same r."""
+    for module in subject.layout.modules.values():
+        for a_part, b_part in _PAIRS:
+            if a_part not in module.parts or b_part not in module.parts:
+                continue
+            a, b = module.parts[a_part].shape, module.parts[b_part].shape
+            if len(a) < 2 or len(b) < 2 or 0 in (*a, *b):
+                yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}, expected two dimensions, none 0"
+            elif len(a) == len(b) == 2 and a[0] != b[1]:
+                yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}; their ranks differ"
+
+
+@rule("LR003", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
+def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
+    """r and rank_pattern say the rank that the tensors have; else PEFT refuses to load them."""
+    config = subject.layout.config
+    for module in _plain(subject):
+        promised = configured_rank(config, module.name)
+        if module.rank != promised:
+            field = "r" if promised == config.r else "rank_pattern"
+            yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
+
+
+@rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
+def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
+    """PEFT looks at each tensor."""
+    for name in subject.layout.strangers:
+        yield f"tensor {name!r} is not named base_model.model.…"
+
+
+@rule("LR005", "error", "train again with a lower learning rate, or push an earlier checkpoint")
+def every_number_is_finite(subject: Subject) -> Iterable[str]:
+    """No NaN and no infinity in any tensor."""
+    for name, scan in subject.scans.items():
+        if scan.nonfinite:
+            yield f"tensor {name} has {scan.nonfinite} NaN or infinite numbers"
+
+
+@rule("LR006", "error", "name these modules in target_modules: PEFT leaves out what it does not select")
+def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
+    """target_modules matches each module that has factors; PEFT ignores the tensors of the others."""
+    targets = subject.layout.config.raw.get("target_modules")
+    if targets is None or targets == "all-linear":
+        return
+    for module in _plain(subject):
+        if not _selects(targets, module.name):
+            yield f"module {module.name} is not selected by target_modules"
+
+
+@rule("LR007", "error", "set use_dora to what the adapter was trained with")
+def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
+    """DoRA magnitudes are there exactly if use_dora says so: else the adapter means something else."""
+    config = subject.layout.config
+    for module in _plain(subject):
+        if ("magnitude" in module.parts) != config.use_dora:
+            found = "no magnitude, use_dora is true" if config.use_dora else "a magnitude, use_dora is false"
+            yield f"module {module.name} has {found}"
+
+
+@rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
+def the_adapter_does_something(subject: Subject) -> Iterable[str]:
+    """Some B is not zero."""
+    names = [module.parts["B"].name for module in _plain(subject) if "B" in module.parts]
+    scans = [subject.scans[name] for name in names if name in subject.scans]
+    if scans and all(scan.zero for scan in scans):
+        yield f"all {len(scans)} B factors are exactly zero"
+
+
+@rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
+def every_field_is_known(subject: Subject) -> Iterable[str]:
+    """No configuration field is set that loreg does not know."""
+    for name in subject.layout.config.settings_not_understood():
+        yield f"{name} is set in adapter_config.json, and loreg does not carry it out"
+
+
+def _plain(subject: Subject) -> Iterator[Module]:
+    """Modules with A and B. Embeddings, and experts under target_parameters, have names and ranks of their own."""
+    if subject.layout.config.raw.get("target_parameters"):
+        return iter(())
+    return (module for module in subject.layout.modules.values() if "A" in module.parts or "B" in module.parts)
+
+
+def _selects(targets: object, module: str) -> bool:
+    if isinstance(targets, str):
+        try:
+            return re.fullmatch(targets, module) is not None
+        except re.error:
+            return False
+    names = targets if isinstance(targets, list) else []
+    return any(module == name or module.endswith(f".{name}") for name in names)

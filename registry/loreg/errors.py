@@ -1,0 +1,113 @@
+"""What can go wrong, by meaning. Every error names the thing, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class LoregError(Exception):
+    """Base of every error that loreg raises on purpose.
+
+    ``code`` is stable and machine-readable, ``exit_code`` is what the command line leaves with, ``hint`` is
+    the next command to type (may be empty).
+    """
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        if not self.hint:
+            return self.message
+        return f"{self.message}{'' if self.message.endswith('?') else '.'} Hint: {self.hint}"
+
+
+class UsageError(LoregError):
+    """The call itself is wrong: a malformed ref, a count that does not match."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class NotFoundError(LoregError):
+    """No such adapter, version, alias, base or file."""
+
+    code = "not-found"
+    exit_code = 3
+
+
+class NotAllowedError(LoregError):
+    """The system or the registry's rules forbid it."""
+
+    code = "not-allowed"
+    exit_code = 4
+
+
+class CheckFailedError(LoregError):
+    """The adapter breaks a rule."""
+
+    code = "check-failed"
+    exit_code = 5
+
+
+class IntegrityError(LoregError):
+    """Bytes are not what their name or header promises."""
+
+    code = "integrity"
+    exit_code = 6
+
+
+class ConflictError(LoregError):
+    """The state of the registry or of a folder forbids it: something else is already there."""
+
+    code = "conflict"
+    exit_code = 7
+
+
+class AdapterFormatError(LoregError):
+    """A folder is not an adapter that loreg reads."""
+
+    code = "adapter-format"
+
+
+class MergeError(LoregError):
+    """These adapters cannot be merged as asked."""
+
+    code = "merge"
+
+
+class UnavailableError(LoregError):
+    """The database or the store does not answer."""
+
+    code = "unavailable"
+
+
+class MissingExtraError(LoregError):
+    """An optional dependency is not installed."""
+
+    code = "missing-extra"
+
+
+@contextlib.contextmanager
+def explain_os_errors(place: Path | str, hint: str) -> Iterator[None]:
+    """Turn the operating system's errors into ours: NotAllowedError for permissions, else UnavailableError.
+
+    ``place`` is named where the system names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or place
+        reason = error.strerror or str(error)
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise NotAllowedError(f"no permission for {name}: {reason}", hint=hint) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space and try again"
+        raise UnavailableError(f"{name} cannot be used: {reason}", hint=hint) from None

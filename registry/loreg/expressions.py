@@ -1,0 +1,95 @@
+"""What people type beside refs: metrics, comparisons, labels, sort orders, weights."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from loreg.errors import UsageError
+from loreg.records import Comparison, Metric, MetricCondition, Sort
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[^@\s]+)(?:@(?P<where>\S+))?")
+_COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
+#: Metrics of which less is better, by the words that their names are made of.
+_LOWER_IS_BETTER = frozenset(
+    {"loss", "perplexity", "ppl", "error", "mae", "mse", "rmse", "wer", "cer", "ter", "latency", "brier"}
+)
+
+
+def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
+    """Read ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower)."""
+    name, operator, value, dataset, split = _metric(text, "accuracy=0.93@imdb:test")
+    if operator != "=":
+        raise UsageError(f"invalid metric {text!r}: expected name=value[@dataset[:split]]", hint="accuracy=0.93@imdb")
+    words = set(re.split(r"[_\W]+", name.lower()))
+    return Metric(name, value, dataset, split, not (lower_is_better or words & _LOWER_IS_BETTER))
+
+
+def parse_metric_condition(text: str) -> MetricCondition:
+    """Read ``name>=value[@dataset[:split]]`` with any of ``= < <= > >=``."""
+    name, operator, value, dataset, split = _metric(text, "'accuracy>=0.9@imdb'")
+    return MetricCondition(name, Comparison(operator, value), dataset, split)
+
+
+def parse_comparison(text: str) -> Comparison:
+    """Read ``<=16``, ``>= 8`` or ``16`` (equal)."""
+    match = _COMPARISON.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"invalid comparison {text!r}: expected a number after = < <= > >=", hint="--rank '<=16'")
+    return Comparison(match[1] or "=", _number(match[2], text))
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """Read ``key=value``; the value may be any text without control characters."""
+    key, equals, value = text.partition("=")
+    if not equals or not _WORD.fullmatch(key) or len(value) > 256 or not value.isprintable():
+        raise UsageError(f"invalid label {text!r}: expected key=value", hint="--label team=search")
+    return key, value
+
+
+def parse_word(text: str, what: str) -> str:
+    """A task or module type: one printable word of at most 128 characters."""
+    if not _WORD.fullmatch(text):
+        raise UsageError(
+            f"invalid {what} {text!r}: expected letters, digits and '._/-', starting with a letter or digit",
+            hint=f"--{what} sentiment",
+        )
+    return text
+
+
+def parse_sort(text: str) -> Sort:
+    """Read ``created``, ``name``, ``rank``, ``size`` or ``metric:NAME[@dataset]``."""
+    kind, colon, metric = text.partition(":")
+    if not colon and kind in ("created", "name", "rank", "size"):
+        return Sort(kind)
+    name, _, dataset = metric.partition("@")
+    if kind == "metric" and name:
+        return Sort("metric", name, dataset)
+    raise UsageError(
+        f"invalid sort order {text!r}: expected created, name, rank, size or metric:NAME[@dataset]",
+        hint="--sort metric:accuracy",
+    )
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """Read ``0.7,0.3``. Any finite numbers, negative ones too; they need not sum to 1."""
+    return tuple(_number(part.strip(), text) for part in text.split(","))
+
+
+def _metric(text: str, example: str) -> tuple[str, str, float, str, str]:
+    match = _METRIC.fullmatch(text)
+    if not match or not _WORD.fullmatch(match["name"]):
+        raise UsageError(f"invalid metric {text!r}: expected a name, a comparison and a number", hint=example)
+    dataset, _, split = (match["where"] or "").partition(":")
+    return match["name"], match["operator"], _number(match["value"], text), dataset, split
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{text!r} in {whole!r} is not a finite number", hint="write it like 0.7 or -1.5e-3")
+    return value

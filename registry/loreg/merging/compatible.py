@@ -1,0 +1,102 @@
+"""Can these adapters be merged at all? Every answer "no" names the adapter, the field or module, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loreg.adapters.config import is_hub_name, why_not_mergeable
+from loreg.adapters.layout import Layout
+from loreg.errors import MergeError, UsageError
+
+
+def refuse_what_cannot_be_merged(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
+    """Raise MergeError for the first adapter, field or module that stands in the way."""
+    for layout, label in zip(layouts, labels, strict=True):
+        if reason := why_not_mergeable(layout.config):
+            raise MergeError(
+                f"{label} cannot be merged: {reason}", hint="merge plain LoRA adapters, or train it without"
+            )
+        for module in layout.modules.values():
+            if set(module.parts) != {"A", "B"} or any(len(t.shape) != 2 for t in module.parts.values()):
+                parts = ", ".join(f"{part} {tensor.shape}" for part, tensor in sorted(module.parts.items()))
+                raise MergeError(
+                    f"{label} cannot be merged: module {module.name} has {parts}, expected A (r, in) and B (out, r)",
+                    hint="leave that module out of the adapter",
+                )
+    _refuse_mixed_orientation(layouts, labels)
+    _refuse_different_shapes(layouts, labels)
+
+
+def choose_extras(layouts: Sequence[Layout], labels: Sequence[str], same: bool, chosen: int | None) -> int | None:
+    """The source whose whole tensors the result takes; None if no source has any.
+
+    ``same`` says whether all sources that have extras have the same ones, to the bit. Raises MergeError with the
+    choice to make where they differ, UsageError if the chosen one has none.
+    """
+    having = [position for position, layout in enumerate(layouts) if layout.extras]
+    if chosen is not None:
+        if having and chosen not in having:
+            raise UsageError(f"--extras: {labels[chosen]} has no whole tensors", hint=f"--extras {labels[having[0]]}")
+        return chosen if having else None
+    if len(having) > 1 and not same:
+        of_each = "; ".join(f"{labels[p]}: {_describe(layouts[p])}" for p in having)
+        raise MergeError(
+            f"whole tensors cannot be blended ({of_each})",
+            hint=" or ".join(f"--extras {labels[p]}" for p in having) + " takes them from one source",
+        )
+    return having[0] if having else None
+
+
+def fields_of_result(layouts: Sequence[Layout], extras: int | None) -> Mapping[str, Any]:
+    """The configuration fields of the result that do not follow from its factors.
+
+    What all sources agree on stays; what belongs to whole tensors comes from the source that they come from.
+    """
+    whole = layouts[extras].config.raw if extras is not None else {}
+    agreed = {
+        name: _common([layout.config.raw.get(name) for layout in layouts])
+        for name in ("task_type", "base_model_name_or_path", "fan_in_fan_out")
+    }
+    base = agreed["base_model_name_or_path"]
+    return {
+        "base_model_name_or_path": base if base and is_hub_name(base) else None,
+        "task_type": whole.get("task_type") or agreed["task_type"],
+        "fan_in_fan_out": bool(agreed["fan_in_fan_out"]),
+        "bias": whole.get("bias", "none"),
+        "modules_to_save": whole.get("modules_to_save"),
+    }
+
+
+def _refuse_mixed_orientation(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
+    orientations = {
+        bool(layout.config.raw.get("fan_in_fan_out")): label for layout, label in zip(layouts, labels, strict=True)
+    }
+    if len(orientations) > 1:
+        raise MergeError(
+            f"different bases: fan_in_fan_out is true for {orientations[True]} and false for {orientations[False]}",
+            hint="merge adapters of the same base",
+        )
+
+
+def _refuse_different_shapes(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
+    seen: dict[str, tuple[tuple[int, int], str]] = {}
+    for layout, label in zip(layouts, labels, strict=True):
+        for module in layout.modules.values():
+            shape = (module.parts["B"].shape[0], module.parts["A"].shape[1])
+            known, first = seen.setdefault(module.name, (shape, label))
+            if known != shape:
+                raise MergeError(
+                    f"different bases: module {module.name} is {known} in {first} and {shape} in {label}",
+                    hint="merge adapters of the same base",
+                )
+
+
+def _describe(layout: Layout) -> str:
+    name, tensor = next(iter(sorted(layout.extras.items(), key=lambda item: -len(item[1].shape))))
+    more = f" and {len(layout.extras) - 1} more" if len(layout.extras) > 1 else ""
+    return f"{name.removeprefix('base_model.model.')} {tensor.shape}{more}"
+
+
+def _common(values: list[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else None

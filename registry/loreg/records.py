@@ -1,0 +1,282 @@
+"""Values that every room may name: what is in an adapter, what the catalog knows of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from loreg.manifest import File
+from loreg.refs import AdapterName
+
+T = TypeVar("T")
+
+#: Called as ``progress(what, done, total)`` with bytes or modules; lower rooms call it, the CLI draws it.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Draw nothing."""
+
+
+@dataclass(frozen=True)
+class ModuleType:
+    """How often a kind of module (the last part of its name) carries factors, and at which ranks."""
+
+    name: str
+    count: int
+    rank_min: int
+    rank_max: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the tensors and the configuration of an adapter say, without any mathematics.
+
+    ``alpha`` is ``lora_alpha``; ``parameters`` counts elements of every tensor; ``dtype`` is the most common
+    one by elements, in safetensors' words (``F32``); ``base_hint`` is ``base_model_name_or_path``.
+    """
+
+    variant: str
+    task_type: str
+    rank_min: int
+    rank_max: int
+    alpha: float
+    parameters: int
+    dtype: str
+    module_types: tuple[ModuleType, ...]
+    base_hint: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number of one version."""
+
+    name: str
+    value: float
+    dataset: str = ""
+    split: str = ""
+    higher_is_better: bool = True
+
+    def __str__(self) -> str:
+        where = f"@{self.dataset}" if self.dataset else ""
+        return f"{self.name}={self.value:g}{where}" + (f":{self.split}" if self.split else "")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model known by content: ``digest`` is the hex digest over its tensors, ``names`` what people call it."""
+
+    digest: str
+    names: tuple[str, ...] = ()
+    tensors: int = 0
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """An immutable pushed state of an adapter, with what people have said of it since."""
+
+    adapter: AdapterName
+    number: int
+    digest: str
+    facts: Facts
+    size: int
+    author: str
+    message: str
+    created_at: datetime
+    yanked: bool
+    base: BaseModel | None
+    aliases: tuple[str, ...]
+    tasks: tuple[str, ...]
+    labels: Mapping[str, str]
+    metrics: tuple[Metric, ...]
+
+    @property
+    def ref(self) -> str:
+        """The shortest ref that always means this version."""
+        return f"{self.adapter}:v{self.number}"
+
+    @property
+    def pinned(self) -> str:
+        """The ref with its digest, as every command prints it."""
+        return f"{self.ref}@sha256:{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One adapter that a merge was made from: ``label`` is what the person typed, ``digest`` its manifest's."""
+
+    label: str
+    digest: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a version came from: the sources, everything needed to repeat it, and what it kept and lost."""
+
+    sources: tuple[Source, ...]
+    recipe: Mapping[str, Any]
+    certificate: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A version that is about to be recorded: all of its blobs are stored already."""
+
+    adapter: AdapterName
+    digest: str
+    files: tuple[File, ...]
+    facts: Facts
+    card: str
+    author: str
+    message: str = ""
+    base: BaseModel | None = None
+    tasks: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    aliases: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did: ``created`` is False when this content was there already."""
+
+    version: Version
+    created: bool
+    left_out: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """Where a version now lies; ``downloaded`` counts the bytes that were not there before."""
+
+    version: Version
+    folder: Path
+    downloaded: int
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A merge: always a certificate; a version if it was pushed, a folder if it was written to one."""
+
+    provenance: Provenance
+    notes: tuple[str, ...]
+    pushed: PushResult | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are)."""
+
+    adapter: AdapterName
+    versions: int
+    newest: int | None
+    aliases: Mapping[str, int]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a listing; ``cursor`` fetches the next and is None on the last."""
+
+    items: tuple[T, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class Details:
+    """All that is known of one version."""
+
+    version: Version
+    files: tuple[File, ...]
+    provenance: Provenance | None
+    alias_moves: tuple[AliasMove, ...]
+
+
+@dataclass(frozen=True)
+class LineageEdge:
+    """``child`` was made from ``parent`` with ``weight``. ``parent_ref`` is empty for a folder, or if it is gone."""
+
+    child: str
+    parent: Source
+    parent_ref: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """One move of an alias; ``number`` is None where it was removed."""
+
+    alias: str
+    number: int | None
+    author: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``operator`` is one of ``= < <= > >=``."""
+
+    operator: str
+    value: float
+
+
+@dataclass(frozen=True)
+class MetricCondition:
+    """A metric that a version must have, with a value that compares; empty ``dataset`` or ``split`` means any."""
+
+    name: str
+    comparison: Comparison
+    dataset: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Sort:
+    """``by`` is created, name, rank, size or metric; ``metric`` and ``dataset`` name which."""
+
+    by: str = "created"
+    metric: str = ""
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search for; every given condition must hold. ``text`` is matched literally, without case."""
+
+    text: str = ""
+    tasks: tuple[str, ...] = ()
+    base: str = ""
+    modules: tuple[str, ...] = ()
+    ranks: tuple[Comparison, ...] = ()
+    metrics: tuple[MetricCondition, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    author: str = ""
+    variant: str = ""
+    sort: Sort = Sort()
+    all_versions: bool = False
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of ``loreg doctor``: what was looked at, what was found, whether it is well."""
+
+    name: str
+    value: str
+    origin: str = ""
+    ok: bool = True
+    hint: str = ""

@@ -1,0 +1,86 @@
+"""Refs: how people name a version. ``[ns/]name[:alias|:vN][@sha256:…]``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from loreg.errors import UsageError
+
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
+_VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
+_GRAMMAR = "[ns/]name[:alias|:vN][@sha256:…]"
+
+
+@dataclass(frozen=True)
+class AdapterName:
+    """An adapter's name, ``namespace`` empty where there is none."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One version, as a person names it; neither ``alias`` nor ``number`` means the newest not yanked.
+
+    ``digest`` is a prefix of at least 8 hexadecimal digits, without ``sha256:``.
+    """
+
+    adapter: AdapterName
+    alias: str | None = None
+    number: int | None = None
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        suffix = f":{self.alias}" if self.alias else f":v{self.number}" if self.number else ""
+        return f"{self.adapter}{suffix}" + (f"@sha256:{self.digest}" if self.digest else "")
+
+
+def parse_adapter_name(text: str) -> AdapterName:
+    """Read ``[ns/]name``. Raises UsageError, also for a name that carries a version or climbs a path."""
+    parts = text.split("/")
+    if len(parts) > 2 or not all(_PART.fullmatch(part) and ".." not in part for part in parts):
+        raise UsageError(
+            f"invalid adapter name {text!r}: expected [ns/]name, each part of 1 to 96 letters, digits and "
+            "'._-' that starts and ends with a letter or digit and has no '..'",
+            hint="loreg push DIR team/my-adapter",
+        )
+    return AdapterName(*parts) if len(parts) == 2 else AdapterName("", parts[0])
+
+
+def parse_alias(text: str) -> str:
+    """Check an alias name. Raises UsageError: ``latest`` and ``vN`` would be ambiguous."""
+    if text == "latest" or re.fullmatch(r"v[0-9]+", text):
+        raise UsageError(
+            f"{text!r} cannot be an alias: 'latest' and 'vN' already name versions",
+            hint="choose another word, e.g. prod",
+        )
+    if not _PART.fullmatch(text):
+        raise UsageError(
+            f"invalid alias {text!r}: expected 1 to 96 letters, digits and '._-'", hint="loreg tag REF prod"
+        )
+    return text
+
+
+def parse_ref(text: str) -> Ref:
+    """Read a ref. ``:latest`` is the same as no suffix. Raises UsageError."""
+    rest, at, digest_text = text.partition("@")
+    digest = _DIGEST.fullmatch(digest_text)
+    if at and not digest:
+        raise UsageError(
+            f"invalid digest {digest_text!r} in ref {text!r}: expected sha256: and 8 to 64 hex digits",
+            hint=f"a ref reads {_GRAMMAR}",
+        )
+    name, colon, selector = rest.partition(":")
+    adapter = parse_adapter_name(name)
+    alias = number = None
+    if version := _VERSION.fullmatch(selector):
+        number = int(version[1])
+    elif colon and selector != "latest":
+        alias = parse_alias(selector)
+    return Ref(adapter, alias, number, digest[1] if digest else None)

@@ -1,0 +1,90 @@
+"""Settings, and where each comes from: flag > ``LOREG_*`` environment > ``loreg.toml`` > user file > default."""
+
+from __future__ import annotations
+
+import getpass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from loreg.errors import UsageError
+
+KEYS = ("home", "database_url", "storage_url", "storage_endpoint", "author")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force; ``origin`` says where each one was found."""
+
+    home: Path
+    database_url: str
+    storage_url: str
+    storage_endpoint: str
+    author: str
+    origin: Mapping[str, str]
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder: Path | None = None) -> Settings:
+    """Resolve every setting. ``folder`` is where the search for ``loreg.toml`` starts, upwards.
+
+    Raises UsageError if a file is not valid TOML, has an unknown key or a value that is not text.
+    """
+    user_file = platformdirs.user_config_path("loreg") / "config.toml"
+    layers: list[tuple[str, Mapping[str, str | None]]] = [
+        ("flag", flags),
+        ("environment", {key: environment.get(f"LOREG_{key.upper()}") for key in KEYS}),
+    ]
+    for path in (_project_file(folder or Path.cwd()), user_file):
+        if path is not None and path.is_file():
+            layers.append((str(path), _read(path)))
+    found: dict[str, str] = {}
+    origin: dict[str, str] = {}
+    for name, layer in layers:
+        for key in KEYS:
+            if key not in found and (value := layer.get(key)):
+                found[key], origin[key] = value, name
+    home = Path(found.get("home") or platformdirs.user_data_path("loreg")).expanduser().absolute()
+    return Settings(
+        home=home,
+        database_url=found.get("database_url") or f"sqlite:///{home / 'catalog.db'}",
+        storage_url=found.get("storage_url") or str(home / "store"),
+        storage_endpoint=found.get("storage_endpoint") or "",
+        author=found.get("author") or _login(),
+        origin={key: origin.get(key, "default") for key in KEYS},
+    )
+
+
+def _project_file(folder: Path) -> Path | None:
+    candidates = (parent / "loreg.toml" for parent in (folder, *folder.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(path: Path) -> dict[str, str | None]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"mend {path}") from None
+    for key, value in document.items():
+        if key not in KEYS or not isinstance(value, str):
+            raise UsageError(
+                f"{path}: {key!r} is not a setting or not text; expected one of {', '.join(KEYS)}",
+                hint="loreg doctor shows every setting and where it comes from",
+            )
+    return {key: _beside(path, value) if key in ("home", "storage_url") else value for key, value in document.items()}
+
+
+def _beside(file: Path, value: str) -> str:
+    """A relative path in a settings file is relative to that file, wherever the command is run."""
+    return value if "://" in value else str(file.parent / Path(value).expanduser())
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

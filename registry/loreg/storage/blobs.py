@@ -1,0 +1,108 @@
+"""What a store of blobs promises. A blob is bytes under their sha256; it is written once and never changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from loreg.errors import IntegrityError
+
+CHUNK = 1024 * 1024
+
+#: Called with the number of bytes that were handled since the last call.
+OnBytes = Callable[[int], None]
+
+
+def ignore_bytes(count: int) -> None:
+    """Count nothing."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """The digest (hex sha256) and the size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class BlobStore(Protocol):
+    """Bytes by content. Raises UnavailableError where the store does not answer."""
+
+    url: str
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is stored."""
+        ...
+
+    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+        """Store the file at ``path``; False if the blob was there already and nothing was sent.
+
+        The bytes are hashed while they stream. Raises IntegrityError if they are not ``blob``: the file
+        changed since its digest was taken; then nothing is stored.
+        """
+        ...
+
+    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Write the blob to ``path``, which appears only when whole and hashed.
+
+        What an interrupted call left beside it is gone on with. Raises NotFoundError if there is no such
+        blob, IntegrityError if its bytes do not have its digest.
+        """
+        ...
+
+    def read(self, sha256: str) -> bytes:
+        """A small blob's bytes. Raises NotFoundError, IntegrityError."""
+        ...
+
+    def check(self) -> None:
+        """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
+        ...
+
+
+def chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
+    """The rest of ``stream`` in pieces of ``size`` bytes."""
+    while chunk := stream.read(size):
+        yield chunk
+
+
+def digest_of(path: Path, on_bytes: OnBytes = ignore_bytes) -> Blob:
+    """The sha256 and size of a file, streamed."""
+    hasher = hashlib.sha256()
+    size = 0
+    with path.open("rb") as stream:
+        for chunk in chunks(stream):
+            hasher.update(chunk)
+            size += len(chunk)
+            on_bytes(len(chunk))
+    return Blob(hasher.hexdigest(), size)
+
+
+def key_of(sha256: str) -> str:
+    """Where a blob lies, in every store: ``sha256/ab/abcdef…``."""
+    return f"sha256/{sha256[:2]}/{sha256}"
+
+
+def partial_of(path: Path, blob: Blob) -> Path:
+    """Where a download of ``blob`` to ``path`` grows. The digest in its name makes going on with it safe."""
+    return path.with_name(f".{path.name[:64]}.{blob.sha256[:16]}.part")
+
+
+def changed(path: Path, blob: Blob, found: Blob) -> IntegrityError:
+    """The error for a file that is not what was hashed a moment ago."""
+    return IntegrityError(
+        f"{path} changed while it was read: it had {blob.size} bytes with sha256 {blob.sha256[:12]}, now "
+        f"{found.size} with {found.sha256[:12]}",
+        hint="wait until training has written it, then push again",
+    )
+
+
+def damaged(url: str, blob: Blob, found: Blob) -> IntegrityError:
+    """The error for stored bytes that do not have their digest."""
+    return IntegrityError(
+        f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {found.size} with "
+        f"sha256 {found.sha256[:12]}",
+        hint="delete that object in the store and push the adapter again",
+    )

@@ -1,0 +1,136 @@
+"""Blobs in a local folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from loreg.errors import IntegrityError, NotFoundError, explain_os_errors
+from loreg.storage.blobs import (
+    Blob,
+    OnBytes,
+    changed,
+    chunks,
+    damaged,
+    digest_of,
+    ignore_bytes,
+    key_of,
+    partial_of,
+)
+
+_FICLONE = 0x40049409  # linux/fs.h
+
+
+class FolderStore:
+    """One file per blob, read-only, moved into place when whole. Safe for several processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.url = str(self.folder)
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is stored."""
+        with self._explained():
+            return self._path(sha256).is_file()
+
+    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+        """Copy the file in, hashing it on the way."""
+        if self.has(blob.sha256):
+            on_bytes(blob.size)
+            return False
+        target = self._path(blob.sha256)
+        with self._explained():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".put-", dir=target.parent)
+        temporary = Path(name)
+        try:
+            with self._explained(), os.fdopen(handle, "wb") as sink:
+                found = _copy_hashing(path, sink, on_bytes)
+                sink.flush()
+                os.fsync(sink.fileno())
+            if found != blob:
+                raise changed(path, blob, found)
+            with self._explained():
+                temporary.chmod(0o444)
+                temporary.rename(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Clone the blob where the file system shares blocks (reflink), else copy it; never a hard link."""
+        source = self._path(blob.sha256)
+        partial = partial_of(path, blob)
+        try:
+            with self._explained(), partial.open("wb") as sink:
+                if not source.is_file():
+                    raise _missing(blob.sha256, self.url)
+                if _reflink(source, sink):
+                    found = digest_of(partial, on_bytes)
+                else:
+                    found = _copy_hashing(source, sink, on_bytes)
+            if found != blob:
+                raise damaged(self.url, blob, found)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, sha256: str) -> bytes:
+        """A small blob's bytes."""
+        with self._explained():
+            try:
+                data = self._path(sha256).read_bytes()
+            except FileNotFoundError:
+                raise _missing(sha256, self.url) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise IntegrityError(f"blob {sha256[:12]} in {self.url} is damaged", hint="push the adapter again")
+        return data
+
+    def check(self) -> None:
+        """Write and delete a file."""
+        with self._explained():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+
+    def _path(self, sha256: str) -> Path:
+        return self.folder / key_of(sha256)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explain_os_errors(self.folder, "choose a store that you may write: export LOREG_STORAGE_URL=…")
+
+
+def _missing(sha256: str, url: str) -> NotFoundError:
+    return NotFoundError(
+        f"blob {sha256[:12]} is not in {url}", hint="loreg doctor shows which store is in force, and why"
+    )
+
+
+def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: OnBytes) -> Blob:
+    hasher = hashlib.sha256()
+    size = 0
+    with path.open("rb") as source:
+        for chunk in chunks(source):
+            hasher.update(chunk)
+            sink.write(chunk)
+            size += len(chunk)
+            on_bytes(len(chunk))
+    return Blob(hasher.hexdigest(), size)
+
+
+def _reflink(source: Path, sink: BinaryIO) -> bool:
+    """Share the blocks of ``source`` copy-on-write (Btrfs, XFS, bcachefs); False where it cannot be done."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return False
+    with source.open("rb") as stream:
+        try:
+            fcntl.ioctl(sink.fileno(), _FICLONE, stream.fileno())
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,30 @@
+"""From a storage URL to a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from loreg.errors import UsageError
+from loreg.storage.blobs import BlobStore
+from loreg.storage.folder import FolderStore
+
+
+def open_store(url: str, endpoint: str = "") -> BlobStore:
+    """Open ``s3://bucket/prefix`` (with ``endpoint`` for a server that is not AWS), ``file:///…`` or a path.
+
+    Nothing is contacted yet. Raises UsageError for any other scheme.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc:
+        from loreg.storage.s3 import S3Store
+
+        return S3Store(parts.netloc, parts.path.strip("/"), endpoint)
+    if parts.scheme == "file" and not parts.netloc:
+        return FolderStore(Path(unquote(parts.path)))
+    if "://" not in url:
+        return FolderStore(Path(url).expanduser())
+    raise UsageError(
+        f"storage URL {url!r} is not understood: expected a folder or s3://bucket/prefix",
+        hint="export LOREG_STORAGE_URL=s3://my-bucket/loreg",
+    )

@@ -1,0 +1,232 @@
+"""Blobs in S3 or a server that speaks it (SeaweedFS, MinIO, R2). The only file that knows boto3."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UnavailableError
+from loreg.storage.blobs import (
+    CHUNK,
+    Blob,
+    OnBytes,
+    changed,
+    chunks,
+    damaged,
+    ignore_bytes,
+    key_of,
+    partial_of,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
+_MOST_PARTS = 10_000  # S3's own limit
+_TRIES = 5  # how often a broken download is taken up again
+
+
+class S3Store:
+    """One object per blob. The server checks SHA-256 of all that it is sent and never overwrites an object."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint: str = "") -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        session = boto3.session.Session()
+        config = Config(
+            signature_version="s3v4",
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 4},
+            s3={"addressing_style": "path"} if endpoint else {},
+        )
+        with self._explained():
+            self._client: S3Client = session.client(
+                "s3",
+                endpoint_url=endpoint or None,
+                region_name=session.region_name or "us-east-1",
+                config=config,
+            )
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is stored: one HEAD request."""
+        try:
+            with self._explained():
+                self._client.head_object(Bucket=self.bucket, Key=self._key(sha256))
+        except NotFoundError:
+            return False
+        return True
+
+    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+        """Send the file, in parts over 16 MiB, each under its SHA-256, with ``If-None-Match: *``."""
+        if self.has(blob.sha256):
+            on_bytes(blob.size)
+            return False
+        with path.open("rb") as stream:
+            send = self._put_whole if blob.size <= PART else self._put_parts
+            try:
+                send(blob, path, stream, on_bytes)
+            except _AlreadyThereError:
+                return False
+        return True
+
+    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Download by ranges, from where an earlier try stopped; hashed on the way, then moved into place."""
+        partial = partial_of(path, blob)
+        hasher = hashlib.sha256()
+        with partial.open("a+b") as sink:
+            sink.seek(0)
+            for chunk in chunks(sink):
+                hasher.update(chunk)
+                on_bytes(len(chunk))
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    self._append(blob, sink, hasher, on_bytes)
+                    break
+                except UnavailableError:
+                    if attempt == _TRIES:
+                        raise
+            size = sink.tell()
+        found = Blob(hasher.hexdigest(), size)
+        if found != blob:
+            partial.unlink()
+            raise damaged(self.url, blob, found)
+        partial.replace(path)
+
+    def read(self, sha256: str) -> bytes:
+        """A small blob's bytes."""
+        with self._explained():
+            data = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256))["Body"].read()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise IntegrityError(f"blob {sha256[:12]} in {self.url} is damaged", hint="push the adapter again")
+        return data
+
+    def check(self) -> None:
+        """Ask for the bucket."""
+        with self._explained():
+            self._client.head_bucket(Bucket=self.bucket)
+
+    def _key(self, sha256: str) -> str:
+        return f"{self.prefix}/{key_of(sha256)}" if self.prefix else key_of(sha256)
+
+    def _put_whole(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
+        body = stream.read(PART + 1)
+        found = Blob(hashlib.sha256(body).hexdigest(), len(body))
+        if found != blob:
+            raise changed(path, blob, found)
+        with self._explained():
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self._key(blob.sha256),
+                Body=body,
+                ChecksumSHA256=_base64_of(blob.sha256),
+                IfNoneMatch="*",
+            )
+        on_bytes(len(body))
+
+    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
+        target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
+        with self._explained():
+            upload = self._client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+        try:
+            parts: list[CompletedPartTypeDef] = []
+            hasher = hashlib.sha256()
+            size = 0
+            for number, body in enumerate(chunks(stream, max(PART, blob.size // _MOST_PARTS + 1)), 1):
+                hasher.update(body)
+                size += len(body)
+                checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+                with self._explained():
+                    answer = self._client.upload_part(
+                        **target, UploadId=upload, PartNumber=number, Body=body, ChecksumSHA256=checksum
+                    )
+                parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
+                on_bytes(len(body))
+            found = Blob(hasher.hexdigest(), size)
+            if found != blob:
+                raise changed(path, blob, found)
+            with self._explained():
+                self._client.complete_multipart_upload(
+                    **target, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                )
+        except BaseException:
+            with contextlib.suppress(LoregError), self._explained():
+                self._client.abort_multipart_upload(**target, UploadId=upload)
+            raise
+
+    def _append(self, blob: Blob, sink: BinaryIO, hasher: Any, on_bytes: OnBytes) -> None:
+        """Download what is missing at the end of ``sink``."""
+        start = sink.seek(0, 2)
+        if start >= blob.size:
+            return
+        with self._explained():
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=f"bytes={start}-")
+            for chunk in answer["Body"].iter_chunks(CHUNK):
+                hasher.update(chunk)
+                sink.write(chunk)
+                on_bytes(len(chunk))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """The one place where S3's errors become ours."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._translated(error) from None
+        except (NoCredentialsError, PartialCredentialsError):
+            raise NotAllowedError(
+                f"no credentials for {self.url}",
+                hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or name an AWS_PROFILE",
+            ) from None
+        except (BotoCoreError, HTTPClientError, ValueError) as error:
+            raise UnavailableError(
+                f"store {self.url} does not answer: {_one_line(error)}", hint="loreg doctor"
+            ) from None
+
+    def _translated(self, error: ClientError) -> LoregError | _AlreadyThereError:
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code == "PreconditionFailed" or status == 412:
+            return _AlreadyThereError()
+        if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
+            return NotFoundError(f"bucket {self.bucket!r} does not exist", hint=f"aws s3 mb s3://{self.bucket}")
+        if status == 404:
+            return NotFoundError(
+                f"no such blob in {self.url}", hint="loreg doctor shows which store is in force, and why"
+            )
+        if status in (401, 403):
+            return NotAllowedError(
+                f"store {self.url} refused {error.operation_name}: {code or 'forbidden'}",
+                hint="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
+            )
+        if code in ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"):
+            return IntegrityError(f"store {self.url} received other bytes than were sent", hint="push again")
+        return UnavailableError(f"store {self.url}: {_one_line(error)}", hint="loreg doctor")
+
+
+class _AlreadyThereError(Exception):
+    """Someone else stored the same blob meanwhile: nothing is lost."""
+
+
+def _base64_of(sha256: str) -> str:
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,69 @@
+"""From a folder to what a version will consist of: checked, stripped of private paths, named by digest."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loreg.adapters.base_path import without_base_path
+from loreg.adapters.folder import select_files
+from loreg.adapters.layout import Layout, read_layout
+from loreg.checking.run import refuse_errors, run
+from loreg.errors import explain_os_errors
+from loreg.manifest import File, Manifest
+from loreg.records import Progress
+from loreg.storage import digest_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An adapter that is fit to be a version: ``files`` are to be read from the given paths, in this form."""
+
+    layout: Layout
+    files: dict[str, Path]
+    manifest: Manifest
+    left_out: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def prepare(folder: Path, progress: Progress) -> Iterator[Prepared]:
+    """Select, read, check and hash the adapter in ``folder``; it is not changed.
+
+    Raises what selecting and reading raise, and CheckFailedError for the first rule that it breaks.
+    """
+    with tempfile.TemporaryDirectory(prefix="loreg-push-") as staging:
+        with explain_os_errors(folder, "check the folder and its permissions"):
+            prepared = _prepare(folder, Path(staging), progress)
+        yield prepared
+
+
+def _prepare(folder: Path, staging: Path, progress: Progress) -> Prepared:
+    selection = select_files(folder)
+    layout = read_layout(folder)
+    findings = run(layout)
+    refuse_errors(str(folder), findings)
+    notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
+    files = dict(selection.files)
+    clean = without_base_path(files, layout.config.base_hint)
+    for number, (name, content) in enumerate(sorted(clean.items())):
+        files[name] = staging / str(number)
+        files[name].write_bytes(content)
+    if clean:
+        notes.append(f"the base's path on this machine was taken out of {', '.join(sorted(clean))}")
+    return Prepared(layout, files, _hash(files, progress), selection.left_out, tuple(notes))
+
+
+def _hash(files: dict[str, Path], progress: Progress) -> Manifest:
+    total = sum(path.stat().st_size for path in files.values())
+    hashed = []
+    done = 0
+    for name, path in sorted(files.items()):
+        blob = digest_of(path)
+        done += blob.size
+        progress("hashing", done, total)
+        hashed.append(File(name, blob.sha256, blob.size))
+    return Manifest(tuple(hashed))

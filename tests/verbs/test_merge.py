@@ -1,0 +1,347 @@
+"""A merge is the exact weighted sum of deltas; PEFT is the oracle for what deltas are."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from conftest import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from loreg.errors import ConflictError, MergeError, UsageError
+from loreg.registry import Registry, connect
+from making import (
+    change_config,
+    change_tensors,
+    copy,
+    deltas_by_hand,
+    deltas_by_peft,
+    new_model,
+    relative_error,
+    train,
+    weighted_sum,
+)
+
+EXACT = 1e-6
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Registry:
+    return connect(home=str(tmp_path / "home"))
+
+
+def merge(registry: Registry, folders: list[Path], weights: list[float], target: Path, **options):
+    registry.merge([str(folder) for folder in folders], weights, folder=target, **options)
+    return target
+
+
+def test_the_merge_of_the_real_minilm_adapters_is_the_weighted_sum(here: Registry, tmp_path: Path):
+    merged = merge(here, [NEWS, MOVIES], [0.7, 0.3], tmp_path / "merged", extras=str(NEWS))
+    expected = weighted_sum([deltas_by_hand(NEWS), deltas_by_hand(MOVIES)], [0.7, 0.3])
+    assert relative_error(deltas_by_hand(merged), expected) < EXACT
+
+
+def test_the_merge_of_the_real_smollm2_adapters_is_the_weighted_sum(here: Registry, tmp_path: Path):
+    merged = merge(here, [SCIENCE, HISTORY], [1.5, -0.5], tmp_path / "merged")
+    expected = weighted_sum([deltas_by_hand(SCIENCE), deltas_by_hand(HISTORY)], [1.5, -0.5])
+    assert relative_error(deltas_by_hand(merged), expected) < EXACT
+
+
+MIXES = {
+    "ranks": [{"r": 2}, {"r": 7}],
+    "alphas": [{"lora_alpha": 3}, {"lora_alpha": 40}],
+    "rslora": [{"use_rslora": True, "r": 9}, {"use_rslora": False}],
+    "rank patterns": [{"rank_pattern": {"q_proj": 6}, "r": 3}, {"rank_pattern": {r"layers\.1\.v_proj": 1}}],
+    "alpha patterns": [{"alpha_pattern": {"v_proj": 1}}, {"alpha_pattern": {r"layers.0.q_proj": 64}, "r": 5}],
+    "patterns under rslora": [{"use_rslora": True, "rank_pattern": {"v_proj": 2}}, {"alpha_pattern": {"q_proj": 5}}],
+    "modules": [{"target_modules": ["q_proj"]}, {"target_modules": ["v_proj"], "r": 3}],
+    "layers": [{"target_modules": ["layers.0.q_proj"]}, {"target_modules": r".*layers\.1\..*_proj", "r": 2}],
+    "modules that overlap": [{"target_modules": ["q_proj"]}, {"target_modules": ["q_proj", "v_proj"]}, {"r": 1}],
+    "ranks beyond the matrix": [{"r": 16}, {"r": 16}],
+    "orthogonal initialisation": [{"init_lora_weights": "orthogonal"}, {"init_lora_weights": "gaussian"}],
+}
+
+
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_every_mix_merges_exactly_and_peft_agrees(here: Registry, tmp_path: Path, mix: list[dict]):
+    folders = [train(tmp_path / f"source{i}", i, **options) for i, options in enumerate(mix)]
+    weights = [0.7, -0.4, 1.3][: len(mix)]
+    merged = merge(here, folders, weights, tmp_path / "merged")
+    expected = weighted_sum([deltas_by_peft(folder) for folder in folders], weights)
+    assert relative_error(deltas_by_peft(merged), expected) < EXACT
+    assert_peft_computes(merged, expected)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sources=st.lists(
+        st.fixed_dictionaries(
+            {
+                "r": st.integers(1, 12),
+                "lora_alpha": st.integers(1, 64),
+                "use_rslora": st.booleans(),
+                "target_modules": st.sampled_from([["q_proj"], ["v_proj"], ["q_proj", "v_proj"]]),
+                "rank_pattern": st.dictionaries(st.sampled_from(["q_proj", "layers.1.v_proj"]), st.integers(1, 9)),
+                "alpha_pattern": st.dictionaries(st.sampled_from(["v_proj", r".*\.0\.q_proj"]), st.integers(1, 40)),
+            }
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    weights=st.lists(st.floats(-2, 2).filter(lambda w: abs(w) > 1e-3), min_size=4, max_size=4),
+)
+def test_any_mix_merges_exactly(here: Registry, tmp_path_factory: pytest.TempPathFactory, sources, weights):
+    folder = tmp_path_factory.mktemp("mix")
+    folders = [train(folder / f"source{i}", i, **options) for i, options in enumerate(sources)]
+    weights = weights[: len(sources)]
+    merged = merge(here, folders, weights, folder / "merged")
+    expected = weighted_sum([deltas_by_peft(each) for each in folders], weights)
+    assert relative_error(deltas_by_peft(merged), expected) < EXACT
+
+
+def assert_peft_computes(merged: Path, expected: dict[str, torch.Tensor]) -> None:
+    """PEFT loads the adapter with no missing and no unexpected key, and its forward pass is the base's plus deltas."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = PeftModel.from_pretrained(new_model(), merged)
+    loaded = model.load_adapter(merged, "again")
+    assert loaded.unexpected_keys == []
+    assert [key for key in loaded.missing_keys if "lora" in key] == []
+    plain = new_model()
+    for name, delta in expected.items():
+        module = plain.get_submodule(name)
+        module.weight.data += delta.float()
+    x = torch.randn(5, 20, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_given_rank_is_the_best_one_of_that_rank(here: Registry, tmp_path: Path):
+    folders = [train(tmp_path / "a", 1), train(tmp_path / "b", 2)]
+    merged = merge(here, folders, [1, 1], tmp_path / "merged", rank=3)
+    exact = weighted_sum([deltas_by_peft(folder) for folder in folders], [1, 1])
+    best = {}
+    for module, delta in exact.items():
+        u, s, vh = torch.linalg.svd(delta, full_matrices=False)
+        best[module] = u[:, :3] * s[:3] @ vh[:3]
+    assert relative_error(deltas_by_peft(merged), best) < EXACT
+
+
+def test_a_rank_above_what_there_is_pads_with_zeros(here: Registry, tmp_path: Path):
+    source = train(tmp_path / "a", 1)
+    merged = merge(here, [source], [1], tmp_path / "merged", rank=10)
+    assert json.loads((merged / "adapter_config.json").read_text())["r"] == 10
+    assert relative_error(deltas_by_peft(merged), deltas_by_peft(source)) < EXACT
+
+
+def test_the_default_drops_only_what_is_numerically_zero(here: Registry, tmp_path: Path):
+    source = train(tmp_path / "a", 1, r=4)
+    merged = merge(here, [source, source], [0.5, 0.5], tmp_path / "merged")
+    assert json.loads((merged / "adapter_config.json").read_text())["r"] == 4
+    assert relative_error(deltas_by_peft(merged), deltas_by_peft(source)) < EXACT
+
+
+def test_the_result_is_stored_in_the_widest_dtype_of_the_sources(here: Registry, tmp_path: Path):
+    for name, dtypes, expected in (
+        ("narrow", (torch.bfloat16, torch.bfloat16), torch.bfloat16),
+        ("mixed", (torch.bfloat16, torch.float16), torch.float32),
+        ("wide", (torch.bfloat16, torch.float32), torch.float32),
+    ):
+        folders = []
+        for i, dtype in enumerate(dtypes):
+            folder = train(tmp_path / f"{name}{i}", i)
+            tensors = load_file(folder / "adapter_model.safetensors")
+            folders.append(change_tensors(folder, {key: tensor.to(dtype) for key, tensor in tensors.items()}))
+        merged = merge(here, folders, [1, 1], tmp_path / name)
+        found = {tensor.dtype for tensor in load_file(merged / "adapter_model.safetensors").values()}
+        assert found == {expected}
+
+
+class TestWholeTensors:
+    def test_that_differ_are_refused_with_the_choice_to_make(self, here: Registry, tmp_path: Path):
+        with pytest.raises(MergeError) as error:
+            merge(here, [NEWS, MOVIES], [1, 1], tmp_path / "merged")
+        assert "classifier.weight (5, 384)" in error.value.message
+        assert "classifier.weight (2, 384)" in error.value.message
+        assert "--extras minilm-news-topics-r8" in error.value.hint
+        assert not (tmp_path / "merged").exists()
+
+    @pytest.mark.parametrize("chosen", [NEWS, MOVIES])
+    def test_come_from_the_chosen_source(self, here: Registry, tmp_path: Path, chosen: Path):
+        merged = merge(here, [NEWS, MOVIES], [1, 1], tmp_path / "merged", extras=str(chosen))
+        name = "base_model.model.classifier.weight"
+        expected = load_file(chosen / "adapter_model.safetensors")[name]
+        assert torch.equal(load_file(merged / "adapter_model.safetensors")[name], expected)
+        config = json.loads((merged / "adapter_config.json").read_text())
+        assert config["modules_to_save"] == ["classifier", "score"]
+        assert config["task_type"] == "SEQ_CLS"
+
+    def test_that_only_one_source_has_are_kept_and_peft_loads_them(self, here: Registry, tmp_path: Path):
+        folders = [train(tmp_path / "a", 1, head=True), train(tmp_path / "b", 2)]
+        merged = merge(here, folders, [1, 1], tmp_path / "merged")
+        model = PeftModel.from_pretrained(new_model(), merged)
+        expected = load_file(folders[0] / "adapter_model.safetensors")["base_model.model.head.weight"]
+        assert torch.equal(model.base_model.model.head.modules_to_save["default"].weight, expected)
+
+    def test_that_are_the_same_in_all_sources_need_no_choice(self, here: Registry, tmp_path: Path):
+        folder = train(tmp_path / "a", 1, head=True)
+        merged = merge(here, [folder, folder], [1, 1], tmp_path / "merged")
+        assert "base_model.model.head.weight" in load_file(merged / "adapter_model.safetensors")
+
+    def test_extras_must_be_a_source(self, here: Registry, tmp_path: Path):
+        with pytest.raises(UsageError, match="is not one of the sources"):
+            merge(here, [NEWS, MOVIES], [1, 1], tmp_path / "merged", extras="nobody")
+
+
+REFUSED = {
+    "use_dora": (DORA, {}),
+    "init_lora_weights is 'pissa'": (SCIENCE, {"init_lora_weights": "pissa_niter_4"}),
+    "init_lora_weights is 'loftq'": (SCIENCE, {"init_lora_weights": "loftq"}),
+    "init_lora_weights is 'magic'": (SCIENCE, {"init_lora_weights": "magic"}),
+    "lora_bias": (SCIENCE, {"lora_bias": True}),
+    "layer_replication": (SCIENCE, {"layer_replication": [[0, 2]]}),
+    "alora_invocation_tokens": (SCIENCE, {"alora_invocation_tokens": [1, 2]}),
+    "megatron_config": (SCIENCE, {"megatron_config": {"x": 1}}),
+    "a_field_of_next_year": (SCIENCE, {"a_field_of_next_year": "on"}),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_be_merged_is_refused_by_the_name_of_the_field(here: Registry, tmp_path: Path, reason: str):
+    source, fields = REFUSED[reason]
+    folder = change_config(copy(source, tmp_path / "odd"), **fields)
+    with pytest.raises(MergeError) as error:
+        merge(here, [folder, SCIENCE], [1, 1], tmp_path / "merged")
+    assert reason.split(maxsplit=1)[0] in error.value.message
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_embedding_lora_is_refused_by_the_name_of_the_module(here: Registry, tmp_path: Path):
+    extra = {
+        "base_model.model.emb.lora_embedding_A": torch.ones(4, 9),
+        "base_model.model.emb.lora_embedding_B": torch.ones(5, 4),
+    }
+    folder = change_tensors(train(tmp_path / "a", 1), extra)
+    with pytest.raises(MergeError, match="module emb has embedding_A"):
+        merge(here, [folder], [1], tmp_path / "merged")
+
+
+class TestBases:
+    def test_of_other_shapes_are_refused(self, here: Registry, tmp_path: Path):
+        other = train(tmp_path / "a", 1)
+        tensors = load_file(other / "adapter_model.safetensors")
+        name = "base_model.model.layers.0.q_proj.lora_A.weight"
+        change_tensors(other, {name: torch.cat([tensors[name]] * 2, dim=1)})
+        with pytest.raises(MergeError, match=r"different bases: module layers\.0\.q_proj is \(24, 20\)"):
+            merge(here, [train(tmp_path / "b", 2), other], [1, 1], tmp_path / "merged")
+
+    def test_of_other_content_are_refused_by_hash(self, here: Registry, tmp_path: Path):
+        for i, seed in enumerate((1, 2)):
+            torch.manual_seed(seed)
+            base = tmp_path / f"base{i}"
+            base.mkdir()
+            from safetensors.torch import save_file
+
+            save_file({"w": torch.randn(4, 4)}, base / "model.safetensors")
+            here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
+        with pytest.raises(MergeError, match="different bases: a0:v1 was trained on base0"):
+            here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+
+
+class TestRecord:
+    def test_lineage_has_weights_and_digests(self, registry: Registry):
+        news, movies = registry.push(NEWS, "news").version, registry.push(MOVIES, "movies").version
+        merged = registry.merge(["news", "movies:v1"], [0.7, 0.3], name="blend", extras="news", rank=8)
+        version, edges = registry.lineage("blend")
+        assert version == merged.pushed.version
+        assert [(e.parent_ref, e.parent.digest, e.parent.weight) for e in edges] == [
+            ("news:v1", news.digest, 0.7),
+            ("movies:v1", movies.digest, 0.3),
+        ]
+        shown = registry.show("blend").provenance
+        assert shown.recipe["rank"] == 8
+        assert shown.certificate == merged.provenance.certificate
+
+    def test_lineage_reaches_through_merges_of_merges(self, registry: Registry):
+        registry.push(SCIENCE, "science")
+        registry.push(HISTORY, "history")
+        registry.merge(["science", "history"], [1, 1], name="both")
+        registry.merge(["both", "science"], [0.5, 2], name="more")
+        _, edges = registry.lineage("more")
+        assert [(e.depth, e.child, e.parent_ref, e.parent.weight) for e in edges] == [
+            (1, "more:v1", "both:v1", 0.5),
+            (1, "more:v1", "science:v1", 2.0),
+            (2, "both:v1", "science:v1", 1.0),
+            (2, "both:v1", "history:v1", 1.0),
+        ]
+
+    def test_a_merge_written_to_a_folder_and_pushed_later_keeps_its_lineage(self, registry: Registry, tmp_path: Path):
+        registry.push(SCIENCE, "science")
+        merge(registry, [SCIENCE, HISTORY], [1, 2], tmp_path / "blend")
+        registry.push(tmp_path / "blend", "blend")
+        _, edges = registry.lineage("blend")
+        assert [(e.parent_ref, e.parent.label, e.parent.weight) for e in edges] == [
+            ("science:v1", "smollm2-science-r8", 1.0),
+            ("", "smollm2-history-r8", 2.0),
+        ]
+
+    def test_training_on_after_a_merge_ends_the_lineage_with_a_note(self, registry: Registry, tmp_path: Path):
+        merge(registry, [SCIENCE, HISTORY], [1, 2], tmp_path / "blend")
+        name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+        change_tensors(
+            tmp_path / "blend", {name: load_file(tmp_path / "blend" / "adapter_model.safetensors")[name] * 2}
+        )
+        pushed = registry.push(tmp_path / "blend", "trained-on")
+        assert "other weights than these" in " ".join(pushed.notes)
+        assert registry.lineage("trained-on")[1] == ()
+
+    def test_the_same_merge_again_is_the_same_content(self, registry: Registry):
+        registry.push(SCIENCE, "science")
+        first = registry.merge(["science"], [0.5], name="half").pushed
+        again = registry.merge(["science"], [0.5], name="half").pushed
+        assert first.created
+        assert not again.created
+        assert again.version.number == 1
+
+    def test_the_base_of_the_sources_is_the_base_of_the_result(self, registry: Registry, tmp_path: Path):
+        base = tmp_path / "model.safetensors"
+        from safetensors.torch import save_file
+
+        save_file({"w": torch.ones(2, 2)}, base)
+        pushed = registry.push(SCIENCE, "science", base=str(base)).version
+        merged = registry.merge(["science"], [2], name="twice").pushed.version
+        assert merged.base.digest == pushed.base.digest
+
+    def test_names_of_folders_on_this_machine_stay_here(self, registry: Registry, tmp_path: Path):
+        merge(registry, [SCIENCE, HISTORY], [1, 2], tmp_path / "blend")
+        assert str(tmp_path) not in (tmp_path / "blend" / "loreg_merge.json").read_text()
+        assert str(SCIENCE.parent) not in (tmp_path / "blend" / "loreg_merge.json").read_text()
+
+
+class TestCall:
+    def test_a_count_of_weights_that_does_not_match_is_a_usage_error(self, here: Registry, tmp_path: Path):
+        with pytest.raises(UsageError, match="2 adapters and 3 weights"):
+            merge(here, [NEWS, MOVIES], [1, 1, 1], tmp_path / "merged")
+
+    def test_a_folder_that_is_not_empty_is_left_alone(self, here: Registry, tmp_path: Path):
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "mine.txt").write_text("mine")
+        with pytest.raises(ConflictError):
+            merge(here, [SCIENCE, HISTORY], [1, 1], tmp_path / "full")
+        assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+    def test_weights_beyond_what_the_dtype_holds_are_refused(self, here: Registry, tmp_path: Path):
+        with pytest.raises(MergeError, match="do not fit into"):
+            merge(here, [SCIENCE], [1e80], tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
+
+    def test_without_a_target_only_the_certificate_is_made(self, here: Registry):
+        result = here.merge([str(SCIENCE), str(HISTORY)], [1, 1])
+        assert result.pushed is None
+        assert result.folder is None
+        assert result.provenance.certificate["total"]["rank"] == 16

@@ -85,7 +85,7 @@ def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
         raise _broken(path, f"the entry of {name!r} lacks dtype, shape or data_offsets") from None
-    if dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise _broken(path, f"{name!r} has the unknown dtype {dtype!r}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
         raise _broken(path, f"the shape or offsets of {name!r} are not whole numbers")

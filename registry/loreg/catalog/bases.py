@@ -53,6 +53,11 @@ def find(tx: Transaction, text: str) -> BaseModel:
     return BaseModel(rows[0].digest, tuple(names.scalars()), rows[0].tensors, rows[0].parameters)
 
 
+def is_digest(text: str) -> bool:
+    """Whether ``text`` reads like the beginning of a digest."""
+    return _DIGEST_PREFIX.fullmatch(text) is not None
+
+
 def matching(text: str) -> Select[Any]:
     """Select the ids of the bases that ``text`` may mean: a name, or a digest prefix of 6 digits or more."""
     by_name = select(BaseNameRow.base_id).where(BaseNameRow.name == text)

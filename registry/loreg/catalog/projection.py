@@ -34,9 +34,9 @@ class JsonRows(FunctionElement[Any]):
 
 @compiles(JsonRows, "sqlite")
 def _sqlite(element: JsonRows, compiler: Any, **options: Any) -> str:
-    # SQLite's own JSON writes 15 digits of a float; 17 bring the same float back.
+    # SQLite's own JSON writes 15 digits of a float; 20 bring the same float back.
     cells = (
-        f"printf('%!.17g', {compiler.process(cell, **options)})"
+        f"printf('%!.20g', {compiler.process(cell, **options)})"
         if isinstance(cell.type, Float)
         else compiler.process(cell, **options)
         for cell in element.clauses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, tuple_
@@ -68,7 +68,7 @@ class _Order:
         return [column.desc() if self.descending else column.asc() for column in self.columns]
 
     def after(self, key: list[Any]) -> ColumnElement[bool]:
-        values = [datetime.fromisoformat(key[0]), *key[1:]] if self.name == "created" else key
+        values = [_time(key[0]), *key[1:]] if self.name == "created" else key
         row = tuple_(*self.columns)
         return row < tuple_(*values) if self.descending else row > tuple_(*values)
 
@@ -112,9 +112,7 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
     found += [_compare(VersionRow.rank_max, comparison) for comparison in query.ranks]
     found += [_has_metric(condition) for condition in query.metrics]
     if query.base:
-        known = select(VersionRow.id).where(VersionRow.base_id.in_(bases.matching(query.base)))
-        declared = select(VersionRow.id).where(VersionRow.base_hint == query.base, VersionRow.base_id.is_(None))
-        found.append(mine.in_(known.union_all(declared)))
+        found.append(_trained_on(query.base))
     if query.author:
         found.append(VersionRow.author == query.author)
     if query.variant:
@@ -124,6 +122,14 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
         places = (full_name, VersionRow.message, VersionRow.card)
         found.append(or_(*(place.icontains(word, autoescape=True) for place in places)))
     return found
+
+
+def _trained_on(base: str) -> ColumnElement[bool]:
+    """Known by content to be ``base``, or only declared to be: the two sides of OR have an index each."""
+    if bases.is_digest(base):
+        return VersionRow.base_id.in_(bases.matching(base))
+    declared = (VersionRow.base_hint == base) & VersionRow.base_id.is_(None)
+    return or_(VersionRow.base_id == bases.matching(base).scalar_subquery(), declared)
 
 
 def _compare(column: Any, comparison: Comparison) -> ColumnElement[bool]:
@@ -142,6 +148,13 @@ def _has_metric(condition: MetricCondition) -> ColumnElement[bool]:
     if condition.split:
         found = found.where(MetricRow.split == condition.split)
     return found
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, TypeError):
+        raise UsageError("this cursor is not of this search", hint="start again without --cursor") from None
 
 
 def _plain(value: Any) -> Any:

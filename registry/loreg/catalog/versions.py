@@ -138,9 +138,9 @@ def id_of(tx: Transaction, version: Version) -> int:
 def set_yanked(tx: Transaction, version: Version, yanked: bool, reason: str = "") -> Version:
     """Hide a version from search and alias, or show it again. Nothing happens if it is so already."""
     version_id = id_of(tx, version)
-    if version.yanked != yanked:
-        change = update(VersionRow).where(VersionRow.id == version_id)
-        tx.connection.execute(change.values(yanked_at=tx.at if yanked else None))
+    other = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)
+    change = update(VersionRow).where(VersionRow.id == version_id, other)
+    if tx.connection.execute(change.values(yanked_at=tx.at if yanked else None)).rowcount:
         tx.log("yank" if yanked else "unyank", adapter_id_of(tx, version.adapter), version_id, reason=reason)
     return by_id(tx, version_id)
 

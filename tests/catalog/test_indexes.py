@@ -1,0 +1,84 @@
+"""The common searches use indexes: PostgreSQL says so itself, on a catalog of some size."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+
+from loreg.catalog import Catalog
+from loreg.catalog.search import page_statement
+from loreg.expressions import parse_comparison, parse_metric_condition, parse_sort
+from loreg.records import Query
+
+VERSIONS = 20_000
+
+FILL = f"""
+INSERT INTO adapters SELECT i, 'team', 'a' || i, now() FROM generate_series(1, {VERSIONS // 2}) i;
+INSERT INTO blobs SELECT lpad(to_hex(i), 64, '0'), 1 FROM generate_series(1, 40) i;
+INSERT INTO bases SELECT i, lpad(to_hex(i), 64, '0'), 1, 1, now() FROM generate_series(1, 40) i;
+INSERT INTO base_names SELECT 'org/base' || i, i FROM generate_series(1, 40) i;
+INSERT INTO versions SELECT i, (i + 1) / 2, 2 - i % 2, lpad(to_hex(i), 64, '0'), i % 40 + 1, 'org/hint' || i % 40, 'lora',
+  'CAUSAL_LM', 8, i % 200, 16, 1000, 1000 + i, 'F32', 'user' || i % 100, 'message', '', now() - i * interval '1 minute', NULL
+  FROM generate_series(1, {VERSIONS}) i;
+INSERT INTO tasks SELECT i, 'task' || i % 200 FROM generate_series(1, {VERSIONS}) i;
+INSERT INTO labels SELECT i, 'owner', 'user' || i % 200 FROM generate_series(1, {VERSIONS}) i;
+INSERT INTO module_types SELECT i, m, 2, 8, 8 FROM generate_series(1, {VERSIONS}) i,
+  unnest(ARRAY['q_proj', 'v_proj', 'rare' || i % 200]) m;
+INSERT INTO metrics SELECT i, 'metric' || i % 20, 'data' || i % 10, '', random(), true, 'ada', now()
+  FROM generate_series(1, {VERSIONS}) i;
+ANALYZE;
+"""
+
+SEARCHES: dict[str, Query] = {
+    "newest": Query(),
+    "next page": Query(cursor="WyJjcmVhdGVkIiwgIjIwMjYtMDEtMDFUMDA6MDA6MDArMDA6MDAiLCA1XQ"),
+    "task": Query(tasks=("task7",)),
+    "base by name": Query(base="org/base3"),
+    "base by digest": Query(base="sha256:" + "0" * 63 + "3"),
+    "declared base": Query(base="org/hint9"),
+    "module": Query(modules=("rare7",)),
+    "label": Query(labels={"owner": "user7"}),
+    "author": Query(author="user7"),
+    "rank": Query(ranks=(parse_comparison("<=2"),), sort=parse_sort("rank")),
+    "by size": Query(sort=parse_sort("size")),
+    "by rank": Query(sort=parse_sort("rank")),
+    "metric": Query(metrics=(parse_metric_condition("metric3>=0.999"),)),
+    "best by metric": Query(sort=parse_sort("metric:metric3@data3")),
+    "task by metric": Query(tasks=("task7",), sort=parse_sort("metric:metric7")),
+}
+
+
+@pytest.fixture(scope="module")
+def large(postgres: str) -> Any:
+    import psycopg
+
+    url = postgres.rsplit("/", 1)[0]
+    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
+        connection.execute("CREATE DATABASE large TEMPLATE postgres")
+    with psycopg.connect(f"{url}/large", autocommit=True) as connection:
+        connection.execute(FILL)
+    catalog = Catalog(f"{url}/large")
+    yield catalog
+    catalog.close()
+    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
+        connection.execute("DROP DATABASE large WITH (FORCE)")
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_common_search_reads_no_large_table_from_end_to_end(large: Catalog, name: str):
+    statement = page_statement(SEARCHES[name])
+    sql = str(statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+    with large.read() as tx:
+        plan = tx.connection.execute(text("EXPLAIN (FORMAT JSON) " + sql.replace(":", r"\:"))).scalar()
+    plan = json.loads(plan) if isinstance(plan, str) else plan
+    assert scanned(plan[0]["Plan"]) & {"versions", "tasks", "labels", "module_types", "metrics"} == set()
+
+
+def scanned(node: dict[str, Any]) -> set[str]:
+    """The tables that a plan reads from end to end."""
+    below = set().union(*(scanned(child) for child in node.get("Plans", [])))
+    return below | ({node["Relation Name"]} if node["Node Type"] == "Seq Scan" else set())

@@ -1,0 +1,118 @@
+"""Alembic is the only truth of the schema."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from loreg.catalog import Catalog, migrations
+from loreg.catalog.engine import open_engine
+from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/c.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(url: str):
+    engine = open_engine(url)
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        config = migrations.alembic_config()
+        config.attributes["connection"] = connection
+        command.check(config)
+
+
+def test_the_revision_that_the_code_expects_is_the_newest():
+    scripts = ScriptDirectory.from_config(migrations.alembic_config())
+    assert scripts.get_heads() == [migrations.HEAD]
+
+
+def test_every_migration_can_be_taken_back(url: str):
+    engine = open_engine(url)
+    migrations.upgrade(engine)
+    with engine.connect() as connection, connection.begin():
+        config = migrations.alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 0
+    migrations.upgrade(engine)
+    assert migrations.current(engine) == migrations.HEAD
+
+
+def test_a_sqlite_catalog_is_made_on_first_use(tmp_path: Path):
+    assert migrations.HEAD in Catalog(f"sqlite:///{tmp_path}/new/folder/c.db").describe()
+
+
+def test_a_shared_catalog_without_schema_waits_for_its_owner(postgres: str, postgres_url: str):
+    with open_engine(postgres_url).connect() as connection, connection.begin():
+        connection.execute(text("DROP TABLE alembic_version"))
+    with pytest.raises(UnavailableError, match="has no schema yet") as error:
+        Catalog(postgres_url).describe()
+    assert error.value.hint == "loreg db upgrade"
+
+
+def test_a_catalog_from_a_newer_loreg_is_left_alone(url: str):
+    Catalog(url).upgrade()
+    with open_engine(url).connect() as connection, connection.begin():
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConflictError, match="has schema 9999, this loreg knows up to"):
+        Catalog(url).describe()
+
+
+def test_two_first_uses_at_once_both_succeed(tmp_path: Path):
+    found: list[str | BaseException] = []
+
+    def use() -> None:
+        try:
+            found.append(Catalog(f"sqlite:///{tmp_path}/c.db").describe())
+        except BaseException as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(each, str) for each in found), found
+
+
+def test_sqlite_keeps_foreign_keys_and_a_write_ahead_log(tmp_path: Path):
+    with Catalog(f"sqlite:///{tmp_path}/c.db").read() as tx:
+        assert tx.connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        assert tx.connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "postgresql+asyncpg//"])
+def test_other_databases_are_refused(url: str):
+    with pytest.raises(UsageError, match="the database URL is not understood"):
+        Catalog(url)
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtraError) as error:
+        Catalog("postgresql://127.0.0.1/x")
+    assert "loreg[postgres]" in error.value.hint
+
+
+def test_a_password_is_never_shown():
+    with pytest.raises(UnavailableError) as error:
+        Catalog("postgresql://ada:secret@127.0.0.1:9/x").describe()
+    assert "secret" not in str(error.value)
+    assert "ada:***@127.0.0.1:9" in error.value.message
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path: Path):
+    (tmp_path / "c.db").write_text("this is not a database, it is a text of some length")
+    with pytest.raises(UnavailableError, match="file is not a database"):
+        Catalog(f"sqlite:///{tmp_path}/c.db").describe()

@@ -1,0 +1,206 @@
+"""Search finds exactly what holds every condition, page by page, in one statement."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from loreg.catalog import Catalog, bases, versions
+from loreg.catalog.search import search
+from loreg.errors import UsageError
+from loreg.expressions import parse_comparison, parse_metric, parse_metric_condition, parse_sort
+from loreg.records import BaseModel, Query
+
+
+def found(catalog: Catalog, **conditions: Any) -> list[str]:
+    with catalog.read() as tx:
+        return [version.ref for version in search(tx, Query(**conditions)).items]
+
+
+@pytest.fixture
+def three(record) -> None:
+    record("team/news", tasks=("topics",), metrics=(parse_metric("accuracy=0.93@bbc:test"),), ranks=(8, 8), size=300)
+    record(
+        "team/movies",
+        tasks=("sentiment", "reviews"),
+        metrics=(parse_metric("accuracy=0.79@imdb"), parse_metric("loss=0.4@imdb")),
+        labels={"owner": "grace"},
+        ranks=(4, 16),
+        modules=("q_proj", "k_proj"),
+        size=200,
+        author="grace",
+        message="Now with 100% more reviews",
+    )
+    record(
+        "code",
+        tasks=("code",),
+        variant="dora",
+        ranks=(64, 64),
+        size=900,
+        card="# Card\nA snake_case model",
+        base_hint="org/llama",
+    )
+
+
+CASES: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["code:v1", "team/movies:v1", "team/news:v1"]),
+    ({"tasks": ("topics",)}, ["team/news:v1"]),
+    ({"tasks": ("sentiment", "reviews")}, ["team/movies:v1"]),
+    ({"tasks": ("sentiment", "topics")}, []),
+    ({"modules": ("q_proj",)}, ["code:v1", "team/movies:v1", "team/news:v1"]),
+    ({"modules": ("q_proj", "k_proj")}, ["team/movies:v1"]),
+    ({"ranks": (parse_comparison("<=16"),)}, ["team/movies:v1", "team/news:v1"]),
+    ({"ranks": (parse_comparison(">8"), parse_comparison("<64"))}, ["team/movies:v1"]),
+    ({"ranks": (parse_comparison("64"),)}, ["code:v1"]),
+    ({"metrics": (parse_metric_condition("accuracy>=0.9"),)}, ["team/news:v1"]),
+    ({"metrics": (parse_metric_condition("accuracy>=0.9@imdb"),)}, []),
+    (
+        {"metrics": (parse_metric_condition("accuracy>0.7@imdb"), parse_metric_condition("loss<0.5"))},
+        ["team/movies:v1"],
+    ),
+    ({"metrics": (parse_metric_condition("accuracy>0@bbc:test"),)}, ["team/news:v1"]),
+    ({"metrics": (parse_metric_condition("accuracy>0@bbc:dev"),)}, []),
+    ({"labels": {"owner": "grace"}}, ["team/movies:v1"]),
+    ({"labels": {"owner": "g"}}, []),
+    ({"author": "grace"}, ["team/movies:v1"]),
+    ({"variant": "dora"}, ["code:v1"]),
+    ({"base": "org/llama"}, ["code:v1"]),
+    ({"text": "TEAM/"}, ["team/movies:v1", "team/news:v1"]),
+    ({"text": "more reviews"}, ["team/movies:v1"]),
+    ({"text": "snake_case"}, ["code:v1"]),
+    ({"text": "100%"}, ["team/movies:v1"]),
+    ({"text": "snake%case"}, []),
+    ({"text": "snakeXcase"}, []),
+    ({"text": "_"}, ["code:v1"]),
+    ({"text": "\\"}, []),
+    ({"text": "'; DROP TABLE versions; --"}, []),
+    ({"sort": parse_sort("name")}, ["code:v1", "team/movies:v1", "team/news:v1"]),
+    ({"sort": parse_sort("rank")}, ["team/news:v1", "team/movies:v1", "code:v1"]),
+    ({"sort": parse_sort("size")}, ["team/movies:v1", "team/news:v1", "code:v1"]),
+    ({"sort": parse_sort("metric:accuracy")}, ["team/news:v1", "team/movies:v1"]),
+    ({"sort": parse_sort("metric:accuracy@imdb")}, ["team/movies:v1"]),
+]
+
+
+@pytest.mark.parametrize(("conditions", "expected"), CASES, ids=[str(c)[:60] for c, _ in CASES])
+def test_conditions(catalog: Catalog, three, conditions, expected):
+    assert found(catalog, **conditions) == expected
+
+
+def test_less_is_better_for_a_loss(catalog: Catalog, record):
+    for name, loss in (("a", 0.5), ("b", 0.1), ("c", 0.9)):
+        record(name, metrics=(parse_metric(f"eval_loss={loss}"),))
+    assert found(catalog, sort=parse_sort("metric:eval_loss")) == ["b:v1", "a:v1", "c:v1"]
+
+
+def test_the_best_of_several_datasets_counts_once(catalog: Catalog, record):
+    record("a", metrics=(parse_metric("f1=0.5@x"), parse_metric("f1=0.9@y")))
+    record("b", metrics=(parse_metric("f1=0.7@x"),))
+    assert found(catalog, sort=parse_sort("metric:f1")) == ["a:v1", "b:v1"]
+
+
+def test_only_the_newest_version_unless_asked(catalog: Catalog, record):
+    record("a", "one", tasks=("old",))
+    record("a", "two", tasks=("new",))
+    assert found(catalog, tasks=("old",)) == []
+    assert found(catalog, tasks=("old",), all_versions=True) == ["a:v1"]
+    assert found(catalog) == ["a:v2"]
+
+
+def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Catalog, record):
+    record("a", "one")
+    second = record("a", "two")
+    with catalog.write("ada") as tx:
+        versions.set_yanked(tx, second, True)
+    assert found(catalog) == ["a:v1"]
+    assert found(catalog, all_versions=True) == ["a:v1"]
+
+
+def test_a_base_is_found_by_name_digest_and_prefix(catalog: Catalog, record):
+    base = BaseModel("ab" * 32, ("org/llama", "local-llama"), 3, 100)
+    with catalog.write("ada") as tx:
+        bases.record(tx, base, 10)
+    record("known", base=base)
+    record("declared", base_hint="org/llama")
+    record("other", base_hint="org/mistral")
+    assert found(catalog, base="org/llama") == ["declared:v1", "known:v1"]
+    assert found(catalog, base="local-llama") == ["known:v1"]
+    assert found(catalog, base="ababab") == ["known:v1"]
+    assert found(catalog, base="sha256:" + "ab" * 32) == ["known:v1"]
+    assert found(catalog, base="abababac") == []
+
+
+def test_the_numbers_of_metrics_come_back_to_the_last_bit(catalog: Catalog, record):
+    for value in (0.1 + 0.2, 1e-300, -1.7976931348623157e308, 123456789.123456789):
+        version = record(f"m{abs(hash(value))}", metrics=(parse_metric(f"x={value!r}"),))
+        assert version.metrics[0].value == value
+
+
+def test_everything_of_a_version_arrives_in_one_statement(catalog: Catalog, three):
+    statements: list[str] = []
+    event.listen(catalog._engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    with catalog.read() as tx:
+        statements.clear()
+        page = search(tx, Query(tasks=("sentiment",)))
+    assert [s for s in statements if s.strip().upper() != "BEGIN"] == statements[-1:]
+    version = page.items[0]
+    assert version.tasks == ("reviews", "sentiment")
+    assert version.labels == {"owner": "grace"}
+    assert [str(metric) for metric in version.metrics] == ["accuracy=0.79@imdb", "loss=0.4@imdb"]
+    assert [metric.higher_is_better for metric in version.metrics] == [True, False]
+    assert [(m.name, m.count, m.rank_min, m.rank_max) for m in version.facts.module_types] == [
+        ("k_proj", 2, 4, 16),
+        ("q_proj", 2, 4, 16),
+    ]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.sampled_from(["created", "name", "rank", "size", "metric:f1"]),
+    limit=st.integers(1, 8),
+)
+def test_pages_together_are_the_whole_each_version_once(catalog: Catalog, record, order: str, limit: int):
+    for i in range(17):
+        metrics = (parse_metric(f"f1={i % 3}"),)
+        record(f"ns{i % 2}/a{i % 5}", f"content {i}", ranks=(1, i % 4 + 1), size=i % 3, metrics=metrics)
+    query = Query(sort=parse_sort(order), limit=limit, all_versions=True)
+    with catalog.read() as tx:
+        whole = [v.ref for v in search(tx, dataclasses.replace(query, limit=1000)).items]
+        pages, cursor = [], None
+        while True:
+            page = search(tx, dataclasses.replace(query, cursor=cursor))
+            pages += [version.ref for version in page.items]
+            cursor = page.cursor
+            if cursor is None:
+                break
+            assert len(page.items) == limit
+    assert pages == whole
+    assert len(set(whole)) == 17
+
+
+def test_a_version_pushed_while_someone_pages_moves_nothing(catalog: Catalog, record):
+    for i in range(6):
+        record(f"a{i}")
+    with catalog.read() as tx:
+        first = search(tx, Query(limit=3))
+    record("late")
+    with catalog.read() as tx:
+        second = search(tx, Query(limit=3, cursor=first.cursor))
+    assert [v.ref for v in first.items + second.items] == [f"a{i}:v1" for i in (5, 4, 3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "", "W10", "WyJuYW1lIiwgMV0", "bm9uc2Vuc2U", "é", "WyJjcmVhdGVkIiwgInllc3RlcmRheSIsIDFd"]
+)
+def test_a_cursor_of_something_else_is_a_usage_error(catalog: Catalog, record, cursor: str):
+    record("a")
+    if cursor == "":
+        assert found(catalog, cursor=cursor) == ["a:v1"]
+        return
+    with pytest.raises(UsageError, match="this cursor is not of this search"):
+        found(catalog, cursor=cursor)

@@ -1,0 +1,226 @@
+"""What every store promises, of a folder and of a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import Place
+from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.storage import Blob, BlobStore, digest_of, open_store
+from loreg.storage.blobs import key_of, partial_of
+
+LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
+
+
+@pytest.fixture
+def store(place: Place) -> BlobStore:
+    return open_store(place.storage_url, place.storage_endpoint)
+
+
+@pytest.fixture
+def damage(place: Place) -> Callable[[Blob, bytes], None]:
+    """Replace the stored bytes of a blob behind the store's back."""
+
+    def replace(blob: Blob, content: bytes) -> None:
+        if place.storage_endpoint:
+            bucket, _, prefix = place.storage_url.removeprefix("s3://").partition("/")
+            key = f"{prefix}/{key_of(blob.sha256)}"
+            client = boto3.client("s3", endpoint_url=place.storage_endpoint, region_name="us-east-1")
+            client.put_object(Bucket=bucket, Key=key, Body=content)
+        else:
+            path = Path(place.storage_url) / key_of(blob.sha256)
+            path.chmod(0o644)
+            path.write_bytes(content)
+
+    return replace
+
+
+def write(path: Path, content: bytes) -> Blob:
+    path.write_bytes(content)
+    return Blob(hashlib.sha256(content).hexdigest(), len(content))
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 16 * 1024 * 1024, 16 * 1024 * 1024 + 1, LARGE])
+def test_what_goes_in_comes_out(store: BlobStore, tmp_path: Path, size: int):
+    blob = write(tmp_path / "in", os.urandom(size))
+    assert not store.has(blob.sha256)
+    assert store.put(blob, tmp_path / "in")
+    assert store.has(blob.sha256)
+    store.get(blob, tmp_path / "out")
+    assert digest_of(tmp_path / "out") == blob
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_nothing_is_sent_twice(store: BlobStore, tmp_path: Path):
+    blob = write(tmp_path / "in", b"weights")
+    assert store.put(blob, tmp_path / "in")
+    assert not store.put(blob, tmp_path / "in")
+
+
+def test_every_byte_is_counted_once(store: BlobStore, tmp_path: Path):
+    blob = write(tmp_path / "in", os.urandom(3 * 1024 * 1024))
+    sent: list[int] = []
+    store.put(blob, tmp_path / "in", sent.append)
+    got: list[int] = []
+    store.get(blob, tmp_path / "out", got.append)
+    assert sum(sent) == sum(got) == blob.size
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_a_file_that_changed_since_it_was_hashed_is_not_stored(store: BlobStore, tmp_path: Path, size: int):
+    blob = write(tmp_path / "in", os.urandom(size))
+    write(tmp_path / "in", os.urandom(size))
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        store.put(blob, tmp_path / "in")
+    assert not store.has(blob.sha256)
+
+
+def test_a_blob_that_is_not_there_is_said_so_and_leaves_nothing(store: BlobStore, tmp_path: Path):
+    with pytest.raises(NotFoundError):
+        store.get(Blob("0" * 64, 5), tmp_path / "out")
+    with pytest.raises(NotFoundError):
+        store.read("0" * 64)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"other bytes, same size", b"cut", b"more bytes than there were before"])
+def test_damaged_bytes_never_arrive(store: BlobStore, damage, tmp_path: Path, content: bytes):
+    blob = write(tmp_path / "in", b"these are the weights.")
+    store.put(blob, tmp_path / "in")
+    damage(blob, content)
+    with pytest.raises(IntegrityError, match="is damaged"):
+        store.get(blob, tmp_path / "out")
+    with pytest.raises(IntegrityError):
+        store.read(blob.sha256)
+    assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
+
+
+def test_small_blobs_are_read_whole(store: BlobStore, tmp_path: Path):
+    blob = write(tmp_path / "in", b"{}")
+    store.put(blob, tmp_path / "in")
+    assert store.read(blob.sha256) == b"{}"
+
+
+def test_racing_writers_of_one_blob_all_succeed(store: BlobStore, tmp_path: Path):
+    blob = write(tmp_path / "in", os.urandom(100_000))
+    errors: list[BaseException] = []
+
+    def put() -> None:
+        try:
+            store.put(blob, tmp_path / "in")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=put) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    store.get(blob, tmp_path / "out")
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=3000), cut=st.integers(0, 3000))
+def test_an_interrupted_download_goes_on_from_any_byte(store: BlobStore, tmp_path: Path, content: bytes, cut: int):
+    blob = write(tmp_path / "in", content)
+    store.put(blob, tmp_path / "in")
+    partial_of(tmp_path / "out", blob).write_bytes(content[:cut])
+    store.get(blob, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == content
+
+
+def test_check_passes_on_a_store_that_can_be_used(store: BlobStore):
+    store.check()
+
+
+class TestFolder:
+    def test_a_pulled_file_can_be_changed_without_reaching_the_store(self, tmp_path: Path):
+        store = open_store(str(tmp_path / "store"))
+        blob = write(tmp_path / "in", b"weights")
+        store.put(blob, tmp_path / "in")
+        store.get(blob, tmp_path / "out")
+        assert (tmp_path / "out").stat().st_ino != (tmp_path / "store" / key_of(blob.sha256)).stat().st_ino
+        (tmp_path / "out").write_bytes(b"changed")
+        assert store.read(blob.sha256) == b"weights"
+
+    def test_blobs_are_read_only(self, tmp_path: Path):
+        store = open_store(str(tmp_path / "store"))
+        blob = write(tmp_path / "in", b"weights")
+        store.put(blob, tmp_path / "in")
+        assert (tmp_path / "store" / key_of(blob.sha256)).stat().st_mode & 0o222 == 0
+
+    def test_a_store_below_a_file_is_an_error_with_a_hint(self, tmp_path: Path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UnavailableError) as error:
+            open_store(str(tmp_path / "file" / "store")).check()
+        assert "LOREG_STORAGE_URL" in error.value.hint
+
+    def test_a_file_url_is_a_folder(self, tmp_path: Path):
+        assert open_store(f"file://{tmp_path}/a%20b").url == f"{tmp_path}/a b"
+
+    @pytest.mark.parametrize("url", ["ftp://x/y", "s3://", "file://host/x"])
+    def test_other_urls_are_refused(self, url: str):
+        with pytest.raises(UsageError, match="is not understood"):
+            open_store(url)
+
+
+class TestS3:
+    def test_a_large_download_goes_on_where_it_stopped(self, s3, tmp_path: Path):
+        """What was there already is not asked for again: with it damaged the whole is refused."""
+        store = open_store(f"s3://{s3.bucket}/resume", s3.endpoint)
+        content = os.urandom(LARGE)
+        blob = write(tmp_path / "in", content)
+        store.put(blob, tmp_path / "in")
+        partial = partial_of(tmp_path / "out", blob)
+        partial.write_bytes(b"\0" * (LARGE - 5) + content[-5:])
+        with pytest.raises(IntegrityError):
+            store.get(blob, tmp_path / "out")
+        partial.write_bytes(content[: LARGE - 5])
+        store.get(blob, tmp_path / "out")
+        assert digest_of(tmp_path / "out") == blob
+
+    def test_a_server_that_is_not_there_is_one_line_with_a_hint(self):
+        with pytest.raises(UnavailableError) as error:
+            open_store("s3://bucket/x", "http://127.0.0.1:9").check()
+        assert "\n" not in str(error.value)
+        assert error.value.hint
+
+    def test_a_wrong_key_is_not_allowed(self, s3, monkeypatch):
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(NotAllowedError, match="refused"):
+            open_store(f"s3://{s3.bucket}/x", s3.endpoint).check()
+
+    def test_no_key_at_all_is_not_allowed(self, s3, monkeypatch):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(NotAllowedError, match="no credentials"):
+            open_store(f"s3://{s3.bucket}/x", s3.endpoint).check()
+
+    def test_a_missing_bucket_is_named(self, s3):
+        with pytest.raises(NotFoundError, match="bucket 'nothing-here' does not exist"):
+            open_store("s3://nothing-here/x", s3.endpoint).check()
+
+    def test_a_push_that_breaks_leaves_no_upload_behind(self, s3, tmp_path: Path):
+        store = open_store(f"s3://{s3.bucket}/broken", s3.endpoint)
+        blob = write(tmp_path / "in", os.urandom(LARGE))
+
+        def stop(count: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.put(blob, tmp_path / "in", stop)
+        client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
+        uploads = client.list_multipart_uploads(Bucket=s3.bucket, Prefix="broken/")
+        assert uploads.get("Uploads", []) == []
+        assert not store.has(blob.sha256)

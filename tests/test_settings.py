@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from loreg.errors import UsageError
+from loreg.settings import load
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_flag_wins_over_the_environment_over_the_project_over_the_user(tmp_path: Path):
+    user = platformdirs.user_config_path("loreg") / "config.toml"
+    write(user, "author='user'\nstorage_url='s3://user'\ndatabase_url='sqlite:///user'\nhome='/user'")
+    project = write(
+        tmp_path / "loreg.toml", "author='project'\nstorage_url='s3://project'\ndatabase_url='sqlite:///project'"
+    )
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    found = load(
+        {"author": "flag"}, {"LOREG_AUTHOR": "env", "LOREG_STORAGE_URL": "s3://env"}, tmp_path / "deep" / "down"
+    )
+    assert (found.author, found.storage_url, found.database_url, found.home) == (
+        "flag",
+        "s3://env",
+        "sqlite:///project",
+        Path("/user"),
+    )
+    assert found.origin == {
+        "author": "flag",
+        "storage_url": "environment",
+        "database_url": str(project),
+        "home": str(user),
+        "storage_endpoint": "default",
+    }
+
+
+def test_everything_lies_below_home_by_default(tmp_path: Path):
+    found = load({"home": str(tmp_path)}, {})
+    assert found.database_url == f"sqlite:///{tmp_path}/catalog.db"
+    assert found.storage_url == f"{tmp_path}/store"
+
+
+def test_a_relative_path_in_a_file_is_relative_to_the_file(tmp_path: Path):
+    write(tmp_path / "loreg.toml", "home = 'registry'")
+    (tmp_path / "below").mkdir()
+    assert load({}, {}, tmp_path / "below").home == tmp_path / "registry"
+
+
+@pytest.mark.parametrize("text", ["author = ", "colour = 'red'", "author = 3", "[check]\nx = 1"])
+def test_a_file_that_is_wrong_is_named(tmp_path: Path, text: str):
+    write(tmp_path / "loreg.toml", text)
+    with pytest.raises(UsageError, match=r"loreg\.toml"):
+        load({}, {}, tmp_path)

@@ -28,8 +28,33 @@ def test_what_a_ref_means(text: str, ref: Ref):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/", "a/", "/a", "a/b/c", "..", "../a", "a/..", "a..b", ".hidden", "-a", "a:", "a:b/c", "a@", "a@md5:1", "a b"]
-    + ["a@sha256:XYZ", "a@sha256:0123", "a" * 97, "a\n", "é", "a:v0", "a:v01", "a;b", "a%2e"],
+    [
+        "",
+        "/",
+        "a/",
+        "/a",
+        "a/b/c",
+        "..",
+        "../a",
+        "a/..",
+        "a..b",
+        ".hidden",
+        "-a",
+        "a:",
+        "a:b/c",
+        "a@",
+        "a@md5:1",
+        "a b",
+        "a@sha256:XYZ",
+        "a@sha256:0123",
+        "a" * 97,
+        "a\n",
+        "é",
+        "a:v0",
+        "a:v01",
+        "a;b",
+        "a%2e",
+    ],
 )
 def test_what_is_no_ref(text: str):
     with pytest.raises(UsageError) as error:

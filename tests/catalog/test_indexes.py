@@ -21,8 +21,9 @@ INSERT INTO adapters SELECT i, 'team', 'a' || i, now() FROM generate_series(1, {
 INSERT INTO blobs SELECT lpad(to_hex(i), 64, '0'), 1 FROM generate_series(1, 40) i;
 INSERT INTO bases SELECT i, lpad(to_hex(i), 64, '0'), 1, 1, now() FROM generate_series(1, 40) i;
 INSERT INTO base_names SELECT 'org/base' || i, i FROM generate_series(1, 40) i;
-INSERT INTO versions SELECT i, (i + 1) / 2, 2 - i % 2, lpad(to_hex(i), 64, '0'), i % 40 + 1, 'org/hint' || i % 40, 'lora',
-  'CAUSAL_LM', 8, i % 200, 16, 1000, 1000 + i, 'F32', 'user' || i % 100, 'message', '', now() - i * interval '1 minute', NULL
+INSERT INTO versions SELECT i, (i + 1) / 2, 2 - i % 2, lpad(to_hex(i), 64, '0'), i % 40 + 1, 'org/hint' || i % 40,
+  'lora',  'CAUSAL_LM', 8, i % 200, 16, 1000, 1000 + i, 'F32', 'user' || i % 100, 'message', '',
+  now() - i * interval '1 minute', NULL
   FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO tasks SELECT i, 'task' || i % 200 FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO labels SELECT i, 'owner', 'user' || i % 200 FROM generate_series(1, {VERSIONS}) i;

@@ -31,7 +31,7 @@ _PROGRAMS = (
     ".ipynb",
 )
 _CHECKPOINT = re.compile(r"(checkpoint|global_step|epoch)[-_]?\d+")
-_TRAINING = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|trainer_state)\b.*")
+_TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state)\..+|rng_state.*")
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,11 @@ def _download(context: Context, files: tuple[File, ...], folder: Path, progress:
     for file in files:
         path = inside(folder, file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():  # an interrupted pull had finished this one
+        blob = Blob(file.sha256, file.size)
+        if path.exists() and digest_of(path) == blob:  # an interrupted pull had finished this one
             count(file.size)
             continue
-        context.store.get(Blob(file.sha256, file.size), path, count)
+        context.store.get(blob, path, count)
         downloaded += file.size
     return downloaded
 

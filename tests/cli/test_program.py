@@ -1,0 +1,122 @@
+"""The program itself: quick help, no torch where none is needed, every command explained, pipes that close."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from conftest import NEWS, Loreg
+from loreg_cli.main import cli
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found = []
+    for name, command in group.commands.items():
+        found.append(((*path, name), command))
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+    return found
+
+
+def python(code: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
+
+
+def test_help_imports_click_and_nothing_heavy():
+    code = """
+import sys
+from loreg_cli.main import cli
+try: cli(["--help"])
+except SystemExit: pass
+heavy = {"torch", "sqlalchemy", "alembic", "boto3", "httpx", "numpy", "rich", "safetensors", "loreg.registry"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    assert python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_everything_but_merging_runs_without_torch(tmp_path: Path):
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from loreg_cli.main import cli
+def run(*arguments):
+    try: cli(list(arguments))
+    except SystemExit as end: print("EXIT", end.code)
+run("push", {str(NEWS)!r}, "a", "--task", "x", "--alias", "prod")
+run("push", {str(NEWS)!r}, "a", "--base", {str(tmp_path / "base.safetensors")!r})
+run("ls"); run("search", "--task", "x"); run("show", "a"); run("lineage", "a"); run("doctor")
+run("tag", "a", "dev"); run("untag", "a", "dev"); run("metric", "add", "a", "f1=1")
+run("yank", "a:v1"); run("unyank", "a:v1")
+run("pull", "a", {str(tmp_path / "out")!r})
+run("merge", "a", "--weights", "1", "--dry-run")
+"""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.ones(3, "f4")}, tmp_path / "base.safetensors")
+    done = python(
+        code, cwd=tmp_path, env={"LOREG_HOME": str(tmp_path / "h"), "PATH": "/usr/bin", "HOME": str(tmp_path)}
+    )
+    exits = [line for line in done.stdout.splitlines() if line.startswith("EXIT")]
+    assert exits == ["EXIT 0"] * 13 + ["EXIT 1"], done
+    assert "error: merging needs torch, which is not installed. Hint: pip install 'loreg[merge]'" in done.stderr
+
+
+def test_importing_the_library_costs_nothing():
+    assert (
+        python("import sys, loreg; print('sqlalchemy' in sys.modules, loreg.connect.__name__)").stdout
+        == "False connect\n"
+    )
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda x: " ".join(x) if isinstance(x, tuple) else "")
+def test_every_command_and_option_is_explained(path: tuple[str, ...], command: click.Command):
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, command in commands() if not isinstance(command, click.Group)], ids=" ".join
+)
+def test_every_command_is_in_the_readme(path: tuple[str, ...]):
+    assert f"loreg {' '.join(path)}" in README.read_text()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_that_names_the_program(local: Loreg, shell: str):
+    script = local("completion", shell).stdout
+    assert "_LOREG_COMPLETE" in script
+    assert "loreg" in script
+
+
+def test_bash_completes_commands(tmp_path: Path):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("loreg")],
+        env={"_LOREG_COMPLETE": "bash_complete", "COMP_WORDS": "loreg pu", "COMP_CWORD": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["plain,pull", "plain,push"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path):
+    environment = {"LOREG_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = f"{sys.executable} -m loreg_cli.main --help | head -1"
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("Usage:")
+    assert done.stderr == ""
+
+
+def test_a_word_from_someone_else_does_not_colour_the_terminal(local: Loreg):
+    local("push", NEWS, "a", "-m", "\x1b[31mred\x1b[0m [bold]x[/bold]")
+    assert "\x1b" not in local("show", "a").stdout
+    assert "[bold]x[/bold]" in local("show", "a").stdout

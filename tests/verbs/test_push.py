@@ -1,0 +1,227 @@
+"""push stores what it should, keeps private what is private, and never leaves half a version."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from sqlalchemy import text
+
+from conftest import NEWS, SCIENCE, Place
+from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.registry import Registry, connect
+from making import change_config, copy, train
+
+SECRET = "/home/ada/secret-project/llama-3-8b"
+
+
+def count(registry: Registry, table: str) -> int:
+    with registry.context.catalog.read() as tx:
+        return tx.connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    folder = change_config(copy(SCIENCE, tmp_path / "private"), base_model_name_or_path=SECRET)
+    (folder / "README.md").write_text(f"---\nbase_model: {SECRET}\n---\n# Card of the adapter")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"name_or_path": SECRET}))
+    (folder / "notes.txt").write_text("no path here")
+    return folder
+
+
+class TestPrivatePaths:
+    def test_no_file_of_a_version_has_the_path_of_the_base(self, registry: Registry, private: Path, tmp_path: Path):
+        pushed = registry.push(private, "a")
+        assert "README.md, adapter_config.json, tokenizer_config.json" in " ".join(pushed.notes)
+        pulled = registry.pull("a", tmp_path / "pulled").folder
+        for path in pulled.iterdir():
+            assert b"secret-project" not in path.read_bytes()
+        assert json.loads((pulled / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+        assert "base_model: llama-3-8b" in (pulled / "README.md").read_text()
+        assert (pulled / "notes.txt").read_text() == "no path here"
+
+    def test_the_catalog_keeps_it_as_a_hint(self, registry: Registry, private: Path):
+        assert registry.push(private, "a").version.facts.base_hint == SECRET
+
+    def test_who_asks_gets_it_back(self, registry: Registry, private: Path, tmp_path: Path):
+        registry.push(private, "a")
+        pulled = registry.pull("a", tmp_path / "pulled", with_base_hint=True).folder
+        assert json.loads((pulled / "adapter_config.json").read_text())["base_model_name_or_path"] == SECRET
+
+    def test_the_same_adapter_from_two_machines_is_the_same_content(
+        self, registry: Registry, private: Path, tmp_path: Path
+    ):
+        registry.push(copy(SCIENCE, tmp_path / "x"), "a")
+        for i, path in enumerate(("/home/ada/models/llama", "C:\\Users\\grace\\models\\llama")):
+            folder = change_config(copy(SCIENCE, tmp_path / f"machine{i}"), base_model_name_or_path=path)
+            assert registry.push(folder, "b").created == (i == 0)
+
+    def test_the_folder_itself_is_not_changed(self, registry: Registry, private: Path):
+        before = {path.name: path.read_bytes() for path in private.iterdir()}
+        registry.push(private, "a")
+        assert {path.name: path.read_bytes() for path in private.iterdir()} == before
+
+    def test_a_public_name_stays(self, registry: Registry, tmp_path: Path):
+        registry.push(NEWS, "a")
+        config = json.loads((registry.pull("a", tmp_path / "p").folder / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+    @pytest.mark.parametrize(
+        "path", ["./llama", "../llama", "~/llama", "a/b/c", "/llama", "C:\\llama", "models/.hidden"]
+    )
+    def test_what_counts_as_a_path(self, registry: Registry, tmp_path: Path, path: str):
+        registry.push(change_config(copy(SCIENCE, tmp_path / "f"), base_model_name_or_path=path), "a")
+        pulled = registry.pull("a", tmp_path / "p").folder
+        assert json.loads((pulled / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+
+
+class TestContent:
+    def test_identical_content_makes_no_new_version(self, registry: Registry):
+        first = registry.push(NEWS, "a")
+        again = registry.push(NEWS, "a", tasks=["topics"])
+        assert (first.created, again.created) == (True, False)
+        assert again.version.number == 1
+        assert again.version.tasks == ("topics",)
+
+    def test_a_changed_file_makes_the_next_version(self, registry: Registry, tmp_path: Path):
+        registry.push(NEWS, "a")
+        folder = copy(NEWS, tmp_path / "changed")
+        (folder / "README.md").write_text("# Better described")
+        assert registry.push(folder, "a").version.number == 2
+
+    def test_what_was_pushed_is_what_is_pulled(self, registry: Registry, tmp_path: Path):
+        folder = copy(NEWS, tmp_path / "f")
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text("{}")
+        (folder / "empty.txt").write_text("")
+        registry.push(folder, "a")
+        pulled = registry.pull("a", tmp_path / "p").folder
+        found = {p.relative_to(pulled): p.read_bytes() for p in pulled.rglob("*") if p.is_file()}
+        assert found == {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def test_the_card_can_be_searched(self, registry: Registry, tmp_path: Path):
+        folder = copy(NEWS, tmp_path / "f")
+        (folder / "README.md").write_text("Trained on the news of the BBC\x00")
+        registry.push(folder, "a")
+        assert [version.ref for version in registry.search("bbc").items] == ["a:v1"]
+
+    def test_the_manifest_is_in_the_store(self, registry: Registry):
+        version = registry.push(NEWS, "a").version
+        document = json.loads(registry.context.store.read(version.digest))
+        assert [file["path"] for file in document["files"]] == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+class TestBase:
+    def test_is_recorded_by_content_and_found_by_name_and_digest(self, registry: Registry, minilm: Path):
+        version = registry.push(NEWS, "a", base=str(minilm)).version
+        assert version.base.names == ("sentence-transformers/all-MiniLM-L6-v2",)
+        for text_ in (version.base.names[0], version.base.digest, version.base.digest[:8]):
+            assert [found.ref for found in registry.search(base=text_).items] == ["a:v1"]
+        leaves = json.loads(registry.context.store.read(version.base.digest))
+        assert len(leaves["tensors"]) == version.base.tensors
+
+    def test_can_be_named_when_it_is_known(self, registry: Registry, tmp_path: Path, minilm: Path):
+        base = registry.push(NEWS, "a", base=str(minilm)).version.base
+        other = train(tmp_path / "x", 1)
+        assert registry.push(other, "b", base=base.digest[:10]).version.base == base
+        assert registry.push(other, "c", base=base.names[0]).version.base == base
+
+    def test_that_nobody_knows_is_not_found(self, registry: Registry, tmp_path: Path, monkeypatch):
+        with pytest.raises(NotFoundError, match="there is no base 'org/llama'"):
+            registry.push(NEWS, "a", base="org/llama")
+        (tmp_path / "models").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(NotFoundError) as error:
+            registry.push(NEWS, "a", base="models")
+        assert error.value.hint == "for the folder of that name: --base ./models"
+
+    def test_a_name_stays_with_the_first_base_that_had_it(self, registry: Registry, tmp_path: Path):
+        for i in range(2):
+            (tmp_path / f"{i}").mkdir()
+            save_file({"w": torch.full((2,), float(i))}, tmp_path / f"{i}" / "model.safetensors")
+        registry.push(NEWS, "a", base=str(tmp_path / "0"))
+        second = registry.push(NEWS, "b", base=str(tmp_path / "1"))
+        assert second.version.base.names == ()
+        assert "already means another base" in " ".join(second.notes)
+
+
+class TestNothingHalfWritten:
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"tasks": ["a b"]}, UsageError),
+            ({"metrics": ["accuracy"]}, UsageError),
+            ({"aliases": ["latest"]}, UsageError),
+            ({"base": "org/nobody"}, NotFoundError),
+        ],
+    )
+    def test_when_something_said_is_wrong(self, registry: Registry, options: dict, error: type[LoregError]):
+        with pytest.raises(error):
+            registry.push(NEWS, "a", **options)
+        assert count(registry, "adapters") == count(registry, "versions") == count(registry, "blobs") == 0
+
+    def test_when_the_adapter_breaks_a_rule(self, registry: Registry, tmp_path: Path):
+        with pytest.raises(CheckFailedError):
+            registry.push(change_config(copy(NEWS, tmp_path / "f"), r=4), "a")
+        assert count(registry, "adapters") == 0
+
+    def test_when_it_is_killed_between_blobs_and_catalog(self, registry: Registry, monkeypatch):
+        from loreg.catalog import versions
+
+        def die(*arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(versions, "record", die)
+            registry.push(NEWS, "a")
+        assert count(registry, "adapters") == count(registry, "files") == 0
+        assert registry.push(NEWS, "a").created
+
+    def test_when_it_is_killed_while_storing(self, registry: Registry):
+        def die(what: str, done: int, total: int) -> None:
+            if what == "storing":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            registry.push(NEWS, "a", progress=die)
+        assert count(registry, "adapters") == 0
+        assert registry.push(NEWS, "a").created
+
+
+def test_a_store_that_is_down_leaves_no_version(tmp_path: Path):
+    home = {"home": str(tmp_path / "h")}
+    registry = connect(**home, storage_url="s3://bucket/x", storage_endpoint="http://127.0.0.1:9")
+    with pytest.raises(UnavailableError, match="does not answer"):
+        registry.push(NEWS, "a")
+    assert count(registry, "adapters") == 0
+
+
+def test_many_push_to_one_adapter_at_once(place: Place, tmp_path: Path):
+    """Each process has a registry of its own; every content becomes exactly one version."""
+    import threading
+
+    folders = [train(tmp_path / f"f{i}", i) for i in range(4)]
+    errors: list[BaseException] = []
+
+    def push(folder: Path) -> None:
+        try:
+            with connect(
+                database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+            ) as registry:
+                registry.push(folder, "team/busy")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=push, args=(folder,)) for folder in folders * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    registry = connect(
+        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+    )
+    assert sorted(version.number for version in registry.versions("team/busy").items) == [1, 2, 3, 4]

@@ -19,7 +19,7 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
     certificate = provenance.certificate
     whole, modules = certificate["total"], certificate["modules"]
     click.echo(
-        f"\n{_percent(whole['retained_energy'])} of the weighted sum is kept (ε = {whole['epsilon']:.2e}), "
+        f"\n{_percent(whole['retained_energy'])} of the weighted sum is kept (ε = {_small(whole['epsilon'])}), "
         f"rank {whole['rank']} of {whole['rank_in']}, storing it adds {whole['dtype_error']:.1e}"
     )
     ranks = ", ".join(f"{rank} keeps {share} %" for share, rank in whole["ranks"].items())
@@ -43,6 +43,7 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
     if len(modules) > len(worst):
         where = f": loreg show {ref} --format json" if ref else ""
         click.echo(f"and {len(modules) - len(worst)} more modules that lost no more{where}")
+    click.echo()
     for text in certificate["warnings"]:
         note(text)
 
@@ -52,11 +53,15 @@ def _row(module: dict[str, Any]) -> tuple[str, ...]:
         module["module"],
         "×".join(map(str, module["shape"])),
         f"{module['rank']} of {module['rank_in']}",
-        f"{module['epsilon']:.2e}",
-        f"{module['sigma_next']:.2e}",
+        _small(module["epsilon"]),
+        _small(module["sigma_next"]),
         f"{module['norm']:.3g}",
         ", ".join(_percent(kept) for kept in module["retention"]),
     )
+
+
+def _small(figure: float) -> str:
+    return f"{figure:.2e}" if figure else "0"
 
 
 def _percent(share: float | None) -> str:

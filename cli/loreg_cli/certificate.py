@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,12 +19,10 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
     """Print what a merge kept: all modules together, each source, and the modules that lost the most."""
     certificate = provenance.certificate
     whole, modules = certificate["total"], certificate["modules"]
-    click.echo(
-        f"\n{_percent(whole['retained_energy'])} of the weighted sum is kept (ε = {_small(whole['epsilon'])}), "
-        f"rank {whole['rank']} of {whole['rank_in']}, storing it adds {whole['dtype_error']:.1e}"
-    )
+    kept = f"{_percent(whole['retained_energy'])} of the weighted sum's energy is kept (ε = {_small(whole['epsilon'])})"
     ranks = ", ".join(f"{rank} keeps {share} %" for share, rank in whole["ranks"].items())
-    click.echo(f"in every module, rank {ranks}")
+    click.echo(f"\n{kept} at rank {whole['rank']} of {whole['rank_in']}")
+    click.echo(f"in every module, rank {ranks}; storing adds an error of {whole['dtype_error']:.1e}")
     click.echo()
     print_table(
         ["SOURCE", "WEIGHT", "KEPT OF ITS DELTA"],
@@ -35,10 +34,13 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
     )
     click.echo()
     worst = sorted(modules, key=lambda m: (-m["epsilon"], -m["norm"]))[:_MOST_ROWS]
+    prefix = _common_prefix([module["module"] for module in modules])
+    module_column = f"MODULE {prefix}…" if prefix else "MODULE"
     print_table(
-        ["MODULE", "SHAPE", "RANK", "ε", "σ NEXT", "NORM", "KEPT PER SOURCE"],
-        [_row(module) for module in worst],
-        right=["SHAPE", "RANK", "ε", "σ NEXT", "NORM", "KEPT PER SOURCE"],
+        [module_column, "SHAPE", "RANK", "ε", "σ NEXT", "KEPT PER SOURCE"],
+        [_row(module, prefix) for module in worst],
+        right=["SHAPE", "RANK", "ε", "σ NEXT", "KEPT PER SOURCE"],
+        cut=[module_column],
     )
     if len(modules) > len(worst):
         where = f": loreg show {ref} --format json" if ref else ""
@@ -48,21 +50,27 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
         note(text)
 
 
-def _row(module: dict[str, Any]) -> tuple[str, ...]:
+def _row(module: dict[str, Any], prefix: str) -> tuple[str, ...]:
     return (
-        module["module"],
+        module["module"].removeprefix(prefix),
         "×".join(map(str, module["shape"])),
         f"{module['rank']} of {module['rank_in']}",
         _small(module["epsilon"]),
         _small(module["sigma_next"]),
-        f"{module['norm']:.3g}",
-        ", ".join(_percent(kept) for kept in module["retention"]),
+        ", ".join(_percent(kept, 3) for kept in module["retention"]),
     )
 
 
+def _common_prefix(names: list[str]) -> str:
+    """The dotted beginning that all names share; none for a single name."""
+    levels = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+    return ".".join([*shared, ""]) if len(names) > 1 else ""
+
+
 def _small(figure: float) -> str:
-    return f"{figure:.2e}" if figure else "0"
+    return f"{figure:.1e}" if figure else "0"
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.4g} %"
+def _percent(share: float | None, digits: int = 4) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}g} %"

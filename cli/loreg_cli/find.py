@@ -38,6 +38,7 @@ def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
                 for entry in page.items
             ],
             right=["VERSIONS"],
+            cut=["ALIASES"],
         )
     _print_page(page, format_, [str(entry.adapter) for entry in page.items])
 
@@ -111,7 +112,7 @@ def lineage(ref: str, format_: str) -> None:
 def _print_versions(page: Page[Version], format_: str) -> None:
     if format_ == "table" and page.items:
         print_table(
-            ["REF", "DIGEST", "BASE", "RANK", "TASKS", "METRICS", "SIZE", "CREATED"],
+            ["REF", "DIGEST", "BASE", "RANK", "TASKS", "METRICS", "CREATED"],
             [
                 (
                     version.ref + "".join(f" ({alias})" for alias in version.aliases) + (" yanked" * version.yanked),
@@ -120,12 +121,12 @@ def _print_versions(page: Page[Version], format_: str) -> None:
                     ranks(version).removeprefix("rank "),
                     ", ".join(version.tasks),
                     ", ".join(map(str, version.metrics)),
-                    size(version.size),
                     f"{version.created_at:%Y-%m-%d}",
                 )
                 for version in page.items
             ],
-            right=["RANK", "SIZE"],
+            right=["RANK"],
+            cut=["BASE", "TASKS", "METRICS"],
         )
     _print_page(page, format_, [version.ref for version in page.items])
 

@@ -17,12 +17,12 @@ def doctor(context: click.Context, format_: str) -> None:
     if format_ == "json":
         print_json(checks)
     elif format_ == "table":
-        rows = [("ok" if c.ok else "FAILED", c.name, c.value, c.origin or c.hint) for c in checks]
-        print_table(["", "WHAT", "FOUND", "FROM / HINT"], rows)
-    failed = [check.name for check in checks if not check.ok]
-    if failed:
-        click.echo(f"not well: {', '.join(failed)}", err=True)
-        context.exit(1)
+        rows = [("ok" if check.ok else "FAILED", check.name, check.value, check.origin) for check in checks]
+        print_table(["", "WHAT", "FOUND", "FROM"], rows, cut=["FOUND"])
+    failed = [check for check in checks if not check.ok]
+    for check in failed:
+        click.echo(f"not well: {check.name}: {check.value}. Hint: {check.hint}", err=True)
+    context.exit(1 if failed else 0)
 
 
 @click.group()

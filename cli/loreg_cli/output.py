@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -21,20 +21,26 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print aligned columns; those in ``right`` line up at the right, as numbers should."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), cut: Sequence[str] = ()
+) -> None:
+    """Print aligned columns, one line a row; those in ``right`` line up at the right, as numbers should.
+
+    Where a terminal is too narrow, columns in ``cut`` end in …; in a pipe nothing is cut: programs see whole refs.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
-        # In a pipe nothing is cut off: the next program must see whole refs.
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=not terminal, overflow="fold")
+        side: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, justify=side, no_wrap=column not in cut)
     for row in rows:
-        table.add_row(*(_escaped(cell) for cell in row))
-    Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False).print(table)
+        table.add_row(*(Text(_printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+    width = None if sys.stdout.isatty() else 10_000
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -42,7 +48,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max(len(name) for name, _ in shown)
     for name, value in shown:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {value}")
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {_printable(value)}")
 
 
 def note(text: str) -> None:
@@ -96,10 +102,9 @@ def size(count: int) -> str:
     return f"{amount:.3g} TB"
 
 
-def _escaped(cell: str) -> str:
-    from rich.markup import escape
-
-    return escape("".join(character if character.isprintable() else "�" for character in cell))
+def _printable(text: str) -> str:
+    """Without the control characters that could move the cursor or colour the screen."""
+    return "".join(character if character.isprintable() else "�" for character in " ".join(text.splitlines()))
 
 
 def _plain(value: Any) -> Any:

@@ -4,56 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
+from places import Loreg, Place, command_line
 from servers import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "adapters"
-NEWS = EXAMPLES / "minilm-news-topics-r8"
-MOVIES = EXAMPLES / "minilm-movie-sentiment-r8"
-SCIENCE = EXAMPLES / "smollm2-science-r8"
-HISTORY = EXAMPLES / "smollm2-history-r8"
-DORA = EXAMPLES / "smollm2-movies-dora-r8"
-
 _count = itertools.count()
-
-
-@dataclass(frozen=True)
-class Place:
-    """A fresh, empty catalog and store."""
-
-    database_url: str
-    storage_url: str
-    storage_endpoint: str = ""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "LOREG_DATABASE_URL": self.database_url,
-            "LOREG_STORAGE_URL": self.storage_url,
-            "LOREG_STORAGE_ENDPOINT": self.storage_endpoint,
-            "LOREG_AUTHOR": "ada",
-        }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a person sees of a command."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-Loreg = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="session")
@@ -125,18 +87,6 @@ def loreg(place: Place) -> Loreg:
 def local(tmp_path: Path) -> Loreg:
     """The command line on SQLite and a folder, for what does not depend on the back ends."""
     return command_line({"LOREG_HOME": str(tmp_path / "home")})
-
-
-def command_line(environment: dict[str, str]) -> Loreg:
-    def run(*arguments: str | Path, **more_environment: str) -> Outcome:
-        from loreg_cli.main import cli
-
-        result = CliRunner().invoke(cli, [str(a) for a in arguments], env={**environment, **more_environment})
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
 
 
 @pytest.fixture(scope="session")

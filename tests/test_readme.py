@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EXAMPLES, command_line
+from places import EXAMPLES, command_line
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -25,9 +25,9 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
     click.echo(f"in every module, rank {ranks}; storing adds an error of {whole['dtype_error']:.1e}")
     click.echo()
     print_table(
-        ["SOURCE", "WEIGHT", "KEPT OF ITS DELTA"],
+        ["SOURCE", "DIGEST", "WEIGHT", "KEPT OF ITS DELTA"],
         [
-            (source.label, f"{source.weight:g}", _percent(kept))
+            (source.label, source.digest[:12], f"{source.weight:g}", _percent(kept))
             for source, kept in zip(provenance.sources, whole["retention"], strict=True)
         ],
         right=["WEIGHT", "KEPT OF ITS DELTA"],

@@ -10,11 +10,11 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from conftest import DORA, MOVIES, NEWS, SCIENCE
 from loreg.adapters.layout import read_layout
 from loreg.errors import AdapterFormatError, NotFoundError
 from loreg.records import ModuleType
 from making import change_config, change_tensors, copy, new_model, train
+from places import DORA, MOVIES, NEWS, SCIENCE
 
 
 def test_the_facts_of_a_real_adapter():

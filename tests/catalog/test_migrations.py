@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from sqlalchemy import text
 from loreg.catalog import Catalog, migrations
 from loreg.catalog.engine import open_engine
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
+from together import all_at_once
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -68,20 +68,8 @@ def test_a_catalog_from_a_newer_loreg_is_left_alone(url: str):
 
 
 def test_two_first_uses_at_once_both_succeed(tmp_path: Path):
-    found: list[str | BaseException] = []
-
-    def use() -> None:
-        try:
-            found.append(Catalog(f"sqlite:///{tmp_path}/c.db").describe())
-        except BaseException as error:
-            found.append(error)
-
-    threads = [threading.Thread(target=use) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(isinstance(each, str) for each in found), found
+    found = all_at_once([lambda: Catalog(f"sqlite:///{tmp_path}/c.db").describe()] * 4)
+    assert all(migrations.HEAD in each for each in found)
 
 
 def test_sqlite_keeps_foreign_keys_and_a_write_ahead_log(tmp_path: Path):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
+from functools import partial
 
 import pytest
 from sqlalchemy import text
 
-from conftest import draft
+from drafts import draft
 from loreg.catalog import Catalog, aliases, bases, metrics, versions
 from loreg.errors import ConflictError, NotFoundError
 from loreg.expressions import parse_metric
 from loreg.records import BaseModel
 from loreg.refs import parse_adapter_name, parse_ref
+from together import all_at_once
 
 
 def resolve(catalog: Catalog, ref: str) -> str:
@@ -108,22 +109,12 @@ class TestRecording:
             record("a", "one", base=mistral)
 
     def test_numbers_are_given_out_once_when_many_push_at_once(self, catalog: Catalog):
-        errors: list[BaseException] = []
-
         def push(who: int) -> None:
-            try:
-                for i in range(5):
-                    with catalog.write(f"user{who}") as tx:
-                        versions.record(tx, draft("team/busy", f"{who} {i}"))
-            except BaseException as error:
-                errors.append(error)
+            for i in range(5):
+                with catalog.write(f"user{who}") as tx:
+                    versions.record(tx, draft("team/busy", f"{who} {i}"))
 
-        threads = [threading.Thread(target=push, args=(who,)) for who in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert errors == []
+        all_at_once([partial(push, who) for who in range(4)])
         with catalog.read() as tx:
             numbers = tx.connection.execute(text("SELECT number FROM versions ORDER BY number")).scalars().all()
         assert numbers == list(range(1, 21))

@@ -11,12 +11,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from conftest import EXAMPLES, SCIENCE
 from loreg.adapters.layout import read_layout
 from loreg.checking.findings import RULES
 from loreg.checking.run import refuse_errors, run
 from loreg.errors import CheckFailedError
 from making import change_config, change_tensors, copy, train
+from places import EXAMPLES, SCIENCE
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 

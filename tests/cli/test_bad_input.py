@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line
 from making import change_config, change_tensors, copy
+from places import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import HISTORY, MOVIES, NEWS, SCIENCE, Loreg
 from making import deltas_by_hand, relative_error, weighted_sum
+from places import HISTORY, MOVIES, NEWS, SCIENCE, Loreg
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from conftest import NEWS, Loreg
 from loreg_cli.main import cli
+from places import NEWS, Loreg
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HISTORY, SCIENCE
 from making import deltas_by_hand, relative_error, weighted_sum
+from places import HISTORY, SCIENCE
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from conftest import DORA, HISTORY, MOVIES, NEWS, SCIENCE
 from loreg.errors import ConflictError, MergeError, UsageError
 from loreg.registry import Registry, connect
 from making import (
@@ -27,6 +26,7 @@ from making import (
     train,
     weighted_sum,
 )
+from places import DORA, HISTORY, MOVIES, NEWS, SCIENCE
 
 EXACT = 1e-6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 from sqlalchemy import text
 
-from conftest import NEWS, SCIENCE, Place
 from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.registry import Registry, connect
 from making import change_config, copy, train
+from places import NEWS, SCIENCE, Place
+from together import all_at_once
 
 SECRET = "/home/ada/secret-project/llama-3-8b"
 
@@ -201,26 +203,15 @@ def test_a_store_that_is_down_leaves_no_version(tmp_path: Path):
 
 def test_many_push_to_one_adapter_at_once(place: Place, tmp_path: Path):
     """Each process has a registry of its own; every content becomes exactly one version."""
-    import threading
-
     folders = [train(tmp_path / f"f{i}", i) for i in range(4)]
-    errors: list[BaseException] = []
 
     def push(folder: Path) -> None:
-        try:
-            with connect(
-                database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
-            ) as registry:
-                registry.push(folder, "team/busy")
-        except BaseException as error:
-            errors.append(error)
+        with connect(
+            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+        ) as registry:
+            registry.push(folder, "team/busy")
 
-    threads = [threading.Thread(target=push, args=(folder,)) for folder in folders * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    all_at_once([partial(push, folder) for folder in folders * 2])
     registry = connect(
         database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
     )

@@ -1,0 +1,23 @@
+"""Versions for the catalog alone, without any files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from loreg.manifest import File
+from loreg.records import Draft, Facts, ModuleType
+from loreg.refs import parse_adapter_name
+
+
+def draft(name: str, content: str, **options: Any) -> Draft:
+    """A version of ``name``; options are fields of the draft or of its facts, ``modules`` names module types."""
+    facts = Facts("lora", "CAUSAL_LM", 8, 8, 16.0, 1000, "F32", (), "")
+    ranks = options.pop("ranks", (8, 8))
+    modules = tuple(ModuleType(m, 2, *ranks) for m in options.pop("modules", ("q_proj", "v_proj")))
+    given = {key: options.pop(key) for key in ("variant", "base_hint") if key in options}
+    facts = replace(facts, rank_min=ranks[0], rank_max=ranks[1], module_types=modules, **given)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    files = (File("adapter_model.safetensors", digest, options.pop("size", 100)),)
+    return Draft(parse_adapter_name(name), digest, files, facts, **{"card": "", "author": "ada", **options})

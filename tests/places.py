@@ -1,0 +1,58 @@
+"""What the tests work with: real adapters, places to push to, and the command line as a person sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from click.testing import CliRunner
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "adapters"
+NEWS = EXAMPLES / "minilm-news-topics-r8"
+MOVIES = EXAMPLES / "minilm-movie-sentiment-r8"
+SCIENCE = EXAMPLES / "smollm2-science-r8"
+HISTORY = EXAMPLES / "smollm2-history-r8"
+DORA = EXAMPLES / "smollm2-movies-dora-r8"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A fresh, empty catalog and store."""
+
+    database_url: str
+    storage_url: str
+    storage_endpoint: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "LOREG_DATABASE_URL": self.database_url,
+            "LOREG_STORAGE_URL": self.storage_url,
+            "LOREG_STORAGE_ENDPOINT": self.storage_endpoint,
+            "LOREG_AUTHOR": "ada",
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a person sees of a command."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+Loreg = Callable[..., Outcome]
+
+
+def command_line(environment: dict[str, str]) -> Loreg:
+    def run(*arguments: str | Path, **more_environment: str) -> Outcome:
+        from loreg_cli.main import cli
+
+        result = CliRunner().invoke(cli, [str(a) for a in arguments], env={**environment, **more_environment})
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run

@@ -1,0 +1,22 @@
+"""Doing several things at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def all_at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Make every call in a thread of its own, all from the same moment; the first error is raised."""
+    start = Barrier(len(calls))
+
+    def call_at_start(call: Callable[[], T]) -> T:
+        start.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call_at_start, calls))

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from loreg_cli.output import printable
+
 INTERRUPTED = 130
 
 
@@ -44,5 +46,5 @@ class Commands(click.Group):
 
 
 def _say(message: str, exit_code: int) -> int:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message.replace(chr(10), ' ')}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
     return exit_code

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from loreg.records import Provenance
 
 _MOST_ROWS = 12
+_ROUNDING = 1e-12  # below it an error is that of computing in float64
 
 
 def print_certificate(provenance: Provenance, ref: str) -> None:
@@ -69,7 +70,7 @@ def _common_prefix(names: list[str]) -> str:
 
 
 def _small(figure: float) -> str:
-    return f"{figure:.1e}" if figure else "0"
+    return f"{figure:.1e}" if figure > _ROUNDING else "0"
 
 
 def _percent(share: float | None, digits: int = 4) -> str:

@@ -38,7 +38,7 @@ def print_table(
         side: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=side, no_wrap=column not in cut)
     for row in rows:
-        table.add_row(*(Text(_printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
     width = None if sys.stdout.isatty() else 10_000
     Console(file=sys.stdout, width=width, highlight=False).print(table)
 
@@ -48,12 +48,12 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max(len(name) for name, _ in shown)
     for name, value in shown:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {_printable(value)}")
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {printable(value)}")
 
 
 def note(text: str) -> None:
     """Tell the person something beside the data."""
-    click.echo(f"{click.style('note:', fg='yellow')} {text}", err=True)
+    click.echo(f"{click.style('note:', fg='yellow')} {printable(text)}", err=True)
 
 
 def print_pushed(result: PushResult, format_: str) -> None:
@@ -70,6 +70,11 @@ def print_pushed(result: PushResult, format_: str) -> None:
         click.echo(f"pushed {result.version.pinned}: {summary(result.version)}")
     else:
         click.echo(f"no new version: this content is {result.version.pinned} already")
+
+
+def printable(text: str) -> str:
+    """Without the control characters that could move the cursor or colour the screen."""
+    return "".join(character if character.isprintable() else "�" for character in " ".join(text.splitlines()))
 
 
 def summary(version: Version) -> str:
@@ -100,11 +105,6 @@ def size(count: int) -> str:
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} TB"
-
-
-def _printable(text: str) -> str:
-    """Without the control characters that could move the cursor or colour the screen."""
-    return "".join(character if character.isprintable() else "�" for character in " ".join(text.splitlines()))
 
 
 def _plain(value: Any) -> Any:

@@ -82,6 +82,8 @@ def _metric(text: str, example: str) -> tuple[str, str, float, str, str]:
     if not match or not _WORD.fullmatch(match["name"]):
         raise UsageError(f"invalid metric {text!r}: expected a name, a comparison and a number", hint=example)
     dataset, _, split = (match["where"] or "").partition(":")
+    if len(dataset) > 256 or len(split) > 128:
+        raise UsageError(f"the dataset of {match['name']} is over 256 characters, or its split over 128", hint=example)
     return match["name"], match["operator"], _number(match["value"], text), dataset, split
 
 

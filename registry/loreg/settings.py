@@ -52,7 +52,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
         database_url=found.get("database_url") or f"sqlite:///{home / 'catalog.db'}",
         storage_url=found.get("storage_url") or str(home / "store"),
         storage_endpoint=found.get("storage_endpoint") or "",
-        author=found.get("author") or _login(),
+        author=(found.get("author") or _login())[:128],
         origin={key: origin.get(key, "default") for key in KEYS},
     )
 

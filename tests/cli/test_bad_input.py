@@ -284,3 +284,10 @@ class TestServersDown:
 def test_a_file_that_is_no_database(tmp_path: Path):
     (tmp_path / "catalog.db").write_text("this is not a database, it is a text of some length")
     expect(command_line({"LOREG_HOME": str(tmp_path)})("ls"), 1, "file is not a database")
+
+
+def test_a_name_from_someone_else_does_not_colour_the_terminal(local: Loreg, folder: Path):
+    (folder / "\x1b[31mred.md").write_text("")
+    outcome = local("push", folder, "a")
+    assert "left out: �[31mred.md (its name is not portable)" in outcome.stderr
+    assert "no�[31mwhere does not exist" in local("push", "no\x1b[31mwhere", "a").stderr

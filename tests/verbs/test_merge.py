@@ -345,3 +345,22 @@ class TestCall:
         assert result.pushed is None
         assert result.folder is None
         assert result.provenance.certificate["total"]["rank"] == 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
+def test_quantised_factors_are_refused(here: Registry, tmp_path: Path, dtype: torch.dtype):
+    folder = train(tmp_path / "a", 1)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change_tensors(folder, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    with pytest.raises(MergeError, match="expected one of F64, F32, F16, BF16"):
+        merge(here, [folder], [1], tmp_path / "merged")
+
+
+def test_biases_that_travel_along_are_loaded_by_peft(here: Registry, tmp_path: Path):
+    folders = [train(tmp_path / "a", 1, bias="all"), train(tmp_path / "b", 2)]
+    merged = merge(here, folders, [1, 1], tmp_path / "merged", extras=str(folders[0]))
+    model = PeftModel.from_pretrained(new_model(), merged)
+    stored = load_file(folders[0] / "adapter_model.safetensors")["base_model.model.layers.0.q_proj.base_layer.bias"]
+    assert torch.equal(model.base_model.model.layers[0].q_proj.base_layer.bias, stored)
+    expected = weighted_sum([deltas_by_peft(folder) for folder in folders], [1, 1])
+    assert relative_error(deltas_by_peft(merged), expected) < EXACT

@@ -216,3 +216,16 @@ def test_many_push_to_one_adapter_at_once(place: Place, tmp_path: Path):
         database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
     )
     assert sorted(version.number for version in registry.versions("team/busy").items) == [1, 2, 3, 4]
+
+
+def test_words_of_strangers_fit_the_database(registry: Registry, tmp_path: Path):
+    """Fields of a configuration that somebody else wrote: too long, with NUL, of another type."""
+    odd = {
+        "long": {"base_model_name_or_path": "/x" * 3000, "task_type": "T" * 500},
+        "nul": {"base_model_name_or_path": "/a\x00b", "task_type": "T\x00"},
+        "list": {"base_model_name_or_path": ["/secret"], "task_type": {"a": 1}},
+    }
+    for name, fields in odd.items():
+        folder = change_config(copy(SCIENCE, tmp_path / name), **fields)
+        (folder / "README.md").write_bytes(b"\x00\xff card " * 20_000)
+        assert registry.push(folder, name, message="a\x00b").created

@@ -64,15 +64,20 @@ class Layout:
         every = [rank for some in ranks.values() for rank in some]
         return Facts(
             variant=self.config.variant,
-            task_type=self.config.task_type,
+            task_type=_text(self.config.task_type, 64),
             rank_min=min(every),
             rank_max=max(every),
             alpha=self.config.lora_alpha,
             parameters=dtypes.total(),
             dtype=max(dtypes, key=lambda name: dtypes[name]),
             module_types=tuple(ModuleType(n, len(r), min(r), max(r)) for n, r in sorted(ranks.items())),
-            base_hint=self.config.base_hint,
+            base_hint=_text(self.config.base_hint, 1024),
         )
+
+
+def _text(value: str, length: int) -> str:
+    """What of a stranger's text a database takes: no NUL, and no more than the column holds."""
+    return value.replace("\x00", "")[:length]
 
 
 def read_layout(folder: Path) -> Layout:

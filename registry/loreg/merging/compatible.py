@@ -9,6 +9,9 @@ from loreg.adapters.config import is_hub_name, why_not_mergeable
 from loreg.adapters.layout import Layout
 from loreg.errors import MergeError, UsageError
 
+#: Integers and 8-bit floats are quantised: without their scales they are not the factors.
+_DTYPES = ("F64", "F32", "F16", "BF16")
+
 
 def refuse_what_cannot_be_merged(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
     """Raise MergeError for the first adapter, field or module that stands in the way."""
@@ -24,6 +27,13 @@ def refuse_what_cannot_be_merged(layouts: Sequence[Layout], labels: Sequence[str
                     f"{label} cannot be merged: module {module.name} has {parts}, expected A (r, in) and B (out, r)",
                     hint="leave that module out of the adapter",
                 )
+            for tensor in module.parts.values():
+                if tensor.dtype not in _DTYPES:
+                    raise MergeError(
+                        f"{label} cannot be merged: {tensor.name} is {tensor.dtype}, "
+                        f"expected one of {', '.join(_DTYPES)}",
+                        hint="convert its factors to one of these first",
+                    )
     _refuse_mixed_orientation(layouts, labels)
     _refuse_different_shapes(layouts, labels)
 

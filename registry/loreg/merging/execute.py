@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,13 +84,7 @@ def _merge_module(sources: Sequence[Factors | None], recipe: Recipe) -> _MergedM
 
 
 def _widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:
-    widest = dtypes[0]
-    for dtype in dtypes[1:]:
-        try:
-            widest = torch.promote_types(widest, dtype)
-        except RuntimeError:
-            raise MergeError(f"no dtype holds both {widest} and {dtype}", hint="convert one of the adapters") from None
-    return widest
+    return functools.reduce(torch.promote_types, dtypes)
 
 
 def _same_extras(adapters: Sequence[OpenAdapter]) -> bool:

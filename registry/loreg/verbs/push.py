@@ -58,7 +58,7 @@ def push(
             facts=prepared.layout.facts(),
             card=_card(prepared),
             author=context.author,
-            message=message,
+            message=message.replace("\x00", ""),
             base=known_base,
             tasks=tasks,
             labels=labels or {},

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from loreg.manifest import File
+from loreg.manifest import File, Manifest
 from loreg.records import Draft, Facts, ModuleType
 from loreg.refs import parse_adapter_name
 
@@ -20,4 +20,4 @@ def draft(name: str, content: str, **options: Any) -> Draft:
     facts = replace(facts, rank_min=ranks[0], rank_max=ranks[1], module_types=modules, **given)
     digest = hashlib.sha256(content.encode()).hexdigest()
     files = (File("adapter_model.safetensors", digest, options.pop("size", 100)),)
-    return Draft(parse_adapter_name(name), digest, files, facts, **{"card": "", "author": "ada", **options})
+    return Draft(parse_adapter_name(name), Manifest(files), facts, **options)

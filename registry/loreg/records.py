@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from loreg.manifest import File
+from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
 
 T = TypeVar("T")
@@ -128,11 +128,9 @@ class Draft:
     """A version that is about to be recorded: all of its blobs are stored already."""
 
     adapter: AdapterName
-    digest: str
-    files: tuple[File, ...]
+    manifest: Manifest
     facts: Facts
-    card: str
-    author: str
+    card: str = ""
     message: str = ""
     base: BaseModel | None = None
     tasks: tuple[str, ...] = ()
@@ -140,11 +138,6 @@ class Draft:
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
     provenance: Provenance | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True)

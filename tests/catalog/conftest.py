@@ -25,8 +25,8 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
 
 @pytest.fixture
 def record(catalog: Catalog) -> Record:
-    def record(name: str, content: str | None = None, **options: Any) -> Version:
-        with catalog.write("ada") as tx:
+    def record(name: str, content: str | None = None, author: str = "ada", **options: Any) -> Version:
+        with catalog.write(author) as tx:
             return versions.record(tx, draft(name, content or f"{name} {options}", **options))[0]
 
     return record

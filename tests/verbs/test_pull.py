@@ -86,6 +86,20 @@ def test_a_file_that_was_changed_while_interrupted_is_downloaded_again(pushed: R
     assert contents(tmp_path / "a") == contents(NEWS)
 
 
+def test_two_pulls_into_one_folder_do_not_mix(pushed: Registry, tmp_path: Path):
+    second: list[BaseException] = []
+
+    def pull_again(what: str, done: int, total: int) -> None:
+        if not second:
+            with pytest.raises(ConflictError, match="another pull is writing") as error:
+                pushed.pull("team/news", tmp_path / "a")
+            second.append(error.value)
+
+    pushed.pull("team/news", tmp_path / "a", progress=pull_again)
+    assert second
+    assert contents(tmp_path / "a") == contents(NEWS)
+
+
 def test_a_damaged_blob_never_becomes_a_folder(tmp_path: Path):
     from loreg.registry import connect
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loreg.errors import AdapterFormatError, NotFoundError, UsageError
+from loreg.errors import AdapterFormatError, NotFoundError
 
 CONFIG_NAME = "adapter_config.json"
 _MOST_CONFIG_BYTES = 16 * 1024 * 1024
@@ -171,4 +171,4 @@ def dump_config(document: Mapping[str, Any]) -> bytes:
     try:
         return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except ValueError as error:
-        raise UsageError(f"{CONFIG_NAME} cannot hold {error}") from None
+        raise AdapterFormatError(f"{CONFIG_NAME} holds a number that is not finite: {error}", hint="mend it") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.layout import WEIGHTS_NAME
-from loreg.errors import AdapterFormatError, NotFoundError, UsageError
+from loreg.errors import AdapterFormatError, NotFoundError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".npy")
@@ -110,9 +110,9 @@ def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
     return ""
 
 
-def _missing(folder: Path, needed: str, left_out: dict[str, str]) -> NotFoundError | AdapterFormatError | UsageError:
+def _missing(folder: Path, needed: str, left_out: dict[str, str]) -> NotFoundError | AdapterFormatError:
     if needed in left_out:
-        return UsageError(
+        return AdapterFormatError(
             f"{folder / needed} is {left_out[needed]}",
             hint=f"copy the real files first: cp -rL {folder} ./adapter && loreg push ./adapter NAME",
         )

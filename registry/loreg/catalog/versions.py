@@ -36,7 +36,7 @@ def record(tx: Transaction, draft: Draft) -> tuple[Version, bool]:
     adapter_id = _adapter_for_update(tx, draft.adapter)
     base_id = base_id_of(tx, draft.base.digest) if draft.base else None
     known = tx.connection.execute(
-        select(VersionRow).where(VersionRow.adapter_id == adapter_id, VersionRow.digest == draft.digest)
+        select(VersionRow).where(VersionRow.adapter_id == adapter_id, VersionRow.digest == draft.manifest.digest)
     ).one_or_none()
     if known is None:
         version_id = _insert_version(tx, adapter_id, base_id, draft)
@@ -159,7 +159,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
     values = {
         "adapter_id": adapter_id,
         "number": tx.connection.execute(newest).scalar_one() + 1,
-        "digest": draft.digest,
+        "digest": draft.manifest.digest,
         "base_id": base_id,
         "base_hint": facts.base_hint,
         "variant": facts.variant,
@@ -168,9 +168,9 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
         "rank_max": facts.rank_max,
         "alpha": facts.alpha,
         "parameters": facts.parameters,
-        "bytes": draft.size,
+        "bytes": draft.manifest.size,
         "dtype": facts.dtype,
-        "author": draft.author,
+        "author": tx.author,
         "message": draft.message,
         "card": draft.card,
         "created_at": tx.at,
@@ -189,15 +189,15 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
             for m in facts.module_types
         ],
     )
-    blobs = {file.sha256: file.size for file in draft.files}
+    blobs = {file.sha256: file.size for file in draft.manifest.files}
     tx.insert_missing(BlobRow, [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())])
     tx.insert_missing(
         FileRow,
-        [{"version_id": version_id, "path": file.path, "digest": file.sha256} for file in draft.files],
+        [{"version_id": version_id, "path": file.path, "digest": file.sha256} for file in draft.manifest.files],
     )
     if draft.provenance:
         lineage.record(tx, version_id, draft.provenance)
-    tx.log("push", adapter_id, version_id, digest=draft.digest)
+    tx.log("push", adapter_id, version_id, digest=draft.manifest.digest)
     return version_id
 
 

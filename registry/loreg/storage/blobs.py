@@ -104,5 +104,5 @@ def damaged(url: str, blob: Blob, found: Blob) -> IntegrityError:
     return IntegrityError(
         f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {found.size} with "
         f"sha256 {found.sha256[:12]}",
-        hint="delete that object in the store and push the adapter again",
+        hint="pull again; if it stays so, restore that object, or delete it and push the adapter again",
     )

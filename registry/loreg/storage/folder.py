@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -124,10 +125,6 @@ def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: OnBytes) -> Blob:
 
 def _reflink(source: Path, sink: BinaryIO) -> bool:
     """Share the blocks of ``source`` copy-on-write (Btrfs, XFS, bcachefs); False where it cannot be done."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return False
     with source.open("rb") as stream:
         try:
             fcntl.ioctl(sink.fileno(), _FICLONE, stream.fileno())

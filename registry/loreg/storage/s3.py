@@ -14,7 +14,6 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
 _MOST_PARTS = 10_000  # S3's own limit
-_TRIES = 5  # how often a broken download is taken up again
 
 
 class S3Store:
@@ -95,12 +93,14 @@ class S3Store:
             for chunk in chunks(sink):
                 hasher.update(chunk)
                 on_bytes(len(chunk))
-            for attempt in range(1, _TRIES + 1):
+            whole = sink.tell() >= blob.size
+            while not whole:
+                before = sink.tell()
                 try:
                     self._append(blob, sink, hasher, on_bytes)
-                    break
+                    whole = True
                 except UnavailableError:
-                    if attempt == _TRIES:
+                    if sink.tell() == before:  # a broken download is taken up again as long as it gets on
                         raise
             size = sink.tell()
         found = Blob(hasher.hexdigest(), size)
@@ -172,11 +172,9 @@ class S3Store:
 
     def _append(self, blob: Blob, sink: BinaryIO, hasher: Any, on_bytes: OnBytes) -> None:
         """Download what is missing at the end of ``sink``."""
-        start = sink.seek(0, 2)
-        if start >= blob.size:
-            return
+        missing = f"bytes={sink.tell()}-"
         with self._explained():
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=f"bytes={start}-")
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=missing)
             for chunk in answer["Body"].iter_chunks(CHUNK):
                 hasher.update(chunk)
                 sink.write(chunk)
@@ -194,7 +192,7 @@ class S3Store:
                 f"no credentials for {self.url}",
                 hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or name an AWS_PROFILE",
             ) from None
-        except (BotoCoreError, HTTPClientError, ValueError) as error:
+        except (BotoCoreError, ValueError) as error:
             raise UnavailableError(
                 f"store {self.url} does not answer: {_one_line(error)}", hint="loreg doctor"
             ) from None

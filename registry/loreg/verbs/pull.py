@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from loreg.adapters.base_path import with_base_path
@@ -38,12 +42,17 @@ def pull(
         if target.exists() and not _is_empty(target):
             _refuse_unless_the_same(target, version, files)
             return PullResult(version, target, 0)
-        target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.absolute().parent / f".{target.name}.{version.digest[:12]}.partial"
-        downloaded = _download(context, files, staging, progress)
-        if with_base_hint and version.facts.base_hint:
-            with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
-        staging.rename(target)
+        staging.mkdir(parents=True, exist_ok=True)
+        try:
+            with _alone_in(staging):
+                downloaded = _download(context, files, staging, progress)
+                if with_base_hint and version.facts.base_hint:
+                    with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
+                staging.rename(target)
+        finally:
+            with contextlib.suppress(OSError):
+                staging.rmdir()  # if nothing arrived there is nothing to go on with
     return PullResult(version, target, downloaded)
 
 
@@ -74,6 +83,19 @@ def _download(context: Context, files: tuple[File, ...], folder: Path, progress:
         context.store.get(blob, path, count)
         downloaded += file.size
     return downloaded
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second pull of the same version out of ``folder``; a pull that dies lets go of it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConflictError(f"another pull is writing {folder}", hint="wait until it has ended") from None
+    finally:
+        os.close(handle)
 
 
 def _is_empty(target: Path) -> bool:

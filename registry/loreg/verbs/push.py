@@ -53,11 +53,9 @@ def push(
         _store(context, prepared, identity, progress)
         draft = Draft(
             adapter=adapter,
-            digest=prepared.manifest.digest,
-            files=prepared.manifest.files,
+            manifest=prepared.manifest,
             facts=prepared.layout.facts(),
             card=_card(prepared),
-            author=context.author,
             message=message.replace("\x00", ""),
             base=known_base,
             tasks=tasks,

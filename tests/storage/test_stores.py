@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Callable
@@ -212,3 +213,31 @@ class TestS3:
         uploads = client.list_multipart_uploads(Bucket=s3.bucket, Prefix="broken/")
         assert uploads.get("Uploads", []) == []
         assert not store.has(blob.sha256)
+
+
+class TestWhatTheServerEnforces:
+    """SHA-256 of all bytes, and that nothing is ever written over: shown by breaking our side of it."""
+
+    def test_other_bytes_than_were_announced_are_refused(self, s3, tmp_path: Path, monkeypatch):
+        from loreg.storage import s3 as module
+
+        store = open_store(f"s3://{s3.bucket}/announced", s3.endpoint)
+        blob = write(tmp_path / "in", b"weights")
+        monkeypatch.setattr(module, "_base64_of", lambda digest: base64.b64encode(b"\x01" * 32).decode())
+        with pytest.raises(IntegrityError, match="received other bytes"):
+            store.put(blob, tmp_path / "in")
+        assert not store.has(blob.sha256)
+
+    @pytest.mark.parametrize("size", [100, LARGE])
+    def test_a_blob_that_someone_else_stored_meanwhile_is_not_written_over(self, s3, tmp_path: Path, monkeypatch, size):
+        store = open_store(f"s3://{s3.bucket}/meanwhile", s3.endpoint)
+        blob = write(tmp_path / "in", os.urandom(size))
+        assert store.put(blob, tmp_path / "in")
+        client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
+        key = f"meanwhile/{key_of(blob.sha256)}"
+        before = client.head_object(Bucket=s3.bucket, Key=key)
+        monkeypatch.setattr(store, "has", lambda digest: False)
+        assert not store.put(blob, tmp_path / "in")
+        after = client.head_object(Bucket=s3.bucket, Key=key)
+        assert (after["LastModified"], after["ETag"]) == (before["LastModified"], before["ETag"])
+        assert client.list_multipart_uploads(Bucket=s3.bucket, Prefix="meanwhile/").get("Uploads", []) == []

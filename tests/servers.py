@@ -114,8 +114,11 @@ def _readable_by(user: str | None, binaries: Path, folder: Path) -> Path:
 
 
 def _free_ports(count: int) -> int:
-    """The first of ``count`` free ports in a row whose gRPC twins are free too."""
-    for first in range(20_000 + os.getpid() % 20_000, 55_000, count + 1):
+    """The first of ``count`` free ports in a row whose gRPC twins are free too.
+
+    Test processes that start together look in different places, all below the ports that systems give out themselves.
+    """
+    for first in range(12_000 + os.getpid() * 16 % 8_000, 22_000, count + 1):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
                 for candidate in (port, port + _GRPC):

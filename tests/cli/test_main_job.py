@@ -159,6 +159,7 @@ def test_lineage(loreg: Loreg):
 
 def test_merge_to_a_folder_and_dry_run(loreg: Loreg, tmp_path: Path):
     loreg("push", SCIENCE, "science")
+    assert loreg("merge", "science", HISTORY, "--weights", "-1,0.5", "--dry-run").exit_code == 0
     dry = loreg("merge", "science", HISTORY, "--weights", "1,1", "--rank", "8", "--dry-run")
     assert dry.exit_code == 0
     assert "rank 8 of 16" in dry.stdout

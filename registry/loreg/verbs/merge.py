@@ -186,7 +186,8 @@ def _not_the_adapters_own(names: Sequence[str] | Mapping[str, Path]) -> tuple[st
 def _new_folder(target: Path | None) -> Iterator[Path]:
     """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well."""
     parent = target.absolute().parent if target is not None else None
-    with explain_os_errors(target or "the temporary folder", "choose another folder for --to"):
+    hint = "choose another folder for --to" if target else "set TMPDIR to a folder with space that you may write"
+    with explain_os_errors(target or "the temporary folder", hint):
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".loreg-merge-", dir=parent) as name:

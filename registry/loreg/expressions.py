@@ -63,11 +63,12 @@ def parse_sort(text: str) -> Sort:
     kind, colon, metric = text.partition(":")
     if not colon and kind in ("created", "name", "rank", "size"):
         return Sort(kind)
-    name, _, dataset = metric.partition("@")
+    name, _, where = metric.partition("@")
+    dataset, _, split = where.partition(":")
     if kind == "metric" and name:
-        return Sort("metric", name, dataset)
+        return Sort("metric", name, dataset, split)
     raise UsageError(
-        f"invalid sort order {text!r}: expected created, name, rank, size or metric:NAME[@dataset]",
+        f"invalid sort order {text!r}: expected created, name, rank, size or metric:NAME[@dataset[:split]]",
         hint="--sort metric:accuracy",
     )
 
@@ -79,7 +80,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
 
 def _metric(text: str, example: str) -> tuple[str, str, float, str, str]:
     match = _METRIC.fullmatch(text)
-    if not match or not _WORD.fullmatch(match["name"]):
+    if not match or not text.isprintable() or not _WORD.fullmatch(match["name"]):
         raise UsageError(f"invalid metric {text!r}: expected a name, a comparison and a number", hint=example)
     dataset, _, split = (match["where"] or "").partition(":")
     if len(dataset) > 256 or len(split) > 128:

@@ -238,11 +238,12 @@ class MetricCondition:
 
 @dataclass(frozen=True)
 class Sort:
-    """``by`` is created, name, rank, size or metric; ``metric`` and ``dataset`` name which."""
+    """``by`` is created, name, rank, size or metric; ``metric``, ``dataset`` and ``split`` name which."""
 
     by: str = "created"
     metric: str = ""
     dataset: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ class Query:
     modules: tuple[str, ...] = ()
     ranks: tuple[Comparison, ...] = ()
     metrics: tuple[MetricCondition, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[tuple[str, str], ...] = ()
     author: str = ""
     variant: str = ""
     sort: Sort = Sort()

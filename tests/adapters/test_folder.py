@@ -85,7 +85,7 @@ def test_a_symlink_that_leaves_the_folder_stays_behind(folder: Path, tmp_path: P
     assert dict(selection.left_out) == {
         "link.txt": "a symlink that leaves the folder",
         "up/": "a symlink to a folder",
-        "dead.txt": "not a regular file",
+        "dead.txt": "a symlink to nothing",
     }
 
 

@@ -42,7 +42,7 @@ SEARCHES: dict[str, Query] = {
     "base by digest": Query(base="sha256:" + "0" * 63 + "3"),
     "declared base": Query(base="org/hint9"),
     "module": Query(modules=("rare7",)),
-    "label": Query(labels={"owner": "user7"}),
+    "label": Query(labels=(("owner", "user7"),)),
     "author": Query(author="user7"),
     "rank": Query(ranks=(parse_comparison("<=2"),), sort=parse_sort("rank")),
     "by size": Query(sort=parse_sort("size")),

@@ -2,37 +2,77 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from loreg.adapters.config import CONFIG_NAME, dump_config, is_hub_name
+from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.errors import AdapterFormatError
 
 _MOST_TEXT_BYTES = 16 * 1024 * 1024
-_TEXT = (".json", ".md", ".txt", ".yaml", ".yml", ".toml", ".jinja")
+_ABSOLUTE = re.compile(r"(/|~/|\\\\|[A-Za-z]:[\\/]).*", re.DOTALL)
 
 
 def without_base_path(files: dict[str, Path], base_hint: str) -> dict[str, bytes]:
-    """The new content of every file that names the base by a path of this machine; empty for a public name.
+    """The new content of every file that names the base by a path of this machine.
 
-    In ``adapter_config.json`` the field becomes null; in other text files the path becomes its last part.
+    In ``adapter_config.json`` that field, and every other value that is an absolute path, becomes null; in other
+    files of text the path becomes its last part, also where it stands as JSON writes it.
     """
-    if not base_hint or is_hub_name(base_hint):
-        return {}
     changed = {}
+    private = "" if is_hub_name(base_hint) else base_hint
+    document = json.loads(files[CONFIG_NAME].read_bytes())
+    clean = _without_paths(document)
+    if private:
+        clean["base_model_name_or_path"] = None
+    if clean != document:
+        changed[CONFIG_NAME] = dump_config(clean)
     for name, path in files.items():
-        if name == CONFIG_NAME:
-            document = json.loads(path.read_bytes())
-            document["base_model_name_or_path"] = None
-            changed[name] = dump_config(document)
-        elif path.suffix in _TEXT and path.stat().st_size <= _MOST_TEXT_BYTES:
+        if private and name not in (CONFIG_NAME, WEIGHTS_NAME) and path.stat().st_size <= _MOST_TEXT_BYTES:
             content = path.read_bytes()
-            if (clean := content.replace(base_hint.encode(), _last_part(base_hint).encode())) != content:
-                changed[name] = clean
+            if (without := _without(content, private)) != content:
+                changed[name] = without
     return changed
 
 
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return None if isinstance(value, str) and _ABSOLUTE.fullmatch(value) else value
+
+
+def _without(content: bytes, private: str) -> bytes:
+    path = private.rstrip("/\\")
+    last = _last_part(path)
+    if last == path:
+        return content
+    for form in (path, json.dumps(path, ensure_ascii=False)[1:-1], json.dumps(path)[1:-1]):
+        content = content.replace(form.encode(), last.encode())
+    return content
+
+
+def has_base_path(config: Path, sha256: str) -> bool:
+    """Whether ``config`` is the stored file of that digest but for the base's path that was written back."""
+    try:
+        document = json.loads(config.read_bytes())
+        stored = dump_config({**document, "base_model_name_or_path": None})
+    except (ValueError, TypeError, AdapterFormatError):
+        return False
+    return hashlib.sha256(stored).hexdigest() == sha256
+
+
 def with_base_path(config: Path, base_hint: str) -> None:
-    """Write the base's path back into the configuration at ``config``, for someone who asked for it."""
+    """Write the base's path back into the configuration at ``config``, for someone who asked for it.
+
+    A name that others know is there already: nothing is changed then.
+    """
+    if not base_hint or is_hub_name(base_hint):
+        return
     document = json.loads(config.read_bytes())
     document["base_model_name_or_path"] = base_hint
     temporary = config.with_name(f".{config.name}.new")

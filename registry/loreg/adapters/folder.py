@@ -12,24 +12,11 @@ from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import AdapterFormatError, NotFoundError
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
 _WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".npy")
 _PROGRAMS = (
-    ".py",
-    ".pyc",
-    ".sh",
-    ".bash",
-    ".bat",
-    ".cmd",
-    ".ps1",
-    ".exe",
-    ".dll",
-    ".so",
-    ".dylib",
-    ".jar",
-    ".js",
-    ".ipynb",
-)
+    ".py", ".pyc", ".sh", ".bash", ".bat", ".cmd", ".ps1", ".exe", ".dll", ".so", ".dylib", ".jar", ".js", ".ipynb",
+)  # fmt: skip
 _CHECKPOINT = re.compile(r"(checkpoint|global_step|epoch)[-_]?\d+")
 _TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state)\..+|rng_state.*")
 
@@ -43,7 +30,7 @@ class Selection:
 
 
 def select_files(folder: Path) -> Selection:
-    """Choose the files of the adapter in ``folder``. No file is opened.
+    """Choose the files of the adapter in ``folder``. No pickle is opened.
 
     Raises NotFoundError if there is no such folder or no weights in it, AdapterFormatError if the weights are a
     pickle, which loreg never opens.
@@ -91,8 +78,8 @@ def _walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
 def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
     if path.name.startswith("."):
         return "hidden"
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return "a symlink that leaves the folder"
+    if path.is_symlink():
+        return _reason_to_leave_out_link(name, path, root)
     if not path.is_file():
         return "not a regular file"
     if not name.isprintable() or "\\" in name or len(name) > 512:
@@ -101,13 +88,33 @@ def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
         return ""
     if _TRAINING.fullmatch(path.name):
         return "training state"
-    if path.suffix in _PICKLES:
+    suffix = path.suffix.lower()
+    if suffix in _PICKLES:
         return "a pickle"
-    if path.suffix in _WEIGHTS:
+    if suffix in _WEIGHTS:
         return "weights that are not the adapter's"
-    if path.suffix in _PROGRAMS or (os.access(path, os.X_OK) and path.stat().st_mode & 0o111):
+    if suffix in _PROGRAMS or path.stat().st_mode & 0o111 or _begins_like_a_program(path):
         return "executable"
     return ""
+
+
+def _reason_to_leave_out_link(name: str, path: Path, root: Path) -> str:
+    """A link travels as the file that it points to, if that file would."""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "a symlink to nothing"
+    if not target.is_relative_to(root):
+        return "a symlink that leaves the folder"
+    inside = target.relative_to(root)
+    if any(part.startswith(".") or _CHECKPOINT.fullmatch(part) for part in inside.parts):
+        return "a symlink to what stays behind"
+    return _reason_to_leave_out(name if name in (CONFIG_NAME, WEIGHTS_NAME) else inside.as_posix(), target, root)
+
+
+def _begins_like_a_program(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4).startswith((b"#!", b"\x7fELF"))
 
 
 def _missing(folder: Path, needed: str, left_out: dict[str, str]) -> NotFoundError | AdapterFormatError:

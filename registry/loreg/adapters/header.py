@@ -67,6 +67,9 @@ def read_header(path: Path) -> Header:
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, "its __metadata__ is not text by name")
+    for name in document:
+        if not is_unicode(name) or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
+            raise _broken(path, f"the tensor name {name!a} has control characters")
     begin = 8 + length
     tensors = [_tensor(path, name, entry, begin) for name, entry in document.items()]
     position = begin
@@ -89,10 +92,20 @@ def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
         raise _broken(path, f"{name!r} has the unknown dtype {dtype!r}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
         raise _broken(path, f"the shape or offsets of {name!r} are not whole numbers")
-    expected = math.prod(shape) * BITS[dtype] / 8
-    if end - start != expected:
-        raise _broken(path, f"{name!r} has {end - start} bytes, {dtype} {tuple(shape)} needs {expected:.0f}")
+    bits = math.prod(shape) * BITS[dtype]
+    if (end - start) * 8 != bits:
+        needed = f"{bits // 8}" if bits < 2**63 else "far more"
+        raise _broken(path, f"{name!r} has {end - start} bytes, {dtype} {str(tuple(shape))[:80]} needs {needed}")
     return Tensor(name, dtype, tuple(shape), begin + start, begin + end)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8: JSON may hold half a character, a lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 PREFIX = "base_model.model."
@@ -42,6 +43,17 @@ def parse_key(name: str) -> Key | None:
         if rest.endswith(suffix):
             return Key(rest.removesuffix(suffix), part)
     return None if ".lora_" in rest else Key(rest, "")
+
+
+def plain_extra(name: str) -> str:
+    """The name of a whole tensor without PEFT's wrapping: a bias lies below ``base_layer`` where LoRA is beside it."""
+    return name.replace(".base_layer.bias", ".bias") if name.endswith(".base_layer.bias") else name
+
+
+def extra_name(plain: str, modules: Collection[str]) -> str:
+    """The name under which PEFT looks for a whole tensor when ``modules`` carry LoRA."""
+    module = plain.removeprefix(PREFIX).removesuffix(".bias")
+    return f"{PREFIX}{module}.base_layer.bias" if plain.endswith(".bias") and module in modules else plain
 
 
 def foreign_format(names: list[str]) -> str:

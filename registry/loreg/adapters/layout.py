@@ -6,12 +6,10 @@ The tensors are the truth; the configuration gives what tensors cannot say: alph
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from loreg.adapters.config import LoraConfig, read_config
 from loreg.adapters.header import Tensor, read_header
@@ -20,7 +18,7 @@ from loreg.errors import AdapterFormatError
 from loreg.records import Facts, ModuleType
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-V = TypeVar("V")
+_LONGEST_TYPE = 128
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ class Layout:
         )
 
 
-def _text(value: str, length: int) -> str:
-    """What of a stranger's text a database takes: no NUL, and no more than the column holds."""
-    return value.replace("\x00", "")[:length]
+def _text(value: str, most_bytes: int) -> str:
+    """What of a stranger's text a database takes: no NUL, and no more than a column and its index hold."""
+    return value.replace("\x00", "").encode()[:most_bytes].decode(errors="ignore")
 
 
 def read_layout(folder: Path) -> Layout:
@@ -102,19 +100,23 @@ def read_layout(folder: Path) -> Layout:
     if not parts:
         raise _no_lora(weights, list(header.tensors))
     modules = {name: _module(name, found, config) for name, found in sorted(parts.items())}
+    if longest := next((module.type for module in modules.values() if len(module.type) > _LONGEST_TYPE), ""):
+        raise AdapterFormatError(
+            f"{weights}: the module type {longest[:40]!r}… is over {_LONGEST_TYPE} characters", hint="rename it"
+        )
     return Layout(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors)
 
 
 def _module(name: str, parts: Mapping[str, Tensor], config: LoraConfig) -> Module:
     """Resolve rank, alpha and scale of one module as PEFT does: the first pattern that matches wins."""
-    rank = _rank_of(parts) or _first_match(config.rank_pattern, name, config.r)
-    alpha = _first_match(config.alpha_pattern, name, config.lora_alpha)
+    rank = _rank_of(parts) or config.rank_pattern.first(name, config.r)
+    alpha = config.alpha_pattern.first(name, config.lora_alpha)
     return Module(name, parts, rank, alpha, alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
 
 def configured_rank(config: LoraConfig, module: str) -> int:
     """The rank that the configuration promises for ``module``."""
-    return _first_match(config.rank_pattern, module, config.r)
+    return config.rank_pattern.first(module, config.r)
 
 
 def _rank_of(parts: Mapping[str, Tensor]) -> int:
@@ -122,13 +124,6 @@ def _rank_of(parts: Mapping[str, Tensor]) -> int:
         if part in parts and len(parts[part].shape) > axis:
             return parts[part].shape[axis]
     return 0
-
-
-def _first_match(patterns: Mapping[str, V], module: str, default: V) -> V:
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
 
 
 def _no_lora(weights: Path, names: list[str]) -> AdapterFormatError:

@@ -36,11 +36,8 @@ class Spectrum:
     v: Tensor
 
     def numerical_rank(self) -> int:
-        """How many singular values are more than rounding error; the threshold is LAPACK's and NumPy's."""
-        if not self.s.numel():
-            return 0
-        smallest = self.s[0] * max(self.u.shape[0], self.v.shape[0]) * torch.finfo(torch.float64).eps
-        return int((self.s > smallest).sum())
+        """How many singular values are not zero."""
+        return int(self.s.count_nonzero())
 
 
 def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
@@ -52,16 +49,19 @@ def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
     return Factors(b, torch.cat([part.a.double() for part in parts], dim=0))
 
 
-def spectrum(factors: Factors) -> Spectrum:
+def spectrum(factors: Factors, size: float = 0.0) -> Spectrum:
     """Decompose a delta through QR of both factors and an SVD of the (k, k) core.
 
     Costs ``O((out + in)·k² + k³)`` instead of ``O(out·in·min(out, in))``. Where k exceeds out or in, the reduced QR
-    makes the core as small as the delta itself, and the result has min(out, in, k) singular values.
+    makes the core as small as the delta itself, and the result has min(out, in, k) singular values. Those that are
+    rounding error are zero, by LAPACK's and NumPy's threshold; ``size`` is the norm of what the delta was summed
+    from: where that cancels, what is left is rounding of its size.
     """
     q_b, r_b = torch.linalg.qr(factors.scale * factors.b.double())
     q_a, r_a = torch.linalg.qr(factors.a.double().T)
     u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    return Spectrum(q_b @ u, s, q_a @ vh.T)
+    smallest = max(float(s[0]), size) * max(factors.shape) * torch.finfo(torch.float64).eps
+    return Spectrum(q_b @ u, torch.where(s > smallest, s, 0.0), q_a @ vh.T)
 
 
 def truncate(full: Spectrum, rank: int) -> Factors:

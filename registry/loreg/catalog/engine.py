@@ -15,7 +15,6 @@ from sqlalchemy.exc import (
     IntegrityError,
     NoSuchModuleError,
     OperationalError,
-    ProgrammingError,
 )
 
 from loreg.errors import (
@@ -26,6 +25,10 @@ from loreg.errors import (
     UnavailableError,
     UsageError,
 )
+
+_SQLITE = "sqlite:///"
+_NO_SUCH_TABLE = ("42P01", "3F000")  # PostgreSQL, Appendix A: undefined_table, invalid_schema_name
+_LOST_A_RACE = ("40001", "40P01")  # serialization_failure, deadlock_detected
 
 
 def open_engine(url: str) -> Engine:
@@ -46,6 +49,8 @@ def open_engine(url: str) -> Engine:
 
 def parse_url(url: str) -> URL:
     """Read a database URL. ``postgresql://`` means psycopg 3. Raises UsageError."""
+    if url.startswith(_SQLITE):  # all that follows is a path: it may hold "?" and "#"
+        return URL.create("sqlite", database=str(Path(url.removeprefix(_SQLITE)).expanduser()))
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
@@ -68,7 +73,7 @@ def masked(url: str) -> str:
 
 def _open_sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
-        folder = Path(url.database).expanduser().parent
+        folder = Path(url.database).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,14 +111,15 @@ def explained(url: str) -> Iterator[None]:
 
 def _translated(error: DBAPIError, url: str) -> LoregError:
     reason = " ".join(str(error.orig).split())[:300]
-    if isinstance(error, IntegrityError):
+    sqlstate = getattr(error.orig, "sqlstate", "")
+    if isinstance(error, IntegrityError) or sqlstate in _LOST_A_RACE:
         return ConflictError(f"someone else changed the catalog at the same moment: {reason}", hint="try again")
     if "readonly database" in reason or "permission denied" in reason:
         return NotAllowedError(
             f"the catalog {url} may not be written: {reason}",
             hint="ask for write permission, or set LOREG_HOME",
         )
-    if isinstance(error, ProgrammingError) and "does not exist" in reason:
+    if sqlstate in _NO_SUCH_TABLE:
         return UnavailableError(f"the catalog {url} has no schema yet", hint="loreg db upgrade")
     if isinstance(error, OperationalError):
         return UnavailableError(f"the catalog {url} does not answer: {reason}", hint="loreg doctor")

@@ -30,7 +30,7 @@ def adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEnt
     key = (AdapterRow.namespace, AdapterRow.name)
     query = select(AdapterRow, count.label("versions"), newest.label("newest"), aliases.label("aliases"))
     if cursor:
-        query = query.where(tuple_(*key) > tuple_(*decode(cursor, "adapters", len(key))))
+        query = query.where(tuple_(*key) > tuple_(*decode(cursor, "adapters", (str, str))))
     rows = tx.connection.execute(query.order_by(*key).limit(limit + 1)).all()
     shown = rows[:limit]
     next_cursor = encode("adapters", [shown[-1].namespace, shown[-1].name]) if len(rows) > limit else None
@@ -51,7 +51,7 @@ def versions_of(tx: Transaction, adapter: AdapterName, limit: int, cursor: str |
     """A page of versions of one adapter, yanked ones too, the newest first."""
     query = versions().where(VersionRow.adapter_id == adapter_id_of(tx, adapter))
     if cursor:
-        query = query.where(VersionRow.number < decode(cursor, "versions", 1)[0])
+        query = query.where(VersionRow.number < decode(cursor, "versions", (int,))[0])
     rows = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(limit + 1)).all()
     next_cursor = encode("versions", [rows[limit - 1].number]) if len(rows) > limit else None
     return Page(tuple(to_version(row) for row in rows[:limit]), next_cursor)

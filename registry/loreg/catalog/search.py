@@ -51,7 +51,7 @@ def page_statement(query: Query) -> Select[Any]:
         statement = statement.join(order.join, order.join.c.version_id == VersionRow.id)
     statement = statement.where(*_conditions(query))
     if query.cursor:
-        statement = statement.where(order.after(decode(query.cursor, order.name, len(order.columns))))
+        statement = statement.where(order.after(decode(query.cursor, order.name, order.kinds)))
     return statement.order_by(*order.clauses()).limit(query.limit + 1)
 
 
@@ -61,6 +61,7 @@ class _Order:
 
     name: str
     columns: Sequence[Any]
+    kinds: Sequence[type]
     descending: bool
     join: Any = None
 
@@ -75,20 +76,22 @@ class _Order:
 
 def _order(sort: Sort) -> _Order:
     if sort.by == "created":
-        return _Order("created", (VersionRow.created_at, VersionRow.id), descending=True)
+        return _Order("created", (VersionRow.created_at, VersionRow.id), (str, int), descending=True)
     if sort.by == "name":
-        return _Order("name", (AdapterRow.name, AdapterRow.namespace, VersionRow.id), descending=False)
+        return _Order("name", (AdapterRow.name, AdapterRow.namespace, VersionRow.id), (str, str, int), descending=False)
     if sort.by == "rank":
-        return _Order("rank", (VersionRow.rank_max, VersionRow.id), descending=False)
+        return _Order("rank", (VersionRow.rank_max, VersionRow.id), (int, int), descending=False)
     if sort.by == "size":
-        return _Order("size", (VersionRow.bytes, VersionRow.id), descending=False)
+        return _Order("size", (VersionRow.bytes, VersionRow.id), (float, int), descending=False)
     score = case((MetricRow.higher_is_better, MetricRow.value), else_=-MetricRow.value)
     best = select(MetricRow.version_id, func.max(score).label("score")).where(MetricRow.name == sort.metric)
     if sort.dataset:
         best = best.where(MetricRow.dataset == sort.dataset)
+    if sort.split:
+        best = best.where(MetricRow.split == sort.split)
     table = best.group_by(MetricRow.version_id).subquery("best")
-    name = f"metric:{sort.metric}@{sort.dataset}"
-    return _Order(name, (table.c.score, VersionRow.id), descending=True, join=table)
+    name = f"metric:{sort.metric}@{sort.dataset}:{sort.split}"
+    return _Order(name, (table.c.score, VersionRow.id), (float, int), descending=True, join=table)
 
 
 def _conditions(query: Query) -> list[ColumnElement[bool]]:
@@ -107,7 +110,7 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
     found += [exists().where(ModuleTypeRow.version_id == mine, ModuleTypeRow.name == name) for name in query.modules]
     found += [
         exists().where(LabelRow.version_id == mine, LabelRow.key == key, LabelRow.value == value)
-        for key, value in query.labels.items()
+        for key, value in query.labels
     ]
     found += [_compare(VersionRow.rank_max, comparison) for comparison in query.ranks]
     found += [_has_metric(condition) for condition in query.metrics]
@@ -153,7 +156,7 @@ def _has_metric(condition: MetricCondition) -> ColumnElement[bool]:
 def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, TypeError):
+    except (ValueError, OverflowError):
         raise UsageError("this cursor is not of this search", hint="start again without --cursor") from None
 
 

@@ -49,7 +49,7 @@ def record(tx: Transaction, draft: Draft) -> tuple[Version, bool]:
     tx.insert_missing(TaskRow, [{"version_id": version_id, "task": task} for task in sorted(set(draft.tasks))])
     for key, value in sorted(draft.labels.items()):
         tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
-    for metric in draft.metrics:
+    for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
         metrics.put(tx, adapter_id, version_id, metric)
     for alias in draft.aliases:
         aliases.point(tx, adapter_id, version_id, alias)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from loreg.adapters.layout import Module, configured_rank
+from loreg.adapters.patterns import fullmatch
 from loreg.checking.findings import Subject, rule
 
 _PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
@@ -106,9 +106,6 @@ def _plain(subject: Subject) -> Iterator[Module]:
 
 def _selects(targets: object, module: str) -> bool:
     if isinstance(targets, str):
-        try:
-            return re.fullmatch(targets, module) is not None
-        except re.error:
-            return False
+        return fullmatch(targets, module)
     names = targets if isinstance(targets, list) else []
     return any(module == name or module.endswith(f".{name}") for name in names)

@@ -72,7 +72,7 @@ def measure(
         shape=kept.shape,
         rank_in=sum(s.a.shape[0] for s in sources if s is not None),
         rank=kept.a.shape[0],
-        sigma_next=float(full.s[rank]) if rank < full.numerical_rank() else 0.0,
+        sigma_next=float(full.s[rank]) if rank < full.s.numel() else 0.0,
         ranks={name: _smallest_rank(squares, share) for name, share in _SHARES.items()},
     )
     return certificate, energies

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loreg.adapters.config import is_hub_name, why_not_mergeable
+from loreg.adapters.keys import PREFIX, plain_extra
 from loreg.adapters.layout import Layout
 from loreg.errors import MergeError, UsageError
 
@@ -56,6 +57,19 @@ def choose_extras(layouts: Sequence[Layout], labels: Sequence[str], same: bool, 
             hint=" or ".join(f"--extras {labels[p]}" for p in having) + " takes them from one source",
         )
     return having[0] if having else None
+
+
+def refuse_factors_of_whole_modules(layouts: Sequence[Layout], labels: Sequence[str], extras: int) -> None:
+    """Raise MergeError where a source has factors for a module that the result takes whole from another one."""
+    names = [plain_extra(name).removeprefix(PREFIX) for name in layouts[extras].extras]
+    whole = {name.rpartition(".")[0] for name in names if not name.endswith(".bias")}
+    for layout, label in zip(layouts, labels, strict=True):
+        for module in layout.modules:
+            if module in whole:
+                raise MergeError(
+                    f"module {module} is whole in {labels[extras]} and has factors in {label}: PEFT would drop these",
+                    hint=f"--extras {label}" if layout.extras else "merge them without that module",
+                )
 
 
 def fields_of_result(layouts: Sequence[Layout], extras: int | None) -> Mapping[str, Any]:

@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loreg.adapters.keys import extra_name, plain_extra
 from loreg.adapters.layout import Layout
 from loreg.adapters.tensors import OpenAdapter, Written, open_adapter
-from loreg.algebra.factors import Factors, Spectrum, spectrum, truncate
+from loreg.algebra.factors import Factors, Spectrum, spectrum, squared_norm, truncate
 from loreg.errors import MergeError
 from loreg.merging import certificate
-from loreg.merging.compatible import choose_extras, fields_of_result, refuse_what_cannot_be_merged
+from loreg.merging.compatible import (
+    choose_extras,
+    fields_of_result,
+    refuse_factors_of_whole_modules,
+    refuse_what_cannot_be_merged,
+)
 from loreg.merging.methods import METHODS
 from loreg.merging.recipe import Recipe
 from loreg.records import Progress, no_progress
@@ -43,9 +49,13 @@ def execute(layouts: Sequence[Layout], recipe: Recipe, progress: Progress = no_p
     with contextlib.ExitStack() as stack:
         adapters = [stack.enter_context(open_adapter(layout)) for layout in layouts]
         extras = choose_extras(layouts, labels, _same_extras(adapters), recipe.extras)
-        whole = {name: adapters[extras].extra(name) for name in layouts[extras].extras} if extras is not None else {}
-        factors, certificates, energies = {}, [], []
         modules = sorted({name for layout in layouts for name in layout.modules})
+        whole = {}
+        if extras is not None:
+            refuse_factors_of_whole_modules(layouts, labels, extras)
+            taken = adapters[extras]
+            whole = {extra_name(plain_extra(name), modules): taken.extra(name) for name in taken.layout.extras}
+        factors, certificates, energies = {}, [], []
         for done, module in enumerate(modules, 1):
             sources = [a.factors(module) if module in a.layout.modules else None for a in adapters]
             merged = _merge_module(sources, recipe)
@@ -73,14 +83,22 @@ class _MergedModule:
 def _merge_module(sources: Sequence[Factors | None], recipe: Recipe) -> _MergedModule:
     present = [(s, source.weight) for s, source in zip(sources, recipe.sources, strict=True) if s is not None]
     parts, weights = [part for part, _ in present], [weight for _, weight in present]
-    full = spectrum(METHODS[recipe.method](parts, weights))
-    rank = max(full.numerical_rank(), 1) if recipe.rank is None else recipe.rank
+    merged = METHODS[recipe.method](parts, weights)
+    _refuse_overflow(merged.b, "the weighted factors", torch.float64)
+    full = spectrum(merged, max(abs(weight) * squared_norm(part) ** 0.5 for part, weight in present))
+    _refuse_overflow(full.s.square().sum(), "the merged delta", torch.float64)
+    rank = max(full.numerical_rank(), 1) if recipe.rank is None else min(recipe.rank, *merged.shape)
     kept = truncate(full, rank)
     dtype = _widest([tensor.dtype for part in parts for tensor in (part.a, part.b)])
     stored = Factors(kept.b.to(dtype), kept.a.to(dtype))
-    if not (stored.b.isfinite().all() and stored.a.isfinite().all()):
-        raise MergeError(f"the merged factors do not fit into {dtype}", hint="use smaller weights")
+    _refuse_overflow(stored.b, "the merged factors", dtype)
+    _refuse_overflow(stored.a, "the merged factors", dtype)
     return _MergedModule(full, kept, stored)
+
+
+def _refuse_overflow(tensor: Tensor, what: str, dtype: torch.dtype) -> None:
+    if not tensor.isfinite().all():
+        raise MergeError(f"{what} do not fit into {dtype}", hint="use smaller weights")
 
 
 def _widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:
@@ -89,10 +107,14 @@ def _widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:
 
 def _same_extras(adapters: Sequence[OpenAdapter]) -> bool:
     """Whether all adapters that have whole tensors have the same ones, to the bit."""
+
+    def names(adapter: OpenAdapter) -> dict[str, str]:
+        return {plain_extra(name): name for name in adapter.layout.extras}
+
     having = [adapter for adapter in adapters if adapter.layout.extras]
     return all(
-        first.layout.extras.keys() == other.layout.extras.keys()
-        and all(_equal(first.extra(name), other.extra(name)) for name in first.layout.extras)
+        names(first).keys() == names(other).keys()
+        and all(_equal(first.extra(name), other.extra(names(other)[plain])) for plain, name in names(first).items())
         for first, other in itertools.pairwise(having)
     )
 

@@ -25,6 +25,7 @@ from loreg.refs import parse_adapter_name, parse_ref
 from loreg.storage import digest_of
 from loreg.verbs import provenance
 from loreg.verbs.context import Context, is_path
+from loreg.verbs.place import is_free, move_into_place
 from loreg.verbs.prepare import prepare
 from loreg.verbs.pull import fetch
 from loreg.verbs.push import push
@@ -55,11 +56,11 @@ def merge(
     folder = Path(folder) if folder is not None else None
     _refuse_wrong_call(sources, weights, name, folder, rank)
     _require_torch()
-    from loreg.adapters.tensors import write_adapter
-    from loreg.merging.execute import execute
-
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(_open(context, source, progress)) for source in sources]
+        from loreg.adapters.tensors import write_adapter
+        from loreg.merging.execute import execute
+
         base = _common_base(opened)
         recipe = Recipe(
             tuple(Source(s.label, s.digest, w) for s, w in zip(opened, weights, strict=True)),
@@ -141,20 +142,25 @@ def _refuse_wrong_call(
         raise UsageError(f"rank {rank} is not possible: expected 1 or more", hint="--rank 16, or leave it out")
     if name is not None:
         parse_adapter_name(name)
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder is not None and not is_free(folder):
         raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
 
 
 def _position(extras: str, sources: Sequence[str], opened: Sequence[_Opened]) -> int:
-    """Which source ``extras`` is: as it was typed, or as it is called in messages."""
-    for names in (list(sources), [source.label for source in opened]):
-        if extras in names:
-            return names.index(extras)
+    """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
+    labels = [source.label for source in opened]
+    if extras in sources:
+        return list(sources).index(extras)
+    if labels.count(extras) == 1:
+        return labels.index(extras)
     raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")
 
 
 def _common_base(opened: Sequence[_Opened]) -> BaseModel | None:
-    """The one known base of all sources; None if none is known. Raises MergeError if two differ."""
+    """The one base of all sources; None if it is not known of each. Raises MergeError if two differ.
+
+    A source whose base is only declared counts if it declares a name of the known one.
+    """
     known = [(source.base, source.label) for source in opened if source.base is not None]
     for base, label in known[1:]:
         if base.digest != known[0][0].digest:
@@ -162,7 +168,9 @@ def _common_base(opened: Sequence[_Opened]) -> BaseModel | None:
                 f"different bases: {known[0][1]} was trained on {_name(known[0][0])}, {label} on {_name(base)}",
                 hint="merge adapters of one base: loreg search --base " + known[0][0].digest[:12],
             )
-    return known[0][0] if known else None
+    if known and all(s.base or s.layout.config.base_hint in known[0][0].names for s in opened):
+        return known[0][0]
+    return None
 
 
 def _name(base: BaseModel) -> str:
@@ -185,7 +193,7 @@ def _not_the_adapters_own(names: Sequence[str] | Mapping[str, Path]) -> tuple[st
 @contextlib.contextmanager
 def _new_folder(target: Path | None) -> Iterator[Path]:
     """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well."""
-    parent = target.absolute().parent if target is not None else None
+    parent = target.resolve().parent if target is not None else None
     hint = "choose another folder for --to" if target else "set TMPDIR to a folder with space that you may write"
     with explain_os_errors(target or "the temporary folder", hint):
         if parent is not None:
@@ -195,7 +203,7 @@ def _new_folder(target: Path | None) -> Iterator[Path]:
             staging.mkdir()
             yield staging
             if target is not None:
-                staging.rename(target)
+                move_into_place(staging, target)
 
 
 def _require_torch() -> None:

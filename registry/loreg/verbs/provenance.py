@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,45 @@ def write(folder: Path, provenance: Provenance, weights_sha256: str) -> None:
 def read(path: Path, weights_sha256: str) -> Provenance | None:
     """Read the file; None if it is about other weights than those beside it. Raises AdapterFormatError."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
         if document["weights_sha256"] != weights_sha256:
             return None
         sources = tuple(_source(entry) for entry in document["recipe"]["sources"])
-        return Provenance(sources, dict(document["recipe"]), dict(document["certificate"]))
-    except (ValueError, KeyError, TypeError) as error:
+        recipe, certificate = dict(document["recipe"]), dict(document["certificate"])
+        for figures in (certificate["total"], *certificate["modules"]):
+            _check_figures(figures, len(sources))
+        _check_text({"recipe": recipe, "certificate": certificate})
+        return Provenance(sources, recipe, certificate)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterFormatError(
             f"{path} is not what loreg writes ({error!r})", hint=f"remove {path.name}, or merge again"
         ) from None
 
 
 def _source(entry: Any) -> Source:
-    if not (isinstance(entry["label"], str) and isinstance(entry["digest"], str) and len(entry["digest"]) == 64):
+    if not (isinstance(entry["label"], str) and re.fullmatch("[0-9a-f]{64}", entry["digest"])):
         raise ValueError("a source without label or digest")
-    return Source(entry["label"][:1024], entry["digest"], float(entry["weight"]))
+    return Source(entry["label"][:200], entry["digest"], float(entry["weight"]))
+
+
+def _check_figures(figures: Any, sources: int) -> None:
+    """What is printed of a certificate is there, and is what it should be."""
+    numbers = [figures[name] for name in ("epsilon", "retained_energy", "sigma_next", "dtype_error", "norm")]
+    numbers += [figures["rank"], figures["rank_in"], *figures["ranks"].values(), *figures["shape"]]
+    numbers += [share for share in figures["retention"] if share is not None]
+    if not all(type(number) in (int, float) and abs(number) < 1e300 for number in numbers):
+        raise ValueError("a figure that is not a number")
+    if not isinstance(figures["module"], str) or sources < 1 or len(figures["retention"]) != sources:
+        raise ValueError("figures of other sources")
+
+
+def _check_text(document: Any) -> None:
+    """A database takes no NUL, and no half character."""
+    text = json.dumps(document, ensure_ascii=False)
+    text.encode()
+    if "\\u0000" in json.dumps(document):
+        raise ValueError("a NUL in a text")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

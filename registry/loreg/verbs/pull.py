@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from loreg.adapters.base_path import with_base_path
+from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.catalog import versions
 from loreg.errors import ConflictError, explain_os_errors
@@ -17,6 +17,7 @@ from loreg.records import Progress, PullResult, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import Blob, digest_of
 from loreg.verbs.context import Context
+from loreg.verbs.place import is_free, move_into_place
 
 
 def pull(
@@ -39,17 +40,21 @@ def pull(
         files = versions.files(tx, version)
     target = Path(folder if folder is not None else parsed.adapter.name)
     with explain_os_errors(target, f"choose another folder: loreg pull {ref} DIR"):
-        if target.exists() and not _is_empty(target):
+        if not is_free(target):
             _refuse_unless_the_same(target, version, files)
+            if with_base_hint:
+                with_base_path(target / CONFIG_NAME, version.facts.base_hint)
             return PullResult(version, target, 0)
-        staging = target.absolute().parent / f".{target.name}.{version.digest[:12]}.partial"
+        real = target.resolve()
+        staging = real.parent / f".{real.name}.{version.digest[:12]}.partial"
         staging.mkdir(parents=True, exist_ok=True)
         try:
             with _alone_in(staging):
                 downloaded = _download(context, files, staging, progress)
-                if with_base_hint and version.facts.base_hint:
+                _remove_strangers(staging, files)
+                if with_base_hint:
                     with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
-                staging.rename(target)
+                move_into_place(staging, target)
         finally:
             with contextlib.suppress(OSError):
                 staging.rmdir()  # if nothing arrived there is nothing to go on with
@@ -98,8 +103,12 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _is_empty(target: Path) -> bool:
-    return target.is_dir() and not any(target.iterdir())
+def _remove_strangers(staging: Path, files: tuple[File, ...]) -> None:
+    """What is not of this version must not appear under its name."""
+    known = {file.path for file in files}
+    for path in staging.rglob("*"):
+        if not path.is_dir() and path.relative_to(staging).as_posix() not in known:
+            path.unlink()
 
 
 def _refuse_unless_the_same(target: Path, version: Version, files: tuple[File, ...]) -> None:
@@ -107,7 +116,8 @@ def _refuse_unless_the_same(target: Path, version: Version, files: tuple[File, .
     found = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()} if target.is_dir() else {}
     if found.keys() == expected.keys():
         blobs = {name: digest_of(path) for name, path in found.items()}
-        if all((blobs[name].sha256, blobs[name].size) == expected[name] for name in expected):
+        changed = [name for name in expected if (blobs[name].sha256, blobs[name].size) != expected[name]]
+        if not changed or (changed == [CONFIG_NAME] and has_base_path(found[CONFIG_NAME], expected[CONFIG_NAME][0])):
             return
     raise ConflictError(
         f"{target} is not empty and is not {version.ref}; nothing was changed",

@@ -41,7 +41,7 @@ def search(
         modules=tuple(modules),
         ranks=tuple(parse_comparison(rank) for rank in ranks),
         metrics=tuple(parse_metric_condition(metric) for metric in metrics),
-        labels=labels or {},
+        labels=tuple((labels or {}).items()),
         author=author,
         variant=variant,
         sort=parse_sort(sort),

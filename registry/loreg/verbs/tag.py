@@ -51,7 +51,7 @@ def add_metrics(context: Context, ref: str, metrics: Sequence[str | Metric]) -> 
     with context.catalog.write(context.author) as tx:
         version = versions.resolve(tx, parsed)
         version_id = versions.id_of(tx, version)
-        for metric in measured:
+        for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
             catalog_metrics.put(tx, versions.adapter_id_of(tx, version.adapter), version_id, metric)
         return versions.by_id(tx, version_id)
 

@@ -32,6 +32,7 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
             for source, kept in zip(provenance.sources, whole["retention"], strict=True)
         ],
         right=["WEIGHT", "KEPT OF ITS DELTA"],
+        cut=["SOURCE"],
     )
     click.echo()
     worst = sorted(modules, key=lambda m: (-m["epsilon"], -m["norm"]))[:_MOST_ROWS]

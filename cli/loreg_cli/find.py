@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_labels
-from loreg_cli.output import base, print_json, print_pairs, print_table, ranks, size, summary
+from loreg_cli.output import base, print_json, print_pairs, print_table, ranks, say, size, summary
 
 if TYPE_CHECKING:
     from loreg.records import Details, Page, Version
@@ -60,7 +60,7 @@ def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
     default="created",
     show_default=True,
     metavar="ORDER",
-    help="created, name, rank, size, or metric:NAME[@DATASET] with the best first.",
+    help="created, name, rank, size, or metric:NAME[@DATASET[:SPLIT]], the best first.",
 )
 @click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
 @page_options
@@ -98,7 +98,8 @@ def lineage(ref: str, format_: str) -> None:
     if format_ == "json":
         print_json({"ref": version.ref, "digest": version.digest, "edges": edges})
     elif format_ == "quiet":
-        click.echo("\n".join(edge.parent_ref or edge.parent.label for edge in edges))
+        for edge in edges:
+            say(edge.parent_ref or edge.parent.label)
     elif not edges:
         click.echo(f"{version.pinned} was pushed from a folder, not merged here")
     else:
@@ -106,7 +107,7 @@ def lineage(ref: str, format_: str) -> None:
         for edge in edges:
             parent = edge.parent_ref or f"{edge.parent.label} (not in this registry)"
             made = f"  in {edge.child}" if edge.depth > 1 else ""
-            click.echo(f"{'  ' * edge.depth}{edge.parent.weight:+g} × {parent}@sha256:{edge.parent.digest[:12]}{made}")
+            say(f"{'  ' * edge.depth}{edge.parent.weight:+g} × {parent}@sha256:{edge.parent.digest[:12]}{made}")
 
 
 def _print_versions(page: Page[Version], format_: str) -> None:
@@ -126,7 +127,7 @@ def _print_versions(page: Page[Version], format_: str) -> None:
                 for version in page.items
             ],
             right=["RANK"],
-            cut=["BASE", "TASKS", "METRICS"],
+            cut=["REF", "BASE", "TASKS", "METRICS"],
         )
     _print_page(page, format_, [version.ref for version in page.items])
 

@@ -76,4 +76,7 @@ def read_labels(labels: tuple[str, ...]) -> dict[str, str]:
     """``key=value`` texts as a mapping."""
     from loreg.expressions import parse_label
 
-    return dict(parse_label(label) for label in labels)
+    pairs = [parse_label(label) for label in labels]
+    if len(dict(pairs)) < len(pairs):
+        raise click.UsageError("a label is given twice; each key has one value")
+    return dict(pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """Print a value of loreg as JSON."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_plain(value), indent=2))
 
 
 def print_table(
@@ -39,8 +40,16 @@ def print_table(
         table.add_column(column, justify=side, no_wrap=column not in cut)
     for row in rows:
         table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
-    width = None if sys.stdout.isatty() else 10_000
-    Console(file=sys.stdout, width=width, highlight=False).print(table)
+    terminal = sys.stdout.isatty()
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 10_000, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    click.echo(printed.get(), nl=False)
+
+
+def say(text: str) -> None:
+    """Print one line to stdout, whatever a stranger wrote into it."""
+    click.echo(printable(text))
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -67,7 +76,7 @@ def print_pushed(result: PushResult, format_: str) -> None:
     elif format_ == "quiet":
         click.echo(result.version.ref)
     elif result.created:
-        click.echo(f"pushed {result.version.pinned}: {summary(result.version)}")
+        say(f"pushed {result.version.pinned}: {summary(result.version)}")
     else:
         click.echo(f"no new version: this content is {result.version.pinned} already")
 

@@ -52,7 +52,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
         database_url=found.get("database_url") or f"sqlite:///{home / 'catalog.db'}",
         storage_url=found.get("storage_url") or str(home / "store"),
         storage_endpoint=found.get("storage_endpoint") or "",
-        author=(found.get("author") or _login())[:128],
+        author=(found.get("author") or _login()).encode(errors="replace").decode()[:128],
         origin={key: origin.get(key, "default") for key in KEYS},
     )
 
@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, str | None]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"mend {path}") from None
     for key, value in document.items():
-        if key not in KEYS or not isinstance(value, str):
+        if key not in KEYS or not isinstance(value, str) or "\x00" in value:
             raise UsageError(
                 f"{path}: {key!r} is not a setting or not text; expected one of {', '.join(KEYS)}",
                 hint="loreg doctor shows every setting and where it comes from",

@@ -150,3 +150,26 @@ def test_a_folder_without_one_of_the_two_files_is_not_an_adapter(folder: Path, m
 def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path):
     with pytest.raises(NotFoundError, match="does not exist"):
         select_files(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("target", [".env", ".git/config", "optimizer.pt", "checkpoint-5/notes.txt", "run.py"])
+def test_a_link_does_not_carry_what_stays_behind(folder: Path, target: str):
+    put(folder / target, "SECRET")
+    (folder / "innocent.txt").symlink_to(target)
+    assert set(select_files(folder).files) == OWN
+
+
+def test_a_link_to_itself_is_left_out(folder: Path):
+    (folder / "loop").symlink_to("loop")
+    assert select_files(folder).left_out == (("loop", "a symlink to nothing"),)
+
+
+@pytest.mark.parametrize("name", ["MODEL.PT", "Run.PY", "a.dill", "OLD.SafeTensors"])
+def test_capitals_do_not_let_a_file_through(folder: Path, name: str):
+    put(folder / name)
+    assert set(select_files(folder).files) == OWN
+
+
+def test_a_script_without_permission_to_run_is_a_program_still(folder: Path):
+    put(folder / "run", "#!/bin/sh\nrm -rf /")
+    assert select_files(folder).left_out == (("run", "executable"),)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from loreg.adapters.layout import read_layout
+from loreg.adapters.patterns import Patterns
+from loreg.checking.run import run
 from loreg.errors import AdapterFormatError, NotFoundError
 from loreg.records import ModuleType
 from making import change_config, change_tensors, copy, new_model, train
@@ -149,3 +154,35 @@ def test_reading_needs_no_weights(tmp_path: Path):
         file.truncate(size)
     assert read_layout(folder).facts() == read_layout(SCIENCE).facts()
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 8
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+b", "(.*.*)*X", "a{99999999999999999999}", "(" * 3000 + ")" * 3000, "(?i)Q_PROJ", "("],
+    ids=lambda pattern: pattern[:20],
+)
+@pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern", "target_modules"])
+def test_a_hostile_pattern_is_refused_and_holds_nobody_up(tmp_path: Path, field: str, pattern: str):
+    folder = train(tmp_path / "a", 1)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = "base_model.model." + "a" * 60 + "!.lora_{}.weight"
+    change_tensors(
+        folder, {**dict.fromkeys(tensors), name.format("A"): torch.ones(4, 3), name.format("B"): torch.ones(3, 4)}
+    )
+    change_config(folder, **{field: pattern if field == "target_modules" else {pattern: 4}})
+    try:
+        findings = run(read_layout(folder))
+    except AdapterFormatError as error:
+        assert "invalid pattern" in error.message
+    else:  # one that is merely slow for some engines, or matches nothing
+        assert field != "target_modules" or findings
+
+
+@given(
+    patterns=st.lists(st.from_regex(r"[ab.]{1,4}", fullmatch=True), max_size=3),
+    module=st.from_regex(r"[ab.]{1,8}", fullmatch=True),
+)
+def test_plain_patterns_match_as_regular_expressions_do(patterns: list[str], module: str):
+    values = {pattern: i for i, pattern in enumerate(patterns)}
+    expected = next((values[p] for p in values if re.match(rf"(.*\.)?({p})$", module)), -1)
+    assert Patterns(values).first(module, -1) == expected

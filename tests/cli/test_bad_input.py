@@ -291,3 +291,86 @@ def test_a_name_from_someone_else_does_not_colour_the_terminal(local: Loreg, fol
     outcome = local("push", folder, "a")
     assert "left out: �[31mred.md (its name is not portable)" in outcome.stderr
     assert "no�[31mwhere does not exist" in local("push", "no\x1b[31mwhere", "a").stderr
+
+
+class TestOddWords:
+    def test_an_argument_that_is_not_utf8(self, local: Loreg):
+        for arguments in (["search", "\udcff"], ["push", NEWS, "a", "-m", "\udcff"], ["--author", "\udcff", "ls"]):
+            expect(local(*arguments), 2, "is not UTF-8")
+
+    def test_a_group_without_a_command_shows_its_help(self, local: Loreg):
+        for arguments in ([], ["db"], ["metric"]):
+            outcome = local(*arguments)
+            assert outcome.exit_code == 2
+            assert outcome.stderr.startswith("Usage: ")
+            assert "\n\nCommands:\n" in outcome.stderr
+
+    def test_a_label_twice(self, local: Loreg):
+        expect(local("search", "--label", "k=v", "--label", "k=w"), 2, "a label is given twice")
+
+    def test_a_metric_with_a_terminal_escape(self, local: Loreg):
+        local("push", NEWS, "a")
+        expect(local("metric", "add", "a", "acc=1@\x1b]0;pwned\a"), 2, "invalid metric")
+
+    @pytest.mark.parametrize("url", ["http://[::1", "s3://[x"])
+    def test_a_storage_url_that_does_not_parse(self, local: Loreg, url: str):
+        expect(local("--storage-url", url, "ls"), 2, "is not understood")
+
+    def test_an_endpoint_that_is_none_is_found_by_doctor(self, local: Loreg):
+        outcome = local("--storage-url", "s3://b/x", "--storage-endpoint", "foo", "doctor")
+        assert outcome.exit_code == 1
+        assert "FAILED  store" in outcome.stdout
+
+    def test_a_home_with_a_question_mark_is_that_folder(self, tmp_path: Path):
+        command_line({"LOREG_HOME": str(tmp_path / "h?x")})("push", NEWS, "a")
+        assert sorted(path.name for path in (tmp_path / "h?x").iterdir() if path.name[0] != ".")[0] == "catalog.db"
+        assert command_line({"LOREG_HOME": str(tmp_path / "h?y")})("ls").stderr == "nothing found\n"
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            ["size", "a", "b"],
+            ["size", 1e300, 10**30],
+            ["created", "0001-01-01T00:00:00+23:00", 1],
+            ["name", "a\x00", "b", 1],
+        ],
+        ids=str,
+    )
+    def test_a_cursor_that_somebody_made_up(self, loreg: Loreg, key: list):
+        import base64
+
+        loreg("push", NEWS, "a")
+        cursor = base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+        expect(loreg("search", "--sort", key[0], "--cursor", cursor), 2, "not of this search")
+
+
+class TestOddTargets:
+    def test_the_folder_that_one_stands_in(self, loreg: Loreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        loreg("push", NEWS, "a")
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert loreg("pull", "a", ".").exit_code == 0
+        assert {p.name for p in (tmp_path / "here").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+        assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+    def test_a_link_to_an_empty_folder(self, loreg: Loreg, tmp_path: Path):
+        loreg("push", NEWS, "a")
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        assert loreg("merge", "a", "--weights", "1", "--to", tmp_path / "link").exit_code == 0
+        assert (tmp_path / "real" / "adapter_model.safetensors").exists()
+
+    def test_leftovers_of_something_else_do_not_appear_in_a_pull(self, loreg: Loreg, tmp_path: Path):
+        digest = json.loads(loreg("push", NEWS, "a", "--format", "json").stdout)["version"]["digest"]
+        staging = tmp_path / f".x.{digest[:12]}.partial"
+        staging.mkdir()
+        (staging / "evil.py").write_text("")
+        assert loreg("pull", "a", tmp_path / "x").exit_code == 0
+        assert not (tmp_path / "x" / "evil.py").exists()
+
+    def test_asking_for_the_base_path_later(self, loreg: Loreg, tmp_path: Path):
+        loreg("push", change_config(copy(SCIENCE, tmp_path / "f"), base_model_name_or_path="/secret/base"), "a")
+        for arguments in (["a"], ["a", "--with-base-path"], ["a", "--with-base-path"]):
+            assert loreg("pull", arguments[0], tmp_path / "x", *arguments[1:]).exit_code == 0
+        config = json.loads((tmp_path / "x" / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "/secret/base"

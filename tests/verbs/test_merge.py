@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from loreg.errors import ConflictError, MergeError, UsageError
 from loreg.registry import Registry, connect
@@ -245,8 +245,6 @@ class TestBases:
             torch.manual_seed(seed)
             base = tmp_path / f"base{i}"
             base.mkdir()
-            from safetensors.torch import save_file
-
             save_file({"w": torch.randn(4, 4)}, base / "model.safetensors")
             here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
         with pytest.raises(MergeError, match="different bases: a0:v1 was trained on base0"):
@@ -310,8 +308,6 @@ class TestRecord:
 
     def test_the_base_of_the_sources_is_the_base_of_the_result(self, registry: Registry, tmp_path: Path):
         base = tmp_path / "model.safetensors"
-        from safetensors.torch import save_file
-
         save_file({"w": torch.ones(2, 2)}, base)
         pushed = registry.push(SCIENCE, "science", base=str(base)).version
         merged = registry.merge(["science"], [2], name="twice").pushed.version
@@ -364,3 +360,87 @@ def test_biases_that_travel_along_are_loaded_by_peft(here: Registry, tmp_path: P
     assert torch.equal(model.base_model.model.layers[0].q_proj.base_layer.bias, stored)
     expected = weighted_sum([deltas_by_peft(folder) for folder in folders], [1, 1])
     assert relative_error(deltas_by_peft(merged), expected) < EXACT
+
+
+class TestWhatPeftWouldDrop:
+    """The names and places under which PEFT looks for whole tensors depend on which modules carry LoRA."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "chosen"),
+        [
+            ({"target_modules": ["q_proj"], "bias": "lora_only"}, {"target_modules": ["v_proj"], "bias": "all"}, 1),
+            ({"target_modules": ["q_proj"], "bias": "all"}, {"target_modules": ["q_proj", "v_proj"]}, 0),
+        ],
+    )
+    def test_biases_are_where_peft_looks(self, here: Registry, tmp_path: Path, first: dict, second: dict, chosen: int):
+        folders = [train(tmp_path / "a", 1, **first), train(tmp_path / "b", 2, **second)]
+        for folder in folders:  # trained biases differ from the base's
+            tensors = load_file(folder / "adapter_model.safetensors")
+            change_tensors(folder, {name: t + 1 for name, t in tensors.items() if name.endswith("bias")})
+        merged = merge(here, folders, [0.7, 0.3], tmp_path / "merged", extras=str(folders[chosen]))
+        found = PeftModel.from_pretrained(new_model(), merged).base_model.model
+        expected = PeftModel.from_pretrained(new_model(), folders[chosen]).base_model.model
+        for i in (0, 1):
+            for name in ("q_proj", "v_proj"):
+                x, y = (getattr(model.layers[i], name) for model in (found, expected))
+                assert torch.equal(getattr(x, "base_layer", x).bias, getattr(y, "base_layer", y).bias)
+
+    def test_a_module_that_is_whole_in_one_and_has_factors_in_another_is_refused(self, here: Registry, tmp_path: Path):
+        whole = train(tmp_path / "whole", 1, target_modules=["q_proj"], head=True)
+        factors = train(tmp_path / "factors", 2, target_modules=["q_proj", "head"])
+        with pytest.raises(MergeError, match="module head is whole in whole and has factors in factors"):
+            merge(here, [whole, factors], [1, 1], tmp_path / "merged")
+
+
+class TestBaseOfTheResult:
+    def test_is_not_claimed_for_a_source_that_declares_another(self, registry: Registry, tmp_path: Path, minilm: Path):
+        folders = [train(tmp_path / name, i) for i, name in enumerate("ab")]
+        change_config(folders[0], base_model_name_or_path="org/one")
+        change_config(folders[1], base_model_name_or_path="org/other")
+        registry.push(folders[0], "a", base=str(minilm))
+        registry.push(folders[1], "b")
+        assert registry.merge(["a", "b"], [1, 1], name="blend").pushed.version.base is None
+
+    def test_is_that_which_a_source_declares_by_its_name(self, registry: Registry, tmp_path: Path, minilm: Path):
+        folders = [train(tmp_path / name, i) for i, name in enumerate("ab")]
+        for folder in folders:
+            change_config(folder, base_model_name_or_path="org/one")
+        base = registry.push(folders[0], "a", base=str(minilm)).version.base
+        registry.push(folders[1], "b")
+        assert registry.merge(["a", "b"], [1, 1], name="blend").pushed.version.base == base
+
+
+class TestNumbersAtTheEdge:
+    @pytest.mark.parametrize("weight", [1e200, 1e308, -1e308])
+    def test_weights_that_overflow_are_refused(self, here: Registry, tmp_path: Path, weight: float):
+        with pytest.raises(MergeError, match="do not fit into"):
+            here.merge([str(train(tmp_path / "a", 1))] * 2, [weight, 1.0])
+
+    def test_a_rank_beyond_the_matrix_is_that_of_the_matrix(self, here: Registry, tmp_path: Path):
+        source = train(tmp_path / "a", 1)
+        merged = merge(here, [source], [1], tmp_path / "merged", rank=99_999_999)
+        assert json.loads((merged / "adapter_config.json").read_text())["r"] == 20
+        assert relative_error(deltas_by_peft(merged), deltas_by_peft(source)) < EXACT
+
+    def test_sources_that_cancel_leave_nothing(self, here: Registry, tmp_path: Path):
+        source = train(tmp_path / "a", 1)
+        total = here.merge([str(source)] * 2, [1, -1]).provenance.certificate["total"]
+        assert (total["rank"], total["norm"], total["epsilon"]) == (1, 0, 0)
+
+
+def test_many_modules_with_patterns_are_read_in_one_go(here: Registry, tmp_path: Path):
+    """What a merge writes for modules of different ranks, read again: patterns times modules, not more."""
+    names = [f"layers.{i}.m{j}" for i in range(60) for j in range(10)]
+    for folder, rank in (("a", 2), ("b", 3)):
+        (tmp_path / folder).mkdir()
+        some = names if folder == "a" else names[::2]
+        tensors = {}
+        for name in some:
+            tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(rank, 8)
+            tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(8, rank)
+        save_file(tensors, tmp_path / folder / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": some}
+        (tmp_path / folder / "adapter_config.json").write_text(json.dumps(config))
+    merged = merge(here, [tmp_path / "a", tmp_path / "b"], [1, 1], tmp_path / "merged")
+    pushed = here.push(merged, "merged").version
+    assert (pushed.facts.rank_min, pushed.facts.rank_max) == (2, 5)

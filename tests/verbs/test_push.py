@@ -229,3 +229,80 @@ def test_words_of_strangers_fit_the_database(registry: Registry, tmp_path: Path)
         folder = change_config(copy(SCIENCE, tmp_path / name), **fields)
         (folder / "README.md").write_bytes(b"\x00\xff card " * 20_000)
         assert registry.push(folder, name, message="a\x00b").created
+
+
+PRIVATE_FORMS = {
+    "trailing separator": ("/home/anna/secret/llama/", "README.md", "trained on /home/anna/secret/llama"),
+    "a log": ("/home/anna/secret/llama", "train.log", "loading /home/anna/secret/llama ..."),
+    "no suffix": ("/home/anna/secret/llama", "NOTES", "base: /home/anna/secret/llama"),
+    "windows in JSON": ("C:\\Users\\anna\\secret\\llama", "x.json", json.dumps("C:\\Users\\anna\\secret\\llama")),
+    "escaped in JSON": ("/home/zoë/secret/llama", "x.json", json.dumps("/home/zoë/secret/llama")),
+}
+
+
+class TestEveryFormOfAPrivatePath:
+    @pytest.mark.parametrize("form", PRIVATE_FORMS)
+    def test_leaves_every_file(self, registry: Registry, tmp_path: Path, form: str):
+        hint, name, content = PRIVATE_FORMS[form]
+        folder = change_config(copy(SCIENCE, tmp_path / "f"), base_model_name_or_path=hint)
+        (folder / name).write_text(content)
+        registry.push(folder, "a")
+        pulled = registry.pull("a", tmp_path / "p").folder
+        assert all(b"secret" not in path.read_bytes() for path in pulled.iterdir())
+        assert "llama" in (pulled / name).read_text()
+
+    def test_leaves_the_other_fields_of_the_configuration(self, registry: Registry, tmp_path: Path):
+        folder = change_config(copy(SCIENCE, tmp_path / "f"), corda_config={"cache_file": "/home/anna/secret.pt"})
+        registry.push(folder, "a")
+        config = json.loads((registry.pull("a", tmp_path / "p").folder / "adapter_config.json").read_text())
+        assert config["corda_config"] == {"cache_file": None}
+
+
+class TestStrangersRecords:
+    """``loreg_merge.json`` may come from anybody: what is recorded of it can be shown again."""
+
+    def merged(self, registry: Registry, tmp_path: Path) -> Path:
+        registry.merge([str(SCIENCE)], [0.5], folder=tmp_path / "m")
+        return tmp_path / "m" / "loreg_merge.json"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"certificate": {}},
+            {"recipe": {"sources": []}},
+            {"recipe": {"sources": [{"label": "x", "digest": "0" * 64, "weight": float("nan")}]}},
+            {"recipe": {"sources": [{"label": "x", "digest": "zz", "weight": 1}]}},
+            {"recipe": {"sources": [{"label": "x", "digest": "0" * 64, "weight": 1}] * 2}},
+            {"recipe": {"note": "a\ud800"}},
+        ],
+        ids=str,
+    )
+    def test_what_is_not_whole_is_refused(self, registry: Registry, tmp_path: Path, change: dict):
+        path = self.merged(registry, tmp_path)
+        document = json.loads(path.read_text())
+        changed = {key: {**document[key], **fields} if fields else {} for key, fields in change.items()}
+        path.write_text(json.dumps({**document, **changed}))
+        with pytest.raises(LoregError, match="is not what loreg writes"):
+            registry.push(path.parent, "a")
+        assert count(registry, "versions") == 0
+
+
+def test_half_a_character_is_refused_before_anything_is_stored(registry: Registry, tmp_path: Path):
+    for i, fields in enumerate(({"base_model_name_or_path": "/x\ud800"}, {"task_type": "\ud800"})):
+        with pytest.raises(LoregError, match="half a character"):
+            registry.push(change_config(copy(SCIENCE, tmp_path / str(i)), **fields), "a")
+
+
+def test_two_who_record_metrics_in_other_orders_do_not_lock_each_other_out(place: Place):
+    def add(numbers: list[int]) -> None:
+        with connect(
+            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+        ) as registry:
+            registry.add_metrics("a", [f"m{i}={len(numbers) + i}" for i in numbers])
+
+    with connect(
+        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+    ) as registry:
+        registry.push(SCIENCE, "a")
+    for _ in range(3):
+        all_at_once([partial(add, list(range(30))), partial(add, list(range(30, -1, -1)))])

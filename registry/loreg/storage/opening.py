@@ -15,7 +15,10 @@ def open_store(url: str, endpoint: str = "") -> BlobStore:
 
     Nothing is contacted yet. Raises UsageError for any other scheme.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _not_understood(url) from None
     if parts.scheme == "s3" and parts.netloc:
         from loreg.storage.s3 import S3Store
 
@@ -24,7 +27,11 @@ def open_store(url: str, endpoint: str = "") -> BlobStore:
         return FolderStore(Path(unquote(parts.path)))
     if "://" not in url:
         return FolderStore(Path(url).expanduser())
-    raise UsageError(
+    raise _not_understood(url)
+
+
+def _not_understood(url: str) -> UsageError:
+    return UsageError(
         f"storage URL {url!r} is not understood: expected a folder or s3://bucket/prefix",
         hint="export LOREG_STORAGE_URL=s3://my-bucket/loreg",
     )

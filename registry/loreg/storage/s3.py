@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,21 +47,20 @@ class S3Store:
         self.bucket = bucket
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._endpoint = endpoint
+
+    @functools.cached_property
+    def _client(self) -> S3Client:
         session = boto3.session.Session()
         config = Config(
             signature_version="s3v4",
             connect_timeout=5,
             read_timeout=60,
             retries={"mode": "standard", "max_attempts": 4},
-            s3={"addressing_style": "path"} if endpoint else {},
+            s3={"addressing_style": "path"} if self._endpoint else {},
         )
-        with self._explained():
-            self._client: S3Client = session.client(
-                "s3",
-                endpoint_url=endpoint or None,
-                region_name=session.region_name or "us-east-1",
-                config=config,
-            )
+        region = session.region_name or "us-east-1"
+        return session.client("s3", endpoint_url=self._endpoint or None, region_name=region, config=config)
 
     def has(self, sha256: str) -> bool:
         """Whether the blob is stored: one HEAD request."""
@@ -87,6 +87,18 @@ class S3Store:
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         """Download by ranges, from where an earlier try stopped; hashed on the way, then moved into place."""
         partial = partial_of(path, blob)
+        resumed = partial.exists()
+        found = self._download(blob, partial, on_bytes)
+        if found != blob and resumed:  # what an earlier try left was not of this blob
+            partial.unlink()
+            found = self._download(blob, partial, ignore_bytes)
+        if found != blob:
+            partial.unlink()
+            raise damaged(self.url, blob, found)
+        partial.replace(path)
+
+    def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
+        """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds."""
         hasher = hashlib.sha256()
         with partial.open("a+b") as sink:
             sink.seek(0)
@@ -102,12 +114,7 @@ class S3Store:
                 except UnavailableError:
                     if sink.tell() == before:  # a broken download is taken up again as long as it gets on
                         raise
-            size = sink.tell()
-        found = Blob(hasher.hexdigest(), size)
-        if found != blob:
-            partial.unlink()
-            raise damaged(self.url, blob, found)
-        partial.replace(path)
+            return Blob(hasher.hexdigest(), sink.tell())
 
     def read(self, sha256: str) -> bytes:
         """A small blob's bytes."""

@@ -35,6 +35,8 @@ def read(path: Path, weights_sha256: str) -> Provenance | None:
         recipe, certificate = dict(document["recipe"]), dict(document["certificate"])
         for figures in (certificate["total"], *certificate["modules"]):
             _check_figures(figures, len(sources))
+        if not all(isinstance(warning, str) for warning in certificate["warnings"]):
+            raise ValueError("a warning that is not text")
         _check_text({"recipe": recipe, "certificate": certificate})
         return Provenance(sources, recipe, certificate)
     except (ValueError, KeyError, TypeError, RecursionError) as error:

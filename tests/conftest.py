@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
@@ -16,6 +17,9 @@ from places import Loreg, Place, command_line
 from servers import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
 _count = itertools.count()
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing about whether it is right
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

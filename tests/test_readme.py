@@ -7,7 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
+import loreg
+from loreg.verbs.recipe_file import read_recipe_file
+from making import IN, new_model
 from places import EXAMPLES, command_line
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -55,9 +60,20 @@ def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOREG_HOME", str(tmp_path / "home"))
     for run, adapter in (("42", "smollm2-science-r8"), ("43", "smollm2-history-r8")):
         shutil.copytree(EXAMPLES / adapter, tmp_path / "runs" / run)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    code, calibration = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "blend" / "adapter_model.safetensors").exists()
+    model = get_peft_model(new_model(), LoraConfig(target_modules=["q_proj"]))
+    names = {"loreg": loreg, "peft_model": model, "batches": [{"x": torch.ones(2, IN)}]}
+    exec(compile(calibration, "README.md", "exec"), names)
+    assert (tmp_path / "moments.safetensors").exists()
+
+
+def test_the_recipe_file_is_one(tmp_path: Path):
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "r.toml").write_text(text)
+    assert read_recipe_file(tmp_path / "r.toml")["weights_for"] == {"mlp.*": [0.2, 0.8]}
 
 
 def test_every_link_leads_somewhere():

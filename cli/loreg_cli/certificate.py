@@ -20,10 +20,12 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
     """Print what a merge kept: all modules together, each source, and the modules that lost the most."""
     certificate = provenance.certificate
     whole, modules = certificate["total"], certificate["modules"]
-    kept = f"{_percent(whole['retained_energy'])} of the weighted sum's energy is kept (ε = {_small(whole['epsilon'])})"
-    ranks = ", ".join(f"{rank} keeps {share} %" for share, rank in whole["ranks"].items())
-    click.echo(f"\n{kept} at rank {whole['rank']} of {whole['rank_in']}")
-    click.echo(f"in every module, rank {ranks}; storing adds an error of {whole['dtype_error']:.1e}")
+    kept = f"{_percent(whole['retained_energy'])} of the merged delta's energy is kept (ε = {_small(whole['epsilon'])})"
+    known = [f"{rank} keeps {share} %" for share, rank in whole["ranks"].items() if rank is not None]
+    ranks = f"in every module, rank {', '.join(known)}; " if known else ""
+    method = provenance.recipe["method"]
+    click.echo(f"\n{method}: {kept} at rank {whole['rank']} of {whole['rank_in']}")
+    click.echo(f"{ranks}storing adds an error of {whole['dtype_error']:.1e}")
     click.echo()
     print_table(
         ["SOURCE", "DIGEST", "WEIGHT", "KEPT OF ITS DELTA"],

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loreg.errors import LoregError
+    from loreg.merging.calibration import collect as collect_calibration
     from loreg.registry import Registry, connect
 
 __version__ = "0.1.0"
-__all__ = ["LoregError", "Registry", "__version__", "connect"]
+__all__ = ["LoregError", "Registry", "__version__", "collect_calibration", "connect"]
 
-_HOMES = {"connect": "loreg.registry", "Registry": "loreg.registry", "LoregError": "loreg.errors"}
+_HOMES = {
+    "connect": ("loreg.registry", "connect"),
+    "Registry": ("loreg.registry", "Registry"),
+    "LoregError": ("loreg.errors", "LoregError"),
+    "collect_calibration": ("loreg.merging.calibration", "collect"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +31,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'loreg' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

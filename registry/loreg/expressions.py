@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from loreg.errors import UsageError
 from loreg.records import Comparison, Metric, MetricCondition, Sort
@@ -11,6 +12,7 @@ from loreg.records import Comparison, Metric, MetricCondition, Sort
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[^@\s]+)(?:@(?P<where>\S+))?")
 _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
+_COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
 #: Metrics of which less is better, by the words that their names are made of.
 _LOWER_IS_BETTER = frozenset(
     {"loss", "perplexity", "ppl", "error", "mae", "mse", "rmse", "wer", "cer", "ter", "latency", "brier"}
@@ -76,6 +78,36 @@ def parse_sort(text: str) -> Sort:
 def parse_weights(text: str) -> tuple[float, ...]:
     """Read ``0.7,0.3``. Any finite numbers, negative ones too; they need not sum to 1."""
     return tuple(_number(part.strip(), text) for part in text.split(","))
+
+
+def parse_weights_for(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Read ``pattern=0.2,0.8``, several of them; the pattern is matched as in ``rank_pattern``."""
+    found = {}
+    for text in texts:
+        pattern, equals, weights = text.rpartition("=")
+        if not equals or not pattern:
+            raise UsageError(f"invalid weights {text!r}: expected PATTERN=W,W", hint="--weights-for 'mlp.*=0.2,0.8'")
+        found[pattern] = parse_weights(weights)
+    return found
+
+
+def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Read ``name=value``, several of them."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"invalid parameter {text!r}: expected NAME=VALUE", hint="--param elect=count")
+        found[name] = value
+    return found
+
+
+def parse_count(text: str) -> int:
+    """Read ``2000000``, ``2M`` or ``1.5k``."""
+    match = _COUNT.fullmatch(text)
+    if not match:
+        raise UsageError(f"invalid number {text!r}: expected something like 2M", hint="--budget 2M")
+    return round(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]])
 
 
 def _metric(text: str, example: str) -> tuple[str, str, float, str, str]:

@@ -170,6 +170,36 @@ class MergeResult:
 
 
 @dataclass(frozen=True)
+class Reproduced:
+    """A stored merge, done again: ``identical`` to the bit, or the largest relative ``difference`` of a delta."""
+
+    version: Version
+    identical: bool
+    difference: float
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the deltas of two adapters are, over the ``modules`` that both have.
+
+    ``cosine`` of the deltas; ``left_overlap`` and ``right_overlap`` of their column and row spaces, from 0
+    (orthogonal) to 1 (one contains the other); ``sign_conflict``, the share of sampled entries of opposite sign;
+    ``norm_ratio``, ‖b‖/‖a‖, None if a is zero.
+    """
+
+    a: str
+    b: str
+    modules: int
+    cosine: float
+    left_overlap: float
+    right_overlap: float
+    sign_conflict: float
+    norm_ratio: float | None
+    near_duplicate: bool
+
+
+@dataclass(frozen=True)
 class AdapterEntry:
     """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are)."""
 

@@ -11,10 +11,12 @@ from loreg.catalog import Catalog
 from loreg.records import Check
 from loreg.settings import Settings, load
 from loreg.storage import open_store
+from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
 from loreg.verbs import merge as merging
 from loreg.verbs import pull as pulling
 from loreg.verbs import push as pushing
+from loreg.verbs import reproduce as reproducing
 from loreg.verbs import search as searching
 from loreg.verbs import tag as tagging
 from loreg.verbs.context import Context
@@ -66,6 +68,9 @@ class Registry:
     push = _verb(pushing.push)
     pull = _verb(pulling.pull)
     merge = _verb(merging.merge)
+    rerank = _verb(merging.rerank)
+    reproduce = _verb(reproducing.reproduce)
+    compare = _verb(comparing.compare)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)
     versions = _verb(searching.versions_of)

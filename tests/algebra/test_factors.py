@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loreg.algebra.factors import (
-    Factors,
-    inner,
-    retained,
-    rounding_error,
-    spectrum,
-    squared_norm,
-    stack,
-    truncate,
-)
+from loreg.algebra.canonical import canonical
+from loreg.algebra.factors import Factors, inner, rounding_error, squared_norm, stack
+from loreg.algebra.frames import frame, framed
+from loreg.algebra.spectrum import Spectrum, decompose, retained
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 10))
+MODULES = 2
 
 
 @st.composite
@@ -27,8 +23,8 @@ def factors(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> Factors:
     rank = draw(st.integers(1, 14))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     scale = draw(st.floats(0.01, 8)) * draw(st.sampled_from([1, -1]))
-    b = torch.randn(out, rank, generator=generator, dtype=torch.float64)
-    return Factors(b, torch.randn(rank, in_, generator=generator, dtype=torch.float64), scale)
+    b = torch.randn(MODULES, out, rank, generator=generator, dtype=torch.float64)
+    return Factors(scale * b, torch.randn(MODULES, rank, in_, generator=generator, dtype=torch.float64))
 
 
 @st.composite
@@ -38,89 +34,124 @@ def several(draw: st.DrawFn) -> list[Factors]:
 
 
 def dense(x: Factors) -> Tensor:
-    return x.scale * x.b.double() @ x.a.double()
+    return x.b.double() @ x.a.double()
 
 
-def close(found: Tensor | float, expected: Tensor | float) -> None:
-    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=1e-9, atol=1e-9)
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def spectrum_of(parts: list[Factors], weights: list[float]) -> Spectrum:
+    view = framed(stack(parts))
+    each = torch.tensor([weights] * MODULES, dtype=torch.float64)
+    return decompose(view.left, view.right, view.weighted(each))
 
 
 @given(several(), st.data())
-def test_a_stack_is_the_weighted_sum(parts: list[Factors], data: st.DataObject):
+def test_a_weighted_sum_in_frames_is_the_dense_one(parts: list[Factors], data: st.DataObject):
     weights = data.draw(st.lists(st.floats(-3, 3), min_size=len(parts), max_size=len(parts)))
-    close(dense(stack(parts, weights)), sum(w * dense(p) for p, w in zip(parts, weights, strict=True)))
+    found = spectrum_of(parts, weights)
+    expected = sum(w * dense(p) for p, w in zip(parts, weights, strict=True))
+    everything = torch.full((MODULES,), found.s.shape[-1])
+    close(dense(found.truncate(everything)), expected)
+    close(found.energy, expected.square().sum((-2, -1)))
 
 
 @given(factors())
 def test_a_spectrum_is_the_singular_value_decomposition(x: Factors):
-    full = spectrum(x)
-    expected = torch.linalg.svdvals(dense(x))
-    k = min(full.s.numel(), expected.numel())
-    close(full.s[:k], expected[:k])
-    assert float(expected[k:].sum()) < 1e-9
-    close(full.u * full.s @ full.v.T, dense(x))
-    identity = torch.eye(full.s.numel(), dtype=torch.float64)
-    close(full.u.T @ full.u, identity)
-    close(full.v.T @ full.v, identity)
+    found, expected = spectrum_of([x], [1.0]), torch.linalg.svdvals(dense(x))
+    k = min(found.s.shape[-1], expected.shape[-1])
+    close(found.s[:, :k], expected[:, :k])
+    assert float(expected[:, k:].sum()) < 1e-9
 
 
-@given(factors(), st.integers(1, 16))
-def test_a_truncation_is_the_best_of_its_rank(x: Factors, rank: int):
-    kept = truncate(spectrum(x), rank)
+@given(factors(), st.integers(1, 16), st.integers(1, 16))
+def test_a_truncation_is_the_best_of_its_rank_in_every_module(x: Factors, first: int, second: int):
+    ranks = torch.tensor([first, second])
+    found = spectrum_of([x], [1.0])
+    kept = found.truncate(ranks)
     u, s, vh = torch.linalg.svd(dense(x), full_matrices=False)
-    close(dense(kept), u[:, :rank] * s[:rank] @ vh[:rank])
-    assert kept.b.shape == (x.b.shape[0], rank)
-    assert kept.a.shape == (rank, x.a.shape[1])
+    for i, rank in enumerate((first, second)):
+        best = u[i, :, :rank] * s[i, :rank] @ vh[i, :rank]
+        close(dense(kept)[i], best)
+        assert float(kept.b[i, :, rank:].abs().sum()) == 0
+        close(found.lost(ranks)[i], (dense(x)[i] - best).square().sum())
+    assert kept.rank == max(first, second)
 
 
 @given(factors())
 def test_a_truncation_is_balanced_and_its_signs_are_fixed(x: Factors):
-    kept = truncate(spectrum(x), spectrum(x).numerical_rank())
-    close(kept.b.norm(dim=0), kept.a.norm(dim=1))
-    assert bool((kept.b.gather(0, kept.b.abs().argmax(dim=0, keepdim=True)) > 0).all())
+    found = spectrum_of([x], [1.0])
+    kept = found.truncate(found.numerical_rank())
+    close(kept.b.norm(dim=-2), kept.a.norm(dim=-1))
+    largest = kept.b.gather(-2, kept.b.abs().argmax(dim=-2, keepdim=True))
+    assert bool((largest >= 0).all())
 
 
-@given(factors(), st.integers(0, 2**32))
-def test_refactoring_changes_nothing(x: Factors, seed: int):
-    """(B·G, G⁻¹·A) is the same delta."""
-    rank = x.a.shape[0]
-    g = torch.linalg.qr(torch.randn(rank, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
-    other = Factors(x.b @ g, g.T @ x.a, x.scale)
-    close(spectrum(other).s, spectrum(x).s)
-    close(squared_norm(other), squared_norm(x))
+@pytest.mark.parametrize("scales", [[1.0, 1.0, 1.0], [1e9, 1.0, 1e-9]])
+@pytest.mark.parametrize("way", ["independent", "dependent", "wide", "zero"])
+def test_a_frame_is_orthonormal_whichever_way_it_is_made(way: str, scales: list[float]):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 30, 6, generator=generator, dtype=torch.float64)
+    x[..., :3] *= torch.tensor(scales, dtype=torch.float64)
+    if way == "dependent":
+        x[..., 3] = x[..., 2] * (1 + 1e-12)
+    if way == "wide":
+        x = x.mT.contiguous()
+    if way == "zero":
+        x[1] = 0
+    found = frame(x)
+    assert found.implicit == (way == "independent")
+    identity = torch.eye(found.r.shape[-2], dtype=torch.float64).expand(4, -1, -1)
+    q = found.lift(identity)
+    close(q.mT @ q, identity, 1e-9)
+    columns = x.norm(dim=-2, keepdim=True).clamp_min(1e-300)
+    close(q @ found.r / columns, x / columns, 1e-9)
 
 
 @given(several())
-def test_inner_products_and_norms_are_the_dense_ones(parts: list[Factors]):
-    close(inner(parts[0], parts[-1]), float((dense(parts[0]) * dense(parts[-1])).sum()))
-    close(squared_norm(parts[0]), float(dense(parts[0]).square().sum()))
+def test_inner_products_norms_and_grams_are_the_dense_ones(parts: list[Factors]):
+    deltas = [dense(part) for part in parts]
+    close(inner(parts[0], parts[-1]), (deltas[0] * deltas[-1]).sum((-2, -1)))
+    close(squared_norm(parts[0]), deltas[0].square().sum((-2, -1)))
+    found = framed(stack(parts))
+    gram = torch.stack([torch.stack([(x * y).sum((-2, -1)) for y in deltas], -1) for x in deltas], -2)
+    close(found.gram(), gram)
+    close(found.cores().square().sum((-2, -1)), torch.stack([d.square().sum((-2, -1)) for d in deltas]))
 
 
 @given(several(), st.integers(1, 14))
 def test_what_a_truncation_retains_of_a_source(parts: list[Factors], rank: int):
-    full = spectrum(stack(parts, [1.0] * len(parts)))
-    u, v = full.u[:, :rank], full.v[:, :rank]
-    for part in parts:
-        close(retained(full, rank, part), float((u.T @ dense(part) @ v).square().sum()))
+    view = framed(stack(parts))
+    found = spectrum_of(parts, [1.0] * len(parts))
+    u, v = (side.lift(x)[..., :rank] for side, x in ((view.left, found.u), (view.right, found.v)))
+    ranks = torch.full((MODULES,), rank)
+    for part, inside in zip(parts, view.sources(), strict=True):
+        expected = (u.mT @ dense(part) @ v).square().sum((-2, -1))
+        close(retained(found.u, found.v, inside, ranks), expected)
+
+
+@given(factors())
+def test_the_canonical_form_is_the_thin_decomposition(x: Factors):
+    form = canonical(x)
+    close(form.u * form.s.unsqueeze(-2) @ form.v.mT, dense(x))
+    close(form.s[..., :1], torch.linalg.svdvals(dense(x))[..., :1])
 
 
 @settings(max_examples=40)
 @given(factors(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
 def test_the_error_of_rounding_is_the_dense_one(x: Factors, dtype: torch.dtype):
-    exact = Factors(x.b * x.scale, x.a)
+    found = spectrum_of([x], [1.0])
+    exact = found.truncate(found.numerical_rank())
     rounded = Factors(exact.b.to(dtype), exact.a.to(dtype))
-    expected = float((dense(rounded) - dense(exact)).square().sum())
-    torch.testing.assert_close(
-        torch.tensor(rounding_error(exact, rounded), dtype=torch.float64),
-        torch.tensor(expected, dtype=torch.float64),
-        rtol=1e-3,
-        atol=1e-20,
-    )
+    expected = (dense(rounded) - dense(exact)).square().sum((-2, -1))
+    precision = torch.finfo(dtype).eps
+    torch.testing.assert_close(rounding_error(exact, rounded), expected, rtol=8 * precision + 1e-6, atol=1e-20)
 
 
 def test_a_numerical_rank_does_not_count_rounding():
-    b = torch.randn(30, 2, dtype=torch.float64)
-    a = torch.randn(2, 20, dtype=torch.float64)
-    doubled = Factors(torch.cat([b, 0.3 * b], dim=1), torch.cat([a, a]))
-    assert spectrum(doubled).numerical_rank() == 2
-    assert spectrum(Factors(torch.zeros(4, 3), torch.ones(3, 5))).numerical_rank() == 0
+    b = torch.randn(1, 30, 2, dtype=torch.float64)
+    a = torch.randn(1, 2, 20, dtype=torch.float64)
+    doubled = Factors(torch.cat([b, 0.3 * b], dim=-1), torch.cat([a, a], dim=-2))
+    view = framed(stack([doubled]))
+    assert decompose(view.left, view.right, view.weighted(torch.ones(1, 1).double())).numerical_rank().tolist() == [2]

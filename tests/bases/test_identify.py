@@ -60,7 +60,7 @@ def test_a_single_file_is_a_model_too(tmp_path: Path, original: str):
     assert digest(write(tmp_path / "one", model()) / "model.safetensors") == original
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tensor=st.integers(0, 3),
     element=st.integers(0, 14),

@@ -159,7 +159,7 @@ def test_everything_of_a_version_arrives_in_one_statement(catalog: Catalog, thre
     ]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.sampled_from(["created", "name", "rank", "size", "metric:f1"]),
     limit=st.integers(1, 8),

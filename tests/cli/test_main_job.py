@@ -33,7 +33,7 @@ def test_from_push_to_pull(pushed: Loreg, tmp_path: Path, minilm: Path):
         "--task", "topics", "--alias", "prod",
     )  # fmt: skip
     assert merged.exit_code == 0, merged.stderr
-    assert "100 % of the weighted sum's energy is kept" in merged.stdout
+    assert "linear: 100 % of the merged delta's energy is kept" in merged.stdout
     assert "pushed team/blend:v1@sha256:" in merged.stdout
     assert loreg("pull", "team/blend:prod", tmp_path / "blend").exit_code == 0
     expected = weighted_sum([deltas_by_hand(NEWS), deltas_by_hand(MOVIES)], [0.7, 0.3])

@@ -118,7 +118,7 @@ def test_racing_writers_of_one_blob_all_succeed(store: BlobStore, tmp_path: Path
     store.get(blob, tmp_path / "out")
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=3000), cut=st.integers(0, 3000))
 def test_an_interrupted_download_goes_on_from_any_byte(store: BlobStore, tmp_path: Path, content: bytes, cut: int):
     blob = write(tmp_path / "in", content)

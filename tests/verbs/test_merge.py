@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from loreg.errors import ConflictError, MergeError, UsageError
+from loreg.errors import ConflictError, LoregError, MergeError, UsageError
 from loreg.registry import Registry, connect
 from making import (
     change_config,
@@ -78,7 +78,7 @@ def test_every_mix_merges_exactly_and_peft_agrees(here: Registry, tmp_path: Path
     assert_peft_computes(merged, expected)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sources=st.lists(
         st.fixed_dictionaries(
@@ -203,7 +203,6 @@ REFUSED = {
     "init_lora_weights is 'pissa'": (SCIENCE, {"init_lora_weights": "pissa_niter_4"}),
     "init_lora_weights is 'loftq'": (SCIENCE, {"init_lora_weights": "loftq"}),
     "init_lora_weights is 'magic'": (SCIENCE, {"init_lora_weights": "magic"}),
-    "lora_bias": (SCIENCE, {"lora_bias": True}),
     "layer_replication": (SCIENCE, {"layer_replication": [[0, 2]]}),
     "alora_invocation_tokens": (SCIENCE, {"alora_invocation_tokens": [1, 2]}),
     "megatron_config": (SCIENCE, {"megatron_config": {"x": 1}}),
@@ -221,13 +220,13 @@ def test_what_cannot_be_merged_is_refused_by_the_name_of_the_field(here: Registr
     assert not (tmp_path / "merged").exists()
 
 
-def test_an_embedding_lora_is_refused_by_the_name_of_the_module(here: Registry, tmp_path: Path):
+def test_factors_that_do_not_fit_together_are_refused_by_the_name_of_the_module(here: Registry, tmp_path: Path):
     extra = {
         "base_model.model.emb.lora_embedding_A": torch.ones(4, 9),
-        "base_model.model.emb.lora_embedding_B": torch.ones(5, 4),
+        "base_model.model.emb.lora_embedding_B": torch.ones(5, 3),
     }
     folder = change_tensors(train(tmp_path / "a", 1), extra)
-    with pytest.raises(MergeError, match="module emb has embedding_A"):
+    with pytest.raises(LoregError, match="module emb"):
         merge(here, [folder], [1], tmp_path / "merged")
 
 
@@ -262,7 +261,7 @@ class TestRecord:
             ("movies:v1", movies.digest, 0.3),
         ]
         shown = registry.show("blend").provenance
-        assert shown.recipe["rank"] == 8
+        assert shown.recipe["rank"] == {"fixed": 8}
         assert shown.certificate == merged.provenance.certificate
 
     def test_lineage_reaches_through_merges_of_merges(self, registry: Registry):
@@ -332,7 +331,7 @@ class TestCall:
         assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
     def test_weights_beyond_what_the_dtype_holds_are_refused(self, here: Registry, tmp_path: Path):
-        with pytest.raises(MergeError, match="do not fit into"):
+        with pytest.raises(MergeError, match=r"do not fit into torch\.float32"):
             merge(here, [SCIENCE], [1e80], tmp_path / "merged")
         assert not (tmp_path / "merged").exists()
 
@@ -413,7 +412,7 @@ class TestBaseOfTheResult:
 class TestNumbersAtTheEdge:
     @pytest.mark.parametrize("weight", [1e200, 1e308, -1e308])
     def test_weights_that_overflow_are_refused(self, here: Registry, tmp_path: Path, weight: float):
-        with pytest.raises(MergeError, match="do not fit into"):
+        with pytest.raises(MergeError, match="does not fit into float64"):
             here.merge([str(train(tmp_path / "a", 1))] * 2, [weight, 1.0])
 
     def test_a_rank_beyond_the_matrix_is_that_of_the_matrix(self, here: Registry, tmp_path: Path):

@@ -29,13 +29,13 @@ _NEUTRAL = frozenset({
 #: Fields that are read and carried out, per module or for the adapter.
 _UNDERSTOOD = frozenset({
     "alpha_pattern", "bias", "fan_in_fan_out", "init_lora_weights", "lora_alpha", "lora_bias", "modules_to_save", "r",
-    "rank_pattern", "use_dora", "use_rslora",
+    "rank_pattern", "target_parameters", "use_dora", "use_rslora",
 })  # fmt: skip
 #: ``init_lora_weights`` that leave the base as it is: the saved factors are plain LoRA.
 _PLAIN_INITS = (None, True, False, "true", "false", "gaussian", "orthogonal", "eva", "mica")
 #: Initialisations that change the base: the delta needs the initial adapter (PiSSA, arXiv 2404.02948, and kin).
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MUTATING_INITS = ("pissa", "olora", "corda", "lora_ga")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ class LoraConfig:
     def task_type(self) -> str:
         """``task_type``, e.g. CAUSAL_LM; empty where there is none."""
         return str(self.raw.get("task_type") or "")
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Whether training started by moving a part of the base into the adapter."""
+        init = self.raw.get("init_lora_weights")
+        return isinstance(init, str) and init.startswith(_MUTATING_INITS)
 
     def settings_not_understood(self) -> dict[str, Any]:
         """Fields that may change what the weights mean, that loreg does not know and that are set."""
@@ -145,16 +151,10 @@ def _is_set(value: Any) -> bool:
 def why_not_mergeable(config: LoraConfig) -> str:
     """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does."""
     init = config.raw.get("init_lora_weights")
-    if config.use_dora:
-        return "use_dora is true: its delta needs the base"
-    if isinstance(init, str) and init.startswith(_MUTATING_INITS):
-        return f"init_lora_weights is {init!r}: it changed the base, the delta needs the initial adapter"
     if init == "loftq":
         return "init_lora_weights is 'loftq': its base is a quantised one"
-    if init not in _PLAIN_INITS:
+    if init not in _PLAIN_INITS and not config.changes_the_base:
         return f"init_lora_weights is {init!r}, which loreg does not know"
-    if config.raw.get("lora_bias"):
-        return "lora_bias is true: its biases act on the base's"
     for name, value in config.settings_not_understood().items():
         return f"{name} is set to {json.dumps(value)[:80]}"
     return ""

@@ -62,5 +62,5 @@ def foreign_format(names: list[str]) -> str:
 
 
 def factor_name(module: str, part: str) -> str:
-    """The name under which PEFT looks for factor ``A`` or ``B`` of ``module``."""
-    return f"{PREFIX}{module}.lora_{part}.weight"
+    """The name under which PEFT looks for the part ``A``, ``B``, ``bias``, ``embedding_A`` or ``embedding_B``."""
+    return PREFIX + module + next(suffix for suffix, name in _PARTS if name == part)

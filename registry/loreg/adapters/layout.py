@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loreg.adapters.config import LoraConfig, read_config
+from loreg.adapters.forms import Form, form_of, targets_parameter
 from loreg.adapters.header import Tensor, read_header
 from loreg.adapters.keys import foreign_format, parse_key
 from loreg.errors import AdapterFormatError
@@ -25,7 +26,8 @@ _LONGEST_TYPE = 128
 class Module:
     """One module and the tensors that act on it, by part: ``A`` (r, in), ``B`` (out, r), ``magnitude``, ….
 
-    ``rank``, ``alpha`` and ``scale`` are what PEFT applies when it loads the adapter.
+    ``rank``, ``alpha`` and ``scale`` are what PEFT applies when it loads the adapter; ``form`` says which matrices
+    the tensors are, None if they do not fit together.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Module:
     rank: int
     alpha: float
     scale: float
+    form: Form | None
 
     @property
     def type(self) -> str:
@@ -109,9 +112,12 @@ def read_layout(folder: Path) -> Layout:
 
 def _module(name: str, parts: Mapping[str, Tensor], config: LoraConfig) -> Module:
     """Resolve rank, alpha and scale of one module as PEFT does: the first pattern that matches wins."""
-    rank = _rank_of(parts) or config.rank_pattern.first(name, config.r)
+    promised = configured_rank(config, name)
+    # Experts lie side by side in one tensor: how many there are, only the configured rank can tell.
+    rank = promised if targets_parameter(name, config.raw) else _rank_of(parts) or promised
     alpha = config.alpha_pattern.first(name, config.lora_alpha)
-    return Module(name, parts, rank, alpha, alpha / (math.sqrt(rank) if config.use_rslora else rank))
+    scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+    return Module(name, parts, rank, alpha, scale, form_of(name, parts, rank, config.raw))
 
 
 def configured_rank(config: LoraConfig, module: str) -> int:

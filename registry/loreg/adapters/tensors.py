@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from loreg.adapters.config import CONFIG_NAME, dump_config
+from loreg.adapters.forms import Form
 from loreg.adapters.keys import factor_name
 from loreg.adapters.layout import WEIGHTS_NAME, Layout
 from loreg.algebra.factors import Factors
@@ -26,13 +28,33 @@ class OpenAdapter:
     _file: Any
 
     def factors(self, module: str) -> Factors:
-        """The factors of one module in their own dtype: ``B (out, r)``, ``A (r, in)``, and the scale."""
+        """The factors of one module in their own dtype, without the scale: ``b (E, out, r)``, ``a (E, r, in)``.
+
+        E is 1, or how many experts there are; a convolution's kernel counts as input.
+        """
         found = self.layout.modules[module]
-        return Factors(
-            b=self._file.get_tensor(found.parts["B"].name),
-            a=self._file.get_tensor(found.parts["A"].name),
-            scale=found.scale,
-        )
+        if found.form is None:
+            raise ValueError(f"{module} has no form")
+        a_part, b_part = found.form.parts
+        a, b = (self._file.get_tensor(found.parts[part].name) for part in (a_part, b_part))
+        if found.form.kind == "experts":
+            a = a.reshape(found.form.matrices, found.rank, -1)
+            return Factors(b.reshape(found.form.out, found.rank, -1).permute(2, 0, 1), a)
+        return Factors(b.flatten(1).unsqueeze(0), a.flatten(1).unsqueeze(0))
+
+    def scale(self, module: str) -> float:
+        """What the product of the factors is multiplied with."""
+        return self.layout.modules[module].scale
+
+    def bias(self, module: str) -> Tensor | None:
+        """``lora_bias``: what is added to the output beside the factors' product, before the scale."""
+        found = self.layout.modules[module].parts.get("bias")
+        return self._file.get_tensor(found.name) if found else None
+
+    def magnitude(self, module: str) -> Tensor:
+        """DoRA's magnitude vector (out)."""
+        magnitude: Tensor = self._file.get_tensor(self.layout.modules[module].parts["magnitude"].name)
+        return magnitude.flatten()
 
     def extra(self, name: str) -> Tensor:
         """A whole tensor by its name in the file."""
@@ -48,10 +70,19 @@ def open_adapter(layout: Layout) -> Iterator[OpenAdapter]:
 
 
 @dataclass(frozen=True)
-class Written:
-    """An adapter to write: factors by module with scale 1, whole tensors by name, configuration fields."""
+class WrittenModule:
+    """One module to write: ``b (E, out, r)`` and ``a (E, r, in)`` with scale 1, and what form they take."""
 
-    factors: Mapping[str, tuple[Tensor, Tensor]]
+    form: Form
+    factors: Factors
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """An adapter to write: modules and whole tensors by name, configuration fields."""
+
+    modules: Mapping[str, WrittenModule]
     extras: Mapping[str, Tensor]
     fields: Mapping[str, Any]
 
@@ -62,15 +93,18 @@ def write_adapter(folder: Path, adapter: Written) -> None:
     Scales are in the factors already, so ``lora_alpha`` equals ``r`` and ``alpha_pattern`` equals
     ``rank_pattern``: every reader of the format, also one that knows no patterns' details, arrives at scale 1.
     """
+    r = max(module.factors.rank for module in adapter.modules.values())
     tensors = dict(adapter.extras)
-    ranks = {}
-    for module, (b, a) in adapter.factors.items():
-        ranks[module] = a.shape[0]
-        tensors[factor_name(module, "A")] = a.contiguous()
-        tensors[factor_name(module, "B")] = b.contiguous()
-    r = max(ranks.values())
+    for name, module in adapter.modules.items():
+        # PEFT looks up a parameter's rank under another name than its factors have: experts take the default rank.
+        factors = pad(module.factors, r) if module.form.kind == "experts" else module.factors
+        for part, tensor in _tensors(module.form, factors).items():
+            tensors[factor_name(name, part)] = tensor.contiguous()
+        if module.bias is not None:
+            tensors[factor_name(name, "bias")] = module.bias
+    plain = {name: m.factors.rank for name, m in adapter.modules.items() if m.form.kind != "experts"}
     # The longest names first: a pattern also matches as the end of a name, and the first that matches wins.
-    others = {m: ranks[m] for m in sorted(ranks, key=lambda m: (-len(m), m)) if ranks[m] != r}
+    others = {name: plain[name] for name in sorted(plain, key=lambda m: (-len(m), m)) if plain[name] != r}
     document = {
         "peft_type": "LORA",
         **adapter.fields,
@@ -78,7 +112,7 @@ def write_adapter(folder: Path, adapter: Written) -> None:
         "lora_alpha": r,
         "rank_pattern": others,
         "alpha_pattern": others,
-        "target_modules": sorted(ranks),
+        "target_modules": sorted(plain),
         "use_rslora": False,
         "use_dora": False,
         "lora_dropout": 0.0,
@@ -87,3 +121,21 @@ def write_adapter(folder: Path, adapter: Written) -> None:
     }
     save_file({name: tensors[name] for name in sorted(tensors)}, folder / WEIGHTS_NAME, {"format": "pt"})
     (folder / CONFIG_NAME).write_bytes(dump_config(document))
+
+
+def pad(factors: Factors, rank: int) -> Factors:
+    """The same delta at a higher rank, with zeros."""
+    more = rank - factors.rank
+    return Factors(torch.nn.functional.pad(factors.b, (0, more)), torch.nn.functional.pad(factors.a, (0, 0, 0, more)))
+
+
+def _tensors(form: Form, factors: Factors) -> dict[str, Tensor]:
+    """The two factors as they lie in the file."""
+    a_part, b_part = form.parts
+    if form.kind == "experts":
+        return {a_part: factors.a.flatten(0, 1), b_part: factors.b.permute(1, 2, 0).flatten(1)}
+    a, b = factors.a[0], factors.b[0]
+    if form.kind == "convolution":
+        ones = [1] * (len(form.kernel) - 1)
+        return {a_part: a.reshape(-1, *form.kernel), b_part: b.reshape(*b.shape, *ones)}
+    return {a_part: a, b_part: b}

@@ -1,7 +1,6 @@
-"""Low-rank factors and what is exact about them. Tensors in, tensors out; all arithmetic in float64.
+"""Low-rank factors. Tensors in, tensors out; leading dimensions are a batch of matrices of one shape.
 
-A delta is ``scale · B @ A`` with ``B (out, r)`` and ``A (r, in)``. It is never formed here: everything is done in
-the core, whose side is the sum of the ranks. Notation: Golub & Van Loan, Matrix Computations, §2.4 and §5.2.
+A delta is ``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``, its scale included. It is never formed here.
 """
 
 from __future__ import annotations
@@ -15,96 +14,69 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Factors:
-    """``scale · b @ a`` with ``b (out, r)`` and ``a (r, in)``."""
+    """``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``."""
 
     b: Tensor
     a: Tensor
-    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        """r, the inner dimension."""
+        return self.a.shape[-2]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The shape of the delta, (out, in)."""
-        return self.b.shape[0], self.a.shape[1]
+        """The shape of one delta, (out, in)."""
+        return self.b.shape[-2], self.a.shape[-1]
 
 
 @dataclass(frozen=True)
-class Spectrum:
-    """A thin singular value decomposition of a delta: ``u (out, k) · diag(s) (k) · vᵀ``, ``v (in, k)``, float64."""
+class Stack:
+    """The factors of T sources side by side, for n modules of one shape: ``b (n, out, k)``, ``a (n, k, in)``.
 
-    u: Tensor
-    s: Tensor
-    v: Tensor
-
-    def numerical_rank(self) -> int:
-        """How many singular values are not zero."""
-        return int(self.s.count_nonzero())
-
-
-def stack(parts: Sequence[Factors], weights: Sequence[float]) -> Factors:
-    """The weighted sum of deltas ``Σ wᵢ·sᵢ·Bᵢ@Aᵢ``, exactly, as ``[wᵢ·sᵢ·Bᵢ] (out, k) @ [Aᵢ] (k, in)``, k = Σ rᵢ.
-
-    The weight goes into B alone: in both factors it would count squared.
+    Source t has ``ranks[t]`` of the k columns; ``b @ a`` is the plain sum of the deltas. Float64.
     """
-    b = torch.cat([weight * part.scale * part.b.double() for part, weight in zip(parts, weights, strict=True)], dim=1)
-    return Factors(b, torch.cat([part.a.double() for part in parts], dim=0))
+
+    b: Tensor
+    a: Tensor
+    ranks: tuple[int, ...]
+
+    def source(self, t: int) -> Factors:
+        """The factors of source t for every module."""
+        start = sum(self.ranks[:t])
+        return Factors(self.b[..., start : start + self.ranks[t]], self.a[..., start : start + self.ranks[t], :])
+
+    def sources(self) -> list[Factors]:
+        """The factors of every source."""
+        return [self.source(t) for t in range(len(self.ranks))]
 
 
-def spectrum(factors: Factors, size: float = 0.0) -> Spectrum:
-    """Decompose a delta through QR of both factors and an SVD of the (k, k) core.
+def stack(parts: Sequence[Factors]) -> Stack:
+    """Lay the factors of several sources side by side, in float64."""
+    return Stack(
+        torch.cat([part.b.double() for part in parts], dim=-1),
+        torch.cat([part.a.double() for part in parts], dim=-2),
+        tuple(part.rank for part in parts),
+    )
 
-    Costs ``O((out + in)·k² + k³)`` instead of ``O(out·in·min(out, in))``. Where k exceeds out or in, the reduced QR
-    makes the core as small as the delta itself, and the result has min(out, in, k) singular values. Those that are
-    rounding error are zero, by LAPACK's and NumPy's threshold; ``size`` is the norm of what the delta was summed
-    from: where that cancels, what is left is rounding of its size.
+
+def inner(x: Factors, y: Factors) -> Tensor:
+    """``⟨X, Y⟩ = Σ Xᵢⱼ·Yᵢⱼ`` (…) of two deltas, from their factors: ``Σ (B_xᵀB_y) ∘ (A_x A_yᵀ)``."""
+    return ((x.b.mT @ y.b) * (x.a @ y.a.mT)).sum((-2, -1))
+
+
+def squared_norm(x: Factors) -> Tensor:
+    """``‖X‖²`` (…) in Frobenius norm."""
+    return inner(x, x).clamp_min(0)
+
+
+def rounding_error(balanced: Factors, stored: Factors) -> Tensor:
+    """``‖B'A' − BA‖²`` (…) of factors stored in another dtype, without subtracting two large norms.
+
+    ``balanced`` is ``U√S, √SVᵀ`` with orthonormal U and V. With E = B' − B and D = A' − A the difference is
+    ``E·A + B·D``, and a term that is smaller by the dtype's precision.
     """
-    q_b, r_b = torch.linalg.qr(factors.scale * factors.b.double())
-    q_a, r_a = torch.linalg.qr(factors.a.double().T)
-    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    smallest = max(float(s[0]), size) * max(factors.shape) * torch.finfo(torch.float64).eps
-    return Spectrum(q_b @ u, torch.where(s > smallest, s, 0.0), q_a @ vh.T)
-
-
-def truncate(full: Spectrum, rank: int) -> Factors:
-    """The best approximation of rank ``rank``, in Frobenius and spectral norm (Eckart–Young 1936).
-
-    The singular values are split evenly, √s to each side; the sign of each pair is chosen so that the entry of u
-    with the largest magnitude is positive. ``rank`` beyond the singular values is met with zeros.
-    """
-    keep = min(rank, full.s.numel())
-    u, v, root = full.u[:, :keep], full.v[:, :keep], full.s[:keep].sqrt()
-    largest = u.abs().argmax(dim=0, keepdim=True)
-    sign = torch.where(u.gather(0, largest) < 0, -1.0, 1.0).to(u.dtype)
-    b, a = u * sign * root, (v * sign * root).T
-    if (missing := rank - keep) > 0:
-        b = torch.cat([b, b.new_zeros(b.shape[0], missing)], dim=1)
-        a = torch.cat([a, a.new_zeros(missing, a.shape[1])], dim=0)
-    return Factors(b.contiguous(), a.contiguous())
-
-
-def inner(x: Factors, y: Factors) -> float:
-    """``⟨X, Y⟩ = Σ Xᵢⱼ·Yᵢⱼ`` of two deltas, from their factors: ``Σ (B_xᵀB_y) ∘ (A_x A_yᵀ)``."""
-    b = x.b.double().T @ y.b.double()
-    a = x.a.double() @ y.a.double().T
-    return x.scale * y.scale * float((b * a).sum())
-
-
-def squared_norm(x: Factors) -> float:
-    """``‖X‖²`` in Frobenius norm."""
-    return max(inner(x, x), 0.0)
-
-
-def retained(full: Spectrum, rank: int, source: Factors) -> float:
-    """``‖Uᵣᵀ·X·Vᵣ‖²``: how much of the delta X lies in the subspaces that a truncation at ``rank`` keeps."""
-    left = full.u[:, :rank].T @ source.b.double()
-    right = source.a.double() @ full.v[:, :rank]
-    return float(torch.linalg.matrix_norm(source.scale * left @ right) ** 2)
-
-
-def rounding_error(exact: Factors, rounded: Factors) -> float:
-    """``‖B'A' − BA‖²`` for factors of the same shapes, without the cancellation of subtracting two norms.
-
-    ``B'A' − BA = (B'−B)·A' + B·(A'−A)``, a delta of twice the rank. Both scales must be 1.
-    """
-    b, a = exact.b.double(), exact.a.double()
-    b2, a2 = rounded.b.double(), rounded.a.double()
-    return squared_norm(Factors(torch.cat([b2 - b, b], dim=1), torch.cat([a2, a2 - a], dim=0)))
+    e, d = stored.b - balanced.b, stored.a - balanced.a
+    sizes = balanced.a.square().sum(-1)
+    own = (sizes * (e.square().sum(-2) + d.square().sum(-1))).sum(-1)
+    return (own + 2 * inner(Factors(e, balanced.a), Factors(balanced.b, d))).clamp_min(0)

@@ -40,7 +40,7 @@ def identify(path: Path, names: tuple[str, ...] = (), progress: Progress = no_pr
     Streams with bounded memory. Raises NotFoundError if there is no model, AdapterFormatError if it is only there
     as a pickle, IntegrityError for a damaged file, ConflictError if two shards have a tensor of the same name.
     """
-    tensors = [(file, tensor) for file in _shards(path) for tensor in read_header(file).tensors.values()]
+    tensors = [(file, tensor) for file in shards(path) for tensor in read_header(file).tensors.values()]
     total = sum(tensor.end - tensor.start for _, tensor in tensors)
     leaves: dict[str, dict[str, Any]] = {}
     done = 0
@@ -59,7 +59,8 @@ def identify(path: Path, names: tuple[str, ...] = (), progress: Progress = no_pr
     return Identity(BaseModel(hashlib.sha256(document).hexdigest(), names, len(leaves), parameters), document)
 
 
-def _shards(path: Path) -> list[Path]:
+def shards(path: Path) -> list[Path]:
+    """The safetensors files of the model at ``path``. Raises NotFoundError, or AdapterFormatError for a pickle."""
     if path.is_file() and path.suffix == ".safetensors":
         return [path]
     index, whole = path / "model.safetensors.index.json", path / "model.safetensors"

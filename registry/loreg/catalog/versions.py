@@ -101,6 +101,13 @@ def by_id(tx: Transaction, version_id: int) -> Version:
     return to_version(tx.connection.execute(versions().where(VersionRow.id == version_id)).one())
 
 
+def with_digest(tx: Transaction, digest: str) -> Version | None:
+    """A version of any adapter with exactly this content, the oldest; None if there is none."""
+    query = versions().where(VersionRow.digest == digest).order_by(VersionRow.id).limit(1)
+    row = tx.connection.execute(query).one_or_none()
+    return to_version(row) if row is not None else None
+
+
 def files(tx: Transaction, version: Version) -> tuple[File, ...]:
     """The files of a version, by path."""
     query = (

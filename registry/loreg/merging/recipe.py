@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from loreg.adapters.patterns import Patterns
+from loreg.errors import UsageError
+from loreg.merging.ranks import LOSSLESS, RankRule, read_rank_rule
 from loreg.records import Source
 
-SCHEMA = "loreg.recipe/1"
+SCHEMA = "loreg.recipe/2"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which sources, by digest, with which weights, by which method, at which rank.
+    """Which sources, by digest, with which weights, by which method with which parameters, at which rank.
 
-    ``rank`` None is lossless: only singular values that are numerically zero are dropped. ``extras`` is the
-    position of the source whose whole tensors are taken, None if there was nothing to choose.
+    ``weights_for`` has other weights for the modules that a pattern matches, the first that does. ``extras`` is the
+    position of the source whose whole tensors are taken, None if there was nothing to choose. ``scale`` is λ, which
+    multiplies the merged delta. ``initials`` are the digests of the adapters that PiSSA-like training started from,
+    ``calibration`` is that of the file of second moments.
     """
 
     sources: tuple[Source, ...]
     method: str = "linear"
-    rank: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    weights_for: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scale: float = 1.0
+    rank: RankRule = LOSSLESS
     extras: int | None = None
+    initials: tuple[str, ...] = ()
+    calibration: str = ""
 
-    def to_json(self) -> Mapping[str, Any]:
+    def weights(self, module: str) -> tuple[float, ...]:
+        """The weights of the sources on this module."""
+        return Patterns(self.weights_for).first(module, tuple(source.weight for source in self.sources))
+
+    def to_json(self) -> dict[str, Any]:
         """The recipe as a JSON document."""
         return {
             "schema": SCHEMA,
             "method": self.method,
+            "parameters": dict(self.parameters),
             "sources": [{"label": s.label, "digest": s.digest, "weight": s.weight} for s in self.sources],
-            "rank": self.rank,
+            "weights_for": {pattern: list(weights) for pattern, weights in self.weights_for.items()},
+            "lambda": self.scale,
+            "rank": self.rank.to_json(),
             "extras": self.extras,
+            "initials": list(self.initials),
+            "calibration": self.calibration,
         }
+
+
+def read_recipe(document: Mapping[str, Any]) -> Recipe:
+    """The recipe of a JSON document that :meth:`Recipe.to_json` wrote. Raises UsageError if it is of another schema."""
+    if document.get("schema") != SCHEMA:
+        raise UsageError(f"the recipe is {document.get('schema')!r}, expected {SCHEMA!r}", hint="merge again")
+    return Recipe(
+        sources=tuple(Source(s["label"], s["digest"], float(s["weight"])) for s in document["sources"]),
+        method=document["method"],
+        parameters=document["parameters"],
+        weights_for={pattern: tuple(weights) for pattern, weights in document["weights_for"].items()},
+        scale=float(document["lambda"]),
+        rank=read_rank_rule(document["rank"]),
+        extras=document["extras"],
+        initials=tuple(document["initials"]),
+        calibration=document["calibration"],
+    )

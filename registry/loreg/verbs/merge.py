@@ -1,45 +1,51 @@
-"""merge: several adapters become one, with a certificate and its lineage."""
+"""merge and rerank: adapters become one, with a certificate and its lineage."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
-from loreg.catalog import versions
-from loreg.errors import (
-    ConflictError,
-    MergeError,
-    MissingExtraError,
-    NotFoundError,
-    UsageError,
-    explain_os_errors,
-)
-from loreg.merging.recipe import Recipe
-from loreg.records import BaseModel, MergeResult, Metric, Progress, Provenance, Source, no_progress
-from loreg.refs import parse_adapter_name, parse_ref
+from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.errors import ConflictError, UsageError, explain_os_errors
+from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_progress
+from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
 from loreg.verbs import provenance
-from loreg.verbs.context import Context, is_path
+from loreg.verbs.context import Context
+from loreg.verbs.picture import picture
 from loreg.verbs.place import is_free, move_into_place
-from loreg.verbs.prepare import prepare
-from loreg.verbs.pull import fetch
 from loreg.verbs.push import push
+from loreg.verbs.sources import Opened, common_base, notes, open_sources, require_torch
+
+if TYPE_CHECKING:
+    from loreg.merging.execute import Merged
+    from loreg.merging.recipe import Recipe
+
+Rank = int | Mapping[str, Any] | None
 
 
 def merge(
     context: Context,
     sources: Sequence[str],
-    weights: Sequence[float],
+    weights: Sequence[float] | None = None,
     *,
+    method: str = "linear",
+    parameters: Mapping[str, Any] | None = None,
+    weights_for: Mapping[str, Sequence[float]] | None = None,
+    scale: float = 1.0,
+    rank: Rank = None,
+    extras: str | None = None,
+    initial: Sequence[str] = (),
+    base: Path | str | None = None,
+    calibration: Path | str | None = None,
+    device: str = "auto",
     name: str | None = None,
     folder: Path | str | None = None,
-    rank: int | None = None,
-    extras: str | None = None,
+    plot: Path | str | None = None,
     tasks: Sequence[str] = (),
     metrics: Sequence[str | Metric] = (),
     labels: Mapping[str, str] | None = None,
@@ -47,41 +53,55 @@ def merge(
     message: str = "",
     progress: Progress = no_progress,
 ) -> MergeResult:
-    """Merge the refs or folders ``sources``: the exact weighted sum of their deltas.
+    """Merge the refs or folders ``sources`` by ``method`` (see ``loreg methods``): by default ``Σ weights·deltas``.
 
-    Pushed as the next version of ``name``, or written to the new ``folder``; with neither, only certified. ``rank``
-    None loses nothing. ``extras`` is the source whose whole tensors are taken where they differ. Raises UsageError,
-    MergeError and what pushing and pulling raise; then nothing is written.
+    Pushed as the next version of ``name``, or written to the new ``folder``; with neither, only certified.
+
+    ``weights`` are 1 each if not given; ``weights_for`` has others for the modules that a pattern matches, and
+    ``scale`` (λ) multiplies the result. ``rank`` None loses nothing; else a number, or one of ``{"energy": 0.99}``,
+    ``{"tolerance": 0.01}``, ``{"budget": 2_000_000}``, ``{"fit": "vllm:16"}``. ``extras`` is the source whose whole
+    tensors are taken where they differ, ``initial`` the adapters from which PiSSA-like training started, ``base``
+    the model that DoRA needs, ``calibration`` a file of second moments for re-ranking one adapter, ``plot`` a PNG
+    to draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
     """
     folder = Path(folder) if folder is not None else None
-    _refuse_wrong_call(sources, weights, name, folder, rank)
-    _require_torch()
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(_open(context, source, progress)) for source in sources]
-        from loreg.adapters.tensors import write_adapter
-        from loreg.merging.execute import execute
+    weights = [1.0] * len(sources) if weights is None else weights
+    _refuse_wrong_call(sources, weights, weights_for or {}, scale, name, folder)
+    require_torch()
+    with open_sources(context, [*sources, *initial], progress) as everything:
+        opened, initials = everything[: len(sources)], everything[len(sources) :]
+        from loreg.merging.ranks import read_rank_rule
+        from loreg.merging.recipe import Recipe
 
-        base = _common_base(opened)
+        common = common_base(opened)
         recipe = Recipe(
-            tuple(Source(s.label, s.digest, w) for s, w in zip(opened, weights, strict=True)),
-            rank=rank,
+            tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
+            method=method,
+            parameters=parameters or {},
+            weights_for={pattern: tuple(map(float, some)) for pattern, some in (weights_for or {}).items()},
+            scale=float(scale),
+            rank=read_rank_rule({"fixed": rank} if isinstance(rank, int) else rank or {}),
             extras=_position(extras, sources, opened) if extras is not None else None,
+            initials=tuple(each.digest for each in initials),
+            calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
         )
-        merged = execute([source.layout for source in opened], recipe, progress)
+        merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        notes = _notes(opened)
+        told = (*notes(opened), *merged.notes)
+        if plot is not None:
+            with picture(Path(plot)) as drawing:
+                drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)
         if name is None and folder is None:
-            return MergeResult(made_by, notes)
-        with _new_folder(folder) as staging:
-            write_adapter(staging, merged.adapter)
-            provenance.write(staging, made_by, digest_of(staging / WEIGHTS_NAME).sha256)
+            return MergeResult(made_by, told)
+        with new_folder(folder) as staging:
+            write(staging, merged, made_by)
             if name is None:
-                return MergeResult(made_by, notes, folder=folder)
+                return MergeResult(made_by, told, folder=folder)
             pushed = push(
                 context,
                 staging,
                 name,
-                base=base.digest if base else None,
+                base=common.digest if common else None,
                 tasks=tasks,
                 metrics=metrics,
                 labels=labels,
@@ -89,109 +109,51 @@ def merge(
                 message=message,
                 progress=progress,
             )
-            return MergeResult(made_by, notes, pushed=pushed)
+            return MergeResult(made_by, told, pushed=pushed)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A source on this machine. ``label`` names it for others: a pinned ref, or the last part of a folder's path."""
+def rerank(context: Context, /, source: str, rank: Rank, **options: Any) -> MergeResult:
+    """The best approximation of one adapter at other ranks: ``rank`` and ``options`` as for :func:`merge`.
 
-    label: str
-    digest: str
-    layout: Layout
-    base: BaseModel | None
-    others: tuple[str, ...]
-
-
-@contextlib.contextmanager
-def _open(context: Context, source: str, progress: Progress) -> Iterator[_Opened]:
-    if is_path(source):
-        folder = Path(source).expanduser()
-        with prepare(folder, progress) as prepared:
-            others = _not_the_adapters_own(prepared.files)
-            yield _Opened(folder.resolve().name, prepared.manifest.digest, prepared.layout, None, others)
-        return
-    ref = parse_ref(source)
-    with context.catalog.read() as tx:
-        try:
-            version = versions.resolve(tx, ref)
-        except NotFoundError as error:
-            if Path(source).is_dir():
-                raise NotFoundError(error.message, hint=f"for the folder of that name: ./{source}") from None
-            raise
-        others = _not_the_adapters_own([file.path for file in versions.files(tx, version)])
-    with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
-        fetch(context, version, Path(name), progress)
-        layout = read_layout(Path(name))
-        yield _Opened(version.ref, version.digest, layout, version.base, others)
-
-
-def _refuse_wrong_call(
-    sources: Sequence[str],
-    weights: Sequence[float],
-    name: str | None,
-    folder: Path | None,
-    rank: int | None,
-) -> None:
-    if len(sources) != len(weights):
-        raise UsageError(
-            f"{len(sources)} adapters and {len(weights)} weights: expected one weight for each adapter",
-            hint=f"--weights {','.join(['1'] * len(sources))}",
-        )
-    if rank is not None and rank < 1:
-        raise UsageError(f"rank {rank} is not possible: expected 1 or more", hint="--rank 16, or leave it out")
-    if name is not None:
-        parse_adapter_name(name)
-    if folder is not None and not is_free(folder):
-        raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
-
-
-def _position(extras: str, sources: Sequence[str], opened: Sequence[_Opened]) -> int:
-    """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
-    labels = [source.label for source in opened]
-    if extras in sources:
-        return list(sources).index(extras)
-    if labels.count(extras) == 1:
-        return labels.index(extras)
-    raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")
-
-
-def _common_base(opened: Sequence[_Opened]) -> BaseModel | None:
-    """The one base of all sources; None if it is not known of each. Raises MergeError if two differ.
-
-    A source whose base is only declared counts if it declares a name of the known one.
+    A number above its rank pads with zeros. With ``calibration``, the best on that data.
     """
-    known = [(source.base, source.label) for source in opened if source.base is not None]
-    for base, label in known[1:]:
-        if base.digest != known[0][0].digest:
-            raise MergeError(
-                f"different bases: {known[0][1]} was trained on {_name(known[0][0])}, {label} on {_name(base)}",
-                hint="merge adapters of one base: loreg search --base " + known[0][0].digest[:12],
-            )
-    if known and all(s.base or s.layout.config.base_hint in known[0][0].names for s in opened):
-        return known[0][0]
-    return None
+    return merge(context, [source], [1.0], rank=rank, **options)
 
 
-def _name(base: BaseModel) -> str:
-    return f"{base.names[0] if base.names else 'a base'} (sha256:{base.digest[:12]})"
+def blend(
+    opened: Sequence[Opened],
+    recipe: Recipe,
+    initials: Sequence[Opened],
+    base: Path | str | None,
+    calibration: Path | str | None,
+    device: str,
+    progress: Progress,
+) -> Merged:
+    """Do what the recipe says with the open sources."""
+    from loreg.merging.device import choose_device
+    from loreg.merging.execute import execute
+    from loreg.merging.sources import Input
+
+    model = Path(base).expanduser() if base is not None else None
+    started = _initial_of_each(opened, initials)
+    inputs = [
+        Input(source.layout, source.label, source.digest, initial.layout if initial else None, model)
+        for source, initial in zip(opened, started, strict=True)
+    ]
+    path = Path(calibration) if calibration is not None else None
+    return execute(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
 
 
-def _notes(opened: Sequence[_Opened]) -> tuple[str, ...]:
-    notes = [f"not carried over from {s.label}: {', '.join(s.others)}" for s in opened if s.others]
-    hints = {source.layout.config.base_hint for source in opened} - {""}
-    if len(hints) > 1:
-        notes.append("the sources name their base differently: only the shapes say that they fit together")
-    return tuple(notes)
+def write(folder: Path, merged: Merged, made_by: Provenance) -> None:
+    """Write the adapter and how it was made into the existing ``folder``."""
+    from loreg.adapters.tensors import write_adapter
 
-
-def _not_the_adapters_own(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
-    own = (WEIGHTS_NAME, "adapter_config.json", "README.md", provenance.FILE_NAME)
-    return tuple(sorted(name for name in names if name not in own))
+    write_adapter(folder, merged.adapter)
+    provenance.write(folder, made_by, digest_of(folder / WEIGHTS_NAME).sha256)
 
 
 @contextlib.contextmanager
-def _new_folder(target: Path | None) -> Iterator[Path]:
+def new_folder(target: Path | None) -> Iterator[Path]:
     """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well."""
     parent = target.resolve().parent if target is not None else None
     hint = "choose another folder for --to" if target else "set TMPDIR to a folder with space that you may write"
@@ -206,6 +168,53 @@ def _new_folder(target: Path | None) -> Iterator[Path]:
                 move_into_place(staging, target)
 
 
-def _require_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("merging needs torch, which is not installed", hint="pip install 'loreg[merge]'")
+def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> list[Opened | None]:
+    """Which initial adapter belongs to which source: one for all that need one, or one for each of these in order."""
+    needing = [i for i, source in enumerate(opened) if source.layout.config.changes_the_base]
+    if initials and not needing:
+        raise UsageError(f"no source needs an initial adapter, {initials[0].label} was given", hint="omit --initial")
+    if len(initials) not in (0, 1, len(needing)):
+        raise UsageError(
+            f"{len(initials)} initial adapters for {len(needing)} sources that need one: expected 1 or {len(needing)}",
+            hint=" ".join(f"--initial DIR-OF-{opened[i].label}" for i in needing),
+        )
+    chosen: list[Opened | None] = [None] * len(opened)
+    for place, i in enumerate(needing):
+        if initials:
+            chosen[i] = initials[0] if len(initials) == 1 else initials[place]
+    return chosen
+
+
+def _refuse_wrong_call(
+    sources: Sequence[str],
+    weights: Sequence[float],
+    weights_for: Mapping[str, Sequence[float]],
+    scale: float,
+    name: str | None,
+    folder: Path | None,
+) -> None:
+    for some, option in ((weights, "--weights "), *((w, f"--weights-for {p}=") for p, w in weights_for.items())):
+        if len(sources) != len(some):
+            where = "" if option == "--weights " else f" in {option[14:-1]!r}"
+            raise UsageError(
+                f"{len(sources)} adapters and {len(some)} weights{where}: expected one weight for each adapter",
+                hint=f"{option}{','.join(['1'] * len(sources))}",
+            )
+        if not all(math.isfinite(weight) for weight in some):
+            raise UsageError(f"the weights {list(some)} are not all finite", hint="use numbers like 0.7")
+    if not math.isfinite(scale):
+        raise UsageError(f"lambda is {scale}, expected a finite number", hint="--lambda 1")
+    if name is not None:
+        parse_adapter_name(name)
+    if folder is not None and not is_free(folder):
+        raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
+
+
+def _position(extras: str, sources: Sequence[str], opened: Sequence[Opened]) -> int:
+    """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
+    labels = [source.label for source in opened]
+    if extras in sources:
+        return list(sources).index(extras)
+    if labels.count(extras) == 1:
+        return labels.index(extras)
+    raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")

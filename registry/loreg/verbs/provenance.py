@@ -33,6 +33,8 @@ def read(path: Path, weights_sha256: str) -> Provenance | None:
             return None
         sources = tuple(_source(entry) for entry in document["recipe"]["sources"])
         recipe, certificate = dict(document["recipe"]), dict(document["certificate"])
+        if not isinstance(recipe["method"], str):
+            raise ValueError("a method that is not text")
         for figures in (certificate["total"], *certificate["modules"]):
             _check_figures(figures, len(sources))
         if not all(isinstance(warning, str) for warning in certificate["warnings"]):
@@ -54,8 +56,8 @@ def _source(entry: Any) -> Source:
 def _check_figures(figures: Any, sources: int) -> None:
     """What is printed of a certificate is there, and is what it should be."""
     numbers = [figures[name] for name in ("epsilon", "retained_energy", "sigma_next", "dtype_error", "norm")]
-    numbers += [figures["rank"], figures["rank_in"], *figures["ranks"].values(), *figures["shape"]]
-    numbers += [share for share in figures["retention"] if share is not None]
+    numbers += [figures["rank"], figures["rank_in"], *figures["shape"]]
+    numbers += [value for value in (*figures["ranks"].values(), *figures["retention"]) if value is not None]
     if not all(type(number) in (int, float) and abs(number) < 1e300 for number in numbers):
         raise ValueError("a figure that is not a number")
     if not isinstance(figures["module"], str) or sources < 1 or len(figures["retention"]) != sources:

@@ -1,0 +1,113 @@
+"""Second moments of what an adapter sees, and re-ranking that is best on that data.
+
+The error that counts is ``E‖(W − X)x‖²`` over inputs x. For W = B A it depends on the data only through
+``K = E[(Ax)(Ax)ᵀ] (r, r)``: with ``K = L Lᵀ`` and ``R_B L = U S Vᵀ`` the optimum of rank p is
+``X = Q_B U_p S_p V_pᵀ L⁻¹ A`` (Eckart–Young 1936 in the norm that K defines).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from loreg.adapters.keys import PREFIX
+from loreg.algebra.frames import Framed
+from loreg.algebra.spectrum import Spectrum, decompose
+from loreg.errors import IntegrityError, NotFoundError, UsageError
+
+
+@dataclass
+class Moments:
+    """Sums of ``(Ax)(Ax)ᵀ`` by module, (r, r) in float64, and how many x were seen."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, module: str, seen: Tensor) -> None:
+        """Count the rows of ``seen (…, r)``."""
+        rows = seen.detach().flatten(0, -2).double()
+        self.sums[module] = self.sums.get(module, 0) + (rows.T @ rows).cpu()
+        self.counts[module] = self.counts.get(module, 0) + rows.shape[0]
+
+    def save(self, path: Path | str) -> None:
+        """Write the means to a safetensors file, as ``loreg rerank --calibration`` reads it."""
+        save_file({name: total / self.counts[name] for name, total in self.sums.items()}, path)
+
+
+@contextlib.contextmanager
+def collect(model: nn.Module, adapter: str = "default") -> Iterator[Moments]:
+    """Collect K of every linear LoRA module while ``model``, a PEFT model with ``adapter`` active, runs in the block.
+
+    Raises UsageError if the model has no such adapter.
+    """
+    moments = Moments()
+    hooks = []
+    for name, module in model.named_modules():
+        factors = getattr(module, "lora_A", None)
+        if isinstance(factors, nn.ModuleDict) and adapter in factors:
+            hooks.append(factors[adapter].register_forward_hook(_adding_to(moments, name.removeprefix(PREFIX))))
+    if not hooks:
+        raise UsageError(f"the model has no LoRA adapter {adapter!r}", hint="collect(model, adapter=…)")
+    try:
+        yield moments
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adding_to(moments: Moments, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        moments.add(name, output)
+
+    return hook
+
+
+def read_moments(path: Path, ranks: Mapping[str, int]) -> dict[str, Tensor]:
+    """K by module. Raises NotFoundError, IntegrityError, or UsageError where one of ``ranks`` has none that fits."""
+    try:
+        moments = load_file(path)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist", hint="loreg.collect_calibration(model) writes one") from None
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path} is not a safetensors file: {error}", hint="collect it again") from None
+    for module, rank in ranks.items():
+        found = tuple(moments[module].shape) if module in moments else "missing"
+        if found != (rank, rank) or not moments[module].isfinite().all():
+            raise UsageError(
+                f"{path}: the second moments of {module} are {found}, expected finite numbers ({rank}, {rank})",
+                hint="collect them while the model runs with this adapter: loreg.collect_calibration(model)",
+            )
+    return moments
+
+
+@dataclass(frozen=True)
+class OnData:
+    """n deltas in the norm of the data: ``spectrum`` has the singular values that count there."""
+
+    framed: Framed
+    spectrum: Spectrum
+    _root: Tensor
+
+    def truncate(self, ranks: Tensor) -> Spectrum:
+        """The best deltas of ranks ``ranks`` (n) on the data, as plain spectra."""
+        s = self.spectrum.s
+        within = torch.arange(s.shape[-1], device=s.device) < ranks.unsqueeze(-1)
+        inverse = torch.linalg.pinv(self._root, rtol=1e-12)
+        core = (self.spectrum.u * (s * within).unsqueeze(-2)) @ self.spectrum.v.mT @ inverse @ self.framed.right.r.mT
+        return decompose(self.framed.left, self.framed.right, core)
+
+
+def on_data(framed: Framed, moments: Tensor) -> OnData:
+    """See the deltas of one source in the norm of ``moments (n, r, r)``, those of ``a @ x``."""
+    values, vectors = torch.linalg.eigh((moments + moments.mT) / 2)
+    root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
+    u, s, vh = torch.linalg.svd(framed.left.r @ root, full_matrices=False)
+    return OnData(framed, Spectrum(None, None, u, s, vh.mT, s.square().sum(-1)), root)

@@ -1,0 +1,310 @@
+"""Merging entry by entry: some entries of each delta are dropped, the rest is summed, or averaged by elected sign.
+
+The deltas are made block by block and forgotten. What is written of the result is its largest singular values, found
+by passing over its rows again (``algebra.sketch``). The same code looks at deltas in the open (out × in) and in the
+coordinates of a shared basis (a :class:`View`): there as here a delta is a product of two thin factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loreg.algebra import draws
+from loreg.algebra.factors import Factors
+from loreg.algebra.selection import cut_for
+from loreg.algebra.sketch import largest_singular
+from loreg.algebra.spectrum import Spectrum, without_rounding
+from loreg.merging.batch import Batch, Survey
+from loreg.merging.fuse import elected, fuse
+from loreg.merging.method import Values
+
+_BLOCK = 1 << 18  # entries of all sources together that are looked at at once: 2 MiB, what a core's cache holds
+_ROWS = 64  # of a block: enough for a fast product
+_HELD = 1 << 24  # entries of a merged matrix, 128 MiB: a larger one is made again, row by row, at every pass
+_SAMPLE = 1 << 16  # entries drawn to bracket an order statistic
+
+
+@dataclass(frozen=True)
+class View:
+    """The deltas of one module, as a method looks at them: source t has the entries ``parts[t].b @ parts[t].a``.
+
+    ``left (m, rows)`` and ``right (m', columns)`` take the merged entries back into the frames of the batch; None
+    where the entries are those of the delta itself.
+    """
+
+    parts: Sequence[Factors]
+    left: Tensor | None = None
+    right: Tensor | None = None
+
+
+Views = Callable[[Batch, Values], list[View]]
+
+
+def in_the_open(batch: Batch, values: Values) -> list[View]:
+    """Every entry of the dense deltas."""
+    sources = batch.stack.sources()
+    return [View([Factors(part.b[i], part.a[i]) for part in sources]) for i in range(len(batch.modules))]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """One module under a view, with what decides which of its entries are kept."""
+
+    view: View
+    keys: tuple[int, ...]
+    values: Values
+    cuts: Sequence[tuple[Tensor, ...]] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the view."""
+        return self.view.parts[0].shape
+
+    def blocks(self, sources: int, whole_rows: bool = False) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of every block, all columns of some rows before the next rows."""
+        rows, columns = self.shape
+        height = max(1, _BLOCK // (sources * columns)) if whole_rows else _ROWS
+        width = columns if whole_rows else max(1, _BLOCK // (sources * height))
+        for top in range(0, rows, height):
+            for left in range(0, columns, width):
+                yield slice(top, min(top + height, rows)), slice(left, min(left + width, columns))
+
+    def of(self, t: int, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        """The entries of source t in a block."""
+        part = self.view.parts[t]
+        return torch.mm(part.b[rows], part.a[:, columns], out=out)
+
+    def kept(self, rule: Rule) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Every block with the entries that are kept, (T, rows, columns), for the caller to change."""
+        count = len(self.view.parts)
+        for rows, columns in self.blocks(count, rule.whole_rows):
+            shape = (count, rows.stop - rows.start, columns.stop - columns.start)
+            entries = self.view.parts[0].b.new_empty(shape)
+            for t in range(count):
+                self.of(t, rows, columns, out=entries[t])
+                rule.drop(self, entries[t], t, rows.start, columns.start)
+            yield rows, columns, entries
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which entries are kept.
+
+    ``drop(module, entries, t, row, column)`` sets entries of source t to zero, in place, in the block that begins at
+    (row, column). ``counts(values, n)`` says how many of the n largest bound those that are kept: their magnitudes
+    are found first, as ``module.cuts[t]``. ``whole_rows`` asks for blocks of whole rows.
+    """
+
+    drop: Callable[[Entries, Tensor, int, int, int], None]
+    counts: Callable[[Values, int], tuple[int, ...]]
+    whole_rows: bool = False
+
+
+#: One source's modules with its place in each; again at every call, so that none has to be held.
+OfSource = Callable[[], Iterable[tuple[Entries, int]]]
+
+
+def keep_largest(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
+    """Entries whose magnitude reaches the cut."""
+    (cut,) = module.cuts[t]
+    below = torch.nextafter(cut, cut.new_zeros(()))  # hardshrink keeps what is larger
+    torch.hardshrink(entries, float(below), out=entries) if cut else None
+
+
+def keep_between(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
+    """Entries whose magnitude reaches the lower cut and stays below the upper one."""
+    low, high = module.cuts[t]
+    magnitude = entries.abs()
+    entries.mul_((magnitude >= low) & (magnitude < high))
+
+
+def keep_at_random(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
+    """Entries that a seeded draw keeps; rescaled by 1/density unless another rule is chosen."""
+    density = module.values["density"]
+    entries.mul_(draws.chosen(density, module.keys[t], row, column, entries))
+    if module.values["rescale"] == "density":
+        entries.div_(density)
+
+
+def keep_large_at_random(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
+    """Entries by a draw whose probability grows with the rank of their magnitude in the row (MAGPRUNE)."""
+    density, window = module.values["density"], module.values["epsilon"]
+    columns = entries.shape[-1]
+    order = entries.abs().argsort(dim=-1, stable=True)
+    places = torch.arange(columns, device=entries.device).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(-1, order, places)
+    probability = (density + window * (ranks.double() / max(columns - 1, 1) - 0.5)).clamp(0, 1)
+    entries.mul_(draws.chosen(probability, module.keys[t], row, column, entries))
+    if module.values["rescale"] == "density":
+        entries.div_(probability.clamp_min_(1e-12))
+
+
+def the_largest(values: Values, total: int) -> tuple[int, ...]:
+    """TIES and magnitude pruning keep the ``⌊density·n⌋`` largest, as PEFT does."""
+    return (int(values["density"] * total),)
+
+
+def without_outliers(values: Values, total: int) -> tuple[int, ...]:
+    """Breadcrumbs drops the ``⌊γ·n⌋`` largest, or fewer, and keeps the ``⌊density·n⌋`` below them."""
+    kept = int(values["density"] * total)
+    outliers = min(int(values["gamma"] * total), total - kept)
+    return outliers + kept, outliers
+
+
+def nothing(values: Values, total: int) -> tuple[int, ...]:
+    """Nothing is kept by its place among the others."""
+    return ()
+
+
+LARGEST = Rule(keep_largest, the_largest)
+BETWEEN = Rule(keep_between, without_outliers)
+AT_RANDOM = Rule(keep_at_random, nothing)
+LARGE_AT_RANDOM = Rule(keep_large_at_random, nothing, whole_rows=True)
+
+
+def merge_entrywise(views: Views, rule: Rule) -> Callable[[Batch, Values], Spectrum]:
+    """A method's ``merge``: drop entries of each source under a view, then fuse the sources."""
+
+    def merge(batch: Batch, values: Values) -> Spectrum:
+        spectra = []
+        for i, module in enumerate(_open(batch, values, views)):
+            if batch.survey is not None:
+                cuts = [batch.survey[position] for position in batch.positions]
+            else:
+                cuts = [_cuts(_alone(module, t), values, rule) for t in range(len(batch.positions))]
+            spectra.append(_fused(replace(module, cuts=cuts), batch.weights[i], rule, batch.rank))
+        u, s, v, energy = (torch.stack(column) for column in zip(*spectra, strict=True))
+        view = module.view
+        return Spectrum(
+            None if view.left is None else batch.framed.left,
+            None if view.right is None else batch.framed.right,
+            u,
+            without_rounding(s, 0.0, max(batch.shape)),
+            v,
+            energy,
+            complete=s.shape[-1] >= min(module.shape),
+        )
+
+    return merge
+
+
+def survey_cuts(views: Views, rule: Rule) -> Callable[[Survey, Values], dict[int, tuple[Tensor, ...]] | None]:
+    """A method's ``survey``: with ``threshold = global``, each source's entries compete over all of its modules."""
+
+    def survey(batches: Survey, values: Values) -> dict[int, tuple[Tensor, ...]] | None:
+        if values["threshold"] != "global":
+            return None
+
+        def of_source(position: int) -> OfSource:
+            def modules() -> Iterator[tuple[Entries, int]]:
+                for batch in batches():
+                    if position in batch.positions:
+                        t = batch.positions.index(position)
+                        yield from ((module, t) for module in _open(batch, values, views))
+
+            return modules
+
+        positions = {position for batch in batches() for position in batch.positions}
+        return {position: _cuts(of_source(position), values, rule) for position in sorted(positions)}
+
+    return survey
+
+
+def _open(batch: Batch, values: Values, views: Views) -> list[Entries]:
+    seed = values.get("seed", 0)
+    dtype = torch.float32 if values.get("precision") == "single" else torch.float64
+    opened = []
+    for module, view in zip(batch.modules, views(batch, values), strict=True):
+        parts = [Factors(part.b.to(dtype), part.a.to(dtype)) for part in view.parts]
+        keys = tuple(draws.key(digest, module, seed) for digest in batch.digests)
+        opened.append(Entries(replace(view, parts=parts), keys, values))
+    return opened
+
+
+def _alone(module: Entries, t: int) -> OfSource:
+    return lambda: [(module, t)]
+
+
+def _fused(module: Entries, weights: Tensor, rule: Rule, rank: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    values, view = module.values, module.view
+    weights = weights.to(view.parts[0].b)
+    if values.get("rescale") == "l1":
+        weights = weights * _rescaling(module, rule)
+    if values.get("sign") != "unweighted":
+        module = _weighted(module, weights)
+    tie: Any = 1.0
+    if values.get("tie") == "majority":
+        balance = [elected(kept, values["elect"], 0.0).sum() for _, _, kept in module.kept(rule)]
+        tie = torch.where(torch.stack(balance).sum() < 0, -1.0, 1.0)
+
+    def merged() -> Iterator[tuple[int, Tensor]]:
+        columns = module.shape[1]
+        tile = weights.new_empty(0, columns)
+        for rows, block, kept in module.kept(rule):
+            if block.start == 0:
+                tile = weights.new_empty(rows.stop - rows.start, columns)
+            tile[:, block] = fuse(kept, weights, values, tie)
+            if block.stop == columns:
+                yield rows.start, tile
+
+    tiles: Callable[[], Iterable[tuple[int, Tensor]]] = merged
+    if module.shape[0] * module.shape[1] <= _HELD:
+        whole = [(0, torch.cat([tile for _, tile in merged()]))]
+        tiles = lambda: whole  # noqa: E731
+    u, s, v, energy = largest_singular(tiles, module.shape, rank or min(module.shape), weights.device)
+    return u if view.left is None else view.left @ u, s, v if view.right is None else view.right @ v, energy
+
+
+def _weighted(module: Entries, weights: Tensor) -> Entries:
+    """The weights multiplied into the entries, and into the cuts that they are compared with."""
+    parts = [Factors(part.b * weight, part.a) for part, weight in zip(module.view.parts, weights, strict=True)]
+    cuts = [
+        tuple(torch.where(weight == 0, 0.0, cut * weight.abs()) for cut in of_source)
+        for of_source, weight in zip(module.cuts, weights, strict=True)
+    ]
+    return replace(module, view=replace(module.view, parts=parts), cuts=cuts)
+
+
+def _cuts(modules: OfSource, values: Values, rule: Rule) -> tuple[Tensor, ...]:
+    """The magnitudes that bound the entries of a source that are kept; over one module, or over all together."""
+    sizes = [module.shape[0] * module.shape[1] for module, _ in modules()]
+    total = sum(sizes)
+    wanted = rule.counts(values, total)
+    if not wanted:
+        return ()
+
+    def magnitudes() -> Iterator[Tensor]:
+        for module, t in modules():
+            yield from (module.of(t, rows, columns).abs_() for rows, columns in module.blocks(1))
+
+    drawn = [_sample(m, t, -(-_SAMPLE * size // total)) for (m, t), size in zip(modules(), sizes, strict=True)]
+    sample = torch.cat(drawn)
+    all_or_none = {0: torch.inf, total: 0.0}
+    return tuple(
+        sample.new_tensor(all_or_none[k]) if k in all_or_none else cut_for(magnitudes, sample, total, k) for k in wanted
+    )
+
+
+def _sample(module: Entries, t: int, count: int) -> Tensor:
+    """Magnitudes of entries drawn at random, without making the delta."""
+    part = module.view.parts[t]
+    generator = torch.Generator().manual_seed(module.keys[t] >> 1)
+    row, column = (torch.randint(size, (count,), generator=generator).to(part.b.device) for size in part.shape)
+    return (part.b[row] * part.a.T.contiguous()[column]).sum(-1).abs()
+
+
+def _rescaling(module: Entries, rule: Rule) -> Tensor:
+    """``‖Δₜ‖₁ / ‖kept‖₁`` of every source, (T): keeps the sum of magnitudes."""
+    before = torch.stack(
+        [
+            torch.stack([module.of(t, *block).abs_().sum() for block in module.blocks(1)]).sum()
+            for t in range(len(module.keys))
+        ]
+    )
+    after = torch.stack([kept.abs_().sum((-2, -1)) for _, _, kept in module.kept(rule)]).sum(0)
+    return torch.where(after > 0, before / after.clamp_min(1e-300), 1.0)

@@ -1,0 +1,22 @@
+"""The methods of merging, by name. One file per family; a new method is a ``Method`` in one of these lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loreg.errors import UsageError
+from loreg.merging.method import Method
+from loreg.merging.methods import elementwise, exact, factor_average, shared_basis, spectral
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for family in (exact, elementwise, shared_basis, spectral, factor_average)
+    for method in family.METHODS
+}
+
+
+def find_method(name: str) -> Method:
+    """The method called ``name``. Raises UsageError, naming those that there are."""
+    if name not in METHODS:
+        raise UsageError(f"there is no merge method {name!r}; there are {', '.join(METHODS)}", hint="loreg methods")
+    return METHODS[name]

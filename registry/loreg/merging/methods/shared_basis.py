@@ -1,0 +1,134 @@
+"""Methods that look at the entries of the deltas in a basis that all sources share, k × k or smaller.
+
+The basis comes from the deltas, never from how they are factored: each adapter is brought to its balanced canonical
+form ``U√S, √SVᵀ`` first. Refactoring ``(BG, G⁻¹A)`` changes nothing here, where it changes published code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loreg.algebra.canonical import canonical
+from loreg.algebra.factors import Factors
+from loreg.algebra.tucker import shared_subspaces
+from loreg.merging.batch import Batch
+from loreg.merging.entrywise import (
+    AT_RANDOM,
+    LARGEST,
+    Entries,
+    Rule,
+    View,
+    merge_entrywise,
+    survey_cuts,
+)
+from loreg.merging.fuse import ELECTION
+from loreg.merging.method import Method, Parameter, Values
+
+
+def aligned(batch: Batch, values: Values) -> list[View]:
+    """KnOTS: with ``[Δ₁ … Δ_T] = U S [V₁ᵀ … V_Tᵀ]``, source t has the entries ``S Vₜᵀ = UᵀΔₜ`` (k, in)."""
+    left = _directions(torch.cat(list(batch.framed.cores()), dim=-1))
+    framed, stacked = batch.framed.sources(), batch.stack.sources()
+    return [
+        View([Factors(left[i].T @ f.b[i], s.a[i]) for f, s in zip(framed, stacked, strict=True)], left=left[i])
+        for i in range(len(batch.modules))
+    ]
+
+
+def canonical_cores(batch: Batch, values: Values) -> list[View]:
+    """Core Space: the entries of ``P_Bᵀ Δₜ P_A`` (k, k), P the singular vectors of all canonical factors stacked."""
+    forms = [canonical(part) for part in batch.framed.sources()]
+    left = _directions(torch.cat([form.u * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
+    right = _directions(torch.cat([form.v * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
+    return _in_bases(batch, left, right)
+
+
+def compressed(batch: Batch, values: Values) -> list[View]:
+    """Compress-then-Merge: the entries of ``UᵀΔₜV`` (r, r) in subspaces that fit all deltas, norms balanced."""
+    cores = batch.framed.cores().transpose(0, 1)
+    norms = torch.linalg.matrix_norm(cores).unsqueeze(-1).unsqueeze(-1)
+    mean, kept = norms.mean(dim=1, keepdim=True), values["balance"]
+    balanced = cores * torch.where(norms > 0, (1 - kept) + kept * mean / norms.clamp_min(1e-300), 0.0)
+    rank = min(batch.rank or max(batch.stack.ranks), *cores.shape[-2:])
+    return _in_bases(batch, *shared_subspaces(balanced, rank))
+
+
+def _in_bases(batch: Batch, left: Tensor, right: Tensor) -> list[View]:
+    sources = batch.framed.sources()
+    return [
+        View([Factors(left[i].T @ p.b[i], p.a[i] @ right[i]) for p in sources], left[i], right[i])
+        for i in range(len(batch.modules))
+    ]
+
+
+def _directions(columns: Tensor) -> Tensor:
+    u: Tensor = torch.linalg.svd(columns, full_matrices=False)[0]
+    return u
+
+
+def _rule(values: Values) -> Rule:
+    return LARGEST if values["drop"] == "small" else AT_RANDOM
+
+
+def _drop(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
+    _rule(module.values).drop(module, entries, t, row, column)
+
+
+#: Dropping as the parameter ``drop`` says.
+_CHOSEN = Rule(_drop, lambda values, total: _rule(values).counts(values, total))
+_RULE = (
+    Parameter(
+        "drop", "small", "which entries are dropped: the small ones, or random ones", choices=("small", "random")
+    ),
+    Parameter("density", 0.2, "the share of entries that is kept", 1e-6, 1),
+    Parameter("seed", 0, "of a random drop, which also depends on the source's digest and the module", 0, 2**63),
+    Parameter(
+        "rescale",
+        "none",
+        "make up for what was dropped: not, by 1/density for a random drop, to the same sum of magnitudes",
+        choices=("none", "density", "l1"),
+    ),
+    Parameter("elect", "mass", "whose sign wins; none sums all", choices=("mass", "count", "none")),
+    *ELECTION[1:],
+)
+
+
+def _threshold(default: str) -> Parameter:
+    about = "whether entries compete within their module or over all modules"
+    return Parameter("threshold", default, about, choices=("tensor", "global"))
+
+
+METHODS = (
+    Method(
+        name="knots_ties",
+        family="shared basis",
+        summary="TIES on the deltas in the left singular basis of all of them side by side",
+        source="Stoica et al. 2025, KnOTS, arXiv 2410.19735",
+        merge=merge_entrywise(aligned, _CHOSEN),
+        parameters=(*_RULE, _threshold("global")),
+        survey=survey_cuts(aligned, _CHOSEN),
+    ),
+    Method(
+        name="core_ties",
+        family="shared basis",
+        summary="TIES, or another rule by entries, on the k × k cores of the deltas in canonical bases",
+        source="Panariello et al. 2025, Core Space, arXiv 2509.17786",
+        merge=merge_entrywise(canonical_cores, _CHOSEN),
+        parameters=(*_RULE, _threshold("tensor")),
+        survey=survey_cuts(canonical_cores, _CHOSEN),
+    ),
+    Method(
+        name="ctm",
+        family="shared basis",
+        summary="TIES on r × r coordinates in subspaces fitted to all deltas: rank r, nothing truncated after",
+        source="He et al. 2026, Compress then Merge, arXiv 2606.03723",
+        merge=merge_entrywise(compressed, _CHOSEN),
+        parameters=(
+            *_RULE,
+            Parameter("balance", 1.0, "how far the deltas' norms are made equal before fitting: 0 not, 1 fully", 0, 1),
+            _threshold("tensor"),
+        ),
+        survey=survey_cuts(compressed, _CHOSEN),
+    ),
+)

@@ -1,0 +1,150 @@
+"""Methods that rebuild the spectrum of the merged delta, in the core: elsewhere a low-rank delta has no directions.
+
+Published code runs on dense matrices and meets the null space of low-rank deltas, where singular vectors are
+arbitrary. Here directions of zero singular value are left out, so every result is a function of the deltas.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loreg.algebra.canonical import Canonical, canonical
+from loreg.algebra.spectrum import Spectrum, decompose
+from loreg.merging.batch import Batch
+from loreg.merging.method import Method, Parameter, Values
+
+
+def tsv(batch: Batch, values: Values) -> Spectrum:
+    """``U⊥ diag(S) V⊥ᵀ`` of all sources' singular vectors side by side, each side made orthogonal (Procrustes).
+
+    Where there are more vectors than dimensions, each source keeps its share of the largest.
+    """
+    room = min(batch.framed.left.r.shape[-2], batch.framed.right.r.shape[-2])
+    total = sum(batch.stack.ranks)
+    parts = []
+    for part, weight in zip(batch.framed.sources(), batch.weights.unbind(-1), strict=True):
+        keep = part.rank if total <= room else max(1, part.rank * room // total)
+        parts.append(_weighted(_directions(canonical(part), keep), weight))
+    return _orthogonal(batch, parts, torch.cat([part.s for part in parts], dim=-1))
+
+
+def iso(batch: Batch, values: Values) -> Spectrum:
+    """The singular vectors of the weighted sum, all with its mean singular value (Iso-C)."""
+    full = _sum(batch)
+    spread = full.s > 0
+    flat = torch.where(spread, _mean(full.s), 0.0)
+    return Spectrum(full.left, full.right, full.u, flat, full.v, flat.square().sum(-1))
+
+
+def iso_cts(batch: Batch, values: Values) -> Spectrum:
+    """Iso-C on the leading vectors of the sum, joined by those that each source has beside them (Iso-CTS)."""
+    full = _sum(batch)
+    count, size = len(batch.positions), full.s.shape[-1]
+    own = round((size - int(size * values["common"])) / count)
+    shared = size - own * count
+    if shared < 1:
+        own, shared = (size - 1) // count, size - (size - 1) // count * count
+    common = _directions(Canonical(full.u, full.s, full.v), shared)
+    parts = [common]
+    for part, weight in zip(batch.framed.sources(), batch.weights.unbind(-1), strict=True):
+        core = weight.reshape(-1, 1, 1) * (part.b @ part.a)
+        u, s, vh = torch.linalg.svd(core - common.u @ (common.u.mT @ core), full_matrices=False)
+        norm = torch.linalg.matrix_norm(core).unsqueeze(-1)
+        s = torch.where(s > norm * max(batch.shape) * torch.finfo(s.dtype).eps, s, 0.0)
+        parts.append(_directions(Canonical(u, s, vh.mT), own))
+    s = torch.cat([part.s for part in parts], dim=-1)
+    return _orthogonal(batch, parts, torch.where(s > 0, _mean(s), 0.0))
+
+
+def svc(batch: Batch, values: Values) -> Spectrum:
+    """The weighted sum, each singular value divided by how often the sources counted its direction.
+
+    The sum's response to direction i, ``uᵢᵀΔ``, is ``sₜ`` times that of source t, projected on it: over 1 it was
+    counted before. σᵢ is divided by the mean of ``max(alpha, sₜ)``.
+    """
+    full = _sum(batch)
+    responses = full.u.mT @ batch.framed.cores()  # (T, n, p, m')
+    merged = full.s.unsqueeze(-1) * full.v.mT
+    size = responses.square().sum(-1)
+    ratio = (merged * responses).sum(-1) / size.clamp_min(1e-300)
+    times = ratio.clamp_min(values["alpha"]).mean(0)
+    s, order = (full.s / times).sort(dim=-1, descending=True)
+    u, v = (x.gather(-1, order.unsqueeze(-2).expand_as(x)) for x in (full.u, full.v))
+    return Spectrum(full.left, full.right, u, s, v, s.square().sum(-1))
+
+
+def _sum(batch: Batch) -> Spectrum:
+    framed = batch.framed
+    size = (batch.weights.abs() * batch.norms()).sum(-1)
+    return decompose(framed.left, framed.right, framed.weighted(batch.weights), size)
+
+
+def _directions(form: Canonical, keep: int) -> Canonical:
+    """The ``keep`` leading singular vectors; those of a zero singular value are zero."""
+    u, s, v = form.u[..., :keep], form.s[..., :keep], form.v[..., :keep]
+    real = (s > s[..., :1] * u.shape[-2] * torch.finfo(s.dtype).eps).to(s.dtype).unsqueeze(-2)
+    return Canonical(u * real, s * real.squeeze(-2), v * real)
+
+
+def _weighted(form: Canonical, weight: Tensor) -> Canonical:
+    sign = torch.where(weight < 0, -1.0, 1.0).to(form.u)
+    zero = (weight != 0).to(form.u).reshape(-1, 1, 1)
+    return Canonical(form.u * sign.reshape(-1, 1, 1) * zero, form.s * weight.abs().unsqueeze(-1), form.v * zero)
+
+
+def _orthogonal(batch: Batch, parts: list[Canonical], s: Tensor) -> Spectrum:
+    left = _polar(torch.cat([part.u for part in parts], dim=-1))
+    right = _polar(torch.cat([part.v for part in parts], dim=-1))
+    return decompose(batch.framed.left, batch.framed.right, (left * s.unsqueeze(-2)) @ right.mT)
+
+
+def _polar(x: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns (Schönemann 1966), on the span of x where its rank is less."""
+    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    spanned = (s > s[..., :1] * max(x.shape[-2:]) * torch.finfo(s.dtype).eps).to(s.dtype)
+    nearest: Tensor = (u * spanned.unsqueeze(-2)) @ vh
+    return nearest
+
+
+def _mean(s: Tensor) -> Tensor:
+    """The mean of the singular values that are not zero, (n, 1)."""
+    return s.sum(-1, keepdim=True) / s.count_nonzero(dim=-1).clamp_min(1).unsqueeze(-1)
+
+
+METHODS = (
+    Method(
+        name="tsv",
+        family="spectral",
+        summary="every source's singular vectors, made orthogonal to one another",
+        source="Gargiulo et al. 2025, Task Singular Vectors, arXiv 2412.00081",
+        merge=tsv,
+    ),
+    Method(
+        name="iso",
+        family="spectral",
+        summary="the weighted sum with all of its singular values equal (Iso-C)",
+        source="Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959",
+        merge=iso,
+    ),
+    Method(
+        name="iso_cts",
+        family="spectral",
+        summary="the sum's leading directions and each source's own, all with one singular value (Iso-CTS)",
+        source="Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959",
+        merge=iso_cts,
+        parameters=(Parameter("common", 0.8, "the share of directions taken from the sum", 0, 1),),
+    ),
+    Method(
+        name="svc",
+        family="spectral",
+        summary="the weighted sum, directions that several sources share not counted several times",
+        source="Li et al. 2026, When Shared Knowledge Hurts, arXiv 2602.05536",
+        merge=svc,
+        parameters=(
+            Parameter(
+                "alpha", 1.0, "the least that a source counts: 1 never amplifies, 0.1 is the paper's code", 0.01, 100
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,79 @@
+"""Pictures of a certificate and of a comparison, with matplotlib (extra ``plot``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from loreg.records import Likeness
+
+_MOST_LINES = 400  # modules drawn one by one; beyond, every n-th
+
+
+def draw_certificate(path: Path, certificate: Mapping[str, Any], sigmas: Mapping[str, Sequence[float]]) -> None:
+    """Draw the spectrum of every module and the error that each rank would leave; the file's suffix is its format."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    every = list(sigmas.values())
+    for values in every[:: math.ceil(len(every) / _MOST_LINES)]:
+        positive = [value for value in values if value > 0]
+        left.plot(range(1, len(positive) + 1), positive, color="tab:blue", alpha=max(0.06, 1 / len(every)), linewidth=1)
+    left.set(yscale="log", xlabel="i", ylabel="σᵢ", title=f"singular values of {len(every)} modules")
+    whole = certificate["total"]
+    ranks, errors = _errors(certificate, every)
+    right.plot(ranks, errors, color="tab:blue", linewidth=1.5)
+    right.axvline(
+        whole["rank"], color="tab:orange", linewidth=1, label=f"rank {whole['rank']}: ε = {whole['epsilon']:.2g}"
+    )
+    right.set(xlabel="rank", ylabel="ε of all modules", title="error against rank", ylim=(0, 1.02), xlim=(0, ranks[-1]))
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=150)
+
+
+def _errors(certificate: Mapping[str, Any], every: Sequence[Sequence[float]]) -> tuple[list[int], list[float]]:
+    """ε of all modules together if each were cut at the rank 0, 1, 2, …."""
+    whole = certificate["total"]["norm"] ** 2
+    longest = max(len(values) for values in every)
+    kept = [sum(values[i] ** 2 for values in every if i < len(values)) for i in range(longest)]
+    left, errors = whole, [1.0]
+    for energy in kept:
+        left -= energy
+        errors.append(math.sqrt(max(left, 0.0) / whole) if whole else 0.0)
+    return list(range(longest + 1)), errors
+
+
+def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[Likeness]) -> None:
+    """Draw the cosines and the subspace overlaps of every pair, in the order of combinations, as heat maps."""
+    size = max(4.0, 0.5 * len(labels) + 2.5)
+    figure = Figure(figsize=(3 * size, size), layout="constrained")
+    panels = (
+        ("cosine of the deltas", "RdBu_r", -1, [pair.cosine for pair in pairs]),
+        ("overlap of the column spaces", "viridis", 0, [pair.left_overlap for pair in pairs]),
+        ("overlap of the row spaces", "viridis", 0, [pair.right_overlap for pair in pairs]),
+    )
+    for number, (axes, (title, colours, low, values)) in enumerate(zip(figure.subplots(1, 3), panels, strict=True)):
+        matrix = [[1.0] * len(labels) for _ in labels]
+        for (i, j), value in zip(combinations(range(len(labels)), 2), values, strict=True):
+            matrix[i][j] = matrix[j][i] = value
+        image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=1)
+        axes.set_title(title)
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        axes.set_yticks(range(len(labels)), labels if number == 0 else [""] * len(labels))
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=_readable(image, value))
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.savefig(path, dpi=150)
+
+
+def _readable(image: Any, value: float) -> str:
+    red, green, blue, _ = image.cmap(image.norm(value))
+    return "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 0.5 else "white"

@@ -1,0 +1,182 @@
+"""The adapters that go into a merge, as factors whose product is the delta on the base that all share."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from loreg.adapters.forms import Form
+from loreg.adapters.layout import Layout
+from loreg.adapters.tensors import OpenAdapter, open_adapter
+from loreg.algebra.factors import Factors
+from loreg.algebra.sketch import largest_singular
+from loreg.bases.identify import shards
+from loreg.errors import MergeError
+
+#: Floating-point types by safetensors' names. Integers and 8-bit floats are quantised: alone they are not the factors.
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is given for one source: ``initial`` is the adapter that its training started from, where that changed
+    the base (PiSSA, OLoRA, CorDA, LoRA-GA); ``base`` the model, where the delta depends on it (DoRA)."""
+
+    layout: Layout
+    label: str
+    digest: str
+    initial: Layout | None = None
+    base: Path | None = None
+
+
+@dataclass
+class Source:
+    """One open source. ``lost`` collects, for a converted adapter, (‖delta‖², what the conversion lost of it)."""
+
+    given: Input
+    adapter: OpenAdapter
+    initial: OpenAdapter | None
+    base: Mapping[str, Any]
+    least_rank: int
+    lost: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def modules(self) -> Mapping[str, Form]:
+        """The form of each module."""
+        return {name: module.form for name, module in self.adapter.layout.modules.items() if module.form}
+
+    def rank(self, module: str) -> int:
+        """The rank of the factors that :meth:`factors` gives."""
+        found = self.adapter.layout.modules[module]
+        form = self.modules[module]
+        if "magnitude" in found.parts:
+            return min(max(2 * form.rank, self.least_rank), form.out, form.in_)
+        return form.rank + (self.initial.layout.modules[module].rank if self.initial else 0)
+
+    def dtype(self, module: str) -> torch.dtype:
+        """The widest dtype of the two factors in the file."""
+        parts = self.adapter.layout.modules[module].parts
+        return widest([DTYPES[parts[part].dtype] for part in self.modules[module].parts])
+
+    def factors(self, module: str, device: torch.device) -> Factors:
+        """``b (E, out, r)`` and ``a (E, r, in)`` in float64 with √scale in each, on ``device``."""
+        form, rank = self.modules[module], self.rank(module)
+        into = Factors(
+            torch.empty(form.matrices, form.out, rank, dtype=torch.float64, device=device),
+            torch.empty(form.matrices, rank, form.in_, dtype=torch.float64, device=device),
+        )
+        self.put(module, into)
+        return into
+
+    def put(self, module: str, into: Factors) -> None:
+        """Write the factors into the place that is made for them."""
+        if "magnitude" in self.adapter.layout.modules[module].parts:
+            _put(self._converted(module, into.b.device), 1.0, into)
+            return
+        rank = self.modules[module].rank
+        _put(
+            self.adapter.factors(module), self.adapter.scale(module), Factors(into.b[..., :rank], into.a[..., :rank, :])
+        )
+        if self.initial:
+            before = Factors(into.b[..., rank:], into.a[..., rank:, :])
+            _put(self.initial.factors(module), self.initial.scale(module), before)
+            before.b.neg_()
+
+    def _converted(self, module: str, device: torch.device) -> Factors:
+        """DoRA (Liu et al. 2024, arXiv 2402.09353): ``m·(W + BA)/‖W + BA‖ − W``, its best approximation in factors."""
+        plain = self.adapter.factors(module)
+        b, a = (x[0].to(device, torch.float64) for x in (plain.b, plain.a))
+        weight, magnitude = self._weight(module, plain.shape).to(b), self.adapter.magnitude(module).to(b)
+        trained = weight + self.adapter.scale(module) * b @ a
+        delta = trained * (magnitude / torch.linalg.vector_norm(trained, dim=1)).unsqueeze(-1) - weight
+        rank = self.rank(module)
+        u, s, v, energy = largest_singular(lambda: [(0, delta)], plain.shape, rank, delta.device)
+        u, s, v = u[:, :rank], s[:rank], v[:, :rank]
+        self.lost[module] = float(energy), float((energy - s.square().sum()).clamp_min(0))
+        return Factors((u * s.sqrt()).unsqueeze(0), (v * s.sqrt()).T.unsqueeze(0))
+
+    def _weight(self, module: str, shape: tuple[int, int]) -> Tensor:
+        name = f"{module}.weight"
+        if name not in self.base:
+            raise MergeError(
+                f"the base {self.given.base} has no tensor {name}, on which {self.given.label} was trained",
+                hint="--base names the folder of the model that the adapter was trained on",
+            )
+        weight: Tensor = self.base[name].get_tensor(name)
+        weight = weight.T if self.given.layout.config.raw.get("fan_in_fan_out") else weight
+        if tuple(weight.shape) != shape:
+            raise MergeError(
+                f"base mismatch: module {module} is {shape} in {self.given.label}, {tuple(weight.shape)} in the base",
+                hint="--base names the folder of the model that the adapter was trained on",
+            )
+        return weight
+
+    def refuse_what_is_not_finite(self, module: str) -> None:
+        """Raise MergeError if a tensor of the module has NaN or infinite numbers, naming it."""
+        for tensor in self.adapter.layout.modules[module].parts.values():
+            if not self.adapter.extra(tensor.name).isfinite().all():
+                raise MergeError(
+                    f"{self.given.label} cannot be merged: tensor {tensor.name} has NaN or infinite numbers",
+                    hint="train again with a lower learning rate, or merge an earlier checkpoint",
+                )
+
+
+@contextlib.contextmanager
+def open_sources(inputs: Sequence[Input], least_rank: int) -> Iterator[list[Source]]:
+    """Open every source; a conversion keeps ``least_rank`` at least."""
+    with contextlib.ExitStack() as stack:
+        bases = {path: _open_base(stack, path) for path in {given.base for given in inputs if given.base is not None}}
+        yield [
+            Source(
+                given,
+                stack.enter_context(open_adapter(given.layout)),
+                stack.enter_context(open_adapter(given.initial)) if given.initial else None,
+                bases[given.base] if given.base else {},
+                least_rank,
+            )
+            for given in inputs
+        ]
+
+
+def conversions(sources: Sequence[Source]) -> list[str]:
+    """What to tell a person of the sources that had to be converted."""
+    notes = []
+    for source in sources:
+        if source.lost:
+            whole, lost = (sum(column) for column in zip(*source.lost.values(), strict=True))
+            error = (lost / whole) ** 0.5 if whole else 0.0
+            ranks = {source.rank(module) for module in source.lost}
+            notes.append(f"{source.given.label}: DoRA converted to factors of rank {max(ranks)}, ε = {error:.2g}")
+        if source.initial:
+            notes.append(
+                f"{source.given.label}: its initial adapter is subtracted; the result is for the original base"
+            )
+    return notes
+
+
+def _put(factors: Factors, scale: float, into: Factors) -> None:
+    """Copy with √scale in each factor, so that neither side is favoured by a method that looks at one of them."""
+    for tensor, place in ((factors.b, into.b), (factors.a, into.a)):
+        if place.device.type == "cuda":  # in its own dtype, out of pinned memory, without waiting
+            tensor = tensor.pin_memory().to(place.device, non_blocking=True)  # noqa: PLW2901
+        place.copy_(tensor)
+        if scale != 1:
+            place.mul_(scale**0.5)
+
+
+def _open_base(stack: contextlib.ExitStack, path: Path) -> dict[str, Any]:
+    files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in shards(path)]
+    return {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+
+
+def widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:
+    """The narrowest dtype that holds all of these."""
+    return functools.reduce(torch.promote_types, dtypes)

@@ -1,0 +1,41 @@
+"""compare: how alike adapters are, before merging them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from loreg.errors import UsageError
+from loreg.records import Likeness, Progress, no_progress
+from loreg.verbs.context import Context
+from loreg.verbs.picture import picture
+from loreg.verbs.sources import common_base, open_sources, require_torch
+
+
+def compare(
+    context: Context,
+    sources: Sequence[str],
+    *,
+    device: str = "auto",
+    plot: Path | str | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Likeness, ...]:
+    """Every pair of the refs or folders ``sources``; drawn as heat maps to the file ``plot`` if it is given.
+
+    Raises UsageError for fewer than two, MergeError for adapters of different bases or without a common module.
+    """
+    if len(sources) < 2:
+        raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
+    require_torch()
+    with open_sources(context, sources, progress) as opened:
+        from loreg.merging import compare as comparing
+        from loreg.merging.device import choose_device
+        from loreg.merging.sources import Input
+
+        common_base(opened)
+        inputs = [Input(source.layout, source.label, source.digest) for source in opened]
+        pairs = comparing.compare(inputs, device=choose_device(device), progress=progress)
+        if plot is not None:
+            with picture(Path(plot)) as drawing:
+                drawing.draw_comparison(Path(plot), [source.label for source in opened], pairs)
+        return tuple(pairs)

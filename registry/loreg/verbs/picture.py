@@ -1,0 +1,25 @@
+"""Drawing to a file that a person named."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from loreg.errors import MissingExtraError, UsageError, explain_os_errors
+
+
+@contextlib.contextmanager
+def picture(path: Path) -> Iterator[ModuleType]:
+    """The module that draws, for drawing to ``path``. Raises MissingExtraError, UsageError, NotAllowedError."""
+    try:
+        from loreg.merging import plot
+    except ImportError:
+        raise MissingExtraError(
+            "--plot needs matplotlib, which is not installed", hint="pip install 'loreg[plot]'"
+        ) from None
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"{path} cannot be drawn: expected .png, .pdf or .svg", hint=f"--plot {path.stem}.png")
+    with explain_os_errors(path, "choose another file for --plot"):
+        yield plot

@@ -1,0 +1,84 @@
+"""reproduce: a stored merge is done again from its recipe and compared with what is stored."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from loreg.adapters.layout import WEIGHTS_NAME, read_layout
+from loreg.catalog import lineage, versions
+from loreg.errors import IntegrityError, NotFoundError, UsageError
+from loreg.records import Progress, Provenance, Reproduced, no_progress
+from loreg.refs import parse_ref
+from loreg.storage import digest_of
+from loreg.verbs.context import Context
+from loreg.verbs.merge import blend, new_folder, write
+from loreg.verbs.pull import fetch
+from loreg.verbs.sources import open_sources, require_torch
+
+#: Relative difference of a delta up to which two merges are the same, by what the result was stored in.
+_TOLERANCE = {"F64": 1e-6, "F32": 1e-6, "F16": 4e-3, "BF16": 3e-2}
+
+
+def reproduce(
+    context: Context,
+    ref: str,
+    folder: Path | str | None = None,
+    *,
+    base: Path | str | None = None,
+    calibration: Path | str | None = None,
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> Reproduced:
+    """Merge again what ``ref`` was merged from, by digest, and compare; kept in ``folder`` if it is given.
+
+    Raises NotFoundError if a source is no longer in the registry, UsageError if the version is not a merge, and
+    IntegrityError if the deltas differ by more than the dtype explains.
+    """
+    require_torch()
+    folder = Path(folder) if folder is not None else None
+    with context.catalog.read() as tx:
+        version = versions.resolve(tx, parse_ref(ref))
+        made_by = lineage.provenance(tx, versions.id_of(tx, version))
+        if made_by is None:
+            raise UsageError(f"{version.ref} was not merged: it has no recipe", hint=f"loreg show {version.ref}")
+        initials = [str(digest) for digest in made_by.recipe.get("initials", ())]
+        wanted = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
+        found = [(versions.with_digest(tx, digest), label, digest) for digest, label in wanted]
+    for there, label, digest in found:
+        if there is None:
+            raise NotFoundError(
+                f"{version.ref} was merged from {label} (sha256:{digest[:12]}), which is not in the registry",
+                hint=f"push the folder that it was: loreg push DIR NAME, then loreg reproduce {ref}",
+            )
+    refs = [f"{there.ref}@sha256:{there.digest}" for there, _, _ in found if there is not None]
+    with open_sources(context, refs, progress) as everything, tempfile.TemporaryDirectory(prefix="loreg-") as name:
+        from loreg.merging.compare import largest_difference
+        from loreg.merging.recipe import read_recipe
+        from loreg.merging.sources import Input
+
+        recipe = read_recipe(made_by.recipe)
+        _refuse_other_calibration(recipe.calibration, calibration)
+        count = len(made_by.sources)
+        merged = blend(everything[:count], recipe, everything[count:], base, calibration, device, progress)
+        with new_folder(folder) as staging:
+            write(staging, merged, Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate))
+            stored = Path(name)
+            fetch(context, version, stored, progress)
+            if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
+                return Reproduced(version, True, 0.0, folder)
+            again, before = (Input(read_layout(path), version.ref, version.digest) for path in (staging, stored))
+            difference = largest_difference(before, again)
+            if difference > _TOLERANCE.get(version.facts.dtype, 1e-6):
+                raise IntegrityError(
+                    f"{version.ref} is not what its recipe makes: a delta differs by {difference:.1e} of its norm",
+                    hint=f"loreg show {version.ref} --format json has the recipe",
+                )
+            return Reproduced(version, False, difference, folder)
+
+
+def _refuse_other_calibration(expected: str, given: Path | str | None) -> None:
+    found = digest_of(Path(given)).sha256 if given is not None else ""
+    if found != expected:
+        what = f"the file with sha256 {expected[:12]}…" if expected else "none"
+        raise UsageError(f"the recipe's calibration is {what}, not {given or 'none'}", hint="--calibration FILE")

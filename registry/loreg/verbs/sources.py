@@ -1,0 +1,102 @@
+"""The adapters that a verb works on: refs or folders, opened on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
+from loreg.catalog import versions
+from loreg.errors import MergeError, MissingExtraError, NotFoundError
+from loreg.records import BaseModel, Progress
+from loreg.refs import parse_ref
+from loreg.verbs import provenance
+from loreg.verbs.context import Context, is_path
+from loreg.verbs.prepare import prepare
+from loreg.verbs.pull import fetch
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source on this machine. ``label`` names it for others: a pinned ref, or the last part of a folder's path."""
+
+    label: str
+    digest: str
+    layout: Layout
+    base: BaseModel | None
+    others: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def open_sources(context: Context, sources: Sequence[str], progress: Progress) -> Iterator[list[Opened]]:
+    """Open refs and folders; what is fetched for it is removed at the end. Raises what push and pull raise."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(_open(context, source, progress)) for source in sources]
+
+
+@contextlib.contextmanager
+def _open(context: Context, source: str, progress: Progress) -> Iterator[Opened]:
+    if is_path(source):
+        folder = Path(source).expanduser()
+        with prepare(folder, progress) as prepared:
+            others = _not_the_adapters_own(prepared.files)
+            yield Opened(folder.resolve().name, prepared.manifest.digest, prepared.layout, None, others)
+        return
+    ref = parse_ref(source)
+    with context.catalog.read() as tx:
+        try:
+            version = versions.resolve(tx, ref)
+        except NotFoundError as error:
+            if Path(source).is_dir():
+                raise NotFoundError(error.message, hint=f"for the folder of that name: ./{source}") from None
+            raise
+        others = _not_the_adapters_own([file.path for file in versions.files(tx, version)])
+    with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
+        fetch(context, version, Path(name), progress)
+        layout = read_layout(Path(name))
+        yield Opened(version.ref, version.digest, layout, version.base, others)
+
+
+def common_base(opened: Sequence[Opened]) -> BaseModel | None:
+    """The one base of all sources; None if it is not known of each. Raises MergeError if two differ.
+
+    A source whose base is only declared counts if it declares a name of the known one.
+    """
+    known = [(source.base, source.label) for source in opened if source.base is not None]
+    for base, label in known[1:]:
+        if base.digest != known[0][0].digest:
+            raise MergeError(
+                f"different bases: {known[0][1]} was trained on {_name(known[0][0])}, {label} on {_name(base)}",
+                hint="merge adapters of one base: loreg search --base " + known[0][0].digest[:12],
+            )
+    if known and all(s.base or s.layout.config.base_hint in known[0][0].names for s in opened):
+        return known[0][0]
+    return None
+
+
+def notes(opened: Sequence[Opened]) -> tuple[str, ...]:
+    """What a person should know of the sources: files that do not travel on, names that do not agree."""
+    found = [f"not carried over from {s.label}: {', '.join(s.others)}" for s in opened if s.others]
+    hints = {source.layout.config.base_hint for source in opened} - {""}
+    if len(hints) > 1:
+        found.append("the sources name their base differently: only the shapes say that they fit together")
+    return tuple(found)
+
+
+def require_torch() -> None:
+    """Raises MissingExtraError where the mathematics cannot be done."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("merging needs torch, which is not installed", hint="pip install 'loreg[merge]'")
+
+
+def _name(base: BaseModel) -> str:
+    return f"{base.names[0] if base.names else 'a base'} (sha256:{base.digest[:12]})"
+
+
+def _not_the_adapters_own(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
+    own = (WEIGHTS_NAME, "adapter_config.json", "README.md", provenance.FILE_NAME)
+    return tuple(sorted(name for name in names if name not in own))

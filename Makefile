@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test test-slow lint format bench bench-merge clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ format: $(READY) ## rewrite the code as ruff formats it
 
 bench: $(READY) ## print the benchmarks that RESULTS.md quotes
 	@$(BIN)/python benchmarks/run.py
+
+bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten minutes)
+	@$(BIN)/python benchmarks/merge.py
 
 clean: ## remove the virtual environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

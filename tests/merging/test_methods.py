@@ -49,7 +49,8 @@ def merged(name: str, parts: list[Factors], weights, rank: int | None = None, mo
     spectrum = method.merge(batch, values)
     kept = spectrum.truncate(torch.full(spectrum.energy.shape, spectrum.s.shape[-1]))
     dense = kept.b @ kept.a
-    torch.testing.assert_close(spectrum.energy, dense.square().sum((-2, -1)), rtol=1e-9, atol=1e-12)
+    precision = 1e-5 if given.get("precision") == "single" else 1e-9
+    torch.testing.assert_close(spectrum.energy, dense.square().sum((-2, -1)), rtol=precision, atol=1e-12)
     return dense
 
 
@@ -199,6 +200,13 @@ class TestThreshold:
 
     def test_knots_thresholds_are_global_by_default(self):
         assert {p.name: p.default for p in find_method("knots_ties").parameters}["threshold"] == "global"
+
+
+@pytest.mark.parametrize("name", ["ties", "dare_ties", "breadcrumbs"])
+def test_single_precision_is_the_same_to_its_precision(name: str):
+    parts, weights = sources_for(name, 11)
+    exact = merged(name, parts, weights)
+    torch.testing.assert_close(merged(name, parts, weights, precision="single"), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_a_tie_goes_to_plus_or_to_the_majority():

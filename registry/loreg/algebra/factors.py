@@ -54,8 +54,8 @@ class Stack:
 def stack(parts: Sequence[Factors]) -> Stack:
     """Lay the factors of several sources side by side, in float64."""
     return Stack(
-        torch.cat([part.b.double() for part in parts], dim=-1),
-        torch.cat([part.a.double() for part in parts], dim=-2),
+        torch.cat([part.b for part in parts], dim=-1).double(),
+        torch.cat([part.a for part in parts], dim=-2).double(),
         tuple(part.rank for part in parts),
     )
 

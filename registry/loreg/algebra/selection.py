@@ -36,8 +36,9 @@ def cut_for(tiles: Callable[[], Iterable[Tensor]], sample: Tensor, total: int, k
             inside.append(between)
         found = sum(part.numel() for part in inside)
         if above < k < above + found:
-            ends: Tensor = torch.cat(inside).topk(k + 1 - above).values[-2:]
-            return ends[1] + (ends[0] - ends[1]) / 2
+            between = torch.cat(inside)
+            kth, following = (between.kthvalue(above + found - place).values for place in (k - 1, k))
+            return following + (kth - following) / 2
         if k <= above:
             low, high = high, torch.full_like(high, torch.inf)
         else:

@@ -39,6 +39,6 @@ def largest_singular(
     energy = basis.new_zeros(())
     for first, tile in tiles():
         image[first : first + tile.shape[0]] = tile @ basis.to(tile.dtype)
-        energy += torch.linalg.vector_norm(tile, dtype=torch.float64).square()
+        energy += torch.linalg.vector_norm(tile, dim=1).double().square().sum()
     u, s, wh = torch.linalg.svd(image, full_matrices=False)
     return u, s, basis @ wh.T, energy

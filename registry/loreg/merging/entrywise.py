@@ -23,10 +23,10 @@ from loreg.merging.batch import Batch, Survey
 from loreg.merging.fuse import elected, fuse
 from loreg.merging.method import Values
 
-_BLOCK = 1 << 18  # entries of all sources together that are looked at at once: 2 MiB, what a core's cache holds
-_ROWS = 64  # of a block: enough for a fast product
+_BLOCK = 1 << 19  # entries of all sources together that are looked at at once: 4 MiB, near what caches hold
+_ROWS = 256  # of a block: enough for a fast product
 _HELD = 1 << 24  # entries of a merged matrix, 128 MiB: a larger one is made again, row by row, at every pass
-_SAMPLE = 1 << 16  # entries drawn to bracket an order statistic
+_SAMPLE = 1 << 15  # entries drawn to bracket an order statistic
 
 
 @dataclass(frozen=True)

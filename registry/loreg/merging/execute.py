@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,13 +28,12 @@ from loreg.merging.compatible import (
 )
 from loreg.merging.method import Method
 from loreg.merging.methods import find_method
+from loreg.merging.parallel import side_by_side
 from loreg.merging.plan import Task, plan
 from loreg.merging.ranks import Costs, RankRule, spend
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import Input, Source, conversions, open_sources
 from loreg.records import Progress, no_progress
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class _Run:
         ranks = self._within_budget(tasks, survey) if self.recipe.rank.kind == "budget" else {}
         total = sum(len(task.modules) for task in tasks)
         done: list[_Done] = []
-        for some in self._parallel(lambda task: self._merge(task, survey, ranks), tasks):
+        for some in side_by_side(lambda task: self._merge(task, survey, ranks), tasks, self.device):
             done += some
             self.progress("merging", len(done), total)
         return done
@@ -259,7 +257,7 @@ class _Run:
         """The ranks that a budget allows: every spectrum first, then the ranks, then the factors."""
         names: list[str] = []
         costs: list[Costs] = []
-        squares = self._parallel(lambda task: self._for_ranks(task, survey), tasks)
+        squares = side_by_side(lambda task: self._for_ranks(task, survey), tasks, self.device)
         for task, of_task in zip(tasks, squares, strict=True):
             names += task.modules
             each = task.form.matrices * (task.form.out + task.form.in_)
@@ -276,36 +274,6 @@ class _Run:
             if (bias := self.sources[t].adapter.bias(module)) is not None
         ]
         return sum(biases[1:], biases[0]).to(task.dtype) if biases else None
-
-    def _parallel(self, function: Callable[[Task], T], tasks: Sequence[Task]) -> Iterator[T]:
-        """``function`` of every task, in order.
-
-        Tasks run side by side, each on one core: the decompositions inside use several cores badly, and a result
-        does not depend on how many there are.
-        """
-        if self.device.type == "cuda":
-            yield from self._overlapped(function, tasks)
-            return
-        if len(tasks) == 1:
-            yield function(tasks[0])
-            return
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                yield from pool.map(function, tasks)
-        finally:
-            torch.set_num_threads(threads)
-
-    def _overlapped(self, function: Callable[[Task], T], tasks: Sequence[Task]) -> Iterator[T]:
-        """Two tasks at a time, each on a stream of its own: one transfers while the other computes."""
-
-        def on_a_stream(task: Task) -> T:
-            with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
-                return function(task)
-
-        with ThreadPoolExecutor(2) as pool:
-            yield from pool.map(on_a_stream, tasks)
 
 
 def _moments(path: Path, sources: Sequence[Source]) -> dict[str, Tensor]:

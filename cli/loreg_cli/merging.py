@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ device_option = click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU."
 )
 plot_option = click.option("--plot", type=PATH, metavar="FILE.png", help="Draw it to a file (needs loreg[plot]).")
+initial_option = click.option(
+    "--initial", multiple=True, metavar="REF|DIR", help="Where PiSSA-like training of a source started."
+)
+base_option = click.option("--base", type=PATH, metavar="DIR", help="The base model, which DoRA sources need.")
 calibration_option = click.option(
     "--calibration", type=PATH, metavar="FILE", help="Second moments of the data: loreg.collect_calibration(model)."
 )
@@ -35,6 +40,7 @@ def rank_options(command: Command) -> Command:
     @click.option("--tolerance", type=click.FloatRange(0, 1), metavar="ε", help="Lose at most this share of ‖delta‖.")
     @click.option("--budget", metavar="N", help="Spend this many parameters where they keep most, e.g. 2M.")
     @click.option("--fit", metavar="SERVER:N", help="What a server started with rank N loads, e.g. vllm:16.")
+    @functools.wraps(command)
     def with_options(
         fixed: int | None,
         energy: float | None,
@@ -52,7 +58,7 @@ def rank_options(command: Command) -> Command:
             raise click.UsageError("--rank, --energy, --tolerance, --budget and --fit exclude each other")
         return command(rank=given or None, **others)
 
-    return _documented(with_options, command)
+    return with_options
 
 
 def output_options(command: Command) -> Command:
@@ -64,13 +70,6 @@ def output_options(command: Command) -> Command:
     ):
         command = option(command)
     return push_options(command)
-
-
-def _documented(function: Command, of: Command) -> Command:
-    function.__doc__, function.__name__ = of.__doc__, of.__name__
-    function.__dict__.setdefault("__click_params__", [])
-    function.__dict__["__click_params__"] = getattr(of, "__click_params__", []) + function.__dict__["__click_params__"]
-    return function
 
 
 @click.command()
@@ -85,8 +84,8 @@ def _documented(function: Command, of: Command) -> Command:
 )
 @click.option("--lambda", "scale", type=float, metavar="λ", help="Multiply the merged delta.")
 @click.option("--extras", metavar="REF|DIR", help="Take whole tensors, such as a classifier, from this source.")
-@click.option("--initial", multiple=True, metavar="REF|DIR", help="Where PiSSA-like training of a source started.")
-@click.option("--base", type=PATH, metavar="DIR", help="The base model, which DoRA sources need.")
+@initial_option
+@base_option
 @click.option("--recipe", type=PATH, metavar="FILE.toml", help="All of these from a file.")
 @rank_options
 @output_options
@@ -201,7 +200,7 @@ def rerank(
 @click.command()
 @click.argument("ref")
 @click.option("--to", "folder", metavar="DIR", type=PATH, help="Keep the result in a new folder.")
-@click.option("--base", type=PATH, metavar="DIR", help="The base model, if a source was DoRA.")
+@base_option
 @calibration_option
 @device_option
 @format_option
@@ -225,13 +224,24 @@ def reproduce(
 
 @click.command()
 @click.argument("sources", metavar="REF|DIR...", nargs=-1, required=True)
+@initial_option
+@base_option
 @device_option
 @plot_option
 @format_option
-def compare(sources: tuple[str, ...], device: str, plot: Path | None, format_: str) -> None:
+def compare(
+    sources: tuple[str, ...],
+    initial: tuple[str, ...],
+    base: Path | None,
+    device: str,
+    plot: Path | None,
+    format_: str,
+) -> None:
     """How alike adapters are: angles, shared subspaces, sign conflicts, norms."""
     with progress_bar() as progress:
-        pairs = open_registry().compare(sources, device=device, plot=plot, progress=progress)
+        pairs = open_registry().compare(
+            sources, initial=initial, base=base, device=device, plot=plot, progress=progress
+        )
     if format_ == "json":
         print_json(list(pairs))
     elif format_ == "quiet":

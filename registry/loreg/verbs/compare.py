@@ -9,31 +9,34 @@ from loreg.errors import UsageError
 from loreg.records import Likeness, Progress, no_progress
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
-from loreg.verbs.sources import common_base, open_sources, require_torch
+from loreg.verbs.sources import common_base, inputs_of, open_sources, require_torch
 
 
 def compare(
     context: Context,
     sources: Sequence[str],
     *,
+    initial: Sequence[str] = (),
+    base: Path | str | None = None,
     device: str = "auto",
     plot: Path | str | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Likeness, ...]:
     """Every pair of the refs or folders ``sources``; drawn as heat maps to the file ``plot`` if it is given.
 
+    ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for ``merge``.
     Raises UsageError for fewer than two, MergeError for adapters of different bases or without a common module.
     """
     if len(sources) < 2:
         raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
     require_torch()
-    with open_sources(context, sources, progress) as opened:
+    with open_sources(context, [*sources, *initial], progress) as everything:
+        opened, initials = everything[: len(sources)], everything[len(sources) :]
         from loreg.merging import compare as comparing
         from loreg.merging.device import choose_device
-        from loreg.merging.sources import Input
 
         common_base(opened)
-        inputs = [Input(source.layout, source.label, source.digest) for source in opened]
+        inputs = inputs_of(opened, initials, base)
         pairs = comparing.compare(inputs, device=choose_device(device), progress=progress)
         if plot is not None:
             with picture(Path(plot)) as drawing:

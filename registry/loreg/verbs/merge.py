@@ -19,7 +19,7 @@ from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
 from loreg.verbs.place import is_free, move_into_place
 from loreg.verbs.push import push
-from loreg.verbs.sources import Opened, common_base, notes, open_sources, require_torch
+from loreg.verbs.sources import Opened, common_base, inputs_of, notes, open_sources, require_torch
 
 if TYPE_CHECKING:
     from loreg.merging.execute import Merged
@@ -132,14 +132,8 @@ def blend(
     """Do what the recipe says with the open sources."""
     from loreg.merging.device import choose_device
     from loreg.merging.execute import execute
-    from loreg.merging.sources import Input
 
-    model = Path(base).expanduser() if base is not None else None
-    started = _initial_of_each(opened, initials)
-    inputs = [
-        Input(source.layout, source.label, source.digest, initial.layout if initial else None, model)
-        for source, initial in zip(opened, started, strict=True)
-    ]
+    inputs = inputs_of(opened, initials, base)
     path = Path(calibration) if calibration is not None else None
     return execute(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
 
@@ -166,23 +160,6 @@ def new_folder(target: Path | None) -> Iterator[Path]:
             yield staging
             if target is not None:
                 move_into_place(staging, target)
-
-
-def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> list[Opened | None]:
-    """Which initial adapter belongs to which source: one for all that need one, or one for each of these in order."""
-    needing = [i for i, source in enumerate(opened) if source.layout.config.changes_the_base]
-    if initials and not needing:
-        raise UsageError(f"no source needs an initial adapter, {initials[0].label} was given", hint="omit --initial")
-    if len(initials) not in (0, 1, len(needing)):
-        raise UsageError(
-            f"{len(initials)} initial adapters for {len(needing)} sources that need one: expected 1 or {len(needing)}",
-            hint=" ".join(f"--initial DIR-OF-{opened[i].label}" for i in needing),
-        )
-    chosen: list[Opened | None] = [None] * len(opened)
-    for place, i in enumerate(needing):
-        if initials:
-            chosen[i] = initials[0] if len(initials) == 1 else initials[place]
-    return chosen
 
 
 def _refuse_wrong_call(

@@ -8,16 +8,20 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
 from loreg.catalog import versions
-from loreg.errors import MergeError, MissingExtraError, NotFoundError
+from loreg.errors import MergeError, MissingExtraError, NotFoundError, UsageError
 from loreg.records import BaseModel, Progress
 from loreg.refs import parse_ref
 from loreg.verbs import provenance
 from loreg.verbs.context import Context, is_path
 from loreg.verbs.prepare import prepare
 from loreg.verbs.pull import fetch
+
+if TYPE_CHECKING:
+    from loreg.merging.sources import Input
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,35 @@ def _open(context: Context, source: str, progress: Progress) -> Iterator[Opened]
         fetch(context, version, Path(name), progress)
         layout = read_layout(Path(name))
         yield Opened(version.ref, version.digest, layout, version.base, others)
+
+
+def inputs_of(opened: Sequence[Opened], initials: Sequence[Opened], base: Path | str | None) -> list[Input]:
+    """What the mathematics takes: every source with the initial adapter or the base that its delta depends on."""
+    from loreg.merging.sources import Input
+
+    model = Path(base).expanduser() if base is not None else None
+    started = _initial_of_each(opened, initials)
+    return [
+        Input(source.layout, source.label, source.digest, initial.layout if initial else None, model)
+        for source, initial in zip(opened, started, strict=True)
+    ]
+
+
+def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> list[Opened | None]:
+    """Which initial adapter belongs to which source: one for all that need one, or one for each of these in order."""
+    needing = [i for i, source in enumerate(opened) if source.layout.config.changes_the_base]
+    if initials and not needing:
+        raise UsageError(f"no source needs an initial adapter, {initials[0].label} was given", hint="omit --initial")
+    if len(initials) not in (0, 1, len(needing)):
+        raise UsageError(
+            f"{len(initials)} initial adapters for {len(needing)} sources that need one: expected 1 or {len(needing)}",
+            hint=" ".join(f"--initial DIR-OF-{opened[i].label}" for i in needing),
+        )
+    chosen: list[Opened | None] = [None] * len(opened)
+    for place, i in enumerate(needing):
+        if initials:
+            chosen[i] = initials[0] if len(initials) == 1 else initials[place]
+    return chosen
 
 
 def common_base(opened: Sequence[Opened]) -> BaseModel | None:

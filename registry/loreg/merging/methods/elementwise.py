@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from loreg.merging.entrywise import (
-    AT_RANDOM,
-    BETWEEN,
-    LARGE_AT_RANDOM,
-    LARGEST,
-    in_the_open,
-    merge_entrywise,
-    survey_cuts,
-)
+from loreg.merging.dropping import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST
+from loreg.merging.entrywise import in_the_open, merge_entrywise, survey_cuts
 from loreg.merging.fuse import ELECTION
 from loreg.merging.method import Method, Parameter
 

@@ -13,15 +13,8 @@ from loreg.algebra.canonical import canonical
 from loreg.algebra.factors import Factors
 from loreg.algebra.tucker import shared_subspaces
 from loreg.merging.batch import Batch
-from loreg.merging.entrywise import (
-    AT_RANDOM,
-    LARGEST,
-    Entries,
-    Rule,
-    View,
-    merge_entrywise,
-    survey_cuts,
-)
+from loreg.merging.dropping import AT_RANDOM, LARGEST, Rule
+from loreg.merging.entrywise import Entries, View, merge_entrywise, survey_cuts
 from loreg.merging.fuse import ELECTION
 from loreg.merging.method import Method, Parameter, Values
 

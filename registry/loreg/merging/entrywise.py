@@ -26,8 +26,8 @@ from loreg.merging.method import Values
 
 _BLOCK = 1 << 19  # entries of all sources together that are looked at at once: 4 MiB, near what caches hold
 _ROWS = 256  # of a block: enough for a fast product
-_HELD = 1 << 24  # entries of a merged matrix, 128 MiB: a larger one is made again, row by row, at every pass
-_SAMPLE = 1 << 15  # entries drawn to bracket an order statistic
+_HELD = 1 << 28  # bytes of a merged matrix, 256 MiB: a larger one is made again, row by row, at every pass
+_SAMPLE = 1 << 14  # entries drawn to bracket an order statistic
 
 
 @dataclass(frozen=True)
@@ -171,19 +171,21 @@ def _fused(module: Entries, weights: Tensor, rule: Rule, rank: int | None) -> tu
         balance = [elected(kept, values["elect"], 0.0).sum() for _, _, kept in module.kept(rule)]
         tie = torch.where(torch.stack(balance).sum() < 0, -1.0, 1.0)
 
+    height, width = module.shape
+    held = height * width * weights.element_size() <= _HELD
+
     def merged() -> Iterator[tuple[int, Tensor]]:
-        columns = module.shape[1]
-        tile = weights.new_empty(0, columns)
-        for rows, block, kept in module.kept(rule):
-            if block.start == 0:
-                tile = weights.new_empty(rows.stop - rows.start, columns)
-            tile[:, block] = fuse(kept, weights, values, tie)
-            if block.stop == columns:
-                yield rows.start, tile
+        first, tile = 0, weights.new_empty(0, width)
+        for rows, columns, kept in module.kept(rule):
+            if columns.start == 0 and (rows.start == 0 or not held):
+                first, tile = rows.start, weights.new_empty(height if held else rows.stop - rows.start, width)
+            tile[rows.start - first : rows.stop - first, columns] = fuse(kept, weights, values, tie)
+            if columns.stop == width and (rows.stop == height or not held):
+                yield first, tile
 
     tiles: Callable[[], Iterable[tuple[int, Tensor]]] = merged
-    if module.shape[0] * module.shape[1] <= _HELD:
-        whole = [(0, torch.cat([tile for _, tile in merged()]))]
+    if held:
+        whole = list(merged())
         tiles = lambda: whole  # noqa: E731
     u, s, v, energy = largest_singular(tiles, module.shape, rank or min(module.shape), weights.device)
     return u if view.left is None else view.left @ u, s, v if view.right is None else view.right @ v, energy

@@ -54,4 +54,4 @@ def fuse(entries: Tensor, weights: Tensor, values: Values, tie: Tensor | float =
 def elected(electing: Tensor, by: str, tie: Tensor | float) -> Tensor:
     """The winning sign of each entry, ±1, of ``electing (T, …)``."""
     score = electing.sum(0) if by == "mass" else electing.sign().sum(0)
-    return torch.where(score == 0, tie, score.sign())
+    return score.sign_().add_(0.5 * tie).sign_()  # half a tie decides where the score is zero, and nowhere else

@@ -22,7 +22,7 @@ def draw_certificate(path: Path, certificate: Mapping[str, Any], sigmas: Mapping
     every = list(sigmas.values())
     for values in every[:: math.ceil(len(every) / _MOST_LINES)]:
         positive = [value for value in values if value > 0]
-        left.plot(range(1, len(positive) + 1), positive, color="tab:blue", alpha=max(0.06, 1 / len(every)), linewidth=1)
+        left.plot(range(1, len(positive) + 1), positive, color="tab:blue", alpha=max(0.15, 1 / len(every)), linewidth=1)
     left.set(yscale="log", xlabel="i", ylabel="σᵢ", title=f"singular values of {len(every)} modules")
     whole = certificate["total"]
     ranks, errors = _errors(certificate, every)

@@ -22,7 +22,12 @@ HERE = Path(__file__).parent
 LOREG = str(Path(sys.executable).with_name("loreg"))
 TIES = {"combination_type": "ties_svd", "density": 0.2}
 
-
+#: Shapes, rank, sources, rank kept, bytes of a number, and whether the numbers cross from the host and back.
+FLOORED = {
+    "smollm2": (SMOLLM2, 16, 2, 16, 4, False),
+    "square": (SQUARE, 16, 2, 16, 4, False),
+    "llama": (LLAMA, 64, 8, 64, 2, True),
+}
 #: What the engine holds at a time.
 BYTES = {"cpu": 8 * 1024**2, "cuda": 512 * 1024**2}
 
@@ -125,6 +130,35 @@ def floor(shapes: Shapes, rank: int, count: int, keep: int, folders: list[Path],
     }
 
 
+def floors(shapes: Shapes, rank: int, count: int, keep: int, width: int, device: str, copied: bool) -> dict[str, Any]:
+    """The two floors of a device: every factor read and written once at the bandwidth measured here, from and to the
+    host where ``copied``; the float64 flops of the Gram matrices and of both products at the rate measured here."""
+    sides = sum(out + in_ for out, in_ in shapes.values())
+    moved = width * sides * (rank * count + keep)
+    flops = 2 * sides * rank * count * (rank * count + keep)
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
+    pinned = device == "cuda" and copied
+    source = torch.ones(1 << 28, dtype=torch.uint8, device="cpu" if copied else device, pin_memory=pinned)
+    target = torch.empty_like(source, device=device, pin_memory=False)
+    square = torch.ones(4096, 4096, dtype=torch.float64, device=device)
+
+    def fastest(call: Callable[[], Any]) -> float:
+        return min(seconds(lambda: (call(), finish()), 5))
+
+    crossed = source.numel() * (1 if copied else 2)  # on one device a copy reads and writes
+    bandwidth = crossed / fastest(lambda: target.copy_(source, non_blocking=True))
+    rate = 2 * 4096**3 / fastest(lambda: square @ square)
+    return {"bytes": moved / bandwidth, "flops": flops / rate, "bandwidth": bandwidth, "rate": rate}
+
+
+def told(floors: dict[str, Any]) -> str:
+    """The two floors in words."""
+    return (
+        f"floors: bytes {floors['bytes']:.4f} s at {floors['bandwidth'] / 1e9:.0f} GB/s, "
+        f"flops {floors['flops']:.4f} s at {floors['rate'] / 1e12:.2f} TFLOP/s"
+    )
+
+
 def case(name: str, folder: Path) -> dict[str, Any]:
     """One measurement, by name."""
     device = "cuda" if name.endswith("@cuda") else "cpu"
@@ -139,6 +173,9 @@ def case(name: str, folder: Path) -> dict[str, Any]:
         return loreg(folders, 16, 3, device, method="ties", parameters=given)
     if what == "mathematics":
         return mathematics(two[kind], 16, 2, 16, 9, device)
+    if what == "floors":
+        shapes, rank, count, keep, width, copied = FLOORED[kind]
+        return floors(shapes, rank, count, keep, width, device, copied)
     if what == "floor":
         return floor(LLAMA, 64, 8, 64, folders, folder / "written")
     import peers
@@ -174,9 +211,15 @@ def llama(folder: Path, device: str) -> None:
     """The large case beside its floor."""
     print(f"\nLlama-3-8B shapes, 8 adapters of rank 64 in bf16 to rank 64, {device}\n", flush=True)
     size = sum((path / "adapter_model.safetensors").stat().st_size for path in folder.glob("llama-*")) / 1e9
-    parts = measure("llama:floor", folder)
     found = measure("llama:loreg" + ("@cuda" if device == "cuda" else ""), folder)
     took = statistics.median(found["seconds"])
+    if device == "cuda":
+        limits = measure("llama:floors@cuda", folder)
+        below = max(limits["bytes"], limits["flops"])
+        print(f"  {told(limits)}")
+        print(f"  loreg with reading and certificate {took:.2f} s: {took / below:.1f} times the larger floor")
+        return
+    parts = measure("llama:floor", folder)
     print("  floor: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
     print(f"  floor {sum(parts.values()):.1f} s, loreg {took:.1f} s: {took / sum(parts.values()):.2f} of the floor")
     print(f"  inputs {size:.2f} GB, peak memory {found['peak']:.2f} GB: {found['peak'] / size:.2f} times the inputs")
@@ -230,6 +273,8 @@ def main(parts: list[str]) -> None:
                 rows["loreg, tensors to tensors, CUDA"] = f"{kind}:mathematics@cuda"
             if kind in parts:
                 report(f"{title}, 2 adapters of rank 16 to rank 16", rows, folder, "PEFT svd")
+            if kind in parts and torch.cuda.is_available():
+                print("  CUDA " + told(measure(f"{kind}:floors@cuda", folder)))
         if "smollm2" in parts:
             processes(folder)
         if "attention" in parts:

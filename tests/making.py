@@ -48,6 +48,13 @@ def new_model() -> Model:
     return Model().eval()
 
 
+def write_base(folder: Path, changed: Mapping[str, Tensor] | None = None) -> Path:
+    """The base of :func:`new_model` as a folder, with some tensors changed; returns ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({**new_model().state_dict(), **(changed or {})}, folder / "model.safetensors")
+    return folder
+
+
 def train(folder: Path, seed: int, *, head: bool = False, **options: Any) -> Path:
     """Write, with PEFT, an adapter whose factors are random, as after training; returns ``folder``."""
     options = {"target_modules": ["q_proj", "v_proj"], "r": 4, "lora_alpha": 8, **options}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_labels
-from loreg_cli.output import base, print_json, print_pairs, print_table, ranks, say, size, summary
+from loreg_cli.output import base, print_json, print_page, print_pairs, print_table, ranks, say, size, summary
 
 if TYPE_CHECKING:
     from loreg.records import Details, Page, Version
@@ -40,7 +40,7 @@ def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
             right=["VERSIONS"],
             cut=["ALIASES"],
         )
-    _print_page(page, format_, [str(entry.adapter) for entry in page.items])
+    print_page(page, format_, [str(entry.adapter) for entry in page.items])
 
 
 @click.command()
@@ -129,18 +129,7 @@ def _print_versions(page: Page[Version], format_: str) -> None:
             right=["RANK"],
             cut=["REF", "BASE", "TASKS", "METRICS"],
         )
-    _print_page(page, format_, [version.ref for version in page.items])
-
-
-def _print_page(page: Page[Any], format_: str, refs: list[str]) -> None:
-    if format_ == "json":
-        print_json(page)
-    elif format_ == "quiet" and refs:
-        click.echo("\n".join(refs))
-    if not page.items:
-        click.echo("nothing found", err=True)
-    if page.cursor and format_ != "json":
-        click.echo(f"there is more: --cursor {page.cursor}", err=True)
+    print_page(page, format_, [version.ref for version in page.items])
 
 
 def _print_details(details: Details) -> None:

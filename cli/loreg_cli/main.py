@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import loreg
-from loreg_cli import describe, find, merging, operate, transfer
+from loreg_cli import bases, describe, find, merging, operate, transfer
 from loreg_cli.boundary import Commands
 
 
@@ -32,6 +32,7 @@ for command in (
     find.search,
     find.show,
     find.lineage,
+    bases.base,
     merging.merge,
     merging.rerank,
     merging.compare,

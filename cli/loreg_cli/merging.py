@@ -86,6 +86,7 @@ def output_options(command: Command) -> Command:
 @click.option("--extras", metavar="REF|DIR", help="Take whole tensors, such as a classifier, from this source.")
 @initial_option
 @base_option
+@click.option("--allow-derived", is_flag=True, help="Merge adapters of a base and of what was made from it.")
 @click.option("--recipe", type=PATH, metavar="FILE.toml", help="All of these from a file.")
 @rank_options
 @output_options
@@ -104,6 +105,7 @@ def merge(
     extras: str | None,
     initial: tuple[str, ...],
     base: Path | None,
+    allow_derived: bool,
     recipe: Path | None,
     rank: dict[str, Any] | None,
     name: str | None,
@@ -135,6 +137,7 @@ def merge(
         extras=extras,
         initial=initial or None,
         base=base,
+        allow_derived=allow_derived or None,
         rank=rank,
     )
     if recipe is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from loreg.records import PushResult, Version
+    from loreg.records import Page, PushResult, Version
 
 
 def print_json(value: Any) -> None:
@@ -79,6 +79,18 @@ def print_pushed(result: PushResult, format_: str) -> None:
         say(f"pushed {result.version.pinned}: {summary(result.version)}")
     else:
         click.echo(f"no new version: this content is {result.version.pinned} already")
+
+
+def print_page(page: Page[Any], format_: str, refs: list[str]) -> None:
+    """Print a page as JSON, or as bare ``refs``; a table is printed already. Says on stderr if there is more."""
+    if format_ == "json":
+        print_json(page)
+    elif format_ == "quiet" and refs:
+        click.echo("\n".join(refs))
+    if not page.items:
+        click.echo("nothing found", err=True)
+    if page.cursor and format_ != "json":
+        click.echo(f"there is more: --cursor {page.cursor}", err=True)
 
 
 def printable(text: str) -> str:

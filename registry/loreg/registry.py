@@ -11,6 +11,7 @@ from loreg.catalog import Catalog
 from loreg.records import Check
 from loreg.settings import Settings, load
 from loreg.storage import open_store
+from loreg.verbs import bases as knowing
 from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
 from loreg.verbs import merge as merging
@@ -63,7 +64,8 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         store = open_store(settings.storage_url, settings.storage_endpoint)
-        self.context = Context(Catalog(settings.database_url), store, settings.author)
+        cache = settings.home / "cache" / "bases"
+        self.context = Context(Catalog(settings.database_url), store, settings.author, cache)
 
     push = _verb(pushing.push)
     pull = _verb(pulling.pull)
@@ -76,6 +78,11 @@ class Registry:
     versions = _verb(searching.versions_of)
     show = _verb(searching.show)
     lineage = _verb(searching.ancestors)
+    add_base = _verb(knowing.add_base)
+    bases = _verb(knowing.bases)
+    show_base = _verb(knowing.show_base)
+    relate_bases = _verb(knowing.relate_bases)
+    match_bases = _verb(knowing.match_bases)
     tag = _verb(tagging.tag)
     untag = _verb(tagging.untag)
     yank = _verb(tagging.yank)

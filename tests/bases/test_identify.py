@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from loreg.bases.identify import identify
+from loreg.bases.identify import identify, identify_headers
+from loreg.bases.model import read_model
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, NotFoundError
 
 
@@ -131,10 +133,82 @@ def test_what_is_no_model_is_refused(tmp_path: Path):
         identify(tmp_path)
 
 
+def test_a_tied_head_that_was_saved_is_the_same_base(tmp_path: Path):
+    embedding = torch.randn(6, 4)
+    tied = {"model.embed_tokens.weight": embedding, "model.norm.weight": torch.ones(4)}
+    with_head = write(tmp_path / "head", {**tied, "lm_head.weight": embedding.clone()})
+    assert digest(with_head) == digest(write(tmp_path / "tied", tied))
+    untied = write(tmp_path / "untied", {**tied, "lm_head.weight": embedding + torch.eye(6, 4)})
+    assert digest(untied) != digest(with_head)
+    assert identify(untied).base.struct == identify(with_head).base.struct
+
+
+def test_a_wrapper_does_not_change_the_base(tmp_path: Path):
+    plain = {"model.layers.0.q_proj.weight": torch.randn(4, 4), "lm_head.weight": torch.randn(6, 4)}
+    wrapped = {"model.language_model.layers.0.q_proj.weight": plain["model.layers.0.q_proj.weight"]}
+    wrapped["lm_head.weight"] = plain["lm_head.weight"]
+    assert digest(write(tmp_path / "new", wrapped)) == digest(write(tmp_path / "plain", plain))
+
+
+def test_the_structure_is_shapes_and_what_they_do_not_say(tmp_path: Path):
+    def struct(folder: Path) -> str:
+        return identify(folder).base.struct
+
+    one = write(tmp_path / "one", model())
+    two = write(tmp_path / "two", {name: tensor + 1 for name, tensor in model(torch.float32).items()})
+    assert struct(one) == struct(two)
+    assert identify_headers(read_model(two)).base.struct == struct(two)
+    (two / "config.json").write_text('{"num_attention_heads": 8}')
+    assert struct(one) != struct(two)
+    (one / "config.json").write_text('{"num_attention_heads": 8, "num_key_value_heads": 8, "dtype": "float32"}')
+    assert struct(one) == struct(two)
+
+
+def test_what_was_hashed_once_is_remembered_until_the_file_changes(tmp_path: Path):
+    folder, cache = write(tmp_path / "m", model()), tmp_path / "cache"
+    first = identify(folder, cached=cache)
+    calls: list[int] = []
+    again = identify(folder, (), lambda what, done, total: calls.append(done), cache)
+    assert again == first
+    assert calls == []
+    write(folder, {name: tensor + 1 for name, tensor in model().items()})
+    assert identify(folder, cached=cache).base.digest == digest(folder) != first.base.digest
+    entry = next(cache.iterdir())
+    entry.write_text("{")
+    assert identify(folder, cached=cache).base.digest == digest(folder)
+
+
+def test_a_model_larger_than_a_buffer_is_hashed_as_a_whole(tmp_path: Path):
+    """Against hashlib on the whole tensor: bf16 as it lies, a float32 that is no bf16 from its very last number."""
+    bf16 = torch.randn(3, 700_001).to(torch.bfloat16)
+    f32 = bf16.float()
+    f32[-1, -1] = 1 + 2**-20
+    folder = write(tmp_path / "m", {"a": bf16, "b": f32})
+    leaves = json.loads(identify(folder).leaves)["tensors"]
+    for name, kind, tensor in (("a", "BF16", bf16.view(torch.int16)), ("b", "F32", f32)):
+        expected = hashlib.sha256(f"{kind} [3, 700001]\n".encode() + tensor.numpy().tobytes()).hexdigest()
+        assert leaves[name] == {"dtype": kind, "shape": [3, 700001], "sha256": expected}
+
+
 def test_a_tensor_in_two_shards_is_a_conflict(tmp_path: Path):
     folder = write(tmp_path / "m", model(), "a.safetensors")
     write(folder, model(), "b.safetensors")
     with pytest.raises(ConflictError, match="twice"):
+        identify(folder)
+
+
+def test_an_index_that_lies_and_a_missing_shard_are_refused(tmp_path: Path):
+    folder = write(tmp_path / "m", model())
+    index = folder / "model.safetensors.index.json"
+    told = dict.fromkeys(model(), "model.safetensors")
+    index.write_text(json.dumps({"weight_map": {**told, "phantom": "model.safetensors"}}))
+    with pytest.raises(IntegrityError, match="it has 'phantom' in model"):
+        identify(folder)
+    index.write_text(json.dumps({"weight_map": dict(list(told.items())[1:])}))
+    with pytest.raises(IntegrityError, match=r"it has 'layer\.0\.weight' in no shard"):
+        identify(folder)
+    index.write_text(json.dumps({"weight_map": {**told, "x": "model-00002.safetensors"}}))
+    with pytest.raises(NotFoundError, match=r"the shard model-00002\.safetensors is missing"):
         identify(folder)
 
 

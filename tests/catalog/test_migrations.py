@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from loreg.catalog import Catalog, migrations
+from drafts import draft
+from loreg.catalog import Catalog, lineage, migrations, versions
 from loreg.catalog.engine import open_engine
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
+from loreg.refs import parse_ref
 from together import all_at_once
+
+OLD = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -49,6 +54,20 @@ def test_every_migration_can_be_taken_back(url: str):
 
 def test_a_sqlite_catalog_is_made_on_first_use(tmp_path: Path):
     assert migrations.HEAD in Catalog(f"sqlite:///{tmp_path}/new/folder/c.db").describe()
+
+
+@pytest.mark.parametrize("dump", sorted(OLD.glob("catalog-*.sql")), ids=lambda path: path.stem)
+def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dump: Path):
+    with sqlite3.connect(tmp_path / "c.db") as connection:
+        connection.executescript(dump.read_text())
+    catalog = Catalog(f"sqlite:///{tmp_path}/c.db")
+    assert migrations.HEAD in catalog.describe()
+    with catalog.write("ada") as tx:
+        found = versions.resolve(tx, parse_ref("team/science"))
+        assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
+        assert versions.resolve(tx, parse_ref("team/history:prod")).number == 1
+        assert len(lineage.ancestors(tx, versions.id_of(tx, versions.resolve(tx, parse_ref("team/blend"))))) == 2
+        assert versions.record(tx, draft("team/science", "new"))[0].number == 2
 
 
 def test_a_shared_catalog_without_schema_waits_for_its_owner(postgres: str, postgres_url: str):

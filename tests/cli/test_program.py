@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from loreg.adapters.layout import read_layout
 from loreg_cli.main import cli
 from places import NEWS, Loreg
 
@@ -50,6 +51,8 @@ def run(*arguments):
     except SystemExit as end: print("EXIT", end.code)
 run("push", {str(NEWS)!r}, "a", "--task", "x", "--alias", "prod")
 run("push", {str(NEWS)!r}, "a", "--base", {str(tmp_path / "base.safetensors")!r})
+run("base", "add", {str(tmp_path / "base.safetensors")!r}, "--name", "x"); run("base", "ls"); run("base", "match", "a")
+run("base", "show", "x"); run("base", "add", "--header-only", {str(tmp_path / "base.safetensors")!r})
 run("ls"); run("search", "--task", "x"); run("show", "a"); run("lineage", "a"); run("doctor")
 run("tag", "a", "dev"); run("untag", "a", "dev"); run("metric", "add", "a", "f1=1")
 run("yank", "a:v1"); run("unyank", "a:v1")
@@ -59,12 +62,14 @@ run("merge", "a", "--weights", "1", "--dry-run")
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file({"w": np.ones(3, "f4")}, tmp_path / "base.safetensors")
+    modules = read_layout(NEWS).modules.values()
+    tensors = {f"{module.name}.weight": np.zeros((module.form.out, module.form.in_), "f4") for module in modules}
+    save_file(tensors, tmp_path / "base.safetensors")
     done = python(
         code, cwd=tmp_path, env={"LOREG_HOME": str(tmp_path / "h"), "PATH": "/usr/bin", "HOME": str(tmp_path)}
     )
     exits = [line for line in done.stdout.splitlines() if line.startswith("EXIT")]
-    assert exits == ["EXIT 0"] * 13 + ["EXIT 1"], done
+    assert exits == ["EXIT 0"] * 18 + ["EXIT 1"], done
     assert "error: merging needs torch, which is not installed. Hint: pip install 'loreg[merge]'" in done.stderr
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from loreg.errors import ConflictError, LoregError, MergeError, UsageError
+from loreg.errors import CheckFailedError, ConflictError, LoregError, MergeError, UsageError
 from loreg.registry import Registry, connect
 from making import (
     change_config,
@@ -25,6 +25,7 @@ from making import (
     relative_error,
     train,
     weighted_sum,
+    write_base,
 )
 from places import DORA, HISTORY, MOVIES, NEWS, SCIENCE
 
@@ -240,14 +241,33 @@ class TestBases:
             merge(here, [train(tmp_path / "b", 2), other], [1, 1], tmp_path / "merged")
 
     def test_of_other_content_are_refused_by_hash(self, here: Registry, tmp_path: Path):
-        for i, seed in enumerate((1, 2)):
-            torch.manual_seed(seed)
-            base = tmp_path / f"base{i}"
-            base.mkdir()
-            save_file({"w": torch.randn(4, 4)}, base / "model.safetensors")
+        for i in range(2):
+            base = write_base(tmp_path / f"base{i}", {"layers.0.q_proj.weight": torch.full((24, 20), float(i))})
             here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
-        with pytest.raises(MergeError, match="different bases: a0:v1 was trained on base0"):
+        with pytest.raises(
+            CheckFailedError, match=r"different bases: a1:v1 does not fit base0 .* other weights"
+        ) as error:
             here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+        assert error.value.hint.startswith("merge adapters of one base: loreg search --base ")
+
+    def test_that_differ_only_where_nobody_touches_them_fit(self, here: Registry, tmp_path: Path):
+        for i in range(2):
+            base = write_base(tmp_path / f"base{i}", {"head.weight": torch.full((3, 20), float(i))})
+            here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
+        merged = here.merge(["a0", "a1"], [1, 1], name="both")
+        assert "differ only in what none of them touches" in " ".join(merged.notes)
+        assert merged.pushed.version.base.names == ("base0",)
+
+    def test_that_came_from_one_another_need_to_be_allowed(self, here: Registry, tmp_path: Path):
+        for i in range(2):
+            base = write_base(tmp_path / f"base{i}", {"layers.0.q_proj.weight": torch.full((24, 20), float(i))})
+            here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
+        here.relate_bases("base1", "base0", "finetuned_from")
+        with pytest.raises(CheckFailedError, match=r"finetuned_from .* \(declared by ada\)") as error:
+            here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+        assert error.value.hint == "--allow-derived merges them all the same"
+        merged = here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged", allow_derived=True)
+        assert "a1:v1 is merged for base0" in " ".join(merged.notes)
 
 
 class TestRecord:
@@ -306,10 +326,9 @@ class TestRecord:
         assert again.version.number == 1
 
     def test_the_base_of_the_sources_is_the_base_of_the_result(self, registry: Registry, tmp_path: Path):
-        base = tmp_path / "model.safetensors"
-        save_file({"w": torch.ones(2, 2)}, base)
-        pushed = registry.push(SCIENCE, "science", base=str(base)).version
-        merged = registry.merge(["science"], [2], name="twice").pushed.version
+        base = write_base(tmp_path / "base")
+        pushed = registry.push(train(tmp_path / "a", 1), "a", base=str(base)).version
+        merged = registry.merge(["a"], [2], name="twice").pushed.version
         assert merged.base.digest == pushed.base.digest
 
     def test_names_of_folders_on_this_machine_stay_here(self, registry: Registry, tmp_path: Path):
@@ -392,19 +411,19 @@ class TestWhatPeftWouldDrop:
 
 
 class TestBaseOfTheResult:
-    def test_is_not_claimed_for_a_source_that_declares_another(self, registry: Registry, tmp_path: Path, minilm: Path):
+    def test_is_not_claimed_for_a_source_that_declares_another(self, registry: Registry, tmp_path: Path):
         folders = [train(tmp_path / name, i) for i, name in enumerate("ab")]
         change_config(folders[0], base_model_name_or_path="org/one")
         change_config(folders[1], base_model_name_or_path="org/other")
-        registry.push(folders[0], "a", base=str(minilm))
+        registry.push(folders[0], "a", base=str(write_base(tmp_path / "base")))
         registry.push(folders[1], "b")
         assert registry.merge(["a", "b"], [1, 1], name="blend").pushed.version.base is None
 
-    def test_is_that_which_a_source_declares_by_its_name(self, registry: Registry, tmp_path: Path, minilm: Path):
+    def test_is_that_which_a_source_declares_by_its_name(self, registry: Registry, tmp_path: Path):
         folders = [train(tmp_path / name, i) for i, name in enumerate("ab")]
         for folder in folders:
             change_config(folder, base_model_name_or_path="org/one")
-        base = registry.push(folders[0], "a", base=str(minilm)).version.base
+        base = registry.push(folders[0], "a", base=str(write_base(tmp_path / "base"))).version.base
         registry.push(folders[1], "b")
         assert registry.merge(["a", "b"], [1, 1], name="blend").pushed.version.base == base
 

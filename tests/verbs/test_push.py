@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from sqlalchemy import text
 
 from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.registry import Registry, connect
-from making import change_config, copy, train
+from making import change_config, copy, train, write_base
 from places import NEWS, SCIENCE, Place
 from together import all_at_once
 
@@ -127,9 +126,18 @@ class TestBase:
 
     def test_can_be_named_when_it_is_known(self, registry: Registry, tmp_path: Path, minilm: Path):
         base = registry.push(NEWS, "a", base=str(minilm)).version.base
-        other = train(tmp_path / "x", 1)
+        other = change_config(copy(NEWS, tmp_path / "x"), r=8)
         assert registry.push(other, "b", base=base.digest[:10]).version.base == base
         assert registry.push(other, "c", base=base.names[0]).version.base == base
+
+    def test_that_does_not_fit_is_refused(self, registry: Registry, tmp_path: Path, minilm: Path):
+        adapter = train(tmp_path / "x", 1)
+        with pytest.raises(CheckFailedError, match=r"base mismatch: it has no tensor layers\.0\.q_proj\.weight"):
+            registry.push(adapter, "a", base=str(minilm))
+        other = write_base(tmp_path / "other", {"layers.1.v_proj.weight": torch.ones(24, 20)})
+        with pytest.raises(CheckFailedError, match=r"v_proj is \(20, 24\) in the adapter, this base has \(24, 20\)"):
+            registry.push(adapter, "a", base=str(other))
+        assert registry.adapters().items == ()
 
     def test_that_nobody_knows_is_not_found(self, registry: Registry, tmp_path: Path, monkeypatch):
         with pytest.raises(NotFoundError, match="there is no base 'org/llama'"):
@@ -141,11 +149,9 @@ class TestBase:
         assert error.value.hint == "for the folder of that name: --base ./models"
 
     def test_a_name_stays_with_the_first_base_that_had_it(self, registry: Registry, tmp_path: Path):
-        for i in range(2):
-            (tmp_path / f"{i}").mkdir()
-            save_file({"w": torch.full((2,), float(i))}, tmp_path / f"{i}" / "model.safetensors")
-        registry.push(NEWS, "a", base=str(tmp_path / "0"))
-        second = registry.push(NEWS, "b", base=str(tmp_path / "1"))
+        adapter = change_config(train(tmp_path / "x", 1), base_model_name_or_path="org/tiny")
+        registry.push(adapter, "a", base=str(write_base(tmp_path / "0")))
+        second = registry.push(adapter, "b", base=str(write_base(tmp_path / "1", {"extra": torch.ones(1)})))
         assert second.version.base.names == ()
         assert "already means another base" in " ".join(second.notes)
 

@@ -1,4 +1,4 @@
-"""What a base model is, by content: a digest over its tensors that does not depend on how they are stored.
+"""What a base model is, by content: digests over its tensors that do not depend on how they are stored.
 
 Each tensor is hashed in the narrowest of bf16, fp32 and fp64 that holds all of its values exactly: a bf16 model and
 its fp32 copy are the same base, whatever the files are called and however they are cut into shards.
@@ -8,134 +8,178 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loreg.adapters.header import Tensor, read_header
-from loreg.errors import AdapterFormatError, ConflictError, NotFoundError
+from loreg.adapters.header import Tensor
+from loreg.bases import cache, names
+from loreg.bases.model import Model, read_model
+from loreg.bases.narrow import BITS_OF, BYTES, CANDIDATES, Bits, narrowed
+from loreg.errors import IntegrityError
 from loreg.records import BaseModel, Progress, no_progress
 
-SCHEMA = "loreg.base-leaves/1"
-_CHUNK = 4 * 1024 * 1024  # elements hashed together, which bounds the memory
-_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
-Bits = NDArray[Any]
+CONTENT = "loreg.base-leaves/2"
+HEADERS = "loreg.base-headers/1"
+_CHUNK = 1 << 20  # bytes read and hashed together: near enough for a core's own cache
+_FIELDS = ("model_type", "num_attention_heads", "num_key_value_heads")
+
+Leaf = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A base and ``leaves``, the canonical JSON that lists its tensors' digests; its sha256 is the base's digest."""
+    """A base and ``leaves``, the canonical JSON that lists its tensors; its sha256 is the base's digest."""
 
     base: BaseModel
     leaves: bytes
 
 
-def identify(path: Path, names: tuple[str, ...] = (), progress: Progress = no_progress) -> Identity:
+def identify(
+    path: Path, names_: tuple[str, ...] = (), progress: Progress = no_progress, cached: Path | None = None
+) -> Identity:
     """Hash every tensor of the model at ``path``: a safetensors file, or a folder of shards.
 
-    Streams with bounded memory. Raises NotFoundError if there is no model, AdapterFormatError if it is only there
-    as a pickle, IntegrityError for a damaged file, ConflictError if two shards have a tensor of the same name.
+    Streams with bounded memory, one tensor per core at a time. ``cached`` is a folder that remembers what files were,
+    by path, size and time of change. Raises what reading a model raises, and IntegrityError if a file changes while
+    it is read.
     """
-    tensors = [(file, tensor) for file in shards(path) for tensor in read_header(file).tensors.values()]
-    total = sum(tensor.end - tensor.start for _, tensor in tensors)
-    leaves: dict[str, dict[str, Any]] = {}
-    done = 0
-    for file, tensor in tensors:
-        if tensor.name in leaves:
-            raise ConflictError(
-                f"{path} has the tensor {tensor.name!r} twice",
-                hint="leave one copy of the model in the folder",
-            )
-        kind, digest = _leaf(file, tensor)
-        leaves[tensor.name] = {"dtype": kind, "shape": list(tensor.shape), "sha256": digest}
-        done += tensor.end - tensor.start
-        progress("identifying the base", done, total)
-    document = json.dumps({"schema": SCHEMA, "tensors": leaves}, sort_keys=True, separators=(",", ":")).encode()
-    parameters = sum(tensor.parameters for _, tensor in tensors)
-    return Identity(BaseModel(hashlib.sha256(document).hexdigest(), names, len(leaves), parameters), document)
+    model = read_model(path)
+    leaves = _leaves(model, progress, cached)
+    parameters = sum(tensor.parameters for _, tensor in model.tensors.values())
+    document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(leaves)}
+    return identity(document, names_, parameters, struct(model), complete=True)
 
 
-def shards(path: Path) -> list[Path]:
-    """The safetensors files of the model at ``path``. Raises NotFoundError, or AdapterFormatError for a pickle."""
-    if path.is_file() and path.suffix == ".safetensors":
-        return [path]
-    index, whole = path / "model.safetensors.index.json", path / "model.safetensors"
-    if index.is_file():
-        return [path / name for name in sorted(set(_weight_map(index).values()))]
-    found = [whole] if whole.is_file() else sorted(path.glob("*.safetensors"))
-    if found:
-        return found
-    if path.suffix == ".bin" or any(path.glob("*.bin")):
-        raise AdapterFormatError(
-            f"{path} holds the model as a pickle, which loreg never opens",
-            hint="model.save_pretrained(DIR) writes safetensors",
-        )
-    raise NotFoundError(
-        f"there is no model at {path}: no *.safetensors",
-        hint="name the folder of the base model: --base ./model",
+def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[str, str] | None = None) -> Identity:
+    """The identity of a model by names, dtypes and shapes alone; ``files`` has the sha256 of each shard if known."""
+    every = names.by_canonical_name({name: tensor for name, (_, tensor) in model.tensors.items()})
+    leaves = {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
+    document = {"schema": HEADERS, "names": names.VERSION, "tensors": leaves, "files": dict(files or {})}
+    parameters = sum(tensor.parameters for tensor in every.values())
+    return identity(document, names_, parameters, struct(model), complete=False)
+
+
+def identity(
+    document: Mapping[str, Any], names_: tuple[str, ...], parameters: int, struct_: str, *, complete: bool
+) -> Identity:
+    """The base that ``document`` lists the tensors of."""
+    leaves = _canonical_json(document)
+    base = BaseModel(
+        digest=hashlib.sha256(leaves).hexdigest(),
+        names=names_,
+        tensors=len(document["tensors"]),
+        parameters=parameters,
+        struct=struct_,
+        complete=complete,
     )
+    return Identity(base, leaves)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        names: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
-        if all(isinstance(name, str) and "/" not in name for name in names.values()):
-            return names
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise AdapterFormatError(f"{index} has no weight_map of shard names", hint="save the model again")
+def struct(model: Model) -> str:
+    """Digest over names and shapes, and what a configuration says that shapes do not; from headers alone.
+
+    An output head of the embedding's shape is left out: headers do not say whether it is a copy of it.
+    """
+    shapes = {name: list(t.shape) for name, t in names.by_canonical_name(_bare(model)).items()}
+    embeddings = [shape for name, shape in shapes.items() if names.is_embedding(name)]
+    shapes = {name: shape for name, shape in shapes.items() if not (names.is_head(name) and shape in embeddings)}
+    text = model.config.get("text_config")
+    config = {**model.config, **text} if isinstance(text, dict) else model.config
+    fields = {name: config.get(name) for name in _FIELDS}
+    fields["num_key_value_heads"] = fields["num_key_value_heads"] or fields["num_attention_heads"]
+    document = {"schema": "loreg.base-struct/1", "names": names.VERSION, "shapes": shapes, "config": fields}
+    return hashlib.sha256(_canonical_json(document)).hexdigest()
 
 
-def _leaf(file: Path, tensor: Tensor) -> tuple[str, str]:
+def without_tied_heads(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """The leaves under canonical names, without output heads that are their embedding once more."""
+    leaves = names.by_canonical_name(leaves)
+    embeddings = [leaf for name, leaf in leaves.items() if names.is_embedding(name)]
+    return {name: leaf for name, leaf in leaves.items() if not (names.is_head(name) and leaf in embeddings)}
+
+
+def leaves_of(document: bytes) -> dict[str, Leaf]:
+    """The leaves by canonical name in the bytes that :func:`identify` made."""
+    return dict(json.loads(document)["tensors"])
+
+
+def files_of(document: bytes) -> dict[str, str]:
+    """The sha256 of each shard by its name, where a header-only identity has them."""
+    return dict(json.loads(document).get("files", {}))
+
+
+def _bare(model: Model) -> dict[str, Tensor]:
+    return {name: tensor for name, (_, tensor) in model.tensors.items()}
+
+
+def _leaves(model: Model, progress: Progress, cached: Path | None) -> dict[str, Leaf]:
+    """Digest of every tensor by its name in the files; the largest first, so that cores end together."""
+    known = {file: leaves for file in model.shards if (leaves := cache.recall(cached, file)) is not None}
+    found = {name: leaf for leaves in known.values() for name, leaf in leaves.items()}
+    todo = [(file, tensor) for name, (file, tensor) in model.tensors.items() if file not in known]
+    todo.sort(key=lambda item: item[1].start - item[1].end)
+    total, done = sum(tensor.end - tensor.start for _, tensor in todo), 0
+    lock = threading.Lock()
+
+    def count(size: int) -> None:
+        nonlocal done
+        with lock:
+            done += size
+            progress("identifying the base", done, total)
+
+    before = {file: cache.stamp(file) for file in model.shards if file not in known}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tasks = [pool.submit(leaf_of, file, tensor, count) for file, tensor in todo]
+        try:
+            for (_, tensor), task in zip(todo, tasks, strict=True):
+                found[tensor.name] = task.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for file, stamp in before.items():
+        if cache.stamp(file) != stamp:
+            raise IntegrityError(f"{file} changed while it was read", hint="try again when it is written")
+        cache.remember(cached, file, {name: found[name] for name in model.shards[file].tensors})
+    return found
+
+
+def leaf_of(file: Path, tensor: Tensor, count: Any = None) -> Leaf:
     """The narrowest dtype that holds every value, and the digest over dtype, shape and little-endian bytes."""
-    kind, narrow = _narrowest(file, tensor)
-    hasher = hashlib.sha256(f"{kind} {list(tensor.shape)}\n".encode())
-    for chunk in _chunks(file, tensor):
-        hasher.update(np.ascontiguousarray(narrow(chunk)).data)
-    return kind, hasher.hexdigest()
-
-
-def _narrowest(file: Path, tensor: Tensor) -> tuple[str, Callable[[Bits], Bits]]:
-    if tensor.dtype not in _NUMPY:
-        return tensor.dtype, _same  # bf16 is the narrowest; integers and 8-bit floats stay what they are
-    if all(_fits_f32(chunk) for chunk in _chunks(file, tensor)):
-        if all(_fits_bf16(_to_f32(chunk)) for chunk in _chunks(file, tensor)):
-            return "BF16", _to_bf16
-        return "F32", _to_f32
-    return "F64", _same
+    for kind in CANDIDATES.get(tensor.dtype, (tensor.dtype,)):
+        hasher = hashlib.sha256(f"{kind} {list(tensor.shape)}\n".encode())
+        for chunk in _chunks(file, tensor):
+            bits = narrowed(chunk, tensor.dtype, kind)
+            if bits is None:  # the next wider kind, from the beginning: most often the first chunk says so
+                break
+            hasher.update(bits.data)
+        else:
+            break
+    if count:
+        count(tensor.end - tensor.start)
+    return {"dtype": kind, "shape": list(tensor.shape), "sha256": hasher.hexdigest()}
 
 
 def _chunks(file: Path, tensor: Tensor) -> Iterator[Bits]:
-    size = tensor.end - tensor.start
-    kind = np.dtype(_NUMPY.get(tensor.dtype, np.uint8)).newbyteorder("<")
-    if not size:
-        return
-    flat = np.memmap(file, dtype=kind, mode="r", offset=tensor.start, shape=(size // kind.itemsize,))
-    for begin in range(0, flat.size, _CHUNK):
-        yield flat[begin : begin + _CHUNK]
+    """The bits of a tensor, a piece at a time, in one buffer that is used again."""
+    kind = BITS_OF.get(tensor.dtype, BYTES)
+    buffer = np.empty(min(_CHUNK, tensor.end - tensor.start) // kind.itemsize, kind)
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(tensor.start)
+        left = (tensor.end - tensor.start) // kind.itemsize
+        while left:
+            view = buffer[: min(left, buffer.size)]
+            if stream.readinto(view.view(np.uint8).data) != view.nbytes:
+                raise IntegrityError(f"{file} ended while it was read", hint="try again when it is written")
+            left -= view.size
+            yield view
 
 
-def _same(chunk: Bits) -> Bits:
-    return chunk
-
-
-def _to_f32(chunk: Bits) -> Bits:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return chunk.astype("<f4", copy=False)
-
-
-def _fits_f32(chunk: Bits) -> bool:
-    return chunk.dtype.itemsize < 8 or np.array_equal(_to_f32(chunk).astype("<f8").view("<u8"), chunk.view("<u8"))
-
-
-def _fits_bf16(chunk: Bits) -> bool:
-    """A float32 is a bfloat16 exactly if its lower 16 bits are zero."""
-    return not np.any(chunk.view("<u4") & 0xFFFF)
-
-
-def _to_bf16(chunk: Bits) -> Bits:
-    return (_to_f32(chunk).view("<u4") >> 16).astype("<u2")
+def _canonical_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,27 +1,41 @@
-"""Base models that the registry knows by content, and what people call them."""
+"""Base models that the registry knows, and what people call them."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Row, Select, func, select, update
 
-from loreg.catalog.schema import BaseNameRow, BaseRow, BlobRow
+from loreg.catalog.paging import decode, encode
+from loreg.catalog.projection import JsonRows
+from loreg.catalog.schema import BaseNameRow, BaseRow, BlobRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import ConflictError, NotFoundError
-from loreg.records import BaseModel
+from loreg.records import BaseModel, Page
 
 _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
-def record(tx: Transaction, base: BaseModel, leaves_size: int) -> None:
-    """Make a base known, with its names. A name that means another base already stays with that one."""
+def record(tx: Transaction, base: BaseModel, leaves_size: int) -> bool:
+    """Make a base known, with its names; False if it was known before.
+
+    A name that means another base already stays with that one, unless that one is the same model of which only the
+    headers were known.
+    """
     tx.insert_missing(BlobRow, [{"digest": base.digest, "size": leaves_size}])
+    known = tx.connection.execute(select(BaseRow.id).where(BaseRow.digest == base.digest)).scalar()
     row = {"digest": base.digest, "tensors": base.tensors, "parameters": base.parameters, "created_at": tx.at}
-    tx.insert_missing(BaseRow, [row])
+    tx.insert_missing(BaseRow, [{**row, "struct": base.struct, "complete": base.complete}])
     base_id = base_id_of(tx, base.digest)
+    if base.complete:
+        headers = select(BaseRow.id).where(BaseRow.struct == base.struct, BaseRow.complete.is_(False))
+        names = BaseNameRow.name.in_(base.names) & BaseNameRow.base_id.in_(headers)
+        tx.connection.execute(update(BaseNameRow).where(names).values(base_id=base_id))
     tx.insert_missing(BaseNameRow, [{"name": name, "base_id": base_id} for name in base.names])
+    if known is None:
+        tx.log("base add", None, None, digest=base.digest, names=list(base.names))
+    return known is None
 
 
 def names_taken(tx: Transaction, base: BaseModel) -> tuple[str, ...]:
@@ -39,18 +53,31 @@ def find(tx: Transaction, text: str) -> BaseModel:
 
     Raises NotFoundError, and ConflictError if several digests start with it.
     """
-    rows = tx.connection.execute(select(BaseRow).where(BaseRow.id.in_(matching(text))).limit(2)).all()
+    rows = tx.connection.execute(_bases().where(BaseRow.id.in_(matching(text))).limit(2)).all()
     if not rows:
         raise NotFoundError(
             f"there is no base {text!r} in the registry",
-            hint="name its folder: loreg push DIR NAME --base ./path/to/base",
+            hint=f"loreg base ls, or loreg base add ./path/to/base --name {text}",
         )
     if len(rows) > 1:
         raise ConflictError(f"several bases have a digest that starts with {text!r}", hint="write more of it")
-    names = tx.connection.execute(
-        select(BaseNameRow.name).where(BaseNameRow.base_id == rows[0].id).order_by(BaseNameRow.name)
-    )
-    return BaseModel(rows[0].digest, tuple(names.scalars()), rows[0].tensors, rows[0].parameters)
+    return _to_base(rows[0])
+
+
+def page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
+    """A page of bases, the newest first."""
+    query = _bases()
+    if cursor:
+        query = query.where(BaseRow.id < decode(cursor, "bases", (int,))[0])
+    rows = tx.connection.execute(query.order_by(BaseRow.id.desc()).limit(limit + 1)).all()
+    next_cursor = encode("bases", [rows[limit - 1].id]) if len(rows) > limit else None
+    return Page(tuple(map(_to_base, rows[:limit])), next_cursor)
+
+
+def versions_on(tx: Transaction, base: BaseModel) -> int:
+    """How many versions were trained on the base."""
+    query = select(func.count()).where(VersionRow.base_id == base_id_of(tx, base.digest))
+    return tx.connection.execute(query).scalar_one()
 
 
 def is_digest(text: str) -> bool:
@@ -70,3 +97,13 @@ def matching(text: str) -> Select[Any]:
 def base_id_of(tx: Transaction, digest: str) -> int:
     """The row of a base that is known."""
     return tx.connection.execute(select(BaseRow.id).where(BaseRow.digest == digest)).scalar_one()
+
+
+def _bases() -> Select[Any]:
+    names = select(JsonRows(BaseNameRow.name)).where(BaseNameRow.base_id == BaseRow.id).scalar_subquery()
+    return select(*BaseRow.__table__.columns, names.label("names"))
+
+
+def _to_base(row: Row[Any]) -> BaseModel:
+    names = tuple(sorted(name for (name,) in row.names))
+    return BaseModel(row.digest, names, row.tensors, row.parameters, row.struct, bool(row.complete))

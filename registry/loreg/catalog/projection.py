@@ -66,6 +66,8 @@ def versions() -> Select[Any]:
             BaseRow.digest.label("base_digest"),
             BaseRow.tensors.label("base_tensors"),
             BaseRow.parameters.label("base_parameters"),
+            BaseRow.struct.label("base_struct"),
+            BaseRow.complete.label("base_complete"),
             _rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id).label("base_names"),
             _rows(TaskRow, TaskRow.task, on=TaskRow.version_id == mine).label("tasks"),
             _rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == mine).label("labels"),
@@ -98,7 +100,8 @@ def to_version(row: Row[Any]) -> Version:
     base = None
     if row.base_digest:
         names = tuple(sorted(name for (name,) in row.base_names))
-        base = BaseModel(row.base_digest, names, row.base_tensors, row.base_parameters)
+        sizes = (row.base_tensors, row.base_parameters)
+        base = BaseModel(row.base_digest, names, *sizes, row.base_struct, bool(row.base_complete))
     metrics = (
         Metric(name, float(value), dataset, split, bool(higher)) for name, value, dataset, split, higher in row.metrics
     )
@@ -123,6 +126,7 @@ def to_version(row: Row[Any]) -> Version:
         created_at=row.created_at,
         yanked=row.yanked_at is not None,
         base=base,
+        target=row.target,
         aliases=tuple(sorted(alias for (alias,) in row.aliases)),
         tasks=tuple(sorted(task for (task,) in row.tasks)),
         labels=dict(sorted(row.labels)),

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    true,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -70,7 +71,7 @@ class AdapterRow(Table):
 
 
 class BaseRow(Table):
-    """A base model by content; ``digest`` is also the blob that lists its tensors' digests."""
+    """A base model; ``digest`` is also the blob that lists its tensors, with their digests if it is ``complete``."""
 
     __tablename__ = "bases"
 
@@ -78,6 +79,8 @@ class BaseRow(Table):
     digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), unique=True)
     tensors: Mapped[int] = mapped_column(Integer)
     parameters: Mapped[int] = mapped_column(BigInteger)
+    struct: Mapped[str] = mapped_column(Digest, server_default="", index=True)
+    complete: Mapped[bool] = mapped_column(server_default=true())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -90,8 +93,25 @@ class BaseNameRow(Table):
     base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
 
 
+class BaseEdgeRow(Table):
+    """How one base came from another: a kind, and what is known of how it was done."""
+
+    __tablename__ = "base_edges"
+
+    child_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), primary_key=True)
+    parent_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+    verified: Mapped[bool]
+    author: Mapped[str] = mapped_column(Word)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class VersionRow(Table):
-    """An immutable pushed state. Only ``yanked_at`` changes."""
+    """An immutable pushed state; ``target`` is the digest of its base's tensors that it touches.
+
+    Only ``yanked_at`` changes, and a base that was not known is filled in.
+    """
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -112,6 +132,7 @@ class VersionRow(Table):
     number: Mapped[int] = mapped_column(Integer)
     digest: Mapped[str] = mapped_column(Digest)
     base_id: Mapped[int | None] = mapped_column(ForeignKey("bases.id"))
+    target: Mapped[str | None] = mapped_column(Digest)
     base_hint: Mapped[str] = mapped_column(String(1024))
     variant: Mapped[str] = mapped_column(String(32))
     task_type: Mapped[str] = mapped_column(String(64))

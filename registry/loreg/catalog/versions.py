@@ -44,7 +44,8 @@ def record(tx: Transaction, draft: Draft) -> tuple[Version, bool]:
         version_id = known.id
         _refuse_if_not_the_same(draft, known, base_id)
         if base_id is not None and known.base_id is None:
-            tx.connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(base_id=base_id))
+            filled = update(VersionRow).where(VersionRow.id == version_id)
+            tx.connection.execute(filled.values(base_id=base_id, target=draft.target))
             tx.log("base", adapter_id, version_id, digest=draft.base.digest if draft.base else "")
     tx.insert_missing(TaskRow, [{"version_id": version_id, "task": task} for task in sorted(set(draft.tasks))])
     for key, value in sorted(draft.labels.items()):
@@ -168,6 +169,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
         "number": tx.connection.execute(newest).scalar_one() + 1,
         "digest": draft.manifest.digest,
         "base_id": base_id,
+        "target": draft.target,
         "base_hint": facts.base_hint,
         "variant": facts.variant,
         "task_type": facts.task_type,

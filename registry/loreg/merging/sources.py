@@ -18,7 +18,7 @@ from loreg.adapters.layout import Layout
 from loreg.adapters.tensors import OpenAdapter, open_adapter
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import largest_singular
-from loreg.bases.identify import shards
+from loreg.bases.model import read_model
 from loreg.errors import MergeError
 
 #: Floating-point types by safetensors' names. Integers and 8-bit floats are quantised: alone they are not the factors.
@@ -173,7 +173,7 @@ def _put(factors: Factors, scale: float, into: Factors) -> None:
 
 
 def _open_base(stack: contextlib.ExitStack, path: Path) -> dict[str, Any]:
-    files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in shards(path)]
+    files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in read_model(path).shards]
     return {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
 
 

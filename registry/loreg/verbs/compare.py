@@ -7,9 +7,10 @@ from pathlib import Path
 
 from loreg.errors import UsageError
 from loreg.records import Likeness, Progress, no_progress
+from loreg.verbs.common_base import common_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
-from loreg.verbs.sources import common_base, inputs_of, open_sources, require_torch
+from loreg.verbs.sources import inputs_of, open_sources, require_torch
 
 
 def compare(
@@ -25,7 +26,8 @@ def compare(
     """Every pair of the refs or folders ``sources``; drawn as heat maps to the file ``plot`` if it is given.
 
     ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for ``merge``.
-    Raises UsageError for fewer than two, MergeError for adapters of different bases or without a common module.
+    Raises UsageError for fewer than two, CheckFailedError for adapters of unrelated bases, MergeError for those
+    without a common module.
     """
     if len(sources) < 2:
         raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
@@ -35,7 +37,7 @@ def compare(
         from loreg.merging import compare as comparing
         from loreg.merging.device import choose_device
 
-        common_base(opened)
+        common_base(context, opened, allow_derived=True)
         inputs = inputs_of(opened, initials, base)
         pairs = comparing.compare(inputs, device=choose_device(device), progress=progress)
         if plot is not None:

@@ -15,11 +15,12 @@ from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
 from loreg.verbs import provenance
+from loreg.verbs.common_base import common_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
 from loreg.verbs.place import is_free, move_into_place
 from loreg.verbs.push import push
-from loreg.verbs.sources import Opened, common_base, inputs_of, notes, open_sources, require_torch
+from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, require_torch
 
 if TYPE_CHECKING:
     from loreg.merging.execute import Merged
@@ -41,6 +42,7 @@ def merge(
     extras: str | None = None,
     initial: Sequence[str] = (),
     base: Path | str | None = None,
+    allow_derived: bool = False,
     calibration: Path | str | None = None,
     device: str = "auto",
     name: str | None = None,
@@ -61,7 +63,8 @@ def merge(
     ``scale`` (λ) multiplies the result. ``rank`` None loses nothing; else a number, or one of ``{"energy": 0.99}``,
     ``{"tolerance": 0.01}``, ``{"budget": 2_000_000}``, ``{"fit": "vllm:16"}``. ``extras`` is the source whose whole
     tensors are taken where they differ, ``initial`` the adapters from which PiSSA-like training started, ``base``
-    the model that DoRA needs, ``calibration`` a file of second moments for re-ranking one adapter, ``plot`` a PNG
+    the model that DoRA needs, ``allow_derived`` merges adapters of a base and its cast, quantisation or fine-tune,
+    ``calibration`` a file of second moments for re-ranking one adapter, ``plot`` a PNG
     to draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
     """
     folder = Path(folder) if folder is not None else None
@@ -73,7 +76,7 @@ def merge(
         from loreg.merging.ranks import read_rank_rule
         from loreg.merging.recipe import Recipe
 
-        common = common_base(opened)
+        common, about_bases = common_base(context, opened, allow_derived)
         recipe = Recipe(
             tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
             method=method,
@@ -87,7 +90,7 @@ def merge(
         )
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        told = (*notes(opened), *merged.notes)
+        told = (*notes(opened), *about_bases, *merged.notes)
         if plot is not None:
             with picture(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.bases.identify import Identity, identify
+from loreg.bases.touched import target, touched
+from loreg.bases.verdict import Trained, judge
 from loreg.catalog import bases, versions
-from loreg.errors import NotFoundError, explain_os_errors
+from loreg.errors import CheckFailedError, NotFoundError, explain_os_errors
 from loreg.expressions import parse_metric, parse_word
 from loreg.records import BaseModel, Draft, Metric, Progress, Provenance, PushResult, no_progress
 from loreg.refs import parse_adapter_name, parse_alias
 from loreg.storage import Blob
 from loreg.verbs import provenance
-from loreg.verbs.context import Context, is_path
+from loreg.verbs.context import Context, is_path, store_document
+from loreg.verbs.fit import identified, known, names_that_are_taken
 from loreg.verbs.prepare import Prepared, prepare
 
 _CARD = "README.md"
@@ -49,6 +51,7 @@ def push(
     with prepare(Path(folder), progress) as prepared:
         identity = _identity(context, base, prepared, progress)
         known_base = identity.base if isinstance(identity, Identity) else identity
+        target_digest = _target(context, identity, prepared) if identity else None
         made_by, more_notes = _provenance(prepared)
         _store(context, prepared, identity, progress)
         draft = Draft(
@@ -58,6 +61,7 @@ def push(
             card=_card(prepared),
             message=message.replace("\x00", ""),
             base=known_base,
+            target=target_digest,
             tasks=tasks,
             labels=labels or {},
             metrics=measured,
@@ -68,8 +72,7 @@ def push(
     with context.catalog.write(context.author) as tx:
         if isinstance(identity, Identity):
             bases.record(tx, identity.base, len(identity.leaves))
-            for taken in bases.names_taken(tx, identity.base):
-                notes.append(f"the name {taken!r} already means another base in this registry")
+            notes += names_that_are_taken(bases.names_taken(tx, identity.base))
         version, created = versions.record(tx, draft)
     return PushResult(version, created, prepared.left_out, tuple(notes))
 
@@ -85,7 +88,7 @@ def _identity(
         hint = prepared.layout.config.base_hint
         name = hint if is_hub_name(hint) else path.resolve().name
         with explain_os_errors(path, "check the folder of the base and its permissions"):
-            return identify(path, (name,), progress)
+            return identify(path, (name,), progress, context.cache)
     try:
         with context.catalog.read() as tx:
             return bases.find(tx, base)
@@ -93,6 +96,18 @@ def _identity(
         if Path(base).exists():
             raise NotFoundError(error.message, hint=f"for the folder of that name: --base ./{base}") from None
         raise
+
+
+def _target(context: Context, identity: Identity | BaseModel, prepared: Prepared) -> str | None:
+    """The digest of the base's tensors that the adapter touches. Raises CheckFailedError if these do not fit it."""
+    base = identified(identity) if isinstance(identity, Identity) else known(context, identity)
+    some = touched(prepared.layout)
+    verdict = judge(Trained(some, None, prepared.layout.config.base_hint), base)
+    if verdict.kind == "mismatch":
+        raise CheckFailedError(
+            f"base mismatch: {verdict.reason} ({base.base.title})", hint="--base names the model that it was trained on"
+        )
+    return target(base.leaves, some) if base.base.complete else None
 
 
 def _provenance(prepared: Prepared) -> tuple[Provenance | None, tuple[str, ...]]:
@@ -119,14 +134,9 @@ def _store(context: Context, prepared: Prepared, identity: Identity | BaseModel 
         path = prepared.files[file.path]
         with explain_os_errors(path, "check the folder and its permissions"):
             context.store.put(Blob(file.sha256, file.size), path, count)
-    documents = {prepared.manifest.digest: prepared.manifest.to_bytes()}
+    store_document(context, prepared.manifest.digest, prepared.manifest.to_bytes())
     if isinstance(identity, Identity):
-        documents[identity.base.digest] = identity.leaves
-    with tempfile.TemporaryDirectory(prefix="loreg-push-") as folder:
-        for digest, content in documents.items():
-            path = Path(folder) / digest
-            path.write_bytes(content)
-            context.store.put(Blob(digest, len(content)), path)
+        store_document(context, identity.base.digest, identity.leaves)
 
 
 def _card(prepared: Prepared) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
 from loreg.catalog import versions
-from loreg.errors import MergeError, MissingExtraError, NotFoundError, UsageError
+from loreg.errors import MissingExtraError, NotFoundError, UsageError
 from loreg.records import BaseModel, Progress
 from loreg.refs import parse_ref
 from loreg.verbs import provenance
@@ -94,23 +94,6 @@ def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> li
     return chosen
 
 
-def common_base(opened: Sequence[Opened]) -> BaseModel | None:
-    """The one base of all sources; None if it is not known of each. Raises MergeError if two differ.
-
-    A source whose base is only declared counts if it declares a name of the known one.
-    """
-    known = [(source.base, source.label) for source in opened if source.base is not None]
-    for base, label in known[1:]:
-        if base.digest != known[0][0].digest:
-            raise MergeError(
-                f"different bases: {known[0][1]} was trained on {_name(known[0][0])}, {label} on {_name(base)}",
-                hint="merge adapters of one base: loreg search --base " + known[0][0].digest[:12],
-            )
-    if known and all(s.base or s.layout.config.base_hint in known[0][0].names for s in opened):
-        return known[0][0]
-    return None
-
-
 def notes(opened: Sequence[Opened]) -> tuple[str, ...]:
     """What a person should know of the sources: files that do not travel on, names that do not agree."""
     found = [f"not carried over from {s.label}: {', '.join(s.others)}" for s in opened if s.others]
@@ -124,10 +107,6 @@ def require_torch() -> None:
     """Raises MissingExtraError where the mathematics cannot be done."""
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("merging needs torch, which is not installed", hint="pip install 'loreg[merge]'")
-
-
-def _name(base: BaseModel) -> str:
-    return f"{base.names[0] if base.names else 'a base'} (sha256:{base.digest[:12]})"
 
 
 def _not_the_adapters_own(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:

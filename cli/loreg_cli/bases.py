@@ -1,0 +1,166 @@
+"""base add, ls, show, match and relate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.output import note, print_json, print_page, print_pairs, print_table, say
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from loreg.records import BaseModel
+
+
+@click.group()
+def base() -> None:
+    """Base models by content: what adapters are trained on."""
+
+
+@base.command("add")
+@click.argument("where", metavar="PATH|hf:NAME[@REV]", required=False)
+@click.option("--header-only", metavar="PATH", help="Take names and shapes alone; no weight is read.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="What people call it; may be repeated.")
+@format_option
+def add(where: str | None, header_only: str | None, names: tuple[str, ...], format_: str) -> None:
+    """Make a base known by content, whatever it is called and however it is cut into files.
+
+    \b
+    loreg base add ./models/llama --name meta-llama/Llama-3.1-8B
+    loreg base add hf:HuggingFaceTB/SmolLM2-135M
+    """
+    if (where is None) == (header_only is None):
+        raise click.UsageError("expected one of PATH, hf:NAME and --header-only PATH")
+    with progress_bar() as progress:
+        result = open_registry().add_base(
+            where or header_only or "", names, header_only=header_only is not None, progress=progress
+        )
+    for text in result.notes:
+        note(text)
+    if format_ == "json":
+        print_json(result)
+    elif format_ == "quiet":
+        click.echo(result.base.digest)
+    else:
+        state = "added" if result.created else "known already:"
+        say(f"{state} {result.base.title}: {_summary(result.base)}")
+
+
+@base.command("ls")
+@page_options
+@format_option
+def ls(limit: int, cursor: str | None, format_: str) -> None:
+    """The bases that the registry knows, the newest first."""
+    page = open_registry().bases(limit=limit, cursor=cursor)
+    if format_ == "table" and page.items:
+        rows = [
+            (each.digest[:12], ", ".join(each.names), f"{each.tensors:,}", f"{each.parameters:,}", _known_by(each))
+            for each in page.items
+        ]
+        columns = ["DIGEST", "NAMES", "TENSORS", "PARAMETERS", "KNOWN BY"]
+        print_table(columns, rows, right=["TENSORS", "PARAMETERS"], cut=["NAMES"])
+    print_page(page, format_, [each.digest for each in page.items])
+
+
+@base.command("show")
+@click.argument("name", metavar="NAME|DIGEST")
+@format_option
+def show(name: str, format_: str) -> None:
+    """All that is known of a base: its digests, names, and what it came from."""
+    found = open_registry().show_base(name)
+    if format_ == "json":
+        print_json(found)
+        return
+    if format_ == "quiet":
+        click.echo(found.base.digest)
+        return
+    print_pairs(
+        [
+            ("content" if found.base.complete else "headers", f"sha256:{found.base.digest}"),
+            ("struct", f"sha256:{found.base.struct}" if found.base.struct else ""),
+            ("names", ", ".join(found.base.names)),
+            ("size", _summary(found.base)),
+            ("versions", f"{found.versions} trained on it"),
+            *(("file", f"{file} sha256:{digest}") for file, digest in found.files.items()),
+        ]
+    )
+    if found.edges:
+        click.echo()
+        print_table(
+            ["BASE", "CAME BY", "FROM", "HOW", "KNOWN"],
+            [
+                (edge.child[:12], edge.kind, edge.parent[:12], _how(edge.detail), _who(edge.verified, edge.author))
+                for edge in found.edges
+            ],
+        )
+
+
+@base.command("match")
+@click.argument("source", metavar="REF|DIR")
+@format_option
+def match(source: str, format_: str) -> None:
+    """Which known bases fit an adapter, the best first, and why.
+
+    A folder is written like a path: ./runs/42. From strong to weak: exact, target-exact (what it touches is the same),
+    verified-derived, declared-derived, struct-only (shapes alone), mismatch.
+    """
+    with progress_bar() as progress:
+        matches = open_registry().match_bases(source, progress=progress)
+    if format_ == "json":
+        print_json(list(matches))
+    elif format_ == "quiet":
+        for each in matches:
+            if each.verdict.kind != "mismatch":
+                click.echo(each.base.digest)
+    elif matches:
+        rows = [(m.verdict.kind, m.base.title, m.verdict.reason) for m in matches]
+        print_table(["VERDICT", "BASE", "WHY"], rows, cut=["WHY"])
+    else:
+        note("no base is known yet: loreg base add PATH --name NAME")
+
+
+@base.command("relate")
+@click.argument("child", metavar="BASE")
+@click.argument("parent", metavar="FROM")
+@click.option("--kind", required=True, metavar="KIND", help="cast_of, quantized_from, renamed_from or finetuned_from.")
+@click.option("--method", metavar="METHOD", help="Of a quantisation, e.g. gptq.")
+@click.option("--bits", type=click.IntRange(1, 16), metavar="N", help="Of a quantisation.")
+@click.option("--group", type=click.IntRange(1), metavar="N", help="Of a quantisation: weights that share a scale.")
+@format_option
+def relate(
+    child: str, parent: str, kind: str, method: str | None, bits: int | None, group: int | None, format_: str
+) -> None:
+    """Say that BASE came from FROM. What the two contents prove is recorded as verified, else as declared.
+
+    \b
+    loreg base relate llama-awq llama --kind quantized_from --bits 4
+    """
+    given = {"method": method, "bits": bits, "group": group}
+    detail = {name: value for name, value in given.items() if value is not None}
+    edge = open_registry().relate_bases(child, parent, kind, detail)
+    if format_ == "json":
+        print_json(edge)
+    elif format_ == "quiet":
+        click.echo(edge.child)
+    elif edge.child == edge.parent:
+        say(f"{child} and {parent} are one base: their content is the same")
+    else:
+        say(f"{child} {kind} {parent}: {'verified' if edge.verified else 'declared'}")
+
+
+def _summary(found: BaseModel) -> str:
+    return f"{found.tensors:,} tensors, {found.parameters:,} parameters, by {_known_by(found)}"
+
+
+def _known_by(found: BaseModel) -> str:
+    return "content" if found.complete else "headers"
+
+
+def _how(detail: Any) -> str:
+    return " ".join(f"{name} {value}" for name, value in detail.items())
+
+
+def _who(verified: bool, author: str) -> str:
+    return "verified" if verified else f"declared by {author}"

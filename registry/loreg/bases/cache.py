@@ -1,0 +1,46 @@
+"""What was hashed once need not be hashed again: digests of tensors by a file's path, size and time of change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Stamp = tuple[str, int, int]
+
+
+def stamp(file: Path) -> Stamp:
+    """What tells one state of a file from another: path, bytes, nanoseconds."""
+    status = file.stat()
+    return str(file.resolve()), status.st_size, status.st_mtime_ns
+
+
+def recall(folder: Path | None, file: Path) -> dict[str, dict[str, Any]] | None:
+    """The leaves of the file's tensors by name, if it has not changed since they were remembered."""
+    if folder is None:
+        return None
+    try:
+        document = json.loads(_entry(folder, file).read_bytes())
+        return dict(document["tensors"]) if document["stamp"] == list(stamp(file)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(folder: Path | None, file: Path, leaves: Mapping[str, Mapping[str, Any]]) -> None:
+    """Keep the leaves of the file's tensors; a place that cannot be written is no error."""
+    if folder is None:
+        return
+    with contextlib.suppress(OSError):
+        entry = _entry(folder, file)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary = entry.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({"stamp": stamp(file), "tensors": leaves}))
+        temporary.replace(entry)
+
+
+def _entry(folder: Path, file: Path) -> Path:
+    return folder / f"{hashlib.sha256(str(file.resolve()).encode()).hexdigest()}.json"

@@ -1,0 +1,61 @@
+"""The one base that adapters to be combined are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loreg.errors import CheckFailedError
+from loreg.records import BaseModel, Verdict
+from loreg.verbs.context import Context
+from loreg.verbs.fit import known, trained, verdict_on
+from loreg.verbs.sources import Opened
+
+#: Verdicts that say: the weights which the adapter changes are those that it was trained on.
+SAME = ("exact", "target-exact")
+DERIVED = ("verified-derived", "declared-derived")
+
+
+def common_base(
+    context: Context, opened: Sequence[Opened], allow_derived: bool
+) -> tuple[BaseModel | None, tuple[str, ...]]:
+    """The base of all sources, None if it is not known of each, and what a person should know of the choice.
+
+    Sources of other bases fit if what they touch is the same there, or, with ``allow_derived``, if one base is known
+    to come from the other; a source whose base is only declared fits if it declares a name of the known one. Raises
+    CheckFailedError if two do not fit.
+    """
+    bases = list({source.base.digest: source.base for source in opened if source.base is not None}.values())
+    if not bases:
+        return None, ()
+    notes: tuple[str, ...] = ()
+    base = bases[0]
+    if len(bases) > 1:
+        base, notes = _agreed(context, opened, bases, allow_derived)
+    declared = all(source.base or source.layout.config.base_hint in base.names for source in opened)
+    return base if declared else None, notes
+
+
+def _agreed(
+    context: Context, opened: Sequence[Opened], bases: Sequence[BaseModel], allow_derived: bool
+) -> tuple[BaseModel, tuple[str, ...]]:
+    """The base on which every source's verdict is strong enough, the strongest of them."""
+    best: tuple[Verdict, BaseModel, Opened] | None = None
+    sources = [(source, trained(context, source.layout, source.base)) for source in opened if source.base]
+    for base in bases:
+        candidate = known(context, base)
+        verdicts = [(verdict_on(context, adapter, candidate), source) for source, adapter in sources]
+        weakest, source = min(verdicts, key=lambda pair: pair[0])
+        if best is None or best[0] < weakest:
+            best = weakest, base, source
+    assert best is not None  # noqa: S101  there is at least one base
+    verdict, base, source = best
+    if verdict.kind in SAME:
+        return base, (f"the sources' bases differ only in what none of them touches; taken: {base.title}",)
+    if verdict.kind in DERIVED and allow_derived:
+        return base, (f"{source.label} is merged for {base.title}: {verdict.reason}",)
+    raise CheckFailedError(
+        f"different bases: {source.label} does not fit {base.title}: {verdict.reason}",
+        hint="--allow-derived merges them all the same"
+        if verdict.kind in DERIVED
+        else f"merge adapters of one base: loreg search --base {base.digest[:12]}",
+    )

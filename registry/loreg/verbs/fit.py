@@ -1,0 +1,42 @@
+"""How well a base fits an adapter, from what catalog and store know of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loreg.adapters.layout import Layout
+from loreg.bases.identify import Identity, leaves_of
+from loreg.bases.touched import touched
+from loreg.bases.verdict import Known, Trained, judge
+from loreg.catalog import derivations
+from loreg.records import BaseEdge, BaseModel, Verdict
+from loreg.verbs.context import Context
+
+
+def known(context: Context, base: BaseModel) -> Known:
+    """A base of the catalog with its leaves from the store."""
+    return Known(base, leaves_of(context.store.read(base.digest)))
+
+
+def identified(identity: Identity) -> Known:
+    """A base that was looked at just now."""
+    return Known(identity.base, leaves_of(identity.leaves))
+
+
+def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained:
+    """What is known of the base that the adapter was trained on."""
+    return Trained(touched(layout), known(context, base) if base else None, layout.config.base_hint)
+
+
+def verdict_on(context: Context, adapter: Trained, candidate: Known) -> Verdict:
+    """The verdict, with what the catalog knows of how the two bases relate."""
+    path: tuple[BaseEdge, ...] = ()
+    if adapter.base is not None and adapter.base.base.digest != candidate.base.digest:
+        with context.catalog.read() as tx:
+            path = derivations.path(tx, adapter.base.base.digest, candidate.base.digest)
+    return judge(adapter, candidate, path)
+
+
+def names_that_are_taken(names: Sequence[str]) -> tuple[str, ...]:
+    """What to tell a person of names that mean another base."""
+    return tuple(f"the name {name!r} already means another base in this registry" for name in names)

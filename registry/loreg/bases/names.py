@@ -28,6 +28,7 @@ _ALIASES = (
         ),
         "",
     ),
+    (re.compile(r"\.block_sparse_moe\."), ".mlp."),
     (re.compile(r"\.gamma$"), ".weight"),
     (re.compile(r"\.beta$"), ".bias"),
     (re.compile(r"\.parametrizations\.weight\.original0$"), ".weight_g"),
@@ -77,20 +78,28 @@ def head_among(names: Iterable[str]) -> str | None:
     return next((name for name in names if is_head(name)), None)
 
 
-def find(tensors: Mapping[str, T], name: str) -> T | None:
-    """The tensor that an adapter calls ``name``, among tensors by canonical name.
+class Index:
+    """The canonical names of a base's tensors, to find the one that an adapter means."""
 
-    The class that was trained may have wrapped the class that was saved, or the other way round: one leading part
-    more (``bert.encoder…``) or less (``encoder…``) is the same tensor.
-    """
-    name = canonical(name)
-    if name in tensors:
-        return tensors[name]
-    _, _, shorter = name.partition(".")
-    if shorter in tensors:
-        return tensors[shorter]
-    longer = [tensor for other, tensor in tensors.items() if other.partition(".")[2] == name]
-    return longer[0] if len(longer) == 1 else None
+    def __init__(self, tensors: Iterable[str]) -> None:
+        self.names = frozenset(tensors)
+        self.embedding: str | None = embedding_among(sorted(self.names))
+        self._first_parts = {name.partition(".")[0] for name in self.names}
+
+    def find(self, name: str) -> str | None:
+        """The tensor that an adapter calls ``name``; the embedding for a head that is tied to it.
+
+        The class that was trained may have wrapped the class that was saved, or the other way round: one leading
+        part more (``bert.encoder…``) or less (``encoder…``) is the same tensor.
+        """
+        name = canonical(name)
+        longer = [other for first in self._first_parts if (other := f"{first}.{name}") in self.names]
+        for candidate in (name, name.partition(".")[2]):
+            if candidate in self.names:
+                return candidate
+        if len(longer) == 1:
+            return longer[0]
+        return self.embedding if is_head(name) else None
 
 
 def _ends(name: str, ends: tuple[str, ...]) -> bool:

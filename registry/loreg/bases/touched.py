@@ -4,71 +4,107 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loreg.adapters.forms import Form
 from loreg.adapters.layout import Layout, Module
 from loreg.bases import names
 
 SCHEMA = "loreg.base-target/1"
 
+Shape = tuple[int, ...]
+#: In the order in which their modules declare them: PEFT wraps the first of two parameters first, so it lies inside.
+_PARAMETERS = ("gate_up_proj", "down_proj")
+#: What models that store their experts one by one call the rows of each parameter, with Mixtral's own words beside.
+_ONE_BY_ONE = {
+    "gate_up_proj": (("gate_proj.weight", "w1.weight"), ("up_proj.weight", "w3.weight")),
+    "down_proj": (("down_proj.weight", "w2.weight"),),
+}
+
 
 @dataclass(frozen=True)
-class Touched:
-    """A tensor of the base: the name that the adapter's model has for it, and the shapes that would fit.
+class Part:
+    """One tensor of the base that a module's factors change.
 
-    ``what`` is the module for a message.
+    ``name`` is the name that the adapter's model has for it, ``found`` the canonical name that the base has, None if
+    it has none; ``shapes`` would fit. It takes the ``rows`` (first, end) of the delta's matrix number
+    ``matrix``; all rows, or all matrices, where that is None.
     """
 
-    what: str
+    module: Module
     name: str
-    shapes: tuple[tuple[int, ...], ...]
+    found: str | None
+    shapes: tuple[Shape, ...]
+    matrix: int | None = None
+    rows: tuple[int, int] | None = None
 
 
-def touched(layout: Layout) -> tuple[Touched, ...]:
-    """Every tensor of the base that the factors of the adapter change."""
+def parts(layout: Layout, tensors: Iterable[str]) -> tuple[Part, ...]:
+    """Every tensor that the factors of the adapter change, among a base's ``tensors`` by canonical name."""
+    index = names.Index(tensors)
     transposed = bool(layout.config.raw.get("fan_in_fan_out"))
     return tuple(
-        Touched(module.name, tensor_name(module, layout), _shapes(module, transposed))
+        part
         for module in layout.modules.values()
         if module.form is not None
+        for part in (
+            _of_experts(module, module.form, layout, index)
+            if module.form.kind == "experts"
+            else [_part(module, f"{module.name}.weight", index, _shapes(module.form, transposed))]
+        )
     )
 
 
-def tensor_name(module: Module, layout: Layout) -> str:
-    """The name of the tensor that the module's factors change, as the trained model has it."""
-    if module.form is None or module.form.kind != "experts":
-        return f"{module.name}.weight"
-    raise NotImplementedError
+def _part(module: Module, name: str, index: names.Index, shapes: tuple[Shape, ...], **which: Any) -> Part:
+    return Part(module, name, index.find(name), shapes, **which)
 
 
-def _shapes(module: Module, transposed: bool) -> tuple[tuple[int, ...], ...]:
-    form = module.form
-    if form is None:
-        return ()
+def _shapes(form: Form, transposed: bool) -> tuple[Shape, ...]:
     if form.kind == "embedding" or (form.kind == "linear" and transposed):
         return ((form.in_, form.out),)
     if form.kind == "convolution":
         return ((form.out, *form.kernel),)
-    if form.kind == "experts":
-        return ((form.matrices, form.out, form.in_), (form.matrices, form.in_, form.out))
     return ((form.out, form.in_),)
 
 
-def found_among(leaves: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
-    """The leaf of the tensor that an adapter calls ``name``; that of the embedding for a head that is tied to it."""
-    leaf = names.find(leaves, name)
-    if leaf is None and names.is_head(names.canonical(name)):
-        embedding = names.embedding_among(leaves)
-        return leaves[embedding] if embedding else None
-    return leaf
+def _of_experts(module: Module, form: Form, layout: Layout, index: names.Index) -> Iterator[Part]:
+    """The parameter of all experts together, or the tensors of each one, as transformers splits them to save them."""
+    owner, parameter = _parameter(module.name, layout)
+    name = f"{owner}.{parameter}"
+    split = _ONE_BY_ONE.get(parameter, ())
+    if index.find(name) is not None or not split:
+        shapes: set[Shape] = {(form.matrices, form.out, form.in_), (form.matrices, form.in_, form.out)}
+        if form.matrices == 1:
+            shapes.add((form.out, form.in_))
+        yield _part(module, name, index, tuple(sorted(shapes)))
+        return
+    each = form.out // len(split)
+    for expert in range(form.matrices):
+        for i, spellings in enumerate(split):
+            tried = [f"{owner}.{expert}.{spelling}" for spelling in spellings]
+            found = next((name for name in tried if index.find(name) is not None), tried[0])
+            rows = (i * each, (i + 1) * each)
+            yield _part(module, found, index, ((each, form.in_),), matrix=expert, rows=rows)
 
 
-def target(leaves: Mapping[str, Mapping[str, Any]], some: tuple[Touched, ...]) -> str | None:
+def _parameter(module: str, layout: Layout) -> tuple[str, str]:
+    """The module that owns the parameter, and the parameter's name."""
+    owner, depth = module, 0
+    while owner.endswith(".base_layer"):
+        owner, depth = owner.removesuffix(".base_layer"), depth + 1
+    targets = [str(target).rpartition(".") for target in layout.config.raw.get("target_parameters") or ()]
+    own = {name for of, _, name in targets if owner == of or owner.endswith(f".{of}")}
+    order = sorted(own, key=lambda name: (_PARAMETERS.index(name) if name in _PARAMETERS else len(_PARAMETERS), name))
+    return owner, order[max(0, len(order) - 1 - depth)]
+
+
+def target(leaves: Mapping[str, Mapping[str, Any]], layout: Layout) -> str | None:
     """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
-    chosen = {names.canonical(each.name): found_among(leaves, each.name) for each in some}
-    if None in chosen.values():
+    some = parts(layout, leaves)
+    if any(part.found is None for part in some):
         return None
+    chosen = {names.canonical(part.name): leaves[part.found] for part in some if part.found}
     document = {"schema": SCHEMA, "names": names.VERSION, "tensors": chosen}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loreg.bases.touched import Touched, found_among, target
+from loreg.adapters.layout import Layout
+from loreg.bases.touched import Part, parts, target
 from loreg.records import BaseEdge, BaseModel, Verdict
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16")
+_QUANTISED = ("I32", "I8", "U8", "U32", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2")
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is known of the base that an adapter was trained on: the tensors it ``touched``, the base itself if it is
-    known by content, the name that the adapter has for it."""
+    """An adapter, and the base that it was trained on if that is known."""
 
-    touched: tuple[Touched, ...]
+    layout: Layout
     base: Known | None
-    hint: str
 
 
 def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> Verdict:
@@ -35,13 +35,13 @@ def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> 
     on = trained.base
     if on is not None and candidate.base.digest == on.base.digest and on.base.complete:
         return Verdict("exact", "it was trained on this very content")
-    reason = _what_does_not_fit(trained.touched, candidate, derived=bool(path))
+    reason = _what_does_not_fit(trained.layout, candidate, derived=bool(path))
     if reason:
         return Verdict("mismatch", reason)
     if on is not None and on.base.complete and candidate.base.complete:
-        there, here = target(on.leaves, trained.touched), target(candidate.leaves, trained.touched)
+        there, here = (target(known.leaves, trained.layout) for known in (on, candidate))
         if there is not None and there == here:
-            count = len(trained.touched)
+            count = len({part.found for part in parts(trained.layout, candidate.leaves)})
             return Verdict("target-exact", f"the {count} tensors that it touches are the same, others are not")
     if path and on is not None:
         kind = "verified-derived" if all(edge.verified for edge in path) else "declared-derived"
@@ -49,17 +49,29 @@ def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> 
     return Verdict("struct-only", _why_not_more(trained, candidate))
 
 
-def _what_does_not_fit(touched: Sequence[Touched], candidate: Known, *, derived: bool) -> str:
+def _what_does_not_fit(layout: Layout, candidate: Known, *, derived: bool) -> str:
     """The first tensor that is missing or has another shape. A quantised copy may keep it in other tensors."""
-    for each in touched:
-        leaf = found_among(candidate.leaves, each.name)
-        if leaf is None or leaf["dtype"] not in _FLOATS:
-            if not derived:
-                return f"it has no tensor {each.name} that factors can be added to"
-        elif tuple(leaf["shape"]) not in each.shapes:
-            expected = " or ".join(map(str, each.shapes))
-            return f"{each.what} is {expected} in the adapter, this base has {tuple(leaf['shape'])}"
+    for part in parts(layout, candidate.leaves):
+        leaf = candidate.leaves[part.found] if part.found else None
+        if leaf is None or leaf["dtype"] not in FLOATS:
+            if not derived and not is_quantised(candidate):
+                return f"it has no tensor {part.name} that factors can be added to"
+        elif reason := shape_that_does_not_fit(part, leaf["shape"]):
+            return reason
     return ""
+
+
+def shape_that_does_not_fit(part: Part, shape: Sequence[int]) -> str:
+    """Why a tensor of that shape cannot take the part; empty if it can."""
+    if tuple(shape) in part.shapes:
+        return ""
+    expected = " or ".join(map(str, part.shapes))
+    return f"{part.module.name} is {expected} in the adapter, this base has {tuple(shape)}"
+
+
+def is_quantised(candidate: Known) -> bool:
+    """Whether the base keeps weights in integers or in 8 bits and fewer."""
+    return any(leaf["dtype"] in _QUANTISED for leaf in candidate.leaves.values())
 
 
 def _told(edge: BaseEdge) -> str:
@@ -71,5 +83,5 @@ def _told(edge: BaseEdge) -> str:
 def _why_not_more(trained: Trained, candidate: Known) -> str:
     if trained.base is not None and trained.base.base.complete and candidate.base.complete:
         return f"names and shapes fit, but it was trained on other weights, those of {trained.base.base.title}"
-    named = " and the name that it gives its base" if trained.hint in candidate.base.names else ""
+    named = " and the name that it gives its base" if trained.layout.config.base_hint in candidate.base.names else ""
     return f"names and shapes fit{named}; by which weights it was trained is not known"

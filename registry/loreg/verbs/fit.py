@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from loreg.adapters.layout import Layout
 from loreg.bases.identify import Identity, leaves_of
-from loreg.bases.touched import touched
 from loreg.bases.verdict import Known, Trained, judge
 from loreg.catalog import derivations
 from loreg.records import BaseEdge, BaseModel, Verdict
@@ -25,7 +24,7 @@ def identified(identity: Identity) -> Known:
 
 def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained:
     """What is known of the base that the adapter was trained on."""
-    return Trained(touched(layout), known(context, base) if base else None, layout.config.base_hint)
+    return Trained(layout, known(context, base) if base else None)
 
 
 def verdict_on(context: Context, adapter: Trained, candidate: Known) -> Verdict:

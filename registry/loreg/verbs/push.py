@@ -8,7 +8,7 @@ from pathlib import Path
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.bases.identify import Identity, identify
-from loreg.bases.touched import target, touched
+from loreg.bases.touched import target
 from loreg.bases.verdict import Trained, judge
 from loreg.catalog import bases, versions
 from loreg.errors import CheckFailedError, NotFoundError, explain_os_errors
@@ -101,13 +101,12 @@ def _identity(
 def _target(context: Context, identity: Identity | BaseModel, prepared: Prepared) -> str | None:
     """The digest of the base's tensors that the adapter touches. Raises CheckFailedError if these do not fit it."""
     base = identified(identity) if isinstance(identity, Identity) else known(context, identity)
-    some = touched(prepared.layout)
-    verdict = judge(Trained(some, None, prepared.layout.config.base_hint), base)
+    verdict = judge(Trained(prepared.layout, None), base)
     if verdict.kind == "mismatch":
         raise CheckFailedError(
             f"base mismatch: {verdict.reason} ({base.base.title})", hint="--base names the model that it was trained on"
         )
-    return target(base.leaves, some) if base.base.complete else None
+    return target(base.leaves, prepared.layout) if base.base.complete else None
 
 
 def _provenance(prepared: Prepared) -> tuple[Provenance | None, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import loreg
-from loreg_cli import bases, describe, find, merging, operate, transfer
+from loreg_cli import bases, describe, find, merging, models, operate, transfer
 from loreg_cli.boundary import Commands
 
 
@@ -38,6 +38,7 @@ for command in (
     merging.compare,
     merging.reproduce,
     merging.methods,
+    models.bake,
     describe.tag,
     describe.untag,
     describe.yank,

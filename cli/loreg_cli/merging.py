@@ -61,6 +61,48 @@ def rank_options(command: Command) -> Command:
     return with_options
 
 
+def method_options(command: Command) -> Command:
+    """Add how adapters are merged; the command gets what was given of it as ``how``."""
+
+    @click.option("--weights", metavar="W,W,…", help="One number for each source, e.g. 0.7,0.3. Default: 1 each.")
+    @click.option("--method", metavar="METHOD", help="How to merge: loreg methods. Default: linear.")
+    @click.option(
+        "--density", type=float, metavar="D", help="The share of entries that is kept, for methods that drop."
+    )
+    @click.option("--seed", type=int, metavar="N", help="For methods that draw.")
+    @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Any parameter of the method.")
+    @click.option(
+        "--weights-for", multiple=True, metavar="PATTERN=W,W,…", help="Other weights for modules, e.g. 'mlp.*=1,0'."
+    )
+    @click.option("--lambda", "scale", type=float, metavar="λ", help="Multiply the merged delta.")
+    @click.option("--extras", metavar="REF|DIR", help="Take whole tensors, such as a classifier, from this source.")
+    @functools.wraps(command)
+    def with_options(
+        weights: str | None,
+        method: str | None,
+        density: float | None,
+        seed: int | None,
+        params: tuple[str, ...],
+        weights_for: tuple[str, ...],
+        scale: float | None,
+        extras: str | None,
+        **others: Any,
+    ) -> Any:
+        from loreg.expressions import parse_pairs, parse_weights, parse_weights_for
+
+        how = _given(
+            weights=parse_weights(weights) if weights is not None else None,
+            method=method,
+            parameters={**parse_pairs(params), **_given(density=density, seed=seed)} or None,
+            weights_for=parse_weights_for(weights_for) or None,
+            scale=scale,
+            extras=extras,
+        )
+        return command(how=how, **others)
+
+    return with_options
+
+
 def output_options(command: Command) -> Command:
     """Add where a result goes, and what is said of it if it is pushed."""
     for option in (
@@ -74,16 +116,7 @@ def output_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("sources", metavar="[REF|DIR]...", nargs=-1)
-@click.option("--weights", metavar="W,W,…", help="One number for each source, e.g. 0.7,0.3. Default: 1 each.")
-@click.option("--method", metavar="METHOD", help="How to merge: loreg methods. Default: linear.")
-@click.option("--density", type=float, metavar="D", help="The share of entries that is kept, for methods that drop.")
-@click.option("--seed", type=int, metavar="N", help="For methods that draw.")
-@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Any parameter of the method.")
-@click.option(
-    "--weights-for", multiple=True, metavar="PATTERN=W,W,…", help="Other weights for modules, e.g. 'mlp.*=1,0'."
-)
-@click.option("--lambda", "scale", type=float, metavar="λ", help="Multiply the merged delta.")
-@click.option("--extras", metavar="REF|DIR", help="Take whole tensors, such as a classifier, from this source.")
+@method_options
 @initial_option
 @base_option
 @click.option("--allow-derived", is_flag=True, help="Merge adapters of a base and of what was made from it.")
@@ -95,14 +128,7 @@ def output_options(command: Command) -> Command:
 @format_option
 def merge(
     sources: tuple[str, ...],
-    weights: str | None,
-    method: str | None,
-    density: float | None,
-    seed: int | None,
-    params: tuple[str, ...],
-    weights_for: tuple[str, ...],
-    scale: float | None,
-    extras: str | None,
+    how: dict[str, Any],
     initial: tuple[str, ...],
     base: Path | None,
     allow_derived: bool,
@@ -124,17 +150,9 @@ def merge(
     loreg merge team/news team/movies --weights 0.7,0.3 --push team/blend
     loreg merge a b c --method ties --density 0.2 --rank 16 --to ./merged
     """
-    from loreg.expressions import parse_pairs, parse_weights, parse_weights_for
-
-    parameters = {**parse_pairs(params), **_given(density=density, seed=seed)}
     how = _given(
+        **how,
         sources=sources or None,
-        weights=parse_weights(weights) if weights is not None else None,
-        method=method,
-        parameters=parameters or None,
-        weights_for=parse_weights_for(weights_for) or None,
-        scale=scale,
-        extras=extras,
         initial=initial or None,
         base=base,
         allow_derived=allow_derived or None,

@@ -241,6 +241,24 @@ class MergeResult:
 
 
 @dataclass(frozen=True)
+class BakeResult:
+    """A model with adapters baked in: ``changed`` and ``copied`` count tensors, ``size`` is in bytes.
+
+    ``verdicts`` say how well the base fits each source; ``resumed`` counts the shards that an earlier, interrupted
+    bake had written; ``verified`` the tensors that were computed again and compared.
+    """
+
+    folder: Path
+    changed: int
+    copied: int
+    size: int
+    verdicts: tuple[Verdict, ...]
+    resumed: int
+    verified: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Reproduced:
     """A stored merge, done again: ``identical`` to the bit, or the largest relative ``difference`` of a delta."""
 

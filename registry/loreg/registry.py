@@ -11,6 +11,7 @@ from loreg.catalog import Catalog
 from loreg.records import Check
 from loreg.settings import Settings, load
 from loreg.storage import open_store
+from loreg.verbs import bake as baking
 from loreg.verbs import bases as knowing
 from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
@@ -73,6 +74,7 @@ class Registry:
     rerank = _verb(merging.rerank)
     reproduce = _verb(reproducing.reproduce)
     compare = _verb(comparing.compare)
+    bake = _verb(baking.bake)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)
     versions = _verb(searching.versions_of)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,15 +148,19 @@ def _is_set(value: Any) -> bool:
     return bool(value)
 
 
-def why_not_mergeable(config: LoraConfig) -> str:
-    """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does."""
+def why_not_mergeable(config: LoraConfig, carried_out: Collection[str] = ()) -> str:
+    """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does.
+
+    ``carried_out`` are fields that the caller knows what to do with.
+    """
     init = config.raw.get("init_lora_weights")
     if init == "loftq":
         return "init_lora_weights is 'loftq': its base is a quantised one"
     if init not in _PLAIN_INITS and not config.changes_the_base:
         return f"init_lora_weights is {init!r}, which loreg does not know"
     for name, value in config.settings_not_understood().items():
-        return f"{name} is set to {json.dumps(value)[:80]}"
+        if name not in carried_out:
+            return f"{name} is set to {json.dumps(value)[:80]}"
     return ""
 
 

@@ -55,6 +55,17 @@ def form_of(module: str, parts: Mapping[str, Tensor], rank: int, config: Mapping
     return Form("linear", a[0], b[0], a[1])
 
 
+def matrices_of(form: Form, a: Any, b: Any) -> tuple[Any, Any]:
+    """The factors as they lie in the file, arrays of NumPy or torch, as ``b (E, out, r)`` and ``a (E, r, in)``.
+
+    E is 1, or how many experts there are; a convolution's kernel counts as input.
+    """
+    if form.kind == "experts":
+        b = b.reshape(form.out, form.rank, form.matrices).swapaxes(0, 2).swapaxes(1, 2)
+        return b, a.reshape(form.matrices, form.rank, form.in_)
+    return b.reshape(1, form.out, form.rank), a.reshape(1, form.rank, form.in_)
+
+
 def targets_parameter(module: str, config: Mapping[str, Any]) -> bool:
     """Whether ``module`` is the owner of one of ``target_parameters``; one that wraps another is its base_layer."""
     owner = module

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loreg.adapters.config import CONFIG_NAME, dump_config
-from loreg.adapters.forms import Form
+from loreg.adapters.forms import Form, matrices_of
 from loreg.adapters.keys import factor_name
 from loreg.adapters.layout import WEIGHTS_NAME, Layout
 from loreg.algebra.factors import Factors
@@ -28,19 +28,13 @@ class OpenAdapter:
     _file: Any
 
     def factors(self, module: str) -> Factors:
-        """The factors of one module in their own dtype, without the scale: ``b (E, out, r)``, ``a (E, r, in)``.
-
-        E is 1, or how many experts there are; a convolution's kernel counts as input.
-        """
+        """The factors of one module in their own dtype, without the scale: ``b (E, out, r)``, ``a (E, r, in)``."""
         found = self.layout.modules[module]
         if found.form is None:
             raise ValueError(f"{module} has no form")
         a_part, b_part = found.form.parts
         a, b = (self._file.get_tensor(found.parts[part].name) for part in (a_part, b_part))
-        if found.form.kind == "experts":
-            a = a.reshape(found.form.matrices, found.rank, -1)
-            return Factors(b.reshape(found.form.out, found.rank, -1).permute(2, 0, 1), a)
-        return Factors(b.flatten(1).unsqueeze(0), a.flatten(1).unsqueeze(0))
+        return Factors(*matrices_of(found.form, a, b))
 
     def scale(self, module: str) -> float:
         """What the product of the factors is multiplied with."""

@@ -6,7 +6,7 @@ from collections import deque
 
 from sqlalchemy import or_, select
 
-from loreg.catalog.bases import base_id_of
+from loreg.catalog.bases import base_id_of, find
 from loreg.catalog.schema import BaseEdgeRow, BaseRow
 from loreg.catalog.transaction import Transaction
 from loreg.records import BaseEdge, BaseModel
@@ -24,6 +24,11 @@ def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
 def of(tx: Transaction, base: BaseModel) -> tuple[BaseEdge, ...]:
     """The edges that begin or end at the base."""
     return _edges(tx, base.digest)
+
+
+def parent(tx: Transaction, edge: BaseEdge) -> BaseModel:
+    """The base that an edge leads to."""
+    return find(tx, edge.parent)
 
 
 def path(tx: Transaction, one: str, other: str) -> tuple[BaseEdge, ...]:

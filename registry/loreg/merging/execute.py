@@ -11,17 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules
 from loreg.adapters.keys import extra_name, plain_extra
 from loreg.adapters.tensors import OpenAdapter, Written, WrittenModule, pad
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
-from loreg.merging.compatible import (
-    choose_extras,
-    fields_of_result,
-    refuse_factors_of_whole_modules,
-    refuse_what_cannot_be_merged,
-)
+from loreg.merging.compatible import fields_of_result, refuse_what_cannot_be_merged
 from loreg.merging.method import Method
 from loreg.merging.methods import find_method
 from loreg.merging.ranks import RankRule

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loreg.adapters.layout import WEIGHTS_NAME
-from loreg.errors import ConflictError, UsageError, explain_os_errors
+from loreg.errors import ConflictError, explain_os_errors
 from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
@@ -20,7 +19,7 @@ from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
 from loreg.verbs.place import is_free, move_into_place
 from loreg.verbs.push import push
-from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, require_torch
+from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, position_of, refuse_wrong_weights, require_torch
 
 if TYPE_CHECKING:
     from loreg.merging.execute import Merged
@@ -69,7 +68,8 @@ def merge(
     """
     folder = Path(folder) if folder is not None else None
     weights = [1.0] * len(sources) if weights is None else weights
-    _refuse_wrong_call(sources, weights, weights_for or {}, scale, name, folder)
+    refuse_wrong_weights(sources, weights, weights_for or {}, scale)
+    _refuse_wrong_target(name, folder)
     require_torch()
     with open_sources(context, [*sources, *initial], progress) as everything:
         opened, initials = everything[: len(sources)], everything[len(sources) :]
@@ -84,7 +84,7 @@ def merge(
             weights_for={pattern: tuple(map(float, some)) for pattern, some in (weights_for or {}).items()},
             scale=float(scale),
             rank=read_rank_rule({"fixed": rank} if isinstance(rank, int) else rank or {}),
-            extras=_position(extras, sources, opened) if extras is not None else None,
+            extras=position_of(extras, sources, opened) if extras is not None else None,
             initials=tuple(each.digest for each in initials),
             calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
         )
@@ -165,36 +165,8 @@ def new_folder(target: Path | None) -> Iterator[Path]:
                 move_into_place(staging, target)
 
 
-def _refuse_wrong_call(
-    sources: Sequence[str],
-    weights: Sequence[float],
-    weights_for: Mapping[str, Sequence[float]],
-    scale: float,
-    name: str | None,
-    folder: Path | None,
-) -> None:
-    for some, option in ((weights, "--weights "), *((w, f"--weights-for {p}=") for p, w in weights_for.items())):
-        if len(sources) != len(some):
-            where = "" if option == "--weights " else f" in {option[14:-1]!r}"
-            raise UsageError(
-                f"{len(sources)} adapters and {len(some)} weights{where}: expected one weight for each adapter",
-                hint=f"{option}{','.join(['1'] * len(sources))}",
-            )
-        if not all(math.isfinite(weight) for weight in some):
-            raise UsageError(f"the weights {list(some)} are not all finite", hint="use numbers like 0.7")
-    if not math.isfinite(scale):
-        raise UsageError(f"lambda is {scale}, expected a finite number", hint="--lambda 1")
+def _refuse_wrong_target(name: str | None, folder: Path | None) -> None:
     if name is not None:
         parse_adapter_name(name)
     if folder is not None and not is_free(folder):
         raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
-
-
-def _position(extras: str, sources: Sequence[str], opened: Sequence[Opened]) -> int:
-    """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
-    labels = [source.label for source in opened]
-    if extras in sources:
-        return list(sources).index(extras)
-    if labels.count(extras) == 1:
-        return labels.index(extras)
-    raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,33 @@ def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> li
         if initials:
             chosen[i] = initials[0] if len(initials) == 1 else initials[place]
     return chosen
+
+
+def refuse_wrong_weights(
+    sources: Sequence[str], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
+) -> None:
+    """Raise UsageError unless there is one finite weight for each source, for every pattern, and a finite λ."""
+    for some, option in ((weights, "--weights "), *((w, f"--weights-for {p}=") for p, w in weights_for.items())):
+        if len(sources) != len(some):
+            where = "" if option == "--weights " else f" in {option[14:-1]!r}"
+            raise UsageError(
+                f"{len(sources)} adapters and {len(some)} weights{where}: expected one weight for each adapter",
+                hint=f"{option}{','.join(['1'] * len(sources))}",
+            )
+        if not all(math.isfinite(weight) for weight in some):
+            raise UsageError(f"the weights {list(some)} are not all finite", hint="use numbers like 0.7")
+    if not math.isfinite(scale):
+        raise UsageError(f"lambda is {scale}, expected a finite number", hint="--lambda 1")
+
+
+def position_of(extras: str, sources: Sequence[str], opened: Sequence[Opened]) -> int:
+    """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
+    labels = [source.label for source in opened]
+    if extras in sources:
+        return list(sources).index(extras)
+    if labels.count(extras) == 1:
+        return labels.index(extras)
+    raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")
 
 
 def notes(opened: Sequence[Opened]) -> tuple[str, ...]:

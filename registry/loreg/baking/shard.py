@@ -1,0 +1,233 @@
+"""Writing one safetensors file of a baked model: what stays is copied as bytes, what changes is computed by tiles."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loreg.adapters.header import BITS, Tensor
+from loreg.baking.change import Change, Term
+from loreg.baking.numbers import STORED, Array, Scratch, computed_in, decode, encode, read_into
+from loreg.errors import MergeError
+
+_TILE = 1 << 18  # numbers that are changed at once: in float32 near what a core's own cache holds
+_PIECE = 1 << 24  # numbers of one matrix that one thread changes in one go
+_COPIED = 1 << 26  # bytes that are copied in one go
+_LARGEST_HALF = 65504.0
+#: Two file systems, one that cannot, or a kernel that has no such call.
+_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+#: The terms of one matrix of a tensor, by its number; made when they are needed, so that they are not all held.
+Terms = Callable[[int], Sequence[Term]]
+
+
+def no_terms(matrix: int) -> Sequence[Term]:
+    """Nothing is added."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor of the result: ``source`` lies in ``file``, as ``matrices`` (n, rows, columns) to which ``terms`` are
+    added; it is stored as ``dtype``. Without terms and in its own dtype it is copied as it lies. ``at_once`` says that
+    a matrix must be seen as a whole before any row of it can be changed."""
+
+    name: str
+    file: Path
+    source: Tensor
+    dtype: str
+    matrices: tuple[int, int, int] = (1, 1, 1)
+    terms: Terms = field(default=no_terms, compare=False)
+    at_once: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in the result."""
+        return self.source.parameters * BITS[self.dtype] // 8
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether it is the source's very bytes."""
+        return self.terms is no_terms and self.dtype == self.source.dtype
+
+
+def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: Callable[[int], None]) -> None:
+    """Write the tensors, in this order, to the new file ``path``, and make sure that they are on the disk.
+
+    Raises MergeError for a result that does not fit into its dtype, OSError where the disk is full.
+    """
+    header, offsets = _header(outputs)
+    with path.open("wb") as stream:
+        stream.write(header)
+        stream.flush()
+        out = stream.fileno()
+        os.ftruncate(out, len(header) + sum(output.size for output in outputs))
+        jobs = [*_copies(outputs, offsets, len(header)), *_changes(outputs, offsets, len(header))]
+        _run([lambda scratch, job=job: job(out, scratch, on_bytes) for job in jobs], threads)  # type: ignore[misc]
+        os.fsync(out)
+
+
+def _header(outputs: Sequence[Output]) -> tuple[bytes, list[int]]:
+    document: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offsets, position = [], 0
+    for output in outputs:
+        end = position + output.size
+        entry = {"dtype": output.dtype, "shape": list(output.source.shape), "data_offsets": [position, end]}
+        document[output.name] = entry
+        offsets.append(position)
+        position = end
+    raw = json.dumps(document, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw, offsets
+
+
+Job = Callable[[int, Scratch, Callable[[int], None]], None]
+
+
+def _copies(outputs: Sequence[Output], offsets: Sequence[int], begin: int) -> Iterator[Job]:
+    """Runs of bytes that lie in one piece on both sides."""
+    runs: list[tuple[Path, int, int, int]] = []
+    for output, offset in zip(outputs, offsets, strict=True):
+        if not output.is_copied or not output.size:
+            continue
+        run = (output.file, output.source.start, output.source.end, begin + offset)
+        if runs and runs[-1][:1] + runs[-1][2:3] == run[:2] and runs[-1][3] - runs[-1][1] == run[3] - run[1]:
+            run = (run[0], runs[-1][1], run[2], runs.pop()[3])
+        runs.append(run)
+    for file, start, end, to in runs:
+        for at in range(start, end, _COPIED):
+            yield _copy(file, at, min(_COPIED, end - at), to + at - start)
+
+
+def _copy(file: Path, start: int, size: int, to: int) -> Job:
+    def job(out: int, scratch: Scratch, on_bytes: Callable[[int], None]) -> None:
+        source = os.open(file, os.O_RDONLY)
+        try:
+            done = 0
+            while done < size:
+                try:
+                    count = os.copy_file_range(source, out, size - done, start + done, to + done)
+                except OSError as error:
+                    if error.errno not in _NOT_HERE:
+                        raise
+                    piece = scratch.get("copied", min(size - done, 1 << 20), np.uint8)
+                    read_into(source, start + done, piece)
+                    count = write_all(out, piece, to + done)
+                if not count:
+                    raise MergeError(f"{file} ended while it was copied", hint="try again when it is written")
+                done += count
+        finally:
+            os.close(source)
+        on_bytes(size)
+
+    return job
+
+
+def _changes(outputs: Sequence[Output], offsets: Sequence[int], begin: int) -> Iterator[Job]:
+    """Pieces of the tensors that change, each for one thread."""
+    for output, offset in zip(outputs, offsets, strict=True):
+        if output.is_copied:
+            continue
+        count, height, width = output.matrices
+        step = max(1, height if output.at_once else _PIECE // max(1, width))
+        for matrix in range(count):
+            for first in range(0, height, step):
+                rows = (first, min(step, height - first))
+                yield _change(output, begin + offset, matrix, rows)
+
+
+def _change(output: Output, to: int, matrix: int, rows: tuple[int, int]) -> Job:
+    def job(out: int, scratch: Scratch, on_bytes: Callable[[int], None]) -> None:
+        source = os.open(output.file, os.O_RDONLY)
+        try:
+            for first, tile in changed_tiles(output, source, matrix, rows, scratch):
+                row = matrix * output.matrices[1] + first
+                stored = encode(tile.reshape(-1), output.dtype, scratch)
+                write_all(out, stored.view(np.uint8), to + row * output.matrices[2] * STORED[output.dtype].itemsize)
+                on_bytes(stored.nbytes)
+        finally:
+            os.close(source)
+
+    return job
+
+
+def changed_tiles(
+    output: Output,
+    source: int,
+    matrix: int,
+    rows: tuple[int, int],
+    scratch: Scratch,
+    wide: np.dtype[Any] | None = None,
+) -> Iterator[tuple[int, Array]]:
+    """The rows (first, count) of one matrix, changed, some at a time: (first row, (n, columns)), before rounding.
+
+    Raises MergeError for what does not fit into the dtype of the result.
+    """
+    _, height, width = output.matrices
+    wide = wide or computed_in(output.source.dtype, output.dtype)
+    stored = STORED[output.source.dtype]
+    step = max(1, _TILE // max(1, width))
+    begin = output.source.start + matrix * height * width * stored.itemsize
+
+    def read(first: int, count: int) -> Array:
+        buffer = scratch.get("read", count * width, stored)
+        read_into(source, begin + first * width * stored.itemsize, buffer)
+        return decode(buffer, output.source.dtype, wide, scratch).reshape(count, width)
+
+    change = Change(output.terms(matrix), wide)
+    if change.needs_norms:
+        change.measure(read, height, step)
+    for first in range(rows[0], rows[0] + rows[1], step):
+        tile = read(first, min(step, rows[0] + rows[1] - first))
+        change.apply(tile, first, scratch)
+        _refuse_what_does_not_fit(output, tile)
+        yield first, tile
+
+
+def _refuse_what_does_not_fit(output: Output, tile: Array) -> None:
+    # A sum is finite where every number is, but for sums too large: then every number is looked at.
+    if not math.isfinite(tile.sum()) and not np.isfinite(tile).all():
+        found = "NaN or infinite numbers"
+    elif output.dtype == "F16" and max(tile.max(), -tile.min()) >= _LARGEST_HALF + 16:
+        found = "numbers over 65504, the largest in half precision"
+    else:
+        return
+    raise MergeError(f"the baked tensor {output.name} has {found}", hint="use smaller weights, or --dtype bfloat16")
+
+
+def _run(jobs: Sequence[Callable[[Scratch], None]], threads: int) -> None:
+    """Every job, in order, on so many threads; the first error stops them."""
+    local = threading.local()
+
+    def run(job: Callable[[Scratch], None]) -> None:
+        if not hasattr(local, "scratch"):
+            local.scratch = Scratch()
+        job(local.scratch)
+
+    with ThreadPoolExecutor(threads) as pool:
+        tasks = [pool.submit(run, job) for job in jobs]
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def write_all(descriptor: int, data: Array, offset: int) -> int:
+    """Write all bytes at ``offset``; how many there were."""
+    view = data.data
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
+    return done

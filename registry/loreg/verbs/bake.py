@@ -1,0 +1,230 @@
+"""bake: adapters and their base become one model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loreg.adapters.config import why_not_mergeable
+from loreg.adapters.layout import read_layout
+from loreg.adapters.patterns import Patterns
+from loreg.baking.bake import staging_for, staging_of, write_model
+from loreg.baking.factors import Source
+from loreg.baking.plan import Plan, make_plan
+from loreg.baking.verify import verify as compare_sample
+from loreg.bases import cache
+from loreg.bases.identify import identify, identify_headers, struct
+from loreg.bases.model import Model, read_model
+from loreg.bases.verdict import Known
+from loreg.catalog import derivations
+from loreg.errors import CheckFailedError, ConflictError, MergeError, UsageError, explain_os_errors
+from loreg.records import BakeResult, Progress, Verdict, no_progress
+from loreg.verbs.common_base import DERIVED, SAME
+from loreg.verbs.context import Context
+from loreg.verbs.fit import identified, trained, verdict_on
+from loreg.verbs.place import is_free, move_into_place
+from loreg.verbs.sources import Opened, open_sources, position_of, refuse_wrong_weights
+
+FILE_NAME = "loreg_bake.json"
+SCHEMA = "loreg.bake/1"
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def bake(
+    context: Context,
+    sources: Sequence[str],
+    base: Path | str,
+    folder: Path | str,
+    weights: Sequence[float] | None = None,
+    *,
+    method: str = "linear",
+    parameters: Mapping[str, Any] | None = None,
+    weights_for: Mapping[str, Sequence[float]] | None = None,
+    scale: float = 1.0,
+    rank: int | Mapping[str, Any] | None = None,
+    extras: str | None = None,
+    initial: Sequence[str] = (),
+    dtype: str | None = None,
+    allow_derived: bool = False,
+    verify: bool = False,
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> BakeResult:
+    """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
+
+    By default each delta is added times its weight, in float32, and rounded once to the dtype of the base, or to
+    ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another ``method``, a ``rank`` or ``initial``
+    merges first, as :func:`loreg.verbs.merge.merge` does. The same call goes on where an interrupted one stopped.
+    ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked before.
+
+    Raises UsageError, ConflictError if ``folder`` is not empty, CheckFailedError for a base that does not fit
+    (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be baked,
+    IntegrityError for damaged shards; then nothing is left under the name ``folder``.
+    """
+    folder, base = Path(folder), Path(base).expanduser()
+    weights = [1.0] * len(sources) if weights is None else list(weights)
+    stored_as = _dtype(dtype)
+    again = verify and (folder / FILE_NAME).is_file()
+    if not again and not is_free(folder):
+        raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
+    how = {"method": method, "parameters": dict(parameters or {}), "rank": rank, "initial": list(initial)}
+    with open_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
+        refuse_wrong_weights(sources, weights, weights_for or {}, scale)
+        with explain_os_errors(base, "check the folder of the base and its permissions"):
+            model = read_model(base)
+            _refuse_quantised(context, model, opened)
+            verdicts, content = _verdicts(context, model, opened, allow_derived, progress)
+        chosen = position_of(extras, sources, opened) if extras is not None else None
+        if method == "linear" and rank is None and not parameters and not initial:
+            given = _as_they_are(opened, weights, weights_for or {}, scale)
+        else:
+            from loreg.verbs.merge import merge
+
+            merged = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loreg-bake-"))) / "merged"
+            merge(
+                context, sources, weights, method=method, parameters=parameters, weights_for=weights_for, scale=scale,
+                rank=rank, extras=extras, initial=initial, base=base, allow_derived=allow_derived, device=device,
+                folder=merged, progress=progress,
+            )  # fmt: skip
+            given, chosen = [Source("the merged adapter", "", read_layout(merged), lambda module: 1.0)], None
+        plan = make_plan(model, given, chosen, stored_as)
+        record = {
+            "schema": SCHEMA,
+            "sources": [
+                {"label": s.label, "digest": s.digest, "weight": w} for s, w in zip(opened, weights, strict=True)
+            ],
+            **how,
+            "weights_for": {pattern: list(some) for pattern, some in (weights_for or {}).items()},
+            "lambda": scale,
+            "extras": opened[chosen].label if chosen is not None else None,
+            "dtype": dtype,
+            "base": {"content": content, "struct": struct(model), "verdicts": [v.kind for v in verdicts]},
+        }
+        if again:
+            _refuse_another_bake(folder, record)
+            checked, resumed = compare_sample(folder, plan), 0
+        else:
+            checked, resumed = _write(folder, model, plan, record, verify, progress)
+    outputs = [output for some in plan.shards.values() for output in some]
+    notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != "exact"]
+    return BakeResult(
+        folder=folder,
+        changed=plan.changed,
+        copied=len(outputs) - plan.changed,
+        size=sum(output.size for output in outputs),
+        verdicts=verdicts,
+        resumed=resumed,
+        verified=checked,
+        notes=(*notes, *plan.notes),
+    )
+
+
+def _write(
+    folder: Path, model: Model, plan: Plan, record: Mapping[str, Any], verify: bool, progress: Progress
+) -> tuple[int, int]:
+    """Write the model; how many tensors were compared, and how many shards were there already."""
+    what = {**record, "shards": [cache.stamp(file) for file in model.shards]}
+    hint = f"the same command goes on where this one stopped; rm -r {staging_of(folder)} gives it up"
+    with explain_os_errors(staging_of(folder), hint):
+        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with staging_for(folder, what) as staging:
+            resumed = write_model(staging, model, plan, progress)
+            checked = compare_sample(staging, plan) if verify else 0
+            (staging / FILE_NAME).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        move_into_place(staging, folder)
+    return checked, resumed
+
+
+def _as_they_are(
+    opened: Sequence[Opened], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
+) -> list[Source]:
+    """The sources for the exact weighted sum. Raises MergeError for what their factors alone do not say."""
+    patterns = Patterns({pattern: tuple(some) for pattern, some in weights_for.items()})
+    given = []
+    for number, source in enumerate(opened):
+        config = source.layout.config
+        reason = why_not_mergeable(config, carried_out=("ensure_weight_tying",))
+        if config.changes_the_base:
+            reason = f"init_lora_weights is {config.raw['init_lora_weights']!r}: its delta needs the initial adapter"
+        unreadable = next((module.name for module in source.layout.modules.values() if module.form is None), "")
+        if reason or unreadable:
+            raise MergeError(
+                f"{source.label} cannot be baked: {reason or f'the factors of {unreadable} do not fit together'}",
+                hint="--initial DIR names the adapter that was saved before training"
+                if config.changes_the_base
+                else "serve it as an adapter",
+            )
+
+        def weight(module: str, number: int = number) -> float:
+            return scale * patterns.first(module, tuple(weights))[number]
+
+        given.append(Source(source.label, source.digest, source.layout, weight))
+    return given
+
+
+def _verdicts(
+    context: Context, model: Model, opened: Sequence[Opened], allow_derived: bool, progress: Progress
+) -> tuple[tuple[Verdict, ...], str | None]:
+    """How well the base fits each source, and the base's content digest if it was needed or is known already.
+
+    Raises CheckFailedError for a base that is another one than that of a source.
+    """
+    remembered = all(cache.recall(context.cache, file) is not None for file in model.shards)
+    if remembered or any(source.base is not None and source.base.complete for source in opened):
+        candidate: Known = identified(identify(model.path, (model.path.resolve().name,), progress, context.cache))
+    else:
+        candidate = identified(identify_headers(model, (model.path.resolve().name,)))
+    verdicts = []
+    for source in opened:
+        verdict = verdict_on(context, trained(context, source.layout, source.base), candidate)
+        accepted = verdict.kind in SAME or (verdict.kind in DERIVED and allow_derived)
+        known_to_differ = source.base is not None and source.base.complete
+        if verdict.kind == "mismatch" or (known_to_differ and not accepted):
+            raise CheckFailedError(
+                f"base mismatch: {source.label} does not fit {candidate.base.title}: {verdict.reason}",
+                hint="--allow-derived bakes it all the same"
+                if verdict.kind in DERIVED
+                else f"loreg base match {source.label}",
+            )
+        verdicts.append(verdict)
+    return tuple(verdicts), candidate.base.digest if candidate.base.complete else None
+
+
+def _refuse_quantised(context: Context, model: Model, opened: Sequence[Opened]) -> None:
+    """Raise MergeError with the way out for a base whose weights were rounded to a few bits."""
+    quantised = model.config.get("quantization_config")
+    if not quantised:
+        return
+    kind = quantised.get("quant_method", "quantised") if isinstance(quantised, dict) else "quantised"
+    origin = next((source.base for source in opened if source.base is not None), None)
+    if all(cache.recall(context.cache, file) is not None for file in model.shards):
+        known = identify(model.path, cached=context.cache).base
+        with context.catalog.read() as tx:
+            edges = [e for e in derivations.of(tx, known) if e.child == known.digest and e.kind == "quantized_from"]
+            origin = derivations.parent(tx, edges[0]) if edges else origin
+    known_as = f" It was made from {origin.title}." if origin else ""
+    raise MergeError(
+        f"{model.path} is quantised ({kind}): rounding a delta to its steps would lose it.{known_as}",
+        hint="bake into the model that it was quantised from: --base ./the/unquantised/model",
+    )
+
+
+def _refuse_another_bake(folder: Path, record: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads((folder / FILE_NAME).read_bytes())
+    except ValueError:
+        found = {}
+    if any(found.get(key) != record[key] for key in ("sources", "method", "parameters", "lambda", "dtype")):
+        raise ConflictError(
+            f"{folder} is the result of another bake", hint=f"{FILE_NAME} in it says of which; choose a new folder"
+        )
+
+
+def _dtype(name: str | None) -> str | None:
+    if name is not None and name not in DTYPES:
+        raise UsageError(f"there is no dtype {name!r} to bake to", hint=f"--dtype {' | '.join(DTYPES)}")
+    return DTYPES[name] if name else None

@@ -15,14 +15,15 @@ from loreg.baking.numbers import Array, Scratch
 
 @dataclass(frozen=True)
 class Term:
-    """One adapter's change of a matrix (rows, columns) as it is stored: ``weight · p @ q``.
+    """One adapter's change of a matrix W (rows, columns) as it is stored: ``weight · scale · p @ q``.
 
-    p is (rows, r), q (r, columns). With a ``magnitude`` (outputs) it is
-    ``weight · (m ⊙ (W + p@q)/‖W + p@q‖ − W)``; outputs are rows, or columns where the matrix is stored ``transposed``.
+    p is (rows, r), q (r, columns). With a ``magnitude`` (outputs) it is ``weight · (m ⊙ V/‖V‖ − W)`` with
+    ``V = W + scale · p @ q``; outputs are rows, or columns where the matrix is stored ``transposed``.
     """
 
     p: Array
     q: Array
+    scale: float
     weight: float
     magnitude: Array | None = None
     transposed: bool = False
@@ -38,9 +39,9 @@ class Change:
     def __init__(self, terms: Sequence[Term], wide: np.dtype[np.floating]) -> None:
         plain = [term for term in terms if term.magnitude is None]
         self._dora = [term for term in terms if term.magnitude is not None]
-        self._p = np.concatenate([term.weight * term.p for term in plain], axis=1, dtype=wide) if plain else None
-        self._q = np.concatenate([term.q for term in plain], axis=0, dtype=wide) if plain else None
-        self._factors: list[Array] = []
+        self._delta = _side_by_side(plain, [term.weight * term.scale for term in plain], wide)
+        self._deltas = [_side_by_side([term], [term.scale], wide) for term in self._dora]
+        self._norms: list[Array] = []
 
     @property
     def needs_norms(self) -> bool:
@@ -49,31 +50,38 @@ class Change:
 
     def measure(self, rows: Rows, height: int, step: int) -> None:
         """Find the norms of the columns of ``W + p@q`` where these are DoRA's outputs."""
-        self._factors = []
-        for term in self._dora:
+        self._norms = []
+        for term, (p, q) in zip(self._dora, self._deltas, strict=True):
             if term.transposed:
-                squares = np.zeros(term.q.shape[1], np.float64)
+                squares = np.zeros(q.shape[1], np.float64)
                 for first in range(0, height, step):
                     some = rows(first, min(step, height - first))
-                    trained = some + term.p[first : first + len(some)] @ term.q
-                    squares += np.square(trained, dtype=np.float64).sum(0)
-                self._factors.append(np.sqrt(squares))
+                    squares += np.square(some + p[first : first + len(some)] @ q, dtype=np.float64).sum(0)
+                self._norms.append(np.sqrt(squares).astype(q.dtype))
 
     def apply(self, tile: Array, first: int, scratch: Scratch) -> None:
         """Change ``tile`` (n, columns), which are the rows of the matrix from ``first`` on, in place."""
         end = first + len(tile)
         before = tile.copy() if self._dora else tile
-        if self._p is not None and self._q is not None:
+        p, q = self._delta
+        if len(q):
             delta = scratch.get("delta", tile.size, tile.dtype).reshape(tile.shape)
-            np.matmul(self._p[first:end], self._q, out=delta)
+            np.matmul(p[first:end], q, out=delta)
             np.add(tile, delta, out=tile)
-        norms = iter(self._factors)
-        for term in self._dora:
-            trained = before + (term.p[first:end] @ term.q).astype(tile.dtype, copy=False)
-            magnitude = term.magnitude
-            assert magnitude is not None  # noqa: S101  that is what makes it one of these
+        norms = iter(self._norms)
+        for term, (p, q) in zip(self._dora, self._deltas, strict=True):
+            trained = before + p[first:end] @ q
+            magnitude = np.asarray(term.magnitude, tile.dtype)
             if term.transposed:
                 factor = magnitude / next(norms)
             else:
                 factor = (magnitude[first:end] / np.linalg.norm(trained, axis=1))[:, None]
             tile += term.weight * (factor * trained - before)
+
+
+def _side_by_side(terms: Sequence[Term], factors: Sequence[float], wide: np.dtype[np.floating]) -> tuple[Array, Array]:
+    """``Σ factor · p @ q`` as one product."""
+    if not terms:
+        return np.zeros((0, 0), wide), np.zeros((0, 0), wide)
+    p = [np.multiply(term.p, factor, dtype=wide) for term, factor in zip(terms, factors, strict=True)]
+    return np.concatenate(p, axis=1), np.concatenate([term.q for term in terms], axis=0, dtype=wide)

@@ -59,7 +59,7 @@ def bias_terms(sources: Sequence[tuple[Source, Module]]) -> Callable[[int], Sequ
     """``lora_bias``: the scaled biases of the adapters, on the base's bias as one row."""
     one = np.ones((1, 1), np.float32)
     return lambda matrix: [
-        Term(one, np.atleast_2d(module.scale * source.tensor(module, "bias")), source.weight(module.name))
+        Term(one, np.atleast_2d(source.tensor(module, "bias")), module.scale, source.weight(module.name))
         for source, module in sources
     ]
 
@@ -73,14 +73,13 @@ def _term(hit: Hit, matrix: int) -> Term:
     if hit.transposed:
         p, q = q.T, p.T
     magnitude = hit.source.tensor(module, "magnitude").reshape(-1) if "magnitude" in module.parts else None
-    return Term(p, q, hit.source.weight(module.name), magnitude, hit.transposed)
+    return Term(p, q, module.scale, hit.source.weight(module.name), magnitude, hit.transposed)
 
 
 @functools.lru_cache(maxsize=8)
 def _factors(source: Source, name: str) -> tuple[Array, Array]:
-    """``b (E, out, r)``, times the scale, and ``a (E, r, in)`` of one module."""
+    """``b (E, out, r)`` and ``a (E, r, in)`` of one module, without the scale."""
     module = source.layout.modules[name]
     assert module.form is not None  # noqa: S101  parts are made of modules that have one
     a_part, b_part = module.form.parts
-    b, a = matrices_of(module.form, source.tensor(module, a_part), source.tensor(module, b_part))
-    return b * np.asarray(module.scale, b.dtype), a
+    return matrices_of(module.form, source.tensor(module, a_part), source.tensor(module, b_part))

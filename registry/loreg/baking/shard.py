@@ -184,12 +184,14 @@ def changed_tiles(
         read_into(source, begin + first * width * stored.itemsize, buffer)
         return decode(buffer, output.source.dtype, wide, scratch).reshape(count, width)
 
-    change = Change(output.terms(matrix), wide)
-    if change.needs_norms:
-        change.measure(read, height, step)
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused below
+        change = Change(output.terms(matrix), wide)
+        if change.needs_norms:
+            change.measure(read, height, step)
     for first in range(rows[0], rows[0] + rows[1], step):
         tile = read(first, min(step, rows[0] + rows[1] - first))
-        change.apply(tile, first, scratch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            change.apply(tile, first, scratch)
         _refuse_what_does_not_fit(output, tile)
         yield first, tile
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,18 +75,32 @@ def write_model(staging: Path, model: Model, plan: Plan, progress: Progress) -> 
         done += size
         progress("baking", done, total)
 
-    for name, outputs in plan.shards.items():
-        path = staging / name
-        if path.exists():
-            there += 1
-            count(sum(output.size for output in outputs))
-            continue
-        growing = path.with_name(f".{name}.part")
-        write_shard(growing, outputs, os.cpu_count() or 1, count)
-        growing.replace(path)
+    with ThreadPoolExecutor(1) as flusher:  # one shard goes to the disk while the next is computed
+        flushed = []
+        for name, outputs in plan.shards.items():
+            path = staging / name
+            if path.exists():
+                there += 1
+                count(sum(output.size for output in outputs))
+                continue
+            growing = path.with_name(f".{name}.part")
+            write_shard(growing, outputs, os.cpu_count() or 1, count)
+            flushed.append(flusher.submit(_flush, growing, path))
+        for shard in flushed:
+            shard.result()
     _write_index(staging, plan)
     _write_what_else_belongs_to_it(staging, model, plan)
     return there
+
+
+def _flush(growing: Path, path: Path) -> None:
+    """Make sure that a shard is on the disk, then give it its name."""
+    descriptor = os.open(growing, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    growing.replace(path)
 
 
 def _write_index(staging: Path, plan: Plan) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from loreg.adapters.header import BITS, Tensor
 from loreg.baking.change import Change, Term
 from loreg.baking.numbers import STORED, Array, Scratch, computed_in, decode, encode, read_into
 from loreg.errors import MergeError
 
-_TILE = 1 << 18  # numbers that are changed at once: in float32 near what a core's own cache holds
+_TILE = 1 << 19  # numbers that are changed at once: with their delta near what a core's own cache holds
 _PIECE = 1 << 24  # numbers of one matrix that one thread changes in one go
 _COPIED = 1 << 26  # bytes that are copied in one go
 _LARGEST_HALF = 65504.0
@@ -62,7 +63,7 @@ class Output:
 
 
 def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: Callable[[int], None]) -> None:
-    """Write the tensors, in this order, to the new file ``path``, and make sure that they are on the disk.
+    """Write the tensors, in this order, to the new file ``path``.
 
     Raises MergeError for a result that does not fit into its dtype, OSError where the disk is full.
     """
@@ -73,8 +74,9 @@ def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: C
         out = stream.fileno()
         os.ftruncate(out, len(header) + sum(output.size for output in outputs))
         jobs = [*_copies(outputs, offsets, len(header)), *_changes(outputs, offsets, len(header))]
-        _run([lambda scratch, job=job: job(out, scratch, on_bytes) for job in jobs], threads)  # type: ignore[misc]
-        os.fsync(out)
+        # Each thread multiplies small matrices of its own: BLAS with threads besides would only wait for itself.
+        with threadpool_limits(1, "blas"):
+            _run([lambda scratch, job=job: job(out, scratch, on_bytes) for job in jobs], threads)  # type: ignore[misc]
 
 
 def _header(outputs: Sequence[Output]) -> tuple[bytes, list[int]]:
@@ -197,8 +199,9 @@ def changed_tiles(
 
 
 def _refuse_what_does_not_fit(output: Output, tile: Array) -> None:
-    # A sum is finite where every number is, but for sums too large: then every number is looked at.
-    if not math.isfinite(tile.sum()) and not np.isfinite(tile).all():
+    # A sum of squares is finite where every number is, unless some are huge: then each is looked at.
+    numbers = tile.reshape(-1)
+    if not math.isfinite(np.dot(numbers, numbers)) and not np.isfinite(tile).all():
         found = "NaN or infinite numbers"
     elif output.dtype == "F16" and max(tile.max(), -tile.min()) >= _LARGEST_HALF + 16:
         found = "numbers over 65504, the largest in half precision"
@@ -212,7 +215,7 @@ def _run(jobs: Sequence[Callable[[Scratch], None]], threads: int) -> None:
     local = threading.local()
 
     def run(job: Callable[[Scratch], None]) -> None:
-        if not hasattr(local, "scratch"):
+        if not hasattr(local, "scratch"):  # fresh memory costs more than what is done in it
             local.scratch = Scratch()
         job(local.scratch)
 

@@ -39,6 +39,7 @@ for command in (
     merging.reproduce,
     merging.methods,
     models.bake,
+    models.extract,
     describe.tag,
     describe.untag,
     describe.yank,

@@ -259,6 +259,32 @@ class BakeResult:
 
 
 @dataclass(frozen=True)
+class ExtractedModule:
+    """One changed matrix as factors of ``rank``: ``retained`` is the share that they keep of ``norm``² (Frobenius)."""
+
+    module: str
+    shape: tuple[int, int]
+    rank: int
+    retained: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """An adapter out of a fine-tune: ``retained`` is the share of the energy of all factored modules together.
+
+    ``whole`` are the tensors that no factors can hold, with the reason; a version if it was pushed, else a folder.
+    """
+
+    modules: tuple[ExtractedModule, ...]
+    retained: float
+    whole: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    pushed: PushResult | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class Reproduced:
     """A stored merge, done again: ``identical`` to the bit, or the largest relative ``difference`` of a delta."""
 

@@ -15,6 +15,7 @@ from loreg.verbs import bake as baking
 from loreg.verbs import bases as knowing
 from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
+from loreg.verbs import extract as extracting
 from loreg.verbs import merge as merging
 from loreg.verbs import pull as pulling
 from loreg.verbs import push as pushing
@@ -75,6 +76,7 @@ class Registry:
     reproduce = _verb(reproducing.reproduce)
     compare = _verb(comparing.compare)
     bake = _verb(baking.bake)
+    extract = _verb(extracting.extract)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)
     versions = _verb(searching.versions_of)

@@ -69,7 +69,7 @@ def merge(
     folder = Path(folder) if folder is not None else None
     weights = [1.0] * len(sources) if weights is None else weights
     refuse_wrong_weights(sources, weights, weights_for or {}, scale)
-    _refuse_wrong_target(name, folder)
+    refuse_wrong_target(name, folder)
     require_torch()
     with open_sources(context, [*sources, *initial], progress) as everything:
         opened, initials = everything[: len(sources)], everything[len(sources) :]
@@ -165,7 +165,8 @@ def new_folder(target: Path | None) -> Iterator[Path]:
                 move_into_place(staging, target)
 
 
-def _refuse_wrong_target(name: str | None, folder: Path | None) -> None:
+def refuse_wrong_target(name: str | None, folder: Path | None) -> None:
+    """Raise UsageError for a name that cannot be, ConflictError for a folder with something in it."""
     if name is not None:
         parse_adapter_name(name)
     if folder is not None and not is_free(folder):

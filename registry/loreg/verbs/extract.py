@@ -1,0 +1,105 @@
+"""extract: what a fine-tune changed becomes an adapter."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loreg.bases.identify import struct
+from loreg.bases.model import read_model
+from loreg.errors import UsageError, explain_os_errors
+from loreg.records import ExtractResult, Metric, Progress, no_progress
+from loreg.verbs.context import Context
+from loreg.verbs.merge import new_folder, refuse_wrong_target
+from loreg.verbs.push import push
+from loreg.verbs.sources import require_torch
+
+FILE_NAME = "loreg_extract.json"
+SCHEMA = "loreg.extract/1"
+
+
+def extract(
+    context: Context,
+    base: Path | str,
+    tuned: Path | str,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    whole: str = "keep",
+    name: str | None = None,
+    folder: Path | str | None = None,
+    tasks: Sequence[str] = (),
+    metrics: Sequence[str | Metric] = (),
+    labels: Mapping[str, str] | None = None,
+    aliases: Sequence[str] = (),
+    message: str = "",
+    progress: Progress = no_progress,
+) -> ExtractResult:
+    """Take an adapter out of the model ``tuned``, which was trained from ``base``; both are paths.
+
+    Every matrix that changed becomes factors of ``rank``, or of the rank that keeps the share ``energy`` of its
+    change. ``whole`` says what becomes of norms, biases and matrices of another shape: ``keep`` takes them along
+    whole, ``refuse`` raises MergeError. Pushed as the next version of ``name`` with its base, or written to the new
+    ``folder``. Raises UsageError, MergeError and what reading models and pushing raise; then nothing is written.
+    """
+    _refuse_wrong_call(rank, energy, whole, name, folder)
+    folder = Path(folder) if folder is not None else None
+    refuse_wrong_target(name, folder)
+    require_torch()
+    from loreg.adapters.tensors import write_adapter
+    from loreg.baking import extract as extracting
+
+    old_path, new_path = Path(base).expanduser(), Path(tuned).expanduser()
+    with explain_os_errors(old_path, "check the folders of both models and their permissions"):
+        old, new = read_model(old_path), read_model(new_path)
+        found = extracting.extract(old, new, rank, energy, whole == "keep", progress)
+    energies = [module.norm**2 for module in found.modules]
+    kept = sum(e * module.retained for e, module in zip(energies, found.modules, strict=True))
+    retained = kept / math.fsum(energies)
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "rank": rank,
+        "energy": energy,
+        "base": {"struct": struct(old)},
+        "tuned": {"struct": struct(new)},
+        "retained_energy": retained,
+        "modules": [{"module": m.module, "rank": m.rank, "retained_energy": m.retained} for m in found.modules],
+        "whole": [name for name, _ in found.whole],
+    }
+    result = ExtractResult(found.modules, retained, found.whole, _notes(found.whole), folder=folder)
+    with new_folder(folder) as staging:
+        write_adapter(staging, found.adapter)
+        (staging / FILE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if name is None:
+            return result
+        said: dict[str, Any] = {"tasks": tasks, "metrics": metrics, "labels": labels, "aliases": aliases}
+        pushed = push(context, staging, name, base=str(old_path.absolute()), message=message, progress=progress, **said)
+        return ExtractResult(found.modules, retained, found.whole, result.notes, pushed=pushed)
+
+
+def _refuse_wrong_call(
+    rank: int | None, energy: float | None, whole: str, name: str | None, folder: Path | str | None
+) -> None:
+    if (rank is None) == (energy is None):
+        raise UsageError("expected a rank or a share of the energy to keep", hint="--rank 16, or --energy 0.99")
+    if rank is not None and rank < 1:
+        raise UsageError(f"the rank is {rank}, expected 1 or more", hint="--rank 16")
+    if energy is not None and not 0 < energy <= 1:
+        raise UsageError(f"the energy to keep is {energy}, expected over 0 and up to 1", hint="--energy 0.99")
+    if whole not in ("keep", "refuse"):
+        raise UsageError(f"whole is {whole!r}, expected keep or refuse", hint="--whole keep")
+    if (name is None) == (folder is None):
+        raise UsageError("expected a name to push to, or a folder", hint="--push NAME, or --to DIR")
+
+
+def _notes(whole: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in whole:
+        by_reason.setdefault(reason, []).append(name)
+    return tuple(
+        f"kept whole: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "") + f": {reason}"
+        for reason, names in by_reason.items()
+    )

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-slow lint format bench bench-merge clean
+.PHONY: help demo test test-slow lint format bench bench-merge bench-bake clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ bench: $(READY) ## print the benchmarks that RESULTS.md quotes
 
 bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten minutes)
 	@$(BIN)/python benchmarks/merge.py
+
+bench-bake: $(READY) ## print fingerprints, baking and extracting beside their peers and floors (ten minutes)
+	@$(BIN)/python benchmarks/bake.py
 
 clean: ## remove the virtual environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -139,7 +139,7 @@ def test_ranks_keep_the_energy_that_a_dense_svd_says(here: Registry, tmp_path: P
         share = s.cumsum(0) / s.sum()
         # Random matrices have the flattest spectrum there is, the hardest case for subspace iteration.
         assert module.rank - (int((share < 0.8).sum()) + 1) in (0, 1)
-        assert 0.8 <= module.retained <= float(share[module.rank - 1])
+        assert 0.8 <= module.retained <= float(share[module.rank - 1]) * (1 + 1e-6)
         assert module.retained == pytest.approx(float(share[module.rank - 1]), rel=3e-3)
         assert module.norm == pytest.approx(float(torch.linalg.norm(change)), rel=1e-5)
         lost = float(torch.linalg.norm(change - found[module.module]) ** 2 / s.sum())

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from loreg.adapters.header import Header, Tensor
 from loreg.bases.identify import Identity, identify_headers
 from loreg.bases.model import Model
@@ -43,10 +41,12 @@ def identify_on_hub(text: str, names: tuple[str, ...]) -> Identity:
         found = api.get_safetensors_metadata(repo, revision=info.sha)
         has_config = any(file.rfilename == "config.json" for file in info.siblings or ())
         config = Path(api.hf_hub_download(repo, "config.json", revision=info.sha)) if has_config else None
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.NotASafetensorsRepoError, OSError) as error:
+    except Exception as error:
+        # Releases of huggingface_hub speak HTTP through requests, httpx and others: their errors share only names.
+        known = {"OSError", "HTTPError", "HFValidationError", "NotASafetensorsRepoError"}
+        if known.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+            raise
         raise _explained(text, repo, error, errors) from None
-    except httpx.HTTPError as error:
-        raise _unreachable(text, error) from None
     digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
     shards = {Path(name): _header(file) for name, file in sorted(found.files_metadata.items())}
     document = json.loads(config.read_bytes()) if config else {}
@@ -77,10 +77,6 @@ def _explained(text: str, repo: str, error: Exception, errors: Any) -> LoregErro
             f"{text} has no safetensors, the only format that loreg reads",
             hint="save it with model.save_pretrained(DIR), then loreg base add DIR",
         )
-    return _unreachable(text, error)
-
-
-def _unreachable(text: str, error: Exception) -> LoregError:
     reason = " ".join(str(error).split())[:160]
     return UnavailableError(
         f"{text} cannot be looked up, the Hub does not answer: {reason}",

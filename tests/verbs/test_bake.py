@@ -30,9 +30,9 @@ from transformers import (
 from everything import FORMS, new_model, train
 from loreg.errors import CheckFailedError, ConflictError, IntegrityError, LoregError, MergeError, UsageError
 from loreg.registry import Registry, connect
-from making import change_config, write_base
+from making import change_config, change_tensors, write_base
 from making import train as train_plain
-from places import HISTORY, MOVIES, NEWS, SCIENCE
+from places import DORA, HISTORY, MOVIES, NEWS, SCIENCE
 
 HALF_STEP = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 ARITHMETIC = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 3e-6, torch.bfloat16: 3e-6}
@@ -256,6 +256,37 @@ class TestLlama:
         peft = PeftModel.from_pretrained(model, tmp_path / "a")
         assert torch.allclose(logits(baked), logits(peft), atol=1e-5)
 
+    def test_a_larger_tied_vocabulary_stays_tied(self, here: Registry, tmp_path: Path):
+        """PEFT saves the resized embedding beside the factors by itself: it is the base's, not a trained copy."""
+        base = llama(tmp_path / "base")
+        model = AutoModelForCausalLM.from_pretrained(base)
+        model.resize_token_embeddings(170)
+        options = {"target_modules": ATTENTION, "init_lora_weights": False}
+        get_peft_model(model, LoraConfig(r=4, **options)).save_pretrained(tmp_path / "a")
+        assert any("embed_tokens" in name for name in load_file(tmp_path / "a" / "adapter_model.safetensors"))
+        here.bake([str(tmp_path / "a")], base, tmp_path / "baked")
+        baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked")
+        assert baked.config.tie_word_embeddings
+        fresh = AutoModelForCausalLM.from_pretrained(base)
+        fresh.resize_token_embeddings(170)
+        assert torch.allclose(logits(baked), logits(PeftModel.from_pretrained(fresh, tmp_path / "a")), atol=1e-5)
+
+    def test_a_vocabulary_of_two_sizes_is_refused(self, here: Registry, tmp_path: Path):
+        base = llama(tmp_path / "base", tied=False)
+        adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION, modules_to_save=["embed_tokens"])
+        name = "base_model.model.model.embed_tokens.weight"
+        change_tensors(adapter, {name: torch.zeros(170, 48)})
+        with pytest.raises(MergeError, match=r"embed_tokens\.weight would have 170 rows and lm_head\.weight 160"):
+            here.bake([str(adapter)], base, tmp_path / "baked")
+
+    def test_ensured_tying_is_kept(self, here: Registry, tmp_path: Path):
+        base = llama(tmp_path / "base")
+        targets = [*ATTENTION, "embed_tokens"]
+        adapter = adapt(base, tmp_path / "a", target_modules=targets, ensure_weight_tying=True)
+        here.bake([str(adapter)], base, tmp_path / "baked")
+        assert "lm_head.weight" not in load_file(tmp_path / "baked" / "model.safetensors")
+        runs_like_base_and_adapter(base, adapter, tmp_path / "baked")
+
     def test_unchanged_tensors_are_the_same_bytes(self, here: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", dtype=torch.bfloat16)
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
@@ -309,11 +340,13 @@ def test_real_adapters_on_the_shapes_of_smollm2(here: Registry, tmp_path: Path, 
         vocab_size=2000, tie_word_embeddings=True,
     )  # fmt: skip
     LlamaForCausalLM(config).to(dtype).save_pretrained(tmp_path / "base")
-    here.bake([str(SCIENCE), str(HISTORY)], tmp_path / "base", tmp_path / "baked", [0.6, 0.4], verify=True)
+    real = ((SCIENCE, 0.6), (HISTORY, 0.4), (DORA, 0.5))
+    sources, weights = [str(adapter) for adapter, _ in real], [weight for _, weight in real]
+    here.bake(sources, tmp_path / "base", tmp_path / "baked", weights, verify=True)
     found = load_file(tmp_path / "baked" / "model.safetensors")
     tensors = {name: t.double() for name, t in load_file(tmp_path / "base" / "model.safetensors").items()}
     expected = dict(tensors)
-    for adapter, weight in ((SCIENCE, 0.6), (HISTORY, 0.4)):
+    for adapter, weight in real:
         model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float64)
         merged = PeftModel.from_pretrained(model, adapter).double().merge_and_unload().state_dict()
         for name, tensor in tensors.items():

@@ -68,6 +68,8 @@ class _Planner:
         replaced = self._replace(extras)
         hits = self._hits()
         config = self._settle_tying(hits, replaced)
+        if self.tying.head in self.added or self.tying.head in self.outputs:
+            self._refuse_uneven_vocabulary()
         for name, some in hits.items():
             self._change(name, some)
         self._add_biases()
@@ -182,6 +184,11 @@ class _Planner:
             else:
                 dtype = self.dtype or self._usual_dtype()
                 self.added[name] = Output(name, source.layout.weights, tensor, dtype, _as_matrix(tensor.shape))
+            if tensor.dtype != dtype and not {tensor.dtype, dtype} <= set(FLOATS):
+                raise MergeError(
+                    f"{source.label} cannot be baked: {key} is {tensor.dtype}, the base has it as {dtype}",
+                    hint="save the adapter with the dtype of the base",
+                )
             replaced[name] = tensor
         self.notes.append(f"{len(replaced)} whole tensors are those of {source.label}")
         return replaced
@@ -212,8 +219,9 @@ class _Planner:
         tying, embedding, head = self.tying, self.tying.embedding, self.tying.head
         if not tying.is_touched({*hits, *replaced}):
             return {}
+        whole = not hits.keys() & {embedding, head}
         if all(source.layout.config.raw.get("ensure_weight_tying") for source in self.sources) or (
-            not hits.keys() & {embedding, head} and self._same_content(embedding, head)
+            whole and (self._same_content(embedding, head) or self._is_the_pair(replaced))
         ):
             if head in hits:
                 hits.setdefault(embedding, hits.pop(head))
@@ -224,6 +232,25 @@ class _Planner:
         self._make_head()
         self.notes.append(f"{head} and {embedding} were one tensor; they are two now: tie_word_embeddings is false")
         return tying.untied(self.model.config)
+
+    def _is_the_pair(self, replaced: Mapping[str, Tensor]) -> bool:
+        """Whether the embedding that an adapter keeps whole is the base's own, tied as it was: PEFT saves that beside
+        the factors when the vocabulary was resized; only a copy that was trained is in ``modules_to_save``."""
+        embedding, head = self.tying.embedding, self.tying.head
+        if embedding not in replaced or head in replaced:
+            return False
+        module = embedding.removesuffix(".weight")
+        trained = [name for source in self.sources for name in source.layout.config.raw.get("modules_to_save") or ()]
+        resized = replaced[embedding].shape != self.files[embedding][1].shape
+        return resized or not any(module == name or module.endswith(f".{name}") for name in trained)
+
+    def _refuse_uneven_vocabulary(self) -> None:
+        embedding, head = (self.outputs.get(self.tying.embedding), self.output(self.tying.head))
+        if embedding is not None and embedding.source.shape[:1] != head.source.shape[:1]:
+            raise MergeError(
+                f"{embedding.name} would have {embedding.source.shape[0]} rows and {head.name} {head.source.shape[0]}",
+                hint="save both with the adapter: modules_to_save=['embed_tokens', 'lm_head']",
+            )
 
     def _make_head(self) -> None:
         """A head of its own, which begins as the embedding."""

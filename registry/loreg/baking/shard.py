@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from loreg.adapters.header import BITS, Tensor
 from loreg.baking.change import Change, Term
@@ -67,6 +66,8 @@ def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: C
 
     Raises MergeError for a result that does not fit into its dtype, OSError where the disk is full.
     """
+    from threadpoolctl import threadpool_limits
+
     header, offsets = _header(outputs)
     with path.open("wb") as stream:
         stream.write(header)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from loreg.adapters.layout import Module, configured_rank
 from loreg.adapters.patterns import fullmatch
+from loreg.bases.names import is_embedding, is_head
 from loreg.checking.findings import Subject, rule
 
 _PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
@@ -66,8 +67,10 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     targets = subject.layout.config.raw.get("target_modules")
     if targets is None or targets == "all-linear":
         return
+    ties = bool(subject.layout.config.raw.get("ensure_weight_tying"))  # then PEFT selects the tied matrix by itself
     for module in _plain(subject):
-        if not _selects(targets, module.name):
+        tied = ties and (is_head(f"{module.name}.weight") or is_embedding(f"{module.name}.weight"))
+        if not tied and not _selects(targets, module.name):
             yield f"module {module.name} is not selected by target_modules"
 
 

@@ -58,7 +58,7 @@ def extract(
     if not factored:
         raise MergeError(
             f"no matrix of {tuned.path} differs from that of {base.path}",
-            hint="compare with the model it was tuned from",
+            hint="--base names the model that it was tuned from",
         )
     if whole and not keep_whole:
         raise MergeError(

@@ -29,8 +29,8 @@ _ALIASES = (
         "",
     ),
     (re.compile(r"\.block_sparse_moe\."), ".mlp."),
-    (re.compile(r"\.gamma$"), ".weight"),
-    (re.compile(r"\.beta$"), ".bias"),
+    (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
+    (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
     (re.compile(r"\.parametrizations\.weight\.original0$"), ".weight_g"),
     (re.compile(r"\.parametrizations\.weight\.original1$"), ".weight_v"),
 )

@@ -188,7 +188,7 @@ def _verdicts(
                 f"base mismatch: {source.label} does not fit {candidate.base.title}: {verdict.reason}",
                 hint="--allow-derived bakes it all the same"
                 if verdict.kind in DERIVED
-                else f"loreg base match {source.label}",
+                else "loreg base match shows which base it fits",
             )
         verdicts.append(verdict)
     return tuple(verdicts), candidate.base.digest if candidate.base.complete else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import loreg
-from loreg_cli import bases, describe, find, merging, models, operate, transfer
+from loreg_cli import bases, checking, describe, find, merging, models, operate, transfer
 from loreg_cli.boundary import Commands
 
 
@@ -33,6 +33,7 @@ for command in (
     find.show,
     find.lineage,
     bases.base,
+    checking.check,
     merging.merge,
     merging.rerank,
     merging.compare,

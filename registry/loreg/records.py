@@ -241,6 +241,30 @@ class MergeResult:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One rule's complaint. ``severity`` is ``error`` or ``warning``; ``remedy`` says what to do."""
+
+    code: str
+    severity: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found on one adapter; ``path`` is its folder on this machine, empty for a version."""
+
+    name: str
+    path: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    def count(self, severity: str) -> int:
+        """How many findings are of that severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+@dataclass(frozen=True)
 class BakeResult:
     """A model with adapters baked in: ``changed`` and ``copied`` count tensors, ``size`` is in bytes.
 

@@ -13,6 +13,7 @@ from loreg.settings import Settings, load
 from loreg.storage import open_store
 from loreg.verbs import bake as baking
 from loreg.verbs import bases as knowing
+from loreg.verbs import check as checking
 from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
 from loreg.verbs import extract as extracting
@@ -76,6 +77,7 @@ class Registry:
     reproduce = _verb(reproducing.reproduce)
     compare = _verb(comparing.compare)
     bake = _verb(baking.bake)
+    check = _verb(checking.check)
     extract = _verb(extracting.extract)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)

@@ -13,16 +13,28 @@ from torch import nn
 
 from loreg.adapters.layout import read_layout
 from loreg.checking.findings import RULES
-from loreg.checking.run import refuse_errors, run
+from loreg.checking.run import read_weights, refuse_errors
+from loreg.checking.run import run as run_rules
 from loreg.errors import CheckFailedError
+from loreg.records import Finding
 from making import change_config, change_tensors, copy, train
 from places import EXAMPLES, SCIENCE
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
+def run(folder: Path) -> tuple[Finding, ...]:
+    files = [path.name for path in folder.iterdir()]
+    return run_rules(read_weights(read_layout(folder), files))
+
+
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
+
+
+def beside(folder: Path, name: str) -> Path:
+    (folder / name).write_bytes(b"x")
+    return folder
 
 
 def with_nan(folder: Path, value: float, dtype: torch.dtype) -> Path:
@@ -60,24 +72,36 @@ BROKEN: dict[str, tuple[str, Callable[[Path], Path]]] = {
         lambda f: change_tensors(f, {n: torch.zeros_like(t) for n, t in tensors(f).items() if "lora_B" in n}),
     ),
     "a field of next year": ("LR009", lambda f: change_config(f, use_next_year=True)),
+    "a huge number": ("LR010", lambda f: with_nan(f, 2e4, torch.float32)),
+    "a huge number in bfloat16": ("LR010", lambda f: with_nan(f, -2e4, torch.bfloat16)),
+    "a huge number in float16": ("LR010", lambda f: with_nan(f, 2e4, torch.float16)),
+    "a huge number in float64": ("LR010", lambda f: with_nan(f, 1e300, torch.float64)),
+    "one A is zero": ("LR011", lambda f: change_tensors(f, {f"{Q0}.lora_A.weight": torch.zeros(8, 576)})),
+    "one B is zero": ("LR011", lambda f: change_tensors(f, {f"{Q0}.lora_B.weight": -torch.zeros(576, 8)})),
+    "another safetensors": ("LR012", lambda f: beside(f, "model.safetensors")),
+    "a pickle beside": ("LR013", lambda f: beside(f, "adapter_model.bin")),
+    "code from somewhere": ("LR014", lambda f: change_config(f, auto_map={"AutoModel": "org/x--model.Model"})),
+    "a path of the trainer": ("LR015", lambda f: change_config(f, base_model_name_or_path="/home/ada/llama")),
+    "a path in a list": ("LR015", lambda f: change_config(f, megatron_core=["C:\\data\\x"])),
+    "a module to save that is not there": ("LR016", lambda f: change_config(f, modules_to_save=["head"])),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_rule_finds_what_it_is_for(tmp_path: Path, name: str):
     code, breaking = BROKEN[name]
-    findings = run(read_layout(breaking(copy(SCIENCE, tmp_path / "a"))))
+    findings = run(breaking(copy(SCIENCE, tmp_path / "a")))
     assert code in {finding.code for finding in findings}
     assert all(finding.message and finding.remedy for finding in findings)
 
 
 def test_every_rule_is_shown_to_find_something():
-    assert {code for code, _ in BROKEN.values()} == RULES.keys()
+    assert {code for code, _ in BROKEN.values()} == {code for code in RULES if code.startswith("LR")}
 
 
 @pytest.mark.parametrize("folder", sorted(p for p in EXAMPLES.iterdir() if p.is_dir()), ids=lambda p: p.name)
 def test_no_rule_complains_about_a_real_adapter(folder: Path):
-    assert run(read_layout(folder)) == ()
+    assert run(folder) == ()
 
 
 class Zoo(nn.Module):
@@ -120,20 +144,20 @@ def test_no_rule_calls_what_peft_writes_an_error(tmp_path: Path, name: str):
         if "lora_" in key:
             parameter.data.normal_()
     model.save_pretrained(tmp_path / "a")
-    findings = run(read_layout(tmp_path / "a"))
+    findings = run(tmp_path / "a")
     assert [finding for finding in findings if finding.severity == "error"] == []
 
 
 def test_an_error_refuses_and_says_how_many_more(tmp_path: Path):
     folder = change_config(copy(SCIENCE, tmp_path / "a"), r=16)
     with pytest.raises(CheckFailedError, match=r"LR003 .* \(and 59 more\)"):
-        refuse_errors("a", run(read_layout(folder)))
+        refuse_errors("a", run(folder))
 
 
 def test_a_warning_does_not_refuse(tmp_path: Path):
     folder = train(tmp_path / "a", 1)
     zero = {n: torch.zeros_like(t) for n, t in tensors(folder).items() if "lora_B" in n}
-    findings = run(read_layout(change_tensors(folder, zero)))
+    findings = run(change_tensors(folder, zero))
     assert [finding.severity for finding in findings] == ["warning"]
     refuse_errors("a", findings)
 
@@ -142,4 +166,4 @@ def test_integers_are_passed_over(tmp_path: Path):
     folder = copy(SCIENCE, tmp_path / "a")
     path = folder / "adapter_model.safetensors"
     save_file({**load_file(path), "base_model.model.index": torch.full((3,), -1)}, path)
-    assert run(read_layout(folder)) == ()
+    assert run(folder) == ()

@@ -38,6 +38,11 @@ def without_base_path(files: dict[str, Path], base_hint: str) -> dict[str, bytes
     return changed
 
 
+def holds_a_path(value: Any) -> bool:
+    """Whether a value of a configuration is, or has in it, a path of one machine."""
+    return bool(_without_paths(value) != value)
+
+
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_paths(item) for key, item in value.items()}

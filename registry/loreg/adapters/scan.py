@@ -23,12 +23,24 @@ _EXPONENT: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
 }
 
 
+_VIEWED: dict[str, tuple[type[np.unsignedinteger[Any]], type[np.floating[Any]]]] = {
+    "F64": (np.uint64, np.float64),
+    "F32": (np.uint32, np.float32),
+    "F16": (np.uint16, np.float16),
+}
+
+
 @dataclass(frozen=True)
 class Scan:
-    """What the numbers of one tensor are like; ``nonfinite`` counts infinities and NaNs."""
+    """What the numbers of one tensor are like; ``nonfinite`` counts infinities and NaNs, ``largest`` is a magnitude."""
 
     nonfinite: int
-    zero: bool
+    largest: float
+
+    @property
+    def zero(self) -> bool:
+        """Whether every number is zero."""
+        return self.largest == 0
 
 
 def scan(weights: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Scan]]:
@@ -45,9 +57,19 @@ def scan(weights: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Sc
             shape=(tensor.parameters,),
         )
         magnitude = kind(np.iinfo(kind).max >> 1)  # all bits but the sign: minus zero is zero
-        nonfinite, zero = 0, True
+        nonfinite, largest = 0, 0
         for begin in range(0, bits.size, _CHUNK):
             chunk = bits[begin : begin + _CHUNK]
             nonfinite += int(np.count_nonzero((chunk & kind(exponent)) == exponent))
-            zero = zero and not np.any(chunk & magnitude)
-        yield name, Scan(nonfinite, zero)
+            largest = max(largest, int(np.max(chunk & magnitude)))  # magnitudes sort as their bits do
+        yield name, Scan(nonfinite, _value(largest, tensor.dtype))
+
+
+def _value(bits: int, dtype: str) -> float:
+    """The number that these bits of magnitude are."""
+    if dtype == "BF16":
+        return float(np.uint32(bits << 16).view(np.float32))
+    if dtype in _VIEWED:
+        kind, view = _VIEWED[dtype]
+        return float(kind(bits).view(view))
+    return float(bits)  # 8-bit floats: only whether they are zero is asked for

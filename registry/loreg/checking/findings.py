@@ -1,4 +1,4 @@
-"""Findings, and the registry of rules that make them."""
+"""What rules look at, and the registry of rules that make findings."""
 
 from __future__ import annotations
 
@@ -7,44 +7,52 @@ from dataclasses import dataclass
 
 from loreg.adapters.layout import Layout
 from loreg.adapters.scan import Scan
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule's complaint. ``severity`` is ``error`` or ``warning``."""
-
-    code: str
-    severity: str
-    message: str
-    remedy: str
+from loreg.bases.verdict import Known
+from loreg.records import Finding, Verdict
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What the rules look at: the layout, and what scanning every floating-point tensor showed."""
+    """One adapter: its layout; what scanning every number showed, None if the weights were not read; the other
+    ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named."""
 
     layout: Layout
-    scans: Mapping[str, Scan]
+    scans: Mapping[str, Scan] | None = None
+    files: tuple[str, ...] = ()
+    base: Known | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: ``find`` yields one message per thing that is wrong."""
+    """A rule: ``find`` yields one message per thing that is wrong; ``about`` is what is right, ``source`` who says."""
 
     code: str
     severity: str
     remedy: str
+    source: str
+    about: str
     find: Callable[[Subject], Iterable[str]]
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(code: str, severity: str, remedy: str) -> Callable[[Callable[[Subject], Iterable[str]]], Rule]:
-    """Declare the function below as the rule ``code``."""
+Find = Callable[[Subject], Iterable[str]]
 
-    def declare(find: Callable[[Subject], Iterable[str]]) -> Rule:
-        RULES[code] = Rule(code, severity, remedy, find)
+
+def rule(code: str, severity: str, remedy: str, source: str = "") -> Callable[[Find], Rule]:
+    """Declare the function below as the rule ``code``; its docstring says what is right."""
+
+    def declare(find: Find) -> Rule:
+        RULES[code] = Rule(code, severity, remedy, source or "PEFT 0.21", find.__doc__ or "", find)
         return RULES[code]
 
     return declare
+
+
+def findings_of(subject: Subject, rules: Iterable[Rule]) -> tuple[Finding, ...]:
+    """What these rules find, in their order."""
+    return tuple(
+        Finding(rule.code, rule.severity, message, rule.remedy) for rule in rules for message in rule.find(subject)
+    )

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import loreg.checking.structure  # noqa: F401  declares its rules
+from collections.abc import Iterable
+
+import loreg.checking.beside
+import loreg.checking.fit
+import loreg.checking.structure  # noqa: F401  these three declare their rules
 from loreg.adapters.layout import Layout
 from loreg.adapters.scan import scan
-from loreg.checking.findings import RULES, Finding, Subject
+from loreg.checking.findings import RULES, Subject, findings_of
 from loreg.errors import CheckFailedError
+from loreg.records import Finding
 
 
-def run(layout: Layout) -> tuple[Finding, ...]:
-    """Every finding on the adapter, in the order of the rules' codes. Reads all weights once."""
-    subject = Subject(layout, dict(scan(layout.weights, layout.tensors)))
-    return tuple(
-        Finding(rule.code, rule.severity, message, rule.remedy)
-        for _, rule in sorted(RULES.items())
-        for message in rule.find(subject)
-    )
+def run(subject: Subject) -> tuple[Finding, ...]:
+    """Every finding on the adapter, in the order of the rules' codes."""
+    return findings_of(subject, (rule for _, rule in sorted(RULES.items())))
+
+
+def read_weights(layout: Layout, files: Iterable[str] = ()) -> Subject:
+    """The adapter with all of its numbers looked at once."""
+    return Subject(layout, dict(scan(layout.weights, layout.tensors)), tuple(files))
 
 
 def refuse_errors(name: str, findings: tuple[Finding, ...]) -> None:

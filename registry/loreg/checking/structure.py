@@ -9,6 +9,7 @@ from loreg.adapters.patterns import fullmatch
 from loreg.bases.names import is_embedding, is_head
 from loreg.checking.findings import Subject, rule
 
+_HUGE = 1e4
 _PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
 
 
@@ -56,7 +57,7 @@ def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
 @rule("LR005", "error", "train again with a lower learning rate, or push an earlier checkpoint")
 def every_number_is_finite(subject: Subject) -> Iterable[str]:
     """No NaN and no infinity in any tensor."""
-    for name, scan in subject.scans.items():
+    for name, scan in (subject.scans or {}).items():
         if scan.nonfinite:
             yield f"tensor {name} has {scan.nonfinite} NaN or infinite numbers"
 
@@ -88,7 +89,7 @@ def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
 def the_adapter_does_something(subject: Subject) -> Iterable[str]:
     """Some B is not zero."""
     names = [module.parts["B"].name for module in _plain(subject) if "B" in module.parts]
-    scans = [subject.scans[name] for name in names if name in subject.scans]
+    scans = [subject.scans[name] for name in names if subject.scans and name in subject.scans]
     if scans and all(scan.zero for scan in scans):
         yield f"all {len(scans)} B factors are exactly zero"
 
@@ -112,3 +113,27 @@ def _selects(targets: object, module: str) -> bool:
         return fullmatch(targets, module)
     names = targets if isinstance(targets, list) else []
     return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+@rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
+def no_number_is_huge(subject: Subject) -> Iterable[str]:
+    """No factor has numbers far beyond what training makes: one of 10,000 swamps every other."""
+    for module in subject.layout.modules.values():
+        for part in ("A", "B", "embedding_A", "embedding_B"):
+            tensor = module.parts.get(part)
+            scan = (subject.scans or {}).get(tensor.name) if tensor else None
+            if scan is not None and not scan.nonfinite and scan.largest > _HUGE:
+                yield f"tensor {tensor.name if tensor else ''} has a number of magnitude {scan.largest:.2g}"
+
+
+@rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
+def every_module_does_something(subject: Subject) -> Iterable[str]:
+    """No module has a zero factor beside others that have none."""
+    zero = []
+    for module in _plain(subject):
+        found = [(subject.scans or {}).get(module.parts[part].name) for part in ("A", "B") if part in module.parts]
+        if any(scan is not None and scan.zero for scan in found):
+            zero.append(module.name)
+    plain = len(list(_plain(subject)))
+    if zero and len(zero) < plain:
+        yield f"{len(zero)} of {plain} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"

@@ -11,7 +11,7 @@ from pathlib import Path
 from loreg.adapters.base_path import without_base_path
 from loreg.adapters.folder import select_files
 from loreg.adapters.layout import Layout, read_layout
-from loreg.checking.run import refuse_errors, run
+from loreg.checking.run import read_weights, refuse_errors, run
 from loreg.errors import explain_os_errors
 from loreg.manifest import File, Manifest
 from loreg.records import Progress
@@ -44,8 +44,8 @@ def prepare(folder: Path, progress: Progress) -> Iterator[Prepared]:
 def _prepare(folder: Path, staging: Path, progress: Progress) -> Prepared:
     selection = select_files(folder)
     layout = read_layout(folder)
-    findings = run(layout)
-    refuse_errors(str(folder), findings)
+    findings = [f for f in run(read_weights(layout)) if f.code != "LR015"]  # push takes such paths out
+    refuse_errors(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
     files = dict(selection.files)
     clean = without_base_path(files, layout.config.base_hint)

@@ -1,0 +1,132 @@
+"""check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+import loreg
+from loreg_cli.options import open_registry
+from loreg_cli.output import note, print_json, print_pairs, say
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loreg.records import CheckReport
+
+_COLOURS = {"error": "red", "warning": "yellow"}
+_FAILED = 5
+
+
+@click.command()
+@click.argument("sources", metavar="[REF|DIR]...", nargs=-1)
+@click.option("--base", metavar="NAME|PATH", help="The model that it is to meet; of a path only headers are read.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="SERVER",
+    help="What it is to be served with: vllm, vllm:max_lora_rank=64, sglang, lorax, tgi, … or ./mine.toml; repeatable.",
+)
+@click.option("--header-only", is_flag=True, help="Read no weights: NaN and zero are then not looked for.")
+@click.option("--strict", is_flag=True, help="Warnings fail too.")
+@click.option("--explain", metavar="CODE", help="Say what a rule is about, and leave.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "junit", "sarif", "github"]),
+    default="text",
+    show_default=True,
+    help="For people, for programs, or for a CI system.",
+)
+@click.pass_context
+def check(
+    context: click.Context,
+    sources: tuple[str, ...],
+    base: str | None,
+    profiles: tuple[str, ...],
+    header_only: bool,
+    strict: bool,
+    explain: str | None,
+    format_: str,
+) -> None:
+    """Say what is wrong with adapters: by themselves, on a base, in a server. Exit code 5 if something is.
+
+    \b
+    loreg check ./runs/42 --base ./models/llama --profile vllm --profile sglang
+    loreg check team/news:prod --profile vllm:max_lora_rank=64 --format github
+    """
+    if explain is not None:
+        _explain(explain)
+        return
+    if not sources:
+        raise click.UsageError("expected refs or folders to check, or --explain CODE")
+    with progress_bar() as progress:
+        reports = open_registry().check(
+            sources, base=base, profiles=profiles, header_only=header_only, progress=progress
+        )
+    _print(reports, format_)
+    failed = sum(report.count("error") + (report.count("warning") if strict else 0) for report in reports)
+    context.exit(_FAILED if failed else 0)
+
+
+def _print(reports: Sequence[CheckReport], format_: str) -> None:
+    if format_ == "json":
+        print_json(list(reports))
+    elif format_ == "junit":
+        from loreg.checking.reports.junit import junit
+
+        click.echo(junit(reports))
+    elif format_ == "sarif":
+        from loreg.checking.reports.sarif import sarif
+
+        print_json(sarif(reports, loreg.__version__))
+    elif format_ == "github":
+        from loreg.checking.reports.github import github
+
+        click.echo(github(reports), nl=False)
+    else:
+        for report in reports:
+            _print_report(report)
+
+
+def _print_report(report: CheckReport) -> None:
+    """The adapter, its findings by severity, what to do about each, and how many there are."""
+    counted = Counter(finding.severity for finding in report.findings)
+    told = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(counted.items()))
+    say(f"{report.name}: {told or 'nothing to object to'}")
+    for severity in ("error", "warning"):
+        remedies: dict[tuple[str, str], list[str]] = {}
+        for finding in report.findings:
+            if finding.severity == severity:
+                remedies.setdefault((finding.code, finding.remedy), []).append(finding.message)
+        for (code, remedy), messages in remedies.items():
+            for message in messages[:_MOST]:
+                click.echo(f"  {click.style(severity, fg=_COLOURS[severity])} {code} ", nl=False)
+                say(message)
+            if len(messages) > _MOST:
+                click.echo(f"  and {len(messages) - _MOST} more of {code}")
+            say(f"    → {remedy}")
+    for text in report.notes:
+        note(text)
+
+
+def _explain(code: str) -> None:
+    from loreg.checking.explain import explain
+
+    found = explain(code)
+    print_pairs(
+        [
+            ("code", found.code),
+            ("severity", found.severity),
+            ("about", found.about),
+            ("remedy", found.remedy),
+            ("source", found.source),
+        ]
+    )
+
+
+_MOST = 5

@@ -1,0 +1,229 @@
+"""What a profile can ask about an adapter, by name: each condition says in words what holds, or nothing.
+
+A profile is data: it names a condition, what its server then does, and where that was read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from loreg.adapters.keys import PREFIX
+from loreg.adapters.layout import WEIGHTS_NAME, Layout, Module
+from loreg.bases import names
+from loreg.checking.findings import Subject
+
+#: Given an adapter and the value that the profile has for the condition.
+Condition = Callable[[Subject, Any], Iterable[str]]
+CONDITIONS: dict[str, Condition] = {}
+
+
+def condition(find: Condition) -> Condition:
+    """Make the function below known to profiles by its name."""
+    CONDITIONS[find.__name__] = find
+    return find
+
+
+@condition
+def rank_over(subject: Subject, most: int) -> Iterable[str]:
+    """A module has a higher rank than ``value``."""
+    layout = subject.layout
+    highest = max(layout.modules.values(), key=lambda module: module.rank)
+    if highest.rank > most:
+        yield f"rank {highest.rank} ({highest.name}) is over {most}"
+
+
+@condition
+def scale_is_rslora(subject: Subject, _: Any) -> Iterable[str]:
+    """``use_rslora`` is true, and √r is not 1."""
+    if subject.layout.config.use_rslora and any(module.rank != 1 for module in subject.layout.modules.values()):
+        yield "use_rslora is true: the scale is alpha/√r"
+
+
+@condition
+def ranks_differ(subject: Subject, _: Any) -> Iterable[str]:
+    """Modules have different ranks."""
+    ranks = sorted({module.rank for module in subject.layout.modules.values()})
+    if len(ranks) > 1:
+        yield f"ranks from {ranks[0]} to {ranks[-1]}"
+
+
+@condition
+def ranks_differ_within_a_type(subject: Subject, _: Any) -> Iterable[str]:
+    """Modules of one type have different ranks."""
+    for kind, modules in _by_type(subject.layout).items():
+        ranks = sorted({module.rank for module in modules})
+        if len(ranks) > 1:
+            yield f"{kind} has ranks from {ranks[0]} to {ranks[-1]}"
+
+
+@condition
+def scales_are_not_global(subject: Subject, _: Any) -> Iterable[str]:
+    """A module's scale is not lora_alpha / r of the configuration."""
+    config = subject.layout.config
+    rslora = math.sqrt(config.r) if config.use_rslora else config.r
+    wrong = [
+        module
+        for module in subject.layout.modules.values()
+        if not math.isclose(module.scale, config.lora_alpha / rslora, rel_tol=1e-6)
+    ]
+    if wrong:
+        yield f"{len(wrong)} modules have another scale than lora_alpha/r, e.g. {wrong[0].name}: {wrong[0].scale:g}"
+
+
+@condition
+def has_alpha_pattern(subject: Subject, _: Any) -> Iterable[str]:
+    """``alpha_pattern`` is set."""
+    if subject.layout.config.alpha_pattern.values:
+        yield "alpha_pattern is set"
+
+
+@condition
+def is_dora(subject: Subject, _: Any) -> Iterable[str]:
+    """It has DoRA magnitudes."""
+    if subject.layout.config.use_dora or any("magnitude" in m.parts for m in subject.layout.modules.values()):
+        yield "it is a DoRA adapter"
+
+
+@condition
+def has_whole_modules(subject: Subject, but: list[str]) -> Iterable[str]:
+    """It has whole modules, other than those whose names end in one of ``value``."""
+    kept = [key for key in subject.layout.extras if not key.endswith(".bias") or ".base_layer." not in key]
+    modules = sorted({key.removeprefix(PREFIX).rpartition(".")[0] for key in kept})
+    others = [name for name in modules if name.rpartition(".")[2] not in (but or ())]
+    if others and subject.layout.config.raw.get("modules_to_save"):
+        yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole (modules_to_save)"
+
+
+@condition
+def has_biases(subject: Subject, _: Any) -> Iterable[str]:
+    """It has full biases (``bias``) or biases of LoRA (``lora_bias``)."""
+    raw = subject.layout.config.raw
+    if raw.get("bias") not in (None, "none"):
+        yield f"bias is {raw['bias']!r}"
+    if raw.get("lora_bias"):
+        yield "lora_bias is true"
+
+
+@condition
+def changed_the_base(subject: Subject, _: Any) -> Iterable[str]:
+    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ)."""
+    init = subject.layout.config.raw.get("init_lora_weights")
+    if subject.layout.config.changes_the_base or init == "loftq":
+        yield f"init_lora_weights is {init!r}: it is for a changed base"
+
+
+@condition
+def sets_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
+    """One of the configuration fields ``value`` is set."""
+    for name in fields:
+        if subject.layout.config.raw.get(name):
+            yield f"{name} is set"
+
+
+@condition
+def has_field_outside(subject: Subject, known: list[str]) -> Iterable[str]:
+    """The configuration has a field that is not among ``value``, whatever its content."""
+    unknown = [name for name in subject.layout.config.raw if name not in known]
+    if unknown:
+        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+        yield f"adapter_config.json has fields that it does not know: {', '.join(unknown[:4])}{more}"
+
+
+@condition
+def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
+    """It has factors of embeddings, or whole ones."""
+    for module in subject.layout.modules.values():
+        if module.form is not None and module.form.kind == "embedding":
+            yield f"{module.name} is an embedding"
+    for key in subject.layout.extras:
+        if names.is_embedding(names.canonical(key.removeprefix(PREFIX).replace(".base_layer.", "."))):
+            yield f"{key.removeprefix(PREFIX)} is a whole embedding"
+
+
+@condition
+def has_tokens(subject: Subject, _: Any) -> Iterable[str]:
+    """It has an embedding or head of another size than the base's vocabulary, or trained single tokens."""
+    if subject.layout.config.raw.get("trainable_token_indices"):
+        yield "trainable_token_indices is set"
+
+
+@condition
+def has_experts(subject: Subject, _: Any) -> Iterable[str]:
+    """It has factors of ``target_parameters``."""
+    if subject.layout.config.raw.get("target_parameters"):
+        yield "target_parameters is set"
+
+
+@condition
+def has_convolutions(subject: Subject, _: Any) -> Iterable[str]:
+    """It has factors of convolutions."""
+    for module in subject.layout.modules.values():
+        if module.form is not None and module.form.kind == "convolution":
+            yield f"{module.name} is a convolution"
+            return
+
+
+@condition
+def touches_a_type_outside(subject: Subject, known: list[str]) -> Iterable[str]:
+    """It has modules whose type is not among ``value``."""
+    others = sorted(_by_type(subject.layout).keys() - set(known))
+    if others:
+        yield f"module types {', '.join(others[:4])} are not among {', '.join(known)}"
+
+
+@condition
+def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str]:
+    """It has the first module type of ``value`` and not the second."""
+    types = _by_type(subject.layout)
+    if pair[0] in types and pair[1] not in types:
+        yield f"it has {pair[0]} and no {pair[1]}"
+
+
+@condition
+def type_is_missing_in_a_layer(subject: Subject, _: Any) -> Iterable[str]:
+    """A module type is there in some layers and not in others."""
+    layers = {layer for module in subject.layout.modules if (layer := _layer(module)) is not None}
+    for kind, modules in _by_type(subject.layout).items():
+        having = {layer for module in modules if (layer := _layer(module.name)) is not None}
+        if having and having != layers:
+            without = layers - having
+            yield f"{kind} is missing in {len(without)} of {len(layers)} layers, e.g. layer {min(without)}"
+
+
+@condition
+def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
+    """Some modules are not in the base under the names that they have (asked only with a base)."""
+    if subject.base is None:
+        return
+    missing = [m for m in subject.layout.modules if names.canonical(f"{m}.weight") not in subject.base.leaves]
+    if missing:
+        yield f"{len(missing)} modules are not called so in the base, e.g. {missing[0]}"
+
+
+@condition
+def alpha_is_no_integer(subject: Subject, _: Any) -> Iterable[str]:
+    """``lora_alpha`` is not a whole number."""
+    if subject.layout.config.lora_alpha != int(subject.layout.config.lora_alpha):
+        yield f"lora_alpha is {subject.layout.config.lora_alpha:g}"
+
+
+@condition
+def has_another_safetensors(subject: Subject, _: Any) -> Iterable[str]:
+    """Another safetensors file lies beside the weights."""
+    for name in subject.files:
+        if name.endswith(".safetensors") and name != WEIGHTS_NAME and "/" not in name:
+            yield f"{name} lies in the folder"
+
+
+def _by_type(layout: Layout) -> Mapping[str, list[Module]]:
+    found: dict[str, list[Module]] = {}
+    for module in layout.modules.values():
+        found.setdefault(module.type, []).append(module)
+    return found
+
+
+def _layer(module: str) -> int | None:
+    """The number of the layer that a module is in."""
+    return next((int(part) for part in module.split(".") if part.isdecimal()), None)

@@ -1,0 +1,46 @@
+"""What a code stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import loreg.checking.run  # noqa: F401  declares every rule
+from loreg.checking.conditions import CONDITIONS
+from loreg.checking.findings import RULES
+from loreg.checking.profile import EFFECTS, known_profiles, read_profile
+from loreg.errors import NotFoundError
+
+_UNREADABLE = "LR000"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A rule in words."""
+
+    code: str
+    severity: str
+    about: str
+    remedy: str
+    source: str
+
+
+def explain(code: str) -> Explanation:
+    """The rule of that code, of loreg or of one of its profiles. Raises NotFoundError."""
+    code = code.upper()
+    if code == _UNREADABLE:
+        return Explanation(
+            code, "error", "The files are an adapter that can be read: sound safetensors, a configuration, no pickle.",
+            "save the adapter again with PEFT", "safetensors, the format's specification",
+        )  # fmt: skip
+    if code in RULES:
+        rule = RULES[code]
+        return Explanation(code, rule.severity, " ".join(rule.about.split()), rule.remedy, rule.source)
+    for name in known_profiles():
+        profile = read_profile(name)
+        for each in profile.rules:
+            if each.code == code:
+                severity, does = EFFECTS[each.effect]
+                told = (CONDITIONS[each.condition].__doc__ or "").strip().rstrip(".")
+                about = f"{profile.title} {profile.release} {does} if: {told}."
+                return Explanation(code, severity, about, each.remedy, each.source)
+    raise NotFoundError(f"there is no rule {code!r}", hint=f"loreg check --explain {min(RULES)}")

@@ -1,0 +1,137 @@
+"""Profiles: what one release of a server loads, refuses, or silently gets wrong. They are data, a user's own too."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loreg.checking.conditions import CONDITIONS
+from loreg.checking.findings import Subject
+from loreg.errors import NotFoundError, UsageError
+from loreg.records import Finding
+
+_FOLDER = Path(__file__).parent / "profiles"
+#: What a server may do, and how bad that is: a wrong answer is never only a warning.
+EFFECTS = {
+    "refuses": ("error", "refuses it"),
+    "wrong": ("error", "loads it and is silently wrong"),
+    "slow": ("warning", "loads it, and is slower for it"),
+}
+
+
+@dataclass(frozen=True)
+class ProfileRule:
+    """If ``condition`` holds of an adapter, with ``value``, the server has that ``effect``, as ``source`` says."""
+
+    code: str
+    condition: str
+    value: Any
+    effect: str
+    message: str
+    remedy: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one server accepts: ``release`` is the one that its rules were read from; ``parameters`` can be set."""
+
+    name: str
+    title: str
+    release: str
+    parameters: Mapping[str, Any]
+    rules: tuple[ProfileRule, ...]
+
+
+def known_profiles() -> tuple[str, ...]:
+    """The names of the profiles that come with loreg."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+
+
+def read_profile(text: str) -> Profile:
+    """The profile that ``NAME``, ``NAME:RELEASE``, ``NAME:parameter=value,…`` or ``./file.toml`` means.
+
+    Raises NotFoundError for a name or release that is not known, UsageError for a wrong file or parameter.
+    """
+    if text.endswith(".toml"):
+        return _read(Path(text).expanduser())
+    name, _, given = text.partition(":")
+    candidates = [name, f"{name}-{given}"] if given and "=" not in given else [name]
+    found = next((path for each in reversed(candidates) if (path := _FOLDER / f"{each}.toml").is_file()), None)
+    if found is None or "/" in name:
+        raise NotFoundError(
+            f"there is no profile {name!r}", hint=f"--profile {' | '.join(known_profiles())} | ./mine.toml"
+        )
+    profile = _read(found)
+    if given and "=" not in given:
+        if given != profile.release:
+            raise NotFoundError(
+                f"there is no profile of {profile.title} {given}: its rules were read from {profile.release}",
+                hint=f"--profile {profile.name}",
+            )
+        return profile
+    return _with_parameters(profile, given) if given else profile
+
+
+def findings(profile: Profile, subject: Subject) -> tuple[Finding, ...]:
+    """What the server will do to the adapter, by the profile."""
+    found = []
+    for rule in profile.rules:
+        severity, does = EFFECTS[rule.effect]
+        value = profile.parameters.get(rule.value, rule.value) if isinstance(rule.value, str) else rule.value
+        for told in CONDITIONS[rule.condition](subject, value):
+            message = f"{profile.title} {profile.release} {does}: {told}" + (
+                f"; {rule.message}" if rule.message else ""
+            )
+            found.append(Finding(rule.code, severity, message, rule.remedy))
+    return tuple(found)
+
+
+def _with_parameters(profile: Profile, given: str) -> Profile:
+    parameters = dict(profile.parameters)
+    for pair in given.split(","):
+        name, separator, value = pair.partition("=")
+        if name not in parameters or not separator or not value.isdecimal():
+            raise UsageError(
+                f"{pair!r} is no parameter of the profile {profile.name}",
+                hint=f"--profile {profile.name}:{','.join(f'{n}={v}' for n, v in profile.parameters.items())}",
+            )
+        parameters[name] = int(value)
+    return replace(profile, parameters=parameters)
+
+
+def _read(path: Path) -> Profile:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from None
+    except OSError as error:
+        raise NotFoundError(f"cannot read the profile {path}: {error.strerror}", hint="--profile ./mine.toml") from None
+    try:
+        rules = tuple(
+            ProfileRule(
+                code=str(rule["code"]),
+                condition=_known(rule["if"], CONDITIONS, "condition"),
+                value=rule.get("value"),
+                effect=_known(rule["effect"], EFFECTS, "effect"),
+                message=str(rule.get("message", "")),
+                remedy=str(rule["remedy"]),
+                source=str(rule["source"]),
+            )
+            for rule in document["rules"]
+        )
+        title, release = str(document["title"]), str(document["release"])
+        return Profile(str(document["name"]), title, release, document.get("parameters", {}), rules)
+    except (KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} is no profile: it lacks {error}", hint=f"compare it with {_FOLDER.name}/vllm.toml"
+        ) from None
+
+
+def _known(name: Any, among: Mapping[str, Any], what: str) -> str:
+    if name not in among:
+        raise UsageError(f"there is no {what} {name!r} for a profile", hint=f"one of {', '.join(sorted(among))}")
+    return str(name)

@@ -1,0 +1,106 @@
+"""check: what is wrong with adapters, by themselves, on a base, in a server, in this registry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from loreg.adapters.layout import read_layout
+from loreg.bases.identify import identify_headers
+from loreg.bases.model import read_model
+from loreg.bases.verdict import Known
+from loreg.catalog import bases, versions
+from loreg.checking import profile as serving
+from loreg.checking.findings import Subject
+from loreg.checking.profile import Profile, read_profile
+from loreg.checking.run import read_weights, run
+from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, explain_os_errors
+from loreg.records import BaseModel, CheckReport, Finding, Progress, no_progress
+from loreg.refs import parse_ref
+from loreg.verbs.context import Context, is_path
+from loreg.verbs.fit import identified, known, trained, verdict_on
+from loreg.verbs.pull import fetch
+
+
+def check(
+    context: Context,
+    sources: Sequence[str],
+    *,
+    base: str | None = None,
+    profiles: Sequence[str] = (),
+    header_only: bool = False,
+    progress: Progress = no_progress,
+) -> tuple[CheckReport, ...]:
+    """Every finding on each of the refs or folders ``sources``.
+
+    ``base`` is the model that they are to meet, a path (of which headers alone are read) or one that the registry
+    knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file. With ``header_only`` no weights are
+    read, and NaN and zero are not looked for. An adapter that cannot be read is a finding, not an error. Raises
+    NotFoundError and UsageError for a wrong base, profile or ref.
+    """
+    servers = [read_profile(text) for text in profiles]
+    candidate = _base(context, base) if base is not None else None
+    reports = []
+    for done, source in enumerate(sources):
+        reports.append(_check(context, source, candidate, servers, header_only))
+        progress("checking", done + 1, len(sources))
+    return tuple(reports)
+
+
+def _check(
+    context: Context, source: str, base: Known | None, servers: Sequence[Profile], header_only: bool
+) -> CheckReport:
+    if is_path(source):
+        folder = Path(source).expanduser()
+        return _check_folder(context, folder, str(folder), folder.name, None, base, servers, header_only)
+    with context.catalog.read() as tx:
+        try:
+            version = versions.resolve(tx, parse_ref(source))
+        except NotFoundError as error:
+            if Path(source).is_dir():
+                raise NotFoundError(error.message, hint=f"for the folder of that name: ./{source}") from None
+            raise
+    with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
+        fetch(context, version, Path(name), no_progress)
+        return _check_folder(context, Path(name), "", version.ref, version.base, base, servers, header_only)
+
+
+def _check_folder(
+    context: Context,
+    folder: Path,
+    path: str,
+    name: str,
+    trained_on: BaseModel | None,
+    base: Known | None,
+    servers: Sequence[Profile],
+    header_only: bool,
+) -> CheckReport:
+    try:
+        with explain_os_errors(folder, "check the folder and its permissions"):
+            if not folder.is_dir():
+                what = "is a file" if folder.exists() else "does not exist"
+                raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check ./DIR")
+            files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+            layout = read_layout(folder)
+            subject = Subject(layout, None, files) if header_only else read_weights(layout, files)
+            verdict = verdict_on(context, trained(context, layout, trained_on), base) if base is not None else None
+    except (AdapterFormatError, IntegrityError, NotFoundError) as error:
+        return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
+    subject = Subject(layout, subject.scans, files, base, verdict)
+    found = run(subject)
+    for server in servers:
+        found += serving.findings(server, subject)
+    notes = ("NaN, zero and huge numbers were not looked for: they need the weights",) if header_only else ()
+    return CheckReport(name, path, found, notes)
+
+
+def _base(context: Context, base: str) -> Known:
+    """The base at a path by its headers, or one that the registry knows."""
+    if is_path(base):
+        path = Path(base).expanduser()
+        with explain_os_errors(path, "check the folder of the base and its permissions"):
+            return identified(identify_headers(read_model(path), (path.resolve().name,)))
+    with context.catalog.read() as tx:
+        found = bases.find(tx, base)
+    return known(context, found)

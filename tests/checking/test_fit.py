@@ -1,0 +1,97 @@
+"""Rules on an adapter and a base: what is missing, what does not fit, what may be another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from loreg.checking.findings import RULES
+from loreg.records import Finding
+from loreg.registry import Registry, connect
+from making import change_config, change_tensors, new_model, train, write_base
+
+PREFIX = "base_model.model."
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Registry:
+    return connect(home=str(tmp_path / "home"))
+
+
+def found(here: Registry, adapter: Path, base: Path) -> list[Finding]:
+    (report,) = here.check([str(adapter)], base=str(base))
+    return [finding for finding in report.findings if finding.code != "LB003"]
+
+
+def test_an_adapter_on_its_own_base_is_only_not_known_to_be_right(here: Registry, tmp_path: Path):
+    adapter, base = train(tmp_path / "a", 1), write_base(tmp_path / "base")
+    (report,) = here.check([str(adapter)], base=str(base))
+    assert [(finding.code, finding.severity) for finding in report.findings] == [("LB003", "warning")]
+    here.push(adapter, "a", base=str(base))
+    (report,) = here.check(["a"], base="base")
+    assert report.findings == ()
+
+
+def test_missing_modules_are_named(here: Registry, tmp_path: Path):
+    (tmp_path / "base").mkdir()
+    save_file({"other.weight": torch.ones(3, 3)}, tmp_path / "base" / "model.safetensors")
+    findings = found(here, train(tmp_path / "a", 1), tmp_path / "base")
+    assert {finding.code for finding in findings} == {"LB001"}
+    assert findings[0].message == "the base has no layers.0.q_proj.weight"
+    assert findings[-1].message == "and 1 more modules that the base does not have"
+
+
+@pytest.mark.parametrize(
+    ("base_prefix", "adapter_prefix", "said"),
+    [
+        ("vision.text.", "", "4 modules differ only by the prefix `vision.text.`, which only the base has"),
+        ("", "deep.er.", "4 modules differ only by the prefix `deep.er.`, which only the adapter has"),
+    ],
+)
+def test_a_near_miss_is_named(here: Registry, tmp_path: Path, base_prefix: str, adapter_prefix: str, said: str):
+    adapter = train(tmp_path / "a", 1)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace(PREFIX, PREFIX + adapter_prefix): tensor for name, tensor in tensors.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    (tmp_path / "base").mkdir()
+    state = {base_prefix + name: tensor for name, tensor in new_model().state_dict().items()}
+    save_file(state, tmp_path / "base" / "model.safetensors")
+    assert [finding.message for finding in found(here, adapter, tmp_path / "base")] == [said]
+
+
+def test_other_shapes_are_told_with_both(here: Registry, tmp_path: Path):
+    base = write_base(tmp_path / "base", {"layers.0.q_proj.weight": torch.ones(24, 21)})
+    (finding,) = found(here, train(tmp_path / "a", 1), base)
+    assert (finding.code, finding.severity) == ("LB002", "error")
+    assert finding.message == "layers.0.q_proj is (24, 20) in the adapter, this base has (24, 21)"
+
+
+def tied(folder: Path) -> Path:
+    folder.mkdir()
+    save_file({**new_model().state_dict(), "embed_tokens.weight": torch.ones(9, 4)}, folder / "model.safetensors")
+    return folder
+
+
+def test_another_vocabulary_is_a_warning(here: Registry, tmp_path: Path):
+    adapter = change_config(train(tmp_path / "a", 1), modules_to_save=["embed_tokens", "lm_head"])
+    both = {f"{PREFIX}{name}.weight": torch.ones(11, 4) for name in ("embed_tokens", "lm_head")}
+    findings = found(here, change_tensors(adapter, both), tied(tmp_path / "base"))
+    assert [finding.code for finding in findings] == ["LB004", "LB004"]
+    assert findings[0].message == "embed_tokens.weight has 11 rows, the base has 9"
+
+
+def test_one_of_two_tied_matrices_is_a_warning(here: Registry, tmp_path: Path):
+    adapter = change_config(train(tmp_path / "a", 1), modules_to_save=["lm_head"])
+    change_tensors(adapter, {f"{PREFIX}lm_head.weight": torch.ones(9, 4)})
+    (finding,) = found(here, adapter, tied(tmp_path / "base"))
+    assert (finding.code, finding.severity) == ("LB005", "warning")
+    ensured = change_config(adapter, ensure_weight_tying=True)
+    assert "LB005" not in {finding.code for finding in found(here, ensured, tied(tmp_path / "again"))}
+
+
+def test_every_rule_of_this_kind_is_shown_to_find_something():
+    """By the tests above."""
+    assert {code for code in RULES if code.startswith("LB")} == {"LB001", "LB002", "LB003", "LB004", "LB005"}

@@ -21,6 +21,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -316,6 +318,34 @@ def test_experts_that_are_stored_one_by_one(here: Registry, tmp_path: Path):
     adapter = adapt(tmp_path / "base", tmp_path / "a", target_modules=ATTENTION, target_parameters=parameters)
     here.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
     runs_like_base_and_adapter(tmp_path / "base", adapter, tmp_path / "baked", torch.float32)
+
+
+@pytest.mark.parametrize("width", [48, 32])
+def test_experts_that_are_stored_together_and_transposed(here: Registry, tmp_path: Path, width: int):
+    """As in gpt-oss; where a matrix is square, only the kind of model says which way it lies."""
+    torch.manual_seed(0)
+    config = GptOssConfig(
+        hidden_size=32, intermediate_size=width, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=160, num_local_experts=3, num_experts_per_tok=2,
+    )  # fmt: skip
+    GptOssForCausalLM(config).save_pretrained(tmp_path / "base")
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    adapter = adapt(tmp_path / "base", tmp_path / "a", target_modules=ATTENTION, target_parameters=parameters)
+    here.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
+    runs_like_base_and_adapter(tmp_path / "base", adapter, tmp_path / "baked", torch.float32)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"architectures": 5}, {"architectures": "x"}, {"text_config": None}, {"tie_word_embeddings": "yes"}]
+)
+def test_an_odd_configuration_does_no_harm(here: Registry, tmp_path: Path, odd: dict[str, Any]):
+    base = llama(tmp_path / "base", tied=False)
+    adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
+    here.bake([str(adapter)], base, tmp_path / "plain")
+    (base / "config.json").write_text(json.dumps({**json.loads((base / "config.json").read_text()), **odd}))
+    here.bake([str(adapter)], base, tmp_path / "baked")
+    both = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "baked")]
+    assert both[0] == both[1]
 
 
 @pytest.mark.parametrize(("adapter", "labels"), [(NEWS, 5), (MOVIES, 2)])

@@ -48,8 +48,7 @@ def _architecture(model: Model, sources: Sequence[Source], task: str) -> str:
         mapping = source.layout.config.raw.get("auto_mapping")
         if isinstance(mapping, dict) and isinstance(mapping.get("base_model_class"), str):
             return str(mapping["base_model_class"])
-    architectures = model.config.get("architectures") or [""]
-    family = re.match(r"(.+?)(?:Model|LMHeadModel|For[A-Z]\w*)$", str(architectures[0]))
+    family = re.match(r"(.+?)(?:Model|LMHeadModel|For[A-Z]\w*)$", next(iter(model.architectures), ""))
     return family[1] + _CLASS_FOR[task] if family else ""
 
 

@@ -20,6 +20,7 @@ from loreg.errors import MergeError
 
 _TILE = 1 << 20  # numbers of each model that are looked at together
 _EMBEDDING = re.compile(r"(^|[._])(embed\w*|wte|wpe)\.")
+_ONE_EXPERT = re.compile(r"\.experts\.\d+\.")
 _CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 #: Models whose layers are transformers' Conv1D, which keeps its matrix as (in, out).
 TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
@@ -111,7 +112,7 @@ def _pair(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor] | None, 
     for _, tensor in (new, old):
         if tensor.dtype not in FLOATS:
             return Pair(name, new, old, None, f"its dtype is {tensor.dtype}")
-    if ".experts." in name and len(shape) == 2:
+    if _ONE_EXPERT.search(name):
         raise MergeError(
             f"{name} changed, and the experts are stored one by one: an adapter would have to hold them together",
             hint="save the tuned model with its experts as one tensor",

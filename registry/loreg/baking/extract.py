@@ -138,11 +138,10 @@ def _whole(pair: Pair) -> Tensor:
 def _fields(base: Model, tuned: Model, factored: Sequence[Pair], whole: Sequence[Pair]) -> dict[str, Any]:
     biases = [pair for pair in whole if pair.name.endswith(".bias")]
     modules = sorted({pair.name.rpartition(".")[0] for pair in whole if pair not in biases})
-    architectures = [str(name) for name in tuned.config.get("architectures") or ()]
     fields: dict[str, Any] = {
         "base_model_name_or_path": None,
         "task_type": next(
-            (task for name, task in _TASKS.items() if any(a.endswith(name) for a in architectures)), None
+            (task for name, task in _TASKS.items() if any(a.endswith(name) for a in tuned.architectures)), None
         ),
         "fan_in_fan_out": tuned.config.get("model_type") in TRANSPOSED,
         "bias": "all" if biases else "none",

@@ -190,7 +190,8 @@ class _Planner:
                     hint="save the adapter with the dtype of the base",
                 )
             replaced[name] = tensor
-        self.notes.append(f"{len(replaced)} whole tensors are those of {source.label}")
+        many = "1 whole tensor is" if len(replaced) == 1 else f"{len(replaced)} whole tensors are"
+        self.notes.append(f"{many} taken from {source.label}")
         return replaced
 
     def _refuse_another_shape(self, source: Source, name: str, new: Tensor, old: Tensor) -> None:

@@ -22,8 +22,7 @@ class Tying:
         embedding = names.embedding_among(raw)
         head = names.head_among(raw)
         said = _said(model.config)
-        architectures = [str(name) for name in model.config.get("architectures") or ()]
-        has_head = any(name.endswith(_WITH_A_HEAD) for name in architectures) or any(map(_is_head, spoken_of))
+        has_head = any(name.endswith(_WITH_A_HEAD) for name in model.architectures) or any(map(_is_head, spoken_of))
         self.stored = head is not None
         self.tied = embedding is not None and has_head and (said is True or (said is None and not self.stored))
         self.embedding = raw[embedding] if embedding else ""

@@ -34,6 +34,12 @@ class Model:
         return sum(tensor.end - tensor.start for h in self.shards.values() for tensor in h.tensors.values())
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that the configuration names; whoever wrote it may have written anything."""
+        named = self.config.get("architectures")
+        return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+
+    @property
     def folder(self) -> Path:
         """Where the files beside the weights lie."""
         return self.path if self.path.is_dir() else self.path.parent

@@ -206,9 +206,9 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[Opened]) 
         with context.catalog.read() as tx:
             edges = [e for e in derivations.of(tx, known) if e.child == known.digest and e.kind == "quantized_from"]
             origin = derivations.parent(tx, edges[0]) if edges else origin
-    known_as = f" It was made from {origin.title}." if origin else ""
+    known_as = f". It was made from {origin.title}" if origin else ""
     raise MergeError(
-        f"{model.path} is quantised ({kind}): rounding a delta to its steps would lose it.{known_as}",
+        f"{model.path} is quantised ({kind}): rounding a delta to its steps would lose it{known_as}",
         hint="bake into the model that it was quantised from: --base ./the/unquantised/model",
     )
 

@@ -41,7 +41,7 @@ print(sorted(heavy & sys.modules.keys()))
     assert python(code).stdout.splitlines()[-1] == "[]"
 
 
-def test_everything_but_merging_runs_without_torch(tmp_path: Path):
+def test_everything_but_merging_and_extracting_runs_without_torch(tmp_path: Path):
     code = f"""
 import sys
 sys.modules["torch"] = None
@@ -53,6 +53,8 @@ run("push", {str(NEWS)!r}, "a", "--task", "x", "--alias", "prod")
 run("push", {str(NEWS)!r}, "a", "--base", {str(tmp_path / "base.safetensors")!r})
 run("base", "add", {str(tmp_path / "base.safetensors")!r}, "--name", "x"); run("base", "ls"); run("base", "match", "a")
 run("base", "show", "x"); run("base", "add", "--header-only", {str(tmp_path / "base.safetensors")!r})
+run("bake", {str(NEWS)!r}, "--base", {str(tmp_path / "base.safetensors")!r}, "--to", {str(tmp_path / "baked")!r})
+run("check", {str(NEWS)!r}, "--base", "x", "--profile", "vllm")
 run("ls"); run("search", "--task", "x"); run("show", "a"); run("lineage", "a"); run("doctor")
 run("tag", "a", "dev"); run("untag", "a", "dev"); run("metric", "add", "a", "f1=1")
 run("yank", "a:v1"); run("unyank", "a:v1")
@@ -69,7 +71,7 @@ run("merge", "a", "--weights", "1", "--dry-run")
         code, cwd=tmp_path, env={"LOREG_HOME": str(tmp_path / "h"), "PATH": "/usr/bin", "HOME": str(tmp_path)}
     )
     exits = [line for line in done.stdout.splitlines() if line.startswith("EXIT")]
-    assert exits == ["EXIT 0"] * 18 + ["EXIT 1"], done
+    assert exits == ["EXIT 0"] * 20 + ["EXIT 1"], done
     assert "error: merging needs torch, which is not installed. Hint: pip install 'loreg[merge]'" in done.stderr
 
 

@@ -36,6 +36,8 @@ def test_the_wheel_holds_packages_and_migrations_and_nothing_else(wheel: Path):
     assert tops == {"loreg", "loreg_cli", "loreg-0.1.0.dist-info"}
     assert "loreg/migrations/env.py" in names
     assert {f"loreg/migrations/versions/{p.name}" for p in (ROOT / "migrations/versions").glob("*.py")} <= set(names)
+    profiles = (ROOT / "registry/loreg/checking/profiles").glob("*.toml")
+    assert {f"loreg/checking/profiles/{path.name}" for path in profiles} <= set(names)
     assert "loreg/py.typed" in names
     assert not [name for name in names if "__pycache__" in name]
 
@@ -52,6 +54,7 @@ def test_the_main_job_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_pa
     run(loreg, "push", HISTORY, "team/history", cwd=tmp_path, **settings)
     found = run(loreg, "search", "--task", "science", "--format", "quiet", cwd=tmp_path, **settings)
     assert found == "team/science:v1\n"
+    run(loreg, "check", "team/science", "--profile", "vllm", cwd=tmp_path, **settings)
     subprocess.run([*install, f"{wheel}[merge]"], cwd=tmp_path, check=True)
     merge = ["merge", "team/science:prod", "team/history", "--weights", "0.7,0.3", "--push", "team/both"]
     run(loreg, *merge, cwd=tmp_path, **settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ BITS = {
     "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "C64": 64,
 }  # fmt: skip
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MOST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 
 
@@ -68,7 +70,7 @@ def read_header(path: Path) -> Header:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, "its __metadata__ is not text by name")
     for name in document:
-        if not is_unicode(name) or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
+        if not is_unicode(name) or _CONTROL.search(name):
             raise _broken(path, f"the tensor name {name!a} has control characters")
     begin = 8 + length
     tensors = [_tensor(path, name, entry, begin) for name, entry in document.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import loreg
+from loreg.checking.policy import read_policy
 from loreg.verbs.recipe_file import read_recipe_file
 from making import IN, new_model
 from places import EXAMPLES, command_line
@@ -71,9 +73,15 @@ def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_recipe_file_is_one(tmp_path: Path):
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    text, _ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (tmp_path / "r.toml").write_text(text)
     assert read_recipe_file(tmp_path / "r.toml")["weights_for"] == {"mlp.*": [0.2, 0.8]}
+
+
+def test_the_policy_is_one():
+    _, text = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    policy = read_policy(tomllib.loads(text)["check"], "README.md")
+    assert (policy.max_rank, policy.max_size, policy.aliases) == (64, 200_000_000, ("prod",))
 
 
 def test_every_link_leads_somewhere():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from loreg.catalog import Catalog
+from loreg.checking.policy import read_policy
 from loreg.records import Check
 from loreg.settings import Settings, load
 from loreg.storage import open_store
@@ -68,7 +69,8 @@ class Registry:
         self.settings = settings
         store = open_store(settings.storage_url, settings.storage_endpoint)
         cache = settings.home / "cache" / "bases"
-        self.context = Context(Catalog(settings.database_url), store, settings.author, cache)
+        policy = read_policy(settings.check, settings.origin["check"])
+        self.context = Context(Catalog(settings.database_url), store, settings.author, cache, policy)
 
     push = _verb(pushing.push)
     pull = _verb(pulling.pull)

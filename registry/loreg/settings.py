@@ -7,23 +7,27 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from loreg.errors import UsageError
 
+#: The table that says what a team asks of adapters; ``checking.policy`` reads it.
+CHECK = "check"
 KEYS = ("home", "database_url", "storage_url", "storage_endpoint", "author")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in force; ``origin`` says where each one was found."""
+    """The settings in force; ``check`` is that table as it lies in a file; ``origin`` says where each was found."""
 
     home: Path
     database_url: str
     storage_url: str
     storage_endpoint: str
     author: str
+    check: Mapping[str, Any]
     origin: Mapping[str, str]
 
 
@@ -33,17 +37,17 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
     Raises UsageError if a file is not valid TOML, has an unknown key or a value that is not text.
     """
     user_file = platformdirs.user_config_path("loreg") / "config.toml"
-    layers: list[tuple[str, Mapping[str, str | None]]] = [
+    layers: list[tuple[str, Mapping[str, Any]]] = [
         ("flag", flags),
         ("environment", {key: environment.get(f"LOREG_{key.upper()}") for key in KEYS}),
     ]
     for path in (_project_file(folder or Path.cwd()), user_file):
         if path is not None and path.is_file():
             layers.append((str(path), _read(path)))
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for name, layer in layers:
-        for key in KEYS:
+        for key in (*KEYS, CHECK):
             if key not in found and (value := layer.get(key)):
                 found[key], origin[key] = value, name
     home = Path(found.get("home") or platformdirs.user_data_path("loreg")).expanduser().absolute()
@@ -53,7 +57,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
         storage_url=found.get("storage_url") or str(home / "store"),
         storage_endpoint=found.get("storage_endpoint") or "",
         author=(found.get("author") or _login()).encode(errors="replace").decode()[:128],
-        origin={key: origin.get(key, "default") for key in KEYS},
+        check=found.get(CHECK) or {},
+        origin={key: origin.get(key, "default") for key in (*KEYS, CHECK)},
     )
 
 
@@ -62,7 +67,7 @@ def _project_file(folder: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read(path: Path) -> dict[str, str | None]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -70,6 +75,8 @@ def _read(path: Path) -> dict[str, str | None]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"mend {path}") from None
     for key, value in document.items():
+        if key == CHECK and isinstance(value, dict):
+            continue
         if key not in KEYS or not isinstance(value, str) or "\x00" in value:
             raise UsageError(
                 f"{path}: {key!r} is not a setting or not text; expected one of {', '.join(KEYS)}",

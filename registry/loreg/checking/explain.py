@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import loreg.checking.run  # noqa: F401  declares every rule
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.findings import RULES
+from loreg.checking.policy import ABOUT
 from loreg.checking.profile import EFFECTS, known_profiles, read_profile
 from loreg.errors import NotFoundError
 
@@ -35,6 +36,9 @@ def explain(code: str) -> Explanation:
     if code in RULES:
         rule = RULES[code]
         return Explanation(code, rule.severity, " ".join(rule.about.split()), rule.remedy, rule.source)
+    if code in ABOUT:
+        about, remedy = ABOUT[code]
+        return Explanation(code, "error", about, remedy, "[check] in your loreg.toml")
     for name in known_profiles():
         profile = read_profile(name)
         for each in profile.rules:

@@ -6,17 +6,19 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from loreg.adapters.folder import select_files
 from loreg.adapters.layout import read_layout
 from loreg.bases.identify import identify_headers
 from loreg.bases.model import read_model
 from loreg.bases.verdict import Known
 from loreg.catalog import bases, versions
+from loreg.checking import policy
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.run import read_weights, run
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, explain_os_errors
-from loreg.records import BaseModel, CheckReport, Finding, Progress, no_progress
+from loreg.records import CheckReport, Finding, Progress, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.verbs.context import Context, is_path
 from loreg.verbs.fit import identified, known, trained, verdict_on
@@ -35,9 +37,9 @@ def check(
     """Every finding on each of the refs or folders ``sources``.
 
     ``base`` is the model that they are to meet, a path (of which headers alone are read) or one that the registry
-    knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file. With ``header_only`` no weights are
-    read, and NaN and zero are not looked for. An adapter that cannot be read is a finding, not an error. Raises
-    NotFoundError and UsageError for a wrong base, profile or ref.
+    knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file; the policy in ``[check]`` of loreg.toml
+    holds too. With ``header_only`` no weights are read, and NaN and zero are not looked for. An adapter that cannot be
+    read is a finding, not an error. Raises NotFoundError and UsageError for a wrong base, profile or ref.
     """
     servers = [read_profile(text) for text in profiles]
     candidate = _base(context, base) if base is not None else None
@@ -63,7 +65,7 @@ def _check(
             raise
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
         fetch(context, version, Path(name), no_progress)
-        return _check_folder(context, Path(name), "", version.ref, version.base, base, servers, header_only)
+        return _check_folder(context, Path(name), "", version.ref, version, base, servers, header_only)
 
 
 def _check_folder(
@@ -71,7 +73,7 @@ def _check_folder(
     folder: Path,
     path: str,
     name: str,
-    trained_on: BaseModel | None,
+    version: Version | None,
     base: Known | None,
     servers: Sequence[Profile],
     header_only: bool,
@@ -84,15 +86,25 @@ def _check_folder(
             files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
             layout = read_layout(folder)
             subject = Subject(layout, None, files) if header_only else read_weights(layout, files)
-            verdict = verdict_on(context, trained(context, layout, trained_on), base) if base is not None else None
+            known_base = version.base if version else None
+            verdict = verdict_on(context, trained(context, layout, known_base), base) if base is not None else None
+            size = (
+                version.size if version else sum((folder / name).stat().st_size for name in select_files(folder).files)
+            )
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
     subject = Subject(layout, subject.scans, files, base, verdict)
     found = run(subject)
     for server in servers:
         found += serving.findings(server, subject)
+    found += policy.findings(context.policy, layout.facts(), size, known_base, version)
     notes = ("NaN, zero and huge numbers were not looked for: they need the weights",) if header_only else ()
     return CheckReport(name, path, found, notes)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files that a push would take."""
+    return sum(path.stat().st_size for path in select_files(folder).files.values())
 
 
 def _base(context: Context, base: str) -> Known:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loreg.catalog import Catalog
+from loreg.checking.policy import Policy
 from loreg.storage import Blob, BlobStore
 
 
 @dataclass(frozen=True)
 class Context:
-    """A catalog, a store, who acts, and a folder that remembers what bases on this machine were."""
+    """A catalog, a store, who acts, a folder that remembers what bases on this machine were, what the team asks."""
 
     catalog: Catalog
     store: BlobStore
     author: str
     cache: Path
+    policy: Policy
 
 
 def is_path(text: str) -> bool:

@@ -20,6 +20,7 @@ from loreg.verbs import provenance
 from loreg.verbs.context import Context, is_path, store_document
 from loreg.verbs.fit import identified, known, names_that_are_taken
 from loreg.verbs.prepare import Prepared, prepare
+from loreg.verbs.tag import guard_alias
 
 _CARD = "README.md"
 _MOST_CARD_CHARACTERS = 65536  # of which the catalog keeps a copy to search in
@@ -74,6 +75,8 @@ def push(
             bases.record(tx, identity.base, len(identity.leaves))
             notes += names_that_are_taken(bases.names_taken(tx, identity.base))
         version, created = versions.record(tx, draft)
+        for alias in aliases:
+            guard_alias(context, version, alias)
     return PushResult(version, created, prepared.left_out, tuple(notes))
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from loreg.catalog import aliases, versions
 from loreg.catalog import metrics as catalog_metrics
+from loreg.checking import policy
+from loreg.checking.run import refuse_errors
 from loreg.errors import NotAllowedError
 from loreg.expressions import parse_metric
 from loreg.records import Metric, Version
@@ -14,7 +16,10 @@ from loreg.verbs.context import Context
 
 
 def tag(context: Context, ref: str, alias: str) -> Version:
-    """Let ``alias`` mean the version of ``ref`` from now on. Raises NotAllowedError if that version is yanked."""
+    """Let ``alias`` mean the version of ``ref`` from now on.
+
+    Raises NotAllowedError if that version is yanked, CheckFailedError if it breaks the policy that guards the alias.
+    """
     parsed, name = parse_ref(ref), parse_alias(alias)
     with context.catalog.write(context.author) as tx:
         version = versions.resolve(tx, parsed)
@@ -22,9 +27,17 @@ def tag(context: Context, ref: str, alias: str) -> Version:
             raise NotAllowedError(
                 f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
             )
+        guard_alias(context, version, name)
         version_id = versions.id_of(tx, version)
         aliases.point(tx, versions.adapter_id_of(tx, version.adapter), version_id, name)
         return versions.by_id(tx, version_id)
+
+
+def guard_alias(context: Context, version: Version, alias: str) -> None:
+    """Raise CheckFailedError if the policy guards the alias and the version breaks it."""
+    if alias in context.policy.aliases:
+        found = policy.findings(context.policy, version.facts, version.size, version.base, version)
+        refuse_errors(f"{version.ref} cannot become {alias!r}", found)
 
 
 def untag(context: Context, name: str, alias: str) -> None:

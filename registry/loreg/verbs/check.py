@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
 from loreg.adapters.layout import read_layout
 from loreg.bases.identify import identify_headers
@@ -53,8 +54,9 @@ def check(
 def _check(
     context: Context, source: str, base: Known | None, servers: Sequence[Profile], header_only: bool
 ) -> CheckReport:
-    if is_path(source):
+    if is_path(source) or Path(source).name == CONFIG_NAME:  # a hook is given the files that changed
         folder = Path(source).expanduser()
+        folder = folder.parent if folder.name == CONFIG_NAME else folder
         return _check_folder(context, folder, str(folder), folder.name, None, base, servers, header_only)
     with context.catalog.read() as tx:
         try:

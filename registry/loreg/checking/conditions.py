@@ -13,6 +13,7 @@ from loreg.adapters.keys import PREFIX
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, Module
 from loreg.bases import names
 from loreg.checking.findings import Subject
+from loreg.checking.gaps import missing_in_layers, missing_partners
 
 #: Given an adapter and the value that the profile has for the condition.
 Condition = Callable[[Subject, Any], Iterable[str]]
@@ -107,10 +108,10 @@ def has_biases(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @condition
-def changed_the_base(subject: Subject, _: Any) -> Iterable[str]:
-    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ)."""
+def changed_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
+    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ), in another way than ``value``."""
     init = subject.layout.config.raw.get("init_lora_weights")
-    if subject.layout.config.changes_the_base or init == "loftq":
+    if (subject.layout.config.changes_the_base or init == "loftq") and init not in but:
         yield f"init_lora_weights is {init!r}: it is for a changed base"
 
 
@@ -175,21 +176,51 @@ def touches_a_type_outside(subject: Subject, known: list[str]) -> Iterable[str]:
 
 @condition
 def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str]:
-    """It has the first module type of ``value`` and not the second."""
-    types = _by_type(subject.layout)
-    if pair[0] in types and pair[1] not in types:
-        yield f"it has {pair[0]} and no {pair[1]}"
+    """It has the first module type of ``value`` somewhere, and not the second beside it."""
+    missing = missing_partners(subject.layout.modules, pair[0], pair[1])
+    if missing:
+        yield f"it has {pair[0]} and no {pair[1]} beside it, e.g. no {missing[0]}"
 
 
 @condition
 def type_is_missing_in_a_layer(subject: Subject, _: Any) -> Iterable[str]:
-    """A module type is there in some layers and not in others."""
-    layers = {layer for module in subject.layout.modules if (layer := _layer(module)) is not None}
-    for kind, modules in _by_type(subject.layout).items():
-        having = {layer for module in modules if (layer := _layer(module.name)) is not None}
-        if having and having != layers:
-            without = layers - having
-            yield f"{kind} is missing in {len(without)} of {len(layers)} layers, e.g. layer {min(without)}"
+    """A module type is there in some layers (of the base, if it is known) and not in others."""
+    leaves = subject.base.leaves if subject.base is not None else None
+    missing: dict[str, list[str]] = {}
+    for name in missing_in_layers(subject.layout.modules, leaves):
+        missing.setdefault(name.rpartition(".")[2], []).append(name)
+    for kind, without in missing.items():
+        yield f"{kind} is missing in {len(without)} layer{'s' if len(without) > 1 else ''}, e.g. {without[0]}"
+
+
+@condition
+def rank_is_padded(subject: Subject, tensor_parallel: int) -> Iterable[str]:
+    """The kernels of Punica pad its rank, on ``value`` GPUs, and it has more than one module type."""
+    kinds = _by_type(subject.layout)
+    padded = sorted({m.rank for m in subject.layout.modules.values() if kernel_rank(m.rank, tensor_parallel) != m.rank})
+    if padded and len(kinds) > 1:
+        yield f"rank {padded[0]} is padded to {kernel_rank(padded[0], tensor_parallel)}"
+
+
+def kernel_rank(rank: int, tensor_parallel: int) -> int:
+    """The rank at which the SGMV kernels of Punica (arXiv 2310.18547) run: 8 per GPU, else a multiple of 16."""
+    return 8 * tensor_parallel if rank <= 8 * tensor_parallel else math.ceil(rank / 16) * 16
+
+
+@condition
+def targets_are_a_pattern(subject: Subject, but: list[str]) -> Iterable[str]:
+    """``target_modules`` is a text and not a list of names, other than one of ``value``."""
+    targets = subject.layout.config.raw.get("target_modules")
+    if isinstance(targets, str) and targets not in but:
+        yield f"target_modules is the pattern {targets[:60]!r}"
+
+
+@condition
+def has_magnitudes_on(subject: Subject, types: list[str]) -> Iterable[str]:
+    """Modules of the types ``value`` have DoRA magnitudes."""
+    having = [m.name for m in subject.layout.modules.values() if m.type in types and "magnitude" in m.parts]
+    if having:
+        yield f"{len(having)} modules have DoRA magnitudes, e.g. {having[0]}"
 
 
 @condition
@@ -204,9 +235,9 @@ def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
 
 @condition
 def alpha_is_no_integer(subject: Subject, _: Any) -> Iterable[str]:
-    """``lora_alpha`` is not a whole number."""
-    if subject.layout.config.lora_alpha != int(subject.layout.config.lora_alpha):
-        yield f"lora_alpha is {subject.layout.config.lora_alpha:g}"
+    """``lora_alpha`` is not written as a whole number."""
+    if not isinstance(subject.layout.config.lora_alpha, int):
+        yield f"lora_alpha is {subject.layout.config.lora_alpha!r}"
 
 
 @condition
@@ -222,8 +253,3 @@ def _by_type(layout: Layout) -> Mapping[str, list[Module]]:
     for module in layout.modules.values():
         found.setdefault(module.type, []).append(module)
     return found
-
-
-def _layer(module: str) -> int | None:
-    """The number of the layer that a module is in."""
-    return next((int(part) for part in module.split(".") if part.isdecimal()), None)

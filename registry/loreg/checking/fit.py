@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from loreg.adapters.keys import PREFIX
 from loreg.bases import names
-from loreg.bases.touched import Part, parts
+from loreg.bases.touched import parts
 from loreg.bases.verdict import FLOATS, is_quantised, shape_that_does_not_fit
 from loreg.checking.findings import Subject, rule
 
@@ -20,28 +20,34 @@ def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
     if subject.base is None or is_quantised(subject.base):
         return
     missing = [part for part in parts(subject.layout, subject.base.leaves) if part.found is None]
-    explained = Counter(_prefixes(part, subject.base.leaves) for part in missing)
+    meant = {part.name: near_miss(part.name, subject.base.leaves) for part in missing}
+    explained = Counter(_prefix(name, other) for name, other in meant.items() if other is not None)
     for difference, count in explained.items():
-        if difference is not None:
-            yield f"{count} modules differ only by the prefix {difference}"
-    unexplained = [part for part in missing if _prefixes(part, subject.base.leaves) is None]
+        yield f"{count} modules differ only by the prefix {difference}"
+    unexplained = [part for part in missing if meant[part.name] is None]
     for part in unexplained[:_SHOWN]:
         yield f"the base has no {part.name}"
     if len(unexplained) > _SHOWN:
         yield f"and {len(unexplained) - _SHOWN} more modules that the base does not have"
 
 
-def _prefixes(part: Part, leaves: Mapping[str, object]) -> str | None:
-    """What stands before the same name on one side; None if the base has nothing that ends like it."""
-    wanted = names.canonical(part.name)
+def near_miss(name: str, leaves: Mapping[str, object]) -> str | None:
+    """The one tensor of the base that differs from ``name`` by a prefix alone, by its canonical name; else None."""
+    wanted = names.canonical(name)
     endings = [other for other in leaves if other.endswith(f".{wanted}")]
     if len(endings) == 1:
-        return f"`{endings[0].removesuffix(wanted)}`, which only the base has"
+        return endings[0]
     levels = wanted.split(".")
-    for level in range(1, len(levels) - 2):
-        if ".".join(levels[level:]) in leaves:
-            return f"`{'.'.join(levels[:level])}.`, which only the adapter has"
-    return None
+    shorter = (".".join(levels[level:]) for level in range(1, len(levels) - 2))
+    return next((other for other in shorter if other in leaves), None)
+
+
+def _prefix(name: str, other: str) -> str:
+    """What stands before the same name on one side."""
+    wanted = names.canonical(name)
+    if len(other) > len(wanted):
+        return f"`{other.removesuffix(wanted)}`, which only the base has"
+    return f"`{wanted.removesuffix(other)}`, which only the adapter has"
 
 
 @rule("LB002", "error", "--base names the model that it was trained on; loreg base match shows which one fits", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,25 @@ class ProfileRule:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one server accepts: ``release`` is the one that its rules were read from; ``parameters`` can be set."""
+    """What one server accepts: ``release`` is the one that its rules were read from; ``parameters`` can be set.
+
+    ``among`` has the values that a parameter can have, where these are few; ``reads`` the fields of
+    ``adapter_config.json`` that the server looks at, None if that was not found out.
+    """
 
     name: str
     title: str
     release: str
     parameters: Mapping[str, Any]
+    among: Mapping[str, Sequence[int]]
+    reads: tuple[str, ...] | None
     rules: tuple[ProfileRule, ...]
+
+    def value(self, rule: ProfileRule) -> Any:
+        """What the condition of one of the rules is asked with: a text names a parameter, or ``reads``."""
+        if not isinstance(rule.value, str):
+            return rule.value
+        return self.reads if rule.value == "reads" else self.parameters[rule.value]
 
 
 def known_profiles() -> tuple[str, ...]:
@@ -81,8 +93,7 @@ def findings(profile: Profile, subject: Subject) -> tuple[Finding, ...]:
     found = []
     for rule in profile.rules:
         severity, does = EFFECTS[rule.effect]
-        value = profile.parameters.get(rule.value, rule.value) if isinstance(rule.value, str) else rule.value
-        for told in CONDITIONS[rule.condition](subject, value):
+        for told in CONDITIONS[rule.condition](subject, profile.value(rule)):
             message = f"{profile.title} {profile.release} {does}: {told}" + (
                 f"; {rule.message}" if rule.message else ""
             )
@@ -98,6 +109,13 @@ def _with_parameters(profile: Profile, given: str) -> Profile:
             raise UsageError(
                 f"{pair!r} is no parameter of the profile {profile.name}",
                 hint=f"--profile {profile.name}:{','.join(f'{n}={v}' for n, v in profile.parameters.items())}",
+            )
+        possible = profile.among.get(name, ())
+        if int(value) < 1 or (possible and int(value) not in possible):
+            expected = f"one of {', '.join(map(str, possible))}" if possible else "1 or more"
+            raise UsageError(
+                f"{profile.title} cannot be started with {name} {value}: expected {expected}",
+                hint=f"--profile {profile.name}:{name}={parameters[name]}",
             )
         parameters[name] = int(value)
     return replace(profile, parameters=parameters)
@@ -123,8 +141,19 @@ def _read(path: Path) -> Profile:
             )
             for rule in document["rules"]
         )
-        title, release = str(document["title"]), str(document["release"])
-        return Profile(str(document["name"]), title, release, document.get("parameters", {}), rules)
+        parameters, reads = document.get("parameters", {}), document.get("reads")
+        for rule in rules:
+            if isinstance(rule.value, str) and rule.value not in (*parameters, *(["reads"] if reads else ())):
+                raise KeyError(rule.value)
+        return Profile(
+            name=str(document["name"]),
+            title=str(document["title"]),
+            release=str(document["release"]),
+            parameters=parameters,
+            among=document.get("among", {}),
+            reads=tuple(reads) if reads is not None else None,
+            rules=rules,
+        )
     except (KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is no profile: it lacks {error}", hint=f"compare it with {_FOLDER.name}/vllm.toml"

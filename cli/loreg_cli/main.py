@@ -28,6 +28,7 @@ def cli(**settings: str | None) -> None:
 for command in (
     transfer.push,
     transfer.pull,
+    transfer.export,
     find.ls,
     find.search,
     find.show,

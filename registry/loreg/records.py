@@ -222,12 +222,40 @@ class PushResult:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """An adapter as ``server`` takes it: what was changed, and ``epsilon = ‖Δ' − Δ‖ / ‖Δ‖`` over all of its deltas.
+
+    ``moved`` counts the modules whose delta is not the same to the last bit; ``worst`` is the one that moved most.
+    """
+
+    server: str
+    changes: tuple[str, ...]
+    epsilon: float
+    moved: int
+    worst: str
+    worst_epsilon: float
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Where the adapter of ``source`` was written for a server."""
+
+    source: str
+    folder: Path
+    fitted: Fitted
+
+
+@dataclass(frozen=True)
 class PullResult:
-    """Where a version now lies; ``downloaded`` counts the bytes that were not there before."""
+    """Where a version now lies; ``downloaded`` counts the bytes that were not there before.
+
+    ``fitted`` says what was changed if it was pulled for a server.
+    """
 
     version: Version
     folder: Path
     downloaded: int
+    fitted: Fitted | None = None
 
 
 @dataclass(frozen=True)

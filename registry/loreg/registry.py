@@ -17,6 +17,7 @@ from loreg.verbs import bases as knowing
 from loreg.verbs import check as checking
 from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
+from loreg.verbs import export as exporting
 from loreg.verbs import extract as extracting
 from loreg.verbs import merge as merging
 from loreg.verbs import pull as pulling
@@ -80,6 +81,7 @@ class Registry:
     compare = _verb(comparing.compare)
     bake = _verb(baking.bake)
     check = _verb(checking.check)
+    export = _verb(exporting.export)
     extract = _verb(extracting.extract)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)

@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from jsonschema import Draft4Validator
 
 from loreg.checking.reports.github import github
 from loreg.checking.reports.junit import junit
@@ -24,6 +25,22 @@ ODD = CheckReport(
     ),
 )
 FINE = CheckReport("fine", "", ())
+
+
+#: The schema of OASIS, which that of GitHub's code scanning is too.
+SARIF = json.loads((Path(__file__).parents[1] / "data" / "sarif-2.1.0-rtm.5.json").read_text())
+
+
+def test_sarif_is_valid_by_its_schema(local: Loreg, tmp_path: Path):
+    valid = Draft4Validator(SARIF, format_checker=Draft4Validator.FORMAT_CHECKER)
+    valid.validate(sarif([ODD, FINE], "0.1.0"))
+    valid.validate(sarif([], "0.1.0"))
+    servers = [f"--profile={name}" for name in ("vllm", "sglang", "lorax", "tensorrt-llm", "llama.cpp", "peft:0.10")]
+    document = json.loads(local("check", DORA, SCIENCE, tmp_path / "none", *servers, "--format", "sarif").stdout)
+    valid.validate(document)
+    assert len(document["runs"][0]["results"]) > 5
+    document["runs"][0]["results"][0]["level"] = "fatal"
+    assert not valid.is_valid(document)
 
 
 def test_exit_codes(local: Loreg, tmp_path: Path):

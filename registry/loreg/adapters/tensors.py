@@ -92,8 +92,8 @@ def write_adapter(folder: Path, adapter: Written) -> None:
     for name, module in adapter.modules.items():
         # PEFT looks up a parameter's rank under another name than its factors have: experts take the default rank.
         factors = pad(module.factors, r) if module.form.kind == "experts" else module.factors
-        for part, tensor in _tensors(module.form, factors).items():
-            tensors[factor_name(name, part)] = tensor.contiguous()
+        for part, tensor in tensors_of(module.form, factors).items():
+            tensors[factor_name(name, part)] = tensor
         if module.bias is not None:
             tensors[factor_name(name, "bias")] = module.bias
     plain = {name: m.factors.rank for name, m in adapter.modules.items() if m.form.kind != "experts"}
@@ -113,7 +113,13 @@ def write_adapter(folder: Path, adapter: Written) -> None:
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    save_file({name: tensors[name] for name in sorted(tensors)}, folder / WEIGHTS_NAME, {"format": "pt"})
+    write_files(folder, tensors, document)
+
+
+def write_files(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write weights, sorted by name, and configuration into the existing ``folder``."""
+    ready = {name: tensors[name].contiguous() for name in sorted(tensors)}
+    save_file(ready, folder / WEIGHTS_NAME, {"format": "pt"})
     (folder / CONFIG_NAME).write_bytes(dump_config(document))
 
 
@@ -123,7 +129,7 @@ def pad(factors: Factors, rank: int) -> Factors:
     return Factors(torch.nn.functional.pad(factors.b, (0, more)), torch.nn.functional.pad(factors.a, (0, 0, 0, more)))
 
 
-def _tensors(form: Form, factors: Factors) -> dict[str, Tensor]:
+def tensors_of(form: Form, factors: Factors) -> dict[str, Tensor]:
     """The two factors as they lie in the file."""
     a_part, b_part = form.parts
     if form.kind == "experts":

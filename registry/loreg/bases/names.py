@@ -44,11 +44,25 @@ HEADS = (
 )  # fmt: skip
 
 
+#: What transformers' classes call the model inside one with a head (``base_model_prefix``): files may lack it.
+_INSIDE = (
+    "model", "transformer", "bert", "roberta", "distilbert", "deberta", "electra", "albert", "mpnet", "mobilebert",
+    "longformer", "layoutlm", "gpt_neox", "backbone", "esm", "vit",
+)  # fmt: skip
+
+
 def canonical(name: str) -> str:
     """The one name of the tensor that a file calls ``name``."""
     for pattern, replacement in _ALIASES:
         name = pattern.sub(replacement, name, count=1)
     return name
+
+
+def is_called(name: str, leaves: Mapping[str, object]) -> bool:
+    """Whether a base has a tensor of that name, with or without what transformers puts before it for a head."""
+    name = canonical(name)
+    first, _, rest = name.partition(".")
+    return name in leaves or (first in _INSIDE and rest in leaves) or any(f"{p}.{name}" in leaves for p in _INSIDE)
 
 
 def by_canonical_name(tensors: Mapping[str, T]) -> dict[str, T]:

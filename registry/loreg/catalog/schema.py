@@ -245,6 +245,29 @@ class FileRow(Table):
     digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
 
 
+class ExportRow(Table):
+    """A version as a server takes it: ``request`` is a digest of what was asked for, ``digest`` that of its files."""
+
+    __tablename__ = "exports"
+    __table_args__ = (UniqueConstraint("version_id", "request"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    request: Mapped[str] = mapped_column(Digest)
+    digest: Mapped[str] = mapped_column(Digest)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ExportFileRow(Table):
+    """A file of an export, by name and content."""
+
+    __tablename__ = "export_files"
+
+    export_id: Mapped[int] = mapped_column(ForeignKey("exports.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
+
+
 class MergeRow(Table):
     """The recipe that made a version, and the certificate of what it kept."""
 

@@ -228,7 +228,7 @@ def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
     """Some modules are not in the base under the names that they have (asked only with a base)."""
     if subject.base is None:
         return
-    missing = [m for m in subject.layout.modules if names.canonical(f"{m}.weight") not in subject.base.leaves]
+    missing = [m for m in subject.layout.modules if not names.is_called(f"{m}.weight", subject.base.leaves)]
     if missing:
         yield f"{len(missing)} modules are not called so in the base, e.g. {missing[0]}"
 

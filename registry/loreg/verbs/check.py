@@ -9,10 +9,8 @@ from pathlib import Path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
 from loreg.adapters.layout import read_layout
-from loreg.bases.identify import identify_headers
-from loreg.bases.model import read_model
 from loreg.bases.verdict import Known
-from loreg.catalog import bases, versions
+from loreg.catalog import versions
 from loreg.checking import policy
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
@@ -22,8 +20,8 @@ from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, expl
 from loreg.records import CheckReport, Finding, Progress, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.verbs.context import Context, is_path
-from loreg.verbs.fit import identified, known, trained, verdict_on
-from loreg.verbs.pull import fetch
+from loreg.verbs.fetch import fetch
+from loreg.verbs.fit import candidate, trained, verdict_on
 
 
 def check(
@@ -43,10 +41,10 @@ def check(
     read is a finding, not an error. Raises NotFoundError and UsageError for a wrong base, profile or ref.
     """
     servers = [read_profile(text) for text in profiles]
-    candidate = _base(context, base) if base is not None else None
+    model = candidate(context, base) if base is not None else None
     reports = []
     for done, source in enumerate(sources):
-        reports.append(_check(context, source, candidate, servers, header_only))
+        reports.append(_check(context, source, model, servers, header_only))
         progress("checking", done + 1, len(sources))
     return tuple(reports)
 
@@ -102,19 +100,3 @@ def _check_folder(
     found += policy.findings(context.policy, layout.facts(), size, known_base, version)
     notes = ("NaN, zero and huge numbers were not looked for: they need the weights",) if header_only else ()
     return CheckReport(name, path, found, notes)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files that a push would take."""
-    return sum(path.stat().st_size for path in select_files(folder).files.values())
-
-
-def _base(context: Context, base: str) -> Known:
-    """The base at a path by its headers, or one that the registry knows."""
-    if is_path(base):
-        path = Path(base).expanduser()
-        with explain_os_errors(path, "check the folder of the base and its permissions"):
-            return identified(identify_headers(read_model(path), (path.resolve().name,)))
-    with context.catalog.read() as tx:
-        found = bases.find(tx, base)
-    return known(context, found)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from loreg.adapters.layout import Layout
-from loreg.bases.identify import Identity, leaves_of
+from loreg.bases.identify import Identity, identify_headers, leaves_of
+from loreg.bases.model import read_model
 from loreg.bases.verdict import Known, Trained, judge
-from loreg.catalog import derivations
+from loreg.catalog import bases, derivations
+from loreg.errors import explain_os_errors
 from loreg.records import BaseEdge, BaseModel, Verdict
-from loreg.verbs.context import Context
+from loreg.verbs.context import Context, is_path
 
 
 def known(context: Context, base: BaseModel) -> Known:
@@ -20,6 +23,17 @@ def known(context: Context, base: BaseModel) -> Known:
 def identified(identity: Identity) -> Known:
     """A base that was looked at just now."""
     return Known(identity.base, leaves_of(identity.leaves))
+
+
+def candidate(context: Context, base: str) -> Known:
+    """The base at a path by its headers, or one that the registry knows by name or digest."""
+    if is_path(base):
+        path = Path(base).expanduser()
+        with explain_os_errors(path, "check the folder of the base and its permissions"):
+            return identified(identify_headers(read_model(path), (path.resolve().name,)))
+    with context.catalog.read() as tx:
+        found = bases.find(tx, base)
+    return known(context, found)
 
 
 def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained:

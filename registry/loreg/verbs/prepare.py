@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,11 @@ def _prepare(folder: Path, staging: Path, progress: Progress) -> Prepared:
         files[name].write_bytes(content)
     if clean:
         notes.append(f"the base's path on this machine was taken out of {', '.join(sorted(clean))}")
-    return Prepared(layout, files, _hash(files, progress), selection.left_out, tuple(notes))
+    return Prepared(layout, files, hash_files(files, progress), selection.left_out, tuple(notes))
 
 
-def _hash(files: dict[str, Path], progress: Progress) -> Manifest:
+def hash_files(files: Mapping[str, Path], progress: Progress) -> Manifest:
+    """The manifest of the files that lie at these paths under these names."""
     total = sum(path.stat().st_size for path in files.values())
     hashed = []
     done = 0

@@ -11,12 +11,15 @@ from pathlib import Path
 from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.catalog import versions
+from loreg.checking.profile import read_profile
 from loreg.errors import ConflictError, explain_os_errors
-from loreg.manifest import File, inside
+from loreg.manifest import File
 from loreg.records import Progress, PullResult, Version, no_progress
 from loreg.refs import parse_ref
-from loreg.storage import Blob, digest_of
+from loreg.storage import digest_of
 from loreg.verbs.context import Context
+from loreg.verbs.export import exported, read_fitted
+from loreg.verbs.fetch import download
 from loreg.verbs.place import is_free, move_into_place
 
 
@@ -25,32 +28,38 @@ def pull(
     ref: str,
     folder: Path | str | None = None,
     *,
+    profile: str | None = None,
     with_base_hint: bool = False,
     progress: Progress = no_progress,
 ) -> PullResult:
     """Write the files of the version that ``ref`` means to ``folder`` (default: ``./name``).
 
     A folder that holds exactly these files already is left as it is; one that holds anything else is refused. What
-    an interrupted pull left is gone on with. ``with_base_hint`` writes the base's path on the pusher's machine into
-    the configuration. Raises NotFoundError, ConflictError, IntegrityError, NotAllowedError or UnavailableError.
+    an interrupted pull left is gone on with. With ``profile``, e.g. ``vllm:max_lora_rank=64``, the files are those that
+    :func:`loreg.verbs.export.export` makes of it for that server; they are made once and stored. ``with_base_hint``
+    writes the base's path on the pusher's machine into the configuration. Raises NotFoundError, ConflictError,
+    IntegrityError, NotAllowedError, UnavailableError, and CheckFailedError for what the server cannot be given.
     """
     parsed = parse_ref(ref)
+    server = read_profile(profile) if profile is not None else None
     with context.catalog.read() as tx:
         version = versions.resolve(tx, parsed)
         files = versions.files(tx, version)
+    if server is not None:
+        files = exported(context, version, server, progress).files
     target = Path(folder if folder is not None else parsed.adapter.name)
     with explain_os_errors(target, f"choose another folder: loreg pull {ref} DIR"):
         if not is_free(target):
             _refuse_unless_the_same(target, version, files)
             if with_base_hint:
                 with_base_path(target / CONFIG_NAME, version.facts.base_hint)
-            return PullResult(version, target, 0)
+            return PullResult(version, target, 0, read_fitted(target) if server else None)
         real = target.resolve()
         staging = real.parent / f".{real.name}.{version.digest[:12]}.partial"
         staging.mkdir(parents=True, exist_ok=True)
         try:
             with _alone_in(staging):
-                downloaded = _download(context, files, staging, progress)
+                downloaded = download(context, files, staging, progress)
                 _remove_strangers(staging, files)
                 if with_base_hint:
                     with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
@@ -58,36 +67,7 @@ def pull(
         finally:
             with contextlib.suppress(OSError):
                 staging.rmdir()  # if nothing arrived there is nothing to go on with
-    return PullResult(version, target, downloaded)
-
-
-def fetch(context: Context, version: Version, folder: Path, progress: Progress) -> None:
-    """Write the files of ``version`` into the existing ``folder``."""
-    with context.catalog.read() as tx:
-        files = versions.files(tx, version)
-    _download(context, files, folder, progress)
-
-
-def _download(context: Context, files: tuple[File, ...], folder: Path, progress: Progress) -> int:
-    total = sum(file.size for file in files)
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        progress("pulling", done, total)
-
-    downloaded = 0
-    for file in files:
-        path = inside(folder, file.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        blob = Blob(file.sha256, file.size)
-        if path.exists() and digest_of(path) == blob:  # an interrupted pull had finished this one
-            count(file.size)
-            continue
-        context.store.get(blob, path, count)
-        downloaded += file.size
-    return downloaded
+    return PullResult(version, target, downloaded, read_fitted(target) if server else None)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from loreg.records import Progress, Provenance, Reproduced, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context
+from loreg.verbs.fetch import fetch
 from loreg.verbs.merge import blend, new_folder, write
-from loreg.verbs.pull import fetch
 from loreg.verbs.sources import open_sources, require_torch
 
 #: Relative difference of a delta up to which two merges are the same, by what the result was stored in.

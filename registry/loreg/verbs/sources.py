@@ -18,8 +18,8 @@ from loreg.records import BaseModel, Progress
 from loreg.refs import parse_ref
 from loreg.verbs import provenance
 from loreg.verbs.context import Context, is_path
+from loreg.verbs.fetch import fetch
 from loreg.verbs.prepare import prepare
-from loreg.verbs.pull import fetch
 
 if TYPE_CHECKING:
     from loreg.merging.sources import Input

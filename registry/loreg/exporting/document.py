@@ -1,0 +1,76 @@
+"""``adapter_config.json`` of an exported adapter: ranks and scales as they are now, and no field too many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from loreg.adapters.base_path import holds_a_path
+from loreg.adapters.config import is_hub_name
+from loreg.exporting.held import Held, commonest
+
+#: What every release of PEFT has read, and needs to make the same adapter of the files.
+_ALWAYS = (
+    "peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "lora_alpha", "target_modules", "bias",
+    "fan_in_fan_out",
+)  # fmt: skip
+#: Without these, where they are set, the tensors would mean something else or not be loaded.
+_MEANT = frozenset({
+    "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save", "target_parameters", "lora_bias",
+    "trainable_token_indices", "ensure_weight_tying", "layer_replication", "alora_invocation_tokens", "use_qalora",
+    "use_bdlora", "arrow_config", "monteclora_config",
+})  # fmt: skip
+_DEFAULTS: Mapping[str, Any] = {
+    "init_lora_weights": True, "megatron_core": "megatron.core", "qalora_group_size": 16, "bias": "none",
+}  # fmt: skip
+
+
+def with_ranks_and_scales(held: Held) -> dict[str, Any]:
+    """The document with r, lora_alpha and both patterns such that PEFT arrives at the ranks and scales held."""
+    document = dict(held.document)
+    rslora = bool(document.get("use_rslora"))
+    ranks = {name: module.factors.rank for name, module in held.modules.items()}
+    alphas = {
+        name: module.scale * (math.sqrt(ranks[name]) if rslora else ranks[name])
+        for name, module in held.modules.items()
+    }
+    experts = [ranks[name] for name, module in held.modules.items() if module.form.kind == "experts"]
+    r, alpha = (experts or [int(commonest(ranks.values()))])[0], commonest(alphas.values())
+    # The longest names first: a pattern also matches as the end of a name, and the first that matches wins.
+    ordered = sorted(held.modules, key=lambda name: (-len(name), name))
+    return {
+        **document,
+        "r": r,
+        "lora_alpha": round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-12) else alpha,
+        "rank_pattern": {name: ranks[name] for name in ordered if ranks[name] != r},
+        "alpha_pattern": {n: alphas[n] for n in ordered if not math.isclose(alphas[n], alpha, rel_tol=1e-12)},
+    }
+
+
+def stripped(document: Mapping[str, Any], reads: Collection[str] | None) -> dict[str, Any]:
+    """The document without fields at their default, and without those that the server does not read.
+
+    What the tensors mean depends on stays. ``reads`` None: nothing but null and empty fields is left out.
+    """
+    if reads is None:
+        return {name: value for name, value in document.items() if name in _ALWAYS or not _is_default(name, value)}
+    kept = {name for name in document if name in reads or name in _MEANT}
+    if document.get("init_lora_weights") not in (None, True, False, "gaussian", "orthogonal", "eva", "mica"):
+        kept.add("init_lora_weights")
+    return {
+        name: value
+        for name, value in document.items()
+        if name in _ALWAYS or (name in kept and not _is_default(name, value))
+    }
+
+
+def without_paths(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without values that only one machine knows: the base's path, and any other."""
+    hint = document.get("base_model_name_or_path")
+    hidden = {"base_model_name_or_path": None} if hint and not is_hub_name(str(hint)) else {}
+    return {**{name: value for name, value in document.items() if not holds_a_path(value)}, **hidden}
+
+
+def _is_default(name: str, value: Any) -> bool:
+    return not value or value == _DEFAULTS.get(name)

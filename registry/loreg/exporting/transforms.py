@@ -1,0 +1,214 @@
+"""What can be done to an adapter for a server that minds it as it is. Each says what it changed, or nothing.
+
+``asked`` has the conditions of the profile that a transform mends, each with the profile's value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from loreg.adapters.forms import Form
+from loreg.adapters.keys import PREFIX
+from loreg.adapters.tensors import pad
+from loreg.algebra.canonical import canonical
+from loreg.algebra.factors import Factors
+from loreg.bases import names
+from loreg.checking.conditions import kernel_rank
+from loreg.checking.fit import near_miss
+from loreg.checking.gaps import in_layer, missing_in_layers, missing_partners
+from loreg.errors import CheckFailedError
+from loreg.exporting.held import Held, HeldModule, commonest, zeros
+
+Leaves = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """``change`` mends each of the ``conditions``."""
+
+    conditions: tuple[str, ...]
+    change: Callable[[Held, Mapping[str, Any], Leaves | None], tuple[Held, str]]
+
+
+def rename(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+    """Names that differ from the base's by a prefix alone become the base's."""
+    if leaves is None:
+        return held, ""
+    new: dict[str, str] = {}
+    for name in held.modules:
+        if not names.is_called(f"{name}.weight", leaves) and (found := near_miss(f"{name}.weight", leaves)):
+            new[name] = found.removesuffix(".weight")
+    if not new:
+        return held, ""
+    modules = {new.get(name, name): module for name, module in held.modules.items()}
+    extras = {_renamed(name, leaves): tensor for name, tensor in held.extras.items()}
+    old, now = next(iter(new.items()))
+    changed = _selecting_types(Held(modules, extras, held.document))
+    return changed, f"{len(new)} modules renamed as in the base, e.g. {old} → {now}"
+
+
+def _renamed(extra: str, leaves: Leaves) -> str:
+    name = extra.removeprefix(PREFIX)
+    found = None if names.is_called(name, leaves) else near_miss(name, leaves)
+    return PREFIX + found if found else extra
+
+
+def fill(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+    """Modules that the server expects beside others are added with zero factors.
+
+    Raises CheckFailedError where their shapes are not known.
+    """
+    modules = dict(held.modules)
+    added: list[str] = []
+    if (pair := asked.get("has_one_without_the_other")) is not None:
+        added += missing_partners(modules, *pair)
+        modules |= {name: _zero(held, name, leaves) for name in added}
+    if "type_is_missing_in_a_layer" in asked:
+        more = missing_in_layers(modules, leaves)
+        modules |= {name: _zero(replace(held, modules=modules), name, leaves) for name in more}
+        added += more
+    if not added:
+        return held, ""
+    changed = _selecting_types(replace(held, modules=dict(sorted(modules.items()))))
+    return changed, f"{len(added)} modules added with zero factors, e.g. {added[0]}"
+
+
+def _zero(held: Held, name: str, leaves: Leaves | None) -> HeldModule:
+    like = next(iter(held.modules.values()))
+    shape = _shape(held, name, leaves)
+    if shape is None:
+        raise CheckFailedError(
+            f"zero factors for {name} cannot be added: its shape is not known",
+            hint="--base names the model that it was trained on",
+        )
+    out, in_ = shape
+    rank = int(commonest(module.factors.rank for module in held.modules.values()))
+    scale = commonest(module.scale for module in held.modules.values())
+    return HeldModule(Form("linear", rank, out, in_), zeros(like, out, in_, rank), scale, {}, origin="")
+
+
+def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | None:
+    """(out, in) of the base's module; without a base that of the same module in another layer; k and v are alike."""
+    leaf = (leaves or {}).get(names.canonical(f"{name}.weight"))
+    if leaf is not None and len(leaf["shape"]) == 2:
+        out, in_ = leaf["shape"]
+        return (in_, out) if held.document.get("fan_in_fan_out") else (out, in_)
+    twin = name.removesuffix("v_proj") + "k_proj" if name.endswith("v_proj") else name
+    alike = {
+        (module.form.out, module.form.in_)
+        for other, module in held.modules.items()
+        if module.form.kind == "linear" and in_layer(other)[::2] in (in_layer(name)[::2], in_layer(twin)[::2])
+    }
+    return alike.pop() if len(alike) == 1 else None
+
+
+def truncate(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+    """Modules over the rank limit become their best approximation at the limit (Eckart & Young 1936)."""
+    most = asked["rank_over"]
+    over = [n for n, m in held.modules.items() if m.factors.rank > most and not m.others]
+    if not over:
+        return held, ""
+    cut = {name: _cut(held.modules[name], most) for name in over}
+    return replace(held, modules={**held.modules, **cut}), f"{len(over)} modules cut down to rank {most}"
+
+
+def _cut(module: HeldModule, rank: int) -> HeldModule:
+    found = canonical(Factors(module.factors.b.double(), module.factors.a.double()))
+    root = found.s[..., :rank].sqrt().unsqueeze(-2)
+    b, a = found.u[..., :rank] * root, (found.v[..., :rank] * root).mT
+    dtype = module.factors.b.dtype
+    return replace(module, form=replace(module.form, rank=rank), factors=Factors(b.to(dtype), a.to(dtype)))
+
+
+def one_rank(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+    """Zeros bring every module to one rank: the highest, or the one to which the kernels would pad it."""
+    ranks = [module.factors.rank for module in held.modules.values()]
+    rank = max(ranks)
+    if "rank_is_padded" in asked and len(held.types) > 1:
+        rank = kernel_rank(rank, asked["rank_is_padded"])
+    if set(ranks) == {rank}:
+        return held, ""
+    modules = {
+        name: replace(module, form=replace(module.form, rank=rank), factors=pad(module.factors, rank))
+        for name, module in held.modules.items()
+    }
+    padded = sum(before != rank for before in ranks)
+    return replace(held, modules=modules), f"{padded} modules padded with zeros to rank {rank}"
+
+
+def one_alpha(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+    """One ``lora_alpha`` for all: B is multiplied where a module's scale is another than that alpha makes.
+
+    The alpha that most modules have already is taken, so that their numbers stay as they are; where the server wants
+    a whole number and it is none, the rank. rsLoRA stays where the server knows it.
+    """
+    rslora = bool(held.document.get("use_rslora")) and "scale_is_rslora" not in asked
+    divisors = {n: math.sqrt(m.factors.rank) if rslora else m.factors.rank for n, m in held.modules.items()}
+    alpha = commonest(module.scale * divisors[name] for name, module in held.modules.items())
+    if math.isclose(alpha, round(alpha), rel_tol=1e-12):
+        alpha = round(alpha)
+    elif "alpha_is_no_integer" in asked:
+        alpha = max(module.factors.rank for module in held.modules.values())
+    modules, scaled = {}, 0
+    for name, module in held.modules.items():
+        scale = alpha / divisors[name]
+        factors = module.factors
+        if not math.isclose(module.scale, scale, rel_tol=1e-12):
+            b = (factors.b.double() * (module.scale / scale)).to(factors.b.dtype)
+            factors, scaled = Factors(b, factors.a), scaled + 1
+        modules[name] = replace(module, factors=factors, scale=scale)
+    document = {**held.document, "lora_alpha": alpha, "alpha_pattern": {}, "use_rslora": rslora}
+    if not scaled and _same(held.document, document):
+        return held, ""
+    told = f"lora_alpha is {alpha:g} for all" + (f"; B of {scaled} modules has the rest of its scale" if scaled else "")
+    return Held(modules, held.extras, document), told
+
+
+def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    alphas = before.get("lora_alpha"), after["lora_alpha"]
+    return (
+        bool(before.get("use_rslora")) == after["use_rslora"]
+        and not before.get("alpha_pattern")
+        and (type(alphas[0]), alphas[0]) == (type(alphas[1]), alphas[1])
+    )
+
+
+def name_targets(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+    """A pattern of ``target_modules`` becomes the module types that it selected."""
+    targets = held.document.get("target_modules")
+    if not isinstance(targets, str) or targets in asked["targets_are_a_pattern"]:
+        return held, ""
+    return _selecting_types(held), f"target_modules lists {', '.join(held.types)}"
+
+
+def _selecting_types(held: Held) -> Held:
+    return replace(held, document={**held.document, "target_modules": held.types})
+
+
+def cast(held: Held, dtype: torch.dtype) -> Held:
+    """Every tensor in ``dtype``."""
+    modules = {
+        name: replace(
+            module,
+            factors=Factors(module.factors.b.to(dtype), module.factors.a.to(dtype)),
+            others={end: tensor.to(dtype) for end, tensor in module.others.items()},
+        )
+        for name, module in held.modules.items()
+    }
+    return replace(held, modules=modules, extras={name: tensor.to(dtype) for name, tensor in held.extras.items()})
+
+
+#: In this order: names first, because shapes are looked up by name; scales last, because they go with the ranks.
+TRANSFORMS = (
+    Transform(("names_are_not_the_bases",), rename),
+    Transform(("has_one_without_the_other", "type_is_missing_in_a_layer"), fill),
+    Transform(("rank_over",), truncate),
+    Transform(("ranks_differ", "ranks_differ_within_a_type", "scales_are_not_global", "rank_is_padded"), one_rank),
+    Transform(("scale_is_rslora", "scales_are_not_global", "has_alpha_pattern", "alpha_is_no_integer"), one_alpha),
+    Transform(("targets_are_a_pattern",), name_targets),
+)

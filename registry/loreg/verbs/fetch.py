@@ -1,0 +1,42 @@
+"""Blobs of a version, or of an export of it, become files in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from loreg.catalog import versions
+from loreg.manifest import File, inside
+from loreg.records import Progress, Version
+from loreg.storage import Blob, digest_of
+from loreg.verbs.context import Context
+
+
+def fetch(context: Context, version: Version, folder: Path, progress: Progress) -> None:
+    """Write the files of ``version`` into the existing ``folder``."""
+    with context.catalog.read() as tx:
+        files = versions.files(tx, version)
+    download(context, files, folder, progress)
+
+
+def download(context: Context, files: Sequence[File], folder: Path, progress: Progress) -> int:
+    """Write the files into the existing ``folder``; returns the bytes that were not there already."""
+    total = sum(file.size for file in files)
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        progress("pulling", done, total)
+
+    downloaded = 0
+    for file in files:
+        path = inside(folder, file.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blob = Blob(file.sha256, file.size)
+        if path.exists() and digest_of(path) == blob:  # an interrupted pull had finished this one
+            count(file.size)
+            continue
+        context.store.get(blob, path, count)
+        downloaded += file.size
+    return downloaded

@@ -22,7 +22,7 @@ _FAILED = 5
 
 
 @click.command()
-@click.argument("sources", metavar="[REF|DIR]...", nargs=-1)
+@click.argument("sources", metavar="[REF|DIR|hf:NAME]...", nargs=-1)
 @click.option("--base", metavar="NAME|PATH", help="The model that it is to meet; of a path only headers are read.")
 @click.option(
     "--profile",
@@ -31,6 +31,7 @@ _FAILED = 5
     metavar="SERVER",
     help="What it is to be served with: vllm, vllm:max_lora_rank=64, sglang, lorax, tgi, … or ./mine.toml; repeatable.",
 )
+@click.option("--against", metavar="ALIAS|REF", help="No metric may be worse than that version's.")
 @click.option("--header-only", is_flag=True, help="Read no weights: NaN and zero are then not looked for.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--explain", metavar="CODE", help="Say what a rule is about, and leave.")
@@ -48,6 +49,7 @@ def check(
     sources: tuple[str, ...],
     base: str | None,
     profiles: tuple[str, ...],
+    against: str | None,
     header_only: bool,
     strict: bool,
     explain: str | None,
@@ -58,6 +60,8 @@ def check(
     \b
     loreg check ./runs/42 --base ./models/llama --profile vllm --profile sglang
     loreg check team/news:prod --profile vllm:max_lora_rank=64 --format github
+    loreg check team/news --against prod
+    loreg check hf:org/adapter --profile sglang
     """
     if explain is not None:
         _explain(explain)
@@ -66,7 +70,12 @@ def check(
         raise click.UsageError("expected refs or folders to check, or --explain CODE")
     with progress_bar() as progress:
         reports = open_registry().check(
-            sources, base=base, profiles=profiles, header_only=header_only, progress=progress
+            sources,
+            base=base,
+            profiles=profiles,
+            against=against or "",
+            header_only=header_only,
+            progress=progress,
         )
     _print(reports, format_)
     failed = sum(report.count("error") + (report.count("warning") if strict else 0) for report in reports)

@@ -70,7 +70,7 @@ class BaseModel:
     """A base model: ``digest`` is the hex digest over its tensors, ``names`` what people call it.
 
     ``struct`` is a digest over names and shapes alone. If not ``complete``, only headers are known of it, and
-    ``digest`` says nothing of its weights.
+    ``digest`` says nothing of its weights. ``license`` is what its card says, empty if that is not known.
     """
 
     digest: str
@@ -79,6 +79,7 @@ class BaseModel:
     parameters: int = 0
     struct: str = ""
     complete: bool = True
+    license: str = ""
 
     @property
     def title(self) -> str:

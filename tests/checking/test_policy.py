@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from loreg.checking.explain import explain
-from loreg.errors import CheckFailedError, UsageError
+from loreg.errors import CheckFailedError, NotFoundError, UsageError
+from loreg.records import Metric
 from loreg.registry import Registry, connect
 from making import train, write_base
 from places import SCIENCE, Loreg
@@ -107,3 +108,162 @@ def test_the_command_fails_with_the_findings(local: Loreg, tmp_path: Path):
 
 def test_every_rule_of_the_policy_is_explained():
     assert explain("LP002").about == "A version has every metric that the policy names, measured as well as it asks."
+
+
+CARD = """---
+license: {license}
+datasets:
+- bbc-news
+---
+# News
+"""
+
+
+def policy(tmp_path: Path, text: str) -> Registry:
+    (tmp_path / "loreg.toml").write_text(f"[check]\n{text}\n")
+    return connect(home=str(tmp_path / "home"))
+
+
+class TestTheCard:
+    def test_has_every_field_that_is_asked_for(self, tmp_path: Path):
+        here = policy(tmp_path, 'card = ["license", "datasets", "language"]')
+        adapter = train(tmp_path / "a", 1)
+        (adapter / "README.md").write_text(CARD.format(license="mit"))
+        assert broken(here, str(adapter)) == {"LP006": "the card lacks language"}
+        here.push(adapter, "a")
+        assert broken(here, "a") == {"LP006": "the card lacks language"}
+        (adapter / "README.md").write_text(CARD.format(license="mit\nlanguage: en"))
+        assert broken(here, str(adapter)) == {}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "no yaml",
+            "---\nlicense: mit",
+            "---\n[1, 2\n---\n",
+            "---\n- a\n---\n",
+            "---\na: &x 1\nlicense: *x\n---",
+        ],
+    )
+    def test_without_sound_yaml_has_no_fields(self, tmp_path: Path, text: str):
+        here = policy(tmp_path, 'card = ["license"]')
+        adapter = train(tmp_path / "a", 1)
+        (adapter / "README.md").write_text(text)
+        assert broken(here, str(adapter)) == {"LP006": "the card lacks license"}
+
+
+class TestTheLicense:
+    @pytest.mark.parametrize(
+        ("adapter", "base", "said"),
+        [
+            ("mit", "apache-2.0", None),
+            ("cc-by-nc-4.0", "mit", None),
+            ("llama3.1", "llama3.1", None),
+            (
+                "apache-2.0",
+                "llama3.1",
+                "the license is apache-2.0, that of the base is llama3.1, which what is derived",
+            ),
+            ("mit", "cc-by-nc-4.0", "the license is mit, that of the base is cc-by-nc-4.0: non-commercial"),
+            ("cc-by-nc-sa-4.0", "cc-by-nc-4.0", None),
+            (
+                "cc-by-nc-4.0",
+                "cc-by-nc-sa-4.0",
+                "that of the base is cc-by-nc-sa-4.0, which what is",
+            ),
+            (
+                "mit",
+                "gpl-3.0",
+                "the license is mit, that of the base is gpl-3.0, which what is derived",
+            ),
+            ("mit", "cc-by-nd-4.0", "nothing derived from it may be passed on"),
+            ("", "mit", "the card names no license, that of the base is mit"),
+            ("mit", "", "the license of the base is not known"),
+            ("llama-4", "other\nlicense_name: Llama-4", None),
+        ],
+    )
+    def test_is_one_that_the_base_allows(self, tmp_path: Path, adapter: str, base: str, said: str | None):
+        here = policy(tmp_path, "license = true")
+        folder, model = train(tmp_path / "a", 1), write_base(tmp_path / "base")
+        if adapter:
+            (folder / "README.md").write_text(CARD.format(license=adapter))
+        if base:
+            (model / "README.md").write_text(CARD.format(license=base))
+        here.push(folder, "a", base=str(model))
+        found = broken(here, "a")
+        assert found.keys() == ({"LP007"} if said else set())
+        assert (said or "") in found.get("LP007", "")
+        (report,) = here.check([str(folder)], base=str(model))
+        assert [f.message for f in report.findings if f.code == "LP007"] == list(found.values())
+
+    def test_of_a_base_is_shown_and_learned_later(self, tmp_path: Path):
+        here = connect(home=str(tmp_path / "home"))
+        model = write_base(tmp_path / "base")
+        assert here.add_base(model, ["b"]).base.license == ""
+        (model / "README.md").write_text(CARD.format(license="llama3.1"))
+        assert here.add_base(model).base.license == "llama3.1"
+        assert here.show_base("b").base.license == "llama3.1"
+
+
+class TestAgainst:
+    def pushed(self, here: Registry, tmp_path: Path) -> None:
+        here.push(train(tmp_path / "a", 1), "a", metrics=["accuracy=0.93@imdb", "loss=0.2"], aliases=["prod"])
+        here.push(train(tmp_path / "b", 2), "a", metrics=["accuracy=0.92@imdb"])
+
+    def test_a_version_in_use_nothing_may_be_worse(self, tmp_path: Path):
+        here = connect(home=str(tmp_path / "home"))
+        self.pushed(here, tmp_path)
+        for against in ("prod", "a:prod", "a:v1"):
+            (report,) = here.check(["a"], against=against)
+            assert [(f.code, f.severity, f.message) for f in report.findings] == [
+                ("LP008", "error", "accuracy=0.92@imdb is worse than accuracy=0.93@imdb of a:v1"),
+                ("LP009", "warning", "loss=0.2 of a:v1 was not measured"),
+            ]
+        assert here.check(["a:prod"], against="prod")[0].findings == ()
+        assert here.check(["a"], against="nobody")[0].findings == ()  # the first version has nothing to compare with
+        with pytest.raises(NotFoundError):
+            here.check(["a"], against="a:nobody")
+
+    def test_lower_is_better_where_it_was_said(self, tmp_path: Path):
+        here = connect(home=str(tmp_path / "home"))
+        worse = [Metric("loss", 0.2, higher_is_better=False)], [Metric("loss", 0.3, higher_is_better=False)]
+        here.push(train(tmp_path / "a", 1), "a", metrics=worse[0], aliases=["prod"])
+        here.push(train(tmp_path / "b", 2), "a", metrics=worse[1])
+        assert [f.code for f in here.check(["a"], against="prod")[0].findings] == ["LP008"]
+
+    @pytest.mark.parametrize(
+        ("tolerance", "codes"),
+        [
+            ("0.009", ["LP008", "LP009"]),
+            ("0.01", ["LP009"]),
+            ("1", ["LP009"]),
+        ],
+    )
+    def test_by_more_than_the_tolerance(self, tmp_path: Path, tolerance: str, codes: list[str]):
+        here = policy(tmp_path, f'against = "prod"\ntolerance = {tolerance}')
+        self.pushed(here, tmp_path)
+        assert [f.code for f in here.check(["a"])[0].findings] == codes
+
+    def test_guards_the_alias_that_it_is_compared_with(self, tmp_path: Path):
+        here = policy(tmp_path, 'against = "prod"\naliases = ["prod"]')
+        self.pushed(here, tmp_path)
+        with pytest.raises(CheckFailedError, match=r"a:v2 cannot become 'prod': LP008 accuracy=0\.92@imdb is worse"):
+            here.tag("a", "prod")
+        here.add_metrics("a", ["accuracy=0.94@imdb"])
+        assert here.tag("a", "prod").number == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "card = 'license'",
+        "license = 'mit'",
+        "against = 1",
+        "tolerance = -1",
+        "tolerance = true",
+    ],
+)
+def test_a_key_of_the_wrong_kind_is_refused(tmp_path: Path, line: str):
+    with pytest.raises(UsageError):
+        policy(tmp_path, line)

@@ -91,12 +91,18 @@ def read_config(folder: Path) -> LoraConfig:
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:
             raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
-        document = json.loads(path.read_bytes())
+        return read_document(path, path.read_bytes())
     except FileNotFoundError:
         raise NotFoundError(
             f"{folder} has no {CONFIG_NAME}: it is not a PEFT adapter",
             hint="model.save_pretrained(DIR) writes one",
         ) from None
+
+
+def read_document(path: Path, content: bytes) -> LoraConfig:
+    """Read the bytes of a configuration; ``path`` is what errors call it. Raises AdapterFormatError."""
+    try:
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise AdapterFormatError(f"{path} is not JSON: {error}", hint="save the adapter again") from None
     if not isinstance(document, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,29 @@ class Header:
     metadata: Mapping[str, str]
 
 
+#: ``read(start, size)``: so many bytes of a file from there on.
+Read = Callable[[int, int], bytes]
+
+
 def read_header(path: Path) -> Header:
     """Read and verify the header of the safetensors file at ``path``.
 
     Raises IntegrityError if the file is not safetensors, is cut short, or its offsets do not tile its data.
     """
-    size = path.stat().st_size
     with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
-            raise _broken(path, f"its header would be {length} bytes long, the file has {size}")
-        raw = stream.read(length)
+        # In the order of the file, so that nothing is sought.
+        return parse_header(path, path.stat().st_size, lambda start, size: stream.read(size))
+
+
+def parse_header(path: Path, size: int, read: Read) -> Header:
+    """Verify the header of a safetensors file of ``size`` bytes, wherever it lies; ``path`` is what errors call it.
+
+    Asks for the first 8 bytes, then for those of the header. Raises what :func:`read_header` raises.
+    """
+    length = int.from_bytes(read(0, 8), "little")
+    if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
+        raise _broken(path, f"its header would be {length} bytes long, the file has {size}")
+    raw = read(8, length)
     try:
         document = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

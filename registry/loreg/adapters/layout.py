@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loreg.adapters.config import LoraConfig, read_config
+from loreg.adapters.config import CONFIG_NAME, LoraConfig, read_config, read_document
 from loreg.adapters.forms import Form, form_of, targets_parameter
-from loreg.adapters.header import Tensor, read_header
+from loreg.adapters.header import Header, Read, Tensor, parse_header, read_header
 from loreg.adapters.keys import foreign_format, parse_key
 from loreg.errors import AdapterFormatError
 from loreg.records import Facts, ModuleType
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _LONGEST_TYPE = 128
+_FIRST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,27 @@ def read_layout(folder: Path) -> Layout:
     Raises NotFoundError, IntegrityError or AdapterFormatError. Contradictions between tensors and configuration
     are not errors here: ``checking`` finds them.
     """
-    config = read_config(folder)
     weights = folder / WEIGHTS_NAME
-    header = read_header(weights)
+    return _layout(weights, read_config(folder), read_header(weights))
+
+
+def remote_layout(where: Path, config: bytes, size: int, read: Read) -> Layout:
+    """The same of an adapter that lies elsewhere: its configuration, and ``read``, which gives parts of its weights.
+
+    The first 64 KiB of the ``size`` bytes are asked for at once: most headers are smaller. ``where`` is what errors
+    call it. Raises what :func:`read_layout` raises.
+    """
+    begin = read(0, min(size, _FIRST_BYTES))
+
+    def buffered(start: int, count: int) -> bytes:
+        end, rest = min(start + count, size), max(start, len(begin))
+        return begin[start:end] + (read(rest, end - rest) if rest < end else b"")
+
+    weights = where / WEIGHTS_NAME
+    return _layout(weights, read_document(where / CONFIG_NAME, config), parse_header(weights, size, buffered))
+
+
+def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
     parts: dict[str, dict[str, Tensor]] = {}
     extras, strangers = {}, []
     for name, tensor in header.tensors.items():

@@ -54,7 +54,7 @@ def identify(
     leaves = _leaves(model, progress, cached)
     parameters = sum(tensor.parameters for _, tensor in model.tensors.values())
     document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(leaves)}
-    return identity(document, names_, parameters, struct(model), complete=True)
+    return identity(document, names_, parameters, model, complete=True)
 
 
 def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[str, str] | None = None) -> Identity:
@@ -63,21 +63,22 @@ def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[
     leaves = {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
     document = {"schema": HEADERS, "names": names.VERSION, "tensors": leaves, "files": dict(files or {})}
     parameters = sum(tensor.parameters for tensor in every.values())
-    return identity(document, names_, parameters, struct(model), complete=False)
+    return identity(document, names_, parameters, model, complete=False)
 
 
 def identity(
-    document: Mapping[str, Any], names_: tuple[str, ...], parameters: int, struct_: str, *, complete: bool
+    document: Mapping[str, Any], names_: tuple[str, ...], parameters: int, model: Model, *, complete: bool
 ) -> Identity:
-    """The base that ``document`` lists the tensors of."""
+    """The base that ``document`` lists the tensors of ``model`` of."""
     leaves = _canonical_json(document)
     base = BaseModel(
         digest=hashlib.sha256(leaves).hexdigest(),
         names=names_,
         tensors=len(document["tensors"]),
         parameters=parameters,
-        struct=struct_,
+        struct=struct(model),
         complete=complete,
+        license=model.license,
     )
     return Identity(base, leaves)
 

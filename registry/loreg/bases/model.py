@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loreg.adapters.card import CARD_NAME, license_of, read_card
 from loreg.adapters.header import Header, Tensor, read_header
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, NotFoundError
 
@@ -17,11 +18,12 @@ WEIGHTS_NAME = "model.safetensors"
 
 @dataclass(frozen=True)
 class Model:
-    """The model at ``path``, a folder or one file: the header of each shard in order, and ``config.json``."""
+    """The model at ``path``, a folder or one file: the header of each shard in order, ``config.json``, its license."""
 
     path: Path
     shards: Mapping[Path, Header]
     config: Mapping[str, Any]
+    license: str = ""
 
     @property
     def tensors(self) -> dict[str, tuple[Path, Tensor]]:
@@ -64,7 +66,8 @@ def read_model(path: Path) -> Model:
                 )
             seen[name] = file
     _refuse_an_index_that_lies(path, seen)
-    return Model(path, shards, _config(path))
+    folder = path if path.is_dir() else path.parent
+    return Model(path, shards, _config(path), license_of(read_card(folder / CARD_NAME)))
 
 
 def _files(path: Path) -> list[Path]:

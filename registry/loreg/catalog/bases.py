@@ -18,7 +18,7 @@ _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
 def record(tx: Transaction, base: BaseModel, leaves_size: int) -> bool:
-    """Make a base known, with its names; False if it was known before.
+    """Make a base known, with its names and the license that its card names now; False if it was known before.
 
     A name that means another base already stays with that one, unless that one is the same model of which only the
     headers were known.
@@ -26,8 +26,10 @@ def record(tx: Transaction, base: BaseModel, leaves_size: int) -> bool:
     tx.insert_missing(BlobRow, [{"digest": base.digest, "size": leaves_size}])
     known = tx.connection.execute(select(BaseRow.id).where(BaseRow.digest == base.digest)).scalar()
     row = {"digest": base.digest, "tensors": base.tensors, "parameters": base.parameters, "created_at": tx.at}
-    tx.insert_missing(BaseRow, [{**row, "struct": base.struct, "complete": base.complete}])
+    tx.insert_missing(BaseRow, [{**row, "struct": base.struct, "complete": base.complete, "license": base.license}])
     base_id = base_id_of(tx, base.digest)
+    if base.license:
+        tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(license=base.license))
     if base.complete:
         headers = select(BaseRow.id).where(BaseRow.struct == base.struct, BaseRow.complete.is_(False))
         names = BaseNameRow.name.in_(base.names) & BaseNameRow.base_id.in_(headers)
@@ -106,4 +108,4 @@ def _bases() -> Select[Any]:
 
 def _to_base(row: Row[Any]) -> BaseModel:
     names = tuple(sorted(name for (name,) in row.names))
-    return BaseModel(row.digest, names, row.tensors, row.parameters, row.struct, bool(row.complete))
+    return BaseModel(row.digest, names, row.tensors, row.parameters, row.struct, bool(row.complete), row.license)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sqlalchemy import text
 
@@ -44,6 +45,11 @@ class Catalog:
             before = migrations.current(self._engine)
             migrations.upgrade(self._engine)
             return before, migrations.HEAD
+
+    def is_there(self) -> bool:
+        """Whether there is a catalog already: one in SQLite is made on first use."""
+        path = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        return path is None or Path(path).exists()
 
     def describe(self) -> str:
         """The server's version and the schema's revision. Raises UnavailableError."""

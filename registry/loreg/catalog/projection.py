@@ -68,6 +68,7 @@ def versions() -> Select[Any]:
             BaseRow.parameters.label("base_parameters"),
             BaseRow.struct.label("base_struct"),
             BaseRow.complete.label("base_complete"),
+            BaseRow.license.label("base_license"),
             _rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id).label("base_names"),
             _rows(TaskRow, TaskRow.task, on=TaskRow.version_id == mine).label("tasks"),
             _rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == mine).label("labels"),
@@ -101,7 +102,8 @@ def to_version(row: Row[Any]) -> Version:
     if row.base_digest:
         names = tuple(sorted(name for (name,) in row.base_names))
         sizes = (row.base_tensors, row.base_parameters)
-        base = BaseModel(row.base_digest, names, *sizes, row.base_struct, bool(row.base_complete))
+        struct, complete = row.base_struct, bool(row.base_complete)
+        base = BaseModel(row.base_digest, names, *sizes, struct, complete, row.base_license)
     metrics = (
         Metric(name, float(value), dataset, split, bool(higher)) for name, value, dataset, split, higher in row.metrics
     )

@@ -81,6 +81,7 @@ class BaseRow(Table):
     parameters: Mapped[int] = mapped_column(BigInteger)
     struct: Mapped[str] = mapped_column(Digest, server_default="", index=True)
     complete: Mapped[bool] = mapped_column(server_default=true())
+    license: Mapped[str] = mapped_column(String(64), server_default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

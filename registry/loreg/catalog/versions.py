@@ -120,6 +120,18 @@ def files(tx: Transaction, version: Version) -> tuple[File, ...]:
     return tuple(File(*row) for row in tx.connection.execute(query))
 
 
+def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
+    """The refs of the versions that have a file with this content, the oldest first."""
+    holding = select(FileRow.version_id).where(FileRow.digest == sha256)
+    query = versions().where(VersionRow.id.in_(holding)).order_by(VersionRow.id)
+    return tuple(to_version(row).ref for row in tx.connection.execute(query))
+
+
+def card(tx: Transaction, version: Version) -> str:
+    """The text of the version's README.md, as far as the catalog keeps it."""
+    return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == id_of(tx, version))).scalar_one()
+
+
 def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
     """The row of an adapter. Raises NotFoundError, naming the closest name that there is."""
     same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)

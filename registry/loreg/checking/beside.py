@@ -64,3 +64,11 @@ def what_is_saved_whole_is_there(subject: Subject) -> Iterable[str]:
     wholes = {name.removeprefix(PREFIX).rpartition(".")[0] for name in subject.layout.extras}
     if named and not any(w == n or w.endswith(f".{n}") or f"{n}." in w for w in wholes for n in named):
         yield f"modules_to_save names {', '.join(named)}, and no tensor of it is in the file"
+
+
+@rule("LR017", "warning", "loreg tag REF ALIAS gives a version that is there another name", "")
+def the_weights_are_new(subject: Subject) -> Iterable[str]:
+    """No version in the registry has the same weights under another name."""
+    if subject.copies:
+        more = f" and {len(subject.copies) - 1} more" if len(subject.copies) > 1 else ""
+        yield f"the same weights are {subject.copies[0]}{more} already"

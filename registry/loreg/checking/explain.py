@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import loreg.checking.run  # noqa: F401  declares every rule
+from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.findings import RULES
-from loreg.checking.policy import ABOUT
 from loreg.checking.profile import EFFECTS, known_profiles, read_profile
 from loreg.errors import NotFoundError
 
@@ -36,9 +36,9 @@ def explain(code: str) -> Explanation:
     if code in RULES:
         rule = RULES[code]
         return Explanation(code, rule.severity, " ".join(rule.about.split()), rule.remedy, rule.source)
-    if code in ABOUT:
-        about, remedy = ABOUT[code]
-        return Explanation(code, "error", about, remedy, "[check] in your loreg.toml")
+    if code in policy.RULES:
+        asked = policy.RULES[code]
+        return Explanation(code, asked.severity, asked.about, asked.remedy, "[check] in your loreg.toml")
     for name in known_profiles():
         profile = read_profile(name)
         for each in profile.rules:

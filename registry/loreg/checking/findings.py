@@ -14,13 +14,15 @@ from loreg.records import Finding, Verdict
 @dataclass(frozen=True)
 class Subject:
     """One adapter: its layout; what scanning every number showed, None if the weights were not read; the other
-    ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named."""
+    ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named; the refs of
+    versions in the registry that have the same weights."""
 
     layout: Layout
     scans: Mapping[str, Scan] | None = None
     files: tuple[str, ...] = ()
     base: Known | None = None
     verdict: Verdict | None = None
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loreg.adapters.card import fields_of, license_of
+from loreg.checking.licenses import conflict
 from loreg.errors import UsageError
 from loreg.expressions import parse_count, parse_metric_condition
 from loreg.records import BaseModel, Facts, Finding, Metric, MetricCondition, Version
+from loreg.refs import parse_alias
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -18,64 +22,129 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Policy:
-    """``tasks`` and ``metrics`` that a version must have, ``bases`` (names or digests) of which it must have one, the
-    highest rank and the most bytes; before one of ``aliases`` points to a version, all of it must hold."""
+    """What must hold: before one of ``aliases`` points to a version, all of it.
+
+    ``tasks`` and ``metrics`` that a version must have; ``bases`` (names or digests) of which it must have one; the
+    highest rank and the most bytes; fields that its ``card`` must have; a ``license`` that its base allows. It must not
+    measure worse than the version that the alias ``against`` points to, by more than ``tolerance``.
+    """
 
     tasks: tuple[str, ...] = ()
     metrics: tuple[MetricCondition, ...] = ()
     bases: tuple[str, ...] = ()
+    card: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     max_rank: int | None = None
     max_size: int | None = None
-    aliases: tuple[str, ...] = ()
+    license: bool = False
+    against: str = ""
+    tolerance: float = 0.0
 
 
-#: What each code stands for, and what to do about it.
-ABOUT = {
-    "LP001": ("A version has every task that the policy names.", "loreg push DIR NAME --task TASK"),
-    "LP002": ("A version has every metric that the policy names, measured as well as it asks.", "loreg metric add REF"),
-    "LP003": ("The base is one that the policy allows.", "loreg push --base records which base it is"),
-    "LP004": ("No module has a higher rank than the policy allows.", "loreg rerank REF --rank N"),
-    "LP005": ("All files together are no larger than the policy allows.", "loreg rerank REF --budget N"),
+@dataclass(frozen=True)
+class Candidate:
+    """What is held against the policy: an adapter with its ``card`` and its ``base``, None if that is not known, and
+    the license of the base that it meets; its ``version`` if it is one, and the version that it must not be worse than.
+    """
+
+    facts: Facts
+    size: int
+    card: str
+    base: BaseModel | None
+    base_license: str
+    version: Version | None = None
+    against: Version | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a code stands for: how bad it is, what is right, what to do."""
+
+    severity: str
+    about: str
+    remedy: str
+
+
+RULES = {
+    "LP001": Rule("error", "A version has every task that the policy names.", "loreg push DIR NAME --task TASK"),
+    "LP002": Rule(
+        "error",
+        "A version has every metric that the policy names, measured as well as it asks.",
+        "loreg metric add REF",
+    ),
+    "LP003": Rule("error", "The base is one that the policy allows.", "loreg push --base records which base it is"),
+    "LP004": Rule("error", "No module has a higher rank than the policy allows.", "loreg rerank REF --rank N"),
+    "LP005": Rule("error", "All files together are no larger than the policy allows.", "loreg rerank REF --budget N"),
+    "LP006": Rule(
+        "error", "The card, README.md, has every field that the policy names.", "write it between the --- of README.md"
+    ),
+    "LP007": Rule(
+        "error", "The adapter has a license that the one of its base allows.", "mend license: in the card of either"
+    ),
+    "LP008": Rule(
+        "error", "No metric is worse than that of the version compared with.", "push an earlier checkpoint, or tag it"
+    ),
+    "LP009": Rule(
+        "warning", "Every metric of the version compared with was measured of this one.", "loreg metric add REF"
+    ),
 }
-_LISTS = ("tasks", "metrics", "bases", "aliases")
+_LISTS = ("tasks", "metrics", "bases", "card", "aliases")
 
 
 def read_policy(table: Mapping[str, Any], origin: str) -> Policy:
     """The policy of the table in the file ``origin``. Raises UsageError, naming the file and the key."""
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in _LISTS and isinstance(value, list) and all(isinstance(item, str) for item in value):
-            values[key] = tuple(map(parse_metric_condition, value)) if key == "metrics" else tuple(value)
-        elif key in ("max_rank", "max_size") and isinstance(value, int | str) and not isinstance(value, bool):
-            values[key] = parse_count(value.removesuffix("B")) if isinstance(value, str) else value
-        else:
-            raise UsageError(
-                f"{origin}: [check] {key} = {value!r} is not understood; expected lists of text for "
-                f"{', '.join(_LISTS)}, numbers for max_rank and max_size",
-                hint=f"mend {origin}",
-            )
-    return Policy(**values)
+    return Policy(**{key: _read(key, value, origin) for key, value in table.items()})
 
 
-def findings(
-    policy: Policy, facts: Facts, size: int, base: BaseModel | None, version: Version | None
-) -> tuple[Finding, ...]:
-    """What an adapter breaks of the policy. Tasks and metrics are asked only of a ``version``: a folder has none."""
-    return tuple(
-        Finding(code, "error", message, ABOUT[code][1])
-        for code, message in (*_of_files(policy, facts, size, base), *(_of_version(policy, version) if version else ()))
+def _read(key: str, value: Any, origin: str) -> Any:
+    if key in _LISTS and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(map(parse_metric_condition, value)) if key == "metrics" else tuple(value)
+    if key == "license" and isinstance(value, bool):
+        return value
+    if key == "against" and isinstance(value, str):
+        return parse_alias(value)
+    if not isinstance(value, bool):
+        if key in ("max_rank", "max_size") and isinstance(value, int | str):
+            return parse_count(value.removesuffix("B")) if isinstance(value, str) else value
+        if key == "tolerance" and isinstance(value, int | float) and 0 <= value < math.inf:
+            return float(value)
+    raise UsageError(
+        f"{origin}: [check] {key} = {value!r} is not understood; expected lists of text for {', '.join(_LISTS)}, "
+        "numbers for max_rank, max_size and tolerance, an alias for against, true or false for license",
+        hint=f"mend {origin}",
     )
 
 
-def _of_files(policy: Policy, facts: Facts, size: int, base: BaseModel | None) -> Iterator[tuple[str, str]]:
-    names = (*base.names, base.digest) if base else (facts.base_hint,)
+def findings(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:
+    """What an adapter breaks of the policy. Tasks and metrics are asked only of a version: a folder has none."""
+    broken = [*_of_files(policy, candidate), *_of_card(policy, candidate)]
+    if candidate.version is not None:
+        broken += _of_version(policy, candidate.version)
+        if candidate.against is not None:
+            broken += _compared(policy, candidate.version, candidate.against)
+    return tuple(Finding(code, RULES[code].severity, message, RULES[code].remedy) for code, message in broken)
+
+
+def _of_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
+    base = candidate.base
+    names = (*base.names, base.digest) if base else (candidate.facts.base_hint,)
     allowed = any(name == one or (base and base.digest.startswith(one)) for name in names for one in policy.bases)
     if policy.bases and not allowed:
         yield "LP003", f"the base is {names[0] or 'unknown'}, allowed are {', '.join(policy.bases)}"
-    if policy.max_rank is not None and facts.rank_max > policy.max_rank:
-        yield "LP004", f"rank {facts.rank_max} is over {policy.max_rank}"
-    if policy.max_size is not None and size > policy.max_size:
-        yield "LP005", f"{size:,} bytes are over {policy.max_size:,}"
+    if policy.max_rank is not None and candidate.facts.rank_max > policy.max_rank:
+        yield "LP004", f"rank {candidate.facts.rank_max} is over {policy.max_rank}"
+    if policy.max_size is not None and candidate.size > policy.max_size:
+        yield "LP005", f"{candidate.size:,} bytes are over {policy.max_size:,}"
+
+
+def _of_card(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
+    if policy.card:
+        fields = fields_of(candidate.card)
+        missing = [name for name in policy.card if fields.get(name) in (None, "", [], {})]
+        if missing:
+            yield "LP006", f"the card lacks {', '.join(missing)}"
+    if policy.license and (reason := conflict(license_of(candidate.card), candidate.base_license)):
+        yield "LP007", reason
 
 
 def _of_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]]:
@@ -88,6 +157,19 @@ def _of_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]]:
             asked = f"{condition.name}{condition.comparison.operator}{condition.comparison.value:g}"
             where = f"@{condition.dataset}" if condition.dataset else ""
             yield "LP002", f"{asked}{where} is asked for, measured is {measured or 'nothing'}"
+
+
+def _compared(policy: Policy, version: Version, against: Version) -> Iterator[tuple[str, str]]:
+    """What is worse than it was: on the same data, by more than the tolerance."""
+    now = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
+    for before in against.metrics:
+        metric = now.get((before.name, before.dataset, before.split))
+        if metric is None:
+            yield "LP009", f"{before} of {against.ref} was not measured"
+            continue
+        worse = before.value - metric.value if before.higher_is_better else metric.value - before.value
+        if worse > policy.tolerance and not math.isclose(worse, policy.tolerance, rel_tol=1e-9):
+            yield "LP008", f"{metric} is worse than {before} of {against.ref}"
 
 
 def _holds(condition: MetricCondition, metric: Metric) -> bool:

@@ -57,6 +57,13 @@ class BlobStore(Protocol):
         """A small blob's bytes. Raises NotFoundError, IntegrityError."""
         ...
 
+    def read_part(self, sha256: str, start: int, size: int) -> bytes:
+        """``size`` bytes of a blob from ``start`` on, fewer at its end; not compared with the digest of the whole.
+
+        Raises NotFoundError.
+        """
+        ...
+
     def check(self) -> None:
         """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
         ...

@@ -91,6 +91,16 @@ class FolderStore:
             raise IntegrityError(f"blob {sha256[:12]} in {self.url} is damaged", hint="push the adapter again")
         return data
 
+    def read_part(self, sha256: str, start: int, size: int) -> bytes:
+        """A part of a blob."""
+        with self._explained():
+            try:
+                with self._path(sha256).open("rb") as stream:
+                    stream.seek(start)
+                    return stream.read(size)
+            except FileNotFoundError:
+                raise _missing(sha256, self.url) from None
+
     def check(self) -> None:
         """Write and delete a file."""
         with self._explained():

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loreg.bases.hub import PREFIX, identify_on_hub
+from loreg.adapters.hub import PREFIX
+from loreg.bases.hub import identify_on_hub
 from loreg.bases.identify import files_of, identify, identify_headers
 from loreg.bases.model import read_model
 from loreg.bases.verdict import Known

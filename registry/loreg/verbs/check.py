@@ -1,14 +1,17 @@
-"""check: what is wrong with adapters, by themselves, on a base, in a server, in this registry."""
+"""check: what is wrong with adapters, by themselves, on a base, in a server, in this registry, for this team."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
-from loreg.adapters.layout import read_layout
+from loreg.adapters.hub import PREFIX, look_on_hub
+from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout, remote_layout
 from loreg.bases.verdict import Known
 from loreg.catalog import versions
 from loreg.checking import policy
@@ -16,12 +19,27 @@ from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.run import read_weights, run
-from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, explain_os_errors
+from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
 from loreg.records import CheckReport, Finding, Progress, Version, no_progress
 from loreg.refs import parse_ref
+from loreg.storage import digest_of
 from loreg.verbs.context import Context, is_path
 from loreg.verbs.fetch import fetch
 from loreg.verbs.fit import candidate, trained, verdict_on
+from loreg.verbs.tag import held_against
+
+_HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the weights"
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was read of one adapter: its rules' subject, bytes of all files, card, sha256 of the weights if known."""
+
+    subject: Subject
+    size: int
+    card: str
+    weights: str
+    version: Version | None = None
 
 
 def check(
@@ -30,32 +48,65 @@ def check(
     *,
     base: str | None = None,
     profiles: Sequence[str] = (),
+    against: str = "",
     header_only: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[CheckReport, ...]:
-    """Every finding on each of the refs or folders ``sources``.
+    """Every finding on each of the refs, folders or adapters on the Hub (``hf:NAME[@REV]``) in ``sources``.
 
     ``base`` is the model that they are to meet, a path (of which headers alone are read) or one that the registry
     knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file; the policy in ``[check]`` of loreg.toml
-    holds too. With ``header_only`` no weights are read, and NaN and zero are not looked for. An adapter that cannot be
-    read is a finding, not an error. Raises NotFoundError and UsageError for a wrong base, profile or ref.
+    holds too. ``against`` is an alias (of the same adapter) or a ref: no metric may be worse than that version's. With
+    ``header_only``, and on the Hub, headers are read by ranged requests and no weights: NaN and zero are not looked
+    for. An adapter that cannot be read is a finding, not an error. Raises NotFoundError and UsageError for a wrong
+    base, profile or ref.
     """
     servers = [read_profile(text) for text in profiles]
     model = candidate(context, base) if base is not None else None
+    against = against or context.policy.against
+    if ":" in against:
+        with context.catalog.read() as tx:
+            versions.resolve(tx, parse_ref(against))
     reports = []
     for done, source in enumerate(sources):
-        reports.append(_check(context, source, model, servers, header_only))
+        reports.append(_check(context, source, model, servers, against, header_only))
         progress("checking", done + 1, len(sources))
     return tuple(reports)
 
 
 def _check(
-    context: Context, source: str, base: Known | None, servers: Sequence[Profile], header_only: bool
+    context: Context, source: str, model: Known | None, servers: Sequence[Profile], against: str, header_only: bool
 ) -> CheckReport:
+    name, path, folder, version = _meant(context, source)
+    try:
+        if folder is not None:
+            looked = _look_at_folder(folder, header_only)
+        elif version is not None:
+            looked = _look_at_version(context, version, header_only)
+        else:
+            looked = _look_on_hub(source)
+        known_base = version.base if version else None
+        verdict = verdict_on(context, trained(context, looked.subject.layout, known_base), model) if model else None
+    except (AdapterFormatError, IntegrityError, NotFoundError) as error:
+        return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
+    copies, notes = _copies(context, looked)
+    seen = looked.subject
+    subject = Subject(seen.layout, seen.scans, seen.files, model, verdict, copies)
+    found = run(subject)
+    for server in servers:
+        found += serving.findings(server, subject)
+    found += policy.findings(context.policy, _for_the_policy(context, looked, model, against))
+    return CheckReport(name, path, found, (*notes, *([_HEADER_ONLY] if seen.scans is None else [])))
+
+
+def _meant(context: Context, source: str) -> tuple[str, str, Path | None, Version | None]:
+    """The name and path for the report, and the folder or the version; neither for an adapter on the Hub."""
+    if source.startswith(PREFIX):
+        return source, "", None, None
     if is_path(source) or Path(source).name == CONFIG_NAME:  # a hook is given the files that changed
         folder = Path(source).expanduser()
         folder = folder.parent if folder.name == CONFIG_NAME else folder
-        return _check_folder(context, folder, str(folder), folder.name, None, base, servers, header_only)
+        return folder.name, str(folder), folder, None
     with context.catalog.read() as tx:
         try:
             version = versions.resolve(tx, parse_ref(source))
@@ -63,40 +114,67 @@ def _check(
             if Path(source).is_dir():
                 raise NotFoundError(error.message, hint=f"for the folder of that name: ./{source}") from None
             raise
+    return version.ref, "", None, version
+
+
+def _look_at_folder(folder: Path, header_only: bool) -> _Looked:
+    with explain_os_errors(folder, "check the folder and its permissions"):
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check ./DIR")
+        taken = select_files(folder).files
+        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+        subject = _read(read_layout(folder), files, header_only)
+        size = sum(path.stat().st_size for path in taken.values())
+        weights = "" if header_only else digest_of(folder / WEIGHTS_NAME).sha256
+        return _Looked(subject, size, read_card(folder / CARD_NAME), weights)
+
+
+def _look_at_version(context: Context, version: Version, header_only: bool) -> _Looked:
+    """Of a version headers can be read where the blobs lie; for its numbers it is fetched."""
+    with context.catalog.read() as tx:
+        files = {file.path: file for file in versions.files(tx, version)}
+        card = versions.card(tx, version)
+    weights, names = files[WEIGHTS_NAME], tuple(files)
+    if header_only:
+        layout = remote_layout(
+            Path(version.ref),
+            context.store.read(files[CONFIG_NAME].sha256),
+            weights.size,
+            lambda start, size: context.store.read_part(weights.sha256, start, size),
+        )
+        return _Looked(Subject(layout, None, names), version.size, card, weights.sha256, version)
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
         fetch(context, version, Path(name), no_progress)
-        return _check_folder(context, Path(name), "", version.ref, version, base, servers, header_only)
+        subject = _read(read_layout(Path(name)), names, header_only=False)
+    return _Looked(subject, version.size, card, weights.sha256, version)
 
 
-def _check_folder(
-    context: Context,
-    folder: Path,
-    path: str,
-    name: str,
-    version: Version | None,
-    base: Known | None,
-    servers: Sequence[Profile],
-    header_only: bool,
-) -> CheckReport:
+def _look_on_hub(source: str) -> _Looked:
+    there = look_on_hub(source)
+    return _Looked(Subject(there.layout, None, there.files), there.size, there.card, there.sha256)
+
+
+def _read(layout: Layout, files: tuple[str, ...], header_only: bool) -> Subject:
+    return Subject(layout, None, files) if header_only else read_weights(layout, files)
+
+
+def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Versions with the same weights, and a note if nobody could say. A catalog is not made only to be asked this."""
+    if not looked.weights or not context.catalog.is_there():
+        return (), ()
     try:
-        with explain_os_errors(folder, "check the folder and its permissions"):
-            if not folder.is_dir():
-                what = "is a file" if folder.exists() else "does not exist"
-                raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check ./DIR")
-            files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
-            layout = read_layout(folder)
-            subject = Subject(layout, None, files) if header_only else read_weights(layout, files)
-            known_base = version.base if version else None
-            verdict = verdict_on(context, trained(context, layout, known_base), base) if base is not None else None
-            size = (
-                version.size if version else sum((folder / name).stat().st_size for name in select_files(folder).files)
-            )
-    except (AdapterFormatError, IntegrityError, NotFoundError) as error:
-        return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
-    subject = Subject(layout, subject.scans, files, base, verdict)
-    found = run(subject)
-    for server in servers:
-        found += serving.findings(server, subject)
-    found += policy.findings(context.policy, layout.facts(), size, known_base, version)
-    notes = ("NaN, zero and huge numbers were not looked for: they need the weights",) if header_only else ()
-    return CheckReport(name, path, found, notes)
+        with context.catalog.read() as tx:
+            found = versions.with_file(tx, looked.weights)
+    except UnavailableError as error:
+        return (), (f"whether these weights are in the registry already is not known: {error.message}",)
+    return tuple(ref for ref in found if looked.version is None or ref != looked.version.ref), ()
+
+
+def _for_the_policy(context: Context, looked: _Looked, model: Known | None, against: str) -> policy.Candidate:
+    if looked.version is not None:
+        with context.catalog.read() as tx:
+            held = held_against(tx, looked.version, against)
+        return held if held.base_license or model is None else replace(held, base_license=model.base.license)
+    license_ = model.base.license if model else ""
+    return policy.Candidate(looked.subject.layout.facts(), looked.size, looked.card, None, license_)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from loreg.adapters.card import CARD_NAME
 from loreg.adapters.layout import read_layout
 from loreg.bases.verdict import Known
 from loreg.catalog import exports
@@ -28,7 +29,6 @@ from loreg.verbs.sources import Opened, open_sources, require_torch
 
 FILE_NAME = "loreg_export.json"
 SCHEMA = "loreg.export/1"
-_CARD = "README.md"
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -110,9 +110,9 @@ def _write(opened: Opened, profile: Profile, base: Known | None, dtype: str | No
 
     made = fit(opened.layout, profile, base.leaves if base else None, dtype)
     write_files(staging, made.tensors, made.document)
-    card = opened.layout.weights.with_name(_CARD)
+    card = opened.layout.weights.with_name(CARD_NAME)
     if card.is_file():
-        shutil.copyfile(card, staging / _CARD)
+        shutil.copyfile(card, staging / CARD_NAME)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "source": {"label": opened.label, "digest": opened.digest},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.bases.identify import Identity, identify
@@ -21,9 +22,6 @@ from loreg.verbs.context import Context, is_path, store_document
 from loreg.verbs.fit import identified, known, names_that_are_taken
 from loreg.verbs.prepare import Prepared, prepare
 from loreg.verbs.tag import guard_alias
-
-_CARD = "README.md"
-_MOST_CARD_CHARACTERS = 65536  # of which the catalog keeps a copy to search in
 
 
 def push(
@@ -59,7 +57,7 @@ def push(
             adapter=adapter,
             manifest=prepared.manifest,
             facts=prepared.layout.facts(),
-            card=_card(prepared),
+            card=read_card(prepared.files[CARD_NAME]) if CARD_NAME in prepared.files else "",
             message=message.replace("\x00", ""),
             base=known_base,
             target=target_digest,
@@ -76,7 +74,7 @@ def push(
             notes += names_that_are_taken(bases.names_taken(tx, identity.base))
         version, created = versions.record(tx, draft)
         for alias in aliases:
-            guard_alias(context, version, alias)
+            guard_alias(context, tx, version, alias)
     return PushResult(version, created, prepared.left_out, tuple(notes))
 
 
@@ -139,11 +137,3 @@ def _store(context: Context, prepared: Prepared, identity: Identity | BaseModel 
     store_document(context, prepared.manifest.digest, prepared.manifest.to_bytes())
     if isinstance(identity, Identity):
         store_document(context, identity.base.digest, identity.leaves)
-
-
-def _card(prepared: Prepared) -> str:
-    path = prepared.files.get(_CARD)
-    if path is None:
-        return ""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        return stream.read(_MOST_CARD_CHARACTERS).replace("\x00", "")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from loreg.catalog import aliases, versions
 from loreg.catalog import metrics as catalog_metrics
+from loreg.catalog.transaction import Transaction
 from loreg.checking import policy
 from loreg.checking.run import refuse_errors
-from loreg.errors import NotAllowedError
+from loreg.errors import NotAllowedError, NotFoundError
 from loreg.expressions import parse_metric
 from loreg.records import Metric, Version
-from loreg.refs import parse_adapter_name, parse_alias, parse_ref
+from loreg.refs import Ref, parse_adapter_name, parse_alias, parse_ref
 from loreg.verbs.context import Context
 
 
@@ -27,17 +29,30 @@ def tag(context: Context, ref: str, alias: str) -> Version:
             raise NotAllowedError(
                 f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
             )
-        guard_alias(context, version, name)
+        guard_alias(context, tx, version, name)
         version_id = versions.id_of(tx, version)
         aliases.point(tx, versions.adapter_id_of(tx, version.adapter), version_id, name)
         return versions.by_id(tx, version_id)
 
 
-def guard_alias(context: Context, version: Version, alias: str) -> None:
+def guard_alias(context: Context, tx: Transaction, version: Version, alias: str) -> None:
     """Raise CheckFailedError if the policy guards the alias and the version breaks it."""
     if alias in context.policy.aliases:
-        found = policy.findings(context.policy, version.facts, version.size, version.base, version)
+        found = policy.findings(context.policy, held_against(tx, version, context.policy.against))
         refuse_errors(f"{version.ref} cannot become {alias!r}", found)
+
+
+def held_against(tx: Transaction, version: Version, against: str) -> policy.Candidate:
+    """The version for the policy, beside the one that the alias or ref ``against`` means, if that is another one."""
+    other: Version | None = None
+    if against:
+        with contextlib.suppress(NotFoundError):
+            ref = parse_ref(against) if ":" in against else Ref(version.adapter, alias=parse_alias(against))
+            found = versions.resolve(tx, ref)
+            other = found if found.pinned != version.pinned else None
+    card = versions.card(tx, version)
+    license_ = version.base.license if version.base else ""
+    return policy.Candidate(version.facts, version.size, card, version.base, license_, version, other)
 
 
 def untag(context: Context, name: str, alias: str) -> None:

@@ -1,4 +1,4 @@
-"""What was exported of a version for which server, so that it is made once"""
+"""What was exported of a version for which server, so that it is made once; the licenses of bases"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,7 @@ Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade():
+    op.add_column("bases", sa.Column("license", sa.String(length=64), server_default="", nullable=False))
     op.create_table(
         "exports",
         sa.Column("id", Id, nullable=False),
@@ -36,3 +37,4 @@ def upgrade():
 def downgrade():
     op.drop_table("export_files")
     op.drop_table("exports")
+    op.drop_column("bases", "license")

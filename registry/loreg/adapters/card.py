@@ -1,0 +1,54 @@
+"""The card of an adapter or a model: the YAML at the top of its README.md, as the Hub reads it.
+
+Format: https://huggingface.co/docs/hub/model-cards — a line of three dashes, YAML, another such line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CARD_NAME = "README.md"
+MOST_CHARACTERS = 65536
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_card(path: Path) -> str:
+    """The beginning of the card's text; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(MOST_CHARACTERS).replace("\x00", "")
+    except OSError:
+        return ""
+
+
+def fields_of(card: str) -> Mapping[str, Any]:
+    """The fields of a card's text; none where it has no YAML, or none that is sound."""
+    lines = card.lstrip("\ufeff").splitlines()
+    if not lines or lines[0].rstrip() != "---":
+        return {}
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    if end is None:
+        return {}
+    try:
+        # Events first: an alias is how a small document becomes a huge one, and no card needs one.
+        text = "\n".join(lines[1:end])
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+            return {}
+        fields = yaml.load(text, Loader=_LOADER)  # noqa: S506  a safe one
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
+        return {}
+    return {str(name): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+
+
+def license_of(card: str) -> str:
+    """The license that a card names, in the Hub's lower-case words: ``apache-2.0``; of ``other`` its own name."""
+    fields = fields_of(card)
+    name = fields.get("license")
+    name = name[0] if isinstance(name, list) and len(name) == 1 else name
+    if name == "other" and isinstance(fields.get("license_name"), str):
+        name = fields["license_name"]
+    return name.strip().lower()[:64] if isinstance(name, str) else ""

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-slow lint format bench bench-merge bench-bake clean
+.PHONY: help demo test test-slow lint format bench bench-merge bench-bake bench-check fuzz clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,8 +39,19 @@ bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten mi
 bench-bake: $(READY) ## print fingerprints, baking and extracting beside their peers and floors (ten minutes)
 	@$(BIN)/python benchmarks/bake.py
 
+bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)
+	@$(BIN)/python benchmarks/check.py
+
+fuzz: $(READY) ## ten minutes of libFuzzer over the readers and rules; keeps a case per branch in tests/fuzz/corpus
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@rm -rf .fuzz && mkdir -p .fuzz/found .fuzz/kept
+	@PATH="$(BIN):$$PATH" tests/fuzz/coverage_guided.py .fuzz/found tests/fuzz/corpus -dict=tests/fuzz/tokens.dict \
+	  -artifact_prefix=.fuzz/ -timeout=1 -rss_limit_mb=264 -max_len=4096 -max_total_time=600 -print_final_stats=1
+	@PATH="$(BIN):$$PATH" tests/fuzz/coverage_guided.py -set_cover_merge=1 -max_len=4096 .fuzz/kept .fuzz/found tests/fuzz/corpus
+	@rm tests/fuzz/corpus/* && mv .fuzz/kept/* tests/fuzz/corpus/
+
 clean: ## remove the virtual environment and every cache
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -227,6 +227,7 @@ ITSELF: dict[str, Case] = {
     "no module is selected": Case("LR006", config(target_modules=[])),
     "a list of other names": Case("LR006", config(target_modules=["query", "value"])),
     "an expression selects too little": Case("LR006", config(target_modules=r".*layers\.[1-9].*")),
+    "an expression that is none": Case("LR006", config(target_modules="q_proj(")),
     "an expression that would take years": Case("LR006", config(target_modules=r"(a+)+$")),
     "use_dora without magnitudes": Case("LR007", config(use_dora=True)),
     "magnitudes without use_dora": Case("LR007", config(use_dora=False), start=DORA),

@@ -8,9 +8,16 @@ from loreg.adapters.layout import Module, configured_rank
 from loreg.adapters.patterns import fullmatch
 from loreg.bases.names import is_embedding, is_head
 from loreg.checking.findings import Subject, rule
+from loreg.errors import AdapterFormatError
 
 _HUGE = 1e4
 _PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
+#: What these variants of PEFT save beside A and B. LR009 says that loreg does not carry the field out.
+_OF_VARIANTS = {
+    "kasa_config": ".lora_diag",
+    "velora_config": ".lora_velora_embed",
+    "monteclora_config": ".lora_monteclora_sampler.",
+}
 
 
 @rule("LR001", "error", "save the adapter again: a factor without its partner does nothing")
@@ -50,8 +57,11 @@ def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
 @rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
 def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
     """PEFT looks at each tensor."""
+    config = subject.layout.config.raw
+    of_variants = [tensor for field, tensor in _OF_VARIANTS.items() if config.get(field)]
     for name in subject.layout.strangers:
-        yield f"tensor {name!r} is not named base_model.model.…"
+        if not any(tensor in name for tensor in of_variants):
+            yield f"tensor {name!r} is not named base_model.model.…"
 
 
 @rule("LR005", "error", "train again with a lower learning rate, or push an earlier checkpoint")
@@ -71,7 +81,12 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     ties = bool(subject.layout.config.raw.get("ensure_weight_tying"))  # then PEFT selects the tied matrix by itself
     for module in _plain(subject):
         tied = ties and (is_head(f"{module.name}.weight") or is_embedding(f"{module.name}.weight"))
-        if not tied and not _selects(targets, module.name):
+        try:
+            selected = tied or _selects(targets, module.name)
+        except AdapterFormatError as error:  # a pattern that is none, or that takes too long
+            yield f"target_modules selects nothing: {error.message}"
+            return
+        if not selected:
             yield f"module {module.name} is not selected by target_modules"
 
 
@@ -109,6 +124,8 @@ def _plain(subject: Subject) -> Iterator[Module]:
 
 
 def _selects(targets: object, module: str) -> bool:
+    """As PEFT selects; of attention that is one module, out_proj inside it comes along (LoraMultiheadAttention)."""
+    module = module.removesuffix(".base_layer.out_proj")
     if isinstance(targets, str):
         return fullmatch(targets, module)
     names = targets if isinstance(targets, list) else []

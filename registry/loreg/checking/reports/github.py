@@ -21,7 +21,9 @@ def github(reports: Sequence[CheckReport]) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """GitHub's own escapes; other control characters, which a stranger's name may have, as Python writes them."""
+    shown = "".join(c if c.isprintable() or c in "\r\n" else repr(c)[1:-1] for c in text)
+    return shown.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -68,11 +68,13 @@ def matrices_of(form: Form, a: Any, b: Any) -> tuple[Any, Any]:
 
 def targets_parameter(module: str, config: Mapping[str, Any]) -> bool:
     """Whether ``module`` is the owner of one of ``target_parameters``; one that wraps another is its base_layer."""
+    targets = config.get("target_parameters")
+    if not isinstance(targets, list):
+        return False
     owner = module
     while owner.endswith(".base_layer"):
         owner = owner.removesuffix(".base_layer")
-    targets = config.get("target_parameters") or ()
-    owners = [str(target).rpartition(".")[0] for target in targets] if isinstance(targets, list) else []
+    owners = [str(target).rpartition(".")[0] for target in targets]
     return any(owner == name or owner.endswith(f".{name}") for name in owners if name)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PREFIX = "base_model.model."
-_PARTS = (
-    (".lora_A.weight", "A"),
-    (".lora_B.weight", "B"),
-    (".lora_B.bias", "bias"),
-    (".lora_embedding_A", "embedding_A"),
-    (".lora_embedding_B", "embedding_B"),
-    (".lora_magnitude_vector", "magnitude"),
-    (".lora_magnitude_vector.weight", "magnitude"),
-)
+_MARK = ".lora_"
+_PARTS = {
+    "A.weight": "A",
+    "B.weight": "B",
+    "B.bias": "bias",
+    "embedding_A": "embedding_A",
+    "embedding_B": "embedding_B",
+    "magnitude_vector": "magnitude",
+    "magnitude_vector.weight": "magnitude",
+}
 _FOREIGN = (
     (re.compile(r"lora_(unet|te\d?)_|\.lora_(up|down)\."), "kohya"),
     (re.compile(r"\.(hada_|lokr_|oft_blocks|lora_mid|dora_scale)"), "LyCORIS"),
@@ -26,8 +27,7 @@ _FOREIGN = (
 )
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What a tensor is: ``part`` of the factors of ``module``, or an extra (``part`` is empty)."""
 
     module: str
@@ -38,11 +38,11 @@ def parse_key(name: str) -> Key | None:
     """What the tensor called ``name`` is; None if PEFT would not look at it."""
     if not name.startswith(PREFIX):
         return None
-    rest = name.removeprefix(PREFIX)
-    for suffix, part in _PARTS:
-        if rest.endswith(suffix):
-            return Key(rest.removesuffix(suffix), part)
-    return None if ".lora_" in rest else Key(rest, "")
+    module, mark, rest = name[len(PREFIX) :].rpartition(_MARK)
+    if not mark:
+        return Key(rest, "")
+    part = _PARTS.get(rest)
+    return Key(module, part) if part else None
 
 
 def plain_extra(name: str) -> str:
@@ -63,4 +63,4 @@ def foreign_format(names: list[str]) -> str:
 
 def factor_name(module: str, part: str) -> str:
     """The name under which PEFT looks for the part ``A``, ``B``, ``bias``, ``embedding_A`` or ``embedding_B``."""
-    return PREFIX + module + next(suffix for suffix, name in _PARTS if name == part)
+    return PREFIX + module + _MARK + next(ending for ending, name in _PARTS.items() if name == part)

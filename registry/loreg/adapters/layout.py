@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME, LoraConfig, read_config, read_document
@@ -27,8 +28,7 @@ _FIRST_BYTES = 64 * 1024
 class Module:
     """One module and the tensors that act on it, by part: ``A`` (r, in), ``B`` (out, r), ``magnitude``, ….
 
-    ``rank``, ``alpha`` and ``scale`` are what PEFT applies when it loads the adapter; ``form`` says which matrices
-    the tensors are, None if they do not fit together.
+    ``rank``, ``alpha`` and ``scale`` are what PEFT applies when it loads the adapter, whose ``config`` is beside them.
     """
 
     name: str
@@ -36,7 +36,12 @@ class Module:
     rank: int
     alpha: float
     scale: float
-    form: Form | None
+    config: LoraConfig = field(repr=False)
+
+    @cached_property
+    def form(self) -> Form | None:
+        """Which matrices the tensors are; None if they do not fit together."""
+        return form_of(self.name, self.parts, self.rank, self.config.raw)
 
     @property
     def type(self) -> str:
@@ -136,7 +141,7 @@ def _module(name: str, parts: Mapping[str, Tensor], config: LoraConfig) -> Modul
     rank = promised if targets_parameter(name, config.raw) else _rank_of(parts) or promised
     alpha = config.alpha_pattern.first(name, config.lora_alpha)
     scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
-    return Module(name, parts, rank, alpha, scale, form_of(name, parts, rank, config.raw))
+    return Module(name, parts, rank, alpha, scale, config)
 
 
 def configured_rank(config: LoraConfig, module: str) -> int:

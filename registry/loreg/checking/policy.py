@@ -12,7 +12,7 @@ from loreg.adapters.card import fields_of, license_of
 from loreg.checking.licenses import conflict
 from loreg.errors import UsageError
 from loreg.expressions import parse_count, parse_metric_condition
-from loreg.records import BaseModel, Facts, Finding, Metric, MetricCondition, Version
+from loreg.records import BaseModel, Finding, Metric, MetricCondition, Version
 from loreg.refs import parse_alias
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -43,11 +43,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is held against the policy: an adapter with its ``card`` and its ``base``, None if that is not known, and
-    the license of the base that it meets; its ``version`` if it is one, and the version that it must not be worse than.
+    """What is held against the policy: the highest rank of an adapter, its ``base_model_name_or_path``, bytes, card and
+    base, None if that is not known, and the license of the base that it meets; its ``version`` if it is one, and the
+    version that it must not be worse than.
     """
 
-    facts: Facts
+    rank: int
+    base_hint: str
     size: int
     card: str
     base: BaseModel | None
@@ -127,12 +129,12 @@ def findings(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:
 
 def _of_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
     base = candidate.base
-    names = (*base.names, base.digest) if base else (candidate.facts.base_hint,)
+    names = (*base.names, base.digest) if base else (candidate.base_hint,)
     allowed = any(name == one or (base and base.digest.startswith(one)) for name in names for one in policy.bases)
     if policy.bases and not allowed:
         yield "LP003", f"the base is {names[0] or 'unknown'}, allowed are {', '.join(policy.bases)}"
-    if policy.max_rank is not None and candidate.facts.rank_max > policy.max_rank:
-        yield "LP004", f"rank {candidate.facts.rank_max} is over {policy.max_rank}"
+    if policy.max_rank is not None and candidate.rank > policy.max_rank:
+        yield "LP004", f"rank {candidate.rank} is over {policy.max_rank}"
     if policy.max_size is not None and candidate.size > policy.max_size:
         yield "LP005", f"{candidate.size:,} bytes are over {policy.max_size:,}"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from loreg.adapters.layout import Module, configured_rank
 from loreg.adapters.patterns import fullmatch
+from loreg.adapters.scan import Scan
 from loreg.bases.names import is_embedding, is_head
 from loreg.checking.findings import Subject, rule
 from loreg.errors import AdapterFormatError
@@ -79,10 +80,11 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     if targets is None or targets == "all-linear":
         return
     ties = bool(subject.layout.config.raw.get("ensure_weight_tying"))  # then PEFT selects the tied matrix by itself
+    selects = _selector(targets)
     for module in _plain(subject):
         tied = ties and (is_head(f"{module.name}.weight") or is_embedding(f"{module.name}.weight"))
         try:
-            selected = tied or _selects(targets, module.name)
+            selected = tied or selects(module.name)
         except AdapterFormatError as error:  # a pattern that is none, or that takes too long
             yield f"target_modules selects nothing: {error.message}"
             return
@@ -103,10 +105,9 @@ def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
 @rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
 def the_adapter_does_something(subject: Subject) -> Iterable[str]:
     """Some B is not zero."""
-    names = [module.parts["B"].name for module in _plain(subject) if "B" in module.parts]
-    scans = [subject.scans[name] for name in names if subject.scans and name in subject.scans]
-    if scans and all(scan.zero for scan in scans):
-        yield f"all {len(scans)} B factors are exactly zero"
+    found = [scans["B"] for _, scans in _scanned(subject, _plain(subject)) if "B" in scans]
+    if found and all(scan.zero for scan in found):
+        yield f"all {len(found)} B factors are exactly zero"
 
 
 @rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
@@ -116,6 +117,25 @@ def every_field_is_known(subject: Subject) -> Iterable[str]:
         yield f"{name} is set in adapter_config.json, and loreg does not carry it out"
 
 
+@rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
+def no_number_is_huge(subject: Subject) -> Iterable[str]:
+    """No factor has numbers far beyond what training makes: one of 10,000 swamps every other."""
+    factors = [part for pair in _PAIRS for part in pair]
+    for module, scans in _scanned(subject, subject.layout.modules.values()):
+        for part, scan in scans.items():
+            if part in factors and not scan.nonfinite and scan.largest > _HUGE:
+                yield f"tensor {module.parts[part].name} has a number of magnitude {scan.largest:.2g}"
+
+
+@rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
+def every_module_does_something(subject: Subject) -> Iterable[str]:
+    """No module has a zero factor beside others that have none."""
+    found = list(_scanned(subject, _plain(subject)))
+    zero = [module.name for module, scans in found if any(scans[part].zero for part in ("A", "B") if part in scans)]
+    if zero and len(zero) < len(found):
+        yield f"{len(zero)} of {len(found)} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"
+
+
 def _plain(subject: Subject) -> Iterator[Module]:
     """Modules with A and B. Embeddings, and experts under target_parameters, have names and ranks of their own."""
     if subject.layout.config.raw.get("target_parameters"):
@@ -123,34 +143,20 @@ def _plain(subject: Subject) -> Iterator[Module]:
     return (module for module in subject.layout.modules.values() if "A" in module.parts or "B" in module.parts)
 
 
-def _selects(targets: object, module: str) -> bool:
-    """As PEFT selects; of attention that is one module, out_proj inside it comes along (LoraMultiheadAttention)."""
-    module = module.removesuffix(".base_layer.out_proj")
-    if isinstance(targets, str):
-        return fullmatch(targets, module)
-    names = targets if isinstance(targets, list) else []
-    return any(module == name or module.endswith(f".{name}") for name in names)
+def _scanned(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Module, dict[str, Scan]]]:
+    """What scanning showed of the tensors of these modules, by part; nothing if the weights were not read."""
+    scans = subject.scans
+    if scans is not None:
+        for module in modules:
+            yield module, {part: scans[tensor.name] for part, tensor in module.parts.items() if tensor.name in scans}
 
 
-@rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
-def no_number_is_huge(subject: Subject) -> Iterable[str]:
-    """No factor has numbers far beyond what training makes: one of 10,000 swamps every other."""
-    for module in subject.layout.modules.values():
-        for part in ("A", "B", "embedding_A", "embedding_B"):
-            tensor = module.parts.get(part)
-            scan = (subject.scans or {}).get(tensor.name) if tensor else None
-            if scan is not None and not scan.nonfinite and scan.largest > _HUGE:
-                yield f"tensor {tensor.name if tensor else ''} has a number of magnitude {scan.largest:.2g}"
+def _selector(targets: object) -> Callable[[str], bool]:
+    """Whether PEFT selects a module; of attention that is one module, out_proj inside it comes along."""
+    names = tuple(f".{name}" for name in targets) if isinstance(targets, list) else ()
 
+    def selects(module: str) -> bool:
+        module = module.removesuffix(".base_layer.out_proj")
+        return fullmatch(targets, module) if isinstance(targets, str) else f".{module}".endswith(names)
 
-@rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
-def every_module_does_something(subject: Subject) -> Iterable[str]:
-    """No module has a zero factor beside others that have none."""
-    zero = []
-    for module in _plain(subject):
-        found = [(subject.scans or {}).get(module.parts[part].name) for part in ("A", "B") if part in module.parts]
-        if any(scan is not None and scan.zero for scan in found):
-            zero.append(module.name)
-    plain = len(list(_plain(subject)))
-    if zero and len(zero) < plain:
-        yield f"{len(zero)} of {plain} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"
+    return selects

@@ -176,5 +176,6 @@ def _for_the_policy(context: Context, looked: _Looked, model: Known | None, agai
         with context.catalog.read() as tx:
             held = held_against(tx, looked.version, against)
         return held if held.base_license or model is None else replace(held, base_license=model.base.license)
-    license_ = model.base.license if model else ""
-    return policy.Candidate(looked.subject.layout.facts(), looked.size, looked.card, None, license_)
+    layout, license_ = looked.subject.layout, model.base.license if model else ""
+    rank = max(module.rank for module in layout.modules.values())
+    return policy.Candidate(rank, layout.config.base_hint, looked.size, looked.card, None, license_)

@@ -52,7 +52,9 @@ def held_against(tx: Transaction, version: Version, against: str) -> policy.Cand
             other = found if found.pinned != version.pinned else None
     card = versions.card(tx, version)
     license_ = version.base.license if version.base else ""
-    return policy.Candidate(version.facts, version.size, card, version.base, license_, version, other)
+    return policy.Candidate(
+        version.facts.rank_max, version.facts.base_hint, version.size, card, version.base, license_, version, other
+    )
 
 
 def untag(context: Context, name: str, alias: str) -> None:

@@ -19,22 +19,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shapes import SMOLLM2, write
-
 HERE = Path(__file__).parent
 LOREG = str(Path(sys.executable).with_name("loreg"))
-COUNT, ROUNDS, WHOLE_ROUNDS = 1000, 7, 3
+COUNT, ROUNDS, WHOLE_ROUNDS = 1000, 9, 3
 SERVERS = ["vllm", "sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "peft:0.10"]
 
 
-def make(folder: Path) -> None:
-    """COUNT adapters of 210 modules (420 tensors, rank 8); the weights are links to one file, for headers never differ."""
-    first = write(folder / "000", SMOLLM2, 8, 1)
+def make(folder: Path, only: tuple[str, ...]) -> int:
+    """COUNT adapters of 30 layers; their weights are links to one file, for no header differs. How many tensors."""
+    from shapes import transformer, write  # torch comes with it, which no check needs
+
+    shapes = transformer(30, 576, 192, 1536, only)
+    first = write(folder / "000", shapes, 8, 1)
     for number in range(1, COUNT):
         other = folder / f"{number:03d}"
         other.mkdir()
         os.link(first / "adapter_model.safetensors", other / "adapter_model.safetensors")
         shutil.copy(first / "adapter_config.json", other / "adapter_config.json")
+    return 2 * len(shapes)
 
 
 def floor(folders: list[Path]) -> None:
@@ -120,23 +122,25 @@ def main() -> None:
         "loreg, one server": "loreg, and vLLM",
         "loreg, every server": f"loreg, and {len(SERVERS)} servers",
     }
-    with tempfile.TemporaryDirectory(prefix="loreg-bench-") as name:
-        folder = Path(name)
-        make(folder)
-        print(
-            f"{COUNT} adapters of {2 * len(SMOLLM2)} tensors, headers alone; ms an adapter, median of {ROUNDS} rounds\n"
-        )
-        times = {}
-        for row, label in labels.items():
-            command = [sys.executable, __file__, row, name]
-            times[row] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            print(f"  {label:46} {times[row]:6.2f} ms {times[row] / times['floor']:6.1f} × the floor", flush=True)
-        print(f"\nwhole processes over all of them, median of {WHOLE_ROUNDS}\n")
-        environment = {**os.environ, "LOREG_HOME": str(folder / "home")}
-        folders = [str(folder / f"{number:03d}") for number in range(COUNT)]
-        for label, more in {"loreg check --header-only": [], "the same, --profile vllm": ["--profile", "vllm"]}.items():
-            took = whole([LOREG, "check", *folders, "--header-only", *more], environment)
-            print(f"  {label:46} {took:6.2f} ms", flush=True)
+    whole_labels = {"loreg check --header-only": [], "the same, --profile vllm": ["--profile", "vllm"]}
+    for modules, only in {"q and v": ("q_proj", "v_proj"), "all seven projections": ()}.items():
+        with tempfile.TemporaryDirectory(prefix="loreg-bench-") as name:
+            folder = Path(name)
+            tensors = make(folder, only)
+            print(
+                f"{COUNT} adapters of {tensors} tensors ({modules}), headers alone; ms an adapter, median of {ROUNDS}\n"
+            )
+            times = {}
+            for row, label in labels.items():
+                command = [sys.executable, __file__, row, name]
+                times[row] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                print(f"  {label:44} {times[row]:6.2f} ms {times[row] / times['floor']:6.1f} × the floor", flush=True)
+            environment = {**os.environ, "LOREG_HOME": str(folder / "home")}
+            folders = [str(folder / f"{number:03d}") for number in range(COUNT)]
+            for label, more in whole_labels.items():
+                took = whole([LOREG, "check", *folders, "--header-only", *more], environment)
+                print(f"  {label + ', a whole process':44} {took:6.2f} ms", flush=True)
+            print()
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ def _print(reports: Sequence[CheckReport], format_: str) -> None:
     else:
         for report in reports:
             _print_report(report)
+        for text in dict.fromkeys(text for report in reports for text in report.notes):  # once, not for each adapter
+            note(text)
 
 
 def _print_report(report: CheckReport) -> None:
@@ -119,8 +121,6 @@ def _print_report(report: CheckReport) -> None:
             if len(messages) > _MOST:
                 click.echo(f"  and {len(messages) - _MOST} more of {code}")
             say(f"    → {remedy}")
-    for text in report.notes:
-        note(text)
 
 
 def _explain(code: str) -> None:

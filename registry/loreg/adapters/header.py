@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,30 +75,33 @@ def parse_header(path: Path, size: int, read: Read) -> Header:
     length = int.from_bytes(read(0, 8), "little")
     if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
         raise _broken(path, f"its header would be {length} bytes long, the file has {size}")
-    raw = read(8, length)
     try:
-        document = json.loads(raw, object_pairs_hook=_unique)
+        text = read(8, length).decode()
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"its header is not JSON ({error})") from None
     if not isinstance(document, dict):
         raise _broken(path, "its header is not a JSON object")
-    metadata = document.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    metadata = document.pop("__metadata__", None)
+    if not isinstance(metadata, dict | None) or not all(isinstance(value, str) for value in (metadata or {}).values()):
         raise _broken(path, "its __metadata__ is not text by name")
-    if not _is_readable("".join(document)):
-        name = next(name for name in document if not _is_readable(name))
-        raise _broken(path, f"the tensor name {name!a} has control characters")
+    if "\\" in text or "\x7f" in text or not text.isascii():  # else JSON itself allows no control character
+        for name in document:
+            if not is_unicode(name) or _CONTROL.search(name):
+                raise _broken(path, f"the tensor name {name!a} has control characters")
     begin = 8 + length
     tensors = [_tensor(path, name, entry, begin) for name, entry in document.items()]
+    if "\\" in text or text.count('"') != 2 * _strings(document, metadata):
+        _refuse_repeated_names(path, text)
     position = begin
-    for tensor in sorted(tensors, key=lambda t: (t.start, t.end)):
+    for tensor in sorted(tensors, key=attrgetter("start", "end")):
         if tensor.start != position:
             raise _broken(path, f"{tensor.name!r} starts at byte {tensor.start}, expected {position}")
         position = tensor.end
     if position != size:
         state = "cut short" if position > size else "followed by other bytes"
         raise _broken(path, f"its data is {state}: the header speaks of {position} bytes, the file has {size}")
-    return Header({tensor.name: tensor for tensor in tensors}, metadata)
+    return Header({tensor.name: tensor for tensor in tensors}, metadata or {})
 
 
 def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
@@ -117,10 +122,6 @@ def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
     return Tensor(name, dtype, tuple(shape), begin + start, begin + end)
 
 
-def _is_readable(name: str) -> bool:
-    return is_unicode(name) and not _CONTROL.search(name)
-
-
 def is_unicode(text: str) -> bool:
     """Whether ``text`` can be written as UTF-8: JSON may hold half a character, a lone surrogate."""
     try:
@@ -130,11 +131,22 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a name appears twice")
-    return document
+def _strings(document: Mapping[str, Any], metadata: Mapping[str, str] | None) -> int:
+    """How many strings write a header where no name appears twice: of each tensor its name, its keys and its dtype.
+
+    A repeated name makes the file have more, and so do other fields. Counting saves a look at every name.
+    """
+    of_tensors = 2 * len(document) + sum(map(len, document.values()))
+    return of_tensors + (0 if metadata is None else 1 + 2 * len(metadata))
+
+
+def _refuse_repeated_names(path: Path, text: str) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise _broken(path, f"the name {name!a} appears twice in its header")
+
+    json.loads(text, object_pairs_hook=unique)
 
 
 def _broken(path: Path, reason: str) -> LoregError:

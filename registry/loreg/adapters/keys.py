@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import NamedTuple
 
 PREFIX = "base_model.model."
 _MARK = ".lora_"
@@ -27,22 +26,15 @@ _FOREIGN = (
 )
 
 
-class Key(NamedTuple):
-    """What a tensor is: ``part`` of the factors of ``module``, or an extra (``part`` is empty)."""
-
-    module: str
-    part: str
-
-
-def parse_key(name: str) -> Key | None:
-    """What the tensor called ``name`` is; None if PEFT would not look at it."""
+def parse_key(name: str) -> tuple[str, str] | None:
+    """The module and part of the tensor called ``name``; an extra has no part. None if PEFT would not look at it."""
     if not name.startswith(PREFIX):
         return None
     module, mark, rest = name[len(PREFIX) :].rpartition(_MARK)
     if not mark:
-        return Key(rest, "")
+        return rest, ""
     part = _PARTS.get(rest)
-    return Key(module, part) if part else None
+    return (module, part) if part else None
 
 
 def plain_extra(name: str) -> str:

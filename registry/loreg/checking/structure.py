@@ -25,9 +25,8 @@ _OF_VARIANTS = {
 def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
     """A module has both factors of a pair."""
     for module in subject.layout.modules.values():
-        found = module.parts.keys()
-        if not any(set(pair) <= found for pair in _PAIRS):
-            yield f"module {module.name} has {', '.join(sorted(found))}, expected A and B"
+        if not any(a in module.parts and b in module.parts for a, b in _PAIRS):
+            yield f"module {module.name} has {', '.join(sorted(module.parts))}, expected A and B"
 
 
 @rule("LR002", "error", "the two files are of different adapters: save the adapter again")

@@ -91,6 +91,8 @@ def test_the_variant_in_one_word(tmp_path: Path, fields: dict, variant: str):
     [
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA', expected 'LORA'"),
         ({"r": 0}, "r is 0, expected a positive number"),
+        ({"r": 0.5}, "r is 0.5, expected a whole number"),
+        ({"rank_pattern": {"q_proj": 2.5}}, "rank_pattern: q_proj is 2.5, expected a whole number"),
         ({"r": "8"}, "r is '8'"),
         ({"lora_alpha": True}, "lora_alpha is True"),
         ({"rank_pattern": {"(": 3}}, "invalid pattern '('"),

@@ -205,7 +205,7 @@ ITSELF: dict[str, Case] = {
     "A is empty": Case("LR002", tensor(f"{Q0}.lora_A.weight", torch.ones(8, 0))),
     "r is too large": Case("LR003", config(r=16)),
     "r is too small": Case("LR003", config(r=4)),
-    "r is half a number": Case("LR003", config(r=7.5)),
+    "r is half a number": Case("LR000", config(r=7.5)),
     "rank_pattern for one module": Case("LR003", config(rank_pattern={"layers.0.self_attn.q_proj": 4})),
     "rank_pattern for a type": Case("LR003", config(rank_pattern={"v_proj": 16})),
     "rank_pattern as an expression": Case("LR003", config(rank_pattern={r".*layers\.(3|4)\..*": 2})),

@@ -172,8 +172,12 @@ def test_every_code_is_explained_and_stands_for_one_thing():
     for rule in every:
         told = explain(rule.code)
         assert told.about
+        assert "``" not in told.about
         assert told.remedy
         assert told.source
+    assert explain("VL001").about == "vLLM 0.33 refuses it if: A module has a higher rank than 16 (max_lora_rank)."
+    assert explain("VL003").about.endswith("accepted: classifier, score.")
+    assert explain("SG005").about.endswith("accepted: none.")
     with pytest.raises(NotFoundError, match="there is no rule 'XX001'"):
         explain("XX001")
 

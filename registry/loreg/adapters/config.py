@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loreg.adapters.header import is_unicode
 from loreg.adapters.patterns import Patterns
@@ -18,6 +18,7 @@ from loreg.errors import AdapterFormatError, NotFoundError
 
 CONFIG_NAME = "adapter_config.json"
 _MOST_CONFIG_BYTES = 16 * 1024 * 1024
+V = TypeVar("V")
 
 #: Fields without effect on what the saved weights mean: selectors (the tensors are the truth), training, hints.
 _NEUTRAL = frozenset({
@@ -124,10 +125,10 @@ def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
         )
         raise AdapterFormatError(f"{where}: {found}, expected 'LORA'", hint=hint)
     return LoraConfig(
-        r=int(_number(document, "r", 8, where)),
+        r=_rank(document, "r", 8, where),
         lora_alpha=_number(document, "lora_alpha", 8, where),
-        rank_pattern=Patterns({k: int(v) for k, v in _pattern(document, "rank_pattern", where).items()}),
-        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where)),
+        rank_pattern=Patterns(_pattern(document, "rank_pattern", where, _rank)),
+        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where, _number)),
         use_rslora=bool(document.get("use_rslora")),
         use_dora=bool(document.get("use_dora")),
         raw=document,
@@ -141,13 +142,20 @@ def _number(document: Mapping[str, Any], name: str, default: float, where: str) 
     return value
 
 
-def _pattern(document: Mapping[str, Any], name: str, where: str) -> dict[str, float]:
+def _rank(document: Mapping[str, Any], name: str, default: int, where: str) -> int:
+    value = _number(document, name, default, where)
+    if not isinstance(value, int):
+        raise AdapterFormatError(f"{where}: {name} is {value!r}, expected a whole number", hint=f"mend {name}")
+    return value
+
+
+def _pattern(
+    document: Mapping[str, Any], name: str, where: str, read: Callable[[Mapping[str, Any], str, int, str], V]
+) -> dict[str, V]:
     patterns = document.get(name) or {}
     if not isinstance(patterns, dict):
         raise AdapterFormatError(f"{where}: {name} is not an object", hint=f"mend {name}")
-    for pattern in patterns:
-        _number(patterns, pattern, 0, f"{where}: {name}")
-    return patterns
+    return {pattern: read(patterns, pattern, 0, f"{where}: {name}") for pattern in patterns}
 
 
 def _is_set(value: Any) -> bool:

@@ -89,7 +89,7 @@ def is_dora(subject: Subject, _: Any) -> Iterable[str]:
 
 @condition
 def has_whole_modules(subject: Subject, but: list[str]) -> Iterable[str]:
-    """It has whole modules, other than those whose names end in one of ``value``."""
+    """It has whole modules (``modules_to_save``); accepted: ``value``."""
     kept = [key for key in subject.layout.extras if not key.endswith(".bias") or ".base_layer." not in key]
     modules = sorted({key.removeprefix(PREFIX).rpartition(".")[0] for key in kept})
     others = [name for name in modules if name.rpartition(".")[2] not in (but or ())]
@@ -109,7 +109,7 @@ def has_biases(subject: Subject, _: Any) -> Iterable[str]:
 
 @condition
 def changed_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
-    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ), in another way than ``value``."""
+    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); accepted: ``value``."""
     init = subject.layout.config.raw.get("init_lora_weights")
     if (subject.layout.config.changes_the_base or init == "loftq") and init not in but:
         yield f"init_lora_weights is {init!r}: it is for a changed base"
@@ -209,7 +209,7 @@ def kernel_rank(rank: int, tensor_parallel: int) -> int:
 
 @condition
 def targets_are_a_pattern(subject: Subject, but: list[str]) -> Iterable[str]:
-    """``target_modules`` is a text and not a list of names, other than one of ``value``."""
+    """``target_modules`` is a text and not a list of names; accepted: ``value``."""
     targets = subject.layout.config.raw.get("target_modules")
     if isinstance(targets, str) and targets not in but:
         yield f"target_modules is the pattern {targets[:60]!r}"

@@ -8,7 +8,7 @@ import loreg.checking.run  # noqa: F401  declares every rule
 from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.findings import RULES
-from loreg.checking.profile import EFFECTS, known_profiles, read_profile
+from loreg.checking.profile import EFFECTS, Profile, ProfileRule, known_profiles, read_profile
 from loreg.errors import NotFoundError
 
 _UNREADABLE = "LR000"
@@ -44,7 +44,17 @@ def explain(code: str) -> Explanation:
         for each in profile.rules:
             if each.code == code:
                 severity, does = EFFECTS[each.effect]
-                told = (CONDITIONS[each.condition].__doc__ or "").strip().rstrip(".")
-                about = f"{profile.title} {profile.release} {does} if: {told}."
+                holds = " ".join((CONDITIONS[each.condition].__doc__ or "").split()).rstrip(".")
+                holds = holds.replace("``value``", _told(profile, each)).replace("``", "")
+                about = f"{profile.title} {profile.release} {does} if: {holds}."
                 return Explanation(code, severity, about, each.remedy, each.source)
     raise NotFoundError(f"there is no rule {code!r}", hint=f"loreg check --explain {min(RULES)}")
+
+
+def _told(profile: Profile, rule: ProfileRule) -> str:
+    """What the profile has for the condition; a list in words, a parameter with its name."""
+    if rule.value == "reads":
+        return "those that it reads"
+    value = profile.value(rule)
+    told = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return f"{told} ({rule.value})" if isinstance(rule.value, str) else told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -15,6 +16,7 @@ from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
 from places import Loreg, Place, command_line
 from servers import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
+from serving import serving
 
 _count = itertools.count()
 
@@ -52,7 +54,15 @@ def postgres_url(postgres: str) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the person who runs the tests gets in: no settings, no folder, no keys."""
-    for name in ("LOREG_HOME", "LOREG_DATABASE_URL", "LOREG_STORAGE_URL", "LOREG_STORAGE_ENDPOINT", "AWS_PROFILE"):
+    for name in (
+        "LOREG_HOME",
+        "LOREG_DATABASE_URL",
+        "LOREG_STORAGE_URL",
+        "LOREG_STORAGE_ENDPOINT",
+        "LOREG_ENDPOINT",
+        "LOREG_TOKEN",
+        "AWS_PROFILE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -63,13 +73,23 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(params=["sqlite+folder", "postgres+s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "sqlite+folder":
-        return Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    server: S3Server = request.getfixturevalue("s3")
+@pytest.fixture
+def postgres_and_s3(postgres_url: str, s3: S3Server, tmp_path: Path) -> Place:
     prefix = f"test-{tmp_path.parent.parent.name}-{next(_count)}"
-    return Place(request.getfixturevalue("postgres_url"), f"s3://{server.bucket}/{prefix}", server.endpoint)
+    return Place(postgres_url, f"s3://{s3.bucket}/{prefix}", s3.endpoint)
+
+
+@pytest.fixture(params=["sqlite+folder", "postgres+s3", "server"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite+folder":
+        yield Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        return
+    behind: Place = request.getfixturevalue("postgres_and_s3")
+    if request.param == "postgres+s3":
+        yield behind
+        return
+    with serving(behind) as endpoint:
+        yield replace(behind, endpoint=endpoint)
 
 
 @pytest.fixture
@@ -78,6 +98,7 @@ def registry(place: Place) -> Iterator[Registry]:
         database_url=place.database_url,
         storage_url=place.storage_url,
         storage_endpoint=place.storage_endpoint,
+        endpoint=place.endpoint,
     ) as registry:
         yield registry
 

@@ -18,11 +18,12 @@ DORA = EXAMPLES / "smollm2-movies-dora-r8"
 
 @dataclass(frozen=True)
 class Place:
-    """A fresh, empty catalog and store."""
+    """A fresh, empty catalog and store; with ``endpoint`` they are those of a server."""
 
     database_url: str
     storage_url: str
     storage_endpoint: str = ""
+    endpoint: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -30,6 +31,7 @@ class Place:
             "LOREG_DATABASE_URL": self.database_url,
             "LOREG_STORAGE_URL": self.storage_url,
             "LOREG_STORAGE_ENDPOINT": self.storage_endpoint,
+            "LOREG_ENDPOINT": self.endpoint,
             "LOREG_AUTHOR": "ada",
         }
 

@@ -37,6 +37,9 @@ def test_a_flag_wins_over_the_environment_over_the_project_over_the_user(tmp_pat
         "database_url": str(project),
         "home": str(user),
         "storage_endpoint": "default",
+        "storage_public_endpoint": "default",
+        "endpoint": "default",
+        "token": "default",
         "check": "default",
     }
 

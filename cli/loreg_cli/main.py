@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import loreg
-from loreg_cli import bases, checking, describe, find, merging, models, operate, transfer
+from loreg_cli import access, bases, checking, describe, find, merging, models, operate, transfer
 from loreg_cli.boundary import Commands
 
 
@@ -14,6 +14,7 @@ from loreg_cli.boundary import Commands
 @click.option("--database-url", metavar="URL", help="sqlite:///… or postgresql://… [env: LOREG_DATABASE_URL]")
 @click.option("--storage-url", metavar="URL", help="A folder or s3://bucket/prefix. [env: LOREG_STORAGE_URL]")
 @click.option("--storage-endpoint", metavar="URL", help="An S3 server other than AWS. [env: LOREG_STORAGE_ENDPOINT]")
+@click.option("--endpoint", metavar="URL", help="A loreg server, instead of database and store. [env: LOREG_ENDPOINT]")
 @click.option("--author", metavar="NAME", help="Who acts; default: your login. [env: LOREG_AUTHOR]")
 @click.version_option(loreg.__version__, prog_name="loreg")
 def cli(**settings: str | None) -> None:
@@ -47,6 +48,12 @@ for command in (
     describe.yank,
     describe.unyank,
     describe.metric,
+    access.login,
+    access.logout,
+    access.token,
+    access.namespace,
+    access.events,
+    operate.serve,
     operate.doctor,
     operate.db,
     operate.completion,

@@ -50,6 +50,12 @@ class NotAllowedError(LoregError):
     exit_code = 4
 
 
+class UnauthenticatedError(NotAllowedError):
+    """Nobody knows who asks: the token is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+
+
 class CheckFailedError(LoregError):
     """The adapter breaks a rule."""
 
@@ -69,6 +75,12 @@ class ConflictError(LoregError):
 
     code = "conflict"
     exit_code = 7
+
+
+class StaleError(ConflictError):
+    """What was to be changed is not any more what whoever asked had seen."""
+
+    code = "stale"
 
 
 class AdapterFormatError(LoregError):

@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 
 from loreg.errors import UsageError
-from loreg.records import Comparison, Metric, MetricCondition, Sort
+from loreg.records import LEVELS, Comparison, Metric, MetricCondition, Sort
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[^@\s]+)(?:@(?P<where>\S+))?")
 _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
+_NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
 #: Metrics of which less is better, by the words that their names are made of.
 _LOWER_IS_BETTER = frozenset(
@@ -58,6 +59,31 @@ def parse_word(text: str, what: str) -> str:
             hint=f"--{what} sentiment",
         )
     return text
+
+
+def parse_grants(scopes: Sequence[str]) -> dict[str, str]:
+    """Read ``write:team``, ``read:*`` or ``read:-`` (adapters without a namespace), several of them."""
+    grants: dict[str, str] = {}
+    for scope in scopes:
+        level, colon, namespace = scope.partition(":")
+        if not colon or level not in LEVELS or not (namespace in ("*", "-") or _NAMESPACE.fullmatch(namespace)):
+            raise UsageError(
+                f"invalid scope {scope!r}: expected {'|'.join(LEVELS)}:NAMESPACE, with * for all and - for none",
+                hint="--scope write:team",
+            )
+        name = "" if namespace == "-" else namespace
+        grants[name] = max(level, grants.get(name, level), key=LEVELS.index)
+    if not grants:
+        raise UsageError("a token needs a scope", hint="--scope read:*")
+    return grants
+
+
+def checked_metric(metric: Metric) -> Metric:
+    """The metric, if it is one that could have been typed. Raises UsageError."""
+    parse_metric(f"{metric.name}={metric.value!r}" + (f"@{metric.dataset}" if metric.dataset else ""))
+    if not (metric.dataset + metric.split).isprintable() or max(len(metric.dataset), 2 * len(metric.split)) > 256:
+        raise UsageError(f"the dataset or split of {metric.name} cannot be kept", hint="accuracy=0.93@imdb:test")
+    return metric
 
 
 def parse_sort(text: str) -> Sort:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loreg.errors import IntegrityError
 
 SCHEMA = "loreg.manifest/1"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ class Manifest:
         files = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in sorted(self.files, key=lambda f: f.path)]
         document = {"files": files, "schema": SCHEMA}
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def refuse_wrong_files(manifest: Manifest) -> None:
+    """Raise IntegrityError for a path that is there twice, or a digest or size that is none."""
+    paths = [file.path for file in manifest.files]
+    if len(set(paths)) != len(paths):
+        raise IntegrityError("a manifest names a file twice", hint="push the folder again")
+    for file in manifest.files:
+        if not is_digest(file.sha256) or file.size < 0:
+            raise IntegrityError(f"{file.sha256[:70]!r} is no sha256, or {file.size} no size", hint="push again")
+
+
+def is_digest(text: str) -> bool:
+    """Whether ``text`` is a sha256 in hex."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def inside(root: Path, path: str) -> Path:

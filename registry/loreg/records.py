@@ -22,6 +22,76 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class Access:
+    """Who acts, and what on: ``grants`` maps a namespace, or ``*`` for all, to one of :data:`LEVELS`."""
+
+    author: str
+    grants: Mapping[str, str]
+
+    def may(self, level: str, namespace: str) -> bool:
+        """Whether that much is allowed there; ``namespace`` is empty for names that have none."""
+        given = (self.grants.get(namespace), self.grants.get("*"))
+        return any(one is not None and LEVELS.index(one) >= LEVELS.index(level) for one in given)
+
+    def may_somewhere(self, level: str) -> bool:
+        """Whether that much is allowed in any namespace."""
+        return any(LEVELS.index(one) >= LEVELS.index(level) for one in self.grants.values())
+
+
+#: Each allows what those before it do.
+LEVELS = ("read", "write", "admin")
+
+
+def everything(author: str) -> Access:
+    """Whoever has the database and the store may do everything."""
+    return Access(author, {"*": "admin"})
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token without its secret. ``grants`` as in :class:`Access`; ``author`` is who made it."""
+
+    id: int
+    name: str
+    grants: Mapping[str, str]
+    author: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """Adapters of a team; ``public`` ones are read without a token. Its name is empty for adapters without one."""
+
+    name: str
+    public: bool
+    adapters: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A blob that was announced: ``id`` is known to who announced it alone."""
+
+    id: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Who did what, and when; ``ref`` is empty where it was not about one adapter."""
+
+    id: int
+    at: datetime
+    author: str
+    action: str
+    ref: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class ModuleType:
     """How often a kind of module (the last part of its name) carries factors, and at which ranks."""
 
@@ -87,6 +157,10 @@ class BaseModel:
         return f"{self.names[0] if self.names else 'a base'} (sha256:{self.digest[:12]})"
 
 
+#: How one base comes from another.
+BASE_RELATIONS = ("cast_of", "quantized_from", "renamed_from", "finetuned_from")
+
+
 @dataclass(frozen=True)
 class BaseEdge:
     """``child`` came from ``parent``: ``kind`` is cast_of, quantized_from, renamed_from or finetuned_from.
@@ -137,12 +211,15 @@ class BaseAdded:
 
 @dataclass(frozen=True)
 class BaseDetails:
-    """All that is known of a base; ``versions`` counts the versions that were trained on it."""
+    """All that is known of a base; ``versions`` counts the versions that were trained on it.
+
+    ``files`` has the sha256 of each shard, where headers alone are known of it.
+    """
 
     base: BaseModel
     edges: tuple[BaseEdge, ...]
     versions: int
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,6 +287,34 @@ class Draft:
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
     provenance: Provenance | None = None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What is asked to become a version: the blobs of ``manifest`` are stored already, and those of ``base``.
+
+    ``base`` may be one that is not known yet; the blob under its digest lists its tensors. ``base_hint`` is what the
+    adapter called its base before a private path was taken out of its files.
+    """
+
+    adapter: AdapterName
+    manifest: Manifest
+    base: BaseModel | None = None
+    base_hint: str = ""
+    message: str = ""
+    tasks: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The version, whether it is a new one, and what a person should know."""
+
+    version: Version
+    created: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -388,10 +493,11 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True)
 class Details:
-    """All that is known of one version."""
+    """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept."""
 
     version: Version
     files: tuple[File, ...]
+    card: str
     provenance: Provenance | None
     alias_moves: tuple[AliasMove, ...]
 
@@ -423,6 +529,9 @@ class Comparison:
     operator: str
     value: float
 
+    def __str__(self) -> str:
+        return f"{self.operator}{self.value!r}"
+
 
 @dataclass(frozen=True)
 class MetricCondition:
@@ -433,6 +542,9 @@ class MetricCondition:
     dataset: str = ""
     split: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name}{self.comparison}{_where(self.dataset, self.split)}"
+
 
 @dataclass(frozen=True)
 class Sort:
@@ -442,6 +554,9 @@ class Sort:
     metric: str = ""
     dataset: str = ""
     split: str = ""
+
+    def __str__(self) -> str:
+        return f"metric:{self.metric}{_where(self.dataset, self.split)}" if self.by == "metric" else self.by
 
 
 @dataclass(frozen=True)
@@ -472,3 +587,8 @@ class Check:
     origin: str = ""
     ok: bool = True
     hint: str = ""
+
+
+def _where(dataset: str, split: str) -> str:
+    """Which data a metric is of, as it is typed."""
+    return (f"@{dataset}" + (f":{split}" if split else "")) if dataset or split else ""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
-from loreg.catalog import Catalog
-from loreg.checking.policy import read_policy
-from loreg.records import Check
+from loreg.checking.policy import Policy, read_policy
+from loreg.errors import NotAllowedError
+from loreg.ledger import Ledger
+from loreg.records import Check, everything
 from loreg.settings import Settings, load
-from loreg.storage import open_store
+from loreg.storage import BlobStore, open_store
+from loreg.verbs import administration as administering
 from loreg.verbs import bake as baking
 from loreg.verbs import bases as knowing
 from loreg.verbs import check as checking
@@ -37,17 +40,22 @@ def connect(
     database_url: str | None = None,
     storage_url: str | None = None,
     storage_endpoint: str | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
     author: str | None = None,
 ) -> Registry:
     """Open the registry of the settings in force: arguments > ``LOREG_*`` > ``loreg.toml`` > user file.
 
-    Nothing is contacted before the first verb. Raises UsageError for a setting that is not understood.
+    With ``endpoint`` the registry is that of a loreg server, asked with ``token``; else database and store are used
+    directly. Nothing is contacted before the first verb. Raises UsageError for a setting that is not understood.
     """
     flags = {
         "home": home,
         "database_url": database_url,
         "storage_url": storage_url,
         "storage_endpoint": storage_endpoint,
+        "endpoint": endpoint,
+        "token": token,
         "author": author,
     }
     return Registry(load(flags, os.environ))
@@ -68,10 +76,10 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        store = open_store(settings.storage_url, settings.storage_endpoint)
-        cache = settings.home / "cache" / "bases"
         policy = read_policy(settings.check, settings.origin["check"])
-        self.context = Context(Catalog(settings.database_url), store, settings.author, cache, policy)
+        self._opened = _open_server(settings) if settings.endpoint else _open_here(settings, policy)
+        cache = settings.home / "cache" / "bases"
+        self.context = Context(self._opened.ledger, self._opened.store, cache, policy)
 
     push = _verb(pushing.push)
     pull = _verb(pulling.pull)
@@ -98,6 +106,12 @@ class Registry:
     yank = _verb(tagging.yank)
     unyank = _verb(tagging.unyank)
     add_metrics = _verb(tagging.add_metrics)
+    create_token = _verb(administering.create_token)
+    tokens = _verb(administering.tokens)
+    revoke_token = _verb(administering.revoke_token)
+    namespaces = _verb(administering.namespaces)
+    set_public = _verb(administering.set_public)
+    events = _verb(administering.events)
 
     def doctor(self) -> tuple[Check, ...]:
         """See :func:`loreg.verbs.doctor.doctor`."""
@@ -105,14 +119,54 @@ class Registry:
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; returns its revisions before and after."""
-        return self.context.catalog.upgrade()
+        return self._opened.upgrade()
 
     def close(self) -> None:
-        """Give the database's connections back."""
-        self.context.catalog.close()
+        """Give every connection back."""
+        self._opened.close()
 
     def __enter__(self) -> Registry:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A ledger and a store, and what only they can do."""
+
+    ledger: Ledger
+    store: BlobStore
+    upgrade: Callable[[], tuple[str | None, str]]
+    close: Callable[[], None]
+
+
+def _open_here(settings: Settings, policy: Policy) -> _Opened:
+    """A catalog and a store that this machine reaches itself."""
+    from loreg.catalog import Catalog
+    from loreg.recording.ledger import LocalLedger
+
+    catalog = Catalog(settings.database_url)
+    store = open_store(settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint)
+    ledger = LocalLedger(catalog, store, everything(settings.author), policy)
+    return _Opened(ledger, store, catalog.upgrade, catalog.close)
+
+
+def _open_server(settings: Settings) -> _Opened:
+    """A server that is asked; SQLAlchemy and boto3 are not even imported."""
+    from loreg.client.http import Server
+    from loreg.client.ledger import RemoteLedger
+    from loreg.client.store import RemoteStore
+
+    server = Server(settings.endpoint, settings.token, settings.author)
+    store = RemoteStore(server)
+
+    def upgrade() -> tuple[str | None, str]:
+        raise NotAllowedError(f"the schema is that of {settings.endpoint}", hint="loreg db upgrade on the server")
+
+    def close() -> None:
+        store.close()
+        server.close()
+
+    return _Opened(RemoteLedger(server, store), store, upgrade, close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,21 +12,38 @@ from typing import Any
 
 import platformdirs
 
+from loreg import credentials
 from loreg.errors import UsageError
 
 #: The table that says what a team asks of adapters; ``checking.policy`` reads it.
 CHECK = "check"
-KEYS = ("home", "database_url", "storage_url", "storage_endpoint", "author")
+KEYS = (
+    "home",
+    "database_url",
+    "storage_url",
+    "storage_endpoint",
+    "storage_public_endpoint",
+    "endpoint",
+    "token",
+    "author",
+)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in force; ``check`` is that table as it lies in a file; ``origin`` says where each was found."""
+    """The settings in force; ``origin`` says where each was found.
+
+    With ``endpoint`` a server is asked, with ``token``; else the catalog and store directly. A server tells its clients
+    ``storage_public_endpoint`` where they reach its store elsewhere. ``check`` is that table as it lies in a file.
+    """
 
     home: Path
     database_url: str
     storage_url: str
     storage_endpoint: str
+    storage_public_endpoint: str
+    endpoint: str
+    token: str
     author: str
     check: Mapping[str, Any]
     origin: Mapping[str, str]
@@ -50,16 +68,30 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
         for key in (*KEYS, CHECK):
             if key not in found and (value := layer.get(key)):
                 found[key], origin[key] = value, name
+    # A token goes to the server that it was given for, and to no other.
+    logged_in, token = credentials.read()
+    if logged_in and found.setdefault("endpoint", logged_in).rstrip("/") == logged_in and "token" not in found:
+        found["token"] = token
+        origin["token"] = str(credentials.file())
+        origin.setdefault("endpoint", str(credentials.file()))
     home = Path(found.get("home") or platformdirs.user_data_path("loreg")).expanduser().absolute()
     return Settings(
         home=home,
         database_url=found.get("database_url") or f"sqlite:///{home / 'catalog.db'}",
         storage_url=found.get("storage_url") or str(home / "store"),
         storage_endpoint=found.get("storage_endpoint") or "",
+        storage_public_endpoint=found.get("storage_public_endpoint") or "",
+        endpoint=(found.get("endpoint") or "").rstrip("/"),
+        token=found.get("token") or "",
         author=(found.get("author") or _login()).encode(errors="replace").decode()[:128],
         check=found.get(CHECK) or {},
         origin={key: origin.get(key, "default") for key in (*KEYS, CHECK)},
     )
+
+
+def masked(url: str) -> str:
+    """A database's URL without its password, for people to read."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
 def _project_file(folder: Path) -> Path | None:

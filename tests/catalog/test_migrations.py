@@ -14,6 +14,7 @@ from drafts import draft
 from loreg.catalog import Catalog, lineage, migrations, versions
 from loreg.catalog.engine import open_engine
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
+from loreg.records import everything
 from loreg.refs import parse_ref
 from together import all_at_once
 
@@ -62,7 +63,7 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         connection.executescript(dump.read_text())
     catalog = Catalog(f"sqlite:///{tmp_path}/c.db")
     assert migrations.HEAD in catalog.describe()
-    with catalog.write("ada") as tx:
+    with catalog.write(everything("ada")) as tx:
         found = versions.resolve(tx, parse_ref("team/science"))
         assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
         assert versions.resolve(tx, parse_ref("team/history:prod")).number == 1

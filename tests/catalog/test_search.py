@@ -14,7 +14,7 @@ from loreg.catalog import Catalog, bases, versions
 from loreg.catalog.search import search
 from loreg.errors import UsageError
 from loreg.expressions import parse_comparison, parse_metric, parse_metric_condition, parse_sort
-from loreg.records import BaseModel, Query
+from loreg.records import BaseModel, Query, everything
 
 
 def found(catalog: Catalog, **conditions: Any) -> list[str]:
@@ -115,7 +115,7 @@ def test_only_the_newest_version_unless_asked(catalog: Catalog, record):
 def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Catalog, record):
     record("a", "one")
     second = record("a", "two")
-    with catalog.write("ada") as tx:
+    with catalog.write(everything("ada")) as tx:
         versions.set_yanked(tx, second, True)
     assert found(catalog) == ["a:v1"]
     assert found(catalog, all_versions=True) == ["a:v1"]
@@ -123,7 +123,7 @@ def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Ca
 
 def test_a_base_is_found_by_name_digest_and_prefix(catalog: Catalog, record):
     base = BaseModel("ab" * 32, ("org/llama", "local-llama"), 3, 100)
-    with catalog.write("ada") as tx:
+    with catalog.write(everything("ada")) as tx:
         bases.record(tx, base, 10)
     record("known", base=base)
     record("declared", base_hint="org/llama")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from loreg.catalog.migrations import HEAD
 from making import deltas_by_hand, relative_error, weighted_sum
-from places import HISTORY, MOVIES, NEWS, SCIENCE, Loreg
+from places import HISTORY, MOVIES, NEWS, SCIENCE, Loreg, Place
 
 
 @pytest.fixture
@@ -184,16 +184,19 @@ def test_push_says_what_it_left_out(loreg: Loreg, tmp_path: Path):
     assert "no new version: this content is a:v1@" in loreg("push", folder, "a").stdout
 
 
-def test_doctor_shows_settings_and_what_can_be_reached(loreg: Loreg):
+def test_doctor_shows_settings_and_what_can_be_reached(loreg: Loreg, place: Place):
     outcome = loreg("doctor")
     assert outcome.exit_code == 0, outcome.stdout
     assert "environment" in outcome.stdout
     checks = {check["name"]: check for check in json.loads(loreg("doctor", "--format", "json").stdout)}
-    assert checks["database"]["ok"]
+    assert checks["server" if place.endpoint else "database"]["ok"]
     assert checks["store"]["ok"]
     assert checks["torch"]["value"].startswith("2.")
 
 
-def test_upgrade_says_what_it_did(loreg: Loreg):
+def test_upgrade_says_what_it_did(loreg: Loreg, place: Place):
     loreg("ls")
+    if place.endpoint:
+        assert "loreg db upgrade on the server" in loreg("db", "upgrade").stderr
+        return
     assert loreg("db", "upgrade").stdout == f"schema {HEAD}, no change\n"

@@ -53,9 +53,9 @@ def write(path: Path, content: bytes) -> Blob:
 @pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 16 * 1024 * 1024, 16 * 1024 * 1024 + 1, LARGE])
 def test_what_goes_in_comes_out(store: BlobStore, tmp_path: Path, size: int):
     blob = write(tmp_path / "in", os.urandom(size))
-    assert not store.has(blob.sha256)
+    assert store.size(blob.sha256) is None
     assert store.put(blob, tmp_path / "in")
-    assert store.has(blob.sha256)
+    assert store.size(blob.sha256) == blob.size
     store.get(blob, tmp_path / "out")
     assert digest_of(tmp_path / "out") == blob
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
@@ -82,7 +82,7 @@ def test_a_file_that_changed_since_it_was_hashed_is_not_stored(store: BlobStore,
     write(tmp_path / "in", os.urandom(size))
     with pytest.raises(IntegrityError, match="changed while it was read"):
         store.put(blob, tmp_path / "in")
-    assert not store.has(blob.sha256)
+    assert store.size(blob.sha256) is None
 
 
 def test_a_blob_that_is_not_there_is_said_so_and_leaves_nothing(store: BlobStore, tmp_path: Path):
@@ -217,7 +217,7 @@ class TestS3:
         client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
         uploads = client.list_multipart_uploads(Bucket=s3.bucket, Prefix="broken/")
         assert uploads.get("Uploads", []) == []
-        assert not store.has(blob.sha256)
+        assert store.size(blob.sha256) is None
 
 
 class TestWhatTheServerEnforces:
@@ -231,7 +231,7 @@ class TestWhatTheServerEnforces:
         monkeypatch.setattr(module, "_base64_of", lambda digest: base64.b64encode(b"\x01" * 32).decode())
         with pytest.raises(IntegrityError, match="received other bytes"):
             store.put(blob, tmp_path / "in")
-        assert not store.has(blob.sha256)
+        assert store.size(blob.sha256) is None
 
     @pytest.mark.parametrize("size", [100, LARGE])
     def test_a_blob_that_someone_else_stored_meanwhile_is_not_written_over(self, s3, tmp_path: Path, monkeypatch, size):
@@ -241,7 +241,7 @@ class TestWhatTheServerEnforces:
         client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
         key = f"meanwhile/{key_of(blob.sha256)}"
         before = client.head_object(Bucket=s3.bucket, Key=key)
-        monkeypatch.setattr(store, "has", lambda digest: False)
+        monkeypatch.setattr(store, "size", lambda digest: None)
         assert not store.put(blob, tmp_path / "in")
         after = client.head_object(Bucket=s3.bucket, Key=key)
         assert (after["LastModified"], after["ETag"]) == (before["LastModified"], before["ETag"])

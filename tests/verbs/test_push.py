@@ -10,6 +10,7 @@ import pytest
 import torch
 from sqlalchemy import text
 
+from loreg.catalog import Catalog
 from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.registry import Registry, connect
 from making import change_config, copy, train, write_base
@@ -19,9 +20,12 @@ from together import all_at_once
 SECRET = "/home/ada/secret-project/llama-3-8b"
 
 
-def count(registry: Registry, table: str) -> int:
-    with registry.context.catalog.read() as tx:
-        return tx.connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
+def count(database_url: str, table: str) -> int:
+    catalog = Catalog(database_url)
+    with catalog.read() as tx:
+        found = tx.connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
+    catalog.close()
+    return found
 
 
 @pytest.fixture
@@ -166,36 +170,38 @@ class TestNothingHalfWritten:
             ({"base": "org/nobody"}, NotFoundError),
         ],
     )
-    def test_when_something_said_is_wrong(self, registry: Registry, options: dict, error: type[LoregError]):
+    def test_when_something_said_is_wrong(
+        self, registry: Registry, place: Place, options: dict, error: type[LoregError]
+    ):
         with pytest.raises(error):
             registry.push(NEWS, "a", **options)
-        assert count(registry, "adapters") == count(registry, "versions") == count(registry, "blobs") == 0
+        assert [count(place.database_url, table) for table in ("adapters", "versions", "blobs")] == [0, 0, 0]
 
-    def test_when_the_adapter_breaks_a_rule(self, registry: Registry, tmp_path: Path):
+    def test_when_the_adapter_breaks_a_rule(self, registry: Registry, place: Place, tmp_path: Path):
         with pytest.raises(CheckFailedError):
             registry.push(change_config(copy(NEWS, tmp_path / "f"), r=4), "a")
-        assert count(registry, "adapters") == 0
+        assert count(place.database_url, "adapters") == 0
 
-    def test_when_it_is_killed_between_blobs_and_catalog(self, registry: Registry, monkeypatch):
+    def test_when_it_is_killed_between_blobs_and_catalog(self, registry: Registry, place: Place, monkeypatch):
         from loreg.catalog import versions
 
         def die(*arguments: object) -> None:
-            raise KeyboardInterrupt
+            raise RuntimeError
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises((RuntimeError, LoregError)):
             patch.setattr(versions, "record", die)
             registry.push(NEWS, "a")
-        assert count(registry, "adapters") == count(registry, "files") == 0
+        assert count(place.database_url, "adapters") == count(place.database_url, "files") == 0
         assert registry.push(NEWS, "a").created
 
-    def test_when_it_is_killed_while_storing(self, registry: Registry):
+    def test_when_it_is_killed_while_storing(self, registry: Registry, place: Place):
         def die(what: str, done: int, total: int) -> None:
             if what == "storing":
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             registry.push(NEWS, "a", progress=die)
-        assert count(registry, "adapters") == 0
+        assert count(place.database_url, "adapters") == 0
         assert registry.push(NEWS, "a").created
 
 
@@ -204,7 +210,7 @@ def test_a_store_that_is_down_leaves_no_version(tmp_path: Path):
     registry = connect(**home, storage_url="s3://bucket/x", storage_endpoint="http://127.0.0.1:9")
     with pytest.raises(UnavailableError, match="does not answer"):
         registry.push(NEWS, "a")
-    assert count(registry, "adapters") == 0
+    assert count(registry.settings.database_url, "adapters") == 0
 
 
 def test_many_push_to_one_adapter_at_once(place: Place, tmp_path: Path):
@@ -283,14 +289,14 @@ class TestStrangersRecords:
         ],
         ids=str,
     )
-    def test_what_is_not_whole_is_refused(self, registry: Registry, tmp_path: Path, change: dict):
+    def test_what_is_not_whole_is_refused(self, registry: Registry, place: Place, tmp_path: Path, change: dict):
         path = self.merged(registry, tmp_path)
         document = json.loads(path.read_text())
         changed = {key: {**document[key], **fields} if fields else {} for key, fields in change.items()}
         path.write_text(json.dumps({**document, **changed}))
         with pytest.raises(LoregError, match="is not what loreg writes"):
             registry.push(path.parent, "a")
-        assert count(registry, "versions") == 0
+        assert count(place.database_url, "versions") == 0
 
 
 def test_half_a_character_is_refused_before_anything_is_stored(registry: Registry, tmp_path: Path):

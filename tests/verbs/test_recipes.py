@@ -87,8 +87,8 @@ class TestReproduce:
             here.reproduce("wrong")
 
     def test_small_differences_are_told_not_refused(self, here: Registry, tmp_path: Path):
+        from loreg.merging import provenance
         from loreg.storage import digest_of
-        from loreg.verbs import provenance
 
         here.push(SCIENCE, "science")
         merged = tmp_path / "merged"

@@ -19,10 +19,15 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_card(path: Path) -> str:
     """The beginning of the card's text; empty where there is none."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            return stream.read(MOST_CHARACTERS).replace("\x00", "")
+        with path.open("rb") as stream:
+            return card_of(stream.read(4 * MOST_CHARACTERS))  # UTF-8 takes up to four bytes a character
     except OSError:
         return ""
+
+
+def card_of(content: bytes) -> str:
+    """The text that is kept of a card's bytes: its beginning, without NUL."""
+    return content.decode(errors="replace").replace("\r\n", "\n")[:MOST_CHARACTERS].replace("\x00", "")
 
 
 def fields_of(card: str) -> Mapping[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.layout import WEIGHTS_NAME
@@ -55,6 +55,22 @@ def select_files(folder: Path) -> Selection:
     return Selection(files, tuple(sorted(left_out)))
 
 
+def refuse_file_names(names: Iterable[str]) -> None:
+    """Raise AdapterFormatError unless files of these names may make a version: PEFT's two, no pickle, no program."""
+    names = set(names)
+    for needed in (CONFIG_NAME, WEIGHTS_NAME):
+        if needed not in names:
+            raise AdapterFormatError(
+                f"there is no {needed} among {len(names)} files: it is not a PEFT adapter",
+                hint="model.save_pretrained(DIR) of a PeftModel writes both files",
+            )
+    for name in sorted(names):
+        parts = name.split("/")
+        reason = "not portable" if "" in parts or "." in parts or ".." in parts else _reason_by_name(name, parts[-1])
+        if reason or any(part.startswith(".") for part in parts):
+            raise AdapterFormatError(f"the file {name!r} is {reason or 'hidden'}", hint="leave it out of the version")
+
+
 def _walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
     """Every file, folders in order; a folder that is left out is named once and not entered."""
     for top, folders, names in os.walk(folder):
@@ -82,20 +98,26 @@ def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
         return _reason_to_leave_out_link(name, path, root)
     if not path.is_file():
         return "not a regular file"
+    if (reason := _reason_by_name(name, path.name)) or name in (CONFIG_NAME, WEIGHTS_NAME):
+        return reason
+    if path.stat().st_mode & 0o111 or _begins_like_a_program(path):
+        return "executable"
+    return ""
+
+
+def _reason_by_name(name: str, last: str) -> str:
     if not name.isprintable() or "\\" in name or len(name) > 512:
         return "its name is not portable"
     if name in (CONFIG_NAME, WEIGHTS_NAME):
         return ""
-    if _TRAINING.fullmatch(path.name):
+    if _TRAINING.fullmatch(last):
         return "training state"
-    suffix = path.suffix.lower()
+    suffix = PurePosixPath(last).suffix.lower()
     if suffix in _PICKLES:
         return "a pickle"
     if suffix in _WEIGHTS:
         return "weights that are not the adapter's"
-    if suffix in _PROGRAMS or path.stat().st_mode & 0o111 or _begins_like_a_program(path):
-        return "executable"
-    return ""
+    return "executable" if suffix in _PROGRAMS else ""
 
 
 def _reason_to_leave_out_link(name: str, path: Path, root: Path) -> str:

@@ -61,8 +61,8 @@ class Layout:
     strangers: tuple[str, ...]
     tensors: Mapping[str, Tensor]
 
-    def facts(self) -> Facts:
-        """What the catalog records of it."""
+    def facts(self, base_hint: str = "") -> Facts:
+        """What the catalog records of it; ``base_hint`` is taken where the configuration names no base."""
         dtypes: Counter[str] = Counter()
         for tensor in self.tensors.values():
             dtypes[tensor.dtype] += tensor.parameters
@@ -79,7 +79,7 @@ class Layout:
             parameters=dtypes.total(),
             dtype=max(dtypes, key=lambda name: dtypes[name]),
             module_types=tuple(ModuleType(n, len(r), min(r), max(r)) for n, r in sorted(ranks.items())),
-            base_hint=_text(self.config.base_hint, 1024),
+            base_hint=_text(self.config.base_hint or base_hint, 1024),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from loreg.adapters.layout import Layout
 from loreg.bases.touched import Part, parts, target
+from loreg.errors import CheckFailedError
 from loreg.records import BaseEdge, BaseModel, Verdict
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -47,6 +48,15 @@ def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> 
         kind = "verified-derived" if all(edge.verified for edge in path) else "declared-derived"
         return Verdict(kind, f"it was trained on {on.base.title}: " + ", ".join(map(_told, path)))
     return Verdict("struct-only", _why_not_more(trained, candidate))
+
+
+def refuse_mismatch(layout: Layout, base: Known) -> None:
+    """Raise CheckFailedError if the adapter cannot be of that base."""
+    verdict = judge(Trained(layout, None), base)
+    if verdict.kind == "mismatch":
+        raise CheckFailedError(
+            f"base mismatch: {verdict.reason} ({base.base.title})", hint="--base names the model that it was trained on"
+        )
 
 
 def _what_does_not_fit(layout: Layout, candidate: Known, *, derived: bool) -> str:

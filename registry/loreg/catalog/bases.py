@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, func, select, update
 
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.projection import JsonRows
-from loreg.catalog.schema import BaseNameRow, BaseRow, BlobRow, VersionRow
+from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, BlobRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import ConflictError, NotFoundError
 from loreg.records import BaseModel, Page
@@ -78,7 +78,11 @@ def page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
 
 def versions_on(tx: Transaction, base: BaseModel) -> int:
     """How many versions were trained on the base."""
-    query = select(func.count()).where(VersionRow.base_id == base_id_of(tx, base.digest))
+    query = (
+        select(func.count())
+        .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        .where(VersionRow.base_id == base_id_of(tx, base.digest), tx.visible(AdapterRow.namespace))
+    )
     return tx.connection.execute(query).scalar_one()
 
 

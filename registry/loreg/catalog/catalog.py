@@ -10,8 +10,12 @@ from pathlib import Path
 from sqlalchemy import text
 
 from loreg.catalog import migrations
-from loreg.catalog.engine import explained, masked, open_engine
+from loreg.catalog.engine import explained, open_engine
 from loreg.catalog.transaction import Transaction
+from loreg.records import Access, everything
+from loreg.settings import masked
+
+_EVERYTHING = everything("")
 
 
 class Catalog:
@@ -28,15 +32,15 @@ class Catalog:
         return masked(self._url)
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A transaction that only reads."""
-        with self._transaction(author="", writes=False) as transaction:
+    def read(self, access: Access = _EVERYTHING) -> Iterator[Transaction]:
+        """A transaction that only reads, and finds only what ``access`` may see."""
+        with self._transaction(access, writes=False) as transaction:
             yield transaction
 
     @contextlib.contextmanager
-    def write(self, author: str) -> Iterator[Transaction]:
+    def write(self, access: Access) -> Iterator[Transaction]:
         """A transaction that writes: committed at the end, rolled back on any error."""
-        with self._transaction(author, writes=True) as transaction:
+        with self._transaction(access, writes=True) as transaction:
             yield transaction
 
     def upgrade(self) -> tuple[str | None, str]:
@@ -65,7 +69,7 @@ class Catalog:
         self._engine.dispose()
 
     @contextlib.contextmanager
-    def _transaction(self, author: str, *, writes: bool) -> Iterator[Transaction]:
+    def _transaction(self, access: Access, *, writes: bool) -> Iterator[Transaction]:
         with explained(self._url):
             if not self._ready:
                 migrations.ensure(self._engine, self.url)
@@ -74,4 +78,4 @@ class Catalog:
                 self._engine.connect().execution_options(loreg_writes=writes) as connection,
                 connection.begin(),
             ):
-                yield Transaction(connection, author, datetime.now(UTC))
+                yield Transaction(connection, access, datetime.now(UTC))

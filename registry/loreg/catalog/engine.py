@@ -25,6 +25,7 @@ from loreg.errors import (
     UnavailableError,
     UsageError,
 )
+from loreg.settings import masked
 
 _SQLITE = "sqlite:///"
 _NO_SUCH_TABLE = ("42P01", "3F000")  # PostgreSQL, Appendix A: undefined_table, invalid_schema_name
@@ -64,11 +65,6 @@ def parse_url(url: str) -> URL:
         "the database URL is not understood: expected sqlite:///path or postgresql://user@host/name",
         hint="export LOREG_DATABASE_URL=postgresql://user@host/loreg",
     )
-
-
-def masked(url: str) -> str:
-    """The URL without its password, for people to read."""
-    return parse_url(url).render_as_string(hide_password=True)
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -49,13 +49,20 @@ def ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
     )
     walk = walk.union(
         select(VersionRow.id, walk.c.depth + 1)
+        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
         .join(LineageRow, LineageRow.parent_digest == VersionRow.digest)
         .join(walk, walk.c.child_id == LineageRow.child_id)
-        .where(walk.c.depth < _DEEPEST)
+        .where(walk.c.depth < _DEEPEST, tx.visible(AdapterRow.namespace))
     )
     reached = select(walk.c.child_id, func.min(walk.c.depth).label("depth")).group_by(walk.c.child_id).subquery()
     # One content may be pushed under several names: the first of them stands for it.
-    first = select(VersionRow.digest, func.min(VersionRow.id).label("id")).group_by(VersionRow.digest).subquery()
+    first = (
+        select(VersionRow.digest, func.min(VersionRow.id).label("id"))
+        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        .where(tx.visible(AdapterRow.namespace))
+        .group_by(VersionRow.digest)
+        .subquery()
+    )
     child, parent = VersionRow.__table__.alias("child"), VersionRow.__table__.alias("parent")
     child_of, parent_of = AdapterRow.__table__.alias("child_of"), AdapterRow.__table__.alias("parent_of")
     query = (

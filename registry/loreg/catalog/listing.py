@@ -29,6 +29,7 @@ def adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEnt
     )
     key = (AdapterRow.namespace, AdapterRow.name)
     query = select(AdapterRow, count.label("versions"), newest.label("newest"), aliases.label("aliases"))
+    query = query.where(tx.visible(AdapterRow.namespace))
     if cursor:
         query = query.where(tuple_(*key) > tuple_(*decode(cursor, "adapters", (str, str))))
     rows = tx.connection.execute(query.order_by(*key).limit(limit + 1)).all()

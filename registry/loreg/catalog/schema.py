@@ -291,6 +291,46 @@ class LineageRow(Table):
     weight: Mapped[float]
 
 
+class NamespaceRow(Table):
+    """Who may read a namespace: everyone if it is public, else those who have a token for it. None is private."""
+
+    __tablename__ = "namespaces"
+
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    public: Mapped[bool]
+
+
+class TokenRow(Table):
+    """A token, by the sha256 of it; ``grants`` maps namespaces, or ``*``, to read, write or admin."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (UniqueConstraint("digest"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(Digest)
+    name: Mapped[str] = mapped_column(Word)
+    grants: Mapped[dict[str, str]] = mapped_column(JSON)
+    author: Mapped[str] = mapped_column(Word)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class UploadRow(Table):
+    """A blob that somebody announced; ``received`` once a server that does not hand uploads to S3 has it."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "created_at"),)
+
+    id: Mapped[str] = mapped_column(Digest, primary_key=True)
+    owner: Mapped[str] = mapped_column(Word)
+    digest: Mapped[str] = mapped_column(Digest)
+    size: Mapped[int] = mapped_column(BigInteger)
+    received: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class EventRow(Table):
     """Who did what, and when. Rows are only ever added."""
 

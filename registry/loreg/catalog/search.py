@@ -30,7 +30,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 def search(tx: Transaction, query: Query) -> Page[Version]:
     """The page of versions that hold every condition. Raises UsageError for a cursor of another search."""
-    statement = page_statement(query)
+    statement = page_statement(query).where(tx.visible(AdapterRow.namespace))
     order = _order(query.sort)
     rows = tx.connection.execute(statement).all()
     shown = rows[: query.limit]

@@ -7,19 +7,32 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
-from loreg.catalog.schema import EventRow, Table
+from loreg.catalog.schema import EventRow, NamespaceRow, Table
+from loreg.records import Access
 
 
 @dataclass(frozen=True)
 class Transaction:
-    """A connection inside a transaction, with who acts and when."""
+    """A connection inside a transaction, with who acts, what on, and when."""
 
     connection: Connection
-    author: str
+    access: Access
     at: datetime
+
+    @property
+    def author(self) -> str:
+        """Who acts."""
+        return self.access.author
+
+    def visible(self, namespace: Any) -> ColumnElement[bool]:
+        """The condition that who acts may read what is in the column ``namespace``."""
+        if "*" in self.access.grants:
+            return true()
+        public = select(NamespaceRow.name).where(NamespaceRow.public)
+        return or_(namespace.in_(sorted(self.access.grants)), namespace.in_(public))
 
     def insert_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the rows whose key is not there yet; the others stay as they are."""

@@ -104,7 +104,8 @@ def by_id(tx: Transaction, version_id: int) -> Version:
 
 def with_digest(tx: Transaction, digest: str) -> Version | None:
     """A version of any adapter with exactly this content, the oldest; None if there is none."""
-    query = versions().where(VersionRow.digest == digest).order_by(VersionRow.id).limit(1)
+    seen = tx.visible(AdapterRow.namespace)
+    query = versions().where(VersionRow.digest == digest, seen).order_by(VersionRow.id).limit(1)
     row = tx.connection.execute(query).one_or_none()
     return to_version(row) if row is not None else None
 
@@ -123,7 +124,7 @@ def files(tx: Transaction, version: Version) -> tuple[File, ...]:
 def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     """The refs of the versions that have a file with this content, the oldest first."""
     holding = select(FileRow.version_id).where(FileRow.digest == sha256)
-    query = versions().where(VersionRow.id.in_(holding)).order_by(VersionRow.id)
+    query = versions().where(VersionRow.id.in_(holding), tx.visible(AdapterRow.namespace)).order_by(VersionRow.id)
     return tuple(to_version(row).ref for row in tx.connection.execute(query))
 
 
@@ -135,11 +136,14 @@ def card(tx: Transaction, version: Version) -> str:
 def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
     """The row of an adapter. Raises NotFoundError, naming the closest name that there is."""
     same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
-    found = tx.connection.execute(select(AdapterRow.id).where(same)).scalar()
+    found = tx.connection.execute(select(AdapterRow.id).where(same, tx.visible(AdapterRow.namespace))).scalar()
     if found is not None:
         return found
     names = tx.connection.execute(
-        select(AdapterRow.namespace, AdapterRow.name).order_by(AdapterRow.id.desc()).limit(1000)
+        select(AdapterRow.namespace, AdapterRow.name)
+        .where(tx.visible(AdapterRow.namespace))
+        .order_by(AdapterRow.id.desc())
+        .limit(1000)
     )
     close = difflib.get_close_matches(str(adapter), [str(AdapterName(*row)) for row in names], 1)
     raise NotFoundError(

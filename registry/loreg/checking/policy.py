@@ -13,7 +13,7 @@ from loreg.checking.licenses import conflict
 from loreg.errors import UsageError
 from loreg.expressions import parse_count, parse_metric_condition
 from loreg.records import BaseModel, Finding, Metric, MetricCondition, Version
-from loreg.refs import parse_alias
+from loreg.refs import AdapterName, Ref, parse_alias, parse_ref
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -115,6 +115,21 @@ def _read(key: str, value: Any, origin: str) -> Any:
         "numbers for max_rank, max_size and tolerance, an alias for against, true or false for license",
         hint=f"mend {origin}",
     )
+
+
+def held_against(against: str, adapter: AdapterName) -> Ref | None:
+    """The version that ``against``, an alias of the same adapter or a ref, means; None if it is empty."""
+    if not against:
+        return None
+    return parse_ref(against) if ":" in against else Ref(adapter, alias=parse_alias(against))
+
+
+def candidate(version: Version, card: str, against: Version | None) -> Candidate:
+    """A version for the policy, beside the one that it must not be worse than, if that is another one."""
+    other = against if against is not None and against.pinned != version.pinned else None
+    license_ = version.base.license if version.base else ""
+    facts = version.facts
+    return Candidate(facts.rank_max, facts.base_hint, version.size, card, version.base, license_, version, other)
 
 
 def findings(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -28,13 +29,21 @@ class Blob:
     size: int
 
 
+@dataclass(frozen=True)
+class Presigned:
+    """A URL for one PUT, with the headers that its signature covers."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
 class BlobStore(Protocol):
     """Bytes by content. Raises UnavailableError where the store does not answer."""
 
     url: str
 
-    def has(self, sha256: str) -> bool:
-        """Whether the blob is stored."""
+    def size(self, sha256: str) -> int | None:
+        """How many bytes the blob has; None if it is not stored."""
         ...
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
@@ -64,6 +73,21 @@ class BlobStore(Protocol):
         """
         ...
 
+    def upload_url(self, blob: Blob, proof: str) -> Presigned | None:
+        """Where somebody without the store's keys may PUT exactly this blob, for an hour; None if the store cannot.
+
+        ``proof`` is a word that only who was given the URL knows.
+        """
+        ...
+
+    def was_uploaded(self, blob: Blob, proof: str) -> bool:
+        """Whether the blob that lies there was PUT with that ``proof``, and is what it should be, as the store says."""
+        ...
+
+    def download_url(self, sha256: str) -> str | None:
+        """Where somebody without the store's keys may GET the blob, for an hour; None if the store cannot."""
+        ...
+
     def check(self) -> None:
         """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
         ...
@@ -90,6 +114,16 @@ def digest_of(path: Path, on_bytes: OnBytes = ignore_bytes) -> Blob:
 def key_of(sha256: str) -> str:
     """Where a blob lies, in every store: ``sha256/ab/abcdef…``."""
     return f"sha256/{sha256[:2]}/{sha256}"
+
+
+def put_bytes(store: BlobStore, content: bytes) -> Blob:
+    """Store a small document that was made just now."""
+    blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
+    with tempfile.TemporaryDirectory(prefix="loreg-push-") as folder:
+        path = Path(folder) / blob.sha256
+        path.write_bytes(content)
+        store.put(blob, path)
+    return blob
 
 
 def partial_of(path: Path, blob: Blob) -> Path:

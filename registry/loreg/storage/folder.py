@@ -33,14 +33,17 @@ class FolderStore:
         self.folder = folder.absolute()
         self.url = str(self.folder)
 
-    def has(self, sha256: str) -> bool:
-        """Whether the blob is stored."""
+    def size(self, sha256: str) -> int | None:
+        """How many bytes the blob has."""
         with self._explained():
-            return self._path(sha256).is_file()
+            try:
+                return self._path(sha256).stat().st_size
+            except FileNotFoundError:
+                return None
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Copy the file in, hashing it on the way."""
-        if self.has(blob.sha256):
+        if self.size(blob.sha256) is not None:
             on_bytes(blob.size)
             return False
         target = self._path(blob.sha256)
@@ -100,6 +103,18 @@ class FolderStore:
                     return stream.read(size)
             except FileNotFoundError:
                 raise _missing(sha256, self.url) from None
+
+    def upload_url(self, blob: Blob, proof: str) -> None:
+        """A folder takes nothing by itself."""
+        return
+
+    def was_uploaded(self, blob: Blob, proof: str) -> bool:
+        """A folder takes nothing by itself."""
+        return False
+
+    def download_url(self, sha256: str) -> None:
+        """A folder gives nothing by itself."""
+        return
 
     def check(self) -> None:
         """Write and delete a file."""

@@ -10,10 +10,11 @@ from loreg.storage.blobs import BlobStore
 from loreg.storage.folder import FolderStore
 
 
-def open_store(url: str, endpoint: str = "") -> BlobStore:
+def open_store(url: str, endpoint: str = "", public_endpoint: str = "") -> BlobStore:
     """Open ``s3://bucket/prefix`` (with ``endpoint`` for a server that is not AWS), ``file:///…`` or a path.
 
-    Nothing is contacted yet. Raises UsageError for any other scheme.
+    ``public_endpoint`` is where others reach the same server, for the URLs that they are given. Nothing is contacted
+    yet. Raises UsageError for any other scheme.
     """
     try:
         parts = urlsplit(url)
@@ -22,7 +23,7 @@ def open_store(url: str, endpoint: str = "") -> BlobStore:
     if parts.scheme == "s3" and parts.netloc:
         from loreg.storage.s3 import S3Store
 
-        return S3Store(parts.netloc, parts.path.strip("/"), endpoint)
+        return S3Store(parts.netloc, parts.path.strip("/"), endpoint, public_endpoint)
     if parts.scheme == "file" and not parts.netloc:
         return FolderStore(Path(unquote(parts.path)))
     if "://" not in url:

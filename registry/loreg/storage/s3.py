@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import hmac
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,6 +25,7 @@ from loreg.storage.blobs import (
     CHUNK,
     Blob,
     OnBytes,
+    Presigned,
     changed,
     chunks,
     damaged,
@@ -38,42 +40,52 @@ if TYPE_CHECKING:
 
 PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
 _MOST_PARTS = 10_000  # S3's own limit
+_HOUR = 3600
+_PROOF = "loreg-upload"
 
 
 class S3Store:
     """One object per blob. The server checks SHA-256 of all that it is sent and never overwrites an object."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint: str = "") -> None:
+    def __init__(self, bucket: str, prefix: str, endpoint: str = "", public_endpoint: str = "") -> None:
         self.bucket = bucket
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._endpoint = endpoint
+        self._public_endpoint = public_endpoint or endpoint
 
     @functools.cached_property
     def _client(self) -> S3Client:
+        return self._open(self._endpoint)
+
+    @functools.cached_property
+    def _public(self) -> S3Client:
+        """Signs URLs for others, who may reach the store under another address."""
+        return self._client if self._public_endpoint == self._endpoint else self._open(self._public_endpoint)
+
+    def _open(self, endpoint: str) -> S3Client:
         session = boto3.session.Session()
         config = Config(
             signature_version="s3v4",
             connect_timeout=5,
             read_timeout=60,
             retries={"mode": "standard", "max_attempts": 4},
-            s3={"addressing_style": "path"} if self._endpoint else {},
+            s3={"addressing_style": "path"} if endpoint else {},
         )
         region = session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=self._endpoint or None, region_name=region, config=config)
+        return session.client("s3", endpoint_url=endpoint or None, region_name=region, config=config)
 
-    def has(self, sha256: str) -> bool:
-        """Whether the blob is stored: one HEAD request."""
+    def size(self, sha256: str) -> int | None:
+        """How many bytes the blob has: one HEAD request."""
         try:
             with self._explained():
-                self._client.head_object(Bucket=self.bucket, Key=self._key(sha256))
+                return self._client.head_object(Bucket=self.bucket, Key=self._key(sha256))["ContentLength"]
         except NotFoundError:
-            return False
-        return True
+            return None
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file, in parts over 16 MiB, each under its SHA-256, with ``If-None-Match: *``."""
-        if self.has(blob.sha256):
+        if self.size(blob.sha256) is not None:
             on_bytes(blob.size)
             return False
         with path.open("rb") as stream:
@@ -130,6 +142,34 @@ class S3Store:
         with self._explained():
             body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=part)["Body"]
             return body.read(size)
+
+    def upload_url(self, blob: Blob, proof: str) -> Presigned:
+        """A PUT whose signature covers the SHA-256 of the whole object and the proof; S3 refuses other bytes.
+
+        One PUT and not several parts: of parts S3 checks each, but not that together they have the blob's digest.
+        """
+        checksum = _base64_of(blob.sha256)
+        target = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
+        signed = {"ChecksumSHA256": checksum, "Metadata": {_PROOF: proof}}
+        with self._explained():
+            url = self._public.generate_presigned_url("put_object", Params={**target, **signed}, ExpiresIn=_HOUR)
+        return Presigned(url, {"x-amz-checksum-sha256": checksum, f"x-amz-meta-{_PROOF}": proof})
+
+    def was_uploaded(self, blob: Blob, proof: str) -> bool:
+        """One HEAD request: size, checksum and proof as S3 knows them."""
+        try:
+            with self._explained():
+                found = self._client.head_object(Bucket=self.bucket, Key=self._key(blob.sha256), ChecksumMode="ENABLED")
+        except NotFoundError:
+            return False
+        is_it = found["ContentLength"] == blob.size and found.get("ChecksumSHA256") == _base64_of(blob.sha256)
+        return is_it and hmac.compare_digest(found["Metadata"].get(_PROOF, ""), proof)
+
+    def download_url(self, sha256: str) -> str:
+        """A GET, ranged or not."""
+        target = {"Bucket": self.bucket, "Key": self._key(sha256)}
+        with self._explained():
+            return self._public.generate_presigned_url("get_object", Params=target, ExpiresIn=_HOUR)
 
     def check(self) -> None:
         """Ask for the bucket."""

@@ -20,8 +20,7 @@ from loreg.bases import cache
 from loreg.bases.identify import identify, identify_headers, struct
 from loreg.bases.model import Model, read_model
 from loreg.bases.verdict import Known
-from loreg.catalog import derivations
-from loreg.errors import CheckFailedError, ConflictError, MergeError, UsageError, explain_os_errors
+from loreg.errors import CheckFailedError, ConflictError, MergeError, NotFoundError, UsageError, explain_os_errors
 from loreg.records import BakeResult, Progress, Verdict, no_progress
 from loreg.verbs.common_base import DERIVED, SAME
 from loreg.verbs.context import Context
@@ -203,9 +202,10 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[Opened]) 
     origin = next((source.base for source in opened if source.base is not None), None)
     if all(cache.recall(context.cache, file) is not None for file in model.shards):
         known = identify(model.path, cached=context.cache).base
-        with context.catalog.read() as tx:
-            edges = [e for e in derivations.of(tx, known) if e.child == known.digest and e.kind == "quantized_from"]
-            origin = derivations.parent(tx, edges[0]) if edges else origin
+        with contextlib.suppress(NotFoundError):
+            edges = [e for e in context.ledger.base(known.digest).edges if e.child == known.digest]
+            parents = [edge.parent for edge in edges if edge.kind == "quantized_from"]
+            origin = context.ledger.base(parents[0]).base if parents else origin
     known_as = f". It was made from {origin.title}" if origin else ""
     raise MergeError(
         f"{model.path} is quantised ({kind}): rounding a delta to its steps would lose it{known_as}",

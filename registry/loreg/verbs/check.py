@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,20 +14,18 @@ from loreg.adapters.folder import select_files
 from loreg.adapters.hub import PREFIX, look_on_hub
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout, remote_layout
 from loreg.bases.verdict import Known
-from loreg.catalog import versions
 from loreg.checking import policy
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.run import read_weights, run
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
-from loreg.records import CheckReport, Finding, Progress, Version, no_progress
+from loreg.records import CheckReport, Details, Finding, Progress, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
-from loreg.verbs.context import Context, is_path
+from loreg.verbs.context import Context, is_path, show_version
 from loreg.verbs.fetch import fetch
 from loreg.verbs.fit import candidate, trained, verdict_on
-from loreg.verbs.tag import held_against
 
 _HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the weights"
 
@@ -65,8 +64,7 @@ def check(
     model = candidate(context, base) if base is not None else None
     against = against or context.policy.against
     if ":" in against:
-        with context.catalog.read() as tx:
-            versions.resolve(tx, parse_ref(against))
+        context.ledger.show(parse_ref(against))
     reports = []
     for done, source in enumerate(sources):
         reports.append(_check(context, source, model, servers, against, header_only))
@@ -77,15 +75,15 @@ def check(
 def _check(
     context: Context, source: str, model: Known | None, servers: Sequence[Profile], against: str, header_only: bool
 ) -> CheckReport:
-    name, path, folder, version = _meant(context, source)
+    name, path, folder, stored = _meant(context, source)
     try:
         if folder is not None:
             looked = _look_at_folder(folder, header_only)
-        elif version is not None:
-            looked = _look_at_version(context, version, header_only)
+        elif stored is not None:
+            looked = _look_at_version(context, stored, header_only)
         else:
             looked = _look_on_hub(source)
-        known_base = version.base if version else None
+        known_base = stored.version.base if stored else None
         verdict = verdict_on(context, trained(context, looked.subject.layout, known_base), model) if model else None
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
@@ -99,7 +97,7 @@ def _check(
     return CheckReport(name, path, found, (*notes, *([_HEADER_ONLY] if seen.scans is None else [])))
 
 
-def _meant(context: Context, source: str) -> tuple[str, str, Path | None, Version | None]:
+def _meant(context: Context, source: str) -> tuple[str, str, Path | None, Details | None]:
     """The name and path for the report, and the folder or the version; neither for an adapter on the Hub."""
     if source.startswith(PREFIX):
         return source, "", None, None
@@ -107,14 +105,8 @@ def _meant(context: Context, source: str) -> tuple[str, str, Path | None, Versio
         folder = Path(source).expanduser()
         folder = folder.parent if folder.name == CONFIG_NAME else folder
         return folder.name, str(folder), folder, None
-    with context.catalog.read() as tx:
-        try:
-            version = versions.resolve(tx, parse_ref(source))
-        except NotFoundError as error:
-            if Path(source).is_dir():
-                raise NotFoundError(error.message, hint=f"for the folder of that name: ./{source}") from None
-            raise
-    return version.ref, "", None, version
+    found = show_version(context, source)
+    return found.version.ref, "", None, found
 
 
 def _look_at_folder(folder: Path, header_only: bool) -> _Looked:
@@ -130,11 +122,9 @@ def _look_at_folder(folder: Path, header_only: bool) -> _Looked:
         return _Looked(subject, size, read_card(folder / CARD_NAME), weights)
 
 
-def _look_at_version(context: Context, version: Version, header_only: bool) -> _Looked:
+def _look_at_version(context: Context, stored: Details, header_only: bool) -> _Looked:
     """Of a version headers can be read where the blobs lie; for its numbers it is fetched."""
-    with context.catalog.read() as tx:
-        files = {file.path: file for file in versions.files(tx, version)}
-        card = versions.card(tx, version)
+    version, files = stored.version, {file.path: file for file in stored.files}
     weights, names = files[WEIGHTS_NAME], tuple(files)
     if header_only:
         layout = remote_layout(
@@ -143,11 +133,11 @@ def _look_at_version(context: Context, version: Version, header_only: bool) -> _
             weights.size,
             lambda start, size: context.store.read_part(weights.sha256, start, size),
         )
-        return _Looked(Subject(layout, None, names), version.size, card, weights.sha256, version)
+        return _Looked(Subject(layout, None, names), version.size, stored.card, weights.sha256, version)
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
-        fetch(context, version, Path(name), no_progress)
+        fetch(context, stored.files, Path(name), no_progress)
         subject = _read(read_layout(Path(name)), names, header_only=False)
-    return _Looked(subject, version.size, card, weights.sha256, version)
+    return _Looked(subject, version.size, stored.card, weights.sha256, version)
 
 
 def _look_on_hub(source: str) -> _Looked:
@@ -161,11 +151,10 @@ def _read(layout: Layout, files: tuple[str, ...], header_only: bool) -> Subject:
 
 def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Versions with the same weights, and a note if nobody could say. A catalog is not made only to be asked this."""
-    if not looked.weights or not context.catalog.is_there():
+    if not looked.weights or not context.ledger.is_there():
         return (), ()
     try:
-        with context.catalog.read() as tx:
-            found = versions.with_file(tx, looked.weights)
+        found = context.ledger.with_file(looked.weights)
     except UnavailableError as error:
         return (), (f"whether these weights are in the registry already is not known: {error.message}",)
     return tuple(ref for ref in found if looked.version is None or ref != looked.version.ref), ()
@@ -173,8 +162,11 @@ def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[s
 
 def _for_the_policy(context: Context, looked: _Looked, model: Known | None, against: str) -> policy.Candidate:
     if looked.version is not None:
-        with context.catalog.read() as tx:
-            held = held_against(tx, looked.version, against)
+        other: Version | None = None
+        if ref := policy.held_against(against, looked.version.adapter):
+            with contextlib.suppress(NotFoundError):
+                other = context.ledger.show(ref).version
+        held = policy.candidate(looked.version, looked.card, other)
         return held if held.base_license or model is None else replace(held, base_license=model.base.license)
     layout, license_ = looked.subject.layout, model.base.license if model else ""
     rank = max(module.rank for module in layout.modules.values())

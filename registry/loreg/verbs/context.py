@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from loreg.catalog import Catalog
 from loreg.checking.policy import Policy
-from loreg.storage import Blob, BlobStore
+from loreg.errors import NotFoundError
+from loreg.ledger import Ledger
+from loreg.records import Details
+from loreg.refs import parse_ref
+from loreg.storage import BlobStore
 
 
 @dataclass(frozen=True)
 class Context:
-    """A catalog, a store, who acts, a folder that remembers what bases on this machine were, what the team asks."""
+    """A ledger, a store, a folder that remembers what bases on this machine were, and what the team asks."""
 
-    catalog: Catalog
+    ledger: Ledger
     store: BlobStore
-    author: str
     cache: Path
     policy: Policy
 
@@ -27,9 +28,11 @@ def is_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or Path(text).is_absolute()
 
 
-def store_document(context: Context, digest: str, content: bytes) -> None:
-    """Put a small document that was made just now into the store, under its digest."""
-    with tempfile.TemporaryDirectory(prefix="loreg-push-") as folder:
-        path = Path(folder) / digest
-        path.write_bytes(content)
-        context.store.put(Blob(digest, len(content)), path)
+def show_version(context: Context, ref: str) -> Details:
+    """What is known of the version that a person named; a folder of that name is hinted at if there is none."""
+    try:
+        return context.ledger.show(parse_ref(ref))
+    except NotFoundError as error:
+        if Path(ref).is_dir():
+            raise NotFoundError(error.message, hint=f"for the folder of that name: ./{ref}") from None
+        raise

@@ -12,7 +12,6 @@ from typing import Any
 from loreg.adapters.card import CARD_NAME
 from loreg.adapters.layout import read_layout
 from loreg.bases.verdict import Known
-from loreg.catalog import exports
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
@@ -20,6 +19,7 @@ from loreg.checking.run import read_weights, run
 from loreg.errors import CheckFailedError, UsageError
 from loreg.manifest import Manifest
 from loreg.records import ExportResult, Fitted, Progress, Version, no_progress
+from loreg.refs import parse_ref
 from loreg.storage import Blob
 from loreg.verbs.context import Context
 from loreg.verbs.fit import candidate, known
@@ -71,8 +71,7 @@ def exported(context: Context, version: Version, profile: Profile, progress: Pro
     Raises what exporting raises; MissingExtraError without torch only if they have to be made.
     """
     request = _request(profile, version)
-    with context.catalog.read() as tx:
-        found = exports.find(tx, version, request)
+    found = context.ledger.export(parse_ref(version.ref), request)
     if found is not None:
         return found
     require_torch()
@@ -83,8 +82,7 @@ def exported(context: Context, version: Version, profile: Profile, progress: Pro
         manifest = hash_files(files, progress)
         for file in manifest.files:
             context.store.put(Blob(file.sha256, file.size), files[file.path])
-    with context.catalog.write(context.author) as tx:
-        exports.record(tx, version, request, manifest)
+    context.ledger.record_export(parse_ref(version.ref), request, manifest)
     return manifest
 
 

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from loreg.catalog import versions
 from loreg.manifest import File, inside
-from loreg.records import Progress, Version
+from loreg.records import Progress
 from loreg.storage import Blob, digest_of
 from loreg.verbs.context import Context
 
 
-def fetch(context: Context, version: Version, folder: Path, progress: Progress) -> None:
-    """Write the files of ``version`` into the existing ``folder``."""
-    with context.catalog.read() as tx:
-        files = versions.files(tx, version)
-    download(context, files, folder, progress)
-
-
-def download(context: Context, files: Sequence[File], folder: Path, progress: Progress) -> int:
+def fetch(context: Context, files: Sequence[File], folder: Path, progress: Progress) -> int:
     """Write the files into the existing ``folder``; returns the bytes that were not there already."""
     total = sum(file.size for file in files)
     done = 0

@@ -1,22 +1,20 @@
-"""How well a base fits an adapter, from what catalog and store know of both."""
+"""How well a base fits an adapter, from what ledger and store know of both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from loreg.adapters.layout import Layout
 from loreg.bases.identify import Identity, identify_headers, leaves_of
 from loreg.bases.model import read_model
 from loreg.bases.verdict import Known, Trained, judge
-from loreg.catalog import bases, derivations
 from loreg.errors import explain_os_errors
 from loreg.records import BaseEdge, BaseModel, Verdict
 from loreg.verbs.context import Context, is_path
 
 
 def known(context: Context, base: BaseModel) -> Known:
-    """A base of the catalog with its leaves from the store."""
+    """A base of the ledger with its leaves from the store."""
     return Known(base, leaves_of(context.store.read(base.digest)))
 
 
@@ -31,9 +29,7 @@ def candidate(context: Context, base: str) -> Known:
         path = Path(base).expanduser()
         with explain_os_errors(path, "check the folder of the base and its permissions"):
             return identified(identify_headers(read_model(path), (path.resolve().name,)))
-    with context.catalog.read() as tx:
-        found = bases.find(tx, base)
-    return known(context, found)
+    return known(context, context.ledger.base(base).base)
 
 
 def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained:
@@ -42,14 +38,8 @@ def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained
 
 
 def verdict_on(context: Context, adapter: Trained, candidate: Known) -> Verdict:
-    """The verdict, with what the catalog knows of how the two bases relate."""
+    """The verdict, with what the ledger knows of how the two bases relate."""
     path: tuple[BaseEdge, ...] = ()
     if adapter.base is not None and adapter.base.base.digest != candidate.base.digest:
-        with context.catalog.read() as tx:
-            path = derivations.path(tx, adapter.base.base.digest, candidate.base.digest)
+        path = context.ledger.base_path(adapter.base.base.digest, candidate.base.digest)
     return judge(adapter, candidate, path)
-
-
-def names_that_are_taken(names: Sequence[str]) -> tuple[str, ...]:
-    """What to tell a person of names that mean another base."""
-    return tuple(f"the name {name!r} already means another base in this registry" for name in names)

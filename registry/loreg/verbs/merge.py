@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import ConflictError, explain_os_errors
+from loreg.merging import provenance
 from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
-from loreg.verbs import provenance
 from loreg.verbs.common_base import common_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture

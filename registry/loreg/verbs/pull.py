@@ -10,7 +10,6 @@ from pathlib import Path
 
 from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
-from loreg.catalog import versions
 from loreg.checking.profile import read_profile
 from loreg.errors import ConflictError, explain_os_errors
 from loreg.manifest import File
@@ -19,7 +18,7 @@ from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context
 from loreg.verbs.export import exported, read_fitted
-from loreg.verbs.fetch import download
+from loreg.verbs.fetch import fetch
 from loreg.verbs.place import is_free, move_into_place
 
 
@@ -42,9 +41,8 @@ def pull(
     """
     parsed = parse_ref(ref)
     server = read_profile(profile) if profile is not None else None
-    with context.catalog.read() as tx:
-        version = versions.resolve(tx, parsed)
-        files = versions.files(tx, version)
+    found = context.ledger.show(parsed)
+    version, files = found.version, found.files
     if server is not None:
         files = exported(context, version, server, progress).files
     target = Path(folder if folder is not None else parsed.adapter.name)
@@ -59,7 +57,7 @@ def pull(
         staging.mkdir(parents=True, exist_ok=True)
         try:
             with _alone_in(staging):
-                downloaded = download(context, files, staging, progress)
+                downloaded = fetch(context, files, staging, progress)
                 _remove_strangers(staging, files)
                 if with_base_hint:
                     with_base_path(staging / CONFIG_NAME, version.facts.base_hint)

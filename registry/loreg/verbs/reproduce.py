@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 from loreg.adapters.layout import WEIGHTS_NAME, read_layout
-from loreg.catalog import lineage, versions
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 from loreg.records import Progress, Provenance, Reproduced, no_progress
 from loreg.refs import parse_ref
@@ -37,14 +36,13 @@ def reproduce(
     """
     require_torch()
     folder = Path(folder) if folder is not None else None
-    with context.catalog.read() as tx:
-        version = versions.resolve(tx, parse_ref(ref))
-        made_by = lineage.provenance(tx, versions.id_of(tx, version))
-        if made_by is None:
-            raise UsageError(f"{version.ref} was not merged: it has no recipe", hint=f"loreg show {version.ref}")
-        initials = [str(digest) for digest in made_by.recipe.get("initials", ())]
-        wanted = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
-        found = [(versions.with_digest(tx, digest), label, digest) for digest, label in wanted]
+    details = context.ledger.show(parse_ref(ref))
+    version, made_by = details.version, details.provenance
+    if made_by is None:
+        raise UsageError(f"{version.ref} was not merged: it has no recipe", hint=f"loreg show {version.ref}")
+    initials = [str(digest) for digest in made_by.recipe.get("initials", ())]
+    wanted = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
+    found = [(context.ledger.with_content(digest), label, digest) for digest, label in wanted]
     for there, label, digest in found:
         if there is None:
             raise NotFoundError(
@@ -64,7 +62,7 @@ def reproduce(
         with new_folder(folder) as staging:
             write(staging, merged, Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate))
             stored = Path(name)
-            fetch(context, version, stored, progress)
+            fetch(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
                 return Reproduced(version, True, 0.0, folder)
             again, before = (Input(read_layout(path), version.ref, version.digest) for path in (staging, stored))

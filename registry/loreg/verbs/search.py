@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loreg.catalog import aliases, lineage, listing, versions
-from loreg.catalog.search import search as search_catalog
 from loreg.expressions import parse_comparison, parse_metric_condition, parse_sort
 from loreg.records import AdapterEntry, Details, LineageEdge, Page, Query, Version
 from loreg.refs import parse_adapter_name, parse_ref
@@ -49,37 +47,24 @@ def search(
         limit=limit,
         cursor=cursor,
     )
-    with context.catalog.read() as tx:
-        return search_catalog(tx, query)
+    return context.ledger.search(query)
 
 
 def adapters(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[AdapterEntry]:
     """A page of all adapters, by name."""
-    with context.catalog.read() as tx:
-        return listing.adapters(tx, limit, cursor)
+    return context.ledger.adapters(limit, cursor)
 
 
 def versions_of(context: Context, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
     """A page of the versions of one adapter, the newest first, yanked ones too. Raises NotFoundError."""
-    with context.catalog.read() as tx:
-        return listing.versions_of(tx, parse_adapter_name(name), limit, cursor)
+    return context.ledger.versions(parse_adapter_name(name), limit, cursor)
 
 
 def show(context: Context, ref: str) -> Details:
     """All that is known of the version that ``ref`` means. Raises NotFoundError, ConflictError."""
-    with context.catalog.read() as tx:
-        version = versions.resolve(tx, parse_ref(ref))
-        adapter_id = versions.adapter_id_of(tx, version.adapter)
-        return Details(
-            version=version,
-            files=versions.files(tx, version),
-            provenance=lineage.provenance(tx, versions.id_of(tx, version)),
-            alias_moves=aliases.history(tx, adapter_id),
-        )
+    return context.ledger.show(parse_ref(ref))
 
 
 def ancestors(context: Context, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
     """The version that ``ref`` means, and every merge that it descends from, nearest first."""
-    with context.catalog.read() as tx:
-        version = versions.resolve(tx, parse_ref(ref))
-        return version, lineage.ancestors(tx, versions.id_of(tx, version))
+    return context.ledger.lineage(parse_ref(ref))

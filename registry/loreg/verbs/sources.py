@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
-from loreg.catalog import versions
-from loreg.errors import MissingExtraError, NotFoundError, UsageError
+from loreg.errors import MissingExtraError, UsageError
+from loreg.merging import provenance
 from loreg.records import BaseModel, Progress
-from loreg.refs import parse_ref
-from loreg.verbs import provenance
-from loreg.verbs.context import Context, is_path
+from loreg.verbs.context import Context, is_path, show_version
 from loreg.verbs.fetch import fetch
 from loreg.verbs.prepare import prepare
 
@@ -51,18 +49,12 @@ def _open(context: Context, source: str, progress: Progress) -> Iterator[Opened]
             others = _not_the_adapters_own(prepared.files)
             yield Opened(folder.resolve().name, prepared.manifest.digest, prepared.layout, None, others)
         return
-    ref = parse_ref(source)
-    with context.catalog.read() as tx:
-        try:
-            version = versions.resolve(tx, ref)
-        except NotFoundError as error:
-            if Path(source).is_dir():
-                raise NotFoundError(error.message, hint=f"for the folder of that name: ./{source}") from None
-            raise
-        others = _not_the_adapters_own([file.path for file in versions.files(tx, version)])
+    found = show_version(context, source)
+    version = found.version
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
-        fetch(context, version, Path(name), progress)
+        fetch(context, found.files, Path(name), progress)
         layout = read_layout(Path(name))
+        others = _not_the_adapters_own([file.path for file in found.files])
         yield Opened(version.ref, version.digest, layout, version.base, others)
 
 

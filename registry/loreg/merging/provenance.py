@@ -25,10 +25,10 @@ def write(folder: Path, provenance: Provenance, weights_sha256: str) -> None:
     (folder / FILE_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read(path: Path, weights_sha256: str) -> Provenance | None:
-    """Read the file; None if it is about other weights than those beside it. Raises AdapterFormatError."""
+def read(content: bytes, weights_sha256: str) -> Provenance | None:
+    """Read the file's bytes; None if it is about other weights than those beside it. Raises AdapterFormatError."""
     try:
-        document = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        document = json.loads(content, parse_constant=_refuse_constant)
         if document["weights_sha256"] != weights_sha256:
             return None
         sources = tuple(_source(entry) for entry in document["recipe"]["sources"])
@@ -43,7 +43,7 @@ def read(path: Path, weights_sha256: str) -> Provenance | None:
         return Provenance(sources, recipe, certificate)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterFormatError(
-            f"{path} is not what loreg writes ({error!r})", hint=f"remove {path.name}, or merge again"
+            f"{FILE_NAME} is not what loreg writes ({error!r})", hint=f"remove {FILE_NAME}, or merge again"
         ) from None
 
 

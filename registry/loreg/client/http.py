@@ -1,0 +1,132 @@
+"""Requests to a server: who asks, how long to wait, when to ask again, and its errors as ours."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from loreg import errors
+from loreg.errors import LoregError, UnavailableError, UsageError
+from loreg.records import Access
+
+T = TypeVar("T")
+TRIES = 5
+_LONGEST_WAIT = 30.0
+_AGAIN = (429, 502, 503, 504)
+_TIMEOUT = httpx.Timeout(60, connect=10)
+_BY_CODE: dict[str, type[LoregError]] = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LoregError)
+}
+Parameters = Mapping[str, str | int | bool | Sequence[str] | None]
+
+
+class Server:
+    """A loreg server at ``endpoint``. ``author`` is who acts where the server asks for no token."""
+
+    def __init__(self, endpoint: str, token: str, author: str) -> None:
+        if not endpoint.startswith(("http://", "https://")):
+            raise UsageError(f"the endpoint {endpoint!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…")
+        self.endpoint = endpoint
+        headers = {
+            "User-Agent": f"loreg/{version('loreg')}",
+            "X-Loreg-Author": author.encode("ascii", "replace").decode(),
+        }
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self.client = httpx.Client(base_url=endpoint, headers=headers, timeout=_TIMEOUT)
+
+    def get(self, path: str, type_: type[T], parameters: Parameters | None = None) -> T:
+        """A value of the server."""
+        return self._decoded(self.send("GET", path, parameters=parameters), type_)
+
+    def post(self, path: str, type_: type[T], body: Any, *, again: bool = True) -> T:
+        """What the server answers to a body; ``again`` says that asking twice does no harm."""
+        return self._decoded(self.send("POST", path, body=body, again=again), type_)
+
+    def put(
+        self, path: str, type_: type[T], body: Any, headers: Mapping[str, str] | None = None, *, again: bool = True
+    ) -> T:
+        """Set something; what the server then answers."""
+        return self._decoded(self.send("PUT", path, body=body, headers=headers, again=again), type_)
+
+    def delete(self, path: str, type_: type[T]) -> T:
+        """Remove something; what the server then answers. Asking twice would find nothing the second time."""
+        return self._decoded(self.send("DELETE", path, again=False), type_)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Parameters | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        again: bool = True,
+    ) -> httpx.Response:
+        """One request, repeated with growing, random pauses while nobody answers. Raises what the server answers."""
+        content = None if body is None else msgspec.json.encode(body)
+        more = {"Content-Type": "application/json"} if content is not None else {}
+        given = {name: value for name, value in (parameters or {}).items() if value not in (None, "", ())}
+        for attempt in range(TRIES):
+            last = attempt + 1 == TRIES
+            try:
+                response = self.client.request(
+                    method, path, params=given, content=content, headers={**more, **(headers or {})}
+                )
+            except httpx.HTTPError as error:
+                # A connection that was never made has carried nothing: asking again is always right.
+                if last or not (again or isinstance(error, httpx.ConnectError)):
+                    raise self.unavailable(error) from None
+                pause(attempt)
+                continue
+            if response.status_code in _AGAIN and again and not last:
+                pause(attempt, response.headers.get("Retry-After", ""))
+                continue
+            if response.is_error:
+                raise self.error(response)
+            return response
+        raise AssertionError("unreachable")
+
+    def whoami(self) -> Access:
+        """Who asks, and what he may do. Raises UnauthenticatedError for a token that does not hold."""
+        return self.get("/api/v1/whoami", Access)
+
+    def unavailable(self, error: Exception) -> UnavailableError:
+        """The error for a server that does not answer."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return UnavailableError(f"the server {self.endpoint} does not answer: {reason}", hint="loreg doctor")
+
+    def error(self, response: httpx.Response) -> LoregError:
+        """The server's error as ours."""
+        try:
+            document = response.json()
+            kind = _BY_CODE.get(document["code"], LoregError)
+            return kind(str(document["detail"]), hint=str(document.get("hint", "")))
+        except (ValueError, KeyError, TypeError):
+            return UnavailableError(
+                f"{self.endpoint} answered {response.status_code}, not like a loreg server", hint="loreg doctor"
+            )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.client.close()
+
+    def _decoded(self, response: httpx.Response, type_: type[T]) -> T:
+        try:
+            return msgspec.json.decode(response.content or b"null", type=type_)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnavailableError(
+                f"{self.endpoint} answered what this loreg does not understand: {error}", hint="pip install -U loreg"
+            ) from None
+
+
+def pause(attempt: int, retry_after: str = "") -> None:
+    """Wait as long as the server asked for, else longer each time; a random share keeps clients apart."""
+    asked = float(retry_after) if retry_after.isdecimal() else 0.2 * 2**attempt
+    time.sleep(min(asked, _LONGEST_WAIT) * random.uniform(0.5, 1.0))  # noqa: S311  nothing secret

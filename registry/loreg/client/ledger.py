@@ -1,0 +1,210 @@
+"""The ledger of a server: each method is one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import NoneType
+from typing import Any
+from urllib.parse import quote
+
+from loreg.client.http import Server
+from loreg.client.store import RemoteStore
+from loreg.errors import NotFoundError
+from loreg.manifest import Manifest
+from loreg.records import (
+    AdapterEntry,
+    BaseAdded,
+    BaseDetails,
+    BaseEdge,
+    BaseModel,
+    Commit,
+    Committed,
+    Details,
+    Event,
+    LineageEdge,
+    Metric,
+    Namespace,
+    Page,
+    Query,
+    Token,
+    Version,
+)
+from loreg.refs import AdapterName, Ref
+
+_API = "/api/v1"
+
+
+@dataclass(frozen=True)
+class _Lineage:
+    version: Version
+    edges: tuple[LineageEdge, ...]
+
+
+@dataclass(frozen=True)
+class _NewToken:
+    token: Token
+    secret: str
+
+
+class RemoteLedger:
+    """What :class:`loreg.ledger.Ledger` promises, kept by ``server``; ``store`` knows what was uploaded."""
+
+    def __init__(self, server: Server, store: RemoteStore) -> None:
+        self._server = server
+        self._store = store
+
+    def is_there(self) -> bool:
+        """A server always is."""
+        return True
+
+    def describe(self) -> str:
+        """What keeps it."""
+        health = self._server.get("/readyz", dict[str, str])
+        return f"loreg {health.get('version', '')} at {self._server.endpoint}: {health.get('catalog', '')}"
+
+    def show(self, ref: Ref) -> Details:
+        """All that is known of a version."""
+        return self._server.get(_version(ref), Details)
+
+    def with_content(self, digest: str) -> Version | None:
+        """A version with exactly this content, the oldest."""
+        try:
+            return self._server.get(f"{_API}/contents/{digest}", Version)
+        except NotFoundError:
+            return None
+
+    def with_file(self, sha256: str) -> tuple[str, ...]:
+        """The refs of the versions that have this file."""
+        return self._server.get(f"{_API}/files/{sha256}", tuple[str, ...])
+
+    def search(self, query: Query) -> Page[Version]:
+        """A page of the versions that hold every condition."""
+        return self._server.get(
+            f"{_API}/search",
+            Page[Version],
+            {
+                "text": query.text,
+                "task": query.tasks,
+                "base": query.base,
+                "module": query.modules,
+                "rank": tuple(map(str, query.ranks)),
+                "metric": tuple(map(str, query.metrics)),
+                "label": tuple(f"{key}={value}" for key, value in query.labels),
+                "author": query.author,
+                "variant": query.variant,
+                "sort": str(query.sort),
+                "all_versions": query.all_versions,
+                "limit": query.limit,
+                "cursor": query.cursor,
+            },
+        )
+
+    def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
+        """A page of all adapters, by name."""
+        return self._server.get(f"{_API}/adapters", Page[AdapterEntry], {"limit": limit, "cursor": cursor})
+
+    def versions(self, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
+        """A page of the versions of one adapter, the newest first."""
+        return self._server.get(f"{_adapter(adapter)}/versions", Page[Version], {"limit": limit, "cursor": cursor})
+
+    def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
+        """The version, and every merge that it descends from."""
+        found = self._server.get(f"{_version(ref)}/lineage", _Lineage)
+        return found.version, found.edges
+
+    def commit(self, commit: Commit) -> Committed:
+        """Record a version whose blobs were uploaded."""
+        path = f"{_adapter(commit.adapter)}/versions"
+        return self._server.post(path, Committed, {"commit": commit, "uploads": self._store.uploads})
+
+    def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
+        """Let ``alias`` mean the version of ``ref`` from now on."""
+        headers = {} if expected is None else {"If-Match": f'"v{expected}"'} if expected else {"If-None-Match": "*"}
+        path = f"{_adapter(ref.adapter)}/aliases/{quote(alias, safe='')}"
+        return self._server.put(path, Version, {"ref": str(ref)}, headers, again=expected is None)
+
+    def untag(self, adapter: AdapterName, alias: str) -> None:
+        """Forget an alias; its history stays."""
+        self._server.delete(f"{_adapter(adapter)}/aliases/{quote(alias, safe='')}", NoneType)
+
+    def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
+        """Hide a version from search and alias, or show it again."""
+        return self._server.put(f"{_version(ref)}/yanked", Version, {"yanked": yanked, "reason": reason})
+
+    def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
+        """Record measured numbers of a version."""
+        return self._server.post(f"{_version(ref)}/metrics", Version, metrics)
+
+    def base(self, text: str) -> BaseDetails:
+        """The base of that name or digest."""
+        return self._server.get(f"{_API}/base", BaseDetails, {"name": text})
+
+    def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
+        """A page of the known bases, the newest first."""
+        return self._server.get(f"{_API}/bases", Page[BaseModel], {"limit": limit, "cursor": cursor})
+
+    def add_base(self, base: BaseModel) -> BaseAdded:
+        """Make a base known whose list of tensors was uploaded."""
+        return self._server.post(f"{_API}/bases", BaseAdded, {"base": base, "uploads": self._store.uploads})
+
+    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
+        """Record that one base came from another."""
+        body = {"child": child, "parent": parent, "kind": kind, "detail": detail}
+        return self._server.post(f"{_API}/base-edges", BaseEdge, body)
+
+    def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
+        """The fewest edges that lead from one base to the other."""
+        return self._server.get(f"{_API}/base-edges", tuple[BaseEdge, ...], {"one": one, "other": other})
+
+    def export(self, ref: Ref, request: str) -> Manifest | None:
+        """The files that the version became for ``request``."""
+        try:
+            return self._server.get(f"{_version(ref)}/exports/{request}", Manifest)
+        except NotFoundError:
+            return None
+
+    def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
+        """Remember an export whose blobs were uploaded."""
+        body = {"manifest": manifest, "uploads": self._store.uploads}
+        self._server.put(f"{_version(ref)}/exports/{request}", NoneType, body)
+
+    def events(self, limit: int, cursor: str | None) -> Page[Event]:
+        """A page of events, the newest first."""
+        return self._server.get(f"{_API}/events", Page[Event], {"limit": limit, "cursor": cursor})
+
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """All namespaces that may be read."""
+        return self._server.get(f"{_API}/namespaces", tuple[Namespace, ...])
+
+    def set_public(self, namespace: str, public: bool) -> None:
+        """Let everyone read a namespace, or only those who have a token for it."""
+        self._server.put(f"{_API}/namespaces/{namespace or '-'}", NoneType, {"public": public})
+
+    def tokens(self) -> tuple[Token, ...]:
+        """All tokens, the newest first."""
+        return self._server.get(f"{_API}/tokens", tuple[Token, ...])
+
+    def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
+        """A new token, and its secret."""
+        scopes = [f"{level}:{namespace or '-'}" for namespace, level in grants.items()]
+        body = {"name": name, "scopes": scopes, "expires_at": expires_at}
+        found = self._server.post(f"{_API}/tokens", _NewToken, body, again=False)
+        return found.token, found.secret
+
+    def revoke_token(self, token_id: int) -> Token:
+        """Let a token hold no more."""
+        return self._server.delete(f"{_API}/tokens/{token_id}", Token)
+
+
+def _adapter(adapter: AdapterName) -> str:
+    return f"{_API}/adapters/{adapter.namespace or '-'}/{adapter.name}"
+
+
+def _version(ref: Ref) -> str:
+    selector = ref.alias or (f"v{ref.number}" if ref.number else "latest")
+    if ref.digest:
+        given = f"{selector}@" if selector != "latest" else ""
+        selector = f"{given}sha256:{ref.digest}"
+    return f"{_adapter(ref.adapter)}/versions/{quote(selector, safe=':@')}"

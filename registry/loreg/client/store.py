@@ -1,0 +1,180 @@
+"""The store of a server: bytes go straight to where it keeps them if that gives out URLs, else through the server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+
+from loreg.client.http import TRIES, Server, pause
+from loreg.errors import IntegrityError, NotFoundError, UnavailableError
+from loreg.storage import Blob, digest_of
+from loreg.storage.blobs import OnBytes, changed, chunks, damaged, ignore_bytes, partial_of
+
+_PIECE = 16 * 1024 * 1024
+_AT_ONCE = 4
+_API = "/api/v1"
+
+
+@dataclass(frozen=True)
+class _Grant:
+    id: str
+    sha256: str
+    url: str
+    headers: dict[str, str]
+
+
+class RemoteStore:
+    """Blobs of a server. What was sent but is in no version yet is known to the server by ``uploads``."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._sent: dict[str, str] = {}
+        self._places: dict[str, str] = {}
+        self.url = server.endpoint
+        # URLs that the server gives out are for whoever has them: no token goes along.
+        self._plain = httpx.Client(timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16))
+
+    @property
+    def uploads(self) -> tuple[str, ...]:
+        """The ids of what was sent."""
+        return tuple(self._sent.values())
+
+    def size(self, sha256: str) -> int | None:
+        """How many bytes a blob that may be read has."""
+        try:
+            return int(self._server.send("HEAD", f"{_API}/blobs/{sha256}").headers["Content-Length"])
+        except NotFoundError:
+            return None
+
+    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+        """Send the file unless a version that may be read has it; the server compares it with its digest."""
+        for attempt in range(TRIES):
+            grants = self._server.post(f"{_API}/uploads", tuple[_Grant, ...], [blob])
+            if not grants:
+                on_bytes(blob.size)
+                return False
+            try:
+                response = self._send(blob, path, grants[0], on_bytes)
+            except httpx.HTTPError as error:
+                if attempt + 1 == TRIES:
+                    raise self._server.unavailable(error) from None
+                pause(attempt)
+                continue
+            if response.is_success:
+                self._sent[blob.sha256] = grants[0].id
+                return True
+            if (found := digest_of(path)) != blob:
+                raise changed(path, blob, found)
+            if attempt + 1 == TRIES or response.status_code < 500:
+                raise self._server.error(response)
+            pause(attempt)
+        raise AssertionError("unreachable")
+
+    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Download by ranges, several at once, from where an earlier try stopped."""
+        partial = partial_of(path, blob)
+        resumed = partial.exists()
+        found = self._download(blob, partial, on_bytes)
+        if found != blob and resumed:  # what an earlier try left was not of this blob
+            partial.unlink()
+            found = self._download(blob, partial, ignore_bytes)
+        if found != blob:
+            partial.unlink()
+            raise damaged(self.url, blob, found)
+        partial.replace(path)
+
+    def read(self, sha256: str) -> bytes:
+        """A small blob's bytes."""
+        data = self._bytes(sha256)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise IntegrityError(f"blob {sha256[:12]} from {self.url} is damaged", hint="push the adapter again")
+        return data
+
+    def read_part(self, sha256: str, start: int, size: int) -> bytes:
+        """A part of a blob, by one ranged request."""
+        return self._bytes(sha256, f"bytes={start}-{start + size - 1}") if size else b""
+
+    def upload_url(self, blob: Blob, proof: str) -> None:
+        """Only who has the store gives out URLs."""
+        return
+
+    def was_uploaded(self, blob: Blob, proof: str) -> bool:
+        """Only who has the store knows."""
+        return False
+
+    def download_url(self, sha256: str) -> None:
+        """Only who has the store gives out URLs."""
+        return
+
+    def check(self) -> None:
+        """Ask the server whether it can work."""
+        self._server.send("GET", "/readyz")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._plain.close()
+
+    def _send(self, blob: Blob, path: Path, grant: _Grant, on_bytes: OnBytes) -> httpx.Response:
+        headers = {**grant.headers, "Content-Length": str(blob.size)}
+        client = self._plain if grant.url.startswith("http") else self._server.client
+        with path.open("rb") as stream:
+            return client.put(grant.url, content=_counted(stream, on_bytes), headers=headers)
+
+    def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
+        """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds.
+
+        Pieces come several at once and are written in order, so that what is there is always the beginning.
+        """
+        hasher = hashlib.sha256()
+        with partial.open("a+b") as sink, ThreadPoolExecutor(_AT_ONCE) as pool:
+            sink.seek(0)
+            for chunk in chunks(sink):
+                hasher.update(chunk)
+                on_bytes(len(chunk))
+            starts = iter(range(sink.tell(), blob.size, _PIECE))
+            ahead: deque[Future[bytes]] = deque()
+            while True:
+                for start in islice(starts, _AT_ONCE - len(ahead)):
+                    ahead.append(pool.submit(self.read_part, blob.sha256, start, min(_PIECE, blob.size - start)))
+                if not ahead:
+                    return Blob(hasher.hexdigest(), sink.tell())
+                piece = ahead.popleft().result()
+                hasher.update(piece)
+                sink.write(piece)
+                on_bytes(len(piece))
+
+    def _bytes(self, sha256: str, part: str = "") -> bytes:
+        """A blob or a part of it, from the URL that the server gave out if it did; a URL that is too old is renewed."""
+        headers = {"Range": part} if part else {}
+        for attempt in range(TRIES):
+            if sha256 not in self._places:
+                answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers)
+                if not answer.is_redirect:
+                    return answer.content
+                self._places[sha256] = answer.headers["Location"]
+            try:
+                response = self._plain.get(self._places[sha256], headers=headers)
+                if response.is_success:
+                    return response.content
+                reason = UnavailableError(f"the store of {self.url} answered {response.status_code}", hint="try again")
+            except httpx.HTTPError as error:
+                reason = self._server.unavailable(error)
+            self._places.pop(sha256, None)
+            if attempt + 1 == TRIES:
+                raise reason
+            pause(attempt)
+        raise AssertionError("unreachable")
+
+
+def _counted(stream: BinaryIO, on_bytes: OnBytes) -> Iterator[bytes]:
+    for chunk in chunks(stream):
+        yield chunk
+        on_bytes(len(chunk))

@@ -1,0 +1,114 @@
+"""What a commit's blobs are: facts, card, base and lineage are read from the store, and never taken from who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loreg.adapters.card import CARD_NAME, MOST_CHARACTERS, card_of
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.folder import refuse_file_names
+from loreg.adapters.layout import WEIGHTS_NAME, Layout, remote_layout
+from loreg.bases.identify import leaves_of
+from loreg.bases.touched import target
+from loreg.bases.verdict import Known, refuse_mismatch
+from loreg.checking.findings import Subject
+from loreg.checking.run import refuse_errors, run
+from loreg.errors import IntegrityError
+from loreg.expressions import checked_metric, parse_label, parse_word
+from loreg.manifest import File, refuse_wrong_files
+from loreg.merging import provenance
+from loreg.recording.bases import read_base
+from loreg.records import Commit, Draft, Provenance
+from loreg.refs import parse_alias
+from loreg.storage import BlobStore, put_bytes
+
+
+@dataclass(frozen=True)
+class Read:
+    """A commit as it can be recorded; ``base_size`` is the size of the blob that lists the base's tensors."""
+
+    draft: Draft
+    base_size: int
+    notes: tuple[str, ...]
+
+
+def read_commit(store: BlobStore, commit: Commit) -> Read:
+    """Read what was stored; the manifest itself is stored too.
+
+    Raises IntegrityError for a blob that is missing or of another size, AdapterFormatError or CheckFailedError for an
+    adapter that breaks a rule or does not fit its base.
+    """
+    refuse_wrong_files(commit.manifest)
+    files = {file.path: file for file in commit.manifest.files}
+    refuse_file_names(files)
+    for file in commit.manifest.files:
+        _refuse_unless_stored(store, file)
+    layout = _layout(store, str(commit.adapter), files)
+    refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
+    target_digest, base_size = _on_base(store, commit, layout)
+    made_by, notes = _provenance(store, files)
+    put_bytes(store, commit.manifest.to_bytes())
+    draft = Draft(
+        adapter=commit.adapter,
+        manifest=commit.manifest,
+        facts=layout.facts(commit.base_hint),
+        card=_card(store, files),
+        message=commit.message.replace("\x00", ""),
+        base=commit.base,
+        target=target_digest,
+        tasks=tuple(parse_word(task, "task") for task in commit.tasks),
+        labels=dict(parse_label(f"{key}={value}") for key, value in commit.labels.items()),
+        metrics=tuple(map(checked_metric, commit.metrics)),
+        aliases=tuple(map(parse_alias, commit.aliases)),
+        provenance=made_by,
+    )
+    return Read(draft, base_size, notes)
+
+
+def _refuse_unless_stored(store: BlobStore, file: File) -> None:
+    size = store.size(file.sha256)
+    if size != file.size:
+        found = "is not stored" if size is None else f"has {size} bytes there"
+        raise IntegrityError(
+            f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {found}",
+            hint="push again",
+        )
+
+
+def _layout(store: BlobStore, name: str, files: Mapping[str, File]) -> Layout:
+    weights = files[WEIGHTS_NAME]
+    return remote_layout(
+        Path(name),
+        store.read(files[CONFIG_NAME].sha256),
+        weights.size,
+        lambda start, size: store.read_part(weights.sha256, start, size),
+    )
+
+
+def _on_base(store: BlobStore, commit: Commit, layout: Layout) -> tuple[str | None, int]:
+    """The digest of the base's tensors that the adapter touches, and the size of the base's list of tensors."""
+    if commit.base is None:
+        return None, 0
+    document = read_base(store, commit.base)
+    base = Known(commit.base, leaves_of(document))
+    refuse_mismatch(layout, base)
+    return target(base.leaves, layout) if base.base.complete else None, len(document)
+
+
+def _card(store: BlobStore, files: Mapping[str, File]) -> str:
+    if CARD_NAME not in files:
+        return ""
+    return card_of(store.read_part(files[CARD_NAME].sha256, 0, 4 * MOST_CHARACTERS))
+
+
+def _provenance(store: BlobStore, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
+    """How the adapter was merged, if its files say so and the weights are still those of the merge."""
+    file = files.get(provenance.FILE_NAME)
+    if file is None:
+        return None, ()
+    found = provenance.read(store.read(file.sha256), files[WEIGHTS_NAME].sha256)
+    if found is None:
+        return None, (f"{provenance.FILE_NAME} is about other weights than these: no lineage is recorded",)
+    return found, ()

@@ -1,0 +1,274 @@
+"""The ledger on a catalog and a store: each method is one transaction of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from loreg.catalog import (
+    Catalog,
+    Transaction,
+    aliases,
+    bases,
+    derivations,
+    events,
+    exports,
+    lineage,
+    listing,
+    metrics,
+    namespaces,
+    tokens,
+    versions,
+)
+from loreg.catalog.search import search
+from loreg.checking.policy import Policy
+from loreg.errors import ConflictError, NotAllowedError, StaleError, UsageError
+from loreg.expressions import checked_metric
+from loreg.manifest import Manifest, refuse_wrong_files
+from loreg.recording.allowed import require, require_somewhere
+from loreg.recording.bases import names_that_are_taken, prove, read_base
+from loreg.recording.commit import read_commit
+from loreg.recording.guard import guard_alias
+from loreg.recording.secrets import digest_of_secret, new_secret
+from loreg.records import (
+    BASE_RELATIONS,
+    Access,
+    AdapterEntry,
+    BaseAdded,
+    BaseDetails,
+    BaseEdge,
+    BaseModel,
+    Commit,
+    Committed,
+    Details,
+    Event,
+    LineageEdge,
+    Metric,
+    Namespace,
+    Page,
+    Query,
+    Token,
+    Version,
+)
+from loreg.refs import AdapterName, Ref
+from loreg.storage import BlobStore
+
+
+class LocalLedger:
+    """What :class:`loreg.ledger.Ledger` promises, kept in ``catalog``; ``policy`` guards aliases."""
+
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, policy: Policy) -> None:
+        self.catalog = catalog
+        self._store = store
+        self._access = access
+        self._policy = policy
+
+    def is_there(self) -> bool:
+        """Whether there is a catalog already."""
+        return self.catalog.is_there()
+
+    def describe(self) -> str:
+        """The database and the revision of its schema."""
+        return self.catalog.describe()
+
+    def show(self, ref: Ref) -> Details:
+        """All that is known of the version that ``ref`` means."""
+        with self.catalog.read(self._access) as tx:
+            version = versions.resolve(tx, ref)
+            return Details(
+                version=version,
+                files=versions.files(tx, version),
+                card=versions.card(tx, version),
+                provenance=lineage.provenance(tx, versions.id_of(tx, version)),
+                alias_moves=aliases.history(tx, versions.adapter_id_of(tx, version.adapter)),
+            )
+
+    def with_content(self, digest: str) -> Version | None:
+        """A version with exactly this content, the oldest."""
+        with self.catalog.read(self._access) as tx:
+            return versions.with_digest(tx, digest)
+
+    def with_file(self, sha256: str) -> tuple[str, ...]:
+        """The refs of the versions that have this file."""
+        with self.catalog.read(self._access) as tx:
+            return versions.with_file(tx, sha256)
+
+    def search(self, query: Query) -> Page[Version]:
+        """A page of the versions that hold every condition."""
+        with self.catalog.read(self._access) as tx:
+            return search(tx, query)
+
+    def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
+        """A page of all adapters, by name."""
+        with self.catalog.read(self._access) as tx:
+            return listing.adapters(tx, limit, cursor)
+
+    def versions(self, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
+        """A page of the versions of one adapter, the newest first."""
+        with self.catalog.read(self._access) as tx:
+            return listing.versions_of(tx, adapter, limit, cursor)
+
+    def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
+        """The version, and every merge that it descends from."""
+        with self.catalog.read(self._access) as tx:
+            version = versions.resolve(tx, ref)
+            return version, lineage.ancestors(tx, versions.id_of(tx, version))
+
+    def commit(self, commit: Commit) -> Committed:
+        """Record a version from its stored blobs."""
+        require(self._access, "write", commit.adapter.namespace)
+        read = read_commit(self._store, commit)
+        notes = list(read.notes)
+        with self.catalog.write(self._access) as tx:
+            if commit.base is not None:
+                bases.record(tx, commit.base, read.base_size)
+                notes += names_that_are_taken(bases.names_taken(tx, commit.base))
+            version, created = versions.record(tx, read.draft)
+            for alias in commit.aliases:
+                guard_alias(tx, self._policy, version, alias)
+        return Committed(version, created, tuple(notes))
+
+    def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
+        """Let ``alias`` mean the version of ``ref`` from now on."""
+        with self.catalog.write(self._access) as tx:
+            version = self._writable(tx, ref)
+            if version.yanked:
+                raise NotAllowedError(
+                    f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
+                )
+            adapter_id, version_id = versions.adapter_id_of(tx, version.adapter), versions.id_of(tx, version)
+            if expected is not None:
+                _refuse_a_moved_alias(aliases.of(tx, adapter_id).get(alias, 0), expected, version, alias)
+            guard_alias(tx, self._policy, version, alias)
+            aliases.point(tx, adapter_id, version_id, alias)
+            return versions.by_id(tx, version_id)
+
+    def untag(self, adapter: AdapterName, alias: str) -> None:
+        """Forget an alias; its history stays."""
+        with self.catalog.write(self._access) as tx:
+            adapter_id = versions.adapter_id_of(tx, adapter)
+            require(self._access, "write", adapter.namespace)
+            aliases.remove(tx, adapter_id, alias)
+
+    def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
+        """Hide a version from search and alias, or show it again."""
+        with self.catalog.write(self._access) as tx:
+            return versions.set_yanked(tx, self._writable(tx, ref), yanked, reason)
+
+    def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
+        """Record measured numbers of a version."""
+        measured = [checked_metric(metric) for metric in measured]
+        with self.catalog.write(self._access) as tx:
+            version = self._writable(tx, ref)
+            adapter_id, version_id = versions.adapter_id_of(tx, version.adapter), versions.id_of(tx, version)
+            for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
+                metrics.put(tx, adapter_id, version_id, metric)
+            return versions.by_id(tx, version_id)
+
+    def base(self, text: str) -> BaseDetails:
+        """The base of that name or digest."""
+        require_somewhere(self._access, "read")
+        with self.catalog.read(self._access) as tx:
+            found = bases.find(tx, text)
+            return BaseDetails(found, derivations.of(tx, found), bases.versions_on(tx, found))
+
+    def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
+        """A page of the known bases, the newest first."""
+        require_somewhere(self._access, "read")
+        with self.catalog.read(self._access) as tx:
+            return bases.page(tx, limit, cursor)
+
+    def add_base(self, base: BaseModel) -> BaseAdded:
+        """Make a base known whose list of tensors is stored."""
+        require_somewhere(self._access, "write")
+        size = len(read_base(self._store, base))
+        with self.catalog.write(self._access) as tx:
+            created = bases.record(tx, base, size)
+            notes = names_that_are_taken(bases.names_taken(tx, base))
+            return BaseAdded(bases.find(tx, base.digest), created, notes)
+
+    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
+        """Record that one base came from another."""
+        require_somewhere(self._access, "write")
+        if kind not in BASE_RELATIONS:
+            raise UsageError(f"{kind!r} is no way to come from a base", hint=f"--kind {' | '.join(BASE_RELATIONS)}")
+        with self.catalog.read(self._access) as tx:
+            one, other = bases.find(tx, child), bases.find(tx, parent)
+        if one.digest == other.digest:
+            if kind in ("cast_of", "renamed_from"):  # proven, with nothing to record: a base does not depend on it
+                return BaseEdge(one.digest, one.digest, kind, {}, verified=True)
+            raise ConflictError(
+                f"{child} and {parent} are one base, {one.title}: it cannot be {kind} itself",
+                hint=f"loreg base show {child}",
+            )
+        verified = prove(self._store, one, other, kind)
+        with self.catalog.write(self._access) as tx:
+            return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, dict(detail), verified))
+
+    def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
+        """The fewest edges that lead from one base to the other."""
+        require_somewhere(self._access, "read")
+        with self.catalog.read(self._access) as tx:
+            return derivations.path(tx, one, other)
+
+    def export(self, ref: Ref, request: str) -> Manifest | None:
+        """The files that the version became for ``request``."""
+        with self.catalog.read(self._access) as tx:
+            return exports.find(tx, versions.resolve(tx, ref), request)
+
+    def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
+        """Remember an export whose blobs are all stored."""
+        refuse_wrong_files(manifest)
+        with self.catalog.write(self._access) as tx:
+            exports.record(tx, self._writable(tx, ref), request, manifest)
+
+    def events(self, limit: int, cursor: str | None) -> Page[Event]:
+        """A page of events, the newest first."""
+        with self.catalog.read(self._access) as tx:
+            return events.page(tx, limit, cursor)
+
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """All namespaces that may be read."""
+        with self.catalog.read(self._access) as tx:
+            return namespaces.every(tx)
+
+    def set_public(self, namespace: str, public: bool) -> None:
+        """Let everyone read a namespace, or only those who have a token for it."""
+        require(self._access, "admin", namespace)
+        with self.catalog.write(self._access) as tx:
+            namespaces.set_public(tx, namespace, public)
+
+    def tokens(self) -> tuple[Token, ...]:
+        """All tokens, the newest first."""
+        require(self._access, "admin", "*")
+        with self.catalog.read(self._access) as tx:
+            return tokens.every(tx)
+
+    def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
+        """A new token, and its secret, which nobody can read again."""
+        require(self._access, "admin", "*")
+        secret = new_secret()
+        with self.catalog.write(self._access) as tx:
+            return tokens.create(tx, digest_of_secret(secret), name, grants, expires_at), secret
+
+    def revoke_token(self, token_id: int) -> Token:
+        """Let a token hold no more."""
+        require(self._access, "admin", "*")
+        with self.catalog.write(self._access) as tx:
+            return tokens.revoke(tx, token_id)
+
+    def _writable(self, tx: Transaction, ref: Ref) -> Version:
+        """The version, if it may be changed; one that may not even be seen is not found."""
+        version = versions.resolve(tx, ref)
+        require(self._access, "write", version.adapter.namespace)
+        return version
+
+
+def _refuse_a_moved_alias(found: int, expected: int, version: Version, alias: str) -> None:
+    if found != expected:
+        now, then = (f"v{number}" if number else "nothing" for number in (found, expected))
+        raise StaleError(
+            f"{alias!r} of {version.adapter} means {now} by now, not {then}: nothing was moved",
+            hint=f"loreg show {version.adapter}:{alias}" if found else f"loreg ls {version.adapter}",
+        )

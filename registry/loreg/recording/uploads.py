@@ -1,0 +1,99 @@
+"""Blobs on their way to a server: who may send what, and what of it may become part of a version."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
+
+from loreg.catalog import Catalog, uploads
+from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UsageError
+from loreg.manifest import is_digest
+from loreg.recording.allowed import require_somewhere
+from loreg.records import Access, Upload
+from loreg.storage import Blob, BlobStore, Presigned
+
+_LARGEST = 5 * 1024**3  # S3's limit for one PUT, the only kind whose SHA-256 covers the whole object
+
+
+class Uploads:
+    """What who has ``access`` sends. Nobody learns by it whether a blob that he may not read is stored already."""
+
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._access = access
+
+    def announce(self, blobs: Sequence[Blob]) -> tuple[tuple[Upload, Presigned | None], ...]:
+        """An upload for each blob that may not be committed without; with a URL where the store takes it itself."""
+        require_somewhere(self._access, "write")
+        if wrong := next((blob for blob in blobs if not is_digest(blob.sha256) or blob.size < 0), None):
+            raise UsageError(f"{wrong.sha256[:70]!r} is no sha256, or {wrong.size} no size", hint="push again")
+        if large := next((blob for blob in blobs if blob.size > _LARGEST), None):
+            raise UsageError(
+                f"blob {large.sha256[:12]} has {large.size:,} bytes, a server takes {_LARGEST:,}",
+                hint="push it with LOREG_DATABASE_URL and LOREG_STORAGE_URL instead of LOREG_ENDPOINT",
+            )
+        with self._catalog.write(self._access) as tx:
+            known = uploads.readable(tx, [blob.sha256 for blob in blobs])
+            wanted = {blob.sha256: blob for blob in blobs if blob.sha256 not in known}.values()
+            announced = [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in wanted]
+            uploads.announce(tx, announced)
+        return tuple((each, self._store.upload_url(Blob(each.sha256, each.size), each.id)) for each in announced)
+
+    async def receive(self, upload_id: str, body: AsyncIterator[bytes]) -> None:
+        """Store what is sent, if it is what was announced. Raises IntegrityError; then nothing is stored."""
+        require_somewhere(self._access, "write")
+        with self._catalog.read(self._access) as tx:
+            found = uploads.find(tx, [upload_id])
+        if not found:
+            raise NotFoundError("there is no such upload", hint="push again")
+        upload = found[0][0]
+        with tempfile.TemporaryDirectory(prefix="loreg-upload-") as name:
+            path = Path(name) / upload.sha256
+            await _write(path, body, Blob(upload.sha256, upload.size))
+            self._store.put(Blob(upload.sha256, upload.size), path)
+        with self._catalog.write(self._access) as tx:
+            uploads.mark_received(tx, upload)
+
+    def refuse_unproven(self, digests: Collection[str], upload_ids: Collection[str]) -> None:
+        """Raise NotAllowedError for a blob that who acts neither may read nor has sent."""
+        require_somewhere(self._access, "write")
+        with self._catalog.read(self._access) as tx:
+            missing = set(digests) - uploads.readable(tx, digests)
+            sent = uploads.find(tx, upload_ids) if missing else ()
+        for upload, received in sent:
+            if received or self._store.was_uploaded(Blob(upload.sha256, upload.size), upload.id):
+                missing.discard(upload.sha256)
+        if missing:
+            raise NotAllowedError(
+                f"blob {min(missing)[:12]} was not sent, or was sent by somebody else meanwhile", hint="push again"
+            )
+
+    def refuse_unreadable(self, sha256: str) -> None:
+        """Raise NotFoundError unless a version that may be read has the blob."""
+        with self._catalog.read(self._access) as tx:
+            if not uploads.readable(tx, [sha256]):
+                raise NotFoundError(f"there is no blob {sha256[:12]}", hint="loreg show REF lists the files")
+
+
+async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None:
+    """Write the stream to ``path``; raise IntegrityError as soon as it cannot be ``expected`` any more."""
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as sink:
+        async for chunk in body:
+            size += len(chunk)
+            if size > expected.size:
+                raise IntegrityError(
+                    f"more than the {expected.size} bytes were sent that were announced", hint="push again"
+                )
+            hasher.update(chunk)
+            sink.write(chunk)
+    if size != expected.size or hasher.hexdigest() != expected.sha256:
+        raise IntegrityError(
+            f"{size} bytes with sha256 {hasher.hexdigest()[:12]} were sent, announced were {expected.size} with "
+            f"{expected.sha256[:12]}",
+            hint="push again",
+        )

@@ -1,0 +1,1 @@
+"""The HTTP service: parse, ask the ledger, answer."""

@@ -1,0 +1,96 @@
+"""Errors as RFC 9457 problem details, with the code and the hint that the command line shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from loreg.errors import (
+    AdapterFormatError,
+    CheckFailedError,
+    ConflictError,
+    IntegrityError,
+    LoregError,
+    MergeError,
+    MissingExtraError,
+    NotAllowedError,
+    NotFoundError,
+    StaleError,
+    UnauthenticatedError,
+    UnavailableError,
+    UsageError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+STATUS: dict[type[LoregError], int] = {
+    UsageError: 400,
+    UnauthenticatedError: 401,
+    NotAllowedError: 403,
+    NotFoundError: 404,
+    ConflictError: 409,
+    StaleError: 412,
+    AdapterFormatError: 422,
+    CheckFailedError: 422,
+    IntegrityError: 422,
+    MergeError: 422,
+    MissingExtraError: 501,
+    UnavailableError: 503,
+}
+_TITLES = {404: "there is nothing at this path", 405: "this path has no such method", 413: "the body is too large"}
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """One problem: ``code`` and ``hint`` are loreg's own members."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+
+
+def problem(error: LoregError) -> Response:
+    """The answer to a request that raised ``error``."""
+    status = STATUS.get(type(error), 500)
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="loreg"'
+    if status == 503:
+        headers["Retry-After"] = "2"
+    return answer(status, error.code, error.message, error.hint, headers)
+
+
+def answer(status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:
+    """A problem as a response."""
+    body = Problem(f"urn:loreg:error:{code}", code.replace("-", " "), status, detail, code, hint)
+    return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Every error of the application leaves it as a problem."""
+
+    @app.exception_handler(LoregError)
+    def of_loreg(request: Request, error: LoregError) -> Response:
+        return problem(error)
+
+    @app.exception_handler(RequestValidationError)
+    def of_validation(request: Request, error: RequestValidationError) -> Response:
+        first: dict[str, Any] = dict(error.errors()[0])
+        where = ".".join(str(part) for part in first["loc"])
+        return answer(400, "usage", f"{where}: {first['msg']}", "/openapi.json says what is expected")
+
+    @app.exception_handler(HTTPException)
+    def of_routing(request: Request, error: HTTPException) -> Response:
+        code = "not-found" if error.status_code == 404 else "usage"
+        told = _TITLES.get(error.status_code, str(error.detail))
+        return answer(error.status_code, code, told, headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    def of_a_mistake(request: Request, error: Exception) -> Response:
+        return answer(500, "internal", "the server made a mistake; its log has it under the request's id")

@@ -1,0 +1,85 @@
+"""Who may do what, and who did what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from loreg.expressions import parse_grants
+from loreg.records import Access, Event, Namespace, Page, Token
+from loreg.server.answers import errors, json, nothing
+from loreg.server.inputs import NO_NAMESPACE, Cursor, Limit
+from loreg.server.inputs import Namespace as NamespaceName
+from loreg.server.service import Asking, Books
+
+routes = APIRouter(prefix="/api/v1", tags=["administration"])
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A token: what it is called, ``ACTION:NAMESPACE`` scopes, and until when it holds."""
+
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token with its secret, which is shown this once."""
+
+    token: Token
+    secret: str
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Whether everyone may read a namespace."""
+
+    public: bool
+
+
+@routes.get("/whoami", response_model=Access, responses=errors())
+def whoami(access: Asking) -> Response:
+    """Who asks, and what he may do."""
+    return json(access)
+
+
+@routes.get("/events", response_model=Page[Event], responses=errors())
+def events(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """A page of events, the newest first."""
+    return json(ledger.events(limit, cursor))
+
+
+@routes.get("/namespaces", response_model=tuple[Namespace, ...], responses=errors())
+def namespaces(ledger: Books) -> Response:
+    """All namespaces that may be read."""
+    return json(ledger.namespaces())
+
+
+@routes.put("/namespaces/{namespace}", status_code=204, responses=errors())
+def set_public(namespace: NamespaceName, body: Visibility, ledger: Books) -> Response:
+    """Let everyone read a namespace, or only those who have a token for it."""
+    ledger.set_public("" if namespace == NO_NAMESPACE else namespace, body.public)
+    return nothing()
+
+
+@routes.get("/tokens", response_model=tuple[Token, ...], responses=errors())
+def tokens(ledger: Books) -> Response:
+    """All tokens, the newest first, those that hold no more too."""
+    return json(ledger.tokens())
+
+
+@routes.post("/tokens", status_code=201, response_model=NewToken, responses=errors())
+def create_token(body: TokenRequest, ledger: Books) -> Response:
+    """A new token."""
+    return json(NewToken(*ledger.create_token(body.name, parse_grants(body.scopes), body.expires_at)), 201)
+
+
+@routes.delete("/tokens/{token_id}", response_model=Token, responses=errors(404))
+def revoke_token(token_id: Annotated[int, Path(ge=1, lt=2**31)], ledger: Books) -> Response:
+    """Let a token hold no more, from now on."""
+    return json(ledger.revoke_token(token_id))

@@ -1,0 +1,66 @@
+"""Base models, and how they came from one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from loreg.records import BaseAdded, BaseDetails, BaseEdge, BaseModel, Page
+from loreg.server.answers import errors, json
+from loreg.server.inputs import Cursor, Limit
+from loreg.server.service import Asking, Books, Serving
+
+routes = APIRouter(prefix="/api/v1", tags=["bases"])
+Text = Annotated[str, Query(min_length=1, max_length=512, description="A name, or the beginning of a digest.")]
+
+
+@dataclass(frozen=True)
+class BaseRequest:
+    """A base, and the ids of the uploads by which its list of tensors came."""
+
+    base: BaseModel
+    uploads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The base ``child`` came from ``parent``; both by name or digest."""
+
+    child: str
+    parent: str
+    kind: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@routes.get("/bases", response_model=Page[BaseModel], responses=errors())
+def bases(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """A page of the known bases, the newest first."""
+    return json(ledger.bases(limit, cursor))
+
+
+@routes.post("/bases", response_model=BaseAdded, responses=errors(404, 422))
+def add_base(body: BaseRequest, ledger: Books, service: Serving, access: Asking) -> Response:
+    """Make a base known whose list of tensors was uploaded."""
+    service.uploads(access).refuse_unproven({body.base.digest}, body.uploads)
+    return json(ledger.add_base(body.base))
+
+
+@routes.get("/base", response_model=BaseDetails, responses=errors(404, 409))
+def base(ledger: Books, name: Text) -> Response:
+    """All that is known of the base of that name or digest."""
+    return json(ledger.base(name))
+
+
+@routes.get("/base-edges", response_model=tuple[BaseEdge, ...], responses=errors())
+def base_path(ledger: Books, one: Text, other: Text) -> Response:
+    """The fewest edges that lead from one base to the other, both by whole digest."""
+    return json(ledger.base_path(one, other))
+
+
+@routes.post("/base-edges", response_model=BaseEdge, responses=errors(404, 409))
+def relate(body: Relation, ledger: Books) -> Response:
+    """Record that one base came from another: declared, or verified where the two contents prove it."""
+    return json(ledger.relate(body.child, body.parent, body.kind, body.detail))

@@ -1,0 +1,126 @@
+"""Weights in and out: URLs of the store where it signs them, else through the server, with ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from loreg.errors import NotFoundError
+from loreg.server.answers import errors, json, nothing
+from loreg.server.inputs import Sha256
+from loreg.server.service import Asking, Serving
+from loreg.storage import Blob, BlobStore
+
+routes = APIRouter(prefix="/api/v1", tags=["blobs"])
+_CHUNK = 1024 * 1024
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A blob that somebody would send: its sha256 in hex, its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Where to PUT one blob, with which headers; ``id`` is named in the commit."""
+
+    id: str
+    sha256: str
+    url: str
+    headers: Mapping[str, str]
+
+
+@routes.post("/uploads", response_model=tuple[Grant, ...], responses=errors())
+def announce(
+    body: Annotated[tuple[Wanted, ...], Body(max_length=1000)], service: Serving, access: Asking, request: Request
+) -> Response:
+    """An upload for each of these blobs that cannot be committed without it."""
+    found = service.uploads(access).announce([Blob(each.sha256, each.size) for each in body])
+    grants = [
+        Grant(
+            each.id,
+            each.sha256,
+            signed.url if signed else str(request.url_for("receive", upload_id=each.id).path),
+            signed.headers if signed else {},
+        )
+        for each, signed in found
+    ]
+    return json(grants)
+
+
+@routes.put(
+    "/uploads/{upload_id}",
+    status_code=204,
+    responses=errors(404, 422),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
+)
+async def receive(upload_id: str, request: Request, service: Serving, access: Asking) -> Response:
+    """The bytes of an announced blob, where the store does not take them itself."""
+    await service.uploads(access).receive(upload_id, request.stream())
+    return nothing()
+
+
+@routes.get(
+    "/blobs/{sha256}",
+    responses={
+        200: {"description": "The bytes.", "content": {"application/octet-stream": {}}},
+        206: {"description": "A part of them.", "content": {"application/octet-stream": {}}},
+        307: {"description": "Where the bytes are."},
+        416: {"description": "No such part."},
+        **errors(404),
+    },
+    response_class=Response,
+)
+def blob(
+    sha256: Sha256, service: Serving, access: Asking, range_: Annotated[str | None, Header(alias="Range")] = None
+) -> Response:
+    """The bytes of a blob that a readable version has, or where they are; one range is honoured."""
+    service.uploads(access).refuse_unreadable(sha256)
+    if url := service.store.download_url(sha256):
+        return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
+    return stream(service.store, sha256, range_)
+
+
+@routes.head("/blobs/{sha256}", responses={200: {"description": "Content-Length says its size."}, **errors(404)})
+def size(sha256: Sha256, service: Serving, access: Asking) -> Response:
+    """How many bytes a blob has that a readable version has."""
+    service.uploads(access).refuse_unreadable(sha256)
+    found = service.store.size(sha256)
+    if found is None:
+        raise NotFoundError(f"blob {sha256[:12]} is not in the store", hint="loreg doctor on the server")
+    return Response(headers={"Content-Length": str(found), "Accept-Ranges": "bytes"})
+
+
+def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
+    """The blob, or the part of it that a Range header asks for (RFC 9110, 14.2), a piece at a time."""
+    size = store.size(sha256)
+    if size is None:
+        raise NotFoundError(f"blob {sha256[:12]} is not in the store", hint="loreg doctor on the server")
+    headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"'}
+    start, end, status = 0, size, 200
+    if match := _RANGE.fullmatch(range_ or ""):
+        start = int(match[1])
+        end = min(int(match[2]) + 1, size) if match[2] else size
+        if start >= end:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{size}"
+    headers["Content-Length"] = str(end - start)
+    return StreamingResponse(_pieces(store, sha256, start, end), status, headers, "application/octet-stream")
+
+
+def _pieces(store: BlobStore, sha256: str, start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        piece = store.read_part(sha256, start, min(_CHUNK, end - start))
+        if not piece:
+            return
+        start += len(piece)
+        yield piece

@@ -1,0 +1,210 @@
+"""Adapters and their versions: found, shown, committed, and what is said of them afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from loreg.errors import NotFoundError, UsageError
+from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
+from loreg.manifest import Manifest
+from loreg.records import AdapterEntry, Commit, Committed, Details, LineageEdge, Metric, Page, Version
+from loreg.records import Query as Search
+from loreg.refs import parse_alias, parse_ref
+from loreg.server.answers import errors, json, nothing
+from loreg.server.inputs import Adapter, Cursor, Expected, Limit, Selected, Sha256, etag
+from loreg.server.service import Asking, Books, Serving
+
+routes = APIRouter(prefix="/api/v1", tags=["versions"])
+Words = Annotated[tuple[str, ...], Query(max_length=20)]
+_IN_ADAPTER = "/adapters/{namespace}/{name}"
+_VERSION = _IN_ADAPTER + "/versions/{selector}"
+_ALIAS = _IN_ADAPTER + "/aliases/{alias}"
+
+
+@dataclass(frozen=True)
+class CommitRequest:
+    """A version, and the ids of the uploads by which its blobs came."""
+
+    commit: Commit
+    uploads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The files of an export, and the ids of the uploads by which they came."""
+
+    manifest: Manifest
+    uploads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A version and every merge that it descends from, nearest first."""
+
+    version: Version
+    edges: tuple[LineageEdge, ...]
+
+
+@dataclass(frozen=True)
+class Yanked:
+    """Whether a version is hidden, and why."""
+
+    yanked: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The ref that an alias is to mean."""
+
+    ref: str
+
+
+@routes.get("/search", response_model=Page[Version], responses=errors())
+def search(
+    ledger: Books,
+    text: Annotated[str, Query(max_length=512)] = "",
+    task: Words = (),
+    base: Annotated[str, Query(max_length=512)] = "",
+    module: Words = (),
+    rank: Words = (),
+    metric: Words = (),
+    label: Words = (),
+    author: Annotated[str, Query(max_length=128)] = "",
+    variant: Annotated[str, Query(max_length=32)] = "",
+    sort: Annotated[str, Query(max_length=512)] = "created",
+    all_versions: bool = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """A page of the versions that hold every condition, written as on the command line: ``metric=accuracy>=0.9``."""
+    query = Search(
+        text=text,
+        tasks=task,
+        base=base,
+        modules=module,
+        ranks=tuple(map(parse_comparison, rank)),
+        metrics=tuple(map(parse_metric_condition, metric)),
+        labels=tuple(map(parse_label, label)),
+        author=author,
+        variant=variant,
+        sort=parse_sort(sort),
+        all_versions=all_versions,
+        limit=limit,
+        cursor=cursor,
+    )
+    return json(ledger.search(query))
+
+
+@routes.get("/adapters", response_model=Page[AdapterEntry], responses=errors())
+def adapters(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """A page of all adapters, by name."""
+    return json(ledger.adapters(limit, cursor))
+
+
+@routes.get(_IN_ADAPTER + "/versions", response_model=Page[Version], responses=errors(404))
+def versions(adapter: Adapter, ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """A page of the versions of one adapter, the newest first, yanked ones too."""
+    return json(ledger.versions(adapter, limit, cursor))
+
+
+@routes.post(
+    _IN_ADAPTER + "/versions",
+    status_code=201,
+    response_model=Committed,
+    responses={200: {"model": Committed, "description": "It was there already."}, **errors(409, 422)},
+)
+def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Serving, access: Asking) -> Response:
+    """Record a version whose blobs were uploaded."""
+    asked = body.commit
+    if asked.adapter != adapter:
+        raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
+    digests = {file.sha256 for file in asked.manifest.files} | ({asked.base.digest} if asked.base else set())
+    service.uploads(access).refuse_unproven(digests, body.uploads)
+    done = ledger.commit(asked)
+    return json(done, 201 if done.created else 200)
+
+
+@routes.get(_VERSION, response_model=Details, responses=errors(404, 409))
+def show(ref: Selected, ledger: Books) -> Response:
+    """All that is known of a version."""
+    return json(ledger.show(ref))
+
+
+@routes.get(_VERSION + "/lineage", response_model=Lineage, responses=errors(404, 409))
+def lineage(ref: Selected, ledger: Books) -> Response:
+    """The version, and every merge that it descends from, nearest first."""
+    return json(Lineage(*ledger.lineage(ref)))
+
+
+@routes.post(_VERSION + "/metrics", response_model=Version, responses=errors(404, 409))
+def add_metrics(ref: Selected, body: tuple[Metric, ...], ledger: Books) -> Response:
+    """Record measured numbers; one measured on the same data before is replaced."""
+    return json(ledger.add_metrics(ref, body))
+
+
+@routes.put(_VERSION + "/yanked", response_model=Version, responses=errors(404, 409))
+def set_yanked(ref: Selected, body: Yanked, ledger: Books) -> Response:
+    """Hide a version from search and alias, or show it again."""
+    return json(ledger.set_yanked(ref, body.yanked, body.reason))
+
+
+@routes.get(_VERSION + "/exports/{request}", response_model=Manifest, responses=errors(404, 409))
+def export(ref: Selected, request: Sha256, ledger: Books) -> Response:
+    """The files that the version became for a server, by the digest of what was asked for."""
+    found = ledger.export(ref, request)
+    if found is None:
+        raise NotFoundError(f"{ref} was never exported so", hint="loreg pull REF --profile SERVER makes it")
+    return json(found)
+
+
+@routes.put(_VERSION + "/exports/{request}", status_code=204, responses=errors(404, 409, 422))
+def record_export(
+    ref: Selected, request: Sha256, body: ExportRequest, ledger: Books, service: Serving, access: Asking
+) -> Response:
+    """Remember an export whose blobs were uploaded."""
+    service.uploads(access).refuse_unproven({file.sha256 for file in body.manifest.files}, body.uploads)
+    ledger.record_export(ref, request, body.manifest)
+    return nothing()
+
+
+@routes.get(_ALIAS, response_model=Details, responses=errors(404))
+def alias(adapter: Adapter, alias: str, ledger: Books) -> Response:
+    """The version that an alias means; its ETag goes into the If-Match of whoever moves it."""
+    found = ledger.show(parse_ref(f"{adapter}:{parse_alias(alias)}"))
+    return json(found, headers={"ETag": etag(found.version.number)})
+
+
+@routes.put(_ALIAS, response_model=Version, responses=errors(404, 409, 412, 422))
+def tag(adapter: Adapter, alias: str, body: Target, expected: Expected, ledger: Books) -> Response:
+    """Let an alias mean a version of the adapter from now on; with If-Match, only if nobody moved it meanwhile."""
+    ref = parse_ref(body.ref)
+    if ref.adapter != adapter:
+        raise UsageError(f"an alias of {adapter} cannot mean {ref}", hint=f"a ref of {adapter}")
+    version = ledger.tag(ref, parse_alias(alias), expected)
+    return json(version, headers={"ETag": etag(version.number)})
+
+
+@routes.delete(_ALIAS, status_code=204, responses=errors(404))
+def untag(adapter: Adapter, alias: str, ledger: Books) -> Response:
+    """Forget an alias; its history stays."""
+    ledger.untag(adapter, parse_alias(alias))
+    return nothing()
+
+
+@routes.get("/contents/{digest}", response_model=Version, responses=errors(404))
+def with_content(digest: Sha256, ledger: Books) -> Response:
+    """A version of any adapter with exactly this manifest, the oldest."""
+    found = ledger.with_content(digest)
+    if found is None:
+        raise NotFoundError(f"no version has the content sha256:{digest[:12]}", hint="loreg search")
+    return json(found)
+
+
+@routes.get("/files/{sha256}", response_model=tuple[str, ...], responses=errors())
+def with_file(sha256: Sha256, ledger: Books) -> Response:
+    """The refs of the versions that have a file with this content, the oldest first."""
+    return json(ledger.with_file(sha256))

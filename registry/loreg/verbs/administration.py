@@ -1,0 +1,65 @@
+"""Tokens, namespaces and events: who may do what in a registry behind a server, and who did what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from loreg.errors import UsageError
+from loreg.expressions import parse_grants
+from loreg.records import Event, Namespace, Page, Token
+from loreg.refs import parse_adapter_name
+from loreg.verbs.context import Context
+
+_SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def create_token(
+    context: Context, name: str, scopes: Sequence[str], *, expires: str | datetime | None = None
+) -> tuple[Token, str]:
+    """A new token and its secret, which nobody can read again.
+
+    ``scopes`` are ``read:team``, ``write:team`` or ``admin:team``; each allows what those before it do, ``*`` means
+    every namespace and ``-`` adapters without one. ``expires`` is a time, or a span from now: ``12h``, ``30d``, ``8w``.
+    """
+    if not name or len(name) > 128 or not name.isprintable():
+        raise UsageError(f"invalid name of a token {name!r}", hint="loreg token create ci-bot --scope write:team")
+    return context.ledger.create_token(name, parse_grants(scopes), _until(expires))
+
+
+def tokens(context: Context) -> tuple[Token, ...]:
+    """All tokens, the newest first, those that hold no more too."""
+    return context.ledger.tokens()
+
+
+def revoke_token(context: Context, token_id: int) -> Token:
+    """Let a token hold no more, from now on. Raises NotFoundError."""
+    return context.ledger.revoke_token(token_id)
+
+
+def namespaces(context: Context) -> tuple[Namespace, ...]:
+    """All namespaces that may be read, by name."""
+    return context.ledger.namespaces()
+
+
+def set_public(context: Context, namespace: str, public: bool) -> None:
+    """Let everyone who reaches the server read a namespace, or only those who have a token for it."""
+    if namespace:
+        parse_adapter_name(f"{namespace}/x")
+    context.ledger.set_public(namespace, public)
+
+
+def events(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[Event]:
+    """A page of events, the newest first."""
+    return context.ledger.events(limit, cursor)
+
+
+def _until(expires: str | datetime | None) -> datetime | None:
+    if not isinstance(expires, str):
+        return expires
+    match = _SPAN.fullmatch(expires)
+    if not match:
+        raise UsageError(f"invalid span {expires!r}: expected something like 12h, 30d or 8w", hint="--expires 30d")
+    return datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])})

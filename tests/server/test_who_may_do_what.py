@@ -1,0 +1,143 @@
+"""Every route × every role. A route that has no row here fails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from places import SCIENCE
+from server.conftest import ROLES, Guarded
+
+CONTENT = hashlib.sha256((SCIENCE / "adapter_config.json").read_bytes()).hexdigest()
+HEX = "0" * 64
+EVERYONE = dict.fromkeys(ROLES, 200)
+READ = {"anonymous": 404, "reader": 200, "writer": 200, "owner": 200, "stranger": 404, "root": 200}
+WRITE = {**READ, "reader": 403}
+TOKEN = {**EVERYONE, "anonymous": 401}
+SOMEWHERE = {**TOKEN, "reader": 403}
+ADMIN = {"anonymous": 401, "reader": 403, "writer": 403, "owner": 403, "stranger": 403, "root": 200}
+OWN = {**ADMIN, "owner": 200}
+SCIENCE_PATH = "/api/v1/adapters/{namespace}/{name}"
+VERSION = SCIENCE_PATH + "/versions/{selector}"
+ALIAS = SCIENCE_PATH + "/aliases/{alias}"
+FILLED = {
+    "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": HEX, "sha256": CONTENT,
+    "upload_id": "nobody-knows", "token_id": "999",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """Who gets which status; ``done`` is what 200 stands for, ``request`` what is sent, by keyword of httpx."""
+
+    may: Mapping[str, int]
+    done: int = 200
+    request: Callable[[Guarded], dict[str, Any]] = lambda guarded: {}
+
+
+def commit(guarded: Guarded) -> dict[str, Any]:
+    details = guarded.behind.show("team/science")
+    files = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in details.files]
+    adapter = {"namespace": "team", "name": "science"}
+    return {"json": {"commit": {"adapter": adapter, "manifest": {"files": files}}}}
+
+
+def exported(guarded: Guarded) -> dict[str, Any]:
+    return {"json": {"manifest": commit(guarded)["json"]["commit"]["manifest"]}}
+
+
+UNSENT_BASE = {"digest": HEX, "tensors": 1}
+WRITERS = ("writer", "owner", "stranger", "root")
+TABLE: dict[tuple[str, str], Row] = {
+    ("GET", "/healthz"): Row(EVERYONE),
+    ("GET", "/readyz"): Row(EVERYONE),
+    ("GET", "/metrics"): Row(EVERYONE),
+    ("GET", "/api/v1/search"): Row(EVERYONE),
+    ("GET", "/api/v1/adapters"): Row(EVERYONE),
+    ("GET", SCIENCE_PATH + "/versions"): Row(READ),
+    ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
+    ("GET", VERSION): Row(READ),
+    ("GET", VERSION + "/lineage"): Row(READ),
+    ("POST", VERSION + "/metrics"): Row(WRITE, request=lambda _: {"json": [{"name": "accuracy", "value": 0.5}]}),
+    ("PUT", VERSION + "/yanked"): Row(WRITE, request=lambda _: {"json": {"yanked": False}}),
+    ("GET", VERSION + "/exports/{request}"): Row(READ),
+    ("PUT", VERSION + "/exports/{request}"): Row({**SOMEWHERE, "stranger": 403}, 204, exported),
+    ("GET", ALIAS): Row(READ),
+    ("PUT", ALIAS): Row(WRITE, request=lambda _: {"json": {"ref": "team/science:v1"}}),
+    ("DELETE", ALIAS): Row(WRITE, 204),
+    ("GET", "/api/v1/contents/{digest}"): Row(READ),
+    ("GET", "/api/v1/files/{sha256}"): Row(EVERYONE),
+    ("GET", "/api/v1/bases"): Row(TOKEN),
+    ("POST", "/api/v1/bases"): Row(
+        {**SOMEWHERE, **dict.fromkeys(WRITERS, 403)}, request=lambda _: {"json": {"base": UNSENT_BASE}}
+    ),
+    ("GET", "/api/v1/base"): Row(
+        {**TOKEN, **dict.fromkeys(ROLES[1:], 404)}, request=lambda _: {"params": {"name": "x"}}
+    ),
+    ("GET", "/api/v1/base-edges"): Row(TOKEN, request=lambda _: {"params": {"one": HEX, "other": HEX}}),
+    ("POST", "/api/v1/base-edges"): Row(
+        {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)},
+        request=lambda _: {"json": {"child": "x", "parent": "y", "kind": "cast_of"}},
+    ),
+    ("POST", "/api/v1/uploads"): Row(SOMEWHERE, request=lambda _: {"json": [{"sha256": HEX, "size": 1}]}),
+    ("PUT", "/api/v1/uploads/{upload_id}"): Row(
+        {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)},
+        request=lambda _: {"content": b"x"},
+    ),
+    ("GET", "/api/v1/blobs/{sha256}"): Row(READ, 307),
+    ("HEAD", "/api/v1/blobs/{sha256}"): Row(READ),
+    ("GET", "/api/v1/whoami"): Row(EVERYONE),
+    ("GET", "/api/v1/events"): Row(EVERYONE),
+    ("GET", "/api/v1/namespaces"): Row(EVERYONE),
+    ("PUT", "/api/v1/namespaces/{namespace}"): Row(OWN, 204, lambda _: {"json": {"public": False}}),
+    ("GET", "/api/v1/tokens"): Row(ADMIN),
+    ("POST", "/api/v1/tokens"): Row(ADMIN, 201, lambda _: {"json": {"name": "x", "scopes": ["read:team"]}}),
+    ("DELETE", "/api/v1/tokens/{token_id}"): Row({**ADMIN, "root": 404}),
+}
+
+
+def test_every_route_has_a_row(guarded: Guarded):
+    paths = guarded.http("anonymous").get("/openapi.json").json()["paths"]
+    routes = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert routes == set(TABLE)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_may_do_what(guarded: Guarded, role: str):
+    asking, root = guarded.http(role), guarded.http("root")
+    digest = guarded.behind.show("team/science").version.digest
+    export = TABLE["PUT", VERSION + "/exports/{request}"].request(guarded)
+    assert root.put((VERSION + "/exports/{request}").format(**FILLED), **export).status_code == 204
+    got, expected = {}, {}
+    for (method, path), row in TABLE.items():
+        root.put(ALIAS.format(**FILLED), json={"ref": "team/science:v1"})
+        response = asking.request(method, path.format(**FILLED, digest=digest), **row.request(guarded))
+        got[method, path] = response.status_code
+        expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
+    assert got == expected
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_lists_hold_what_may_be_read_and_nothing_else(guarded: Guarded, role: str):
+    guarded.behind.push(SCIENCE, "open/science")
+    guarded.behind.set_public("open", True)
+    asking = guarded.registry(role)
+    mine = ["open/science", *(["team/science"] if READ[role] == 200 else [])]
+    assert [str(entry.adapter) for entry in asking.adapters().items] == mine
+    assert sorted(str(version.adapter) for version in asking.search().items) == mine
+    assert [namespace.name for namespace in asking.namespaces()] == [name.partition("/")[0] for name in mine]
+    assert {event.ref.partition(":")[0] for event in asking.events().items} - {""} == set(mine)
+    http = guarded.http(role)
+    weights = next(f.sha256 for f in guarded.behind.show("team/science").files if f.path.endswith(".safetensors"))
+    assert http.get(f"/api/v1/files/{weights}").json() == [f"{name}:v1" for name in reversed(mine)]
+
+
+def test_a_misspelt_name_does_not_tell_what_else_there_is(guarded: Guarded):
+    told = guarded.http("stranger").get("/api/v1/adapters/team/sciense/versions").json()
+    assert "science" not in told["detail"]
+    told = guarded.http("reader").get("/api/v1/adapters/team/sciense/versions").json()
+    assert "did you mean 'team/science'" in told["detail"]

@@ -37,8 +37,10 @@ def upgrade():
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("received", sa.Boolean(), nullable=False),
+        sa.Column("slot", sa.String(length=64), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+        sa.UniqueConstraint("slot", name=op.f("uq_uploads_slot")),
     )
     op.create_index(op.f("ix_uploads_created_at"), "uploads", ["created_at"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import delete, insert, select, union, update
@@ -14,18 +15,30 @@ from loreg.records import Upload
 _KEPT = timedelta(days=7)
 
 
-def announce(tx: Transaction, uploads: Collection[Upload]) -> None:
-    """Remember who wants to send what; what is older than a week is forgotten."""
+def announce(tx: Transaction, uploads: Collection[Upload]) -> tuple[Upload, ...]:
+    """Remember who wants to send what; what is older than a week is forgotten.
+
+    Returns them with ``aside`` set for those of which another upload has the slot.
+    """
     tx.connection.execute(delete(UploadRow).where(UploadRow.created_at < tx.at - _KEPT))
-    rows = [{"id": u.id, "owner": tx.author, "digest": u.sha256, "size": u.size, "received": False} for u in uploads]
-    if rows:
-        tx.connection.execute(insert(UploadRow), [{**row, "created_at": tx.at} for row in rows])
+    placed = []
+    for upload in uploads:
+        row = {"id": upload.id, "owner": tx.author, "digest": upload.sha256, "size": upload.size, "received": False}
+        tx.insert_missing(UploadRow, [{**row, "slot": upload.sha256, "created_at": tx.at}])
+        aside = tx.connection.execute(select(UploadRow.id).where(UploadRow.id == upload.id)).scalar() is None
+        if aside:
+            tx.connection.execute(insert(UploadRow).values({**row, "slot": None, "created_at": tx.at}))
+        placed.append(replace(upload, aside=aside))
+    return tuple(placed)
 
 
 def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ...]:
     """Those of these uploads that who acts announced, and whether each was received."""
     query = select(UploadRow).where(UploadRow.id.in_(list(ids)), UploadRow.owner == tx.author)
-    return tuple((Upload(row.id, row.digest, row.size), bool(row.received)) for row in tx.connection.execute(query))
+    return tuple(
+        (Upload(row.id, row.digest, row.size, row.slot is None), bool(row.received))
+        for row in tx.connection.execute(query)
+    )
 
 
 def mark_received(tx: Transaction, upload: Upload) -> None:

@@ -152,6 +152,11 @@ def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
     )
 
 
+def lock(tx: Transaction, adapter_id: int) -> None:
+    """Keep others from changing the adapter's versions and aliases until the transaction ends."""
+    tx.connection.execute(select(AdapterRow.id).where(AdapterRow.id == adapter_id).with_for_update())
+
+
 def id_of(tx: Transaction, version: Version) -> int:
     """The row of a version."""
     adapter_id = adapter_id_of(tx, version.adapter)

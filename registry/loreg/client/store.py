@@ -102,11 +102,11 @@ class RemoteStore:
         """A part of a blob, by one ranged request."""
         return self._bytes(sha256, f"bytes={start}-{start + size - 1}") if size else b""
 
-    def upload_url(self, blob: Blob, proof: str) -> None:
+    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> None:
         """Only who has the store gives out URLs."""
         return
 
-    def was_uploaded(self, blob: Blob, proof: str) -> bool:
+    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
         """Only who has the store knows."""
         return False
 

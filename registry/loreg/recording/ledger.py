@@ -139,6 +139,7 @@ class LocalLedger:
                 )
             adapter_id, version_id = versions.adapter_id_of(tx, version.adapter), versions.id_of(tx, version)
             if expected is not None:
+                versions.lock(tx, adapter_id)  # two who expect the same: the second sees what the first did
                 _refuse_a_moved_alias(aliases.of(tx, adapter_id).get(alias, 0), expected, version, alias)
             guard_alias(tx, self._policy, version, alias)
             aliases.point(tx, adapter_id, version_id, alias)

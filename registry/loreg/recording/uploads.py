@@ -39,9 +39,16 @@ class Uploads:
         with self._catalog.write(self._access) as tx:
             known = uploads.readable(tx, [blob.sha256 for blob in blobs])
             wanted = {blob.sha256: blob for blob in blobs if blob.sha256 not in known}.values()
-            announced = [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in wanted]
-            uploads.announce(tx, announced)
-        return tuple((each, self._store.upload_url(Blob(each.sha256, each.size), each.id)) for each in announced)
+            announced = uploads.announce(
+                tx, [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in wanted]
+            )
+        return tuple(
+            (each, self._store.upload_url(Blob(each.sha256, each.size), each.id, aside=each.aside))
+            for each in announced
+        )
+
+    def _url(self, upload: Upload) -> Presigned | None:
+        return self._store.upload_url(Blob(upload.sha256, upload.size), upload.id, aside=upload.aside)
 
     async def receive(self, upload_id: str, body: AsyncIterator[bytes]) -> None:
         """Store what is sent, if it is what was announced. Raises IntegrityError; then nothing is stored."""
@@ -61,16 +68,17 @@ class Uploads:
     def refuse_unproven(self, digests: Collection[str], upload_ids: Collection[str]) -> None:
         """Raise NotAllowedError for a blob that who acts neither may read nor has sent."""
         require_somewhere(self._access, "write")
+        if wrong := next((digest for digest in digests if not is_digest(digest)), None):
+            raise IntegrityError(f"{wrong[:70]!r} is no sha256", hint="push again")
         with self._catalog.read(self._access) as tx:
             missing = set(digests) - uploads.readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if missing else ()
         for upload, received in sent:
-            if received or self._store.was_uploaded(Blob(upload.sha256, upload.size), upload.id):
+            blob = Blob(upload.sha256, upload.size)
+            if received or self._store.was_uploaded(blob, upload.id, aside=upload.aside):
                 missing.discard(upload.sha256)
         if missing:
-            raise NotAllowedError(
-                f"blob {min(missing)[:12]} was not sent, or was sent by somebody else meanwhile", hint="push again"
-            )
+            raise NotAllowedError(f"blob {min(missing)[:12]} was not sent", hint="push again")
 
     def refuse_unreadable(self, sha256: str) -> None:
         """Raise NotFoundError unless a version that may be read has the blob."""

@@ -41,14 +41,17 @@ class Envelope:
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
-        begin, status = time.perf_counter(), 500
+        begin, status, written = time.perf_counter(), 500, False
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_on(message: Message) -> None:
-            nonlocal status
+            nonlocal status, written
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_HEADERS]
+            elif not message.get("more_body", False):
+                _write_down(scope, request_id, status, time.perf_counter() - begin)
+                written = True
             await send(message)
 
         try:
@@ -57,7 +60,8 @@ class Envelope:
             else:
                 await self._with_small_body(scope, headers, receive, send_on)
         finally:
-            _write_down(scope, request_id, status, time.perf_counter() - begin)
+            if not written:  # nobody waited for the end
+                _write_down(scope, request_id, status, time.perf_counter() - begin)
 
     async def _with_small_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         """Read the body first; refuse one that is too large or too deep before anything parses it."""

@@ -73,15 +73,18 @@ class BlobStore(Protocol):
         """
         ...
 
-    def upload_url(self, blob: Blob, proof: str) -> Presigned | None:
+    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> Presigned | None:
         """Where somebody without the store's keys may PUT exactly this blob, for an hour; None if the store cannot.
 
-        ``proof`` is a word that only who was given the URL knows.
+        ``proof`` is a word that only who was given the URL knows; ``aside`` lets the blob lie apart under it.
         """
         ...
 
-    def was_uploaded(self, blob: Blob, proof: str) -> bool:
-        """Whether the blob that lies there was PUT with that ``proof``, and is what it should be, as the store says."""
+    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
+        """Whether the blob was PUT with that ``proof``, and is what it should be, as the store says.
+
+        One that lies ``aside`` is then taken to where blobs lie.
+        """
         ...
 
     def download_url(self, sha256: str) -> str | None:

@@ -104,11 +104,11 @@ class FolderStore:
             except FileNotFoundError:
                 raise _missing(sha256, self.url) from None
 
-    def upload_url(self, blob: Blob, proof: str) -> None:
+    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> None:
         """A folder takes nothing by itself."""
         return
 
-    def was_uploaded(self, blob: Blob, proof: str) -> bool:
+    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
         """A folder takes nothing by itself."""
         return False
 

@@ -143,27 +143,39 @@ class S3Store:
             body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=part)["Body"]
             return body.read(size)
 
-    def upload_url(self, blob: Blob, proof: str) -> Presigned:
+    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> Presigned:
         """A PUT whose signature covers the SHA-256 of the whole object and the proof; S3 refuses other bytes.
 
         One PUT and not several parts: of parts S3 checks each, but not that together they have the blob's digest.
         """
         checksum = _base64_of(blob.sha256)
-        target = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
+        target = {"Bucket": self.bucket, "Key": self._aside(proof) if aside else self._key(blob.sha256)}
         signed = {"ChecksumSHA256": checksum, "Metadata": {_PROOF: proof}}
         with self._explained():
             url = self._public.generate_presigned_url("put_object", Params={**target, **signed}, ExpiresIn=_HOUR)
         return Presigned(url, {"x-amz-checksum-sha256": checksum, f"x-amz-meta-{_PROOF}": proof})
 
-    def was_uploaded(self, blob: Blob, proof: str) -> bool:
-        """One HEAD request: size, checksum and proof as S3 knows them."""
+    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
+        """Ask for size, checksum and proof as S3 knows them; what lies aside is copied there, unless it is there."""
+        key, target = self._aside(proof) if aside else self._key(blob.sha256), self._key(blob.sha256)
         try:
             with self._explained():
-                found = self._client.head_object(Bucket=self.bucket, Key=self._key(blob.sha256), ChecksumMode="ENABLED")
+                found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
         except NotFoundError:
             return False
         is_it = found["ContentLength"] == blob.size and found.get("ChecksumSHA256") == _base64_of(blob.sha256)
-        return is_it and hmac.compare_digest(found["Metadata"].get(_PROOF, ""), proof)
+        if not (is_it and hmac.compare_digest(found["Metadata"].get(_PROOF, ""), proof)):
+            return False
+        if aside:
+            if self.size(blob.sha256) is None:
+                source: Any = {"Bucket": self.bucket, "Key": key}
+                with self._explained():
+                    self._client.copy_object(
+                        Bucket=self.bucket, Key=target, CopySource=source, ChecksumAlgorithm="SHA256"
+                    )
+            with self._explained():
+                self._client.delete_object(Bucket=self.bucket, Key=key)
+        return True
 
     def download_url(self, sha256: str) -> str:
         """A GET, ranged or not."""
@@ -178,6 +190,9 @@ class S3Store:
 
     def _key(self, sha256: str) -> str:
         return f"{self.prefix}/{key_of(sha256)}" if self.prefix else key_of(sha256)
+
+    def _aside(self, proof: str) -> str:
+        return f"{self.prefix}/incoming/{proof}" if self.prefix else f"incoming/{proof}"
 
     def _put_whole(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
         body = stream.read(PART + 1)

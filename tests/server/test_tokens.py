@@ -1,0 +1,102 @@
+"""Tokens: shown once, kept as a digest, good until they expire or are revoked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from loreg.catalog import Catalog
+from loreg.errors import NotFoundError, UnauthenticatedError, UsageError
+from loreg.registry import connect
+from server.conftest import Guarded
+
+
+def asks(guarded: Guarded, authorization: str) -> tuple[int, str]:
+    with guarded.http("anonymous") as http:
+        response = http.get("/api/v1/whoami", headers=[(b"Authorization", authorization.encode())])
+        return response.status_code, response.headers.get("WWW-Authenticate", "")
+
+
+REFUSED = (401, 'Bearer realm="loreg"')
+
+
+def test_one_that_holds_says_who_asks(guarded_folder: Guarded):
+    with guarded_folder.http("writer") as http:
+        assert http.get("/api/v1/whoami").json() == {"author": "writer", "grants": {"team": "write"}}
+    with guarded_folder.http("anonymous") as http:
+        assert http.get("/api/v1/whoami").json() == {"author": "anonymous", "grants": {}}
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["Bearer", "Bearer x", "Bearer lrg_", "Bearer lrg_" + "x" * 43, "Basic dTpw", "lrg_" + "x" * 43, "Bearer \u00e9"],
+)
+def test_malformed_and_unknown_ones(guarded_folder: Guarded, authorization: str):
+    assert asks(guarded_folder, authorization) == REFUSED
+
+
+def test_one_that_expired(guarded_folder: Guarded):
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    _, secret = guarded_folder.behind.create_token("old", ["read:*"], expires=past)
+    assert asks(guarded_folder, f"Bearer {secret}") == REFUSED
+    _, secret = guarded_folder.behind.create_token("new", ["read:*"], expires="1h")
+    assert asks(guarded_folder, f"Bearer {secret}")[0] == 200
+
+
+def test_one_that_was_revoked(guarded_folder: Guarded):
+    made, secret = guarded_folder.behind.create_token("x", ["read:*"])
+    assert asks(guarded_folder, f"Bearer {secret}")[0] == 200
+    root = guarded_folder.registry("root")
+    assert root.revoke_token(made.id).revoked_at is not None
+    assert asks(guarded_folder, f"Bearer {secret}") == REFUSED
+    with connect(endpoint=guarded_folder.endpoint, token=secret) as registry, pytest.raises(UnauthenticatedError):
+        registry.adapters()
+    with pytest.raises(NotFoundError):
+        root.revoke_token(99)
+
+
+def test_the_secret_is_nowhere(guarded_folder: Guarded):
+    root = guarded_folder.registry("root")
+    made, secret = root.create_token("ci", ["write:team", "read:*"], expires="2w")
+    assert secret.startswith("lrg_")
+    assert made.grants == {"team": "write", "*": "read"}
+    catalog = Catalog(guarded_folder.behind.settings.database_url)
+    with catalog.read() as tx:
+        for table in ("tokens", "events"):
+            assert secret[4:] not in str(tx.connection.execute(text(f"SELECT * FROM {table}")).all())
+    catalog.close()
+    assert all(secret[4:] not in str(token) for token in root.tokens())
+
+
+def test_its_last_use_is_written_down(guarded_folder: Guarded):
+    guarded_folder.registry("reader").adapters()
+    used = {token.name: token.last_used_at for token in guarded_folder.behind.tokens()}
+    assert used["reader"] is not None
+    assert used["stranger"] is None
+
+
+def test_every_change_is_an_event_with_its_author(guarded_folder: Guarded):
+    writer = guarded_folder.registry("writer")
+    writer.tag("team/science:v1", "canary")
+    writer.add_metrics("team/science:v1", ["accuracy=0.5"])
+    writer.yank("team/science:v1", reason="leak")
+    writer.untag("team/science", "canary")
+    guarded_folder.registry("owner").set_public("team", True)
+    seen = [(event.author, event.action) for event in guarded_folder.behind.events().items][:5]
+    assert seen == [
+        ("owner", "namespace"),
+        ("writer", "untag"),
+        ("writer", "yank"),
+        ("writer", "metric"),
+        ("writer", "tag"),
+    ]
+
+
+@pytest.mark.parametrize("scope", ["team", "write", "write:", "all:team", "write:../x", "write:a b"])
+def test_scopes_that_are_none(guarded_folder: Guarded, scope: str):
+    with pytest.raises(UsageError, match="invalid scope"):
+        guarded_folder.behind.create_token("x", [scope])
+    response = guarded_folder.http("root").post("/api/v1/tokens", json={"name": "x", "scopes": [scope]})
+    assert response.status_code == 400

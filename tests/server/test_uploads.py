@@ -1,0 +1,207 @@
+"""A version is made of what its pusher sent or may read, and of exactly that."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from loreg.client.store import RemoteStore
+from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, StaleError
+from loreg.manifest import Manifest
+from loreg.records import Commit
+from loreg.refs import parse_adapter_name
+from loreg.registry import Registry, connect
+from loreg.storage import Blob
+from places import MOVIES, NEWS, SCIENCE, Place
+from server.conftest import Guarded
+from serving import serving
+from together import all_at_once
+
+
+def blob_of(data: bytes) -> Blob:
+    return Blob(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def commit_of(registry: Registry, source: str, name: str) -> Commit:
+    return Commit(parse_adapter_name(name), Manifest(registry.show(source).files))
+
+
+def send(http: httpx.Client, grant: dict, data: bytes) -> httpx.Response:
+    plain = grant["url"].startswith("http")
+    return (httpx if plain else http).put(grant["url"], content=data, headers=grant["headers"])
+
+
+@pytest.fixture(params=["guarded", "guarded_folder"])
+def either(request: pytest.FixtureRequest) -> Guarded:
+    return request.getfixturevalue(request.param)
+
+
+def test_somebody_elses_private_blobs_are_not_committed_by_their_digests(either: Guarded):
+    stranger = either.registry("stranger")
+    with pytest.raises(NotAllowedError, match="was not sent"):
+        stranger.context.ledger.commit(commit_of(either.behind, "team/science", "other/mine"))
+    with pytest.raises(NotFoundError):
+        stranger.show("other/mine")
+
+
+def test_nobody_learns_whether_a_private_blob_is_stored(either: Guarded):
+    file = either.behind.show("team/science").files[0]
+    ask = [{"sha256": file.sha256, "size": file.size}]
+    assert len(either.http("stranger").post("/api/v1/uploads", json=ask).json()) == 1
+    assert either.http("writer").post("/api/v1/uploads", json=ask).json() == []
+    assert either.http("stranger").get(f"/api/v1/blobs/{file.sha256}").status_code == 404
+
+
+def test_who_has_the_same_bytes_may_commit_them(either: Guarded):
+    mine = either.registry("stranger").push(SCIENCE, "other/mine")
+    assert mine.created
+    assert mine.version.digest == either.behind.show("team/science").version.digest
+
+
+def test_an_upload_proves_nothing_for_somebody_else(either: Guarded):
+    sent, thief = either.registry("writer"), either.registry("stranger")
+    weights = SCIENCE / "adapter_model.safetensors"
+    either.http("root").post("/api/v1/tokens", json={"name": "x", "scopes": ["write:team"]})
+    sent.push(MOVIES, "team/movies")
+    store = sent.context.store
+    assert isinstance(store, RemoteStore)
+    asked = commit_of(either.behind, "team/movies", "other/mine")
+    body = {"commit": asked, "uploads": store.uploads}
+    with pytest.raises(NotAllowedError, match="was not sent"):
+        thief.context.ledger._server.post("/api/v1/adapters/other/mine/versions", dict, body)
+    assert weights.exists()
+
+
+def test_a_url_for_one_blob_takes_no_other(either: Guarded):
+    http = either.http("writer")
+    right, wrong = b"what was announced", b"something else, ha"
+    (grant,) = http.post("/api/v1/uploads", json=[{"sha256": blob_of(right).sha256, "size": len(right)}]).json()
+    assert send(http, grant, wrong).status_code in (400, 422)
+    headers = {**grant["headers"], "x-amz-checksum-sha256": "AAAA"}
+    assert send(http, {**grant, "headers": headers}, wrong).status_code in (400, 403, 422)
+    assert either.behind.context.store.size(blob_of(right).sha256) is None
+    assert send(http, grant, right).status_code in (200, 204)
+    assert either.behind.context.store.size(blob_of(right).sha256) == len(right)
+
+
+@pytest.mark.parametrize("sent", [b"longer than what was announced", b"short"])
+def test_a_body_of_another_size_is_refused_and_nothing_is_stored(either: Guarded, sent: bytes):
+    http = either.http("writer")
+    right = blob_of(b"announced bytes")
+    (grant,) = http.post("/api/v1/uploads", json=[{"sha256": right.sha256, "size": right.size}]).json()
+    assert send(http, grant, sent).status_code in (400, 422)
+    assert either.behind.context.store.size(right.sha256) is None
+
+
+def test_sizes_and_digests_are_those_of_the_store_not_of_the_manifest(either: Guarded):
+    writer = either.registry("writer")
+    files = either.behind.show("team/science").files
+    for wrong, error in (
+        (replace(files[0], size=files[0].size + 1), IntegrityError),
+        (replace(files[0], sha256="../../../../etc/passwd"), IntegrityError),
+        (replace(files[0], sha256="0" * 64), NotAllowedError),
+    ):
+        asked = Commit(parse_adapter_name("team/y"), Manifest((wrong, *files[1:])))
+        with pytest.raises(error):
+            writer.context.ledger.commit(asked)
+    with pytest.raises(NotFoundError):
+        writer.show("team/y")
+
+
+@pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a\\b", ".ssh/key", "model.bin", "run.py", "a//b", ""])
+def test_file_names_that_leave_the_folder_or_run_are_refused(either: Guarded, path: str):
+    writer = either.registry("writer")
+    files = either.behind.show("team/science").files
+    extra = replace(files[0], path=path)
+    with pytest.raises(Exception, match=r"portable|hidden|pickle|executable|its name") as error:
+        writer.context.ledger.commit(Commit(parse_adapter_name("team/y"), Manifest((*files, extra))))
+    assert error.value.code == "adapter-format"
+
+
+def test_32_pushes_of_the_same_adapter_make_one_version(guarded: Guarded):
+    def push() -> bool:
+        with guarded.registry("writer") as registry:
+            return registry.push(NEWS, "team/news").created
+
+    assert all_at_once([push] * 32).count(True) == 1
+    assert len(guarded.behind.versions("team/news").items) == 1
+
+
+def test_of_two_who_move_an_alias_one_wins_and_the_other_is_told(guarded: Guarded):
+    guarded.behind.push(MOVIES, "team/science")
+    guarded.behind.push(NEWS, "team/science")
+
+    def move(number: int) -> str:
+        with guarded.registry("writer") as registry:
+            try:
+                return registry.tag(f"team/science:v{number}", "prod", expected=1).ref
+            except StaleError as error:
+                return error.message
+
+    won, told = sorted(all_at_once([partial(move, 2), partial(move, 3)]), key=len)
+    assert won in ("team/science:v2", "team/science:v3")
+    assert f"means {won[-2:]} by now, not v1" in told
+    assert guarded.behind.show("team/science:prod").version.ref == won
+
+
+def test_an_alias_has_an_etag(guarded: Guarded):
+    http, path = guarded.http("writer"), "/api/v1/adapters/team/science/aliases/prod"
+    assert http.get(path).headers["ETag"] == '"v1"'
+    body = {"ref": "team/science:v1"}
+    assert http.put(path, json=body, headers={"If-Match": '"v2"'}).status_code == 412
+    assert http.put(path, json=body, headers={"If-None-Match": "*"}).status_code == 412
+    assert http.put(path, json=body, headers={"If-Match": "v1"}).status_code == 400
+    assert http.put(path, json=body, headers={"If-Match": '"v1"'}).headers["ETag"] == '"v1"'
+
+
+def test_ranges_of_a_streamed_blob(guarded_folder: Guarded):
+    http = guarded_folder.http("reader")
+    file = guarded_folder.behind.show("team/science").files[-1]
+    whole = (SCIENCE / file.path).read_bytes()
+    path = f"/api/v1/blobs/{file.sha256}"
+    assert http.get(path).content == whole
+    for asked, status, content in (
+        ("bytes=0-9", 206, whole[:10]),
+        (f"bytes={len(whole) - 3}-", 206, whole[-3:]),
+        (f"bytes=10-{len(whole) + 99}", 206, whole[10:]),
+        (f"bytes={len(whole)}-", 416, b""),
+        ("bytes=5-2", 416, b""),
+        ("lines=1-2", 200, whole),
+    ):
+        response = http.get(path, headers={"Range": asked})
+        assert (response.status_code, response.content) == (status, content)
+        if status == 206:
+            assert response.headers["Content-Range"].endswith(f"/{len(whole)}")
+
+
+def test_clients_that_send_slowly_keep_nobody_waiting(guarded_folder: Guarded):
+    where = urlsplit(guarded_folder.endpoint)
+    slow = [socket.create_connection((where.hostname, where.port)) for _ in range(60)]
+    for connection in slow:
+        connection.sendall(b"PUT /api/v1/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+    try:
+        assert guarded_folder.http("reader").get("/api/v1/adapters").status_code == 200
+        assert guarded_folder.registry("reader").pull("team/science", "pulled").downloaded > 0
+    finally:
+        for connection in slow:
+            connection.close()
+    assert Path("pulled/adapter_config.json").exists()
+
+
+def test_the_same_place_with_and_without_the_server(postgres_and_s3: Place):
+    place = postgres_and_s3
+    here = connect(
+        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+    )
+    with here, serving(place) as endpoint, connect(endpoint=endpoint, author="grace") as there:
+        pushed = there.push(SCIENCE, "science").version
+        assert pushed.author == "grace"
+        assert here.show("science") == there.show("science")
+        assert not here.push(SCIENCE, "science").created

@@ -1,4 +1,4 @@
-"""Who may do what on a server: namespaces, tokens, and what was announced to be uploaded"""
+"""Who may do what on a server: namespaces, tokens; what was announced to be uploaded, and what is not whole yet"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -43,9 +43,20 @@ def upgrade():
         sa.UniqueConstraint("slot", name=op.f("uq_uploads_slot")),
     )
     op.create_index(op.f("ix_uploads_created_at"), "uploads", ["created_at"])
+    op.create_table(
+        "drafts",
+        sa.Column("namespace", sa.String(length=96), nullable=False),
+        sa.Column("name", sa.String(length=96), nullable=False),
+        sa.Column("branch", sa.String(length=96), nullable=False),
+        sa.Column("files", sa.JSON(), nullable=False),
+        sa.Column("author", sa.String(length=128), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("namespace", "name", "branch", name=op.f("pk_drafts")),
+    )
 
 
 def downgrade():
+    op.drop_table("drafts")
     op.drop_table("uploads")
     op.drop_table("tokens")
     op.drop_table("namespaces")

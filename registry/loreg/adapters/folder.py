@@ -66,7 +66,7 @@ def refuse_file_names(names: Iterable[str]) -> None:
             )
     for name in sorted(names):
         parts = name.split("/")
-        reason = "not portable" if "" in parts or "." in parts or ".." in parts else _reason_by_name(name, parts[-1])
+        reason = "not portable" if "" in parts or "." in parts or ".." in parts else reason_by_name(name)
         if reason or any(part.startswith(".") for part in parts):
             raise AdapterFormatError(f"the file {name!r} is {reason or 'hidden'}", hint="leave it out of the version")
 
@@ -98,21 +98,25 @@ def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
         return _reason_to_leave_out_link(name, path, root)
     if not path.is_file():
         return "not a regular file"
-    if (reason := _reason_by_name(name, path.name)) or name in (CONFIG_NAME, WEIGHTS_NAME):
+    if (reason := reason_by_name(name)) or name in (CONFIG_NAME, WEIGHTS_NAME):
         return reason
     if path.stat().st_mode & 0o111 or _begins_like_a_program(path):
         return "executable"
     return ""
 
 
-def _reason_by_name(name: str, last: str) -> str:
+def reason_by_name(name: str) -> str:
+    """Why a file of this relative path is no part of a version; empty if its name says nothing against it."""
+    parts = name.split("/")
+    if any(part.startswith(".") for part in parts):
+        return "hidden"
     if not name.isprintable() or "\\" in name or len(name) > 512:
         return "its name is not portable"
     if name in (CONFIG_NAME, WEIGHTS_NAME):
         return ""
-    if _TRAINING.fullmatch(last):
+    if _TRAINING.fullmatch(parts[-1]):
         return "training state"
-    suffix = PurePosixPath(last).suffix.lower()
+    suffix = PurePosixPath(parts[-1]).suffix.lower()
     if suffix in _PICKLES:
         return "a pickle"
     if suffix in _WEIGHTS:

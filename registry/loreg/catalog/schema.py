@@ -335,6 +335,19 @@ class UploadRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class DraftRow(Table):
+    """Files that a client of the Hub committed and that make no whole adapter yet."""
+
+    __tablename__ = "drafts"
+
+    namespace: Mapped[str] = mapped_column(Name, primary_key=True)
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    branch: Mapped[str] = mapped_column(Name, primary_key=True)
+    files: Mapped[list[Any]] = mapped_column(JSON)
+    author: Mapped[str] = mapped_column(Word)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class EventRow(Table):
     """Who did what, and when. Rows are only ever added."""
 

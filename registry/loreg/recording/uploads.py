@@ -47,9 +47,6 @@ class Uploads:
             for each in announced
         )
 
-    def _url(self, upload: Upload) -> Presigned | None:
-        return self._store.upload_url(Blob(upload.sha256, upload.size), upload.id, aside=upload.aside)
-
     async def receive(self, upload_id: str, body: AsyncIterator[bytes]) -> None:
         """Store what is sent, if it is what was announced. Raises IntegrityError; then nothing is stored."""
         require_somewhere(self._access, "write")

@@ -18,7 +18,7 @@ _log = logging.getLogger("loreg.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_JSON = 8 * 1024 * 1024
 _DEEPEST = 64
-_UPLOADS = "/api/v1/uploads/"
+_STREAMED = re.compile(r"/api/v1/uploads/.+|/api/models/.+/commit/[^/]+")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -55,7 +55,7 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["path"].startswith(_UPLOADS):
+            if _STREAMED.fullmatch(scope["path"]):
                 await self._app(scope, receive, send_on)
             else:
                 await self._with_small_body(scope, headers, receive, send_on)

@@ -1,0 +1,110 @@
+"""What clients of the Hub write: ``hf upload`` and ``push_to_hub`` become versions.
+
+Every file is asked for in the commit itself (uploadMode regular): an answer of lfs makes newer clients ask for a token
+of Xet.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from loreg.adapters.folder import reason_by_name
+from loreg.errors import NotFoundError
+from loreg.recording.allowed import require
+from loreg.recording.drafts import commit_files, open_draft
+from loreg.refs import parse_alias
+from loreg.server.answers import json
+from loreg.server.ndjson import read_commit
+from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of
+from loreg.server.service import Asking, Books, Serving
+
+routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
+
+
+@routes.post("/api/repos/create")
+async def create(request: Request, access: Asking, ledger: Books) -> Response:
+    """Begin an adapter; there is nothing of it to see until its first version is whole."""
+    asked = await request.json()
+    organization, name = asked.get("organization"), asked.get("name", "")
+    if asked.get("type") not in (None, "model"):
+        raise HubError(400, "", "loreg keeps adapters: models, no datasets and no spaces")
+    adapter = adapter_of(f"{organization}/{name}" if organization else name)
+    require(access, "write", adapter.namespace)
+    answer = {"url": f"{str(request.base_url).rstrip('/')}/{adapter}", "name": str(adapter), "id": str(adapter)}
+    try:
+        await run_in_threadpool(ledger.versions, adapter, 1, None)
+    except NotFoundError:
+        await run_in_threadpool(open_draft, ledger, access, adapter, "")
+        return json(answer)
+    return json({**answer, "error": "You already created this model repo"}, 409)
+
+
+@routes.post("/api/validate-yaml")
+def validate_yaml() -> Response:
+    """Cards are the author's own."""
+    return json({"errors": [], "warnings": []})
+
+
+@routes.post("/api/models/{repository:path}/branch/{branch}")
+@routes.post("/api/models/{repository:path}/tag/{branch}")
+def branch(repository: str, branch: str, access: Asking, ledger: Books) -> Response:
+    """A branch is an alias; it points to something after the first commit to it."""
+    open_draft(ledger, access, adapter_of(repository), _alias_of(branch))
+    return json({})
+
+
+@routes.post("/api/models/{repository:path}/preupload/{revision}")
+async def preupload(repository: str, revision: str, request: Request, access: Asking) -> Response:
+    """How each file is to be sent, and which are no part of an adapter."""
+    adapter = adapter_of(repository)
+    require(access, "write", adapter.namespace)
+    _alias_of(revision)
+    asked: list[dict[str, Any]] = (await request.json()).get("files", [])
+    return json(
+        {
+            "files": [
+                {
+                    "path": file["path"],
+                    "uploadMode": "regular",
+                    "shouldIgnore": bool(reason_by_name(file["path"])),
+                    "oid": None,
+                }
+                for file in asked
+            ]
+        }
+    )
+
+
+@routes.post("/api/models/{repository:path}/commit/{revision}")
+async def commit(
+    repository: str, revision: str, request: Request, service: Serving, access: Asking, ledger: Books
+) -> Response:
+    """Files that come and go; a version when the adapter is whole and sound, else its findings as the error."""
+    adapter, alias = adapter_of(repository), _alias_of(revision)
+    require(access, "write", adapter.namespace)
+    if request.query_params.get("create_pr"):
+        raise HubError(400, "", "loreg has no pull requests: push under another name, or to a branch")
+    with tempfile.TemporaryDirectory(prefix="loreg-commit-") as name:
+        body = Path(name) / "body"
+        with body.open("wb") as sink:
+            async for chunk in request.stream():
+                sink.write(chunk)
+
+        def apply() -> str:
+            asked = read_commit(body, Path(name), service.store)
+            digest, _ = commit_files(ledger, access, adapter, alias, asked.added, asked.removed, asked.message)
+            return commit_of(digest)
+
+        oid = await run_in_threadpool(apply)
+    url = f"{str(request.base_url).rstrip('/')}/{adapter}/commit/{oid}"
+    return json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+
+
+def _alias_of(revision: str) -> str:
+    """The alias that a branch stands for; empty for main."""
+    return "" if revision == MAIN else parse_alias(revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +141,46 @@ def test_pickles_and_programs_stay_behind(guarded: Guarded, client: Connect, tmp
     done = client("writer").hf("upload", "team/news", folder, ".")
     assert done.returncode == 0, done.stderr
     assert names_in(NEWS) == {f.path: f.sha256 for f in guarded.behind.show("team/news").files}
+
+
+def test_peft_loads_and_pushes_by_name(guarded: Guarded, minilm: Path, tmp_path: Path):
+    """PeftModel.from_pretrained and push_to_hub, and the adapter loading of transformers, as people write them."""
+    guarded.behind.push(NEWS, "team/news", aliases=["prod"])
+    client = Client(Path(sys.executable), guarded.endpoint, guarded.tokens["writer"], tmp_path / "home")
+    found = client.run(
+        "import torch\n"
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForSequenceClassification\n"
+        "def outputs(model):\n"
+        "    with torch.no_grad(): return model(input_ids=torch.arange(10)[None]).logits\n"
+        "def base(): return AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=5).eval()\n"
+        "there = PeftModel.from_pretrained(base(), 'team/news', revision='prod').eval()\n"
+        "here = PeftModel.from_pretrained(base(), folder).eval()\n"
+        "loaded = base(); loaded.load_adapter('team/news', adapter_kwargs={'revision': 'prod'}); loaded.eval()\n"
+        "there.push_to_hub('team/pushed')\n"
+        "plain = outputs(base())\n"
+        "expected = outputs(here)\n"
+        "result = [torch.equal(outputs(there), expected), torch.allclose(outputs(loaded), expected, atol=1e-6),\n"
+        "          torch.equal(expected, plain)]",
+        minilm=str(minilm),
+        folder=str(NEWS),
+    )
+    assert found == [True, True, False]
+    pushed = guarded.behind.show("team/pushed")
+    assert {f.path: f.sha256 for f in pushed.files}["adapter_model.safetensors"] == names_in(NEWS)[
+        "adapter_model.safetensors"
+    ]
+
+
+def test_a_download_that_was_cut_goes_on(guarded: Guarded, client: Connect, tmp_path: Path):
+    """The first half is there already, as a client leaves it whose connection broke."""
+    file = next(f for f in guarded.behind.show("team/science").files if f.path == "adapter_model.safetensors")
+    whole = (SCIENCE / file.path).read_bytes()
+    reader = client("reader")
+    blobs = reader.home / "hf" / "hub" / "models--team--science" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{file.sha256}.incomplete").write_bytes(whole[: len(whole) // 2])
+    path = reader.run(
+        "from huggingface_hub import hf_hub_download; result = hf_hub_download('team/science', name)", name=file.path
+    )
+    assert Path(path).read_bytes() == whole

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loreg.server.routes import hub_read, hub_write
 from places import SCIENCE
 from server.conftest import ROLES, Guarded
 
@@ -98,6 +99,49 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/api/v1/tokens"): Row(ADMIN, 201, lambda _: {"json": {"name": "x", "scopes": ["read:team"]}}),
     ("DELETE", "/api/v1/tokens/{token_id}"): Row({**ADMIN, "root": 404}),
 }
+
+
+SENDER = {"anonymous": 401, "reader": 403, "writer": 200, "owner": 200, "stranger": 403, "root": 200}
+MODEL = "/api/models/{repository:path}"
+FILE = "/{repository:path}/resolve/{revision}/{path:path}"
+HUB: dict[tuple[str, str], Row] = {
+    ("GET", MODEL): Row(READ),
+    ("GET", MODEL + "/revision/{revision}"): Row(READ),
+    ("GET", MODEL + "/tree/{revision}"): Row(READ),
+    ("GET", MODEL + "/tree/{revision}/{folder:path}"): Row(READ),
+    ("GET", MODEL + "/refs"): Row(READ),
+    ("POST", MODEL + "/paths-info/{revision}"): Row(READ, request=lambda _: {"json": {"paths": []}}),
+    ("HEAD", FILE): Row(READ),
+    ("GET", FILE): Row(READ, 302),
+    ("GET", "/api/whoami-v2"): Row(TOKEN),
+    ("POST", "/api/validate-yaml"): Row(EVERYONE),
+    ("POST", "/api/repos/create"): Row(SENDER, request=lambda _: {"json": {"name": "new", "organization": "team"}}),
+    ("POST", MODEL + "/branch/{branch}"): Row(SENDER),
+    ("POST", MODEL + "/tag/{branch}"): Row(SENDER),
+    ("POST", MODEL + "/preupload/{revision}"): Row(SENDER, request=lambda _: {"json": {"files": []}}),
+    ("POST", MODEL + "/commit/{revision}"): Row(SENDER, request=lambda _: {"content": b'{"key":"header","value":{}}'}),
+}
+
+
+def test_every_route_of_the_hub_has_a_row():
+    found = {
+        (method, route.path)
+        for each in (hub_read, hub_write)
+        for route in each.routes.routes
+        for method in route.methods
+    }
+    assert found == set(HUB)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_may_do_what_with_a_client_of_the_hub(guarded: Guarded, role: str):
+    filled = {"repository": "team/science", "revision": "main", "path": "adapter_config.json", "branch": "canary"}
+    asking, got, expected = guarded.http(role), {}, {}
+    for (method, path), row in HUB.items():
+        url = path.replace(":path}", "}").format(**filled, folder="x")
+        got[method, path] = asking.request(method, url, **row.request(guarded)).status_code
+        expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
+    assert got == expected
 
 
 def test_every_route_has_a_row(guarded: Guarded):

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
-from starlette.concurrency import run_in_threadpool
 
 from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
 from loreg.manifest import File, Manifest
 from loreg.recording.drafts import draft_of
-from loreg.records import Details
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.answers import json
 from loreg.server.problems import STATUS
@@ -89,88 +88,113 @@ def commit_of(digest: str) -> str:
     return digest[:40]
 
 
-def details_of(ledger: Books, repository: str, revision: str) -> Details:
-    """The version of a repository at a revision; what is missing is told apart, as clients expect."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository at a revision: a version, or what somebody has sent of one that is not whole yet."""
+
+    adapter: AdapterName
+    manifest: Manifest
+    created_at: datetime
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def commit(self) -> str:
+        """Clients take revisions of 40 hex digits for immutable."""
+        return commit_of(self.manifest.digest)
+
+    def file(self, path: str) -> File:
+        """The file of that path."""
+        found = next((file for file in self.manifest.files if file.path == path), None)
+        if found is None:
+            raise HubError(404, "EntryNotFound", f"{path} is not in {self.adapter}", self.commit)
+        return found
+
+
+def snapshot_of(ledger: Books, access: Asking, repository: str, revision: str) -> Snapshot:
+    """What a revision means; what is missing is told apart, as clients expect. Drafts are for who may write them."""
     ref = ref_of(repository, revision)
     try:
-        return ledger.show(ref)
+        found = ledger.show(ref)
+        version = found.version
+        return Snapshot(version.adapter, Manifest(found.files), version.created_at, version.tasks)
     except (NotFoundError, ConflictError) as error:
-        try:
-            ledger.versions(ref.adapter, 1, None)
-        except NotFoundError:
-            raise HubError(404, "RepoNotFound", error.message) from None
+        draft = draft_of(ledger, access, ref.adapter, "" if revision == MAIN else revision)
+        if draft is not None:
+            return Snapshot(ref.adapter, Manifest(draft), datetime.now(UTC))
+        if draft_of(ledger, access, ref.adapter, "") is None:
+            try:
+                ledger.versions(ref.adapter, 1, None)
+            except NotFoundError:
+                raise HubError(404, "RepoNotFound", error.message) from None
         raise HubError(404, "RevisionNotFound", error.message) from None
 
 
-def _file(details: Details, path: str) -> File:
-    found = next((file for file in details.files if file.path == path), None)
-    if found is None:
-        raise HubError(
-            404, "EntryNotFound", f"{path} is not in {details.version.ref}", commit_of(details.version.digest)
-        )
-    return found
-
-
-def _described(ledger: Books, access: Asking, repository: str, revision: str) -> dict[str, Any]:
-    """A repository at a revision; to who writes, also one that has no whole adapter yet."""
-    try:
-        details = details_of(ledger, repository, revision)
-    except HubError:
-        adapter, branch = adapter_of(repository), "" if revision == MAIN else revision
-        draft = draft_of(ledger, access, adapter, branch)
-        if draft is not None:
-            return _model(adapter, Manifest(draft), datetime.now(UTC), ())
-        if draft_of(ledger, access, adapter, "") is not None:
-            raise HubError(404, "RevisionNotFound", f"{adapter} has no branch {revision}") from None
-        raise
-    version = details.version
-    return _model(version.adapter, Manifest(details.files), version.created_at, version.tasks)
-
-
-def _model(adapter: AdapterName, manifest: Manifest, at: datetime, tasks: tuple[str, ...]) -> dict[str, Any]:
-    when = f"{at:%Y-%m-%dT%H:%M:%S.000Z}"
-    return {
-        "_id": manifest.digest[:24],
-        "id": str(adapter),
-        "modelId": str(adapter),
-        "sha": commit_of(manifest.digest),
-        "private": False,
-        "disabled": False,
-        "gated": False,
-        "downloads": 0,
-        "likes": 0,
-        "tags": ["peft", "lora", *tasks],
-        "library_name": "peft",
-        "lastModified": when,
-        "createdAt": when,
-        "siblings": [{"rfilename": file.path, "size": file.size} for file in manifest.files],
-    }
+At = Annotated[Snapshot, Depends(snapshot_of)]
 
 
 @routes.get("/api/models/{repository:path}/revision/{revision}")
-def model_at(repository: str, revision: str, ledger: Books, access: Asking) -> Response:
+def model_at(found: At) -> Response:
     """A repository at a revision."""
-    return json(_described(ledger, access, repository, revision))
+    return json(_model(found))
 
 
 @routes.get("/api/models/{repository:path}/tree/{revision}")
 @routes.get("/api/models/{repository:path}/tree/{revision}/{folder:path}")
-def tree(repository: str, revision: str, ledger: Books, folder: str = "") -> Response:
+def tree(found: At, folder: str = "") -> Response:
     """Every file, or those below a folder: adapters have too few for a second page."""
-    details = details_of(ledger, repository, revision)
     below = f"{folder.strip('/')}/" if folder.strip("/") else ""
-    return json([_entry(file) for file in details.files if file.path.startswith(below)])
+    return json([_entry(file) for file in found.manifest.files if file.path.startswith(below)])
 
 
 @routes.post("/api/models/{repository:path}/paths-info/{revision}")
-async def paths_info(repository: str, revision: str, request: Request, ledger: Books) -> Response:
+async def paths_info(found: At, request: Request) -> Response:
     """Some files, by their paths."""
     if request.headers.get("Content-Type", "").startswith("application/json"):
         wanted = (await request.json()).get("paths", [])
     else:
         wanted = parse_qs((await request.body()).decode()).get("paths", [])
-    details = await run_in_threadpool(details_of, ledger, repository, revision)
-    return json([_entry(file) for file in details.files if file.path in wanted])
+    return json([_entry(file) for file in found.manifest.files if file.path in wanted])
+
+
+@routes.get("/api/models/{repository:path}/refs")
+def refs(repository: str, ledger: Books, access: Asking) -> Response:
+    """Aliases as branches, versions as tags."""
+    found = snapshot_of(ledger, access, repository, MAIN)
+    known = ledger.versions(found.adapter, 1000, None).items
+    branches = [(MAIN, found.manifest.digest), *((alias, v.digest) for v in known for alias in v.aliases)]
+    return json(
+        {
+            "branches": [_branch("heads", name, digest) for name, digest in branches],
+            "tags": [_branch("tags", f"v{version.number}", version.digest) for version in known],
+            "converts": [],
+        }
+    )
+
+
+@routes.get("/api/models/{repository:path}")
+def model(repository: str, ledger: Books, access: Asking) -> Response:
+    """A repository at its newest version."""
+    return json(_model(snapshot_of(ledger, access, repository, MAIN)))
+
+
+def _model(found: Snapshot) -> dict[str, Any]:
+    when = f"{found.created_at:%Y-%m-%dT%H:%M:%S.000Z}"
+    return {
+        "_id": found.manifest.digest[:24],
+        "id": str(found.adapter),
+        "modelId": str(found.adapter),
+        "sha": found.commit,
+        "private": False,
+        "disabled": False,
+        "gated": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": ["peft", "lora", *found.tasks],
+        "library_name": "peft",
+        "lastModified": when,
+        "createdAt": when,
+        "siblings": [{"rfilename": file.path, "size": file.size} for file in found.manifest.files],
+    }
 
 
 def _entry(file: File) -> dict[str, Any]:
@@ -183,30 +207,8 @@ def _entry(file: File) -> dict[str, Any]:
     }
 
 
-@routes.get("/api/models/{repository:path}/refs")
-def refs(repository: str, ledger: Books) -> Response:
-    """Aliases as branches, versions as tags."""
-    details = details_of(ledger, repository, MAIN)
-    adapter = details.version.adapter
-    known = ledger.versions(adapter, 1000, None).items
-    branches = [(MAIN, details.version.digest), *((alias, v.digest) for v in known for alias in v.aliases)]
-    return json(
-        {
-            "branches": [_branch("heads", name, digest) for name, digest in branches],
-            "tags": [_branch("tags", f"v{version.number}", version.digest) for version in known],
-            "converts": [],
-        }
-    )
-
-
 def _branch(kind: str, name: str, digest: str) -> dict[str, str]:
     return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit_of(digest)}
-
-
-@routes.get("/api/models/{repository:path}")
-def model(repository: str, ledger: Books, access: Asking) -> Response:
-    """A repository at its newest version."""
-    return json(_described(ledger, access, repository, MAIN))
 
 
 @routes.get("/api/whoami-v2")
@@ -228,35 +230,29 @@ def whoami(access: Asking) -> Response:
 
 
 @routes.head("/{repository:path}/resolve/{revision}/{path:path}")
-def head(repository: str, revision: str, path: str, ledger: Books) -> Response:
+def head(found: At, path: str) -> Response:
     """What a file is: its commit, its digest and its size."""
-    details = details_of(ledger, repository, revision)
-    return Response(headers=_file_headers(details, _file(details, path)))
+    return Response(headers=_headers(found, found.file(path)))
 
 
 @routes.get("/{repository:path}/resolve/{revision}/{path:path}")
 def resolve(
-    repository: str,
-    revision: str,
-    path: str,
-    ledger: Books,
-    service: Serving,
-    range_: Annotated[str | None, Header(alias="Range")] = None,
+    found: At, path: str, service: Serving, range_: Annotated[str | None, Header(alias="Range")] = None
 ) -> Response:
     """A file's bytes, or where they are."""
-    details = details_of(ledger, repository, revision)
-    file = _file(details, path)
-    headers = _file_headers(details, file)
+    file = found.file(path)
+    headers = _headers(found, file)
     if url := service.store.download_url(file.sha256):
-        return RedirectResponse(url, 302, headers={k: v for k, v in headers.items() if k != "Content-Length"})
+        del headers["Content-Length"]  # of a redirect
+        return RedirectResponse(url, 302, headers)
     response = stream(service.store, file.sha256, range_)
-    response.headers["X-Repo-Commit"] = headers["X-Repo-Commit"]
+    response.headers["X-Repo-Commit"] = found.commit
     return response
 
 
-def _file_headers(details: Details, file: File) -> dict[str, str]:
+def _headers(found: Snapshot, file: File) -> dict[str, str]:
     return {
-        "X-Repo-Commit": commit_of(details.version.digest),
+        "X-Repo-Commit": found.commit,
         "ETag": f'"{file.sha256}"',
         "X-Linked-Etag": f'"{file.sha256}"',
         "X-Linked-Size": str(file.size),

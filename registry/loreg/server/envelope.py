@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import secrets
 import time
@@ -11,10 +10,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loreg.server.logs import REQUESTS
 from loreg.server.measures import measured
 from loreg.server.problems import answer
 
-_log = logging.getLogger("loreg.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_JSON = 8 * 1024 * 1024
 _DEEPEST = 64
@@ -112,4 +111,4 @@ def _write_down(scope: Scope, request_id: str, status: int, seconds: float) -> N
         "ms": round(1000 * seconds, 1),
         "author": scope.get("state", {}).get("author", ""),
     }
-    _log.info(json.dumps(line, ensure_ascii=False))
+    REQUESTS.info(json.dumps(line, ensure_ascii=False))

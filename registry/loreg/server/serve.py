@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
-import sys
 from datetime import UTC, datetime
 
 from loreg.catalog import Catalog, tokens
@@ -14,6 +12,7 @@ from loreg.errors import NotAllowedError, UsageError
 from loreg.recording.secrets import digest_of_secret, is_secret, new_secret
 from loreg.records import Token, everything
 from loreg.server.app import create_app
+from loreg.server.logs import write_json_lines
 from loreg.server.service import Service
 from loreg.settings import Settings
 from loreg.storage import open_store
@@ -40,7 +39,7 @@ def serve(
             f"on {host} everybody needs a token, and there is none yet",
             hint="loreg serve --init makes the first one; --allow-anonymous lets everybody do everything",
         )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    write_json_lines()
     uvicorn.run(
         create_app(service),
         host=host,

@@ -19,6 +19,7 @@ from loreg.records import Commit
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry, connect
 from loreg.storage import Blob
+from making import change_config, copy
 from places import MOVIES, NEWS, SCIENCE, Place
 from server.conftest import Guarded
 from serving import serving
@@ -205,3 +206,17 @@ def test_the_same_place_with_and_without_the_server(postgres_and_s3: Place):
         assert pushed.author == "grace"
         assert here.show("science") == there.show("science")
         assert not here.push(SCIENCE, "science").created
+
+
+def test_who_may_only_read_pulls_for_a_server_all_the_same(guarded: Guarded, tmp_path: Path):
+    change_config(copy(SCIENCE, tmp_path / "rs"), use_rslora=True)
+    guarded.behind.push(tmp_path / "rs", "team/rs")
+    pulled = guarded.registry("reader").pull("team/rs", tmp_path / "mine", profile="sglang")
+    assert pulled.fitted is not None
+    assert pulled.downloaded > 0
+    first = guarded.registry("writer").pull("team/rs", tmp_path / "theirs", profile="sglang")
+    again = guarded.registry("reader").pull("team/rs", tmp_path / "again", profile="sglang")
+    assert first.fitted == again.fitted == pulled.fitted
+    names = ("mine", "theirs", "again")
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in names]
+    assert weights[0] == weights[1] == weights[2]

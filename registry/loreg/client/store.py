@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -112,6 +112,10 @@ class RemoteStore:
 
     def download_url(self, sha256: str) -> None:
         """Only who has the store gives out URLs."""
+        return
+
+    def lay_out(self, name: str, files: Mapping[str, str]) -> None:
+        """Only S3 can."""
         return
 
     def check(self) -> None:

@@ -91,6 +91,13 @@ class BlobStore(Protocol):
         """Where somebody without the store's keys may GET the blob, for an hour; None if the store cannot."""
         ...
 
+    def lay_out(self, name: str, files: Mapping[str, str]) -> str | None:
+        """Where blobs lie under their files' names, for readers that want a folder; None if the store cannot.
+
+        ``files`` are digests by path, ``name`` is the folder's; it is made once, without the bytes leaving the store.
+        """
+        ...
+
     def check(self) -> None:
         """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
         ...

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,6 +115,10 @@ class FolderStore:
 
     def download_url(self, sha256: str) -> None:
         """A folder gives nothing by itself."""
+        return
+
+    def lay_out(self, name: str, files: Mapping[str, str]) -> None:
+        """Only S3 can."""
         return
 
     def check(self) -> None:

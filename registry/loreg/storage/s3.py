@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -182,6 +182,21 @@ class S3Store:
         target = {"Bucket": self.bucket, "Key": self._key(sha256)}
         with self._explained():
             return self._public.generate_presigned_url("get_object", Params=target, ExpiresIn=_HOUR)
+
+    def lay_out(self, name: str, files: Mapping[str, str]) -> str:
+        """Copies within S3 of what is not there yet."""
+        folder = f"{self.prefix}/named/{name}" if self.prefix else f"named/{name}"
+        for path, sha256 in sorted(files.items(), reverse=True):
+            try:
+                with self._explained():
+                    self._client.head_object(Bucket=self.bucket, Key=f"{folder}/{path}")
+                continue
+            except NotFoundError:
+                pass
+            source: Any = {"Bucket": self.bucket, "Key": self._key(sha256)}
+            with self._explained():
+                self._client.copy_object(Bucket=self.bucket, Key=f"{folder}/{path}", CopySource=source)
+        return f"s3://{self.bucket}/{folder}"
 
     def check(self) -> None:
         """Ask for the bucket."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.run import read_weights, run
-from loreg.errors import CheckFailedError, UsageError
+from loreg.errors import CheckFailedError, NotAllowedError, UsageError
 from loreg.manifest import Manifest
 from loreg.records import ExportResult, Fitted, Progress, Version, no_progress
 from loreg.refs import parse_ref
@@ -65,25 +67,36 @@ def export(
     return ExportResult(opened.label, target, fitted)
 
 
-def exported(context: Context, version: Version, profile: Profile, progress: Progress) -> Manifest:
-    """The files of the version as the server takes it, stored; made now if nobody asked for them before.
+@dataclass(frozen=True)
+class Exported:
+    """The files of a version as a server takes it; in ``folder`` if they were made just now, else in the store."""
 
-    Raises what exporting raises; MissingExtraError without torch only if they have to be made.
+    manifest: Manifest
+    folder: Path | None
+
+
+@contextlib.contextmanager
+def exported(context: Context, version: Version, profile: Profile, progress: Progress) -> Iterator[Exported]:
+    """The version as the server takes it: what was stored for the first who asked, or made now and stored.
+
+    Who may only read keeps what he made to himself. Raises what exporting raises; MissingExtraError without torch only
+    if it has to be made.
     """
-    request = _request(profile, version)
-    found = context.ledger.export(parse_ref(version.ref), request)
-    if found is not None:
-        return found
+    request, ref = _request(profile, version), parse_ref(version.ref)
+    if (found := context.ledger.export(ref, request)) is not None:
+        yield Exported(found, None)
+        return
     require_torch()
     model = known(context, version.base) if version.base else None
     with open_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
         _write(opened, profile, model, None, staging)
         files = {path.name: path for path in staging.iterdir()}
         manifest = hash_files(files, progress)
-        for file in manifest.files:
-            context.store.put(Blob(file.sha256, file.size), files[file.path])
-    context.ledger.record_export(parse_ref(version.ref), request, manifest)
-    return manifest
+        with contextlib.suppress(NotAllowedError):
+            for file in manifest.files:
+                context.store.put(Blob(file.sha256, file.size), files[file.path])
+            context.ledger.record_export(ref, request, manifest)
+        yield Exported(manifest, staging)
 
 
 def read_fitted(folder: Path) -> Fitted:

@@ -42,22 +42,38 @@ def pull(
     parsed = parse_ref(ref)
     server = read_profile(profile) if profile is not None else None
     found = context.ledger.show(parsed)
-    version, files = found.version, found.files
-    if server is not None:
-        files = exported(context, version, server, progress).files
     target = Path(folder if folder is not None else parsed.adapter.name)
-    with explain_os_errors(target, f"choose another folder: loreg pull {ref} DIR"):
+    if server is None:
+        downloaded = _place(context, found.version, found.files, None, target, with_base_hint, progress)
+        return PullResult(found.version, target, downloaded)
+    with exported(context, found.version, server, progress) as made:
+        files = made.manifest.files
+        downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
+        return PullResult(found.version, target, downloaded, read_fitted(target))
+
+
+def _place(
+    context: Context,
+    version: Version,
+    files: tuple[File, ...],
+    source: Path | None,
+    target: Path,
+    with_base_hint: bool,
+    progress: Progress,
+) -> int:
+    """Bring the files to ``target``, at once when all are there; returns the bytes that were not there already."""
+    with explain_os_errors(target, f"choose another folder: loreg pull {version.ref} DIR"):
         if not is_free(target):
             _refuse_unless_the_same(target, version, files)
             if with_base_hint:
                 with_base_path(target / CONFIG_NAME, version.facts.base_hint)
-            return PullResult(version, target, 0, read_fitted(target) if server else None)
+            return 0
         real = target.resolve()
         staging = real.parent / f".{real.name}.{version.digest[:12]}.partial"
         staging.mkdir(parents=True, exist_ok=True)
         try:
             with _alone_in(staging):
-                downloaded = fetch(context, files, staging, progress)
+                downloaded = fetch(context, files, staging, progress, source)
                 _remove_strangers(staging, files)
                 if with_base_hint:
                     with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
@@ -65,7 +81,7 @@ def pull(
         finally:
             with contextlib.suppress(OSError):
                 staging.rmdir()  # if nothing arrived there is nothing to go on with
-    return PullResult(version, target, downloaded, read_fitted(target) if server else None)
+    return downloaded
 
 
 @contextlib.contextmanager

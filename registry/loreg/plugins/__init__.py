@@ -1,0 +1,1 @@
+"""What other programs load: loreg inside a server of models."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import loreg
-from loreg_cli import access, bases, checking, describe, find, merging, models, operate, transfer
+from loreg_cli import access, bases, checking, describe, find, jobs, merging, models, operate, transfer
 from loreg_cli.boundary import Commands
 
 
@@ -53,6 +53,8 @@ for command in (
     access.token,
     access.namespace,
     access.events,
+    jobs.job,
+    jobs.worker,
     operate.serve,
     operate.doctor,
     operate.db,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loreg_cli.jobs import do_remotely, remote_option
 from loreg_cli.options import format_option, open_registry, push_options
 from loreg_cli.output import note, print_json, print_pairs, print_pushed, print_table, say
 from loreg_cli.progress import progress_bar
@@ -125,6 +126,7 @@ def output_options(command: Command) -> Command:
 @output_options
 @device_option
 @plot_option
+@remote_option
 @format_option
 def merge(
     sources: tuple[str, ...],
@@ -140,6 +142,7 @@ def merge(
     said: dict[str, Any],
     device: str,
     plot: Path | None,
+    remote: bool,
     format_: str,
 ) -> None:
     """Merge adapters, by default into the exact weighted sum of their deltas, with a certificate.
@@ -167,6 +170,9 @@ def merge(
     if "sources" not in how:
         raise click.UsageError("expected refs or folders to merge, or --recipe FILE.toml")
     _refuse_wrong_output(name, folder, dry_run, said)
+    if remote:
+        _do_remotely("merge", {**how, "name": name, "plot": plot, **said}, format_)
+        return
     with progress_bar() as progress:
         result = open_registry().merge(
             **how, name=name, folder=folder, device=device, plot=plot, progress=progress, **said
@@ -181,6 +187,7 @@ def merge(
 @output_options
 @device_option
 @plot_option
+@remote_option
 @format_option
 def rerank(
     source: str,
@@ -192,6 +199,7 @@ def rerank(
     said: dict[str, Any],
     device: str,
     plot: Path | None,
+    remote: bool,
     format_: str,
 ) -> None:
     """The best approximation of an adapter at other ranks; a higher rank pads with zeros.
@@ -203,6 +211,10 @@ def rerank(
     if rank is None:
         raise click.UsageError("expected one of --rank, --energy, --tolerance, --budget and --fit")
     _refuse_wrong_output(name, folder, dry_run, said)
+    if remote:
+        request = {"source": source, "rank": rank, "calibration": calibration, "name": name, "plot": plot, **said}
+        _do_remotely("rerank", request, format_)
+        return
     with progress_bar() as progress:
         result = open_registry().rerank(
             source,
@@ -216,6 +228,19 @@ def rerank(
             **said,
         )
     _print_merged(result, format_)
+
+
+def _do_remotely(kind: str, request: dict[str, Any], format_: str) -> None:
+    """Let a worker do it; then show the version that it pushed."""
+    if not request["name"]:
+        raise click.UsageError("--remote pushes what it makes: it needs --push NAME")
+    done = do_remotely(kind, request)
+    if format_ == "json":
+        print_json(done)
+    elif format_ == "quiet":
+        click.echo(done.result["version"])
+    else:
+        say(f"{done.result['version']}@sha256:{done.result['digest'][:12]}")
 
 
 @click.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loreg_cli.jobs import do_remotely, remote_option
 from loreg_cli.merging import PATH, device_option, initial_option, method_options, rank_options
 from loreg_cli.options import format_option, open_registry, push_options
 from loreg_cli.output import note, print_json, print_pushed, print_table, say, size
@@ -29,6 +30,7 @@ _MOST_ROWS = 12
 @initial_option
 @rank_options
 @device_option
+@remote_option
 @format_option
 def bake(
     sources: tuple[str, ...],
@@ -41,6 +43,7 @@ def bake(
     initial: tuple[str, ...],
     rank: dict[str, Any] | None,
     device: str,
+    remote: bool,
     format_: str,
 ) -> None:
     """Write adapters and their base as one model, shard by shard. The same command goes on where it was stopped.
@@ -49,6 +52,15 @@ def bake(
     loreg bake team/news:prod --base ./models/llama --to ./llama-news
     loreg bake team/news team/movies --weights 0.7,0.3 --base ./models/llama --to ./blend --dtype bfloat16
     """
+    if remote:
+        what = {"sources": sources, "base": str(base), "name": str(folder), "rank": rank, "initial": initial}
+        told = {"dtype": dtype, "verify": verify, "allow_derived": allow_derived}
+        done = do_remotely("bake", {**how, **what, **told})
+        if format_ == "json":
+            print_json(done)
+        else:
+            say(str(done.result["model"]))
+        return
     with progress_bar() as progress:
         result = open_registry().bake(
             sources,

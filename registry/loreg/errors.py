@@ -107,6 +107,12 @@ class MissingExtraError(LoregError):
     code = "missing-extra"
 
 
+def of_code(code: str) -> type[LoregError]:
+    """The class of errors with that code, as servers and jobs tell it; LoregError for one that is not known."""
+    kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, LoregError)]
+    return next((kind for kind in kinds if kind.code == code), LoregError)
+
+
 @contextlib.contextmanager
 def explain_os_errors(place: Path | str, hint: str) -> Iterator[None]:
     """Turn the operating system's errors into ours: NotAllowedError for permissions, else UnavailableError.

@@ -17,6 +17,7 @@ from loreg.records import (
     Committed,
     Details,
     Event,
+    Job,
     LineageEdge,
     Metric,
     Namespace,
@@ -144,6 +145,22 @@ class Ledger(Protocol):
 
     def revoke_token(self, token_id: int) -> Token:
         """Let a token hold no more, from now on."""
+        ...
+
+    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+        """Ask a worker for a job."""
+        ...
+
+    def job(self, job_id: int) -> Job:
+        """How a job is doing."""
+        ...
+
+    def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
+        """A page of jobs, the newest first."""
+        ...
+
+    def cancel_job(self, job_id: int) -> Job:
+        """Give a job up; one that has ended stays as it is."""
         ...
 
     def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:

@@ -84,6 +84,36 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Job:
+    """Work for a worker: ``kind`` is merge, rerank or bake, ``request`` the verb's arguments by name.
+
+    ``state`` is queued, running, done, failed or cancelled; ``done`` of ``total`` of ``what`` say how far it is.
+    ``result`` names what was made, ``error`` has code, message and hint. ``namespace`` is where it goes.
+    """
+
+    id: int
+    kind: str
+    request: Mapping[str, Any]
+    namespace: str
+    author: str
+    state: str
+    attempts: int
+    worker: str
+    what: str
+    done: int
+    total: int
+    result: Mapping[str, Any]
+    error: Mapping[str, str]
+    created_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens to it any more."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
 class Event:
     """Who did what, and when; ``ref`` is empty where it was not about one adapter."""
 

@@ -22,6 +22,7 @@ from loreg.verbs import compare as comparing
 from loreg.verbs import doctor as diagnosing
 from loreg.verbs import export as exporting
 from loreg.verbs import extract as extracting
+from loreg.verbs import jobs as working
 from loreg.verbs import merge as merging
 from loreg.verbs import pull as pulling
 from loreg.verbs import push as pushing
@@ -112,6 +113,11 @@ class Registry:
     namespaces = _verb(administering.namespaces)
     set_public = _verb(administering.set_public)
     events = _verb(administering.events)
+    submit = _verb(working.submit)
+    job = _verb(working.job)
+    jobs = _verb(working.jobs)
+    cancel_job = _verb(working.cancel_job)
+    wait_for_job = _verb(working.wait_for_job)
 
     def doctor(self) -> tuple[Check, ...]:
         """See :func:`loreg.verbs.doctor.doctor`."""

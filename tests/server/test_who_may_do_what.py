@@ -20,6 +20,8 @@ READ = {"anonymous": 404, "reader": 200, "writer": 200, "owner": 200, "stranger"
 WRITE = {**READ, "reader": 403}
 TOKEN = {**EVERYONE, "anonymous": 401}
 SOMEWHERE = {**TOKEN, "reader": 403}
+SENDER = {"anonymous": 401, "reader": 403, "writer": 200, "owner": 200, "stranger": 403, "root": 200}
+JOB = {"kind": "merge", "request": {"sources": ["team/science"], "name": "team/merged"}}
 ADMIN = {"anonymous": 401, "reader": 403, "writer": 403, "owner": 403, "stranger": 403, "root": 200}
 OWN = {**ADMIN, "owner": 200}
 SCIENCE_PATH = "/api/v1/adapters/{namespace}/{name}"
@@ -27,7 +29,7 @@ VERSION = SCIENCE_PATH + "/versions/{selector}"
 ALIAS = SCIENCE_PATH + "/aliases/{alias}"
 FILLED = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": HEX, "sha256": CONTENT,
-    "upload_id": "nobody-knows", "token_id": "999",
+    "upload_id": "nobody-knows", "token_id": "999", "job_id": "1",
 }  # fmt: skip
 
 
@@ -92,6 +94,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ),
     ("GET", "/api/v1/blobs/{sha256}"): Row(READ, 307),
     ("HEAD", "/api/v1/blobs/{sha256}"): Row(READ),
+    ("POST", "/api/v1/jobs"): Row(SENDER, 202, lambda _: {"json": JOB}),
+    ("GET", "/api/v1/jobs"): Row(EVERYONE),
+    ("GET", "/api/v1/jobs/{job_id}"): Row(READ),
+    ("DELETE", "/api/v1/jobs/{job_id}"): Row(WRITE),
     ("GET", "/v2/repos/{name}/version/{version}"): Row(READ, url="/v2/repos/team/science/version/1"),
     ("GET", "/api/v1/whoami"): Row(EVERYONE),
     ("GET", "/api/v1/events"): Row(EVERYONE),
@@ -103,7 +109,6 @@ TABLE: dict[tuple[str, str], Row] = {
 }
 
 
-SENDER = {"anonymous": 401, "reader": 403, "writer": 200, "owner": 200, "stranger": 403, "root": 200}
 MODEL = "/api/models/{repository:path}"
 FILE = "/{repository:path}/resolve/{revision}/{path:path}"
 HUB: dict[tuple[str, str], Row] = {
@@ -158,6 +163,7 @@ def test_who_may_do_what(guarded: Guarded, role: str):
     digest = guarded.behind.show("team/science").version.digest
     export = TABLE["PUT", VERSION + "/exports/{request}"].request(guarded)
     assert root.put((VERSION + "/exports/{request}").format(**FILLED), **export).status_code == 204
+    root.post("/api/v1/jobs", json=JOB)
     got, expected = {}, {}
     for (method, path), row in TABLE.items():
         root.put(ALIAS.format(**FILLED), json={"ref": "team/science:v1"})

@@ -348,6 +348,31 @@ class DraftRow(Table):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class JobRow(Table):
+    """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    namespace: Mapped[str] = mapped_column(Name)
+    author: Mapped[str] = mapped_column(Word)
+    grants: Mapped[dict[str, str]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer)
+    worker: Mapped[str] = mapped_column(Word)
+    what: Mapped[str] = mapped_column(Word)
+    done: Mapped[int] = mapped_column(BigInteger)
+    total: Mapped[int] = mapped_column(BigInteger)
+    result: Mapped[dict[str, Any]] = mapped_column(JSON)
+    error: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    beat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class EventRow(Table):
     """Who did what, and when. Rows are only ever added."""
 

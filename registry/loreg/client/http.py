@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from loreg import errors
-from loreg.errors import LoregError, UnavailableError, UsageError
+from loreg.errors import LoregError, UnavailableError, UsageError, of_code
 from loreg.records import Access
 
 T = TypeVar("T")
@@ -20,9 +19,6 @@ TRIES = 5
 _LONGEST_WAIT = 30.0
 _AGAIN = (429, 502, 503, 504)
 _TIMEOUT = httpx.Timeout(60, connect=10)
-_BY_CODE: dict[str, type[LoregError]] = {
-    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LoregError)
-}
 Parameters = Mapping[str, str | int | bool | Sequence[str] | None]
 
 
@@ -106,8 +102,7 @@ class Server:
         """The server's error as ours."""
         try:
             document = response.json()
-            kind = _BY_CODE.get(document["code"], LoregError)
-            return kind(str(document["detail"]), hint=str(document.get("hint", "")))
+            return of_code(document["code"])(str(document["detail"]), hint=str(document.get("hint", "")))
         except (ValueError, KeyError, TypeError):
             return UnavailableError(
                 f"{self.endpoint} answered {response.status_code}, not like a loreg server", hint="loreg doctor"

@@ -23,6 +23,7 @@ from loreg.records import (
     Committed,
     Details,
     Event,
+    Job,
     LineageEdge,
     Metric,
     Namespace,
@@ -169,6 +170,22 @@ class RemoteLedger:
         """Remember an export whose blobs were uploaded."""
         body = {"manifest": manifest, "uploads": self._store.uploads}
         self._server.put(f"{_version(ref)}/exports/{request}", NoneType, body)
+
+    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+        """Ask a worker for a job."""
+        return self._server.post(f"{_API}/jobs", Job, {"kind": kind, "request": request}, again=False)
+
+    def job(self, job_id: int) -> Job:
+        """How a job is doing."""
+        return self._server.get(f"{_API}/jobs/{job_id}", Job)
+
+    def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
+        """A page of jobs, the newest first."""
+        return self._server.get(f"{_API}/jobs", Page[Job], {"limit": limit, "cursor": cursor})
+
+    def cancel_job(self, job_id: int) -> Job:
+        """Give a job up."""
+        return self._server.delete(f"{_API}/jobs/{job_id}", Job)
 
     def events(self, limit: int, cursor: str | None) -> Page[Event]:
         """A page of events, the newest first."""

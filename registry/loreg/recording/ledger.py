@@ -14,6 +14,7 @@ from loreg.catalog import (
     derivations,
     events,
     exports,
+    jobs,
     lineage,
     listing,
     metrics,
@@ -30,6 +31,7 @@ from loreg.recording.allowed import require, require_somewhere
 from loreg.recording.bases import names_that_are_taken, prove, read_base
 from loreg.recording.commit import read_commit
 from loreg.recording.guard import guard_alias
+from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
 from loreg.records import (
     BASE_RELATIONS,
@@ -43,6 +45,7 @@ from loreg.records import (
     Committed,
     Details,
     Event,
+    Job,
     LineageEdge,
     Metric,
     Namespace,
@@ -223,6 +226,29 @@ class LocalLedger:
         refuse_wrong_files(manifest)
         with self.catalog.write(self._access) as tx:
             exports.record(tx, self._writable(tx, ref), request, manifest)
+
+    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+        """Ask a worker for a job."""
+        namespace = namespace_of(kind, request)
+        require(self._access, "write", namespace)
+        with self.catalog.write(self._access) as tx:
+            return jobs.submit(tx, kind, request, namespace)
+
+    def job(self, job_id: int) -> Job:
+        """How a job is doing."""
+        with self.catalog.read(self._access) as tx:
+            return jobs.find(tx, job_id)
+
+    def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
+        """A page of jobs, the newest first."""
+        with self.catalog.read(self._access) as tx:
+            return jobs.page(tx, limit, cursor)
+
+    def cancel_job(self, job_id: int) -> Job:
+        """Give a job up."""
+        with self.catalog.write(self._access) as tx:
+            require(self._access, "write", jobs.find(tx, job_id).namespace)
+            return jobs.cancel(tx, job_id)
 
     def events(self, limit: int, cursor: str | None) -> Page[Event]:
         """A page of events, the newest first."""

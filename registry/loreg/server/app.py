@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from loreg.server.answers import ProblemDetails
 from loreg.server.envelope import Envelope
 from loreg.server.problems import answer_with_problems
-from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, lorax, versions
+from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
 from loreg.server.service import VERSION, Service
 
 
@@ -33,7 +33,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     answer_with_problems(app)
-    for room in (health, versions, bases, blobs, administration, lorax, hub_write, hub_read):
+    for room in (health, versions, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
         app.include_router(room.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(Envelope)

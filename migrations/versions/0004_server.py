@@ -1,4 +1,4 @@
-"""Who may do what on a server: namespaces, tokens; what was announced to be uploaded, and what is not whole yet"""
+"""A server: namespaces, tokens, uploads that were announced, adapters that are not whole yet, jobs"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -53,9 +53,32 @@ def upgrade():
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("namespace", "name", "branch", name=op.f("pk_drafts")),
     )
+    op.create_table(
+        "jobs",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("request", sa.JSON(), nullable=False),
+        sa.Column("namespace", sa.String(length=96), nullable=False),
+        sa.Column("author", sa.String(length=128), nullable=False),
+        sa.Column("grants", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.String(length=128), nullable=False),
+        sa.Column("what", sa.String(length=128), nullable=False),
+        sa.Column("done", sa.BigInteger(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.Column("result", sa.JSON(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("beat_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+    )
+    op.create_index(op.f("ix_jobs_state_id"), "jobs", ["state", "id"])
 
 
 def downgrade():
+    op.drop_table("jobs")
     op.drop_table("drafts")
     op.drop_table("uploads")
     op.drop_table("tokens")

@@ -1,0 +1,49 @@
+"""Jobs for workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+
+from loreg.records import Job, Page
+from loreg.server.answers import errors, json
+from loreg.server.inputs import Cursor, Limit
+from loreg.server.service import Books
+
+routes = APIRouter(prefix="/api/v1", tags=["jobs"])
+JobId = Annotated[int, Path(ge=1, lt=2**31)]
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """``kind`` is merge, rerank or bake; ``request`` has the arguments of the verb of that name."""
+
+    kind: str
+    request: Mapping[str, Any]
+
+
+@routes.post("/jobs", status_code=202, response_model=Job, responses=errors())
+def submit(body: JobRequest, ledger: Books) -> Response:
+    """Ask a worker for a merge, a re-ranking or a bake."""
+    return json(ledger.submit(body.kind, body.request), 202)
+
+
+@routes.get("/jobs", response_model=Page[Job], responses=errors())
+def jobs(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """A page of jobs, the newest first."""
+    return json(ledger.jobs(limit, cursor))
+
+
+@routes.get("/jobs/{job_id}", response_model=Job, responses=errors(404))
+def job(job_id: JobId, ledger: Books) -> Response:
+    """How a job is doing."""
+    return json(ledger.job(job_id))
+
+
+@routes.delete("/jobs/{job_id}", response_model=Job, responses=errors(404))
+def cancel(job_id: JobId, ledger: Books) -> Response:
+    """Give a job up."""
+    return json(ledger.cancel_job(job_id))

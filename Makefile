@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-slow lint format bench bench-merge bench-bake bench-check fuzz clean
+.PHONY: help demo serve test test-slow lint format bench bench-merge bench-bake bench-check fuzz clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY) ## push two real adapters, search, merge, pull, and check the merge with PEFT
 	@$(BIN)/python examples/demo.py
+
+serve: $(READY) ## PostgreSQL, S3, the server and a worker on this machine, to try them out
+	@$(BIN)/python examples/serve.py
 
 test: $(READY) ## every test that is not slow, with a real PostgreSQL and a real S3 server
 	@echo "== testing, on SQLite with a folder and on PostgreSQL with S3"

@@ -10,7 +10,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SECRETS = {"LOREG_DB_PASSWORD": "one", "LOREG_S3_ACCESS_KEY": "two", "LOREG_S3_SECRET_KEY": "three"}
+SECRETS = {
+    "LOREG_DB_PASSWORD": "one",
+    "LOREG_S3_ACCESS_KEY": "two",
+    "LOREG_S3_SECRET_KEY": "three",
+    "LOREG_ADMIN_TOKEN": "lrg_" + "x" * 43,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def test_the_schema_is_upgraded_once_the_database_is_well(services: dict):
 def test_no_secret_is_baked_in(services: dict):
     for service in services.values():
         for name, value in service["environment"].items():
-            if "PASSWORD" in name or "KEY" in name:
+            if "PASSWORD" in name or "KEY" in name or "TOKEN" in name:
                 assert value.startswith("${LOREG_")
                 assert ":?" in value, "without the variable compose must refuse to start"
     example = (ROOT / ".env.example").read_text().splitlines()
@@ -41,8 +46,19 @@ def test_no_secret_is_baked_in(services: dict):
 
 
 def test_ports_are_open_to_this_machine_only_unless_said_otherwise(services: dict):
-    for name in ("postgres", "s3"):
+    for name in ("postgres", "s3", "proxy"):
         assert all(port.startswith("${LOREG_BIND:-127.0.0.1}:") for port in services[name]["ports"])
+
+
+def test_the_server_waits_for_what_it_needs_and_lies_behind_tls(services: dict):
+    assert services["api"]["healthcheck"]["test"]
+    assert set(services["api"]["depends_on"]) == {"schema", "s3"}
+    assert "ports" not in services["api"]
+    assert services["worker"]["environment"] == services["api"]["environment"]
+    proxied = (ROOT / "Caddyfile").read_text()
+    for host, port in (("api", 8470), ("s3", 8333)):
+        assert f"reverse_proxy {host}:{port}" in proxied
+    assert "EXPOSE 8470" in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_s3_server_is_the_one_of_the_tests(services: dict):

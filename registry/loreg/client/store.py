@@ -16,7 +16,7 @@ import httpx
 from loreg.client.http import TRIES, Server, pause
 from loreg.errors import IntegrityError, NotFoundError, UnavailableError
 from loreg.storage import Blob, digest_of
-from loreg.storage.blobs import OnBytes, changed, chunks, damaged, ignore_bytes, partial_of
+from loreg.storage.blobs import OnBytes, changed, chunks, ignore_bytes, take_up
 
 _PIECE = 16 * 1024 * 1024
 _AT_ONCE = 4
@@ -80,16 +80,7 @@ class RemoteStore:
 
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         """Download by ranges, several at once, from where an earlier try stopped."""
-        partial = partial_of(path, blob)
-        resumed = partial.exists()
-        found = self._download(blob, partial, on_bytes)
-        if found != blob and resumed:  # what an earlier try left was not of this blob
-            partial.unlink()
-            found = self._download(blob, partial, ignore_bytes)
-        if found != blob:
-            partial.unlink()
-            raise damaged(self.url, blob, found)
-        partial.replace(path)
+        take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
     def read(self, sha256: str) -> bytes:
         """A small blob's bytes."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from loreg.catalog import Catalog, uploads
@@ -47,18 +45,18 @@ class Uploads:
             for each in announced
         )
 
-    async def receive(self, upload_id: str, body: AsyncIterator[bytes]) -> None:
-        """Store what is sent, if it is what was announced. Raises IntegrityError; then nothing is stored."""
+    def expected(self, upload_id: str) -> Upload:
+        """What was announced under that id by who acts. Raises NotFoundError."""
         require_somewhere(self._access, "write")
         with self._catalog.read(self._access) as tx:
             found = uploads.find(tx, [upload_id])
         if not found:
             raise NotFoundError("there is no such upload", hint="push again")
-        upload = found[0][0]
-        with tempfile.TemporaryDirectory(prefix="loreg-upload-") as name:
-            path = Path(name) / upload.sha256
-            await _write(path, body, Blob(upload.sha256, upload.size))
-            self._store.put(Blob(upload.sha256, upload.size), path)
+        return found[0][0]
+
+    def keep(self, upload: Upload, path: Path) -> None:
+        """Store the file at ``path``, which has come for the upload. Raises IntegrityError if it is another one."""
+        self._store.put(Blob(upload.sha256, upload.size), path)
         with self._catalog.write(self._access) as tx:
             uploads.mark_received(tx, upload)
 
@@ -82,23 +80,3 @@ class Uploads:
         with self._catalog.read(self._access) as tx:
             if not uploads.readable(tx, [sha256]):
                 raise NotFoundError(f"there is no blob {sha256[:12]}", hint="loreg show REF lists the files")
-
-
-async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None:
-    """Write the stream to ``path``; raise IntegrityError as soon as it cannot be ``expected`` any more."""
-    hasher, size = hashlib.sha256(), 0
-    with path.open("wb") as sink:
-        async for chunk in body:
-            size += len(chunk)
-            if size > expected.size:
-                raise IntegrityError(
-                    f"more than the {expected.size} bytes were sent that were announced", hint="push again"
-                )
-            hasher.update(chunk)
-            sink.write(chunk)
-    if size != expected.size or hasher.hexdigest() != expected.sha256:
-        raise IntegrityError(
-            f"{size} bytes with sha256 {hasher.hexdigest()[:12]} were sent, announced were {expected.size} with "
-            f"{expected.sha256[:12]}",
-            hint="push again",
-        )

@@ -6,23 +6,10 @@ from typing import Any
 
 import msgspec
 from fastapi.responses import Response
-from pydantic.dataclasses import dataclass
 
 from loreg.server.problems import MEDIA_TYPE
 
 _encoder = msgspec.json.Encoder()
-
-
-@dataclass
-class ProblemDetails:
-    """RFC 9457, with loreg's code and hint."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    hint: str = ""
 
 
 def json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from loreg.server.answers import ProblemDetails
 from loreg.server.envelope import Envelope
-from loreg.server.problems import answer_with_problems
+from loreg.server.problems import ProblemDetails, answer_with_problems
 from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
 from loreg.server.service import VERSION, Service
 

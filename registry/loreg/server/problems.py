@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -44,8 +45,9 @@ STATUS: dict[type[LoregError], int] = {
 _TITLES = {404: "there is nothing at this path", 405: "this path has no such method", 413: "the body is too large"}
 
 
-class Problem(msgspec.Struct, omit_defaults=True):
-    """One problem: ``code`` and ``hint`` are loreg's own members."""
+@dataclass(frozen=True)
+class ProblemDetails:
+    """RFC 9457, with loreg's own ``code`` and ``hint``."""
 
     type: str
     title: str
@@ -68,7 +70,7 @@ def problem(error: LoregError) -> Response:
 
 def answer(status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:
     """A problem as a response."""
-    body = Problem(f"urn:loreg:error:{code}", code.replace("-", " "), status, detail, code, hint)
+    body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, detail, code, hint)
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 

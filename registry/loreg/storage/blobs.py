@@ -141,6 +141,24 @@ def partial_of(path: Path, blob: Blob) -> Path:
     return path.with_name(f".{path.name[:64]}.{blob.sha256[:16]}.part")
 
 
+def take_up(url: str, blob: Blob, path: Path, download: Callable[[Path, OnBytes], Blob], on_bytes: OnBytes) -> None:
+    """Bring the blob to ``path``, from where an earlier try stopped; it appears there only when whole and hashed.
+
+    ``download`` brings a partial file to its size and returns what it then holds. Raises IntegrityError if that is not
+    the blob.
+    """
+    partial = partial_of(path, blob)
+    resumed = partial.exists()
+    found = download(partial, on_bytes)
+    if found != blob and resumed:  # what an earlier try left was not of this blob
+        partial.unlink()
+        found = download(partial, ignore_bytes)
+    if found != blob:
+        partial.unlink()
+        raise damaged(url, blob, found)
+    partial.replace(path)
+
+
 def changed(path: Path, blob: Blob, found: Blob) -> IntegrityError:
     """The error for a file that is not what was hashed a moment ago."""
     return IntegrityError(

@@ -28,10 +28,9 @@ from loreg.storage.blobs import (
     Presigned,
     changed,
     chunks,
-    damaged,
     ignore_bytes,
     key_of,
-    partial_of,
+    take_up,
 )
 
 if TYPE_CHECKING:
@@ -98,16 +97,7 @@ class S3Store:
 
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         """Download by ranges, from where an earlier try stopped; hashed on the way, then moved into place."""
-        partial = partial_of(path, blob)
-        resumed = partial.exists()
-        found = self._download(blob, partial, on_bytes)
-        if found != blob and resumed:  # what an earlier try left was not of this blob
-            partial.unlink()
-            found = self._download(blob, partial, ignore_bytes)
-        if found != blob:
-            partial.unlink()
-            raise damaged(self.url, blob, found)
-        partial.replace(path)
+        take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
     def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
         """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds."""

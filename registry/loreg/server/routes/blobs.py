@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
-from loreg.errors import NotFoundError
+from loreg.errors import IntegrityError, NotFoundError
 from loreg.server.answers import errors, json, nothing
 from loreg.server.inputs import Sha256
 from loreg.server.service import Asking, Serving
@@ -65,8 +69,32 @@ def announce(
 )
 async def receive(upload_id: str, request: Request, service: Serving, access: Asking) -> Response:
     """The bytes of an announced blob, where the store does not take them itself."""
-    await service.uploads(access).receive(upload_id, request.stream())
+    uploads = service.uploads(access)
+    upload = await run_in_threadpool(uploads.expected, upload_id)
+    with tempfile.TemporaryDirectory(prefix="loreg-upload-") as name:
+        path = Path(name) / upload.sha256
+        await _write(path, request.stream(), Blob(upload.sha256, upload.size))
+        await run_in_threadpool(uploads.keep, upload, path)
     return nothing()
+
+
+async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None:
+    """Write the stream to ``path``; raise IntegrityError as soon as it cannot be ``expected`` any more."""
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as sink:
+        async for chunk in body:
+            size += len(chunk)
+            if size > expected.size:
+                break
+            hasher.update(chunk)
+            sink.write(chunk)
+    if size != expected.size or hasher.hexdigest() != expected.sha256:
+        what = f"over {expected.size}" if size > expected.size else f"{size}"
+        raise IntegrityError(
+            f"{what} bytes with sha256 {hasher.hexdigest()[:12]} were sent, announced were {expected.size} with "
+            f"{expected.sha256[:12]}",
+            hint="push again",
+        )
 
 
 @routes.get(

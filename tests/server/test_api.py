@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from places import DORA
 from server.conftest import Guarded
 
 
@@ -87,3 +89,14 @@ def _try(operation: schemathesis.APIOperation, token: str) -> None:
         case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, excluded_checks=[positive_data_acceptance])
 
     run()
+
+
+def test_a_version_is_checked_by_the_server_and_no_path_of_its_own_is_read(guarded_folder: Guarded, tmp_path: Path):
+    guarded_folder.behind.push(DORA, "team/dora")
+    http, path = guarded_folder.http("reader"), "/api/v1/adapters/team/dora/versions/latest/check"
+    report = http.get(path, params={"profile": ["vllm", "sglang"]}).json()
+    assert [finding["code"] for finding in report["findings"]] == ["VL002", "SG004"]
+    here = guarded_folder.behind.check(["team/dora"], profiles=["vllm", "sglang"], header_only=True)[0]
+    assert [finding["message"] for finding in report["findings"]] == [finding.message for finding in here.findings]
+    for wrong in ({"profile": "./mine.toml"}, {"profile": "/etc/x.toml"}, {"base": "/etc"}, {"base": "./model"}):
+        assert http.get(path, params=wrong).status_code == 400

@@ -66,6 +66,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
     ("GET", VERSION): Row(READ),
     ("GET", VERSION + "/lineage"): Row(READ),
+    ("GET", VERSION + "/check"): Row(READ),
     ("POST", VERSION + "/metrics"): Row(WRITE, request=lambda _: {"json": [{"name": "accuracy", "value": 0.5}]}),
     ("PUT", VERSION + "/yanked"): Row(WRITE, request=lambda _: {"json": {"yanked": False}}),
     ("GET", VERSION + "/exports/{request}"): Row(READ),

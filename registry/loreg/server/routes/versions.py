@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -10,12 +11,14 @@ from fastapi import APIRouter, Query, Response
 from loreg.errors import NotFoundError, UsageError
 from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
 from loreg.manifest import Manifest
-from loreg.records import AdapterEntry, Commit, Committed, Details, LineageEdge, Metric, Page, Version
+from loreg.records import AdapterEntry, CheckReport, Commit, Committed, Details, LineageEdge, Metric, Page, Version
 from loreg.records import Query as Search
 from loreg.refs import parse_alias, parse_ref
 from loreg.server.answers import errors, json, nothing
 from loreg.server.inputs import Adapter, Cursor, Expected, Limit, Selected, Sha256, etag
 from loreg.server.service import Asking, Books, Serving
+from loreg.verbs import check as checking
+from loreg.verbs.context import Context, is_path
 
 routes = APIRouter(prefix="/api/v1", tags=["versions"])
 Words = Annotated[tuple[str, ...], Query(max_length=20)]
@@ -138,6 +141,27 @@ def show(ref: Selected, ledger: Books) -> Response:
 def lineage(ref: Selected, ledger: Books) -> Response:
     """The version, and every merge that it descends from, nearest first."""
     return json(Lineage(*ledger.lineage(ref)))
+
+
+@routes.get(_VERSION + "/check", response_model=CheckReport, responses=errors(404, 409))
+def check(
+    ref: Selected,
+    ledger: Books,
+    service: Serving,
+    base: Annotated[str | None, Query(max_length=512)] = None,
+    profile: Words = (),
+    against: Annotated[str, Query(max_length=300)] = "",
+) -> Response:
+    """What is wrong with a version by its headers: by itself, on a base that is known, in servers, beside another."""
+    for given in (base or "", *profile):
+        if is_path(given) or given.endswith(".toml"):
+            raise UsageError(
+                f"{given!r} is a path, and the server reads none of its own", hint="loreg check REF, there"
+            )
+    context = Context(ledger, service.store, Path(), service.policy)
+    text = str(ref)
+    (report,) = checking.check(context, [text], base=base, profiles=profile, against=against, header_only=True)
+    return json(report)
 
 
 @routes.post(_VERSION + "/metrics", response_model=Version, responses=errors(404, 409))

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo serve test test-slow lint format bench bench-merge bench-bake bench-check fuzz clean
+.PHONY: help demo serve test test-slow lint format bench bench-merge bench-bake bench-check bench-serve fuzz clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ bench-bake: $(READY) ## print fingerprints, baking and extracting beside their p
 
 bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)
 	@$(BIN)/python benchmarks/check.py
+
+bench-serve: $(READY) ## print the server beside plain boto3, huggingface_hub and an empty route (five minutes)
+	@$(BIN)/python benchmarks/serve.py
 
 fuzz: $(READY) ## ten minutes of libFuzzer over the readers and rules; keeps a case per branch in tests/fuzz/corpus
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'

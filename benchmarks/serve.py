@@ -36,7 +36,7 @@ def large_adapter(folder: Path, megabytes: int, seed: int) -> Path:
     from shapes import write
 
     side = 4096
-    rank = max(1, megabytes * 1024 * 1024 // (128 * 2 * side * 4))
+    rank = max(1, megabytes * 1_000_000 // (128 * 2 * side * 2))  # two bytes a number
     shapes = {f"model.layers.{layer}.self_attn.{name}_proj": (side, side) for layer in range(32) for name in "qkvo"}
     torch.manual_seed(seed)
     return write(folder, shapes, rank, seed)

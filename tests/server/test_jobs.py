@@ -208,8 +208,8 @@ def test_the_command_line(two: Guarded, postgres_and_s3: Place):
     client = command_line({"LOREG_ENDPOINT": two.endpoint, "LOREG_TOKEN": two.tokens["writer"]})
     behind = command_line(postgres_and_s3.environment)
     assert client("merge", "team/science", "--remote", "--dry-run").exit_code == 2
-    thread = threading.Thread(target=worker(two).work, daemon=True)
-    thread.start()
+    loreg = Path(sys.executable).with_name("loreg")
+    process = subprocess.Popen([loreg, "worker"], env={**os.environ, **postgres_and_s3.environment})
     made = client("merge", "team/science", "team/history", "--weights", "0.7,0.3", "--push", "team/blend", "--remote")
     assert made.stdout.startswith("team/blend:v1@sha256:")
     small = client("rerank", "team/science", "--rank", "2", "--push", "team/small", "--remote", "--format", "quiet")
@@ -218,4 +218,6 @@ def test_the_command_line(two: Guarded, postgres_and_s3: Place):
     assert "done" in client("job", "show", "1").stdout
     assert client("job", "cancel", "1").stdout == "job 1 is done\n"
     assert client("job", "show", "99").exit_code == 3
+    process.kill()
+    process.wait()
     assert behind("worker", "--until-idle").stdout == "0 jobs done\n"

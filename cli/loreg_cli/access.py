@@ -21,6 +21,7 @@ def login(endpoint: str, token: str | None) -> None:
     """
     from loreg import credentials
     from loreg.client.http import Server
+    from loreg.expressions import scopes_of
 
     if token == "-":  # noqa: S105  the usual name of stdin
         token = sys.stdin.readline().strip()
@@ -29,7 +30,7 @@ def login(endpoint: str, token: str | None) -> None:
     endpoint = endpoint.rstrip("/")
     access = Server(endpoint, token, "").whoami()
     path = credentials.write(endpoint, token)
-    scopes = ", ".join(f"{level}:{name or '-'}" for name, level in access.grants.items()) or "what is public"
+    scopes = ", ".join(scopes_of(access.grants)) or "what is public"
     say(f"{access.author} at {endpoint}: {scopes}")
     note(f"written to {path}")
 
@@ -75,6 +76,8 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
 @format_option
 def tokens(format_: str) -> None:
     """List tokens, without their secrets."""
+    from loreg.expressions import scopes_of
+
     found = open_registry().tokens()
     if format_ == "json":
         print_json(list(found))
@@ -85,7 +88,7 @@ def tokens(format_: str) -> None:
         return
     rows = []
     for one in found:
-        scopes = " ".join(f"{level}:{name or '-'}" for name, level in one.grants.items())
+        scopes = " ".join(scopes_of(one.grants))
         state = "revoked" if one.revoked_at else f"{one.expires_at:%Y-%m-%d %H:%M}" if one.expires_at else "never"
         used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
         rows.append((str(one.id), one.name, scopes, one.author, state, used))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from loreg.errors import UsageError
 from loreg.records import LEVELS, Comparison, Metric, MetricCondition, Sort
+from loreg.refs import NO_NAMESPACE
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[^@\s]+)(?:@(?P<where>\S+))?")
@@ -66,16 +67,25 @@ def parse_grants(scopes: Sequence[str]) -> dict[str, str]:
     grants: dict[str, str] = {}
     for scope in scopes:
         level, colon, namespace = scope.partition(":")
-        if not colon or level not in LEVELS or not (namespace in ("*", "-") or _NAMESPACE.fullmatch(namespace)):
+        if (
+            not colon
+            or level not in LEVELS
+            or not (namespace in ("*", NO_NAMESPACE) or _NAMESPACE.fullmatch(namespace))
+        ):
             raise UsageError(
                 f"invalid scope {scope!r}: expected {'|'.join(LEVELS)}:NAMESPACE, with * for all and - for none",
                 hint="--scope write:team",
             )
-        name = "" if namespace == "-" else namespace
+        name = "" if namespace == NO_NAMESPACE else namespace
         grants[name] = max(level, grants.get(name, level), key=LEVELS.index)
     if not grants:
         raise UsageError("a token needs a scope", hint="--scope read:*")
     return grants
+
+
+def scopes_of(grants: Mapping[str, str]) -> list[str]:
+    """What :func:`parse_grants` reads as these grants."""
+    return [f"{level}:{namespace or NO_NAMESPACE}" for namespace, level in grants.items()]
 
 
 def checked_metric(metric: Metric) -> Metric:

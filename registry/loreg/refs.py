@@ -10,6 +10,8 @@ from loreg.errors import UsageError
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
+#: Stands for the namespace of adapters that have none: no name can be it.
+NO_NAMESPACE = "-"
 _GRAMMAR = "[ns/]name[:alias|:vN][@sha256:…]"
 
 

@@ -13,7 +13,7 @@ from loreg.errors import NotAllowedError
 from loreg.ledger import Ledger
 from loreg.records import Check, everything
 from loreg.settings import Settings, load
-from loreg.storage import BlobStore, open_store
+from loreg.storage import BlobStore
 from loreg.verbs import administration as administering
 from loreg.verbs import bake as baking
 from loreg.verbs import bases as knowing
@@ -77,10 +77,8 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        policy = read_policy(settings.check, settings.origin["check"])
-        self._opened = _open_server(settings) if settings.endpoint else _open_here(settings, policy)
-        cache = settings.home / "cache" / "bases"
-        self.context = Context(self._opened.ledger, self._opened.store, cache, policy)
+        self._opened = opened = _open_server(settings) if settings.endpoint else _open_here(settings)
+        self.context = Context(opened.ledger, opened.store, settings.home / "cache" / "bases", opened.policy)
 
     push = _verb(pushing.push)
     pull = _verb(pulling.pull)
@@ -140,23 +138,22 @@ class Registry:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A ledger and a store, and what only they can do."""
+    """A ledger and a store, what the team asks, and what only they can do."""
 
     ledger: Ledger
     store: BlobStore
+    policy: Policy
     upgrade: Callable[[], tuple[str | None, str]]
     close: Callable[[], None]
 
 
-def _open_here(settings: Settings, policy: Policy) -> _Opened:
+def _open_here(settings: Settings) -> _Opened:
     """A catalog and a store that this machine reaches itself."""
-    from loreg.catalog import Catalog
-    from loreg.recording.ledger import LocalLedger
+    from loreg.recording.opening import open_backing
 
-    catalog = Catalog(settings.database_url)
-    store = open_store(settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint)
-    ledger = LocalLedger(catalog, store, everything(settings.author), policy)
-    return _Opened(ledger, store, catalog.upgrade, catalog.close)
+    backing = open_backing(settings)
+    ledger = backing.ledger(everything(settings.author))
+    return _Opened(ledger, backing.store, backing.policy, backing.catalog.upgrade, backing.catalog.close)
 
 
 def _open_server(settings: Settings) -> _Opened:
@@ -175,4 +172,5 @@ def _open_server(settings: Settings) -> _Opened:
         store.close()
         server.close()
 
-    return _Opened(RemoteLedger(server, store), store, upgrade, close)
+    policy = read_policy(settings.check, settings.origin["check"])
+    return _Opened(RemoteLedger(server, store), store, policy, upgrade, close)

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from loreg.catalog import Catalog, Transaction, jobs
-from loreg.checking.policy import read_policy
 from loreg.errors import LoregError, NotFoundError
-from loreg.recording.ledger import LocalLedger
+from loreg.recording.opening import open_backing
 from loreg.records import Access, Job, everything
 from loreg.settings import Settings
-from loreg.storage import open_store
 from loreg.verbs.bake import bake
 from loreg.verbs.context import Context
 from loreg.verbs.merge import merge, rerank
@@ -37,9 +35,8 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
-        self._catalog = Catalog(settings.database_url)
-        self._store = open_store(settings.storage_url, settings.storage_endpoint)
-        self._policy = read_policy(settings.check, settings.origin["check"])
+        self._backing = open_backing(settings)
+        self._catalog = self._backing.catalog
         self._cache = settings.home / "cache" / "bases"
         self._bases, self._models, self._device = bases, models, device
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -79,9 +76,8 @@ class Worker:
             end(tx, job, what)
 
     def _result(self, job: Job, access: Access, heart: _Heart) -> dict[str, Any]:
-        context = Context(
-            LocalLedger(self._catalog, self._store, access, self._policy), self._store, self._cache, self._policy
-        )
+        backing = self._backing
+        context = Context(backing.ledger(access), backing.store, self._cache, backing.policy)
         request = dict(job.request)
         if (base := request.get("base")) is not None:
             request["base"] = _below(self._bases, base, "bases")

@@ -67,8 +67,8 @@ def refuse_file_names(names: Iterable[str]) -> None:
     for name in sorted(names):
         parts = name.split("/")
         reason = "not portable" if "" in parts or "." in parts or ".." in parts else reason_by_name(name)
-        if reason or any(part.startswith(".") for part in parts):
-            raise AdapterFormatError(f"the file {name!r} is {reason or 'hidden'}", hint="leave it out of the version")
+        if reason:
+            raise AdapterFormatError(f"the file {name!r} is {reason}", hint="leave it out of the version")
 
 
 def _walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:

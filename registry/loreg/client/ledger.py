@@ -12,6 +12,7 @@ from urllib.parse import quote
 from loreg.client.http import Server
 from loreg.client.store import RemoteStore
 from loreg.errors import NotFoundError
+from loreg.expressions import scopes_of
 from loreg.manifest import Manifest
 from loreg.records import (
     AdapterEntry,
@@ -32,7 +33,7 @@ from loreg.records import (
     Token,
     Version,
 )
-from loreg.refs import AdapterName, Ref
+from loreg.refs import NO_NAMESPACE, AdapterName, Ref
 
 _API = "/api/v1"
 
@@ -197,7 +198,7 @@ class RemoteLedger:
 
     def set_public(self, namespace: str, public: bool) -> None:
         """Let everyone read a namespace, or only those who have a token for it."""
-        self._server.put(f"{_API}/namespaces/{namespace or '-'}", NoneType, {"public": public})
+        self._server.put(f"{_API}/namespaces/{namespace or NO_NAMESPACE}", NoneType, {"public": public})
 
     def tokens(self) -> tuple[Token, ...]:
         """All tokens, the newest first."""
@@ -205,8 +206,7 @@ class RemoteLedger:
 
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret."""
-        scopes = [f"{level}:{namespace or '-'}" for namespace, level in grants.items()]
-        body = {"name": name, "scopes": scopes, "expires_at": expires_at}
+        body = {"name": name, "scopes": scopes_of(grants), "expires_at": expires_at}
         found = self._server.post(f"{_API}/tokens", _NewToken, body, again=False)
         return found.token, found.secret
 
@@ -216,7 +216,7 @@ class RemoteLedger:
 
 
 def _adapter(adapter: AdapterName) -> str:
-    return f"{_API}/adapters/{adapter.namespace or '-'}/{adapter.name}"
+    return f"{_API}/adapters/{adapter.namespace or NO_NAMESPACE}/{adapter.name}"
 
 
 def _version(ref: Ref) -> str:

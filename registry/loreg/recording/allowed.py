@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from loreg.errors import LoregError, NotAllowedError, UnauthenticatedError
 from loreg.records import Access
+from loreg.refs import NO_NAMESPACE
 
 
 def require(access: Access, level: str, namespace: str) -> None:
     """Raise NotAllowedError unless that much is allowed in the namespace."""
     if not access.may(level, namespace):
         where = f"in the namespace {namespace!r}" if namespace else "among adapters without a namespace"
-        raise _refused(access, f"{level} {where}", f"{level}:{namespace or '-'}")
+        raise _refused(access, f"{level} {where}", f"{level}:{namespace or NO_NAMESPACE}")
 
 
 def require_somewhere(access: Access, level: str) -> None:

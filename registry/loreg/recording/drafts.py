@@ -11,7 +11,7 @@ from loreg.errors import NotFoundError
 from loreg.manifest import File, Manifest
 from loreg.recording.allowed import require
 from loreg.recording.ledger import LocalLedger
-from loreg.records import Access, Commit, Version
+from loreg.records import Access, Commit
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
 
@@ -24,11 +24,11 @@ def commit_files(
     added: Mapping[str, Blob],
     removed: Sequence[str],
     message: str,
-) -> tuple[str, Version | None]:
+) -> str:
     """Apply a commit to what the branch has; an empty ``branch`` is the newest version, another name an alias.
 
-    Returns the manifest's digest, and the version if the adapter is whole now. ``removed`` are files, or folders with a
-    slash at the end. Raises what committing raises; then the branch stays as it was.
+    Returns the manifest's digest, which is that of a version if the adapter is whole now. ``removed`` are files, or
+    folders with a slash at the end. Raises what committing raises; then the branch stays as it was.
     """
     require(access, "write", adapter.namespace)
     files = {file.path: file for file in _files_of(ledger, access, adapter, branch)}
@@ -39,11 +39,11 @@ def commit_files(
     if not {CONFIG_NAME, WEIGHTS_NAME} <= files.keys():
         with ledger.catalog.write(access) as tx:
             drafts.put(tx, adapter, branch, manifest.files)
-        return manifest.digest, None
-    version = ledger.commit(Commit(adapter, manifest, message=message, aliases=(branch,) if branch else ())).version
+        return manifest.digest
+    ledger.commit(Commit(adapter, manifest, message=message, aliases=(branch,) if branch else ()))
     with ledger.catalog.write(access) as tx:
         drafts.remove(tx, adapter, branch)
-    return version.digest, version
+    return manifest.digest
 
 
 def open_draft(ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str) -> None:

@@ -41,7 +41,6 @@ class Envelope:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         begin, status, written = time.perf_counter(), 500, False
-        scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_on(message: Message) -> None:
             nonlocal status, written

@@ -8,10 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query
 
 from loreg.errors import UsageError
-from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
+from loreg.refs import NO_NAMESPACE, AdapterName, Ref, parse_adapter_name, parse_ref
 
-#: Stands for the namespace of adapters that have none: no name can be it.
-NO_NAMESPACE = "-"
 _ETAG = re.compile(r'"v([1-9][0-9]{0,8})"')
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]

@@ -7,15 +7,14 @@ import os
 from datetime import UTC, datetime
 
 from loreg.catalog import Catalog, tokens
-from loreg.checking.policy import read_policy
 from loreg.errors import NotAllowedError, UsageError
+from loreg.recording.opening import open_backing
 from loreg.recording.secrets import digest_of_secret, is_secret, new_secret
 from loreg.records import Token, everything
 from loreg.server.app import create_app
 from loreg.server.logs import write_json_lines
 from loreg.server.service import Service
 from loreg.settings import Settings
-from loreg.storage import open_store
 
 _FIRST = "first administrator"
 
@@ -53,9 +52,8 @@ def serve(
 
 def open_service(settings: Settings, *, is_open: bool) -> Service:
     """The service on the catalog and store of the settings."""
-    store = open_store(settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint)
-    policy = read_policy(settings.check, settings.origin["check"])
-    return Service(Catalog(settings.database_url), store, policy, is_open)
+    backing = open_backing(settings)
+    return Service(backing.catalog, backing.store, backing.policy, is_open)
 
 
 def has_administrator(catalog: Catalog) -> bool:

@@ -10,14 +10,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from loreg.catalog import Catalog, tokens
-from loreg.checking.policy import Policy
+from loreg.catalog import tokens
 from loreg.errors import UnauthenticatedError
 from loreg.recording.ledger import LocalLedger
+from loreg.recording.opening import Backing
 from loreg.recording.secrets import digest_of_secret, is_secret
 from loreg.recording.uploads import Uploads
 from loreg.records import Access, everything
-from loreg.storage import BlobStore
 
 VERSION = version("loreg")
 AUTHOR_HEADER = "X-Loreg-Author"
@@ -25,12 +24,9 @@ ANONYMOUS = Access("anonymous", {})
 
 
 @dataclass(frozen=True)
-class Service:
+class Service(Backing):
     """``open`` means that whoever reaches the server may do everything, and says who he is."""
 
-    catalog: Catalog
-    store: BlobStore
-    policy: Policy
     open: bool
 
     def access(self, authorization: str, author: str) -> Access:
@@ -53,10 +49,6 @@ class Service:
             with self.catalog.write(access) as tx:
                 tokens.mark_used(tx, token)
         return access
-
-    def ledger(self, access: Access) -> LocalLedger:
-        """The ledger as who has ``access`` sees it."""
-        return LocalLedger(self.catalog, self.store, access, self.policy)
 
     def uploads(self, access: Access) -> Uploads:
         """What who has ``access`` sends."""

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path, Response
 
 from loreg.expressions import parse_grants
 from loreg.records import Access, Event, Namespace, Page, Token
+from loreg.refs import NO_NAMESPACE
 from loreg.server.answers import errors, json, nothing
-from loreg.server.inputs import NO_NAMESPACE, Cursor, Limit
+from loreg.server.inputs import Cursor, Limit
 from loreg.server.inputs import Namespace as NamespaceName
 from loreg.server.service import Asking, Books
 

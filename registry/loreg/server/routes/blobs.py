@@ -122,17 +122,12 @@ def blob(
 def size(sha256: Sha256, service: Serving, access: Asking) -> Response:
     """How many bytes a blob has that a readable version has."""
     service.uploads(access).refuse_unreadable(sha256)
-    found = service.store.size(sha256)
-    if found is None:
-        raise NotFoundError(f"blob {sha256[:12]} is not in the store", hint="loreg doctor on the server")
-    return Response(headers={"Content-Length": str(found), "Accept-Ranges": "bytes"})
+    return Response(headers={"Content-Length": str(_size_of(service.store, sha256)), "Accept-Ranges": "bytes"})
 
 
 def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
     """The blob, or the part of it that a Range header asks for (RFC 9110, 14.2), a piece at a time."""
-    size = store.size(sha256)
-    if size is None:
-        raise NotFoundError(f"blob {sha256[:12]} is not in the store", hint="loreg doctor on the server")
+    size = _size_of(store, sha256)
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"'}
     start, end, status = 0, size, 200
     if match := _RANGE.fullmatch(range_ or ""):
@@ -143,6 +138,13 @@ def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
         status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
     return StreamingResponse(_pieces(store, sha256, start, end), status, headers, "application/octet-stream")
+
+
+def _size_of(store: BlobStore, sha256: str) -> int:
+    size = store.size(sha256)
+    if size is None:
+        raise NotFoundError(f"blob {sha256[:12]} is not in the store", hint="loreg doctor on the server")
+    return size
 
 
 def _pieces(store: BlobStore, sha256: str, start: int, end: int) -> Iterator[bytes]:

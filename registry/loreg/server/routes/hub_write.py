@@ -97,8 +97,7 @@ async def commit(
 
         def apply() -> str:
             asked = read_commit(body, Path(name), service.store)
-            digest, _ = commit_files(ledger, access, adapter, alias, asked.added, asked.removed, asked.message)
-            return commit_of(digest)
+            return commit_of(commit_files(ledger, access, adapter, alias, asked.added, asked.removed, asked.message))
 
         oid = await run_in_threadpool(apply)
     url = f"{str(request.base_url).rstrip('/')}/{adapter}/commit/{oid}"

@@ -1,0 +1,31 @@
+"""Opening what lies behind a ledger on this machine: for a registry, a server and a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loreg.catalog import Catalog
+from loreg.checking.policy import Policy, read_policy
+from loreg.recording.ledger import LocalLedger
+from loreg.records import Access
+from loreg.settings import Settings
+from loreg.storage import BlobStore, open_store
+
+
+@dataclass(frozen=True)
+class Backing:
+    """A catalog, a store, and what the team asks of adapters."""
+
+    catalog: Catalog
+    store: BlobStore
+    policy: Policy
+
+    def ledger(self, access: Access) -> LocalLedger:
+        """The ledger as who has ``access`` sees it."""
+        return LocalLedger(self.catalog, self.store, access, self.policy)
+
+
+def open_backing(settings: Settings) -> Backing:
+    """Open what the settings name. Nothing is contacted yet. Raises UsageError for a setting that is not understood."""
+    store = open_store(settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint)
+    return Backing(Catalog(settings.database_url), store, read_policy(settings.check, settings.origin["check"]))

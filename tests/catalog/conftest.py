@@ -27,6 +27,6 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
 def record(catalog: Catalog) -> Record:
     def record(name: str, content: str | None = None, author: str = "ada", **options: Any) -> Version:
         with catalog.write(everything(author)) as tx:
-            return versions.record(tx, draft(name, content or f"{name} {options}", **options))[0]
+            return versions.record(tx, draft(name, content or f"{name} {options}", **options))[0].version
 
     return record

@@ -64,11 +64,11 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
     catalog = Catalog(f"sqlite:///{tmp_path}/c.db")
     assert migrations.HEAD in catalog.describe()
     with catalog.write(everything("ada")) as tx:
-        found = versions.resolve(tx, parse_ref("team/science"))
+        found = versions.resolve(tx, parse_ref("team/science")).version
         assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
-        assert versions.resolve(tx, parse_ref("team/history:prod")).number == 1
-        assert len(lineage.ancestors(tx, versions.id_of(tx, versions.resolve(tx, parse_ref("team/blend"))))) == 2
-        assert versions.record(tx, draft("team/science", "new"))[0].number == 2
+        assert versions.resolve(tx, parse_ref("team/history:prod")).version.number == 1
+        assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
+        assert versions.record(tx, draft("team/science", "new"))[0].version.number == 2
 
 
 def test_a_shared_catalog_without_schema_waits_for_its_owner(postgres: str, postgres_url: str):

@@ -15,6 +15,7 @@ from loreg.catalog.search import search
 from loreg.errors import UsageError
 from loreg.expressions import parse_comparison, parse_metric, parse_metric_condition, parse_sort
 from loreg.records import BaseModel, Query, everything
+from loreg.refs import parse_ref
 
 
 def found(catalog: Catalog, **conditions: Any) -> list[str]:
@@ -116,7 +117,7 @@ def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Ca
     record("a", "one")
     second = record("a", "two")
     with catalog.write(everything("ada")) as tx:
-        versions.set_yanked(tx, second, True)
+        versions.set_yanked(tx, versions.resolve(tx, parse_ref(second.ref)), True)
     assert found(catalog) == ["a:v1"]
     assert found(catalog, all_versions=True) == ["a:v1"]
 

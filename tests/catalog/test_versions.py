@@ -9,17 +9,23 @@ import pytest
 from sqlalchemy import text
 
 from drafts import draft
-from loreg.catalog import Catalog, aliases, bases, metrics, versions
+from loreg.catalog import Catalog, Transaction, aliases, bases, metrics, versions
+from loreg.catalog.details import details
+from loreg.catalog.versions import Found
 from loreg.errors import ConflictError, NotFoundError
 from loreg.expressions import parse_metric
-from loreg.records import BaseModel, everything
-from loreg.refs import parse_adapter_name, parse_ref
+from loreg.records import BaseModel, Version, everything
+from loreg.refs import parse_ref
 from together import all_at_once
 
 
 def resolve(catalog: Catalog, ref: str) -> str:
     with catalog.read() as tx:
-        return versions.resolve(tx, parse_ref(ref)).ref
+        return versions.resolve(tx, parse_ref(ref)).version.ref
+
+
+def row(tx: Transaction, version: Version) -> Found:
+    return versions.resolve(tx, parse_ref(version.ref))
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ class TestRefs:
     def test_a_yanked_version_is_found_only_exactly(self, catalog: Catalog, two):
         with catalog.write(everything("ada")) as tx:
             for version in two:
-                versions.set_yanked(tx, version, True)
+                versions.set_yanked(tx, row(tx, version), True)
         assert resolve(catalog, "team/a:v1") == "team/a:v1"
         assert resolve(catalog, f"team/a@sha256:{two[1].digest}") == "team/a:v2"
         with pytest.raises(NotFoundError, match="every version of team/a is yanked"):
@@ -72,9 +78,8 @@ class TestRecording:
     def test_the_same_content_makes_no_new_version_but_adds_what_is_said(self, catalog: Catalog, record):
         record("a", "one", tasks=("x",))
         with catalog.write(everything("ada")) as tx:
-            version, created = versions.record(
-                tx, draft("a", "one", tasks=("y",), labels={"k": "v"}, aliases=("prod",))
-            )
+            again, created = versions.record(tx, draft("a", "one", tasks=("y",), labels={"k": "v"}, aliases=("prod",)))
+        version = again.version
         assert not created
         assert (version.number, version.tasks, version.labels, version.aliases) == (
             1,
@@ -92,7 +97,7 @@ class TestRecording:
     def test_a_yanked_content_is_not_pushed_again_silently(self, catalog: Catalog, record):
         version = record("a", "one")
         with catalog.write(everything("ada")) as tx:
-            versions.set_yanked(tx, version, True)
+            versions.set_yanked(tx, row(tx, version), True)
         with pytest.raises(ConflictError, match="this content is a:v1, which was yanked") as error:
             record("a", "one")
         assert error.value.hint == "loreg unyank a:v1"
@@ -131,11 +136,11 @@ class TestRecording:
 class TestHistory:
     def test_every_move_of_an_alias_is_kept(self, catalog: Catalog, two):
         with catalog.write(everything("grace")) as tx:
-            adapter_id = versions.adapter_id_of(tx, parse_adapter_name("team/a"))
-            aliases.point(tx, adapter_id, versions.id_of(tx, two[1]), "prod")
-            aliases.point(tx, adapter_id, versions.id_of(tx, two[1]), "prod")
-            aliases.remove(tx, adapter_id, "prod")
-            moves = aliases.history(tx, adapter_id)
+            second = row(tx, two[1])
+            aliases.point(tx, second.adapter_id, second.id, "prod")
+            aliases.point(tx, second.adapter_id, second.id, "prod")
+            aliases.remove(tx, second.adapter_id, "prod")
+            moves = details(tx, parse_ref("team/a")).alias_moves
         assert [(m.alias, m.number, m.author) for m in moves] == [
             ("prod", None, "grace"),
             ("prod", 2, "grace"),
@@ -145,19 +150,19 @@ class TestHistory:
     def test_a_metric_measured_again_replaces_the_value_and_the_event_keeps_the_old_one(self, catalog: Catalog, record):
         version = record("a", metrics=(parse_metric("f1=0.5@x"),))
         with catalog.write(everything("ada")) as tx:
-            adapter_id, version_id = versions.adapter_id_of(tx, version.adapter), versions.id_of(tx, version)
-            metrics.put(tx, adapter_id, version_id, parse_metric("f1=0.6@x"))
-            metrics.put(tx, adapter_id, version_id, parse_metric("f1=0.7@y"))
-            assert [str(m) for m in versions.by_id(tx, version_id).metrics] == ["f1=0.6@x", "f1=0.7@y"]
-            details = tx.connection.execute(text("SELECT detail FROM events WHERE action = 'metric' ORDER BY id"))
-            details = [d if isinstance(d, dict) else json.loads(d) for d in details.scalars()]
-            assert [d["replaced"] for d in details] == [None, 0.5, None]
+            kept = row(tx, version)
+            metrics.put(tx, kept.adapter_id, kept.id, parse_metric("f1=0.6@x"))
+            metrics.put(tx, kept.adapter_id, kept.id, parse_metric("f1=0.7@y"))
+            assert [str(m) for m in versions.by_id(tx, kept.id).metrics] == ["f1=0.6@x", "f1=0.7@y"]
+            told = tx.connection.execute(text("SELECT detail FROM events WHERE action = 'metric' ORDER BY id"))
+            told = [d if isinstance(d, dict) else json.loads(d) for d in told.scalars()]
+            assert [d["replaced"] for d in told] == [None, 0.5, None]
 
     def test_everything_that_was_done_is_an_event(self, catalog: Catalog, two):
         with catalog.write(everything("grace")) as tx:
-            versions.set_yanked(tx, two[1], True, "broken")
-            versions.set_yanked(tx, two[1], True, "broken")
-            versions.set_yanked(tx, two[1], False)
+            versions.set_yanked(tx, row(tx, two[1]), True, "broken")
+            versions.set_yanked(tx, row(tx, two[1]), True, "broken")
+            versions.set_yanked(tx, row(tx, two[1]), False)
             events = tx.connection.execute(text("SELECT author, action FROM events ORDER BY id")).all()
         assert [tuple(e) for e in events] == [
             ("ada", "push"),

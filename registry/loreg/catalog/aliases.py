@@ -7,7 +7,6 @@ from sqlalchemy import delete, insert, select
 from loreg.catalog.schema import AliasMoveRow, AliasRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import NotFoundError
-from loreg.records import AliasMove
 
 
 def point(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
@@ -37,17 +36,6 @@ def of(tx: Transaction, adapter_id: int) -> dict[str, int]:
         .where(AliasRow.adapter_id == adapter_id)
     )
     return {row.alias: row.number for row in tx.connection.execute(query)}
-
-
-def history(tx: Transaction, adapter_id: int) -> tuple[AliasMove, ...]:
-    """Every move of every alias of an adapter, the last one first."""
-    query = (
-        select(AliasMoveRow.alias, VersionRow.number, AliasMoveRow.author, AliasMoveRow.at)
-        .outerjoin(VersionRow, VersionRow.id == AliasMoveRow.version_id)
-        .where(AliasMoveRow.adapter_id == adapter_id)
-        .order_by(AliasMoveRow.id.desc())
-    )
-    return tuple(AliasMove(*row) for row in tx.connection.execute(query))
 
 
 def _write_down(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:

@@ -6,27 +6,24 @@ from sqlalchemy import select
 
 from loreg.catalog.schema import BlobRow, ExportFileRow, ExportRow
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.versions import id_of
 from loreg.manifest import File, Manifest
-from loreg.records import Version
 
 
-def find(tx: Transaction, version: Version, request: str) -> Manifest | None:
+def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
     """The files of the version as ``request``, a digest of all that was asked for, made them; None if never made."""
     query = (
         select(ExportFileRow.path, ExportFileRow.digest, BlobRow.size)
         .join(ExportRow, ExportRow.id == ExportFileRow.export_id)
         .join(BlobRow, BlobRow.digest == ExportFileRow.digest)
-        .where(ExportRow.version_id == id_of(tx, version), ExportRow.request == request)
+        .where(ExportRow.version_id == version_id, ExportRow.request == request)
         .order_by(ExportFileRow.path)
     )
     files = tuple(File(*row) for row in tx.connection.execute(query))
     return Manifest(files) if files else None
 
 
-def record(tx: Transaction, version: Version, request: str, manifest: Manifest) -> None:
+def record(tx: Transaction, version_id: int, request: str, manifest: Manifest) -> None:
     """Remember an export whose blobs are all stored. One that somebody else recorded meanwhile stays."""
-    version_id = id_of(tx, version)
     row = {"version_id": version_id, "request": request, "digest": manifest.digest, "created_at": tx.at}
     same = (ExportRow.version_id == version_id) & (ExportRow.request == request)
     tx.insert_missing(BlobRow, [{"digest": file.sha256, "size": file.size} for file in manifest.files])

@@ -29,17 +29,6 @@ def record(tx: Transaction, version_id: int, provenance: Provenance) -> None:
     tx.connection.execute(insert(LineageRow), edges)
 
 
-def provenance(tx: Transaction, version_id: int) -> Provenance | None:
-    """How a version was made; None if it was not merged here."""
-    merge = tx.connection.execute(select(MergeRow).where(MergeRow.version_id == version_id)).one_or_none()
-    if merge is None:
-        return None
-    query = select(LineageRow).where(LineageRow.child_id == version_id).order_by(LineageRow.position)
-    rows = tx.connection.execute(query)
-    sources = tuple(Source(row.parent_label, row.parent_digest, row.weight) for row in rows)
-    return Provenance(sources, merge.recipe, merge.certificate)
-
-
 def ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
     """Every edge above a version, nearest first, from the digests that the merges recorded."""
     walk = (

@@ -50,9 +50,10 @@ def _postgresql(element: JsonRows, compiler: Any, **options: Any) -> str:
     return f"coalesce(json_agg(json_build_array({', '.join(cells)})), '[]')"
 
 
-def _rows(table: Any, *columns: Any, on: ColumnElement[bool]) -> ScalarSelect[Any]:
+def json_rows(source: Any, *columns: Any, on: ColumnElement[bool]) -> ScalarSelect[Any]:
+    """The rows of ``source`` that belong to a version, as one column of its row."""
     # Correlated by name: a statement may have joined one of the child tables itself.
-    return select(JsonRows(*columns)).select_from(table).where(on).correlate(VersionRow, BaseRow).scalar_subquery()
+    return select(JsonRows(*columns)).select_from(source).where(on).correlate(VersionRow, BaseRow).scalar_subquery()
 
 
 def versions() -> Select[Any]:
@@ -69,11 +70,11 @@ def versions() -> Select[Any]:
             BaseRow.struct.label("base_struct"),
             BaseRow.complete.label("base_complete"),
             BaseRow.license.label("base_license"),
-            _rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id).label("base_names"),
-            _rows(TaskRow, TaskRow.task, on=TaskRow.version_id == mine).label("tasks"),
-            _rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == mine).label("labels"),
-            _rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == mine).label("aliases"),
-            _rows(
+            json_rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id).label("base_names"),
+            json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == mine).label("tasks"),
+            json_rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == mine).label("labels"),
+            json_rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == mine).label("aliases"),
+            json_rows(
                 MetricRow,
                 MetricRow.name,
                 MetricRow.value,
@@ -82,7 +83,7 @@ def versions() -> Select[Any]:
                 MetricRow.higher_is_better,
                 on=MetricRow.version_id == mine,
             ).label("metrics"),
-            _rows(
+            json_rows(
                 ModuleTypeRow,
                 ModuleTypeRow.name,
                 ModuleTypeRow.count,

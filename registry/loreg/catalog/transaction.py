@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, or_, select, true
+from sqlalchemy import ColumnElement, Connection, CursorResult, Select, bindparam, insert, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loreg.catalog.schema import EventRow, NamespaceRow, Table
@@ -27,12 +27,18 @@ class Transaction:
         """Who acts."""
         return self.access.author
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether who acts may read every namespace."""
+        return "*" in self.access.grants
+
     def visible(self, namespace: Any) -> ColumnElement[bool]:
         """The condition that who acts may read what is in the column ``namespace``."""
-        if "*" in self.access.grants:
-            return true()
-        public = select(NamespaceRow.name).where(NamespaceRow.public)
-        return or_(namespace.in_(sorted(self.access.grants)), namespace.in_(public))
+        return true() if self.sees_all else _readable(namespace, sorted(self.access.grants))
+
+    def rows(self, statement: Select[Any], **values: Any) -> CursorResult[Any]:
+        """Run a SELECT that is kept for everybody, with what is asked for now and by whom: see :func:`visible_to`."""
+        return self.connection.execute(statement, {"readable": sorted(self.access.grants), **values})
 
     def insert_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the rows whose key is not there yet; the others stay as they are."""
@@ -54,3 +60,17 @@ class Transaction:
         if self.connection.dialect.name == "postgresql":
             return postgresql.insert(table)
         return sqlite.insert(table)
+
+
+def visible_to(sees_all: bool, namespace: Any) -> ColumnElement[bool]:
+    """:meth:`Transaction.visible` for statements that are made once: who asks is known when :meth:`rows` runs them.
+
+    SQLAlchemy needs longer to make a statement of this size, and to see that it knows it already, than PostgreSQL to
+    answer it; so those that are asked for all the time are made once for each shape.
+    """
+    return true() if sees_all else _readable(namespace, bindparam("readable", expanding=True))
+
+
+def _readable(namespace: Any, names: Any) -> ColumnElement[bool]:
+    public = select(NamespaceRow.name).where(NamespaceRow.public)
+    return or_(namespace.in_(names), namespace.in_(public))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, select, update
 
 from loreg.catalog import aliases, lineage, metrics
 from loreg.catalog.bases import base_id_of
@@ -20,14 +23,25 @@ from loreg.catalog.schema import (
     TaskRow,
     VersionRow,
 )
-from loreg.catalog.transaction import Transaction
+from loreg.catalog.transaction import Transaction, visible_to
 from loreg.errors import ConflictError, NotFoundError
-from loreg.manifest import File
 from loreg.records import Draft, Version
 from loreg.refs import AdapterName, Ref
 
+_AFTER_HEX = "g"  # hex digits all sort below it, so that an index serves the beginning of a digest
+_BY_ID = versions().where(VersionRow.id == bindparam("id"))
 
-def record(tx: Transaction, draft: Draft) -> tuple[Version, bool]:
+
+@dataclass(frozen=True)
+class Found:
+    """A version, and the rows that it and its adapter are kept in."""
+
+    id: int
+    adapter_id: int
+    version: Version
+
+
+def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
     """Record a version whose blobs are all stored; False if this adapter had this very content already.
 
     Tasks, labels, metrics and aliases of the draft are recorded in both cases. Raises ConflictError if the
@@ -54,52 +68,69 @@ def record(tx: Transaction, draft: Draft) -> tuple[Version, bool]:
         metrics.put(tx, adapter_id, version_id, metric)
     for alias in draft.aliases:
         aliases.point(tx, adapter_id, version_id, alias)
-    return by_id(tx, version_id), known is None
+    return Found(version_id, adapter_id, by_id(tx, version_id)), known is None
 
 
-def resolve(tx: Transaction, ref: Ref) -> Version:
+def resolve(tx: Transaction, ref: Ref) -> Found:
     """The version that ``ref`` means: its alias, its number, its digest, or else the newest not yanked.
 
     Raises NotFoundError, naming what is there instead, and ConflictError if the digest in the ref is not that
     of the version which the rest of the ref means.
     """
-    adapter_id = adapter_id_of(tx, ref.adapter)
-    query = versions().where(VersionRow.adapter_id == adapter_id)
-    if ref.number is not None:
-        query = query.where(VersionRow.number == ref.number)
-    elif ref.alias is not None:
-        query = query.join(AliasRow, AliasRow.version_id == VersionRow.id).where(
-            AliasRow.adapter_id == adapter_id, AliasRow.alias == ref.alias
-        )
-    elif ref.digest is not None:
-        query = query.where(digest_starts(ref.digest))
-    else:
-        query = query.where(VersionRow.yanked_at.is_(None))
-    row = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(1)).one_or_none()
+    return _found(row_of(tx, ref, located))
+
+
+def row_of(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> Row[Any]:
+    """The row that ``statement``, :func:`located` or more than it, finds for ``ref``. Raises what resolve raises."""
+    by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
+    row = tx.rows(
+        statement(tx.sees_all, by),
+        namespace=ref.adapter.namespace,
+        name=ref.adapter.name,
+        number=ref.number,
+        alias=ref.alias,
+        digest=ref.digest,
+        digest_end=f"{ref.digest}{_AFTER_HEX}",
+    ).one_or_none()
     if row is None:
-        raise _nothing_for(tx, ref, adapter_id)
-    version = to_version(row)
-    if ref.alias is not None and version.yanked:
+        raise _nothing_for(tx, ref, adapter_id_of(tx, ref.adapter))
+    if ref.alias is not None and row.yanked_at is not None:
         raise NotFoundError(
-            f"alias {ref.alias!r} of {ref.adapter} points to v{version.number}, which is yanked",
+            f"alias {ref.alias!r} of {ref.adapter} points to v{row.number}, which is yanked",
             hint=f"loreg tag {ref.adapter} {ref.alias}",
         )
-    if ref.digest is not None and not version.digest.startswith(ref.digest):
+    if ref.digest is not None and not row.digest.startswith(ref.digest):
         raise ConflictError(
-            f"{ref} is not what it was: {version.ref} has digest sha256:{version.digest[: len(ref.digest)]}",
+            f"{ref} is not what it was: {ref.adapter}:v{row.number} has digest sha256:{row.digest[: len(ref.digest)]}",
             hint=f"loreg show {ref.adapter}@sha256:{ref.digest}",
         )
-    return version
+    return row
 
 
-def digest_starts(prefix: str) -> ColumnElement[bool]:
-    """A condition on the digest that an index serves: hex digits all sort below ``g``."""
-    return (VersionRow.digest >= prefix) & (VersionRow.digest < prefix + "g")
+@functools.cache
+def located(sees_all: bool, by: str) -> Select[Any]:
+    """Select the version of an adapter by its number, alias or digest, or the newest that is not yanked."""
+    query = versions().where(
+        AdapterRow.namespace == bindparam("namespace"),
+        AdapterRow.name == bindparam("name"),
+        visible_to(sees_all, AdapterRow.namespace),
+    )
+    if by == "number":
+        query = query.where(VersionRow.number == bindparam("number"))
+    elif by == "alias":
+        query = query.join(AliasRow, AliasRow.version_id == VersionRow.id).where(
+            AliasRow.adapter_id == AdapterRow.id, AliasRow.alias == bindparam("alias")
+        )
+    elif by == "digest":
+        query = query.where(VersionRow.digest >= bindparam("digest"), VersionRow.digest < bindparam("digest_end"))
+    else:
+        query = query.where(VersionRow.yanked_at.is_(None))
+    return query.order_by(VersionRow.number.desc()).limit(1)
 
 
 def by_id(tx: Transaction, version_id: int) -> Version:
     """The version of that row."""
-    return to_version(tx.connection.execute(versions().where(VersionRow.id == version_id)).one())
+    return to_version(tx.rows(_BY_ID, id=version_id).one())
 
 
 def with_digest(tx: Transaction, digest: str) -> Version | None:
@@ -110,17 +141,6 @@ def with_digest(tx: Transaction, digest: str) -> Version | None:
     return to_version(row) if row is not None else None
 
 
-def files(tx: Transaction, version: Version) -> tuple[File, ...]:
-    """The files of a version, by path."""
-    query = (
-        select(FileRow.path, FileRow.digest, BlobRow.size)
-        .join(BlobRow, BlobRow.digest == FileRow.digest)
-        .where(FileRow.version_id == id_of(tx, version))
-        .order_by(FileRow.path)
-    )
-    return tuple(File(*row) for row in tx.connection.execute(query))
-
-
 def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     """The refs of the versions that have a file with this content, the oldest first."""
     holding = select(FileRow.version_id).where(FileRow.digest == sha256)
@@ -128,9 +148,9 @@ def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     return tuple(to_version(row).ref for row in tx.connection.execute(query))
 
 
-def card(tx: Transaction, version: Version) -> str:
+def card(tx: Transaction, found: Found) -> str:
     """The text of the version's README.md, as far as the catalog keeps it."""
-    return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == id_of(tx, version))).scalar_one()
+    return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == found.id)).scalar_one()
 
 
 def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
@@ -157,21 +177,13 @@ def lock(tx: Transaction, adapter_id: int) -> None:
     tx.connection.execute(select(AdapterRow.id).where(AdapterRow.id == adapter_id).with_for_update())
 
 
-def id_of(tx: Transaction, version: Version) -> int:
-    """The row of a version."""
-    adapter_id = adapter_id_of(tx, version.adapter)
-    query = select(VersionRow.id).where(VersionRow.adapter_id == adapter_id, VersionRow.number == version.number)
-    return tx.connection.execute(query).scalar_one()
-
-
-def set_yanked(tx: Transaction, version: Version, yanked: bool, reason: str = "") -> Version:
+def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") -> Version:
     """Hide a version from search and alias, or show it again. Nothing happens if it is so already."""
-    version_id = id_of(tx, version)
     other = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)
-    change = update(VersionRow).where(VersionRow.id == version_id, other)
+    change = update(VersionRow).where(VersionRow.id == found.id, other)
     if tx.connection.execute(change.values(yanked_at=tx.at if yanked else None)).rowcount:
-        tx.log("yank" if yanked else "unyank", adapter_id_of(tx, version.adapter), version_id, reason=reason)
-    return by_id(tx, version_id)
+        tx.log("yank" if yanked else "unyank", found.adapter_id, found.id, reason=reason)
+    return by_id(tx, found.id)
 
 
 def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
@@ -251,3 +263,7 @@ def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
     if ref.number or ref.digest:
         return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")
     return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:vN")
+
+
+def _found(row: Row[Any]) -> Found:
+    return Found(row.id, row.adapter_id, to_version(row))

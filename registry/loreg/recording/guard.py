@@ -6,20 +6,20 @@ import contextlib
 
 from loreg.catalog import versions
 from loreg.catalog.transaction import Transaction
+from loreg.catalog.versions import Found
 from loreg.checking import policy
 from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors
 from loreg.errors import NotFoundError
-from loreg.records import Version
 
 
-def guard_alias(tx: Transaction, asked: Policy, version: Version, alias: str) -> None:
+def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
     """Raise CheckFailedError if the policy guards the alias and the version breaks it."""
     if alias not in asked.aliases:
         return
-    other: Version | None = None
+    version, other = found.version, None
     if ref := policy.held_against(asked.against, version.adapter):
         with contextlib.suppress(NotFoundError):
-            other = versions.resolve(tx, ref)
-    candidate = policy.candidate(version, versions.card(tx, version), other)
+            other = versions.resolve(tx, ref).version
+    candidate = policy.candidate(version, versions.card(tx, found), other)
     refuse_errors(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))

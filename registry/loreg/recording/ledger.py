@@ -22,7 +22,9 @@ from loreg.catalog import (
     tokens,
     versions,
 )
+from loreg.catalog.details import details
 from loreg.catalog.search import search
+from loreg.catalog.versions import Found
 from loreg.checking.policy import Policy
 from loreg.errors import ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric
@@ -78,14 +80,7 @@ class LocalLedger:
     def show(self, ref: Ref) -> Details:
         """All that is known of the version that ``ref`` means."""
         with self.catalog.read(self._access) as tx:
-            version = versions.resolve(tx, ref)
-            return Details(
-                version=version,
-                files=versions.files(tx, version),
-                card=versions.card(tx, version),
-                provenance=lineage.provenance(tx, versions.id_of(tx, version)),
-                alias_moves=aliases.history(tx, versions.adapter_id_of(tx, version.adapter)),
-            )
+            return details(tx, ref)
 
     def with_content(self, digest: str) -> Version | None:
         """A version with exactly this content, the oldest."""
@@ -115,8 +110,8 @@ class LocalLedger:
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         """The version, and every merge that it descends from."""
         with self.catalog.read(self._access) as tx:
-            version = versions.resolve(tx, ref)
-            return version, lineage.ancestors(tx, versions.id_of(tx, version))
+            found = versions.resolve(tx, ref)
+            return found.version, lineage.ancestors(tx, found.id)
 
     def commit(self, commit: Commit) -> Committed:
         """Record a version from its stored blobs."""
@@ -127,26 +122,26 @@ class LocalLedger:
             if commit.base is not None:
                 bases.record(tx, commit.base, read.base_size)
                 notes += names_that_are_taken(bases.names_taken(tx, commit.base))
-            version, created = versions.record(tx, read.draft)
+            found, created = versions.record(tx, read.draft)
             for alias in commit.aliases:
-                guard_alias(tx, self._policy, version, alias)
-        return Committed(version, created, tuple(notes))
+                guard_alias(tx, self._policy, found, alias)
+        return Committed(found.version, created, tuple(notes))
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
         with self.catalog.write(self._access) as tx:
-            version = self._writable(tx, ref)
+            found = self._writable(tx, ref)
+            version = found.version
             if version.yanked:
                 raise NotAllowedError(
                     f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
                 )
-            adapter_id, version_id = versions.adapter_id_of(tx, version.adapter), versions.id_of(tx, version)
             if expected is not None:
-                versions.lock(tx, adapter_id)  # two who expect the same: the second sees what the first did
-                _refuse_a_moved_alias(aliases.of(tx, adapter_id).get(alias, 0), expected, version, alias)
-            guard_alias(tx, self._policy, version, alias)
-            aliases.point(tx, adapter_id, version_id, alias)
-            return versions.by_id(tx, version_id)
+                versions.lock(tx, found.adapter_id)  # two who expect the same: the second sees what the first did
+                _refuse_a_moved_alias(aliases.of(tx, found.adapter_id).get(alias, 0), expected, version, alias)
+            guard_alias(tx, self._policy, found, alias)
+            aliases.point(tx, found.adapter_id, found.id, alias)
+            return versions.by_id(tx, found.id)
 
     def untag(self, adapter: AdapterName, alias: str) -> None:
         """Forget an alias; its history stays."""
@@ -164,11 +159,10 @@ class LocalLedger:
         """Record measured numbers of a version."""
         measured = [checked_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
-            version = self._writable(tx, ref)
-            adapter_id, version_id = versions.adapter_id_of(tx, version.adapter), versions.id_of(tx, version)
+            found = self._writable(tx, ref)
             for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
-                metrics.put(tx, adapter_id, version_id, metric)
-            return versions.by_id(tx, version_id)
+                metrics.put(tx, found.adapter_id, found.id, metric)
+            return versions.by_id(tx, found.id)
 
     def base(self, text: str) -> BaseDetails:
         """The base of that name or digest."""
@@ -219,13 +213,13 @@ class LocalLedger:
     def export(self, ref: Ref, request: str) -> Manifest | None:
         """The files that the version became for ``request``."""
         with self.catalog.read(self._access) as tx:
-            return exports.find(tx, versions.resolve(tx, ref), request)
+            return exports.find(tx, versions.resolve(tx, ref).id, request)
 
     def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
         """Remember an export whose blobs are all stored."""
         refuse_wrong_files(manifest)
         with self.catalog.write(self._access) as tx:
-            exports.record(tx, self._writable(tx, ref), request, manifest)
+            exports.record(tx, self._writable(tx, ref).id, request, manifest)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         """Ask a worker for a job."""
@@ -285,11 +279,11 @@ class LocalLedger:
         with self.catalog.write(self._access) as tx:
             return tokens.revoke(tx, token_id)
 
-    def _writable(self, tx: Transaction, ref: Ref) -> Version:
+    def _writable(self, tx: Transaction, ref: Ref) -> Found:
         """The version, if it may be changed; one that may not even be seen is not found."""
-        version = versions.resolve(tx, ref)
-        require(self._access, "write", version.adapter.namespace)
-        return version
+        found = versions.resolve(tx, ref)
+        require(self._access, "write", ref.adapter.namespace)
+        return found
 
 
 def _refuse_a_moved_alias(found: int, expected: int, version: Version, alias: str) -> None:

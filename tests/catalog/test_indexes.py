@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
 from loreg.catalog import Catalog
+from loreg.catalog.paging import encode
 from loreg.catalog.search import page_statement
 from loreg.expressions import parse_comparison, parse_metric_condition, parse_sort
 from loreg.records import Query
@@ -25,19 +26,23 @@ INSERT INTO versions SELECT i, (i + 1) / 2, 2 - i % 2, lpad(to_hex(i), 64, '0'),
   'lora',  'CAUSAL_LM', 8, i % 200, 16, 1000, 1000 + i, 'F32', 'user' || i % 100, 'message', '',
   now() - i * interval '1 minute', NULL
   FROM generate_series(1, {VERSIONS}) i;
-INSERT INTO tasks SELECT i, 'task' || i % 200 FROM generate_series(1, {VERSIONS}) i;
+INSERT INTO tasks SELECT i, 'task' || i % 200, lpad(to_hex(i % 40 + 1), 64, '0') FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO labels SELECT i, 'owner', 'user' || i % 200 FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO module_types SELECT i, m, 2, 8, 8 FROM generate_series(1, {VERSIONS}) i,
   unnest(ARRAY['q_proj', 'v_proj', 'rare' || i % 200]) m;
-INSERT INTO metrics SELECT i, 'metric' || i % 20, 'data' || i % 10, '', random(), true, 'ada', now()
+INSERT INTO metrics SELECT i, 'metric' || i % 20, 'data' || i % 10, '', random(), true, 'ada', now(), random()
   FROM generate_series(1, {VERSIONS}) i;
 ANALYZE;
 """
 
 SEARCHES: dict[str, Query] = {
     "newest": Query(),
-    "next page": Query(cursor="WyJjcmVhdGVkIiwgIjIwMjYtMDEtMDFUMDA6MDA6MDArMDA6MDAiLCA1XQ"),
+    "next page": Query(cursor=encode("created", [VERSIONS // 2])),
     "task": Query(tasks=("task7",)),
+    "task on a base": Query(tasks=("task7",), base="org/base8"),
+    "task on a base by metric": Query(
+        tasks=("task7",), base="org/base8", metrics=(parse_metric_condition("metric7>=0.9"),)
+    ),
     "base by name": Query(base="org/base3"),
     "base by digest": Query(base="sha256:" + "0" * 63 + "3"),
     "declared base": Query(base="org/hint9"),
@@ -71,8 +76,8 @@ def large(postgres: str) -> Any:
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_common_search_reads_no_large_table_from_end_to_end(large: Catalog, name: str):
-    statement = page_statement(SEARCHES[name])
-    sql = str(statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+    statement, values = page_statement(SEARCHES[name], sees_all=True)
+    sql = str(statement.params(values).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
     with large.read() as tx:
         plan = tx.connection.execute(text("EXPLAIN (FORMAT JSON) " + sql.replace(":", r"\:"))).scalar()
     plan = json.loads(plan) if isinstance(plan, str) else plan

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from drafts import draft
 from loreg.catalog import Catalog, Transaction, aliases, bases, metrics, versions
 from loreg.catalog.details import details
-from loreg.catalog.versions import Found
+from loreg.catalog.projection import Found
 from loreg.errors import ConflictError, NotFoundError
 from loreg.expressions import parse_metric
 from loreg.records import BaseModel, Version, everything

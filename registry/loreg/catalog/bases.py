@@ -93,11 +93,26 @@ def is_digest(text: str) -> bool:
 
 def matching(text: str) -> Select[Any]:
     """Select the ids of the bases that ``text`` may mean: a name, or a digest prefix of 6 digits or more."""
-    by_name = select(BaseNameRow.base_id).where(BaseNameRow.name == text)
-    if not (match := _DIGEST_PREFIX.fullmatch(text)):
-        return by_name
-    by_digest = select(BaseRow.id).where(BaseRow.digest >= match[1], BaseRow.digest < match[1] + "g")
-    return select(by_name.union_all(by_digest).subquery().c[0])
+    if not is_digest(text):
+        return named(text)
+    return select(named(text).union_all(beginning_with(*range_of_digest(text))).subquery().c[0])
+
+
+def named(name: Any) -> Select[Any]:
+    """Select the id of the base of that name."""
+    return select(BaseNameRow.base_id).where(BaseNameRow.name == name)
+
+
+def beginning_with(first: Any, end: Any) -> Select[Any]:
+    """Select the ids of the bases whose digest is in a range, see :func:`range_of_digest`."""
+    return select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
+
+
+def range_of_digest(text: str) -> tuple[str, str]:
+    """The least digest that begins so, and one that is over all of them: hex digits all sort below ``g``."""
+    match = _DIGEST_PREFIX.fullmatch(text)
+    digits = match[1] if match else ""
+    return digits, f"{digits}g"
 
 
 def base_id_of(tx: Transaction, digest: str) -> int:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 from sqlalchemy import text
+from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 from loreg.catalog import migrations
-from loreg.catalog.engine import explained, open_engine
+from loreg.catalog.engine import explained, for_writing, open_awaited, open_engine
 from loreg.catalog.transaction import Transaction
 from loreg.records import Access, everything
 from loreg.settings import masked
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+A = TypeVarTuple("A")
+T = TypeVar("T")
 _EVERYTHING = everything("")
 
 
@@ -24,6 +32,7 @@ class Catalog:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine = open_engine(url)
+        self._awaited: AsyncEngine | None = None
         self._ready = False
 
     @property
@@ -42,6 +51,18 @@ class Catalog:
         """A transaction that writes: committed at the end, rolled back on any error."""
         with self._transaction(access, writes=True) as transaction:
             yield transaction
+
+    async def awaited(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
+        """What ``call`` returns, which asks this catalog and waits for nothing else; the event loop goes on meanwhile.
+
+        PostgreSQL is awaited by the loop itself: handing the interpreter to a thread and back costs more than most
+        questions do. SQLite cannot be awaited, and is asked in a thread. One event loop may use a catalog so.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return await asyncio.to_thread(call, *arguments)
+        if self._awaited is None:
+            self._awaited = open_awaited(self._engine)
+        return await greenlet_spawn(call, *arguments)
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the schema up to date; returns the revisions before and after."""
@@ -68,14 +89,19 @@ class Catalog:
         """Give every connection back."""
         self._engine.dispose()
 
+    async def end(self) -> None:
+        """Give every connection back, those of the event loop too."""
+        if self._awaited is not None:
+            await self._awaited.dispose()
+        self.close()
+
     @contextlib.contextmanager
     def _transaction(self, access: Access, *, writes: bool) -> Iterator[Transaction]:
         with explained(self._url):
+            engine = self._awaited.sync_engine if self._awaited is not None and in_greenlet() else self._engine
             if not self._ready:
-                migrations.ensure(self._engine, self.url)
+                migrations.ensure(engine, self.url)
                 self._ready = True
-            with (
-                self._engine.connect().execution_options(loreg_writes=writes) as connection,
-                connection.begin(),
-            ):
+            options = for_writing(engine) if writes else {}
+            with engine.connect().execution_options(**options) as connection, connection.begin():
                 yield Transaction(connection, access, datetime.now(UTC))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     NoSuchModuleError,
     OperationalError,
@@ -27,7 +31,21 @@ from loreg.errors import (
 )
 from loreg.settings import masked
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
 _SQLITE = "sqlite:///"
+_IDLE = 5.0  # seconds
+# READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
+# begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
+_POSTGRESQL: dict[str, Any] = {
+    "isolation_level": "AUTOCOMMIT",
+    "pool_size": 20,
+    "max_overflow": 20,
+    "pool_use_lifo": True,
+    "connect_args": {"connect_timeout": 10},
+    "json_deserializer": msgspec.json.decode,
+}
 _NO_SUCH_TABLE = ("42P01", "3F000")  # PostgreSQL, Appendix A: undefined_table, invalid_schema_name
 _LOST_A_RACE = ("40001", "40P01")  # serialization_failure, deadlock_detected
 
@@ -41,7 +59,7 @@ def open_engine(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "sqlite":
             return _open_sqlite(parsed)
-        return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return _open_postgresql(parsed)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"the PostgreSQL driver is not installed ({error.name})", hint="pip install 'loreg[postgres]'"
@@ -65,6 +83,43 @@ def parse_url(url: str) -> URL:
         "the database URL is not understood: expected sqlite:///path or postgresql://user@host/name",
         hint="export LOREG_DATABASE_URL=postgresql://user@host/loreg",
     )
+
+
+def _open_postgresql(url: URL) -> Engine:
+    return _watched(create_engine(url, **_POSTGRESQL))
+
+
+def for_writing(engine: Engine) -> dict[str, Any]:
+    """The execution options of a connection that writes, in one transaction."""
+    sqlite = engine.dialect.name == "sqlite"
+    return {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
+
+
+def open_awaited(engine: Engine) -> AsyncEngine:
+    """The same PostgreSQL for one event loop, which is free for others while the database works."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    awaited = create_async_engine(engine.url, **_POSTGRESQL)
+    _watched(awaited.sync_engine)
+    return awaited
+
+
+def _watched(engine: Engine) -> Engine:
+    """Ask a connection that lay idle whether it still holds before it is used: the pool replaces one that does not."""
+
+    @event.listens_for(engine, "checkin")
+    def _lie_down(connection: Any, record: Any) -> None:
+        record.info["since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _get_up(connection: Any, record: Any, proxy: Any) -> None:
+        if time.monotonic() - record.info.get("since", math.inf) > _IDLE:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error:
+                raise DisconnectionError from None
+
+    return engine
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -53,6 +53,6 @@ def versions_of(tx: Transaction, adapter: AdapterName, limit: int, cursor: str |
     query = versions().where(VersionRow.adapter_id == adapter_id_of(tx, adapter))
     if cursor:
         query = query.where(VersionRow.number < decode(cursor, "versions", (int,))[0])
-    rows = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(limit + 1)).all()
-    next_cursor = encode("versions", [rows[limit - 1].number]) if len(rows) > limit else None
-    return Page(tuple(to_version(row) for row in rows[:limit]), next_cursor)
+    documents = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(limit + 1)).scalars().all()
+    shown = tuple(map(to_version, documents[:limit]))
+    return Page(shown, encode("versions", [shown[-1].number]) if len(documents) > limit else None)

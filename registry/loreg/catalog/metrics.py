@@ -12,9 +12,10 @@ from loreg.records import Metric
 def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:
     """Record ``metric``; the same name, dataset and split measured again replaces the value."""
     key = {"version_id": version_id, "name": metric.name, "dataset": metric.dataset, "split": metric.split}
-    old = tx.connection.execute(select(MetricRow.value).filter_by(**key)).scalar()
-    if old == metric.value:
+    old = tx.connection.execute(select(MetricRow.value, MetricRow.score).filter_by(**key)).one_or_none()
+    score = metric.value if metric.higher_is_better else -metric.value
+    if old is not None and tuple(old) == (metric.value, score):
         return
-    values = {"value": metric.value, "higher_is_better": metric.higher_is_better}
+    values = {"value": metric.value, "higher_is_better": metric.higher_is_better, "score": score}
     tx.upsert(MetricRow, {**key, **values, "author": tx.author, "created_at": tx.at})
-    tx.log("metric", adapter_id, version_id, metric=str(metric), replaced=old)
+    tx.log("metric", adapter_id, version_id, metric=str(metric), replaced=old.value if old else None)

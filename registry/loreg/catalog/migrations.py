@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, inspect, text
 
+from loreg.catalog.engine import for_writing
 from loreg.errors import ConflictError, UnavailableError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest revision; a test holds it against the migrations, so that opening a catalog needs no Alembic.
-HEAD = "0004"
+HEAD = "0005"
 
 
 def current(engine: Engine) -> str | None:
@@ -48,7 +49,7 @@ def upgrade(engine: Engine) -> None:
     from alembic import command
 
     config = alembic_config()
-    with engine.connect().execution_options(loreg_writes=True) as connection, connection.begin():
+    with engine.connect().execution_options(**for_writing(engine)) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg migrations'))"))
         config.attributes["connection"] = connection

@@ -1,10 +1,16 @@
-"""A version with all that belongs to it, in one SELECT: the same for show, search and every ref."""
+"""A version with all that belongs to it, as one JSON document made by the database: for show, search and every ref.
+
+Drivers and SQLAlchemy take their time over every column of every row; of a document there is one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, Row, ScalarSelect, Select, select
+from sqlalchemy import JSON, Float, ScalarSelect, Select, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -24,6 +30,14 @@ from loreg.records import BaseModel, Facts, Metric, ModuleType, Version
 from loreg.refs import AdapterName
 
 
+class JsonRow(FunctionElement[Any]):
+    """Some cells as a JSON array. Times are text in it, see :func:`time_of`; floats may be."""
+
+    name = "json_row"
+    type = JSON()
+    inherit_cache = True
+
+
 class JsonRows(FunctionElement[Any]):
     """Aggregates rows into one JSON array of arrays, so that children arrive with their parent's row."""
 
@@ -32,106 +46,138 @@ class JsonRows(FunctionElement[Any]):
     inherit_cache = True
 
 
+def _cells_of_sqlite(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
+    def written(cell: Any) -> str:
+        text = compiler.process(cell, **options)
+        if isinstance(cell.type, Float):  # SQLite's own JSON writes 15 digits; 20 bring the same float back
+            return f"printf('%!.20g', {text})"
+        return f"json({text})" if isinstance(cell.type, JSON) else text
+
+    return f"json_array({', '.join(map(written, element.clauses))})"
+
+
+def _cells_of_postgresql(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
+    return f"json_build_array({', '.join(compiler.process(cell, **options) for cell in element.clauses)})"
+
+
+@compiles(JsonRow, "sqlite")
+def _row_of_sqlite(element: JsonRow, compiler: Any, **options: Any) -> str:
+    return _cells_of_sqlite(element, compiler, options)
+
+
+@compiles(JsonRow, "postgresql")
+def _row_of_postgresql(element: JsonRow, compiler: Any, **options: Any) -> str:
+    return _cells_of_postgresql(element, compiler, options)
+
+
 @compiles(JsonRows, "sqlite")
-def _sqlite(element: JsonRows, compiler: Any, **options: Any) -> str:
-    # SQLite's own JSON writes 15 digits of a float; 20 bring the same float back.
-    cells = (
-        f"printf('%!.20g', {compiler.process(cell, **options)})"
-        if isinstance(cell.type, Float)
-        else compiler.process(cell, **options)
-        for cell in element.clauses
-    )
-    return f"json_group_array(json_array({', '.join(cells)}))"
+def _rows_of_sqlite(element: JsonRows, compiler: Any, **options: Any) -> str:
+    return f"json_group_array({_cells_of_sqlite(element, compiler, options)})"
 
 
 @compiles(JsonRows, "postgresql")
-def _postgresql(element: JsonRows, compiler: Any, **options: Any) -> str:
-    cells = (compiler.process(cell, **options) for cell in element.clauses)
-    return f"coalesce(json_agg(json_build_array({', '.join(cells)})), '[]')"
+def _rows_of_postgresql(element: JsonRows, compiler: Any, **options: Any) -> str:
+    return f"coalesce(json_agg({_cells_of_postgresql(element, compiler, options)}), '[]')"
+
+
+def time_of(text: str) -> datetime:
+    """A point in time as the databases write it into JSON: SQLite without a zone."""
+    found = datetime.fromisoformat(text)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def json_rows(source: Any, *columns: Any, on: ColumnElement[bool]) -> ScalarSelect[Any]:
-    """The rows of ``source`` that belong to a version, as one column of its row."""
+    """The rows of ``source`` that belong to a version, as one cell of its row."""
     # Correlated by name: a statement may have joined one of the child tables itself.
     return select(JsonRows(*columns)).select_from(source).where(on).correlate(VersionRow, BaseRow).scalar_subquery()
 
 
+_MINE = VersionRow.id
+_CELLS: dict[str, Any] = {
+    **{name: getattr(VersionRow, name) for name in (
+        "id", "adapter_id", "number", "digest", "target", "base_hint", "variant", "task_type", "rank_min", "rank_max",
+        "alpha", "parameters", "bytes", "dtype", "author", "message", "created_at", "yanked_at",
+    )},
+    "namespace": AdapterRow.namespace,
+    "name": AdapterRow.name,
+    "base": JsonRow(
+        BaseRow.digest, BaseRow.tensors, BaseRow.parameters, BaseRow.struct, BaseRow.complete, BaseRow.license
+    ),
+    "base_names": json_rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id),
+    "tasks": json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == _MINE),
+    "labels": json_rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == _MINE),
+    "aliases": json_rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == _MINE),
+    "metrics": json_rows(
+        MetricRow, MetricRow.name, MetricRow.value, MetricRow.dataset, MetricRow.split, MetricRow.higher_is_better,
+        on=MetricRow.version_id == _MINE,
+    ),
+    "module_types": json_rows(
+        ModuleTypeRow, ModuleTypeRow.name, ModuleTypeRow.count, ModuleTypeRow.rank_min, ModuleTypeRow.rank_max,
+        on=ModuleTypeRow.version_id == _MINE,
+    ),
+}  # fmt: skip
+
+
 def versions() -> Select[Any]:
-    """Select versions with everything that :func:`to_version` needs."""
-    mine = VersionRow.id
+    """Select versions as the documents that :func:`to_found` reads, in the first column."""
     return (
-        select(
-            *(column for column in VersionRow.__table__.columns if column.name != "card"),
-            AdapterRow.namespace,
-            AdapterRow.name,
-            BaseRow.digest.label("base_digest"),
-            BaseRow.tensors.label("base_tensors"),
-            BaseRow.parameters.label("base_parameters"),
-            BaseRow.struct.label("base_struct"),
-            BaseRow.complete.label("base_complete"),
-            BaseRow.license.label("base_license"),
-            json_rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id).label("base_names"),
-            json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == mine).label("tasks"),
-            json_rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == mine).label("labels"),
-            json_rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == mine).label("aliases"),
-            json_rows(
-                MetricRow,
-                MetricRow.name,
-                MetricRow.value,
-                MetricRow.dataset,
-                MetricRow.split,
-                MetricRow.higher_is_better,
-                on=MetricRow.version_id == mine,
-            ).label("metrics"),
-            json_rows(
-                ModuleTypeRow,
-                ModuleTypeRow.name,
-                ModuleTypeRow.count,
-                ModuleTypeRow.rank_min,
-                ModuleTypeRow.rank_max,
-                on=ModuleTypeRow.version_id == mine,
-            ).label("module_types"),
-        )
-        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        select(JsonRow(*_CELLS.values()).label("document"))
+        .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
         .outerjoin(BaseRow, BaseRow.id == VersionRow.base_id)
     )
 
 
-def to_version(row: Row[Any]) -> Version:
-    """Make the frozen value of a row of :func:`versions`."""
+@dataclass(frozen=True)
+class Found:
+    """A version, and the rows that it and its adapter are kept in."""
+
+    id: int
+    adapter_id: int
+    version: Version
+
+
+def to_found(document: Sequence[Any]) -> Found:
+    """Make the frozen values of a document of :func:`versions`."""
+    cell = dict(zip(_CELLS, document, strict=True))
     base = None
-    if row.base_digest:
-        names = tuple(sorted(name for (name,) in row.base_names))
-        sizes = (row.base_tensors, row.base_parameters)
-        struct, complete = row.base_struct, bool(row.base_complete)
-        base = BaseModel(row.base_digest, names, *sizes, struct, complete, row.base_license)
-    metrics = (
-        Metric(name, float(value), dataset, split, bool(higher)) for name, value, dataset, split, higher in row.metrics
-    )
-    return Version(
-        adapter=AdapterName(row.namespace, row.name),
-        number=row.number,
-        digest=row.digest,
+    if cell["base"][0] is not None:
+        digest, tensors, parameters, struct, complete, license_ = cell["base"]
+        names = tuple(sorted(name for (name,) in cell["base_names"]))
+        base = BaseModel(digest, names, tensors, parameters, struct, bool(complete), license_)
+    metrics = [
+        Metric(name, float(value), dataset, split, bool(higher))
+        for name, value, dataset, split, higher in cell["metrics"]
+    ]
+    version = Version(
+        adapter=AdapterName(cell["namespace"], cell["name"]),
+        number=cell["number"],
+        digest=cell["digest"],
         facts=Facts(
-            variant=row.variant,
-            task_type=row.task_type,
-            rank_min=row.rank_min,
-            rank_max=row.rank_max,
-            alpha=row.alpha,
-            parameters=row.parameters,
-            dtype=row.dtype,
-            module_types=tuple(sorted((ModuleType(*cells) for cells in row.module_types), key=lambda m: m.name)),
-            base_hint=row.base_hint,
+            variant=cell["variant"],
+            task_type=cell["task_type"],
+            rank_min=cell["rank_min"],
+            rank_max=cell["rank_max"],
+            alpha=float(cell["alpha"]),
+            parameters=cell["parameters"],
+            dtype=cell["dtype"],
+            module_types=tuple(ModuleType(*cells) for cells in sorted(cell["module_types"])),
+            base_hint=cell["base_hint"],
         ),
-        size=row.bytes,
-        author=row.author,
-        message=row.message,
-        created_at=row.created_at,
-        yanked=row.yanked_at is not None,
+        size=cell["bytes"],
+        author=cell["author"],
+        message=cell["message"],
+        created_at=time_of(cell["created_at"]),
+        yanked=cell["yanked_at"] is not None,
         base=base,
-        target=row.target,
-        aliases=tuple(sorted(alias for (alias,) in row.aliases)),
-        tasks=tuple(sorted(task for (task,) in row.tasks)),
-        labels=dict(sorted(row.labels)),
+        target=cell["target"],
+        aliases=tuple(sorted(alias for (alias,) in cell["aliases"])),
+        tasks=tuple(sorted(task for (task,) in cell["tasks"])),
+        labels=dict(sorted(cell["labels"])),
         metrics=tuple(sorted(metrics, key=lambda m: (m.name, m.dataset, m.split))),
     )
+    return Found(cell["id"], cell["adapter_id"], version)
+
+
+def to_version(document: Sequence[Any]) -> Version:
+    """The version alone."""
+    return to_found(document).version

@@ -119,7 +119,6 @@ class VersionRow(Table):
         UniqueConstraint("adapter_id", "number"),
         UniqueConstraint("adapter_id", "digest"),
         Index(None, "digest"),
-        Index(None, "created_at", "id"),
         Index(None, "base_id", "id"),
         Index(None, "base_hint", "id"),
         Index(None, "rank_max", "id"),
@@ -164,13 +163,17 @@ class ModuleTypeRow(Table):
 
 
 class TaskRow(Table):
-    """What a version is for."""
+    """What a version is for; ``base`` says again which base it is on, so that one index finds both.
+
+    That is the digest of a known base, else the name that the adapter itself gives.
+    """
 
     __tablename__ = "tasks"
-    __table_args__ = (Index(None, "task", "version_id"),)
+    __table_args__ = (Index(None, "task", "version_id"), Index(None, "task", "base", "version_id"))
 
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
     task: Mapped[str] = mapped_column(Word, primary_key=True)
+    base: Mapped[str] = mapped_column(String(1024), server_default="")
 
 
 class LabelRow(Table):
@@ -185,12 +188,17 @@ class LabelRow(Table):
 
 
 class MetricRow(Table):
-    """A measured number; measuring again on the same data replaces it (the event keeps the old value)."""
+    """A measured number; measuring again on the same data replaces it (the event keeps the old value).
+
+    ``score`` is the value, or its negative where less is better: more is always better of it.
+    """
 
     __tablename__ = "metrics"
     __table_args__ = (
         Index(None, "name", "value", "version_id"),
         Index(None, "name", "dataset", "value", "version_id"),
+        Index(None, "name", "score", "version_id"),
+        Index(None, "name", "dataset", "score", "version_id"),
     )
 
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
@@ -199,6 +207,7 @@ class MetricRow(Table):
     split: Mapped[str] = mapped_column(Word, primary_key=True)
     value: Mapped[float]
     higher_is_better: Mapped[bool]
+    score: Mapped[float] = mapped_column(server_default="0")
     author: Mapped[str] = mapped_column(Word)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, bindparam, exists, literal_column, or_, select, tuple_, union_all
 from sqlalchemy.orm import aliased
 
 from loreg.catalog import bases
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.projection import to_version, versions
-from loreg.catalog.schema import AdapterRow, LabelRow, MetricRow, ModuleTypeRow, TaskRow, VersionRow
-from loreg.catalog.transaction import Transaction
+from loreg.catalog.schema import AdapterRow, BaseRow, LabelRow, MetricRow, ModuleTypeRow, TaskRow, VersionRow
+from loreg.catalog.shapes import BY_DIGEST, cursor_values, shape_of
+from loreg.catalog.transaction import Transaction, visible_to
 from loreg.errors import UsageError
-from loreg.records import Comparison, MetricCondition, Page, Query, Sort, Version
+from loreg.records import Page, Query, Sort, Version
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -30,74 +31,136 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 def search(tx: Transaction, query: Query) -> Page[Version]:
     """The page of versions that hold every condition. Raises UsageError for a cursor of another search."""
-    statement = page_statement(query).where(tx.visible(AdapterRow.namespace))
-    order = _order(query.sort)
-    rows = tx.connection.execute(statement).all()
+    statement, values = page_statement(query, tx.sees_all)
+    rows = tx.rows(statement, **values).all()
     shown = rows[: query.limit]
-    cursor = None
-    if len(rows) > query.limit:
-        key = [_plain(getattr(shown[-1], f"sort_{index}")) for index in range(len(order.columns))]
-        cursor = encode(order.name, key)
-    return Page(tuple(to_version(row) for row in shown), cursor)
+    cursor = encode(str(query.sort), list(shown[-1][1:])) if len(rows) > query.limit else None
+    return Page(tuple(to_version(row.document) for row in shown), cursor)
 
 
-def page_statement(query: Query) -> Select[Any]:
-    """The one statement of a page: it selects one row more than the limit, to know whether there is a next."""
+def page_statement(query: Query, sees_all: bool) -> tuple[Select[Any], dict[str, Any]]:
+    """The one statement of a page, and its parameters: it selects one row more than the limit, to know of a next."""
     if query.limit < 1:
         raise UsageError(f"a page of {query.limit} versions is not possible", hint="--limit 50")
-    order = _order(query.sort)
-    statement = versions().add_columns(*(c.label(f"sort_{i}") for i, c in enumerate(order.columns)))
-    if order.join is not None:
-        statement = statement.join(order.join, order.join.c.version_id == VersionRow.id)
-    statement = statement.where(*_conditions(query))
+    shape, values = shape_of(query)
     if query.cursor:
-        statement = statement.where(order.after(decode(query.cursor, order.name, order.kinds)))
-    return statement.order_by(*order.clauses()).limit(query.limit + 1)
+        values |= cursor_values(decode(query.cursor, str(query.sort), _order(shape.sort).kinds))
+    return _page(shape, sees_all), values
+
+
+@functools.lru_cache(maxsize=256)
+def _page(shape: Query, sees_all: bool) -> Select[Any]:
+    """First the ids of the page, in an order that an index has, so that no more is looked at; then what they are."""
+    order = _order(shape.sort)
+    found = [_ids(shape, order, on, sees_all).subquery() for on in _on_base(shape.base)]
+    page = found[0]
+    if len(found) > 1:
+        both = union_all(*map(select, found)).subquery()
+        page = select(both).order_by(*order.clauses(_keys(both))).limit(_more(shape)).subquery()
+    keys = _keys(page)
+    return versions().add_columns(*keys).join(page, page.c.id == VersionRow.id).order_by(*order.clauses(keys))
+
+
+def _ids(shape: Query, order: _Order, on: _OnBase, sees_all: bool) -> Select[Any]:
+    """The ids of a page of the versions on one base, with what they are sorted by."""
+    columns = (column.label(f"sort_{index}") for index, column in enumerate(order.columns))
+    statement = select(VersionRow.id, *columns).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+    if order.join is not None:
+        statement = statement.join(order.join, order.join.version_id == VersionRow.id).where(*order.conditions)
+    # A version has each of these once: joined, an index gives them in the order of the page.
+    for task in shape.tasks:
+        row = aliased(TaskRow)
+        statement = statement.join(row, row.version_id == VersionRow.id).where(row.task == bindparam(task))
+        if on.text is not None:
+            statement = statement.where(row.base == on.text)
+    for name in shape.modules:
+        module = aliased(ModuleTypeRow)
+        statement = statement.join(module, module.version_id == VersionRow.id).where(module.name == bindparam(name))
+    for key, value in shape.labels:
+        label = aliased(LabelRow)
+        statement = statement.join(label, label.version_id == VersionRow.id)
+        statement = statement.where(label.key == bindparam(key), label.value == bindparam(value))
+    statement = statement.where(visible_to(sees_all, AdapterRow.namespace), *on.conditions, *_conditions(shape))
+    if shape.cursor:
+        statement = statement.where(order.after())
+    return statement.order_by(*order.clauses(order.columns)).limit(_more(shape))
+
+
+def _keys(page: Any) -> list[Any]:
+    return [column for column in page.c if column.name.startswith("sort_")]
+
+
+def _more(shape: Query) -> Any:
+    """One row more than the page has, written out: a plan is made for it."""
+    return literal_column(str(shape.limit + 1))
 
 
 @dataclass(frozen=True)
 class _Order:
     """A total order of versions: all columns go the same way, and the last is unique."""
 
-    name: str
     columns: Sequence[Any]
     kinds: Sequence[type]
     descending: bool
     join: Any = None
+    conditions: Sequence[ColumnElement[bool]] = ()
 
-    def clauses(self) -> list[Any]:
-        return [column.desc() if self.descending else column.asc() for column in self.columns]
+    def clauses(self, columns: Sequence[Any]) -> list[Any]:
+        return [column.desc() if self.descending else column.asc() for column in columns]
 
-    def after(self, key: list[Any]) -> ColumnElement[bool]:
-        values = [_time(key[0]), *key[1:]] if self.name == "created" else key
+    def after(self) -> ColumnElement[bool]:
         row = tuple_(*self.columns)
-        return row < tuple_(*values) if self.descending else row > tuple_(*values)
+        values = tuple_(*(bindparam(f"cursor_{i}", type_=column.type) for i, column in enumerate(self.columns)))
+        return row < values if self.descending else row > values
 
 
 def _order(sort: Sort) -> _Order:
-    if sort.by == "created":
-        return _Order("created", (VersionRow.created_at, VersionRow.id), (str, int), descending=True)
+    if sort.by == "created":  # ids grow as versions are recorded
+        return _Order((VersionRow.id,), (int,), descending=True)
     if sort.by == "name":
-        return _Order("name", (AdapterRow.name, AdapterRow.namespace, VersionRow.id), (str, str, int), descending=False)
+        return _Order((AdapterRow.name, AdapterRow.namespace, VersionRow.id), (str, str, int), descending=False)
     if sort.by == "rank":
-        return _Order("rank", (VersionRow.rank_max, VersionRow.id), (int, int), descending=False)
+        return _Order((VersionRow.rank_max, VersionRow.id), (int, int), descending=False)
     if sort.by == "size":
-        return _Order("size", (VersionRow.bytes, VersionRow.id), (float, int), descending=False)
-    score = case((MetricRow.higher_is_better, MetricRow.value), else_=-MetricRow.value)
-    best = select(MetricRow.version_id, func.max(score).label("score")).where(MetricRow.name == sort.metric)
-    if sort.dataset:
-        best = best.where(MetricRow.dataset == sort.dataset)
-    if sort.split:
-        best = best.where(MetricRow.split == sort.split)
-    table = best.group_by(MetricRow.version_id).subquery("best")
-    name = f"metric:{sort.metric}@{sort.dataset}:{sort.split}"
-    return _Order(name, (table.c.score, VersionRow.id), (float, int), descending=True, join=table)
+        return _Order((VersionRow.bytes, VersionRow.id), (float, int), descending=False)
+    mine, better = aliased(MetricRow), aliased(MetricRow)
+    best = ~exists().where(
+        better.version_id == mine.version_id,
+        *_measures(better, sort.metric, sort.dataset, sort.split),
+        tuple_(better.score, better.dataset, better.split) > tuple_(mine.score, mine.dataset, mine.split),
+    )
+    conditions = (*_measures(mine, sort.metric, sort.dataset, sort.split), best)
+    return _Order((mine.score, mine.version_id), (float, int), descending=True, join=mine, conditions=conditions)
 
 
-def _conditions(query: Query) -> list[ColumnElement[bool]]:
-    mine = VersionRow.id
+@dataclass(frozen=True)
+class _OnBase:
+    """A way to be on a base; ``text`` is what :class:`loreg.catalog.schema.TaskRow` calls it, if that is one thing."""
+
+    conditions: Sequence[ColumnElement[bool]] = ()
+    text: Any = None
+
+
+def _on_base(kind: str) -> tuple[_OnBase, ...]:
+    """Known by content to be the base, or only declared to be."""
+    if not kind:
+        return (_OnBase(),)
+    name: Any = bindparam("base")
+    named = bases.named(name)
+    if kind == BY_DIGEST:
+        some = named.union_all(bases.beginning_with(bindparam("base_digest"), bindparam("base_end")))
+        return (_OnBase([VersionRow.base_id.in_(select(some.subquery().c[0]))]),)
+    known = named.scalar_subquery()
+    digest = select(BaseRow.digest).where(BaseRow.id == known).scalar_subquery()
+    return (
+        _OnBase([VersionRow.base_id == known], digest),
+        _OnBase([VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name),
+    )
+
+
+def _conditions(shape: Query) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = [VersionRow.yanked_at.is_(None)]
-    if not query.all_versions:
+    if not shape.all_versions:
         later = aliased(VersionRow)
         found.append(
             ~exists().where(
@@ -106,59 +169,26 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
                 later.yanked_at.is_(None),
             )
         )
-    found += [exists().where(TaskRow.version_id == mine, TaskRow.task == task) for task in query.tasks]
-    found += [exists().where(ModuleTypeRow.version_id == mine, ModuleTypeRow.name == name) for name in query.modules]
-    found += [
-        exists().where(LabelRow.version_id == mine, LabelRow.key == key, LabelRow.value == value)
-        for key, value in query.labels
-    ]
-    found += [_compare(VersionRow.rank_max, comparison) for comparison in query.ranks]
-    found += [_has_metric(condition) for condition in query.metrics]
-    if query.base:
-        found.append(_trained_on(query.base))
-    if query.author:
-        found.append(VersionRow.author == query.author)
-    if query.variant:
-        found.append(VersionRow.variant == query.variant)
+    for index, rank in enumerate(shape.ranks):
+        found.append(_OPERATORS[rank.operator](VersionRow.rank_max, bindparam(f"rank_{index}")))
+    for index, metric in enumerate(shape.metrics):
+        value = _OPERATORS[metric.comparison.operator](MetricRow.value, bindparam(f"metric_{index}_value"))
+        measures = _measures(MetricRow, metric.name, metric.dataset, metric.split)
+        found.append(exists().where(MetricRow.version_id == VersionRow.id, value, *measures))
+    if shape.author:
+        found.append(VersionRow.author == bindparam("author"))
+    if shape.variant:
+        found.append(VersionRow.variant == bindparam("variant"))
     full_name = AdapterRow.namespace + "/" + AdapterRow.name
-    for word in query.text.split():
+    for word in shape.text.split():
         places = (full_name, VersionRow.message, VersionRow.card)
-        found.append(or_(*(place.icontains(word, autoescape=True) for place in places)))
+        found.append(or_(*(place.icontains(bindparam(word), escape="/") for place in places)))
     return found
 
 
-def _trained_on(base: str) -> ColumnElement[bool]:
-    """Known by content to be ``base``, or only declared to be: the two sides of OR have an index each."""
-    if bases.is_digest(base):
-        return VersionRow.base_id.in_(bases.matching(base))
-    declared = (VersionRow.base_hint == base) & VersionRow.base_id.is_(None)
-    return or_(VersionRow.base_id == bases.matching(base).scalar_subquery(), declared)
-
-
-def _compare(column: Any, comparison: Comparison) -> ColumnElement[bool]:
-    result: ColumnElement[bool] = _OPERATORS[comparison.operator](column, comparison.value)
-    return result
-
-
-def _has_metric(condition: MetricCondition) -> ColumnElement[bool]:
-    found = exists().where(
-        MetricRow.version_id == VersionRow.id,
-        MetricRow.name == condition.name,
-        _compare(MetricRow.value, condition.comparison),
-    )
-    if condition.dataset:
-        found = found.where(MetricRow.dataset == condition.dataset)
-    if condition.split:
-        found = found.where(MetricRow.split == condition.split)
+def _measures(row: Any, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
+    """That a metric's row is of these parameters; of any dataset or split where none is given."""
+    found: list[ColumnElement[bool]] = [row.name == bindparam(name)]
+    found += [row.dataset == bindparam(dataset)] if dataset else []
+    found += [row.split == bindparam(split)] if split else []
     return found
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise UsageError("this cursor is not of this search", hint="start again without --cursor") from None
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value

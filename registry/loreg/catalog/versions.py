@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, func, insert, select, union_all, update
 
 from loreg.catalog import aliases, lineage, metrics
 from loreg.catalog.bases import base_id_of
-from loreg.catalog.projection import to_version, versions
+from loreg.catalog.projection import Found, to_found, to_version, versions
 from loreg.catalog.schema import (
     AdapterRow,
     AliasRow,
+    BaseRow,
     BlobRow,
     FileRow,
     LabelRow,
@@ -28,17 +28,9 @@ from loreg.errors import ConflictError, NotFoundError
 from loreg.records import Draft, Version
 from loreg.refs import AdapterName, Ref
 
+_NEIGHBOURS = 20
 _AFTER_HEX = "g"  # hex digits all sort below it, so that an index serves the beginning of a digest
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
-
-
-@dataclass(frozen=True)
-class Found:
-    """A version, and the rows that it and its adapter are kept in."""
-
-    id: int
-    adapter_id: int
-    version: Version
 
 
 def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
@@ -60,8 +52,10 @@ def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
         if base_id is not None and known.base_id is None:
             filled = update(VersionRow).where(VersionRow.id == version_id)
             tx.connection.execute(filled.values(base_id=base_id, target=draft.target))
-            tx.log("base", adapter_id, version_id, digest=draft.base.digest if draft.base else "")
-    tx.insert_missing(TaskRow, [{"version_id": version_id, "task": task} for task in sorted(set(draft.tasks))])
+            digest = draft.base.digest if draft.base else ""
+            tx.connection.execute(update(TaskRow).where(TaskRow.version_id == version_id).values(base=digest))
+            tx.log("base", adapter_id, version_id, digest=digest)
+    _add_tasks(tx, version_id, draft.tasks)
     for key, value in sorted(draft.labels.items()):
         tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
     for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
@@ -77,11 +71,14 @@ def resolve(tx: Transaction, ref: Ref) -> Found:
     Raises NotFoundError, naming what is there instead, and ConflictError if the digest in the ref is not that
     of the version which the rest of the ref means.
     """
-    return _found(row_of(tx, ref, located))
+    return locate(tx, ref, located)[0]
 
 
-def row_of(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> Row[Any]:
-    """The row that ``statement``, :func:`located` or more than it, finds for ``ref``. Raises what resolve raises."""
+def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> tuple[Found, Any]:
+    """What ``statement``, :func:`located` or that with a column more, finds for ``ref``, and what is in that column.
+
+    Raises what :func:`resolve` raises.
+    """
     by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
     row = tx.rows(
         statement(tx.sees_all, by),
@@ -94,17 +91,19 @@ def row_of(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
     ).one_or_none()
     if row is None:
         raise _nothing_for(tx, ref, adapter_id_of(tx, ref.adapter))
-    if ref.alias is not None and row.yanked_at is not None:
+    found = to_found(row[0])
+    version = found.version
+    if ref.alias is not None and version.yanked:
         raise NotFoundError(
-            f"alias {ref.alias!r} of {ref.adapter} points to v{row.number}, which is yanked",
+            f"alias {ref.alias!r} of {ref.adapter} points to v{version.number}, which is yanked",
             hint=f"loreg tag {ref.adapter} {ref.alias}",
         )
-    if ref.digest is not None and not row.digest.startswith(ref.digest):
+    if ref.digest is not None and not version.digest.startswith(ref.digest):
         raise ConflictError(
-            f"{ref} is not what it was: {ref.adapter}:v{row.number} has digest sha256:{row.digest[: len(ref.digest)]}",
+            f"{ref} is not what it was: {version.ref} has digest sha256:{version.digest[: len(ref.digest)]}",
             hint=f"loreg show {ref.adapter}@sha256:{ref.digest}",
         )
-    return row
+    return found, row[-1]
 
 
 @functools.cache
@@ -130,22 +129,22 @@ def located(sees_all: bool, by: str) -> Select[Any]:
 
 def by_id(tx: Transaction, version_id: int) -> Version:
     """The version of that row."""
-    return to_version(tx.rows(_BY_ID, id=version_id).one())
+    return to_version(tx.rows(_BY_ID, id=version_id).scalar_one())
 
 
 def with_digest(tx: Transaction, digest: str) -> Version | None:
     """A version of any adapter with exactly this content, the oldest; None if there is none."""
     seen = tx.visible(AdapterRow.namespace)
     query = versions().where(VersionRow.digest == digest, seen).order_by(VersionRow.id).limit(1)
-    row = tx.connection.execute(query).one_or_none()
-    return to_version(row) if row is not None else None
+    document = tx.connection.execute(query).scalar()
+    return to_version(document) if document is not None else None
 
 
 def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     """The refs of the versions that have a file with this content, the oldest first."""
     holding = select(FileRow.version_id).where(FileRow.digest == sha256)
     query = versions().where(VersionRow.id.in_(holding), tx.visible(AdapterRow.namespace)).order_by(VersionRow.id)
-    return tuple(to_version(row).ref for row in tx.connection.execute(query))
+    return tuple(to_version(document).ref for document in tx.connection.execute(query).scalars())
 
 
 def card(tx: Transaction, found: Found) -> str:
@@ -159,17 +158,28 @@ def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
     found = tx.connection.execute(select(AdapterRow.id).where(same, tx.visible(AdapterRow.namespace))).scalar()
     if found is not None:
         return found
-    names = tx.connection.execute(
-        select(AdapterRow.namespace, AdapterRow.name)
-        .where(tx.visible(AdapterRow.namespace))
-        .order_by(AdapterRow.id.desc())
-        .limit(1000)
-    )
-    close = difflib.get_close_matches(str(adapter), [str(AdapterName(*row)) for row in names], 1)
+    close = difflib.get_close_matches(str(adapter), _neighbours(tx, adapter), 1)
     raise NotFoundError(
         f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
         hint="loreg ls",
     )
+
+
+def _neighbours(tx: Transaction, adapter: AdapterName) -> list[str]:
+    """Names that a person may have meant: the next ones in the namespace, and that name in other namespaces."""
+    names = select(AdapterRow.namespace, AdapterRow.name).where(tx.visible(AdapterRow.namespace))
+    beside, name = names.where(AdapterRow.namespace == adapter.namespace), AdapterRow.name
+    found = union_all(
+        *(
+            select(some.limit(_NEIGHBOURS).subquery())
+            for some in (
+                beside.where(name > adapter.name).order_by(name),
+                beside.where(name < adapter.name).order_by(name.desc()),
+                names.where(name == adapter.name),
+            )
+        )
+    )
+    return [str(AdapterName(*row)) for row in tx.connection.execute(found)]
 
 
 def lock(tx: Transaction, adapter_id: int) -> None:
@@ -243,6 +253,17 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
     return version_id
 
 
+def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> None:
+    if rows := [{"version_id": version_id, "task": task} for task in sorted(set(tasks))]:
+        base = (
+            select(func.coalesce(BaseRow.digest, VersionRow.base_hint))
+            .join_from(VersionRow, BaseRow, BaseRow.id == VersionRow.base_id, isouter=True)
+            .where(VersionRow.id == version_id)
+        )
+        known = tx.connection.execute(base).scalar_one()
+        tx.insert_missing(TaskRow, [{**row, "base": known} for row in rows])
+
+
 def _refuse_if_not_the_same(draft: Draft, known: Row[Any], base_id: int | None) -> None:
     ref = f"{draft.adapter}:v{known.number}"
     if known.yanked_at is not None:
@@ -263,7 +284,3 @@ def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
     if ref.number or ref.digest:
         return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")
     return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:vN")
-
-
-def _found(row: Row[Any]) -> Found:
-    return Found(row.id, row.adapter_id, to_version(row))

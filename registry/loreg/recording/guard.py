@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from loreg.catalog import versions
+from loreg.catalog.projection import Found
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.versions import Found
 from loreg.checking import policy
 from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors

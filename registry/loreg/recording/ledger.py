@@ -23,8 +23,8 @@ from loreg.catalog import (
     versions,
 )
 from loreg.catalog.details import details
+from loreg.catalog.projection import Found
 from loreg.catalog.search import search
-from loreg.catalog.versions import Found
 from loreg.checking.policy import Policy
 from loreg.errors import ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric

@@ -19,7 +19,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.catalog.close()
+        await service.catalog.end()
 
     app = FastAPI(
         title="loreg",
@@ -32,7 +32,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     answer_with_problems(app)
-    for room in (health, versions, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
+    for room in (versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
         app.include_router(room.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(Envelope)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
 from typing import Any
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loreg.server.logs import REQUESTS
@@ -110,4 +110,4 @@ def _write_down(scope: Scope, request_id: str, status: int, seconds: float) -> N
         "ms": round(1000 * seconds, 1),
         "author": scope.get("state", {}).get("author", ""),
     }
-    REQUESTS.info(json.dumps(line, ensure_ascii=False))
+    REQUESTS.info(msgspec.json.encode(line).decode())

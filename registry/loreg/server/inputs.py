@@ -1,11 +1,15 @@
-"""What routes are given: names, refs and pages, within limits."""
+"""What routes are given: names, refs and pages, within limits.
+
+What only parses is ``async`` though it awaits nothing: FastAPI gives everything else a thread of its own, which takes
+longer than the parsing.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Query
+from fastapi import Depends, Header, Path, Query, Request
 
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE, AdapterName, Ref, parse_adapter_name, parse_ref
@@ -18,32 +22,52 @@ Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 Namespace = Annotated[str, Path(max_length=96, description="The namespace; - for adapters without one.")]
 
 
-def adapter_of(
-    namespace: Namespace, name: Annotated[str, Path(max_length=96, description="The adapter's name.")]
-) -> AdapterName:
+Name = Annotated[str, Path(max_length=96, description="The adapter's name.")]
+Selector = Annotated[
+    str, Path(max_length=200, description="latest, v3, an alias, sha256:…, or v3@sha256:…", examples=["latest"])
+]
+
+
+async def adapter_of(namespace: Namespace, name: Name) -> AdapterName:
     """The adapter of a path."""
+    return _adapter(namespace, name)
+
+
+async def ref_of(namespace: Namespace, name: Name, selector: Selector) -> Ref:
+    """The ref of a path."""
+    return _ref(namespace, name, selector)
+
+
+def ref_in(request: Request) -> Ref:
+    """The ref of a request's path, for a route that has :data:`REF_PARAMETERS`.
+
+    FastAPI needs longer to find a route's parameters than PostgreSQL to look up a version.
+    """
+    return _ref(**request.path_params)
+
+
+REF_PARAMETERS = {
+    "parameters": [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "maxLength": 200}}
+        for name in ("namespace", "name", "selector")
+    ]
+}
+
+
+def _ref(namespace: str, name: str, selector: str) -> Ref:
+    sign = "@" if selector.startswith("sha256:") else ":"
+    return parse_ref(f"{_adapter(namespace, name)}{sign}{selector}")
+
+
+def _adapter(namespace: str, name: str) -> AdapterName:
     return parse_adapter_name(name if namespace == NO_NAMESPACE else f"{namespace}/{name}")
 
 
 Adapter = Annotated[AdapterName, Depends(adapter_of)]
-
-
-def ref_of(
-    adapter: Adapter,
-    selector: Annotated[
-        str, Path(max_length=200, description="latest, v3, an alias, sha256:…, or v3@sha256:…", examples=["latest"])
-    ],
-) -> Ref:
-    """The ref of a path."""
-    if selector.startswith("sha256:"):
-        return parse_ref(f"{adapter}@{selector}")
-    return parse_ref(f"{adapter}:{selector}")
-
-
 Selected = Annotated[Ref, Depends(ref_of)]
 
 
-def expected_of(
+async def expected_of(
     if_match: Annotated[str | None, Header(description='The ETag that the alias had, e.g. "v3".')] = None,
     if_none_match: Annotated[str | None, Header(description="* if there must be no such alias.")] = None,
 ) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -12,8 +14,14 @@ _seconds = Histogram("loreg_request_seconds", "Seconds from a request to the end
 
 def measured(method: str, route: str, status: int, seconds: float) -> None:
     """Count one request."""
-    _requests.labels(method, route, str(status)).inc()
-    _seconds.labels(method, route).observe(seconds)
+    requests, latency = _of(method, route, status)
+    requests.inc()
+    latency.observe(seconds)
+
+
+@functools.cache
+def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return _requests.labels(method, route, str(status)), _seconds.labels(method, route)
 
 
 def exposition() -> tuple[bytes, str]:

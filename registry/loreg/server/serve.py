@@ -43,6 +43,8 @@ def serve(
         create_app(service),
         host=host,
         port=port,
+        http="httptools",
+        loop="asyncio",  # uvloop takes longer to wait for PostgreSQL
         log_config=None,
         access_log=False,
         server_header=False,

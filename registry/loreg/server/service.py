@@ -55,27 +55,34 @@ class Service(Backing):
         return Uploads(self.catalog, self.store, access)
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service that the application was made with."""
     service: Service = request.app.state.service
     return service
 
 
-def access_of(request: Request) -> Access:
-    """Who asks."""
-    headers = request.headers
-    access = service_of(request).access(headers.get("Authorization", ""), headers.get(AUTHOR_HEADER, ""))
-    request.state.author = access.author
+async def access_of(request: Request) -> Access:
+    """Who asks; a token is looked up once for each request."""
+    known: Access | None = getattr(request.state, "access", None)
+    if known is not None:
+        return known
+    service = await service_of(request)
+    authorization = request.headers.get("Authorization", "")
+    author = request.headers.get(AUTHOR_HEADER, "")
+    if authorization and not service.open:
+        access = await service.catalog.awaited(service.access, authorization, author)
+    else:
+        access = service.access(authorization, author)
+    request.state.access, request.state.author = access, access.author
     return access
 
 
+async def ledger_of(request: Request) -> LocalLedger:
+    """The ledger as who asks sees it."""
+    return (await service_of(request)).ledger(await access_of(request))
+
+
+# None of these depends on another, for FastAPI needs longer to follow that than they to ask each other.
 Serving = Annotated[Service, Depends(service_of)]
 Asking = Annotated[Access, Depends(access_of)]
-
-
-def ledger_of(service: Serving, access: Asking) -> LocalLedger:
-    """The ledger as who asks sees it."""
-    return service.ledger(access)
-
-
 Books = Annotated[LocalLedger, Depends(ledger_of)]

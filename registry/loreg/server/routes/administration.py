@@ -50,37 +50,42 @@ def whoami(access: Asking) -> Response:
 
 
 @routes.get("/events", response_model=Page[Event], responses=errors())
-def events(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def events(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of events, the newest first."""
-    return json(ledger.events(limit, cursor))
+    return json(await ledger.catalog.awaited(ledger.events, limit, cursor))
 
 
 @routes.get("/namespaces", response_model=tuple[Namespace, ...], responses=errors())
-def namespaces(ledger: Books) -> Response:
+async def namespaces(ledger: Books) -> Response:
     """All namespaces that may be read."""
-    return json(ledger.namespaces())
+    return json(await ledger.catalog.awaited(ledger.namespaces))
 
 
 @routes.put("/namespaces/{namespace}", status_code=204, responses=errors())
-def set_public(namespace: NamespaceName, body: Visibility, ledger: Books) -> Response:
+async def set_public(namespace: NamespaceName, body: Visibility, ledger: Books) -> Response:
     """Let everyone read a namespace, or only those who have a token for it."""
-    ledger.set_public("" if namespace == NO_NAMESPACE else namespace, body.public)
+    await ledger.catalog.awaited(ledger.set_public, "" if namespace == NO_NAMESPACE else namespace, body.public)
     return nothing()
 
 
 @routes.get("/tokens", response_model=tuple[Token, ...], responses=errors())
-def tokens(ledger: Books) -> Response:
+async def tokens(ledger: Books) -> Response:
     """All tokens, the newest first, those that hold no more too."""
-    return json(ledger.tokens())
+    return json(await ledger.catalog.awaited(ledger.tokens))
 
 
 @routes.post("/tokens", status_code=201, response_model=NewToken, responses=errors())
-def create_token(body: TokenRequest, ledger: Books) -> Response:
+async def create_token(body: TokenRequest, ledger: Books) -> Response:
     """A new token."""
-    return json(NewToken(*ledger.create_token(body.name, parse_grants(body.scopes), body.expires_at)), 201)
+    return json(
+        NewToken(
+            *await ledger.catalog.awaited(ledger.create_token, body.name, parse_grants(body.scopes), body.expires_at)
+        ),
+        201,
+    )
 
 
 @routes.delete("/tokens/{token_id}", response_model=Token, responses=errors(404))
-def revoke_token(token_id: Annotated[int, Path(ge=1, lt=2**31)], ledger: Books) -> Response:
+async def revoke_token(token_id: Annotated[int, Path(ge=1, lt=2**31)], ledger: Books) -> Response:
     """Let a token hold no more, from now on."""
-    return json(ledger.revoke_token(token_id))
+    return json(await ledger.catalog.awaited(ledger.revoke_token, token_id))

@@ -36,9 +36,9 @@ class Relation:
 
 
 @routes.get("/bases", response_model=Page[BaseModel], responses=errors())
-def bases(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def bases(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of the known bases, the newest first."""
-    return json(ledger.bases(limit, cursor))
+    return json(await ledger.catalog.awaited(ledger.bases, limit, cursor))
 
 
 @routes.post("/bases", response_model=BaseAdded, responses=errors(404, 422))
@@ -49,15 +49,15 @@ def add_base(body: BaseRequest, ledger: Books, service: Serving, access: Asking)
 
 
 @routes.get("/base", response_model=BaseDetails, responses=errors(404, 409))
-def base(ledger: Books, name: Text) -> Response:
+async def base(ledger: Books, name: Text) -> Response:
     """All that is known of the base of that name or digest."""
-    return json(ledger.base(name))
+    return json(await ledger.catalog.awaited(ledger.base, name))
 
 
 @routes.get("/base-edges", response_model=tuple[BaseEdge, ...], responses=errors())
-def base_path(ledger: Books, one: Text, other: Text) -> Response:
+async def base_path(ledger: Books, one: Text, other: Text) -> Response:
     """The fewest edges that lead from one base to the other, both by whole digest."""
-    return json(ledger.base_path(one, other))
+    return json(await ledger.catalog.awaited(ledger.base_path, one, other))
 
 
 @routes.post("/base-edges", response_model=BaseEdge, responses=errors(404, 409))

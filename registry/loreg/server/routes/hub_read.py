@@ -20,6 +20,8 @@ from fastapi.routing import APIRoute
 from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
 from loreg.manifest import File, Manifest
 from loreg.recording.drafts import draft_of
+from loreg.recording.ledger import LocalLedger
+from loreg.records import Access
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.answers import json
 from loreg.server.problems import STATUS
@@ -110,8 +112,12 @@ class Snapshot:
         return found
 
 
-def snapshot_of(ledger: Books, access: Asking, repository: str, revision: str) -> Snapshot:
+async def snapshot_of(ledger: Books, access: Asking, repository: str, revision: str) -> Snapshot:
     """What a revision means; what is missing is told apart, as clients expect. Drafts are for who may write them."""
+    return await ledger.catalog.awaited(_snapshot_of, ledger, access, repository, revision)
+
+
+def _snapshot_of(ledger: LocalLedger, access: Access, repository: str, revision: str) -> Snapshot:
     ref = ref_of(repository, revision)
     try:
         found = ledger.show(ref)
@@ -129,18 +135,24 @@ def snapshot_of(ledger: Books, access: Asking, repository: str, revision: str) -
         raise HubError(404, "RevisionNotFound", error.message) from None
 
 
+async def newest_of(ledger: Books, access: Asking, repository: str) -> Snapshot:
+    """The newest version of a repository."""
+    return await snapshot_of(ledger, access, repository, MAIN)
+
+
 At = Annotated[Snapshot, Depends(snapshot_of)]
+Newest = Annotated[Snapshot, Depends(newest_of)]
 
 
 @routes.get("/api/models/{repository:path}/revision/{revision}")
-def model_at(found: At) -> Response:
+async def model_at(found: At) -> Response:
     """A repository at a revision."""
     return json(_model(found))
 
 
 @routes.get("/api/models/{repository:path}/tree/{revision}")
 @routes.get("/api/models/{repository:path}/tree/{revision}/{folder:path}")
-def tree(found: At, folder: str = "") -> Response:
+async def tree(found: At, folder: str = "") -> Response:
     """Every file, or those below a folder: adapters have too few for a second page."""
     below = f"{folder.strip('/')}/" if folder.strip("/") else ""
     return json([_entry(file) for file in found.manifest.files if file.path.startswith(below)])
@@ -157,10 +169,9 @@ async def paths_info(found: At, request: Request) -> Response:
 
 
 @routes.get("/api/models/{repository:path}/refs")
-def refs(repository: str, ledger: Books, access: Asking) -> Response:
+async def refs(found: Newest, ledger: Books) -> Response:
     """Aliases as branches, versions as tags."""
-    found = snapshot_of(ledger, access, repository, MAIN)
-    known = ledger.versions(found.adapter, 1000, None).items
+    known = (await ledger.catalog.awaited(ledger.versions, found.adapter, 1000, None)).items
     branches = [(MAIN, found.manifest.digest), *((alias, v.digest) for v in known for alias in v.aliases)]
     return json(
         {
@@ -172,9 +183,9 @@ def refs(repository: str, ledger: Books, access: Asking) -> Response:
 
 
 @routes.get("/api/models/{repository:path}")
-def model(repository: str, ledger: Books, access: Asking) -> Response:
+async def model(found: Newest) -> Response:
     """A repository at its newest version."""
-    return json(_model(snapshot_of(ledger, access, repository, MAIN)))
+    return json(_model(found))
 
 
 def _model(found: Snapshot) -> dict[str, Any]:
@@ -230,7 +241,7 @@ def whoami(access: Asking) -> Response:
 
 
 @routes.head("/{repository:path}/resolve/{revision}/{path:path}")
-def head(found: At, path: str) -> Response:
+async def head(found: At, path: str) -> Response:
     """What a file is: its commit, its digest and its size."""
     return Response(headers=_headers(found, found.file(path)))
 

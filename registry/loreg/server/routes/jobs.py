@@ -26,24 +26,24 @@ class JobRequest:
 
 
 @routes.post("/jobs", status_code=202, response_model=Job, responses=errors())
-def submit(body: JobRequest, ledger: Books) -> Response:
+async def submit(body: JobRequest, ledger: Books) -> Response:
     """Ask a worker for a merge, a re-ranking or a bake."""
-    return json(ledger.submit(body.kind, body.request), 202)
+    return json(await ledger.catalog.awaited(ledger.submit, body.kind, body.request), 202)
 
 
 @routes.get("/jobs", response_model=Page[Job], responses=errors())
-def jobs(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def jobs(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of jobs, the newest first."""
-    return json(ledger.jobs(limit, cursor))
+    return json(await ledger.catalog.awaited(ledger.jobs, limit, cursor))
 
 
 @routes.get("/jobs/{job_id}", response_model=Job, responses=errors(404))
-def job(job_id: JobId, ledger: Books) -> Response:
+async def job(job_id: JobId, ledger: Books) -> Response:
     """How a job is doing."""
-    return json(ledger.job(job_id))
+    return json(await ledger.catalog.awaited(ledger.job, job_id))
 
 
 @routes.delete("/jobs/{job_id}", response_model=Job, responses=errors(404))
-def cancel(job_id: JobId, ledger: Books) -> Response:
+async def cancel(job_id: JobId, ledger: Books) -> Response:
     """Give a job up."""
-    return json(ledger.cancel_job(job_id))
+    return json(await ledger.catalog.awaited(ledger.cancel_job, job_id))

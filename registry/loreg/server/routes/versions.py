@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from loreg.errors import NotFoundError, UsageError
 from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
@@ -15,8 +15,8 @@ from loreg.records import AdapterEntry, CheckReport, Commit, Committed, Details,
 from loreg.records import Query as Search
 from loreg.refs import parse_alias, parse_ref
 from loreg.server.answers import errors, json, nothing
-from loreg.server.inputs import Adapter, Cursor, Expected, Limit, Selected, Sha256, etag
-from loreg.server.service import Asking, Books, Serving
+from loreg.server.inputs import REF_PARAMETERS, Adapter, Cursor, Expected, Limit, Selected, Sha256, etag, ref_in
+from loreg.server.service import Asking, Books, Serving, ledger_of
 from loreg.verbs import check as checking
 from loreg.verbs.context import Context, is_path
 
@@ -66,8 +66,15 @@ class Target:
     ref: str
 
 
+@routes.get(_VERSION, response_model=Details, responses=errors(404, 409), openapi_extra=REF_PARAMETERS)
+async def show(request: Request) -> Response:
+    """All that is known of a version."""
+    ledger = await ledger_of(request)
+    return json(await ledger.catalog.awaited(ledger.show, ref_in(request)))
+
+
 @routes.get("/search", response_model=Page[Version], responses=errors())
-def search(
+async def search(
     ledger: Books,
     text: Annotated[str, Query(max_length=512)] = "",
     task: Words = (),
@@ -99,19 +106,19 @@ def search(
         limit=limit,
         cursor=cursor,
     )
-    return json(ledger.search(query))
+    return json(await ledger.catalog.awaited(ledger.search, query))
 
 
 @routes.get("/adapters", response_model=Page[AdapterEntry], responses=errors())
-def adapters(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def adapters(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of all adapters, by name."""
-    return json(ledger.adapters(limit, cursor))
+    return json(await ledger.catalog.awaited(ledger.adapters, limit, cursor))
 
 
 @routes.get(_IN_ADAPTER + "/versions", response_model=Page[Version], responses=errors(404))
-def versions(adapter: Adapter, ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def versions(adapter: Adapter, ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of the versions of one adapter, the newest first, yanked ones too."""
-    return json(ledger.versions(adapter, limit, cursor))
+    return json(await ledger.catalog.awaited(ledger.versions, adapter, limit, cursor))
 
 
 @routes.post(
@@ -131,16 +138,10 @@ def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Servin
     return json(done, 201 if done.created else 200)
 
 
-@routes.get(_VERSION, response_model=Details, responses=errors(404, 409))
-def show(ref: Selected, ledger: Books) -> Response:
-    """All that is known of a version."""
-    return json(ledger.show(ref))
-
-
 @routes.get(_VERSION + "/lineage", response_model=Lineage, responses=errors(404, 409))
-def lineage(ref: Selected, ledger: Books) -> Response:
+async def lineage(ref: Selected, ledger: Books) -> Response:
     """The version, and every merge that it descends from, nearest first."""
-    return json(Lineage(*ledger.lineage(ref)))
+    return json(Lineage(*await ledger.catalog.awaited(ledger.lineage, ref)))
 
 
 @routes.get(_VERSION + "/check", response_model=CheckReport, responses=errors(404, 409))
@@ -165,21 +166,21 @@ def check(
 
 
 @routes.post(_VERSION + "/metrics", response_model=Version, responses=errors(404, 409))
-def add_metrics(ref: Selected, body: tuple[Metric, ...], ledger: Books) -> Response:
+async def add_metrics(ref: Selected, body: tuple[Metric, ...], ledger: Books) -> Response:
     """Record measured numbers; one measured on the same data before is replaced."""
-    return json(ledger.add_metrics(ref, body))
+    return json(await ledger.catalog.awaited(ledger.add_metrics, ref, body))
 
 
 @routes.put(_VERSION + "/yanked", response_model=Version, responses=errors(404, 409))
-def set_yanked(ref: Selected, body: Yanked, ledger: Books) -> Response:
+async def set_yanked(ref: Selected, body: Yanked, ledger: Books) -> Response:
     """Hide a version from search and alias, or show it again."""
-    return json(ledger.set_yanked(ref, body.yanked, body.reason))
+    return json(await ledger.catalog.awaited(ledger.set_yanked, ref, body.yanked, body.reason))
 
 
 @routes.get(_VERSION + "/exports/{request}", response_model=Manifest, responses=errors(404, 409))
-def export(ref: Selected, request: Sha256, ledger: Books) -> Response:
+async def export(ref: Selected, request: Sha256, ledger: Books) -> Response:
     """The files that the version became for a server, by the digest of what was asked for."""
-    found = ledger.export(ref, request)
+    found = await ledger.catalog.awaited(ledger.export, ref, request)
     if found is None:
         raise NotFoundError(f"{ref} was never exported so", hint="loreg pull REF --profile SERVER makes it")
     return json(found)
@@ -196,39 +197,39 @@ def record_export(
 
 
 @routes.get(_ALIAS, response_model=Details, responses=errors(404))
-def alias(adapter: Adapter, alias: str, ledger: Books) -> Response:
+async def alias(adapter: Adapter, alias: str, ledger: Books) -> Response:
     """The version that an alias means; its ETag goes into the If-Match of whoever moves it."""
-    found = ledger.show(parse_ref(f"{adapter}:{parse_alias(alias)}"))
+    found = await ledger.catalog.awaited(ledger.show, parse_ref(f"{adapter}:{parse_alias(alias)}"))
     return json(found, headers={"ETag": etag(found.version.number)})
 
 
 @routes.put(_ALIAS, response_model=Version, responses=errors(404, 409, 412, 422))
-def tag(adapter: Adapter, alias: str, body: Target, expected: Expected, ledger: Books) -> Response:
+async def tag(adapter: Adapter, alias: str, body: Target, expected: Expected, ledger: Books) -> Response:
     """Let an alias mean a version of the adapter from now on; with If-Match, only if nobody moved it meanwhile."""
     ref = parse_ref(body.ref)
     if ref.adapter != adapter:
         raise UsageError(f"an alias of {adapter} cannot mean {ref}", hint=f"a ref of {adapter}")
-    version = ledger.tag(ref, parse_alias(alias), expected)
+    version = await ledger.catalog.awaited(ledger.tag, ref, parse_alias(alias), expected)
     return json(version, headers={"ETag": etag(version.number)})
 
 
 @routes.delete(_ALIAS, status_code=204, responses=errors(404))
-def untag(adapter: Adapter, alias: str, ledger: Books) -> Response:
+async def untag(adapter: Adapter, alias: str, ledger: Books) -> Response:
     """Forget an alias; its history stays."""
-    ledger.untag(adapter, parse_alias(alias))
+    await ledger.catalog.awaited(ledger.untag, adapter, parse_alias(alias))
     return nothing()
 
 
 @routes.get("/contents/{digest}", response_model=Version, responses=errors(404))
-def with_content(digest: Sha256, ledger: Books) -> Response:
+async def with_content(digest: Sha256, ledger: Books) -> Response:
     """A version of any adapter with exactly this manifest, the oldest."""
-    found = ledger.with_content(digest)
+    found = await ledger.catalog.awaited(ledger.with_content, digest)
     if found is None:
         raise NotFoundError(f"no version has the content sha256:{digest[:12]}", hint="loreg search")
     return json(found)
 
 
 @routes.get("/files/{sha256}", response_model=tuple[str, ...], responses=errors())
-def with_file(sha256: Sha256, ledger: Books) -> Response:
+async def with_file(sha256: Sha256, ledger: Books) -> Response:
     """The refs of the versions that have a file with this content, the oldest first."""
-    return json(ledger.with_file(sha256))
+    return json(await ledger.catalog.awaited(ledger.with_file, sha256))

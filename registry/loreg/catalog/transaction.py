@@ -55,6 +55,15 @@ class Transaction:
         if rows:
             self.connection.execute(self._insert(table).on_conflict_do_nothing(), list(rows))
 
+    def row_of(self, table: type[Table], row: Mapping[str, Any], *key: Any) -> int:
+        """The id of the row with that unique key, which is inserted if need be and locked until the end."""
+        first, *_ = key
+        statement = (
+            self._insert(table).values(row).on_conflict_do_update(index_elements=key, set_={first: row[first.key]})
+        )
+        found: int = self.connection.execute(statement.returning(table.__table__.c.id)).scalar_one()
+        return found
+
     def upsert(self, table: type[Table], row: Mapping[str, Any]) -> None:
         """Insert the row, or replace the values of the one with its primary key."""
         keys = [column.name for column in table.__table__.primary_key]

@@ -199,9 +199,7 @@ def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") ->
 def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
     """The adapter's row, made if need be and locked, so that numbers are given out one at a time."""
     row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
-    tx.insert_missing(AdapterRow, [row])
-    query = select(AdapterRow.id).where(AdapterRow.namespace == adapter.namespace, AdapterRow.name == adapter.name)
-    return tx.connection.execute(query.with_for_update()).scalar_one()
+    return tx.row_of(AdapterRow, row, AdapterRow.namespace, AdapterRow.name)
 
 
 def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: Draft) -> int:
@@ -209,7 +207,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
     facts = draft.facts
     values = {
         "adapter_id": adapter_id,
-        "number": tx.connection.execute(newest).scalar_one() + 1,
+        "number": newest.scalar_subquery() + 1,
         "digest": draft.manifest.digest,
         "base_id": base_id,
         "target": draft.target,

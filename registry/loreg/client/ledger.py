@@ -119,7 +119,8 @@ class RemoteLedger:
     def commit(self, commit: Commit) -> Committed:
         """Record a version whose blobs were uploaded."""
         path = f"{_adapter(commit.adapter)}/versions"
-        return self._server.post(path, Committed, {"commit": commit, "uploads": self._store.uploads})
+        digests = [file.sha256 for file in commit.manifest.files] + ([commit.base.digest] if commit.base else [])
+        return self._server.post(path, Committed, {"commit": commit, "uploads": self._store.uploads_of(digests)})
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
@@ -149,7 +150,8 @@ class RemoteLedger:
 
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors was uploaded."""
-        return self._server.post(f"{_API}/bases", BaseAdded, {"base": base, "uploads": self._store.uploads})
+        body = {"base": base, "uploads": self._store.uploads_of([base.digest])}
+        return self._server.post(f"{_API}/bases", BaseAdded, body)
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one base came from another."""
@@ -169,7 +171,8 @@ class RemoteLedger:
 
     def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
         """Remember an export whose blobs were uploaded."""
-        body = {"manifest": manifest, "uploads": self._store.uploads}
+        uploads = self._store.uploads_of(file.sha256 for file in manifest.files)
+        body = {"manifest": manifest, "uploads": uploads}
         self._server.put(f"{_version(ref)}/exports/{request}", NoneType, body)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -32,20 +32,20 @@ class _Grant:
 
 
 class RemoteStore:
-    """Blobs of a server. What was sent but is in no version yet is known to the server by ``uploads``."""
+    """Blobs of a server. What was sent but is in no version yet is known to the server by its uploads' ids."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._sent: dict[str, str] = {}
+        self._grants: dict[str, _Grant | None] = {}
         self._places: dict[str, str] = {}
         self.url = server.endpoint
         # URLs that the server gives out are for whoever has them: no token goes along.
         self._plain = httpx.Client(timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16))
 
-    @property
-    def uploads(self) -> tuple[str, ...]:
-        """The ids of what was sent."""
-        return tuple(self._sent.values())
+    def uploads_of(self, digests: Iterable[str]) -> tuple[str, ...]:
+        """The ids under which these blobs were sent, as far as they were."""
+        return tuple(self._sent[digest] for digest in digests if digest in self._sent)
 
     def size(self, sha256: str) -> int | None:
         """How many bytes a blob that may be read has."""
@@ -54,26 +54,33 @@ class RemoteStore:
         except NotFoundError:
             return None
 
+    def announce(self, blobs: Sequence[Blob]) -> None:
+        """Ask where each may be sent, and which need not be."""
+        grants = self._server.post(f"{_API}/uploads", tuple[_Grant, ...], blobs)
+        self._grants = {blob.sha256: None for blob in blobs} | {grant.sha256: grant for grant in grants}
+
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file unless a version that may be read has it; the server compares it with its digest."""
         for attempt in range(TRIES):
-            grants = self._server.post(f"{_API}/uploads", tuple[_Grant, ...], [blob])
-            if not grants:
+            if blob.sha256 not in self._grants:
+                self.announce([blob])
+            grant = self._grants.pop(blob.sha256)
+            if grant is None:
                 on_bytes(blob.size)
                 return False
             try:
-                response = self._send(blob, path, grants[0], on_bytes)
+                response = self._send(blob, path, grant, on_bytes)
             except httpx.HTTPError as error:
                 if attempt + 1 == TRIES:
                     raise self._server.unavailable(error) from None
                 pause(attempt)
                 continue
             if response.is_success:
-                self._sent[blob.sha256] = grants[0].id
+                self._sent[blob.sha256] = grant.id
                 return True
             if (found := digest_of(path)) != blob:
                 raise changed(path, blob, found)
-            if attempt + 1 == TRIES or response.status_code < 500:
+            if attempt + 1 == TRIES or not (response.status_code >= 500 or _is_too_late(response)):
                 raise self._server.error(response)
             pause(attempt)
         raise AssertionError("unreachable")
@@ -101,6 +108,9 @@ class RemoteStore:
         """Only who has the store knows."""
         return False
 
+    def forget_upload(self, proof: str) -> None:
+        """The server does."""
+
     def download_url(self, sha256: str) -> None:
         """Only who has the store gives out URLs."""
         return
@@ -126,10 +136,11 @@ class RemoteStore:
     def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
         """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds.
 
-        Pieces come several at once and are written in order, so that what is there is always the beginning.
+        Pieces come several at once and are written in order, so that what is there is always the beginning; each is
+        hashed while it is written.
         """
         hasher = hashlib.sha256()
-        with partial.open("a+b") as sink, ThreadPoolExecutor(_AT_ONCE) as pool:
+        with partial.open("a+b") as sink, ThreadPoolExecutor(_AT_ONCE) as pool, ThreadPoolExecutor(1) as writer:
             sink.seek(0)
             for chunk in chunks(sink):
                 hasher.update(chunk)
@@ -142,8 +153,9 @@ class RemoteStore:
                 if not ahead:
                     return Blob(hasher.hexdigest(), sink.tell())
                 piece = ahead.popleft().result()
+                written = writer.submit(sink.write, piece)
                 hasher.update(piece)
-                sink.write(piece)
+                written.result()
                 on_bytes(len(piece))
 
     def _bytes(self, sha256: str, part: str = "") -> bytes:
@@ -167,6 +179,11 @@ class RemoteStore:
                 raise reason
             pause(attempt)
         raise AssertionError("unreachable")
+
+
+def _is_too_late(response: httpx.Response) -> bool:
+    """Whether the store may have refused a URL because it was given out over an hour ago: another is asked for."""
+    return response.status_code == 403 and "expired" in response.text
 
 
 def _counted(stream: BinaryIO, on_bytes: OnBytes) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
-from loreg.errors import IntegrityError
+from loreg.errors import IntegrityError, NotFoundError
 from loreg.expressions import checked_metric, parse_label, parse_word
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
@@ -34,8 +34,8 @@ class Read:
     notes: tuple[str, ...]
 
 
-def read_commit(store: BlobStore, commit: Commit) -> Read:
-    """Read what was stored; the manifest itself is stored too.
+def read_commit(store: BlobStore, commit: Commit, sizes: Mapping[str, int]) -> Read:
+    """Read what was stored; the manifest itself is stored too. ``sizes`` are of blobs that were looked at just now.
 
     Raises IntegrityError for a blob that is missing or of another size, AdapterFormatError or CheckFailedError for an
     adapter that breaks a rule or does not fit its base.
@@ -43,9 +43,11 @@ def read_commit(store: BlobStore, commit: Commit) -> Read:
     refuse_wrong_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     refuse_file_names(files)
+    config = _config(store, files[CONFIG_NAME])
+    known = {**sizes, files[CONFIG_NAME].sha256: len(config)}
     for file in commit.manifest.files:
-        _refuse_unless_stored(store, file)
-    layout = _layout(store, str(commit.adapter), files)
+        _refuse_unless_stored(file, known[file.sha256] if file.sha256 in known else store.size(file.sha256))
+    layout = _layout(store, str(commit.adapter), config, files[WEIGHTS_NAME])
     refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
     target_digest, base_size = _on_base(store, commit, layout)
     made_by, notes = _provenance(store, files)
@@ -67,23 +69,28 @@ def read_commit(store: BlobStore, commit: Commit) -> Read:
     return Read(draft, base_size, notes)
 
 
-def _refuse_unless_stored(store: BlobStore, file: File) -> None:
-    size = store.size(file.sha256)
+def _refuse_unless_stored(file: File, size: int | None) -> None:
     if size != file.size:
-        found = "is not stored" if size is None else f"has {size} bytes there"
-        raise IntegrityError(
-            f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {found}",
-            hint="push again",
-        )
+        raise _not_stored(file, size)
 
 
-def _layout(store: BlobStore, name: str, files: Mapping[str, File]) -> Layout:
-    weights = files[WEIGHTS_NAME]
+def _not_stored(file: File, size: int | None) -> IntegrityError:
+    found = "is not stored" if size is None else f"has {size} bytes there"
+    return IntegrityError(
+        f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {found}", hint="push again"
+    )
+
+
+def _config(store: BlobStore, file: File) -> bytes:
+    try:
+        return store.read(file.sha256)
+    except NotFoundError:
+        raise _not_stored(file, None) from None
+
+
+def _layout(store: BlobStore, name: str, config: bytes, weights: File) -> Layout:
     return remote_layout(
-        Path(name),
-        store.read(files[CONFIG_NAME].sha256),
-        weights.size,
-        lambda start, size: store.read_part(weights.sha256, start, size),
+        Path(name), config, weights.size, lambda start, size: store.read_part(weights.sha256, start, size)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from loreg.catalog import (
@@ -113,10 +114,10 @@ class LocalLedger:
             found = versions.resolve(tx, ref)
             return found.version, lineage.ancestors(tx, found.id)
 
-    def commit(self, commit: Commit) -> Committed:
-        """Record a version from its stored blobs."""
+    def commit(self, commit: Commit, sizes: Mapping[str, int] = MappingProxyType({})) -> Committed:
+        """Record a version from its stored blobs; ``sizes`` are those of blobs that were looked at just now."""
         require(self._access, "write", commit.adapter.namespace)
-        read = read_commit(self._store, commit)
+        read = read_commit(self._store, commit, sizes)
         notes = list(read.notes)
         with self.catalog.write(self._access) as tx:
             if commit.base is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from loreg.catalog import Catalog, uploads
@@ -40,6 +40,9 @@ class Uploads:
             announced = uploads.announce(
                 tx, [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in wanted]
             )
+            forgotten = uploads.forget_old(tx)
+        for upload_id in forgotten:
+            self._store.forget_upload(upload_id)
         return tuple(
             (each, self._store.upload_url(Blob(each.sha256, each.size), each.id, aside=each.aside))
             for each in announced
@@ -60,20 +63,25 @@ class Uploads:
         with self._catalog.write(self._access) as tx:
             uploads.mark_received(tx, upload)
 
-    def refuse_unproven(self, digests: Collection[str], upload_ids: Collection[str]) -> None:
-        """Raise NotAllowedError for a blob that who acts neither may read nor has sent."""
+    def proven(self, digests: Collection[str], upload_ids: Collection[str]) -> Mapping[str, int]:
+        """The sizes, by digest, of those of the blobs that who acts sent; the others he may read.
+
+        Raises NotAllowedError for a blob of which neither holds.
+        """
         require_somewhere(self._access, "write")
         if wrong := next((digest for digest in digests if not is_digest(digest)), None):
             raise IntegrityError(f"{wrong[:70]!r} is no sha256", hint="push again")
         with self._catalog.read(self._access) as tx:
             missing = set(digests) - uploads.readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if missing else ()
+        sizes = {}
         for upload, received in sent:
             blob = Blob(upload.sha256, upload.size)
-            if received or self._store.was_uploaded(blob, upload.id, aside=upload.aside):
-                missing.discard(upload.sha256)
-        if missing:
-            raise NotAllowedError(f"blob {min(missing)[:12]} was not sent", hint="push again")
+            if blob.sha256 in missing and (received or self._store.was_uploaded(blob, upload.id, aside=upload.aside)):
+                sizes[blob.sha256] = blob.size
+        if absent := missing - sizes.keys():
+            raise NotAllowedError(f"blob {min(absent)[:12]} was not sent", hint="push again")
+        return sizes
 
     def refuse_unreadable(self, sha256: str) -> None:
         """Raise NotFoundError unless a version that may be read has the blob."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -12,6 +14,8 @@ from typing import BinaryIO, Protocol
 from loreg.errors import IntegrityError
 
 CHUNK = 1024 * 1024
+SMALL = 64 * 1024  # what it takes as long to ask about as to send or read
+_MOST_RECENT = 256
 
 #: Called with the number of bytes that were handled since the last call.
 OnBytes = Callable[[int], None]
@@ -44,6 +48,10 @@ class BlobStore(Protocol):
 
     def size(self, sha256: str) -> int | None:
         """How many bytes the blob has; None if it is not stored."""
+        ...
+
+    def announce(self, blobs: Sequence[Blob]) -> None:
+        """Say what will be put: a store that somebody else keeps is asked once for all of it."""
         ...
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
@@ -87,6 +95,10 @@ class BlobStore(Protocol):
         """
         ...
 
+    def forget_upload(self, proof: str) -> None:
+        """Remove what may lie aside of an upload that nobody committed."""
+        ...
+
     def download_url(self, sha256: str) -> str | None:
         """Where somebody without the store's keys may GET the blob, for an hour; None if the store cannot."""
         ...
@@ -101,6 +113,29 @@ class BlobStore(Protocol):
     def check(self) -> None:
         """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
         ...
+
+
+class RecentBlobs:
+    """Small blobs that were read lately, 16 MiB at most: what has a digest never changes. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, sha256: str) -> bytes | None:
+        """The bytes, if they are remembered."""
+        with self._lock:
+            if sha256 in self._blobs:
+                self._blobs.move_to_end(sha256)
+            return self._blobs.get(sha256)
+
+    def add(self, sha256: str, data: bytes) -> None:
+        """Remember bytes that have that digest, unless they are many."""
+        if len(data) <= SMALL:
+            with self._lock:
+                self._blobs[sha256] = data
+                if len(self._blobs) > _MOST_RECENT:
+                    self._blobs.popitem(last=False)
 
 
 def chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +41,9 @@ class FolderStore:
                 return self._path(sha256).stat().st_size
             except FileNotFoundError:
                 return None
+
+    def announce(self, blobs: Sequence[Blob]) -> None:
+        """Nobody need be asked."""
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Copy the file in, hashing it on the way."""
@@ -112,6 +115,9 @@ class FolderStore:
     def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
         """A folder takes nothing by itself."""
         return False
+
+    def forget_upload(self, proof: str) -> None:
+        """A folder takes nothing by itself."""
 
     def download_url(self, sha256: str) -> None:
         """A folder gives nothing by itself."""

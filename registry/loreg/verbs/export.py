@@ -93,8 +93,10 @@ def exported(context: Context, version: Version, profile: Profile, progress: Pro
         files = {path.name: path for path in staging.iterdir()}
         manifest = hash_files(files, progress)
         with contextlib.suppress(NotAllowedError):
-            for file in manifest.files:
-                context.store.put(Blob(file.sha256, file.size), files[file.path])
+            blobs = {file.path: Blob(file.sha256, file.size) for file in manifest.files}
+            context.store.announce(tuple(blobs.values()))
+            for name, blob in blobs.items():
+                context.store.put(blob, files[name])
             context.ledger.record_export(ref, request, manifest)
         yield Exported(manifest, staging)
 

@@ -101,9 +101,11 @@ def _store(context: Context, prepared: Prepared, identity: Identity | BaseModel 
         done += size
         progress("storing", done, total)
 
-    for file in prepared.manifest.files:
-        path = prepared.files[file.path]
+    blobs = {file.path: Blob(file.sha256, file.size) for file in prepared.manifest.files}
+    context.store.announce(tuple(blobs.values()))
+    for name, blob in blobs.items():
+        path = prepared.files[name]
         with explain_os_errors(path, "check the folder and its permissions"):
-            context.store.put(Blob(file.sha256, file.size), path, count)
+            context.store.put(blob, path, count)
     if isinstance(identity, Identity):
         put_bytes(context.store, identity.leaves)

@@ -133,8 +133,7 @@ def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Servin
     if asked.adapter != adapter:
         raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
     digests = {file.sha256 for file in asked.manifest.files} | ({asked.base.digest} if asked.base else set())
-    service.uploads(access).refuse_unproven(digests, body.uploads)
-    done = ledger.commit(asked)
+    done = ledger.commit(asked, service.uploads(access).proven(digests, body.uploads))
     return json(done, 201 if done.created else 200)
 
 
@@ -191,7 +190,7 @@ def record_export(
     ref: Selected, request: Sha256, body: ExportRequest, ledger: Books, service: Serving, access: Asking
 ) -> Response:
     """Remember an export whose blobs were uploaded."""
-    service.uploads(access).refuse_unproven({file.sha256 for file in body.manifest.files}, body.uploads)
+    service.uploads(access).proven({file.sha256 for file in body.manifest.files}, body.uploads)
     ledger.record_export(ref, request, body.manifest)
     return nothing()
 

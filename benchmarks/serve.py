@@ -1,44 +1,78 @@
 """The server beside its floors and its peers, in one run, on PostgreSQL and SeaweedFS: ``make bench-serve``.
 
-Transfers: one adapter of 200 MB to and from the same S3 server, by plain boto3 and through loreg, and down by
-huggingface_hub from loreg. Requests: from several processes with connections that stay open, beside a route of FastAPI
-that does nothing, in the same server. Small pushes from eight clients. The server's memory over all of it. Medians.
+A catalog of 10,000 and one of 1,000,000 adapters, filled within PostgreSQL. Search in both. Transfers: one adapter of
+200 MB to and from the same S3 server, by plain boto3 and through loreg, and down by huggingface_hub from loreg.
+Requests from several processes with connections that stay open, beside a route of FastAPI that does nothing. Small
+pushes from eight clients. The server's memory over all of it, and over 2 GB that pass through it. Medians.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import multiprocessing
 import os
+import random
+import secrets
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from filling import BASES, TASKS, fill
+
 from servers import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
-MEGABYTES, ROUNDS = 200, 5
-CLIENTS, REQUESTS = 4, 2000
+SMALL, LARGE = 10_000, int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+MEGABYTES, ROUNDS = 200, 7
+CLIENTS, REQUESTS = 4, 2500
 PUSHERS, PUSHES = 8, 25
-PORT = 8479
-ENDPOINT = f"http://127.0.0.1:{PORT}"
+SEARCHES = 400
+PORT, TOKEN_PORT, EMPTY_PORT = 8479, 8478, 8477
+LOREG = str(Path(sys.executable).with_name("loreg"))
+
+
+def endpoint(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def searches(url: str, label: str) -> tuple[float, float]:
+    """Median and 95th percentile in ms; tasks and bases are asked for as often as the data have them."""
+    from loreg.catalog import Catalog
+    from loreg.catalog.search import search
+    from loreg.expressions import parse_metric_condition
+    from loreg.records import Query
+
+    catalog, times, found = Catalog(url), [], 0
+    for seed in (1, 2):  # the first warms what PostgreSQL keeps in memory
+        drawn, times, found = random.Random(seed), [], 0
+        for _ in range(SEARCHES):
+            task, base = (1 + int(n * drawn.random() ** 2) for n in (TASKS, BASES))
+            metric = parse_metric_condition(f"accuracy>={drawn.uniform(0.5, 0.99):.3f}")
+            query = Query(tasks=(f"task{task}",), base=f"org/base{base}", metrics=(metric,))
+            begin = time.perf_counter()
+            with catalog.read() as tx:
+                found += len(search(tx, query).items)
+            times.append(1000 * (time.perf_counter() - begin))
+    catalog.close()
+    p50, p95 = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+    print(f"  {label:20} p50 {p50:5.1f} ms   p95 {p95:5.1f} ms   {found / SEARCHES:4.0f} found", flush=True)
+    return p50, p95
 
 
 def large_adapter(folder: Path, megabytes: int, seed: int) -> Path:
     """A LoRA of random numbers on 32 × 4 square modules, about so large."""
-    import torch
     from shapes import write
 
     side = 4096
     rank = max(1, megabytes * 1_000_000 // (128 * 2 * side * 2))  # two bytes a number
     shapes = {f"model.layers.{layer}.self_attn.{name}_proj": (side, side) for layer in range(32) for name in "qkvo"}
-    torch.manual_seed(seed)
     return write(folder, shapes, rank, seed)
 
 
@@ -49,6 +83,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def transfers(folder: Path, s3: S3Server) -> None:
+    """In every round the order of those who download is another; the first round is not counted."""
     import boto3
     from botocore.config import Config
 
@@ -57,44 +92,51 @@ def transfers(folder: Path, s3: S3Server) -> None:
     config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
     client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1", config=config)
     rows: dict[str, list[float]] = {name: [] for name in ("boto up", "loreg up", "boto down", "loreg down", "hub down")}
-    with connect(endpoint=ENDPOINT) as registry:
-        for number in range(ROUNDS):
+    size = 0
+    with connect(endpoint=endpoint(PORT)) as registry:
+        for number in range(ROUNDS + 1):
             source = large_adapter(folder / f"a{number}", MEGABYTES, number)
-            weights = str(source / "adapter_model.safetensors")
-            key, name, down = f"plain/{number}", f"team/large{number}", folder / f"d{number}"
-            rows["boto up"].append(timed(lambda w=weights, k=key: client.upload_file(w, s3.bucket, k)))
-            rows["loreg up"].append(timed(lambda s=source, n=name: registry.push(s, n)))
-            down.mkdir()
-            target = str(down / "boto")
-            rows["boto down"].append(timed(lambda k=key, t=target: client.download_file(s3.bucket, k, t)))
-            rows["loreg down"].append(timed(lambda n=name, d=down: registry.pull(n, d / "loreg")))
-            rows["hub down"].append(timed(lambda n=name, d=down: hub(n, d / "hub")))
-            size = Path(weights).stat().st_size
+            weights, key, name = str(source / "adapter_model.safetensors"), f"plain/{number}", f"team/large{number}"
+            size, down = Path(weights).stat().st_size, folder / "down"
+            sends: list[tuple[str, Callable[[], object]]] = [
+                ("boto up", lambda w=weights, k=key: client.upload_file(w, s3.bucket, k)),
+                ("loreg up", lambda s=source, n=name: registry.push(s, n)),
+            ]
+            gets: list[tuple[str, Callable[[], object]]] = [
+                ("boto down", lambda k=key, d=down: client.download_file(s3.bucket, k, str(d / "boto"))),
+                ("loreg down", lambda n=name, d=down: registry.pull(n, d / "loreg")),
+                ("hub down", lambda n=name, d=down: hub(n, d / "hub")),
+            ]
+            for label, call in (*sends[number % 2 :], *sends[: number % 2], *gets[number % 3 :], *gets[: number % 3]):
+                down.mkdir()
+                took = timed(call)
+                shutil.rmtree(down)
+                if number:
+                    rows[label].append(took)
             shutil.rmtree(source)
-            shutil.rmtree(down)
     print(f"one adapter of {size / 1e6:.0f} MB, median of {ROUNDS}\n")
     median = {name: statistics.median(times) for name, times in rows.items()}
-    for name, peer in (("boto up", "boto up"), ("loreg up", "boto up"), ("boto down", "boto down"),
-                       ("loreg down", "boto down"), ("hub down", "boto down")):  # fmt: skip
-        rate = size / median[name] / 1e6
-        print(f"  {name:12} {median[name]:6.2f} s {rate:6.0f} MB/s   {median[peer] / median[name]:5.2f} of {peer}")
-    print()
+    for name, peer in (("boto up", ""), ("loreg up", "boto up"), ("boto down", ""), ("loreg down", "boto down"),
+                       ("hub down", "boto down")):  # fmt: skip
+        beside = f"   {median[peer] / median[name]:5.2f} of {peer}" if peer else ""
+        print(f"  {name:12} {median[name]:6.2f} s {size / median[name] / 1e6:6.0f} MB/s{beside}")
+    print(f"\n  aims: 0.85 up, 0.85 down; loreg down is {median['hub down'] / median['loreg down']:.2f} of hub down\n")
 
 
 def hub(name: str, folder: Path) -> None:
     """In a process that is up already huggingface_hub would read its endpoint too early: so it is told here."""
     from huggingface_hub import HfApi
 
-    HfApi(endpoint=ENDPOINT, token=False).snapshot_download(name, cache_dir=folder)
+    HfApi(endpoint=endpoint(PORT), token=False).snapshot_download(name, cache_dir=folder)
 
 
-def ask(path: str, count: int, times: multiprocessing.Queue[list[float]]) -> None:
-    where = urlsplit(ENDPOINT)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port)
+def ask(port: int, paths: Sequence[str], count: int, token: str, times: multiprocessing.Queue[list[float]]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     found = []
-    for _ in range(count):
+    for number in range(count):
         begin = time.perf_counter()
-        connection.request("GET", path)
+        connection.request("GET", paths[number % len(paths)], headers=headers)
         response = connection.getresponse()
         response.read()
         assert response.status == 200, response.status
@@ -102,42 +144,53 @@ def ask(path: str, count: int, times: multiprocessing.Queue[list[float]]) -> Non
     times.put(found)
 
 
-def requests(label: str, path: str, count: int = REQUESTS) -> float:
-    """Requests a second from all clients together."""
-    times: multiprocessing.Queue[list[float]] = multiprocessing.Queue()
-    processes = [multiprocessing.Process(target=ask, args=(path, count, times)) for _ in range(CLIENTS)]
-    begin = time.perf_counter()
-    for process in processes:
-        process.start()
-    every = sorted(one for _ in processes for one in times.get())
-    took = time.perf_counter() - begin
-    for process in processes:
-        process.join()
-    rate = len(every) / took
-    p50, p99 = every[len(every) // 2], every[int(len(every) * 0.99)]
-    print(f"  {label:44} {rate:7.0f} a second   p50 {1000 * p50:5.1f} ms   p99 {1000 * p99:5.1f} ms", flush=True)
-    return rate
+def requests(label: str, paths: Sequence[str], floor: float = 0, *, port: int = PORT, token: str = "") -> float:
+    """Requests a second from all clients together, the better of two rounds; each client asks for other paths."""
+    best = p50 = p99 = 0.0
+    for _ in range(2):
+        times: multiprocessing.Queue[list[float]] = multiprocessing.Queue()
+        parts = [paths[number::CLIENTS] or paths for number in range(CLIENTS)]
+        processes = [
+            multiprocessing.Process(target=ask, args=(port, part, REQUESTS // 2, token, times), daemon=True)
+            for part in parts
+        ]
+        begin = time.perf_counter()
+        for process in processes:
+            process.start()
+        every = sorted(one for _ in processes for one in times.get())
+        rate = len(every) / (time.perf_counter() - begin)
+        for process in processes:
+            process.join()
+        if rate > best:
+            best, p50, p99 = rate, every[len(every) // 2], every[int(len(every) * 0.99)]
+    beside = f"   {best / floor:5.2f} of the empty route" if floor else ""
+    print(
+        f"  {label:38} {best:6.0f} a second   p50 {1000 * p50:5.1f} ms   p99 {1000 * p99:5.1f} ms{beside}", flush=True
+    )
+    return best
 
 
-def push_some(number: int, folder: str, barrier: object) -> None:
+def push_some(number: int, folder: str, prefix: str, environment: dict[str, str], barrier: Any) -> None:
+    os.environ |= environment
     from loreg.registry import connect
 
-    with connect(endpoint=ENDPOINT) as registry:
+    with connect() as registry:
         registry.adapters()
-        barrier.wait()  # type: ignore[attr-defined]
+        barrier.wait()
         for index in range(PUSHES):
-            registry.push(Path(folder) / f"s{number}-{index}", f"team{number}/small{index}")
+            registry.push(Path(folder) / f"{prefix}{number}-{index}", f"{prefix}{number}/small{index}")
 
 
-def small_pushes(folder: Path) -> None:
+def small_pushes(folder: Path, label: str, prefix: str, environment: dict[str, str]) -> None:
     from shapes import SQUARE, write
 
     for number in range(PUSHERS):
         for index in range(PUSHES):
-            write(folder / f"s{number}-{index}", SQUARE, 1, 1000 * number + index)
+            write(folder / f"{prefix}{number}-{index}", SQUARE, 1, hash((prefix, number, index)) % 2**32)
     barrier = multiprocessing.Barrier(PUSHERS + 1)
     processes = [
-        multiprocessing.Process(target=push_some, args=(number, str(folder), barrier)) for number in range(PUSHERS)
+        multiprocessing.Process(target=push_some, args=(number, str(folder), prefix, environment, barrier))
+        for number in range(PUSHERS)
     ]
     for process in processes:
         process.start()
@@ -145,81 +198,148 @@ def small_pushes(folder: Path) -> None:
     begin = time.perf_counter()
     for process in processes:
         process.join()
-    took = time.perf_counter() - begin
+    rate = PUSHERS * PUSHES / (time.perf_counter() - begin)
     print(
-        f"  {PUSHERS} clients push {PUSHERS * PUSHES} small adapters: {PUSHERS * PUSHES / took:.0f} a second (aim 50)\n"
+        f"  {PUSHERS} clients push {PUSHERS * PUSHES} small adapters, {label}: {rate:.0f} a second (aim 50)", flush=True
     )
 
 
-def memory(process: subprocess.Popen[bytes]) -> float:
-    """Resident megabytes of the server."""
+def memory(process: subprocess.Popen[bytes], row: str = "VmRSS") -> float:
+    """Resident megabytes of the server: now, or the most that it ever had (VmHWM)."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(row)) / 1024
 
 
-SERVER = """
-import os, sys
+def through_the_server(folder: Path) -> None:
+    """2 GB up to and down from a folder that only the server reaches."""
+    from loreg.registry import connect
+
+    place = {"LOREG_DATABASE_URL": f"sqlite:///{folder}/c.db", "LOREG_STORAGE_URL": str(folder / "store")}
+    with serving(PORT, place) as process, connect(endpoint=endpoint(PORT)) as registry:
+        registry.push(large_adapter(folder / "first", 20, 1), "first")
+        begin = memory(process)
+        source = large_adapter(folder / "huge", 2000, 2)
+        registry.push(source, "huge")
+        registry.pull("huge", folder / "pulled")
+        print(
+            f"  2 GB through the server, up and down: {begin:.0f} MB before, {memory(process, 'VmHWM'):.0f} MB at most"
+        )
+    for name in ("huge", "pulled", "store"):
+        shutil.rmtree(folder / name)
+
+
+EMPTY = """
+import sys, uvicorn
+from fastapi import FastAPI
 from fastapi.responses import Response
-from loreg.server.serve import open_service
-from loreg.server.app import create_app
-from loreg.settings import load
-import uvicorn
-app = create_app(open_service(load({{}}, os.environ), is_open=True))
+app = FastAPI()
 @app.get("/empty")
-def empty(): return Response(b"{{}}", media_type="application/json")
-app.router.routes.insert(0, app.router.routes.pop())
-uvicorn.run(app, host="127.0.0.1", port={port}, log_config=None, access_log=False)
+def empty(): return Response(b"{}", media_type="application/json")
+uvicorn.run(app, port=int(sys.argv[1]), http=sys.argv[2], loop="asyncio", log_config=None, access_log=False)
 """
 
 
+@contextlib.contextmanager
+def process_at(port: int, command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                connection = http.client.HTTPConnection("127.0.0.1", port)
+                connection.request("GET", "/readyz")
+                connection.getresponse()
+                break
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def serving(
+    port: int, place: dict[str, str], *options: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    return process_at(port, [LOREG, "serve", "--port", str(port), *options], place)
+
+
+_SOME = """
+SELECT namespace, name FROM adapters WHERE id % 17 = 3 AND NOT EXISTS (
+  SELECT FROM versions WHERE adapter_id = adapters.id AND yanked_at IS NOT NULL) LIMIT 20000
+"""
+
+
+def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> None:
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(_SOME).fetchall()
+    random.Random(1).shuffle(rows)
+    shown = [f"/api/v1/adapters/{namespace}/{name}/versions/latest" for namespace, name in rows]
+    print(f"metadata, {CLIENTS} client processes, one server process, every request for another adapter\n")
+    for http_parser in ("h11", "httptools"):
+        with process_at(EMPTY_PORT, [sys.executable, "-c", EMPTY, str(EMPTY_PORT), http_parser], {}):
+            floor = requests(f"an empty route of FastAPI, {http_parser}", ["/empty"], port=EMPTY_PORT)
+            requests("show a version", shown, floor)
+    requests(
+        "the Hub's HEAD of a file", [f"/api/models/{namespace}/{name}/revision/main" for namespace, name in rows], floor
+    )
+    requests("show by the alias prod", [path.replace("latest", "prod") for path in shown], floor)
+    requests("a page of 50 adapters", ["/api/v1/adapters"], floor)
+    found = [f"/api/v1/search?task=task{n}&base=org/base{1 + n % BASES}&metric=accuracy>=0.8" for n in range(1, TASKS)]
+    requests("search by task, base and metric", found, floor)
+    token = "lrg_" + secrets.token_urlsafe(32)
+    with serving(TOKEN_PORT, {**place, "LOREG_ADMIN_TOKEN": token}, "--require-tokens"):
+        requests("show a version, with a token", shown, floor, port=TOKEN_PORT, token=token)
+    before = memory(process)
+    requests("show a version, 10,000 times more", shown)
+    after = memory(process)
+    print(f"\n  the server's memory: {before:.0f} MB before the last 10,000 requests, {after:.0f} MB after them\n")
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="loreg-bench-") as name, postgres_server() as database, s3_server() as s3:
+    with (
+        tempfile.TemporaryDirectory(prefix="loreg-bench-") as name,
+        postgres_server(shared_buffers="4GB", max_wal_size="8GB") as large,
+        s3_server("1GiB") as s3,
+    ):
         folder = Path(name)
         os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "HF_HUB_DISABLE_XET": "1"}
         os.environ |= {"LOREG_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        small = database(large, "small")
+        fill(small, SMALL)
+        took = timed(lambda: fill(migrated(large), LARGE))
+        print(f"search by task, base and metric; {LARGE:,} adapters were made in {took:.0f} s\n")
+        (p50, p95), (more50, more95) = searches(small, f"{SMALL:,} adapters"), searches(large, f"{LARGE:,} adapters")
+        print(f"\n  growth: p50 {more50 / p50:.1f} ×, p95 {more95 / p95:.1f} × (aim: p95 under 15 ms)\n")
         place = {
-            "LOREG_DATABASE_URL": database,
+            "LOREG_DATABASE_URL": large,
             "LOREG_STORAGE_URL": f"s3://{s3.bucket}/bench",
             "LOREG_STORAGE_ENDPOINT": s3.endpoint,
         }
-        environment = {**os.environ, **place}
-        loreg = str(Path(sys.executable).with_name("loreg"))
-        subprocess.run([loreg, "db", "upgrade"], env=environment, check=True, stdout=subprocess.DEVNULL)
-        process = subprocess.Popen([sys.executable, "-c", SERVER.format(port=PORT)], env=environment)
-        try:
-            wait()
-            begin = memory(process)
+        with serving(PORT, place) as process:
+            rates(large, place, process)
             transfers(folder, s3)
-            after_transfers = memory(process)
-            print(f"requests, {CLIENTS} processes of {REQUESTS} each, one server process\n")
-            empty = requests("a route that does nothing", "/empty")
-            for label, path in {
-                "show a version": "/api/v1/adapters/team/large0/versions/latest",
-                "list adapters": "/api/v1/adapters",
-                "search": "/api/v1/search",
-            }.items():
-                rate = requests(label, path, REQUESTS // 4)
-                print(f"  {'':44} {rate / empty:7.2f} of the empty route (aim 0.5)")
-            print()
-            small_pushes(folder)
-            print(
-                f"the server's memory: {begin:.0f} MB at first, {after_transfers:.0f} MB after the transfers, ", end=""
-            )
-            print(f"{memory(process):.0f} MB after all requests and pushes")
-        finally:
-            process.kill()
-            process.wait()
+            small_pushes(folder, "through the server", "s", {"LOREG_ENDPOINT": endpoint(PORT)})
+        small_pushes(folder, "straight to database and store", "d", place)
+        print()
+        through_the_server(folder)
 
 
-def wait() -> None:
-    import httpx
+def database(url: str, name: str) -> str:
+    """Another database beside that one, with the schema."""
+    import psycopg
 
-    while True:
-        try:
-            if httpx.get(f"{ENDPOINT}/readyz").is_success:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.05)
+    beside = url.rsplit("/", 1)[0]
+    with psycopg.connect(f"{beside}/template1", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return migrated(f"{beside}/{name}")
+
+
+def migrated(url: str) -> str:
+    subprocess.run(
+        [LOREG, "db", "upgrade"], env={**os.environ, "LOREG_DATABASE_URL": url}, check=True, stdout=subprocess.DEVNULL
+    )
+    return url
 
 
 if __name__ == "__main__":

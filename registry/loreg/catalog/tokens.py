@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, bindparam, func, insert, or_, select, update
 
 from loreg.catalog.schema import TokenRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import NotFoundError
 from loreg.records import Token
 
+_LIVE = select(*TokenRow.__table__.columns).where(  # made once: every request of who has a token asks for it
+    TokenRow.digest == bindparam("digest"),
+    TokenRow.revoked_at.is_(None),
+    or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > bindparam("now")),
+)
 _USED = timedelta(minutes=1)  # how exactly the last use is kept: a write for each request would be dear
 
 
@@ -27,9 +32,7 @@ def create(tx: Transaction, digest: str, name: str, grants: Mapping[str, str], e
 
 def with_digest(tx: Transaction, digest: str) -> tuple[Token, str] | None:
     """The live token of that sha256, with the digest as it is stored; None if there is none."""
-    live = or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > tx.at)
-    query = select(TokenRow).where(TokenRow.digest == digest, TokenRow.revoked_at.is_(None), live)
-    row = tx.connection.execute(query).one_or_none()
+    row = tx.rows(_LIVE, digest=digest, now=tx.at).one_or_none()
     return (_to_token(row), row.digest) if row is not None else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType
 from typing import Any
@@ -14,6 +13,19 @@ from loreg.client.store import RemoteStore
 from loreg.errors import NotFoundError
 from loreg.expressions import scopes_of
 from loreg.manifest import Manifest
+from loreg.messages import (
+    BaseRequest,
+    CommitRequest,
+    ExportRequest,
+    JobRequest,
+    Lineage,
+    NewToken,
+    Relation,
+    Target,
+    TokenRequest,
+    Visibility,
+    Yanked,
+)
 from loreg.records import (
     AdapterEntry,
     BaseAdded,
@@ -36,18 +48,6 @@ from loreg.records import (
 from loreg.refs import NO_NAMESPACE, AdapterName, Ref
 
 _API = "/api/v1"
-
-
-@dataclass(frozen=True)
-class _Lineage:
-    version: Version
-    edges: tuple[LineageEdge, ...]
-
-
-@dataclass(frozen=True)
-class _NewToken:
-    token: Token
-    secret: str
 
 
 class RemoteLedger:
@@ -113,20 +113,20 @@ class RemoteLedger:
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         """The version, and every merge that it descends from."""
-        found = self._server.get(f"{_version(ref)}/lineage", _Lineage)
+        found = self._server.get(f"{_version(ref)}/lineage", Lineage)
         return found.version, found.edges
 
     def commit(self, commit: Commit) -> Committed:
         """Record a version whose blobs were uploaded."""
         path = f"{_adapter(commit.adapter)}/versions"
         digests = [file.sha256 for file in commit.manifest.files] + ([commit.base.digest] if commit.base else [])
-        return self._server.post(path, Committed, {"commit": commit, "uploads": self._store.uploads_of(digests)})
+        return self._server.post(path, Committed, CommitRequest(commit, self._store.uploads_of(digests)))
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
         headers = {} if expected is None else {"If-Match": f'"v{expected}"'} if expected else {"If-None-Match": "*"}
         path = f"{_adapter(ref.adapter)}/aliases/{quote(alias, safe='')}"
-        return self._server.put(path, Version, {"ref": str(ref)}, headers, again=expected is None)
+        return self._server.put(path, Version, Target(str(ref)), headers, again=expected is None)
 
     def untag(self, adapter: AdapterName, alias: str) -> None:
         """Forget an alias; its history stays."""
@@ -134,7 +134,7 @@ class RemoteLedger:
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         """Hide a version from search and alias, or show it again."""
-        return self._server.put(f"{_version(ref)}/yanked", Version, {"yanked": yanked, "reason": reason})
+        return self._server.put(f"{_version(ref)}/yanked", Version, Yanked(yanked, reason))
 
     def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
         """Record measured numbers of a version."""
@@ -150,13 +150,12 @@ class RemoteLedger:
 
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors was uploaded."""
-        body = {"base": base, "uploads": self._store.uploads_of([base.digest])}
+        body = BaseRequest(base, self._store.uploads_of([base.digest]))
         return self._server.post(f"{_API}/bases", BaseAdded, body)
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one base came from another."""
-        body = {"child": child, "parent": parent, "kind": kind, "detail": detail}
-        return self._server.post(f"{_API}/base-edges", BaseEdge, body)
+        return self._server.post(f"{_API}/base-edges", BaseEdge, Relation(child, parent, kind, detail))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         """The fewest edges that lead from one base to the other."""
@@ -172,12 +171,12 @@ class RemoteLedger:
     def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
         """Remember an export whose blobs were uploaded."""
         uploads = self._store.uploads_of(file.sha256 for file in manifest.files)
-        body = {"manifest": manifest, "uploads": uploads}
+        body = ExportRequest(manifest, uploads)
         self._server.put(f"{_version(ref)}/exports/{request}", NoneType, body)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         """Ask a worker for a job."""
-        return self._server.post(f"{_API}/jobs", Job, {"kind": kind, "request": request}, again=False)
+        return self._server.post(f"{_API}/jobs", Job, JobRequest(kind, request), again=False)
 
     def job(self, job_id: int) -> Job:
         """How a job is doing."""
@@ -201,7 +200,7 @@ class RemoteLedger:
 
     def set_public(self, namespace: str, public: bool) -> None:
         """Let everyone read a namespace, or only those who have a token for it."""
-        self._server.put(f"{_API}/namespaces/{namespace or NO_NAMESPACE}", NoneType, {"public": public})
+        self._server.put(f"{_API}/namespaces/{namespace or NO_NAMESPACE}", NoneType, Visibility(public))
 
     def tokens(self) -> tuple[Token, ...]:
         """All tokens, the newest first."""
@@ -209,8 +208,8 @@ class RemoteLedger:
 
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret."""
-        body = {"name": name, "scopes": scopes_of(grants), "expires_at": expires_at}
-        found = self._server.post(f"{_API}/tokens", _NewToken, body, again=False)
+        body = TokenRequest(name, tuple(scopes_of(grants)), expires_at)
+        found = self._server.post(f"{_API}/tokens", NewToken, body, again=False)
         return found.token, found.secret
 
     def revoke_token(self, token_id: int) -> Token:

@@ -6,7 +6,6 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +14,7 @@ import httpx
 
 from loreg.client.http import TRIES, Server, pause
 from loreg.errors import IntegrityError, NotFoundError, UnavailableError
+from loreg.messages import Grant
 from loreg.storage import Blob, digest_of
 from loreg.storage.blobs import OnBytes, changed, chunks, ignore_bytes, take_up
 
@@ -23,21 +23,13 @@ _AT_ONCE = 4
 _API = "/api/v1"
 
 
-@dataclass(frozen=True)
-class _Grant:
-    id: str
-    sha256: str
-    url: str
-    headers: dict[str, str]
-
-
 class RemoteStore:
     """Blobs of a server. What was sent but is in no version yet is known to the server by its uploads' ids."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._sent: dict[str, str] = {}
-        self._grants: dict[str, _Grant | None] = {}
+        self._grants: dict[str, Grant | None] = {}
         self._places: dict[str, str] = {}
         self.url = server.endpoint
         # URLs that the server gives out are for whoever has them: no token goes along.
@@ -56,7 +48,7 @@ class RemoteStore:
 
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Ask where each may be sent, and which need not be."""
-        grants = self._server.post(f"{_API}/uploads", tuple[_Grant, ...], blobs)
+        grants = self._server.post(f"{_API}/uploads", tuple[Grant, ...], blobs)
         self._grants = {blob.sha256: None for blob in blobs} | {grant.sha256: grant for grant in grants}
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
@@ -127,7 +119,7 @@ class RemoteStore:
         """Give the connections back."""
         self._plain.close()
 
-    def _send(self, blob: Blob, path: Path, grant: _Grant, on_bytes: OnBytes) -> httpx.Response:
+    def _send(self, blob: Blob, path: Path, grant: Grant, on_bytes: OnBytes) -> httpx.Response:
         headers = {**grant.headers, "Content-Length": str(blob.size)}
         client = self._plain if grant.url.startswith("http") else self._server.client
         with path.open("rb") as stream:

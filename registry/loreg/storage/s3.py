@@ -94,7 +94,8 @@ class S3Store:
 
         S3 is asked first whether it has the blob, unless asking would take as long as sending.
         """
-        if blob.size > SMALL and self.size(blob.sha256) is not None:
+        known = self._recent.get(blob.sha256) if blob.size <= SMALL else self.size(blob.sha256)
+        if known is not None:
             on_bytes(blob.size)
             return False
         with path.open("rb") as stream:
@@ -252,6 +253,7 @@ class S3Store:
                 )
         finally:
             on_bytes(len(body))
+        self._recent.add(blob.sha256, body)
 
     def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
         target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
 from loreg.expressions import parse_grants
+from loreg.messages import NewToken, TokenRequest, Visibility
 from loreg.records import Access, Event, Namespace, Page, Token
 from loreg.refs import NO_NAMESPACE
 from loreg.server.answers import errors, json, nothing
@@ -17,30 +16,6 @@ from loreg.server.inputs import Namespace as NamespaceName
 from loreg.server.service import Asking, Books
 
 routes = APIRouter(prefix="/api/v1", tags=["administration"])
-
-
-@dataclass(frozen=True)
-class TokenRequest:
-    """A token: what it is called, ``ACTION:NAMESPACE`` scopes, and until when it holds."""
-
-    name: str
-    scopes: tuple[str, ...]
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class NewToken:
-    """A token with its secret, which is shown this once."""
-
-    token: Token
-    secret: str
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Whether everyone may read a namespace."""
-
-    public: bool
 
 
 @routes.get("/whoami", response_model=Access, responses=errors())

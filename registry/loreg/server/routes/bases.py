@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from loreg.messages import BaseRequest, Relation
 from loreg.records import BaseAdded, BaseDetails, BaseEdge, BaseModel, Page
 from loreg.server.answers import errors, json
 from loreg.server.inputs import Cursor, Limit
@@ -15,24 +14,6 @@ from loreg.server.service import Asking, Books, Serving
 
 routes = APIRouter(prefix="/api/v1", tags=["bases"])
 Text = Annotated[str, Query(min_length=1, max_length=512, description="A name, or the beginning of a digest.")]
-
-
-@dataclass(frozen=True)
-class BaseRequest:
-    """A base, and the ids of the uploads by which its list of tensors came."""
-
-    base: BaseModel
-    uploads: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Relation:
-    """The base ``child`` came from ``parent``; both by name or digest."""
-
-    child: str
-    parent: str
-    kind: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @routes.get("/bases", response_model=Page[BaseModel], responses=errors())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from loreg.errors import IntegrityError, NotFoundError
+from loreg.messages import Grant, Wanted
 from loreg.server.answers import errors, json, nothing
 from loreg.server.inputs import Sha256
 from loreg.server.service import Asking, Serving
@@ -23,24 +23,6 @@ from loreg.storage import Blob, BlobStore
 routes = APIRouter(prefix="/api/v1", tags=["blobs"])
 _CHUNK = 1024 * 1024
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A blob that somebody would send: its sha256 in hex, its size in bytes."""
-
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Grant:
-    """Where to PUT one blob, with which headers; ``id`` is named in the commit."""
-
-    id: str
-    sha256: str
-    url: str
-    headers: Mapping[str, str]
 
 
 @routes.post("/uploads", response_model=tuple[Grant, ...], responses=errors())

@@ -23,6 +23,7 @@ from loreg.server.ndjson import read_commit
 from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of
 from loreg.server.service import Asking, Books, Serving
 
+MOST_COMMIT_BYTES = 8 * 1024**3  # a third more than the files in it: they come as base64
 routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
 
 
@@ -93,6 +94,10 @@ async def commit(
         body = Path(name) / "body"
         with body.open("wb") as sink:
             async for chunk in request.stream():
+                if sink.tell() + len(chunk) > MOST_COMMIT_BYTES:
+                    raise HubError(
+                        413, "", f"a commit may have {MOST_COMMIT_BYTES:,} bytes: upload in several, or loreg push"
+                    )
                 sink.write(chunk)
 
         def apply() -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from loreg.messages import JobRequest
 from loreg.records import Job, Page
 from loreg.server.answers import errors, json
 from loreg.server.inputs import Cursor, Limit
@@ -15,14 +14,6 @@ from loreg.server.service import Books
 
 routes = APIRouter(prefix="/api/v1", tags=["jobs"])
 JobId = Annotated[int, Path(ge=1, lt=2**31)]
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """``kind`` is merge, rerank or bake; ``request`` has the arguments of the verb of that name."""
-
-    kind: str
-    request: Mapping[str, Any]
 
 
 @routes.post("/jobs", status_code=202, response_model=Job, responses=errors())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from loreg.errors import NotFoundError, UsageError
 from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
 from loreg.manifest import Manifest
-from loreg.records import AdapterEntry, CheckReport, Commit, Committed, Details, LineageEdge, Metric, Page, Version
+from loreg.messages import CommitRequest, ExportRequest, Lineage, Target, Yanked
+from loreg.records import AdapterEntry, CheckReport, Committed, Details, Metric, Page, Version
 from loreg.records import Query as Search
 from loreg.refs import parse_alias, parse_ref
 from loreg.server.answers import errors, json, nothing
@@ -25,45 +25,6 @@ Words = Annotated[tuple[str, ...], Query(max_length=20)]
 _IN_ADAPTER = "/adapters/{namespace}/{name}"
 _VERSION = _IN_ADAPTER + "/versions/{selector}"
 _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
-
-
-@dataclass(frozen=True)
-class CommitRequest:
-    """A version, and the ids of the uploads by which its blobs came."""
-
-    commit: Commit
-    uploads: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """The files of an export, and the ids of the uploads by which they came."""
-
-    manifest: Manifest
-    uploads: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """A version and every merge that it descends from, nearest first."""
-
-    version: Version
-    edges: tuple[LineageEdge, ...]
-
-
-@dataclass(frozen=True)
-class Yanked:
-    """Whether a version is hidden, and why."""
-
-    yanked: bool
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The ref that an alias is to mean."""
-
-    ref: str
 
 
 @routes.get(_VERSION, response_model=Details, responses=errors(404, 409), openapi_extra=REF_PARAMETERS)

@@ -1,0 +1,118 @@
+"""What a client and a server send each other beside the records themselves: the bodies of requests, and two answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from loreg.manifest import Manifest
+from loreg.records import BaseModel, Commit, LineageEdge, Token, Version
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A blob that somebody would send: its sha256 in hex, its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Where to PUT one blob, with which headers; ``id`` is named in the commit."""
+
+    id: str
+    sha256: str
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CommitRequest:
+    """A version, and the ids of the uploads by which its blobs came."""
+
+    commit: Commit
+    uploads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The files of an export, and the ids of the uploads by which they came."""
+
+    manifest: Manifest
+    uploads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BaseRequest:
+    """A base, and the ids of the uploads by which its list of tensors came."""
+
+    base: BaseModel
+    uploads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The base ``child`` came from ``parent``; both by name or digest."""
+
+    child: str
+    parent: str
+    kind: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A version and every merge that it descends from, nearest first."""
+
+    version: Version
+    edges: tuple[LineageEdge, ...]
+
+
+@dataclass(frozen=True)
+class Yanked:
+    """Whether a version is hidden, and why."""
+
+    yanked: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The ref that an alias is to mean."""
+
+    ref: str
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Whether everyone may read a namespace."""
+
+    public: bool
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A token: what it is called, ``ACTION:NAMESPACE`` scopes, and until when it holds."""
+
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token with its secret, which is shown this once."""
+
+    token: Token
+    secret: str
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """``kind`` is merge, rerank or bake; ``request`` has the arguments of the verb of that name."""
+
+    kind: str
+    request: Mapping[str, Any]

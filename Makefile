@@ -45,7 +45,7 @@ bench-bake: $(READY) ## print fingerprints, baking and extracting beside their p
 bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)
 	@$(BIN)/python benchmarks/check.py
 
-bench-serve: $(READY) ## print the server beside plain boto3, huggingface_hub and an empty route (five minutes)
+bench-serve: $(READY) ## print the server beside plain boto3, huggingface_hub and an empty route, over a million adapters (10 minutes)
 	@$(BIN)/python benchmarks/serve.py
 
 fuzz: $(READY) ## ten minutes of libFuzzer over the readers and rules; keeps a case per branch in tests/fuzz/corpus

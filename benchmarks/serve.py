@@ -50,7 +50,7 @@ def searches(url: str, label: str) -> tuple[float, float]:
     from loreg.records import Query
 
     catalog, times, found = Catalog(url), [], 0
-    for seed in (1, 2):  # the first warms what PostgreSQL keeps in memory
+    for seed in (1, 2, 3):  # the first two warm what PostgreSQL keeps in memory
         drawn, times, found = random.Random(seed), [], 0
         for _ in range(SEARCHES):
             task, base = (1 + int(n * drawn.random() ** 2) for n in (TASKS, BASES))
@@ -299,7 +299,7 @@ def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> 
 def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="loreg-bench-") as name,
-        postgres_server(shared_buffers="4GB", max_wal_size="8GB") as large,
+        postgres_server(shared_buffers="8GB", max_wal_size="8GB") as large,
         s3_server("1GiB") as s3,
     ):
         folder = Path(name)

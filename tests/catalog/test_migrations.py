@@ -13,8 +13,9 @@ from sqlalchemy import text
 from drafts import draft
 from loreg.catalog import Catalog, lineage, migrations, versions
 from loreg.catalog.engine import open_engine
+from loreg.catalog.search import search
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
-from loreg.records import everything
+from loreg.records import Query, everything
 from loreg.refs import parse_ref
 from together import all_at_once
 
@@ -66,6 +67,8 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
     with catalog.write(everything("ada")) as tx:
         found = versions.resolve(tx, parse_ref("team/science")).version
         assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
+        on_its_base = search(tx, Query(tasks=("qa",), base=found.base.names[0])).items
+        assert [version.ref for version in on_its_base] == [found.ref]
         assert versions.resolve(tx, parse_ref("team/history:prod")).version.number == 1
         assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
         assert versions.record(tx, draft("team/science", "new"))[0].version.number == 2

@@ -122,6 +122,23 @@ def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Ca
     assert found(catalog, all_versions=True) == ["a:v1"]
 
 
+def test_a_task_is_found_on_the_base_that_is_known_by_now(catalog: Catalog, record):
+    base = BaseModel("cd" * 32, ("org/llama",), 3, 100)
+    with catalog.write(everything("ada")) as tx:
+        bases.record(tx, base, 1)
+    record("team/declared", tasks=("qa",), base_hint="org/llama")
+    record("team/known", "x", tasks=("qa",), base_hint="org/llama")
+    record("team/other", tasks=("qa",), base_hint="org/mistral")
+    on_llama = {"tasks": ("qa",), "base": "org/llama"}
+    assert found(catalog, **on_llama) == ["team/known:v1", "team/declared:v1"]
+    record("team/known", "x", base=base)
+    record("team/known", "x", tasks=("summaries",))
+    assert found(catalog, **on_llama) == ["team/known:v1", "team/declared:v1"]
+    assert found(catalog, tasks=("qa", "summaries"), base="org/llama") == ["team/known:v1"]
+    assert found(catalog, tasks=("qa",), base="sha256:cdcdcd") == ["team/known:v1"]
+    assert found(catalog, tasks=("qa",), base="org/mistral") == ["team/other:v1"]
+
+
 def test_a_base_is_found_by_name_digest_and_prefix(catalog: Catalog, record):
     base = BaseModel("ab" * 32, ("org/llama", "local-llama"), 3, 100)
     with catalog.write(everything("ada")) as tx:

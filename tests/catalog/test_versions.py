@@ -12,9 +12,10 @@ from drafts import draft
 from loreg.catalog import Catalog, Transaction, aliases, bases, metrics, versions
 from loreg.catalog.details import details
 from loreg.catalog.projection import Found
+from loreg.catalog.search import search
 from loreg.errors import ConflictError, NotFoundError
-from loreg.expressions import parse_metric
-from loreg.records import BaseModel, Version, everything
+from loreg.expressions import parse_metric, parse_sort
+from loreg.records import BaseModel, Metric, Query, Version, everything
 from loreg.refs import parse_ref
 from together import all_at_once
 
@@ -26,6 +27,11 @@ def resolve(catalog: Catalog, ref: str) -> str:
 
 def row(tx: Transaction, version: Version) -> Found:
     return versions.resolve(tx, parse_ref(version.ref))
+
+
+def best_by(catalog: Catalog, metric: str) -> list[str]:
+    with catalog.read() as tx:
+        return [version.ref for version in search(tx, Query(sort=parse_sort(f"metric:{metric}"))).items]
 
 
 @pytest.fixture
@@ -48,6 +54,7 @@ class TestRefs:
         ("ref", "says"),
         [
             ("team/b", "there is no adapter 'team/b'; did you mean 'team/a'"),
+            ("other/a", "there is no adapter 'other/a'; did you mean 'team/a'"),
             ("zzz", "there is no adapter 'zzz'"),
             ("team/a:v9", "there is no version team/a:v9"),
             ("team/a:dev", "team/a has no alias 'dev'; it has: prod"),
@@ -157,6 +164,14 @@ class TestHistory:
             told = tx.connection.execute(text("SELECT detail FROM events WHERE action = 'metric' ORDER BY id"))
             told = [d if isinstance(d, dict) else json.loads(d) for d in told.scalars()]
             assert [d["replaced"] for d in told] == [None, 0.5, None]
+
+    def test_a_metric_of_which_less_is_better_after_all(self, catalog: Catalog, record):
+        for name, value in (("a", 0.1), ("b", 0.2)):
+            record(name, name, metrics=(Metric("cer", value),))
+        assert best_by(catalog, "cer") == ["b:v1", "a:v1"]
+        for name, value in (("a", 0.1), ("b", 0.2)):
+            record(name, name, metrics=(Metric("cer", value, higher_is_better=False),))
+        assert best_by(catalog, "cer") == ["a:v1", "b:v1"]
 
     def test_everything_that_was_done_is_an_event(self, catalog: Catalog, two):
         with catalog.write(everything("grace")) as tx:

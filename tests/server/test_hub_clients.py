@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clients import VERSIONS, Client, python_with
+from loreg.server.routes import hub_write
 from making import change_config, copy
 from places import MOVIES, NEWS, SCIENCE
 from server.conftest import Guarded
@@ -184,3 +185,13 @@ def test_a_download_that_was_cut_goes_on(guarded: Guarded, client: Connect, tmp_
         "from huggingface_hub import hf_hub_download; result = hf_hub_download('team/science', name)", name=file.path
     )
     assert Path(path).read_bytes() == whole
+
+
+def test_a_commit_has_a_limit(guarded_folder: Guarded, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hub_write, "MOST_COMMIT_BYTES", 1000)
+    line = b'{"key": "file", "value": {"path": "README.md", "content": "%s", "encoding": "base64"}}\n'
+    http, path = guarded_folder.http("writer"), "/api/models/team/new/commit/main"
+    refused = http.post(path, content=line % (b"QUJD" * 300))
+    assert (refused.status_code, "1,000 bytes" in refused.headers["X-Error-Message"]) == (413, True)
+    assert http.get("/api/models/team/new").status_code == 404
+    assert http.post(path, content=line % b"QUJD").status_code == 200

@@ -9,19 +9,26 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import httpx
 import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy import text
 
+from loreg.catalog import Catalog
+from loreg.client.http import Server
 from loreg.client.store import RemoteStore
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, StaleError
 from loreg.manifest import Manifest
-from loreg.records import Commit
+from loreg.messages import CommitRequest
+from loreg.records import Commit, everything
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry, connect
 from loreg.storage import Blob
 from making import change_config, copy
 from places import MOVIES, NEWS, SCIENCE, Place
 from server.conftest import Guarded
+from servers import S3Server
 from serving import serving
 from together import all_at_once
 
@@ -150,6 +157,45 @@ def test_of_two_who_move_an_alias_one_wins_and_the_other_is_told(guarded: Guarde
     assert won in ("team/science:v2", "team/science:v3")
     assert f"means {won[-2:]} by now, not v1" in told
     assert guarded.behind.show("team/science:prod").version.ref == won
+
+
+def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(guarded: Guarded, s3: S3Server):
+    first, second, data = guarded.http("writer"), guarded.http("root"), b"never committed"
+    wanted = [{"sha256": blob_of(data).sha256, "size": len(data)}]
+    (in_place,) = first.post("/api/v1/uploads", json=wanted).json()
+    (aside,) = second.post("/api/v1/uploads", json=wanted).json()
+    for http, grant in ((first, in_place), (second, aside)):
+        assert send(http, grant, data).is_success
+    lies_aside = urlsplit(aside["url"]).path.removeprefix(f"/{s3.bucket}/")
+    client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
+    assert client.head_object(Bucket=s3.bucket, Key=lies_aside)["ContentLength"] == len(data)
+    catalog = Catalog(guarded.behind.settings.database_url)
+    with catalog.write(everything("ada")) as tx:
+        tx.connection.execute(text("UPDATE uploads SET created_at = created_at - interval '8 days'"))
+    catalog.close()
+    other = blob_of(b"another")
+    assert len(first.post("/api/v1/uploads", json=[{"sha256": other.sha256, "size": other.size}]).json()) == 1
+    with pytest.raises(ClientError, match="404"):
+        client.head_object(Bucket=s3.bucket, Key=lies_aside)
+    assert guarded.behind.context.store.size(blob_of(data).sha256) == len(data)  # somebody may have committed that
+    assert len(second.post("/api/v1/uploads", json=wanted).json()) == 1
+
+
+def test_a_push_asks_once_and_names_only_its_own_uploads(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
+    writer = guarded.registry("writer")
+    sent: list[tuple[str, object]] = []
+    ask = Server.send
+
+    def send_and_tell(self: Server, method: str, path: str, **more: object) -> httpx.Response:
+        sent.append((path, more.get("body")))
+        return ask(self, method, path, **more)
+
+    monkeypatch.setattr(Server, "send", send_and_tell)
+    for source, name in ((NEWS, "team/news"), (MOVIES, "team/movies")):
+        writer.push(source, name)
+    assert [path.rpartition("/")[2] for path, _ in sent] == ["uploads", "versions"] * 2
+    commits = [body for _, body in sent if isinstance(body, CommitRequest)]
+    assert [len(commit.uploads) for commit in commits] == [2, 2]
 
 
 def test_an_alias_has_an_etag(guarded: Guarded):

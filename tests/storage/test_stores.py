@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage import Blob, BlobStore, digest_of, open_store
-from loreg.storage.blobs import key_of, partial_of
+from loreg.storage.blobs import SMALL, RecentBlobs, key_of, partial_of
 from places import Place
 from together import all_at_once
 
@@ -246,3 +246,15 @@ class TestWhatTheServerEnforces:
         after = client.head_object(Bucket=s3.bucket, Key=key)
         assert (after["LastModified"], after["ETag"]) == (before["LastModified"], before["ETag"])
         assert client.list_multipart_uploads(Bucket=s3.bucket, Prefix="meanwhile/").get("Uploads", []) == []
+
+
+def test_of_small_blobs_the_latest_are_remembered():
+    recent = RecentBlobs()
+    for number in range(300):
+        recent.add(str(number), b"x")
+        recent.get("0")
+    assert recent.get("0") == b"x"  # it was asked for all the time
+    assert recent.get("1") is None
+    assert recent.get("299") == b"x"
+    recent.add("large", b"x" * (SMALL + 1))
+    assert recent.get("large") is None

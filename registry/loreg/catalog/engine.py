@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     OperationalError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from loreg.errors import (
     ConflictError,
@@ -40,8 +41,8 @@ _IDLE = 5.0  # seconds
 # begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
 _POSTGRESQL: dict[str, Any] = {
     "isolation_level": "AUTOCOMMIT",
-    "pool_size": 20,
-    "max_overflow": 20,
+    "pool_size": 10,
+    "max_overflow": 10,
     "pool_use_lifo": True,
     "connect_args": {"connect_timeout": 10},
     "json_deserializer": msgspec.json.decode,
@@ -158,6 +159,8 @@ def explained(url: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise _translated(error, masked(url)) from error
+    except PoolTimeout:
+        raise UnavailableError(f"the catalog {masked(url)} has more to do than it can", hint="try again") from None
 
 
 def _translated(error: DBAPIError, url: str) -> LoregError:

@@ -253,7 +253,6 @@ class S3Store:
                 )
         finally:
             on_bytes(len(body))
-        self._recent.add(blob.sha256, body)
 
     def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
         target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}

@@ -1,0 +1,77 @@
+"""What is searched for, and the pages that are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a listing; ``cursor`` fetches the next and is None on the last."""
+
+    items: tuple[T, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``operator`` is one of ``= < <= > >=``."""
+
+    operator: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.operator}{self.value!r}"
+
+
+@dataclass(frozen=True)
+class MetricCondition:
+    """A metric that a version must have, with a value that compares; empty ``dataset`` or ``split`` means any."""
+
+    name: str
+    comparison: Comparison
+    dataset: str = ""
+    split: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.comparison}{_where(self.dataset, self.split)}"
+
+
+@dataclass(frozen=True)
+class Sort:
+    """``by`` is created, name, rank, size or metric; ``metric``, ``dataset`` and ``split`` name which."""
+
+    by: str = "created"
+    metric: str = ""
+    dataset: str = ""
+    split: str = ""
+
+    def __str__(self) -> str:
+        return f"metric:{self.metric}{_where(self.dataset, self.split)}" if self.by == "metric" else self.by
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search for; every given condition must hold. ``text`` is matched literally, without case."""
+
+    text: str = ""
+    tasks: tuple[str, ...] = ()
+    base: str = ""
+    modules: tuple[str, ...] = ()
+    ranks: tuple[Comparison, ...] = ()
+    metrics: tuple[MetricCondition, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    author: str = ""
+    variant: str = ""
+    sort: Sort = Sort()
+    all_versions: bool = False
+    limit: int = 50
+    cursor: str | None = None
+
+
+def _where(dataset: str, split: str) -> str:
+    """Which data a metric is of, as it is typed."""
+    return (f"@{dataset}" + (f":{split}" if split else "")) if dataset or split else ""

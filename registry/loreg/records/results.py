@@ -1,0 +1,175 @@
+"""What verbs answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loreg.records.bases import Verdict
+from loreg.records.versions import Provenance, Version
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did: ``created`` is False when this content was there already."""
+
+    version: Version
+    created: bool
+    left_out: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An adapter as ``server`` takes it: what was changed, and ``epsilon = ‖Δ' − Δ‖ / ‖Δ‖`` over all of its deltas.
+
+    ``moved`` counts the modules whose delta is not the same to the last bit; ``worst`` is the one that moved most.
+    """
+
+    server: str
+    changes: tuple[str, ...]
+    epsilon: float
+    moved: int
+    worst: str
+    worst_epsilon: float
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Where the adapter of ``source`` was written for a server."""
+
+    source: str
+    folder: Path
+    fitted: Fitted
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """Where a version now lies; ``downloaded`` counts the bytes that were not there before.
+
+    ``fitted`` says what was changed if it was pulled for a server.
+    """
+
+    version: Version
+    folder: Path
+    downloaded: int
+    fitted: Fitted | None = None
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A merge: always a certificate; a version if it was pushed, a folder if it was written to one."""
+
+    provenance: Provenance
+    notes: tuple[str, ...]
+    pushed: PushResult | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule's complaint. ``severity`` is ``error`` or ``warning``; ``remedy`` says what to do."""
+
+    code: str
+    severity: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found on one adapter; ``path`` is its folder on this machine, empty for a version."""
+
+    name: str
+    path: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    def count(self, severity: str) -> int:
+        """How many findings are of that severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class BakeResult:
+    """A model with adapters baked in: ``changed`` and ``copied`` count tensors, ``size`` is in bytes.
+
+    ``verdicts`` say how well the base fits each source; ``resumed`` counts the shards that an earlier, interrupted
+    bake had written; ``verified`` the tensors that were computed again and compared.
+    """
+
+    folder: Path
+    changed: int
+    copied: int
+    size: int
+    verdicts: tuple[Verdict, ...]
+    resumed: int
+    verified: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExtractedModule:
+    """One changed matrix as factors of ``rank``: ``retained`` is the share that they keep of ``norm``² (Frobenius)."""
+
+    module: str
+    shape: tuple[int, int]
+    rank: int
+    retained: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """An adapter out of a fine-tune: ``retained`` is the share of the energy of all factored modules together.
+
+    ``whole`` are the tensors that no factors can hold, with the reason; a version if it was pushed, else a folder.
+    """
+
+    modules: tuple[ExtractedModule, ...]
+    retained: float
+    whole: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    pushed: PushResult | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A stored merge, done again: ``identical`` to the bit, or the largest relative ``difference`` of a delta."""
+
+    version: Version
+    identical: bool
+    difference: float
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the deltas of two adapters are, over the ``modules`` that both have.
+
+    ``cosine`` of the deltas; ``left_overlap`` and ``right_overlap`` of their column and row spaces, from 0
+    (orthogonal) to 1 (one contains the other); ``sign_conflict``, the share of sampled entries of opposite sign;
+    ``norm_ratio``, ‖b‖/‖a‖, None if a is zero.
+    """
+
+    a: str
+    b: str
+    modules: int
+    cosine: float
+    left_overlap: float
+    right_overlap: float
+    sign_conflict: float
+    norm_ratio: float | None
+    near_duplicate: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of ``loreg doctor``: what was looked at, what was found, whether it is well."""
+
+    name: str
+    value: str
+    origin: str = ""
+    ok: bool = True
+    hint: str = ""

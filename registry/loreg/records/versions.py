@@ -1,0 +1,193 @@
+"""What is in an adapter, and what the catalog knows of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from loreg.manifest import File, Manifest
+from loreg.records.bases import BaseModel
+from loreg.refs import AdapterName
+
+
+@dataclass(frozen=True)
+class ModuleType:
+    """How often a kind of module (the last part of its name) carries factors, and at which ranks."""
+
+    name: str
+    count: int
+    rank_min: int
+    rank_max: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the tensors and the configuration of an adapter say, without any mathematics.
+
+    ``alpha`` is ``lora_alpha``; ``parameters`` counts elements of every tensor; ``dtype`` is the most common
+    one by elements, in safetensors' words (``F32``); ``base_hint`` is ``base_model_name_or_path``.
+    """
+
+    variant: str
+    task_type: str
+    rank_min: int
+    rank_max: int
+    alpha: float
+    parameters: int
+    dtype: str
+    module_types: tuple[ModuleType, ...]
+    base_hint: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number of one version."""
+
+    name: str
+    value: float
+    dataset: str = ""
+    split: str = ""
+    higher_is_better: bool = True
+
+    def __str__(self) -> str:
+        where = f"@{self.dataset}" if self.dataset else ""
+        return f"{self.name}={self.value:g}{where}" + (f":{self.split}" if self.split else "")
+
+
+@dataclass(frozen=True)
+class Version:
+    """An immutable pushed state of an adapter, with what people have said of it since."""
+
+    adapter: AdapterName
+    number: int
+    digest: str
+    facts: Facts
+    size: int
+    author: str
+    message: str
+    created_at: datetime
+    yanked: bool
+    base: BaseModel | None
+    target: str | None
+    aliases: tuple[str, ...]
+    tasks: tuple[str, ...]
+    labels: Mapping[str, str]
+    metrics: tuple[Metric, ...]
+
+    @property
+    def ref(self) -> str:
+        """The shortest ref that always means this version."""
+        return f"{self.adapter}:v{self.number}"
+
+    @property
+    def pinned(self) -> str:
+        """The ref with its digest, as every command prints it."""
+        return f"{self.ref}@sha256:{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One adapter that a merge was made from: ``label`` is what the person typed, ``digest`` its manifest's."""
+
+    label: str
+    digest: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a version came from: the sources, everything needed to repeat it, and what it kept and lost."""
+
+    sources: tuple[Source, ...]
+    recipe: Mapping[str, Any]
+    certificate: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A version that is about to be recorded: all of its blobs are stored already."""
+
+    adapter: AdapterName
+    manifest: Manifest
+    facts: Facts
+    card: str = ""
+    message: str = ""
+    base: BaseModel | None = None
+    target: str | None = None
+    tasks: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    aliases: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What is asked to become a version: the blobs of ``manifest`` are stored already, and those of ``base``.
+
+    ``base`` may be one that is not known yet; the blob under its digest lists its tensors. ``base_hint`` is what the
+    adapter called its base before a private path was taken out of its files.
+    """
+
+    adapter: AdapterName
+    manifest: Manifest
+    base: BaseModel | None = None
+    base_hint: str = ""
+    message: str = ""
+    tasks: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The version, whether it is a new one, and what a person should know."""
+
+    version: Version
+    created: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are)."""
+
+    adapter: AdapterName
+    versions: int
+    newest: int | None
+    aliases: Mapping[str, int]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Details:
+    """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept."""
+
+    version: Version
+    files: tuple[File, ...]
+    card: str
+    provenance: Provenance | None
+    alias_moves: tuple[AliasMove, ...]
+
+
+@dataclass(frozen=True)
+class LineageEdge:
+    """``child`` was made from ``parent`` with ``weight``. ``parent_ref`` is empty for a folder, or if it is gone."""
+
+    child: str
+    parent: Source
+    parent_ref: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """One move of an alias; ``number`` is None where it was removed."""
+
+    alias: str
+    number: int | None
+    author: str
+    at: datetime

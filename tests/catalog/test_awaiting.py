@@ -1,0 +1,103 @@
+"""A catalog that an event loop awaits, and connections that died while nobody used them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from drafts import draft
+from loreg.catalog import Catalog, engine, versions
+from loreg.errors import NotFoundError
+from loreg.records import everything
+from loreg.refs import parse_ref
+
+
+def record(catalog: Catalog, name: str) -> str:
+    with catalog.write(everything("ada")) as tx:
+        return versions.record(tx, draft(name, name))[0].version.ref
+
+
+def resolve(catalog: Catalog, ref: str) -> str:
+    with catalog.read() as tx:
+        return versions.resolve(tx, parse_ref(ref)).version.ref
+
+
+def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
+    async def both() -> list[str]:
+        recorded = await catalog.awaited(record, catalog, "team/a")
+        found = await asyncio.gather(*(catalog.awaited(resolve, catalog, "team/a") for _ in range(8)))
+        await catalog.end()
+        return [recorded, *found]
+
+    assert asyncio.run(both()) == ["team/a:v1"] * 9
+    assert resolve(catalog, "team/a") == "team/a:v1"
+
+
+def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
+    def fails(catalog: Catalog) -> None:
+        with catalog.write(everything("ada")) as tx:
+            versions.record(tx, draft("team/a", "one"))
+            raise NotFoundError("on purpose")
+
+    async def awaited() -> None:
+        try:
+            await catalog.awaited(fails, catalog)
+        finally:
+            await catalog.end()
+
+    with pytest.raises(NotFoundError, match="on purpose"):
+        asyncio.run(awaited())
+    with pytest.raises(NotFoundError, match="there is no adapter"):
+        resolve(catalog, "team/a")
+
+
+def test_the_loop_goes_on_while_the_database_works(catalog: Catalog, postgres_url: str):
+    """A question that waits for a lock, which the loop itself lets go of later."""
+    slow = Catalog(postgres_url)
+
+    def ask(catalog: Catalog) -> int:
+        with catalog.read() as tx:
+            return tx.connection.execute(text("SELECT pg_advisory_lock(7) IS NOT NULL")).scalar_one()
+
+    async def both() -> bool:
+        with psycopg.connect(postgres_url, autocommit=True) as holder:
+            holder.execute("SELECT pg_advisory_lock(7)")
+            asked = asyncio.ensure_future(slow.awaited(ask, slow))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not asked.done()
+            holder.execute("SELECT pg_advisory_unlock(7)")
+            await asked
+        await slow.end()
+        return True
+
+    assert asyncio.run(both())
+
+
+def kill_all_but_me(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_a_connection_that_died_while_it_lay_idle_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine, "_IDLE", -1.0)
+    catalog = Catalog(postgres_url)
+
+    async def twice() -> list[str]:
+        found = []
+        for _ in range(2):
+            found.append(await catalog.awaited(resolve, catalog, "team/a"))
+            kill_all_but_me(postgres_url)
+        await catalog.end()
+        return found
+
+    record(catalog, "team/a")
+    kill_all_but_me(postgres_url)
+    assert resolve(catalog, "team/a") == "team/a:v1"
+    assert asyncio.run(twice()) == ["team/a:v1"] * 2

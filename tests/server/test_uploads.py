@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import socket
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import httpx
 import pytest
+from botocore import auth
 from botocore.exceptions import ClientError
 from sqlalchemy import text
 
@@ -24,7 +27,8 @@ from loreg.messages import CommitRequest
 from loreg.records import Commit, everything
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry, connect
-from loreg.storage import Blob
+from loreg.storage import Blob, Presigned
+from loreg.storage.s3 import S3Store
 from making import change_config, copy
 from places import MOVIES, NEWS, SCIENCE, Place
 from server.conftest import Guarded
@@ -196,6 +200,21 @@ def test_a_push_asks_once_and_names_only_its_own_uploads(guarded: Guarded, monke
     assert [path.rpartition("/")[2] for path, _ in sent] == ["uploads", "versions"] * 2
     commits = [body for _, body in sent if isinstance(body, CommitRequest)]
     assert [len(commit.uploads) for commit in commits] == [2, 2]
+
+
+def test_a_url_that_is_too_old_by_now_is_asked_for_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
+    sign, given_out = S3Store.upload_url, []
+
+    def two_hours_ago_at_first(self: S3Store, *blob: Any, aside: bool) -> Presigned | None:
+        given_out.append(blob)
+        with monkeypatch.context() as then:
+            if len(given_out) <= 2:
+                then.setattr(auth, "get_current_datetime", lambda: datetime.now(UTC) - timedelta(hours=2))
+            return sign(self, *blob, aside=aside)
+
+    monkeypatch.setattr(S3Store, "upload_url", two_hours_ago_at_first)
+    assert guarded.registry("writer").push(NEWS, "team/news").created
+    assert len(given_out) == 4  # both files at once, then each again
 
 
 def test_an_alias_has_an_etag(guarded: Guarded):

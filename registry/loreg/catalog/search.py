@@ -80,7 +80,8 @@ def _ids(shape: Query, order: _Order, on: _OnBase, sees_all: bool) -> Select[Any
         label = aliased(LabelRow)
         statement = statement.join(label, label.version_id == VersionRow.id)
         statement = statement.where(label.key == bindparam(key), label.value == bindparam(value))
-    statement = statement.where(visible_to(sees_all, AdapterRow.namespace), *on.conditions, *_conditions(shape))
+    on_base = on.besides if shape.tasks and on.text is not None else on.conditions
+    statement = statement.where(visible_to(sees_all, AdapterRow.namespace), *on_base, *_conditions(shape))
     if shape.cursor:
         statement = statement.where(order.after())
     return statement.order_by(*order.clauses(order.columns)).limit(_more(shape))
@@ -135,10 +136,15 @@ def _order(sort: Sort) -> _Order:
 
 @dataclass(frozen=True)
 class _OnBase:
-    """A way to be on a base; ``text`` is what :class:`loreg.catalog.schema.TaskRow` calls it, if that is one thing."""
+    """A way to be on a base.
+
+    ``text`` is what :class:`loreg.catalog.schema.TaskRow` calls it, if that is one thing; with a task that is of that
+    base only ``besides`` is left to ask, and nothing that PostgreSQL would take for another filter of its own.
+    """
 
     conditions: Sequence[ColumnElement[bool]] = ()
     text: Any = None
+    besides: Sequence[ColumnElement[bool]] = ()
 
 
 def _on_base(kind: str) -> tuple[_OnBase, ...]:
@@ -153,8 +159,8 @@ def _on_base(kind: str) -> tuple[_OnBase, ...]:
     known = named.scalar_subquery()
     digest = select(BaseRow.digest).where(BaseRow.id == known).scalar_subquery()
     return (
-        _OnBase([VersionRow.base_id == known], digest),
-        _OnBase([VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name),
+        _OnBase([VersionRow.base_id == known], digest, [VersionRow.base_id.is_not(None)]),
+        _OnBase([VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name, [VersionRow.base_id.is_(None)]),
     )
 
 

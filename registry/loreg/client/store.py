@@ -20,6 +20,7 @@ from loreg.storage.blobs import OnBytes, changed, chunks, ignore_bytes, take_up
 
 _PIECE = 16 * 1024 * 1024
 _AT_ONCE = 4
+_MOST_AT_ONCE = 1000  # as many as a server lets announce in one request
 _API = "/api/v1"
 
 
@@ -48,8 +49,11 @@ class RemoteStore:
 
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Ask where each may be sent, and which need not be."""
-        grants = self._server.post(f"{_API}/uploads", tuple[Grant, ...], blobs)
-        self._grants = {blob.sha256: None for blob in blobs} | {grant.sha256: grant for grant in grants}
+        self._grants = {blob.sha256: None for blob in blobs}
+        for start in range(0, len(blobs), _MOST_AT_ONCE):
+            some = blobs[start : start + _MOST_AT_ONCE]
+            grants = self._server.post(f"{_API}/uploads", tuple[Grant, ...], some)
+            self._grants |= {grant.sha256: grant for grant in grants}
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file unless a version that may be read has it; the server compares it with its digest."""

@@ -281,7 +281,7 @@ def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> 
             floor = requests(f"an empty route of FastAPI, {http_parser}", ["/empty"], port=EMPTY_PORT)
             requests("show a version", shown, floor)
     requests(
-        "the Hub's HEAD of a file", [f"/api/models/{namespace}/{name}/revision/main" for namespace, name in rows], floor
+        "a version, as the Hub tells it", [f"/api/models/{namespace}/{name}/revision/main" for namespace, name in rows], floor
     )
     requests("show by the alias prod", [path.replace("latest", "prod") for path in shown], floor)
     requests("a page of 50 adapters", ["/api/v1/adapters"], floor)

@@ -280,9 +280,8 @@ def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> 
         with process_at(EMPTY_PORT, [sys.executable, "-c", EMPTY, str(EMPTY_PORT), http_parser], {}):
             floor = requests(f"an empty route of FastAPI, {http_parser}", ["/empty"], port=EMPTY_PORT)
             requests("show a version", shown, floor)
-    requests(
-        "a version, as the Hub tells it", [f"/api/models/{namespace}/{name}/revision/main" for namespace, name in rows], floor
-    )
+    of_the_hub = [f"/api/models/{namespace}/{name}/revision/main" for namespace, name in rows]
+    requests("a version, as the Hub tells it", of_the_hub, floor)
     requests("show by the alias prod", [path.replace("latest", "prod") for path in shown], floor)
     requests("a page of 50 adapters", ["/api/v1/adapters"], floor)
     found = [f"/api/v1/search?task=task{n}&base=org/base{1 + n % BASES}&metric=accuracy>=0.8" for n in range(1, TASKS)]

@@ -93,9 +93,7 @@ def is_digest(text: str) -> bool:
 
 def matching(text: str) -> Select[Any]:
     """Select the ids of the bases that ``text`` may mean: a name, or a digest prefix of 6 digits or more."""
-    if not is_digest(text):
-        return named(text)
-    return select(named(text).union_all(beginning_with(*range_of_digest(text))).subquery().c[0])
+    return named_or_beginning_with(text, *range_of_digest(text)) if is_digest(text) else named(text)
 
 
 def named(name: Any) -> Select[Any]:
@@ -103,9 +101,10 @@ def named(name: Any) -> Select[Any]:
     return select(BaseNameRow.base_id).where(BaseNameRow.name == name)
 
 
-def beginning_with(first: Any, end: Any) -> Select[Any]:
-    """Select the ids of the bases whose digest is in a range, see :func:`range_of_digest`."""
-    return select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
+def named_or_beginning_with(name: Any, first: Any, end: Any) -> Select[Any]:
+    """Select the ids of the bases of that name, or whose digest is in a range, see :func:`range_of_digest`."""
+    by_digest = select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
+    return select(named(name).union_all(by_digest).subquery().c[0])
 
 
 def range_of_digest(text: str) -> tuple[str, str]:

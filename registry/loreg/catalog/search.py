@@ -152,11 +152,10 @@ def _on_base(kind: str) -> tuple[_OnBase, ...]:
     if not kind:
         return (_OnBase(),)
     name: Any = bindparam("base")
-    named = bases.named(name)
     if kind == BY_DIGEST:
-        some = named.union_all(bases.beginning_with(bindparam("base_digest"), bindparam("base_end")))
-        return (_OnBase([VersionRow.base_id.in_(select(some.subquery().c[0]))]),)
-    known = named.scalar_subquery()
+        some = bases.named_or_beginning_with(name, bindparam("base_digest"), bindparam("base_end"))
+        return (_OnBase([VersionRow.base_id.in_(some)]),)
+    known = bases.named(name).scalar_subquery()
     digest = select(BaseRow.digest).where(BaseRow.id == known).scalar_subquery()
     return (
         _OnBase([VersionRow.base_id == known], digest, [VersionRow.base_id.is_not(None)]),

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, Select, bindparam, func, insert, select, union_all, update
 
 from loreg.catalog import aliases, lineage, metrics
-from loreg.catalog.bases import base_id_of
+from loreg.catalog.bases import base_id_of, range_of_digest
 from loreg.catalog.projection import Found, to_found, to_version, versions
 from loreg.catalog.schema import (
     AdapterRow,
@@ -29,7 +29,6 @@ from loreg.records import Draft, Version
 from loreg.refs import AdapterName, Ref
 
 _NEIGHBOURS = 20
-_AFTER_HEX = "g"  # hex digits all sort below it, so that an index serves the beginning of a digest
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
 
 
@@ -80,14 +79,15 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
     Raises what :func:`resolve` raises.
     """
     by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
+    digest, digest_end = range_of_digest(ref.digest or "")
     row = tx.rows(
         statement(tx.sees_all, by),
         namespace=ref.adapter.namespace,
         name=ref.adapter.name,
         number=ref.number,
         alias=ref.alias,
-        digest=ref.digest,
-        digest_end=f"{ref.digest}{_AFTER_HEX}",
+        digest=digest,
+        digest_end=digest_end,
     ).one_or_none()
     if row is None:
         raise _nothing_for(tx, ref, adapter_id_of(tx, ref.adapter))

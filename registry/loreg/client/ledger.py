@@ -119,8 +119,7 @@ class RemoteLedger:
     def commit(self, commit: Commit) -> Committed:
         """Record a version whose blobs were uploaded."""
         path = f"{_adapter(commit.adapter)}/versions"
-        digests = [file.sha256 for file in commit.manifest.files] + ([commit.base.digest] if commit.base else [])
-        return self._server.post(path, Committed, CommitRequest(commit, self._store.uploads_of(digests)))
+        return self._server.post(path, Committed, CommitRequest(commit, self._store.uploads_of(commit.digests)))
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""

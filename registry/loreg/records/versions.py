@@ -141,6 +141,12 @@ class Commit:
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of all blobs that must be stored for it."""
+        of_base = (self.base.digest,) if self.base else ()
+        return (*(file.sha256 for file in self.manifest.files), *of_base)
+
 
 @dataclass(frozen=True)
 class Committed:

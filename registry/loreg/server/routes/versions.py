@@ -93,8 +93,7 @@ def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Servin
     asked = body.commit
     if asked.adapter != adapter:
         raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
-    digests = {file.sha256 for file in asked.manifest.files} | ({asked.base.digest} if asked.base else set())
-    done = ledger.commit(asked, service.uploads(access).proven(digests, body.uploads))
+    done = ledger.commit(asked, service.uploads(access).proven(asked.digests, body.uploads))
     return json(done, 201 if done.created else 200)
 
 

@@ -1,7 +1,8 @@
-"""Doing several things at the same moment."""
+"""Doing several things at the same moment, and waiting for what is done meanwhile."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -20,3 +21,11 @@ def all_at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(call_at_start, calls))
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it holds; a minute is too long."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

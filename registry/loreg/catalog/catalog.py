@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 from loreg.catalog import migrations
-from loreg.catalog.engine import explained, for_writing, open_awaited, open_engine
+from loreg.catalog.engine import begun, explained, open_awaited, open_engine, reading
 from loreg.catalog.transaction import Transaction
 from loreg.records import Access, everything
 from loreg.settings import masked
@@ -102,6 +102,5 @@ class Catalog:
             if not self._ready:
                 migrations.ensure(engine, self.url)
                 self._ready = True
-            options = for_writing(engine) if writes else {}
-            with engine.connect().execution_options(**options) as connection, connection.begin():
+            with (begun if writes else reading)(engine) as connection:
                 yield Transaction(connection, access, datetime.now(UTC))

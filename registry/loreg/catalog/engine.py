@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -41,6 +41,7 @@ _IDLE = 5.0  # seconds
 # begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
 _POSTGRESQL: dict[str, Any] = {
     "isolation_level": "AUTOCOMMIT",
+    "skip_autocommit_rollback": True,
     "pool_size": 10,
     "max_overflow": 10,
     "pool_use_lifo": True,
@@ -90,10 +91,18 @@ def _open_postgresql(url: URL) -> Engine:
     return _watched(create_engine(url, **_POSTGRESQL))
 
 
-def for_writing(engine: Engine) -> dict[str, Any]:
-    """The execution options of a connection that writes, in one transaction."""
+@contextlib.contextmanager
+def begun(engine: Engine) -> Iterator[Connection]:
+    """A connection that may write, in one transaction: committed at the end, rolled back on any error."""
     sqlite = engine.dialect.name == "sqlite"
-    return {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
+    options: dict[str, Any] = {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+def reading(engine: Engine) -> contextlib.AbstractContextManager[Connection]:
+    """A connection that only reads."""
+    return engine.begin() if engine.dialect.name == "sqlite" else engine.connect()
 
 
 def open_awaited(engine: Engine) -> AsyncEngine:
@@ -133,7 +142,7 @@ def _open_sqlite(url: URL) -> Engine:
                 f"cannot make the catalog's folder {folder}: {error.strerror}",
                 hint="export LOREG_HOME=… to a folder you may write",
             ) from None
-    engine = create_engine(url, connect_args={"timeout": 30})
+    engine = create_engine(url, connect_args={"timeout": 30}, paramstyle="named")
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:

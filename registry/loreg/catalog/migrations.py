@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, inspect, text
 
-from loreg.catalog.engine import for_writing
+from loreg.catalog.engine import begun
 from loreg.errors import ConflictError, UnavailableError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def upgrade(engine: Engine) -> None:
     from alembic import command
 
     config = alembic_config()
-    with engine.connect().execution_options(**for_writing(engine)) as connection, connection.begin():
+    with begun(engine) as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg migrations'))"))
         config.attributes["connection"] = connection

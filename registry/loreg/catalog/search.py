@@ -32,10 +32,10 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 def search(tx: Transaction, query: Query) -> Page[Version]:
     """The page of versions that hold every condition. Raises UsageError for a cursor of another search."""
     statement, values = page_statement(query, tx.sees_all)
-    rows = tx.rows(statement, **values).all()
+    rows = tx.rows(statement, **values)
     shown = rows[: query.limit]
     cursor = encode(str(query.sort), list(shown[-1][1:])) if len(rows) > query.limit else None
-    return Page(tuple(to_version(row.document) for row in shown), cursor)
+    return Page(tuple(to_version(document) for document, *_ in shown), cursor)
 
 
 def page_statement(query: Query, sees_all: bool) -> tuple[Select[Any], dict[str, Any]]:

@@ -6,14 +6,24 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 
 from loreg.catalog.schema import TokenRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import NotFoundError
 from loreg.records import Token
 
-_LIVE = select(*TokenRow.__table__.columns).where(  # made once: every request of who has a token asks for it
+_CELLS: tuple[Any, ...] = (
+    TokenRow.id,
+    TokenRow.name,
+    TokenRow.grants,
+    TokenRow.author,
+    TokenRow.created_at,
+    TokenRow.expires_at,
+    TokenRow.last_used_at,
+    TokenRow.revoked_at,
+)
+_LIVE = select(*_CELLS, TokenRow.digest).where(
     TokenRow.digest == bindparam("digest"),
     TokenRow.revoked_at.is_(None),
     or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > bindparam("now")),
@@ -24,16 +34,17 @@ _USED = timedelta(minutes=1)  # how exactly the last use is kept: a write for ea
 def create(tx: Transaction, digest: str, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> Token:
     """Record a token by its sha256."""
     values = {"digest": digest, "name": name, "grants": dict(grants), "expires_at": expires_at}
-    statement = insert(TokenRow).values(**values, author=tx.author, created_at=tx.at).returning(TokenRow)
-    token = _to_token(tx.connection.execute(statement).one())
+    statement = insert(TokenRow).values(**values, author=tx.author, created_at=tx.at).returning(*_CELLS)
+    token = Token(*tx.connection.execute(statement).one())
     tx.log("token create", None, None, token=token.id, name=name, grants=dict(grants))
     return token
 
 
 def with_digest(tx: Transaction, digest: str) -> tuple[Token, str] | None:
     """The live token of that sha256, with the digest as it is stored; None if there is none."""
-    row = tx.rows(_LIVE, digest=digest, now=tx.at).one_or_none()
-    return (_to_token(row), row.digest) if row is not None else None
+    for *cells, stored in tx.rows(_LIVE, digest=digest, now=tx.at):
+        return Token(*cells), stored
+    return None
 
 
 def used_long_ago(token: Token, now: datetime) -> bool:
@@ -48,28 +59,15 @@ def mark_used(tx: Transaction, token: Token) -> None:
 
 def every(tx: Transaction) -> tuple[Token, ...]:
     """All tokens, the newest first, those that hold no more too."""
-    return tuple(map(_to_token, tx.connection.execute(select(TokenRow).order_by(TokenRow.id.desc()))))
+    return tuple(Token(*row) for row in tx.connection.execute(select(*_CELLS).order_by(TokenRow.id.desc())))
 
 
 def revoke(tx: Transaction, token_id: int) -> Token:
     """Let a token hold no more, from now on. Raises NotFoundError."""
     values = {"revoked_at": func.coalesce(TokenRow.revoked_at, tx.at)}
-    statement = update(TokenRow).where(TokenRow.id == token_id).values(**values).returning(TokenRow)
+    statement = update(TokenRow).where(TokenRow.id == token_id).values(**values).returning(*_CELLS)
     row = tx.connection.execute(statement).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no token {token_id}", hint="loreg token ls")
     tx.log("token revoke", None, None, token=token_id)
-    return _to_token(row)
-
-
-def _to_token(row: Row[Any]) -> Token:
-    return Token(
-        row.id,
-        row.name,
-        row.grants,
-        row.author,
-        row.created_at,
-        row.expires_at,
-        row.last_used_at,
-        row.revoked_at,
-    )
+    return Token(*row)

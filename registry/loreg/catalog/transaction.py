@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    CursorResult,
-    Select,
-    bindparam,
-    insert,
-    or_,
-    select,
-    true,
-)
+from sqlalchemy import ColumnElement, Connection, Insert, insert, literal_column, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.selectable import ReturnsRows
 
+from loreg.catalog import kept
 from loreg.catalog.schema import EventRow, NamespaceRow, Table
 from loreg.records import Access
 
@@ -44,52 +38,72 @@ class Transaction:
 
     def visible(self, namespace: Any) -> ColumnElement[bool]:
         """The condition that who acts may read what is in the column ``namespace``."""
-        return true() if self.sees_all else _readable(namespace, sorted(self.access.grants))
+        return true() if self.sees_all else _readable(namespace, namespace.in_(sorted(self.access.grants)))
 
-    def rows(self, statement: Select[Any], **values: Any) -> CursorResult[Any]:
-        """Run a SELECT that is kept for everybody, with what is asked for now and by whom: see :func:`visible_to`."""
-        return self.connection.execute(statement, {"readable": sorted(self.access.grants), **values})
+    def rows(self, statement: ReturnsRows, **values: Any) -> list[kept.Cells]:
+        """Run a statement that is kept for everybody, with who asks and what for: see :func:`visible_to`."""
+        return kept.rows(self.connection, statement, {"readable": sorted(self.access.grants), **values})
 
     def insert_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the rows whose key is not there yet; the others stay as they are."""
         if rows:
-            self.connection.execute(self._insert(table).on_conflict_do_nothing(), list(rows))
+            kept.insert(self.connection, _missing(table, self.connection.dialect.name), rows)
 
-    def row_of(self, table: type[Table], row: Mapping[str, Any], *key: Any) -> int:
+    def insert_if_missing(self, table: type[Table], row: Mapping[str, Any]) -> bool:
+        """Insert the row unless its key is there; whether it was not."""
+        return bool(self.rows(_one_missing(table, self.connection.dialect.name), **row))
+
+    def row_of(self, table: type[Table], row: Mapping[str, Any], *key: str) -> int:
         """The id of the row with that unique key, which is inserted if need be and locked until the end."""
-        first, *_ = key
-        statement = (
-            self._insert(table).values(row).on_conflict_do_update(index_elements=key, set_={first: row[first.key]})
-        )
-        found: int = self.connection.execute(statement.returning(table.__table__.c.id)).scalar_one()
-        return found
+        ((found,),) = self.rows(_one_with(table, key, self.connection.dialect.name), **row)
+        return int(found)
 
     def upsert(self, table: type[Table], row: Mapping[str, Any]) -> None:
         """Insert the row, or replace the values of the one with its primary key."""
-        keys = [column.name for column in table.__table__.primary_key]
-        values = {name: value for name, value in row.items() if name not in keys}
-        self.connection.execute(self._insert(table).values(row).on_conflict_do_update(index_elements=keys, set_=values))
+        kept.insert(self.connection, _upserting(table, tuple(row), self.connection.dialect.name), [row])
 
     def log(self, action: str, adapter_id: int | None, version_id: int | None, **detail: Any) -> None:
         """Write down who did what."""
         event = {"at": self.at, "author": self.author, "action": action, "detail": detail}
-        self.connection.execute(insert(EventRow).values(adapter_id=adapter_id, version_id=version_id, **event))
+        kept.insert(self.connection, _EVENT, [{"adapter_id": adapter_id, "version_id": version_id, **event}])
 
-    def _insert(self, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
-        if self.connection.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
+
+_EVENT = insert(EventRow)
+
+
+@functools.cache
+def _missing(table: type[Table], dialect: str) -> postgresql.Insert | sqlite.Insert:
+    return _insert(table, dialect).on_conflict_do_nothing()
+
+
+@functools.cache
+def _one_missing(table: type[Table], dialect: str) -> ReturningInsert[Any]:
+    return _missing(table, dialect).returning(literal_column("1"))
+
+
+@functools.cache
+def _one_with(table: type[Table], key: tuple[str, ...], dialect: str) -> ReturningInsert[Any]:
+    statement = _insert(table, dialect)
+    same = {key[0]: statement.excluded[key[0]]}
+    return statement.on_conflict_do_update(index_elements=key, set_=same).returning(table.__table__.c.id)
+
+
+@functools.cache
+def _upserting(table: type[Table], columns: tuple[str, ...], dialect: str) -> Insert:
+    statement = _insert(table, dialect)
+    keys = [column.name for column in table.__table__.primary_key]
+    values = {name: statement.excluded[name] for name in columns if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=values)
+
+
+def _insert(table: type[Table], dialect: str) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def visible_to(sees_all: bool, namespace: Any) -> ColumnElement[bool]:
-    """:meth:`Transaction.visible` for statements that are made once: who asks is known when :meth:`rows` runs them.
-
-    SQLAlchemy needs longer to make a statement of this size, and to see that it knows it already, than PostgreSQL to
-    answer it; so those that are asked for all the time are made once for each shape.
-    """
-    return true() if sees_all else _readable(namespace, bindparam("readable", expanding=True))
+    """:meth:`Transaction.visible` for statements that are kept: who asks is known when :meth:`rows` runs them."""
+    return true() if sees_all else _readable(namespace, kept.AnyOf(namespace, kept.words("readable")))
 
 
-def _readable(namespace: Any, names: Any) -> ColumnElement[bool]:
-    public = select(NamespaceRow.name).where(NamespaceRow.public)
-    return or_(namespace.in_(names), namespace.in_(public))
+def _readable(namespace: Any, granted: ColumnElement[bool]) -> ColumnElement[bool]:
+    return or_(granted, namespace.in_(select(NamespaceRow.name).where(NamespaceRow.public)))

@@ -8,34 +8,36 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, select, union, update
+from sqlalchemy import Select, bindparam, delete, or_, select, union, update
 
-from loreg.catalog.schema import AdapterRow, BaseRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
+from loreg.catalog.kept import AnyOf, words
+from loreg.catalog.schema import AdapterRow, BaseRow, BlobRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.records import Upload
 
 _KEPT = timedelta(days=7)
+_FIND = select(UploadRow.id, UploadRow.digest, UploadRow.size, UploadRow.slot, UploadRow.received).where(
+    AnyOf(UploadRow.id, words("ids")), UploadRow.owner == bindparam("author")
+)
 
 
 def announce(tx: Transaction, uploads: Collection[Upload]) -> tuple[Upload, ...]:
     """Remember who wants to send what. Returns them with ``aside`` set where another upload has the slot."""
-    rows = [
-        {
+    placed = []
+    for upload in sorted(uploads, key=lambda upload: upload.sha256):  # one order: no deadlock
+        row = {
             "id": upload.id,
             "owner": tx.author,
             "digest": upload.sha256,
             "size": upload.size,
             "received": False,
-            "slot": upload.sha256,
             "created_at": tx.at,
         }
-        for upload in uploads
-    ]
-    tx.insert_missing(UploadRow, rows)
-    placed = select(UploadRow.id).where(UploadRow.id.in_([upload.id for upload in uploads]))
-    have_slot = set(tx.connection.execute(placed).scalars())
-    tx.insert_missing(UploadRow, [{**row, "slot": None} for row in rows if row["id"] not in have_slot])
-    return tuple(replace(upload, aside=upload.id not in have_slot) for upload in uploads)
+        has_slot = tx.insert_if_missing(UploadRow, {**row, "slot": upload.sha256})
+        if not has_slot:
+            tx.insert_missing(UploadRow, [{**row, "slot": None}])
+        placed.append(replace(upload, aside=not has_slot))
+    return tuple(placed)
 
 
 def forget_old(tx: Transaction) -> tuple[str, ...]:
@@ -46,10 +48,9 @@ def forget_old(tx: Transaction) -> tuple[str, ...]:
 
 def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ...]:
     """Those of these uploads that who acts announced, and whether each was received."""
-    query = select(UploadRow).where(UploadRow.id.in_(list(ids)), UploadRow.owner == tx.author)
+    rows = tx.rows(_FIND, ids=list(ids), author=tx.author)
     return tuple(
-        (Upload(row.id, row.digest, row.size, row.slot is None), bool(row.received))
-        for row in tx.connection.execute(query)
+        (Upload(id_, digest, size, slot is None), bool(received)) for id_, digest, size, slot, received in rows
     )
 
 
@@ -61,32 +62,34 @@ def mark_received(tx: Transaction, upload: Upload) -> None:
 def readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
     """Those of the blobs that a version, an export or a base has which who acts may read."""
     statement = _readable(tx.sees_all, bool(tx.access.grants))
-    return frozenset(tx.rows(statement, wanted=list(digests)).scalars())
+    return frozenset(digest for (digest,) in tx.rows(statement, wanted=list(digests)))
 
 
 @functools.cache
 def _readable(sees_all: bool, has_token: bool) -> Select[Any]:
-    wanted: Any = bindparam("wanted", expanding=True)
+    wanted = words("wanted")
     seen = visible_to(sees_all, AdapterRow.namespace)
     of_versions = (
-        select(FileRow.digest)
-        .join(VersionRow, VersionRow.id == FileRow.version_id)
+        select(VersionRow.id)
+        .join(FileRow, FileRow.version_id == VersionRow.id)
         .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(FileRow.digest.in_(wanted), seen)
+        .where(FileRow.digest == BlobRow.digest, seen)
     )
     of_exports = (
-        select(ExportFileRow.digest)
-        .join(ExportRow, ExportRow.id == ExportFileRow.export_id)
+        select(ExportRow.id)
+        .join(ExportFileRow, ExportFileRow.export_id == ExportRow.id)
         .join(VersionRow, VersionRow.id == ExportRow.version_id)
         .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(ExportFileRow.digest.in_(wanted), seen)
+        .where(ExportFileRow.digest == BlobRow.digest, seen)
     )
     manifests = (
         select(VersionRow.digest)
         .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(VersionRow.digest.in_(wanted), seen)
+        .where(AnyOf(VersionRow.digest, wanted), seen)
     )
-    found = [of_versions, of_exports, manifests]
+    found = [of_versions, of_exports]
     if has_token:  # bases belong to no namespace: whoever has a token may know them
-        found.append(select(BaseRow.digest).where(BaseRow.digest.in_(wanted)))
-    return select(union(*found).subquery())
+        found.append(select(BaseRow.id).where(BaseRow.digest == BlobRow.digest))
+    # Thousands of versions may have one config: the first that may be read is enough.
+    some = or_(*(query.limit(1).scalar_subquery().is_not(None) for query in found))
+    return select(union(select(BlobRow.digest).where(AnyOf(BlobRow.digest, wanted), some), manifests).subquery())

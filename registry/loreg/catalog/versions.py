@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, insert, select, union_all, update
+from sqlalchemy import Select, bindparam, func, insert, select, union_all, update
 
 from loreg.catalog import aliases, lineage, metrics
 from loreg.catalog.bases import base_id_of, range_of_digest
@@ -30,6 +30,11 @@ from loreg.refs import AdapterName, Ref
 
 _NEIGHBOURS = 20
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
+_KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at).where(
+    VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest")
+)
+_NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.adapter_id == bindparam("adapter"))
+_VERSION = insert(VersionRow).values(number=_NEWEST.scalar_subquery() + 1).returning(VersionRow.id)
 
 
 def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
@@ -40,15 +45,20 @@ def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
     """
     adapter_id = _adapter_for_update(tx, draft.adapter)
     base_id = base_id_of(tx, draft.base.digest) if draft.base else None
-    known = tx.connection.execute(
-        select(VersionRow).where(VersionRow.adapter_id == adapter_id, VersionRow.digest == draft.manifest.digest)
-    ).one_or_none()
-    if known is None:
+    known = tx.rows(_KNOWN, adapter=adapter_id, digest=draft.manifest.digest)
+    if not known:
         version_id = _insert_version(tx, adapter_id, base_id, draft)
     else:
-        version_id = known.id
-        _refuse_if_not_the_same(draft, known, base_id)
-        if base_id is not None and known.base_id is None:
+        ((version_id, number, known_base_id, yanked_at),) = known
+        ref = f"{draft.adapter}:v{number}"
+        if yanked_at is not None:
+            raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
+        if base_id is not None and known_base_id not in (None, base_id):
+            raise ConflictError(
+                f"this content is {ref} already, recorded with another base",
+                hint="push it under another name with the base that it was trained on",
+            )
+        if base_id is not None and known_base_id is None:
             filled = update(VersionRow).where(VersionRow.id == version_id)
             tx.connection.execute(filled.values(base_id=base_id, target=draft.target))
             digest = draft.base.digest if draft.base else ""
@@ -61,7 +71,7 @@ def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
         metrics.put(tx, adapter_id, version_id, metric)
     for alias in draft.aliases:
         aliases.point(tx, adapter_id, version_id, alias)
-    return Found(version_id, adapter_id, by_id(tx, version_id)), known is None
+    return Found(version_id, adapter_id, by_id(tx, version_id)), not known
 
 
 def resolve(tx: Transaction, ref: Ref) -> Found:
@@ -80,7 +90,7 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
     """
     by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
     digest, digest_end = range_of_digest(ref.digest or "")
-    row = tx.rows(
+    rows = tx.rows(
         statement(tx.sees_all, by),
         namespace=ref.adapter.namespace,
         name=ref.adapter.name,
@@ -88,10 +98,11 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
         alias=ref.alias,
         digest=digest,
         digest_end=digest_end,
-    ).one_or_none()
-    if row is None:
+    )
+    if not rows:
         raise _nothing_for(tx, ref, adapter_id_of(tx, ref.adapter))
-    found = to_found(row[0])
+    document, *_, more = rows[0][0], *rows[0]
+    found = to_found(document)
     version = found.version
     if ref.alias is not None and version.yanked:
         raise NotFoundError(
@@ -103,7 +114,7 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
             f"{ref} is not what it was: {version.ref} has digest sha256:{version.digest[: len(ref.digest)]}",
             hint=f"loreg show {ref.adapter}@sha256:{ref.digest}",
         )
-    return found, row[-1]
+    return found, more
 
 
 @functools.cache
@@ -129,7 +140,8 @@ def located(sees_all: bool, by: str) -> Select[Any]:
 
 def by_id(tx: Transaction, version_id: int) -> Version:
     """The version of that row."""
-    return to_version(tx.rows(_BY_ID, id=version_id).scalar_one())
+    ((document,),) = tx.rows(_BY_ID, id=version_id)
+    return to_version(document)
 
 
 def with_digest(tx: Transaction, digest: str) -> Version | None:
@@ -199,15 +211,13 @@ def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") ->
 def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
     """The adapter's row, made if need be and locked, so that numbers are given out one at a time."""
     row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
-    return tx.row_of(AdapterRow, row, AdapterRow.namespace, AdapterRow.name)
+    return tx.row_of(AdapterRow, row, "namespace", "name")
 
 
 def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: Draft) -> int:
-    newest = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.adapter_id == adapter_id)
     facts = draft.facts
     values = {
         "adapter_id": adapter_id,
-        "number": newest.scalar_subquery() + 1,
         "digest": draft.manifest.digest,
         "base_id": base_id,
         "target": draft.target,
@@ -225,7 +235,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
         "card": draft.card,
         "created_at": tx.at,
     }
-    version_id = tx.connection.execute(insert(VersionRow).values(values).returning(VersionRow.id)).scalar_one()
+    ((version_id,),) = tx.rows(_VERSION, adapter=adapter_id, **values)
     tx.insert_missing(
         ModuleTypeRow,
         [
@@ -248,7 +258,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
     if draft.provenance:
         lineage.record(tx, version_id, draft.provenance)
     tx.log("push", adapter_id, version_id, digest=draft.manifest.digest)
-    return version_id
+    return int(version_id)
 
 
 def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> None:
@@ -260,17 +270,6 @@ def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> None:
         )
         known = tx.connection.execute(base).scalar_one()
         tx.insert_missing(TaskRow, [{**row, "base": known} for row in rows])
-
-
-def _refuse_if_not_the_same(draft: Draft, known: Row[Any], base_id: int | None) -> None:
-    ref = f"{draft.adapter}:v{known.number}"
-    if known.yanked_at is not None:
-        raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
-    if base_id is not None and known.base_id not in (None, base_id):
-        raise ConflictError(
-            f"this content is {ref} already, recorded with another base",
-            hint="push it under another name with the base that it was trained on",
-        )
 
 
 def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:

@@ -40,9 +40,6 @@ class Uploads:
             announced = uploads.announce(
                 tx, [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in wanted]
             )
-            forgotten = uploads.forget_old(tx)
-        for upload_id in forgotten:
-            self._store.forget_upload(upload_id)
         return tuple(
             (each, self._store.upload_url(Blob(each.sha256, each.size), each.id, aside=each.aside))
             for each in announced

@@ -11,6 +11,7 @@ from loreg.server.envelope import Envelope
 from loreg.server.problems import ProblemDetails, answer_with_problems
 from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
 from loreg.server.service import VERSION, Service
+from loreg.server.sweeping import sweeping
 
 
 def create_app(service: Service) -> FastAPI:
@@ -18,7 +19,8 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with sweeping(service):
+            yield
         await service.catalog.end()
 
     app = FastAPI(

@@ -63,21 +63,22 @@ class Envelope:
 
     async def _with_small_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         """Read the body first; refuse one that is too large or too deep before anything parses it."""
-        body = b""
-        if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > _MOST_JSON:
-                    await answer(413, "too-large", f"a body may have {_MOST_JSON:,} bytes")(scope, receive, send)
-                    return
-            if _depth(body) > _DEEPEST:
-                await answer(400, "usage", f"JSON may be nested {_DEEPEST} deep")(scope, receive, send)
+        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
                 return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > _MOST_JSON:
+                await answer(413, "too-large", f"a body may have {_MOST_JSON:,} bytes")(scope, receive, send)
+                return
+        if _depth(body) > _DEEPEST:
+            await answer(400, "usage", f"JSON may be nested {_DEEPEST} deep")(scope, receive, send)
+            return
         sent = False
 
         async def again() -> Message:

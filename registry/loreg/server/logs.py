@@ -23,7 +23,9 @@ class JsonLines(logging.Formatter):
 
 
 def write_json_lines() -> None:
-    """Send every log of the process to stdout."""
+    """Send every log of the process to stdout. What no line says is not looked up either (logging's "Optimization")."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

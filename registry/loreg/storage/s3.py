@@ -73,6 +73,7 @@ class S3Store:
             read_timeout=60,
             retries={"mode": "standard", "max_attempts": 4},
             parameter_validation=False,  # a fifth of the time of a small request
+            response_checksum_validation="when_required",  # a tenth: what is read is compared with its SHA-256
             s3={"addressing_style": "path"} if endpoint else {},
         )
         region = session.region_name or "us-east-1"

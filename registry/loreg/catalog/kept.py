@@ -1,0 +1,140 @@
+"""Statements that are written once and run again and again, with other values each time.
+
+SQLAlchemy takes longer to see that it knows such a statement, and to run it, than PostgreSQL to answer it. So each is
+compiled once for each database, and the driver runs it on SQLAlchemy's connection.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ARRAY, JSON, Boolean, Connection, Dialect, Insert, Text, bindparam
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import ReturnsRows
+from sqlalchemy.types import TypeDecorator
+
+Cells = tuple[Any, ...]
+
+
+class Words(TypeDecorator[Sequence[str]]):
+    """Some words as one parameter: an array, or JSON where there are none."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """What the database calls it."""
+        return dialect.type_descriptor(ARRAY(Text()) if dialect.name == "postgresql" else JSON())
+
+
+class AnyOf(FunctionElement[bool]):
+    """``AnyOf(column, words(…))``: whether the column is one of them; the statement is the same for any number."""
+
+    name = "any_of"
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(AnyOf, "postgresql")
+def _of_array(element: AnyOf, compiler: Any, **options: Any) -> str:
+    column, some = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = ANY({some})"
+
+
+@compiles(AnyOf, "sqlite")
+def _of_json(element: AnyOf, compiler: Any, **options: Any) -> str:
+    column, some = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({some}))"  # noqa: S608  only what the compiler wrote
+
+
+def words(name: str) -> Any:
+    """The parameter ``name``, whose value is a list of words."""
+    return bindparam(name, type_=Words())
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A statement as a driver takes it, its own values, and what makes cells and parameters of a driver's values."""
+
+    sql: str
+    values: Mapping[str, Any]
+    writers: Mapping[str, Callable[[Any], Any]]
+    readers: Mapping[int, Callable[[Any], Any]]
+
+    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        every = {**self.values, **values}
+        for name, writer in self.writers.items():
+            every[name] = writer(every[name])
+        return every
+
+    def read(self, row: Cells) -> Cells:
+        return tuple(self.readers[i](cell) if i in self.readers else cell for i, cell in enumerate(row))
+
+
+def rows(connection: Connection, statement: ReturnsRows, values: Mapping[str, Any]) -> list[Cells]:
+    """What ``statement`` selects, or returns of the row that it inserts. Raises DBAPIError."""
+    columns: tuple[str, ...] = ()
+    if isinstance(statement, Insert):
+        columns = tuple(name for name in values if name in statement.table.columns)
+    written = _written(statement, columns, connection.dialect)
+    found = _run(connection, written.sql, written.given(values), fetch=True)
+    return [written.read(row) for row in found] if written.readers else found
+
+
+def insert(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run ``statement`` for each of the rows, which name the same columns. Raises DBAPIError."""
+    written = _written(statement, tuple(rows[0]), connection.dialect)
+    _run(connection, written.sql, *map(written.given, rows), fetch=False)
+
+
+@functools.lru_cache(maxsize=512)
+def _written(statement: Any, columns: tuple[str, ...], dialect: Dialect) -> _Written:
+    compiled = statement.compile(dialect=dialect, column_keys=columns or None)
+    binds = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in compiled.binds.items()}
+    writers = {name: writer for name, writer in binds.items() if writer is not None}
+    readers = {}
+    if dialect.name != "postgresql":  # whose driver makes times, arrays and JSON of what comes
+        for index, column in enumerate(statement.exported_columns):
+            if reader := column.type.dialect_impl(dialect).result_processor(dialect, None):
+                readers[index] = reader
+    return _Written(str(compiled), compiled.params, writers, readers)
+
+
+def _run(connection: Connection, sql: str, *given: Mapping[str, Any], fetch: bool) -> list[Cells]:
+    """Run ``sql`` for each of the values, and fetch the rows if asked to. The driver's errors become SQLAlchemy's."""
+    dialect = connection.dialect
+    raw: Any = connection.connection
+    found: list[Cells] = []
+    try:
+        if dialect.is_async:
+            found = raw.dbapi_connection.run_async(lambda driver: _awaited(driver, sql, given, fetch))
+        else:
+            cursor = raw.driver_connection.cursor()
+            if len(given) > 1:
+                cursor.executemany(sql, given)
+            else:
+                cursor.execute(sql, *given)
+            if fetch:
+                found = cursor.fetchall()
+    except dialect.loaded_dbapi.Error as error:
+        if dialect.is_disconnect(error, raw.dbapi_connection, None):
+            connection.invalidate(error)
+        raise DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
+    except BaseException:  # cut off before the answer had come
+        connection.invalidate()
+        raise
+    return found
+
+
+async def _awaited(driver: Any, sql: str, given: Sequence[Mapping[str, Any]], fetch: bool) -> list[Cells]:
+    cursor = driver.cursor()
+    if len(given) > 1:
+        await cursor.executemany(sql, given)
+    else:
+        await cursor.execute(sql, *given)
+    return await cursor.fetchall() if fetch else []

@@ -38,8 +38,8 @@ INSERT INTO versions (id, adapter_id, number, digest, base_id, target, base_hint
     'org/base' || base, 'lora', 'CAUSAL_LM', 8, 4 << (dice % 5)::int, 16, 3000000, 6000000 + dice % 1000000, 'BF16',
     'user' || team % 300, 'run ' || id, '', at, CASE WHEN dice % 100 = 0 THEN at END
   FROM drawn;
-INSERT INTO files (version_id, path, digest)
-  SELECT id, path, encode(sha256((file || id)::bytea), 'hex') FROM drawn,
+INSERT INTO files (version_id, path, digest, size)
+  SELECT id, path, encode(sha256((file || id)::bytea), 'hex'), 1000 FROM drawn,
     (VALUES ('config', 'adapter_config.json'), ('weights', 'adapter_model.safetensors')) AS names (file, path);
 INSERT INTO tasks (version_id, task, base)
   SELECT id, 'task' || task, CASE WHEN base = {bases} THEN 'org/base{bases}'
@@ -53,8 +53,8 @@ INSERT INTO metrics (version_id, name, dataset, split, value, higher_is_better, 
   SELECT id, 'loss', 'data' || task, '', 3 - 2 * quality, false, 2 * quality - 3, 'ci', at
   FROM drawn WHERE dice % 2 = 0;
 INSERT INTO aliases (adapter_id, alias, version_id) SELECT adapter, 'prod', id FROM drawn WHERE number = 1;
-INSERT INTO alias_moves (adapter_id, alias, version_id, author, at)
-  SELECT adapter, 'prod', id, 'ci', at FROM drawn WHERE number = 1;
+INSERT INTO alias_moves (adapter_id, alias, version_id, number, author, at)
+  SELECT adapter, 'prod', id, number, 'ci', at FROM drawn WHERE number = 1;
 INSERT INTO events (at, author, action, adapter_id, version_id, detail)
   SELECT at, 'ci', 'push', adapter, id, '{{}}' FROM drawn;
 SELECT setval(pg_get_serial_sequence('adapters', 'id'), {adapters} + 1);

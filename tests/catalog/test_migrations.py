@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from drafts import draft
 from loreg.catalog import Catalog, lineage, migrations, versions
+from loreg.catalog.details import details
 from loreg.catalog.engine import open_engine
 from loreg.catalog.search import search
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
@@ -69,7 +70,9 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
         on_its_base = search(tx, Query(tasks=("qa",), base=found.base.names[0])).items
         assert [version.ref for version in on_its_base] == [found.ref]
-        assert versions.resolve(tx, parse_ref("team/history:prod")).version.number == 1
+        in_production = details(tx, parse_ref("team/history:prod"))
+        assert [(move.alias, move.number) for move in in_production.alias_moves] == [("prod", 1)]
+        assert sum(file.size for file in in_production.files) == in_production.version.size
         assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
         assert versions.record(tx, draft("team/science", "new"))[0].version.number == 2
 

@@ -39,6 +39,7 @@ def of(tx: Transaction, adapter_id: int) -> dict[str, int]:
 
 
 def _write_down(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:
-    move = {"alias": alias, "version_id": version_id, "author": tx.author, "at": tx.at}
+    number = select(VersionRow.number).where(VersionRow.id == version_id).scalar_subquery()
+    move = {"alias": alias, "version_id": version_id, "number": number, "author": tx.author, "at": tx.at}
     tx.connection.execute(insert(AliasMoveRow).values(adapter_id=adapter_id, **move))
     tx.log(action, adapter_id, version_id, alias=alias)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Select, join
+from sqlalchemy import Select
 
 from loreg.catalog.projection import JsonRow, json_rows, time_of
-from loreg.catalog.schema import AliasMoveRow, BlobRow, FileRow, LineageRow, MergeRow, VersionRow
+from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.versions import locate, located
 from loreg.manifest import File
@@ -38,7 +38,6 @@ def details(tx: Transaction, ref: Ref) -> Details:
 @functools.cache
 def _detailed(sees_all: bool, by: str) -> Select[Any]:
     mine = VersionRow.id
-    moved = VersionRow.__table__.alias("moved")
     more = JsonRow(
         VersionRow.card,
         MergeRow.recipe,
@@ -52,17 +51,17 @@ def _detailed(sees_all: bool, by: str) -> Select[Any]:
             on=LineageRow.child_id == mine,
         ),
         json_rows(
-            join(FileRow, BlobRow, BlobRow.digest == FileRow.digest),
+            FileRow,
             FileRow.path,
             FileRow.digest,
-            BlobRow.size,
+            FileRow.size,
             on=FileRow.version_id == mine,
         ),
         json_rows(
-            join(AliasMoveRow, moved, moved.c.id == AliasMoveRow.version_id, isouter=True),
+            AliasMoveRow,
             AliasMoveRow.id,
             AliasMoveRow.alias,
-            moved.c.number,
+            AliasMoveRow.number,
             AliasMoveRow.author,
             AliasMoveRow.at,
             on=AliasMoveRow.adapter_id == VersionRow.adapter_id,

@@ -223,7 +223,7 @@ class AliasRow(Table):
 
 
 class AliasMoveRow(Table):
-    """Where an alias ever pointed; no version where it was removed."""
+    """Where an alias ever pointed; no version where it was removed. ``number`` is the version's."""
 
     __tablename__ = "alias_moves"
     __table_args__ = (Index(None, "adapter_id", "id"),)
@@ -232,6 +232,7 @@ class AliasMoveRow(Table):
     adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
     alias: Mapped[str] = mapped_column(Name)
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    number: Mapped[int | None]
     author: Mapped[str] = mapped_column(Word)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -246,13 +247,14 @@ class BlobRow(Table):
 
 
 class FileRow(Table):
-    """A file of a version, by name and content."""
+    """A file of a version, by name and content; ``size`` is its blob's."""
 
     __tablename__ = "files"
 
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
     path: Mapped[str] = mapped_column(String(1024), primary_key=True)
     digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
+    size: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class ExportRow(Table):

@@ -253,7 +253,10 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
     tx.insert_missing(BlobRow, [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())])
     tx.insert_missing(
         FileRow,
-        [{"version_id": version_id, "path": file.path, "digest": file.sha256} for file in draft.manifest.files],
+        [
+            {"version_id": version_id, "path": file.path, "digest": file.sha256, "size": file.size}
+            for file in draft.manifest.files
+        ],
     )
     if draft.provenance:
         lineage.record(tx, version_id, draft.provenance)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,35 @@ def test_it_does_not_start_open_on_a_public_address(local: Loreg):
     assert refused.stderr == (
         "error: on 0.0.0.0 everybody needs a token, and there is none yet. "
         "Hint: loreg serve --init makes the first one; --allow-anonymous lets everybody do everything\n"
+    )
+
+
+def test_several_processes_answer_and_count_as_one(tmp_path: Path):
+    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    with running(place, "--processes", "2") as server:
+        with connect(endpoint=server.endpoint) as registry:
+            registry.push(SCIENCE, "team/science")
+        answered_by = Counter(httpx.get(f"{server.endpoint}/api/v1/adapters").status_code for _ in range(50))
+        counted = httpx.get(f"{server.endpoint}/metrics").text
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+        server.process.terminate()
+        server.process.wait()
+    assert answered_by == {200: 50}
+    assert 'loreg_requests_total{method="GET",route="/api/v1/adapters",status="200"} 50.0' in counted
+    assert sum("spawn_main" in command for command in commands) == 2
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.endpoint}/healthz")
+
+
+def test_an_address_that_is_taken(local: Loreg):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = local("serve", "--port", str(port))
+    assert refused.exit_code == 4
+    assert refused.stderr == (
+        f"error: nobody can listen on 127.0.0.1:{port}: Address already in use. "
+        "Hint: loreg serve --port 0 takes a free one\n"
     )
 
 

@@ -235,6 +235,8 @@ from fastapi.responses import Response
 app = FastAPI()
 @app.get("/empty")
 def empty(): return Response(b"{}", media_type="application/json")
+@app.get("/async")
+async def empty_async(): return Response(b"{}", media_type="application/json")
 uvicorn.run(app, port=int(sys.argv[1]), http=sys.argv[2], loop="asyncio", log_config=None, access_log=False)
 """
 
@@ -252,7 +254,7 @@ def process_at(port: int, command: Sequence[str], environment: dict[str, str]) -
             time.sleep(0.05)
         yield process
     finally:
-        process.kill()
+        process.terminate()
         process.wait()
 
 
@@ -279,6 +281,7 @@ def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> 
     for http_parser in ("h11", "httptools"):
         with process_at(EMPTY_PORT, [sys.executable, "-c", EMPTY, str(EMPTY_PORT), http_parser], {}):
             floor = requests(f"an empty route of FastAPI, {http_parser}", ["/empty"], port=EMPTY_PORT)
+            requests("the same, async def", ["/async"], port=EMPTY_PORT)
             requests("show a version", shown, floor)
     of_the_hub = [f"/api/models/{namespace}/{name}/revision/main" for namespace, name in rows]
     requests("a version, as the Hub tells it", of_the_hub, floor)
@@ -318,7 +321,9 @@ def main() -> None:
         with serving(PORT, place) as process:
             rates(large, place, process)
             transfers(folder, s3)
-            small_pushes(folder, "through the server", "s", {"LOREG_ENDPOINT": endpoint(PORT)})
+            small_pushes(folder, "through one server process", "s", {"LOREG_ENDPOINT": endpoint(PORT)})
+        with serving(PORT, place, "--processes", "2"):
+            small_pushes(folder, "through two processes of it", "p", {"LOREG_ENDPOINT": endpoint(PORT)})
         small_pushes(folder, "straight to database and store", "d", place)
         print()
         through_the_server(folder)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
-from loreg.catalog import Catalog
+from loreg.catalog import Catalog, uploads
 from loreg.catalog.paging import encode
 from loreg.catalog.search import page_statement
 from loreg.expressions import parse_comparison, parse_metric_condition, parse_sort
@@ -32,6 +32,7 @@ INSERT INTO module_types SELECT i, m, 2, 8, 8 FROM generate_series(1, {VERSIONS}
   unnest(ARRAY['q_proj', 'v_proj', 'rare' || i % 200]) m;
 INSERT INTO metrics SELECT i, 'metric' || i % 20, 'data' || i % 10, '', random(), true, 'ada', now(), random()
   FROM generate_series(1, {VERSIONS}) i;
+INSERT INTO files SELECT i, 'adapter_config.json', lpad('1', 64, '0'), 1 FROM generate_series(1, {VERSIONS}) i;
 ANALYZE;
 """
 
@@ -82,6 +83,21 @@ def test_a_common_search_reads_no_large_table_from_end_to_end(large: Catalog, na
         plan = tx.connection.execute(text("EXPLAIN (FORMAT JSON) " + sql.replace(":", r"\:"))).scalar()
     plan = json.loads(plan) if isinstance(plan, str) else plan
     assert scanned(plan[0]["Plan"]) & {"versions", "tasks", "labels", "module_types", "metrics"} == set()
+
+
+def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_it(large: Catalog):
+    shared = "1".rjust(64, "0")
+    with large.read() as tx:
+        assert uploads.readable(tx, [shared, "f" * 64]) == {shared}
+        compiled = uploads.readable_statement(sees_all=True, has_token=True).compile(dialect=tx.connection.dialect)
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}"
+        plan = tx.connection.exec_driver_sql(explained, {**compiled.params, "wanted": [shared]}).scalar()
+    assert rows_read(plan[0]["Plan"]) < 100  # of 20,000 that have it
+
+
+def rows_read(node: dict[str, Any]) -> int:
+    """How many rows all nodes of a plan that was run gave out."""
+    return node["Actual Rows"] * node["Actual Loops"] + sum(map(rows_read, node.get("Plans", [])))
 
 
 def scanned(node: dict[str, Any]) -> set[str]:

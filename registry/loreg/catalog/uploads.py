@@ -61,12 +61,13 @@ def mark_received(tx: Transaction, upload: Upload) -> None:
 
 def readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
     """Those of the blobs that a version, an export or a base has which who acts may read."""
-    statement = _readable(tx.sees_all, bool(tx.access.grants))
+    statement = readable_statement(tx.sees_all, bool(tx.access.grants))
     return frozenset(digest for (digest,) in tx.rows(statement, wanted=list(digests)))
 
 
 @functools.cache
-def _readable(sees_all: bool, has_token: bool) -> Select[Any]:
+def readable_statement(sees_all: bool, has_token: bool) -> Select[Any]:
+    """Select those of the blobs ``wanted``; ``has_token`` lets bases be read."""
     wanted = words("wanted")
     seen = visible_to(sees_all, AdapterRow.namespace)
     of_versions = (

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import httpx
+from urllib3.exceptions import HTTPError
 
+from loreg.client.fetching import Fetcher
 from loreg.client.http import TRIES, Server, pause
 from loreg.errors import IntegrityError, NotFoundError, UnavailableError
 from loreg.messages import Grant
@@ -35,6 +37,7 @@ class RemoteStore:
         self.url = server.endpoint
         # URLs that the server gives out are for whoever has them: no token goes along.
         self._plain = httpx.Client(timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16))
+        self._fetcher = Fetcher()
 
     def uploads_of(self, digests: Iterable[str]) -> tuple[str, ...]:
         """The ids under which these blobs were sent, as far as they were."""
@@ -122,6 +125,7 @@ class RemoteStore:
     def close(self) -> None:
         """Give the connections back."""
         self._plain.close()
+        self._fetcher.close()
 
     def _send(self, blob: Blob, path: Path, grant: Grant, on_bytes: OnBytes) -> httpx.Response:
         headers = {**grant.headers, "Content-Length": str(blob.size)}
@@ -164,11 +168,11 @@ class RemoteStore:
                     return answer.content
                 self._places[sha256] = answer.headers["Location"]
             try:
-                response = self._plain.get(self._places[sha256], headers=headers)
-                if response.is_success:
-                    return response.content
-                reason = UnavailableError(f"the store of {self.url} answered {response.status_code}", hint="try again")
-            except httpx.HTTPError as error:
+                response = self._fetcher.get(self._places[sha256], headers)
+                if response.status in (200, 206):
+                    return response.data
+                reason = UnavailableError(f"the store of {self.url} answered {response.status}", hint="try again")
+            except HTTPError as error:
                 reason = self._server.unavailable(error)
             self._places.pop(sha256, None)
             if attempt + 1 == TRIES:

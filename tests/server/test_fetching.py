@@ -1,0 +1,47 @@
+"""What is fetched from the store goes the way that the environment names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from urllib3.exceptions import HTTPError
+
+from loreg.client.fetching import Fetcher
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"by the proxy")
+
+        def log_message(self, *line: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_the_proxy_of_the_environment_is_used_but_for_those_that_need_none(
+    proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    address, asked = proxy
+    monkeypatch.setenv("http_proxy", address)
+    fetcher = Fetcher()
+    assert fetcher.get("http://store.invalid/blob", {}).data == b"by the proxy"
+    assert asked == ["http://store.invalid/blob"]
+    monkeypatch.setenv("no_proxy", "store.invalid")
+    with pytest.raises(HTTPError):
+        fetcher.get("http://store.invalid/blob", {})
+    assert len(asked) == 1
+    fetcher.close()

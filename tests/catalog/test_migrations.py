@@ -93,6 +93,14 @@ def test_a_catalog_from_a_newer_loreg_is_left_alone(url: str):
         Catalog(url).describe()
 
 
+def test_a_new_sqlite_database_that_many_open_at_once(tmp_path: Path):
+    for number in range(50):  # without waiting for each other one of them failed in every tenth
+        engines = [open_engine(f"sqlite:///{tmp_path}/{number}.db") for _ in range(4)]
+        all_at_once([engine.connect for engine in engines])
+        for engine in engines:
+            engine.dispose()
+
+
 def test_two_first_uses_at_once_both_succeed(tmp_path: Path):
     found = all_at_once([lambda: Catalog(f"sqlite:///{tmp_path}/c.db").describe()] * 4)
     assert all(migrations.HEAD in each for each in found)

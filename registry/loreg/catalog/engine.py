@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 _IDLE = 5.0  # seconds
+_PATIENCE = 30  # seconds that who finds SQLite locked waits
 # READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
 # begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
 _POSTGRESQL: dict[str, Any] = {
@@ -142,14 +144,15 @@ def _open_sqlite(url: URL) -> Engine:
                 f"cannot make the catalog's folder {folder}: {error.strerror}",
                 hint="export LOREG_HOME=… to a folder you may write",
             ) from None
-    engine = create_engine(url, connect_args={"timeout": 30}, paramstyle="named")
+    engine = create_engine(url, connect_args={"timeout": _PATIENCE}, paramstyle="named")
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # sqlite3 must not begin transactions by itself: see _begin
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL", "busy_timeout=30000"):
+        for pragma in ("foreign_keys=ON", "synchronous=NORMAL", f"busy_timeout={1000 * _PATIENCE}"):
             cursor.execute(f"PRAGMA {pragma}")
+        _write_ahead(cursor)
         cursor.close()
 
     @event.listens_for(engine, "begin")
@@ -159,6 +162,20 @@ def _open_sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Two who open a new database at once refuse each other this change without waiting, busy_timeout or not."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -101,8 +101,8 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
     )
     if not rows:
         raise _nothing_for(tx, ref, adapter_id_of(tx, ref.adapter))
-    document, *_, more = rows[0][0], *rows[0]
-    found = to_found(document)
+    (row,) = rows
+    found = to_found(row[0])
     version = found.version
     if ref.alias is not None and version.yanked:
         raise NotFoundError(
@@ -114,7 +114,7 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
             f"{ref} is not what it was: {version.ref} has digest sha256:{version.digest[: len(ref.digest)]}",
             hint=f"loreg show {ref.adapter}@sha256:{ref.digest}",
         )
-    return found, more
+    return found, row[-1]
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from loreg.refs import AdapterName, Ref
 
 _NEIGHBOURS = 20
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
-_KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at).where(
+_KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None)).where(
     VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest")
 )
 _NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.adapter_id == bindparam("adapter"))
@@ -49,15 +49,9 @@ def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
     if not known:
         version_id = _insert_version(tx, adapter_id, base_id, draft)
     else:
-        ((version_id, number, known_base_id, yanked_at),) = known
-        ref = f"{draft.adapter}:v{number}"
-        if yanked_at is not None:
-            raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
-        if base_id is not None and known_base_id not in (None, base_id):
-            raise ConflictError(
-                f"this content is {ref} already, recorded with another base",
-                hint="push it under another name with the base that it was trained on",
-            )
+        ((version_id, number, known_base_id, yanked),) = known
+        other_base = base_id is not None and known_base_id not in (None, base_id)
+        _refuse_if_not_the_same(f"{draft.adapter}:v{number}", yanked=yanked, other_base=other_base)
         if base_id is not None and known_base_id is None:
             filled = update(VersionRow).where(VersionRow.id == version_id)
             tx.connection.execute(filled.values(base_id=base_id, target=draft.target))
@@ -273,6 +267,16 @@ def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> None:
         )
         known = tx.connection.execute(base).scalar_one()
         tx.insert_missing(TaskRow, [{**row, "base": known} for row in rows])
+
+
+def _refuse_if_not_the_same(ref: str, *, yanked: bool, other_base: bool) -> None:
+    if yanked:
+        raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
+    if other_base:
+        raise ConflictError(
+            f"this content is {ref} already, recorded with another base",
+            hint="push it under another name with the base that it was trained on",
+        )
 
 
 def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:

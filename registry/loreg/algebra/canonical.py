@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from loreg.algebra.decompositions import qr, svd
 from loreg.algebra.factors import Factors
 
 
@@ -21,7 +21,7 @@ class Canonical:
 
 def canonical(x: Factors) -> Canonical:
     """The thin singular value decomposition of a delta, by QR of both factors and an SVD of the (r, r) core."""
-    q_b, r_b = torch.linalg.qr(x.b)
-    q_a, r_a = torch.linalg.qr(x.a.mT)
-    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    q_b, r_b = qr(x.b)
+    q_a, r_a = qr(x.a.mT)
+    u, s, vh = svd(r_b @ r_a.mT)
     return Canonical(q_b @ u, s, q_a @ vh.mT)

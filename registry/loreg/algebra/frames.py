@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loreg.algebra.decompositions import qr
 from loreg.algebra.factors import Factors, Stack
 
 #: The smallest sine between a column and those before it at which Cholesky's way still leaves 10 digits.
@@ -33,6 +34,14 @@ class Frame:
         solved: Tensor = torch.linalg.solve_triangular(self.r, coordinates, upper=True)
         return self.columns @ solved
 
+    def turned(self, directions: Tensor) -> Tensor:
+        """Directions (…, m, j), each with the sign at which its entries in the open add up to more than zero.
+
+        A decomposition leaves that sign open. What decides by signs asks for this one, which depends on no basis.
+        """
+        solved = torch.linalg.solve_triangular(self.r, directions, upper=True) if self.implicit else directions
+        return directions * torch.where(self.columns.sum(-2, keepdim=True) @ solved < 0, -1.0, 1.0).to(directions)
+
 
 def frame(x: Tensor) -> Frame:
     """An orthonormal frame of the columns of ``x (…, rows, k)``, with m = min(rows, k) vectors."""
@@ -43,7 +52,7 @@ def frame(x: Tensor) -> Frame:
         sines = lower.diagonal(dim1=-2, dim2=-1)
         if not failed.any() and bool((sines >= _INDEPENDENT).all()):
             return Frame(x, lower.mT * norms.unsqueeze(-2), implicit=True)
-    q, r = torch.linalg.qr(x)
+    q, r = qr(x)
     return Frame(q, r, implicit=False)
 
 

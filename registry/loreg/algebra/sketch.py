@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from loreg.algebra.decompositions import qr, svd
+
 OVERSAMPLE = 10
 _POWER_ITERATIONS = 2
 _SEED = 20110101
@@ -34,11 +36,11 @@ def largest_singular(
         image = torch.zeros_like(basis)
         for _, tile in tiles():
             image += tile.T @ (tile @ basis.to(tile.dtype))
-        basis = torch.linalg.qr(image).Q
+        basis, _ = qr(image)
     image = basis.new_empty(out, width)
     energy = basis.new_zeros(())
     for first, tile in tiles():
         image[first : first + tile.shape[0]] = tile @ basis.to(tile.dtype)
         energy += torch.linalg.vector_norm(tile, dim=1).double().square().sum()
-    u, s, wh = torch.linalg.svd(image, full_matrices=False)
+    u, s, wh = svd(image)
     return u, s, basis @ wh.T, energy

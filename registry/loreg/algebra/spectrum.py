@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from loreg.algebra.decompositions import svd
 from loreg.algebra.factors import Factors
 from loreg.algebra.frames import Frame
 
@@ -76,7 +77,7 @@ def decompose(left: Frame, right: Frame, core: Tensor, size: Tensor | float = 0.
     Singular values that are rounding error are zero, by LAPACK's and NumPy's threshold; ``size`` (n) is the norm of
     what the delta was summed from: where that cancels, what is left is rounding of its size.
     """
-    u, s, vh = torch.linalg.svd(core, full_matrices=False)
+    u, s, vh = svd(core)
     s = without_rounding(s, size, max(left.columns.shape[-2], right.columns.shape[-2]))
     return Spectrum(left, right, u, s, vh.mT, s.square().sum(-1))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loreg.algebra.decompositions import svd
+
 _ITERATIONS = 100
 _TOLERANCE = 1e-8
 
@@ -37,8 +39,7 @@ def shared_subspaces(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _leading(matrices: Tensor, rank: int) -> Tensor:
     """The leading left singular vectors of ``[M₁ … M_T]``, (n, rows, rank)."""
     unfolded = matrices.transpose(1, 2).flatten(2)
-    u: Tensor = torch.linalg.svd(unfolded, full_matrices=False)[0]
-    return u[..., :rank]
+    return svd(unfolded)[0][..., :rank]
 
 
 def _energy(matrices: Tensor, u: Tensor, v: Tensor) -> Tensor:

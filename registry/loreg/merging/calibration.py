@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loreg.adapters.keys import PREFIX
+from loreg.algebra.decompositions import eigh, pinv, svd
 from loreg.algebra.frames import Framed
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.errors import IntegrityError, NotFoundError, UsageError
@@ -100,14 +101,14 @@ class OnData:
         """The best deltas of ranks ``ranks`` (n) on the data, as plain spectra."""
         s = self.spectrum.s
         within = torch.arange(s.shape[-1], device=s.device) < ranks.unsqueeze(-1)
-        inverse = torch.linalg.pinv(self._root, rtol=1e-12)
+        inverse = pinv(self._root, rtol=1e-12)
         core = (self.spectrum.u * (s * within).unsqueeze(-2)) @ self.spectrum.v.mT @ inverse @ self.framed.right.r.mT
         return decompose(self.framed.left, self.framed.right, core)
 
 
 def on_data(framed: Framed, moments: Tensor) -> OnData:
     """See the deltas of one source in the norm of ``moments (n, r, r)``, those of ``a @ x``."""
-    values, vectors = torch.linalg.eigh((moments + moments.mT) / 2)
+    values, vectors = eigh((moments + moments.mT) / 2)
     root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-    u, s, vh = torch.linalg.svd(framed.left.r @ root, full_matrices=False)
+    u, s, vh = svd(framed.left.r @ root)
     return OnData(framed, Spectrum(None, None, u, s, vh.mT, s.square().sum(-1)), root)

@@ -85,7 +85,8 @@ def measure(
     squares = spectrum.s.square()
     known = squares.shape[-1]
     rounding = rounding_error(kept, stored).tolist()
-    shares = torch.stack([retained(subspaces.u, subspaces.v, s, ranks) for s in sources.sources()], -1).tolist()
+    within = torch.minimum(ranks, subspaces.numerical_rank())  # what has no singular value has no direction of its own
+    shares = torch.stack([retained(subspaces.u, subspaces.v, s, within) for s in sources.sources()], -1).tolist()
     wholes = torch.stack([squared_norm(s) for s in sources.sources()], -1).tolist()
     smallest = {name: _smallest_ranks(squares, spectrum.energy, share) for name, share in _SHARES.items()}
     energy, missing, sigmas = spectrum.energy.tolist(), lost.tolist(), spectrum.s.tolist()
@@ -199,6 +200,7 @@ def _certificate(
 
 def _smallest_ranks(squares: Tensor, energy: Tensor, share: float) -> list[int]:
     """The smallest rank of each module that keeps ``share`` of its energy; one too many if it is not among these."""
+    squares, energy = squares.cpu(), energy.cpu()  # a GPU does not add up in the same order every time
     kept = torch.cumsum(squares, -1) / energy.clamp_min(1e-300).unsqueeze(-1)
     # The whole of a complete spectrum may add up to 1 − 1e-16.
     ranks: list[int] = torch.where(energy > 0, (kept < share).sum(-1) + 1, 0).tolist()

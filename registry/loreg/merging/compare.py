@@ -16,6 +16,7 @@ from loreg.algebra.factors import Factors, stack
 from loreg.algebra.frames import framed
 from loreg.errors import MergeError
 from loreg.merging.compatible import refuse_what_cannot_be_merged
+from loreg.merging.device import explain_out_of_memory
 from loreg.merging.plan import plan
 from loreg.merging.sources import Input, Source, open_sources
 from loreg.records import Likeness, Progress, no_progress
@@ -29,7 +30,7 @@ def compare(inputs: Sequence[Input], *, device: str = "cpu", progress: Progress 
     """Every pair of adapters, over the modules that both have. Raises MergeError if their shapes differ."""
     refuse_what_cannot_be_merged(inputs)
     sums: dict[tuple[int, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    with open_sources(inputs, 0) as sources:
+    with open_sources(inputs, 0) as sources, explain_out_of_memory(torch.device(device)):
         tasks = plan(sources, torch.device(device))
         for done, task in enumerate(tasks, 1):
             for module in task.modules:

@@ -33,7 +33,9 @@ class Rule:
 def keep_largest(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
     """Entries whose magnitude reaches the cut."""
     (cut,) = module.cuts[t]
-    if cut > 0:
+    if entries.is_cuda:  # where asking for the number means to wait for everything before it
+        entries.mul_(entries.abs() >= cut)
+    elif cut > 0:
         below = torch.nextafter(cut, cut.new_zeros(()))  # hardshrink keeps what is larger
         torch.hardshrink(entries, float(below), out=entries)
 

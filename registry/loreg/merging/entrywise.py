@@ -24,9 +24,19 @@ from loreg.merging.dropping import Rule
 from loreg.merging.fuse import elected, fuse
 from loreg.merging.method import Values
 
-_BLOCK = 1 << 19  # entries of all sources together that are looked at at once: 4 MiB, near what caches hold
-_ROWS = 256  # of a block: enough for a fast product
-_HELD = 1 << 28  # bytes of a merged matrix, 256 MiB: a larger one is made again, row by row, at every pass
+
+@dataclass(frozen=True)
+class Tiling:
+    """How much is looked at at once: ``block`` entries of all sources together, ``rows`` of them where the columns
+    are cut too. A merged matrix of more than ``held`` bytes is made again, row by row, at every pass."""
+
+    block: int
+    rows: int
+    held: int
+
+
+_ON_CPU = Tiling(1 << 19, 256, 1 << 28)  # 4 MiB, near what caches hold
+_ON_GPU = Tiling(1 << 25, 2048, 1 << 30)  # 256 MiB: longer work than it takes to start it
 _SAMPLE = 1 << 14  # entries drawn to bracket an order statistic
 
 
@@ -66,11 +76,16 @@ class Entries:
         """(rows, columns) of the view."""
         return self.view.parts[0].shape
 
+    @property
+    def tiling(self) -> Tiling:
+        """How much is looked at at once where the entries are."""
+        return _ON_GPU if self.view.parts[0].b.is_cuda else _ON_CPU
+
     def blocks(self, sources: int, whole_rows: bool = False) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of every block, all columns of some rows before the next rows."""
-        rows, columns = self.shape
-        height = max(1, _BLOCK // (sources * columns)) if whole_rows else _ROWS
-        width = columns if whole_rows else max(1, _BLOCK // (sources * height))
+        (rows, columns), at_once = self.shape, self.tiling
+        height = max(1, at_once.block // (sources * columns)) if whole_rows else at_once.rows
+        width = columns if whole_rows else max(1, at_once.block // (sources * height))
         for top in range(0, rows, height):
             for left in range(0, columns, width):
                 yield slice(top, min(top + height, rows)), slice(left, min(left + width, columns))
@@ -172,7 +187,7 @@ def _fused(module: Entries, weights: Tensor, rule: Rule, rank: int | None) -> tu
         tie = torch.where(torch.stack(balance).sum() < 0, -1.0, 1.0)
 
     height, width = module.shape
-    held = height * width * weights.element_size() <= _HELD
+    held = height * width * weights.element_size() <= module.tiling.held
 
     def merged() -> Iterator[tuple[int, Tensor]]:
         first, tile = 0, weights.new_empty(0, width)

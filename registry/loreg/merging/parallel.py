@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,25 +17,38 @@ def side_by_side(function: Callable[[T], R], tasks: Sequence[T], device: torch.d
     """``function`` of every task, in order.
 
     On a CPU each task has one core: the decompositions inside use several badly, and a result then does not depend
-    on how many there are. On a GPU two tasks are under way, each on a stream of its own: one transfers while the
-    other computes.
+    on how many there are. On a GPU two tasks are under way, each on a stream of its own: one transfers, or has the
+    host decompose, while the other computes.
     """
-    if device.type == "cuda":
-        with ThreadPoolExecutor(2) as pool:
-            yield from pool.map(lambda task: _on_a_stream(function, task, device), tasks)
-        return
-    if len(tasks) == 1:
+    on_gpu = device.type == "cuda"
+    if len(tasks) == 1 and not on_gpu:
         yield function(tasks[0])
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # what threads that start now will use
     try:
+        if on_gpu:
+            yield from _on_two_streams(function, tasks, device)
+            return
         with ThreadPoolExecutor(threads) as pool:
             yield from pool.map(function, tasks)
     finally:
         torch.set_num_threads(threads)
 
 
-def _on_a_stream(function: Callable[[T], R], task: T, device: torch.device) -> R:
-    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-        return function(task)
+def _on_two_streams(function: Callable[[T], R], tasks: Sequence[T], device: torch.device) -> Iterator[R]:
+    """Both streams live as long as all tasks: memory that one has freed is given out again on the same stream only."""
+    mine = threading.local()
+
+    def begin() -> None:
+        mine.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def run(task: T) -> R:
+        with torch.cuda.stream(mine.stream):
+            result = function(task)
+        mine.stream.synchronize()  # whoever is given the result works on another stream
+        return result
+
+    torch.cuda.current_stream(device).synchronize()  # and what the tasks were given was made on the caller's
+    with ThreadPoolExecutor(2, initializer=begin) as pool:
+        yield from pool.map(run, tasks)

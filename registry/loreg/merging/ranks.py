@@ -45,9 +45,10 @@ class RankRule:
         if self.kind in ("lossless", "fit"):
             return spectrum.numerical_rank().clamp(1, self.most)
         allowed = self.value**2 if self.kind == "tolerance" else 1 - self.value
-        squares = spectrum.s.square()
+        squares = spectrum.s.square().cpu()  # a GPU does not add up in the same order every time
         after = squares.flip(-1).cumsum(-1).flip(-1)  # what is lost if this one and all beyond are dropped
-        return (after > allowed * spectrum.energy.unsqueeze(-1)).sum(-1).clamp_min(1)
+        ranks = (after > allowed * spectrum.energy.cpu().unsqueeze(-1)).sum(-1).clamp_min(1)
+        return ranks.to(spectrum.s.device)
 
     def to_json(self) -> Mapping[str, Any]:
         """``{"fixed": 16}``; empty for lossless."""

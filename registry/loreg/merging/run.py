@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from loreg.merging import certificate
 from loreg.merging.batch import Batch
 from loreg.merging.calibration import OnData, on_data
 from loreg.merging.certificate import Measured
+from loreg.merging.device import explain_out_of_memory
 from loreg.merging.method import Method
 from loreg.merging.parallel import side_by_side
 from loreg.merging.plan import Task, plan
@@ -48,18 +50,27 @@ class Run:
     progress: Progress
 
     def all(self) -> list[Done]:
-        """Every module, merged."""
-        tasks = plan(self.sources, self.device)
-        survey = None
-        if self.method.survey:
-            survey = self.method.survey(lambda: (self._load(task) for task in tasks), self.recipe.parameters)
-        ranks = self._within_budget(tasks, survey) if self.recipe.rank.kind == "budget" else {}
-        total = sum(len(task.modules) for task in tasks)
-        done: list[Done] = []
-        for some in side_by_side(lambda task: self._merge(task, survey, ranks), tasks, self.device):
-            done += some
-            self.progress("merging", len(done), total)
-        return done
+        """Every module, merged. Raises MergeError if the device has no room."""
+        with explain_out_of_memory(self.device):
+            tasks = plan(self.sources, self.device)
+            survey = self._survey(tasks)
+            ranks = self._within_budget(tasks, survey) if self.recipe.rank.kind == "budget" else {}
+            total = sum(len(task.modules) for task in tasks)
+            done: list[Done] = []
+            for some in side_by_side(lambda task: self._merge(task, survey, ranks), tasks, self.device):
+                done += some
+                self.progress("merging", len(done), total)
+            return done
+
+    def _survey(self, tasks: Sequence[Task]) -> Any:
+        """What the method finds out of all modules before it merges one."""
+        survey = self.method.survey
+        if survey is None:
+            return None
+        batches = lambda: (self._load(task) for task in tasks)  # noqa: E731
+        with self._explaining(tasks):
+            (found,) = side_by_side(lambda values: survey(batches, values), [self.recipe.parameters], self.device)
+        return found
 
     def _merge(self, task: Task, survey: Any, ranks: Mapping[str, int]) -> list[Done]:
         batch = self._load(task, survey)
@@ -95,8 +106,8 @@ class Run:
         )
         b, a = stored.b.cpu(), stored.a.cpu()
         done = []
-        for i, name in enumerate(task.modules):
-            span, rank = slice(i * each, (i + 1) * each), int(chosen[i * each])
+        for i, (name, rank) in enumerate(zip(task.modules, chosen[::each].tolist(), strict=True)):
+            span = slice(i * each, (i + 1) * each)
             factors = Factors(b[span, :, :rank].contiguous(), a[span, :rank].contiguous())
             written = WrittenModule(task.form, factors, self._bias(name, task))
             figures = measured[span]
@@ -133,18 +144,22 @@ class Run:
         for module, position in itertools.product(task.modules, task.positions):
             self.sources[position].refuse_what_is_not_finite(module)
 
-    def _spectrum(self, task: Task, batch: Batch) -> Spectrum:
-        too_large = MergeError(
-            f"the merged delta of {batch.modules[0]} does not fit into float64", hint="use smaller weights"
-        )
+    @contextlib.contextmanager
+    def _explaining(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Raise MergeError, saying what is not finite, where LAPACK was given infinity or NaN in the block."""
         try:
+            yield
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            for task in tasks:
+                self._refuse_what_is_not_finite(task)
+            raise _too_large(tasks[0]) from None
+
+    def _spectrum(self, task: Task, batch: Batch) -> Spectrum:
+        with self._explaining([task]):
             spectrum = self.method.merge(batch, self.recipe.parameters).scaled(self.recipe.scale)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # LAPACK was given infinity: the factors themselves were finite
-            self._refuse_what_is_not_finite(task)
-            raise too_large from None
         if not spectrum.energy.isfinite().all():
             self._refuse_what_is_not_finite(task)
-            raise too_large
+            raise _too_large(task)
         return spectrum
 
     def _on_data(self, batch: Batch) -> OnData | None:
@@ -189,6 +204,11 @@ def _difference(whole: Spectrum, part: Spectrum) -> Tensor:
     """``‖whole − part‖²`` (n), both in the same frames."""
     rebuilt = [(x.u * x.s.unsqueeze(-2)) @ x.v.mT for x in (whole, part)]
     return (rebuilt[0] - rebuilt[1]).square().sum((-2, -1))
+
+
+def _too_large(task: Task) -> MergeError:
+    """What the sources came to, each of them finite."""
+    return MergeError(f"the merged delta of {task.modules[0]} does not fit into float64", hint="use smaller weights")
 
 
 def _refuse_overflow(stored: Factors, task: Task) -> None:

@@ -99,8 +99,12 @@ def _shares(weights: Tensor) -> Tensor:
 def _cosines(gram: Tensor) -> Tensor:
     norms = gram.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     sizes = norms.unsqueeze(-1) * norms.unsqueeze(-2)
-    cosines = torch.where(sizes > 0, gram / sizes.clamp_min(1e-300), 0.0).clamp(-1, 1)
-    return cosines - torch.diag_embed(cosines.diagonal(dim1=-2, dim2=-1)) + torch.eye(gram.shape[-1]).to(gram)
+    cosines = torch.where(sizes == 0, 0.0, gram / sizes.clamp_min(1e-300)).clamp(-1, 1)  # NaN stays
+    return (
+        cosines
+        - torch.diag_embed(cosines.diagonal(dim1=-2, dim2=-1))
+        + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    )
 
 
 def _length(coefficients: Tensor, gram: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loreg.algebra.canonical import canonical
+from loreg.algebra.decompositions import svd
 from loreg.algebra.factors import Factors
 from loreg.algebra.tucker import shared_subspaces
 from loreg.merging.batch import Batch
@@ -21,7 +22,7 @@ from loreg.merging.method import Method, Parameter, Values
 
 def aligned(batch: Batch, values: Values) -> list[View]:
     """KnOTS: with ``[Δ₁ … Δ_T] = U S [V₁ᵀ … V_Tᵀ]``, source t has the entries ``S Vₜᵀ = UᵀΔₜ`` (k, in)."""
-    left = _directions(torch.cat(list(batch.framed.cores()), dim=-1))
+    left = batch.framed.left.turned(_directions(torch.cat(list(batch.framed.cores()), dim=-1)))
     framed, stacked = batch.framed.sources(), batch.stack.sources()
     return [
         View([Factors(left[i].T @ f.b[i], s.a[i]) for f, s in zip(framed, stacked, strict=True)], left=left[i])
@@ -49,6 +50,7 @@ def compressed(batch: Batch, values: Values) -> list[View]:
 
 def _in_bases(batch: Batch, left: Tensor, right: Tensor) -> list[View]:
     sources = batch.framed.sources()
+    left, right = batch.framed.left.turned(left), batch.framed.right.turned(right)
     return [
         View([Factors(left[i].T @ p.b[i], p.a[i] @ right[i]) for p in sources], left[i], right[i])
         for i in range(len(batch.modules))
@@ -56,8 +58,7 @@ def _in_bases(batch: Batch, left: Tensor, right: Tensor) -> list[View]:
 
 
 def _directions(columns: Tensor) -> Tensor:
-    u: Tensor = torch.linalg.svd(columns, full_matrices=False)[0]
-    return u
+    return svd(columns)[0]
 
 
 def _rule(values: Values) -> Rule:

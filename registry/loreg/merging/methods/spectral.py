@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loreg.algebra.canonical import Canonical, canonical
+from loreg.algebra.decompositions import svd
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.merging.batch import Batch
 from loreg.merging.method import Method, Parameter, Values
@@ -49,7 +50,7 @@ def iso_cts(batch: Batch, values: Values) -> Spectrum:
     parts = [common]
     for part, weight in zip(batch.framed.sources(), batch.weights.unbind(-1), strict=True):
         core = weight.reshape(-1, 1, 1) * (part.b @ part.a)
-        u, s, vh = torch.linalg.svd(core - common.u @ (common.u.mT @ core), full_matrices=False)
+        u, s, vh = svd(core - common.u @ (common.u.mT @ core))
         norm = torch.linalg.matrix_norm(core).unsqueeze(-1)
         s = torch.where(s > norm * max(batch.shape) * torch.finfo(s.dtype).eps, s, 0.0)
         parts.append(_directions(Canonical(u, s, vh.mT), own))
@@ -101,7 +102,7 @@ def _orthogonal(batch: Batch, parts: list[Canonical], s: Tensor) -> Spectrum:
 
 def _polar(x: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns (Schönemann 1966), on the span of x where its rank is less."""
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    u, s, vh = svd(x)
     spanned = (s > s[..., :1] * max(x.shape[-2:]) * torch.finfo(s.dtype).eps).to(s.dtype)
     nearest: Tensor = (u * spanned.unsqueeze(-2)) @ vh
     return nearest

@@ -1,0 +1,188 @@
+"""The GPU's ways through the code, without a GPU: on a device that pretends to be one (``pretending``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpu.merges import RANKS, UNUSUAL, assert_alike, inputs, merge, mixed, moments, outcome, several, variants
+from gpu.pretending import pretending
+from loreg.algebra import decompositions
+from loreg.algebra.factors import Factors
+from loreg.errors import MergeError
+from loreg.merging import entrywise
+from loreg.merging.compare import compare
+from loreg.merging.device import explain_out_of_memory
+from loreg.merging.dropping import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST, Rule
+from loreg.merging.entrywise import Entries, Tiling, View
+from loreg.merging.methods import METHODS
+from loreg.merging.ranks import RankRule
+
+CASES = [(name, given) for name, method in METHODS.items() for given in variants(method)]
+
+
+def count(name: str) -> int:
+    return METHODS[name].most or 3
+
+
+class TestPretending:
+    """That the device finds what it is there to find."""
+
+    def test_it_does_not_mix_with_the_cpu(self, monkeypatch: pytest.MonkeyPatch):
+        with pretending(monkeypatch):
+            there = torch.ones(2, 2, device="cuda")
+            assert there.is_cuda
+            assert there.device.type == (there @ there).device.type == torch.ones_like(there).device.type == "cuda"
+            for mixed in (lambda: there @ torch.eye(2), lambda: torch.cat([there, torch.ones(1, 2)])):
+                with pytest.raises(RuntimeError, match=r"on cuda, but of shape \(\d, 2\) on cpu"):
+                    mixed()
+            with pytest.raises(TypeError):
+                there.numpy()
+            assert not there.cpu().is_cuda
+            assert torch.equal(there.cpu() @ torch.eye(2), torch.ones(2, 2))
+
+    def test_it_counts_what_the_cpu_waits_for(self, monkeypatch: pytest.MonkeyPatch):
+        with pretending(monkeypatch) as device:
+            there = torch.ones(2, 2).to("cuda")
+            there = there * 2 + there.sum()
+            assert device.waits == []
+            assert float(there[there > 1].max()) == 6
+            assert there.cpu().tolist() == [[6, 6], [6, 6]]
+            assert device.waits == ["__getitem__", "__float__", "cpu"]
+
+
+@pytest.mark.parametrize(("name", "given"), CASES)
+def test_every_method_merges_there_as_on_the_cpu(name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: Any):
+    folders = several(tmp_path, (8, 8, 8)[: count(name)])
+    with pretending(monkeypatch) as device:
+        found = outcome(folders, "cuda", name, given)
+    assert device.waits
+    assert_alike(found, outcome(folders, "cpu", name, given), 1e-3 if given.get("precision") == "single" else 1e-9)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_small_tiles_and_matrices_that_are_tall_for_the_host(name: str, tmp_path: Path, monkeypatch: Any):
+    folders = several(tmp_path, (8, 8, 8)[: count(name)])
+    expected = outcome(folders, "cpu", name)
+    monkeypatch.setattr(decompositions, "_SMALL", 1)
+    monkeypatch.setattr(entrywise, "_ON_GPU", Tiling(6000, 20, 0))
+    with pretending(monkeypatch):
+        assert_alike(outcome(folders, "cuda", name), expected, 1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.family in ("exact", "factors")])
+def test_the_cpu_does_not_wait_for_every_module(name: str, tmp_path: Path, monkeypatch: Any):
+    waits = []
+    for modules in (2, 20):
+        shapes = {f"layers.{i}.q_proj": (24, 20) for i in range(modules)}
+        folders = several(tmp_path / str(modules), (4, 4, 4)[: count(name)], shapes)
+        with pretending(monkeypatch) as device:
+            merge(folders, "cuda", name)
+        waits.append(len(device.waits))
+    assert waits[0] == waits[1]
+
+
+@pytest.mark.parametrize("rule", [LARGEST, BETWEEN, AT_RANDOM, LARGE_AT_RANDOM])
+def test_the_cpu_does_not_wait_for_a_block(rule: Rule, monkeypatch: Any):
+    values = {"density": 0.5, "epsilon": 0.1, "rescale": "density"}
+    monkeypatch.setattr(entrywise, "_ON_GPU", Tiling(400, 16, 1 << 20))
+    with pretending(monkeypatch) as device:
+        part = Factors(torch.ones(96, 2, device="cuda"), torch.ones(2, 40, device="cuda"))
+        cuts = [(torch.tensor(1.0, device="cuda"), torch.tensor(3.0, device="cuda"))[: 1 + (rule is BETWEEN)]]
+        blocks = list(Entries(View([part]), (7,), values, cuts).kept(rule))
+        assert len(blocks) > 8
+        assert device.waits == []
+
+
+@pytest.mark.parametrize(("name", "given"), CASES)
+def test_the_signs_that_a_decomposition_leaves_open_decide_nothing(
+    name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: Any
+):
+    """Two libraries need not choose the same."""
+    folders = several(tmp_path, (8, 8, 8)[: count(name)])
+    expected = outcome(folders, "cpu", name, given)
+    thin = decompositions._thin
+
+    def turned(x: Tensor) -> tuple[Tensor, ...]:
+        u, s, vh = thin(x)
+        sign = torch.where(torch.arange(s.shape[-1]) % 3 == 0, -1.0, 1.0).to(u)
+        return u * sign, s, vh * sign.unsqueeze(-1)
+
+    monkeypatch.setattr(decompositions, "_thin", turned)
+    assert_alike(outcome(folders, "cpu", name, given), expected, 1e-3 if given.get("precision") == "single" else 1e-9)
+
+
+@pytest.mark.parametrize("rank", RANKS, ids=lambda rank: rank.kind)
+def test_every_rank_rule_there_as_on_the_cpu(rank: RankRule, tmp_path: Path, monkeypatch: Any):
+    folders = several(tmp_path, (8,))
+    with pretending(monkeypatch):
+        found = outcome(folders, "cuda", rank=rank)
+    assert_alike(found, outcome(folders, "cpu", rank=rank), 1e-9)
+
+
+def test_calibration_data_there_as_on_the_cpu(tmp_path: Path, monkeypatch: Any):
+    folders, data = several(tmp_path, (8,)), moments(tmp_path / "moments.safetensors", 8)
+    how = {"rank": RankRule("fixed", 3), "calibration": data}
+    with pretending(monkeypatch):
+        found = outcome(folders, "cuda", **how)
+    assert_alike(found, outcome(folders, "cpu", **how), 1e-9)
+
+
+def test_mixed_dtypes_and_ranks_there_as_on_the_cpu(tmp_path: Path, monkeypatch: Any):
+    with pretending(monkeypatch):
+        found = outcome(mixed(tmp_path / "there"), "cuda", rank=RankRule("fixed", 6))
+    assert_alike(found, outcome(mixed(tmp_path / "here"), "cpu", rank=RankRule("fixed", 6)))
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_sources_there_as_on_the_cpu(kind: str, tmp_path: Path, monkeypatch: Any):
+    folders = UNUSUAL[kind](tmp_path)
+    with pretending(monkeypatch):
+        found = outcome(folders, "cuda")
+    assert_alike(found, outcome(folders, "cpu"), 1e-9)
+
+
+def test_comparing_there_as_on_the_cpu(tmp_path: Path, monkeypatch: Any):
+    given = inputs(several(tmp_path))
+    with pretending(monkeypatch):
+        found = compare(given, device="cuda")
+    for ours, theirs in zip(found, compare(given), strict=True):
+        numbers = [(x.cosine, x.left_overlap, x.right_overlap, x.sign_conflict, x.norm_ratio) for x in (ours, theirs)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-9)
+
+
+NO_ROOM = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has a capacity of 8 GiB (…)\nmore"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported at some other call"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`"),
+)
+
+
+class TestNoRoom:
+    @pytest.mark.parametrize("error", NO_ROOM)
+    def test_it_is_told_in_one_line_with_what_to_do(self, error: Exception):
+        with pytest.raises(MergeError) as told, explain_out_of_memory(torch.device("cuda:1")):
+            raise error
+        assert str(told.value).startswith("there is not enough memory on the device 'cuda:1': ")
+        assert "--device cpu" in told.value.hint
+        assert "\n" not in str(told.value)
+
+    def test_what_is_not_about_memory_stays_what_it_is(self):
+        with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(torch.device("cuda")):
+            raise RuntimeError("shapes do not match")
+        with pytest.raises(RuntimeError, match="out of memory"), explain_out_of_memory(torch.device("cpu")):
+            raise RuntimeError("out of memory")
+
+    def test_a_merge_tells_it(self, tmp_path: Path, monkeypatch: Any):
+        def full(*_: Any, **how: Any) -> Tensor:
+            raise NO_ROOM[0]
+
+        folders = several(tmp_path)
+        with pretending(monkeypatch):
+            monkeypatch.setattr(torch, "empty", full)
+            assert "--device cpu" in outcome(folders, "cuda").refused

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -54,6 +55,13 @@ class Everything(nn.Module):
 def new_model() -> Everything:
     torch.manual_seed(11)
     return Everything().eval()
+
+
+def write_base(folder: Path) -> Path:
+    """The base of :func:`new_model` as a folder."""
+    folder.mkdir()
+    save_file(new_model().state_dict(), folder / "model.safetensors")
+    return folder
 
 
 def train(folder: Path, seed: int, targets: list[str], model: nn.Module | None = None, **options: Any) -> Path:

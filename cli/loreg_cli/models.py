@@ -99,6 +99,7 @@ def bake(
 )
 @click.option("--push", "name", metavar="NAME", help="Push the adapter as the next version of NAME, with its base.")
 @click.option("--to", "folder", metavar="DIR", type=PATH, help="Write it to a new folder.")
+@device_option
 @push_options
 @format_option
 def extract(
@@ -109,6 +110,7 @@ def extract(
     whole: str,
     name: str | None,
     folder: Path | None,
+    device: str,
     said: dict[str, Any],
     format_: str,
 ) -> None:
@@ -121,8 +123,9 @@ def extract(
         raise click.UsageError("--task, --metric, --label, --alias and -m go with --push NAME")
     with progress_bar() as progress:
         result = open_registry().extract(
-            base, tuned, rank=rank, energy=energy, whole=whole, name=name, folder=folder, progress=progress, **said
-        )
+            base, tuned, rank=rank, energy=energy, whole=whole, device=device, name=name, folder=folder,
+            progress=progress, **said,
+        )  # fmt: skip
     for text in result.notes:
         note(text)
     if format_ == "json":

@@ -72,7 +72,8 @@ def pull(ref: str, folder: Path | None, profile: str | None, with_base_path: boo
     "--profile",
     required=True,
     metavar="SERVER",
-    help="vllm, vllm:max_lora_rank=64, sglang, lorax, tgi, tensorrt-llm, llama.cpp, peft:0.10 or ./mine.toml.",
+    help="vllm, vllm:max_lora_rank=64, sglang, lorax, tgi, tensorrt-llm, llama.cpp, ollama, transformers, peft:0.10 or "
+    "./mine.toml.",
 )
 @click.option("--to", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A new folder.")
 @click.option("--base", metavar="NAME|PATH", help="The model it was trained on, if it was not pushed with it.")

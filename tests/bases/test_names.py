@@ -44,22 +44,3 @@ def test_a_canonical_name_stays():
 def test_two_tensors_are_never_taken_for_one():
     both = {"language_model.model.norm.weight": 1, "model.norm.weight": 2, "lm_head.weight": 3}
     assert names.by_canonical_name(both) == both
-
-
-def test_an_adapter_finds_its_tensor_under_the_name_of_another_class():
-    query = "encoder.layer.0.attention.self.query.weight"
-    alone = names.Index([query, "embeddings.word_embeddings.weight"])
-    assert alone.find(f"bert.{query}") == query
-    wrapped = names.Index([f"bert.{query}", "bert.embeddings.word_embeddings.weight"])
-    assert wrapped.find(query) == f"bert.{query}"
-    assert wrapped.find(query.removeprefix("encoder.")) is None
-
-
-def test_a_head_that_is_not_there_is_the_embedding_it_is_tied_to():
-    assert names.Index(["model.embed_tokens.weight"]).find("lm_head.weight") == "model.embed_tokens.weight"
-    untied = names.Index(["model.embed_tokens.weight", "lm_head.weight"])
-    assert untied.find("lm_head.weight") == "lm_head.weight"
-
-
-def test_a_name_that_could_be_two_tensors_is_neither():
-    assert names.Index(["text.q.weight", "vision.q.weight"]).find("q.weight") is None

@@ -173,7 +173,7 @@ UNREADABLE: dict[str, Case] = {
     "r is text": Case("LR000", config(r="8")),
     "r is true": Case("LR000", config(r=True)),
     "r is not a number": Case("LR000", config(r=float("nan"))),
-    "lora_alpha is zero": Case("LR000", config(lora_alpha=0)),
+    "lora_alpha is negative": Case("LR000", config(lora_alpha=-1)),
     "lora_alpha is null": Case("LR000", config(lora_alpha=None)),
     "lora_alpha is infinite": Case("LR000", config(lora_alpha=float("inf"))),
     "rank_pattern is a list": Case("LR000", config(rank_pattern=["q_proj"])),
@@ -186,7 +186,13 @@ UNREADABLE: dict[str, Case] = {
     "diffusers' names": Case("LR000", renamed(lambda n: n.replace(PREFIX, "transformer.").replace("lora_", "lora."))),
     "loralib's names": Case("LR000", renamed(lambda n: n.removeprefix(PREFIX).removesuffix(".weight"))),
     "names without a prefix": Case("LR000", renamed(lambda n: n.removeprefix(PREFIX))),
-    "names of a training state": Case("LR000", renamed(lambda n: n.replace(".weight", ".default.weight"))),
+    "of two adapters": Case(
+        "LR000", renamed(lambda n: n.replace(".weight", ".sft.weight" if "q_proj" in n else ".dpo.weight"))
+    ),
+    "one tensor under two names": Case("LR000", tensor(f"{Q0}.lora_A.default.weight", torch.ones(8, 5))),
+    "one tensor inside and outside of a wrapper": Case(
+        "LR000", tensor(f"_orig_mod.{Q0}.lora_A.weight", torch.ones(8, 5))
+    ),
     "a module type of 200 letters": Case("LR000", renamed(lambda n: n.replace("q_proj", "q" * 200))),
 }  # fmt: skip
 ITSELF: dict[str, Case] = {
@@ -199,10 +205,8 @@ ITSELF: dict[str, Case] = {
     "half an embedding": Case("LR001", tensor(f"{PREFIX}model.embed_tokens.lora_embedding_A", torch.ones(8, 5))),
     "ranks of A and B differ": Case("LR002", tensor(f"{Q0}.lora_B.weight", torch.ones(576, 4))),
     "rank of A differs": Case("LR002 LR003", tensor(f"{Q0}.lora_A.weight", torch.ones(4, 576))),
-    "A is flat": Case("LR002 LR003", tensor(f"{Q0}.lora_A.weight", torch.ones(576))),
+    "B has three dimensions": Case("LR002", tensor(f"{Q0}.lora_B.weight", torch.ones(576, 8, 2))),
     "A is a number": Case("LR002", tensor(f"{Q0}.lora_A.weight", torch.ones(()))),
-    "B is empty": Case("LR002", tensor(f"{Q0}.lora_B.weight", torch.ones(0, 8))),
-    "A is empty": Case("LR002", tensor(f"{Q0}.lora_A.weight", torch.ones(8, 0))),
     "r is too large": Case("LR003", config(r=16)),
     "r is too small": Case("LR003", config(r=4)),
     "r is half a number": Case("LR000", config(r=7.5)),
@@ -210,7 +214,6 @@ ITSELF: dict[str, Case] = {
     "rank_pattern for a type": Case("LR003", config(rank_pattern={"v_proj": 16})),
     "rank_pattern as an expression": Case("LR003", config(rank_pattern={r".*layers\.(3|4)\..*": 2})),
     "a tensor without prefix": Case("LR004", tensor("model.layers.0.self_attn.q_proj.lora_A.weight", torch.ones(8, 5))),
-    "a tensor of a training state": Case("LR004", tensor(f"{Q0}.lora_A.default.weight", torch.ones(8, 5))),
     "a tensor of the optimizer": Case("LR004", tensor("optimizer.state.exp_avg", torch.ones(3))),
     "NaN": Case("LR005", number(float("nan"))),
     "infinity": Case("LR005", number(float("inf"))),
@@ -228,6 +231,10 @@ ITSELF: dict[str, Case] = {
     "a list of other names": Case("LR006", config(target_modules=["query", "value"])),
     "an expression selects too little": Case("LR006", config(target_modules=r".*layers\.[1-9].*")),
     "an expression that is none": Case("LR006", config(target_modules="q_proj(")),
+    "a module is left out": Case("LR006", config(exclude_modules=["layers.0.self_attn.q_proj"])),
+    "a module is left out by an expression": Case("LR006", config(exclude_modules=r".*\.0\..*")),
+    "a layer is left out": Case("LR006", config(layers_to_transform=[*range(1, 30)])),
+    "a module is saved whole": Case("LR006 LR016", config(modules_to_save=["q_proj"])),
     "an expression that would take years": Case("LR006", config(target_modules=r"(a+)+$")),
     "use_dora without magnitudes": Case("LR007", config(use_dora=True)),
     "magnitudes without use_dora": Case("LR007", config(use_dora=False), start=DORA),
@@ -236,6 +243,7 @@ ITSELF: dict[str, Case] = {
     "every B is zero": Case("LR008", every_b(torch.zeros_like)),
     "every B is minus zero": Case("LR008", every_b(lambda t: -torch.zeros_like(t))),
     "every B is zero in bfloat16": Case("LR008", every_b(lambda t: torch.zeros_like(t, dtype=torch.bfloat16))),
+    "lora_alpha is zero": Case("LR008", config(lora_alpha=0)),
     "a field of next year": Case("LR009", config(use_next_year=True)),
     "three fields of next year": Case("LR009", config(a=1, b="x", c=[0])),
     "a huge number": Case("LR010", number(2e4)),
@@ -261,6 +269,51 @@ ITSELF: dict[str, Case] = {
         lambda f: write(f, {n: t for n, t in tensors(f).items() if "lora_" in n}),
         start=NEWS,
     ),
+    "A is flat": Case("LR018", tensor(f"{Q0}.lora_A.weight", torch.ones(576))),
+    "B is empty": Case("LR018", tensor(f"{Q0}.lora_B.weight", torch.ones(0, 8))),
+    "A is empty": Case("LR018", tensor(f"{Q0}.lora_A.weight", torch.ones(8, 0))),
+    "A is not there": Case("LR018", tensor(f"{Q0}.lora_A.weight", torch.ones(0))),
+    "every factor is empty": Case("LR018", lambda f: write(f, {n: torch.ones(0) for n in tensors(f)})),
+    "an empty head": Case("LR018", tensor(f"{PREFIX}classifier.weight", torch.ones(0)), start=MOVIES),
+    "an empty magnitude": Case("LR018", tensor(f"{Q0}.lora_magnitude_vector", torch.ones(0)), start=DORA),
+    "a piece of FSDP": Case("LR004 LR018 LR019", tensor("_fsdp_wrapped_module._flat_param", torch.ones(7))),
+    "of a compiled model": Case("LR019", renamed(lambda n: f"_orig_mod.{n}")),
+    "of a compiled base": Case("LR019", renamed(lambda n: n.replace(PREFIX, f"{PREFIX}_orig_mod."))),
+    "of compiled attention": Case("LR019", renamed(lambda n: n.replace("self_attn", "self_attn._orig_mod"))),
+    "of DDP": Case("LR019", renamed(lambda n: f"module.{n}")),
+    "of a base in DDP": Case("LR019", renamed(lambda n: n.replace(PREFIX, f"{PREFIX}module."))),
+    "of a value head": Case("LR019", renamed(lambda n: f"pretrained_model.{n}")),
+    "of PEFT in PEFT": Case("LR019", renamed(lambda n: PREFIX + n)),
+    "names of a training state": Case("LR019", renamed(lambda n: n.replace(".weight", ".default.weight"))),
+    "a head as in memory": Case(
+        "LR019", renamed(lambda n: n.replace("classifier.", "classifier.modules_to_save.default.")), start=MOVIES
+    ),
+    "stacked experts": Case(
+        "LR019",
+        both(
+            tensor(f"{PREFIX}model.layers.0.mlp.experts.down_proj.lora_A.weight", torch.ones(4, 8, 6)),
+            tensor(f"{PREFIX}model.layers.0.mlp.experts.down_proj.lora_B.weight", torch.ones(4, 5, 8)),
+        ),
+    ),
+    "a whole tensor that nobody asked for": Case("LR020", tensor(f"{PREFIX}model.norm.weight", torch.ones(576))),
+    "a whole layer that nobody asked for": Case("LR020", tensor(f"{Q0}.base_layer.weight", torch.ones(576, 576))),
+    "a copy of the head": Case(
+        "LR021", tensor(f"{PREFIX}classifier.original_module.weight", torch.ones(2, 384)), start=MOVIES
+    ),
+    "a rank for no module": Case("LR022", config(rank_pattern={"k_proj": 4})),
+    "an anchored alpha": Case("LR022", config(alpha_pattern={"^q_proj": 4})),
+    "an alpha with PEFT's prefix": Case("LR022", config(alpha_pattern={Q0: 4})),
+    "a pattern in a list": Case("LR022", config(target_modules=["q_proj", "v_proj", "k_proj$"])),
+    "a layer that is not there": Case("LR022", config(layers_to_transform=[*range(31)])),
+    "a parameter that is not there": Case("LR022", config(target_parameters=["experts.gate_up_proj"])),
+    "fewer tokens than rows": Case(
+        "LR023",
+        both(
+            config(trainable_token_indices=[1, 2]),
+            tensor(f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta", torch.ones(3, 576)),
+        ),
+    ),
+    "tokens without rows": Case("LR023", config(trainable_token_indices=[1, 2])),
 }  # fmt: skip
 #: ``--base`` is a file of headers for SmolLM2's q and v projections, changed by these functions of its shapes.
 Shapes = dict[str, tuple[int, ...]]

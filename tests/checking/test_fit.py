@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import BartConfig, BartForConditionalGeneration
 
 from loreg.checking.findings import RULES
 from loreg.records import Finding
@@ -88,10 +90,35 @@ def test_one_of_two_tied_matrices_is_a_warning(here: Registry, tmp_path: Path):
     change_tensors(adapter, {f"{PREFIX}lm_head.weight": torch.ones(9, 4)})
     (finding,) = found(here, adapter, tied(tmp_path / "base"))
     assert (finding.code, finding.severity) == ("LB005", "warning")
-    ensured = change_config(adapter, ensure_weight_tying=True)
-    assert "LB005" not in {finding.code for finding in found(here, ensured, tied(tmp_path / "again"))}
+    ensured = change_config(adapter, ensure_weight_tying=True)  # PEFT ties only what is called as in its own list
+    assert "LB005" in {finding.code for finding in found(here, ensured, tied(tmp_path / "again"))}
+    both = change_tensors(ensured, {f"{PREFIX}embed_tokens.weight": torch.ones(9, 4)})
+    assert "LB005" not in {finding.code for finding in found(here, both, tied(tmp_path / "third"))}
+
+
+def test_weights_that_one_flag_ties_in_an_architecture(here: Registry, tmp_path: Path):
+    """BART ties its head and both embeddings to one matrix, whose name in memory says nothing of it."""
+    config = BartConfig(
+        vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16,
+        encoder_attention_heads=2, decoder_attention_heads=2,
+    )  # fmt: skip
+    model = BartForConditionalGeneration(config)
+    model.save_pretrained(tmp_path / "base")
+    targets = ["q_proj", "lm_head"]
+    get_peft_model(model, LoraConfig(target_modules=targets, init_lora_weights=False)).save_pretrained(tmp_path / "a")
+    (finding,) = [f for f in found(here, tmp_path / "a", tmp_path / "base") if f.code == "LB005"]
+    others = "model.decoder.embed_tokens.weight, model.encoder.embed_tokens.weight, model.shared.weight"
+    assert finding.message == f"lm_head.weight changes, and {others}, tied to it, do not"
+
+
+def test_a_base_of_a_class_that_is_not_known_is_a_warning(here: Registry, tmp_path: Path):
+    base = write_base(tmp_path / "base")
+    (base / "config.json").write_text('{"model_type": "of_tomorrow", "architectures": ["OfTomorrowModel"]}')
+    (finding,) = found(here, train(tmp_path / "a", 1), base)
+    assert (finding.code, finding.severity) == ("LB006", "warning")
+    assert "the class OfTomorrowModel is none of transformers" in finding.message
 
 
 def test_every_rule_of_this_kind_is_shown_to_find_something():
     """By the tests above."""
-    assert {code for code in RULES if code.startswith("LB")} == {"LB001", "LB002", "LB003", "LB004", "LB005"}
+    assert {code for code in RULES if code.startswith("LB")} == {f"LB00{number}" for number in range(1, 7)}

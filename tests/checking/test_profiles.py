@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from everything import train as train_everything
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.explain import explain
 from loreg.checking.profile import known_profiles, read_profile
-from loreg.errors import NotFoundError, UsageError
+from loreg.errors import CheckFailedError, NotFoundError, UsageError
 from loreg.merging.ranks import SERVERS
 from loreg.registry import Registry, connect
 from making import change_config, change_tensors, copy, train, write_base
@@ -42,6 +43,11 @@ def pattern(folder: Path, **options: Any) -> Path:
     return train(folder, 1, **options)
 
 
+def ranks_only_in_patterns(folder: Path) -> Path:
+    """r is 64, and patterns bring every tensor down to 8."""
+    return change_config(plain(folder), r=64, rank_pattern={"q_proj": 8, "v_proj": 8, "k_proj": 8, "o_proj": 8})
+
+
 #: A profile, a rule of it, an adapter that the rule is about.
 CASES: dict[str, tuple[str, str, Made]] = {
     "vllm, rank": ("vllm:max_lora_rank=1", "VL001", plain),
@@ -54,7 +60,29 @@ CASES: dict[str, tuple[str, str, Made]] = {
     "vllm, alora": ("vllm", "VL006", lambda f: change_config(plain(f), alora_invocation_tokens=[1])),
     "vllm, convolution": ("vllm", "VL008", lambda f: train_everything(f, 1, ["image"])),
     "vllm, tokens": ("vllm", "VL009", lambda f: tokens(plain(f))),
+    "vllm, rank of the configuration alone": ("vllm", "VL001", ranks_only_in_patterns),
+    "vllm, rank of a pattern for nothing": ("vllm", "VL001", lambda f: change_config(plain(f), rank_pattern={"x": 64})),
+    "vllm, norm that nobody named": ("vllm", "VL003", lambda f: with_tensor(plain(f), "model.norm.weight")),
+    "vllm, embeddings that nobody named": ("vllm", "VL003", lambda f: with_tensor(plain(f), "lm_head.weight")),
+    "vllm, hidden biases": ("vllm", "VL004", lambda f: change_config(train(f, 1, bias="all"), bias="none")),
+    "vllm, hidden biases of LoRA": (
+        "vllm", "VL004", lambda f: change_config(train(f, 1, lora_bias=True), lora_bias=False),
+    ),
+    "vllm, an unknown start": ("vllm", "VL005", lambda f: change_config(plain(f), init_lora_weights="PiSSA")),
+    "vllm, biases for nothing": ("vllm", "VL010", lambda f: change_config(plain(f), bias="all")),
+    "vllm, null for biases": ("vllm", "VL010", lambda f: change_config(plain(f), bias=None)),
+    "vllm, a head for nothing": (
+        "vllm", "VL010", lambda f: change_config(head(f, "score"), modules_to_save=["score", "lm_head"]),
+    ),
+    "vllm, no targets": ("vllm", "VL011", lambda f: without_field(plain(f), "target_modules")),
+    "vllm, copies of the base": (
+        "vllm", "VL012", lambda f: with_tensor(plain(f), "transformer.wte.base_layer.weight"),
+    ),
+    "vllm, a head that nobody named": ("vllm", "VL013", lambda f: with_tensor(plain(f), "score.weight")),
     "sglang, rank": ("sglang:max_lora_rank=7", "SG001", plain),
+    "sglang, rank of the configuration alone": (
+        "sglang:max_lora_rank=32", "SG013", ranks_only_in_patterns,
+    ),
     "sglang, rslora": ("sglang", "SG002", lambda f: train(f, 1, use_rslora=True)),
     "sglang, ranks": ("sglang", "SG003", lambda f: pattern(f, rank_pattern={"v_proj": 2})),
     "sglang, alphas": ("sglang", "SG003", lambda f: pattern(f, alpha_pattern={"v_proj": 2})),
@@ -94,7 +122,31 @@ CASES: dict[str, tuple[str, str, Made]] = {
         "tensorrt-llm", "TR007", lambda f: renamed(train(f, 1, use_dora=True), "q_proj", "experts.0.w1"),
     ),
     "tensorrt-llm, tokens": ("tensorrt-llm", "TR008", lambda f: tokens(plain(f))),
-    "llama.cpp, alpha": ("llama.cpp", "LC001", lambda f: change_config(plain(f), lora_alpha=12.5)),
+    "ollama, alpha": ("ollama", "OL001", lambda f: change_config(plain(f), lora_alpha=12.5)),
+    "ollama, rslora": ("ollama", "OL002", lambda f: train(f, 1, use_rslora=True)),
+    "ollama, alphas": ("ollama", "OL003", lambda f: pattern(f, alpha_pattern={"v_proj": 2})),
+    "ollama, dora": ("ollama", "OL004", lambda f: train(f, 1, use_dora=True)),
+    "ollama, head": ("ollama", "OL005", lambda f: train(f, 1, head=True)),
+    "ollama, bias": ("ollama", "OL006", lambda f: train(f, 1, lora_bias=True)),
+    "ollama, tokens": ("ollama", "OL007", lambda f: tokens(plain(f))),
+    "ollama, experts": (
+        "ollama", "OL008", lambda f: train_everything(f, 1, [], target_parameters=["experts.down_proj"]),
+    ),
+    "ollama, pissa": ("ollama", "OL009", lambda f: change_config(plain(f), init_lora_weights="pissa")),
+    "ollama, no alpha": ("ollama", "OL010", lambda f: without_field(plain(f), "lora_alpha")),
+    "ollama, a type": ("ollama", "OL011", lambda f: train(f, 1, target_modules=["head", "q_proj"])),
+    "sglang, no rank": ("sglang", "SG014", lambda f: without_field(plain(f), "r")),
+    "llama.cpp, alora": ("llama.cpp", "LC011", lambda f: change_config(plain(f), alora_invocation_tokens=[1])),
+    "llama.cpp, no alpha": ("llama.cpp", "LC012", lambda f: without_field(plain(f), "lora_alpha")),
+    "transformers, dora": ("transformers", "TF001", lambda f: train(f, 1, use_dora=True)),
+    "transformers, alora": ("transformers", "TF002", lambda f: change_config(plain(f), alora_invocation_tokens=[1])),
+    "peft 0.10, ranks": ("peft:0.10", "PE005", lambda f: train(f, 1, rank_pattern={r"(layers\.0)\.q_proj": 2})),
+    "peft 0.10, alphas": (
+        "peft:0.10", "PE006", lambda f: train(f, 1, rank_pattern={"q_proj": 2}, alpha_pattern={"layers.0.q_proj": 2}),
+    ),
+    "peft 0.10, pissa": ("peft:0.10", "PE009", lambda f: change_config(plain(f), init_lora_weights="pissa")),
+    "peft 0.10, starts": ("peft:0.10", "PE007", lambda f: change_config(plain(f), init_lora_weights="eva")),
+    "llama.cpp, norm": ("llama.cpp", "LC010", lambda f: with_tensor(plain(f), "model.norm.weight")),
     "llama.cpp, rslora": ("llama.cpp", "LC002", lambda f: train(f, 1, use_rslora=True)),
     "llama.cpp, alphas": ("llama.cpp", "LC003", lambda f: pattern(f, alpha_pattern={"v_proj": 2})),
     "llama.cpp, dora": ("llama.cpp", "LC004", lambda f: train(f, 1, use_dora=True)),
@@ -119,6 +171,22 @@ def second_file(folder: Path) -> Path:
     return folder
 
 
+def with_tensor(folder: Path, name: str) -> Path:
+    return change_tensors(folder, {f"base_model.model.{name}": torch.ones(3)})
+
+
+def head(folder: Path, name: str) -> Path:
+    return change_config(with_tensor(plain(folder), f"{name}.weight"), modules_to_save=[name])
+
+
+def without_field(folder: Path, name: str) -> Path:
+    path = folder / "adapter_config.json"
+    document = json.loads(path.read_text())
+    del document[name]
+    path.write_text(json.dumps(document))
+    return folder
+
+
 def tokens(folder: Path) -> Path:
     return change_config(folder, trainable_token_indices=[1])
 
@@ -138,7 +206,7 @@ def test_a_server_is_known_to_mind(here: Registry, tmp_path: Path, case: str):
     assert found[code] == ("warning" if code == "LX001" else "error")
 
 
-@pytest.mark.parametrize("profile", ["vllm", "sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "peft"])
+@pytest.mark.parametrize("profile", ["vllm", "sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "ollama", "peft"])
 def test_no_server_minds_a_plain_adapter(here: Registry, tmp_path: Path, profile: str):
     assert codes(here, plain(tmp_path / "a"), profile) == {}
 
@@ -153,8 +221,112 @@ def test_names_that_only_the_adapter_has_are_silently_wrong(here: Registry, tmp_
     assert code in codes(here, adapter, profile, base=str(tmp_path / "wrapped"))
 
 
+WRAPPED, DECODER = "model.language_model.", "model."
+
+
+def llama(folder: Path, prefix: str = "model.", head: bool = True, more: tuple[str, ...] = ()) -> Path:
+    """The names of a base like Llama: two layers, with the shapes of a real adapter of SmolLM2."""
+    folder.mkdir()
+    shapes = {"q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576)}
+    tensors = {
+        f"{prefix}layers.{layer}.self_attn.{kind}.weight": torch.zeros(shape, dtype=torch.bfloat16)
+        for layer in range(30)
+        for kind, shape in shapes.items()
+    }
+    names = [f"{prefix}embed_tokens.weight", *(["lm_head.weight"] if head else []), *more]
+    save_file(
+        tensors | {name: torch.zeros(49152, 576, dtype=torch.bfloat16) for name in names}, folder / "model.safetensors"
+    )
+    return folder
+
+
+class TestNames:
+    """Servers neither add a prefix nor take one away: what is called otherwise is dropped, the base answers alone."""
+
+    CODES: ClassVar = {
+        "vllm": "VL007",
+        "lorax": "LX009",
+        "peft": "PE021",
+        "peft:0.10": "PE008",
+        "transformers": "TF003",
+    }
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("model.layers", "model.language_model.layers"),
+            ("model.layers", "language_model.model.layers"),
+            ("model.layers", "layers"),
+        ],
+    )
+    @pytest.mark.parametrize("server", ["vllm", "lorax", "peft", "peft:0.10", "transformers"])
+    def test_a_prefix_more_or_less_is_wrong_and_mended(
+        self, here: Registry, tmp_path: Path, old: str, new: str, server: str
+    ):
+        base, code = str(llama(tmp_path / "base")), self.CODES[server]
+        if server == "transformers" and new == "layers":
+            return  # load_adapter adds the prefix of the class by itself
+        assert code not in codes(here, plain(tmp_path / "right"), server, base=base)
+        wrong = renamed(plain(tmp_path / "a"), old, new)
+        assert code in codes(here, wrong, server, base=base)
+        here.export(str(wrong), server, tmp_path / "out", base=base)
+        right = load_file(SCIENCE / "adapter_model.safetensors").keys()
+        assert load_file(tmp_path / "out" / "adapter_model.safetensors").keys() == right
+
+    def test_a_wrapper_is_right_where_the_base_has_towers(self, here: Registry, tmp_path: Path):
+        base = llama(tmp_path / "base", WRAPPED, more=("model.visual.blocks.0.attn.qkv.weight",))
+        adapter = renamed(plain(tmp_path / "a"), DECODER + "layers", WRAPPED + "layers")
+        assert codes(here, adapter, "vllm", base=str(base)) == {}
+
+    @pytest.mark.parametrize("has_head", [True, False])
+    def test_a_head_is_right_tied_or_not(self, here: Registry, tmp_path: Path, has_head: bool):
+        adapter = plain(tmp_path / "a")
+        factors = {"A": torch.ones(8, 576), "B": torch.ones(49152, 8)}
+        change_tensors(adapter, {f"base_model.model.lm_head.lora_{part}.weight": t for part, t in factors.items()})
+        base = llama(tmp_path / "base", head=has_head)
+        assert codes(here, adapter, "vllm", base=str(base)) == {}
+        assert codes(here, adapter, "llama.cpp", base=str(base)).keys() == (set() if has_head else {"LC013"})
+
+    def test_two_names_of_one_module_are_not_exported(self, here: Registry, tmp_path: Path):
+        adapter = plain(tmp_path / "a")
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        change_tensors(
+            adapter, {n.replace("model.layers", "layers"): t for n, t in tensors.items() if ".layers.3." in n}
+        )
+        with pytest.raises(CheckFailedError, match=r"are one module of the base, model\.layers\.3\.self_attn"):
+            here.export(str(adapter), "vllm", tmp_path / "out", base=str(llama(tmp_path / "base")))
+
+
+@pytest.mark.parametrize(
+    ("case", "fields"),
+    [
+        ("vllm, rank of the configuration alone", {"r": 8, "rank_pattern": None}),
+        ("vllm, rank of a pattern for nothing", {"r": 8, "rank_pattern": None}),
+        ("sglang, rank of the configuration alone", {"r": 8}),
+        ("vllm, biases for nothing", {"bias": "none"}),
+        ("vllm, null for biases", {"bias": "none"}),
+        ("vllm, a head for nothing", {"modules_to_save": ["score"]}),
+        ("vllm, a head that nobody named", {"modules_to_save": ["score"]}),
+        ("vllm, no targets", {"target_modules": ["q_proj", "v_proj"]}),
+    ],
+)
+def test_a_configuration_that_says_too_much_or_too_little_is_mended(
+    here: Registry, tmp_path: Path, case: str, fields: dict[str, Any]
+):
+    server, code, made = CASES[case]
+    adapter = made(tmp_path / "a")
+    result = here.export(str(adapter), server, tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert {name: document.get(name) for name in fields} == fields
+    assert code not in codes(here, tmp_path / "out", server)
+    assert result.fitted.moved == 0
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_every_rule_of_every_profile_is_shown_to_find_something():
-    shown = {code for _, code, _ in CASES.values()} | {"VL007", "LX009", "TG009"}
+    shown = {code for _, code, _ in CASES.values()} | {"VL007", "LX009", "TG009", "PE008", "PE021", "TF003", "LC013"}
     every = {rule.code for name in known_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
     # TGI runs LoRAX's code: its rules are the same but for their codes.
     assert {code for code in every if not code.startswith("TG")} <= shown
@@ -175,7 +347,10 @@ def test_every_code_is_explained_and_stands_for_one_thing():
         assert "``" not in told.about
         assert told.remedy
         assert told.source
-    assert explain("VL001").about == "vLLM 0.33 refuses it if: A module has a higher rank than 16 (max_lora_rank)."
+    about = (
+        "vLLM 0.33 refuses it if: r or a rank in rank_pattern is over 16 (max_lora_rank), whatever ranks the tensors"
+    )
+    assert explain("VL001").about == about + " have."
     assert explain("VL003").about.endswith("accepted: classifier, score.")
     assert explain("SG005").about.endswith("accepted: none.")
     with pytest.raises(NotFoundError, match="there is no rule 'XX001'"):
@@ -264,10 +439,11 @@ def test_ranks_that_vllm_can_be_started_with_are_those_of_rerank(here: Registry)
         read_profile("sglang:max_lora_rank=0")
 
 
-def test_vllm_takes_what_lora_ga_trained(here: Registry, tmp_path: Path):
+def test_lora_ga_trains_an_adapter_for_the_unchanged_base(here: Registry, tmp_path: Path):
     adapter = change_config(plain(tmp_path / "a"), init_lora_weights="lora_ga")
     assert "VL005" not in codes(here, adapter, "vllm")
-    assert "SG007" in codes(here, adapter, "sglang")
+    for server in ("sglang", "lorax", "llama.cpp"):  # they use the base as it is, and so does PEFT
+        assert codes(here, adapter, server) == {}
 
 
 def test_a_head_that_vllm_takes(here: Registry, tmp_path: Path):

@@ -98,6 +98,10 @@ OPTIONS: dict[str, dict] = {
     "patterns": {"target_modules": ["lin", "up"], "rank_pattern": {"up": 1}, "alpha_pattern": {"lin": 3}},
     "target_parameters alone": {"target_modules": [], "target_parameters": ["lin.weight"]},
     "target_parameters": {**LIN, "target_parameters": ["layers.0.up.weight"]},
+    "trainable tokens": {**LIN, "trainable_token_indices": {"emb": [1, 2]}},
+    "trainable tokens of the embedding": {**LIN, "trainable_token_indices": [1, 2]},
+    "tied embeddings": {"target_modules": ["emb"], "ensure_weight_tying": True},
+    "tied embeddings, whole": {**LIN, "modules_to_save": ["emb"], "ensure_weight_tying": True},
     "runtime_config": {**LIN, "runtime_config": LoraRuntimeConfig(ephemeral_gpu_offload=True)},
     "random B": {**LIN, "init_lora_weights": False},
     "gaussian": {**LIN, "init_lora_weights": "gaussian"},
@@ -110,10 +114,6 @@ OPTIONS: dict[str, dict] = {
 }
 #: Options that change what the weights mean in a way that loreg does not carry out: it says so, and stores them.
 NOT_CARRIED_OUT: dict[str, dict] = {
-    "trainable tokens": {**LIN, "trainable_token_indices": {"emb": [1, 2]}},
-    "trainable tokens of the embedding": {**LIN, "trainable_token_indices": [1, 2]},
-    "tied embeddings": {"target_modules": ["emb"], "ensure_weight_tying": True},
-    "tied embeddings, whole": {**LIN, "modules_to_save": ["emb"], "ensure_weight_tying": True},
     "layer_replication": {**LIN, "layer_replication": [[0, 2], [1, 3]]},
     "activated LoRA": {**LIN, "alora_invocation_tokens": [1, 2]},
     "QALoRA": {**LIN, "use_qalora": True, "qalora_group_size": 4},
@@ -184,5 +184,5 @@ def test_a_warning_does_not_refuse(tmp_path: Path):
 def test_integers_are_passed_over(tmp_path: Path):
     folder = copy(SCIENCE, tmp_path / "a")
     path = folder / "adapter_model.safetensors"
-    save_file({**load_file(path), "base_model.model.index": torch.full((3,), -1)}, path)
-    assert run(folder) == ()
+    save_file({**load_file(path), "base_model.model.head.index": torch.full((3,), -1)}, path)
+    assert run(change_config(folder, modules_to_save=["head"])) == ()

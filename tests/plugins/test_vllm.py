@@ -6,15 +6,19 @@ import abc
 import asyncio
 import importlib.metadata
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
 from making import change_config, copy, write_base
-from places import HISTORY, SCIENCE
+from places import DORA, HISTORY, SCIENCE
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -98,7 +102,7 @@ def test_an_alias_that_moved_is_another_path_and_number(resolver: LoRAResolver, 
     assert before is not None
     assert after is not None
     assert before.lora_path != after.lora_path
-    assert before.lora_int_id != after.lora_int_id
+    assert before.lora_int_id != after.lora_int_id  # vLLM asks once per name, and counts by itself
 
 
 def test_another_base_is_refused_with_the_reason(
@@ -106,22 +110,123 @@ def test_another_base_is_refused_with_the_reason(
 ):
     here.push(SCIENCE, "team/science")
     assert ask(resolver, "team/science", "meta-llama/Llama-3.1-8B") is None
-    assert f"it was trained on {BASE}, not meta-llama/Llama-3.1-8B" in caplog.text
+    assert f"wrong base: it was trained on {BASE}, not meta-llama/Llama-3.1-8B" in caplog.text
     other = write_base(tmp_path / "other")
     assert ask(resolver, "team/science", str(other)) is None
-    assert "the base has no model.layers.0.self_attn.q_proj.weight" in caplog.text
+    assert "wrong base: LB001 the base has no model.layers.0.self_attn.q_proj.weight" in caplog.text
 
 
-def test_what_is_no_ref_or_not_there_is_none(resolver: LoRAResolver, here: Registry, tmp_path: Path):
-    here.push(change_config(copy(SCIENCE, tmp_path / "x"), base_model_name_or_path=None), "team/unknown")
-    for name in ("../etc", "a b", "team/nothing", "team/unknown"):
-        assert ask(resolver, name) is None
-
-
-def test_a_registry_that_does_not_answer_is_none_and_a_line_in_the_log(
-    resolver: LoRAResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_is_no_ref_or_not_there_is_none(
+    resolver: LoRAResolver, here: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setenv("LOREG_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("loreg.client.http.pause", lambda *_: None)
-    assert ask(resolver, "team/science") is None
-    assert "does not answer" in caplog.text
+    here.push(change_config(copy(SCIENCE, tmp_path / "x"), base_model_name_or_path=None), "team/without")
+    for name in ("../etc", "a b"):
+        assert ask(resolver, name) is None
+    assert caplog.text == ""
+    for name, reason in (
+        ("team/nothing", "unknown: there is no adapter 'team/nothing'"),
+        ("team/without:prod", "unknown: "),
+        ("team/without:v7", "unknown: "),
+        ("team/without", "wrong base: it was trained on an unknown base"),
+    ):
+        assert ask(resolver, name) is None
+        assert f"is not loaded: {reason}" in caplog.text
+        caplog.clear()
+
+
+def test_reasons_reach_the_log_of_vllm(resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture):
+    """Its dependency sets the root logger to ERROR; what is below ``vllm`` has a handler of its own."""
+    ask(resolver, "team/nothing")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("vllm.loreg", "WARNING")
+
+
+def test_what_vllm_would_refuse_or_get_wrong_is_unfit(
+    resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture
+):
+    here.push(DORA, "team/dora")
+    assert ask(resolver, "team/dora") is None
+    assert "team/dora:v1 is not loaded: unfit: VL002 vLLM" in caplog.text
+
+
+def test_of_the_rank_vllm_speaks_itself(resolver: LoRAResolver, here: Registry, tmp_path: Path):
+    """The resolver is not told what --max-lora-rank is: an adapter of rank 32 is right where that is 64."""
+    here.push(train_of_rank(copy(SCIENCE, tmp_path / "a"), 32), "team/large")
+    assert ask(resolver, "team/large") is not None
+
+
+def train_of_rank(folder: Path, rank: int) -> Path:
+    """The same adapter with zeros to that rank: its deltas stay, but for the scale."""
+    path = folder / "adapter_model.safetensors"
+    padded = {
+        name: torch.nn.functional.pad(t, (0, 0, 0, rank - len(t)) if "lora_A" in name else (0, rank - t.shape[1]))
+        for name, t in load_file(path).items()
+    }
+    save_file(padded, path, {"format": "pt"})
+    return change_config(folder, r=rank)
+
+
+def test_a_yanked_version_is_told_from_an_unknown_one(
+    resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture
+):
+    here.push(SCIENCE, "team/science", aliases=["prod"])
+    here.yank("team/science:v1")
+    for name in ("team/science", "team/science:prod"):
+        assert ask(resolver, name) is None
+        assert f"{name} is not loaded: yanked: " in caplog.text
+    assert ask(resolver, "team/science:v1") is not None, "whoever asks for it by its number gets it"
+
+
+class TestARegistryThatDoesNotAnswer:
+    @pytest.fixture
+    def gone(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        """After it is called, the database cannot be opened any more."""
+
+        def close() -> None:
+            def unavailable(*_: object) -> None:
+                raise UnavailableError("the database does not answer", hint="loreg doctor")
+
+            monkeypatch.setattr("loreg.recording.ledger.LocalLedger.show", unavailable)
+
+        return close
+
+    def test_serves_what_the_name_meant_last(
+        self, resolver: LoRAResolver, here: Registry, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+    ):
+        here.push(SCIENCE, "team/science", aliases=["prod"])
+        before = ask(resolver, "team/science:prod")
+        here.push(HISTORY, "team/science", aliases=["prod"])
+        after = ask(resolver, "team/science:prod")
+        assert before != after
+        gone()
+        assert ask(resolver, "team/science:prod") == after
+        assert "as it was last: unreachable: the database does not answer" in caplog.text
+
+    def test_serves_nothing_on_another_base_or_under_another_name(
+        self, resolver: LoRAResolver, here: Registry, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+    ):
+        here.push(SCIENCE, "team/science", aliases=["prod"])
+        assert ask(resolver, "team/science:prod") is not None
+        gone()
+        assert ask(resolver, "team/science:prod", "another/base") is None
+        assert ask(resolver, "team/science") is None
+        assert "team/science is not loaded: unreachable: the database does not answer" in caplog.text
+
+    def test_serves_nothing_by_a_record_that_was_spoilt(
+        self, resolver: LoRAResolver, here: Registry, gone: Callable[[], None]
+    ):
+        here.push(SCIENCE, "team/science")
+        assert ask(resolver, "team/science") is not None
+        (record,) = (here.settings.home / "cache" / "served" / "names").iterdir()
+        gone()
+        for content in (b"", b"../../store", b"\xff", b"0" * 64):
+            record.write_bytes(content)
+            assert ask(resolver, "team/science") is None
+
+    def test_is_named_in_the_log(
+        self, resolver: LoRAResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        monkeypatch.setenv("LOREG_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setattr("loreg.client.http.pause", lambda *_: None)
+        assert ask(resolver, "team/science") is None
+        assert "team/science is not loaded: unreachable: the server http://127.0.0.1:9 does not answer" in caplog.text

@@ -108,10 +108,15 @@ def by_tensorrt(folder: Path) -> dict[str, Tensor]:
 
 
 def by_llama_cpp(folder: Path) -> dict[str, Tensor]:
-    """llama_adapter_lora_weight::get_scale, with Ollama's whole number."""
+    """llama_adapter_lora_weight::get_scale."""
     alpha = config(folder)["lora_alpha"]
-    assert isinstance(alpha, int)
     return {name: alpha / len(a) * b @ a for name, (a, b) in factors(folder).items()}
+
+
+def by_ollama(folder: Path) -> dict[str, Tensor]:
+    """convert.go, AdapterParameters: an alpha that is no whole number is not read; then llama.cpp."""
+    assert isinstance(config(folder)["lora_alpha"], int)
+    return by_llama_cpp(folder)
 
 
 SERVERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
@@ -122,6 +127,7 @@ SERVERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     "tgi": by_lorax,
     "tensorrt-llm": by_tensorrt,
     "llama.cpp": by_llama_cpp,
+    "ollama": by_ollama,
 }
 ODD: dict[str, Made] = {
     "plain": lambda f: train(f, 1, r=8),

@@ -12,8 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from everything import FORMS, new_model, train
-from loreg.errors import MergeError, UsageError
+from everything import FORMS, new_model, train, write_base
+from loreg.errors import CheckFailedError, MergeError, UsageError
 from loreg.registry import Registry, connect
 
 EXACT = 1e-6
@@ -69,7 +69,8 @@ def test_merges_with_an_adapter_of_other_modules(here: Registry, tmp_path: Path,
     other = ["sound"] if "sound" not in targets else ["words"]
     fan = {"fan_in_fan_out": True} if "fan_in_fan_out" in options else {}
     sources = [train(tmp_path / "a", 1, targets, **options), train(tmp_path / "b", 2, other, r=4, **fan)]
-    here.merge([str(source) for source in sources], [0.5, 2], folder=tmp_path / "merged")
+    base = write_base(tmp_path / "base")
+    here.merge([str(source) for source in sources], [0.5, 2], base=base, folder=tmp_path / "merged")
     check(tmp_path / "merged", sources, [0.5, 2])
 
 
@@ -182,10 +183,10 @@ class TestDora:
         (tmp_path / "base").mkdir()
         for tensors, said in (
             ({"x": torch.ones(1)}, "has no tensor plain.weight"),
-            ({"plain.weight": torch.ones(6, 15)}, r"plain is \(6, 14\) in a, \(6, 15\) in the base"),
+            ({"plain.weight": torch.ones(6, 15)}, r"plain is \(6, 14\) in the adapter, this base has \(6, 15\)"),
         ):
             save_file(tensors, tmp_path / "base" / "model.safetensors")
-            with pytest.raises(MergeError, match=said):
+            with pytest.raises(CheckFailedError, match=said):
                 here.merge([str(trained)], [1], base=tmp_path / "base", folder=tmp_path / "merged")
 
 

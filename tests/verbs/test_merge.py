@@ -73,7 +73,8 @@ MIXES = {
 def test_every_mix_merges_exactly_and_peft_agrees(here: Registry, tmp_path: Path, mix: list[dict]):
     folders = [train(tmp_path / f"source{i}", i, **options) for i, options in enumerate(mix)]
     weights = [0.7, -0.4, 1.3][: len(mix)]
-    merged = merge(here, folders, weights, tmp_path / "merged")
+    base = write_base(tmp_path / "base")  # which proves of adapters without a common module that they belong together
+    merged = merge(here, folders, weights, tmp_path / "merged", base=base)
     expected = weighted_sum([deltas_by_peft(folder) for folder in folders], weights)
     assert relative_error(deltas_by_peft(merged), expected) < EXACT
     assert_peft_computes(merged, expected)
@@ -101,7 +102,7 @@ def test_any_mix_merges_exactly(here: Registry, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("mix")
     folders = [train(folder / f"source{i}", i, **options) for i, options in enumerate(sources)]
     weights = weights[: len(sources)]
-    merged = merge(here, folders, weights, folder / "merged")
+    merged = merge(here, folders, weights, folder / "merged", base=write_base(folder / "base"))
     expected = weighted_sum([deltas_by_peft(each) for each in folders], weights)
     assert relative_error(deltas_by_peft(merged), expected) < EXACT
 
@@ -395,7 +396,8 @@ class TestWhatPeftWouldDrop:
         for folder in folders:  # trained biases differ from the base's
             tensors = load_file(folder / "adapter_model.safetensors")
             change_tensors(folder, {name: t + 1 for name, t in tensors.items() if name.endswith("bias")})
-        merged = merge(here, folders, [0.7, 0.3], tmp_path / "merged", extras=str(folders[chosen]))
+        base = write_base(tmp_path / "base")
+        merged = merge(here, folders, [0.7, 0.3], tmp_path / "merged", extras=str(folders[chosen]), base=base)
         found = PeftModel.from_pretrained(new_model(), merged).base_model.model
         expected = PeftModel.from_pretrained(new_model(), folders[chosen]).base_model.model
         for i in (0, 1):

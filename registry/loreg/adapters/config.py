@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from loreg.adapters.header import is_unicode
+from loreg.adapters.inside import adapters_inside, describe
 from loreg.adapters.patterns import Patterns
 from loreg.errors import AdapterFormatError, NotFoundError
 
@@ -29,8 +30,8 @@ _NEUTRAL = frozenset({
 })  # fmt: skip
 #: Fields that are read and carried out, per module or for the adapter.
 _UNDERSTOOD = frozenset({
-    "alpha_pattern", "bias", "fan_in_fan_out", "init_lora_weights", "lora_alpha", "lora_bias", "modules_to_save", "r",
-    "rank_pattern", "target_parameters", "use_dora", "use_rslora",
+    "alpha_pattern", "bias", "ensure_weight_tying", "fan_in_fan_out", "init_lora_weights", "lora_alpha", "lora_bias",
+    "modules_to_save", "r", "rank_pattern", "target_parameters", "trainable_token_indices", "use_dora", "use_rslora",
 })  # fmt: skip
 #: ``init_lora_weights`` that leave the base as it is: the saved factors are plain LoRA.
 _PLAIN_INITS = (None, True, False, "true", "false", "gaussian", "orthogonal", "eva", "mica")
@@ -94,10 +95,15 @@ def read_config(folder: Path) -> LoraConfig:
             raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
         return read_document(path, path.read_bytes())
     except FileNotFoundError:
-        raise NotFoundError(
-            f"{folder} has no {CONFIG_NAME}: it is not a PEFT adapter",
-            hint="model.save_pretrained(DIR) writes one",
-        ) from None
+        raise no_adapter(folder, CONFIG_NAME, "model.save_pretrained(DIR) writes one") from None
+
+
+def no_adapter(folder: Path, needed: str, hint: str) -> NotFoundError:
+    """The error for a folder that lacks a file of an adapter; adapters that lie below it are named."""
+    if inside := adapters_inside(folder, CONFIG_NAME):
+        told, command = describe(folder, inside)
+        return NotFoundError(f"{folder} has no {needed} itself; {told}", hint=command)
+    return NotFoundError(f"{folder} has no {needed}: it is not a PEFT adapter", hint=hint)
 
 
 def read_document(path: Path, content: bytes) -> LoraConfig:
@@ -126,27 +132,34 @@ def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
         raise AdapterFormatError(f"{where}: {found}, expected 'LORA'", hint=hint)
     return LoraConfig(
         r=_rank(document, "r", 8, where),
-        lora_alpha=_number(document, "lora_alpha", 8, where),
+        lora_alpha=_alpha(document, "lora_alpha", 8, where),
         rank_pattern=Patterns(_pattern(document, "rank_pattern", where, _rank)),
-        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where, _number)),
+        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where, _alpha)),
         use_rslora=bool(document.get("use_rslora")),
         use_dora=bool(document.get("use_dora")),
         raw=document,
     )
 
 
-def _number(document: Mapping[str, Any], name: str, default: float, where: str) -> float:
+def _alpha(document: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    """The numerator of a scale; at 0 the factors do nothing, and PEFT and the servers accept it."""
     value = document.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise AdapterFormatError(f"{where}: {name} is {value!r}, expected a positive number", hint=f"mend {name}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise _no_number(name, value, "a number from 0 on", where)
     return value
 
 
 def _rank(document: Mapping[str, Any], name: str, default: int, where: str) -> int:
-    value = _number(document, name, default, where)
+    value = document.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise _no_number(name, value, "a positive number", where)
     if not isinstance(value, int):
-        raise AdapterFormatError(f"{where}: {name} is {value!r}, expected a whole number", hint=f"mend {name}")
+        raise _no_number(name, value, "a whole number", where)
     return value
+
+
+def _no_number(name: str, value: Any, expected: str, where: str) -> AdapterFormatError:
+    return AdapterFormatError(f"{where}: {name} is {value!r}, expected {expected}", hint=f"mend {name}")
 
 
 def _pattern(
@@ -162,20 +175,16 @@ def _is_set(value: Any) -> bool:
     return bool(value)
 
 
-def why_not_mergeable(config: LoraConfig, carried_out: Collection[str] = ()) -> str:
-    """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does.
-
-    ``carried_out`` are fields that the caller knows what to do with.
-    """
+def why_not_mergeable(config: LoraConfig) -> str:
+    """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does."""
     init = config.raw.get("init_lora_weights")
     if init == "loftq":
         return "init_lora_weights is 'loftq': its base is a quantised one"
     if init not in _PLAIN_INITS and not config.changes_the_base:
         return f"init_lora_weights is {init!r}, which loreg does not know"
-    for name, value in config.settings_not_understood().items():
-        if name not in carried_out:
-            return f"{name} is set to {json.dumps(value)[:80]}"
-    return ""
+    return next(
+        (f"{name} is set to {json.dumps(value)[:80]}" for name, value in config.settings_not_understood().items()), ""
+    )
 
 
 def is_hub_name(text: str) -> bool:

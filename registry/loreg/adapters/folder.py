@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.config import CONFIG_NAME, no_adapter
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import AdapterFormatError, NotFoundError
 
@@ -82,6 +82,7 @@ def _walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
                 else "a checkpoint" if _CHECKPOINT.fullmatch(name)
                 else "made by Python" if name == "__pycache__"
                 else "a symlink to a folder" if path.is_symlink()
+                else "another adapter" if (path / CONFIG_NAME).is_file()
                 else ""
             )  # fmt: skip
             if reason:
@@ -157,7 +158,7 @@ def _missing(folder: Path, needed: str, left_out: dict[str, str]) -> NotFoundErr
     hint = "model.save_pretrained(DIR) of a PeftModel writes both files"
     if (folder / "adapters.safetensors").exists():
         hint = "this looks like an MLX adapter: convert it to PEFT first"
-    return NotFoundError(f"{folder} has no {needed}: it is not a PEFT adapter", hint=hint)
+    return no_adapter(folder, needed, hint)
 
 
 def _pickle(path: Path) -> AdapterFormatError:

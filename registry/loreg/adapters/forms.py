@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loreg.adapters.header import Tensor
@@ -18,7 +18,9 @@ class Form:
     """The deltas of one module are ``matrices`` matrices (out, in) of rank ``rank``.
 
     ``kind`` is linear (A (r, in), B (out, r)), embedding (A (r, tokens), B (dim, r), the delta transposed),
-    convolution (A (r, *kernel), B (out, r, 1, …), the kernel with its channels) or experts (A (r·E, in), B (out, r·E)).
+    convolution (A (r, *kernel), B (out, r, 1, …), the kernel with its channels) or experts (A (r·E, in), B (out, r·E)),
+    which is LoRA on the ``parameter`` of that name. Experts can be ``stacked`` in the file, as Megatron exports them:
+    A (E, r, in), B (E, out, r).
     """
 
     kind: str
@@ -27,6 +29,8 @@ class Form:
     in_: int
     matrices: int = 1
     kernel: tuple[int, ...] = ()
+    parameter: str = ""
+    stacked: bool = field(default=False, compare=False)
 
     @property
     def parts(self) -> tuple[str, str]:
@@ -34,25 +38,42 @@ class Form:
         return ("embedding_A", "embedding_B") if self.kind == "embedding" else ("A", "B")
 
 
-def form_of(module: str, parts: Mapping[str, Tensor], rank: int, config: Mapping[str, Any]) -> Form | None:
-    """The form of a module with these tensors; None if they do not fit together."""
+def form_of(parts: Mapping[str, Tensor], rank: int, parameter: str) -> Form | None:
+    """The form of a module with these tensors; None if they do not fit together.
+
+    ``parameter`` is the one that they act on, empty for a module itself.
+    """
     a, b = _factor(parts, "A"), _factor(parts, "B")
     if a is None or b is None:
         a, b = _factor(parts, "embedding_A"), _factor(parts, "embedding_B")
         if a is None or b is None or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             return None
         return Form("embedding", a[0], b[0], a[1])
-    if len(a) < 2 or len(a) != len(b) or a[0] != b[1] or a[0] < 1:
+    if 0 in (*a, *b):
+        return None
+    if parameter and are_stacked(a, b):
+        return Form("experts", a[1], b[1], a[2], matrices=a[0], parameter=parameter, stacked=True)
+    if len(a) < 2 or len(a) != len(b) or a[0] != b[1]:
         return None
     if len(a) > 2:
         if set(b[2:]) != {1}:
             return None
         return Form("convolution", a[0], b[0], math.prod(a[1:]), kernel=a[1:])
-    if targets_parameter(module, config):
+    if parameter:
         if a[0] % rank:
             return None
-        return Form("experts", rank, b[0], a[1], matrices=a[0] // rank)
+        return Form("experts", rank, b[0], a[1], matrices=a[0] // rank, parameter=parameter)
     return Form("linear", a[0], b[0], a[1])
+
+
+def are_stacked(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether the factors are A (E, r, in) and B (E, out, r), one pair for each expert."""
+    return len(a) == len(b) == 3 and a[0] == b[0] and a[1] == b[2]
+
+
+def is_convolution(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether the factors are A (r, in, *kernel) and B (out, r, 1, …); of one in groups B is (out, r/groups, 1, …)."""
+    return len(a) == len(b) > 2 and set(b[2:]) == {1} and b[1] > 0 and a[0] % b[1] == 0
 
 
 def matrices_of(form: Form, a: Any, b: Any) -> tuple[Any, Any]:
@@ -60,22 +81,12 @@ def matrices_of(form: Form, a: Any, b: Any) -> tuple[Any, Any]:
 
     E is 1, or how many experts there are; a convolution's kernel counts as input.
     """
+    if form.stacked:
+        return b, a
     if form.kind == "experts":
         b = b.reshape(form.out, form.rank, form.matrices).swapaxes(0, 2).swapaxes(1, 2)
         return b, a.reshape(form.matrices, form.rank, form.in_)
     return b.reshape(1, form.out, form.rank), a.reshape(1, form.rank, form.in_)
-
-
-def targets_parameter(module: str, config: Mapping[str, Any]) -> bool:
-    """Whether ``module`` is the owner of one of ``target_parameters``; one that wraps another is its base_layer."""
-    targets = config.get("target_parameters")
-    if not isinstance(targets, list):
-        return False
-    owner = module
-    while owner.endswith(".base_layer"):
-        owner = owner.removesuffix(".base_layer")
-    owners = [str(target).rpartition(".")[0] for target in targets]
-    return any(owner == name or owner.endswith(f".{name}") for name in owners if name)
 
 
 def _factor(parts: Mapping[str, Tensor], part: str) -> tuple[int, ...] | None:

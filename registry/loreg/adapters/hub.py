@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,7 @@ def look_on_hub(text: str) -> OnHub:
         digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
         for needed in (CONFIG_NAME, WEIGHTS_NAME):
             if needed not in sizes:
-                raise NotFoundError(
-                    f"{text} has no {needed}: it is not a PEFT adapter", hint="loreg reads PEFT's files"
-                )
+                raise _no_adapter(text, needed, sizes)
 
         def read(name: str, start: int, size: int) -> bytes:
             headers = {**hub.utils.build_hf_headers(), "range": f"bytes={start}-{start + size - 1}"}
@@ -63,6 +61,17 @@ def look_on_hub(text: str) -> OnHub:
         )  # fmt: skip
         card = read(CARD_NAME, 0, sizes[CARD_NAME]).decode(errors="replace") if sizes.get(CARD_NAME) else ""
     return OnHub(layout, tuple(sorted(sizes)), sum(sizes.values()), digests.get(WEIGHTS_NAME, ""), card)
+
+
+def _no_adapter(text: str, needed: str, names: Collection[str]) -> NotFoundError:
+    inside = sorted(name.removesuffix(f"/{needed}") for name in names if name.endswith(f"/{needed}"))
+    if not inside:
+        return NotFoundError(f"{text} has no {needed}: it is not a PEFT adapter", hint="loreg reads PEFT's files")
+    repo = text.removeprefix(PREFIX).partition("@")[0]
+    return NotFoundError(
+        f"{text} has no {needed} itself; there is one in {', '.join(inside[:6])}",
+        hint=f"hf download {repo} --include '{inside[0]}/*' --local-dir . && loreg check ./{inside[0]}",
+    )
 
 
 @contextlib.contextmanager

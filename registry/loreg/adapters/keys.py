@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 
 PREFIX = "base_model.model."
+TOKENS = ".token_adapter.trainable_tokens_delta"
 _MARK = ".lora_"
 _PARTS = {
     "A.weight": "A",
@@ -42,6 +43,11 @@ def plain_extra(name: str) -> str:
     return name.replace(".base_layer.bias", ".bias") if name.endswith(".base_layer.bias") else name
 
 
+def weight_of_extra(name: str) -> str:
+    """What a model calls the whole tensor that an adapter keeps under ``name``."""
+    return name.removeprefix(PREFIX).replace(".token_adapter.base_layer.", ".").replace(".base_layer.", ".")
+
+
 def extra_name(plain: str, modules: Collection[str]) -> str:
     """The name under which PEFT looks for a whole tensor when ``modules`` carry LoRA."""
     module = plain.removeprefix(PREFIX).removesuffix(".bias")
@@ -54,5 +60,5 @@ def foreign_format(names: list[str]) -> str:
 
 
 def factor_name(module: str, part: str) -> str:
-    """The name under which PEFT looks for the part ``A``, ``B``, ``bias``, ``embedding_A`` or ``embedding_B``."""
+    """The name under which PEFT looks for the part ``A``, ``B``, ``bias``, ``magnitude`` or one of an embedding."""
     return PREFIX + module + _MARK + next(ending for ending, name in _PARTS.items() if name == part)

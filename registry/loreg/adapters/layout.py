@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME, LoraConfig, read_config, read_document
-from loreg.adapters.forms import Form, form_of, targets_parameter
+from loreg.adapters.forms import Form, are_stacked, form_of, is_convolution
 from loreg.adapters.header import Header, Read, Tensor, parse_header, read_header
-from loreg.adapters.keys import foreign_format, parse_key
+from loreg.adapters.keys import PREFIX, TOKENS, foreign_format, parse_key
+from loreg.adapters.naming import Naming, plain_names
+from loreg.adapters.parameters import owner_of, parameter_name, parameter_of
 from loreg.errors import AdapterFormatError
 from loreg.records import Facts, ModuleType
 
 WEIGHTS_NAME = "adapter_model.safetensors"
+#: Why tensors are missing or have no numbers, and how they are saved whole (peft#2450, peft#2892, accelerate#3508).
+NOT_GATHERED = "DeepSpeed ZeRO-3 (or FSDP) had the weights in pieces on several GPUs when they were saved"
+GATHER = (
+    'gather them first: "stage3_gather_16bit_weights_on_model_save": true in the configuration of DeepSpeed, '
+    "model.save_pretrained(DIR, state_dict=accelerator.get_state_dict(model)), or zero_to_fp32.py in the checkpoint"
+)
 _LONGEST_TYPE = 128
 _FIRST_BYTES = 64 * 1024
 
@@ -29,6 +37,7 @@ class Module:
     """One module and the tensors that act on it, by part: ``A`` (r, in), ``B`` (out, r), ``magnitude``, ….
 
     ``rank``, ``alpha`` and ``scale`` are what PEFT applies when it loads the adapter, whose ``config`` is beside them.
+    LoRA on a ``parameter`` (``target_parameters``) counts as a module that is called as the parameter.
     Not frozen, for there are hundreds in an adapter, and a frozen one takes thrice as long to make. Nobody changes it.
     """
 
@@ -38,11 +47,28 @@ class Module:
     alpha: float
     scale: float
     config: LoraConfig = field(repr=False)
+    parameter: str = ""
 
     @cached_property
     def form(self) -> Form | None:
         """Which matrices the tensors are; None if they do not fit together."""
-        return form_of(self.name, self.parts, self.rank, self.config.raw)
+        return form_of(self.parts, self.rank, self.parameter)
+
+    @property
+    def unreadable(self) -> str:
+        """Why the tensors are not factors that loreg carries out, in words; empty if they are."""
+        if self.form is not None:
+            return ""
+        a, b = (self.parts[part].shape if part in self.parts else () for part in ("A", "B"))
+        if len(a) > 2 and len(a) == len(b) and b[1] and a[0] % b[1] == 0 and b[1] < a[0]:
+            return f"module {self.name} is a convolution in {a[0] // b[1]} groups (A {a}, B {b})"
+        told = ", ".join(f"{part} {tensor.shape}" for part, tensor in sorted(self.parts.items()))
+        return f"module {self.name} has {told}, expected A (r, in) and B (out, r)"
+
+    @property
+    def weight(self) -> str:
+        """The name of the tensor of the base that the factors change."""
+        return f"{owner_of(self.name, self.parameter)}.{self.parameter or 'weight'}"
 
     @property
     def type(self) -> str:
@@ -51,8 +77,21 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Rows for single tokens (``trainable_token_indices``): row i of ``tensor`` (n, dim) takes the place of the row
+    ``indices[i]`` of the module's weight. The configuration says the indices; none if it says nothing of the module."""
+
+    tensor: Tensor
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Layout:
-    """An adapter without its numbers. ``extras`` are whole tensors; ``strangers`` nobody would load."""
+    """An adapter without its numbers. ``extras`` are whole tensors; ``strangers`` nobody would load.
+
+    Modules, extras and ``tokens`` have the names that PEFT would have written, each tensor the one that it has in the
+    file; ``naming`` says what these have besides. ``tensors`` are all by their names in the file.
+    """
 
     weights: Path
     config: LoraConfig
@@ -60,6 +99,18 @@ class Layout:
     extras: Mapping[str, Tensor]
     strangers: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    naming: Naming = field(default_factory=Naming)
+
+    @property
+    def token_names(self) -> dict[str, Tensor]:
+        """The rows for single tokens by the names that PEFT gives them."""
+        return {f"{PREFIX}{module}{TOKENS}": tokens.tensor for module, tokens in self.tokens.items()}
+
+    @property
+    def kept_whole(self) -> dict[str, Tensor]:
+        """What a merge takes from one source, by the names that PEFT gives it: whole tensors, and rows of tokens."""
+        return {**self.extras, **self.token_names}
 
     def facts(self, base_hint: str = "") -> Facts:
         """What the catalog records of it; ``base_hint`` is taken where the configuration names no base."""
@@ -115,39 +166,85 @@ def remote_layout(where: Path, config: bytes, size: int, read: Read) -> Layout:
 
 
 def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
+    if not header.tensors:
+        raise AdapterFormatError(f"{weights} has no tensors: {NOT_GATHERED}", hint=GATHER)
+    plain, naming = plain_names(weights, header.tensors, config)
     parts: dict[str, dict[str, Tensor]] = {}
-    extras, strangers = {}, []
-    for name, tensor in header.tensors.items():
+    extras, tokens, strangers = {}, {}, []
+    for name, tensor in plain.items():
         key = parse_key(name)
         if key is None:
-            strangers.append(name)
+            strangers.append(tensor.name)
         elif key[1]:
             parts.setdefault(key[0], {})[key[1]] = tensor
+        elif name.endswith(TOKENS):
+            module = name.removeprefix(PREFIX).removesuffix(TOKENS)
+            tokens[module] = Tokens(tensor, _indices(module, config))
         else:
             extras[name] = tensor
     if not parts:
         raise _no_lora(weights, list(header.tensors))
-    modules = {name: _module(name, found, config) for name, found in sorted(parts.items())}
+    modules = _modules(weights, parts, config)
     if longest := next((module.type for module in modules.values() if len(module.type) > _LONGEST_TYPE), ""):
         raise AdapterFormatError(
             f"{weights}: the module type {longest[:40]!r}… is over {_LONGEST_TYPE} characters", hint="rename it"
         )
-    return Layout(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors)
+    return Layout(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors, tokens, naming)
 
 
-def _module(name: str, parts: Mapping[str, Tensor], config: LoraConfig) -> Module:
+def _indices(module: str, config: LoraConfig) -> tuple[int, ...]:
+    """The tokens whose rows the adapter has for the module: one list for the embedding, or one for each module."""
+    given = config.raw.get("trainable_token_indices")
+    if isinstance(given, dict):
+        given = next((some for name, some in given.items() if f".{module}".endswith(f".{name}")), None)
+    indices = given if isinstance(given, list) else []
+    return tuple(index for index in indices if type(index) is int)
+
+
+def _modules(weights: Path, parts: Mapping[str, Mapping[str, Tensor]], config: LoraConfig) -> dict[str, Module]:
+    modules: dict[str, Module] = {}
+    for name, found in sorted(parts.items()):
+        module = _module(name, found, config, parts.keys())
+        if module.name in modules:
+            raise AdapterFormatError(
+                f"{weights} has the factors of {module.name} twice, the second time at {name}",
+                hint="save the adapter again with model.save_pretrained(DIR)",
+            )
+        modules[module.name] = module
+    return dict(sorted(modules.items()))
+
+
+def _module(name: str, parts: Mapping[str, Tensor], config: LoraConfig, names: Collection[str]) -> Module:
     """Resolve rank, alpha and scale of one module as PEFT does: the first pattern that matches wins."""
-    promised = configured_rank(config, name)
+    parameter, of_stack = "", _rank_of_stack(name, parts)
+    if of_stack:
+        parameter, looked_up = name.rpartition(".")[2], name
+    elif (targeted := parameter_of(name, config, names)) is not None:
+        parameter, looked_up = targeted[1], ".".join(targeted)
+        name = parameter_name(*targeted)
+    else:
+        looked_up = name
+    promised = configured_rank(config, looked_up)
     # Experts lie side by side in one tensor: how many there are, only the configured rank can tell.
-    rank = promised if targets_parameter(name, config.raw) else _rank_of(parts) or promised
-    alpha = config.alpha_pattern.first(name, config.lora_alpha)
+    rank = of_stack or (promised if parameter else _rank_of(parts) or promised)
+    alpha = config.alpha_pattern.first(looked_up, config.lora_alpha)
     scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
-    return Module(name, parts, rank, alpha, scale, config)
+    return Module(name, parts, rank, alpha, scale, config, parameter)
 
 
 def configured_rank(config: LoraConfig, module: str) -> int:
     """The rank that the configuration promises for ``module``."""
     return config.rank_pattern.first(module, config.r)
+
+
+def _rank_of_stack(module: str, parts: Mapping[str, Tensor]) -> int:
+    """The rank of factors that are stacked, one pair for each expert (A (E, r, in), B (E, out, r)); else 0."""
+    if "A" not in parts or "B" not in parts:
+        return 0
+    a, b = parts["A"].shape, parts["B"].shape
+    if not are_stacked(a, b) or (is_convolution(a, b) and "expert" not in module):
+        return 0
+    return a[1]
 
 
 def _rank_of(parts: Mapping[str, Tensor]) -> int:

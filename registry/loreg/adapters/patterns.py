@@ -6,7 +6,7 @@ A configuration is a stranger's file, and a pattern with nested repetition can k
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -28,6 +28,15 @@ def fullmatch(pattern: str, module: str) -> bool:
         raise _refused(pattern, error) from None
 
 
+def match(pattern: str, module: str) -> regex.Match[str] | None:
+    """``re.match``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
+    _check(pattern, pattern)
+    try:
+        return regex.match(pattern, module, timeout=_PATIENCE)
+    except (regex.error, TimeoutError, RecursionError, MemoryError, OverflowError) as error:
+        raise _refused(pattern, error) from None
+
+
 @dataclass(frozen=True)
 class Patterns(Generic[V]):
     """``rank_pattern`` or ``alpha_pattern``: values by pattern, in order."""
@@ -45,6 +54,15 @@ class Patterns(Generic[V]):
             if _is_suffix(pattern, module):
                 return value
         return default
+
+    def matching_none(self, modules: Iterable[str]) -> list[str]:
+        """The patterns that match none of these."""
+        modules = set(modules)
+        return [
+            pattern
+            for pattern in self.values
+            if pattern not in modules and not any(_is_suffix(pattern, module) for module in modules)
+        ]
 
 
 def _is_suffix(pattern: str, module: str) -> bool:

@@ -17,6 +17,7 @@ from loreg.adapters.config import CONFIG_NAME, dump_config
 from loreg.adapters.forms import Form, matrices_of
 from loreg.adapters.keys import factor_name
 from loreg.adapters.layout import WEIGHTS_NAME, Layout
+from loreg.adapters.parameters import file_modules, pattern_name, target_parameters_of
 from loreg.algebra.factors import Factors
 
 
@@ -51,9 +52,15 @@ class OpenAdapter:
         return magnitude.flatten()
 
     def extra(self, name: str) -> Tensor:
-        """A whole tensor by its name in the file."""
-        tensor: Tensor = self._file.get_tensor(name)
+        """A whole tensor, or rows of single tokens, by the name that PEFT gives it; any tensor by that in the file."""
+        found = self.layout.extras.get(name) or self.layout.token_names.get(name)
+        tensor: Tensor = self._file.get_tensor(found.name if found else name)
         return tensor
+
+    def tokens(self, module: str) -> Tensor:
+        """The rows (n, dim) for single tokens of one module, in the order of their indices."""
+        rows: Tensor = self._file.get_tensor(self.layout.tokens[module].tensor.name)
+        return rows
 
 
 @contextlib.contextmanager
@@ -87,18 +94,18 @@ def write_adapter(folder: Path, adapter: Written) -> None:
     Scales are in the factors already, so ``lora_alpha`` equals ``r`` and ``alpha_pattern`` equals
     ``rank_pattern``: every reader of the format, also one that knows no patterns' details, arrives at scale 1.
     """
-    r = max(module.factors.rank for module in adapter.modules.values())
+    forms = {name: module.form for name, module in adapter.modules.items()}
+    files = file_modules(forms)
     tensors = dict(adapter.extras)
     for name, module in adapter.modules.items():
-        # PEFT looks up a parameter's rank under another name than its factors have: experts take the default rank.
-        factors = pad(module.factors, r) if module.form.kind == "experts" else module.factors
-        for part, tensor in tensors_of(module.form, factors).items():
-            tensors[factor_name(name, part)] = tensor
+        for part, tensor in tensors_of(module.form, module.factors).items():
+            tensors[factor_name(files[name], part)] = tensor
         if module.bias is not None:
-            tensors[factor_name(name, "bias")] = module.bias
-    plain = {name: m.factors.rank for name, m in adapter.modules.items() if m.form.kind != "experts"}
+            tensors[factor_name(files[name], "bias")] = module.bias
+    ranks = {pattern_name(name, module.form): module.factors.rank for name, module in adapter.modules.items()}
+    r = max(ranks.values())
     # The longest names first: a pattern also matches as the end of a name, and the first that matches wins.
-    others = {name: plain[name] for name in sorted(plain, key=lambda m: (-len(m), m)) if plain[name] != r}
+    others = {name: ranks[name] for name in sorted(ranks, key=lambda m: (-len(m), m)) if ranks[name] != r}
     document = {
         "peft_type": "LORA",
         **adapter.fields,
@@ -106,7 +113,8 @@ def write_adapter(folder: Path, adapter: Written) -> None:
         "lora_alpha": r,
         "rank_pattern": others,
         "alpha_pattern": others,
-        "target_modules": sorted(plain),
+        "target_modules": sorted(name for name, form in forms.items() if not form.parameter),
+        "target_parameters": target_parameters_of(forms),
         "use_rslora": False,
         "use_dora": False,
         "lora_dropout": 0.0,

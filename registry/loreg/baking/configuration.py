@@ -8,7 +8,7 @@ from typing import Any
 
 from loreg.adapters.header import Tensor
 from loreg.baking.factors import Source
-from loreg.bases import names
+from loreg.bases.architecture import class_for
 from loreg.bases.model import Model
 
 _CLASS_FOR = {
@@ -20,26 +20,50 @@ _CLASS_FOR = {
 
 
 def config_of_heads(
-    model: Model, sources: Sequence[Source], added: Mapping[str, Any], replaced: Mapping[str, Tensor]
+    model: Model,
+    sources: Sequence[Source],
+    added: Mapping[str, Any],
+    replaced: Mapping[str, Tensor],
+    tokens: set[str],
+    more: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Changed fields, and what to tell a person: the class that was trained, its labels, its vocabulary."""
+    """Changed fields, and what to tell a person: the class that was trained, its labels, its vocabulary.
+
+    ``replaced`` are whole tensors by their names in the result, ``tokens`` the names of those with a row a token. They
+    have so many rows ``more`` than in the base, where some models have others beside those of their vocabulary.
+    """
     changed: dict[str, Any] = {}
     notes: list[str] = []
     if not model.config:
         return changed, notes
-    heads = [tensor for name, tensor in replaced.items() if not names.is_head(name) and not names.is_embedding(name)]
+    heads = [tensor for name, tensor in replaced.items() if name not in tokens]
     task = next((source.layout.config.task_type for source in sources if source.layout.config.task_type), "")
-    if added and heads and task in _CLASS_FOR and (architecture := _architecture(model, sources, task)):
+    is_new = any(name in replaced and name not in tokens for name in added)
+    if is_new and task in _CLASS_FOR and (architecture := _architecture(model, sources, task)):
         changed["architectures"] = [architecture]
         notes.append(f"the model is a {architecture} now")
     if task in ("SEQ_CLS", "TOKEN_CLS") and (labels := _labels(heads)) and labels != _labels_in(model.config):
         changed["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
         changed["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
-    rows = {tensor.shape[0] for name, tensor in replaced.items() if names.is_embedding(name) and len(tensor.shape) == 2}
-    if len(rows) == 1 and (size := rows.pop()) != model.config.get("vocab_size", size):
-        changed["vocab_size"] = size
+    if more and (old := vocabulary_of(model.config)) is not None:
+        size = old + more
+        changed |= _with_vocabulary(model.config, size)
         notes.append(f"the vocabulary has {size} tokens now: take the adapter's tokenizer")
     return changed, notes
+
+
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """How many tokens the model has, if its configuration says so, or that of its language model."""
+    text = config.get("text_config")
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    return size if isinstance(size, int) else None
+
+
+def _with_vocabulary(config: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The fields that change where the vocabulary has another size: at the top, and of the language model inside."""
+    text = config.get("text_config")
+    inner = {"text_config": {**text, "vocab_size": size}} if isinstance(text, dict) and "vocab_size" in text else {}
+    return inner | ({"vocab_size": size} if "vocab_size" in config or not inner else {})
 
 
 def _architecture(model: Model, sources: Sequence[Source], task: str) -> str:
@@ -48,6 +72,8 @@ def _architecture(model: Model, sources: Sequence[Source], task: str) -> str:
         mapping = source.layout.config.raw.get("auto_mapping")
         if isinstance(mapping, dict) and isinstance(mapping.get("base_model_class"), str):
             return str(mapping["base_model_class"])
+    if known := class_for(str(model.config.get("model_type")), task):
+        return known
     family = re.match(r"(.+?)(?:Model|LMHeadModel|For[A-Z]\w*)$", next(iter(model.architectures), ""))
     return family[1] + _CLASS_FOR[task] if family else ""
 

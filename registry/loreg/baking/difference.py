@@ -14,24 +14,53 @@ import numpy as np
 from loreg.adapters.forms import Form
 from loreg.adapters.header import Tensor
 from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, decode, read_into
+from loreg.baking.tying import tied_groups
 from loreg.bases import names
+from loreg.bases.architecture import Architecture, find_architecture
+from loreg.bases.identify import leaf_of
 from loreg.bases.model import Model
+from loreg.bases.renaming import WeightInFile
+from loreg.bases.weight_lookup import OF_EXPERTS, WeightLookup
 from loreg.errors import MergeError
 
 _TILE = 1 << 20  # numbers of each model that are looked at together
+#: An embedding of a model whose class is not known.
 _EMBEDDING = re.compile(r"(^|[._])(embed\w*|wte|wpe)\.")
-_ONE_EXPERT = re.compile(r"\.experts\.\d+\.")
-_CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
-#: Models whose layers are transformers' Conv1D, which keeps its matrix as (in, out).
-TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows from ``first`` on, ``count`` of them, of one tensor in both models; each row is ``width`` numbers."""
+
+    new: tuple[Path, Tensor]
+    old: tuple[Path, Tensor]
+    first: int
+    count: int
+    width: int
+
+    def tiles(self) -> Iterator[Array]:
+        """``new − old`` in float32 as it is stored, some rows (n, width) at a time."""
+        step = max(1, _TILE // max(1, self.width))
+        scratch, other, wide = Scratch(), Scratch(), np.dtype(np.float32)
+        files = os.open(self.new[0], os.O_RDONLY), os.open(self.old[0], os.O_RDONLY)
+        try:
+            for done in range(0, self.count, step):
+                begin, count = (self.first + done) * self.width, min(step, self.count - done) * self.width
+                one = _read(files[0], self.new[1], begin, count, scratch, wide)
+                two = _read(files[1], self.old[1], begin, count, other, wide)
+                yield np.subtract(one, two).reshape(-1, self.width)
+        finally:
+            for file in files:
+                os.close(file)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor of both models: ``name`` is what the tuned one calls it. ``old`` is None where the base lacks it.
+    """One weight of both models: ``name`` is what it is called in memory. ``old`` is None where the base lacks it.
 
     ``form`` is how factors would hold the difference, None where it must be kept whole, for ``reason``. A matrix that
-    is stored ``transposed`` is (in, out).
+    is stored ``transposed`` is (in, out). The experts of a layer are ``matrices``, each made of some rows of tensors;
+    of other weights ``new`` and ``old`` are the whole.
     """
 
     name: str
@@ -40,27 +69,25 @@ class Pair:
     form: Form | None
     reason: str = ""
     transposed: bool = False
+    matrices: tuple[tuple[Rows, ...], ...] = ()
 
-    def tiles(self) -> Iterator[tuple[int, Array]]:
-        """``new − old`` in float32 as it is stored, (first row, (n, columns)), some rows at a time."""
+    def tiles(self, matrix: int = 0) -> Iterator[tuple[int, Array]]:
+        """``new − old`` of one matrix in float32 as it is stored: (first row, (n, columns)), some rows at a time."""
+        first = 0
+        for rows in self.matrices[matrix] if self.matrices else [self._all_rows()]:
+            for tile in rows.tiles():
+                yield first, tile
+                first += len(tile)
+
+    def _all_rows(self) -> Rows:
         assert self.old is not None  # noqa: S101  only pairs with a form have a difference
-        (new_file, new), (old_file, old) = self.new, self.old
-        height, width = new.shape[0], math.prod(new.shape[1:])
-        step = max(1, _TILE // max(1, width))
-        scratch, other, wide = Scratch(), Scratch(), np.dtype(np.float32)
-        files = os.open(new_file, os.O_RDONLY), os.open(old_file, os.O_RDONLY)
-        try:
-            for first in range(0, height, step):
-                count = min(step, height - first) * width
-                one = _read(files[0], new, first * width, count, scratch, wide)
-                two = _read(files[1], old, first * width, count, other, wide)
-                yield first, np.subtract(one, two).reshape(-1, width)
-        finally:
-            for file in files:
-                os.close(file)
+        shape = self.new[1].shape
+        return Rows(self.new, self.old, 0, shape[0], math.prod(shape[1:]))
 
     def is_changed(self) -> bool:
         """Whether any number differs; stops at the first that does."""
+        if self.matrices:
+            return any(tile.any() for matrix in self.matrices for rows in matrix for tile in rows.tiles())
         if self.old is None or self.old[1].shape != self.new[1].shape:
             return True
         if self.new[1].dtype not in FLOATS or self.old[1].dtype not in FLOATS:
@@ -71,39 +98,93 @@ class Pair:
 
 
 def pairs(base: Model, tuned: Model) -> list[Pair]:
-    """Every tensor of the tuned model that is not the same in the base, in the order of its files.
+    """Every weight of the tuned model that is not the same in the base, in the order of its files.
 
-    A head that is tied to the embedding is left out: it is that. Raises MergeError for what no adapter can hold.
+    A weight that is tied to others in the tuned model is there under each of their names, so that the adapter changes
+    all of them. Raises MergeError for what no adapter can hold.
     """
     old = names.by_canonical_name(base.tensors)
-    new = names.by_canonical_name(tuned.tensors)
-    index = names.Index(old)
-    tied = _ties(tuned)
+    lookup = WeightLookup(old, find_architecture(base.config), base.config)
+    architecture = find_architecture(tuned.config)
     found = []
-    for canonical, (file, tensor) in new.items():
-        if tied and names.is_head(canonical):
+    experts: dict[str, list[tuple[WeightInFile, tuple[Path, Tensor], tuple[Path, Tensor] | None]]] = {}
+    for weight, part, tensor in _weights(tuned, architecture):
+        places = [place for place in lookup.find(weight) if _is_counterpart(place.part, part)]
+        before = old[places[0].name] if places else None
+        if part.expert is not None and part.how in OF_EXPERTS:
+            experts.setdefault(weight, []).append((part, tensor, before))
             continue
-        match = index.find(canonical)
-        if match is not None and names.is_head(match) != names.is_head(canonical):
-            match = None  # a head of its own now, where the base has none
-        pair = _pair(tensor.name, (file, tensor), old[match] if match else None, tuned)
+        pair = _pair(weight, tensor, before, architecture)
         if pair.is_changed():
+            if part.how:
+                raise _converted(pair.new[1].name, part)
             found.append(pair)
-    return found
+    stacks = (_of_experts(weight, pieces) for weight, pieces in experts.items())
+    return found + [pair for pair in stacks if pair.is_changed()]
 
 
-def is_tied(model: Model) -> bool:
-    """Whether the model's head is its embedding."""
-    return _ties(model) or not any(names.is_head(name) for name in names.by_canonical_name(model.tensors))
+def _of_experts(
+    weight: str, pieces: list[tuple[WeightInFile, tuple[Path, Tensor], tuple[Path, Tensor] | None]]
+) -> Pair:
+    """The parameter that holds the experts of a layer, whose tensors the files hold one by one."""
+    matrices: dict[int, list[Rows]] = {}
+    for part, new, old in sorted(pieces, key=lambda piece: (piece[0].expert or 0, piece[0].source)):
+        if old is None or old[1].shape != new[1].shape or not {new[1].dtype, old[1].dtype} <= set(FLOATS):
+            raise MergeError(
+                f"{new[1].name} is not in the base as {new[1].dtype} {new[1].shape}", hint="--base names its own base"
+            )
+        matrices.setdefault(part.expert or 0, []).append(Rows(new, old, 0, *new[1].shape))
+    every = tuple(tuple(rows) for _, rows in sorted(matrices.items()))
+    out, in_ = sum(rows.count for rows in every[0]), every[0][0].width
+    form = Form("experts", 1, out, in_, len(every), parameter=weight.rpartition(".")[2])
+    return Pair(weight, pieces[0][1], pieces[0][2], form, matrices=every)
 
 
-def _ties(model: Model) -> bool:
-    text = model.config.get("text_config")
-    config = {**model.config, **text} if isinstance(text, dict) else model.config
-    return config.get("tie_word_embeddings") is True
+def _stacked(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor], transposed: bool) -> Pair:
+    """The parameter that holds the experts of a layer, in one tensor of three dimensions."""
+    count, height, width = new[1].shape
+    matrices = tuple((Rows(new, old, expert * height, height, width),) for expert in range(count))
+    out, in_ = (width, height) if transposed else (height, width)
+    form = Form("experts", 1, out, in_, count, parameter=name.rpartition(".")[2])
+    return Pair(name, new, old, form, transposed=transposed, matrices=matrices)
 
 
-def _pair(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor] | None, tuned: Model) -> Pair:
+def _weights(
+    model: Model, architecture: Architecture | None
+) -> Iterator[tuple[str, WeightInFile, tuple[Path, Tensor]]]:
+    """Every weight in memory, what the tensor of a file is of it, and that tensor; a tied one under every name."""
+    tensors = model.tensors
+    raw = names.by_canonical_name({name: name for name in tensors})
+    lookup = WeightLookup(raw, architecture, model.config)
+    groups = tied_groups(lookup, raw, lambda one, other: leaf_of(*tensors[one]) == leaf_of(*tensors[other]))
+    written = {names.canonical(weight): weight for tie in lookup.ties for group in tie.groups for weight in group}
+    of_group = {name: group for group in groups for name in group.stored}
+    done: set[str] = set()
+    for name, tensor in tensors.items():
+        if (group := of_group.get(name)) is None:
+            for part in architecture.weights_in_file(name) if architecture else [WeightInFile(name)]:
+                yield part.weight, part, tensor
+        elif group.source not in done:
+            done.add(group.source)
+            for weight in sorted(written[member] for member in group.members):
+                yield weight, WeightInFile(weight), tensor
+
+
+def _is_counterpart(one: WeightInFile, other: WeightInFile) -> bool:
+    """Whether two tensors are the same piece of one weight."""
+    return (one.how, one.source, one.expert) == (other.how, other.source, other.expert)
+
+
+def _converted(name: str, part: WeightInFile) -> MergeError:
+    return MergeError(
+        f"{name} changed, and transformers converts it ({part.how}): an adapter would have to hold {part.weight}",
+        hint="save both models as they are in memory: model.save_pretrained(DIR, save_original_format=False)",
+    )
+
+
+def _pair(
+    name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor] | None, architecture: Architecture | None
+) -> Pair:
     shape = new[1].shape
     if old is None:
         return Pair(name, new, None, None, "the base has no such tensor")
@@ -112,18 +193,16 @@ def _pair(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor] | None, 
     for _, tensor in (new, old):
         if tensor.dtype not in FLOATS:
             return Pair(name, new, old, None, f"its dtype is {tensor.dtype}")
-    if _ONE_EXPERT.search(name):
-        raise MergeError(
-            f"{name} changed, and the experts are stored one by one: an adapter would have to hold them together",
-            hint="save the tuned model with its experts as one tensor",
-        )
-    transposed = tuned.config.get("model_type") in TRANSPOSED
-    if len(shape) < 2 or not name.endswith(".weight") or (transposed and not _CONV1D.search(name)):
+    module = name.removesuffix(".weight")
+    if len(shape) == 3 and module == name and architecture is not None:
+        return _stacked(name, new, old, architecture.has_transposed_experts(name))
+    if len(shape) < 2 or module == name or (architecture is not None and not architecture.is_layer(module)):
         return Pair(name, new, old, None, "it is no matrix of a layer that factors can be added to")
     if len(shape) > 2:
         return Pair(name, new, old, Form("convolution", 1, shape[0], math.prod(shape[1:]), kernel=shape[1:]))
-    if _EMBEDDING.search(name) and not names.is_head(names.canonical(name)):
+    if architecture.is_embedding(module) if architecture else _EMBEDDING.search(name):
         return Pair(name, new, old, Form("embedding", 1, shape[1], shape[0]), transposed=True)
+    transposed = architecture is not None and architecture.is_transposed(module)
     out, in_ = reversed(shape) if transposed else shape
     return Pair(name, new, old, Form("linear", 1, out, in_), transposed=transposed)
 

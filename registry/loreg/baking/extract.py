@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from loreg.adapters.keys import PREFIX, extra_name
-from loreg.adapters.tensors import Written, WrittenModule
+from loreg.adapters.tensors import Written, WrittenModule, pad
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import Tiles, largest_singular
 from loreg.algebra.spectrum import Spectrum
-from loreg.baking.difference import TRANSPOSED, Pair, is_tied, pairs
+from loreg.baking.difference import Pair, pairs
 from loreg.baking.numbers import FLOATS, computed_in, read_tensor
-from loreg.bases import names
 from loreg.bases.model import Model
 from loreg.errors import MergeError
+from loreg.merging.device import explain_out_of_memory
 from loreg.merging.parallel import side_by_side
 from loreg.records import ExtractedModule, Progress
 
@@ -45,6 +45,7 @@ def extract(
     energy: float | None,
     keep_whole: bool,
     progress: Progress,
+    device: str,
 ) -> Extracted:
     """The difference of two models as an adapter: every matrix at ``rank``, or at the rank that keeps ``energy``.
 
@@ -66,44 +67,80 @@ def extract(
             hint="--whole keep lets them travel along as they are",
         )
     done: list[tuple[WrittenModule, ExtractedModule]] = []
-    for result in side_by_side(lambda pair: _factor(pair, rank, energy), factored, torch.device("cpu")):
-        done.append(result)
-        progress("extracting", len(done), len(factored))
+    chosen = torch.device(device)
+    with explain_out_of_memory(chosen):
+        for result in side_by_side(lambda pair: _factor(pair, rank, energy, chosen), factored, chosen):
+            done.append(result)
+            progress("extracting", len(done), len(factored))
     modules = {figures.module: written for written, figures in done}
     extras = {extra_name(PREFIX + pair.name, modules): _whole(pair) for pair in whole}
-    fields = _fields(base, tuned, factored, whole)
+    fields = _fields(tuned, factored, whole)
     reasons = tuple((pair.name, pair.reason) for pair in whole)
     return Extracted(Written(modules, extras, fields), tuple(figures for _, figures in done), reasons)
 
 
-def _factor(pair: Pair, rank: int | None, energy: float | None) -> tuple[WrittenModule, ExtractedModule]:
+def _factor(
+    pair: Pair, rank: int | None, energy: float | None, device: torch.device
+) -> tuple[WrittenModule, ExtractedModule]:
+    """The best factors of a difference, of each matrix of it at the rank that one of them needs."""
     form = pair.form
     assert form is not None  # noqa: S101  only such pairs are factored
     shape = (form.in_, form.out) if pair.transposed else (form.out, form.in_)
-    tiles = _tiles(pair, shape)
+    found = [_decompose(pair, matrix, shape, rank, energy, device) for matrix in range(form.matrices)]
+    kept = max(part.kept for part in found)
+    factors = [part.factors(kept, transposed=pair.transposed) for part in found]
+    together = Factors(torch.cat([f.b for f in factors]), torch.cat([f.a for f in factors]))
+    total = sum(part.total for part in found)
+    retained = sum(part.retained(kept) for part in found) / total if total else 1.0
+    module = pair.name.removesuffix(".weight")
+    figures = ExtractedModule(module, (form.out, form.in_), kept, min(retained, 1.0), math.sqrt(total))
+    return WrittenModule(replace(form, rank=kept), together), figures
+
+
+@dataclass(frozen=True)
+class _Decomposed:
+    """The largest singular values of one matrix; ``kept`` of them are wanted, ``total`` is the sum of all squares."""
+
+    u: Tensor
+    s: Tensor
+    v: Tensor
+    total: float
+    kept: int
+
+    def retained(self, rank: int) -> float:
+        """The sum of the squares that are kept at a rank."""
+        return float(self.s[:rank].square().sum())
+
+    def factors(self, rank: int, *, transposed: bool) -> Factors:
+        """``b (1, out, rank)`` and ``a (1, rank, in)`` in float32, with zeros where there are fewer values."""
+        u, v = (self.v, self.u) if transposed else (self.u, self.v)
+        whole = torch.tensor([self.total], dtype=torch.float64, device=u.device)
+        best = Spectrum(None, None, u.unsqueeze(0), self.s.unsqueeze(0), v.unsqueeze(0), whole, complete=False)
+        found = best.truncate(torch.tensor([min(rank, len(self.s))], device=u.device))
+        return pad(Factors(found.b.float().cpu().contiguous(), found.a.float().cpu().contiguous()), rank)
+
+
+def _decompose(
+    pair: Pair, matrix: int, shape: tuple[int, int], rank: int | None, energy: float | None, device: torch.device
+) -> _Decomposed:
+    tiles = _tiles(pair, matrix, shape, device)
     guess = rank or _FIRST_GUESS
     while True:
-        u, s, v, total = _largest(pair, tiles, shape, min(guess, *shape))
+        u, s, v, total = _largest(pair, tiles, shape, min(guess, *shape), device)
         share = s.square().cumsum(0) / total.clamp_min(torch.finfo(torch.float64).tiny)
         if energy is None or guess >= min(shape) or float(share[min(guess, len(s)) - 1]) >= energy:
             break
         guess *= 2
     kept = min(guess, len(s)) if energy is None else min(len(s), int((share < energy).sum()) + 1)
-    if pair.transposed:
-        u, v = v, u
-    best = Spectrum(None, None, u.unsqueeze(0), s.unsqueeze(0), v.unsqueeze(0), total.reshape(1), complete=False)
-    found = best.truncate(torch.tensor([kept]))
-    factors = Factors(found.b.float().contiguous(), found.a.float().contiguous())
-    module = pair.name.removesuffix(".weight")
-    retained = float(share[kept - 1].clamp_max(1))
-    figures = ExtractedModule(module, (form.out, form.in_), kept, retained, math.sqrt(float(total)))
-    return WrittenModule(replace(form, rank=kept), factors), figures
+    return _Decomposed(u, s, v, float(total), kept)
 
 
-def _largest(pair: Pair, tiles: Tiles, shape: tuple[int, int], rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _largest(
+    pair: Pair, tiles: Tiles, shape: tuple[int, int], rank: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The largest singular values and vectors of a difference. Raises MergeError if it is not finite."""
     try:
-        u, s, v, total = largest_singular(tiles, shape, rank, torch.device("cpu"))
+        u, s, v, total = largest_singular(tiles, shape, rank, device)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # LAPACK met NaN
         total = torch.tensor(math.nan)
     if not math.isfinite(total):
@@ -113,9 +150,9 @@ def _largest(pair: Pair, tiles: Tiles, shape: tuple[int, int], rank: int) -> tup
     return u, s, v, total
 
 
-def _tiles(pair: Pair, shape: tuple[int, int]) -> Tiles:
+def _tiles(pair: Pair, matrix: int, shape: tuple[int, int], device: torch.device) -> Tiles:
     def tiles() -> Any:
-        return ((first, torch.from_numpy(tile)) for first, tile in pair.tiles())
+        return ((first, torch.from_numpy(tile).to(device)) for first, tile in pair.tiles(matrix))
 
     if shape[0] * shape[1] > _HELD:
         return tiles
@@ -135,23 +172,19 @@ def _whole(pair: Pair) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(numbers))
 
 
-def _fields(base: Model, tuned: Model, factored: Sequence[Pair], whole: Sequence[Pair]) -> dict[str, Any]:
+def _fields(tuned: Model, factored: Sequence[Pair], whole: Sequence[Pair]) -> dict[str, Any]:
     biases = [pair for pair in whole if pair.name.endswith(".bias")]
     modules = sorted({pair.name.rpartition(".")[0] for pair in whole if pair not in biases})
-    fields: dict[str, Any] = {
+    return {
         "base_model_name_or_path": None,
         "task_type": next(
             (task for name, task in _TASKS.items() if any(a.endswith(name) for a in tuned.architectures)), None
         ),
-        "fan_in_fan_out": tuned.config.get("model_type") in TRANSPOSED,
+        "fan_in_fan_out": any(pair.transposed for pair in factored if pair.form and pair.form.kind == "linear"),
         "bias": "all" if biases else "none",
         "modules_to_save": modules or None,
         "target_parameters": None,
     }
-    embeds = any(names.is_embedding(names.canonical(pair.name)) for pair in (*factored, *whole))
-    if embeds and is_tied(tuned) and is_tied(base):
-        fields["ensure_weight_tying"] = True
-    return fields
 
 
 _TASKS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from loreg.baking.change import Term
 from loreg.baking.numbers import FLOATS, Array, computed_in, read_tensor
 from loreg.bases.touched import Part
 from loreg.errors import MergeError
+
+_ROUNDING = 1e-6  # of float32, relative to a whole delta
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +52,37 @@ class Hit:
     transposed: bool
 
 
-def terms_of(hits: Sequence[Hit]) -> Callable[[int], Sequence[Term]]:
-    """The terms of each matrix of the tensor that the parts fall on."""
-    return lambda matrix: [_term(hit, matrix) for hit in hits]
+def terms_of(hits: Sequence[Hit], rows: int) -> Callable[[int], Sequence[Term]]:
+    """The terms of each matrix, of so many rows, of the tensor that the parts fall on."""
+    return lambda matrix: [_within(_term(hit, matrix), hit.part.into, rows) for hit in hits]
+
+
+def same_change(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
+    """Whether parts that fall on two tensors change both alike, but for rounding in float32."""
+    terms = [[_term(hit, 0) for hit in hits] for hits in (one, other)]
+    if any(term.magnitude is not None for some in terms for term in some):
+        return False
+    left, right = (_together(some) for some in terms)
+    if left is None or right is None:
+        return left is right
+    if left[0].shape[0] != right[0].shape[0] or left[1].shape[1] != right[1].shape[1]:
+        return False
+    (p, q), (p_other, q_other) = left, right
+    difference = np.concatenate([p, -p_other], axis=1), np.concatenate([q, q_other], axis=0)
+    return _squared_norm(*difference) <= _ROUNDING**2 * max(_squared_norm(*left), _squared_norm(*right))
+
+
+def _together(terms: Sequence[Term]) -> tuple[Array, Array] | None:
+    """The sum of the terms as one product of two matrices, in float64; None if there are none."""
+    if not terms:
+        return None
+    p = [np.multiply(term.p, term.weight * term.scale, dtype=np.float64) for term in terms]
+    return np.concatenate(p, axis=1), np.concatenate([term.q for term in terms], axis=0).astype(np.float64)
+
+
+def _squared_norm(p: Array, q: Array) -> float:
+    """``‖p @ q‖²`` without the product, which may be as large as an embedding."""
+    return float(np.sum((p.T @ p) * (q @ q.T)))
 
 
 def bias_terms(sources: Sequence[tuple[Source, Module]]) -> Callable[[int], Sequence[Term]]:
@@ -74,6 +104,16 @@ def _term(hit: Hit, matrix: int) -> Term:
         p, q = q.T, p.T
     magnitude = hit.source.tensor(module, "magnitude").reshape(-1) if "magnitude" in module.parts else None
     return Term(p, q, module.scale, hit.source.weight(module.name), magnitude, hit.transposed)
+
+
+def _within(term: Term, into: tuple[int, int] | None, rows: int) -> Term:
+    """The same change as one of the whole tensor, where it falls on one of several equal runs of its rows."""
+    if into is None:
+        return term
+    piece, pieces = into
+    p = np.zeros((rows, term.p.shape[1]), term.p.dtype)
+    p[piece * rows // pieces : (piece + 1) * rows // pieces] = term.p
+    return replace(term, p=p)
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules
-from loreg.adapters.header import BITS, Tensor
-from loreg.adapters.keys import PREFIX
+from loreg.adapters.header import BITS
 from loreg.baking.configuration import config_of_heads
 from loreg.baking.factors import Hit, Source, bias_terms, terms_of
 from loreg.baking.numbers import FLOATS
+from loreg.baking.parting import Changes, settle_ties
+from loreg.baking.result import ResultTensors, as_matrix
+from loreg.baking.rows import TokenRows, token_rows
 from loreg.baking.shard import Output
-from loreg.baking.tying import Tying
+from loreg.baking.whole_tensors import refuse_an_uneven_vocabulary, take_whole_tensors
 from loreg.bases import names
-from loreg.bases.identify import leaf_of
 from loreg.bases.model import WEIGHTS_NAME, Model
-from loreg.bases.touched import Part, parts
+from loreg.bases.touched import Part, lookup_for, parts
 from loreg.bases.verdict import shape_that_does_not_fit
 from loreg.errors import CheckFailedError, MergeError
 
-#: Models whose experts lie as (experts, in, out); of a square matrix the shape does not say.
-_TRANSPOSED_EXPERTS = ("gpt_oss", "aria", "openai_privacy_filter", "llama4", "llama4_text")
+_WRONG_BASE = "--base names the model that the adapter was trained on"
+_CONFIG_NAME = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -52,38 +50,33 @@ def make_plan(model: Model, sources: Sequence[Source], extras: int | None, dtype
 
 class _Planner:
     def __init__(self, model: Model, sources: Sequence[Source], dtype: str | None) -> None:
-        self.model, self.sources, self.dtype = model, sources, dtype
-        self.files = model.tensors
-        self.raw = names.by_canonical_name({name: name for name in self.files})
-        self.index = names.Index(self.raw)
-        self.parts = {source: parts(source.layout, self.raw) for source in sources}
-        spoken_of = [part.name for some in self.parts.values() for part in some]
-        spoken_of += [_plain(key) for source in sources for key in source.layout.extras]
-        self.tying = Tying(model, self.raw, spoken_of)
-        self.outputs: dict[str, Output] = {name: self._kept(name, *found) for name, found in self.files.items()}
-        self.added: dict[str, Output] = {}
+        self.model, self.sources = model, sources
+        canonical = names.by_canonical_name({name: name for name in model.tensors})
+        lookups = {source: lookup_for(source.layout, canonical, model.config) for source in sources}
+        self.parts = {source: parts(source.layout, lookups[source]) for source in sources}
+        # The result is of the class that was trained: that of an adapter with a head of its own, where one has.
+        lookup = lookups[max(sources, key=lambda source: bool(source.layout.extras))]
+        self.result = ResultTensors(model, lookup, dtype)
         self.notes: list[str] = []
 
     def plan(self, extras: int | None) -> Plan:
-        replaced = self._replace(extras)
-        hits = self._hits()
-        config = self._settle_tying(hits, replaced)
-        if self.tying.head in self.added or self.tying.head in self.outputs:
-            self._refuse_uneven_vocabulary()
-        for name, some in hits.items():
-            self._change(name, some)
+        result = self.result
+        whole = take_whole_tensors(result, self.sources, extras, self.notes)
+        changes = Changes(self._hits(), self._rows(), whole)
+        config = settle_ties(result, changes, self.notes)
+        for name, hits in changes.hits.items():
+            self._change(name, hits)
+        for name, rows in changes.rows.items():
+            result.decide(replace(result[name], rows=rows))
         self._add_biases()
-        renamed = self._names()
-        if self.dtype:
-            config |= {key: _CONFIG_NAME[self.dtype] for key in ("torch_dtype", "dtype") if key in self.model.config}
-        of_heads, notes = config_of_heads(self.model, self.sources, self.added, replaced)
-        return Plan(self._shards(renamed), config | of_heads, (*self.notes, *notes))
-
-    def _kept(self, name: str, file: Path, tensor: Tensor) -> Output:
-        return Output(name, file, tensor, self._stored_as(tensor.dtype), _as_matrix(tensor.shape))
-
-    def _stored_as(self, dtype: str) -> str:
-        return self.dtype if self.dtype and dtype in FLOATS else dtype
+        if result.dtype:
+            fields = [key for key in ("torch_dtype", "dtype") if key in self.model.config]
+            config |= dict.fromkeys(fields, _CONFIG_NAME[result.dtype])
+        of_heads, notes = config_of_heads(
+            self.model, self.sources, result.added, result.whole, result.with_a_row_a_token(), result.more_tokens()
+        )
+        refuse_an_uneven_vocabulary(result, of_heads)
+        return Plan(self._shards(), config | of_heads, (*self.notes, *notes))
 
     def _hits(self) -> dict[str, list[Hit]]:
         """The parts of all adapters by the tensor that they fall on, by its name in the result."""
@@ -91,61 +84,56 @@ class _Planner:
         for source in self.sources:
             for part in self.parts[source]:
                 name = self._place(source, part)
-                hits.setdefault(name, []).append(Hit(source, part, self._is_transposed(source, part, name)))
+                hits.setdefault(name, []).append(Hit(source, part, self._lies_transposed(source, part, name)))
         return hits
 
     def _place(self, source: Source, part: Part) -> str:
-        if part.found is None or self.tying.lacks(part.name):
+        cannot = part.cannot
+        if part.into is not None and "magnitude" in part.module.parts:
+            cannot = "it has a DoRA magnitude, and the files hold it as some rows of another tensor"
+        if cannot:
+            raise MergeError(f"{source.label} cannot be baked: {part.name}: {cannot}", hint="serve it as an adapter")
+        name = None
+        if part.found is not None:
+            is_whole = part.matrix is None and part.into is None
+            name = self.result.place(part.name, source.label) if is_whole else self.result.raw[part.found]
+        if name is None:
             raise CheckFailedError(
                 f"base mismatch: {self.model.path} has no tensor {part.name}, which {source.label} changes",
-                hint="--base names the model that the adapter was trained on",
+                hint=_WRONG_BASE,
             )
-        name = self.tying.place(part.name, self.raw[part.found])
-        if name == self.tying.head:
-            self._make_head()
-        tensor = self.output(name).source
+        tensor = self.result[name].source
         if tensor.dtype not in FLOATS:
             raise MergeError(
                 f"{self.model.path} is quantised: {name} is {tensor.dtype}, and rounding a delta to that would lose it",
                 hint="bake into the model that it was quantised from: --base ./the/unquantised/model",
             )
         if reason := shape_that_does_not_fit(part, tensor.shape):
-            raise CheckFailedError(
-                f"base mismatch: {reason}", hint="--base names the model that the adapter was trained on"
-            )
+            raise CheckFailedError(f"base mismatch: {reason}", hint=_WRONG_BASE)
         return name
 
-    def output(self, name: str) -> Output:
-        """What is known so far of the tensor of that name."""
-        return self.added.get(name) or self.outputs[name]
-
-    def _is_transposed(self, source: Source, part: Part, name: str) -> bool:
-        form = part.module.form
-        assert form is not None  # noqa: S101  parts are made of modules that have one
-        if form.kind == "experts" and part.matrix is None:
-            shape = self.output(name).source.shape
-            if form.out == form.in_:
-                return self.model.config.get("model_type") in _TRANSPOSED_EXPERTS
-            return shape[-2:] == (form.in_, form.out)
-        return form.kind == "embedding" or (
-            form.kind == "linear" and bool(source.layout.config.raw.get("fan_in_fan_out"))
-        )
+    def _lies_transposed(self, source: Source, part: Part, name: str) -> bool:
+        transposed = part.lies_transposed(self.result[name].source.shape)
+        if transposed is None:
+            raise MergeError(
+                f"{source.label} cannot be baked: {name} is square, and nothing says which way it lies: the class of "
+                f"{self.model.path} is not known",
+                hint="save the model with its config.json: model.save_pretrained(DIR)",
+            )
+        return transposed
 
     def _change(self, name: str, hits: Sequence[Hit]) -> None:
-        output = self.output(name)
+        output = self.result[name]
         experts = any(hit.part.module.form.kind == "experts" and hit.part.matrix is None for hit in hits)  # type: ignore[union-attr]
         shape = output.source.shape
-        self._set(
+        self.result.decide(
             replace(
                 output,
-                matrices=(shape[0], shape[1], shape[2]) if experts and len(shape) == 3 else _as_matrix(shape),
-                terms=terms_of(hits),
+                matrices=(shape[0], shape[1], shape[2]) if experts and len(shape) == 3 else as_matrix(shape),
+                terms=terms_of(hits, shape[0] if len(shape) < 3 else shape[-2]),
                 at_once=any(hit.transposed and "magnitude" in hit.part.module.parts for hit in hits),
             )
         )
-
-    def _set(self, output: Output) -> None:
-        (self.added if output.name in self.added else self.outputs)[output.name] = output
 
     def _add_biases(self) -> None:
         hits: dict[str, list[Any]] = {}
@@ -153,138 +141,52 @@ class _Planner:
             for module in source.layout.modules.values():
                 if "bias" not in module.parts:
                     continue
-                found = self.index.find(f"{module.name}.bias")
-                if found is None:
+                places = self.result.lookup.find(f"{module.name}.bias")
+                if not places or places[0].part.how:
                     raise MergeError(
                         f"{source.label} cannot be baked: lora_bias is true, and {module.name} has no bias in the base",
                         hint="serve it as an adapter",
                     )
-                hits.setdefault(self.raw[found], []).append((source, module))
+                name = self.result.place(f"{module.name}.bias", source.label)
+                hits.setdefault(str(name), []).append((source, module))
         for name, some in hits.items():
-            output = self.output(name)
-            self._set(replace(output, matrices=(1, 1, output.source.parameters), terms=bias_terms(some)))
+            output = self.result[name]
+            self.result.decide(replace(output, matrices=(1, 1, output.source.parameters), terms=bias_terms(some)))
 
-    def _replace(self, chosen: int | None) -> dict[str, Tensor]:
-        """Put whole tensors of an adapter in the place of the base's; returns them by the names that they got."""
-        layouts, labels = [source.layout for source in self.sources], [source.label for source in self.sources]
-        taken = choose_extras(layouts, labels, _same_extras(self.sources), chosen)
-        if taken is None:
-            return {}
-        refuse_factors_of_whole_modules(layouts, labels, taken)
-        source = self.sources[taken]
-        replaced = {}
-        for key, tensor in source.layout.extras.items():
-            wanted = _plain(key)
-            found = None if self.tying.lacks(wanted) else self.index.find(wanted)
-            name = self.tying.place(wanted, self.raw[found]) if found else wanted
-            if found and name in self.outputs:
-                self._refuse_another_shape(source, name, tensor, self.outputs[name].source)
-                dtype = self.outputs[name].dtype
-                self.outputs[name] = Output(name, source.layout.weights, tensor, dtype, _as_matrix(tensor.shape))
-            else:
-                dtype = self.dtype or self._usual_dtype()
-                self.added[name] = Output(name, source.layout.weights, tensor, dtype, _as_matrix(tensor.shape))
-            if tensor.dtype != dtype and not {tensor.dtype, dtype} <= set(FLOATS):
-                raise MergeError(
-                    f"{source.label} cannot be baked: {key} is {tensor.dtype}, the base has it as {dtype}",
-                    hint="save the adapter with the dtype of the base",
-                )
-            replaced[name] = tensor
-        many = "1 whole tensor is" if len(replaced) == 1 else f"{len(replaced)} whole tensors are"
-        self.notes.append(f"{many} taken from {source.label}")
-        return replaced
-
-    def _refuse_another_shape(self, source: Source, name: str, new: Tensor, old: Tensor) -> None:
-        if new.shape == old.shape:
-            return
-        if len(new.shape) != len(old.shape) or new.shape[1:] != old.shape[1:]:
-            raise CheckFailedError(
-                f"base mismatch: {name} is {new.shape} in {source.label}, this base has {old.shape}",
-                hint="--base names the model that the adapter was trained on",
-            )
-        self.notes.append(f"{name} has {new.shape[0]} rows now, the base had {old.shape[0]}")
-
-    def _usual_dtype(self) -> str:
-        counted: Counter[str] = Counter()
-        for _, tensor in self.files.values():
-            if tensor.dtype in FLOATS:
-                counted[tensor.dtype] += tensor.parameters
-        return counted.most_common(1)[0][0]
-
-    def _settle_tying(self, hits: dict[str, list[Hit]], replaced: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Where one of two tied matrices changes and the other does not, they are written side by side from now on.
-
-        They stay one where the adapter was trained so (``ensure_weight_tying``), or where both became the same.
-        Returns the changed fields of ``config.json``.
-        """
-        tying, embedding, head = self.tying, self.tying.embedding, self.tying.head
-        if not tying.is_touched({*hits, *replaced}):
-            return {}
-        whole = not hits.keys() & {embedding, head}
-        if all(source.layout.config.raw.get("ensure_weight_tying") for source in self.sources) or (
-            whole and (self._same_content(embedding, head) or self._is_the_pair(replaced))
-        ):
-            if head in hits:
-                hits.setdefault(embedding, hits.pop(head))
-            self.added.pop(head, None)
-            if tying.stored and embedding in hits:
-                hits[head] = hits[embedding]
-            return {}
-        self._make_head()
-        self.notes.append(f"{head} and {embedding} were one tensor; they are two now: tie_word_embeddings is false")
-        return tying.untied(self.model.config)
-
-    def _is_the_pair(self, replaced: Mapping[str, Tensor]) -> bool:
-        """Whether the embedding that an adapter keeps whole is the base's own, tied as it was: PEFT saves that beside
-        the factors when the vocabulary was resized; only a copy that was trained is in ``modules_to_save``."""
-        embedding, head = self.tying.embedding, self.tying.head
-        if embedding not in replaced or head in replaced:
-            return False
-        module = embedding.removesuffix(".weight")
-        trained = [name for source in self.sources for name in source.layout.config.raw.get("modules_to_save") or ()]
-        resized = replaced[embedding].shape != self.files[embedding][1].shape
-        return resized or not any(module == name or module.endswith(f".{name}") for name in trained)
-
-    def _refuse_uneven_vocabulary(self) -> None:
-        embedding, head = (self.outputs.get(self.tying.embedding), self.output(self.tying.head))
-        if embedding is not None and embedding.source.shape[:1] != head.source.shape[:1]:
-            raise MergeError(
-                f"{embedding.name} would have {embedding.source.shape[0]} rows and {head.name} {head.source.shape[0]}",
-                hint="save both with the adapter: modules_to_save=['embed_tokens', 'lm_head']",
-            )
-
-    def _make_head(self) -> None:
-        """A head of its own, which begins as the embedding."""
-        if self.tying.head not in self.added and self.tying.head not in self.outputs:
-            file, tensor = self.files[self.tying.embedding]
-            self.added[self.tying.head] = replace(self._kept(self.tying.embedding, file, tensor), name=self.tying.head)
-
-    def _same_content(self, one: str, other: str) -> bool:
-        if other not in self.added and other not in self.outputs:
-            return False
-        both = [self.output(name) for name in (one, other)]
-        leaves = [leaf_of(output.file, output.source) for output in both]
-        return leaves[0] == leaves[1]
+    def _rows(self) -> dict[str, tuple[TokenRows, ...]]:
+        """The rows of single tokens that an adapter trained, by the tensor that they belong to."""
+        found: dict[str, list[Any]] = {}
+        for source in self.sources:
+            for module, tokens in source.layout.tokens.items():
+                name = self.result.place(f"{module}.weight", source.label)
+                if name is None:
+                    raise CheckFailedError(
+                        f"base mismatch: {self.model.path} has no {module}.weight, of which {source.label} has rows",
+                        hint=_WRONG_BASE,
+                    )
+                found.setdefault(name, []).append((source, tokens))
+        return {name: token_rows(name, self.result[name].source, some) for name, some in found.items()}
 
     def _names(self) -> dict[str, str]:
         """The names in the result: the base's, or those of the class that was trained where tensors are added to it."""
-        if not self.added:
+        if not self.result.added:
             return {}
-        every = [part for some in self.parts.values() for part in some]
+        every = [part for some in self.parts.values() for part in some if part.matrix is None]
         first = {part.name.partition(".")[0] for part in every}
         unwrapped = all(part.found == names.canonical(part.name).partition(".")[2] for part in every)
-        if not unwrapped or len(first) != 1:
+        if not every or not unwrapped or len(first) != 1:
             return {}
         (prefix,) = first
-        return {name: f"{prefix}.{name}" for name in self.outputs}
+        return {name: f"{prefix}.{name}" for name in self.result.kept}
 
-    def _shards(self, renamed: Mapping[str, str]) -> dict[str, list[Output]]:
+    def _shards(self) -> dict[str, list[Output]]:
+        renamed = self._names()
         shards: dict[str, list[Output]] = {}
         for file, header in self.model.shards.items():
             order = sorted(header.tensors.values(), key=lambda tensor: tensor.start)
-            shards[_shard_name(self.model, file)] = [self.outputs[tensor.name] for tensor in order]
+            shards[_shard_name(self.model, file)] = [self.result.kept[tensor.name] for tensor in order]
         last = list(shards)[-1]
-        shards[last] += self.added.values()
+        shards[last] += self.result.added.values()
         return {
             name: sorted(
                 (replace(output, name=renamed.get(output.name, output.name)) for output in outputs),
@@ -294,31 +196,5 @@ class _Planner:
         }
 
 
-_CONFIG_NAME = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-def _plain(key: str) -> str:
-    """What a model calls the whole tensor that an adapter keeps under ``key``."""
-    return key.removeprefix(PREFIX).replace(".base_layer.", ".")
-
-
 def _shard_name(model: Model, file: Path) -> str:
     return WEIGHTS_NAME if len(model.shards) == 1 else file.name
-
-
-def _as_matrix(shape: Sequence[int]) -> tuple[int, int, int]:
-    """A tensor as one matrix: its first dimension, and the others together."""
-    return (1, shape[0], math.prod(shape[1:])) if shape else (1, 1, 1)
-
-
-def _same_extras(sources: Sequence[Source]) -> bool:
-    """Whether all adapters that have whole tensors have the same ones, to the bit."""
-    having = [source for source in sources if source.layout.extras]
-    contents = [{name: _bytes_of(source, tensor) for name, tensor in source.layout.extras.items()} for source in having]
-    return all(content == contents[0] for content in contents)
-
-
-def _bytes_of(source: Source, tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
-    with source.layout.weights.open("rb") as stream:
-        stream.seek(tensor.start)
-        return tensor.dtype, tensor.shape, stream.read(tensor.end - tensor.start)

@@ -18,6 +18,7 @@ import numpy as np
 from loreg.adapters.header import BITS, Tensor
 from loreg.baking.change import Change, Term
 from loreg.baking.numbers import STORED, Array, Scratch, computed_in, decode, encode, read_into
+from loreg.baking.rows import TokenRows
 from loreg.errors import MergeError
 
 _TILE = 1 << 19  # numbers that are changed at once: with their delta near what a core's own cache holds
@@ -40,7 +41,7 @@ def no_terms(matrix: int) -> Sequence[Term]:
 class Output:
     """One tensor of the result: ``source`` lies in ``file``, as ``matrices`` (n, rows, columns) to which ``terms`` are
     added; it is stored as ``dtype``. Without terms and in its own dtype it is copied as it lies. ``at_once`` says that
-    a matrix must be seen as a whole before any row of it can be changed."""
+    a matrix must be seen as a whole before any row of it can be changed. Last, ``rows`` take the place of some."""
 
     name: str
     file: Path
@@ -49,6 +50,7 @@ class Output:
     matrices: tuple[int, int, int] = (1, 1, 1)
     terms: Terms = field(default=no_terms, compare=False)
     at_once: bool = False
+    rows: tuple[TokenRows, ...] = field(default=(), compare=False)
 
     @property
     def size(self) -> int:
@@ -58,7 +60,7 @@ class Output:
     @property
     def is_copied(self) -> bool:
         """Whether it is the source's very bytes."""
-        return self.terms is no_terms and self.dtype == self.source.dtype
+        return self.terms is no_terms and not self.rows and self.dtype == self.source.dtype
 
 
 def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: Callable[[int], None]) -> None:
@@ -195,6 +197,8 @@ def changed_tiles(
         tile = read(first, min(step, rows[0] + rows[1] - first))
         with np.errstate(over="ignore", invalid="ignore"):
             change.apply(tile, first, scratch)
+        for tokens in output.rows:
+            tokens.apply(tile, first)
         _refuse_what_does_not_fit(output, tile)
         yield first, tile
 

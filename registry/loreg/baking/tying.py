@@ -1,62 +1,62 @@
-"""Output heads that are the token embedding once more, and what becomes of that when one of the two changes."""
+"""Weights that are one tensor, as an output head and its embedding often are, and what becomes of them in a bake.
+
+Which are tied says the class of the model, see :mod:`loreg.bases.architecture`. Its flag holds for all that it ties:
+where one of them changes alone, each is written as a tensor of its own, and the flag is taken away.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from loreg.bases import names
-from loreg.bases.model import Model
+from loreg.bases.architecture import Tie, set_flag
+from loreg.bases.weight_lookup import WeightLookup
 
-_WITH_A_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
+
+@dataclass(frozen=True)
+class TiedGroup:
+    """Weights that are one tensor. ``members`` has the name that each has in the files, or will have in the result
+    where the files hold it under the name of another one; ``stored`` are those that the files have."""
+
+    tie: Tie
+    members: Mapping[str, str]
+    stored: Sequence[str]
+
+    @property
+    def source(self) -> str:
+        """The tensor of the files that all of them are."""
+        return self.stored[0]
 
 
-class Tying:
-    """Whether the base's head is tied to its embedding: ``embedding`` and ``head`` are names in its files, or the name
-    that an untied head will have; ``stored`` is whether the files have a head.
+def tied_groups(lookup: WeightLookup, files: Mapping[str, str], same: Callable[[str, str], bool]) -> list[TiedGroup]:
+    """The groups of a base whose tensors have the names ``files`` by canonical name.
 
-    ``spoken_of`` are the tensors that adapters name: one that names a head was trained on a model that has one.
+    Of two that the files both have, ``same`` says whether they are; if they are not, transformers does not tie them.
     """
-
-    def __init__(self, model: Model, raw: Mapping[str, str], spoken_of: Iterable[str]) -> None:
-        embedding = names.embedding_among(raw)
-        head = names.head_among(raw)
-        said = _said(model.config)
-        has_head = any(name.endswith(_WITH_A_HEAD) for name in model.architectures) or any(map(_is_head, spoken_of))
-        self.stored = head is not None
-        self.tied = embedding is not None and has_head and (said is True or (said is None and not self.stored))
-        self.embedding = raw[embedding] if embedding else ""
-        wrapper, _, _ = self.embedding.partition("model.embed_tokens")
-        self.head = raw[head] if head else f"{wrapper if wrapper == 'language_model.' else ''}lm_head.weight"
-
-    def place(self, wanted: str, found: str) -> str:
-        """The tensor of the result that an adapter means by ``wanted``, where the base has ``found`` for it."""
-        return self.head if self.tied and _is_head(wanted) else found
-
-    def lacks(self, wanted: str) -> bool:
-        """Whether ``wanted`` is a head that the base does not have, not even as its embedding."""
-        return _is_head(wanted) and not self.stored and not self.tied
-
-    def untied(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of ``config.json`` that say that the two are no longer one."""
-        changed: dict[str, Any] = {"tie_word_embeddings": False}
-        text = config.get("text_config")
-        if isinstance(text, dict) and "tie_word_embeddings" in text:
-            changed["text_config"] = {**text, "tie_word_embeddings": False}
-        return changed
-
-    def is_touched(self, changed: Iterable[str]) -> bool:
-        """Whether one of the two is among the tensors that change."""
-        return self.tied and not {self.embedding, self.head}.isdisjoint(changed)
+    return [group for tie in lookup.ties for group in _of_one_flag(tie, lookup, files, same)]
 
 
-def _is_head(name: str) -> bool:
-    return names.is_head(names.canonical(name))
+def untied(tie: Tie, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``config.json`` that change where the weights that a flag ties are no longer one."""
+    return {} if tie.forced else set_flag(config, tie.flag, value=False)
 
 
-def _said(config: Mapping[str, Any]) -> bool | None:
-    text = config.get("text_config")
-    for document in (config, text if isinstance(text, dict) else {}):
-        if isinstance(document.get("tie_word_embeddings"), bool):
-            return bool(document["tie_word_embeddings"])
-    return None
+def _of_one_flag(
+    tie: Tie, lookup: WeightLookup, files: Mapping[str, str], same: Callable[[str, str], bool]
+) -> Iterator[TiedGroup]:
+    for weights in tie.groups:
+        stored: dict[str, str] = {}
+        # What the others take first: a weight that the files do not have is that one.
+        for weight in sorted(weights, key=lambda name: (name not in tie.sources, name)):
+            places = [place for place in lookup.find(weight) if not place.tied and not place.part.how]
+            stored |= {names.canonical(weight): files[place.name] for place in places[:1]}
+        missing = {names.canonical(weight): weight for weight in weights if names.canonical(weight) not in stored}
+        while stored:
+            first = next(iter(stored.values()))
+            alike = {weight: name for weight, name in stored.items() if name == first or same(first, name)}
+            stored = {weight: name for weight, name in stored.items() if weight not in alike}
+            if len(alike) + len(missing) > 1:
+                yield TiedGroup(tie, {**alike, **missing}, tuple(dict.fromkeys(alike.values())))
+            missing = {}

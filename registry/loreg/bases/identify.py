@@ -20,6 +20,7 @@ import numpy as np
 
 from loreg.adapters.header import Tensor
 from loreg.bases import cache, names
+from loreg.bases.architecture import described
 from loreg.bases.model import Model, read_model
 from loreg.bases.narrow import BITS_OF, BYTES, CANDIDATES, Bits, narrowed
 from loreg.errors import IntegrityError
@@ -79,6 +80,7 @@ def identity(
         struct=struct(model),
         complete=complete,
         license=model.license,
+        config=described(model.config),
     )
     return Identity(base, leaves)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, NotF
 
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_NAME = "model.safetensors"
+_OF_PEFT = re.compile(r"^base_model\.model\.|\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b|\.base_layer\.")
+#: Names that torch.compile, FSDP and activation checkpointing put into those of a model.
+_OF_A_WRAPPER = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_flat_param)(\.|$)")
+#: Models that come with adapters inside.
+_WITH_LORA_INSIDE = ("phi4mm", "phi4_multimodal")
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,24 @@ def read_model(path: Path) -> Model:
             seen[name] = file
     _refuse_an_index_that_lies(path, seen)
     folder = path if path.is_dir() else path.parent
-    return Model(path, shards, _config(path), license_of(read_card(folder / CARD_NAME)))
+    config = _config(path)
+    _refuse_what_is_wrapped(path, seen, config)
+    return Model(path, shards, config, license_of(read_card(folder / CARD_NAME)))
+
+
+def _refuse_what_is_wrapped(path: Path, names: Iterable[str], config: Mapping[str, Any]) -> None:
+    """Raise AdapterFormatError for the state dict of a model that others were wrapped around: no loader finds it."""
+    for name in names:
+        if _OF_PEFT.search(name) and config.get("model_type") not in _WITH_LORA_INSIDE:
+            raise AdapterFormatError(
+                f"{path} holds the state dict of a PeftModel, LoRA and base together: {name!r}",
+                hint="model.unload().save_pretrained(DIR) saves the base alone, merge_and_unload() both as one model",
+            )
+        if _OF_A_WRAPPER.search(name):
+            raise AdapterFormatError(
+                f"{path} was saved with what the model was wrapped in: {name!r}",
+                hint="accelerator.unwrap_model(model).save_pretrained(DIR) saves the model itself",
+            )
 
 
 def _files(path: Path) -> list[Path]:

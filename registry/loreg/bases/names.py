@@ -58,6 +58,12 @@ def canonical(name: str) -> str:
     return name
 
 
+def written_forms(name: str) -> tuple[str, ...]:
+    """What a file may have called the tensor of this canonical name, where the rules of its class look at that."""
+    other = name.replace(".mlp.", ".block_sparse_moe.", 1)
+    return (name, other) if other != name else (name,)
+
+
 def is_called(name: str, leaves: Mapping[str, object]) -> bool:
     """Whether a base has a tensor of that name, with or without what transformers puts before it for a head."""
     name = canonical(name)
@@ -90,30 +96,6 @@ def embedding_among(names: Iterable[str]) -> str | None:
 def head_among(names: Iterable[str]) -> str | None:
     """The output head of a model with these tensors, if it has one of its own."""
     return next((name for name in names if is_head(name)), None)
-
-
-class Index:
-    """The canonical names of a base's tensors, to find the one that an adapter means."""
-
-    def __init__(self, tensors: Iterable[str]) -> None:
-        self.names = frozenset(tensors)
-        self.embedding: str | None = embedding_among(sorted(self.names))
-        self._first_parts = {name.partition(".")[0] for name in self.names}
-
-    def find(self, name: str) -> str | None:
-        """The tensor that an adapter calls ``name``; the embedding for a head that is tied to it.
-
-        The class that was trained may have wrapped the class that was saved, or the other way round: one leading
-        part more (``bert.encoder…``) or less (``encoder…``) is the same tensor.
-        """
-        name = canonical(name)
-        longer = [other for first in self._first_parts if (other := f"{first}.{name}") in self.names]
-        for candidate in (name, name.partition(".")[2]):
-            if candidate in self.names:
-                return candidate
-        if len(longer) == 1:
-            return longer[0]
-        return self.embedding if is_head(name) else None
 
 
 def _ends(name: str, ends: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Which tensors of its base an adapter touches, and of which shape they must be."""
+"""Which tensors of its base an adapter touches, of which shape they must be, and which way they lie."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ from typing import Any
 from loreg.adapters.forms import Form
 from loreg.adapters.layout import Layout, Module
 from loreg.bases import names
+from loreg.bases.architecture import find_architecture
+from loreg.bases.weight_lookup import Place, WeightLookup
 
 SCHEMA = "loreg.base-target/1"
 
 Shape = tuple[int, ...]
-#: In the order in which their modules declare them: PEFT wraps the first of two parameters first, so it lies inside.
-_PARAMETERS = ("gate_up_proj", "down_proj")
-#: What models that store their experts one by one call the rows of each parameter, with Mixtral's own words beside.
-_ONE_BY_ONE = {
-    "gate_up_proj": (("gate_proj.weight", "w1.weight"), ("up_proj.weight", "w3.weight")),
-    "down_proj": (("down_proj.weight", "w2.weight"),),
-}
 
 
 @dataclass(frozen=True)
 class Part:
     """One tensor of the base that a module's factors change.
 
-    ``name`` is the name that the adapter's model has for it, ``found`` the canonical name that the base has, None if
-    it has none; ``shapes`` would fit. It takes the ``rows`` (first, end) of the delta's matrix number
-    ``matrix``; all rows, or all matrices, where that is None.
+    ``name`` is the name that the adapter's model has for the weight, ``found`` the canonical name of the tensor that
+    the base has of it, None if it has none, or none that can be changed, for the reason ``cannot``. ``shapes`` would
+    fit. It takes the ``rows`` (first, end) of the delta's matrix number ``matrix``; all rows, or all matrices, where
+    that is None. ``into`` (piece, pieces) says that the weight is one of several equal runs of the tensor's rows. The
+    tensor is held as the transpose of the delta if ``transposed``; None where nothing but its shape says so. ``tied``
+    says that the tensor is stored under the name of another weight.
     """
 
     module: Module
@@ -39,70 +37,101 @@ class Part:
     shapes: tuple[Shape, ...]
     matrix: int | None = None
     rows: tuple[int, int] | None = None
+    into: tuple[int, int] | None = None
+    transposed: bool | None = False
+    tied: bool = False
+    cannot: str = ""
+
+    def lies_transposed(self, shape: Shape) -> bool | None:
+        """Whether a tensor of this shape holds the transpose of the delta; None where nothing says so."""
+        form = self.module.form
+        if self.transposed is not None or form is None:
+            return self.transposed
+        return None if form.out == form.in_ else tuple(shape[-2:]) == (form.in_, form.out)
 
 
-def parts(layout: Layout, tensors: Iterable[str]) -> tuple[Part, ...]:
-    """Every tensor that the factors of the adapter change, among a base's ``tensors`` by canonical name."""
-    index = names.Index(tensors)
-    transposed = bool(layout.config.raw.get("fan_in_fan_out"))
+def lookup_for(layout: Layout, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
+    """The base's ``tensors`` by canonical name, as the class that the model is with the adapter names and ties them."""
+    mapping = layout.config.raw.get("auto_mapping")
+    trained = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
+    whole = any(not key.endswith(".bias") for key in layout.extras)
+    return WeightLookup(tensors, find_architecture(config, layout.config.task_type, trained, whole=whole), config)
+
+
+def parts(layout: Layout, lookup: WeightLookup) -> tuple[Part, ...]:
+    """Every tensor that the factors of the adapter change."""
     return tuple(
         part
         for module in layout.modules.values()
         if module.form is not None
-        for part in (
-            _of_experts(module, module.form, layout, index)
-            if module.form.kind == "experts"
-            else [_part(module, f"{module.name}.weight", index, _shapes(module.form, transposed))]
-        )
+        for part in _parts(module, module.form, layout, lookup)
     )
 
 
-def _part(module: Module, name: str, index: names.Index, shapes: tuple[Shape, ...], **which: Any) -> Part:
-    return Part(module, name, index.find(name), shapes, **which)
+def _parts(module: Module, form: Form, layout: Layout, lookup: WeightLookup) -> Iterator[Part]:
+    places = lookup.find(module.weight)
+    if form.kind == "experts" and places and places[0].is_of_experts:
+        yield from _of_each_expert(module, form, places)
+        return
+    transposed = _transposed(module, form, layout, lookup)
+    if not places:
+        yield Part(module, module.weight, None, _shapes(form, transposed), transposed=transposed)
+        return
+    place = places[0]
+    if place.cannot or place.is_of_experts:
+        yield Part(module, module.weight, None, (), cannot=place.cannot or f"the files hold it as {place.name}")
+        return
+    if place.part.how and not place.is_rows:  # its matrices are turned round between file and memory
+        transposed = None
+    into = (place.part.source, place.part.pieces) if place.is_rows else None
+    shapes = _shapes(form, transposed)
+    if into:
+        shapes = tuple((shape[0] * into[1], *shape[1:]) for shape in shapes)
+    yield Part(module, module.weight, place.name, shapes, into=into, transposed=transposed, tied=place.tied)
 
 
-def _shapes(form: Form, transposed: bool) -> tuple[Shape, ...]:
-    if form.kind == "embedding" or (form.kind == "linear" and transposed):
-        return ((form.in_, form.out),)
+def _transposed(module: Module, form: Form, layout: Layout, lookup: WeightLookup) -> bool | None:
+    """Which way the weight lies in memory: the class of the model says so. PEFT keeps one ``fan_in_fan_out`` for all
+    modules of an adapter, that of the last."""
+    if form.kind == "embedding":
+        return True
+    if form.kind == "experts":
+        if form.matrices == 1 and not module.weight.endswith("_proj"):
+            return False
+        return lookup.architecture.has_transposed_experts(module.weight) if lookup.architecture else None
+    if form.kind != "linear":
+        return False
+    if lookup.architecture is not None:
+        return lookup.architecture.is_transposed(module.name)
+    return None if layout.config.raw.get("fan_in_fan_out") else False
+
+
+def _shapes(form: Form, transposed: bool | None) -> tuple[Shape, ...]:
     if form.kind == "convolution":
         return ((form.out, *form.kernel),)
-    return ((form.out, form.in_),)
+    straight, turned = (form.out, form.in_), (form.in_, form.out)
+    both = {None: (straight, turned), True: (turned,), False: (straight,)}[transposed]
+    if form.kind != "experts":
+        return tuple(dict.fromkeys(both))
+    stacked = tuple((form.matrices, *shape) for shape in both)
+    return tuple(dict.fromkeys((*stacked, *(both if form.matrices == 1 else ()))))
 
 
-def _of_experts(module: Module, form: Form, layout: Layout, index: names.Index) -> Iterator[Part]:
-    """The parameter of all experts together, or the tensors of each one, as transformers splits them to save them."""
-    owner, parameter = _parameter(module.name, layout)
-    name = f"{owner}.{parameter}"
-    split = _ONE_BY_ONE.get(parameter, ())
-    if index.find(name) is not None or not split:
-        shapes: set[Shape] = {(form.matrices, form.out, form.in_), (form.matrices, form.in_, form.out)}
-        if form.matrices == 1:
-            shapes.add((form.out, form.in_))
-        yield _part(module, name, index, tuple(sorted(shapes)))
-        return
-    each = form.out // len(split)
-    for expert in range(form.matrices):
-        for i, spellings in enumerate(split):
-            tried = [f"{owner}.{expert}.{spelling}" for spelling in spellings]
-            found = next((name for name in tried if index.find(name) is not None), tried[0])
-            rows = (i * each, (i + 1) * each)
-            yield _part(module, found, index, ((each, form.in_),), matrix=expert, rows=rows)
+def _of_each_expert(module: Module, form: Form, places: Iterable[Place]) -> Iterator[Part]:
+    """The tensors of each expert, as transformers splits a parameter of all of them to save it."""
+    for place in places:
+        part = place.part
+        each = form.out // part.pieces
+        rows = (part.source * each, (part.source + 1) * each) if part.pieces > 1 else None
+        if part.expert is None or part.expert >= form.matrices:
+            yield Part(module, place.name, None, (), cannot=f"it has factors for {form.matrices} experts")
+            return
+        yield Part(module, place.name, place.name, ((each, form.in_),), matrix=part.expert, rows=rows)
 
 
-def _parameter(module: str, layout: Layout) -> tuple[str, str]:
-    """The module that owns the parameter, and the parameter's name."""
-    owner, depth = module, 0
-    while owner.endswith(".base_layer"):
-        owner, depth = owner.removesuffix(".base_layer"), depth + 1
-    targets = [str(target).rpartition(".") for target in layout.config.raw.get("target_parameters") or ()]
-    own = {name for of, _, name in targets if owner == of or owner.endswith(f".{of}")}
-    order = sorted(own, key=lambda name: (_PARAMETERS.index(name) if name in _PARAMETERS else len(_PARAMETERS), name))
-    return owner, order[max(0, len(order) - 1 - depth)]
-
-
-def target(leaves: Mapping[str, Mapping[str, Any]], layout: Layout) -> str | None:
+def target(leaves: Mapping[str, Mapping[str, Any]], layout: Layout, lookup: WeightLookup) -> str | None:
     """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
-    some = parts(layout, leaves)
+    some = parts(layout, lookup)
     if any(part.found is None for part in some):
         return None
     chosen = {names.canonical(part.name): leaves[part.found] for part in some if part.found}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loreg.adapters.layout import Layout
-from loreg.bases.touched import Part, parts, target
+from loreg.bases.touched import Part, lookup_for, parts, target
+from loreg.bases.weight_lookup import WeightLookup
 from loreg.errors import CheckFailedError
 from loreg.records import BaseEdge, BaseModel, Verdict
 
@@ -21,6 +22,18 @@ class Known:
 
     base: BaseModel
     leaves: Mapping[str, Mapping[str, Any]]
+    _lookups: dict[Any, WeightLookup] = field(default_factory=dict, compare=False, repr=False)
+
+    def lookup(self, layout: Layout) -> WeightLookup:
+        """Its tensors as the class that the adapter was trained on names them; made once for each such class."""
+        asked = layout.config.task_type, str(layout.config.raw.get("auto_mapping")), bool(layout.extras)
+        if asked not in self._lookups:
+            self._lookups[asked] = lookup_for(layout, self.leaves, self.base.config)
+        return self._lookups[asked]
+
+    def parts(self, layout: Layout) -> tuple[Part, ...]:
+        """Its tensors that the factors of the adapter change."""
+        return parts(layout, self.lookup(layout))
 
 
 @dataclass(frozen=True)
@@ -40,9 +53,9 @@ def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> 
     if reason:
         return Verdict("mismatch", reason)
     if on is not None and on.base.complete and candidate.base.complete:
-        there, here = (target(known.leaves, trained.layout) for known in (on, candidate))
+        there, here = (target(known.leaves, trained.layout, known.lookup(trained.layout)) for known in (on, candidate))
         if there is not None and there == here:
-            count = len({part.found for part in parts(trained.layout, candidate.leaves)})
+            count = len({part.found for part in candidate.parts(trained.layout)})
             return Verdict("target-exact", f"the {count} tensors that it touches are the same, others are not")
     if path and on is not None:
         kind = "verified-derived" if all(edge.verified for edge in path) else "declared-derived"
@@ -61,7 +74,9 @@ def refuse_mismatch(layout: Layout, base: Known) -> None:
 
 def _what_does_not_fit(layout: Layout, candidate: Known, *, derived: bool) -> str:
     """The first tensor that is missing or has another shape. A quantised copy may keep it in other tensors."""
-    for part in parts(layout, candidate.leaves):
+    for part in candidate.parts(layout):
+        if part.cannot:
+            continue
         leaf = candidate.leaves[part.found] if part.found else None
         if leaf is None or leaf["dtype"] not in FLOATS:
             if not derived and not is_quantised(candidate):

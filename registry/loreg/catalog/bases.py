@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -18,7 +19,7 @@ _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
 def record(tx: Transaction, base: BaseModel, leaves_size: int) -> bool:
-    """Make a base known, with its names and the license that its card names now; False if it was known before.
+    """Make a base known, with its names, its class and the license that its card names; False if it was known before.
 
     A name that means another base already stays with that one, unless that one is the same model of which only the
     headers were known.
@@ -28,6 +29,10 @@ def record(tx: Transaction, base: BaseModel, leaves_size: int) -> bool:
     row = {"digest": base.digest, "tensors": base.tensors, "parameters": base.parameters, "created_at": tx.at}
     tx.insert_missing(BaseRow, [{**row, "struct": base.struct, "complete": base.complete, "license": base.license}])
     base_id = base_id_of(tx, base.digest)
+    if base.config:
+        unknown = (BaseRow.id == base_id) & (BaseRow.config == "{}")
+        config = json.dumps(base.config, sort_keys=True, separators=(",", ":"))
+        tx.connection.execute(update(BaseRow).where(unknown).values(config=config))
     if base.license:
         tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(license=base.license))
     if base.complete:
@@ -126,4 +131,7 @@ def _bases() -> Select[Any]:
 
 def _to_base(row: Row[Any]) -> BaseModel:
     names = tuple(sorted(name for (name,) in row.names))
-    return BaseModel(row.digest, names, row.tensors, row.parameters, row.struct, bool(row.complete), row.license)
+    config = json.loads(row.config)
+    return BaseModel(
+        row.digest, names, row.tensors, row.parameters, row.struct, bool(row.complete), row.license, config
+    )

@@ -5,6 +5,7 @@ Drivers and SQLAlchemy take their time over every column of every row; of a docu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,7 +102,8 @@ _CELLS: dict[str, Any] = {
     "namespace": AdapterRow.namespace,
     "name": AdapterRow.name,
     "base": JsonRow(
-        BaseRow.digest, BaseRow.tensors, BaseRow.parameters, BaseRow.struct, BaseRow.complete, BaseRow.license
+        BaseRow.digest, BaseRow.tensors, BaseRow.parameters, BaseRow.struct, BaseRow.complete, BaseRow.license,
+        BaseRow.config,
     ),
     "base_names": json_rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id),
     "tasks": json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == _MINE),
@@ -141,9 +143,9 @@ def to_found(document: Sequence[Any]) -> Found:
     cell = dict(zip(_CELLS, document, strict=True))
     base = None
     if cell["base"][0] is not None:
-        digest, tensors, parameters, struct, complete, license_ = cell["base"]
+        digest, tensors, parameters, struct, complete, license_, config = cell["base"]
         names = tuple(sorted(name for (name,) in cell["base_names"]))
-        base = BaseModel(digest, names, tensors, parameters, struct, bool(complete), license_)
+        base = BaseModel(digest, names, tensors, parameters, struct, bool(complete), license_, json.loads(config))
     metrics = [
         Metric(name, float(value), dataset, split, bool(higher))
         for name, value, dataset, split, higher in cell["metrics"]

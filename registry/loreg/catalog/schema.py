@@ -71,7 +71,10 @@ class AdapterRow(Table):
 
 
 class BaseRow(Table):
-    """A base model; ``digest`` is also the blob that lists its tensors, with their digests if it is ``complete``."""
+    """A base model; ``digest`` is also the blob that lists its tensors, with their digests if it is ``complete``.
+
+    ``config`` is JSON: what its ``config.json`` says of its class and of tied weights.
+    """
 
     __tablename__ = "bases"
 
@@ -82,6 +85,7 @@ class BaseRow(Table):
     struct: Mapped[str] = mapped_column(Digest, server_default="", index=True)
     complete: Mapped[bool] = mapped_column(server_default=true())
     license: Mapped[str] = mapped_column(String(64), server_default="")
+    config: Mapped[str] = mapped_column(Text, server_default="{}")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -14,6 +14,7 @@ from loreg.adapters.layout import WEIGHTS_NAME, Layout, Module
 from loreg.bases import names
 from loreg.checking.findings import Subject
 from loreg.checking.gaps import missing_in_layers, missing_partners
+from loreg.checking.whole_tensors import full_biases, whole_modules
 
 #: Given an adapter and the value that the profile has for the condition.
 Condition = Callable[[Subject, Any], Iterable[str]]
@@ -75,9 +76,11 @@ def scales_are_not_global(subject: Subject, _: Any) -> Iterable[str]:
 
 @condition
 def has_alpha_pattern(subject: Subject, _: Any) -> Iterable[str]:
-    """``alpha_pattern`` is set."""
-    if subject.layout.config.alpha_pattern.values:
-        yield "alpha_pattern is set"
+    """``alpha_pattern`` gives a module another alpha than ``lora_alpha``."""
+    alpha = subject.layout.config.lora_alpha
+    others = [module for module in subject.layout.modules.values() if module.alpha != alpha]
+    if others:
+        yield f"alpha_pattern gives {len(others)} modules another alpha, e.g. {others[0].name}: {others[0].alpha:g}"
 
 
 @condition
@@ -89,47 +92,47 @@ def is_dora(subject: Subject, _: Any) -> Iterable[str]:
 
 @condition
 def has_whole_modules(subject: Subject, but: list[str]) -> Iterable[str]:
-    """It has whole modules (``modules_to_save``); accepted: ``value``."""
-    kept = [key for key in subject.layout.extras if not key.endswith(".bias") or ".base_layer." not in key]
-    modules = sorted({key.removeprefix(PREFIX).rpartition(".")[0] for key in kept})
-    others = [name for name in modules if name.rpartition(".")[2] not in (but or ())]
-    if others and subject.layout.config.raw.get("modules_to_save"):
-        yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole (modules_to_save)"
+    """It has whole modules, named in ``modules_to_save`` or not; accepted: ``value``."""
+    others = [name for name in whole_modules(subject.layout.extras) if name.rpartition(".")[2] not in (but or ())]
+    if others:
+        yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole"
+
+
+@condition
+def has_whole_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
+    """It has whole modules with one of ``value`` in their names."""
+    norms = [name for name in whole_modules(subject.layout.extras) if any(mark in f".{name}" for mark in marks)]
+    if norms:
+        yield f"{norms[0]} is kept whole"
+
+
+@condition
+def has_whole_modules_but_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
+    """It has whole modules without any of ``value`` in their names."""
+    wholes = whole_modules(subject.layout.extras)
+    others = [name for name in wholes if not any(mark in f".{name}" for mark in marks)]
+    if others:
+        yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole"
+
+
+@condition
+def has_copies_of_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
+    """It has weights of the base beside factors (PEFT's ``save_embedding_layers``); accepted: ``value``."""
+    ending = ".base_layer.weight"
+    copied = [key.removeprefix(PREFIX).removesuffix(ending) for key in subject.layout.extras if key.endswith(ending)]
+    others = [name for name in copied if name.rpartition(".")[2] not in but]
+    if others:
+        yield f"the base's weight of {others[0]} lies beside its factors"
 
 
 @condition
 def has_biases(subject: Subject, _: Any) -> Iterable[str]:
-    """It has full biases (``bias``) or biases of LoRA (``lora_bias``)."""
-    raw = subject.layout.config.raw
-    if raw.get("bias") not in (None, "none"):
-        yield f"bias is {raw['bias']!r}"
-    if raw.get("lora_bias"):
-        yield "lora_bias is true"
-
-
-@condition
-def changed_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
-    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); accepted: ``value``."""
-    init = subject.layout.config.raw.get("init_lora_weights")
-    if (subject.layout.config.changes_the_base or init == "loftq") and init not in but:
-        yield f"init_lora_weights is {init!r}: it is for a changed base"
-
-
-@condition
-def sets_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
-    """One of the configuration fields ``value`` is set."""
-    for name in fields:
-        if subject.layout.config.raw.get(name):
-            yield f"{name} is set"
-
-
-@condition
-def has_field_outside(subject: Subject, known: list[str]) -> Iterable[str]:
-    """The configuration has a field that is not among ``value``, whatever its content."""
-    unknown = [name for name in subject.layout.config.raw if name not in known]
-    if unknown:
-        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
-        yield f"adapter_config.json has fields that it does not know: {', '.join(unknown[:4])}{more}"
+    """It has full biases or biases of LoRA, whatever ``bias`` and ``lora_bias`` say."""
+    if full := full_biases(subject.layout.extras):
+        yield f"{len(full)} full biases are in the file, e.g. {full[0]}"
+    having = [module.name for module in subject.layout.modules.values() if "bias" in module.parts]
+    if having:
+        yield f"{len(having)} modules have biases of LoRA, e.g. {having[0]}"
 
 
 @condition
@@ -145,9 +148,11 @@ def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
 
 @condition
 def has_tokens(subject: Subject, _: Any) -> Iterable[str]:
-    """It has an embedding or head of another size than the base's vocabulary, or trained single tokens."""
+    """It has trained single tokens, named in ``trainable_token_indices`` or not."""
     if subject.layout.config.raw.get("trainable_token_indices"):
         yield "trainable_token_indices is set"
+    elif subject.layout.tokens:
+        yield f"rows for single tokens of {next(iter(subject.layout.tokens))} are in the file"
 
 
 @condition
@@ -155,6 +160,8 @@ def has_experts(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of ``target_parameters``."""
     if subject.layout.config.raw.get("target_parameters"):
         yield "target_parameters is set"
+    elif on := [module.name for module in subject.layout.modules.values() if module.parameter]:
+        yield f"{on[0]} is a parameter"
 
 
 @condition
@@ -208,36 +215,11 @@ def kernel_rank(rank: int, tensor_parallel: int) -> int:
 
 
 @condition
-def targets_are_a_pattern(subject: Subject, but: list[str]) -> Iterable[str]:
-    """``target_modules`` is a text and not a list of names; accepted: ``value``."""
-    targets = subject.layout.config.raw.get("target_modules")
-    if isinstance(targets, str) and targets not in but:
-        yield f"target_modules is the pattern {targets[:60]!r}"
-
-
-@condition
 def has_magnitudes_on(subject: Subject, types: list[str]) -> Iterable[str]:
     """Modules of the types ``value`` have DoRA magnitudes."""
     having = [m.name for m in subject.layout.modules.values() if m.type in types and "magnitude" in m.parts]
     if having:
         yield f"{len(having)} modules have DoRA magnitudes, e.g. {having[0]}"
-
-
-@condition
-def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
-    """Some modules are not in the base under the names that they have (asked only with a base)."""
-    if subject.base is None:
-        return
-    missing = [m for m in subject.layout.modules if not names.is_called(f"{m}.weight", subject.base.leaves)]
-    if missing:
-        yield f"{len(missing)} modules are not called so in the base, e.g. {missing[0]}"
-
-
-@condition
-def alpha_is_no_integer(subject: Subject, _: Any) -> Iterable[str]:
-    """``lora_alpha`` is not written as a whole number."""
-    if not isinstance(subject.layout.config.lora_alpha, int):
-        yield f"lora_alpha is {subject.layout.config.lora_alpha!r}"
 
 
 @condition

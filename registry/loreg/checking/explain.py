@@ -8,7 +8,7 @@ import loreg.checking.run  # noqa: F401  declares every rule
 from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.findings import RULES
-from loreg.checking.profile import EFFECTS, Profile, ProfileRule, known_profiles, read_profile
+from loreg.checking.profile import EFFECTS, Profile, ProfileRule, known_profiles, proofs, read_profile
 from loreg.errors import NotFoundError
 
 _UNREADABLE = "LR000"
@@ -47,8 +47,17 @@ def explain(code: str) -> Explanation:
                 holds = " ".join((CONDITIONS[each.condition].__doc__ or "").split()).rstrip(".")
                 holds = holds.replace("``value``", _told(profile, each)).replace("``", "")
                 about = f"{profile.title} {profile.release} {does} if: {holds}."
-                return Explanation(code, severity, about, each.remedy, each.source)
+                return Explanation(code, severity, about, each.remedy, f"{each.source}; {_proof(profile, each)}")
     raise NotFoundError(f"there is no rule {code!r}", hint=f"loreg check --explain {min(RULES)}")
+
+
+def _proof(profile: Profile, rule: ProfileRule) -> str:
+    """On which release a server was seen to do so, and of which that is assumed."""
+    proof = proofs().get(rule.code)
+    if proof is None:
+        return "read in the source"
+    is_that = any(word == profile.release or word.startswith(f"{profile.release}.") for word in proof["ran"].split())
+    return f"proven on {proof['ran']}" + ("" if is_that else f", assumed of {profile.release}")
 
 
 def _told(profile: Profile, rule: ProfileRule) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from loreg.adapters.keys import PREFIX
+from loreg.adapters.extras import was_trained
+from loreg.adapters.keys import weight_of_extra
+from loreg.adapters.layout import Layout
 from loreg.bases import names
-from loreg.bases.touched import parts
-from loreg.bases.verdict import FLOATS, is_quantised, shape_that_does_not_fit
+from loreg.bases.architecture import release
+from loreg.bases.verdict import FLOATS, Known, is_quantised, shape_that_does_not_fit
+from loreg.bases.weight_lookup import WeightLookup
 from loreg.checking.findings import Subject, rule
 
 _SHOWN = 3
@@ -19,7 +22,7 @@ def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
     """The base has each module: a server drops factors for one that it has not, and serves the base without a word."""
     if subject.base is None or is_quantised(subject.base):
         return
-    missing = [part for part in parts(subject.layout, subject.base.leaves) if part.found is None]
+    missing = [part for part in subject.base.parts(subject.layout) if part.found is None and not part.cannot]
     meant = {part.name: near_miss(part.name, subject.base.leaves) for part in missing}
     explained = Counter(_prefix(name, other) for name, other in meant.items() if other is not None)
     for difference, count in explained.items():
@@ -56,7 +59,7 @@ def every_module_fits(subject: Subject) -> Iterable[str]:
     if subject.base is None:
         return
     wrong = []
-    for part in parts(subject.layout, subject.base.leaves):
+    for part in subject.base.parts(subject.layout):
         leaf = subject.base.leaves[part.found] if part.found else None
         if leaf is not None and leaf["dtype"] in FLOATS and (reason := shape_that_does_not_fit(part, leaf["shape"])):
             wrong.append(reason)
@@ -77,26 +80,73 @@ def vocabularies_agree(subject: Subject) -> Iterable[str]:
     """Whole embeddings and heads of the adapter have as many rows as those of the base."""
     if subject.base is None:
         return
-    index = names.Index(subject.base.leaves)
+    lookup = subject.base.lookup(subject.layout)
     for key, tensor in subject.layout.extras.items():
-        name = names.canonical(key.removeprefix(PREFIX).replace(".base_layer.", "."))
-        if not (names.is_head(name) or names.is_embedding(name)) or (found := index.find(name)) is None:
+        weight = weight_of_extra(key)
+        places = lookup.find(weight)
+        known = names.is_head(weight) or names.is_embedding(weight) or lookup.group_of(weight)
+        if not places or not known or not tensor.shape:
             continue
-        rows = subject.base.leaves[found]["shape"][0]
-        if tensor.shape and tensor.shape[0] != rows:
-            yield f"{name} has {tensor.shape[0]} rows, the base has {rows}"
+        rows = subject.base.leaves[places[0].name]["shape"][0]
+        if tensor.shape[0] != rows:
+            yield f"{weight} has {tensor.shape[0]} rows, the base has {rows}"
 
 
 @rule("LB005", "warning", "train with ensure_weight_tying, or expect two matrices where there was one", "peft#2777")
 def tied_matrices_change_together(subject: Subject) -> Iterable[str]:
-    """Where embedding and head are one matrix, the adapter changes both or neither."""
-    if subject.base is None or subject.layout.config.raw.get("ensure_weight_tying"):
+    """Where weights are one matrix, as embedding and head often are, the adapter changes all of them or none."""
+    if subject.base is None:
         return
-    index = names.Index(subject.base.leaves)
-    if index.embedding is None or any(names.is_head(name) for name in index.names):
+    lookup = subject.base.lookup(subject.layout)
+    if lookup.architecture is None:
+        yield from _tied_by_their_names(subject.layout, lookup)
+    touched: dict[frozenset[str], set[str]] = {}
+    for weight in weights_changed(subject.layout):
+        if found := lookup.group_of(weight):
+            touched.setdefault(found[1], set()).add(lookup.member_of(found[1], weight))
+    for group, changed in touched.items():
+        if others := sorted(name for name in group - changed if _is_one(subject.base, lookup, name, min(changed))):
+            does = "do" if len(others) > 1 else "does"
+            yield f"{', '.join(sorted(changed))} changes, and {', '.join(others)}, tied to it, {does} not"
+
+
+def _is_one(base: Known, lookup: WeightLookup, one: str, other: str) -> bool:
+    """Whether two weights that a flag ties are one tensor: of two that are stored transformers ties what is equal."""
+    stored = [place.name for weight in (one, other) for place in lookup.find(weight)[:1]]
+    leaves = [base.leaves[name] for name in stored]
+    return len(set(stored)) < 2 or ("sha256" in leaves[0] and leaves[0] == leaves[1])
+
+
+def _tied_by_their_names(layout: Layout, lookup: WeightLookup) -> Iterable[str]:
+    """The same of a base whose class is not known: one that has an embedding and no head is likely tied."""
+    if names.embedding_among(sorted(lookup.names)) is None or names.head_among(lookup.names):
         return
-    touched = {names.canonical(part.name) for part in parts(subject.layout, subject.base.leaves)}
-    touched |= {names.canonical(key.removeprefix(PREFIX)) for key in subject.layout.extras}
-    changed = [name for name in touched if names.is_head(name) or names.is_embedding(name)]
+    changed = [name for name in weights_changed(layout) if names.is_head(name) or names.is_embedding(name)]
     if len(changed) == 1:
         yield f"{changed[0]} changes, and the matrix that it is tied to does not"
+
+
+@rule(
+    "LB006",
+    "warning",
+    "loreg bake refuses what depends on it; serve it as an adapter",
+    "transformers, modeling_utils.py",
+)
+def the_class_of_the_base_is_known(subject: Subject) -> Iterable[str]:
+    """Which weights are one and how files hold them is known, for the class of the base is in loreg's table."""
+    if subject.base is None:
+        return
+    if subject.base.base.config.get("model_type") and subject.base.lookup(subject.layout).architecture is None:
+        named = subject.base.base.config.get("architectures") or [subject.base.base.config["model_type"]]
+        yield f"the class {named[0]} is none of transformers {release()}: which of its weights are tied is not known"
+    for part in subject.base.parts(subject.layout):
+        if part.cannot:
+            yield f"{part.name}: {part.cannot}"
+            return
+
+
+def weights_changed(layout: Layout) -> set[str]:
+    """Every matrix that the adapter changes by factors or whole. Rows of tokens PEFT changes in all that is tied."""
+    factors = {module.weight for module in layout.modules.values() if module.form is not None}
+    whole = {weight_of_extra(key) for key in layout.extras if was_trained(key, layout.config)}
+    return {name for name in factors | whole if not name.endswith(".bias")}

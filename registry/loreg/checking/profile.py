@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import loreg.checking.conditions_on_bases
+import loreg.checking.conditions_on_configs  # noqa: F401  these two declare their conditions
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.findings import Subject
 from loreg.errors import NotFoundError, UsageError
 from loreg.records import Finding
 
 _FOLDER = Path(__file__).parent / "profiles"
+_PROOFS = _FOLDER / "proofs.json"
 #: What a server may do, and how bad that is: a wrong answer is never only a warning.
 EFFECTS = {
     "refuses": ("error", "refuses it"),
@@ -86,6 +91,16 @@ def read_profile(text: str) -> Profile:
             )
         return profile
     return _with_parameters(profile, given) if given else profile
+
+
+@functools.cache
+def proofs() -> Mapping[str, Mapping[str, str]]:
+    """By a rule's code: the condition and effect that a real server was seen to have, and what ``ran``.
+
+    ``make truth`` writes it.
+    """
+    found: Mapping[str, Mapping[str, str]] = json.loads(_PROOFS.read_text(encoding="utf-8"))["rules"]
+    return found
 
 
 def findings(profile: Profile, subject: Subject) -> tuple[Finding, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import loreg.checking.beside
 import loreg.checking.fit
-import loreg.checking.structure  # noqa: F401  these three declare their rules
+import loreg.checking.saving
+import loreg.checking.structure  # noqa: F401  these four declare their rules
 from loreg.adapters.layout import Layout
 from loreg.adapters.scan import scan
 from loreg.checking.findings import RULES, Subject, findings_of

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from loreg.adapters.layout import Module, configured_rank
-from loreg.adapters.patterns import fullmatch
+from loreg.adapters.forms import is_convolution
+from loreg.adapters.layout import Layout, Module, configured_rank
+from loreg.adapters.parameters import owner_of
 from loreg.adapters.scan import Scan
-from loreg.bases.names import is_embedding, is_head
+from loreg.adapters.selection import passed_over
 from loreg.checking.findings import Subject, rule
 from loreg.errors import AdapterFormatError
 
@@ -34,24 +35,45 @@ def factors_agree(subject: Subject) -> Iterable[str]:
     """A is (r, in) and B is (out, r) with the same r."""
     for module in subject.layout.modules.values():
         for a_part, b_part in _PAIRS:
-            if a_part not in module.parts or b_part not in module.parts:
+            if a_part not in module.parts or b_part not in module.parts or module.form is not None:
                 continue
             a, b = module.parts[a_part].shape, module.parts[b_part].shape
-            if len(a) < 2 or len(b) < 2 or 0 in (*a, *b):
-                yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}, expected two dimensions, none 0"
-            elif len(a) == len(b) == 2 and a[0] != b[1]:
-                yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}; their ranks differ"
+            if is_in_pieces(a) or is_in_pieces(b) or is_convolution(a, b):
+                continue  # of a convolution in groups the factors have no form, and PEFT loads them
+            if len(a) == len(b) == 2:
+                if a[0] != b[1]:
+                    yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}; their ranks differ"
+            else:
+                yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}, expected (r, in) and (out, r)"
 
 
 @rule("LR003", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
 def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
     """r and rank_pattern say the rank that the tensors have; else PEFT refuses to load them."""
     config = subject.layout.config
-    for module in _plain(subject):
-        promised = configured_rank(config, module.name)
+    for module in _with_factors(subject.layout):
+        promised = configured_rank(config, module.weight if module.parameter else module.name)
+        field = "r" if promised == config.r else "rank_pattern"
+        if any(is_in_pieces(tensor.shape) for part, tensor in module.parts.items() if part in ("A", "B")):
+            continue
         if module.rank != promised:
-            field = "r" if promised == config.r else "rank_pattern"
             yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
+        elif module.parameter and "A" in module.parts and module.form is None and module.parts["A"].shape[0] % promised:
+            rows = module.parts["A"].shape[0]
+            yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {promised} of them"
+    yield from _uneven_experts(subject.layout)
+
+
+def _uneven_experts(layout: Layout) -> Iterator[str]:
+    """Parameters of one module that would be of different numbers of experts, which a wrong rank makes of them."""
+    counted: dict[str, dict[str, int]] = {}
+    for module in layout.modules.values():
+        if module.parameter and module.form is not None and module.form.matrices > 1:
+            counted.setdefault(owner_of(module.name, module.parameter), {})[module.parameter] = module.form.matrices
+    for owner, counts in counted.items():
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} for {parameter}" for parameter, count in sorted(counts.items()))
+            yield f"by r and rank_pattern {owner} has different numbers of experts: {told}"
 
 
 @rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
@@ -74,28 +96,28 @@ def every_number_is_finite(subject: Subject) -> Iterable[str]:
 
 @rule("LR006", "error", "name these modules in target_modules: PEFT leaves out what it does not select")
 def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
-    """target_modules matches each module that has factors; PEFT ignores the tensors of the others."""
-    targets = subject.layout.config.raw.get("target_modules")
-    if targets is None or targets == "all-linear":
+    """The configuration selects each module that has factors; PEFT ignores the tensors of the others."""
+    raw = subject.layout.config.raw
+    targets = raw.get("target_modules")
+    if (targets is None and not raw.get("target_parameters")) or targets == "all-linear":
         return
-    ties = bool(subject.layout.config.raw.get("ensure_weight_tying"))  # then PEFT selects the tied matrix by itself
-    selects = _selector(targets)
-    for module in _plain(subject):
-        tied = ties and (is_head(f"{module.name}.weight") or is_embedding(f"{module.name}.weight"))
+    ties = bool(raw.get("ensure_weight_tying"))  # then PEFT selects what is tied to the embedding by itself
+    reason_of = passed_over(raw)
+    for module in _ordinary(subject.layout):
         try:
-            selected = tied or selects(module.name)
+            reason = reason_of(module.name)
         except AdapterFormatError as error:  # a pattern that is none, or that takes too long
             yield f"target_modules selects nothing: {error.message}"
             return
-        if not selected:
-            yield f"module {module.name} is not selected by target_modules"
+        if reason and not (ties and _is_outside_the_layers(module.name)):
+            yield f"module {module.name} is {reason}"
 
 
 @rule("LR007", "error", "set use_dora to what the adapter was trained with")
 def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
     """DoRA magnitudes are there exactly if use_dora says so: else the adapter means something else."""
     config = subject.layout.config
-    for module in _plain(subject):
+    for module in _ordinary(subject.layout):
         if ("magnitude" in module.parts) != config.use_dora:
             found = "no magnitude, use_dora is true" if config.use_dora else "a magnitude, use_dora is false"
             yield f"module {module.name} has {found}"
@@ -103,10 +125,12 @@ def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
 
 @rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
 def the_adapter_does_something(subject: Subject) -> Iterable[str]:
-    """Some B is not zero."""
-    found = [scans["B"] for _, scans in _scanned(subject, _plain(subject)) if "B" in scans]
-    if found and all(scan.zero for scan in found):
+    """Some B is not zero, and some scale."""
+    found = [(module, scans["B"]) for module, scans in _scanned(subject, _with_factors(subject.layout)) if "B" in scans]
+    if found and all(scan.zero for _, scan in found):
         yield f"all {len(found)} B factors are exactly zero"
+    elif found and all(module.scale == 0 for module, _ in found):
+        yield "lora_alpha is 0: what it adds to the base is multiplied with zero"
 
 
 @rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
@@ -129,17 +153,29 @@ def no_number_is_huge(subject: Subject) -> Iterable[str]:
 @rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
 def every_module_does_something(subject: Subject) -> Iterable[str]:
     """No module has a zero factor beside others that have none."""
-    found = list(_scanned(subject, _plain(subject)))
+    found = list(_scanned(subject, _with_factors(subject.layout)))
     zero = [module.name for module, scans in found if any(scans[part].zero for part in ("A", "B") if part in scans)]
     if zero and len(zero) < len(found):
         yield f"{len(zero)} of {len(found)} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"
 
 
-def _plain(subject: Subject) -> Iterator[Module]:
-    """Modules with A and B. Embeddings, and experts under target_parameters, have names and ranks of their own."""
-    if subject.layout.config.raw.get("target_parameters"):
-        return iter(())
-    return (module for module in subject.layout.modules.values() if "A" in module.parts or "B" in module.parts)
+def is_in_pieces(shape: tuple[int, ...]) -> bool:
+    """Whether a factor of this shape is a piece of one, or has no numbers at all."""
+    return len(shape) == 1 or 0 in shape
+
+
+def _with_factors(layout: Layout) -> Iterator[Module]:
+    """Modules with A and B. Embeddings have names of their own for them."""
+    return (module for module in layout.modules.values() if "A" in module.parts or "B" in module.parts)
+
+
+def _ordinary(layout: Layout) -> Iterator[Module]:
+    """Those that target_modules selects, and not target_parameters."""
+    return (module for module in _with_factors(layout) if not module.parameter)
+
+
+def _is_outside_the_layers(module: str) -> bool:
+    return not any(part.isdecimal() for part in module.split("."))
 
 
 def _scanned(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Module, dict[str, Scan]]]:
@@ -148,14 +184,3 @@ def _scanned(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Modu
     if scans is not None:
         for module in modules:
             yield module, {part: scans[tensor.name] for part, tensor in module.parts.items() if tensor.name in scans}
-
-
-def _selector(targets: object) -> Callable[[str], bool]:
-    """Whether PEFT selects a module; of attention that is one module, out_proj inside it comes along."""
-    names = tuple(f".{name}" for name in targets) if isinstance(targets, list) else ()
-
-    def selects(module: str) -> bool:
-        module = module.removesuffix(".base_layer.out_proj")
-        return fullmatch(targets, module) if isinstance(targets, str) else f".{module}".endswith(names)
-
-    return selects

@@ -8,6 +8,7 @@ from typing import Any
 
 from loreg.adapters.base_path import holds_a_path
 from loreg.adapters.config import is_hub_name
+from loreg.adapters.parameters import pattern_name
 from loreg.exporting.held import Held, commonest
 
 #: What every release of PEFT has read, and needs to make the same adapter of the files.
@@ -30,15 +31,15 @@ def with_ranks_and_scales(held: Held) -> dict[str, Any]:
     """The document with r, lora_alpha and both patterns such that PEFT arrives at the ranks and scales held."""
     document = dict(held.document)
     rslora = bool(document.get("use_rslora"))
-    ranks = {name: module.factors.rank for name, module in held.modules.items()}
+    keys = {name: pattern_name(name, module.form) for name, module in held.modules.items()}
+    ranks = {keys[name]: module.factors.rank for name, module in held.modules.items()}
     alphas = {
-        name: module.scale * (math.sqrt(ranks[name]) if rslora else ranks[name])
+        keys[name]: module.scale * (math.sqrt(module.factors.rank) if rslora else module.factors.rank)
         for name, module in held.modules.items()
     }
-    experts = [ranks[name] for name, module in held.modules.items() if module.form.kind == "experts"]
-    r, alpha = (experts or [int(commonest(ranks.values()))])[0], commonest(alphas.values())
+    r, alpha = int(commonest(ranks.values())), commonest(alphas.values())
     # The longest names first: a pattern also matches as the end of a name, and the first that matches wins.
-    ordered = sorted(held.modules, key=lambda name: (-len(name), name))
+    ordered = sorted(ranks, key=lambda name: (-len(name), name))
     return {
         **document,
         "r": r,
@@ -56,7 +57,8 @@ def stripped(document: Mapping[str, Any], reads: Collection[str] | None) -> dict
     if reads is None:
         return {name: value for name, value in document.items() if name in _ALWAYS or not _is_default(name, value)}
     kept = {name for name in document if name in reads or name in _MEANT}
-    if document.get("init_lora_weights") not in (None, True, False, "gaussian", "orthogonal", "eva", "mica"):
+    kept -= {"init_lora_weights"}
+    if not _is_plain(document.get("init_lora_weights")):
         kept.add("init_lora_weights")
     return {
         name: value
@@ -70,6 +72,11 @@ def without_paths(document: Mapping[str, Any]) -> dict[str, Any]:
     hint = document.get("base_model_name_or_path")
     hidden = {"base_model_name_or_path": None} if hint and not is_hub_name(str(hint)) else {}
     return {**{name: value for name, value in document.items() if not holds_a_path(value)}, **hidden}
+
+
+def _is_plain(init: Any) -> bool:
+    """Whether the saved factors are plain LoRA, however they were initialised."""
+    return init in (None, True, False, "true", "false", "gaussian", "orthogonal", "eva", "mica")
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -49,7 +49,8 @@ def export(layout: Layout, profile: Profile, leaves: Leaves | None, dtype: str |
         if asked:
             held, told = transform.change(held, asked, leaves)
             changes += [told] if told else []
-    document = with_ranks_and_scales(held) if changes else dict(held.document)
+    joined = any(module.form is not None and module.form.stacked for module in layout.modules.values())
+    document = with_ranks_and_scales(held) if changes or joined else dict(held.document)
     if dtype is not None and any(tensor.dtype != getattr(torch, dtype) for tensor in held.tensors().values()):
         held = cast(held, getattr(torch, dtype))
         changes.append(f"every tensor is {dtype}")

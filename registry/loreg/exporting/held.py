@@ -13,8 +13,11 @@ from torch import Tensor
 from loreg.adapters.forms import Form
 from loreg.adapters.keys import PREFIX, factor_name
 from loreg.adapters.layout import Layout
+from loreg.adapters.parameters import as_peft_targets, file_modules
+from loreg.adapters.stacked import Stack, as_parameters
 from loreg.adapters.tensors import open_adapter, tensors_of
 from loreg.algebra.factors import Factors
+from loreg.errors import CheckFailedError
 
 
 @dataclass(frozen=True)
@@ -48,28 +51,41 @@ class Held:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by the name that PEFT gives it."""
         found = dict(self.extras)
+        files = file_modules({name: module.form for name, module in self.modules.items()})
         for name, module in self.modules.items():
             for part, tensor in tensors_of(module.form, module.factors).items():
-                found[factor_name(name, part)] = tensor
-            found |= {f"{PREFIX}{name}{end}": tensor for end, tensor in module.others.items()}
+                found[factor_name(files[name], part)] = tensor
+            found |= {f"{PREFIX}{files[name]}{end}": tensor for end, tensor in module.others.items()}
         return found
 
 
 def hold(layout: Layout) -> Held:
-    """Read the whole adapter. Its modules must have a form: the structural rules see to it."""
+    """Read the whole adapter, with stacked experts as the parameters that PEFT targets.
+
+    Raises CheckFailedError for factors that are of no form that loreg knows.
+    """
+    modules, stacks = {}, {}
     with open_adapter(layout) as adapter:
-        modules = {}
         for name, module in layout.modules.items():
             if module.form is None:
-                raise ValueError(f"{name} has no form")
+                raise CheckFailedError(f"it cannot be exported: {module.unreadable}", hint="serve it with PEFT itself")
+            if module.form.stacked:
+                stacks[name] = Stack(module.form, adapter.factors(name), module.scale)
+                continue
             others = {
-                tensor.name.removeprefix(PREFIX + name): adapter.extra(tensor.name)
+                factor_name("", part).removeprefix(PREFIX): adapter.extra(tensor.name)
                 for part, tensor in module.parts.items()
                 if part not in module.form.parts
             }
             modules[name] = HeldModule(module.form, adapter.factors(name), module.scale, others, origin=name)
-        extras = {name: adapter.extra(name) for name in layout.extras}
-    return Held(modules, extras, dict(layout.config.raw))
+        extras = {name: adapter.extra(name) for name in layout.kept_whole}
+    for name, stack in as_parameters(stacks).items():
+        modules[name] = HeldModule(stack.form, stack.factors, stack.scale, {}, origin=name)
+    forms = {name: module.form for name, module in modules.items()}
+    document = dict(layout.config.raw)
+    if any(form.parameter for form in forms.values()):
+        document = as_peft_targets(document, forms)
+    return Held(dict(sorted(modules.items())), extras, document)
 
 
 def commonest(values: Iterable[float]) -> float:

@@ -19,9 +19,17 @@ from loreg.algebra.canonical import canonical
 from loreg.algebra.factors import Factors
 from loreg.bases import names
 from loreg.checking.conditions import kernel_rank
-from loreg.checking.fit import near_miss
 from loreg.checking.gaps import in_layer, missing_in_layers, missing_partners
+from loreg.checking.server_names import names_in_base
 from loreg.errors import CheckFailedError
+from loreg.exporting.configuration import (
+    agree_with_the_file,
+    name_modules_in_patterns,
+    name_targets,
+    name_what_is_not_excluded,
+    name_what_is_tied,
+    selecting_types,
+)
 from loreg.exporting.held import Held, HeldModule, commonest, zeros
 
 Leaves = Mapping[str, Mapping[str, Any]]
@@ -36,26 +44,31 @@ class Transform:
 
 
 def rename(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
-    """Names that differ from the base's by a prefix alone become the base's."""
+    """Modules that the base has under another name get that one. Raises CheckFailedError if two would get the same."""
     if leaves is None:
         return held, ""
-    new: dict[str, str] = {}
-    for name in held.modules:
-        if not names.is_called(f"{name}.weight", leaves) and (found := near_miss(f"{name}.weight", leaves)):
-            new[name] = found.removesuffix(".weight")
+    new = {name: found for name, found in names_in_base(held.modules, leaves).items() if found not in (None, name)}
     if not new:
         return held, ""
-    modules = {new.get(name, name): module for name, module in held.modules.items()}
-    extras = {_renamed(name, leaves): tensor for name, tensor in held.extras.items()}
+    modules: dict[str, HeldModule] = {}
+    for old, module in held.modules.items():
+        name = new.get(old) or old
+        if name in modules:
+            raise CheckFailedError(
+                f"{modules[name].origin} and {old} are one module of the base, {name}",
+                hint="save the adapter again: only one of the two was trained",
+            )
+        modules[name] = module
+    extras = {_renamed(key, leaves): tensor for key, tensor in held.extras.items()}
     old, now = next(iter(new.items()))
-    changed = _selecting_types(Held(modules, extras, held.document))
+    changed = selecting_types(Held(modules, extras, held.document))
     return changed, f"{len(new)} modules renamed as in the base, e.g. {old} → {now}"
 
 
 def _renamed(extra: str, leaves: Leaves) -> str:
-    name = extra.removeprefix(PREFIX)
-    found = None if names.is_called(name, leaves) else near_miss(name, leaves)
-    return PREFIX + found if found else extra
+    owner, _, last = extra.removeprefix(PREFIX).rpartition(".")
+    found = names_in_base([owner], leaves)[owner]
+    return f"{PREFIX}{found or owner}.{last}"
 
 
 def fill(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
@@ -74,7 +87,7 @@ def fill(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[H
         added += more
     if not added:
         return held, ""
-    changed = _selecting_types(replace(held, modules=dict(sorted(modules.items()))))
+    changed = selecting_types(replace(held, modules=dict(sorted(modules.items()))))
     return changed, f"{len(added)} modules added with zero factors, e.g. {added[0]}"
 
 
@@ -108,13 +121,18 @@ def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | No
 
 
 def truncate(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
-    """Modules over the rank limit become their best approximation at the limit (Eckart & Young 1936)."""
-    most = asked["rank_over"]
+    """Modules over the rank limit become their best approximation at the limit (Eckart & Young 1936).
+
+    Where only the configuration is over it, the ranks of the tensors are written there.
+    """
+    most = min(asked.values())
     over = [n for n, m in held.modules.items() if m.factors.rank > most and not m.others]
-    if not over:
-        return held, ""
-    cut = {name: _cut(held.modules[name], most) for name in over}
-    return replace(held, modules={**held.modules, **cut}), f"{len(over)} modules cut down to rank {most}"
+    if over:
+        cut = {name: _cut(held.modules[name], most) for name in over}
+        return replace(held, modules={**held.modules, **cut}), f"{len(over)} modules cut down to rank {most}"
+    if max(held.document.get("r", 0), *(held.document.get("rank_pattern") or {"": 0}).values()) > most:
+        return held, "r and rank_pattern are those of the tensors"
+    return held, ""
 
 
 def _cut(module: HeldModule, rank: int) -> HeldModule:
@@ -178,18 +196,6 @@ def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     )
 
 
-def name_targets(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
-    """A pattern of ``target_modules`` becomes the module types that it selected."""
-    targets = held.document.get("target_modules")
-    if not isinstance(targets, str) or targets in asked["targets_are_a_pattern"]:
-        return held, ""
-    return _selecting_types(held), f"target_modules lists {', '.join(held.types)}"
-
-
-def _selecting_types(held: Held) -> Held:
-    return replace(held, document={**held.document, "target_modules": held.types})
-
-
 def cast(held: Held, dtype: torch.dtype) -> Held:
     """Every tensor in ``dtype``."""
     modules = {
@@ -205,10 +211,14 @@ def cast(held: Held, dtype: torch.dtype) -> Held:
 
 #: In this order: names first, because shapes are looked up by name; scales last, because they go with the ranks.
 TRANSFORMS = (
-    Transform(("names_are_not_the_bases",), rename),
+    Transform(("names_are_not_the_bases", "names_have_another_prefix", "names_have_a_prefix_more"), rename),
     Transform(("has_one_without_the_other", "type_is_missing_in_a_layer"), fill),
-    Transform(("rank_over",), truncate),
+    Transform(("rank_over", "configured_rank_over", "r_over"), truncate),
     Transform(("ranks_differ", "ranks_differ_within_a_type", "scales_are_not_global", "rank_is_padded"), one_rank),
     Transform(("scale_is_rslora", "scales_are_not_global", "has_alpha_pattern", "alpha_is_no_integer"), one_alpha),
-    Transform(("targets_are_a_pattern",), name_targets),
+    Transform(("targets_are_a_pattern", "lacks_a_field"), name_targets),
+    Transform(("patterns_mean_another_rank", "patterns_mean_another_alpha"), name_modules_in_patterns),
+    Transform(("names_what_is_not_there", "has_whole_modules_unnamed"), agree_with_the_file),
+    Transform(("has_field_outside",), name_what_is_not_excluded),
+    Transform(("has_field_outside",), name_what_is_tied),
 )

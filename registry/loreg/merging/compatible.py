@@ -8,7 +8,7 @@ from typing import Any
 
 from loreg.adapters.config import is_hub_name, why_not_mergeable
 from loreg.adapters.forms import Form
-from loreg.adapters.layout import Layout, Module
+from loreg.adapters.layout import Layout
 from loreg.errors import MergeError, UsageError
 from loreg.merging.sources import DTYPES, Input
 
@@ -19,7 +19,10 @@ def refuse_what_cannot_be_merged(inputs: Sequence[Input]) -> None:
         _refuse_configuration(given)
         for module in given.layout.modules.values():
             if module.form is None:
-                raise _unreadable(given.label, module)
+                raise MergeError(
+                    f"{given.label} cannot be merged: {module.unreadable}",
+                    hint="leave that module out of the adapter",
+                )
             for part in module.form.parts:
                 tensor = module.parts[part]
                 if tensor.dtype not in DTYPES:
@@ -28,14 +31,13 @@ def refuse_what_cannot_be_merged(inputs: Sequence[Input]) -> None:
                         f"expected one of {', '.join(DTYPES)}",
                         hint="convert its factors to one of these first",
                     )
-            if "magnitude" in module.parts and module.form.kind != "linear":
+            if "magnitude" in module.parts and module.form.kind not in ("linear", "embedding"):
                 raise MergeError(
                     f"{given.label} cannot be merged: module {module.name} has a DoRA magnitude on a "
-                    f"{module.form.kind}, expected a linear layer",
+                    f"{module.form.kind}, expected a linear layer or an embedding",
                     hint="leave that module out of the adapter",
                 )
     layouts, labels = [given.layout for given in inputs], [given.label for given in inputs]
-    _refuse_mixed_orientation(layouts, labels)
     _refuse_different_shapes(layouts, labels)
 
 
@@ -73,14 +75,6 @@ def _refuse_another_initial(given: Input, initial: Layout) -> None:
             )
 
 
-def _unreadable(label: str, module: Module) -> MergeError:
-    parts = ", ".join(f"{part} {tensor.shape}" for part, tensor in sorted(module.parts.items()))
-    return MergeError(
-        f"{label} cannot be merged: module {module.name} has {parts}, expected A (r, in) and B (out, r)",
-        hint="leave that module out of the adapter",
-    )
-
-
 def fields_of_result(layouts: Sequence[Layout], extras: int | None) -> Mapping[str, Any]:
     """The configuration fields of the result that do not follow from its factors.
 
@@ -88,30 +82,19 @@ def fields_of_result(layouts: Sequence[Layout], extras: int | None) -> Mapping[s
     """
     whole = layouts[extras].config.raw if extras is not None else {}
     raws = [layout.config.raw for layout in layouts]
-    agreed = {
-        name: _common([raw.get(name) for raw in raws])
-        for name in ("task_type", "base_model_name_or_path", "fan_in_fan_out")
-    }
+    agreed = {name: _common([raw.get(name) for raw in raws]) for name in ("task_type", "base_model_name_or_path")}
     base = agreed["base_model_name_or_path"]
     return {
         "base_model_name_or_path": base if base and is_hub_name(base) else None,
         "task_type": whole.get("task_type") or agreed["task_type"],
-        "fan_in_fan_out": bool(agreed["fan_in_fan_out"]),
+        # PEFT keeps that of the module that it made last, and heeds each module's own class when it loads.
+        "fan_in_fan_out": any(raw.get("fan_in_fan_out") for raw in raws),
         "bias": whole.get("bias", "none"),
         "modules_to_save": whole.get("modules_to_save"),
-        "target_parameters": sorted({name for raw in raws for name in raw.get("target_parameters") or ()}) or None,
+        "trainable_token_indices": whole.get("trainable_token_indices"),
+        # Of factors each half of a tied pair is written; whole tensors PEFT looks for under both names only with this.
+        "ensure_weight_tying": bool(whole.get("modules_to_save") and whole.get("ensure_weight_tying")),
     }
-
-
-def _refuse_mixed_orientation(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
-    orientations = {
-        bool(layout.config.raw.get("fan_in_fan_out")): label for layout, label in zip(layouts, labels, strict=True)
-    }
-    if len(orientations) > 1:
-        raise MergeError(
-            f"different bases: fan_in_fan_out is true for {orientations[True]} and false for {orientations[False]}",
-            hint="merge adapters of the same base",
-        )
 
 
 def _refuse_different_shapes(layouts: Sequence[Layout], labels: Sequence[str]) -> None:

@@ -61,13 +61,13 @@ def execute(
     recipe = _completed(recipe, method, inputs)
     with open_sources(inputs, recipe.rank.most or 0) as sources:
         adapters = [source.adapter for source in sources]
-        extras = choose_extras(layouts, labels, _same_extras(adapters), recipe.extras)
+        extras = choose_extras([layout.kept_whole for layout in layouts], labels, _same_extras(adapters), recipe.extras)
         whole = {}
         if extras is not None:
             refuse_factors_of_whole_modules(layouts, labels, extras)
             names = {name for source in sources for name in source.modules}
             taken = adapters[extras]
-            whole = {extra_name(plain_extra(name), names): taken.extra(name) for name in taken.layout.extras}
+            whole = {extra_name(plain_extra(name), names): taken.extra(name) for name in taken.layout.kept_whole}
         moments = _moments(calibration, sources) if calibration else None
         run = Run(sources, recipe, method, torch.device(device), moments, progress)
         done = sorted(run.all(), key=lambda module: module.name)
@@ -144,11 +144,13 @@ def _same_extras(adapters: Sequence[OpenAdapter]) -> bool:
     """Whether all adapters that have whole tensors have the same ones, to the bit."""
 
     def names(adapter: OpenAdapter) -> dict[str, str]:
-        return {plain_extra(name): name for name in adapter.layout.extras}
+        return {plain_extra(name): name for name in adapter.layout.kept_whole}
 
-    having = [adapter for adapter in adapters if adapter.layout.extras]
+    having = [adapter for adapter in adapters if adapter.layout.kept_whole]
     return all(
-        names(first).keys() == names(other).keys()
+        [tokens.indices for tokens in first.layout.tokens.values()]
+        == [tokens.indices for tokens in other.layout.tokens.values()]
+        and names(first).keys() == names(other).keys()
         and all(_equal(first.extra(name), other.extra(names(other)[plain])) for plain, name in names(first).items())
         for first, other in itertools.pairwise(having)
     )

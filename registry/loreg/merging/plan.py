@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -48,4 +48,4 @@ def plan(sources: Sequence[Source], device: torch.device) -> list[Task]:
 
 def _shape(form: Form) -> Form:
     """The form without the rank of one source."""
-    return Form(form.kind, 0, form.out, form.in_, form.matrices, form.kernel)
+    return replace(form, rank=0, stacked=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from loreg.adapters.layout import Layout
 from loreg.adapters.tensors import OpenAdapter, open_adapter
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import largest_singular
-from loreg.bases.model import read_model
+from loreg.bases import names
+from loreg.bases.model import Model, read_model
+from loreg.bases.touched import lookup_for, parts
 from loreg.errors import MergeError
 
 #: Floating-point types by safetensors' names. Integers and 8-bit floats are quantised: alone they are not the factors.
@@ -37,6 +39,53 @@ class Input:
     base: Path | None = None
 
 
+@dataclass(frozen=True)
+class Base:
+    """An open model: its files by tensor, and its tensors by canonical name."""
+
+    model: Model
+    files: Mapping[str, Any]
+    raw: Mapping[str, str]
+
+    def weight(self, given: Input, module: str, shape: tuple[int, int]) -> Tensor:
+        """The weight (out, in) of a module on which an adapter was trained.
+
+        Raises MergeError where the base has none, one of another shape, or one of which nothing says how it lies.
+        """
+        one = {module: given.layout.modules[module]}
+        lookup = lookup_for(given.layout, self.raw, self.model.config)
+        (part,) = parts(replace(given.layout, modules=one), lookup)
+        if part.found is None or part.cannot:
+            why = part.cannot or f"has no tensor {part.name}"
+            raise _not_the_base(f"the base {given.base} {why}, on which {given.label} was trained")
+        tensor: Tensor = self.files[self.raw[part.found]].get_tensor(self.raw[part.found])
+        if part.into is not None:
+            tensor = tensor.chunk(part.into[1])[part.into[0]]
+        if (transposed := part.lies_transposed(tuple(tensor.shape))) is None:
+            raise MergeError(
+                f"{given.label} cannot be merged: {part.name} is square, and the class of {given.base} is not known",
+                hint="save the model with its config.json: model.save_pretrained(DIR)",
+            )
+        weight = tensor.T if transposed else tensor
+        if tuple(weight.shape) != shape:
+            raise _not_the_base(
+                f"base mismatch: module {module} is {shape} in {given.label}, {tuple(weight.shape)} in the base"
+            )
+        return weight
+
+
+def open_base(stack: contextlib.ExitStack, path: Path) -> Base:
+    """Map the shards of the model at ``path`` into memory; nothing is read yet."""
+    model = read_model(path)
+    files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in model.shards]
+    by_name = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+    return Base(model, by_name, names.by_canonical_name({name: name for name in by_name}))
+
+
+def _not_the_base(message: str) -> MergeError:
+    return MergeError(message, hint="--base names the folder of the model that the adapter was trained on")
+
+
 @dataclass
 class Source:
     """One open source. ``lost`` collects, for a converted adapter, (‖delta‖², what the conversion lost of it)."""
@@ -44,7 +93,7 @@ class Source:
     given: Input
     adapter: OpenAdapter
     initial: OpenAdapter | None
-    base: Mapping[str, Any]
+    base: Base | None
     least_rank: int
     lost: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -104,20 +153,8 @@ class Source:
         return Factors((u * s.sqrt()).unsqueeze(0), (v * s.sqrt()).T.unsqueeze(0))
 
     def _weight(self, module: str, shape: tuple[int, int]) -> Tensor:
-        name = f"{module}.weight"
-        if name not in self.base:
-            raise MergeError(
-                f"the base {self.given.base} has no tensor {name}, on which {self.given.label} was trained",
-                hint="--base names the folder of the model that the adapter was trained on",
-            )
-        weight: Tensor = self.base[name].get_tensor(name)
-        weight = weight.T if self.given.layout.config.raw.get("fan_in_fan_out") else weight
-        if tuple(weight.shape) != shape:
-            raise MergeError(
-                f"base mismatch: module {module} is {shape} in {self.given.label}, {tuple(weight.shape)} in the base",
-                hint="--base names the folder of the model that the adapter was trained on",
-            )
-        return weight
+        assert self.base is not None  # noqa: S101  refused before where an adapter needs one
+        return self.base.weight(self.given, module, shape)
 
     def refuse_what_is_not_finite(self, module: str) -> None:
         """Raise MergeError if a tensor of the module has NaN or infinite numbers, naming it."""
@@ -133,13 +170,13 @@ class Source:
 def open_sources(inputs: Sequence[Input], least_rank: int) -> Iterator[list[Source]]:
     """Open every source; a conversion keeps ``least_rank`` at least."""
     with contextlib.ExitStack() as stack:
-        bases = {path: _open_base(stack, path) for path in {given.base for given in inputs if given.base is not None}}
+        bases = {path: open_base(stack, path) for path in {given.base for given in inputs if given.base is not None}}
         yield [
             Source(
                 given,
                 stack.enter_context(open_adapter(given.layout)),
                 stack.enter_context(open_adapter(given.initial)) if given.initial else None,
-                bases[given.base] if given.base else {},
+                bases[given.base] if given.base else None,
                 least_rank,
             )
             for given in inputs
@@ -170,11 +207,6 @@ def _put(factors: Factors, scale: float, into: Factors) -> None:
         place.copy_(tensor)
         if scale != 1:
             place.mul_(scale**0.5)
-
-
-def _open_base(stack: contextlib.ExitStack, path: Path) -> dict[str, Any]:
-    files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in read_model(path).shards]
-    return {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
 
 
 def widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:

@@ -6,13 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+from loreg.bases.architecture import described
 from loreg.bases.identify import CONTENT, leaves_of
 from loreg.errors import ConflictError, IntegrityError
 from loreg.manifest import is_digest
 from loreg.records import BaseModel
 from loreg.storage import BlobStore
 
-_LONGEST_NAME, _LONGEST_LICENSE = 512, 64
+_LONGEST_NAME, _LONGEST_LICENSE, _LONGEST_CONFIG = 512, 64, 4096
 
 
 def read_base(store: BlobStore, base: BaseModel) -> bytes:
@@ -26,7 +27,9 @@ def read_base(store: BlobStore, base: BaseModel) -> bytes:
     except (ValueError, KeyError, TypeError, RecursionError):
         right = False
     names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in base.names)
-    if not (right and names and 0 <= base.parameters < 2**63 and len(base.license) <= _LONGEST_LICENSE):
+    config = described(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
+    right = right and names and config and len(base.license) <= _LONGEST_LICENSE
+    if not (right and 0 <= base.parameters < 2**63):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
     return document
 

@@ -101,7 +101,7 @@ def _on_base(store: BlobStore, commit: Commit, layout: Layout) -> tuple[str | No
     document = read_base(store, commit.base)
     base = Known(commit.base, leaves_of(document))
     refuse_mismatch(layout, base)
-    return target(base.leaves, layout) if base.base.complete else None, len(document)
+    return target(base.leaves, layout, base.lookup(layout)) if base.base.complete else None, len(document)
 
 
 def _card(store: BlobStore, files: Mapping[str, File]) -> str:

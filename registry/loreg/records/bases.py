@@ -12,7 +12,8 @@ class BaseModel:
     """A base model: ``digest`` is the hex digest over its tensors, ``names`` what people call it.
 
     ``struct`` is a digest over names and shapes alone. If not ``complete``, only headers are known of it, and
-    ``digest`` says nothing of its weights. ``license`` is what its card says, empty if that is not known.
+    ``digest`` says nothing of its weights. ``license`` is what its card says, empty if that is not known;
+    ``config`` has what its ``config.json`` says of its class and of tied weights, empty where there is none.
     """
 
     digest: str
@@ -22,6 +23,7 @@ class BaseModel:
     struct: str = ""
     complete: bool = True
     license: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

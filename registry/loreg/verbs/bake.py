@@ -146,13 +146,13 @@ def _as_they_are(
     given = []
     for number, source in enumerate(opened):
         config = source.layout.config
-        reason = why_not_mergeable(config, carried_out=("ensure_weight_tying",))
+        reason = why_not_mergeable(config)
         if config.changes_the_base:
             reason = f"init_lora_weights is {config.raw['init_lora_weights']!r}: its delta needs the initial adapter"
-        unreadable = next((module.name for module in source.layout.modules.values() if module.form is None), "")
+        unreadable = next((m.unreadable for m in source.layout.modules.values() if m.form is None), "")
         if reason or unreadable:
             raise MergeError(
-                f"{source.label} cannot be baked: {reason or f'the factors of {unreadable} do not fit together'}",
+                f"{source.label} cannot be baked: {reason or unreadable}",
                 hint="--initial DIR names the adapter that was saved before training"
                 if config.changes_the_base
                 else "serve it as an adapter",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from loreg.errors import CheckFailedError
 from loreg.records import BaseModel, Verdict
 from loreg.verbs.context import Context
-from loreg.verbs.fit import known, trained, verdict_on
+from loreg.verbs.fit import candidate, known, trained, verdict_on
 from loreg.verbs.sources import Opened
 
 #: Verdicts that say: the weights which the adapter changes are those that it was trained on.
@@ -33,6 +34,18 @@ def common_base(
         base, notes = _agreed(context, opened, bases, allow_derived)
     declared = all(source.base or source.layout.config.base_hint in base.names for source in opened)
     return base if declared else None, notes
+
+
+def refuse_another_base(context: Context, base: Path | str, opened: Sequence[Opened]) -> None:
+    """Raise CheckFailedError for a source whose tensors do not fit the model at the path ``base``."""
+    given = candidate(context, str(Path(base).expanduser().absolute()))
+    for source in opened:
+        verdict = verdict_on(context, trained(context, source.layout, None), given)
+        if verdict.kind == "mismatch":
+            raise CheckFailedError(
+                f"base mismatch: {source.label} does not fit {given.base.title}: {verdict.reason}",
+                hint="--base names the folder of the model that the adapters were trained on",
+            )
 
 
 def _agreed(

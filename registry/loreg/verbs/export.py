@@ -30,8 +30,10 @@ from loreg.verbs.prepare import hash_files
 from loreg.verbs.sources import Opened, open_sources, require_torch
 
 FILE_NAME = "loreg_export.json"
-SCHEMA = "loreg.export/1"
+SCHEMA = "loreg.export/2"
 _DTYPES = ("float32", "float16", "bfloat16")
+#: Rules that what is written keeps, whether the source does or not.
+_MENDED = ("LR019",)
 
 
 def export(
@@ -47,7 +49,8 @@ def export(
     """Write the adapter of a ref or folder to the new ``folder`` as the server of ``profile`` takes it.
 
     Only what that server refuses or gets silently wrong is changed: scales go into B, ranks are padded or cut down,
-    missing modules become zeros, names become the base's, fields that it does not read are left out. ``base`` is the
+    missing modules become zeros, names become the base's, fields that it does not read are left out. Names of wrappers
+    and adapters, and stacked experts, become what PEFT writes, for every server. ``base`` is the
     model's path or a name that the registry knows; by default the one that the version was pushed with. ``dtype`` is
     float32, float16 or bfloat16, by default that of each tensor. ``loreg_export.json`` says what was done, and how far
     each delta moved. Raises CheckFailedError for what cannot be mended, UsageError, NotFoundError and what pulling
@@ -60,7 +63,7 @@ def export(
     refuse_wrong_target(None, target)
     require_torch()
     model = candidate(context, base) if base is not None else None
-    with open_sources(context, [source], progress) as (opened,), new_folder(target) as staging:
+    with open_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:
         if model is None and opened.base is not None:
             model = known(context, opened.base)
         fitted = _write(opened, server, model, dtype, staging)
@@ -131,12 +134,26 @@ def _write(opened: Opened, profile: Profile, base: Known | None, dtype: str | No
         "source": {"label": opened.label, "digest": opened.digest},
         "profile": _identity(profile),
         "base": base.base.digest if base else None,
-        "changes": made.changes,
+        "changes": (*_as_peft_writes(opened), *made.changes),
         "certificate": made.certificate,
     }
     (staging / FILE_NAME).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     _refuse_what_it_minds_still(opened, profile, base, staging)
     return read_fitted(staging)
+
+
+def _as_peft_writes(opened: Opened) -> Iterator[str]:
+    """What is written otherwise than it was read because PEFT writes it so."""
+    naming = opened.layout.naming
+    taken_out = [*naming.wrappers, *([f".{naming.adapter}"] if naming.adapter else [])]
+    if taken_out or naming.wrapped:
+        told = f" without {', '.join(taken_out)}" if taken_out else ""
+        yield f"tensors have the names that PEFT gives them{told}"
+    if naming.dropped:
+        yield f"{len(naming.dropped)} copies in PEFT's wrappers left out, e.g. {naming.dropped[0]}"
+    stacked = [module for module in opened.layout.modules.values() if module.form is not None and module.form.stacked]
+    if stacked:
+        yield f"{len(stacked)} stacks of experts written as target_parameters, e.g. {stacked[0].name}"
 
 
 def _refuse_what_it_minds_still(opened: Opened, profile: Profile, base: Known | None, staging: Path) -> None:

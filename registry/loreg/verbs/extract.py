@@ -29,6 +29,7 @@ def extract(
     rank: int | None = None,
     energy: float | None = None,
     whole: str = "keep",
+    device: str = "auto",
     name: str | None = None,
     folder: Path | str | None = None,
     tasks: Sequence[str] = (),
@@ -42,8 +43,9 @@ def extract(
 
     Every matrix that changed becomes factors of ``rank``, or of the rank that keeps the share ``energy`` of its
     change. ``whole`` says what becomes of norms, biases and matrices of another shape: ``keep`` takes them along
-    whole, ``refuse`` raises MergeError. Pushed as the next version of ``name`` with its base, or written to the new
-    ``folder``. Raises UsageError, MergeError and what reading models and pushing raise; then nothing is written.
+    whole, ``refuse`` raises MergeError. ``device`` is that of the decompositions: cpu, cuda, or auto. Pushed as the
+    next version of ``name`` with its base, or written to the new ``folder``. Raises UsageError, MergeError and what
+    reading models and pushing raise; then nothing is written.
     """
     _refuse_wrong_call(rank, energy, whole, name, folder)
     folder = Path(folder) if folder is not None else None
@@ -51,11 +53,12 @@ def extract(
     require_torch()
     from loreg.adapters.tensors import write_adapter
     from loreg.baking import extract as extracting
+    from loreg.merging.device import choose_device
 
     old_path, new_path = Path(base).expanduser(), Path(tuned).expanduser()
     with explain_os_errors(old_path, "check the folders of both models and their permissions"):
         old, new = read_model(old_path), read_model(new_path)
-        found = extracting.extract(old, new, rank, energy, whole == "keep", progress)
+        found = extracting.extract(old, new, rank, energy, whole == "keep", progress, choose_device(device))
     energies = [module.norm**2 for module in found.modules]
     kept = sum(e * module.retained for e, module in zip(energies, found.modules, strict=True))
     retained = kept / math.fsum(energies)

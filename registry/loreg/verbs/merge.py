@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import ConflictError, explain_os_errors
 from loreg.merging import provenance
+from loreg.merging.shared_modules import refuse_different_bases, what_is_shared
 from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
-from loreg.verbs.common_base import common_base
+from loreg.verbs.common_base import common_base, refuse_another_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
 from loreg.verbs.place import is_free, move_into_place
@@ -77,6 +78,10 @@ def merge(
         from loreg.merging.recipe import Recipe
 
         common, about_bases = common_base(context, opened, allow_derived)
+        layouts, labels_ = [source.layout for source in opened], [source.label for source in opened]
+        if base is not None:
+            refuse_another_base(context, base, opened)
+        refuse_different_bases(layouts, labels_, one_base=common is not None or base is not None)
         recipe = Recipe(
             tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
             method=method,
@@ -90,7 +95,7 @@ def merge(
         )
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        told = (*notes(opened), *about_bases, *merged.notes)
+        told = (*notes(opened), *about_bases, *what_is_shared(layouts, labels_), *merged.notes)
         if plot is not None:
             with picture(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)

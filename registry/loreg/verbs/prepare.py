@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,21 +30,22 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def prepare(folder: Path, progress: Progress) -> Iterator[Prepared]:
+def prepare(folder: Path, progress: Progress, mended: Collection[str] = ()) -> Iterator[Prepared]:
     """Select, read, check and hash the adapter in ``folder``; it is not changed.
 
-    Raises what selecting and reading raise, and CheckFailedError for the first rule that it breaks.
+    ``mended`` are the codes of rules that it may break, because the caller writes it anew. Raises what selecting and
+    reading raise, and CheckFailedError for the first other rule that it breaks.
     """
     with tempfile.TemporaryDirectory(prefix="loreg-push-") as staging:
         with explain_os_errors(folder, "check the folder and its permissions"):
-            prepared = _prepare(folder, Path(staging), progress)
+            prepared = _prepare(folder, Path(staging), progress, mended)
         yield prepared
 
 
-def _prepare(folder: Path, staging: Path, progress: Progress) -> Prepared:
+def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> Prepared:
     selection = select_files(folder)
     layout = read_layout(folder)
-    findings = [f for f in run(read_weights(layout)) if f.code != "LR015"]  # push takes such paths out
+    findings = [f for f in run(read_weights(layout)) if f.code not in ("LR015", *mended)]  # push takes paths out
     refuse_errors(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
     files = dict(selection.files)

@@ -6,12 +6,14 @@ import contextlib
 import importlib.util
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
+from loreg.checking.findings import Subject
+from loreg.checking.run import refuse_errors, run
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
 from loreg.records import BaseModel, Progress
@@ -21,6 +23,10 @@ from loreg.verbs.prepare import prepare
 
 if TYPE_CHECKING:
     from loreg.merging.sources import Input
+
+
+#: The rule on tensors without numbers. Older releases stored these, and a merge would pass them on.
+_EMPTY = "LR018"
 
 
 @dataclass(frozen=True)
@@ -35,17 +41,22 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_sources(context: Context, sources: Sequence[str], progress: Progress) -> Iterator[list[Opened]]:
-    """Open refs and folders; what is fetched for it is removed at the end. Raises what push and pull raise."""
+def open_sources(
+    context: Context, sources: Sequence[str], progress: Progress, mended: Collection[str] = ()
+) -> Iterator[list[Opened]]:
+    """Open refs and folders; what is fetched for it is removed at the end.
+
+    Folders may break the rules whose codes are ``mended``. Raises what push and pull raise.
+    """
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(_open(context, source, progress)) for source in sources]
+        yield [stack.enter_context(_open(context, source, progress, mended)) for source in sources]
 
 
 @contextlib.contextmanager
-def _open(context: Context, source: str, progress: Progress) -> Iterator[Opened]:
+def _open(context: Context, source: str, progress: Progress, mended: Collection[str]) -> Iterator[Opened]:
     if is_path(source):
         folder = Path(source).expanduser()
-        with prepare(folder, progress) as prepared:
+        with prepare(folder, progress, mended) as prepared:
             others = _not_the_adapters_own(prepared.files)
             yield Opened(folder.resolve().name, prepared.manifest.digest, prepared.layout, None, others)
         return
@@ -54,6 +65,8 @@ def _open(context: Context, source: str, progress: Progress) -> Iterator[Opened]
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
         fetch(context, found.files, Path(name), progress)
         layout = read_layout(Path(name))
+        empty = [finding for finding in run(Subject(layout)) if finding.code == _EMPTY]
+        refuse_errors(version.ref, tuple(empty))
         others = _not_the_adapters_own([file.path for file in found.files])
         yield Opened(version.ref, version.digest, layout, version.base, others)
 

@@ -1,0 +1,73 @@
+"""Factors that are stacked, one pair for each expert, as PEFT keeps them: gate and up as one parameter.
+
+Megatron exports each projection of all experts as A (E, r, in) and B (E, out, r). transformers 5 has gate and up in one
+parameter (``gate_up_proj``, the rows of gate first), and PEFT one pair of factors for it: B is block-diagonal, as in
+PEFT 0.21, ``transformers_weight_conversion.py`` (PeftConcatenate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from loreg.adapters.forms import Form
+from loreg.adapters.parameters import owner_of
+from loreg.algebra.factors import Factors
+from loreg.errors import AdapterFormatError
+
+#: What exports call the halves of gate_up_proj and down_proj, with Mixtral's own words beside.
+_HALVES = (("gate_proj", "w1"), ("up_proj", "w3"))
+_WHOLE = {"w2": "down_proj"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The factors ``b (E, out, r)`` and ``a (E, r, in)`` of one projection of all experts; the product is scaled."""
+
+    form: Form
+    factors: Factors
+    scale: float
+
+
+def as_parameters(stacks: Mapping[str, Stack]) -> dict[str, Stack]:
+    """The same deltas by the names of the parameters that transformers has. Raises AdapterFormatError if gate and up
+    are not of the same experts."""
+    found: dict[str, Stack] = {}
+    halves: dict[str, dict[int, Stack]] = {}
+    for name, stack in stacks.items():
+        owner, parameter = owner_of(name, stack.form.parameter), stack.form.parameter
+        half = next((i for i, names in enumerate(_HALVES) if parameter in names), None)
+        if half is not None:
+            halves.setdefault(owner, {})[half] = stack
+        else:
+            whole = _WHOLE.get(parameter, parameter)
+            form = replace(stack.form, parameter=whole, stacked=False)
+            found[f"{owner}.{whole}"] = replace(stack, form=form)
+    for owner, both in halves.items():
+        found[f"{owner}.gate_up_proj"] = _joined(owner, both)
+    return found
+
+
+def _joined(owner: str, both: Mapping[int, Stack]) -> Stack:
+    """Gate and up as one: A of both below each other, B block-diagonal. A half that is not there is zero."""
+    shapes = {(stack.form.matrices, stack.form.out, stack.form.in_) for stack in both.values()}
+    if len(shapes) > 1:
+        raise AdapterFormatError(
+            f"gate and up of {owner} do not fit together: {' and '.join(map(str, sorted(shapes)))}",
+            hint="export the adapter again from the program that trained it",
+        )
+    ((experts, out, in_),) = shapes
+    scale = next(iter(both.values())).scale or 1.0
+    columns: list[Tensor] = []
+    for half, stack in sorted(both.items()):
+        b = stack.factors.b
+        if stack.scale != scale:
+            b = (b.double() * (stack.scale / scale)).to(b.dtype)
+        other = torch.zeros_like(b)
+        columns.append(torch.cat([b, other] if half == 0 else [other, b], dim=1))
+    a = torch.cat([stack.factors.a for _, stack in sorted(both.items())], dim=1)
+    form = Form("experts", a.shape[1], 2 * out, in_, matrices=experts, parameter="gate_up_proj")
+    return Stack(form, Factors(torch.cat(columns, dim=2), a), scale)

@@ -1,0 +1,155 @@
+"""Whole tensors of an adapter in the place of the base's: ``modules_to_save``, biases, a resized vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules, was_trained
+from loreg.adapters.header import Tensor
+from loreg.adapters.keys import weight_of_extra
+from loreg.baking.configuration import vocabulary_of
+from loreg.baking.factors import Source
+from loreg.baking.numbers import FLOATS
+from loreg.baking.result import ResultTensors, as_matrix
+from loreg.baking.shard import Output
+from loreg.bases.weight_lookup import is_in_a_layer
+from loreg.errors import CheckFailedError, MergeError
+
+
+def take_whole_tensors(
+    result: ResultTensors, sources: Sequence[Source], chosen: int | None, notes: list[str]
+) -> dict[str, Tensor]:
+    """Put whole tensors of one source in the place of the base's; ``chosen`` is that source, where there is a choice.
+
+    First what PEFT saved of the base itself because the vocabulary was resized: that is what every weight that is tied
+    to it is. Returns those that were trained, by the names that they got.
+    """
+    layouts, labels = [source.layout for source in sources], [source.label for source in sources]
+    taken = choose_extras([layout.extras for layout in layouts], labels, _are_same(sources), chosen)
+    if taken is None:
+        return {}
+    refuse_factors_of_whole_modules(layouts, labels, taken)
+    source = sources[taken]
+    extras = source.layout.extras
+    of_the_base = {key for key in extras if _is_the_bases_own(result, source, key)}
+    trained = {}
+    for key in sorted(extras, key=lambda key: key not in of_the_base):
+        if key in of_the_base:
+            _replace_group(result, source, key, notes)
+        else:
+            trained[_replace(result, source, key, notes)] = extras[key]
+    _resize_what_is_tied(result)
+    count = "1 whole tensor is" if len(extras) == 1 else f"{len(extras)} whole tensors are"
+    notes.append(f"{count} taken from {source.label}")
+    return trained
+
+
+def refuse_an_uneven_vocabulary(result: ResultTensors, config: Mapping[str, object]) -> None:
+    """Raise MergeError where tensors of the vocabulary would not all have the same size.
+
+    ``config`` are the changed fields of ``config.json``.
+    """
+    for weights in result.lookup.could_be_tied:
+        places = [place.name for weight in weights for place in result.lookup.find(weight)[:1] if not place.part.how]
+        tied = [name for group in result.groups for name in group.members.values() if weights & set(group.members)]
+        found = dict.fromkeys((*map(result.raw.__getitem__, places), *tied))
+        there = sorted((result[name] for name in found if name in result), key=lambda o: o.name not in result.whole)
+        for other in there[1:]:
+            rows = [output.source.shape[:1] for output in (there[0], other)]
+            if rows[0] != rows[1]:
+                raise MergeError(
+                    f"{there[0].name} would have {rows[0][0]} rows and {other.name} {rows[1][0]}",
+                    hint="save both with the adapter: modules_to_save=['embed_tokens', 'lm_head']",
+                )
+    old, new = vocabulary_of(result.model.config), vocabulary_of({**result.model.config, **config})
+    for output in (*result.kept.values(), *result.added.values()) if old != new else ():
+        shape = output.source.shape
+        is_old = old in shape and shape[:1] != (new,) and not is_in_a_layer(output.name)
+        if is_old and output.name not in result.whole:
+            raise MergeError(
+                f"{output.name} is {shape}, and the vocabulary has {new} tokens now", hint="serve it as an adapter"
+            )
+
+
+def _resize_what_is_tied(result: ResultTensors) -> None:
+    """Let the bias of a head that got another size take the place of those that are tied to it, which no layer uses."""
+    for weights in result.lookup.could_be_tied:
+        names = {name: weight for weight in weights if (name := result.name_of(weight)) is not None}
+        for name in names.keys() & result.whole.keys():
+            tensor = result.whole[name]
+            if len(tensor.shape) == 1 and tensor.shape != result.untrained[name].source.shape:
+                for other in names.keys() - result.whole.keys():
+                    result.place(names[other], "the adapter")
+                    result.decide(replace(result[name], name=other))
+                    result.whole[other] = tensor
+
+
+def _is_the_bases_own(result: ResultTensors, source: Source, key: str) -> bool:
+    weight = weight_of_extra(key)
+    tied = weight.endswith(".weight") and result.group_of(weight) is not None
+    return tied and not was_trained(key, source.layout.config)
+
+
+def _replace_group(result: ResultTensors, source: Source, key: str, notes: list[str]) -> None:
+    group = result.group_of(weight_of_extra(key))
+    assert group is not None  # noqa: S101  such a tensor belongs to one
+    for name in group.stored:
+        _put(result, source, key, name, notes)
+        result.untrained[name] = result.kept[name]
+
+
+def _replace(result: ResultTensors, source: Source, key: str, notes: list[str]) -> str:
+    weight = weight_of_extra(key)
+    name = result.place(weight, source.label)
+    places = result.lookup.find(weight)
+    if places and places[0].part.how:
+        raise MergeError(
+            f"{source.label} cannot be baked: {weight} is whole in it, and the files hold it as {places[0].name}",
+            hint="serve it as an adapter",
+        )
+    if name is not None:
+        _put(result, source, key, name, notes)
+        return name
+    tensor, dtype = source.layout.extras[key], result.usual_dtype()
+    _refuse_another_dtype(source, key, dtype)
+    result.added[weight] = Output(weight, source.layout.weights, tensor, dtype, as_matrix(tensor.shape))
+    result.whole[weight] = tensor
+    return weight
+
+
+def _put(result: ResultTensors, source: Source, key: str, name: str, notes: list[str]) -> None:
+    old, tensor = result[name], source.layout.extras[key]
+    result.untrained.setdefault(name, old)
+    if tensor.shape != old.source.shape:
+        if len(tensor.shape) != len(old.source.shape) or tensor.shape[1:] != old.source.shape[1:]:
+            raise CheckFailedError(
+                f"base mismatch: {name} is {tensor.shape} in {source.label}, this base has {old.source.shape}",
+                hint="--base names the model that the adapter was trained on",
+            )
+        notes.append(f"{name} has {tensor.shape[0]} rows now, the base had {old.source.shape[0]}")
+    _refuse_another_dtype(source, key, old.dtype)
+    result.decide(Output(name, source.layout.weights, tensor, old.dtype, as_matrix(tensor.shape)))
+    result.whole[name] = tensor
+
+
+def _refuse_another_dtype(source: Source, key: str, dtype: str) -> None:
+    found = source.layout.extras[key].dtype
+    if found != dtype and not {found, dtype} <= set(FLOATS):
+        raise MergeError(
+            f"{source.label} cannot be baked: {key} is {found}, the base has it as {dtype}",
+            hint="save the adapter with the dtype of the base",
+        )
+
+
+def _are_same(sources: Sequence[Source]) -> bool:
+    """Whether all adapters that have whole tensors have the same ones, to the bit."""
+    having = [source for source in sources if source.layout.extras]
+    contents = [{name: _bytes_of(source, tensor) for name, tensor in source.layout.extras.items()} for source in having]
+    return all(content == contents[0] for content in contents)
+
+
+def _bytes_of(source: Source, tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
+    with source.layout.weights.open("rb") as stream:
+        stream.seek(tensor.start)
+        return tensor.dtype, tensor.shape, stream.read(tensor.end - tensor.start)

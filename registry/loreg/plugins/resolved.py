@@ -1,0 +1,34 @@
+"""Which version a name meant last, kept beside the versions that were served: for when the registry does not answer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def remember(served: Path, asked: str, digest: str) -> None:
+    """Write down that what was ``asked`` is the version ``digest``, at once or not at all."""
+    file = _file(served, asked)
+    if recall(served, asked) == digest:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as written:
+        written.write(digest)
+    Path(written.name).replace(file)
+
+
+def recall(served: Path, asked: str) -> str | None:
+    """The digest that was written down for what is ``asked``; None if there is none that can be read."""
+    try:
+        digest = _file(served, asked).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return digest if _DIGEST.fullmatch(digest) else None
+
+
+def _file(served: Path, asked: str) -> Path:
+    return served / "names" / hashlib.sha256(asked.encode()).hexdigest()

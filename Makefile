@@ -2,11 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+GPU_DEVICE ?= cuda
+GPU_PYTHONS ?= 3.11 3.12 3.13
+GPU_READY := .gpu/.ready
 
-.PHONY: help demo serve test test-slow lint format bench bench-merge bench-bake bench-check bench-serve fuzz clean
+.PHONY: help demo serve test test-slow lint format zoo architectures truth gpu gpu-wheels bench bench-merge bench-bake \
+  bench-check bench-serve fuzz clean
 
 help:
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY) ## push two real adapters, search, merge, pull, and check the merge with PEFT
 	@$(BIN)/python examples/demo.py
@@ -33,6 +37,41 @@ format: $(READY) ## rewrite the code as ruff formats it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+zoo: $(READY) ## loreg beside PEFT and transformers over 200 architectures, written to docs/zoo.md (an hour on two cores)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m zoo.run --jobs 2 --out docs/zoo.md
+
+truth: $(READY) ## every profile's rules against real servers: vLLM on CPU, llama.cpp, PEFT, transformers (10 minutes; 4 GB once)
+	@$(BIN)/python tests/truth/run.py
+
+architectures: $(READY) ## make the table of what transformers ties, renames and transposes, from the installed release
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/architectures.py
+
+gpu: $(GPU_READY) ## on a machine with PyTorch and a GPU, without a network: the GPU's tests and benchmarks (ten minutes)
+	@echo "== testing on $(GPU_DEVICE)"
+	@.gpu/bin/python -m pytest --confcutdir=tests/gpu tests/gpu/test_gpu.py --device $(GPU_DEVICE); tests=$$?; \
+	  .gpu/bin/python benchmarks/gpu.py --device $(GPU_DEVICE) $(GPU_SIZE) && exit $$tests
+
+gpu-wheels: $(READY) ## put into .gpu-wheels what `make gpu` installs where there is no network
+	@rm -rf .gpu-wheels && mkdir .gpu-wheels
+	@$(BIN)/python -c "import tomllib; \
+	  print('pytest', 'hatchling', 'editables', *tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+	  | grep -v numpy > .gpu-wheels/needed.txt
+	@for version in $(GPU_PYTHONS); do \
+	  $(BIN)/pip download --quiet --disable-pip-version-check -c constraints.txt -r .gpu-wheels/needed.txt -d .gpu-wheels \
+	    --only-binary=:all: --implementation cp --python-version $$version \
+	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 || exit; done
+	@du -sh .gpu-wheels
+
+$(GPU_READY): pyproject.toml
+	@$(PYTHON) -c 'import torch' || { echo "$(PYTHON) has no PyTorch: make gpu PYTHON=…"; exit 1; }
+	@echo "== making the environment in .gpu, on the packages of $$(command -v $(PYTHON))"
+	@rm -rf .gpu && $(PYTHON) -m venv --without-pip .gpu
+	@$(PYTHON) -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' \
+	  > $$(.gpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth
+	@$(PYTHON) -m pip --python .gpu/bin/python install --quiet --disable-pip-version-check \
+	  $(if $(wildcard .gpu-wheels),--no-index --find-links .gpu-wheels) -e . pytest
+	@touch $(GPU_READY)
+
 bench: $(READY) ## print the benchmarks that RESULTS.md quotes
 	@$(BIN)/python benchmarks/run.py
 
@@ -57,7 +96,7 @@ fuzz: $(READY) ## ten minutes of libFuzzer over the readers and rules; keeps a c
 	@rm tests/fuzz/corpus/* && mv .fuzz/kept/* tests/fuzz/corpus/
 
 clean: ## remove the virtual environment and every cache
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist
+	rm -rf .venv .gpu .gpu-wheels .truth .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz dist
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+import loreg
 from gpu.merges import (
     RANKS,
     UNUSUAL,
@@ -176,6 +177,28 @@ def test_the_command_line_merges_on_it(device: str, tmp_path: Path):
         written[where] = load_file(tmp_path / where / "adapter_model.safetensors")
     for name, tensor in written["here"].items():
         torch.testing.assert_close(written["there"][name], tensor, rtol=1e-6, atol=1e-6)
+
+
+def test_extracting(device: str, tmp_path: Path):
+    """A fine-tune of known rank, in models of one linear layer and one embedding."""
+    torch.manual_seed(0)
+    old = {"layers.0.q_proj.weight": torch.randn(96, 64), "embed_tokens.weight": torch.randn(80, 64)}
+    new = {name: weight + torch.randn(len(weight), 3) @ torch.randn(3, 64) for name, weight in old.items()}
+    for label, tensors in (("old", old), ("new", new)):
+        (tmp_path / label).mkdir()
+        save_file(tensors, tmp_path / label / "model.safetensors")
+    found = {}
+    with loreg.connect(home=str(tmp_path / "home")) as registry:
+        for label, where in (("there", device), ("here", "cpu")):
+            target = tmp_path / label
+            registry.extract(tmp_path / "old", tmp_path / "new", rank=3, device=where, folder=target)
+            tensors = load_file(target / "adapter_model.safetensors")
+            name = "base_model.model.layers.0.q_proj.lora_"
+            found[label] = tensors[f"{name}B.weight"] @ tensors[f"{name}A.weight"]
+    change = new["layers.0.q_proj.weight"] - old["layers.0.q_proj.weight"]
+    for delta in found.values():
+        torch.testing.assert_close(delta, change, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found["there"], found["here"], rtol=1e-6, atol=1e-5)
 
 
 class TestMemory:

@@ -35,11 +35,12 @@ _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_la
            "moe_num_experts")  # fmt: skip
 #: Values for what some configurations leave open.
 _OPEN = {"prediction_length": 4, "vocabulary_map": {"<image>": 1}, "rms_norm_eps": 1e-6, "moe_topk": 2}
-#: The same by model type, where a model needs some value to be made at all.
+#: The same by model type or class of a configuration, where a model needs some value to be made at all.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "gpt2": {"add_cross_attention": True},  # the class has more modules then
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_hidden_layers": 4},
+    "DbrxAttentionConfig": {"rope_theta": 10000.0},
     "siglip_vision_model": {"num_attention_heads": 16},
 }
 #: PEFT's task types, and the Auto mapping that says which class of a model type does the task.
@@ -178,8 +179,9 @@ def fill(config: PreTrainedConfig) -> None:
 
 def settle(config: PreTrainedConfig) -> None:
     """Set what models of this type need, here and in every configuration inside."""
-    for field, value in _SETTINGS.get(config.model_type, {}).items():
-        setattr(config, field, value)
+    for kind in (config.model_type, type(config).__name__):
+        for field, value in _SETTINGS.get(kind, {}).items():
+            setattr(config, field, value)
     for _, inner in inside(config):
         settle(inner)
 

@@ -92,8 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for some in _results(work, asked.options, asked.jobs):
         outcomes += some
         print(*lines(some), sep="\n", flush=True)
-    if asked.json:
-        asked.json.write_text("".join(json.dumps(asdict(o)) + "\n" for o in outcomes), encoding="utf-8")
+        if asked.json:  # base by base: a run that is ended early is not lost
+            with asked.json.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(asdict(o)) + "\n" for o in some)
     text = markdown(outcomes)
     if asked.out:
         asked.out.write_text(text, encoding="utf-8")

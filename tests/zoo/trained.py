@@ -175,7 +175,10 @@ def _grown(model: Any) -> Any:
     grown = copy.deepcopy(model)
     torch.manual_seed(17)
     size = grown.get_input_embeddings().weight.shape[0]
-    grown.resize_token_embeddings(size + _NEW_TOKENS, mean_resizing=False)
+    try:
+        grown.resize_token_embeddings(size + _NEW_TOKENS, mean_resizing=False)
+    except Exception as error:
+        raise NotTrainableError(f"transformers cannot resize it: {type(error).__name__}: {error}") from error
     _refuse_what_transformers_cannot_load(grown)
     return grown
 

@@ -235,6 +235,8 @@ def ties(model: PreTrainedModel) -> Iterator[dict[str, Any]]:
             row["config"] = flag
         if not flag and (follows := follows_which(model.config_class)):
             row["follows"] = follows
+        if "tie_word_embeddings" not in model.config.to_dict():
+            row["unlisted"] = True
         if is_forced(model.config_class, flag):
             row["forced"] = True
         yield row

@@ -26,6 +26,10 @@ REFUSALS = (
     Refusal("bake", ("*",), "is shared between layers", "whether every layer that shares it changes, no factors say"),
     Refusal("bake", ("*",), "ties layers of this model too", "one flag ties the head and layers of this model"),
     Refusal("bake", ("conv-grouped",), "a convolution in", "factors of a convolution in groups are no matrices"),
+    Refusal(
+        "bake", ("dora*",), "some rows of another tensor", "its norm is of the weight, which is a part of a fused one"
+    ),
+    Refusal("extract", ("*",), "transformers converts it (Chunk", "a fused tensor of the files is several modules"),
     Refusal("merge", ("dora*",), "has a DoRA magnitude on a convolution", "its norm runs over other axes: bake it"),
     Refusal("merge", ("conv-grouped",), "a convolution in", "factors of a convolution in groups are no matrices"),
     Refusal("export", ("conv-grouped",), "a convolution in", "factors of a convolution in groups are no matrices"),

@@ -38,7 +38,7 @@ def settle_ties(result: ResultTensors, changes: Changes, notes: list[str]) -> di
     config: dict[str, Any] = {}
     for tie in result.lookup.ties:
         groups = [group for group in result.groups if group.tie is tie]
-        if changes.rows:
+        if changes.rows and not tie.unlisted:
             _spread_rows(result, tie, changes)
         touched = [group for group in groups if not changes.names.isdisjoint(group.members.values())]
         if all(_change_alike(result, group, changes) for group in touched):

@@ -27,7 +27,8 @@ class Tie:
 
     ``groups`` are names in memory, ``sources`` those whose tensor the others of their group take; ``patterns`` are
     regular expressions of names that are tied in other ways. A ``forced`` flag is set whatever the configuration says:
-    only weights that differ in the files are not tied then.
+    only weights that differ in the files are not tied then. One that is ``unlisted`` is no field of the configuration:
+    PEFT does not see it.
     """
 
     flag: str
@@ -35,6 +36,7 @@ class Tie:
     sources: frozenset[str] = frozenset()
     patterns: tuple[str, ...] = ()
     forced: bool = False
+    unlisted: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def _ties(rows: Sequence[Mapping[str, Any]]) -> tuple[Tie, ...]:
             frozenset(source for _, source in pairs.get(flag, ())) - {target for target, _ in pairs.get(flag, ())},
             tuple(others.get(flag, ())),
             flag in forced,
+            any(row.get("unlisted") for row in rows if row.get("config", "") == flag),
         )
         for flag in dict.fromkeys((*pairs, *others))
     )

@@ -87,7 +87,7 @@ def vocabularies_agree(subject: Subject) -> Iterable[str]:
         known = names.is_head(weight) or names.is_embedding(weight) or lookup.group_of(weight)
         if not places or not known or not tensor.shape:
             continue
-        rows = subject.base.leaves[places[0].name]["shape"][0]
+        rows = next(iter(subject.base.leaves[places[0].name]["shape"]), 0)
         if tensor.shape[0] != rows:
             yield f"{weight} has {tensor.shape[0]} rows, the base has {rows}"
 

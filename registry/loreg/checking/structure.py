@@ -58,7 +58,7 @@ def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
             continue
         if module.rank != promised:
             yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
-        elif module.parameter and "A" in module.parts and module.form is None and module.parts["A"].shape[0] % promised:
+        elif module.parameter and "A" in module.parts and module.form is None and sum(module.parts["A"].shape[:1]) % promised:
             rows = module.parts["A"].shape[0]
             yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {promised} of them"
     yield from _uneven_experts(subject.layout)

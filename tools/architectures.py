@@ -128,12 +128,15 @@ def describe(name: str, rules: list[Any]) -> dict[str, Any]:
 
 
 def without_layers(model: PreTrainedModel) -> Iterator[str]:
-    """The last parts of modules that have a matrix and are no layer to which PEFT can add factors."""
+    """What modules are called that have a matrix and are no layer to which PEFT can add factors: the last part of their
+    names, or the last two where a layer has that one."""
     layers = (torch.nn.Linear, torch.nn.Embedding, torch.nn.modules.conv._ConvNd, Conv1D)
+    of_layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, layers)}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.nn.Parameter) and weight.ndim > 1 and not isinstance(module, layers):
-            yield name.rpartition(".")[2]
+            parts = name.split(".")
+            yield ".".join(parts[-2:]) if parts[-1] in of_layers else parts[-1]
 
 
 def make(name: str) -> PreTrainedModel:

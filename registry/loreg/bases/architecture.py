@@ -67,7 +67,8 @@ class Architecture:
 
     def is_layer(self, module: str) -> bool:
         """Whether factors can be added to the module as a layer: a router that is no layer has a mere parameter."""
-        return module.rpartition(".")[2] not in self.without_layers
+        parts = module.split(".")
+        return self.without_layers.isdisjoint((parts[-1], ".".join(parts[-2:])))
 
     def has_transposed_experts(self, weight: str) -> bool:
         """Whether the parameter keeps the matrices of its experts as (experts, in, out)."""

@@ -58,8 +58,7 @@ def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
             continue
         if module.rank != promised:
             yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
-        elif module.parameter and "A" in module.parts and module.form is None and sum(module.parts["A"].shape[:1]) % promised:
-            rows = module.parts["A"].shape[0]
+        elif module.parameter and module.form is None and (rows := _rows_of(module, "A")) % promised:
             yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {promised} of them"
     yield from _uneven_experts(subject.layout)
 
@@ -74,6 +73,11 @@ def _uneven_experts(layout: Layout) -> Iterator[str]:
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{count} for {parameter}" for parameter, count in sorted(counts.items()))
             yield f"by r and rank_pattern {owner} has different numbers of experts: {told}"
+
+
+def _rows_of(module: Module, part: str) -> int:
+    """How many rows a tensor of the module has; none where it is not there or has no dimensions."""
+    return next(iter(module.parts[part].shape), 0) if part in module.parts else 0
 
 
 @rule("LR004", "error", "rename or remove them: every reader ignores them without a word")

@@ -7,6 +7,7 @@ which weights are kept transposed. Each model is made on the meta device, withou
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -242,6 +243,8 @@ def ties(model: PreTrainedModel) -> Iterator[dict[str, Any]]:
             row["unlisted"] = True
         if is_forced(model.config_class, flag):
             row["forced"] = True
+        if "config.tie_word_embeddings" in inspect.getsource(type(module).forward):
+            row["computes"] = True
         yield row
 
 

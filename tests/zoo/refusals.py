@@ -25,6 +25,7 @@ REFUSALS = (
     ),
     Refusal("bake", ("*",), "is shared between layers", "whether every layer that shares it changes, no factors say"),
     Refusal("bake", ("*",), "ties layers of this model too", "one flag ties the head and layers of this model"),
+    Refusal("bake", ("*",), "changes what this model computes", "the forward pass reads the flag that ties the head"),
     Refusal("bake", ("conv-grouped",), "a convolution in", "factors of a convolution in groups are no matrices"),
     Refusal(
         "bake", ("dora*",), "some rows of another tensor", "its norm is of the weight, which is a part of a fused one"
@@ -42,7 +43,7 @@ REFUSALS = (
     Refusal(
         "bake",
         ("grown-half", "grown-saved"),
-        "encoder.embed_tokens.weight",
+        "coder.embed_tokens.weight",
         "the embeddings of encoder and decoder are no copy of the resized one here, and the adapter does not have them",
     ),
 )

@@ -34,6 +34,7 @@ CROSS_SECTION = [
     ("bert-mlm", "default", _PAIR),  # a bias is tied as well
     ("bert-cls", "default", ["attn", "classifier"]),
     ("t5", "default", ["twins", "head"]),
+    ("switch_transformers", "default", ["attn", "head", "twins", "tokens"]),  # it computes by the flag that ties
     ("bart", "default", ["attn", "twins", "mts-head"]),  # three embeddings and a head
     ("mixtral", "default", ["all-linear", "experts", "experts-bare", "experts-w1-w2-w3"]),
     ("granitemoe", "default", ["experts"]),  # experts have another name in the file

@@ -33,7 +33,8 @@ def settle_ties(result: ResultTensors, changes: Changes, notes: list[str]) -> di
     """Part the weights that one flag ties where some of them change and others do not.
 
     One flag holds for all that it ties: where one group is parted, all of its groups are. Weights that all change alike
-    stay one. Returns the changed fields of ``config.json``. Raises MergeError where the flag ties layers as well.
+    stay one. Returns the changed fields of ``config.json``. Raises MergeError where the flag ties layers as well,
+    or the model computes by it.
     """
     config: dict[str, Any] = {}
     for tie in result.lookup.ties:
@@ -47,11 +48,11 @@ def settle_ties(result: ResultTensors, changes: Changes, notes: list[str]) -> di
                 changes.hits.pop(name, None)
                 changes.rows.pop(name, None)
             continue
-        if tie.patterns and not tie.forced:
+        if (tie.patterns or tie.computes) and not tie.forced:
             both = " and ".join(sorted(set(groups[0].members.values())))
+            does = "ties layers of this model too" if tie.patterns else "also changes what this model computes"
             raise MergeError(
-                f"{both} would have to be parted, and the flag that ties them ties layers of this model too",
-                hint="serve it as an adapter",
+                f"{both} would have to be parted, and the flag that ties them {does}", hint="serve it as an adapter"
             )
         for group in groups:
             for name in group.members.values():

@@ -28,7 +28,7 @@ class Tie:
     ``groups`` are names in memory, ``sources`` those whose tensor the others of their group take; ``patterns`` are
     regular expressions of names that are tied in other ways. A ``forced`` flag is set whatever the configuration says:
     only weights that differ in the files are not tied then. One that is ``unlisted`` is no field of the configuration:
-    PEFT does not see it.
+    PEFT does not see it. By one that ``computes`` the model computes otherwise: Switch Transformers scales its answers.
     """
 
     flag: str
@@ -37,6 +37,7 @@ class Tie:
     patterns: tuple[str, ...] = ()
     forced: bool = False
     unlisted: bool = False
+    computes: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def _ties(rows: Sequence[Mapping[str, Any]]) -> tuple[Tie, ...]:
             tuple(others.get(flag, ())),
             flag in forced,
             any(row.get("unlisted") for row in rows if row.get("config", "") == flag),
+            any(row.get("computes") for row in rows if row.get("config", "") == flag),
         )
         for flag in dict.fromkeys((*pairs, *others))
     )

@@ -193,29 +193,32 @@ def _is_set(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 def _ties(rows: Sequence[Mapping[str, Any]]) -> tuple[Tie, ...]:
     """What these rows tie, by their flags."""
-    pairs: dict[str, list[tuple[str, str]]] = {}
-    others: dict[str, list[str]] = {}
+    by_flag: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        flag = row.get("config", "")
+        by_flag.setdefault(row.get("config", ""), []).append(row)
+    return tuple(_tie(flag, some) for flag, some in by_flag.items())
+
+
+def _tie(flag: str, rows: Sequence[Mapping[str, Any]]) -> Tie:
+    """What the rows of one flag tie together."""
+    pairs: list[tuple[str, str]] = []
+    patterns: list[str] = []
+    for row in rows:
         before = f"{row['at']}." if "at" in row else ""
         for target, source in row["pairs"].items():
             pair = (target, source.rstrip("$"))
             if all(map(_PLAIN_NAME.fullmatch, pair)):
-                pairs.setdefault(flag, []).append((before + pair[0], before + pair[1]))
+                pairs.append((before + pair[0], before + pair[1]))
             else:
-                others.setdefault(flag, []).extend(re.escape(before) + name.lstrip("^") for name in pair)
-    forced = {row.get("config", "") for row in rows if row.get("forced")}
-    return tuple(
-        Tie(
-            flag,
-            tuple(_joined(map(set, pairs.get(flag, ())))),
-            frozenset(source for _, source in pairs.get(flag, ())) - {target for target, _ in pairs.get(flag, ())},
-            tuple(others.get(flag, ())),
-            flag in forced,
-            any(row.get("unlisted") for row in rows if row.get("config", "") == flag),
-            any(row.get("computes") for row in rows if row.get("config", "") == flag),
-        )
-        for flag in dict.fromkeys((*pairs, *others))
+                patterns += [re.escape(before) + name.lstrip("^") for name in pair]
+    return Tie(
+        flag,
+        tuple(_joined(map(set, pairs))),
+        frozenset(source for _, source in pairs) - {target for target, _ in pairs},
+        tuple(patterns),
+        forced=any(row.get("forced") for row in rows),
+        unlisted=any(row.get("unlisted") for row in rows),
+        computes=any(row.get("computes") for row in rows),
     )
 
 

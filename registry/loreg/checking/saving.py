@@ -9,7 +9,7 @@ from loreg.adapters.layout import GATHER, NOT_GATHERED, Layout
 from loreg.adapters.patterns import match
 from loreg.adapters.selection import selector
 from loreg.checking.findings import Subject, rule
-from loreg.checking.structure import is_in_pieces
+from loreg.checking.structure import is_in_pieces, is_outside_the_layers
 from loreg.errors import AdapterFormatError
 
 _FLAT = "_flat_param"  # what FSDP calls the pieces of several parameters in one
@@ -65,7 +65,7 @@ def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
     layout = subject.layout
     unasked = {key: tensor for key, tensor in layout.extras.items() if not _is_asked_for(key, layout)}
     weights = {weight_of_extra(key) for key, tensor in unasked.items() if len(tensor.shape) == 2}
-    vocabulary = {name.rpartition(".")[0] for name in weights if _is_outside_the_layers(name)}
+    vocabulary = {name.rpartition(".")[0] for name in weights if is_outside_the_layers(name)}
     others = [key for key in unasked if weight_of_extra(key).rpartition(".")[0] not in vocabulary]
     if others or len(vocabulary) > 2:  # PEFT saves embedding and head, each with its bias
         first = min(unasked)
@@ -83,10 +83,6 @@ def _is_asked_for(key: str, layout: Layout) -> bool:
     above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     # PEFT compares ends, and not whole parts of names: of DistilBERT classifier is pre_classifier too.
     return any(name.endswith(wanted) for name in above for wanted in whole)
-
-
-def _is_outside_the_layers(name: str) -> bool:
-    return not any(part.isdecimal() for part in name.split("."))
 
 
 @rule("LR021", "warning", "loreg export DIR --profile peft --to NEW leaves them out")

@@ -113,7 +113,7 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
         except AdapterFormatError as error:  # a pattern that is none, or that takes too long
             yield f"target_modules selects nothing: {error.message}"
             return
-        if reason and not (ties and _is_outside_the_layers(module.name)):
+        if reason and not (ties and is_outside_the_layers(module.name)):
             yield f"module {module.name} is {reason}"
 
 
@@ -178,7 +178,8 @@ def _ordinary(layout: Layout) -> Iterator[Module]:
     return (module for module in _with_factors(layout) if not module.parameter)
 
 
-def _is_outside_the_layers(module: str) -> bool:
+def is_outside_the_layers(module: str) -> bool:
+    """Whether no part of the name is the number of a layer: embeddings, heads."""
     return not any(part.isdecimal() for part in module.split("."))
 
 

@@ -25,6 +25,8 @@ from transformers import (
     GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
     MixtralConfig,
     MixtralForCausalLM,
 )
@@ -280,6 +282,23 @@ class TestLlama:
         change_tensors(adapter, {name: torch.zeros(170, 48)})
         with pytest.raises(MergeError, match=r"embed_tokens\.weight would have 170 rows and lm_head\.weight 160"):
             here.bake([str(adapter)], base, tmp_path / "baked")
+
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_no_hint_asks_for_what_cannot_help(self, here: Registry, tmp_path: Path, tied: bool):
+        """BART and its kin pad a buffer with the vocabulary, and no adapter of PEFT can hold one."""
+        sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+        heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "pad_token_id": 1}
+        config = MarianConfig(
+            **sizes, **heads, vocab_size=71, decoder_vocab_size=71, decoder_start_token_id=1, tie_word_embeddings=tied
+        )
+        MarianMTModel(config).save_pretrained(tmp_path / "base")
+        model = MarianMTModel.from_pretrained(tmp_path / "base")
+        model.resize_token_embeddings(74)
+        options = {"target_modules": ATTENTION[:2], "modules_to_save": ["embed_tokens", "lm_head"]}
+        get_peft_model(model, LoraConfig(r=4, **options)).save_pretrained(tmp_path / "a")
+        with pytest.raises(MergeError, match=r"final_logits_bias is .*74 tokens now") as refused:
+            here.bake([str(tmp_path / "a")], tmp_path / "base", tmp_path / "baked")
+        assert refused.value.hint == "serve it as an adapter"
 
     def test_ensured_tying_is_kept(self, here: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")

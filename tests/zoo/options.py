@@ -180,4 +180,4 @@ _COMMON: Mapping[str, Any] = {"r": 3, "lora_alpha": 6}
 def fields_of(option: Option, facts: Facts) -> Fields | None:
     """Return all fields of LoraConfig that are not at their default, None where the option does not apply."""
     fields = option.fields(facts)
-    return None if fields is None else {**_COMMON, **fields}
+    return None if fields is None or (option.grown and not facts.embedding) else {**_COMMON, **fields}

@@ -43,7 +43,7 @@ REFUSALS = (
     Refusal(
         "bake",
         ("grown-half", "grown-saved"),
-        "coder.embed_tokens.weight",
+        "coder.",
         "the embeddings of encoder and decoder are no copy of the resized one here, and the adapter does not have them",
     ),
 )

@@ -108,8 +108,10 @@ class ResultTensors:
 
         Raises MergeError where they do not all have so many: then no number of tokens is right for all of them.
         """
-        replaced = self.with_a_row_a_token() & self.whole.keys() & self.files.keys()
-        changes = {name: self.whole[name].shape[0] - self.files[name][1].shape[0] for name in sorted(replaced)}
+        in_files = {name: name for name in self.files}
+        in_files |= {name: group.source for group in self.groups for name in group.members.values()}
+        replaced = self.with_a_row_a_token() & self.whole.keys() & in_files.keys()
+        changes = {n: self.whole[n].shape[0] - self.files[in_files[n]][1].shape[0] for n in sorted(replaced)}
         if len(set(changes.values())) > 1:
             told = " and ".join(f"{name} by {more}" for name, more in changes.items())
             raise MergeError(f"the vocabulary grew unevenly, {told} rows", hint="serve it as an adapter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -48,28 +49,52 @@ def take_whole_tensors(
 def refuse_an_uneven_vocabulary(result: ResultTensors, config: Mapping[str, object]) -> None:
     """Raise MergeError where tensors of the vocabulary would not all have the same size.
 
-    ``config`` are the changed fields of ``config.json``.
+    ``config`` are the changed fields of ``config.json``. What no adapter can hold, as a buffer of the model, is named
+    before what can be saved with one: a head and its embedding, but not the embeddings of an encoder and a decoder,
+    of which transformers resizes some and PEFT saves those that the forward pass does not use.
     """
-    for weights in result.lookup.could_be_tied:
-        places = [place.name for weight in weights for place in result.lookup.find(weight)[:1] if not place.part.how]
-        tied = [name for group in result.groups for name in group.members.values() if weights & set(group.members)]
-        found = dict.fromkeys((*map(result.raw.__getitem__, places), *tied))
-        there = sorted((result[name] for name in found if name in result), key=lambda o: o.name not in result.whole)
-        for other in there[1:]:
-            rows = [output.source.shape[:1] for output in (there[0], other)]
+    groups = [(weights, _outputs_of(result, weights)) for weights in result.lookup.could_be_tied]
+    size = vocabulary_of({**result.model.config, **config})
+    tied = {output.name for _, outputs in groups for output in outputs}
+    old = sorted(_of_old_size(result, size), key=lambda output: output.name in tied)
+    if old and old[0].name not in tied:
+        _refuse_old_size(old[0], size)
+    for weights, outputs in groups:
+        ordered = sorted(outputs, key=lambda output: output.name not in result.whole)
+        for one, other in itertools.pairwise(ordered):
+            rows = [output.source.shape[:1] for output in (one, other)]
             if rows[0] != rows[1]:
+                modules = sorted({weight.split(".")[-2] for weight in weights})
+                save_both = f"save both with the adapter: modules_to_save={modules}"
                 raise MergeError(
-                    f"{there[0].name} would have {rows[0][0]} rows and {other.name} {rows[1][0]}",
-                    hint="save both with the adapter: modules_to_save=['embed_tokens', 'lm_head']",
+                    f"{one.name} would have {rows[0][0]} rows and {other.name} {rows[1][0]}",
+                    hint=save_both if len(weights) == 2 else "serve it as an adapter",
                 )
-    old, new = vocabulary_of(result.model.config), vocabulary_of({**result.model.config, **config})
-    for output in (*result.kept.values(), *result.added.values()) if old != new else ():
-        shape = output.source.shape
-        is_old = old in shape and shape[:1] != (new,) and not is_in_a_layer(output.name)
-        if is_old and output.name not in result.whole:
-            raise MergeError(
-                f"{output.name} is {shape}, and the vocabulary has {new} tokens now", hint="serve it as an adapter"
-            )
+    for output in old:
+        _refuse_old_size(output, size)
+
+
+def _of_old_size(result: ResultTensors, size: int | None) -> list[Output]:
+    """The tensors that would stay as long as the base's vocabulary, where that becomes ``size``."""
+    old = vocabulary_of(result.model.config)
+    outputs = (*result.kept.values(), *result.added.values()) if old != size else ()
+    stay = [o for o in outputs if o.name not in result.whole and not is_in_a_layer(o.name)]
+    return [o for o in stay if old in o.source.shape and o.source.shape[:1] != (size,)]
+
+
+def _refuse_old_size(output: Output, size: int | None) -> None:
+    raise MergeError(
+        f"{output.name} is {output.source.shape}, and the vocabulary has {size} tokens now",
+        hint="serve it as an adapter",
+    )
+
+
+def _outputs_of(result: ResultTensors, weights: frozenset[str]) -> list[Output]:
+    """The tensors of the result that weights which can be tied are."""
+    places = [place.name for weight in weights for place in result.lookup.find(weight)[:1] if not place.part.how]
+    tied = [name for group in result.groups for name in group.members.values() if weights & set(group.members)]
+    found = dict.fromkeys((*map(result.raw.__getitem__, places), *tied))
+    return [result[name] for name in found if name in result]
 
 
 def _resize_what_is_tied(result: ResultTensors) -> None:

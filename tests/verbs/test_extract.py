@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    GitConfig,
+    GitForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -237,6 +239,19 @@ class TestRefused:
         base = llama(tmp_path / "base")
         with pytest.raises(MergeError, match=r"no matrix of .* differs"):
             here.extract(base, base, rank=2, folder=tmp_path / "out")
+
+    def test_a_head_that_peft_cannot_name_apart(self, here: Registry, tmp_path: Path):
+        """PEFT's modules_to_save=['output'] is the head of GIT and every attention.output, which have factors here."""
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+        config = GitConfig(**sizes, vocab_size=71, vision_config={**sizes, "image_size": 16, "patch_size": 8})
+        GitForCausalLM(config).save_pretrained(tmp_path / "base")
+        model = GitForCausalLM.from_pretrained(tmp_path / "base")
+        model.git.encoder.layer[0].attention.output.dense.weight.data.mul_(1.5)
+        model.resize_token_embeddings(74)
+        model.save_pretrained(tmp_path / "tuned")
+        with pytest.raises(MergeError, match=r"output changed as a whole, and by that name PEFT .*attention\.output"):
+            here.extract(tmp_path / "base", tmp_path / "tuned", rank=2, folder=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
     def test_numbers_that_are_not_finite(self, here: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")

@@ -31,6 +31,9 @@ REFUSALS = (
         "bake", ("dora*",), "some rows of another tensor", "its norm is of the weight, which is a part of a fused one"
     ),
     Refusal("extract", ("*",), "transformers converts it (Chunk", "a fused tensor of the files is several modules"),
+    Refusal(
+        "extract", ("grown*",), "changed as a whole, and by that name", "PEFT knows the head by ends of names alone"
+    ),
     Refusal("merge", ("dora*",), "has a DoRA magnitude on a convolution", "its norm runs over other axes: bake it"),
     Refusal("merge", ("conv-grouped",), "a convolution in", "factors of a convolution in groups are no matrices"),
     Refusal("export", ("conv-grouped",), "a convolution in", "factors of a convolution in groups are no matrices"),

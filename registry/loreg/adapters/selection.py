@@ -40,7 +40,7 @@ def passed_over(document: Mapping[str, Any]) -> Callable[[str], str]:
         module = module.removesuffix(".base_layer.out_proj")
         if excludes(module):
             return "left out by exclude_modules"
-        if any(_is_inside(module, name) for name in whole):
+        if any(is_inside(module, name) for name in whole):
             return "saved whole by modules_to_save"
         if not selects(module):
             return "not selected by target_modules"
@@ -50,7 +50,7 @@ def passed_over(document: Mapping[str, Any]) -> Callable[[str], str]:
     return reason
 
 
-def _is_inside(module: str, whole: str) -> bool:
+def is_inside(module: str, whole: str) -> bool:
     """Whether a module that is saved whole, by the end of its name, is this one or has it inside."""
     if re.fullmatch(r"[\w-]+", whole):
         return f".{whole}." in f".{module}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from loreg.adapters.keys import PREFIX, extra_name
+from loreg.adapters.selection import is_inside
 from loreg.adapters.tensors import Written, WrittenModule, pad
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import Tiles, largest_singular
@@ -75,6 +76,7 @@ def extract(
     modules = {figures.module: written for written, figures in done}
     extras = {extra_name(PREFIX + pair.name, modules): _whole(pair) for pair in whole}
     fields = _fields(tuned, factored, whole)
+    _refuse_names_of_several(fields["modules_to_save"] or (), modules)
     reasons = tuple((pair.name, pair.reason) for pair in whole)
     return Extracted(Written(modules, extras, fields), tuple(figures for _, figures in done), reasons)
 
@@ -170,6 +172,19 @@ def _whole(pair: Pair) -> Tensor:
     finally:
         os.close(descriptor)
     return torch.from_numpy(np.ascontiguousarray(numbers))
+
+
+def _refuse_names_of_several(saved: Sequence[str], factored: Collection[str]) -> None:
+    """Raise MergeError where what is saved whole cannot be named without modules that have factors.
+
+    PEFT takes ``modules_to_save`` as the ends of names, so that a module at the top has no name of its own.
+    """
+    for one in saved:
+        if other := next((module for module in factored if is_inside(module, one)), None):
+            raise MergeError(
+                f"{one} changed as a whole, and by that name PEFT saves {other} whole too, which would have factors",
+                hint=f"serve the fine-tune itself, or leave {one} as it was",
+            )
 
 
 def _fields(tuned: Model, factored: Sequence[Pair], whole: Sequence[Pair]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ GPU_DEVICE ?= cuda
 GPU_PYTHONS ?= 3.11 3.12 3.13
 GPU_READY := .gpu/.ready
 
-.PHONY: help demo serve test test-slow lint format zoo architectures truth gpu gpu-wheels bench bench-merge bench-bake \
+.PHONY: help demo serve test test-slow lint audit format zoo architectures truth gpu gpu-wheels bench bench-merge bench-bake \
   bench-check bench-serve fuzz clean
 
 help:
@@ -26,12 +26,17 @@ test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
 	@echo "== slow tests"
 	@$(BIN)/pytest -m slow
 
-lint: $(READY) ## ruff, mypy --strict, the layers
-	@echo "== lint, format, types, layers"
+lint: $(READY) ## ruff, mypy --strict, the layers, the action and the Dockerfile
+	@echo "== lint, format, types, layers, action, Dockerfile"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/zizmor --offline --quiet --no-progress action.yml
+	@$(BIN)/hadolint Dockerfile
+
+audit: $(READY) ## pip-audit: known vulnerabilities in what constraints.txt pins, asked of PyPI
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(READY) ## rewrite the code as ruff formats it
 	@$(BIN)/ruff check --fix .

@@ -32,7 +32,7 @@ def test_servers_have_health_checks_and_volumes(services: dict):
 def test_the_schema_is_upgraded_once_the_database_is_well(services: dict):
     assert services["schema"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert services["schema"]["restart"] == "no"
-    assert "loreg db upgrade" in services["schema"]["command"][-1]
+    assert services["schema"]["command"] == ["db", "upgrade"]
 
 
 def test_no_secret_is_baked_in(services: dict):
@@ -45,9 +45,19 @@ def test_no_secret_is_baked_in(services: dict):
     assert {line for line in example if not line.startswith("#")} == {f"{name}=" for name in SECRETS}
 
 
-def test_ports_are_open_to_this_machine_only_unless_said_otherwise(services: dict):
-    for name in ("postgres", "s3", "proxy"):
-        assert all(port.startswith("${LOREG_BIND:-127.0.0.1}:") for port in services[name]["ports"])
+def test_only_the_proxy_can_be_reached_and_by_this_machine_unless_said_otherwise(services: dict):
+    assert [name for name in services if "ports" in services[name]] == ["proxy"]
+    assert all(port.startswith("${LOREG_BIND:-127.0.0.1}:") for port in services["proxy"]["ports"])
+
+
+def test_loreg_runs_as_an_ordinary_user_that_can_write_to_one_folder_alone(services: dict):
+    for name in ("schema", "api", "worker"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert services[name]["volumes"] == ["/home/loreg/data"]
+    image = (ROOT / "Dockerfile").read_text()
+    assert "\nUSER 1000:1000\n" in image
+    assert "LOREG_HOME=/home/loreg/data TMPDIR=/home/loreg/data/tmp" in image
 
 
 def test_the_server_waits_for_what_it_needs_and_lies_behind_tls(services: dict):

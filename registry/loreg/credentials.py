@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from loreg.errors import explain_os_errors
+from loreg.file_modes import make_folder
 
 
 def file() -> Path:
@@ -29,7 +30,7 @@ def write(endpoint: str, token: str) -> Path:
     """Remember them; the file is nobody else's to read, from its first byte on."""
     path = file()
     with explain_os_errors(path, "export LOREG_ENDPOINT=… LOREG_TOKEN=… instead"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
             stream.write(f'endpoint = "{endpoint}"\ntoken = "{token}"\n')

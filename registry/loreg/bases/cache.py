@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from loreg.file_modes import make_folder, write_file
 
 Stamp = tuple[str, int, int]
 
@@ -36,10 +37,8 @@ def remember(folder: Path | None, file: Path, leaves: Mapping[str, Mapping[str, 
         return
     with contextlib.suppress(OSError):
         entry = _entry(folder, file)
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary = entry.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"stamp": stamp(file), "tensors": leaves}))
-        temporary.replace(entry)
+        make_folder(entry.parent)
+        write_file(entry, json.dumps({"stamp": stamp(file), "tensors": leaves}).encode())
 
 
 def _entry(folder: Path, file: Path) -> Path:

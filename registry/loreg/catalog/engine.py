@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
+    DatabaseError,
     DBAPIError,
     DisconnectionError,
     IntegrityError,
@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from loreg.catalog.sqlite import open_sqlite, refuse_torn
 from loreg.errors import (
     ConflictError,
     LoregError,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 _IDLE = 5.0  # seconds
-_PATIENCE = 30  # seconds that who finds SQLite locked waits
 # READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
 # begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
 _POSTGRESQL: dict[str, Any] = {
@@ -62,7 +62,7 @@ def open_engine(url: str) -> Engine:
     parsed = parse_url(url)
     try:
         if parsed.get_backend_name() == "sqlite":
-            return _open_sqlite(parsed)
+            return open_sqlite(parsed)
         return _open_postgresql(parsed)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
@@ -102,9 +102,20 @@ def begun(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def reading(engine: Engine) -> contextlib.AbstractContextManager[Connection]:
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
     """A connection that only reads."""
-    return engine.begin() if engine.dialect.name == "sqlite" else engine.connect()
+    if engine.dialect.name != "sqlite":
+        with engine.connect() as connection:
+            yield connection
+        return
+    with engine.begin() as connection:
+        try:
+            yield connection
+        except DatabaseError:
+            refuse_torn(connection)
+            raise
+        refuse_torn(connection)
 
 
 def open_awaited(engine: Engine) -> AsyncEngine:
@@ -132,50 +143,6 @@ def _watched(engine: Engine) -> Engine:
                 raise DisconnectionError from None
 
     return engine
-
-
-def _open_sqlite(url: URL) -> Engine:
-    if url.database and url.database != ":memory:":
-        folder = Path(url.database).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NotAllowedError(
-                f"cannot make the catalog's folder {folder}: {error.strerror}",
-                hint="export LOREG_HOME=… to a folder you may write",
-            ) from None
-    engine = create_engine(url, connect_args={"timeout": _PATIENCE}, paramstyle="named")
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # sqlite3 must not begin transactions by itself: see _begin
-        cursor = connection.cursor()
-        for pragma in ("foreign_keys=ON", "synchronous=NORMAL", f"busy_timeout={1000 * _PATIENCE}"):
-            cursor.execute(f"PRAGMA {pragma}")
-        _write_ahead(cursor)
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        # A writer takes the lock at its start: one that reads first and then writes could be refused at once.
-        writes = connection.get_execution_options().get("loreg_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    """Two who open a new database at once refuse each other this change without waiting, busy_timeout or not."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine, inspect, text
 
 from loreg.catalog.engine import begun
+from loreg.catalog.sqlite import is_read_only
 from loreg.errors import ConflictError, UnavailableError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def current(engine: Engine) -> str | None:
 
 
 def ensure(engine: Engine, url: str) -> None:
-    """Make sure that the schema is this code's. A SQLite file is upgraded at once, a shared database never.
+    """Make sure that the schema is this code's. A SQLite file is upgraded by whoever may write it, a server never.
 
     Raises UnavailableError if somebody must run ``loreg db upgrade``, ConflictError if the database is newer.
     """
@@ -38,7 +39,7 @@ def ensure(engine: Engine, url: str) -> None:
             f"the catalog {url} has schema {found}, this loreg knows up to {HEAD}",
             hint="pip install --upgrade loreg",
         )
-    if engine.dialect.name != "sqlite":
+    if engine.dialect.name != "sqlite" or is_read_only(engine):
         state = f"has schema {found}, this loreg expects {HEAD}" if found else "has no schema yet"
         raise UnavailableError(f"the catalog {url} {state}", hint="loreg db upgrade")
     upgrade(engine)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from pathlib import Path
+
+from loreg.file_modes import make_folder, write_file
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -15,10 +16,8 @@ def remember(served: Path, asked: str, digest: str) -> None:
     file = _file(served, asked)
     if recall(served, asked) == digest:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as written:
-        written.write(digest)
-    Path(written.name).replace(file)
+    make_folder(file.parent)
+    write_file(file, digest.encode())
 
 
 def recall(served: Path, asked: str) -> str | None:

@@ -12,7 +12,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError, explain_os_errors
+from loreg.file_modes import make_folder
 from loreg.plugins.resolved import recall, remember
 from loreg.refs import Ref, parse_ref
 
@@ -82,6 +83,8 @@ def _folder(registry: Registry, ref: Ref, base: str) -> Path | None:
             return None
         folder = served / version.digest
         if not folder.exists():
+            with explain_os_errors(served, "export LOREG_HOME=… to a folder you may write"):
+                make_folder(served)
             registry.pull(f"{version.ref}@sha256:{version.digest}", folder)
     except NotFoundError as error:
         _log.warning("loreg: %s is not loaded: %s: %s", ref, _yanked_or_unknown(registry, ref), error)

@@ -7,12 +7,14 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from loreg.errors import IntegrityError, NotFoundError, explain_os_errors
+from loreg.file_modes import give, make_folder, permissions_of
 from loreg.storage.blobs import (
+    CHUNK,
     Blob,
     OnBytes,
     changed,
@@ -52,18 +54,19 @@ class FolderStore:
             return False
         target = self._path(blob.sha256)
         with self._explained():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent, within=self.folder)
             handle, name = tempfile.mkstemp(prefix=".put-", dir=target.parent)
         temporary = Path(name)
         try:
             with self._explained(), os.fdopen(handle, "wb") as sink:
-                found = _copy_hashing(path, sink, on_bytes)
+                with path.open("rb") as stream:
+                    found = _copy_hashing(chunks(stream), sink, on_bytes)
                 sink.flush()
+                give(sink.fileno(), target.parent, permissions_of(target.parent) & 0o444)
                 os.fsync(sink.fileno())
             if found != blob:
                 raise changed(path, blob, found)
             with self._explained():
-                temporary.chmod(0o444)
                 temporary.rename(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -74,13 +77,12 @@ class FolderStore:
         source = self._path(blob.sha256)
         partial = partial_of(path, blob)
         try:
-            with self._explained(), partial.open("wb") as sink:
-                if not source.is_file():
-                    raise _missing(blob.sha256, self.url)
-                if _reflink(source, sink):
-                    found = digest_of(partial, on_bytes)
-                else:
-                    found = _copy_hashing(source, sink, on_bytes)
+            with partial.open("wb") as sink:
+                with self._explained():
+                    if not source.is_file():
+                        raise _missing(blob.sha256, self.url)
+                    cloned = _reflink(source, sink)
+                found = digest_of(partial, on_bytes) if cloned else _copy_hashing(self._stream(source), sink, on_bytes)
             if found != blob:
                 raise damaged(self.url, blob, found)
             partial.replace(path)
@@ -130,9 +132,21 @@ class FolderStore:
     def check(self) -> None:
         """Write and delete a file."""
         with self._explained():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+
+    def _stream(self, source: Path) -> Iterator[bytes]:
+        """The bytes of a blob. An error in reading is the store's, one in writing them elsewhere is not."""
+        with self._explained():
+            stream = source.open("rb")
+        with stream:
+            while True:
+                with self._explained():
+                    chunk = stream.read(CHUNK)
+                if not chunk:
+                    return
+                yield chunk
 
     def _path(self, sha256: str) -> Path:
         return self.folder / key_of(sha256)
@@ -147,15 +161,14 @@ def _missing(sha256: str, url: str) -> NotFoundError:
     )
 
 
-def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: OnBytes) -> Blob:
+def _copy_hashing(source: Iterable[bytes], sink: BinaryIO, on_bytes: OnBytes) -> Blob:
     hasher = hashlib.sha256()
     size = 0
-    with path.open("rb") as source:
-        for chunk in chunks(source):
-            hasher.update(chunk)
-            sink.write(chunk)
-            size += len(chunk)
-            on_bytes(len(chunk))
+    for chunk in source:
+        hasher.update(chunk)
+        sink.write(chunk)
+        size += len(chunk)
+        on_bytes(len(chunk))
     return Blob(hasher.hexdigest(), size)
 
 

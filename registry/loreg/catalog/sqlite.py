@@ -1,0 +1,272 @@
+"""SQLite as a catalog: who may write it writes ahead; who may only read it makes and changes nothing beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shlex
+import sqlite3
+import stat
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
+
+from loreg.errors import NotAllowedError, UnavailableError, explain_os_errors
+from loreg.file_modes import make_file, make_folder
+
+_PATIENCE = 30  # seconds that who finds SQLite locked waits
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # sqlite3/os.h: the bytes that every connection locks for reading
+_ELSEWHERE = "export LOREG_HOME=… to a folder you may write"
+_WRITE_AHEAD = b"\x02"  # the file format's byte 18
+
+#: Descriptors of databases that are only read, by device and inode. None is ever closed: that would drop the locks
+#: of every connection that this process has to the same file (fcntl(2)).
+_open: dict[tuple[int, int], int] = {}
+
+
+@dataclass(frozen=True)
+class _ReadOnly:
+    """Why a database must not be written by this process, and what would let it."""
+
+    reason: str
+    hint: str
+
+
+class Reader(sqlite3.Connection):
+    """A connection of a process that may only read the database, and why."""
+
+    path: Path
+    why: _ReadOnly
+    #: What the file was like when it was opened without -wal and -shm; None where SQLite sees changes itself.
+    opened_as: tuple[int, int] | None = None
+
+    def is_outdated(self) -> bool:
+        """Whether somebody writes the database by now, so that it must be opened anew."""
+        return self.opened_as is not None and (self.is_torn() or _has_content(_beside(self.path, "-wal")))
+
+    def is_torn(self) -> bool:
+        """Whether the file itself changed, so that what was just read may be partly old and partly new."""
+        return self.opened_as is not None and self.opened_as != _state(self.path)
+
+
+def open_sqlite(url: URL) -> Engine:
+    """Make the engine; the folder of the database is made if it is missing. Raises NotAllowedError."""
+    path = Path(url.database) if url.database and url.database != ":memory:" and not url.query else None
+    if path is not None:
+        _make_folder_of(path)
+    engine = create_engine(url, connect_args={"timeout": _PATIENCE}, paramstyle="named")
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Reader | None:
+        return _connect_to_read(path, options) if path is not None else None
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 must not begin transactions by itself: see _begin
+        cursor = connection.cursor()
+        for pragma in ("foreign_keys=ON", "synchronous=NORMAL", f"busy_timeout={1000 * _PATIENCE}"):
+            cursor.execute(f"PRAGMA {pragma}")
+        if not isinstance(connection, Reader):
+            _wait_while_busy(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
+        cursor.close()
+
+    @event.listens_for(engine, "checkout")
+    def _renew(connection: Any, record: Any, proxy: Any) -> None:
+        if isinstance(connection, Reader) and connection.is_outdated():
+            raise DisconnectionError  # the pool connects again
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A writer takes the lock at its start: one that reads first and then writes could be refused at once.
+        writes = connection.get_execution_options().get("loreg_writes")
+        if writes and (reader := reader_of(connection)) is not None:
+            raise NotAllowedError(
+                f"the catalog {reader.path} may not be written: {reader.why.reason}", hint=reader.why.hint
+            )
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def reader_of(connection: Connection) -> Reader | None:
+    """The connection as one that may only read; None if it may write."""
+    driver = connection.connection.dbapi_connection
+    return driver if isinstance(driver, Reader) else None
+
+
+def is_read_only(engine: Engine) -> bool:
+    """Whether the database may only be read."""
+    with engine.connect() as connection:
+        return reader_of(connection) is not None
+
+
+def refuse_torn(connection: Connection) -> None:
+    """Raise UnavailableError if the database was changed under a reader whom SQLite cannot protect."""
+    reader = reader_of(connection)
+    if reader is not None and reader.is_torn():
+        raise UnavailableError(f"the catalog {reader.path} was written while it was read", hint="try again")
+
+
+def _make_folder_of(path: Path) -> None:
+    try:
+        make_folder(path.parent)
+    except OSError as error:
+        raise NotAllowedError(
+            f"cannot make the catalog's folder {path.parent}: {error.strerror}", hint=_ELSEWHERE
+        ) from None
+
+
+def _connect_to_read(path: Path, options: dict[str, Any]) -> Reader | None:
+    """Connect to a database that may only be read; None for one that may be written, and is there now."""
+    with explain_os_errors(path, _ELSEWHERE):
+        if not path.exists():
+            make_file(path)
+    files = (path, _beside(path, "-wal"), _beside(path, "-shm"))
+    if denied := next(filter(None, (_denied(file, os.R_OK) for file in files)), ""):
+        raise NotAllowedError(f"the catalog may not be read: {denied}", hint=_how_to_share(path))
+    why = _why_only_read(files)
+    if why is not None:
+        reader = _open_to_read(path, options)
+        reader.path, reader.why = path, why
+        return reader
+    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        for file in files[1:]:  # SQLite would make them with this process's umask, and mend that a moment later
+            if not file.exists():
+                make_file(file)
+    return None
+
+
+def _why_only_read(files: Sequence[Path]) -> _ReadOnly | None:
+    """Why the database, the first of ``files``, must not be written, though it may be read; None if it may be."""
+    path = files[0]
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return _ReadOnly("its file system is read-only", _ELSEWHERE)
+    refusals = (*(_denied(file, os.W_OK) for file in files), _denied(path.parent, os.W_OK | os.X_OK))
+    if denied := next(filter(None, refusals), ""):
+        return _ReadOnly(denied, _how_to_share(path))
+    if not _owner_could_use_what_is_made_beside(path):
+        return _ReadOnly(f"{_owner(path)} could not use what would be made beside it", _how_to_share(path))
+    return None
+
+
+def _denied(path: Path, access: int) -> str:
+    """Why this process has no such access; empty if it has, or if there is nothing by now."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ""
+    if os.access(path, access) or not path.exists():
+        return ""
+    return f"{path} belongs to {_name_of(status.st_uid)} and has mode {stat.S_IMODE(status.st_mode):04o}"
+
+
+def _owner_could_use_what_is_made_beside(path: Path) -> bool:
+    """Whether -wal and -shm, made by this process with the permissions of the database, lock nobody out.
+
+    Root gives them to the database's owner (SQLite's findCreateFileMode).
+    """
+    database, folder = path.stat(), path.parent.stat()
+    if os.geteuid() in (0, database.st_uid) or database.st_mode & stat.S_IWOTH:
+        return True
+    return database.st_gid == (folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid())
+
+
+def _open_to_read(path: Path, options: dict[str, Any]) -> Reader:
+    """Connect so that nothing is made beside the database.
+
+    With -wal and -shm SQLite reads as always, and sees what is written meanwhile. Without them it would make them, and
+    they would be the reader's: then the file alone is read (``immutable``). It is whole, because whoever closes a
+    database last takes all of -wal into it; and it stays so, because the lock for reading keeps that from happening
+    again, but for a writer who writes a thousand pages at once: see ``refuse_torn``.
+    """
+    descriptor = _descriptor_of(path)
+    uri = path.absolute().as_uri()
+    wal = _beside(path, "-wal")
+    write_ahead = os.pread(descriptor, 1, 18) == _WRITE_AHEAD
+    if write_ahead:
+        _wait_while_busy(lambda: _lock_for_reading(descriptor))
+    if not write_ahead or (wal.exists() and _beside(path, "-shm").exists()):
+        return sqlite3.connect(f"{uri}?mode=ro", uri=True, factory=Reader, **options)
+    if _has_content(wal):
+        raise UnavailableError(
+            f"the catalog {path} was not closed, and can be read only by who may write it: its -wal has no -shm",
+            hint=f"as {_owner(path)}: loreg ls",
+        )
+    reader = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, factory=Reader, **options)
+    reader.path, reader.opened_as = path, _state(path)
+    return reader
+
+
+def _descriptor_of(path: Path) -> int:
+    status = path.stat()
+    key = (status.st_dev, status.st_ino)
+    if key not in _open:
+        _open[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return _open[key]
+
+
+def _lock_for_reading(descriptor: int) -> None:
+    """Lock what SQLite locks for reading, for as long as this process lives.
+
+    It is a lock of the open file description: SQLite's own are the process's, and the two do not undo each other.
+    """
+    lock = struct.pack("hhqqi0q", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
+
+
+def _wait_while_busy(call: Callable[[], Any]) -> None:
+    """Call again until nobody else is in the way: for what SQLite refuses at once, busy_timeout or not.
+
+    Two who open a new database at once refuse each other WAL; who closes it last locks it for a moment.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            call()
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(0.01)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _owner(path: Path) -> str:
+    return _name_of(path.stat().st_uid)
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _how_to_share(path: Path) -> str:
+    """The commands after which a group can work in the folder of the database."""
+    folder = shlex.quote(str(path.parent))
+    return f"chgrp -R GROUP {folder} && chmod -R g+rwX {folder} && find {folder} -type d -exec chmod g+s {{}} +"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from loreg.errors import IntegrityError
 
 SCHEMA = "loreg.manifest/1"
+LONGEST_NAME = 255  # bytes, not characters: what Linux's file systems take (NAME_MAX)
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -47,10 +49,13 @@ class Manifest:
 
 
 def refuse_wrong_files(manifest: Manifest) -> None:
-    """Raise IntegrityError for a path that is there twice, or a digest or size that is none."""
-    paths = [file.path for file in manifest.files]
-    if len(set(paths)) != len(paths):
+    """Raise IntegrityError for a path that is there twice, or is a folder too, or a digest or size that is none."""
+    paths = {file.path for file in manifest.files}
+    if len(paths) != len(manifest.files):
         raise IntegrityError("a manifest names a file twice", hint="push the folder again")
+    folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+    if both := paths & folders:
+        raise IntegrityError(f"a manifest names {min(both)!r} as a file and as a folder", hint="push the folder again")
     for file in manifest.files:
         if not is_digest(file.sha256) or file.size < 0:
             raise IntegrityError(f"{file.sha256[:70]!r} is no sha256, or {file.size} no size", hint="push again")
@@ -67,3 +72,15 @@ def inside(root: Path, path: str) -> Path:
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
         raise IntegrityError(f"a version holds the file {path!r}, which would leave its folder", hint="do not pull it")
     return root.joinpath(*pure.parts)
+
+
+def hidden_beside(path: Path, mark: str) -> Path:
+    """A hidden path beside ``path`` for what becomes it: its name and the short ``mark``.
+
+    A name that would be too long with it is cut; a digest then keeps it apart from others.
+    """
+    name = path.name
+    encoded = os.fsencode(name)
+    if len(encoded) + len(mark) + 2 > LONGEST_NAME:
+        name = f"{encoded[:64].decode(errors='ignore')}.{hashlib.sha256(encoded).hexdigest()[:12]}"
+    return path.with_name(f".{name}.{mark}")

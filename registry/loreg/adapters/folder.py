@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from loreg.adapters.config import CONFIG_NAME, no_adapter
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import AdapterFormatError, NotFoundError
+from loreg.manifest import LONGEST_NAME
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
 _WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".npy")
 _PROGRAMS = (
     ".py", ".pyc", ".sh", ".bash", ".bat", ".cmd", ".ps1", ".exe", ".dll", ".so", ".dylib", ".jar", ".js", ".ipynb",
 )  # fmt: skip
+_SHOWN = 80  # characters of a name in a message
 _CHECKPOINT = re.compile(r"(checkpoint|global_step|epoch)[-_]?\d+")
 _TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state)\..+|rng_state.*")
 
@@ -68,7 +70,8 @@ def refuse_file_names(names: Iterable[str]) -> None:
         parts = name.split("/")
         reason = "not portable" if "" in parts or "." in parts or ".." in parts else reason_by_name(name)
         if reason:
-            raise AdapterFormatError(f"the file {name!r} is {reason}", hint="leave it out of the version")
+            shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+            raise AdapterFormatError(f"the file {shown!r} is {reason}", hint="leave it out of the version")
 
 
 def _walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
@@ -113,6 +116,8 @@ def reason_by_name(name: str) -> str:
         return "hidden"
     if not name.isprintable() or "\\" in name or len(name) > 512:
         return "its name is not portable"
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+        return f"named longer than a file can be ({LONGEST_NAME} bytes)"
     if name in (CONFIG_NAME, WEIGHTS_NAME):
         return ""
     if _TRAINING.fullmatch(parts[-1]):

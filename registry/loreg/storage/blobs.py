@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from loreg.errors import IntegrityError
+from loreg.manifest import hidden_beside
 
 CHUNK = 1024 * 1024
 SMALL = 64 * 1024  # what it takes as long to ask about as to send or read
@@ -173,7 +174,7 @@ def put_bytes(store: BlobStore, content: bytes) -> Blob:
 
 def partial_of(path: Path, blob: Blob) -> Path:
     """Where a download of ``blob`` to ``path`` grows. The digest in its name makes going on with it safe."""
-    return path.with_name(f".{path.name[:64]}.{blob.sha256[:16]}.part")
+    return hidden_beside(path, f"{blob.sha256[:16]}.part")
 
 
 def take_up(url: str, blob: Blob, path: Path, download: Callable[[Path, OnBytes], Blob], on_bytes: OnBytes) -> None:

@@ -24,7 +24,7 @@ from loreg.records import CheckReport, Details, Finding, Progress, Version, no_p
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context, is_path, show_version
-from loreg.verbs.fetch import fetch
+from loreg.verbs.fetch import fetch_temporarily
 from loreg.verbs.fit import candidate, trained, verdict_on
 
 _HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the weights"
@@ -135,7 +135,7 @@ def _look_at_version(context: Context, stored: Details, header_only: bool) -> _L
         )
         return _Looked(Subject(layout, None, names), version.size, stored.card, weights.sha256, version)
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
-        fetch(context, stored.files, Path(name), no_progress)
+        fetch_temporarily(context, stored.files, Path(name), no_progress)
         subject = _read(read_layout(Path(name)), names, header_only=False)
     return _Looked(subject, version.size, stored.card, weights.sha256, version)
 

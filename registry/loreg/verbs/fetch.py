@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from loreg.errors import explain_os_errors
 from loreg.manifest import File, inside
 from loreg.records import Progress
 from loreg.storage import Blob, digest_of
@@ -40,3 +41,9 @@ def fetch(context: Context, files: Sequence[File], folder: Path, progress: Progr
             context.store.get(blob, path, count)
         downloaded += file.size
     return downloaded
+
+
+def fetch_temporarily(context: Context, files: Sequence[File], folder: Path, progress: Progress) -> None:
+    """Write the files into the temporary ``folder``, whose errors are then not those of the store."""
+    with explain_os_errors("the temporary folder", "set TMPDIR to a folder with space that you may write"):
+        fetch(context, files, folder, progress)

@@ -18,7 +18,7 @@ from loreg.storage import digest_of
 from loreg.verbs.common_base import common_base, refuse_another_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
-from loreg.verbs.place import is_free, move_into_place
+from loreg.verbs.place import is_free, move_into_place, temporary_staging
 from loreg.verbs.push import push
 from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, position_of, refuse_wrong_weights, require_torch
 
@@ -157,17 +157,15 @@ def write(folder: Path, merged: Merged, made_by: Provenance) -> None:
 @contextlib.contextmanager
 def new_folder(target: Path | None) -> Iterator[Path]:
     """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well."""
-    parent = target.resolve().parent if target is not None else None
     hint = "choose another folder for --to" if target else "set TMPDIR to a folder with space that you may write"
     with explain_os_errors(target or "the temporary folder", hint):
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".loreg-merge-", dir=parent) as name:
-            staging = Path(name) / "adapter"
-            staging.mkdir()
+        if target is None:
+            with tempfile.TemporaryDirectory(prefix=".loreg-merge-") as name:
+                yield Path(name)
+            return
+        with temporary_staging(target) as staging:
             yield staging
-            if target is not None:
-                move_into_place(staging, target)
+            move_into_place(staging, target)
 
 
 def refuse_wrong_target(name: str | None, folder: Path | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,10 @@ from loreg.storage import digest_of
 from loreg.verbs.context import Context
 from loreg.verbs.export import exported, read_fitted
 from loreg.verbs.fetch import fetch
-from loreg.verbs.place import is_free, move_into_place
+from loreg.verbs.place import UNFINISHED, is_free, move_into_place, staging_of, take_back
+
+PATIENCE = 30.0  # seconds that another pull of the same version to the same folder may stand still
+_INTERVAL = 0.1
 
 
 def pull(
@@ -63,38 +68,78 @@ def _place(
 ) -> int:
     """Bring the files to ``target``, at once when all are there; returns the bytes that were not there already."""
     with explain_os_errors(target, f"choose another folder: loreg pull {version.ref} DIR"):
-        if not is_free(target):
-            _refuse_unless_the_same(target, version, files)
-            if with_base_hint:
-                with_base_path(target / CONFIG_NAME, version.facts.base_hint)
-            return 0
-        real = target.resolve()
-        staging = real.parent / f".{real.name}.{version.digest[:12]}.partial"
-        staging.mkdir(parents=True, exist_ok=True)
-        try:
-            with _alone_in(staging):
-                downloaded = fetch(context, files, staging, progress, source)
-                _remove_strangers(staging, files)
-                if with_base_hint:
-                    with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
-                move_into_place(staging, target)
-        finally:
-            with contextlib.suppress(OSError):
-                staging.rmdir()  # if nothing arrived there is nothing to go on with
-    return downloaded
+        while is_free(target):
+            staging = staging_of(target, f"{version.digest[:12]}.partial")
+            staging.mkdir(parents=True, exist_ok=True)
+            with _alone_in(staging, sum(file.size for file in files), progress) as alone:
+                if not alone:  # another pull had it, and has made something of it: look again
+                    continue
+                try:
+                    take_back(target, staging)
+                    downloaded = fetch(context, files, staging, progress, source)
+                    _remove_strangers(staging, files)
+                    if with_base_hint:
+                        with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
+                    move_into_place(staging, target)
+                except ConflictError:  # something else has the place by now
+                    shutil.rmtree(staging)
+                    continue
+                finally:
+                    with contextlib.suppress(OSError):
+                        staging.rmdir()  # if nothing arrived there is nothing to go on with
+                return downloaded
+        _refuse_unless_the_same(target, version, files)
+        if with_base_hint:
+            with_base_path(target / CONFIG_NAME, version.facts.base_hint)
+        return 0
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second pull of the same version out of ``folder``; a pull that dies lets go of it."""
-    handle = os.open(folder, os.O_RDONLY)
+def _alone_in(folder: Path, total: int, progress: Progress) -> Iterator[bool]:
+    """Keep a second pull of the same version out of ``folder``; a pull that dies lets go of it.
+
+    Another that is there is waited for as long as it gets on. False if the folder is not there any more then. Raises
+    ConflictError if the other pull stands still.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ConflictError(f"another pull is writing {folder}", hint="wait until it has ended") from None
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        _wait_for(descriptor, folder, total, progress)
+        yield folder.exists() and os.path.samestat(folder.stat(), os.fstat(descriptor))
     finally:
-        os.close(handle)
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, folder: Path, total: int, progress: Progress) -> None:
+    size, deadline = -1, 0.0
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            arrived = _size(folder)
+            if arrived != size:
+                size, deadline = arrived, time.monotonic() + PATIENCE
+            elif time.monotonic() > deadline:
+                raise ConflictError(
+                    f"another pull is writing {folder}, and has got no further for {PATIENCE:.0f} seconds",
+                    hint="wait until it has ended, or stop it, and pull again",
+                ) from None
+            progress("waiting for another pull", arrived, total)
+            time.sleep(_INTERVAL)
+        else:
+            return
+
+
+def _size(folder: Path) -> int:
+    """How many bytes there are by now, while another writes."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += path.lstat().st_size
+    return size
 
 
 def _remove_strangers(staging: Path, files: tuple[File, ...]) -> None:
@@ -107,7 +152,9 @@ def _remove_strangers(staging: Path, files: tuple[File, ...]) -> None:
 
 def _refuse_unless_the_same(target: Path, version: Version, files: tuple[File, ...]) -> None:
     expected = {file.path: (file.sha256, file.size) for file in files}
-    found = {p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()} if target.is_dir() else {}
+    files_there = (p for p in target.rglob("*") if p.is_file()) if target.is_dir() else ()
+    named = ((p.relative_to(target).as_posix(), p) for p in files_there)
+    found = {name: p for name, p in named if not name.startswith(UNFINISHED)}
     if found.keys() == expected.keys():
         blobs = {name: digest_of(path) for name, path in found.items()}
         changed = [name for name in expected if (blobs[name].sha256, blobs[name].size) != expected[name]]

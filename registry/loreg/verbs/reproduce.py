@@ -11,7 +11,7 @@ from loreg.records import Progress, Provenance, Reproduced, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context
-from loreg.verbs.fetch import fetch
+from loreg.verbs.fetch import fetch_temporarily
 from loreg.verbs.merge import blend, new_folder, write
 from loreg.verbs.sources import open_sources, require_torch
 
@@ -62,7 +62,7 @@ def reproduce(
         with new_folder(folder) as staging:
             write(staging, merged, Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate))
             stored = Path(name)
-            fetch(context, details.files, stored, progress)
+            fetch_temporarily(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
                 return Reproduced(version, True, 0.0, folder)
             again, before = (Input(read_layout(path), version.ref, version.digest) for path in (staging, stored))

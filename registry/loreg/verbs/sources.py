@@ -18,7 +18,7 @@ from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
 from loreg.records import BaseModel, Progress
 from loreg.verbs.context import Context, is_path, show_version
-from loreg.verbs.fetch import fetch
+from loreg.verbs.fetch import fetch_temporarily
 from loreg.verbs.prepare import prepare
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _open(context: Context, source: str, progress: Progress, mended: Collection[
     found = show_version(context, source)
     version = found.version
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
-        fetch(context, found.files, Path(name), progress)
+        fetch_temporarily(context, found.files, Path(name), progress)
         layout = read_layout(Path(name))
         empty = [finding for finding in run(Subject(layout)) if finding.code == _EMPTY]
         refuse_errors(version.ref, tuple(empty))

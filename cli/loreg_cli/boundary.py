@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import click
@@ -13,6 +17,40 @@ import click
 from loreg_cli.output import printable
 
 INTERRUPTED = 130
+_STOPPING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):  # as KeyboardInterrupt, which is no error either
+    """Somebody asked the process to end. Temporary files are removed on the way out, as with Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stopping_in_order() -> Iterator[None]:
+    """Let the signals that ask a process to end raise Stopped; a second one ends it at once.
+
+    A signal that whoever started the process had it ignore (``nohup``), or that has a handler, is left as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = [number for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Commands(click.Group):
@@ -31,7 +69,8 @@ class Commands(click.Group):
 
         try:
             _refuse_what_is_not_utf8(args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:])
-            result = super().main(*args, **extra)
+            with stopping_in_order():
+                result = super().main(*args, **extra)
             sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.ctx.get_help() if error.ctx else "", err=True)
@@ -45,6 +84,8 @@ class Commands(click.Group):
             return _say(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             return _say("interrupted", INTERRUPTED)
+        except Stopped as stopped:
+            return _say(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
         except SystemExit as end:  # click leaves this way when the reader of our output has seen enough
             if isinstance(end.__context__, BrokenPipeError):
                 return 0

@@ -53,7 +53,7 @@ def refuse_wrong_files(manifest: Manifest) -> None:
     paths = {file.path for file in manifest.files}
     if len(paths) != len(manifest.files):
         raise IntegrityError("a manifest names a file twice", hint="push the folder again")
-    folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+    folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} - {"."}
     if both := paths & folders:
         raise IntegrityError(f"a manifest names {min(both)!r} as a file and as a folder", hint="push the folder again")
     for file in manifest.files:

@@ -16,6 +16,7 @@ from loreg.baking.plan import Plan
 from loreg.baking.shard import write_shard
 from loreg.bases.model import INDEX_NAME, Model
 from loreg.errors import ConflictError, LoregError
+from loreg.manifest import hidden_beside
 from loreg.records import Progress
 
 #: In the folder that is being written: what is baked into it. It is gone when the folder has its own name.
@@ -25,8 +26,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".
 
 def staging_of(target: Path) -> Path:
     """Where a bake to ``target`` grows."""
-    real = target.resolve()
-    return real.with_name(f".{real.name}.baking")
+    return hidden_beside(target.resolve(), "baking")
 
 
 @contextmanager

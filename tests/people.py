@@ -31,6 +31,7 @@ class Person:
     groups: tuple[int, ...] = ()
 
 
+_ENVIRONMENT = {"XDG_CONFIG_HOME": "/nonexistent", "TMPDIR": "/tmp", "LOREG_AUTHOR": "somebody"}
 TEAM = 54_300
 ANN = Person(54_301, 54_301, (TEAM,))
 BOB = Person(54_302, 54_302, (TEAM,))
@@ -63,7 +64,7 @@ class People:
             "times": times,
             "folder": str(folder),
             "arguments": [str(argument) for argument in arguments],
-            "environment": {name: str(value) for name, value in environment.items()},
+            "environment": {**_ENVIRONMENT, **{name: str(value) for name, value in environment.items()}},
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -38,10 +38,9 @@ def square() -> Iterator[Path]:
         yield folder
 
 
-def runner(people: People, square: Path, home: Path) -> Run:
+def runner(people: People, home: Path) -> Run:
     def run(person: Person, *arguments: str | Path, **more) -> Outcome:
-        settings = {"LOREG_HOME": home, "XDG_CONFIG_HOME": square / "none", "TMPDIR": "/tmp", "LOREG_AUTHOR": "x"}
-        return people.run(person, *arguments, **{**settings, **more})
+        return people.run(person, *arguments, **{"LOREG_HOME": home, **more})
 
     return run
 
@@ -62,7 +61,7 @@ def check(outcome: Outcome) -> Outcome:
 @pytest.mark.parametrize("below", ["", "home"])
 def test_a_group_works_in_one_folder_under_any_umask(crowd, square: Path, mode: int, umask: int, below: str):
     shared = folder_of(ANN, square / "shared", mode, TEAM)
-    run = runner(crowd[0], square, shared / below)
+    run = runner(crowd[0], shared / below)
     mine = folder_of(BOB, square / "bob", 0o755)
     check(run(ANN, "push", square / "news", "team/a", umask=umask))
     for _ in range(2):
@@ -78,7 +77,7 @@ def test_a_group_works_in_one_folder_under_any_umask(crowd, square: Path, mode: 
 def test_a_group_that_is_the_own_group_of_all_needs_no_setgid(crowd, square: Path):
     """On many clusters everybody of a group has it as his own, and umask 002."""
     ann, bob = Person(ANN.uid, TEAM), Person(BOB.uid, TEAM)
-    run = runner(crowd[0], square, folder_of(ann, square / "shared", 0o775))
+    run = runner(crowd[0], folder_of(ann, square / "shared", 0o775))
     check(run(ann, "push", square / "news", "team/a"))
     check(run(bob, "push", square / "news", "team/b"))
     check(run(ann, "tag", "team/b", "prod"))
@@ -86,7 +85,7 @@ def test_a_group_that_is_the_own_group_of_all_needs_no_setgid(crowd, square: Pat
 
 
 def test_who_is_not_of_the_group_is_told_so(crowd, square: Path):
-    run = runner(crowd[0], square, folder_of(ANN, square / "shared", 0o2770, TEAM))
+    run = runner(crowd[0], folder_of(ANN, square / "shared", 0o2770, TEAM))
     check(run(ANN, "push", square / "news", "team/a"))
     for arguments in (("ls",), ("show", "team/a"), ("pull", "team/a", square / "x"), ("push", square / "news", "b")):
         outcome = run(EVE, *arguments)
@@ -96,7 +95,7 @@ def test_who_is_not_of_the_group_is_told_so(crowd, square: Path):
 
 def test_a_registry_that_is_its_owners_alone_is_refused_with_what_would_share_it(crowd, square: Path):
     home = folder_of(ANN, square / "home", 0o2755, TEAM)
-    run = runner(crowd[0], square, home)
+    run = runner(crowd[0], home)
     check(run(ANN, "push", square / "news", "team/a"))
     refused = run(BOB, "ls")
     assert refused.exit_code == 4
@@ -115,7 +114,7 @@ class TestReadingOnly:
 
     @pytest.fixture
     def run(self, crowd, square: Path, home: Path) -> Run:
-        run = runner(crowd[0], square, home)
+        run = runner(crowd[0], home)
         check(run(ANN, "push", square / "news", "team/a"))
         subprocess.run(["chmod", "-R", "a+rX", home], check=True)
         return run
@@ -228,7 +227,7 @@ class TestReadingOnly:
 
 def test_many_write_and_read_at_once_and_none_is_refused(crowd, square: Path):
     home = folder_of(ANN, square / "home", 0o2775, TEAM)
-    one, two, three = (runner(people, square, home) for people in crowd)
+    one, two, three = (runner(people, home) for people in crowd)
     check(one(ANN, "push", square / "news", "team/a"))
     outcomes = all_at_once(
         [

@@ -54,7 +54,7 @@ def pull(
     with exported(context, found.version, server, progress) as made:
         files = made.manifest.files
         downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
-        return PullResult(found.version, target, downloaded, read_fitted(target))
+        return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
 
 
 def _place(
@@ -68,19 +68,20 @@ def _place(
 ) -> int:
     """Bring the files to ``target``, at once when all are there; returns the bytes that were not there already."""
     with explain_os_errors(target, f"choose another folder: loreg pull {version.ref} DIR"):
-        while is_free(target):
-            staging = staging_of(target, f"{version.digest[:12]}.partial")
+        real = target.resolve()  # "x/.." is a folder even where there is no x
+        while is_free(real):
+            staging = staging_of(real, f"{version.digest[:12]}.partial")
             staging.mkdir(parents=True, exist_ok=True)
             with _alone_in(staging, sum(file.size for file in files), progress) as alone:
                 if not alone:  # another pull had it, and has made something of it: look again
                     continue
                 try:
-                    take_back(target, staging)
+                    take_back(real, staging)
                     downloaded = fetch(context, files, staging, progress, source)
                     _remove_strangers(staging, files)
                     if with_base_hint:
                         with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
-                    move_into_place(staging, target)
+                    move_into_place(staging, real)
                 except ConflictError:  # something else has the place by now
                     shutil.rmtree(staging)
                     continue
@@ -88,9 +89,13 @@ def _place(
                     with contextlib.suppress(OSError):
                         staging.rmdir()  # if nothing arrived there is nothing to go on with
                 return downloaded
-        _refuse_unless_the_same(target, version, files)
+        if not _is_the_same(real, files):
+            raise ConflictError(
+                f"{target} is not empty and is not {version.ref}; nothing was changed",
+                hint=f"loreg pull {version.ref} ANOTHER-DIR",
+            )
         if with_base_hint:
-            with_base_path(target / CONFIG_NAME, version.facts.base_hint)
+            with_base_path(real / CONFIG_NAME, version.facts.base_hint)
         return 0
 
 
@@ -150,17 +155,14 @@ def _remove_strangers(staging: Path, files: tuple[File, ...]) -> None:
             path.unlink()
 
 
-def _refuse_unless_the_same(target: Path, version: Version, files: tuple[File, ...]) -> None:
+def _is_the_same(folder: Path, files: tuple[File, ...]) -> bool:
+    """Whether exactly these files are there; the base's path may have been written into the configuration."""
     expected = {file.path: (file.sha256, file.size) for file in files}
-    files_there = (p for p in target.rglob("*") if p.is_file()) if target.is_dir() else ()
-    named = ((p.relative_to(target).as_posix(), p) for p in files_there)
-    found = {name: p for name, p in named if not name.startswith(UNFINISHED)}
-    if found.keys() == expected.keys():
-        blobs = {name: digest_of(path) for name, path in found.items()}
-        changed = [name for name in expected if (blobs[name].sha256, blobs[name].size) != expected[name]]
-        if not changed or (changed == [CONFIG_NAME] and has_base_path(found[CONFIG_NAME], expected[CONFIG_NAME][0])):
-            return
-    raise ConflictError(
-        f"{target} is not empty and is not {version.ref}; nothing was changed",
-        hint=f"loreg pull {version.ref} ANOTHER-DIR",
-    )
+    there = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    named = {path.relative_to(folder).as_posix(): path for path in there}
+    found = {name: path for name, path in named.items() if not name.startswith(UNFINISHED)}
+    if found.keys() != expected.keys():
+        return False
+    blobs = {name: digest_of(path) for name, path in found.items()}
+    changed = [name for name in expected if (blobs[name].sha256, blobs[name].size) != expected[name]]
+    return not changed or (changed == [CONFIG_NAME] and has_base_path(found[CONFIG_NAME], expected[CONFIG_NAME][0]))

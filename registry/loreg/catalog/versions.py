@@ -28,6 +28,9 @@ from loreg.errors import ConflictError, NotFoundError
 from loreg.records import Draft, Version
 from loreg.refs import AdapterName, Ref
 
+#: Told a version, and an alias that is about to mean it; refuses it by raising.
+BeforeAlias = Callable[[Found, str], None]
+
 _NEIGHBOURS = 20
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
 _KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None)).where(
@@ -37,11 +40,12 @@ _NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow
 _VERSION = insert(VersionRow).values(number=_NEWEST.scalar_subquery() + 1).returning(VersionRow.id)
 
 
-def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
+def record(tx: Transaction, draft: Draft, before_alias: BeforeAlias = lambda found, alias: None) -> tuple[Found, bool]:
     """Record a version whose blobs are all stored; False if this adapter had this very content already.
 
-    Tasks, labels, metrics and aliases of the draft are recorded in both cases. Raises ConflictError if the
-    content is known as a version that was yanked, or with another base; a base that was unknown is filled in.
+    Tasks, labels, metrics and aliases of the draft are recorded in both cases. ``before_alias`` is called for each of
+    the aliases while all of them mean what they meant before; what it raises refuses the version. Raises ConflictError
+    if the content is known as a version that was yanked, or with another base; a base that was unknown is filled in.
     """
     adapter_id = _adapter_for_update(tx, draft.adapter)
     base_id = base_id_of(tx, draft.base.digest) if draft.base else None
@@ -63,6 +67,8 @@ def record(tx: Transaction, draft: Draft) -> tuple[Found, bool]:
         tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
     for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
         metrics.put(tx, adapter_id, version_id, metric)
+    for alias in draft.aliases:
+        before_alias(Found(version_id, adapter_id, by_id(tx, version_id)), alias)
     for alias in draft.aliases:
         aliases.point(tx, adapter_id, version_id, alias)
     return Found(version_id, adapter_id, by_id(tx, version_id)), not known
@@ -190,7 +196,8 @@ def _neighbours(tx: Transaction, adapter: AdapterName) -> list[str]:
 
 def lock(tx: Transaction, adapter_id: int) -> None:
     """Keep others from changing the adapter's versions and aliases until the transaction ends."""
-    tx.connection.execute(select(AdapterRow.id).where(AdapterRow.id == adapter_id).with_for_update())
+    row = select(AdapterRow.id).where(AdapterRow.id == adapter_id)
+    tx.connection.execute(row.with_for_update(key_share=True))  # what only refers to the adapter need not wait
 
 
 def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") -> Version:

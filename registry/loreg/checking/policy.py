@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from loreg.adapters.card import fields_of, license_of
 from loreg.checking.licenses import conflict
 from loreg.errors import UsageError
 from loreg.expressions import parse_count, parse_metric_condition
-from loreg.records import BaseModel, Finding, Metric, MetricCondition, Version
-from loreg.refs import AdapterName, Ref, parse_alias, parse_ref
+from loreg.records import AliasMove, BaseModel, Finding, Metric, MetricCondition, Version
+from loreg.refs import Ref, parse_alias, parse_ref
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -26,7 +26,10 @@ class Policy:
 
     ``tasks`` and ``metrics`` that a version must have; ``bases`` (names or digests) of which it must have one; the
     highest rank and the most bytes; fields that its ``card`` must have; a ``license`` that its base allows. It must not
-    measure worse than the version that the alias ``against`` points to, by more than ``tolerance``.
+    measure worse than the version that the alias ``against`` last pointed to, by more than ``tolerance``.
+
+    Only an administrator of the namespace takes such an alias away, or yanks the version that it means. Metrics are
+    what those who may write say of a version: an event names everyone who changed one.
     """
 
     tasks: tuple[str, ...] = ()
@@ -117,11 +120,28 @@ def _read(key: str, value: Any, origin: str) -> Any:
     )
 
 
-def held_against(against: str, adapter: AdapterName) -> Ref | None:
-    """The version that ``against``, an alias of the same adapter or a ref, means; None if it is empty."""
+def held_against(
+    against: str, version: Version, moves: Sequence[AliasMove], find: Callable[[Ref], Version]
+) -> Version | None:
+    """The version that ``version`` must not be worse than; None if there is none.
+
+    ``against`` is a ref, which ``find`` looks up, or an alias of the same adapter, which means what it last meant
+    (``moves`` are those of the adapter, the newest first): that it was removed since, or that version yanked, takes
+    nothing away. Only the way back stays open: when that version is yanked, the one that the alias meant before it may
+    be worse.
+    """
     if not against:
         return None
-    return parse_ref(against) if ":" in against else Ref(adapter, alias=parse_alias(against))
+    if ":" in against:
+        return find(parse_ref(against))
+    alias = parse_alias(against)
+    numbers = dict.fromkeys(move.number for move in moves if move.alias == alias and move.number is not None)
+    meant = (find(Ref(version.adapter, number=number)) for number in numbers)
+    last = next(meant, None)
+    if last is None or not last.yanked:
+        return last
+    before = next((each for each in meant if not each.yanked), None)
+    return None if before is not None and before.number == version.number else last
 
 
 def candidate(version: Version, card: str, against: Version | None) -> Candidate:

@@ -1,25 +1,65 @@
-"""What a team's policy says before one of its aliases moves."""
+"""What a team's policy says before one of its aliases is set, taken away, or hidden with the version that it means.
+
+Whoever may write a namespace sets a guarded alias, to a version that keeps the policy. To take it away, and to yank
+or unyank the version that it last meant, is for an administrator of the namespace: either would leave whoever asks
+for the alias with nothing, or with what the team withdrew.
+"""
 
 from __future__ import annotations
 
-import contextlib
-
-from loreg.catalog import versions
+from loreg.catalog import aliases, versions
+from loreg.catalog.details import details
 from loreg.catalog.projection import Found
 from loreg.catalog.transaction import Transaction
 from loreg.checking import policy
 from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors
-from loreg.errors import NotFoundError
+from loreg.errors import NotAllowedError
+from loreg.refs import AdapterName, Ref
 
 
 def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
-    """Raise CheckFailedError if the policy guards the alias and the version breaks it."""
+    """Raise CheckFailedError if the policy guards the alias and the version breaks it.
+
+    Asked before the alias points to the version, with the adapter locked: afterwards it would be compared with itself.
+    """
     if alias not in asked.aliases:
         return
-    version, other = found.version, None
-    if ref := policy.held_against(asked.against, version.adapter):
-        with contextlib.suppress(NotFoundError):
-            other = versions.resolve(tx, ref).version
-    candidate = policy.candidate(version, versions.card(tx, found), other)
+    version = found.version
+    known = details(tx, Ref(version.adapter, number=version.number))
+    other = policy.held_against(
+        asked.against, version, known.alias_moves, lambda ref: versions.resolve(tx, ref).version
+    )
+    candidate = policy.candidate(version, known.card, other)
     refuse_errors(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
+
+
+def guard_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: str) -> None:
+    """Raise NotAllowedError if the policy guards the alias and who acts is no administrator of the namespace."""
+    if alias in asked.aliases and not tx.access.may("admin", adapter.namespace):
+        raise _for_an_administrator(tx, adapter, alias, "takes it away")
+
+
+def guard_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) -> None:
+    """Raise NotAllowedError if a guarded alias last meant the version and who acts is no administrator.
+
+    With ``yanked`` False the alias would mean the version again, so that the policy is asked too: CheckFailedError.
+    """
+    version = found.version
+    guarded = [alias for alias in aliases.last_meaning(tx, found.adapter_id, found.id) if alias in asked.aliases]
+    if version.yanked == yanked or not guarded:
+        return
+    if not tx.access.may("admin", version.adapter.namespace):
+        what = f"{'yanks' if yanked else 'unyanks'} v{version.number}, which it last meant"
+        raise _for_an_administrator(tx, version.adapter, guarded[0], what)
+    if not yanked:
+        for alias in set(guarded) & set(version.aliases):
+            guard_alias(tx, asked, found, alias)
+
+
+def _for_an_administrator(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
+    where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "adapters without a namespace"
+    return NotAllowedError(
+        f"the policy guards {alias!r} of {adapter}: an administrator of {where} {what}, {tx.author} may only move it",
+        hint=f"loreg tag {adapter}:vN {alias}",
+    )

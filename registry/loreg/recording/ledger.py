@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -32,8 +33,8 @@ from loreg.expressions import checked_metric
 from loreg.manifest import Manifest, refuse_wrong_files
 from loreg.recording.allowed import require, require_somewhere
 from loreg.recording.bases import names_that_are_taken, prove, read_base
-from loreg.recording.commit import read_commit
-from loreg.recording.guard import guard_alias
+from loreg.recording.commit import Read, read_commit
+from loreg.recording.guard import guard_alias, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
 from loreg.records import (
@@ -118,43 +119,59 @@ class LocalLedger:
         """Record a version from its stored blobs; ``sizes`` are those of blobs that were looked at just now."""
         require(self._access, "write", commit.adapter.namespace)
         read = read_commit(self._store, commit, sizes)
-        notes = list(read.notes)
         with self.catalog.write(self._access) as tx:
-            if commit.base is not None:
-                bases.record(tx, commit.base, read.base_size)
-                notes += names_that_are_taken(bases.names_taken(tx, commit.base))
-            found, created = versions.record(tx, read.draft)
-            for alias in commit.aliases:
-                guard_alias(tx, self._policy, found, alias)
+            return self.record(tx, read)
+
+    def record(self, tx: Transaction, read: Read) -> Committed:
+        """Record a commit that was read, in a transaction of who may write there; its aliases only if the policy lets.
+
+        Raises CheckFailedError if it does not, ConflictError where :func:`loreg.catalog.versions.record` does.
+        """
+        notes, base = list(read.notes), read.draft.base
+        if base is not None:
+            bases.record(tx, base, read.base_size)
+            notes += names_that_are_taken(bases.names_taken(tx, base))
+        found, created = versions.record(tx, read.draft, partial(guard_alias, tx, self._policy))
         return Committed(found.version, created, tuple(notes))
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
         with self.catalog.write(self._access) as tx:
-            found = self._writable(tx, ref)
+            self._lock(tx, ref.adapter)  # of two who move an alias, the second sees what the first did
+            found = versions.resolve(tx, ref)
             version = found.version
             if version.yanked:
                 raise NotAllowedError(
                     f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
                 )
             if expected is not None:
-                versions.lock(tx, found.adapter_id)  # two who expect the same: the second sees what the first did
-                _refuse_a_moved_alias(aliases.of(tx, found.adapter_id).get(alias, 0), expected, version, alias)
+                _refuse_a_moved_alias(tx, found.adapter_id, ref.adapter, alias, expected)
             guard_alias(tx, self._policy, found, alias)
             aliases.point(tx, found.adapter_id, found.id, alias)
             return versions.by_id(tx, found.id)
 
-    def untag(self, adapter: AdapterName, alias: str) -> None:
-        """Forget an alias; its history stays."""
+    def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
+        """Forget an alias; its history stays. With ``expected`` only if it means the version of that number.
+
+        One that the policy guards is an administrator's to take away: NotAllowedError.
+        """
         with self.catalog.write(self._access) as tx:
-            adapter_id = versions.adapter_id_of(tx, adapter)
-            require(self._access, "write", adapter.namespace)
+            adapter_id = self._lock(tx, adapter)
+            if expected is not None:
+                _refuse_a_moved_alias(tx, adapter_id, adapter, alias, expected)
+            guard_removal(tx, self._policy, adapter, alias)
             aliases.remove(tx, adapter_id, alias)
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
-        """Hide a version from search and alias, or show it again."""
+        """Hide a version from search and alias, or show it again.
+
+        One that a guarded alias last meant is an administrator's to hide or to show: NotAllowedError.
+        """
         with self.catalog.write(self._access) as tx:
-            return versions.set_yanked(tx, self._writable(tx, ref), yanked, reason)
+            self._lock(tx, ref.adapter)
+            found = versions.resolve(tx, ref)
+            guard_yank(tx, self._policy, found, yanked=yanked)
+            return versions.set_yanked(tx, found, yanked, reason)
 
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
         """Record measured numbers of a version."""
@@ -280,6 +297,13 @@ class LocalLedger:
         with self.catalog.write(self._access) as tx:
             return tokens.revoke(tx, token_id)
 
+    def _lock(self, tx: Transaction, adapter: AdapterName) -> int:
+        """The adapter's row, if its versions and aliases may be changed: nobody else changes them before the end."""
+        adapter_id = versions.adapter_id_of(tx, adapter)
+        require(self._access, "write", adapter.namespace)
+        versions.lock(tx, adapter_id)
+        return adapter_id
+
     def _writable(self, tx: Transaction, ref: Ref) -> Found:
         """The version, if it may be changed; one that may not even be seen is not found."""
         found = versions.resolve(tx, ref)
@@ -287,10 +311,11 @@ class LocalLedger:
         return found
 
 
-def _refuse_a_moved_alias(found: int, expected: int, version: Version, alias: str) -> None:
+def _refuse_a_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:
+    found = aliases.number_of(tx, adapter_id, alias)
     if found != expected:
         now, then = (f"v{number}" if number else "nothing" for number in (found, expected))
         raise StaleError(
-            f"{alias!r} of {version.adapter} means {now} by now, not {then}: nothing was moved",
-            hint=f"loreg show {version.adapter}:{alias}" if found else f"loreg ls {version.adapter}",
+            f"{alias!r} of {adapter} means {now} by now, not {then}: nothing was moved",
+            hint=f"loreg show {adapter}:{alias}" if found else f"loreg ls {adapter}",
         )

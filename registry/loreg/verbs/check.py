@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.run import read_weights, run
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
-from loreg.records import CheckReport, Details, Finding, Progress, Version, no_progress
+from loreg.records import AliasMove, CheckReport, Details, Finding, Progress, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context, is_path, show_version
@@ -39,6 +38,7 @@ class _Looked:
     card: str
     weights: str
     version: Version | None = None
+    moves: Sequence[AliasMove] = ()
 
 
 def check(
@@ -55,10 +55,10 @@ def check(
 
     ``base`` is the model that they are to meet, a path (of which headers alone are read) or one that the registry
     knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file; the policy in ``[check]`` of loreg.toml
-    holds too. ``against`` is an alias (of the same adapter) or a ref: no metric may be worse than that version's. With
-    ``header_only``, and on the Hub, headers are read by ranged requests and no weights: NaN and zero are not looked
-    for. An adapter that cannot be read is a finding, not an error. Raises NotFoundError and UsageError for a wrong
-    base, profile or ref.
+    holds too. ``against`` is an alias (of the same adapter: what it last meant) or a ref: no metric may be worse than
+    that version's. With ``header_only``, and on the Hub, headers are read by ranged requests and no weights: NaN and
+    zero are not looked for. An adapter that cannot be read is a finding, not an error. Raises NotFoundError and
+    UsageError for a wrong base, profile or ref.
     """
     servers = [read_profile(text) for text in profiles]
     model = candidate(context, base) if base is not None else None
@@ -133,11 +133,13 @@ def _look_at_version(context: Context, stored: Details, header_only: bool) -> _L
             weights.size,
             lambda start, size: context.store.read_part(weights.sha256, start, size),
         )
-        return _Looked(Subject(layout, None, names), version.size, stored.card, weights.sha256, version)
+        return _Looked(
+            Subject(layout, None, names), version.size, stored.card, weights.sha256, version, stored.alias_moves
+        )
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
         fetch_temporarily(context, stored.files, Path(name), no_progress)
         subject = _read(read_layout(Path(name)), names, header_only=False)
-    return _Looked(subject, version.size, stored.card, weights.sha256, version)
+    return _Looked(subject, version.size, stored.card, weights.sha256, version, stored.alias_moves)
 
 
 def _look_on_hub(source: str) -> _Looked:
@@ -162,10 +164,7 @@ def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[s
 
 def _for_the_policy(context: Context, looked: _Looked, model: Known | None, against: str) -> policy.Candidate:
     if looked.version is not None:
-        other: Version | None = None
-        if ref := policy.held_against(against, looked.version.adapter):
-            with contextlib.suppress(NotFoundError):
-                other = context.ledger.show(ref).version
+        other = policy.held_against(against, looked.version, looked.moves, lambda ref: context.ledger.show(ref).version)
         held = policy.candidate(looked.version, looked.card, other)
         return held if held.base_license or model is None else replace(held, base_license=model.base.license)
     layout, license_ = looked.subject.layout, model.base.license if model else ""

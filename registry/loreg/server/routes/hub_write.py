@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Body as RequestBody
 from starlette.concurrency import run_in_threadpool
 
 from loreg.adapters.folder import reason_by_name
-from loreg.errors import NotFoundError
+from loreg.errors import NotFoundError, StaleError
 from loreg.recording.allowed import require
 from loreg.recording.drafts import commit_files, open_draft
 from loreg.refs import parse_alias
 from loreg.server.answers import json
 from loreg.server.ndjson import read_commit
-from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of
+from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of, ref_of
 from loreg.server.service import Asking, Books, Serving
 
 MOST_COMMIT_BYTES = 8 * 1024**3  # a third more than the files in it: they come as base64
+Body = Annotated[dict[str, Any] | None, RequestBody()]
 routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
 
 
@@ -52,10 +54,24 @@ def validate_yaml() -> Response:
 
 
 @routes.post("/api/models/{repository:path}/branch/{branch}")
-@routes.post("/api/models/{repository:path}/tag/{branch}")
 def branch(repository: str, branch: str, access: Asking, ledger: Books) -> Response:
     """A branch is an alias; it points to something after the first commit to it."""
     open_draft(ledger, access, adapter_of(repository), _alias_of(branch))
+    return json({})
+
+
+@routes.post("/api/models/{repository:path}/tag/{branch}")
+def tag(repository: str, branch: str, access: Asking, ledger: Books, asked: Body = None) -> Response:
+    """A tag is an alias of the version that ``branch`` is now, and moves none; without a name it is a branch."""
+    adapter, name = adapter_of(repository), (asked or {}).get("tag")
+    require(access, "write", adapter.namespace)
+    if name is None:
+        open_draft(ledger, access, adapter, _alias_of(branch))
+        return json({})
+    try:
+        ledger.tag(ref_of(repository, branch), parse_alias(str(name)), expected=0)
+    except StaleError:
+        raise HubError(409, "", f"there is an alias {name!r} of {adapter} already") from None
     return json({})
 
 

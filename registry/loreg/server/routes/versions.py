@@ -172,10 +172,10 @@ async def tag(adapter: Adapter, alias: str, body: Target, expected: Expected, le
     return json(version, headers={"ETag": etag(version.number)})
 
 
-@routes.delete(_ALIAS, status_code=204, responses=errors(404))
-async def untag(adapter: Adapter, alias: str, ledger: Books) -> Response:
-    """Forget an alias; its history stays."""
-    await ledger.catalog.awaited(ledger.untag, adapter, parse_alias(alias))
+@routes.delete(_ALIAS, status_code=204, responses=errors(404, 412))
+async def untag(adapter: Adapter, alias: str, expected: Expected, ledger: Books) -> Response:
+    """Forget an alias; its history stays; with If-Match, only if nobody moved it meanwhile."""
+    await ledger.catalog.awaited(ledger.untag, adapter, parse_alias(alias), expected)
     return nothing()
 
 

@@ -1,0 +1,226 @@
+"""Two who set, remove or hide at once: whoever said what the alias meant is told if that is so no more.
+
+The other is held at the worst place, with his statement made and not committed, and the one who waits is seen waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from loreg.catalog import Transaction, aliases
+from loreg.errors import CheckFailedError, NotAllowedError, NotFoundError, StaleError
+from loreg.registry import Registry, connect
+from making import train
+from places import Place
+from serving import serving
+from together import eventually
+
+ALIAS = "/api/v1/adapters/team/a/aliases/prod"
+MOVE = """
+    UPDATE aliases SET version_id = (SELECT id FROM versions WHERE number = 2) WHERE alias = 'prod'
+"""
+MAKE = """
+    INSERT INTO aliases (adapter_id, alias, version_id)
+    SELECT adapter_id, 'prod', id FROM versions WHERE number = 2
+"""
+
+
+def somebody_waits(url: str) -> bool:
+    """Whether PostgreSQL has somebody who waits for a lock. SQLite lets nobody in who would write, and tells nobody."""
+    if not url.startswith("postgresql"):
+        return True
+    with psycopg.connect(url, autocommit=True) as looking:
+        return bool(
+            looking.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            ).fetchall()
+        )
+
+
+def two_versions(here: Registry, folder: Path) -> None:
+    here.push(train(folder / "a", 1), "team/a")
+    here.push(train(folder / "b", 2), "team/a")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A PostgreSQL registry with a server, and a connection beside it whose transaction is open."""
+
+    here: Registry
+    http: httpx.Client
+    url: str
+
+    @contextmanager
+    def statement(self, sql: str) -> Iterator[psycopg.Connection[Any]]:
+        """The statement of somebody else, made and not committed."""
+        with psycopg.connect(self.url) as other:
+            other.execute(sql)
+            yield other
+
+
+@pytest.fixture
+def held(postgres_and_s3: Place, tmp_path: Path) -> Iterator[Held]:
+    place = postgres_and_s3
+    with (
+        connect(
+            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+        ) as here,
+        serving(place) as endpoint,
+        httpx.Client(base_url=endpoint, timeout=60) as http,
+    ):
+        two_versions(here, tmp_path)
+        yield Held(here, http, place.database_url)
+
+
+def after(held: Held, sql: str, call: Callable[[], Any]) -> Any:
+    """What comes of the call, which waits for the statement of somebody else until that is committed."""
+    with ThreadPoolExecutor(1) as pool, held.statement(sql) as other:
+        done: Future[Any] = pool.submit(call)
+        eventually(lambda: somebody_waits(held.url))
+        other.commit()
+        return done.result()
+
+
+def meant(here: Registry) -> int | None:
+    try:
+        return here.show("team/a:prod").version.number
+    except NotFoundError:
+        return None
+
+
+@pytest.mark.parametrize("ref", ["team/a:v1", "team/a:v2"])
+def test_if_match_holds_against_a_move_that_is_not_committed_yet(held: Held, ref: str):
+    held.here.tag("team/a:v1", "prod")
+    put = lambda: held.http.put(ALIAS, json={"ref": ref}, headers={"If-Match": '"v1"'})  # noqa: E731
+    answer = after(held, MOVE, put)
+    assert (answer.status_code, answer.json()["code"]) == (412, "stale")
+    assert "means v2 by now, not v1" in answer.json()["detail"]
+    assert meant(held.here) == 2
+
+
+def test_if_none_match_holds_against_an_alias_that_is_not_committed_yet(held: Held):
+    put = lambda: held.http.put(ALIAS, json={"ref": "team/a:v1"}, headers={"If-None-Match": "*"})  # noqa: E731
+    assert after(held, MAKE, put).status_code == 412
+    assert meant(held.here) == 2
+
+
+def test_if_match_holds_against_a_removal_that_is_not_committed_yet(held: Held):
+    held.here.tag("team/a:v1", "prod")
+    put = lambda: held.http.put(ALIAS, json={"ref": "team/a:v2"}, headers={"If-Match": '"v1"'})  # noqa: E731
+    answer = after(held, "DELETE FROM aliases WHERE alias = 'prod'", put)
+    assert (answer.status_code, meant(held.here)) == (412, None)
+
+
+def test_a_removal_with_if_match_removes_only_what_was_seen(held: Held):
+    held.here.tag("team/a:v1", "prod")
+    delete = lambda: held.http.delete(ALIAS, headers={"If-Match": '"v1"'})  # noqa: E731
+    assert after(held, MOVE, delete).status_code == 412
+    assert meant(held.here) == 2
+    assert held.http.delete(ALIAS, headers={"If-Match": '"v2"'}).status_code == 204
+    assert meant(held.here) is None
+
+
+class Paused:
+    """Holds the first who reaches a function of the catalog inside his transaction, until he is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        function, first = getattr(module, name), threading.Lock()
+
+        def pausing(*arguments: Any, **options: Any) -> Any:
+            if first.acquire(blocking=False):
+                self.reached.set()
+                assert self.go.wait(60)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, pausing)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["prod"]\n')
+    if request.param == "sqlite":
+        place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    else:
+        place = request.getfixturevalue("postgres_and_s3")
+    with connect(
+        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+    ) as registry:
+        yield registry
+
+
+def first_then(here: Registry, paused: Paused, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+    """What comes of two calls, of which the one is held inside its transaction when the other begins."""
+
+    def outcome(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (CheckFailedError, NotAllowedError, StaleError) as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(outcome, one)
+        assert paused.reached.wait(60)
+        second = pool.submit(outcome, other)
+        eventually(lambda: second.done() or somebody_waits(here.settings.database_url))
+        paused.go.set()
+        return first.result(), second.result()
+
+
+def test_if_match_holds_against_a_tag_without_it(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two_versions(here, tmp_path)
+    here.tag("team/a:v1", "prod")
+    paused = Paused(monkeypatch, aliases, "point")
+    won, told = first_then(
+        here, paused, lambda: here.tag("team/a:v2", "prod"), lambda: here.tag("team/a:v1", "prod", expected=1)
+    )
+    assert won.number == 2
+    assert isinstance(told, StaleError)
+    assert meant(here) == 2
+
+
+def test_if_match_holds_against_a_push_with_the_alias(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two_versions(here, tmp_path)
+    here.tag("team/a:v1", "prod")
+    paused = Paused(monkeypatch, aliases, "point")
+    won, told = first_then(
+        here,
+        paused,
+        lambda: here.push(train(tmp_path / "c", 3), "team/a", aliases=["prod"]).version,
+        lambda: here.tag("team/a:v2", "prod", expected=1),
+    )
+    assert won.number == 3
+    assert isinstance(told, StaleError)
+    assert meant(here) == 3
+
+
+def test_a_version_that_is_yanked_at_the_same_moment_gets_no_alias(
+    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    two_versions(here, tmp_path)
+    paused = Paused(monkeypatch, Transaction, "log")  # yanked, and not committed
+    _, told = first_then(here, paused, lambda: here.yank("team/a:v2"), lambda: here.tag("team/a:v2", "prod"))
+    assert isinstance(told, NotAllowedError)
+    assert meant(here) is None
+
+
+def test_the_guard_compares_with_what_somebody_else_sets_at_the_same_moment(
+    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for number, accuracy in enumerate((0.5, 0.9, 0.6), 1):
+        here.push(train(tmp_path / str(number), number), "team/a", metrics=[f"accuracy={accuracy}@imdb"])
+    here.tag("team/a:v1", "prod")
+    paused = Paused(monkeypatch, aliases, "point")
+    _, told = first_then(here, paused, lambda: here.tag("team/a:v2", "prod"), lambda: here.tag("team/a:v3", "prod"))
+    assert isinstance(told, CheckFailedError)
+    assert meant(here) == 2

@@ -3,32 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, select
+from sqlalchemy import ColumnElement, and_, delete, func, select
 
-from loreg.catalog.schema import BlobRow, DraftRow
+from loreg.catalog.schema import AdapterRow, BlobRow, DraftRow
 from loreg.catalog.transaction import Transaction
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
-
-def find(tx: Transaction, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
-    """The files that are there already; None if there is no draft."""
-    row = tx.connection.execute(select(DraftRow.files).where(_same(adapter, branch))).scalar()
-    return tuple(File(*entry) for entry in row) if row is not None else None
+_KEPT = timedelta(days=7)
 
 
-def put(tx: Transaction, adapter: AdapterName, branch: str, files: Sequence[File]) -> None:
+@dataclass(frozen=True)
+class PendingUpload:
+    """The files that are there already; ``basis`` is the version that the branch meant when they were begun.
+
+    It is a digest, and empty where the branch meant none.
+    """
+
+    files: tuple[File, ...]
+    basis: str
+
+
+def find(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUpload | None:
+    """What there is of a draft; None if there is none."""
+    row = tx.connection.execute(select(DraftRow.files, DraftRow.basis).where(_same(adapter, branch))).first()
+    return _read(row.files, row.basis) if row is not None else None
+
+
+def take(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUpload | None:
+    """The same, and nobody else touches the branch's draft until the transaction ends, in which it is put or removed.
+
+    Where there is none, its place is taken.
+    """
+    query = select(DraftRow.files, DraftRow.basis).where(_same(adapter, branch)).with_for_update()
+    place = {"files": [], "basis": "", "author": tx.author, "updated_at": tx.at}
+    while not tx.insert_if_missing(DraftRow, {**_key(adapter, branch), **place}):
+        row = tx.connection.execute(query).first()
+        if row is not None:  # else it became a version while this waited for it
+            return _read(row.files, row.basis)
+    return None
+
+
+def put(tx: Transaction, adapter: AdapterName, branch: str, draft: PendingUpload) -> None:
     """Keep these files until the adapter is whole."""
-    key = {"namespace": adapter.namespace, "name": adapter.name, "branch": branch}
-    entries = [[file.path, file.sha256, file.size] for file in files]
-    tx.insert_missing(BlobRow, [{"digest": file.sha256, "size": file.size} for file in files])
-    tx.upsert(DraftRow, {**key, "files": entries, "author": tx.author, "updated_at": tx.at})
+    entries = [[file.path, file.sha256, file.size] for file in draft.files]
+    blobs = {file.sha256: file.size for file in draft.files}
+    tx.insert_missing(BlobRow, [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())])
+    row = {"files": entries, "basis": draft.basis, "author": tx.author, "updated_at": tx.at}
+    tx.upsert(DraftRow, {**_key(adapter, branch), **row})
+    _log(tx, "draft", adapter, branch, len(entries))
 
 
 def remove(tx: Transaction, adapter: AdapterName, branch: str) -> None:
     """It became a version."""
     tx.connection.execute(delete(DraftRow).where(_same(adapter, branch)))
+
+
+def drop(tx: Transaction, adapter: AdapterName, branch: str, draft: PendingUpload) -> None:
+    """It will not become one."""
+    remove(tx, adapter, branch)
+    _log(tx, "undraft", adapter, branch, len(draft.files))
+
+
+def room(tx: Transaction, namespace: str, most: int) -> int:
+    """How many more drafts a namespace may have; those that nobody touched for a week give way to others."""
+    fresh = (DraftRow.namespace == namespace) & (DraftRow.updated_at >= tx.at - _KEPT)
+    return most - tx.connection.execute(select(func.count()).where(fresh)).scalar_one()
+
+
+def make_room(tx: Transaction, namespace: str, most: int) -> None:
+    """Remove the drafts of a namespace that nobody touched for a week, if there are so many."""
+    if tx.connection.execute(select(func.count()).where(DraftRow.namespace == namespace)).scalar_one() < most:
+        return
+    old = delete(DraftRow).where(DraftRow.namespace == namespace, DraftRow.updated_at < tx.at - _KEPT)
+    for row in tx.connection.execute(old.returning(DraftRow.name, DraftRow.branch, DraftRow.files)).all():
+        _log(tx, "undraft", AdapterName(namespace, row.name), row.branch, len(row.files))
+
+
+def _log(tx: Transaction, action: str, adapter: AdapterName, branch: str, files: int) -> None:
+    """Write it down with the adapter, or with its name alone if there is no version of it yet."""
+    same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
+    adapter_id = tx.connection.execute(select(AdapterRow.id).where(same)).scalar()
+    tx.log(action, adapter_id, None, adapter=str(adapter), branch=branch, files=files)
+
+
+def _read(files: Sequence[Sequence[object]], basis: str) -> PendingUpload:
+    return PendingUpload(tuple(File(*entry) for entry in files), basis)  # type: ignore[arg-type]  # as put wrote them
+
+
+def _key(adapter: AdapterName, branch: str) -> dict[str, str]:
+    return {"namespace": adapter.namespace, "name": adapter.name, "branch": branch}
 
 
 def _same(adapter: AdapterName, branch: str) -> ColumnElement[bool]:

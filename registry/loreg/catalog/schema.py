@@ -351,7 +351,10 @@ class UploadRow(Table):
 
 
 class DraftRow(Table):
-    """Files that a client of the Hub committed and that make no whole adapter yet."""
+    """Files that a client of the Hub committed and that make no whole adapter yet.
+
+    ``basis`` is the digest of the version that the branch meant when they were begun, empty if it meant none.
+    """
 
     __tablename__ = "drafts"
 
@@ -359,6 +362,7 @@ class DraftRow(Table):
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     branch: Mapped[str] = mapped_column(Name, primary_key=True)
     files: Mapped[list[Any]] = mapped_column(JSON)
+    basis: Mapped[str] = mapped_column(Digest, server_default="")
     author: Mapped[str] = mapped_column(Word)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

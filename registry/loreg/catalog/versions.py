@@ -200,6 +200,15 @@ def lock(tx: Transaction, adapter_id: int) -> None:
     tx.connection.execute(row.with_for_update(key_share=True))  # what only refers to the adapter need not wait
 
 
+def lock_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> None:
+    """Keep others from changing what that adapter has, which need not be there; with ``make`` it is, even so."""
+    if make:
+        _adapter_for_update(tx, adapter)
+        return
+    same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
+    tx.connection.execute(select(AdapterRow.id).where(same).with_for_update(key_share=True))
+
+
 def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") -> Version:
     """Hide a version from search and alias, or show it again. Nothing happens if it is so already."""
     other = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)

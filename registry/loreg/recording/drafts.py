@@ -1,57 +1,130 @@
-"""Commits of the Hub: files are added and removed until the adapter is whole; then it becomes a version."""
+"""Commits of the Hub: files are added and removed until the adapter is whole; then it becomes a version.
+
+What the store must be asked for is asked outside of any transaction; so the branch is looked at before, and again with
+its draft and its adapter locked: if somebody else was faster, the commit is applied anew to what he left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.layout import WEIGHTS_NAME
-from loreg.catalog import drafts
-from loreg.errors import NotFoundError
+from loreg.catalog import Transaction, drafts, versions
+from loreg.catalog.details import details
+from loreg.catalog.drafts import PendingUpload
+from loreg.errors import NotAllowedError, NotFoundError, StaleError
 from loreg.manifest import File, Manifest
 from loreg.recording.allowed import require
+from loreg.recording.commit import Read, read_commit
 from loreg.recording.ledger import LocalLedger
-from loreg.records import Access, Commit
+from loreg.records import Access, Commit, Details
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
+from loreg.storage.staged import StagedStore
+
+MOST_FILES = 1000  # of a draft
+MOST_DRAFTS = 100  # of a namespace
+
+
+@dataclass(frozen=True)
+class HubCommit:
+    """``added`` files are staged; ``removed`` are files, or folders with a slash at the end.
+
+    ``parent`` is the beginning of the commit that the branch must be at; empty if any will do.
+    """
+
+    message: str
+    added: Mapping[str, Blob]
+    removed: tuple[str, ...]
+    parent: str = ""
+
+    def applied_to(self, files: tuple[File, ...]) -> Manifest:
+        """What becomes of these files."""
+        gone = set(self.removed)
+        folders = tuple(path for path in self.removed if path.endswith("/"))
+        left = {file.path: file for file in files if file.path not in gone and not file.path.startswith(folders)}
+        left |= {path: File(path, blob.sha256, blob.size) for path, blob in self.added.items()}
+        return Manifest(tuple(left[path] for path in sorted(left)))
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """What a commit to a branch starts from: its draft, else ``files``, those of its version or else of the newest.
+
+    ``meant`` is the digest of the version that the branch means, empty if it means none.
+    """
+
+    pending: PendingUpload | None
+    meant: str
+    files: tuple[File, ...]
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether the branch came to mean another version since its draft was begun."""
+        return self.pending is not None and self.pending.basis != self.meant
+
+    @property
+    def loses(self) -> bool:
+        """Whether files of an overtaken draft are not in what the branch means now."""
+        return self.overtaken and self.pending is not None and not set(self.pending.files) <= set(self.files)
+
+    @property
+    def start(self) -> tuple[File, ...]:
+        """The files that a commit is applied to."""
+        return self.files if self.pending is None or self.overtaken else self.pending.files
 
 
 def commit_files(
-    ledger: LocalLedger,
-    access: Access,
-    adapter: AdapterName,
-    branch: str,
-    added: Mapping[str, Blob],
-    removed: Sequence[str],
-    message: str,
+    ledger: LocalLedger, access: Access, store: StagedStore, adapter: AdapterName, branch: str, asked: HubCommit
 ) -> str:
     """Apply a commit to what the branch has; an empty ``branch`` is the newest version, another name an alias.
 
-    Returns the manifest's digest, which is that of a version if the adapter is whole now. ``removed`` are files, or
-    folders with a slash at the end. Raises what committing raises; then the branch stays as it was.
+    Returns the manifest's digest, which is that of a version if the adapter is whole now. Raises what committing
+    raises, and StaleError if the branch is not at the commit that ``asked`` names, or its draft was overtaken by a
+    version; then the branch stays as it was, and nothing of ``store`` is kept.
     """
     require(access, "write", adapter.namespace)
-    files = {file.path: file for file in _files_of(ledger, access, adapter, branch)}
-    for path in removed:
-        files = {name: file for name, file in files.items() if name != path and not name.startswith(_folder(path))}
-    files |= {path: File(path, blob.sha256, blob.size) for path, blob in added.items()}
-    manifest = Manifest(tuple(files[path] for path in sorted(files)))
-    if not {CONFIG_NAME, WEIGHTS_NAME} <= files.keys():
-        with ledger.catalog.write(access) as tx:
-            drafts.put(tx, adapter, branch, manifest.files)
+    while True:  # whoever was faster has committed: each round somebody gets on
+        with ledger.catalog.read(access) as tx:
+            seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
+        _refuse_another_parent(ledger, access, adapter, branch, seen, asked.parent)
+        manifest = asked.applied_to(seen.start)
+        read = None
+        if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
+            aliases = (branch,) if branch else ()
+            read = read_commit(store, Commit(adapter, manifest, message=asked.message, aliases=aliases), {})
+            ledger.rehearse(read)
+        else:
+            with ledger.catalog.read(access) as tx:
+                _refuse_too_much(tx, adapter, seen, manifest.files)
+        store.keep()
+        try:
+            with ledger.catalog.write(access) as tx:
+                _commit(ledger, tx, adapter, branch, seen, manifest, read)
+        except _OthersWereFasterError:
+            continue
         return manifest.digest
-    ledger.commit(Commit(adapter, manifest, message=message, aliases=(branch,) if branch else ()))
-    with ledger.catalog.write(access) as tx:
-        drafts.remove(tx, adapter, branch)
-    return manifest.digest
 
 
-def open_draft(ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str) -> None:
-    """Begin a branch with what is there already, so that it is known before the first commit to it."""
+def open_draft(
+    ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str, start: Ref | None = None
+) -> None:
+    """Begin a branch, so that it is known before the first commit to it, with the files of ``start``, else the newest.
+
+    One that is known already stays as it is.
+    """
     require(access, "write", adapter.namespace)
-    files = _files_of(ledger, access, adapter, branch)
     with ledger.catalog.write(access) as tx:
-        drafts.put(tx, adapter, branch, files)
+        seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
+        if seen.pending is not None or seen.meant:
+            return
+        files = details(tx, start).files if start is not None else seen.files
+        _refuse_too_much(tx, adapter, seen, files)
+        drafts.make_room(tx, adapter.namespace, MOST_DRAFTS)
+        if drafts.take(tx, adapter, branch) is None:
+            drafts.put(tx, adapter, branch, PendingUpload(files, ""))
 
 
 def draft_of(ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
@@ -59,23 +132,87 @@ def draft_of(ledger: LocalLedger, access: Access, adapter: AdapterName, branch: 
     if not access.may("write", adapter.namespace):
         return None
     with ledger.catalog.read(access) as tx:
-        return drafts.find(tx, adapter, branch)
+        found = drafts.find(tx, adapter, branch)
+    return found.files if found is not None else None
 
 
-def _files_of(ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...]:
-    """What a commit to the branch starts from: its draft, else its version, else the newest, else nothing."""
-    with ledger.catalog.read(access) as tx:
-        draft = drafts.find(tx, adapter, branch)
-    if draft is not None:
-        return draft
-    for ref in (Ref(adapter, alias=branch or None), Ref(adapter)):
-        try:
-            return ledger.show(ref).files
-        except NotFoundError:
-            continue
-    return ()
+class _OthersWereFasterError(Exception):
+    """The branch is not any more what it was when the commit was applied to it."""
 
 
-def _folder(path: str) -> str:
-    """What names below a folder begin with; nothing begins so for a file."""
-    return path if path.endswith("/") else "\x00"
+def _commit(
+    ledger: LocalLedger,
+    tx: Transaction,
+    adapter: AdapterName,
+    branch: str,
+    seen: _Branch,
+    manifest: Manifest,
+    read: Read | None,
+) -> None:
+    """Record what the commit made of the branch, with its draft and its adapter locked, unless it moved meanwhile."""
+    pending = drafts.take(tx, adapter, branch)
+    versions.lock_name(tx, adapter, make=read is not None)
+    if _branch(tx, adapter, branch, pending) != seen:
+        raise _OthersWereFasterError
+    if read is None:
+        drafts.make_room(tx, adapter.namespace, MOST_DRAFTS)
+        drafts.put(tx, adapter, branch, PendingUpload(manifest.files, seen.meant))
+        return
+    drafts.remove(tx, adapter, branch)
+    ledger.record(tx, read)
+
+
+def _branch(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload | None) -> _Branch:
+    meant = _details(tx, Ref(adapter, alias=branch or None))
+    start = meant or _details(tx, Ref(adapter))
+    return _Branch(pending, meant.version.digest if meant else "", start.files if start else ())
+
+
+def _details(tx: Transaction, ref: Ref) -> Details | None:
+    try:
+        return details(tx, ref)
+    except NotFoundError:
+        return None
+
+
+def _refuse_another_parent(
+    ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str, seen: _Branch, parent: str
+) -> None:
+    """Raise StaleError if the branch is not at the commit that was named, or its draft came to be of another version.
+
+    Such a draft is dropped, unless its files are all in the version, or the version itself was named: then nothing is
+    lost without a word, and the next commit starts from what the branch means.
+    """
+    name, head = branch or "main", Manifest(seen.start).digest
+    at_head = head.startswith(parent)
+    if seen.loses and not (parent and at_head):
+        with ledger.catalog.write(access) as tx:
+            pending = drafts.take(tx, adapter, branch)
+            if pending is not None and pending == seen.pending:
+                drafts.drop(tx, adapter, branch, pending)
+        raise StaleError(
+            f"{name} of {adapter} became another version since its unfinished upload was begun: that is given up, and "
+            "nothing was committed",
+            hint=f"hf upload {adapter} DIR, with all of its files",
+        )
+    if not at_head:
+        raise StaleError(
+            f"{name} of {adapter} is at commit {head[:40]} by now, not {parent}: somebody else committed, and nothing "
+            "of this commit was",
+            hint=f"hf download {adapter} --revision {name}, then commit again",
+        )
+
+
+def _refuse_too_much(tx: Transaction, adapter: AdapterName, seen: _Branch, files: tuple[File, ...]) -> None:
+    """Raise NotAllowedError for a draft of too many files, or one more where there are too many."""
+    if len(files) > MOST_FILES:
+        raise NotAllowedError(
+            f"an unfinished upload may have {MOST_FILES:,} files, that of {adapter} would have {len(files):,}",
+            hint=f"loreg push DIR {adapter}",
+        )
+    if seen.pending is None and drafts.room(tx, adapter.namespace, MOST_DRAFTS) <= 0:
+        where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "the registry"
+        raise NotAllowedError(
+            f"{where} has {MOST_DRAFTS} unfinished uploads of this week already",
+            hint=f"loreg push DIR {adapter}",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -133,6 +134,12 @@ class LocalLedger:
             notes += names_that_are_taken(bases.names_taken(tx, base))
         found, created = versions.record(tx, read.draft, partial(guard_alias, tx, self._policy))
         return Committed(found.version, created, tuple(notes))
+
+    def rehearse(self, read: Read) -> None:
+        """Raise what :meth:`record` would raise now; nothing is recorded."""
+        with contextlib.suppress(_RehearsedError), self.catalog.write(self._access) as tx:
+            self.record(tx, read)
+            raise _RehearsedError
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
@@ -309,6 +316,10 @@ class LocalLedger:
         found = versions.resolve(tx, ref)
         require(self._access, "write", ref.adapter.namespace)
         return found
+
+
+class _RehearsedError(Exception):
+    """All of it could be recorded; the transaction is rolled back."""
 
 
 def _refuse_a_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:

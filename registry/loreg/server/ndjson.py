@@ -1,88 +1,119 @@
 """The body of a commit of the Hub: one JSON document a line, files as base64 within them.
 
-A line may be gigabytes long, so the base64 is found and decoded where it lies; only the rest of the line is parsed.
+A line may be gigabytes long, so the base64 is found and decoded where it lies; only the rest of the line is parsed. No
+file is decoded before all lines were read and all names may be a version's.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.folder import refuse_file_names
+from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import UsageError
-from loreg.storage import Blob, BlobStore
+from loreg.recording.drafts import HubCommit
+from loreg.storage import Blob
+from loreg.storage.staged import StagedStore
 
+MOST_OPERATIONS = 500  # the Hub itself asks for 50 to 100
 _PIECE = 4 * 1024 * 1024  # of base64: a multiple of four
 _MOST_JSON = 1024 * 1024
 _CONTENT = b'"content":'
+_COMMIT = re.compile("[0-9a-fA-F]{5,40}")
 
 
 @dataclass
-class HubCommit:
-    """``added`` files are stored already; ``removed`` folders end in a slash."""
+class _Asked:
+    """What the lines say; ``contents`` has where in the body the base64 of each file begins and ends."""
 
     message: str = ""
-    added: dict[str, Blob] = field(default_factory=dict)
+    parent: str = ""
+    contents: dict[str, tuple[int, int]] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
 
 
-def read_commit(body: Path, folder: Path, store: BlobStore) -> HubCommit:
-    """Store every file of the commit in the file ``body``; ``folder`` takes what lies between.
+def read_commit(body: Path, store: StagedStore) -> HubCommit:
+    """Stage every file of the commit in the file ``body``.
 
-    Raises UsageError for a body that is none.
+    Raises UsageError for a body that is none, or too many files, AdapterFormatError for a name that no version has.
     """
-    found = HubCommit()
-    for number, (document, content) in enumerate(_lines(body, folder)):
-        try:
-            key, value = document["key"], document["value"]
-            if key == "header":
-                found.message = str(value.get("summary", ""))[:1000]
-            elif key == "file" and content is not None:
-                blob, path = content
-                store.put(blob, path)
-                path.unlink()
-                found.added[str(value["path"])] = blob
-            elif key == "deletedFile":
-                found.removed.append(str(value["path"]))
-            elif key == "deletedFolder":
-                found.removed.append(str(value["path"]).rstrip("/") + "/")
-            else:
-                raise KeyError(key)
-        except (KeyError, TypeError, AttributeError):
-            raise UsageError(f"line {number + 1} of the commit is not understood", hint="hf upload REPO DIR") from None
-    return found
+    with _mapped(body) as data:
+        asked = _Asked()
+        for number, (document, content) in enumerate(_lines(data)):
+            if number > MOST_OPERATIONS:  # the first line is the header
+                raise UsageError(
+                    f"a commit may add and remove {MOST_OPERATIONS} files, this one has more",
+                    hint="upload in several commits, or loreg push DIR NAME",
+                )
+            try:
+                _read_line(asked, document, content)
+            except (KeyError, TypeError, AttributeError):
+                raise UsageError(
+                    f"line {number + 1} of the commit is not understood", hint="hf upload REPO DIR"
+                ) from None
+        refuse_file_names({CONFIG_NAME, WEIGHTS_NAME, *asked.contents})
+        added = {path: _stage(data, start, end, store) for path, (start, end) in asked.contents.items()}
+    return HubCommit(asked.message, added, tuple(asked.removed), asked.parent)
 
 
-def _lines(body: Path, folder: Path) -> Iterator[tuple[dict[str, Any], tuple[Blob, Path] | None]]:
-    """Each line parsed without its content, and that content in a file."""
+def _read_line(asked: _Asked, document: dict[str, Any], content: tuple[int, int] | None) -> None:
+    key, value = document["key"], document["value"]
+    if key == "header":
+        asked.message = str(value.get("summary", ""))[:1000]
+        parent = value.get("parentCommit") or ""
+        if parent and not _COMMIT.fullmatch(str(parent)):
+            raise UsageError(f"parentCommit is {str(parent)[:80]!r}, expected a commit", hint="hf upload REPO DIR")
+        asked.parent = str(parent).lower()
+    elif key == "file" and content is not None:
+        asked.contents[str(value["path"])] = content
+    elif key == "deletedFile":
+        asked.removed.append(str(value["path"]))
+    elif key == "deletedFolder":
+        asked.removed.append(str(value["path"]).rstrip("/") + "/")
+    else:
+        raise KeyError(key)
+
+
+@contextlib.contextmanager
+def _mapped(body: Path) -> Iterator[mmap.mmap | bytes]:
+    """The bytes of the file without reading them; nothing cannot be mapped."""
     if body.stat().st_size == 0:
+        yield b""
         return
     with body.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = 0
-        while start < len(data):
-            newline = data.find(b"\n", start)
-            end = newline if newline >= 0 else len(data)
-            if end > start:
-                yield _line(data, start, end, folder)
-            start = end + 1
+        yield data
 
 
-def _line(data: mmap.mmap, start: int, end: int, folder: Path) -> tuple[dict[str, Any], tuple[Blob, Path] | None]:
+def _lines(data: mmap.mmap | bytes) -> Iterator[tuple[dict[str, Any], tuple[int, int] | None]]:
+    """Each line parsed without its content, and where that begins and ends."""
+    start = 0
+    while start < len(data):
+        newline = data.find(b"\n", start)
+        end = newline if newline >= 0 else len(data)
+        if end > start:
+            yield _line(data, start, end)
+        start = end + 1
+
+
+def _line(data: mmap.mmap | bytes, start: int, end: int) -> tuple[dict[str, Any], tuple[int, int] | None]:
     content = None
-    text = b""
+    first, last = end, end
     mark = data.find(_CONTENT, start, end)
-    if mark >= 0 and (first := data.find(b'"', mark + len(_CONTENT), end)) >= 0:
-        last = data.find(b'"', first + 1, end)
-        content = _decoded(data, first + 1, last, folder / "content")
-        text = data[start : first + 1] + data[last:end] if end - last < _MOST_JSON else b""
-    elif end - start < _MOST_JSON:
-        text = data[start:end]
+    if mark >= 0 and (opening := data.find(b'"', mark + len(_CONTENT), end)) >= 0:
+        first, last = opening + 1, data.find(b'"', opening + 1, end)
+        content = (first, last)
+    text = data[start:first] + data[last:end] if 0 <= first - start + end - last < _MOST_JSON else b""
     try:
         document = json.loads(text)
         if not isinstance(document, dict):
@@ -92,8 +123,10 @@ def _line(data: mmap.mmap, start: int, end: int, folder: Path) -> tuple[dict[str
         raise UsageError("the commit is not one JSON document a line", hint="hf upload REPO DIR") from None
 
 
-def _decoded(data: mmap.mmap, start: int, end: int, path: Path) -> tuple[Blob, Path]:
+def _stage(data: mmap.mmap | bytes, start: int, end: int, store: StagedStore) -> Blob:
+    """Decode a file and give it to the store."""
     hasher, size = hashlib.sha256(), 0
+    path = store.folder / "content"
     with path.open("wb") as sink:
         for piece in range(start, end, _PIECE):
             try:
@@ -103,4 +136,6 @@ def _decoded(data: mmap.mmap, start: int, end: int, path: Path) -> tuple[Blob, P
             hasher.update(raw)
             size += len(raw)
             sink.write(raw)
-    return Blob(hasher.hexdigest(), size), path
+    blob = Blob(hasher.hexdigest(), size)
+    store.put(blob, path)
+    return blob

@@ -7,6 +7,7 @@ of Xet.
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,17 +24,32 @@ from loreg.server.answers import json
 from loreg.server.ndjson import read_commit
 from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of, ref_of
 from loreg.server.service import Asking, Books, Serving
+from loreg.storage.staged import StagedStore
 
 MOST_COMMIT_BYTES = 8 * 1024**3  # a third more than the files in it: they come as base64
 Body = Annotated[dict[str, Any] | None, RequestBody()]
 routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
 
 
+@dataclass(frozen=True)
+class PreuploadFile:
+    """A file that a client would send; what else it says of it is nothing to loreg."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Preupload:
+    """The files that a client would send."""
+
+    files: tuple[PreuploadFile, ...] = ()
+
+
 @routes.post("/api/repos/create")
-async def create(request: Request, access: Asking, ledger: Books) -> Response:
+async def create(request: Request, access: Asking, ledger: Books, asked: Body = None) -> Response:
     """Begin an adapter; there is nothing of it to see until its first version is whole."""
-    asked = await request.json()
-    organization, name = asked.get("organization"), asked.get("name", "")
+    asked = asked or {}
+    organization, name = asked.get("organization"), str(asked.get("name", ""))
     if asked.get("type") not in (None, "model"):
         raise HubError(400, "", "loreg keeps adapters: models, no datasets and no spaces")
     adapter = adapter_of(f"{organization}/{name}" if organization else name)
@@ -54,9 +70,11 @@ def validate_yaml() -> Response:
 
 
 @routes.post("/api/models/{repository:path}/branch/{branch}")
-def branch(repository: str, branch: str, access: Asking, ledger: Books) -> Response:
+def branch(repository: str, branch: str, access: Asking, ledger: Books, asked: Body = None) -> Response:
     """A branch is an alias; it points to something after the first commit to it."""
-    open_draft(ledger, access, adapter_of(repository), _alias_of(branch))
+    start = (asked or {}).get("startingPoint")
+    begun = ref_of(repository, str(start)) if start is not None else None
+    open_draft(ledger, access, adapter_of(repository), _alias_of(branch), begun)
     return json({})
 
 
@@ -76,22 +94,21 @@ def tag(repository: str, branch: str, access: Asking, ledger: Books, asked: Body
 
 
 @routes.post("/api/models/{repository:path}/preupload/{revision}")
-async def preupload(repository: str, revision: str, request: Request, access: Asking) -> Response:
+async def preupload(repository: str, revision: str, access: Asking, asked: Preupload) -> Response:
     """How each file is to be sent, and which are no part of an adapter."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
     _alias_of(revision)
-    asked: list[dict[str, Any]] = (await request.json()).get("files", [])
     return json(
         {
             "files": [
                 {
-                    "path": file["path"],
+                    "path": file.path,
                     "uploadMode": "regular",
-                    "shouldIgnore": bool(reason_by_name(file["path"])),
+                    "shouldIgnore": bool(reason_by_name(file.path)),
                     "oid": None,
                 }
-                for file in asked
+                for file in asked.files
             ]
         }
     )
@@ -117,8 +134,8 @@ async def commit(
                 sink.write(chunk)
 
         def apply() -> str:
-            asked = read_commit(body, Path(name), service.store)
-            return commit_of(commit_files(ledger, access, adapter, alias, asked.added, asked.removed, asked.message))
+            store = StagedStore(service.store, Path(name))
+            return commit_of(commit_files(ledger, access, store, adapter, alias, read_commit(body, store)))
 
         oid = await run_in_threadpool(apply)
     url = f"{str(request.base_url).rstrip('/')}/{adapter}/commit/{oid}"

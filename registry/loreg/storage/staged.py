@@ -1,0 +1,81 @@
+"""A store in front of another, for what may yet be refused: of that nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loreg.storage.blobs import Blob, BlobStore, OnBytes, Presigned, ignore_bytes
+
+
+class StagedStore:
+    """``store``, and new blobs that lie in ``folder`` until :meth:`keep` sends them to it."""
+
+    def __init__(self, store: BlobStore, folder: Path) -> None:
+        self.url = store.url
+        self.folder = folder
+        self._store = store
+        self._staged: dict[str, Blob] = {}
+
+    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+        """Move the file at ``path`` into the folder; its bytes are hashed when they are sent."""
+        path.rename(self._path(blob.sha256))
+        self._staged[blob.sha256] = blob
+        on_bytes(blob.size)
+        return True
+
+    def keep(self) -> None:
+        """Send what is new to the store. Raises what its ``put`` raises; what was sent by then is not sent again."""
+        for blob in tuple(self._staged.values()):
+            self._store.put(blob, self._path(blob.sha256))
+            del self._staged[blob.sha256]
+
+    def size(self, sha256: str) -> int | None:
+        """How many bytes the blob has."""
+        return self._staged[sha256].size if sha256 in self._staged else self._store.size(sha256)
+
+    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Only of what is in the store."""
+        self._store.get(blob, path, on_bytes)
+
+    def read(self, sha256: str) -> bytes:
+        """A small blob's bytes."""
+        return self._path(sha256).read_bytes() if sha256 in self._staged else self._store.read(sha256)
+
+    def read_part(self, sha256: str, start: int, size: int) -> bytes:
+        """A part of a blob."""
+        if sha256 not in self._staged:
+            return self._store.read_part(sha256, start, size)
+        with self._path(sha256).open("rb") as stream:
+            stream.seek(start)
+            return stream.read(size)
+
+    def announce(self, blobs: Sequence[Blob]) -> None:
+        """Nobody need be asked before :meth:`keep`."""
+
+    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> Presigned | None:
+        """The store's."""
+        return self._store.upload_url(blob, proof, aside=aside)
+
+    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
+        """The store's."""
+        return self._store.was_uploaded(blob, proof, aside=aside)
+
+    def forget_upload(self, proof: str) -> None:
+        """The store's."""
+        self._store.forget_upload(proof)
+
+    def download_url(self, sha256: str) -> str | None:
+        """The store's."""
+        return self._store.download_url(sha256)
+
+    def lay_out(self, name: str, files: Mapping[str, str]) -> str | None:
+        """The store's."""
+        return self._store.lay_out(name, files)
+
+    def check(self) -> None:
+        """The store's."""
+        self._store.check()
+
+    def _path(self, sha256: str) -> Path:
+        return self.folder / sha256

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from loreg.catalog import Catalog
 from loreg.errors import NotFoundError, UnauthenticatedError, UsageError
+from loreg.records import everything
 from loreg.registry import connect
 from server.conftest import Guarded
 
@@ -38,8 +39,10 @@ def test_malformed_and_unknown_ones(guarded_folder: Guarded, authorization: str)
 
 
 def test_one_that_expired(guarded_folder: Guarded):
-    past = datetime.now(UTC) - timedelta(seconds=1)
-    _, secret = guarded_folder.behind.create_token("old", ["read:*"], expires=past)
+    made, secret = guarded_folder.behind.create_token("old", ["read:*"], expires="1h")
+    with guarded_folder.behind.context.ledger.catalog.write(everything("ada")) as tx:
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        tx.connection.execute(text("UPDATE tokens SET expires_at = :at WHERE id = :id"), {"at": past, "id": made.id})
     assert asks(guarded_folder, f"Bearer {secret}") == REFUSED
     _, secret = guarded_folder.behind.create_token("new", ["read:*"], expires="1h")
     assert asks(guarded_folder, f"Bearer {secret}")[0] == 200

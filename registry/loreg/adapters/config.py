@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from loreg.adapters.header import is_unicode
 from loreg.adapters.inside import adapters_inside, describe
-from loreg.adapters.patterns import Patterns
+from loreg.adapters.patterns import Patience, Patterns
+from loreg.adapters.selection import selector
 from loreg.errors import AdapterFormatError, NotFoundError
 
 CONFIG_NAME = "adapter_config.json"
-_MOST_CONFIG_BYTES = 16 * 1024 * 1024
+MOST_CONFIG_BYTES = 16 * 1024 * 1024
+_MOST_BRACKETS = 100_000  # patterns, however many, are in two of them
+_MOST_BARE = 100  # parameters that are targeted without naming their owner: each of these may have them all
 V = TypeVar("V")
 
 #: Fields without effect on what the saved weights mean: selectors (the tensors are the truth), training, hints.
@@ -42,7 +46,10 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """The fields that loreg carries out; ``raw`` is the whole document."""
+    """The fields that loreg carries out; ``raw`` is the whole document.
+
+    ``patience`` is for all patterns in it together, whoever matches them.
+    """
 
     r: int
     lora_alpha: float
@@ -51,6 +58,7 @@ class LoraConfig:
     use_rslora: bool
     use_dora: bool
     raw: Mapping[str, Any]
+    patience: Patience = field(default_factory=Patience, compare=False, repr=False)
 
     @property
     def variant(self) -> str:
@@ -78,6 +86,23 @@ class LoraConfig:
         init = self.raw.get("init_lora_weights")
         return isinstance(init, str) and init.startswith(_MUTATING_INITS)
 
+    @cached_property
+    def selects(self) -> Callable[[str], bool]:
+        """Whether ``target_modules`` selects a module, as :func:`loreg.adapters.selection.selector` says."""
+        return selector(self.raw.get("target_modules"), self.patience)
+
+    @cached_property
+    def target_parameters(self) -> Mapping[str, frozenset[str]]:
+        """The parameters that ``target_parameters`` names, by the end of their owner's name; empty if it has none."""
+        targets = self.raw.get("target_parameters")
+        found: dict[str, set[str]] = {}
+        for target in targets if isinstance(targets, list) else ():
+            owner, _, name = str(target).rpartition(".")
+            found.setdefault(owner, set()).add(name)
+        if len(found.get("", ())) > _MOST_BARE:
+            raise AdapterFormatError(f"target_parameters has over {_MOST_BARE} names without an owner", hint="mend it")
+        return {owner: frozenset(names) for owner, names in found.items()}
+
     def settings_not_understood(self) -> dict[str, Any]:
         """Fields that may change what the weights mean, that loreg does not know and that are set."""
         known = _NEUTRAL | _UNDERSTOOD
@@ -91,11 +116,16 @@ def read_config(folder: Path) -> LoraConfig:
     """
     path = folder / CONFIG_NAME
     try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
+        refuse_large_config(path, path.stat().st_size)
         return read_document(path, path.read_bytes())
     except FileNotFoundError:
         raise no_adapter(folder, CONFIG_NAME, "model.save_pretrained(DIR) writes one") from None
+
+
+def refuse_large_config(path: Path, size: int) -> None:
+    """Raise AdapterFormatError for a file that is no configuration, by its size: it is read whole."""
+    if size > MOST_CONFIG_BYTES:
+        raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
 
 
 def no_adapter(folder: Path, needed: str, hint: str) -> NotFoundError:
@@ -108,6 +138,8 @@ def no_adapter(folder: Path, needed: str, hint: str) -> NotFoundError:
 
 def read_document(path: Path, content: bytes) -> LoraConfig:
     """Read the bytes of a configuration; ``path`` is what errors call it. Raises AdapterFormatError."""
+    if content.count(b"[") + content.count(b"{") > _MOST_BRACKETS:  # each takes more memory than all else
+        raise AdapterFormatError(f"{path} has over {_MOST_BRACKETS:,} lists and objects", hint="save the adapter again")
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -130,14 +162,16 @@ def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
             else "loreg reads PEFT LoRA adapters"
         )
         raise AdapterFormatError(f"{where}: {found}, expected 'LORA'", hint=hint)
+    patience = Patience()
     return LoraConfig(
         r=_rank(document, "r", 8, where),
         lora_alpha=_alpha(document, "lora_alpha", 8, where),
-        rank_pattern=Patterns(_pattern(document, "rank_pattern", where, _rank)),
-        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where, _alpha)),
+        rank_pattern=Patterns(_pattern(document, "rank_pattern", where, _rank), patience),
+        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where, _alpha), patience),
         use_rslora=bool(document.get("use_rslora")),
         use_dora=bool(document.get("use_dora")),
         raw=document,
+        patience=patience,
     )
 
 

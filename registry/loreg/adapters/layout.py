@@ -29,7 +29,10 @@ GATHER = (
     "model.save_pretrained(DIR, state_dict=accelerator.get_state_dict(model)), or zero_to_fp32.py in the checkpoint"
 )
 _LONGEST_TYPE = 128
+_LONGEST_NAME = 1024
+_MOST_EMPTY = 10_000
 _FIRST_BYTES = 64 * 1024
+_MOST_HEADER_BYTES = 32 * 1024 * 1024  # a quarter of a million tensors
 
 
 @dataclass
@@ -153,7 +156,7 @@ def remote_layout(where: Path, config: bytes, size: int, read: Read) -> Layout:
     """The same of an adapter that lies elsewhere: its configuration, and ``read``, which gives parts of its weights.
 
     The first 64 KiB of the ``size`` bytes are asked for at once: most headers are smaller. ``where`` is what errors
-    call it. Raises what :func:`read_layout` raises.
+    call it. Raises what :func:`read_layout` raises, and AdapterFormatError for a header over 32 MiB.
     """
     begin = read(0, min(size, _FIRST_BYTES))
 
@@ -162,12 +165,23 @@ def remote_layout(where: Path, config: bytes, size: int, read: Read) -> Layout:
         return begin[start:end] + (read(rest, end - rest) if rest < end else b"")
 
     weights = where / WEIGHTS_NAME
+    if (length := int.from_bytes(begin[:8], "little")) > _MOST_HEADER_BYTES and length <= size:
+        raise AdapterFormatError(f"the header of {weights} has {length:,} bytes", hint="is this the right file?")
     return _layout(weights, read_document(where / CONFIG_NAME, config), parse_header(weights, size, buffered))
 
 
 def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
     if not header.tensors:
         raise AdapterFormatError(f"{weights} has no tensors: {NOT_GATHERED}", hint=GATHER)
+    empty = sum(0 in tensor.shape for tensor in header.tensors.values())
+    if empty > _MOST_EMPTY:  # fewer are a finding, beside others
+        raise AdapterFormatError(
+            f"{weights}: {empty} of {len(header.tensors)} tensors are empty: {NOT_GATHERED}", hint=GATHER
+        )
+    if longest := next((name for name in header.tensors if len(name) > _LONGEST_NAME), ""):
+        raise AdapterFormatError(
+            f"{weights}: the tensor name {longest[:40]!r}… is over {_LONGEST_NAME} characters", hint="rename it"
+        )
     plain, naming = plain_names(weights, header.tensors, config)
     parts: dict[str, dict[str, Tensor]] = {}
     extras, tokens, strangers = {}, {}, []

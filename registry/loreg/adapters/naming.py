@@ -24,6 +24,7 @@ _WRAPPERS = frozenset({
 })  # fmt: skip
 #: The same, if the whole model lies in it: DataParallel, DDP, DeepSpeed's engine, AveragedModel; Opacus.
 _AROUND_ALL = ("module.", "_module.")
+_MOST_AROUND = 8
 _PARALLEL = ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "AveragedModel", "GradSampleModule")
 _NAMED = (
     re.compile(r"(?P<before>.+\.lora_[AB])\.(?P<name>[^.]+)(?P<after>\.(?:weight|bias))"),
@@ -106,7 +107,10 @@ def _without_wrappers(name: str, seen: dict[str, None]) -> str:
 
 def _without_what_is_around_all(names: dict[str, str], config: LoraConfig, seen: dict[str, None]) -> dict[str, str]:
     """The names without ``module.`` after the prefix, where the whole model lies in it and it is no part of its own."""
-    while around := next((w for w in _AROUND_ALL if _all_in(names.values(), PREFIX + w)), ""):
+    for _ in range(_MOST_AROUND):
+        around = next((w for w in _AROUND_ALL if _all_in(names.values(), PREFIX + w)), "")
+        if not around:
+            break
         inside = {name: PREFIX + plain.removeprefix(PREFIX + around) for name, plain in names.items()}
         if _is_the_models_own(around, inside.values(), config):
             break
@@ -130,7 +134,7 @@ def _is_the_models_own(around: str, inside: Iterable[str], config: LoraConfig) -
     if not targets or targets == "all-linear" or not isinstance(targets, list | str):
         return False
     try:
-        selects = selector(targets)
+        selects = selector(targets, config.patience)
         modules = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in inside if ".lora_" in name}
         return all(selects(around + module) and not selects(module) for module in modules)
     except AdapterFormatError:  # a pattern that is none: a rule says so

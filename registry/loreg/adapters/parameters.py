@@ -15,7 +15,7 @@ from typing import Any
 
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.forms import Form
-from loreg.adapters.selection import selector
+from loreg.adapters.patterns import endings
 from loreg.errors import AdapterFormatError
 
 _WRAPPED = ".base_layer"
@@ -42,8 +42,8 @@ def parameter_of(module: str, config: LoraConfig, modules: Collection[str]) -> t
 
     ``modules`` are all that have factors, as the file names them.
     """
-    targets = config.raw.get("target_parameters")
-    if not isinstance(targets, list) or not targets:
+    targets = config.target_parameters
+    if not targets:
         return None
     owner, depth = module, 0
     while owner.endswith(_WRAPPED):
@@ -51,9 +51,8 @@ def parameter_of(module: str, config: LoraConfig, modules: Collection[str]) -> t
     levels = depth + 1
     while owner + _WRAPPED * levels in modules:
         levels += 1
-    split = [str(target).rpartition(".") for target in targets]
-    named = {name for of, _, name in split if of and (owner == of or owner.endswith(f".{of}"))}
-    bare = {name for of, _, name in split if not of}
+    named = {name for end in endings(owner) if end for name in targets.get(end, ())}
+    bare = targets.get("", frozenset())
     if bare and _may_own(owner, bare, levels, config):
         named |= bare
     if not named:
@@ -75,7 +74,7 @@ def _may_own(owner: str, parameters: Collection[str], levels: int, config: LoraC
     if targets == "all-linear":
         return "expert" in owner.rpartition(".")[2]
     try:
-        return not selector(targets)(owner)
+        return not config.selects(owner)
     except AdapterFormatError:  # a pattern that is none: a rule says so
         return False
 
@@ -133,12 +132,7 @@ def as_peft_targets(document: Mapping[str, Any], forms: Mapping[str, Form]) -> d
     targets = document.get("target_modules")
     types = {form.parameter for form in forms.values() if form.parameter}
     if isinstance(targets, list):
-        targets = [name for name in targets if str(name).rpartition(".")[2] not in types or _selects(name, forms)]
+        ordinary = {end for name, form in forms.items() if not form.parameter for end in endings(name)}
+        targets = [name for name in targets if str(name).rpartition(".")[2] not in types or str(name) in ordinary]
     parameters = target_parameters_of(forms)
     return {**document, "target_modules": targets, "target_parameters": parameters, "lora_dropout": 0.0}
-
-
-def _selects(target: Any, forms: Mapping[str, Form]) -> bool:
-    """Whether one entry of ``target_modules`` selects an ordinary module among these."""
-    selects = selector([target])
-    return any(selects(name) for name, form in forms.items() if not form.parameter)

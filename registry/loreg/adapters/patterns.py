@@ -1,40 +1,79 @@
 """Patterns of a configuration against module names: as PEFT matches them, but never longer than a moment.
 
-A configuration is a stranger's file, and a pattern with nested repetition can keep ``re`` busy for years.
+A configuration is a stranger's file, a pattern with nested repetition can keep ``re`` busy for years, and thousands of
+patterns on thousands of modules for minutes. So all that one adapter's patterns may take together is limited, and those
+without operators, which merges write for every module, are looked up instead of tried one by one.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from time import thread_time
 from typing import Generic, TypeVar
 
 import regex
 
 from loreg.errors import AdapterFormatError
 
-_PATIENCE = 0.5  # seconds that one match may take
+_ONE = 0.5  # seconds that one match may take
+_ALTOGETHER = 3.0  # seconds of processor time for all of an adapter
+_LONGEST = 64 * 1024
 _PLAIN = re.compile(r"[\w.-]+")
+T = TypeVar("T")
 V = TypeVar("V")
 
 
-def fullmatch(pattern: str, module: str) -> bool:
+@dataclass
+class Patience:
+    """How many seconds of processor time the patterns of one adapter may still take, whoever asks for them."""
+
+    left: float = _ALTOGETHER
+
+    def spend(self, pattern: str, call: Callable[[float], T]) -> T:
+        """What ``call`` returns, which is given how long it may take. Raises AdapterFormatError."""
+        if self.left <= 0:
+            raise _refused(pattern, TimeoutError())
+        begin = thread_time()
+        try:
+            return call(min(_ONE, self.left))
+        except (re.error, regex.error, TimeoutError, RecursionError, MemoryError, OverflowError) as error:
+            raise _refused(pattern, error) from None
+        finally:
+            self.left -= thread_time() - begin
+
+
+def fullmatch(pattern: str, module: str, patience: Patience) -> bool:
     """``re.fullmatch``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
-    _check(pattern, pattern)
-    try:
-        return regex.fullmatch(pattern, module, timeout=_PATIENCE) is not None
-    except (regex.error, TimeoutError, RecursionError, MemoryError, OverflowError) as error:
-        raise _refused(pattern, error) from None
+
+    def call(seconds: float) -> bool:
+        _check(pattern)
+        return regex.fullmatch(pattern, module, timeout=seconds) is not None
+
+    return patience.spend(pattern, call)
 
 
-def match(pattern: str, module: str) -> regex.Match[str] | None:
+def match(pattern: str, module: str, patience: Patience) -> regex.Match[str] | None:
     """``re.match``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
-    _check(pattern, pattern)
-    try:
-        return regex.match(pattern, module, timeout=_PATIENCE)
-    except (regex.error, TimeoutError, RecursionError, MemoryError, OverflowError) as error:
-        raise _refused(pattern, error) from None
+
+    def call(seconds: float) -> regex.Match[str] | None:
+        _check(pattern)
+        return regex.match(pattern, module, timeout=seconds)
+
+    return patience.spend(pattern, call)
+
+
+def endings(name: str) -> Iterator[str]:
+    """The name, and what is left of it after each of its dots."""
+    start = 0
+    while True:
+        yield name[start:]
+        start = name.find(".", start) + 1
+        if not start:
+            return
 
 
 @dataclass(frozen=True)
@@ -42,58 +81,93 @@ class Patterns(Generic[V]):
     """``rank_pattern`` or ``alpha_pattern``: values by pattern, in order."""
 
     values: Mapping[str, V]
+    patience: Patience = field(default_factory=Patience, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for pattern in self.values:
             if not _PLAIN.fullmatch(pattern):
-                _check(pattern, _suffix(pattern))
+                self.patience.spend(pattern, functools.partial(_check_end, pattern))
 
     def first(self, module: str, default: V) -> V:
         """The value of the first pattern with ``re.match(rf"(.*\\.)?({pattern})$", module)``, as in PEFT 0.21."""
-        for pattern, value in self.values.items():
-            if _is_suffix(pattern, module):
-                return value
-        return default
+        if not self.values:
+            return default
+        found = min(self._plain.matching(module, self.patience), default=len(self.values))
+        for position, pattern in self._others:
+            if position > found:
+                break
+            if self._matches(pattern, module):
+                found = position
+        return self._by_position[found] if found < len(self.values) else default
 
     def matching_none(self, modules: Iterable[str]) -> list[str]:
         """The patterns that match none of these."""
         modules = set(modules)
-        return [
-            pattern
-            for pattern in self.values
-            if pattern not in modules and not any(_is_suffix(pattern, module) for module in modules)
-        ]
+        alive = {position for module in modules for position in self._plain.matching(module, self.patience)}
+        alive |= {position for position, p in self._others if any(self._matches(p, module) for module in modules)}
+        return [p for position, p in enumerate(self.values) if position not in alive and p not in modules]
+
+    @cached_property
+    def _plain(self) -> _PlainPatterns:
+        return _PlainPatterns((i, pattern) for i, pattern in enumerate(self.values) if _PLAIN.fullmatch(pattern))
+
+    @cached_property
+    def _others(self) -> tuple[tuple[int, str], ...]:
+        return tuple((i, pattern) for i, pattern in enumerate(self.values) if not _PLAIN.fullmatch(pattern))
+
+    @cached_property
+    def _by_position(self) -> tuple[V, ...]:
+        return tuple(self.values.values())
+
+    def _matches(self, pattern: str, module: str) -> bool:
+        whole = _suffix(pattern)
+        return self.patience.spend(pattern, lambda seconds: bool(regex.match(whole, module, timeout=seconds)))
 
 
-def _is_suffix(pattern: str, module: str) -> bool:
-    if _PLAIN.fullmatch(pattern):
-        return _is_plain_suffix(pattern, module)
-    try:
-        return regex.match(_suffix(pattern), module, timeout=_PATIENCE) is not None
-    except (regex.error, TimeoutError, RecursionError, MemoryError, OverflowError) as error:
-        raise _refused(pattern, error) from None
+class _PlainPatterns:
+    """Patterns without operators but the dot, which stands for any character: what merges write.
 
+    They lie by their length, by where their dots are, and by their text: a name is asked for once for each of the few
+    ways in which the patterns of an adapter are made, and not once for each pattern.
+    """
 
-def _is_plain_suffix(pattern: str, module: str) -> bool:
-    """The same for a pattern without operators but the dot, which stands for any character: what merges write."""
-    before = len(module) - len(pattern)
-    if before < 0 or (before and module[before - 1] != "."):
-        return False
-    tail = module[before:]
-    return tail == pattern or ("." in pattern and all(p in (".", c) for p, c in zip(pattern, tail, strict=True)))
+    def __init__(self, patterns: Iterable[tuple[int, str]]) -> None:
+        self._ways: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
+        for position, pattern in patterns:
+            dots = tuple(i for i, sign in enumerate(pattern) if sign == ".")
+            self._ways.setdefault(len(pattern), {}).setdefault(dots, {})[pattern] = position
+
+    def matching(self, module: str, patience: Patience) -> list[int]:
+        """The positions of those that match the end of the name."""
+        return patience.spend("", lambda _: [*self._matching(module)]) if self._ways else []
+
+    def _matching(self, module: str) -> Iterator[int]:
+        for ending in endings(module):
+            for dots, texts in self._ways.get(len(ending), {}).items():
+                text = ending
+                if any(ending[dot] != "." for dot in dots):
+                    signs = list(ending)
+                    for dot in dots:
+                        signs[dot] = "."
+                    text = "".join(signs)
+                if text in texts:
+                    yield texts[text]
 
 
 def _suffix(pattern: str) -> str:
     return rf"(.*\.)?({pattern})$"
 
 
-def _check(pattern: str, whole: str) -> None:
-    try:
-        re.compile(whole)
-    except (re.error, OverflowError, RecursionError, MemoryError) as error:
-        raise _refused(pattern, error) from None
+def _check_end(pattern: str, _: float) -> None:
+    _check(_suffix(pattern))
+
+
+def _check(pattern: str) -> None:
+    if len(pattern) > _LONGEST:
+        raise OverflowError(f"it has {len(pattern)} characters")
+    re.compile(pattern)
 
 
 def _refused(pattern: str, error: Exception) -> AdapterFormatError:
-    reason = "it takes too long" if isinstance(error, TimeoutError) else str(error)
+    reason = "it takes too long, or all of them do" if isinstance(error, TimeoutError) else str(error)
     return AdapterFormatError(f"invalid pattern {pattern[:80]!r} in adapter_config.json ({reason})", hint="mend it")

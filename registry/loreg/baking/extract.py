@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from loreg.adapters.keys import PREFIX, extra_name
-from loreg.adapters.selection import is_inside
 from loreg.adapters.tensors import Written, WrittenModule, pad
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import Tiles, largest_singular
@@ -180,7 +179,7 @@ def _refuse_names_of_several(saved: Sequence[str], factored: Collection[str]) ->
     PEFT takes ``modules_to_save`` as the ends of names, so that a module at the top has no name of its own.
     """
     for one in saved:
-        if other := next((module for module in factored if is_inside(module, one)), None):
+        if other := next((module for module in factored if f".{one}." in f".{module}."), None):
             raise MergeError(
                 f"{one} changed as a whole, and by that name PEFT saves {other} whole too, which would have factors",
                 hint=f"serve the fine-tune itself, or leave {one} as it was",

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
+    DataError,
     DBAPIError,
     DisconnectionError,
     IntegrityError,
@@ -168,6 +169,8 @@ def _translated(error: DBAPIError, url: str) -> LoregError:
         )
     if sqlstate in _NO_SUCH_TABLE:
         return UnavailableError(f"the catalog {url} has no schema yet", hint="loreg db upgrade")
+    if isinstance(error, DataError):  # NUL in a text, a number that is too large: asking again will not help
+        return UsageError(f"the catalog cannot hold that: {reason}", hint="leave out what is no text or number")
     if isinstance(error, OperationalError):
         return UnavailableError(f"the catalog {url} does not answer: {reason}", hint="loreg doctor")
     return UnavailableError(f"the catalog {url} failed: {reason}", hint="loreg doctor")

@@ -20,7 +20,7 @@ def decode(cursor: str, order: str, kinds: Sequence[type]) -> list[Any]:
     key: list[Any]
     try:
         found, *key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         found, key = None, []
     if found != order or len(key) != len(kinds) or not all(map(_is_a, key, kinds)):
         raise UsageError("this cursor is not of this search", hint="start again without --cursor")

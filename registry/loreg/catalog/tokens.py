@@ -28,6 +28,7 @@ _LIVE = select(*_CELLS, TokenRow.digest).where(
     TokenRow.revoked_at.is_(None),
     or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > bindparam("now")),
 )
+_ANY = select(TokenRow.id).limit(1)
 _USED = timedelta(minutes=1)  # how exactly the last use is kept: a write for each request would be dear
 
 
@@ -47,6 +48,11 @@ def with_digest(tx: Transaction, digest: str) -> tuple[Token, str] | None:
     return None
 
 
+def exist(tx: Transaction) -> bool:
+    """Whether one was ever made, holds it or not."""
+    return bool(tx.rows(_ANY))
+
+
 def used_long_ago(token: Token, now: datetime) -> bool:
     """Whether the time of its last use should be written down again."""
     return token.last_used_at is None or now - token.last_used_at > _USED
@@ -57,9 +63,10 @@ def mark_used(tx: Transaction, token: Token) -> None:
     tx.connection.execute(update(TokenRow).where(TokenRow.id == token.id).values(last_used_at=tx.at))
 
 
-def every(tx: Transaction) -> tuple[Token, ...]:
-    """All tokens, the newest first, those that hold no more too."""
-    return tuple(Token(*row) for row in tx.connection.execute(select(*_CELLS).order_by(TokenRow.id.desc())))
+def every(tx: Transaction, *, for_update: bool = False) -> tuple[Token, ...]:
+    """All tokens, the newest first, those that hold no more too; ``for_update``, nobody changes them meanwhile."""
+    query = select(*_CELLS).order_by(TokenRow.id.desc())
+    return tuple(Token(*row) for row in tx.connection.execute(query.with_for_update() if for_update else query))
 
 
 def revoke(tx: Transaction, token_id: int) -> Token:

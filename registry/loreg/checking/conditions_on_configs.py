@@ -122,5 +122,5 @@ def patterns_mean_another_alpha(subject: Subject, _: Any) -> Iterable[str]:
 def old_peft_values(config: LoraConfig, module: str) -> tuple[int, float]:
     """Rank and alpha as PEFT 0.10 takes them: one key for both, the first of all that matches after a dot."""
     ranks, alphas = config.rank_pattern.values, config.alpha_pattern.values
-    key = next((key for key in (*ranks, *alphas) if fullmatch(rf".*\.{key}", module)), module)
+    key = next((key for key in (*ranks, *alphas) if fullmatch(rf".*\.{key}", module, config.patience)), module)
     return ranks.get(key, config.r), alphas.get(key, config.lora_alpha)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from loreg.adapters.keys import PREFIX, weight_of_extra
 from loreg.adapters.layout import GATHER, NOT_GATHERED, Layout
-from loreg.adapters.patterns import match
-from loreg.adapters.selection import selector
+from loreg.adapters.patterns import Patience, endings, match
 from loreg.checking.findings import Subject, rule
 from loreg.checking.structure import is_in_pieces, is_outside_the_layers
 from loreg.errors import AdapterFormatError
@@ -25,12 +24,13 @@ _WRITTEN_BY_PEFT = ("gate.weight", "gate_up_proj", "down_proj")
 def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
     """Every tensor has its numbers: ZeRO-3 and FSDP keep them in pieces on several GPUs until they are gathered."""
     layout = subject.layout
-    pieces = [t for t in layout.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)]
+    pieces = {t.name: t for t in layout.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)}
     for module in layout.modules.values():
         factors = (module.parts[part] for part in ("A", "B") if part in module.parts)
-        pieces += [tensor for tensor in factors if is_in_pieces(tensor.shape) and tensor not in pieces]
+        pieces |= {tensor.name: tensor for tensor in factors if is_in_pieces(tensor.shape)}
     if pieces:
-        first = f"e.g. {pieces[0].name} {pieces[0].shape}"
+        some = next(iter(pieces.values()))
+        first = f"e.g. {some.name} {some.shape}"
         yield f"{len(pieces)} of {len(layout.tensors)} tensors are empty or pieces, {first}: {NOT_GATHERED}"
 
 
@@ -78,11 +78,11 @@ def _is_asked_for(key: str, layout: Layout) -> bool:
     if last == "bias" and raw.get("bias") not in (None, "none", False):
         return True
     saved = raw.get("modules_to_save")
-    whole = [*(map(str, saved) if isinstance(saved, list) else ()), *_HEADS.get(layout.config.task_type, ())]
+    whole = (*(map(str, saved) if isinstance(saved, list) else ()), *_HEADS.get(layout.config.task_type, ()))
     parts = module.split(".")
     above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     # PEFT compares ends, and not whole parts of names: of DistilBERT classifier is pre_classifier too.
-    return any(name.endswith(wanted) for name in above for wanted in whole)
+    return any(name.endswith(whole) for name in above)
 
 
 @rule("LR021", "warning", "loreg export DIR --profile peft --to NEW leaves them out")
@@ -104,12 +104,13 @@ def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
     names = [module.weight if module.parameter else module.name for module in layout.modules.values()]
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         for pattern in patterns.matching_none(names):
-            yield f"{field} has {pattern!r}, which matches no module of the adapter{_why_none(pattern, names)}"
-    yield from _idle_targets(raw.get("target_modules"), names)
-    parameters = [module.weight for module in layout.modules.values() if module.parameter]
+            why = _why_none(pattern, names, config.patience)
+            yield f"{field} has {pattern!r}, which matches no module of the adapter{why}"
+    yield from _idle_targets(raw.get("target_modules"), names, config.patience)
+    parameters = {end for module in layout.modules.values() if module.parameter for end in endings(module.weight)}
     targets = raw.get("target_parameters")
     for target in targets if isinstance(targets, list) else ():
-        if target not in _WRITTEN_BY_PEFT and not any(f".{name}".endswith(f".{target}") for name in parameters):
+        if target not in _WRITTEN_BY_PEFT and str(target) not in parameters:
             yield f"target_parameters has {target!r}, and no factors of it are in the file"
     layers = raw.get("layers_to_transform")
     listed = layers if isinstance(layers, list) else [layers] if isinstance(layers, int) else []
@@ -119,32 +120,35 @@ def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
         yield f"layers_to_transform has {', '.join(map(str, idle[:8]))}, and no module of such a layer is in the file"
 
 
-def _idle_targets(targets: object, names: list[str]) -> Iterator[str]:
+def _idle_targets(targets: object, names: list[str], patience: Patience) -> Iterator[str]:
     """Entries of a list of target_modules that no name of a module can end with.
 
     One that is a name is nothing to mention: lists for many models, and PEFT's own for all-linear, have more than the
     adapter.
     """
+    ends = {end for name in names for end in endings(name.removesuffix(".base_layer.out_proj"))}
     for target in map(str, targets if isinstance(targets, list) else ()):
         is_pattern = any(sign in target for sign in r"^$*+?()[]{}|\\")
-        if (is_pattern or target.startswith("base_model.")) and not any(map(selector([target]), names)):
-            why = ": in a list PEFT reads names, not patterns" if is_pattern else _why_none(target, names)
+        if (is_pattern or target.startswith("base_model.")) and target not in ends:
+            why = ": in a list PEFT reads names, not patterns" if is_pattern else _why_none(target, names, patience)
             yield f"target_modules has {target!r}, which matches no module of the adapter{why}"
 
 
-def _why_none(pattern: str, names: list[str]) -> str:
+def _why_none(pattern: str, names: list[str], patience: Patience) -> str:
     """What keeps a pattern from matching, if without it there is a match."""
     shorter = pattern.removeprefix("^").removeprefix("base_model.").removeprefix("model.")
     for without in (pattern.removeprefix("^"), pattern.removeprefix("base_model.model."), shorter):
-        if without != pattern and any(_would_match(without, name) for name in names):
+        if without != pattern and any(_would_match(without, name, patience) for name in names):
             return f"; {without!r} would"
     return ""
 
 
-def _would_match(pattern: str, name: str) -> bool:
+def _would_match(pattern: str, name: str, patience: Patience) -> bool:
     try:
-        return match(rf"(.*\.)?({pattern})$", name) is not None
+        return match(rf"(.*\.)?({pattern})$", name, patience) is not None
     except AdapterFormatError:
+        if patience.left <= 0:
+            raise
         return False
 
 

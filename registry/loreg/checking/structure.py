@@ -106,7 +106,7 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     if (targets is None and not raw.get("target_parameters")) or targets == "all-linear":
         return
     ties = bool(raw.get("ensure_weight_tying"))  # then PEFT selects what is tied to the embedding by itself
-    reason_of = passed_over(raw)
+    reason_of = passed_over(raw, subject.layout.config.patience)
     for module in _ordinary(subject.layout):
         try:
             reason = reason_of(module.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from loreg.adapters.patterns import Patterns
@@ -36,7 +37,11 @@ class Recipe:
 
     def weights(self, module: str) -> tuple[float, ...]:
         """The weights of the sources on this module."""
-        return Patterns(self.weights_for).first(module, tuple(source.weight for source in self.sources))
+        return self._weights_for.first(module, tuple(source.weight for source in self.sources))
+
+    @cached_property
+    def _weights_for(self) -> Patterns[tuple[float, ...]]:
+        return Patterns(self.weights_for)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as a JSON document."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loreg.adapters.card import CARD_NAME, MOST_CHARACTERS, card_of
-from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.config import CONFIG_NAME, MOST_CONFIG_BYTES
 from loreg.adapters.folder import refuse_file_names
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, remote_layout
 from loreg.bases.identify import leaves_of
@@ -15,7 +15,7 @@ from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
-from loreg.errors import IntegrityError, NotFoundError
+from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
 from loreg.expressions import checked_metric, parse_label, parse_word
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
@@ -23,6 +23,11 @@ from loreg.recording.bases import read_base
 from loreg.records import Commit, Draft, Provenance
 from loreg.refs import parse_alias
 from loreg.storage import BlobStore, put_bytes
+
+#: What is read whole, and how large it may be.
+_MOST_BYTES = {CONFIG_NAME: MOST_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
+_MOST_WORDS = 1000
+_LONGEST_MESSAGE = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,10 @@ def read_commit(store: BlobStore, commit: Commit, sizes: Mapping[str, int]) -> R
     refuse_wrong_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     refuse_file_names(files)
-    config = _config(store, files[CONFIG_NAME])
-    known = {**sizes, files[CONFIG_NAME].sha256: len(config)}
+    _refuse_large(commit)
     for file in commit.manifest.files:
-        _refuse_unless_stored(file, known[file.sha256] if file.sha256 in known else store.size(file.sha256))
+        _refuse_unless_stored(file, sizes[file.sha256] if file.sha256 in sizes else store.size(file.sha256))
+    config = _config(store, files[CONFIG_NAME])
     layout = _layout(store, str(commit.adapter), config, files[WEIGHTS_NAME])
     refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
     target_digest, base_size = _on_base(store, commit, layout)
@@ -67,6 +72,29 @@ def read_commit(store: BlobStore, commit: Commit, sizes: Mapping[str, int]) -> R
         provenance=made_by,
     )
     return Read(draft, base_size, notes)
+
+
+def _refuse_large(commit: Commit) -> None:
+    """Raise UsageError for more said of a version, AdapterFormatError for larger documents, than anybody needs.
+
+    By what the manifest says, before anything is read, and before it is compared with what is stored.
+    """
+    for file in commit.manifest.files:
+        if file.size > _MOST_BYTES.get(file.path, file.size):
+            raise AdapterFormatError(
+                f"{file.path} has {file.size:,} bytes, expected {_MOST_BYTES[file.path]:,} at most",
+                hint="is this the right file?",
+            )
+    counts = {name: len(getattr(commit, name)) for name in ("tasks", "labels", "metrics", "aliases")}
+    if many := next((name for name, count in counts.items() if count > _MOST_WORDS), ""):
+        raise UsageError(
+            f"{counts[many]:,} {many}, expected {_MOST_WORDS:,} at most", hint="loreg push DIR with fewer of them"
+        )
+    if len(commit.message) > _LONGEST_MESSAGE:
+        raise UsageError(
+            f"the message has {len(commit.message):,} characters, expected {_LONGEST_MESSAGE:,} at most",
+            hint="a README.md beside the weights may be longer",
+        )
 
 
 def _refuse_unless_stored(file: File, size: int | None) -> None:

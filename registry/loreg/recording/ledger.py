@@ -38,6 +38,7 @@ from loreg.recording.commit import Read, read_commit
 from loreg.recording.guard import guard_alias, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
+from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_past
 from loreg.records import (
     BASE_RELATIONS,
     Access,
@@ -294,6 +295,8 @@ class LocalLedger:
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret, which nobody can read again."""
         require(self._access, "admin", "*")
+        refuse_name(name)
+        refuse_past(expires_at)
         secret = new_secret()
         with self.catalog.write(self._access) as tx:
             return tokens.create(tx, digest_of_secret(secret), name, grants, expires_at), secret
@@ -302,6 +305,7 @@ class LocalLedger:
         """Let a token hold no more."""
         require(self._access, "admin", "*")
         with self.catalog.write(self._access) as tx:
+            refuse_last_administrator(tx, token_id)
             return tokens.revoke(tx, token_id)
 
     def _lock(self, tx: Transaction, adapter: AdapterName) -> int:

@@ -37,7 +37,7 @@ def create_app(service: Service) -> FastAPI:
     for room in (versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
         app.include_router(room.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, service=service)
     return app
 
 

@@ -1,4 +1,7 @@
-"""What holds for every request and answer: an id, a log line, a measurement, limits, headers that browsers heed."""
+"""What holds for every request and answer: an id, a log line, a measurement, headers that browsers heed.
+
+A server without tokens refuses here what may come from a page, or from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ import time
 from typing import Any
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loreg.server.logs import REQUESTS
 from loreg.server.measures import measured
+from loreg.server.origins import why_refused
 from loreg.server.problems import answer
+from loreg.server.service import Service
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_MOST_JSON = 8 * 1024 * 1024
-_DEEPEST = 64
-_STREAMED = re.compile(r"/api/v1/uploads/.+|/api/models/.+/commit/[^/]+")
+_HINT = "without tokens only programs on this machine are answered: loreg serve --init, and --require-tokens"
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -29,8 +33,9 @@ _HEADERS = [
 class Envelope:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
@@ -53,51 +58,21 @@ class Envelope:
             await send(message)
 
         try:
-            if _STREAMED.fullmatch(scope["path"]):
-                await self._app(scope, receive, send_on)
+            if (reason := self._why_refused(scope)) and await self._service.is_open():
+                await answer(403, "not-allowed", reason, _HINT)(scope, receive, send_on)
+            elif b"%00" in scope["query_string"] or "\0" in scope["path"]:
+                await answer(400, "usage", "a NUL is no part of a name or a text")(scope, receive, send_on)
             else:
-                await self._with_small_body(scope, headers, receive, send_on)
+                await self._app(scope, receive, send_on)
+        except ClientDisconnect:
+            status = 499  # as nginx calls it: nobody is there to be answered
         finally:
             if not written:  # nobody waited for the end
                 _write_down(scope, request_id, status, time.perf_counter() - begin)
 
-    async def _with_small_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        """Read the body first; refuse one that is too large or too deep before anything parses it."""
-        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
-            await self._app(scope, receive, send)
-            return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > _MOST_JSON:
-                await answer(413, "too-large", f"a body may have {_MOST_JSON:,} bytes")(scope, receive, send)
-                return
-        if _depth(body) > _DEEPEST:
-            await answer(400, "usage", f"JSON may be nested {_DEEPEST} deep")(scope, receive, send)
-            return
-        sent = False
-
-        async def again() -> Message:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._app(scope, again, send)
-
-
-def _depth(body: bytes) -> int:
-    """How deep brackets are nested; those within text are counted too, which can only be more."""
-    depth = deepest = 0
-    for byte in re.findall(rb"[\[{\]}]", body):
-        depth += 1 if byte in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+    def _why_refused(self, scope: Scope) -> str:
+        names = self._service.open_to
+        return "" if names is None else why_refused(scope["headers"], names)
 
 
 def _write_down(scope: Scope, request_id: str, status: int, seconds: float) -> None:

@@ -10,16 +10,18 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import itertools
 import json
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import refuse_file_names
+from loreg.adapters.header import is_unicode
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import UsageError
 from loreg.recording.drafts import HubCommit
@@ -28,7 +30,7 @@ from loreg.storage.staged import StagedStore
 
 MOST_OPERATIONS = 500  # the Hub itself asks for 50 to 100
 _PIECE = 4 * 1024 * 1024  # of base64: a multiple of four
-_MOST_JSON = 1024 * 1024
+_MOST_JSON = 64 * 1024
 _CONTENT = b'"content":'
 _COMMIT = re.compile("[0-9a-fA-F]{5,40}")
 
@@ -50,7 +52,7 @@ def read_commit(body: Path, store: StagedStore) -> HubCommit:
     """
     with _mapped(body) as data:
         asked = _Asked()
-        for number, (document, content) in enumerate(_lines(data)):
+        for number, (document, content) in _lines(data):
             if number > MOST_OPERATIONS:  # the first line is the header
                 raise UsageError(
                     f"a commit may add and remove {MOST_OPERATIONS} files, this one has more",
@@ -76,13 +78,21 @@ def _read_line(asked: _Asked, document: dict[str, Any], content: tuple[int, int]
             raise UsageError(f"parentCommit is {str(parent)[:80]!r}, expected a commit", hint="hf upload REPO DIR")
         asked.parent = str(parent).lower()
     elif key == "file" and content is not None:
-        asked.contents[str(value["path"])] = content
+        asked.contents[_path(value)] = content
     elif key == "deletedFile":
-        asked.removed.append(str(value["path"]))
+        asked.removed.append(_path(value))
     elif key == "deletedFolder":
-        asked.removed.append(str(value["path"]).rstrip("/") + "/")
+        asked.removed.append(_path(value).rstrip("/") + "/")
     else:
         raise KeyError(key)
+
+
+def _path(value: Mapping[str, Any]) -> str:
+    """The path that a line names. Raises UsageError for one that nobody can keep."""
+    path = str(value["path"])
+    if "\0" in path or not is_unicode(path):
+        raise UsageError(f"the path {path[:80]!a} holds a character that nobody can keep", hint="rename the file")
+    return path
 
 
 @contextlib.contextmanager
@@ -95,14 +105,16 @@ def _mapped(body: Path) -> Iterator[mmap.mmap | bytes]:
         yield data
 
 
-def _lines(data: mmap.mmap | bytes) -> Iterator[tuple[dict[str, Any], tuple[int, int] | None]]:
-    """Each line parsed without its content, and where that begins and ends."""
+def _lines(data: mmap.mmap | bytes) -> Iterator[tuple[int, tuple[dict[str, Any], tuple[int, int] | None]]]:
+    """Each line that is not empty, by its number, parsed without its content, and where that begins and ends."""
     start = 0
-    while start < len(data):
+    for number in itertools.count():
+        if start >= len(data):
+            return
         newline = data.find(b"\n", start)
         end = newline if newline >= 0 else len(data)
-        if end > start:
-            yield _line(data, start, end)
+        if end > start or number > MOST_OPERATIONS:
+            yield number, _line(data, start, end)
         start = end + 1
 
 

@@ -42,7 +42,9 @@ STATUS: dict[type[LoregError], int] = {
     MissingExtraError: 501,
     UnavailableError: 503,
 }
-_TITLES = {404: "there is nothing at this path", 405: "this path has no such method", 413: "the body is too large"}
+_TITLES = {404: "there is nothing at this path", 405: "this path has no such method"}
+_LONGEST_DETAIL = 4000
+_CODES = {404: "not-found", 408: "too-slow", 413: "too-large"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def problem(error: LoregError) -> Response:
 
 def answer(status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:
     """A problem as a response."""
-    body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, detail, code, hint)
+    told = detail[:_LONGEST_DETAIL].encode(errors="replace").decode()  # a key of JSON may hold half a character
+    body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, told, code, hint)
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
@@ -89,7 +92,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def of_routing(request: Request, error: HTTPException) -> Response:
-        code = "not-found" if error.status_code == 404 else "usage"
+        code = _CODES.get(error.status_code, "usage")
         told = _TITLES.get(error.status_code, str(error.detail))
         return answer(error.status_code, code, told, headers=dict(error.headers or {}))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import logging
 import os
 import socket
-from datetime import UTC, datetime
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -16,12 +16,17 @@ from loreg.catalog import Catalog, tokens
 from loreg.errors import NotAllowedError, UsageError
 from loreg.recording.opening import open_backing
 from loreg.recording.secrets import digest_of_secret, is_secret, new_secret
-from loreg.records import Token, everything
+from loreg.recording.tokens import is_administrator
+from loreg.records import everything
 from loreg.server.app import create_app
 from loreg.server.logs import write_json_lines
 from loreg.server.measures import measured_together
-from loreg.server.service import Service
+from loreg.server.origins import is_loopback, own_names
+from loreg.server.service import Service, has_tokens
 from loreg.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _FIRST = "first administrator"
 _log = logging.getLogger("loreg.serve")
@@ -39,32 +44,31 @@ def serve(
     """Answer on ``host:port`` until the process is stopped; with ``processes``, in so many children of it.
 
     On loopback nobody needs a token unless ``require_tokens``; on any other address everybody does, unless
-    ``allow_anonymous``. Raises NotAllowedError if tokens are needed and there is no administrator yet, or if nobody
-    may listen there.
+    ``allow_anonymous``; and everybody does where a token was ever made. Raises NotAllowedError if tokens are needed and
+    there is no administrator yet, or if nobody may listen there.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    is_open = not require_tokens and (allow_anonymous or _is_loopback(host))
     if given := os.environ.get("LOREG_ADMIN_TOKEN", ""):
         make_administrator(settings, given)
+    is_open = not require_tokens and (allow_anonymous or is_loopback(host))
+    if is_open and _are_there_tokens(settings):
+        if allow_anonymous:
+            raise NotAllowedError(
+                "--allow-anonymous lets everybody do everything, and this registry has tokens",
+                hint=f"loreg serve --host {host} --require-tokens",
+            )
+        is_open = False
     if not is_open and not has_administrator(settings):
         raise NotAllowedError(
-            f"on {host} everybody needs a token, and there is none yet",
+            f"on {host} everybody needs a token, and there is none yet"
+            if not _are_there_tokens(settings)
+            else "everybody needs a token where one was ever made, and there is no administrator's",
             hint="loreg serve --init makes the first one; --allow-anonymous lets everybody do everything",
         )
     write_json_lines()
-    config = uvicorn.Config(
-        functools.partial(_application, settings, is_open),
-        factory=True,
-        workers=processes,
-        http="httptools",
-        loop="asyncio",  # uvloop takes longer to wait for PostgreSQL
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-    )
+    config = configured(functools.partial(_application, settings, is_open, host), processes)
     with _listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         _log.info("running on http://%s:%d", f"[{host}]" if ":" in host else host, listener.getsockname()[1])
         if processes == 1:
@@ -74,10 +78,31 @@ def serve(
                 Multiprocess(config, [listener]).run()
 
 
-def _application(settings: Settings, is_open: bool) -> FastAPI:
+def configured(application: Callable[[], FastAPI], processes: int = 1) -> uvicorn.Config:
+    """How uvicorn runs what ``application`` makes."""
+    import uvicorn
+
+    from loreg.server.connections import LIMITS, Connection
+
+    return uvicorn.Config(
+        application,
+        factory=True,
+        workers=processes,
+        http=Connection,
+        ws="none",
+        backlog=LIMITS.at_once,
+        loop="asyncio",  # uvloop takes longer to wait for PostgreSQL
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+    )
+
+
+def _application(settings: Settings, is_open: bool, host: str) -> FastAPI:
     """What each process answers with."""
     write_json_lines()
-    return create_app(open_service(settings, is_open=is_open))
+    return create_app(open_service(settings, is_open=is_open, host=host))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -95,21 +120,22 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def open_service(settings: Settings, *, is_open: bool) -> Service:
-    """The service on the catalog and store of the settings."""
+def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") -> Service:
+    """The service on the catalog and store of the settings; ``is_open`` to all who call it as what listens there."""
     backing = open_backing(settings)
-    return Service(backing.catalog, backing.store, backing.policy, is_open)
+    return Service(backing.catalog, backing.store, backing.policy, own_names(host) if is_open else None)
+
+
+def _are_there_tokens(settings: Settings) -> bool:
+    """Whether a token was ever made. One in SQLite is made on first use, and not by this question."""
+    with contextlib.closing(Catalog(settings.database_url)) as catalog:
+        return catalog.is_there() and has_tokens(catalog)
 
 
 def has_administrator(settings: Settings) -> bool:
     """Whether some live token may do everything."""
     with contextlib.closing(Catalog(settings.database_url)) as catalog, catalog.read() as tx:
-        return any(map(_is_administrator, tokens.every(tx)))
-
-
-def _is_administrator(token: Token) -> bool:
-    holds = token.expires_at is None or token.expires_at > datetime.now(UTC)
-    return token.grants.get("*") == "admin" and token.revoked_at is None and holds
+        return any(map(is_administrator, tokens.every(tx)))
 
 
 def make_administrator(settings: Settings, secret: str = "") -> str:
@@ -123,17 +149,10 @@ def make_administrator(settings: Settings, secret: str = "") -> str:
     catalog = Catalog(settings.database_url)
     with catalog.write(everything(settings.author)) as tx:
         if tokens.with_digest(tx, digest_of_secret(chosen)) is None:
-            if any(map(_is_administrator, tokens.every(tx))):
+            if any(map(is_administrator, tokens.every(tx))):
                 raise NotAllowedError(
                     "there is an administrator's token already", hint="loreg token create NAME --scope 'admin:*'"
                 )
             tokens.create(tx, digest_of_secret(chosen), _FIRST, {"*": "admin"}, None)
     catalog.close()
     return chosen
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from loreg.catalog import tokens
+from loreg.catalog import Catalog, tokens
 from loreg.errors import UnauthenticatedError
 from loreg.recording.ledger import LocalLedger
 from loreg.recording.opening import Backing
 from loreg.recording.secrets import digest_of_secret, is_secret
 from loreg.recording.uploads import Uploads
 from loreg.records import Access, everything
+from loreg.server.origins import OwnNames
 
 VERSION = version("loreg")
 AUTHOR_HEADER = "X-Loreg-Author"
 ANONYMOUS = Access("anonymous", {})
+_FRESH = 0.02  # seconds: what a thousand requests a second would otherwise each ask for
+
+
+@dataclass
+class _Seen:
+    """When the catalog was last asked for tokens, and whether there was one."""
+
+    at: float = float("-inf")
+    token: bool = False
+
+
+def has_tokens(catalog: Catalog) -> bool:
+    """Whether a token was ever made, holds it or not."""
+    with catalog.read() as tx:
+        return tokens.exist(tx)
 
 
 @dataclass(frozen=True)
 class Service(Backing):
-    """``open`` means that whoever reaches the server may do everything, and says who he is."""
+    """``open_to`` are the names under which whoever reaches the server may do everything, and says who he is.
 
-    open: bool
+    That ends with the first token that is made; None if everybody needs one from the beginning.
+    """
 
-    def access(self, authorization: str, author: str) -> Access:
-        """Who asks, by the two headers. Raises UnauthenticatedError for a token that does not hold."""
-        if self.open:
-            return everything(author[:128] or "anonymous")
+    open_to: OwnNames | None
+    _seen: _Seen = field(default_factory=_Seen, repr=False, compare=False)
+
+    async def is_open(self) -> bool:
+        """Whether there is no token yet, by a look at the catalog that is 20 ms old at most."""
+        if self.open_to is None or self._seen.token:
+            return False
+        if time.monotonic() - self._seen.at > _FRESH:
+            self._seen.token = await self.catalog.awaited(has_tokens, self.catalog)
+            self._seen.at = time.monotonic()
+        return not self._seen.token
+
+    def access(self, authorization: str) -> Access:
+        """Who asks, by the header. Raises UnauthenticatedError for a token that does not hold."""
         scheme, _, secret = authorization.partition(" ")
-        if not authorization:
-            return ANONYMOUS
         if scheme.lower() != "bearer" or not is_secret(secret.strip()):
             raise UnauthenticatedError("this is no token of loreg: they read lrg_…", hint="loreg login")
         digest = digest_of_secret(secret.strip())
@@ -67,12 +93,12 @@ async def access_of(request: Request) -> Access:
     if known is not None:
         return known
     service = await service_of(request)
-    authorization = request.headers.get("Authorization", "")
-    author = request.headers.get(AUTHOR_HEADER, "")
-    if authorization and not service.open:
-        access = await service.catalog.awaited(service.access, authorization, author)
+    if await service.is_open():
+        access = everything(request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous")
+    elif authorization := request.headers.get("Authorization", ""):
+        access = await service.catalog.awaited(service.access, authorization)
     else:
-        access = service.access(authorization, author)
+        access = ANONYMOUS
     request.state.access, request.state.author = access, access.author
     return access
 

@@ -24,8 +24,6 @@ def create_token(
     ``scopes`` are ``read:team``, ``write:team`` or ``admin:team``; each allows what those before it do, ``*`` means
     every namespace and ``-`` adapters without one. ``expires`` is a time, or a span from now: ``12h``, ``30d``, ``8w``.
     """
-    if not name or len(name) > 128 or not name.isprintable():
-        raise UsageError(f"invalid name of a token {name!r}", hint="loreg token create ci-bot --scope write:team")
     return context.ledger.create_token(name, parse_grants(scopes), _until(expires))
 
 

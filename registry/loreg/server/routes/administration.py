@@ -11,11 +11,13 @@ from loreg.messages import NewToken, TokenRequest, Visibility
 from loreg.records import Access, Event, Namespace, Page, Token
 from loreg.refs import NO_NAMESPACE
 from loreg.server.answers import errors, json, nothing
+from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import Cursor, Limit
 from loreg.server.inputs import Namespace as NamespaceName
+from loreg.server.pages import page_of
 from loreg.server.service import Asking, Books
 
-routes = APIRouter(prefix="/api/v1", tags=["administration"])
+routes = APIRouter(prefix="/api/v1", tags=["administration"], route_class=BodyRoute)
 
 
 @routes.get("/whoami", response_model=Access, responses=errors())
@@ -27,7 +29,7 @@ def whoami(access: Asking) -> Response:
 @routes.get("/events", response_model=Page[Event], responses=errors())
 async def events(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of events, the newest first."""
-    return json(await ledger.catalog.awaited(ledger.events, limit, cursor))
+    return await page_of(ledger.catalog, ledger.events, limit, cursor)
 
 
 @routes.get("/namespaces", response_model=tuple[Namespace, ...], responses=errors())

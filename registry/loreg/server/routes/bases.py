@@ -9,17 +9,19 @@ from fastapi import APIRouter, Query, Response
 from loreg.messages import BaseRequest, Relation
 from loreg.records import BaseAdded, BaseDetails, BaseEdge, BaseModel, Page
 from loreg.server.answers import errors, json
+from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import Cursor, Limit
+from loreg.server.pages import page_of
 from loreg.server.service import Asking, Books, Serving
 
-routes = APIRouter(prefix="/api/v1", tags=["bases"])
+routes = APIRouter(prefix="/api/v1", tags=["bases"], route_class=BodyRoute)
 Text = Annotated[str, Query(min_length=1, max_length=512, description="A name, or the beginning of a digest.")]
 
 
 @routes.get("/bases", response_model=Page[BaseModel], responses=errors())
 async def bases(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of the known bases, the newest first."""
-    return json(await ledger.catalog.awaited(ledger.bases, limit, cursor))
+    return await page_of(ledger.catalog, ledger.bases, limit, cursor)
 
 
 @routes.post("/bases", response_model=BaseAdded, responses=errors(404, 422))

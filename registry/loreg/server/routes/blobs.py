@@ -16,11 +16,12 @@ from starlette.concurrency import run_in_threadpool
 from loreg.errors import IntegrityError, NotFoundError
 from loreg.messages import Grant, Wanted
 from loreg.server.answers import errors, json, nothing
+from loreg.server.bodies import BodyRoute, read_stream
 from loreg.server.inputs import Sha256
 from loreg.server.service import Asking, Serving
 from loreg.storage import Blob, BlobStore
 
-routes = APIRouter(prefix="/api/v1", tags=["blobs"])
+routes = APIRouter(prefix="/api/v1", tags=["blobs"], route_class=BodyRoute)
 _CHUNK = 1024 * 1024
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
@@ -55,7 +56,7 @@ async def receive(upload_id: str, request: Request, service: Serving, access: As
     upload = await run_in_threadpool(uploads.expected, upload_id)
     with tempfile.TemporaryDirectory(prefix="loreg-upload-") as name:
         path = Path(name) / upload.sha256
-        await _write(path, request.stream(), Blob(upload.sha256, upload.size))
+        await _write(path, read_stream(request), Blob(upload.sha256, upload.size))
         await run_in_threadpool(uploads.keep, upload, path)
     return nothing()
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
@@ -24,12 +24,18 @@ from loreg.recording.ledger import LocalLedger
 from loreg.records import Access
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.answers import json
+from loreg.server.bodies import MOST_JSON, read_body, read_json
 from loreg.server.problems import STATUS
 from loreg.server.routes.blobs import stream
 from loreg.server.service import Asking, Books, Serving
 
 MAIN = "main"
 _COMMIT = re.compile("[0-9a-f]{40}")
+_UNPRINTABLE = re.compile("[^ -~]")  # what no header may hold
+_LONGEST_TOLD = 1000
+_MOST_PATHS = 10_000
+_MOST_FILES = 1000  # in a page of a tree
+_MOST_REFS, _AT_ONCE = 1000, 50
 
 
 class HubError(Exception):
@@ -37,7 +43,7 @@ class HubError(Exception):
 
     def __init__(self, status: int, code: str, message: str, commit: str = "") -> None:
         super().__init__(message)
-        told = message.encode("ascii", "replace").decode().replace("\n", " ")
+        told = _UNPRINTABLE.sub(" ", message[:_LONGEST_TOLD].encode("ascii", "replace").decode())
         headers = {"X-Error-Message": told, "X-Error-Code": code, "X-Repo-Commit": commit}
         self.response = json({"error": message}, status, {name: value for name, value in headers.items() if value})
 
@@ -152,34 +158,51 @@ async def model_at(found: At) -> Response:
 
 @routes.get("/api/models/{repository:path}/tree/{revision}")
 @routes.get("/api/models/{repository:path}/tree/{revision}/{folder:path}")
-async def tree(found: At, folder: str = "") -> Response:
-    """Every file, or those below a folder: adapters have too few for a second page."""
+async def tree(
+    found: At, request: Request, folder: str = "", cursor: Annotated[int, Query(ge=0, lt=2**31)] = 0
+) -> Response:
+    """A page of the files, or of those below a folder; where the next one is says ``Link``, as at the Hub."""
     below = f"{folder.strip('/')}/" if folder.strip("/") else ""
-    return json([_entry(file) for file in found.manifest.files if file.path.startswith(below)])
+    files = [file for file in found.manifest.files if file.path.startswith(below)]
+    end = cursor + _MOST_FILES
+    following = {"Link": f'<{request.url.include_query_params(cursor=end)}>; rel="next"'} if end < len(files) else None
+    return json([_entry(file) for file in files[cursor:end]], headers=following)
 
 
 @routes.post("/api/models/{repository:path}/paths-info/{revision}")
 async def paths_info(found: At, request: Request) -> Response:
     """Some files, by their paths."""
-    if request.headers.get("Content-Type", "").startswith("application/json"):
-        wanted = (await request.json()).get("paths", [])
-    else:
-        wanted = parse_qs((await request.body()).decode()).get("paths", [])
+    wanted = await _paths(request)
     return json([_entry(file) for file in found.manifest.files if file.path in wanted])
+
+
+async def _paths(request: Request) -> frozenset[str]:
+    """The paths in a body of JSON, or of a form as older clients send it."""
+    if request.headers.get("Content-Type", "").startswith("application/json"):
+        paths = (await read_json(request)).get("paths", [])
+    else:
+        given = (await read_body(request, MOST_JSON)).decode(errors="replace")
+        try:
+            paths = parse_qs(given, max_num_fields=_MOST_PATHS).get("paths", [])
+        except ValueError:
+            raise UsageError(f"more than {_MOST_PATHS:,} paths", hint="ask for fewer at once") from None
+    if not isinstance(paths, list):
+        raise UsageError("paths is not a list", hint='{"paths": ["README.md"]}')
+    return frozenset(path for path in paths if isinstance(path, str))
 
 
 @routes.get("/api/models/{repository:path}/refs")
 async def refs(found: Newest, ledger: Books) -> Response:
     """Aliases as branches, versions as tags."""
-    known = (await ledger.catalog.awaited(ledger.versions, found.adapter, 1000, None)).items
-    branches = [(MAIN, found.manifest.digest), *((alias, v.digest) for v in known for alias in v.aliases)]
-    return json(
-        {
-            "branches": [_branch("heads", name, digest) for name, digest in branches],
-            "tags": [_branch("tags", f"v{version.number}", version.digest) for version in known],
-            "converts": [],
-        }
-    )
+    branches, tags = [_branch("heads", MAIN, found.manifest.digest)], []
+    cursor: str | None = None
+    for _ in range(_MOST_REFS // _AT_ONCE):
+        page = await ledger.catalog.awaited(ledger.versions, found.adapter, _AT_ONCE, cursor)
+        branches += [_branch("heads", alias, version.digest) for version in page.items for alias in version.aliases]
+        tags += [_branch("tags", f"v{version.number}", version.digest) for version in page.items]
+        if (cursor := page.cursor) is None:
+            break
+    return json({"branches": branches, "tags": tags, "converts": []})
 
 
 @routes.get("/api/models/{repository:path}")

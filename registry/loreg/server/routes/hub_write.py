@@ -7,48 +7,32 @@ of Xet.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi import Body as RequestBody
 from starlette.concurrency import run_in_threadpool
 
 from loreg.adapters.folder import reason_by_name
-from loreg.errors import NotFoundError, StaleError
-from loreg.recording.allowed import require
+from loreg.errors import NotFoundError, StaleError, UsageError
+from loreg.recording.allowed import require, require_somewhere
 from loreg.recording.drafts import commit_files, open_draft
 from loreg.refs import parse_alias
 from loreg.server.answers import json
+from loreg.server.bodies import read_json, read_stream, refuse_forms
 from loreg.server.ndjson import read_commit
 from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of, ref_of
 from loreg.server.service import Asking, Books, Serving
 from loreg.storage.staged import StagedStore
 
 MOST_COMMIT_BYTES = 8 * 1024**3  # a third more than the files in it: they come as base64
-Body = Annotated[dict[str, Any] | None, RequestBody()]
 routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
 
 
-@dataclass(frozen=True)
-class PreuploadFile:
-    """A file that a client would send; what else it says of it is nothing to loreg."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Preupload:
-    """The files that a client would send."""
-
-    files: tuple[PreuploadFile, ...] = ()
-
-
 @routes.post("/api/repos/create")
-async def create(request: Request, access: Asking, ledger: Books, asked: Body = None) -> Response:
+async def create(request: Request, access: Asking, ledger: Books) -> Response:
     """Begin an adapter; there is nothing of it to see until its first version is whole."""
-    asked = asked or {}
+    require_somewhere(access, "write")
+    asked = await read_json(request)
     organization, name = asked.get("organization"), str(asked.get("name", ""))
     if asked.get("type") not in (None, "model"):
         raise HubError(400, "", "loreg keeps adapters: models, no datasets and no spaces")
@@ -70,45 +54,51 @@ def validate_yaml() -> Response:
 
 
 @routes.post("/api/models/{repository:path}/branch/{branch}")
-def branch(repository: str, branch: str, access: Asking, ledger: Books, asked: Body = None) -> Response:
+async def branch(repository: str, branch: str, request: Request, access: Asking, ledger: Books) -> Response:
     """A branch is an alias; it points to something after the first commit to it."""
-    start = (asked or {}).get("startingPoint")
+    adapter = adapter_of(repository)
+    require(access, "write", adapter.namespace)
+    start = (await read_json(request)).get("startingPoint")
     begun = ref_of(repository, str(start)) if start is not None else None
-    open_draft(ledger, access, adapter_of(repository), _alias_of(branch), begun)
+    await run_in_threadpool(open_draft, ledger, access, adapter, _alias_of(branch), begun)
     return json({})
 
 
 @routes.post("/api/models/{repository:path}/tag/{branch}")
-def tag(repository: str, branch: str, access: Asking, ledger: Books, asked: Body = None) -> Response:
+async def tag(repository: str, branch: str, request: Request, access: Asking, ledger: Books) -> Response:
     """A tag is an alias of the version that ``branch`` is now, and moves none; without a name it is a branch."""
-    adapter, name = adapter_of(repository), (asked or {}).get("tag")
+    adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
+    name = (await read_json(request)).get("tag")
     if name is None:
-        open_draft(ledger, access, adapter, _alias_of(branch))
+        await run_in_threadpool(open_draft, ledger, access, adapter, _alias_of(branch))
         return json({})
     try:
-        ledger.tag(ref_of(repository, branch), parse_alias(str(name)), expected=0)
+        await run_in_threadpool(ledger.tag, ref_of(repository, branch), parse_alias(str(name)), 0)
     except StaleError:
         raise HubError(409, "", f"there is an alias {name!r} of {adapter} already") from None
     return json({})
 
 
 @routes.post("/api/models/{repository:path}/preupload/{revision}")
-async def preupload(repository: str, revision: str, access: Asking, asked: Preupload) -> Response:
+async def preupload(repository: str, revision: str, request: Request, access: Asking) -> Response:
     """How each file is to be sent, and which are no part of an adapter."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
     _alias_of(revision)
+    asked = (await read_json(request)).get("files", [])
+    if not isinstance(asked, list) or not all(isinstance(f, dict) and isinstance(f.get("path"), str) for f in asked):
+        raise UsageError("files is not a list of objects with a path", hint='{"files": [{"path": "README.md"}]}')
     return json(
         {
             "files": [
                 {
-                    "path": file.path,
+                    "path": file["path"],
                     "uploadMode": "regular",
-                    "shouldIgnore": bool(reason_by_name(file.path)),
+                    "shouldIgnore": bool(reason_by_name(file["path"])),
                     "oid": None,
                 }
-                for file in asked.files
+                for file in asked
             ]
         }
     )
@@ -121,12 +111,13 @@ async def commit(
     """Files that come and go; a version when the adapter is whole and sound, else its findings as the error."""
     adapter, alias = adapter_of(repository), _alias_of(revision)
     require(access, "write", adapter.namespace)
+    refuse_forms(request)
     if request.query_params.get("create_pr"):
         raise HubError(400, "", "loreg has no pull requests: push under another name, or to a branch")
     with tempfile.TemporaryDirectory(prefix="loreg-commit-") as name:
         body = Path(name) / "body"
         with body.open("wb") as sink:
-            async for chunk in request.stream():
+            async for chunk in read_stream(request):
                 if sink.tell() + len(chunk) > MOST_COMMIT_BYTES:
                     raise HubError(
                         413, "", f"a commit may have {MOST_COMMIT_BYTES:,} bytes: upload in several, or loreg push"

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Path, Response
 from loreg.messages import JobRequest
 from loreg.records import Job, Page
 from loreg.server.answers import errors, json
+from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import Cursor, Limit
+from loreg.server.pages import page_of
 from loreg.server.service import Books
 
-routes = APIRouter(prefix="/api/v1", tags=["jobs"])
+routes = APIRouter(prefix="/api/v1", tags=["jobs"], route_class=BodyRoute)
 JobId = Annotated[int, Path(ge=1, lt=2**31)]
 
 
@@ -25,7 +27,7 @@ async def submit(body: JobRequest, ledger: Books) -> Response:
 @routes.get("/jobs", response_model=Page[Job], responses=errors())
 async def jobs(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of jobs, the newest first."""
-    return json(await ledger.catalog.awaited(ledger.jobs, limit, cursor))
+    return await page_of(ledger.catalog, ledger.jobs, limit, cursor)
 
 
 @routes.get("/jobs/{job_id}", response_model=Job, responses=errors(404))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import StringConstraints
 
 from loreg.errors import NotFoundError, UsageError
 from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
@@ -15,13 +18,16 @@ from loreg.records import AdapterEntry, CheckReport, Committed, Details, Metric,
 from loreg.records import Query as Search
 from loreg.refs import parse_alias, parse_ref
 from loreg.server.answers import errors, json, nothing
+from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import REF_PARAMETERS, Adapter, Cursor, Expected, Limit, Selected, Sha256, etag, ref_in
+from loreg.server.pages import page_of
 from loreg.server.service import Asking, Books, Serving, ledger_of
 from loreg.verbs import check as checking
 from loreg.verbs.context import Context, is_path
 
-routes = APIRouter(prefix="/api/v1", tags=["versions"])
-Words = Annotated[tuple[str, ...], Query(max_length=20)]
+routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
+Word = Annotated[str, StringConstraints(max_length=200)]
+Words = Annotated[tuple[Word, ...], Query(max_length=20)]
 _IN_ADAPTER = "/adapters/{namespace}/{name}"
 _VERSION = _IN_ADAPTER + "/versions/{selector}"
 _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
@@ -64,22 +70,24 @@ async def search(
         variant=variant,
         sort=parse_sort(sort),
         all_versions=all_versions,
-        limit=limit,
-        cursor=cursor,
     )
-    return json(await ledger.catalog.awaited(ledger.search, query))
+
+    def found(limit: int, cursor: str | None) -> Page[Version]:
+        return ledger.search(replace(query, limit=limit, cursor=cursor))
+
+    return await page_of(ledger.catalog, found, limit, cursor)
 
 
 @routes.get("/adapters", response_model=Page[AdapterEntry], responses=errors())
 async def adapters(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of all adapters, by name."""
-    return json(await ledger.catalog.awaited(ledger.adapters, limit, cursor))
+    return await page_of(ledger.catalog, ledger.adapters, limit, cursor)
 
 
 @routes.get(_IN_ADAPTER + "/versions", response_model=Page[Version], responses=errors(404))
 async def versions(adapter: Adapter, ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of the versions of one adapter, the newest first, yanked ones too."""
-    return json(await ledger.catalog.awaited(ledger.versions, adapter, limit, cursor))
+    return await page_of(ledger.catalog, functools.partial(ledger.versions, adapter), limit, cursor)
 
 
 @routes.post(

@@ -1,0 +1,44 @@
+"""What may be done with tokens: none is made that holds for nobody, and somebody can always make more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from loreg.catalog import Transaction, tokens
+from loreg.errors import NotAllowedError, UsageError
+from loreg.records import Token
+
+
+def refuse_name(name: str) -> None:
+    """Raise UsageError for what no token may be called."""
+    if not name or len(name) > 128 or not name.isprintable():
+        raise UsageError(f"invalid name of a token {name[:140]!r}", hint="loreg token create ci-bot --scope write:team")
+
+
+def refuse_past(expires_at: datetime | None) -> None:
+    """Raise UsageError for a token that would never hold."""
+    if expires_at is not None and not holds_until(expires_at):
+        raise UsageError(
+            f"a token that expires at {expires_at:%Y-%m-%d %H:%M} would never hold", hint="--expires 30d, 12h or a date"
+        )
+
+
+def refuse_last_administrator(tx: Transaction, token_id: int) -> None:
+    """Raise NotAllowedError if nobody could make a token any more without that one."""
+    left = [token for token in tokens.every(tx, for_update=True) if is_administrator(token)]
+    if [token.id for token in left] == [token_id]:
+        raise NotAllowedError(
+            f"token {token_id} is the last administrator's: without it nobody can make another",
+            hint="loreg token create NAME --scope 'admin:*'",
+        )
+
+
+def is_administrator(token: Token) -> bool:
+    """Whether the token holds, and may do everything."""
+    holds = token.expires_at is None or holds_until(token.expires_at)
+    return token.grants.get("*") == "admin" and token.revoked_at is None and holds
+
+
+def holds_until(expires_at: datetime) -> bool:
+    """Whether that lies ahead."""
+    return expires_at.replace(tzinfo=expires_at.tzinfo or UTC) > datetime.now(UTC)

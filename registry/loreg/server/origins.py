@@ -1,0 +1,78 @@
+"""Who may ask a server that asks for no token: whoever addresses it by its own name, and no page of another site.
+
+A page that a person looks at reaches what listens on his machine: straight (its requests say where they come from), or
+under a name of its own that means 127.0.0.1 by now (DNS rebinding: the request then names that host).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_FORWARDED = frozenset({b"forwarded", b"via", b"x-real-ip"})
+
+
+@dataclass(frozen=True)
+class OwnNames:
+    """What a server is called. On ``loopback`` that is localhost; else it is any address, or one of the ``names``.
+
+    No stranger can make a page that has an address, or a name without a dot, as its origin.
+    """
+
+    loopback: bool
+    names: frozenset[str] = frozenset()
+
+    def has(self, name: str) -> bool:
+        """Whether the server is called so."""
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            if name == "localhost":
+                return True
+            return not self.loopback and (name in self.names or "." not in name)
+        return address.is_loopback or not self.loopback
+
+
+def own_names(host: str) -> OwnNames:
+    """What a server is called that listens on ``host``."""
+    if is_loopback(host):
+        return OwnNames(loopback=True)
+    return OwnNames(loopback=False, names=frozenset(name.lower() for name in (host, socket.gethostname())))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def why_refused(headers: Iterable[tuple[bytes, bytes]], own: OwnNames) -> str:
+    """Why a request with these headers is not answered without a token, in words; empty if it is."""
+    hosts, origins = [], []
+    for name, value in headers:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"origin":
+            origins.append(value)
+        elif name in _FORWARDED or name.startswith(b"x-forwarded-"):
+            return f"{name.decode()!r} says that a proxy sent this on"
+        elif name == b"sec-fetch-site" and value not in (b"same-origin", b"none"):
+            return "a page of another site asked for this"
+    host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
+    if not own.has(_name_of(host)):
+        return f"this server is not called {host[:80]!r}"
+    if any(urlsplit(origin.decode("latin-1").lower()).netloc != host for origin in origins):
+        return "a page of another origin asked for this"
+    return ""
+
+
+def _name_of(host: str) -> str:
+    """A Host header without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")

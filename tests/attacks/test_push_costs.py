@@ -1,0 +1,313 @@
+"""What one push makes a server do, whatever its configuration, its patterns and its header say."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import struct
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from loreg.adapters import patterns
+from loreg.adapters.layout import WEIGHTS_NAME, read_layout, remote_layout
+from loreg.adapters.patterns import Patience, Patterns, endings
+from loreg.checking.findings import Subject
+from loreg.checking.run import run
+from loreg.errors import AdapterFormatError, IntegrityError, LoregError, UsageError
+from loreg.manifest import File, Manifest
+from loreg.recording.bases import read_base
+from loreg.recording.commit import read_commit
+from loreg.records import BaseModel, Commit, Metric
+from loreg.refs import AdapterName
+from loreg.storage import BlobStore, open_store, put_bytes
+from making import copy
+from places import SCIENCE
+from strangers import Attacked, attacked
+
+CONFIG = "adapter_config.json"
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Attacked]:
+    with attacked(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    return open_store(str(tmp_path / "blobs"))
+
+
+def manifest(store: BlobStore, folder: Path, **contents: bytes) -> Manifest:
+    """What is in the folder, stored, with the content of some of its files replaced; their suffix is .json."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files |= {f"{name}.json": content for name, content in contents.items()}
+    blobs = {name: put_bytes(store, content) for name, content in files.items()}
+    return Manifest(tuple(File(name, blob.sha256, blob.size) for name, blob in sorted(blobs.items())))
+
+
+def commit_of(files: Manifest, **more: Any) -> Commit:
+    return Commit(AdapterName("team", "a"), files, **more)
+
+
+def most_memory(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["adapter_config", "loreg_merge"])
+def test_a_large_document_is_refused_by_its_size_and_not_read(store: BlobStore, name: str):
+    files = manifest(store, SCIENCE, **{name: b'{"x": "' + b"x" * 20 * MEGABYTE + b'"}'})
+
+    def push() -> None:
+        with pytest.raises(AdapterFormatError, match=f"{name}.json has 20,971,529 bytes"):
+            read_commit(store, commit_of(files), {})
+
+    assert most_memory(push) < MEGABYTE
+
+
+@pytest.mark.parametrize("name", ["adapter_config", "loreg_merge"])
+def test_a_manifest_that_understates_a_document_is_refused_and_the_document_not_read(store: BlobStore, name: str):
+    files = manifest(store, SCIENCE, **{name: b'{"x": "' + b"x" * 20 * MEGABYTE + b'"}'})
+    lied = Manifest(tuple(File(f.path, f.sha256, min(f.size, 10_000_000)) for f in files.files))
+
+    def push() -> None:
+        with pytest.raises(IntegrityError, match="that blob has 20971529 bytes there"):
+            read_commit(store, commit_of(lied), {})
+
+    assert most_memory(push) < MEGABYTE
+
+
+def test_a_large_configuration_is_refused_over_http_too(guarded: Attacked, tmp_path: Path):
+    """The command line refuses it by itself: so it is sent as whoever writes clients of his own would."""
+    content = b'{"x": "' + b"x" * 20 * MEGABYTE + b'"}'
+    http, commit = guarded.http("root"), {"adapter": {"namespace": "team", "name": "large"}}
+    elsewhere = open_store(str(tmp_path / "elsewhere"))
+    files = manifest(elsewhere, SCIENCE, adapter_config=content)
+    wanted = [{"sha256": file.sha256, "size": file.size} for file in files.files]
+    grants = http.post("/api/v1/uploads", json=wanted).json()
+    for grant in grants:
+        assert http.put(grant["url"], content=elsewhere.read(grant["sha256"])).status_code == 204
+    listed = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files.files]
+    answer = http.post(
+        "/api/v1/adapters/team/large/versions",
+        json={"commit": {**commit, "manifest": {"files": listed}}, "uploads": [grant["id"] for grant in grants]},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "adapter-format")
+
+
+def test_a_large_list_of_a_bases_tensors_is_not_read(store: BlobStore):
+    document = b'{"schema": "x", "tensors": {}, "x": "' + b"x" * 65 * MEGABYTE + b'"}'
+    base = BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=0, parameters=0)
+    del document
+
+    def push() -> None:
+        with pytest.raises(IntegrityError, match="expected 67,108,864 at most"):
+            read_base(store, base)
+
+    assert most_memory(push) < MEGABYTE
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"a": 1}, {"a": {}}, {"a": {"dtype": 1, "shape": []}}, {"a": {"dtype": "F32", "shape": [-1]}}, [1], "a"]
+)
+def test_a_list_of_a_bases_tensors_is_what_it_should_be(store: BlobStore, tensors: Any):
+    document = json.dumps({"schema": "x", "tensors": tensors}).encode()
+    base = BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=len(tensors), parameters=0)
+    with pytest.raises(IntegrityError, match="is not what its list of tensors says"):
+        read_base(store, base)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"message": "x" * 100_000},
+        {"tasks": tuple(f"t{n}" for n in range(1001))},
+        {"labels": {f"k{n}": "v" for n in range(1001)}},
+        {"metrics": tuple(Metric(f"m{n}", 1.0) for n in range(1001))},
+        {"aliases": tuple(f"a{n}" for n in range(1001))},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_is_said_of_a_version_has_a_size(store: BlobStore, more: dict[str, Any]):
+    with pytest.raises(UsageError, match="at most"):
+        read_commit(store, commit_of(manifest(store, SCIENCE), **more), {})
+
+
+def header_of(count: int, shape: list[int]) -> bytes:
+    document = {
+        f"base_model.model.m{n}.lora_A.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+        for n in range(count)
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def test_a_header_of_empty_tensors_is_refused_before_a_module_is_made_of_it():
+    content = header_of(30_000, [0, 4])
+    config = (SCIENCE / CONFIG).read_bytes()
+    with pytest.raises(AdapterFormatError, match="30000 of 30000 tensors are empty"):
+        remote_layout(Path("a"), config, len(content), lambda start, size: content[start : start + size])
+
+
+def test_a_header_of_megabytes_is_refused_by_its_length():
+    asked: list[int] = []
+
+    def read(start: int, size: int) -> bytes:
+        asked.append(size)
+        return struct.pack("<Q", 90_000_000) + b" " * (size - 8)
+
+    with pytest.raises(AdapterFormatError, match="has 90,000,000 bytes"):
+        remote_layout(Path("a"), (SCIENCE / CONFIG).read_bytes(), 100_000_000, read)
+    assert sum(asked) < MEGABYTE
+
+
+def test_a_configuration_of_brackets_is_refused_before_it_is_parsed(tmp_path: Path):
+    folder = copy(SCIENCE, tmp_path / "a")
+    (folder / CONFIG).write_text('{"x": [' + "[]," * 1_000_000 + "[]]}")
+
+    def push() -> None:
+        with pytest.raises(AdapterFormatError, match="over 100,000 lists and objects"):
+            read_layout(folder)
+
+    assert most_memory(push) < 8 * MEGABYTE
+
+
+def adapter(folder: Path, modules: list[str], **config: Any) -> Path:
+    """An adapter on these modules, of the smallest factors that there are."""
+    folder.mkdir()
+    tensors = {}
+    for module in modules:
+        tensors[f"base_model.model.{module}.lora_A.weight"] = np.ones((1, 1), np.float32)
+        tensors[f"base_model.model.{module}.lora_B.weight"] = np.ones((1, 1), np.float32)
+    save_file(tensors, folder / WEIGHTS_NAME)
+    types = sorted({module.rpartition(".")[2] for module in modules})
+    document = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": types, **config}
+    (folder / CONFIG).write_text(json.dumps(document))
+    return folder
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "rank_pattern": {"rank_pattern": {f"(a|a)+b{n}": 1 for n in range(200)}},
+    "alpha_pattern": {"alpha_pattern": {f"(a|a)+b{n}": 1 for n in range(200)}},
+    "modules_to_save": {"modules_to_save": [f"(a|a)+b{n}" for n in range(200)]},
+    "layers_pattern": {"layers_to_transform": [1], "layers_pattern": [f"(a|a)+b{n}" for n in range(200)]},
+    "target_modules": {"target_modules": "(a|a)+b"},
+    "exclude_modules": {"exclude_modules": "(a|a)+b"},
+    "many that are invalid alone": {"rank_pattern": {f"x{n}|a": 1 for n in range(3000)}},
+    "dead ones": {"alpha_pattern": {f"^a{n}x": 1 for n in range(3000)}},
+}
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+def test_the_patterns_of_one_adapter_take_three_seconds_of_processor_time_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+):
+    """Every match, of whatever field and by whatever rule, is of one budget: here it is counted in matches."""
+    folder = adapter(tmp_path / "a", [f"{'a' * 24}{n:04}.a" for n in range(300)], **HOSTILE[field])
+    ticks = iter(range(10_000_000))
+    monkeypatch.setattr(patterns, "thread_time", lambda: 0.01 * next(ticks))
+    real, tried = patterns.regex, []
+
+    class Counting:
+        error = real.error
+
+        def match(self, pattern: str, text: str, timeout: float) -> object:
+            tried.append(timeout)
+            return real.match(pattern, text, timeout=0.001)
+
+        def fullmatch(self, pattern: str, text: str, timeout: float) -> object:
+            tried.append(timeout)
+            return real.fullmatch(pattern, text, timeout=0.001)
+
+    monkeypatch.setattr(patterns, "_ONE", 0.05)
+    monkeypatch.setattr(patterns, "regex", Counting())
+    with_findings: list[object] = []
+    try:
+        with_findings += run(Subject(read_layout(folder), None, ()))
+    except LoregError as error:
+        assert "takes too long" in error.message
+    assert len(tried) <= 301  # of 0.01 seconds each
+    assert all(timeout <= 0.05 for timeout in tried)
+
+
+def test_patterns_without_operators_are_looked_up_and_not_tried_one_by_one(monkeypatch: pytest.MonkeyPatch):
+    """As a merge of two adapters of many ranks writes them, for 4,000 modules."""
+    modules = [f"model.layers.{n // 8}.mlp.experts.{n % 8}.w{n % 3}_proj" for n in range(4000)]
+    compared = []
+    real = patterns._PlainPatterns._matching
+
+    def counted(self: Any, module: str) -> Iterator[int]:
+        compared.append(sum(len(self._ways.get(len(end), {})) for end in endings(module)))
+        return real(self, module)
+
+    monkeypatch.setattr(patterns._PlainPatterns, "_matching", counted)
+    found = Patterns({module: n for n, module in enumerate(modules)})
+    assert [found.first(module, -1) for module in modules] == list(range(4000))
+    assert found.matching_none(modules) == []
+    assert max(compared) <= 8  # ways in which the numbers in these names can be written
+
+
+def test_the_first_pattern_that_matches_wins_of_either_kind():
+    """Beside an independent reading of PEFT's rule, on names and patterns of few signs."""
+    drawn = random.Random(3)
+    for _ in range(3000):
+        some = ["".join(drawn.choices("ab.", k=drawn.randint(1, 4))) for _ in range(drawn.randint(0, 5))]
+        some = list(dict.fromkeys(drawn.choice([one, f"({one})", f"[ab]{one}"]) for one in some))
+        modules = ["".join(drawn.choices("ab.", k=drawn.randint(1, 7))) for _ in range(3)]
+        found = Patterns({pattern: n for n, pattern in enumerate(some)})
+        matches = {m: [n for n, p in enumerate(some) if re.match(rf"(.*\.)?({p})$", m)] for m in modules}
+        assert [found.first(module, -1) for module in modules] == [min(matches[m], default=-1) for m in modules]
+        dead = [p for n, p in enumerate(some) if p not in modules and not any(n in matches[m] for m in modules)]
+        assert found.matching_none(modules) == dead
+
+
+def test_a_budget_is_of_one_adapter_and_of_all_that_ask():
+    patience = Patience(left=0.0)
+    with pytest.raises(AdapterFormatError, match="takes too long"):
+        patterns.fullmatch("a", "a", patience)
+    assert patterns.fullmatch("a", "a", Patience())
+
+
+def test_a_name_of_a_tensor_has_a_length(tmp_path: Path):
+    folder = adapter(tmp_path / "a", ["a." * 600 + "a"])
+    with pytest.raises(AdapterFormatError, match="is over 1024 characters"):
+        read_layout(folder)
+
+
+def test_many_modules_and_long_lists_are_checked_in_linear_time(tmp_path: Path):
+    """Each rule looks at each module once: twice as many modules are asked about not more than thrice as often."""
+
+    def asked(count: int) -> int:
+        modules = [f"model.layers.{n}.q_proj" for n in range(count)]
+        lists = {name: [f"{name}{n}" for n in range(count)] for name in ("modules_to_save", "exclude_modules")}
+        lists["target_modules"] = ["q_proj", *(f"q{n}$" for n in range(count))]
+        folder = adapter(tmp_path / str(count), modules, layers_to_transform=list(range(count)), **lists)
+        calls = 0
+
+        def count_lines(frame: Any, event: str, argument: Any) -> Any:
+            nonlocal calls
+            calls += event == "line"
+            return count_lines
+
+        sys.settrace(count_lines)
+        try:
+            run(Subject(read_layout(folder), None, ()))
+        finally:
+            sys.settrace(None)
+        return calls
+
+    assert asked(400) < 3 * asked(200)

@@ -1,0 +1,73 @@
+"""Strangers: a server of each kind, and connections that say what no client of HTTP would."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from loreg.registry import Registry, connect
+from places import SCIENCE, Place
+from serving import serving
+
+PATIENCE = 60.0  # seconds until a test gives up; nothing is expected to take so long
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A server on SQLite and a folder, the registry behind it, and the tokens of a few."""
+
+    endpoint: str
+    behind: Registry
+    tokens: dict[str, str]
+
+    def http(self, role: str = "") -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.tokens[role]}"} if role else {}
+        return httpx.Client(base_url=self.endpoint, headers=headers, timeout=PATIENCE)
+
+    def socket(self) -> socket.socket:
+        return open_socket(self.endpoint)
+
+
+SCOPES = {"reader": ["read:team"], "writer": ["write:team"], "stranger": ["write:other"], "root": ["admin:*"]}
+
+
+@contextlib.contextmanager
+def attacked(folder: Path, *, is_open: bool = False) -> Iterator[Attacked]:
+    """A server with team/science in it; if it ``is_open`` there are no tokens."""
+    place = Place(f"sqlite:///{folder}/catalog.db", str(folder / "store"))
+    with (
+        connect(database_url=place.database_url, storage_url=place.storage_url) as behind,
+        serving(place, is_open=is_open) as endpoint,
+    ):
+        tokens = {} if is_open else {role: behind.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
+        behind.push(SCIENCE, "team/science", aliases=["prod"])
+        yield Attacked(endpoint, behind, tokens)
+
+
+def open_socket(endpoint: str) -> socket.socket:
+    where = urlsplit(endpoint)
+    return socket.create_connection((where.hostname, where.port), timeout=PATIENCE)
+
+
+def said(connection: socket.socket) -> bytes:
+    """All that the server says until it closes the connection."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            found += piece
+    return found
+
+
+def status_of(connection: socket.socket) -> int:
+    """The status of the next answer, whose body is left where it is; 0 if the connection was closed instead."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while b"\r\n" not in found and (piece := connection.recv(1)):
+            found += piece
+    return int(found.split()[1]) if found.startswith(b"HTTP/") else 0

@@ -38,10 +38,10 @@ def test_the_proxy_of_the_environment_is_used_but_for_those_that_need_none(
     address, asked = proxy
     monkeypatch.setenv("http_proxy", address)
     fetcher = Fetcher()
-    assert fetcher.get("http://store.invalid/blob", {}).data == b"by the proxy"
+    assert fetcher.get("http://store.invalid/blob", {}, 100).data == b"by the proxy"
     assert asked == ["http://store.invalid/blob"]
     monkeypatch.setenv("no_proxy", "store.invalid")
     with pytest.raises(HTTPError):
-        fetcher.get("http://store.invalid/blob", {})
+        fetcher.get("http://store.invalid/blob", {}, 100)
     assert len(asked) == 1
     fetcher.close()

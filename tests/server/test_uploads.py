@@ -99,7 +99,6 @@ def test_a_url_for_one_blob_takes_no_other(either: Guarded):
     assert send(http, {**grant, "headers": headers}, wrong).status_code in (400, 403, 422)
     assert either.behind.context.store.size(blob_of(right).sha256) is None
     assert send(http, grant, right).status_code in (200, 204)
-    assert either.behind.context.store.size(blob_of(right).sha256) == len(right)
 
 
 @pytest.mark.parametrize("sent", [b"longer than what was announced", b"short"])
@@ -165,13 +164,11 @@ def test_of_two_who_move_an_alias_one_wins_and_the_other_is_told(guarded: Guarde
 def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(
     guarded: Guarded, postgres_and_s3: Place, s3: S3Server
 ):
-    first, second, data = guarded.http("writer"), guarded.http("root"), b"never committed"
+    http, data = guarded.http("writer"), b"never committed"
     wanted = [{"sha256": blob_of(data).sha256, "size": len(data)}]
-    (in_place,) = first.post("/api/v1/uploads", json=wanted).json()
-    (aside,) = second.post("/api/v1/uploads", json=wanted).json()
-    for http, grant in ((first, in_place), (second, aside)):
-        assert send(http, grant, data).is_success
-    lies_aside = urlsplit(aside["url"]).path.removeprefix(f"/{s3.bucket}/")
+    (grant,) = http.post("/api/v1/uploads", json=wanted).json()
+    assert send(http, grant, data).is_success
+    lies_aside = urlsplit(grant["url"]).path.removeprefix(f"/{s3.bucket}/")
     client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
     assert client.head_object(Bucket=s3.bucket, Key=lies_aside)["ContentLength"] == len(data)
     catalog = Catalog(guarded.behind.settings.database_url)
@@ -180,8 +177,7 @@ def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(
     catalog.close()
     with serving(postgres_and_s3):  # sweeps when it starts, and every hour
         eventually(lambda: not client.list_objects_v2(Bucket=s3.bucket, Prefix=lies_aside)["KeyCount"])
-    assert guarded.behind.context.store.size(blob_of(data).sha256) == len(data)  # somebody may have committed that
-    assert len(second.post("/api/v1/uploads", json=wanted).json()) == 1
+    assert len(http.post("/api/v1/uploads", json=wanted).json()) == 1
 
 
 def test_a_push_asks_once_and_names_only_its_own_uploads(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
@@ -204,12 +200,12 @@ def test_a_push_asks_once_and_names_only_its_own_uploads(guarded: Guarded, monke
 def test_a_url_that_is_too_old_by_now_is_asked_for_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
     sign, given_out = S3Store.upload_url, []
 
-    def two_hours_ago_at_first(self: S3Store, *blob: Any, aside: bool) -> Presigned | None:
+    def two_hours_ago_at_first(self: S3Store, *blob: Any) -> Presigned | None:
         given_out.append(blob)
         with monkeypatch.context() as then:
             if len(given_out) <= 2:
                 then.setattr(auth, "get_current_datetime", lambda: datetime.now(UTC) - timedelta(hours=2))
-            return sign(self, *blob, aside=aside)
+            return sign(self, *blob)
 
     monkeypatch.setattr(S3Store, "upload_url", two_hours_ago_at_first)
     assert guarded.registry("writer").push(NEWS, "team/news").created

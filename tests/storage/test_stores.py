@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage import Blob, BlobStore, digest_of, open_store
-from loreg.storage.blobs import SMALL, RecentBlobs, key_of, partial_of
+from loreg.storage.blobs import ProvenStates, key_of, partial_of
 from places import Place
 from together import all_at_once
 
@@ -241,20 +242,31 @@ class TestWhatTheServerEnforces:
         client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
         key = f"meanwhile/{key_of(blob.sha256)}"
         before = client.head_object(Bucket=s3.bucket, Key=key)
-        monkeypatch.setattr(store, "size", lambda digest: None)
+        look, looked = store._soundness, []
+
+        def nothing_there_at_first(blob: Blob) -> bool | None:
+            looked.append(blob)
+            return None if size == LARGE and len(looked) == 1 else look(blob)
+
+        monkeypatch.setattr(store, "_soundness", nothing_there_at_first)
         assert not store.put(blob, tmp_path / "in")
         after = client.head_object(Bucket=s3.bucket, Key=key)
         assert (after["LastModified"], after["ETag"]) == (before["LastModified"], before["ETag"])
         assert client.list_multipart_uploads(Bucket=s3.bucket, Prefix="meanwhile/").get("Uploads", []) == []
 
 
-def test_of_small_blobs_the_latest_are_remembered():
-    recent = RecentBlobs()
-    for number in range(300):
-        recent.add(str(number), b"x")
-        recent.get("0")
-    assert recent.get("0") == b"x"  # it was asked for all the time
-    assert recent.get("1") is None
-    assert recent.get("299") == b"x"
-    recent.add("large", b"x" * (SMALL + 1))
-    assert recent.get("large") is None
+def test_what_was_proven_lately_holds_for_that_state_and_no_other():
+    proven = ProvenStates()
+    for number in range(5000):
+        proven.add(str(number), ("size", number))
+    assert proven.holds("4999", ("size", 4999))
+    assert not proven.holds("4999", ("size", 5000))
+    assert not proven.holds("0", ("size", 0))  # of so many the oldest is forgotten
+
+
+def test_what_was_proven_is_asked_again_after_a_minute(monkeypatch: pytest.MonkeyPatch):
+    proven = ProvenStates()
+    proven.add("blob", "state")
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not proven.holds("blob", "state")

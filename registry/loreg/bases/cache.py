@@ -1,4 +1,4 @@
-"""What was hashed once need not be hashed again: digests of tensors by a file's path, size and time of change."""
+"""What was hashed once need not be hashed again: digests of tensors by a file's path and what tells of its change."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any
 
 from loreg.file_modes import make_folder, write_file
 
-Stamp = tuple[str, int, int]
+Stamp = tuple[str, int, int, int, int]
 
 
 def stamp(file: Path) -> Stamp:
-    """What tells one state of a file from another: path, bytes, nanoseconds."""
+    """What tells one state of a file from another: path, inode, bytes, and the times of its content and of any change.
+
+    The last cannot be set: a copy that keeps size and time of the file that it replaces (``cp -p``, ``rsync -t``) has
+    another one.
+    """
     status = file.stat()
-    return str(file.resolve()), status.st_size, status.st_mtime_ns
+    return str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def recall(folder: Path | None, file: Path) -> dict[str, dict[str, Any]] | None:

@@ -333,20 +333,16 @@ class TokenRow(Table):
 
 
 class UploadRow(Table):
-    """A blob that somebody announced; ``received`` once a server that does not hand uploads to S3 has it.
-
-    ``slot`` is its digest if it goes where blobs lie; of one digest one upload does at a time, the others lie aside.
-    """
+    """A blob that somebody announced; ``received`` once a server that does not hand uploads to S3 has it."""
 
     __tablename__ = "uploads"
-    __table_args__ = (UniqueConstraint("slot"), Index(None, "created_at"))
+    __table_args__ = (Index(None, "created_at"),)
 
     id: Mapped[str] = mapped_column(Digest, primary_key=True)
     owner: Mapped[str] = mapped_column(Word)
     digest: Mapped[str] = mapped_column(Digest)
     size: Mapped[int] = mapped_column(BigInteger)
     received: Mapped[bool]
-    slot: Mapped[str | None] = mapped_column(Digest)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

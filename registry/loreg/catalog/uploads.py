@@ -4,54 +4,53 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, or_, select, union, update
+from sqlalchemy import Select, bindparam, delete, insert, or_, select, union, update
 
+from loreg.catalog import kept
 from loreg.catalog.kept import AnyOf, words
 from loreg.catalog.schema import AdapterRow, BaseRow, BlobRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.records import Upload
 
 _KEPT = timedelta(days=7)
-_FIND = select(UploadRow.id, UploadRow.digest, UploadRow.size, UploadRow.slot, UploadRow.received).where(
+_ANNOUNCE = insert(UploadRow)
+_FIND = select(UploadRow.id, UploadRow.digest, UploadRow.size, UploadRow.received).where(
     AnyOf(UploadRow.id, words("ids")), UploadRow.owner == bindparam("author")
 )
 
 
-def announce(tx: Transaction, uploads: Collection[Upload]) -> tuple[Upload, ...]:
-    """Remember who wants to send what. Returns them with ``aside`` set where another upload has the slot."""
-    placed = []
-    for upload in sorted(uploads, key=lambda upload: upload.sha256):  # one order: no deadlock
-        row = {
-            "id": upload.id,
-            "owner": tx.author,
-            "digest": upload.sha256,
-            "size": upload.size,
-            "received": False,
-            "created_at": tx.at,
-        }
-        has_slot = tx.insert_if_missing(UploadRow, {**row, "slot": upload.sha256})
-        if not has_slot:
-            tx.insert_missing(UploadRow, [{**row, "slot": None}])
-        placed.append(replace(upload, aside=not has_slot))
-    return tuple(placed)
+def announce(tx: Transaction, uploads: Collection[Upload]) -> None:
+    """Remember who wants to send what."""
+    kept.insert(
+        tx.connection,
+        _ANNOUNCE,
+        [
+            {
+                "id": upload.id,
+                "owner": tx.author,
+                "digest": upload.sha256,
+                "size": upload.size,
+                "received": False,
+                "created_at": tx.at,
+            }
+            for upload in uploads
+        ],
+    )
 
 
 def forget_old(tx: Transaction) -> tuple[str, ...]:
-    """Forget the uploads that were announced over a week ago; returns the ids of those that may lie aside."""
-    old = delete(UploadRow).where(UploadRow.created_at < tx.at - _KEPT).returning(UploadRow.id, UploadRow.slot)
-    return tuple(row.id for row in tx.connection.execute(old) if row.slot is None)
+    """Forget the uploads that were announced over a week ago; returns their ids."""
+    old = delete(UploadRow).where(UploadRow.created_at < tx.at - _KEPT).returning(UploadRow.id)
+    return tuple(tx.connection.execute(old).scalars())
 
 
 def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ...]:
     """Those of these uploads that who acts announced, and whether each was received."""
     rows = tx.rows(_FIND, ids=list(ids), author=tx.author)
-    return tuple(
-        (Upload(id_, digest, size, slot is None), bool(received)) for id_, digest, size, slot, received in rows
-    )
+    return tuple((Upload(id_, digest, size), bool(received)) for id_, digest, size, received in rows)
 
 
 def mark_received(tx: Transaction, upload: Upload) -> None:

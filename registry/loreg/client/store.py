@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,10 @@ from urllib3.exceptions import HTTPError
 
 from loreg.client.fetching import Fetcher
 from loreg.client.http import TRIES, Server, pause
-from loreg.errors import IntegrityError, NotFoundError, UnavailableError
+from loreg.errors import NotFoundError, UnavailableError
 from loreg.messages import Grant
 from loreg.storage import Blob, digest_of
-from loreg.storage.blobs import OnBytes, changed, chunks, ignore_bytes, take_up
+from loreg.storage.blobs import MOST_READ, OnBytes, changed, chunks, damaged_document, ignore_bytes, missing, take_up
 
 _PIECE = 16 * 1024 * 1024
 _AT_ONCE = 4
@@ -50,6 +50,10 @@ class RemoteStore:
         except NotFoundError:
             return None
 
+    def has(self, blob: Blob) -> bool:
+        """Whether the server has so many bytes of a blob that may be read; it asks its store when it is told to put."""
+        return self.size(blob.sha256) == blob.size
+
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Ask where each may be sent, and which need not be."""
         self._grants = {blob.sha256: None for blob in blobs}
@@ -59,7 +63,7 @@ class RemoteStore:
             self._grants |= {grant.sha256: grant for grant in grants}
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
-        """Send the file unless a version that may be read has it; the server compares it with its digest."""
+        """Send the file unless a version that may be read has it, and the server's store has it sound."""
         for attempt in range(TRIES):
             if blob.sha256 not in self._grants:
                 self.announce([blob])
@@ -88,26 +92,31 @@ class RemoteStore:
         """Download by ranges, several at once, from where an earlier try stopped."""
         take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
-    def read(self, sha256: str) -> bytes:
+    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
         """A small blob's bytes."""
-        data = self._bytes(sha256)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise IntegrityError(f"blob {sha256[:12]} from {self.url} is damaged", hint="push the adapter again")
+        data = self._bytes(sha256, most)
+        if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
+            raise damaged_document(self.url, sha256)
         return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
         """A part of a blob, by one ranged request."""
-        return self._bytes(sha256, f"bytes={start}-{start + size - 1}") if size else b""
+        data = self._bytes(sha256, size, f"bytes={start}-{start + size - 1}") if size else b""
+        if len(data) > size:
+            raise UnavailableError(
+                f"{self.url} sent more of blob {sha256[:12]} than it was asked for", hint="try again"
+            )
+        return data
 
-    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> None:
+    def upload_url(self, blob: Blob, upload_id: str) -> None:
         """Only who has the store gives out URLs."""
         return
 
-    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
+    def accept_upload(self, blob: Blob, upload_id: str) -> None:
         """Only who has the store knows."""
-        return False
+        return
 
-    def forget_upload(self, proof: str) -> None:
+    def forget_uploads(self, upload_ids: Collection[str]) -> None:
         """The server does."""
 
     def download_url(self, sha256: str) -> None:
@@ -158,19 +167,23 @@ class RemoteStore:
                 written.result()
                 on_bytes(len(piece))
 
-    def _bytes(self, sha256: str, part: str = "") -> bytes:
+    def _bytes(self, sha256: str, most: int, part: str = "") -> bytes:
         """A blob or a part of it, from the URL that the server gave out if it did; a URL that is too old is renewed."""
         headers = {"Range": part} if part else {}
         for attempt in range(TRIES):
-            if sha256 not in self._places:
-                answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers)
-                if not answer.is_redirect:
-                    return answer.content
-                self._places[sha256] = answer.headers["Location"]
             try:
-                response = self._fetcher.get(self._places[sha256], headers)
+                if sha256 not in self._places:
+                    answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, most=most)
+                    if not answer.is_redirect:
+                        return answer.content if answer.is_success else b""
+                    self._places[sha256] = answer.headers["Location"]
+                response = self._fetcher.get(self._places[sha256], headers, most)
                 if response.status in (200, 206):
                     return response.data
+                if response.status == 416:  # it is cut off before that part
+                    return b""
+                if response.status == 404:
+                    raise missing(f"the store of {self.url}", sha256)
                 reason = UnavailableError(f"the store of {self.url} answered {response.status}", hint="try again")
             except HTTPError as error:
                 reason = self._server.unavailable(error)

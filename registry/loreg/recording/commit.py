@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
-from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
+from loreg.errors import AdapterFormatError, IntegrityError, UsageError
 from loreg.expressions import checked_metric, parse_label, parse_word
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
 from loreg.recording.bases import read_base
 from loreg.records import Commit, Draft, Provenance
 from loreg.refs import parse_alias
-from loreg.storage import BlobStore, put_bytes
+from loreg.storage import Accepted, Blob, BlobStore, put_bytes
 
 #: What is read whole, and how large it may be.
 _MOST_BYTES = {CONFIG_NAME: MOST_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
@@ -39,29 +39,28 @@ class Read:
     notes: tuple[str, ...]
 
 
-def read_commit(store: BlobStore, commit: Commit, sizes: Mapping[str, int]) -> Read:
-    """Read what was stored; the manifest itself is stored too. ``sizes`` are of blobs that were looked at just now.
+def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepted]) -> Read:
+    """Read what was stored; the manifest itself is stored too. ``accepted`` are the blobs that were stored just now.
 
-    Raises IntegrityError for a blob that is missing or of another size, AdapterFormatError or CheckFailedError for an
-    adapter that breaks a rule or does not fit its base.
+    Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
+    CheckFailedError for an adapter that breaks a rule or does not fit its base.
     """
     refuse_wrong_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     refuse_file_names(files)
     _refuse_large(commit)
-    for file in commit.manifest.files:
-        _refuse_unless_stored(file, sizes[file.sha256] if file.sha256 in sizes else store.size(file.sha256))
-    config = _config(store, files[CONFIG_NAME])
-    layout = _layout(store, str(commit.adapter), config, files[WEIGHTS_NAME])
+    refuse_unless_stored(store, commit.manifest.files, accepted)
+    blobs = _Blobs(store, accepted)
+    layout = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
     refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
     target_digest, base_size = _on_base(store, commit, layout)
-    made_by, notes = _provenance(store, files)
+    made_by, notes = _provenance(blobs, files)
     put_bytes(store, commit.manifest.to_bytes())
     draft = Draft(
         adapter=commit.adapter,
         manifest=commit.manifest,
         facts=layout.facts(commit.base_hint),
-        card=_card(store, files),
+        card=_card(blobs, files),
         message=commit.message.replace("\x00", ""),
         base=commit.base,
         target=target_digest,
@@ -97,29 +96,44 @@ def _refuse_large(commit: Commit) -> None:
         )
 
 
-def _refuse_unless_stored(file: File, size: int | None) -> None:
-    if size != file.size:
-        raise _not_stored(file, size)
+def refuse_unless_stored(store: BlobStore, files: Sequence[File], accepted: Mapping[str, Accepted]) -> None:
+    """Raise IntegrityError for the first file whose blob the store, asked now, does not have as the manifest says."""
+    for file in files:
+        known = accepted.get(file.sha256)
+        if known.size != file.size if known else not store.has(Blob(file.sha256, file.size)):
+            raise _not_stored(file, known.size if known else store.size(file.sha256))
 
 
 def _not_stored(file: File, size: int | None) -> IntegrityError:
-    found = "is not stored" if size is None else f"has {size} bytes there"
+    found = "is damaged there" if size == file.size else "is not stored" if size is None else f"has {size} bytes there"
     return IntegrityError(
         f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {found}", hint="push again"
     )
 
 
-def _config(store: BlobStore, file: File) -> bytes:
-    try:
-        return store.read(file.sha256)
-    except NotFoundError:
-        raise _not_stored(file, None) from None
+@dataclass(frozen=True)
+class _Blobs:
+    """What is read of the blobs of a commit; those that were read to accept them are not read again."""
+
+    store: BlobStore
+    accepted: Mapping[str, Accepted]
+
+    def read(self, file: File) -> bytes:
+        """All of a small file."""
+        known = self._known(file)
+        return known if known is not None else self.store.read(file.sha256, file.size)
+
+    def read_part(self, file: File, start: int, size: int) -> bytes:
+        """``size`` bytes of a file from ``start`` on."""
+        known = self._known(file)
+        return known[start : start + size] if known is not None else self.store.read_part(file.sha256, start, size)
+
+    def _known(self, file: File) -> bytes | None:
+        return self.accepted[file.sha256].content if file.sha256 in self.accepted else None
 
 
-def _layout(store: BlobStore, name: str, config: bytes, weights: File) -> Layout:
-    return remote_layout(
-        Path(name), config, weights.size, lambda start, size: store.read_part(weights.sha256, start, size)
-    )
+def _layout(blobs: _Blobs, name: str, config: bytes, weights: File) -> Layout:
+    return remote_layout(Path(name), config, weights.size, lambda start, size: blobs.read_part(weights, start, size))
 
 
 def _on_base(store: BlobStore, commit: Commit, layout: Layout) -> tuple[str | None, int]:
@@ -132,18 +146,18 @@ def _on_base(store: BlobStore, commit: Commit, layout: Layout) -> tuple[str | No
     return target(base.leaves, layout, base.lookup(layout)) if base.base.complete else None, len(document)
 
 
-def _card(store: BlobStore, files: Mapping[str, File]) -> str:
+def _card(blobs: _Blobs, files: Mapping[str, File]) -> str:
     if CARD_NAME not in files:
         return ""
-    return card_of(store.read_part(files[CARD_NAME].sha256, 0, 4 * MOST_CHARACTERS))
+    return card_of(blobs.read_part(files[CARD_NAME], 0, 4 * MOST_CHARACTERS))
 
 
-def _provenance(store: BlobStore, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
+def _provenance(blobs: _Blobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
     """How the adapter was merged, if its files say so and the weights are still those of the merge."""
     file = files.get(provenance.FILE_NAME)
     if file is None:
         return None, ()
-    found = provenance.read(store.read(file.sha256), files[WEIGHTS_NAME].sha256)
+    found = provenance.read(blobs.read(file), files[WEIGHTS_NAME].sha256)
     if found is None:
         return None, (f"{provenance.FILE_NAME} is about other weights than these: no lineage is recorded",)
     return found, ()

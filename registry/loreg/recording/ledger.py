@@ -34,7 +34,7 @@ from loreg.expressions import checked_metric
 from loreg.manifest import Manifest, refuse_wrong_files
 from loreg.recording.allowed import require, require_somewhere
 from loreg.recording.bases import names_that_are_taken, prove, read_base
-from loreg.recording.commit import Read, read_commit
+from loreg.recording.commit import Read, read_commit, refuse_unless_stored
 from loreg.recording.guard import guard_alias, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
@@ -61,7 +61,7 @@ from loreg.records import (
     Version,
 )
 from loreg.refs import AdapterName, Ref
-from loreg.storage import BlobStore
+from loreg.storage import Accepted, BlobStore
 
 
 class LocalLedger:
@@ -117,10 +117,10 @@ class LocalLedger:
             found = versions.resolve(tx, ref)
             return found.version, lineage.ancestors(tx, found.id)
 
-    def commit(self, commit: Commit, sizes: Mapping[str, int] = MappingProxyType({})) -> Committed:
-        """Record a version from its stored blobs; ``sizes`` are those of blobs that were looked at just now."""
+    def commit(self, commit: Commit, accepted: Mapping[str, Accepted] = MappingProxyType({})) -> Committed:
+        """Record a version from its stored blobs; ``accepted`` are those that were stored just now."""
         require(self._access, "write", commit.adapter.namespace)
-        read = read_commit(self._store, commit, sizes)
+        read = read_commit(self._store, commit, accepted)
         with self.catalog.write(self._access) as tx:
             return self.record(tx, read)
 
@@ -241,9 +241,12 @@ class LocalLedger:
         with self.catalog.read(self._access) as tx:
             return exports.find(tx, versions.resolve(tx, ref).id, request)
 
-    def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
-        """Remember an export whose blobs are all stored."""
+    def record_export(
+        self, ref: Ref, request: str, manifest: Manifest, accepted: Mapping[str, Accepted] = MappingProxyType({})
+    ) -> None:
+        """Remember an export whose blobs are all stored; ``accepted`` are those that were stored just now."""
         refuse_wrong_files(manifest)
+        refuse_unless_stored(self._store, manifest.files, accepted)
         with self.catalog.write(self._access) as tx:
             exports.record(tx, self._writable(tx, ref).id, request, manifest)
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from loreg.catalog import Catalog, uploads
-from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UsageError
+from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.manifest import is_digest
 from loreg.recording.allowed import require_somewhere
 from loreg.records import Access, Upload
-from loreg.storage import Blob, BlobStore, Presigned
+from loreg.storage import Accepted, Blob, BlobStore, Presigned
 
 _LARGEST = 5 * 1024**3  # S3's limit for one PUT, the only kind whose SHA-256 covers the whole object
 
 
 class Uploads:
-    """What who has ``access`` sends. Nobody learns by it whether a blob that he may not read is stored already."""
+    """What who has ``access`` sends. Nobody learns by it whether a blob that he may not read is stored already.
+
+    Therefore everything is sent to a place of its own, whether it is stored or being sent by somebody else, or not.
+    """
 
     def __init__(self, catalog: Catalog, store: BlobStore, access: Access) -> None:
         self._catalog = catalog
@@ -25,7 +29,10 @@ class Uploads:
         self._access = access
 
     def announce(self, blobs: Sequence[Blob]) -> tuple[tuple[Upload, Presigned | None], ...]:
-        """An upload for each blob that may not be committed without; with a URL where the store takes it itself."""
+        """An upload for each blob that may not be committed without, with a URL where the store takes it itself.
+
+        Those are the blobs that the caller may not read, and of those that he may what the store lacks or has damaged.
+        """
         require_somewhere(self._access, "write")
         if wrong := next((blob for blob in blobs if not is_digest(blob.sha256) or blob.size < 0), None):
             raise UsageError(f"{wrong.sha256[:70]!r} is no sha256, or {wrong.size} no size", hint="push again")
@@ -34,16 +41,18 @@ class Uploads:
                 f"blob {large.sha256[:12]} has {large.size:,} bytes, a server takes {_LARGEST:,}",
                 hint="push it with LOREG_DATABASE_URL and LOREG_STORAGE_URL instead of LOREG_ENDPOINT",
             )
-        with self._catalog.write(self._access) as tx:
-            known = uploads.readable(tx, [blob.sha256 for blob in blobs])
-            wanted = {blob.sha256: blob for blob in blobs if blob.sha256 not in known}.values()
-            announced = uploads.announce(
-                tx, [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in wanted]
-            )
-        return tuple(
-            (each, self._store.upload_url(Blob(each.sha256, each.size), each.id, aside=each.aside))
-            for each in announced
-        )
+        wanted = {blob.sha256: blob for blob in blobs}
+        with self._catalog.read(self._access) as tx:
+            known = uploads.readable(tx, list(wanted))
+        announced = [
+            Upload(secrets.token_urlsafe(24), blob.sha256, blob.size)
+            for blob in wanted.values()
+            if blob.sha256 not in known or not self._store.has(blob)
+        ]
+        if announced:
+            with self._catalog.write(self._access) as tx:
+                uploads.announce(tx, announced)
+        return tuple((each, self._store.upload_url(Blob(each.sha256, each.size), each.id)) for each in announced)
 
     def expected(self, upload_id: str) -> Upload:
         """What was announced under that id by who acts. Raises NotFoundError."""
@@ -60,25 +69,32 @@ class Uploads:
         with self._catalog.write(self._access) as tx:
             uploads.mark_received(tx, upload)
 
-    def proven(self, digests: Collection[str], upload_ids: Collection[str]) -> Mapping[str, int]:
-        """The sizes, by digest, of those of the blobs that who acts sent; the others he may read.
+    @contextlib.contextmanager
+    def accepted(self, digests: Collection[str], upload_ids: Collection[str]) -> Iterator[Mapping[str, Accepted]]:
+        """Take in those of the blobs that the caller sent straight to the store, by digest; the others he may read.
 
-        Raises NotAllowedError for a blob of which neither holds.
+        They are kept apart as well until the context ends without an error, so that what failed can be asked again.
+        Raises NotAllowedError for a blob that he neither sent nor may read.
         """
         require_somewhere(self._access, "write")
         if wrong := next((digest for digest in digests if not is_digest(digest)), None):
             raise IntegrityError(f"{wrong[:70]!r} is no sha256", hint="push again")
         with self._catalog.read(self._access) as tx:
-            missing = set(digests) - uploads.readable(tx, digests)
-            sent = uploads.find(tx, upload_ids) if missing else ()
-        sizes = {}
+            absent = set(digests) - uploads.readable(tx, digests)
+            sent = uploads.find(tx, upload_ids) if upload_ids else ()
+        taken: dict[str, Accepted] = {}
         for upload, received in sent:
-            blob = Blob(upload.sha256, upload.size)
-            if blob.sha256 in missing and (received or self._store.was_uploaded(blob, upload.id, aside=upload.aside)):
-                sizes[blob.sha256] = blob.size
-        if absent := missing - sizes.keys():
+            if upload.sha256 not in digests or upload.sha256 in taken:
+                continue
+            if received:
+                absent.discard(upload.sha256)
+            elif found := self._store.accept_upload(Blob(upload.sha256, upload.size), upload.id):
+                taken[upload.sha256] = found
+        if absent := absent - taken.keys():
             raise NotAllowedError(f"blob {min(absent)[:12]} was not sent", hint="push again")
-        return sizes
+        yield taken
+        with contextlib.suppress(LoregError):  # the hourly sweep removes what stays
+            self._store.forget_uploads([upload.id for upload, received in sent if not received])
 
     def refuse_unreadable(self, sha256: str) -> None:
         """Raise NotFoundError unless a version that may be read has the blob."""

@@ -71,15 +71,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Upload:
-    """A blob that was announced: ``id`` is known to who announced it alone.
-
-    ``aside`` if somebody else is sending the same: then neither can take the other's place.
-    """
+    """A blob that was announced: ``id`` is known to who announced it alone."""
 
     id: str
     sha256: str
     size: int
-    aside: bool = False
 
 
 @dataclass(frozen=True)

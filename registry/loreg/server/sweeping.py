@@ -31,8 +31,8 @@ async def sweeping(service: Service) -> AsyncIterator[None]:
 async def _sweep(service: Service) -> None:
     while True:
         try:
-            for upload_id in await service.catalog.awaited(_forget_old, service.catalog):
-                await asyncio.to_thread(service.store.forget_upload, upload_id)
+            old = await service.catalog.awaited(_forget_old, service.catalog)
+            await asyncio.to_thread(service.store.forget_uploads, old)
         except LoregError as error:  # the next hour is as good
             _log.warning("old uploads were not swept: %s", error)
         await asyncio.sleep(_HOUR)

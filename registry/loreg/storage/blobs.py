@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from loreg.errors import IntegrityError
+from loreg.errors import IntegrityError, NotFoundError
 from loreg.manifest import hidden_beside
+from loreg.storage.durable import move_durably
 
 CHUNK = 1024 * 1024
 SMALL = 64 * 1024  # what it takes as long to ask about as to send or read
-_MOST_RECENT = 256
+MOST_READ = 256 * 1024 * 1024  # of a document whose size nobody promised: the largest lists of tensors have a tenth
+AGAIN = "push the adapter again, or add its base again: that replaces what is lost or damaged"
+_MOST_PROVEN = 4096
+_TRUSTED_FOR = 60.0
 
 #: Called with the number of bytes that were handled since the last call.
 OnBytes = Callable[[int], None]
@@ -42,8 +47,19 @@ class Presigned:
     headers: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """An upload that has come and is stored; with its ``content`` if that is small and was read."""
+
+    size: int
+    content: bytes | None = None
+
+
 class BlobStore(Protocol):
-    """Bytes by content. Raises UnavailableError where the store does not answer."""
+    """Bytes by content. Raises UnavailableError where the store does not answer.
+
+    No answer comes from memory: whether a blob is there, and sound, is asked of what keeps it each time.
+    """
 
     url: str
 
@@ -51,15 +67,19 @@ class BlobStore(Protocol):
         """How many bytes the blob has; None if it is not stored."""
         ...
 
+    def has(self, blob: Blob) -> bool:
+        """Whether the blob is stored and sound, as the store's own checksum says, or its bytes where it keeps none."""
+        ...
+
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Say what will be put: a store that somebody else keeps is asked once for all of it."""
         ...
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
-        """Store the file at ``path``; False if the blob was there already and nothing was sent.
+        """Store the file at ``path``; False if the blob was there already, sound, and nothing was sent.
 
-        The bytes are hashed while they stream. Raises IntegrityError if they are not ``blob``: the file
-        changed since its digest was taken; then nothing is stored.
+        One that is damaged or cut off is replaced. The bytes are hashed while they stream. Raises IntegrityError if
+        they are not ``blob``: the file changed since its digest was taken; then nothing is stored.
         """
         ...
 
@@ -71,8 +91,8 @@ class BlobStore(Protocol):
         """
         ...
 
-    def read(self, sha256: str) -> bytes:
-        """A small blob's bytes. Raises NotFoundError, IntegrityError."""
+    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
+        """A small blob's bytes, ``most`` at most. Raises NotFoundError, IntegrityError."""
         ...
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
@@ -82,22 +102,22 @@ class BlobStore(Protocol):
         """
         ...
 
-    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> Presigned | None:
-        """Where somebody without the store's keys may PUT exactly this blob, for an hour; None if the store cannot.
+    def upload_url(self, blob: Blob, upload_id: str) -> Presigned | None:
+        """Where somebody without the store's keys may PUT this blob, once, for an hour; None if the store cannot.
 
-        ``proof`` is a word that only who was given the URL knows; ``aside`` lets the blob lie apart under it.
+        It lies apart from the blobs, under the ``upload_id``, until it is accepted.
         """
         ...
 
-    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
-        """Whether the blob was PUT with that ``proof``, and is what it should be, as the store says.
+    def accept_upload(self, blob: Blob, upload_id: str) -> Accepted | None:
+        """Store what was PUT under that id, if it is the blob; None if it has not come, or is another one.
 
-        One that lies ``aside`` is then taken to where blobs lie.
+        Of all that came with it only the bytes are taken: type, encoding and the rest are the store's own.
         """
         ...
 
-    def forget_upload(self, proof: str) -> None:
-        """Remove what may lie aside of an upload that nobody committed."""
+    def forget_uploads(self, upload_ids: Collection[str]) -> None:
+        """Remove what was PUT under these ids, if anything was."""
         ...
 
     def download_url(self, sha256: str) -> str | None:
@@ -116,27 +136,30 @@ class BlobStore(Protocol):
         ...
 
 
-class RecentBlobs:
-    """Small blobs that were read lately, 16 MiB at most: what has a digest never changes. Safe for threads."""
+class ProvenStates:
+    """Which state of a stored blob was seen to hold its content, for a minute. Safe for threads.
+
+    A state is what the store says of it when it is asked, and changes with the content: so the same blob need not be
+    hashed for each of many who ask at once. Not for longer: what decays on a disk changes no state.
+    """
 
     def __init__(self) -> None:
-        self._blobs: OrderedDict[str, bytes] = OrderedDict()
+        self._states: OrderedDict[str, tuple[Hashable, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, sha256: str) -> bytes | None:
-        """The bytes, if they are remembered."""
+    def holds(self, sha256: str, state: Hashable) -> bool:
+        """Whether the blob was sound in this state."""
         with self._lock:
-            if sha256 in self._blobs:
-                self._blobs.move_to_end(sha256)
-            return self._blobs.get(sha256)
+            known, until = self._states.get(sha256, (None, 0.0))
+            return known == state and time.monotonic() < until
 
-    def add(self, sha256: str, data: bytes) -> None:
-        """Remember bytes that have that digest, unless they are many."""
-        if len(data) <= SMALL:
-            with self._lock:
-                self._blobs[sha256] = data
-                if len(self._blobs) > _MOST_RECENT:
-                    self._blobs.popitem(last=False)
+    def add(self, sha256: str, state: Hashable) -> None:
+        """Remember that the blob is sound in this state."""
+        with self._lock:
+            self._states.pop(sha256, None)
+            self._states[sha256] = (state, time.monotonic() + _TRUSTED_FOR)
+            if len(self._states) > _MOST_PROVEN:
+                self._states.popitem(last=False)
 
 
 def chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
@@ -192,7 +215,7 @@ def take_up(url: str, blob: Blob, path: Path, download: Callable[[Path, OnBytes]
     if found != blob:
         partial.unlink()
         raise damaged(url, blob, found)
-    partial.replace(path)
+    move_durably(partial, path)
 
 
 def changed(path: Path, blob: Blob, found: Blob) -> IntegrityError:
@@ -205,9 +228,22 @@ def changed(path: Path, blob: Blob, found: Blob) -> IntegrityError:
 
 
 def damaged(url: str, blob: Blob, found: Blob) -> IntegrityError:
-    """The error for stored bytes that do not have their digest."""
+    """The error for stored bytes that do not have their digest; no more of ``found`` is read than was promised."""
+    size = f"over {blob.size} bytes" if found.size > blob.size else f"{found.size} with sha256 {found.sha256[:12]}"
     return IntegrityError(
-        f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {found.size} with "
-        f"sha256 {found.sha256[:12]}",
-        hint="pull again; if it stays so, restore that object, or delete it and push the adapter again",
+        f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {size}",
+        hint=f"pull again; if it stays so, {AGAIN}",
+    )
+
+
+def damaged_document(url: str, sha256: str) -> IntegrityError:
+    """The error for a small blob that does not have its digest, or is larger than it may be."""
+    return IntegrityError(f"blob {sha256[:12]} in {url} is damaged", hint=AGAIN)
+
+
+def missing(url: str, sha256: str) -> NotFoundError:
+    """The error for a blob that is not stored."""
+    return NotFoundError(
+        f"blob {sha256[:12]} is not in {url}",
+        hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {AGAIN}",
     )

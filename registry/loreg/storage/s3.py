@@ -6,8 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
-import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,15 +22,19 @@ from botocore.exceptions import (
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UnavailableError
 from loreg.storage.blobs import (
     CHUNK,
+    MOST_READ,
     SMALL,
+    Accepted,
     Blob,
     OnBytes,
     Presigned,
-    RecentBlobs,
+    ProvenStates,
     changed,
     chunks,
+    damaged_document,
     ignore_bytes,
     key_of,
+    missing,
     take_up,
 )
 
@@ -41,12 +44,13 @@ if TYPE_CHECKING:
 
 PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
 _MOST_PARTS = 10_000  # S3's own limit
+_MOST_DELETED = 1000  # S3's limit for one request
 _HOUR = 3600
-_PROOF = "loreg-upload"
+_TYPE = "application/octet-stream"  # of every object: nobody's browser is to show what somebody uploaded
 
 
 class S3Store:
-    """One object per blob. The server checks SHA-256 of all that it is sent and never overwrites an object."""
+    """One object per blob. The server checks SHA-256 of all that it is sent, and overwrites only what is damaged."""
 
     def __init__(self, bucket: str, prefix: str, endpoint: str = "", public_endpoint: str = "") -> None:
         self.bucket = bucket
@@ -54,7 +58,7 @@ class S3Store:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._endpoint = endpoint
         self._public_endpoint = public_endpoint or endpoint
-        self._recent = RecentBlobs()
+        self._proven = ProvenStates()
 
     @functools.cached_property
     def _client(self) -> S3Client:
@@ -87,24 +91,29 @@ class S3Store:
         except NotFoundError:
             return None
 
+    def has(self, blob: Blob) -> bool:
+        """Whether the object is sound: by the checksum that S3 keeps, one HEAD; a small one is read."""
+        return self._soundness(blob) is True
+
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Nobody need be asked."""
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file, in parts over 16 MiB, each under its SHA-256, with ``If-None-Match: *``.
 
-        S3 is asked first whether it has the blob, unless asking would take as long as sending.
+        S3 is asked first whether it has the blob, unless asking would take as long as sending. What it has is written
+        over only when it is proven to be damaged.
         """
-        known = self._recent.get(blob.sha256) if blob.size <= SMALL else self.size(blob.sha256)
-        if known is not None:
+        sound = self._soundness(blob) if blob.size > SMALL else None
+        if sound:
             on_bytes(blob.size)
             return False
-        with path.open("rb") as stream:
-            send = self._put_whole if blob.size <= PART else self._put_parts
-            try:
-                send(blob, path, stream, on_bytes)
-            except _AlreadyThereError:
+        try:
+            self._send(blob, path, on_bytes, over=sound is False)
+        except _AlreadyThereError:
+            if self.has(blob):
                 return False
+            self._send(blob, path, ignore_bytes, over=True)
         return True
 
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
@@ -130,101 +139,98 @@ class S3Store:
                         raise
             return Blob(hasher.hexdigest(), sink.tell())
 
-    def read(self, sha256: str) -> bytes:
+    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
         """A small blob's bytes."""
-        data = self._recent.get(sha256)
-        if data is None:
-            with self._explained():
-                data = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256))["Body"].read()
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise IntegrityError(f"blob {sha256[:12]} in {self.url} is damaged", hint="push the adapter again")
-            self._recent.add(sha256, data)
+        data = self._content(self._key(sha256), most + 1, sha256)
+        if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
+            raise damaged_document(self.url, sha256)
         return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
         """A part of a blob, by one ranged request."""
-        if (whole := self._recent.get(sha256)) is not None:
-            return whole[start : start + size]
         part = f"bytes={start}-{start + size - 1}"
-        with self._explained():
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=part)["Body"]
-            return body.read(size)
+        try:
+            with self._explained(sha256):
+                body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=part)["Body"]
+                return body.read(size)
+        except _NoSuchRangeError:
+            return b""
 
-    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> Presigned:
-        """A PUT whose signature covers the SHA-256 of the whole object and the proof; S3 refuses other bytes.
+    def upload_url(self, blob: Blob, upload_id: str) -> Presigned:
+        """A PUT whose signature covers the SHA-256 of the whole object, its type, and that nothing is there yet.
 
         One PUT and not several parts: of parts S3 checks each, but not that together they have the blob's digest.
         """
         checksum = _base64_of(blob.sha256)
-        target = {"Bucket": self.bucket, "Key": self._aside(proof) if aside else self._key(blob.sha256)}
-        signed = {"ChecksumSHA256": checksum, "Metadata": {_PROOF: proof}}
+        target = {"Bucket": self.bucket, "Key": self._incoming(upload_id)}
+        signed = {"ChecksumSHA256": checksum, "ContentType": _TYPE, "IfNoneMatch": "*"}
         with self._explained():
             url = self._public.generate_presigned_url("put_object", Params={**target, **signed}, ExpiresIn=_HOUR)
-        return Presigned(url, {"x-amz-checksum-sha256": checksum, f"x-amz-meta-{_PROOF}": proof})
+        return Presigned(url, {"x-amz-checksum-sha256": checksum, "Content-Type": _TYPE, "If-None-Match": "*"})
 
-    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
-        """Ask for size, checksum and proof as S3 knows them; what lies aside is copied there, unless it is there.
+    def accept_upload(self, blob: Blob, upload_id: str) -> Accepted | None:
+        """Copy the object to where blobs lie, with none of the headers that came with it, unless a sound one is there.
 
-        A small blob is read instead, for it takes no longer and will be read anyhow.
+        Size and checksum are asked of S3; a small object is read instead, for it takes no longer and will be read
+        anyhow.
         """
-        key = self._aside(proof) if aside else self._key(blob.sha256)
-        looked_at = self._read_upload if blob.size <= SMALL else self._ask_for_upload
+        key = self._incoming(upload_id)
         try:
-            with self._explained():
-                found, told = looked_at(blob, key)
+            return self._accept_small(blob, key) if blob.size <= SMALL else self._accept_large(blob, key)
         except NotFoundError:
-            return False
-        if found != blob or not hmac.compare_digest(told, proof):
-            return False
-        if aside:
-            target = self._key(blob.sha256)
-            if self.size(blob.sha256) is None:
-                source: Any = {"Bucket": self.bucket, "Key": key}
-                with self._explained():
-                    self._client.copy_object(
-                        Bucket=self.bucket, Key=target, CopySource=source, ChecksumAlgorithm="SHA256"
-                    )
-            self.forget_upload(proof)
-        return True
+            return None
 
-    def _ask_for_upload(self, blob: Blob, key: str) -> tuple[Blob, str]:
-        """What S3 says of an object's content, and the proof that came with it."""
-        found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
-        digest = base64.b64decode(found.get("ChecksumSHA256", "")).hex()
-        return Blob(digest, found["ContentLength"]), found["Metadata"].get(_PROOF, "")
+    def _accept_small(self, blob: Blob, key: str) -> Accepted | None:
+        content = self._content(key, blob.size + 1)
+        if Blob(hashlib.sha256(content).hexdigest(), len(content)) != blob:
+            return None
+        try:
+            self._put_object(blob, content, over=False)
+        except _AlreadyThereError:
+            if not self.has(blob):
+                self._put_object(blob, content, over=True)
+        return Accepted(blob.size, content)
 
-    def _read_upload(self, blob: Blob, key: str) -> tuple[Blob, str]:
-        """The same, of an object that is read."""
-        found = self._client.get_object(Bucket=self.bucket, Key=key)
-        data = found["Body"].read(blob.size + 1)
-        sha256 = hashlib.sha256(data).hexdigest()
-        self._recent.add(sha256, data)
-        return Blob(sha256, len(data)), found["Metadata"].get(_PROOF, "")
-
-    def forget_upload(self, proof: str) -> None:
-        """Delete the object aside; S3 does not mind if there is none."""
+    def _accept_large(self, blob: Blob, key: str) -> Accepted | None:
         with self._explained():
-            self._client.delete_object(Bucket=self.bucket, Key=self._aside(proof))
+            found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+        if (found["ContentLength"], found.get("ChecksumSHA256")) != (blob.size, _base64_of(blob.sha256)):
+            return None
+        if not self.has(blob):
+            self._copy(key, self._key(blob.sha256))
+        return Accepted(blob.size)
+
+    def forget_uploads(self, upload_ids: Collection[str]) -> None:
+        """Delete what was uploaded, a thousand objects at a time; S3 does not mind if there is none."""
+        objects: list[Any] = [{"Key": self._incoming(upload_id)} for upload_id in upload_ids]
+        for start in range(0, len(objects), _MOST_DELETED):
+            some: Any = {"Objects": objects[start : start + _MOST_DELETED], "Quiet": True}
+            with self._explained():
+                self._client.delete_objects(Bucket=self.bucket, Delete=some)
 
     def download_url(self, sha256: str) -> str:
-        """A GET, ranged or not."""
+        """A GET, ranged or not, whose answer says of the bytes what we say, whatever they were stored with."""
         target = {"Bucket": self.bucket, "Key": self._key(sha256)}
+        told = {
+            "ResponseContentType": _TYPE,
+            "ResponseContentEncoding": "identity",
+            "ResponseContentDisposition": "attachment",
+        }
         with self._explained():
-            return self._public.generate_presigned_url("get_object", Params=target, ExpiresIn=_HOUR)
+            return self._public.generate_presigned_url("get_object", Params={**target, **told}, ExpiresIn=_HOUR)
 
     def lay_out(self, name: str, files: Mapping[str, str]) -> str:
         """Copies within S3 of what is not there yet."""
         folder = f"{self.prefix}/named/{name}" if self.prefix else f"named/{name}"
         for path, sha256 in sorted(files.items(), reverse=True):
-            try:
-                with self._explained():
-                    self._client.head_object(Bucket=self.bucket, Key=f"{folder}/{path}")
+            known = self._said_of(f"{folder}/{path}")
+            if known is not None and known[1] == _base64_of(sha256):
                 continue
-            except NotFoundError:
-                pass
-            source: Any = {"Bucket": self.bucket, "Key": self._key(sha256)}
-            with self._explained():
-                self._client.copy_object(Bucket=self.bucket, Key=f"{folder}/{path}", CopySource=source)
+            source = self._said_of(self._key(sha256))
+            if source is None:
+                raise missing(self.url, sha256)
+            if known != source:  # of an object that came in parts S3 keeps another checksum, and with its copies too
+                self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
     def check(self) -> None:
@@ -235,35 +241,108 @@ class S3Store:
     def _key(self, sha256: str) -> str:
         return f"{self.prefix}/{key_of(sha256)}" if self.prefix else key_of(sha256)
 
-    def _aside(self, proof: str) -> str:
-        return f"{self.prefix}/incoming/{proof}" if self.prefix else f"incoming/{proof}"
+    def _incoming(self, upload_id: str) -> str:
+        return f"{self.prefix}/incoming/{upload_id}" if self.prefix else f"incoming/{upload_id}"
 
-    def _put_whole(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
-        body = stream.read(PART + 1)
-        found = Blob(hashlib.sha256(body).hexdigest(), len(body))
-        if found != blob:
-            raise changed(path, blob, found)
+    def _soundness(self, blob: Blob) -> bool | None:
+        """Whether the object is the blob; None if there is none."""
+        key = self._key(blob.sha256)
+        try:
+            if blob.size <= SMALL:
+                content = self._content(key, blob.size + 1)
+                return Blob(hashlib.sha256(content).hexdigest(), len(content)) == blob
+            with self._explained():
+                found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            if found["ContentLength"] != blob.size:
+                return False
+            checksum, _, parts = found.get("ChecksumSHA256", "").partition("-")
+            if checksum and not parts:
+                return checksum == _base64_of(blob.sha256)
+            if parts == str(-(-blob.size // _part_size(blob))):  # as put sends it: S3 checked each part by its SHA-256
+                return True
+            return self._proven.holds(blob.sha256, found["ETag"]) or self._is_sound_when_read(blob)
+        except NotFoundError:
+            return None
+
+    def _is_sound_when_read(self, blob: Blob) -> bool:
+        """Hash an object of which S3 keeps no SHA-256: one that another program has written."""
+        hasher, size = hashlib.sha256(), 0
+        with self._explained():
+            found = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256))
+            for chunk in found["Body"].iter_chunks(CHUNK):
+                hasher.update(chunk)
+                size += len(chunk)
+        sound = Blob(hasher.hexdigest(), size) == blob
+        if sound:
+            self._proven.add(blob.sha256, found["ETag"])
+        return sound
+
+    def _content(self, key: str, most: int, sha256: str = "") -> bytes:
+        """The first bytes of an object, ``most`` at most."""
+        with self._explained(sha256):
+            return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(most)
+
+    def _said_of(self, key: str) -> tuple[int, str] | None:
+        """Size and checksum as S3 keeps them; None if there is no such object."""
         try:
             with self._explained():
-                self._client.put_object(
-                    Bucket=self.bucket,
-                    Key=self._key(blob.sha256),
-                    Body=body,
-                    ChecksumSHA256=_base64_of(blob.sha256),
-                    IfNoneMatch="*",
-                )
-        finally:
-            on_bytes(len(body))
+                found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+        except NotFoundError:
+            return None
+        return found["ContentLength"], found.get("ChecksumSHA256", "")
 
-    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes) -> None:
-        target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
+    def _copy(self, source: str, target: str) -> None:
+        """Copy an object's bytes within S3, and nothing that was said of them."""
+        where: Any = {"Bucket": self.bucket, "Key": source}
         with self._explained():
-            upload = self._client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+            self._client.copy_object(
+                Bucket=self.bucket,
+                Key=target,
+                CopySource=where,
+                ChecksumAlgorithm="SHA256",
+                MetadataDirective="REPLACE",
+                ContentType=_TYPE,
+            )
+
+    def _send(self, blob: Blob, path: Path, on_bytes: OnBytes, *, over: bool) -> None:
+        """Send the file; ``over`` what is there, else _AlreadyThereError is raised."""
+        with path.open("rb") as stream:
+            if blob.size > PART:
+                self._put_parts(blob, path, stream, on_bytes, over=over)
+                return
+            body = stream.read(PART + 1)
+            found = Blob(hashlib.sha256(body).hexdigest(), len(body))
+            if found != blob:
+                raise changed(path, blob, found)
+            try:
+                self._put_object(blob, body, over=over)
+            finally:
+                on_bytes(len(body))
+
+    def _put_object(self, blob: Blob, body: bytes, *, over: bool) -> None:
+        condition: Any = {} if over else {"IfNoneMatch": "*"}
+        with self._explained():
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self._key(blob.sha256),
+                Body=body,
+                ChecksumSHA256=_base64_of(blob.sha256),
+                ContentType=_TYPE,
+                **condition,
+            )
+
+    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes, *, over: bool) -> None:
+        target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
+        condition: Any = {} if over else {"IfNoneMatch": "*"}
+        with self._explained():
+            upload = self._client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256", ContentType=_TYPE)[
+                "UploadId"
+            ]
         try:
             parts: list[CompletedPartTypeDef] = []
             hasher = hashlib.sha256()
             size = 0
-            for number, body in enumerate(chunks(stream, max(PART, blob.size // _MOST_PARTS + 1)), 1):
+            for number, body in enumerate(chunks(stream, _part_size(blob)), 1):
                 hasher.update(body)
                 size += len(body)
                 checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
@@ -278,7 +357,7 @@ class S3Store:
                 raise changed(path, blob, found)
             with self._explained():
                 self._client.complete_multipart_upload(
-                    **target, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                    **target, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
                 )
         except BaseException:
             with contextlib.suppress(LoregError), self._explained():
@@ -286,22 +365,28 @@ class S3Store:
             raise
 
     def _append(self, blob: Blob, sink: BinaryIO, hasher: Any, on_bytes: OnBytes) -> None:
-        """Download what is missing at the end of ``sink``."""
-        missing = f"bytes={sink.tell()}-"
-        with self._explained():
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=missing)
-            for chunk in answer["Body"].iter_chunks(CHUNK):
-                hasher.update(chunk)
-                sink.write(chunk)
-                on_bytes(len(chunk))
+        """Download what is missing at the end of ``sink``; of an object that is too long, one chunk more."""
+        rest = f"bytes={sink.tell()}-"
+        try:
+            with self._explained(blob.sha256):
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=rest)
+                for chunk in answer["Body"].iter_chunks(CHUNK):
+                    hasher.update(chunk)
+                    sink.write(chunk)
+                    on_bytes(len(chunk))
+                    if sink.tell() > blob.size:
+                        answer["Body"].close()
+                        break
+        except _NoSuchRangeError:
+            return  # cut off before it: what there is does not have the digest
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """The one place where S3's errors become ours."""
+    def _explained(self, sha256: str = "") -> Iterator[None]:
+        """The one place where S3's errors become ours; ``sha256`` is the blob that they are about."""
         try:
             yield
         except ClientError as error:
-            raise self._translated(error) from None
+            raise self._translated(error, sha256) from None
         except (NoCredentialsError, PartialCredentialsError):
             raise NotAllowedError(
                 f"no credentials for {self.url}",
@@ -312,17 +397,17 @@ class S3Store:
                 f"store {self.url} does not answer: {_one_line(error)}", hint="loreg doctor"
             ) from None
 
-    def _translated(self, error: ClientError) -> LoregError | _AlreadyThereError:
+    def _translated(self, error: ClientError, sha256: str) -> LoregError | _AlreadyThereError | _NoSuchRangeError:
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code == "PreconditionFailed" or status == 412:
             return _AlreadyThereError()
+        if code == "InvalidRange" or status == 416:
+            return _NoSuchRangeError()
         if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
             return NotFoundError(f"bucket {self.bucket!r} does not exist", hint=f"aws s3 mb s3://{self.bucket}")
         if status == 404:
-            return NotFoundError(
-                f"no such blob in {self.url}", hint="loreg doctor shows which store is in force, and why"
-            )
+            return missing(self.url, sha256)
         if status in (401, 403):
             return NotAllowedError(
                 f"store {self.url} refused {error.operation_name}: {code or 'forbidden'}",
@@ -335,6 +420,14 @@ class S3Store:
 
 class _AlreadyThereError(Exception):
     """Someone else stored the same blob meanwhile: nothing is lost."""
+
+
+class _NoSuchRangeError(Exception):
+    """The object ends before the part that was asked for."""
+
+
+def _part_size(blob: Blob) -> int:
+    return max(PART, blob.size // _MOST_PARTS + 1)
 
 
 def _base64_of(sha256: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from loreg.storage.blobs import Blob, BlobStore, OnBytes, Presigned, ignore_bytes
+from loreg.storage.blobs import MOST_READ, Accepted, Blob, BlobStore, OnBytes, Presigned, ignore_bytes
 
 
 class StagedStore:
@@ -34,13 +34,17 @@ class StagedStore:
         """How many bytes the blob has."""
         return self._staged[sha256].size if sha256 in self._staged else self._store.size(sha256)
 
+    def has(self, blob: Blob) -> bool:
+        """Whether it is staged, or the store has it sound."""
+        return self._staged.get(blob.sha256) == blob or self._store.has(blob)
+
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         """Only of what is in the store."""
         self._store.get(blob, path, on_bytes)
 
-    def read(self, sha256: str) -> bytes:
+    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
         """A small blob's bytes."""
-        return self._path(sha256).read_bytes() if sha256 in self._staged else self._store.read(sha256)
+        return self._path(sha256).read_bytes() if sha256 in self._staged else self._store.read(sha256, most)
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
         """A part of a blob."""
@@ -53,17 +57,17 @@ class StagedStore:
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Nobody need be asked before :meth:`keep`."""
 
-    def upload_url(self, blob: Blob, proof: str, *, aside: bool) -> Presigned | None:
+    def upload_url(self, blob: Blob, upload_id: str) -> Presigned | None:
         """The store's."""
-        return self._store.upload_url(blob, proof, aside=aside)
+        return self._store.upload_url(blob, upload_id)
 
-    def was_uploaded(self, blob: Blob, proof: str, *, aside: bool) -> bool:
+    def accept_upload(self, blob: Blob, upload_id: str) -> Accepted | None:
         """The store's."""
-        return self._store.was_uploaded(blob, proof, aside=aside)
+        return self._store.accept_upload(blob, upload_id)
 
-    def forget_upload(self, proof: str) -> None:
+    def forget_uploads(self, upload_ids: Collection[str]) -> None:
         """The store's."""
-        self._store.forget_upload(proof)
+        self._store.forget_uploads(upload_ids)
 
     def download_url(self, sha256: str) -> str | None:
         """The store's."""

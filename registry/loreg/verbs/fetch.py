@@ -1,4 +1,4 @@
-"""Blobs of a version, or of an export of it, become files in a folder."""
+"""Blobs of a version, or of an export of it, become files in a folder, on the disk when the folder takes its name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from loreg.errors import explain_os_errors
 from loreg.manifest import File, inside
 from loreg.records import Progress
 from loreg.storage import Blob, digest_of
+from loreg.storage.durable import sync_file, sync_folder
 from loreg.verbs.context import Context
 
 
@@ -36,10 +37,14 @@ def fetch(context: Context, files: Sequence[File], folder: Path, progress: Progr
             continue
         if source is not None:
             shutil.copyfile(inside(source, file.path), path)
+            sync_file(path)
             count(file.size)
         else:
             context.store.get(blob, path, count)
         downloaded += file.size
+    for below in {folder, *(parent for file in files for parent in inside(folder, file.path).parents)}:
+        if below.is_relative_to(folder):
+            sync_folder(below)
     return downloaded
 
 

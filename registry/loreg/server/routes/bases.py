@@ -27,8 +27,8 @@ async def bases(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Resp
 @routes.post("/bases", response_model=BaseAdded, responses=errors(404, 422))
 def add_base(body: BaseRequest, ledger: Books, service: Serving, access: Asking) -> Response:
     """Make a base known whose list of tensors was uploaded."""
-    service.uploads(access).proven({body.base.digest}, body.uploads)
-    return json(ledger.add_base(body.base))
+    with service.uploads(access).accepted({body.base.digest}, body.uploads):
+        return json(ledger.add_base(body.base))
 
 
 @routes.get("/base", response_model=BaseDetails, responses=errors(404, 409))

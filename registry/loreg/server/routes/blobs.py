@@ -20,6 +20,7 @@ from loreg.server.bodies import BodyRoute, read_stream
 from loreg.server.inputs import Sha256
 from loreg.server.service import Asking, Serving
 from loreg.storage import Blob, BlobStore
+from loreg.storage.blobs import AGAIN
 
 routes = APIRouter(prefix="/api/v1", tags=["blobs"], route_class=BodyRoute)
 _CHUNK = 1024 * 1024
@@ -111,7 +112,7 @@ def size(sha256: Sha256, service: Serving, access: Asking) -> Response:
 def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
     """The blob, or the part of it that a Range header asks for (RFC 9110, 14.2), a piece at a time."""
     size = _size_of(store, sha256)
-    headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"'}
+    headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Content-Disposition": "attachment"}
     start, end, status = 0, size, 200
     if match := _RANGE.fullmatch(range_ or ""):
         start = int(match[1])
@@ -126,7 +127,7 @@ def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
 def _size_of(store: BlobStore, sha256: str) -> int:
     size = store.size(sha256)
     if size is None:
-        raise NotFoundError(f"blob {sha256[:12]} is not in the store", hint="loreg doctor on the server")
+        raise NotFoundError(f"blob {sha256[:12]} is not in the server's store", hint=f"if it is the right one, {AGAIN}")
     return size
 
 

@@ -101,7 +101,8 @@ def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Servin
     asked = body.commit
     if asked.adapter != adapter:
         raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
-    done = ledger.commit(asked, service.uploads(access).proven(asked.digests, body.uploads))
+    with service.uploads(access).accepted(asked.digests, body.uploads) as accepted:
+        done = ledger.commit(asked, accepted)
     return json(done, 201 if done.created else 200)
 
 
@@ -158,8 +159,9 @@ def record_export(
     ref: Selected, request: Sha256, body: ExportRequest, ledger: Books, service: Serving, access: Asking
 ) -> Response:
     """Remember an export whose blobs were uploaded."""
-    service.uploads(access).proven({file.sha256 for file in body.manifest.files}, body.uploads)
-    ledger.record_export(ref, request, body.manifest)
+    digests = {file.sha256 for file in body.manifest.files}
+    with service.uploads(access).accepted(digests, body.uploads) as accepted:
+        ledger.record_export(ref, request, body.manifest, accepted)
     return nothing()
 
 

@@ -1,0 +1,96 @@
+"""Files whose bytes and names outlive a loss of power: what was renamed is not on the disk before its folder is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)  # as the file system and kernel say it
+
+
+class NewFile:
+    """A read-only file that has no name until it is whole: of a writer that was killed nothing is left.
+
+    Where the file system has no files without a name (NFS, macOS), it has a hidden one until then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._name: Path | None = None
+        self.sink: BinaryIO = os.fdopen(self._open(), "wb")
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.sink.close()
+        if self._name is not None:
+            self._name.unlink(missing_ok=True)
+
+    def take_name(self, target: Path) -> None:
+        """Let the file appear as ``target``, in the folder that it was made in, in place of one that is there."""
+        self.sink.flush()
+        os.fsync(self.sink.fileno())
+        if self._name is None:
+            try:
+                self._link(target)
+            except FileExistsError:  # a name that is taken can only be renamed over
+                self._name = self._hidden_name()
+                self._link(self._name)
+        if self._name is not None:
+            self._name.replace(target)
+        sync_folder(self._folder)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._folder, os.O_WRONLY | os.O_TMPFILE, 0o444)
+        except AttributeError:  # not Linux
+            pass
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+        self._name = self._hidden_name()
+        return os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+
+    def _link(self, target: Path) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:  # with a folder's descriptor Python follows the link to the file itself, as linkat(2) says to do
+            os.link(f"/proc/self/fd/{self.sink.fileno()}", target.name, dst_dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    def _hidden_name(self) -> Path:
+        return self._folder / f".put-{secrets.token_hex(8)}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Put the bytes of a file on the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def move_durably(path: Path, target: Path) -> None:
+    """Rename a file within its folder; its bytes and its name are on the disk when this returns."""
+    sync_file(path)
+    path.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_names(folder: Path, top: Path) -> None:
+    """Put the name of a folder that was made just now on the disk, and those above it up to the folder ``top``."""
+    while folder not in (top, folder.parent):
+        folder = folder.parent
+        sync_folder(folder)

@@ -1,0 +1,216 @@
+"""What lies damaged in a store is found by who pushes it again, and replaced; every hint that says so is true."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from loreg.errors import IntegrityError, LoregError, NotFoundError
+from loreg.registry import Registry, connect
+from loreg.storage import Blob, BlobStore, open_store
+from making import copy
+from places import MOVIES, NEWS, Loreg, Place
+from server.conftest import Guarded
+from stored import DAMAGES, Stored
+
+
+@pytest.fixture
+def stored(place: Place) -> Stored:
+    return Stored(place)
+
+
+@pytest.fixture
+def store(place: Place) -> BlobStore:
+    return open_store(place.storage_url, place.storage_endpoint)
+
+
+@pytest.fixture
+def on_a_folder(guarded_folder: Guarded, tmp_path: Path) -> tuple[Registry, Stored]:
+    """A client of a server whose store is a folder, and that store."""
+    return guarded_folder.registry("writer"), Stored(Place("", str(tmp_path / "store")))
+
+
+# Who asks a server for the bytes that were promised gets them, and no word of what follows them.
+SEEN_BY_ALL = [damage for damage in DAMAGES if damage != "longer"]
+LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
+
+
+def write(path: Path, content: bytes) -> Blob:
+    path.write_bytes(content)
+    return Blob(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def digests_of(registry: Registry, ref: str) -> dict[str, str]:
+    return {file.path: file.sha256 for file in registry.show(ref).files}
+
+
+def same_files(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    return all((other / name).read_bytes() == (one / name).read_bytes() for name in names if (other / name).exists())
+
+
+@pytest.mark.parametrize("damage", SEEN_BY_ALL)
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_what_is_damaged_or_lost_is_named_by_pull_and_mended_by_pushing_again(
+    registry: Registry, stored: Stored, file: str, damage: str, tmp_path: Path
+):
+    registry.push(NEWS, "t/news")
+    digest = digests_of(registry, "t/news")[file]
+    stored.change(digest, DAMAGES[damage])
+    with pytest.raises(NotFoundError if damage == "lost" else IntegrityError, match=digest[:12]) as error:
+        registry.pull("t/news", tmp_path / "before")
+    assert "push the adapter again" in error.value.hint
+    assert not registry.push(NEWS, "t/news").created
+    registry.pull("t/news", tmp_path / "after")
+    assert same_files(NEWS, tmp_path / "after")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_push_under_another_name_never_says_pushed_over_damaged_weights(
+    registry: Registry, stored: Stored, file: str, damage: str, tmp_path: Path
+):
+    registry.push(NEWS, "t/news")
+    stored.change(digests_of(registry, "t/news")[file], DAMAGES[damage])
+    assert registry.push(NEWS, "t/other").created
+    registry.pull("t/other", tmp_path / "after")
+    assert same_files(NEWS, tmp_path / "after")
+
+
+@pytest.mark.parametrize("damage", SEEN_BY_ALL)
+def test_through_a_server_on_a_folder_it_is_the_same(on_a_folder: tuple[Registry, Stored], damage: str, tmp_path: Path):
+    registry, stored = on_a_folder
+    registry.push(NEWS, "team/news")
+    for file, digest in digests_of(registry, "team/news").items():
+        stored.change(digest, DAMAGES[damage])
+        with pytest.raises(LoregError, match=digest[:12]) as error:
+            registry.pull("team/news", tmp_path / f"before-{file}")
+        assert "push the adapter again" in error.value.hint
+        registry.push(NEWS, "team/news")
+        registry.pull("team/news", tmp_path / f"after-{file}")
+        assert same_files(NEWS, tmp_path / f"after-{file}")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_lost_manifest_is_stored_again_by_the_next_push(
+    registry: Registry, stored: Stored, store: BlobStore, damage: str
+):
+    digest = registry.push(NEWS, "t/news").version.digest
+    stored.change(digest, DAMAGES[damage])
+    registry.push(NEWS, "t/news")
+    assert store.read(digest)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("size", [1000, 200_000, LARGE])
+def test_a_put_replaces_what_is_damaged_and_leaves_what_is_sound(
+    store: BlobStore, stored: Stored, damage: str, size: int, tmp_path: Path
+):
+    blob = write(tmp_path / "in", os.urandom(size))
+    assert store.put(blob, tmp_path / "in")
+    assert store.has(blob)
+    assert not store.put(blob, tmp_path / "in")
+    stored.change(blob.sha256, DAMAGES[damage])
+    assert not store.has(blob)
+    assert store.put(blob, tmp_path / "in")
+    assert store.has(blob)
+    store.get(blob, tmp_path / "out")
+
+
+def test_an_object_that_another_program_copied_there_is_read_and_left_alone(
+    store: BlobStore, stored: Stored, tmp_path: Path
+):
+    """A bucket that was moved keeps no SHA-256 of its objects: then their bytes say whether they are sound."""
+    blob = write(tmp_path / "in", os.urandom(200_000))
+    store.put(blob, tmp_path / "in")
+    stored.change(blob.sha256, lambda content: content)
+    assert store.has(blob)
+    assert not store.put(blob, tmp_path / "in")
+
+
+def test_every_byte_is_counted_once_where_damage_is_replaced(store: BlobStore, stored: Stored, tmp_path: Path):
+    for size in (1000, 200_000):
+        blob = write(tmp_path / "in", os.urandom(size))
+        store.put(blob, tmp_path / "in")
+        stored.change(blob.sha256, DAMAGES["flipped"])
+        counted: list[int] = []
+        store.put(blob, tmp_path / "in", counted.append)
+        assert sum(counted) == size
+
+
+def test_the_hint_of_the_command_line_is_true(loreg: Loreg, registry: Registry, stored: Stored):
+    assert loreg("push", NEWS, "t/news").exit_code == 0
+    stored.change(digests_of(registry, "t/news")["adapter_model.safetensors"], DAMAGES["flipped"])
+    told = loreg("pull", "t/news", "one")
+    assert (told.exit_code, "push the adapter again" in told.stderr) == (6, True)
+    assert loreg("push", NEWS, "t/news").exit_code == 0
+    assert loreg("pull", "t/news", "two").exit_code == 0
+
+
+def test_a_version_with_other_files_is_not_made_of_damaged_ones(registry: Registry, stored: Stored, tmp_path: Path):
+    """A commit names blobs that it does not send: the store is asked for each."""
+    from loreg.manifest import Manifest
+    from loreg.records import Commit
+    from loreg.refs import parse_adapter_name
+
+    registry.push(NEWS, "t/news")
+    files = registry.show("t/news").files
+    for damage in DAMAGES.values():
+        stored.change(digests_of(registry, "t/news")["adapter_model.safetensors"], damage)
+        with pytest.raises(IntegrityError, match="that blob") as error:
+            registry.context.ledger.commit(Commit(parse_adapter_name("t/other"), Manifest(files)))
+        assert error.value.hint == "push again"
+        registry.push(NEWS, "t/news")
+    with pytest.raises(NotFoundError):
+        registry.show("t/other")
+
+
+def test_the_base_of_an_adapter_is_mended_by_adding_it_again(registry: Registry, stored: Stored, minilm: Path):
+    digest = registry.add_base(minilm).base.digest
+    for damage in DAMAGES.values():
+        stored.change(digest, damage)
+        with pytest.raises(LoregError, match="base") as error:
+            registry.push(NEWS, "t/news", base=digest)
+        assert "add its base again" in error.value.hint or error.value.hint == "push again"
+        registry.add_base(minilm)
+        assert registry.push(NEWS, "t/news", base=digest)
+
+
+def test_what_is_left_of_a_damaged_blob_is_no_start_of_a_download(registry: Registry, stored: Stored, tmp_path: Path):
+    registry.push(MOVIES, "t/movies")
+    stored.change(digests_of(registry, "t/movies")["adapter_model.safetensors"], DAMAGES["flipped"])
+    with pytest.raises(IntegrityError):
+        registry.pull("t/movies", tmp_path / "out")
+    registry.push(copy(MOVIES, tmp_path / "again"), "t/movies")
+    registry.pull("t/movies", tmp_path / "out")
+    assert same_files(MOVIES, tmp_path / "out")
+
+
+def test_a_blob_that_is_replaced_has_its_digest_at_once_for_who_reads_it(store: BlobStore, stored: Stored, tmp_path):
+    blob = write(tmp_path / "in", b"weights")
+    store.put(blob, tmp_path / "in")
+    stored.change(blob.sha256, DAMAGES["flipped"])
+    with pytest.raises(IntegrityError):
+        store.read(blob.sha256)
+    store.put(blob, tmp_path / "in")
+    assert store.read(blob.sha256) == b"weights"
+    assert store.read_part(blob.sha256, 2, 3) == b"igh"
+    assert store.size(blob.sha256) == Blob(blob.sha256, 7).size
+
+
+def test_the_same_process_sees_what_another_lost(place: Place, stored: Stored, tmp_path: Path):
+    """Nothing is called present from memory: not by a client that pushed it, not by a server that read it."""
+    with connect(
+        database_url=place.database_url,
+        storage_url=place.storage_url,
+        storage_endpoint=place.storage_endpoint,
+        endpoint=place.endpoint,
+    ) as registry:
+        registry.push(NEWS, "t/news")
+        for path, digest in digests_of(registry, "t/news").items():
+            stored.change(digest, DAMAGES["lost"])
+            assert registry.push(NEWS, f"t/{path.lower().replace('_', '-')}").created
+            registry.pull("t/news", tmp_path / path)

@@ -370,4 +370,5 @@ def _print_merged(result: MergeResult, format_: str) -> None:
     if result.pushed:
         print_pushed(result.pushed, format_)
     elif result.folder:
-        click.echo(result.folder if format_ == "quiet" else f"wrote {result.folder}")
+        wrote = f"{result.folder} is this very merge already" if result.already else f"wrote {result.folder}"
+        click.echo(result.folder if format_ == "quiet" else wrote)

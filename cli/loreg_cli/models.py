@@ -157,6 +157,8 @@ def _print_modules(result: ExtractResult) -> None:
 
 
 def _summary(result: BakeResult) -> str:
+    if result.already and not result.verified:
+        return f"{result.folder} is this very model already"
     text = f"baked {result.folder}: {result.changed} tensors changed, {result.copied} copied, {size(result.size)}"
     if result.resumed:
         text += f"; {result.resumed} shards were there already"

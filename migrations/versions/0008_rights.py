@@ -1,10 +1,15 @@
 """What uploads, drafts, jobs and bases must know of whose they are, so that nobody gets in and nothing is lost"""
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
 down_revision = "0007"
+
+QUEUED, RUNNING = sa.text("state = 'queued'"), sa.text("state = 'running'")
+OPEN = sa.text("state IN ('queued', 'running')")
 
 
 def upgrade():
@@ -15,9 +20,58 @@ def upgrade():
     # Which version the branch of an unfinished upload meant when it was begun.
     with op.batch_alter_table("drafts") as drafts:
         drafts.add_column(sa.Column("basis", sa.String(length=64), server_default="", nullable=False))
+    # Jobs know their token, what they need and whose turn it is; claiming reads none that has ended.
+    op.add_column("jobs", sa.Column("token_id", sa.BigInteger(), nullable=True))
+    op.add_column("jobs", sa.Column("base", sa.String(length=256), server_default="", nullable=False))
+    op.add_column("jobs", sa.Column("turn", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("jobs", sa.Column("losses", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("jobs", sa.Column("able_at", sa.DateTime(timezone=True), nullable=True))
+    op.drop_index(op.f("ix_jobs_state_id"), "jobs")
+    op.create_index(op.f("ix_jobs_namespace_id"), "jobs", ["namespace", "id"])
+    for name, column, where in (
+        ("queued", "turn", QUEUED),
+        ("running", "beat_at", RUNNING),
+        ("open", "namespace", OPEN),
+    ):
+        op.create_index(f"ix_jobs_{name}", "jobs", [column, "id"], sqlite_where=where, postgresql_where=where)
+    _fill_in_what_waits()
+
+
+def _fill_in_what_waits():
+    """The token of each job that has not ended, by its name and rights, and the base that it needs."""
+    connection = op.get_bind()
+    found = connection.execute(sa.text("SELECT id, name, grants FROM tokens ORDER BY id"))
+    tokens = {(name, _canonical(grants)): token for token, name, grants in found}
+    waiting = connection.execute(
+        sa.text("SELECT id, author, grants, request FROM jobs WHERE state IN ('queued', 'running')")
+    )
+    for job, author, grants, request in waiting.all():
+        values = {
+            "job": job,
+            "token": tokens.get((author, _canonical(grants))),
+            "base": _read(request).get("base") or "",
+        }
+        connection.execute(
+            sa.text("UPDATE jobs SET token_id = :token, base = :base, able_at = created_at WHERE id = :job"), values
+        )
+
+
+def _read(document):
+    return json.loads(document) if isinstance(document, str) else document
+
+
+def _canonical(document):
+    return json.dumps(_read(document), sort_keys=True)
 
 
 def downgrade():
+    for name in ("queued", "running", "open"):
+        op.drop_index(f"ix_jobs_{name}", "jobs")
+    op.drop_index(op.f("ix_jobs_namespace_id"), "jobs")
+    op.create_index(op.f("ix_jobs_state_id"), "jobs", ["state", "id"])
+    with op.batch_alter_table("jobs") as jobs:
+        for name in ("able_at", "losses", "turn", "base", "token_id"):
+            jobs.drop_column(name)
     with op.batch_alter_table("drafts") as drafts:
         drafts.drop_column("basis")
     with op.batch_alter_table("uploads") as uploads:

@@ -56,6 +56,12 @@ class UnauthenticatedError(NotAllowedError):
     code = "unauthenticated"
 
 
+class QuotaError(NotAllowedError):
+    """There is as much of it already as one may have."""
+
+    code = "quota"
+
+
 class CheckFailedError(LoregError):
     """The adapter breaks a rule."""
 
@@ -81,6 +87,12 @@ class StaleError(ConflictError):
     """What was to be changed is not any more what whoever asked had seen."""
 
     code = "stale"
+
+
+class UnderWayError(ConflictError):
+    """Another process is doing it at this moment."""
+
+    code = "under-way"
 
 
 class AdapterFormatError(LoregError):

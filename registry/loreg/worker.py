@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loreg.baking.bake import give_up
 from loreg.catalog import Catalog, Transaction, jobs
-from loreg.errors import LoregError, NotFoundError
+from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
+from loreg.recording.allowed import require
+from loreg.recording.jobs import namespace_of
 from loreg.recording.opening import open_backing
 from loreg.records import Access, Job, everything
 from loreg.settings import Settings
@@ -21,7 +28,18 @@ from loreg.verbs.merge import merge, rerank
 
 _BEAT = jobs.LIFE.total_seconds() / 3
 _IDLE = 1.0
+_POLL = 5.0  # seconds between two looks where the database tells of new jobs
+_SWEEP = 3600.0
+_TRIES = 5  # to reach a database that never answered, or that somebody waits for
+_MOST_REFUSALS = 20  # of what a database that answers does not take
+_MOST_NOTES = 50
+_LONGEST_NOTE = 500
+#: The database does not answer, or somebody else changed the same: what was lost is asked again.
+_PASSING = (UnavailableError, ConflictError)
 _log = logging.getLogger("loreg.worker")
+
+#: How a job ends, or does not end: what is written down of it.
+End = Callable[[Transaction], None]
 
 
 class _GivenUpError(Exception):
@@ -31,67 +49,158 @@ class _GivenUpError(Exception):
 class Worker:
     """Does jobs with the catalog and store of ``settings``.
 
-    ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to.
+    ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. What
+    needs one that is not there is left to other workers.
     """
 
     def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
         self._backing = open_backing(settings)
         self._catalog = self._backing.catalog
+        self._bell = self._catalog.bell(jobs.CHANNEL)
         self._cache = settings.home / "cache" / "bases"
         self._bases, self._models, self._device = bases, models, device
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._left: dict[int, float] = {}  # jobs that were put back, and until when they are left to others
+        self._swept = -_SWEEP
+        self._pause = threading.Event()  # is never set
 
     def work(self, *, until_idle: bool = False) -> int:
-        """Do jobs until the process is stopped, or until there is none; returns how many."""
-        count = 0
-        idle = threading.Event()
-        while True:
-            with self._catalog.write(everything(self._name)) as tx:
-                claimed = jobs.claim(tx, self._name)
-            if claimed is not None:
-                self._do(*claimed)
-                count += 1
-            elif until_idle:
-                self._catalog.close()
-                return count
-            else:
-                idle.wait(_IDLE)
+        """Do jobs until the process is stopped, or until there is none that this worker can do; returns how many.
+
+        A database that does not answer is asked again. Raises UnavailableError if it never did, or is away when the
+        worker is to leave.
+        """
+        count = failures = 0
+        answered = False
+        self._left = {}
+        with contextlib.closing(self._catalog), contextlib.closing(self._bell):
+            while True:
+                try:
+                    claimed = self._claim()
+                except _PASSING as error:
+                    failures += 1
+                    if failures == _TRIES and (until_idle or not answered):
+                        raise
+                    _log.warning("no job could be claimed: %s", error)
+                    self._pause.wait(_IDLE)
+                    continue
+                failures, answered = 0, True
+                if claimed is not None:
+                    self._do(*claimed)
+                    count += 1
+                elif until_idle:
+                    return count
+                else:
+                    self._bell.wait(_POLL, without=_IDLE)
+
+    def _claim(self) -> tuple[Job, Access] | None:
+        with self._catalog.write(everything(self._name)) as tx:
+            if time.monotonic() - self._swept > _SWEEP:
+                jobs.sweep(tx)
+                self._swept = time.monotonic()
+            self._left = {job_id: until for job_id, until in self._left.items() if until > time.monotonic()}
+            return jobs.claim(tx, self._name, jobs.Able(self._has_base, self._models is not None, self._left))
 
     def _do(self, job: Job, access: Access) -> None:
         _log.info("job %s: %s for %s", job.id, job.kind, job.author)
-        end: Callable[[Transaction, Job, dict[str, Any]], None] = jobs.finish
-        what: dict[str, Any] = {}
         with _Heart(self._catalog, job) as heart:
             try:
-                what = self._result(job, access, heart)
+                self._write_down(self._end(job, access, heart))
             except _GivenUpError:
                 _log.info("job %s was given up", job.id)
+            except BaseException:  # this process is told to end: somebody else may have the job at once
+                with contextlib.suppress(LoregError), self._catalog.write(everything(self._name)) as tx:
+                    jobs.put_back(tx, job)
+                raise
+        if job.kind == "bake":
+            self._clear_up(job)
+
+    def _end(self, job: Job, access: Access, heart: _Heart) -> End:
+        """Do the job. What came of it is a result, an error, or that it should be tried again."""
+        try:
+            return partial(jobs.finish, job=job, result=self._result(job, access, heart))
+        except UnderWayError as error:  # a worker that was taken for dead is not, and has the folder
+            waits = datetime.now(UTC) - job.created_at < jobs.PATIENCE
+            return self._again(job, jobs.LIFE.total_seconds(), error) if waits else _failed(job, error)
+        except UnavailableError as error:
+            waits = job.attempts < jobs.MOST_ATTEMPTS
+            return self._again(job, job.attempts * _POLL, error) if waits else _failed(job, error)
+        except LoregError as error:
+            return _failed(job, error)
+        except _GivenUpError:
+            raise
+        except Exception as error:
+            _log.exception("job %s", job.id)
+            told = {"code": "internal", "message": f"the worker failed: {error}"[:_LONGEST_NOTE], "hint": ""}
+            return partial(jobs.fail, job=job, error=told)
+
+    def _again(self, job: Job, pause: float, error: LoregError) -> End:
+        """Put a job back; this worker leaves it to others for some seconds."""
+        _log.warning("job %s is tried again: %s", job.id, error)
+        self._left[job.id] = time.monotonic() + pause
+        return partial(jobs.put_back, job=job)
+
+    def _write_down(self, end: End) -> None:
+        """Write down how a job ended, however long the database is away. Writing it down twice does no harm."""
+        refused = 0
+        while refused < _MOST_REFUSALS:
+            try:
+                with self._catalog.write(everything(self._name)) as tx:
+                    end(tx)
                 return
-            except LoregError as error:
-                end, what = jobs.fail, {"code": error.code, "message": error.message, "hint": error.hint}
-            except Exception as error:
-                _log.exception("job %s", job.id)
-                end, what = jobs.fail, {"code": "internal", "message": f"the worker failed: {error}", "hint": ""}
-        with self._catalog.write(everything(self._name)) as tx:
-            end(tx, job, what)
+            except _PASSING as error:
+                _log.warning("the end of a job could not be written down: %s", error)
+                self._pause.wait(_IDLE)
+                refused += self._answers()
+        _log.error("the end of a job is not written down")
+
+    def _answers(self) -> bool:
+        """Whether the database is there: then it is not the time that is wrong with what is to be written."""
+        with contextlib.suppress(LoregError):
+            self._catalog.describe()
+            return True
+        return False
+
+    def _clear_up(self, job: Job) -> None:
+        """Remove what a bake left that nobody goes on with."""
+        folder = self._folder_of(job.request["name"]) if self._models is not None else None
+        with contextlib.suppress(LoregError, OSError):
+            with self._catalog.read() as tx:
+                ended = jobs.has_ended(tx, job)
+            if ended and folder is not None:
+                give_up(folder)
 
     def _result(self, job: Job, access: Access, heart: _Heart) -> dict[str, Any]:
+        require(access, "write", namespace_of(job.kind, job.request))
         backing = self._backing
         context = Context(backing.ledger(access), backing.store, self._cache, backing.policy)
         request = dict(job.request)
         if (base := request.get("base")) is not None:
-            request["base"] = _below(self._bases, base, "bases")
+            request["base"] = self._base(base)
         if job.kind == "bake":
             name = request.pop("name")
-            folder = _below(self._models, name, "models", new=True)
-            baked = bake(context, folder=folder, device=self._device, progress=heart.progress, **request)
-            return {"model": name, "changed": baked.changed, "size": baked.size, "notes": list(baked.notes)}
+            options = {"device": self._device, "start_over": True, "progress": heart.progress, **request}
+            baked = bake(context, folder=self._folder_of(name), **options)
+            return {"model": name, "changed": baked.changed, "size": baked.size, "notes": _some(baked.notes)}
         verb = merge if job.kind == "merge" else rerank
         merged = verb(context, device=self._device, progress=heart.progress, **request)
         if merged.pushed is None:
             raise NotFoundError("the merge made no version", hint="--push NAME")
         version = merged.pushed.version
-        return {"version": version.ref, "digest": version.digest, "notes": list(merged.notes)}
+        return {"version": version.ref, "digest": version.digest, "notes": _some(merged.notes)}
+
+    def _has_base(self, name: str) -> bool:
+        return self._bases is not None and (self._bases / name).is_dir()
+
+    def _base(self, name: str) -> Path:
+        if self._bases is None or not self._has_base(name):
+            raise NotFoundError(f"this worker has no {name!r} among its bases", hint="loreg worker --bases DIR")
+        return self._bases / name
+
+    def _folder_of(self, name: str) -> Path:
+        if self._models is None:
+            raise NotFoundError(f"this worker has no place for {name!r}", hint="loreg worker --models DIR")
+        return self._models / name
 
 
 class _Heart:
@@ -105,18 +214,26 @@ class _Heart:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """How far it is, for the next beat."""
-        self._state = (what, done, total)
+        """Keep how far it is for the next beat. Before another thing is begun, ask whether it is wanted still."""
+        begins, self._state = what != self._state[0], (what, done, total)
+        while begins and self._wanted and not self._ask():
+            self._stopped.wait(_IDLE)  # the database is away: nothing that would be seen is done without it
         if not self._wanted:
             raise _GivenUpError
 
+    def _ask(self) -> bool:
+        """Beat once; whether the database answered."""
+        try:
+            with self._catalog.write(everything("")) as tx:
+                self._wanted = jobs.beat(tx, self._job, *self._state)
+        except LoregError:  # whoever is first back has the job
+            _log.warning("job %s: no heartbeat", self._job.id)
+            return False
+        return True
+
     def _beat(self) -> None:
         while not self._stopped.wait(min(_BEAT, _IDLE)):
-            try:
-                with self._catalog.write(everything("")) as tx:
-                    self._wanted = jobs.beat(tx, self._job, *self._state)
-            except LoregError:  # the database is away: whoever is first back has the job
-                _log.warning("job %s: no heartbeat", self._job.id)
+            self._ask()
 
     def __enter__(self) -> _Heart:
         self._thread.start()
@@ -127,9 +244,11 @@ class _Heart:
         self._thread.join()
 
 
-def _below(folder: Path | None, name: str, option: str, *, new: bool = False) -> Path:
-    """The folder of that name among those that the worker was given."""
-    found = folder / name if folder is not None else None
-    if found is None or not (new or found.is_dir()):
-        raise NotFoundError(f"this worker has no {name!r} among its {option}", hint=f"loreg worker --{option} DIR")
-    return found
+def _failed(job: Job, error: LoregError) -> End:
+    told = {"code": error.code, "message": error.message[: 4 * _LONGEST_NOTE], "hint": error.hint[:_LONGEST_NOTE]}
+    return partial(jobs.fail, job=job, error=told)
+
+
+def _some(notes: tuple[str, ...]) -> list[str]:
+    """Notes as they are kept: a job is a row of a table, and shown on a page with others."""
+    return [note[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]

@@ -1,4 +1,4 @@
-"""Is a baked model what it should be? A sample of its tensors, computed again in float64 and compared."""
+"""Is a baked model what it should be? Its tensors, or a sample of them, computed again in float64 and compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, computed_in, de
 from loreg.baking.plan import Plan
 from loreg.baking.shard import Output, changed_tiles
 from loreg.errors import IntegrityError
+from loreg.records import Progress
 
+_AGAIN = "remove the folder and bake again"
 _SAMPLED = 16  # tensors of each sort, changed and copied
 _ROWS = 1 << 20  # numbers of one of them that are looked at
 #: Half the distance to the next number, relative: what rounding once may be off by.
@@ -32,15 +34,36 @@ def verify(folder: Path, plan: Plan) -> int:
     for copied in (False, True):
         every = [(name, o) for name, outputs in plan.shards.items() for o in outputs if o.is_copied == copied]
         for name, output in chosen.sample(every, min(_SAMPLED, len(every))):
-            found = read_header(folder / name).tensors.get(output.name)
-            if found is None or (found.dtype, found.shape) != (output.dtype, output.source.shape):
-                raise _differs(folder / name, output, "is missing or of another shape")
+            found = _found(folder / name, output)
             matrix = chosen.randrange(output.matrices[0])
             count = max(1, min(output.matrices[1], _ROWS // max(1, output.matrices[2])))
             rows = (chosen.randrange(output.matrices[1] - count + 1), count)
             _compare(folder / name, found, output, matrix, rows)
             checked += 1
     return checked
+
+
+def verify_whole(folder: Path, plan: Plan, progress: Progress) -> None:
+    """Compare every number of every tensor in ``folder``. Raises IntegrityError for the first that is another."""
+    total = sum(output.size for outputs in plan.shards.values() for output in outputs)
+    done = 0
+    for name, outputs in plan.shards.items():
+        names = [output.name for output in outputs]
+        if strange := sorted(read_header(folder / name).tensors.keys() - names):
+            raise IntegrityError(f"{folder / name}: {strange[0]} does not belong there", hint=_AGAIN)
+        for output in outputs:
+            found = _found(folder / name, output)
+            for matrix in range(output.matrices[0]):
+                _compare(folder / name, found, output, matrix, (0, output.matrices[1]))
+            done += output.size
+            progress("comparing", done, total)
+
+
+def _found(file: Path, output: Output) -> Tensor:
+    found = read_header(file).tensors.get(output.name)
+    if found is None or (found.dtype, found.shape) != (output.dtype, output.source.shape):
+        raise _differs(file, output, "is missing or of another shape")
+    return found
 
 
 def _compare(file: Path, found: Tensor, output: Output, matrix: int, rows: tuple[int, int]) -> None:
@@ -86,4 +109,4 @@ def _bytes(file: Path, tensor: Tensor) -> bytes:
 
 
 def _differs(file: Path, output: Output, what: str) -> IntegrityError:
-    return IntegrityError(f"{file}: {output.name} {what}", hint="remove the folder and bake again")
+    return IntegrityError(f"{file}: {output.name} {what}", hint=_AGAIN)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 from sqlalchemy import text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
-from loreg.catalog import migrations
+from loreg.catalog import migrations, tokens
 from loreg.catalog.engine import begun, explained, open_awaited, open_engine, reading
+from loreg.catalog.listening import Bell
 from loreg.catalog.transaction import Transaction
 from loreg.records import Access, everything
 from loreg.settings import masked
@@ -48,8 +49,12 @@ class Catalog:
 
     @contextlib.contextmanager
     def write(self, access: Access) -> Iterator[Transaction]:
-        """A transaction that writes: committed at the end, rolled back on any error."""
+        """A transaction that writes: committed at the end, rolled back on any error.
+
+        Raises UnauthenticatedError if ``access`` is of a token that does not hold any more.
+        """
         with self._transaction(access, writes=True) as transaction:
+            tokens.refuse_unless_live(transaction)
             yield transaction
 
     async def awaited(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
@@ -84,6 +89,10 @@ class Catalog:
                 text("SELECT sqlite_version()" if sqlite else "SHOW server_version")
             ).scalar()
             return f"{'SQLite' if sqlite else 'PostgreSQL'} {version}, schema {migrations.HEAD}"
+
+    def bell(self, channel: str) -> Bell:
+        """What rings when a transaction that was committed says so on ``channel``."""
+        return Bell(self._engine, channel)
 
     def close(self) -> None:
         """Give every connection back."""

@@ -1,4 +1,4 @@
-"""Drafts: what a client of the Hub has sent of an adapter that is not whole yet."""
+"""Drafts: what a client of the Hub has sent of an adapter that is not whole yet. One is forgotten after 30 days."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from loreg.manifest import File
 from loreg.refs import AdapterName
 
 _KEPT = timedelta(days=7)
+_FORGOTTEN = timedelta(days=30)
+_NAMED = (DraftRow.namespace, DraftRow.name, DraftRow.branch, DraftRow.files)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,20 @@ def room(tx: Transaction, namespace: str, most: int) -> int:
     return most - tx.connection.execute(select(func.count()).where(fresh)).scalar_one()
 
 
+def forget_old(tx: Transaction) -> None:
+    """Remove the drafts that nothing was added to for a month."""
+    old = delete(DraftRow).where(DraftRow.updated_at < tx.at - _FORGOTTEN)
+    for row in tx.connection.execute(old.returning(*_NAMED)).all():
+        _log(tx, "undraft", AdapterName(row.namespace, row.name), row.branch, len(row.files))
+
+
 def make_room(tx: Transaction, namespace: str, most: int) -> None:
     """Remove the drafts of a namespace that nobody touched for a week, if there are so many."""
     if tx.connection.execute(select(func.count()).where(DraftRow.namespace == namespace)).scalar_one() < most:
         return
     old = delete(DraftRow).where(DraftRow.namespace == namespace, DraftRow.updated_at < tx.at - _KEPT)
-    for row in tx.connection.execute(old.returning(DraftRow.name, DraftRow.branch, DraftRow.files)).all():
-        _log(tx, "undraft", AdapterName(namespace, row.name), row.branch, len(row.files))
+    for row in tx.connection.execute(old.returning(*_NAMED)).all():
+        _log(tx, "undraft", AdapterName(row.namespace, row.name), row.branch, len(row.files))
 
 
 def _log(tx: Transaction, action: str, adapter: AdapterName, branch: str, files: int) -> None:

@@ -1,35 +1,81 @@
-"""Jobs: asked for by one process, done by another, one at a time each, and again if who did it died."""
+"""Jobs: asked for by one process, done by another, one at a time each, and again if who did it died.
+
+A job that no worker can do ends a day after a worker that could last looked for work. One that has ended is removed
+after 30 days, or when a thousand of its namespace have ended since.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal, or_, select, text, true, update
 
+from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import JobRow
 from loreg.catalog.transaction import Transaction
-from loreg.errors import NotFoundError
+from loreg.errors import NotFoundError, QuotaError
 from loreg.records import Access, Job, Page
 
 #: A worker says that it is alive at least this often, or another takes its job.
 LIFE = timedelta(seconds=30)
 MOST_ATTEMPTS = 3
-_ENDED = ("done", "failed", "cancelled")
+#: How many jobs of one namespace, and of one token, may wait or run.
+MOST_OPEN = 50
+#: A job ends when for so long no worker that has what it needs looked for work.
+PATIENCE = timedelta(days=1)
+#: How long a job that has ended is kept, and how many of a namespace are.
+KEPT = timedelta(days=30)
+MOST_ENDED = 1000
+#: Bytes of JSON on one page.
+_PAGE = 1 << 20
+_CHUNK = 32
+_ABLE_EVERY = timedelta(minutes=10)  # how exactly it is kept when a worker could have done a job
+CHANNEL = "loreg_jobs"
+
+
+def _is(state: str) -> ColumnElement[bool]:
+    """Written out in the statement: a database finds a partial index only by what it can read there."""
+    return JobRow.state == literal(state, literal_execute=True)
+
+
+_QUEUED, _RUNNING = _is("queued"), _is("running")
+_OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in ("queued", "running")])
+
+
+@dataclass(frozen=True)
+class Able:
+    """What a worker has: which bases, and whether it may write models. It ``leaves`` some jobs to others for now."""
+
+    has_base: Callable[[str], bool]
+    has_models: bool
+    leaves: Collection[int] = ()
+
+
+_ABLE_TO_ALL = Able(lambda name: True, True)
 
 
 def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str) -> Job:
-    """Ask for a job; it will be done with what who asks may do now."""
+    """Ask for a job; it will be done with what who asks may do then. Raises QuotaError if too many are open."""
+    if tx.connection.dialect.name == "postgresql":  # the next one counts this one
+        tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg jobs'))"))
+    _refuse_too_many(tx, namespace)
     values = {
         "kind": kind,
         "request": dict(request),
         "namespace": namespace,
         "author": tx.author,
         "grants": dict(tx.access.grants),
+        "token_id": tx.access.token_id,
+        "base": request.get("base") or "",
+        "turn": _next_turn(tx, namespace),
         "state": "queued",
         "attempts": 0,
+        "losses": 0,
         "worker": "",
         "what": "",
         "done": 0,
@@ -37,46 +83,166 @@ def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: st
         "result": {},
         "error": {},
         "created_at": tx.at,
+        "able_at": clock.now(tx),
     }
-    return _to_job(tx.connection.execute(insert(JobRow).values(**values).returning(JobRow)).one())
+    job = _to_job(tx.connection.execute(insert(JobRow).values(**values).returning(JobRow)).one())
+    tx.log("job submit", None, None, job=job.id, kind=kind, namespace=namespace)
+    _ring(tx)
+    return job
 
 
-def claim(tx: Transaction, worker: str) -> tuple[Job, Access] | None:
-    """The oldest job that nobody does, with what it may do; None if there is none. No two workers get the same."""
-    forsaken = (JobRow.state == "running") & (JobRow.beat_at < tx.at - LIFE)
-    query = select(JobRow).where(or_(JobRow.state == "queued", forsaken)).order_by(JobRow.id).limit(1)
-    row = tx.connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
-    if row is None:
-        return None
-    if row.attempts >= MOST_ATTEMPTS:
-        _end(tx, row.id, "failed", error={"code": "error", "message": f"{row.attempts} workers died of it", "hint": ""})
-        return claim(tx, worker)
-    values = {"state": "running", "attempts": row.attempts + 1, "worker": worker, "beat_at": tx.at}
-    statement = update(JobRow).where(JobRow.id == row.id).values(**values).returning(JobRow)
-    return _to_job(tx.connection.execute(statement).one()), Access(row.author, row.grants)
+def _refuse_too_many(tx: Transaction, namespace: str) -> None:
+    limits = [(JobRow.namespace == namespace, f"for the namespace {namespace!r}")]
+    if tx.access.token_id is not None:
+        limits.append((JobRow.token_id == tx.access.token_id, "of this token"))
+    for condition, whose in limits:
+        count = tx.connection.execute(select(func.count()).where(_OPEN, condition)).scalar_one()
+        if count >= MOST_OPEN:
+            raise QuotaError(
+                f"{count} jobs {whose} wait or run, and no more than {MOST_OPEN} may",
+                hint="loreg job ls shows them, loreg job cancel ID gives one up",
+            )
+
+
+def _next_turn(tx: Transaction, namespace: str) -> int:
+    """After the namespace's own last one, and not before those that are next: namespaces take turns.
+
+    Fair queueing (Demers, Keshav and Shenker 1989) with every job as long as any other.
+    """
+    last = tx.connection.execute(select(func.max(JobRow.turn)).where(_OPEN, JobRow.namespace == namespace)).scalar()
+    first = tx.connection.execute(select(func.min(JobRow.turn)).where(_QUEUED)).scalar()
+    return max(last + 1 if last is not None else 0, first or 0)
+
+
+def _ring(tx: Transaction) -> None:
+    """Tell workers that listen; it is heard when the transaction is committed."""
+    if tx.connection.dialect.name == "postgresql":
+        tx.connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+def claim(tx: Transaction, worker: str, able: Able = _ABLE_TO_ALL) -> tuple[Job, Access] | None:
+    """The next job that this worker is able to do, with what it may do now; None if there is none.
+
+    No two workers get the same.
+    """
+    _take_back(tx)
+    bases = tx.connection.execute(select(JobRow.base).where(_QUEUED).distinct()).scalars()
+    doable = and_(
+        JobRow.base.in_([base for base in bases if not base or able.has_base(base)]),
+        true() if able.has_models else JobRow.kind != "bake",
+    )
+    seen = update(JobRow).where(_QUEUED, doable, JobRow.able_at < clock.now(tx, -_ABLE_EVERY))
+    tx.connection.execute(seen.values(able_at=clock.now(tx)))
+    wanted = JobRow.id.not_in(list(able.leaves))
+    query = select(JobRow).where(_QUEUED, doable, wanted).order_by(JobRow.turn, JobRow.id).limit(1)
+    while (row := tx.connection.execute(query.with_for_update(skip_locked=True)).one_or_none()) is not None:
+        access = _access(tx, row)
+        if access is None:
+            _fail_without_token(tx, JobRow.id == row.id)
+            continue
+        values = {"state": "running", "attempts": row.attempts + 1, "worker": worker, "beat_at": clock.now(tx)}
+        statement = update(JobRow).where(JobRow.id == row.id).values(**values).returning(JobRow)
+        return _to_job(tx.connection.execute(statement).one()), access
+    return None
+
+
+def _take_back(tx: Transaction) -> None:
+    """Queue again what workers that were not heard of were doing; one that several died of has failed."""
+    lost = and_(_RUNNING, JobRow.beat_at < clock.now(tx, -LIFE))
+    for row in tx.connection.execute(select(JobRow).where(lost).with_for_update(skip_locked=True)).all():
+        losses = row.losses + 1
+        if losses >= MOST_ATTEMPTS:
+            _end(tx, JobRow.id == row.id, "failed", error=_error("error", f"{losses} workers died of it"))
+        else:
+            values = {"state": "queued", "losses": losses}
+            tx.connection.execute(update(JobRow).where(JobRow.id == row.id).values(**values))
+
+
+def _access(tx: Transaction, row: Row[Any]) -> Access | None:
+    """What the job may do now; None if its token does not hold any more."""
+    if row.token_id is None:
+        return Access(row.author, row.grants)
+    token = tokens.live(tx, row.token_id)
+    return Access(row.author, token.grants, token.id) if token is not None else None
+
+
+def _fail_without_token(tx: Transaction, which: ColumnElement[bool]) -> None:
+    error = _error("unauthenticated", "the token that asked for it was revoked, or has expired", "loreg login")
+    _end(tx, which, "failed", error=error)
+
+
+def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
+    return {"code": code, "message": message, "hint": hint}
+
+
+def _mine(job: Job) -> ColumnElement[bool]:
+    """The job, unless another worker has it by now."""
+    return and_(JobRow.id == job.id, JobRow.attempts == job.attempts)
 
 
 def beat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bool:
-    """Say how far it is; False if it is to be given up: it was cancelled, or another worker has it by now."""
-    mine = (JobRow.id == job.id) & (JobRow.state == "running") & (JobRow.attempts == job.attempts)
-    values = {"what": what[:128], "done": done, "total": total, "beat_at": tx.at}
-    return bool(tx.connection.execute(update(JobRow).where(mine).values(**values)).rowcount)
+    """Say how far it is; False if it is to be given up.
+
+    That is if it was cancelled, if another worker has it by now, or if its token does not hold any more.
+    """
+    allowed = or_(JobRow.token_id.is_(None), tokens.is_live(tx, JobRow.token_id))
+    values = {"what": what[:128], "done": done, "total": total, "beat_at": clock.now(tx)}
+    statement = update(JobRow).where(_mine(job), _RUNNING, allowed).values(**values)
+    return bool(tx.connection.execute(statement).rowcount)
 
 
 def finish(tx: Transaction, job: Job, result: Mapping[str, Any]) -> None:
-    """It is done."""
-    _end(tx, job.id, "done", attempts=job.attempts, result=dict(result))
+    """Set it done; does nothing if it has ended, or another worker has it by now."""
+    _end(tx, _mine(job), "done", result=dict(result))
 
 
 def fail(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
-    """It cannot be done."""
-    _end(tx, job.id, "failed", attempts=job.attempts, error=dict(error))
+    """Set it failed; does nothing if it has ended, or another worker has it by now."""
+    _end(tx, _mine(job), "failed", error=dict(error))
+
+
+def put_back(tx: Transaction, job: Job) -> None:
+    """Queue it again, for any worker; does nothing if another has it by now."""
+    tx.connection.execute(update(JobRow).where(_mine(job), _RUNNING).values(state="queued"))
+    _ring(tx)
 
 
 def cancel(tx: Transaction, job_id: int) -> Job:
     """Give it up; one that is running stops when its worker next says how far it is. One that has ended stays so."""
-    _end(tx, job_id, "cancelled")
+    _end(tx, JobRow.id == job_id, "cancelled", action="job cancel")
     return find(tx, job_id)
+
+
+def end_those_of(tx: Transaction, token_id: int) -> None:
+    """End every job that this token asked for, and that has not ended."""
+    _fail_without_token(tx, JobRow.token_id == token_id)
+
+
+def has_ended(tx: Transaction, job: Job) -> bool:
+    """Whether nothing happens to it any more."""
+    state = tx.connection.execute(select(JobRow.state).where(JobRow.id == job.id)).scalar()
+    return state not in ("queued", "running")
+
+
+def sweep(tx: Transaction) -> None:
+    """End what no worker can do, and what has no token any more; remove what ended long ago, or before many others."""
+    _fail_without_token(tx, and_(JobRow.token_id.is_not(None), ~tokens.is_live(tx, JobRow.token_id), _QUEUED))
+    nobody = and_(_QUEUED, JobRow.able_at < clock.now(tx, -PATIENCE))
+    for row in tx.connection.execute(select(JobRow).where(nobody).with_for_update(skip_locked=True)).all():
+        _end(tx, JobRow.id == row.id, "failed", error=_nobody(row))
+    ended = JobRow.state.not_in(["queued", "running"])
+    tx.connection.execute(delete(JobRow).where(ended, JobRow.finished_at < clock.now(tx, -KEPT)))
+    place = func.row_number().over(partition_by=JobRow.namespace, order_by=JobRow.id.desc()).label("place")
+    places = select(JobRow.id, place).where(ended).subquery()
+    tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(places.c.id).where(places.c.place > MOST_ENDED))))
+
+
+def _nobody(row: Row[Any]) -> dict[str, str]:
+    needs = [f"has {row.base!r} among its bases"] if row.base else []
+    needs += ["writes models"] if row.kind == "bake" else []
+    who = f"no worker that {' and '.join(needs)}" if needs else "no worker"
+    hours = PATIENCE.total_seconds() / 3600
+    return _error("not-found", f"{who} looked for work for {hours:.0f} hours", "loreg worker --bases DIR --models DIR")
 
 
 def find(tx: Transaction, job_id: int) -> Job:
@@ -89,21 +255,36 @@ def find(tx: Transaction, job_id: int) -> Job:
 
 
 def page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
-    """A page of jobs, the newest first."""
-    query = select(JobRow).where(tx.visible(JobRow.namespace))
-    if cursor:
-        query = query.where(JobRow.id < decode(cursor, "jobs", (int,))[0])
-    rows = tx.connection.execute(query.order_by(JobRow.id.desc()).limit(limit + 1)).all()
-    shown = rows[:limit]
-    return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]) if len(rows) > limit else None)
+    """A page of jobs, the newest first; it ends early where it would become large."""
+    before = JobRow.id < decode(cursor, "jobs", (int,))[0] if cursor else true()
+    shown: list[Row[Any]] = []
+    size = 0
+    while rows := _some(tx, before, min(_CHUNK, limit + 1 - len(shown))):
+        for row in rows:
+            size += _size(row)
+            if len(shown) == limit or (shown and size > _PAGE):
+                return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]))
+            shown.append(row)
+        before = JobRow.id < rows[-1].id
+    return Page(tuple(map(_to_job, shown)), None)
 
 
-def _end(tx: Transaction, job_id: int, state: str, *, attempts: int | None = None, **values: Any) -> None:
-    """Nothing happens to a job that has ended, or that another worker has by now."""
-    mine = (JobRow.id == job_id) & JobRow.state.not_in(_ENDED)
-    if attempts is not None:
-        mine &= JobRow.attempts == attempts
-    tx.connection.execute(update(JobRow).where(mine).values(state=state, finished_at=tx.at, **values))
+def _some(tx: Transaction, before: ColumnElement[bool], count: int) -> Sequence[Row[Any]]:
+    query = select(JobRow).where(tx.visible(JobRow.namespace), before)
+    return tx.connection.execute(query.order_by(JobRow.id.desc()).limit(count)).all()
+
+
+def _size(row: Row[Any]) -> int:
+    return sum(len(json.dumps(document)) for document in (row.request, row.result, row.error))
+
+
+def _end(tx: Transaction, which: ColumnElement[bool], state: str, *, action: str = "job end", **values: Any) -> None:
+    """Set a terminal state where there is none yet."""
+    statement = update(JobRow).where(which, _OPEN).values(state=state, finished_at=clock.now(tx), **values)
+    for job_id, kind, namespace in tx.connection.execute(
+        statement.returning(JobRow.id, JobRow.kind, JobRow.namespace)
+    ).all():
+        tx.log(action, None, None, job=job_id, kind=kind, namespace=namespace, state=state)
 
 
 def _to_job(row: Row[Any]) -> Job:

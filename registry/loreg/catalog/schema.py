@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
     true,
 )
 from sqlalchemy.engine import Dialect
@@ -363,11 +364,27 @@ class DraftRow(Table):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+def _where(condition: str) -> dict[str, Any]:
+    """The rows that an index has, for either database."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
 class JobRow(Table):
-    """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do."""
+    """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do.
+
+    ``token_id`` is the token that asked, if one did. ``base`` is what a worker must have for it. Of the queued ones the
+    lowest ``turn`` comes first. ``losses`` counts the workers that died of it; ``able_at`` is
+    when a worker that can do it last looked for work.
+    """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "id"),)
+    # No index that claiming asks has a job that has ended.
+    __table_args__ = (
+        Index(None, "namespace", "id"),
+        Index("ix_jobs_queued", "turn", "id", **_where("state = 'queued'")),
+        Index("ix_jobs_running", "beat_at", "id", **_where("state = 'running'")),
+        Index("ix_jobs_open", "namespace", "id", **_where("state IN ('queued', 'running')")),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
@@ -375,8 +392,12 @@ class JobRow(Table):
     namespace: Mapped[str] = mapped_column(Name)
     author: Mapped[str] = mapped_column(Word)
     grants: Mapped[dict[str, str]] = mapped_column(JSON)
+    token_id: Mapped[int | None] = mapped_column(BigInteger)
+    base: Mapped[str] = mapped_column(String(256), server_default="")
+    turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(Integer)
+    losses: Mapped[int] = mapped_column(Integer, server_default="0")
     worker: Mapped[str] = mapped_column(Word)
     what: Mapped[str] = mapped_column(Word)
     done: Mapped[int] = mapped_column(BigInteger)
@@ -384,6 +405,7 @@ class JobRow(Table):
     result: Mapped[dict[str, Any]] = mapped_column(JSON)
     error: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    able_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     beat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

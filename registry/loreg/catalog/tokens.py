@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
 from loreg.catalog.schema import TokenRow
 from loreg.catalog.transaction import Transaction
-from loreg.errors import NotFoundError
+from loreg.errors import NotFoundError, UnauthenticatedError
 from loreg.records import Token
 
 _CELLS: tuple[Any, ...] = (
@@ -23,11 +23,9 @@ _CELLS: tuple[Any, ...] = (
     TokenRow.last_used_at,
     TokenRow.revoked_at,
 )
-_LIVE = select(*_CELLS, TokenRow.digest).where(
-    TokenRow.digest == bindparam("digest"),
-    TokenRow.revoked_at.is_(None),
-    or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > bindparam("now")),
-)
+_HOLDS = and_(TokenRow.revoked_at.is_(None), or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > bindparam("now")))
+_LIVE = select(*_CELLS, TokenRow.digest).where(TokenRow.digest == bindparam("digest"), _HOLDS)
+_LIVE_BY_ID = select(*_CELLS).where(TokenRow.id == bindparam("id"), _HOLDS)
 _ANY = select(TokenRow.id).limit(1)
 _USED = timedelta(minutes=1)  # how exactly the last use is kept: a write for each request would be dear
 
@@ -51,6 +49,33 @@ def with_digest(tx: Transaction, digest: str) -> tuple[Token, str] | None:
 def exist(tx: Transaction) -> bool:
     """Whether one was ever made, holds it or not."""
     return bool(tx.rows(_ANY))
+
+
+def live(tx: Transaction, token_id: int) -> Token | None:
+    """The token of that number, if it holds."""
+    for cells in tx.rows(_LIVE_BY_ID, id=token_id, now=tx.at):
+        return Token(*cells)
+    return None
+
+
+def is_live(tx: Transaction, token_id: Any) -> ColumnElement[bool]:
+    """The condition that the token in the column ``token_id`` holds."""
+    holds = and_(TokenRow.revoked_at.is_(None), or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > tx.at))
+    return select(TokenRow.id).where(TokenRow.id == token_id, holds).exists()
+
+
+def refuse_unless_live(tx: Transaction) -> None:
+    """Raise UnauthenticatedError if the token that acts does not hold any more, or holds for something else.
+
+    Long work, a job for instance, begins with a token and ends with a change: by then it may have been revoked.
+    """
+    if tx.access.token_id is None:
+        return
+    token = live(tx, tx.access.token_id)
+    if token is None or dict(token.grants) != dict(tx.access.grants):
+        raise UnauthenticatedError(
+            f"the token {tx.author!r} was revoked or changed meanwhile, or has expired", hint="loreg login"
+        )
 
 
 def used_long_ago(token: Token, now: datetime) -> bool:

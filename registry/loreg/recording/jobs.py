@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from loreg.errors import UsageError
-from loreg.refs import parse_adapter_name, parse_ref
+from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_ref
+
+#: Bytes of JSON that what is asked for may have.
+MOST_BYTES = 32 * 1024
 
 _SAID = {"name", "tasks", "metrics", "labels", "aliases", "message"}
 _HOW = {"weights", "method", "parameters", "weights_for", "scale", "rank", "extras", "initial", "base", "allow_derived"}
@@ -17,27 +21,57 @@ ARGUMENTS = {
     "rerank": {"source", "rank", "initial", "base"} | _SAID,
     "bake": {"sources", "name", "dtype", "verify"} | _HOW,
 }
+_LONGEST = 250
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
 def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
-    """Where the result of the job will go. Raises UsageError for a request that no worker may carry out."""
+    """Where the result of the job will go: only who may write there may ask for it, and a bake goes below it.
+
+    Raises UsageError for a request that no worker may carry out.
+    """
     if kind not in ARGUMENTS:
         raise UsageError(f"there is no kind of job {kind!r}", hint=f"one of {', '.join(ARGUMENTS)}")
     if strange := sorted(request.keys() - ARGUMENTS[kind]):
         raise UsageError(f"a worker takes no {strange[0]!r} for {kind}", hint="leave out --remote, and do it here")
+    _refuse_large(request)
     sources = [request.get("source")] if kind == "rerank" else request.get("sources")
     if not isinstance(sources, list | tuple) or not sources:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
     for ref in (*sources, *(request.get("initial") or ())):
         parse_ref(str(ref))  # a folder is of one machine, and the worker's is another
-    for folder in ("base", *(["name"] if kind == "bake" else [])):
-        given = request.get(folder)
-        if (given is not None or kind == "bake") and not _FOLDER.fullmatch(str(given or "")):
-            raise UsageError(
-                f"{folder} is {str(given or '')[:80]!r}, expected the name of a folder that the worker was given",
-                hint="loreg worker --bases DIR --models DIR",
-            )
-    if kind == "bake":
-        return parse_ref(str(sources[0])).adapter.namespace
-    return parse_adapter_name(str(request.get("name") or "")).namespace
+    if (base := request.get("base")) is not None or kind == "bake":
+        _refuse_no_folder(base)
+    name = str(request.get("name") or "")
+    return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
+
+
+def _refuse_large(request: Mapping[str, Any]) -> None:
+    try:
+        size = len(json.dumps(dict(request), allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"the request is not JSON ({error})", hint="leave out --remote, and do it here") from None
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"the request has {size:,} bytes, and {MOST_BYTES:,} are enough for one", hint="use a shorter message"
+        )
+
+
+def _refuse_no_folder(base: Any) -> None:
+    if not (isinstance(base, str) and len(base) <= _LONGEST and _FOLDER.fullmatch(base)):
+        raise UsageError(
+            f"base is {str(base or '')[:80]!r}, expected the name of a folder that the worker was given",
+            hint="loreg worker --bases DIR --models DIR",
+        )
+
+
+def _namespace_of_model(name: str) -> str:
+    """The namespace that a model is below, as an adapter of that name is."""
+    namespace, _, model = name.partition("/")
+    if not model:
+        raise UsageError(
+            f"the model is to be called {name[:80]!r}, expected NAMESPACE/NAME with a namespace that you may write to",
+            hint=f"--to team/{name[:80] or 'model'}, or {NO_NAMESPACE}/{name[:80] or 'model'} below no namespace",
+        )
+    parse_adapter_name(model if namespace == NO_NAMESPACE else name)
+    return "" if namespace == NO_NAMESPACE else namespace

@@ -305,11 +305,13 @@ class LocalLedger:
             return tokens.create(tx, digest_of_secret(secret), name, grants, expires_at), secret
 
     def revoke_token(self, token_id: int) -> Token:
-        """Let a token hold no more."""
+        """Let a token hold no more, and end the jobs that it asked for."""
         require(self._access, "admin", "*")
         with self.catalog.write(self._access) as tx:
             refuse_last_administrator(tx, token_id)
-            return tokens.revoke(tx, token_id)
+            token = tokens.revoke(tx, token_id)
+            jobs.end_those_of(tx, token_id)
+            return token
 
     def _lock(self, tx: Transaction, adapter: AdapterName) -> int:
         """The adapter's row, if its versions and aliases may be changed: nobody else changes them before the end."""

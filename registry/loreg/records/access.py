@@ -10,10 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Access:
-    """Who acts, and what on: ``grants`` maps a namespace, or ``*`` for all, to one of :data:`LEVELS`."""
+    """Who acts, and what on: ``grants`` maps a namespace, or ``*`` for all, to one of :data:`LEVELS`.
+
+    ``token_id`` is the token that says so, if one does: a change is refused when it does not hold any more.
+    """
 
     author: str
     grants: Mapping[str, str]
+    token_id: int | None = None
 
     def may(self, level: str, namespace: str) -> bool:
         """Whether that much is allowed there; ``namespace`` is empty for names that have none."""

@@ -58,12 +58,16 @@ class PullResult:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """A merge: always a certificate; a version if it was pushed, a folder if it was written to one."""
+    """A merge: always a certificate; a version if it was pushed, a folder if it was written to one.
+
+    ``already`` if the folder had this very merge before; then nothing was written.
+    """
 
     provenance: Provenance
     notes: tuple[str, ...]
     pushed: PushResult | None = None
     folder: Path | None = None
+    already: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class BakeResult:
     """A model with adapters baked in: ``changed`` and ``copied`` count tensors, ``size`` is in bytes.
 
     ``verdicts`` say how well the base fits each source; ``resumed`` counts the shards that an earlier, interrupted
-    bake had written; ``verified`` the tensors that were computed again and compared.
+    bake had written; ``verified`` the tensors that were computed again and compared. ``already`` if this very model was
+    there before; then nothing was written.
     """
 
     folder: Path
@@ -106,6 +111,7 @@ class BakeResult:
     resumed: int
     verified: int
     notes: tuple[str, ...]
+    already: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from loreg.errors import (
     MissingExtraError,
     NotAllowedError,
     NotFoundError,
+    QuotaError,
     StaleError,
     UnauthenticatedError,
     UnavailableError,
@@ -39,6 +40,7 @@ STATUS: dict[type[LoregError], int] = {
     CheckFailedError: 422,
     IntegrityError: 422,
     MergeError: 422,
+    QuotaError: 429,
     MissingExtraError: 501,
     UnavailableError: 503,
 }

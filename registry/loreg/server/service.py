@@ -70,7 +70,7 @@ class Service(Backing):
         if found is None or not hmac.compare_digest(found[1], digest):
             raise UnauthenticatedError("the token is unknown, expired or revoked", hint="loreg login")
         token = found[0]
-        access = Access(token.name, token.grants)
+        access = Access(token.name, token.grants, token.id)
         if tokens.used_long_ago(token, datetime.now(UTC)):
             with self.catalog.write(access) as tx:
                 tokens.mark_used(tx, token)

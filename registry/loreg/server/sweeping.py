@@ -1,4 +1,9 @@
-"""What a server does beside answering: it forgets uploads that nobody committed."""
+"""What a server does beside answering: it forgets what nobody comes back for, and ends what nobody can do.
+
+Uploads that nobody committed go after a week. A job that no worker can do ends after a day; one that has ended goes
+after 30 days, or when a thousand of its namespace have ended since. A draft that nothing is added to is forgotten after
+30 days.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from loreg.catalog import Catalog, uploads
+from loreg.catalog import Catalog, drafts, jobs, uploads
 from loreg.errors import LoregError
 from loreg.records import everything
 from loreg.server.service import Service
@@ -40,4 +45,6 @@ async def _sweep(service: Service) -> None:
 
 def _forget_old(catalog: Catalog) -> tuple[str, ...]:
     with catalog.write(everything("loreg")) as tx:
+        jobs.sweep(tx)
+        drafts.forget_old(tx)
         return uploads.forget_old(tx)

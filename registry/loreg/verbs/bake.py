@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.layout import read_layout
 from loreg.adapters.patterns import Patterns
-from loreg.baking.bake import staging_for, staging_of, write_model
+from loreg.baking.bake import MODEL_NAME, has_the_files, staging_for, staging_of, write_model
 from loreg.baking.factors import Source
 from loreg.baking.plan import Plan, make_plan
 from loreg.baking.verify import verify as compare_sample
+from loreg.baking.verify import verify_whole
 from loreg.bases import cache
 from loreg.bases.identify import identify, identify_headers, struct
 from loreg.bases.model import Model, read_model
 from loreg.bases.verdict import Known
-from loreg.errors import CheckFailedError, ConflictError, MergeError, NotFoundError, UsageError, explain_os_errors
+from loreg.errors import (
+    AdapterFormatError,
+    CheckFailedError,
+    ConflictError,
+    IntegrityError,
+    MergeError,
+    NotFoundError,
+    UsageError,
+    explain_os_errors,
+)
 from loreg.records import BakeResult, Progress, Verdict, no_progress
 from loreg.verbs.common_base import DERIVED, SAME
 from loreg.verbs.context import Context
 from loreg.verbs.fit import identified, trained, verdict_on
-from loreg.verbs.place import is_free, move_into_place
+from loreg.verbs.place import is_free, move_into_place, refuse_unless_free
 from loreg.verbs.sources import Opened, open_sources, position_of, refuse_wrong_weights
 
 FILE_NAME = "loreg_bake.json"
 SCHEMA = "loreg.bake/1"
+_INPUTS = ("sources", "method", "parameters", "rank", "initial", "weights_for", "lambda", "extras", "dtype")
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -50,6 +64,7 @@ def bake(
     dtype: str | None = None,
     allow_derived: bool = False,
     verify: bool = False,
+    start_over: bool = False,
     device: str = "auto",
     progress: Progress = no_progress,
 ) -> BakeResult:
@@ -57,19 +72,20 @@ def bake(
 
     By default each delta is added times its weight, in float32, and rounded once to the dtype of the base, or to
     ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another ``method``, a ``rank`` or ``initial``
-    merges first, as :func:`loreg.verbs.merge.merge` does. The same call goes on where an interrupted one stopped.
-    ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked before.
+    merges first, as :func:`loreg.verbs.merge.merge` does. The same call goes on where an interrupted one stopped, and
+    leaves a ``folder`` that holds this very model as it is; ``start_over`` removes what an interrupted call with other
+    arguments left. ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked
+    before.
 
-    Raises UsageError, ConflictError if ``folder`` is not empty, CheckFailedError for a base that does not fit
+    Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not fit
     (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be baked,
     IntegrityError for damaged shards; then nothing is left under the name ``folder``.
     """
     folder, base = Path(folder), Path(base).expanduser()
     weights = [1.0] * len(sources) if weights is None else list(weights)
     stored_as = _dtype(dtype)
-    again = verify and (folder / FILE_NAME).is_file()
-    if not again and not is_free(folder):
-        raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
+    refuse_unless_free(folder, FILE_NAME)
+    recipe: Mapping[str, Any] = {}
     how = {"method": method, "parameters": dict(parameters or {}), "rank": rank, "initial": list(initial)}
     with open_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
         refuse_wrong_weights(sources, weights, weights_for or {}, scale)
@@ -84,11 +100,11 @@ def bake(
             from loreg.verbs.merge import merge
 
             merged = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loreg-bake-"))) / "merged"
-            merge(
+            recipe = merge(
                 context, sources, weights, method=method, parameters=parameters, weights_for=weights_for, scale=scale,
                 rank=rank, extras=extras, initial=initial, base=base, allow_derived=allow_derived, device=device,
                 folder=merged, progress=progress,
-            )  # fmt: skip
+            ).provenance.recipe  # fmt: skip
             given, chosen = [Source("the merged adapter", "", read_layout(merged), lambda module: 1.0)], None
         plan = make_plan(model, given, chosen, stored_as)
         record = {
@@ -103,11 +119,8 @@ def bake(
             "dtype": dtype,
             "base": {"content": content, "struct": struct(model), "verdicts": [v.kind for v in verdicts]},
         }
-        if again:
-            _refuse_another_bake(folder, record)
-            checked, resumed = compare_sample(folder, plan), 0
-        else:
-            checked, resumed = _write(folder, model, plan, record, verify, progress)
+        with _explained(folder):
+            written = _Writing(folder, model, plan, record, verify, progress).write(recipe, start_over)
     outputs = [output for some in plan.shards.values() for output in some]
     notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != "exact"]
     return BakeResult(
@@ -116,26 +129,87 @@ def bake(
         copied=len(outputs) - plan.changed,
         size=sum(output.size for output in outputs),
         verdicts=verdicts,
-        resumed=resumed,
-        verified=checked,
+        resumed=written.resumed,
+        verified=written.verified,
         notes=(*notes, *plan.notes),
+        already=written.already,
     )
 
 
-def _write(
-    folder: Path, model: Model, plan: Plan, record: Mapping[str, Any], verify: bool, progress: Progress
-) -> tuple[int, int]:
-    """Write the model; how many tensors were compared, and how many shards were there already."""
-    what = {**record, "shards": [cache.stamp(file) for file in model.shards]}
-    hint = f"the same command goes on where this one stopped; rm -r {staging_of(folder)} gives it up"
-    with explain_os_errors(staging_of(folder), hint):
-        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
-        with staging_for(folder, what) as staging:
-            resumed = write_model(staging, model, plan, progress)
-            checked = compare_sample(staging, plan) if verify else 0
-            (staging / FILE_NAME).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        move_into_place(staging, folder)
-    return checked, resumed
+def _explained(folder: Path) -> contextlib.AbstractContextManager[None]:
+    staging = staging_of(folder)
+    hint = f"the same command goes on where this one stopped; rm -r {staging} gives it up"
+    return explain_os_errors(staging, hint)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """How many shards an earlier bake had written, how many tensors were compared, whether all was there before."""
+
+    resumed: int = 0
+    verified: int = 0
+    already: bool = False
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """What is written, and where to."""
+
+    folder: Path
+    model: Model
+    plan: Plan
+    record: Mapping[str, Any]
+    verify: bool
+    progress: Progress
+
+    def write(self, recipe: Mapping[str, Any], start_over: bool) -> _Written:
+        """Write the model, unless it is there already. Raises ConflictError if something else is."""
+        if not is_free(self.folder):
+            return self._as_it_is()
+        self.folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with staging_for(self.folder, self._inputs(recipe), start_over=start_over) as staging:
+            if not is_free(self.folder):  # another bake has ended since
+                return self._as_it_is()
+            document = f"{json.dumps(self.record, indent=1, ensure_ascii=False)}\n".encode()
+            resumed = write_model(staging, self.model, self.plan, {FILE_NAME: document}, self.progress)
+            checked = compare_sample(staging / MODEL_NAME, self.plan) if self.verify else 0
+            self.progress("placing", 1, 1)
+            move_into_place(staging / MODEL_NAME, self.folder)
+        return _Written(resumed, checked)
+
+    def _as_it_is(self) -> _Written:
+        """Look at what lies in the folder. Raises ConflictError unless this bake would write the same."""
+        _refuse_another_bake(self.folder, self.record)
+        if self.verify:
+            return _Written(verified=compare_sample(self.folder, self.plan), already=True)
+        try:
+            same = has_the_files(self.folder, self.model, self.plan, FILE_NAME)
+            if same:
+                verify_whole(self.folder, self.plan, self.progress)
+        except (IntegrityError, AdapterFormatError):
+            same = False
+        if not same:
+            raise ConflictError(
+                f"{self.folder} is not empty and not what this bake makes; nothing was changed",
+                hint="choose a new folder for --to",
+            )
+        return _Written(already=True)
+
+    def _inputs(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """All that the bytes of the shards depend on: only a bake with the same goes on with them."""
+        outline = [
+            (name, o.name, o.dtype, o.source.shape, o.source.start, str(o.file), o.matrices, o.is_copied)
+            for name, outputs in self.plan.shards.items()
+            for o in outputs
+        ]
+        text = json.dumps([outline, self.model.config], sort_keys=True, default=str)
+        return {
+            **self.record,
+            "recipe": recipe,
+            "shards": [(*cache.stamp(file), file.stat().st_ctime_ns) for file in self.model.shards],
+            "outline": hashlib.sha256(text.encode()).hexdigest(),
+            "loreg": version("loreg"),
+        }
 
 
 def _as_they_are(
@@ -214,11 +288,14 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[Opened]) 
 
 
 def _refuse_another_bake(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise ConflictError unless the folder says that it was baked from the same, in the same way."""
     try:
         found = json.loads((folder / FILE_NAME).read_bytes())
-    except ValueError:
-        found = {}
-    if any(found.get(key) != record[key] for key in ("sources", "method", "parameters", "lambda", "dtype")):
+        same = all(found.get(key) == json.loads(json.dumps(record[key])) for key in _INPUTS)
+        same = same and found.get("base", {}).get("struct") == record["base"]["struct"]
+    except (OSError, ValueError, AttributeError):
+        same = False
+    if not same:
         raise ConflictError(
             f"{folder} is the result of another bake", hint=f"{FILE_NAME} in it says of which; choose a new folder"
         )

@@ -60,7 +60,7 @@ def export(
     if dtype is not None and dtype not in _DTYPES:
         raise UsageError(f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}", hint="--dtype bfloat16")
     target = Path(folder)
-    refuse_wrong_target(None, target)
+    refuse_wrong_target(None, target, FILE_NAME)
     require_torch()
     model = candidate(context, base) if base is not None else None
     with open_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:

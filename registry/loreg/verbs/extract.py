@@ -49,7 +49,7 @@ def extract(
     """
     _refuse_wrong_call(rank, energy, whole, name, folder)
     folder = Path(folder) if folder is not None else None
-    refuse_wrong_target(name, folder)
+    refuse_wrong_target(name, folder, FILE_NAME)
     require_torch()
     from loreg.adapters.tensors import write_adapter
     from loreg.baking import extract as extracting

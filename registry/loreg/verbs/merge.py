@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loreg.adapters.layout import WEIGHTS_NAME
-from loreg.errors import ConflictError, explain_os_errors
+from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
 from loreg.merging import provenance
 from loreg.merging.shared_modules import refuse_different_bases, what_is_shared
 from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_progress
@@ -18,7 +18,7 @@ from loreg.storage import digest_of
 from loreg.verbs.common_base import common_base, refuse_another_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
-from loreg.verbs.place import is_free, move_into_place, temporary_staging
+from loreg.verbs.place import is_free, is_the_same, move_into_place, refuse_unless_free, temporary_staging
 from loreg.verbs.push import push
 from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, position_of, refuse_wrong_weights, require_torch
 
@@ -57,7 +57,8 @@ def merge(
 ) -> MergeResult:
     """Merge the refs or folders ``sources`` by ``method`` (see ``loreg methods``): by default ``Σ weights·deltas``.
 
-    Pushed as the next version of ``name``, or written to the new ``folder``; with neither, only certified.
+    Pushed as the next version of ``name``, or written to the new ``folder``; with neither, only certified. A folder
+    that holds this very merge is left as it is.
 
     ``weights`` are 1 each if not given; ``weights_for`` has others for the modules that a pattern matches, and
     ``scale`` (λ) multiplies the result. ``rank`` None loses nothing; else a number, or one of ``{"energy": 0.99}``,
@@ -70,7 +71,7 @@ def merge(
     folder = Path(folder) if folder is not None else None
     weights = [1.0] * len(sources) if weights is None else weights
     refuse_wrong_weights(sources, weights, weights_for or {}, scale)
-    refuse_wrong_target(name, folder)
+    refuse_wrong_target(name, folder, provenance.FILE_NAME)
     require_torch()
     with open_sources(context, [*sources, *initial], progress) as everything:
         opened, initials = everything[: len(sources)], everything[len(sources) :]
@@ -93,6 +94,8 @@ def merge(
             initials=tuple(each.digest for each in initials),
             calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
         )
+        if folder is not None and not is_free(folder):
+            _refuse_another_merge(folder, recipe)
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
         told = (*notes(opened), *about_bases, *what_is_shared(layouts, labels_), *merged.notes)
@@ -104,7 +107,8 @@ def merge(
         with new_folder(folder) as staging:
             write(staging, merged, made_by)
             if name is None:
-                return MergeResult(made_by, told, folder=folder)
+                already = folder is not None and not is_free(folder)
+                return MergeResult(made_by, told, folder=folder, already=already)
             pushed = push(
                 context,
                 staging,
@@ -156,7 +160,10 @@ def write(folder: Path, merged: Merged, made_by: Provenance) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path | None) -> Iterator[Path]:
-    """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well."""
+    """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well.
+
+    A target that has the very files that were written stays as it is. Raises ConflictError for one that has others.
+    """
     hint = "choose another folder for --to" if target else "set TMPDIR to a folder with space that you may write"
     with explain_os_errors(target or "the temporary folder", hint):
         if target is None:
@@ -165,12 +172,27 @@ def new_folder(target: Path | None) -> Iterator[Path]:
             return
         with temporary_staging(target) as staging:
             yield staging
-            move_into_place(staging, target)
+            if is_free(target):
+                move_into_place(staging, target)
+            elif not is_the_same(staging, target):
+                raise ConflictError(f"{target} holds something else; nothing was changed", hint=hint)
 
 
-def refuse_wrong_target(name: str | None, folder: Path | None) -> None:
-    """Raise UsageError for a name that cannot be, ConflictError for a folder with something in it."""
+def refuse_wrong_target(name: str | None, folder: Path | None, record: str) -> None:
+    """Raise UsageError for a name that cannot be, ConflictError for a folder with something in it but no ``record``."""
     if name is not None:
         parse_adapter_name(name)
-    if folder is not None and not is_free(folder):
-        raise ConflictError(f"{folder} is not empty; nothing was changed", hint="choose a new folder for --to")
+    if folder is not None:
+        refuse_unless_free(folder, record)
+
+
+def _refuse_another_merge(folder: Path, recipe: Recipe) -> None:
+    """Raise ConflictError, before anything is computed, for a folder that was merged from other sources."""
+    try:
+        weights = digest_of(folder / WEIGHTS_NAME).sha256
+        found = provenance.read((folder / provenance.FILE_NAME).read_bytes(), weights)
+    except (OSError, AdapterFormatError):
+        found = None
+    expected = [(source.digest, source.weight) for source in recipe.sources]
+    if found is None or [(source.digest, source.weight) for source in found.sources] != expected:
+        raise ConflictError(f"{folder} holds something else; nothing was changed", hint="choose a new folder for --to")

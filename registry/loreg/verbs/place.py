@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import filecmp
 import json
 import os
 import shutil
@@ -91,6 +92,23 @@ def move_into_place(staging: Path, target: Path) -> None:
         _fill(real, shutil.copytree(staging, real / f"{UNFINISHED}.copied", dirs_exist_ok=True))
         shutil.rmtree(real / f"{UNFINISHED}.copied")
     shutil.rmtree(staging)
+
+
+def refuse_unless_free(target: Path, record: str) -> None:
+    """Raise ConflictError for a folder with something in it that cannot be what is to be written.
+
+    That has the file ``record``; whether it is the same is known when the new one is written: see :func:`is_the_same`.
+    """
+    if not is_free(target) and not (target / record).is_file():
+        raise ConflictError(f"{target} is not empty; nothing was changed", hint="choose a new folder for --to")
+
+
+def is_the_same(written: Path, target: Path) -> bool:
+    """Whether ``target`` has the very files that were written just now, and no others."""
+    names = {path.name for path in written.iterdir()}
+    return names == {path.name for path in target.iterdir()} and all(
+        (target / name).is_file() and filecmp.cmp(written / name, target / name, shallow=False) for name in names
+    )
 
 
 def take_back(target: Path, staging: Path) -> None:

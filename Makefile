@@ -6,8 +6,8 @@ GPU_DEVICE ?= cuda
 GPU_PYTHONS ?= 3.11 3.12 3.13
 GPU_READY := .gpu/.ready
 
-.PHONY: help demo serve test test-slow lint audit format zoo architectures truth gpu gpu-wheels bench bench-merge bench-bake \
-  bench-check bench-serve fuzz clean
+.PHONY: help demo serve test test-slow lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
+  bench-merge bench-bake bench-check bench-serve fuzz clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,12 @@ zoo: $(READY) ## loreg beside PEFT and transformers over 200 architectures, writ
 
 truth: $(READY) ## every profile's rules against real servers: vLLM on CPU, llama.cpp, PEFT, transformers (10 minutes; 4 GB once)
 	@$(BIN)/python tests/truth/run.py
+
+faults: $(READY) ## kill every verb at every point, look, and do it again, written to docs/faults.md (an hour on two cores)
+	@PYTHONPATH=tests $(BIN)/python -m faults.sweep --jobs 2 --out docs/faults.md
+
+soak: $(READY) ## ten minutes of mixed load while server, worker, database and store are killed, then a look at what is there
+	@PYTHONPATH=tests $(BIN)/python -m faults.soak --minutes 10
 
 architectures: $(READY) ## make the table of what transformers ties, renames and transposes, from the installed release
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/architectures.py

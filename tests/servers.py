@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -35,9 +36,45 @@ class S3Server:
     pid: int
 
 
+class Restartable:
+    """A process that can be killed at any moment and started again on the same data and port."""
+
+    def __init__(self, command: Sequence[str | Path], ready: Callable[[], bool], **how: Any) -> None:
+        self._command, self._ready, self._how = command, ready, how
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._how
+        )
+        try:
+            _wait_until(self._ready, self.process)
+        except RuntimeError:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL for it and for its children, which may lead sessions of their own."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+        self.process.kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
 @contextlib.contextmanager
 def s3_server(memory: str = "256MiB") -> Iterator[S3Server]:
-    """SeaweedFS with one bucket; with more ``memory`` it is faster. Stopped with SIGKILL: SIGTERM takes 15 seconds."""
+    """SeaweedFS with one bucket; with more ``memory`` it is faster."""
+    with restartable_s3(memory) as (server, _):
+        yield server
+
+
+@contextlib.contextmanager
+def restartable_s3(memory: str = "256MiB") -> Iterator[tuple[S3Server, Restartable]]:
+    """The same, with its process. Stopped with SIGKILL: SIGTERM takes 15 seconds."""
     folder = Path(tempfile.mkdtemp(prefix="loreg-s3-"))
     port = _free_ports(5)
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
@@ -48,25 +85,28 @@ def s3_server(memory: str = "256MiB") -> Iterator[S3Server]:
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
     ]  # fmt: skip
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **keys, "GOMEMLIMIT": memory, "TMPDIR": str(folder)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    environment = {**os.environ, **keys, "GOMEMLIMIT": memory, "TMPDIR": str(folder)}
     endpoint = f"http://127.0.0.1:{port}"
     try:
-        _wait_until(lambda: httpx.get(f"{endpoint}/healthz").is_success, process)
-        yield S3Server(endpoint, "loreg", process.pid)
+        process = Restartable(command, lambda: httpx.get(f"{endpoint}/healthz").is_success, env=environment)
+        try:
+            yield S3Server(endpoint, "loreg", process.process.pid), process
+        finally:
+            process.kill()
     finally:
-        process.kill()
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def postgres_server(**more: str) -> Iterator[str]:
     """PostgreSQL without fsync, with ``more`` settings; yields its first database. Root runs it as ``nobody``."""
+    with restartable_postgres(**more) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def restartable_postgres(**more: str) -> Iterator[tuple[str, Restartable]]:
+    """The same, with its process."""
     folder = Path(tempfile.mkdtemp(prefix="loreg-pg-"))
     port = _free_ports(1)
     user = "nobody" if os.getuid() == 0 else None
@@ -76,19 +116,21 @@ def postgres_server(**more: str) -> Iterator[str]:
     if user:
         folder.chmod(0o755)
         os.chown(data, pwd.getpwnam(user).pw_uid, -1)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": user, "cwd": data}
     initdb = [binaries / "initdb", "-D", data, "-U", "loreg", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(initdb, check=True, **quiet)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(initdb, check=True, user=user, cwd=data, **quiet)
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", **more}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    process = subprocess.Popen([binaries / "postgres", "-D", data, "-p", str(port), *options], **quiet)
     url = f"postgresql://loreg@127.0.0.1:{port}/postgres"
+    command = [binaries / "postgres", "-D", data, "-p", str(port), *options]
     try:
-        _wait_until(lambda: psycopg.connect(url).close() is None, process)
-        yield url
+        server = Restartable(command, lambda: psycopg.connect(url).close() is None, user=user, cwd=data)
+        try:
+            yield url, server
+        finally:
+            server.process.send_signal(signal.SIGQUIT)
+            server.process.wait()
     finally:
-        process.send_signal(signal.SIGQUIT)
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

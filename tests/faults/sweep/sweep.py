@@ -1,0 +1,256 @@
+"""One verb on one place: count its points, kill it at each, look, do it again, look again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults.checker import contents, differences, faults, files_below, half, look
+from faults.sweep.backends import Backend
+from faults.sweep.cases import FILLED, SERVE, Case, Command
+from faults.sweep.points import Point, numbered
+from faults.sweep.processes import Ended, Process, Room, address_of, command, first_to_end
+from places import Place
+
+_HANGS = 124
+_SHOWN = 3
+_count = itertools.count()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What was wrong after the kill at a point, or after what followed it."""
+
+    number: int
+    point: str
+    when: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What became of the points of one verb on one place; ``left`` counts those that left something lying about."""
+
+    case: str
+    backend: str
+    labels: tuple[str, ...]
+    swept: int
+    missed: tuple[str, ...]
+    found: tuple[Fault, ...]
+    left: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A registry, the files that were made beside it, and what lies about that nobody asked for."""
+
+    registry: dict[str, Any]
+    files: dict[str, str]
+    about: list[str]
+
+
+class Sweep:
+    """Tries ``case`` on ``backend``, each time from the state ``before``, in rooms below ``folder``."""
+
+    def __init__(self, case: Case, backend: Backend, before: Place, folder: Path, inputs: Path) -> None:
+        self._case, self._backend, self._before = case, backend, before
+        self._folder, self._inputs = folder, inputs
+
+    def count(self) -> list[Point]:
+        """Do the verb, undisturbed, and count; raises RuntimeError if even that does not succeed."""
+        with self._room() as (room, place):
+            ended = self._do(self._case.command, room, place, counted=True)
+            if ended.status:
+                raise RuntimeError(f"{self._case.name} fails undisturbed: {ended.said}")
+            if found := faults(look(*_where(place))):
+                raise RuntimeError(f"{self._case.name} leaves, undisturbed: {found}")
+            self._whole = _picture(room, place)
+            self._target = files_below(room.work / self._case.target) if self._case.target else {}
+        again = self._after(self._case.command)
+        if again is None or (drift := _unlike(again, self._whole)):
+            raise RuntimeError(f"{self._case.name} does not come out the same twice: {drift if again else 'it fails'}")
+        self._expected = [self._whole]
+        if self._case.then:  # the kill came either before or after all that the verb does
+            both = self._after(self._case.then), self._after(self._case.command, self._case.then)
+            self._expected = [picture for picture in both if picture is not None]
+        return numbered(ended.labels)
+
+    def _after(self, *commands: Command) -> Picture | None:
+        """What there is after these; None if one of them is refused."""
+        with self._room() as (room, place):
+            if any(self._do(done, room, place).status for done in commands):
+                return None
+            return _picture(room, place)
+
+    def kill_at(self, number: int, point: Point) -> tuple[list[Fault], bool, bool]:
+        """What was wrong, whether the point was reached, and whether anything was left lying about at the end."""
+        with self._room() as (room, place):
+            ended = self._do(self._case.command, room, place, fatal=point)
+            if not ended.killed:
+                return [], False, False
+            found = [("killed", fault) for fault in self._wrong_after_the_kill(room, place)]
+            if self._case.job is not None:
+                self._backend.an_hour_passes(place)
+            ended = self._do(self._case.then or self._case.command, room, place)
+            if ended.status == 0:
+                found += [("repeated", fault) for fault in self._wrong_after_the_repeat(room, place)]
+            elif self._case.then is not None and 0 < ended.status < 10:  # a refusal, in loreg's own words
+                found += [("refused", fault) for fault in self._wrong_after_the_kill(room, place)]
+            else:
+                found.append(("repeated", f"exit {ended.status}: {ended.said[-400:]}"))
+            left = set(_picture(room, place).about) - {path for picture in self._expected for path in picture.about}
+        said: dict[str, list[str]] = {}
+        for when, fault in found:
+            said.setdefault(when, []).append(fault)
+        return [Fault(number, _named(point), when, _some(some)) for when, some in said.items()], True, bool(left)
+
+    def _wrong_after_the_kill(self, room: Room, place: Place) -> Iterator[str]:
+        yield from faults(look(*_where(place)))
+        if self._case.target:
+            yield from half(room.work / self._case.target, self._target)
+
+    def _wrong_after_the_repeat(self, room: Room, place: Place) -> Iterator[str]:
+        yield from faults(look(*_where(place)))
+        picture = _picture(room, place)
+        yield from min((_unlike(picture, expected) for expected in self._expected), key=len)
+
+    def _do(
+        self, done: Command, room: Room, place: Place, *, counted: bool = False, fatal: Point | None = None
+    ) -> Ended:
+        """Run a command to its end, or to its kill; a server until what is asked of it is done."""
+        call, watched = command(room.typed(done)), {"counted": counted, "fatal": fatal}
+        if not self._case.serves:
+            process = Process.start(call, room, place, **watched)
+            ended = process.wait()
+            if ended is None:
+                return dataclasses.replace(process.end(), status=_HANGS, said=f"hangs: {process.said()[-300:]}")
+            return ended
+        server = Process.start(command(SERVE), room, place, **watched)
+        address = address_of(server)
+        if address is None:
+            return server.end()
+        client = Process.start(call, room, dataclasses.replace(place, endpoint=address))
+        first_to_end([client, server])
+        if (served := server.wait(0)) is not None:
+            client.end()
+            return served
+        asked = client.wait(0)
+        client.end()
+        served = server.end()
+        said = f"{client.said()[-300:]} (server: {served.said[-300:]})"
+        return Ended(_HANGS if asked is None else asked.status, said, served.labels)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[tuple[Room, Place]]:
+        """A room with a registry as it was before, and nothing else."""
+        room = Room(self._folder / f"room-{next(_count)}", self._inputs)
+        room.prepare()
+        place = self._backend.copy(self._before, room.folder)
+        try:
+            yield room, place
+        finally:
+            self._backend.drop(place)
+            shutil.rmtree(room.folder)
+
+
+def sweep(
+    case: Case, backend: Backend, before: Place, folder: Path, inputs: Path, chosen: Callable[[int], Sequence[int]]
+) -> Swept:
+    """Kill at the ``chosen`` of the points, which are numbered from 1 to the number that is given."""
+    started = time.monotonic()
+    tried = Sweep(case, backend, before, folder, inputs)
+    points = tried.count()
+    found: list[Fault] = []
+    missed: list[str] = []
+    swept = left = 0
+    for number in chosen(len(points)):
+        point = points[number - 1]
+        some, reached, untidy = tried.kill_at(number, point)
+        if not reached:  # threads may have come to it in another order
+            some, reached, untidy = tried.kill_at(number, point)
+        found += some
+        swept += reached
+        left += untidy
+        if not reached:
+            missed.append(_named(point))
+    labels = tuple(map(_named, points))
+    seconds = time.monotonic() - started
+    return Swept(case.name, backend.name, labels, swept, tuple(missed), tuple(found), left, seconds)
+
+
+def state_before(case: Case, backend: Backend, filled: Place, folder: Path, inputs: Path) -> Place:
+    """The registry in which a case begins."""
+    room = Room(folder, inputs)
+    room.prepare()
+    if case.empty:
+        place = backend.empty(room.folder)
+        if backend.name == "postgres":
+            _run_all([("db", "upgrade")], room, place)
+        return place
+    if case.job is None:
+        return filled
+    place = backend.copy(filled, room.folder)
+
+    def submit() -> None:
+        from loreg.registry import connect
+
+        assert case.job is not None
+        with connect() as registry:
+            registry.submit(case.job.kind, **case.job.request)
+
+    _succeed(Process.start(submit, room, place))
+    return place
+
+
+def fill(backend: Backend, folder: Path, inputs: Path) -> Place:
+    """A registry with what every one holds before."""
+    room = Room(folder, inputs)
+    room.prepare()
+    place = backend.empty(room.folder)
+    first = [("db", "upgrade")] if backend.name == "postgres" else []
+    _run_all([*first, *FILLED], room, place)
+    return place
+
+
+def _run_all(commands: Sequence[Command], room: Room, place: Place) -> None:
+    for typed in commands:
+        _succeed(Process.start(command(room.typed(typed)), room, place))
+
+
+def _succeed(process: Process) -> None:
+    ended = process.wait()
+    if ended is None or ended.status:
+        raise RuntimeError(f"the state before cannot be made: {process.end().said}")
+
+
+def _picture(room: Room, place: Place) -> Picture:
+    seen = look(*_where(place))
+    files = files_below(room.work)
+    hidden = {path for path in files if any(part.startswith(".") for part in Path(path).parts)}
+    shown = {path: sha256 for path, sha256 in files.items() if path not in hidden}
+    return Picture(contents(seen), shown, [*sorted(hidden), *seen.left])
+
+
+def _unlike(found: Picture, expected: Picture) -> list[str]:
+    return differences(found.registry, expected.registry) + differences(found.files, expected.files)
+
+
+def _where(place: Place) -> tuple[str, str, str]:
+    return place.database_url, place.storage_url, place.storage_endpoint
+
+
+def _some(said: Sequence[str]) -> str:
+    more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    return "; ".join(said[:_SHOWN]) + more
+
+
+def _named(point: Point) -> str:
+    return point.label if point.occurrence == 1 else f"{point.label} ({point.occurrence})"

@@ -1,0 +1,234 @@
+"""The checker can fail: a registry is damaged in each way that it claims to see, and it says so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults.checker import contents, differences, faults, files_below, half, look
+from faults.soak.journal import Operation, lost
+from making import train, write_base
+from places import Loreg, Place, command_line
+
+
+class Registry:
+    """A registry in SQLite and a folder that can be damaged."""
+
+    def __init__(self, room: Path) -> None:
+        self.database, self.store = room / "catalog.db", room / "store"
+        self.loreg: Loreg = command_line(Place(f"sqlite:///{self.database}", str(self.store)).environment)
+
+    def do(self, *arguments: str | Path) -> None:
+        outcome = self.loreg(*arguments)
+        assert outcome.exit_code == 0, outcome.stderr
+
+    def sql(self, *statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            for statement in statements:
+                assert connection.execute(statement).rowcount != 0, statement
+            connection.commit()
+
+    def one(self, query: str) -> str:
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            return str(connection.execute(query).fetchone()[0])
+
+    def blob(self, query: str) -> Path:
+        digest = self.one(query)
+        path = self.store / "sha256" / digest[:2] / digest
+        path.chmod(0o644)
+        return path
+
+    def said(self) -> list[str]:
+        return faults(look(f"sqlite:///{self.database}", str(self.store)))
+
+
+@pytest.fixture
+def whole(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A copy of :func:`built`, which is done once."""
+    if not _built:
+        _built.append(built(tmp_path_factory.mktemp("built")))
+    shutil.copyfile(_built[0].database, tmp_path / "catalog.db")
+    shutil.copytree(_built[0].store, tmp_path / "store")
+    registry = Registry(tmp_path)
+    assert registry.said() == []
+    return registry
+
+
+_built: list[Registry] = []
+
+
+def built(tmp_path: Path) -> Registry:
+    """Two adapters, a base, a merge, an export, an alias that moved, a task, a metric and a draft."""
+    registry = Registry(tmp_path)
+    base, one, two = write_base(tmp_path / "base"), train(tmp_path / "one", 1), train(tmp_path / "two", 2)
+    registry.do("push", one, "team/one", "--base", base, "--task", "news", "--metric", "loss=0.5@d", "--alias", "prod")
+    registry.do("push", two, "team/one")
+    registry.do("tag", "team/one:v2", "prod")
+    registry.do("merge", "team/one:v1", "team/one:v2", "--push", "team/blend")
+    registry.do("pull", "team/one:v1", tmp_path / "pulled", "--profile", "peft:0.10")
+    digest = registry.one("SELECT digest FROM files")
+    size = registry.one(f"SELECT size FROM blobs WHERE digest = '{digest}'")
+    files = json.dumps([{"path": "adapter_config.json", "sha256": digest, "size": int(size)}])
+    registry.sql(f"INSERT INTO drafts VALUES ('team', 'half', '', '{files}', 'ada', '2026-01-01 00:00:00')")
+    return registry
+
+
+_WEIGHTS = "SELECT digest FROM files WHERE path = 'adapter_model.safetensors'"
+_EXPORTED = "SELECT digest FROM export_files WHERE path = 'loreg_export.json'"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Registry], object], str]] = {
+    "a blob is gone": (lambda r: r.blob(_WEIGHTS).unlink(), "adapter_model.safetensors: .* is not stored"),
+    "a byte is another": (lambda r: flip(r.blob(_WEIGHTS)), "adapter_model.safetensors: .* is damaged"),
+    "a blob is cut off": (lambda r: r.blob(_WEIGHTS).write_bytes(b"x"), r"is damaged in the store \(1 bytes"),
+    "a manifest is gone": (lambda r: r.blob("SELECT digest FROM versions").unlink(), "manifest: .* is not stored"),
+    "a base's list is gone": (lambda r: r.blob("SELECT digest FROM bases").unlink(), "base .* is not stored"),
+    "an exported file is gone": (lambda r: r.blob(_EXPORTED).unlink(), "export .* is not stored"),
+    "an exported file is no more named": (
+        lambda r: r.sql("DELETE FROM export_files WHERE path = 'loreg_export.json'"),
+        "export .* not those of its digest",
+    ),
+    "a file's row is gone": (
+        lambda r: r.sql("DELETE FROM files WHERE path = 'README.md' AND version_id = 1"), "not those of its digest"
+    ),
+    "the weights' row is gone": (
+        lambda r: r.sql("DELETE FROM files WHERE path = 'adapter_model.safetensors' AND version_id = 1"),
+        "without adapter_model.safetensors",
+    ),
+    "a file's size is another": (lambda r: r.sql("UPDATE files SET size = 1 WHERE version_id = 1"), "bytes, its blob"),
+    "a blob's row is gone": (
+        lambda r: r.sql("DELETE FROM blobs WHERE digest = (SELECT digest FROM bases)"), "no such row in blobs"
+    ),
+    "a version's size is another": (lambda r: r.sql("UPDATE versions SET bytes = 1"), "1 bytes are recorded"),
+    "numbers have a hole": (lambda r: r.sql("UPDATE versions SET number = 3 WHERE number = 2"), r"versions \[1, 3\]"),
+    "an adapter has no version": (
+        lambda r: r.sql("INSERT INTO adapters VALUES (99, 'team', 'empty', '2026-01-01')"), "team/empty has no version"
+    ),
+    "a version is gone and its rows are not": (lambda r: r.sql("DELETE FROM versions WHERE id = 1"), "no such row in"),
+    "a version has no modules": (lambda r: r.sql("DELETE FROM module_types"), "no module is recorded"),
+    "no event tells of a version": (lambda r: r.sql("DELETE FROM events WHERE action = 'push'"), "no event tells"),
+    "an alias moved and nobody wrote it down": (lambda r: r.sql("UPDATE aliases SET version_id = 1"), "it moved to 2"),
+    "an alias is gone and nobody wrote it down": (lambda r: r.sql("DELETE FROM aliases"), "means None, it moved to 2"),
+    "an alias has no history": (lambda r: r.sql("DELETE FROM alias_moves"), "moved to nowhere"),
+    "an alias means a version of another": (
+        lambda r: r.sql("UPDATE aliases SET version_id = 3", "UPDATE alias_moves SET version_id = 3, number = 1"),
+        "a version of another",
+    ),
+    "a move names another number": (lambda r: r.sql("UPDATE alias_moves SET number = 7"), "moved to v7"),
+    "a merge has lost a source": (lambda r: r.sql("DELETE FROM lineage"), r"was merged from the positions \[\]"),
+    "a base has another number of tensors": (lambda r: r.sql("UPDATE bases SET tensors = 1"), "1 tensors are recorded"),
+    "a metric has another score": (lambda r: r.sql("UPDATE metrics SET score = 9"), "metric loss scores 9"),
+    "a task is filed under another base": (lambda r: r.sql("UPDATE tasks SET base = 'x'"), "under the base 'x'"),
+    "a draft's file is gone": (
+        lambda r: r.sql("""UPDATE drafts SET files = '[{"path": "a", "sha256": "00", "size": 1}]'"""),
+        "draft of team/half: a",
+    ),
+    "a job's version is gone": (
+        lambda r: r.sql(
+            "INSERT INTO jobs VALUES (1, 'merge', '{}', 'team', 'ada', '{}', 'done', 1, 'w', '', 0, 0,"
+            """ '{"digest": "00"}', '{}', '2026-01-01', NULL, NULL)"""
+        ),
+        "job 1 is done, and its version",
+    ),
+    "a table is gone": (lambda r: r.sql("DROP TABLE labels"), "no table labels"),
+    "the database is rubbish": (lambda r: r.database.write_bytes(b"rubbish" * 999), "the database cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_checker_says_that(whole: Registry, damage: str):
+    do, words = DAMAGES[damage]
+    do(whole)
+    said = "\n".join(whole.said())
+    assert pytest.raises(AssertionError, match=words).matches(AssertionError(said)), said
+
+
+def test_a_folder_is_absent_or_whole(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / "whole" / name).mkdir(parents=True)
+        (tmp_path / "whole" / name / "file").write_text(name)
+    expected = files_below(tmp_path / "whole")
+    assert half(tmp_path / "absent", expected) == []
+    assert half(tmp_path / "whole", expected) == []
+    (tmp_path / "whole" / "b" / "file").write_text("other")
+    assert "b/file is" in half(tmp_path / "whole", expected)[0]
+    (tmp_path / "whole" / "b" / "file").unlink()
+    assert "without b/file" in half(tmp_path / "whole", expected)[0]
+
+
+def test_two_registries_with_the_same_content_are_the_same_whatever_came_first(tmp_path: Path):
+    rooms = [tmp_path / name for name in ("first", "second", "third")]
+    one, two = train(tmp_path / "one", 1), train(tmp_path / "two", 2)
+    pushes = ([(one, "a"), (two, "b")], [(two, "b"), (one, "a")], [(one, "a"), (one, "b")])
+    found = []
+    for room, some in zip(rooms, pushes, strict=True):
+        room.mkdir()
+        registry = Registry(room)
+        for folder, name in some:
+            registry.do("push", folder, name)
+        found.append(contents(look(f"sqlite:///{registry.database}", str(registry.store))))
+    assert differences(found[0], found[1]) == []
+    assert any(said.startswith("b:v1 is") for said in differences(found[0], found[2]))
+
+
+def test_what_was_acknowledged_and_is_not_there_is_lost(whole: Registry):
+    digest = whole.one("SELECT digest FROM versions WHERE id = 1")
+    whole.sql(
+        "INSERT INTO jobs VALUES (1, 'merge', '{}', 'team', 'ada', '{}', 'failed', 1, 'w', '', 0, 0, '{}',"
+        """ '{"code": "conflict", "message": "not empty"}', '2026-01-01', NULL, NULL)"""
+    )
+    one, gone = {"name": "team/one"}, {"name": "team/gone"}
+    there = [
+        Operation("push", "", {**one, "number": 1, "digest": digest, "alias": "prod"}),
+        Operation("tag", "", {**one, "number": 2, "alias": "prod"}),
+        Operation("hub", "", {**one, "commit": digest[:40]}),
+        Operation("push", "unavailable", {}),
+    ]
+    absent = [
+        Operation("push", "", {**gone, "number": 1, "digest": digest, "alias": ""}),
+        Operation("push", "", {**one, "number": 1, "digest": "0" * 64, "alias": ""}),
+        Operation("tag", "", {**one, "number": 1, "alias": "best"}),
+        Operation("metric", "", {**one, "number": 1, "dataset": "d", "value": 0.25}),
+        Operation("hub", "", {**one, "commit": "0" * 40}),
+        Operation("job", "", {"id": 1}),
+        Operation("job", "", {"id": 2}),
+    ]
+    seen = look(f"sqlite:///{whole.database}", str(whole.store))
+    assert list(lost(there, seen)) == []
+    said = list(lost(absent, seen))
+    assert [line.partition(":")[0] for line in said] == [operation.kind for operation in absent]
+
+
+def test_postgresql_and_s3_are_read_as_well(postgres_and_s3: Place, tmp_path: Path):
+    place = postgres_and_s3
+    outcome = command_line(place.environment)("push", train(tmp_path / "one", 1), "team/one", "--alias", "prod")
+    assert outcome.exit_code == 0, outcome.stderr
+    where = (place.database_url, place.storage_url, place.storage_endpoint)
+    seen = look(*where)
+    assert faults(seen) == []
+    import psycopg
+
+    from faults.checker import s3_client
+
+    bucket, _, prefix = place.storage_url.removeprefix("s3://").partition("/")
+    digest = next(row["digest"] for row in seen["files"] if row["path"] == "adapter_config.json")
+    key = f"{prefix}/sha256/{digest[:2]}/{digest}"
+    s3_client(place.storage_endpoint).put_object(Bucket=bucket, Key=key, Body=b"other")
+    with psycopg.connect(place.database_url) as connection:
+        connection.execute("UPDATE versions SET number = 2")
+    said = "\n".join(faults(look(*where)))
+    assert "adapter_config.json: " in said
+    assert "is damaged in the store (5 bytes there)" in said
+    assert "team/one has the versions [2]" in said

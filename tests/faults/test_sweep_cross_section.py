@@ -1,0 +1,51 @@
+"""A cross-section of the sweep: what `make faults` does at every point of every verb, at some of three of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_TESTS = Path(__file__).parents[1]
+#: A store that writes blobs where they are looked for: whoever is killed meanwhile leaves a half one.
+_BROKEN = """
+import sys
+from faults.sweep.run import main
+from loreg.storage.folder import FolderStore
+
+def put(self, blob, path, on_bytes=lambda count: None):
+    target = self.folder / "sha256" / blob.sha256[:2] / blob.sha256
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(path.read_bytes())
+    return True
+
+FolderStore.put = put
+sys.exit(main(["--only", "push/sqlite", "--points", "1..4"]))
+"""
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(_TESTS)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=300)
+
+
+def test_killed_at_some_points_push_pull_and_bake_lose_nothing_and_succeed_again(tmp_path: Path):
+    only = ["push/sqlite", "pull/sqlite", "bake/sqlite"]
+    done = _run(
+        "-m", "faults.sweep", "--only", *only, "--sample", "3", "--seed", "1", "--out", str(tmp_path / "out.md")
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 points swept" in done.stdout
+    table = (tmp_path / "out.md").read_text()
+    for verb in ("push", "pull", "bake"):
+        assert f"| {verb} | SQLite + folder |" in table
+    assert "No fault was found." in table
+
+
+def test_the_sweep_finds_a_store_that_is_not_written_at_once():
+    done = _run("-c", _BROKEN)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "opened registry/store" in done.stdout
+    assert "lie 0 bytes with sha256" in done.stdout

@@ -94,12 +94,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def registry(place: Place) -> Iterator[Registry]:
-    with connect(
-        database_url=place.database_url,
-        storage_url=place.storage_url,
-        storage_endpoint=place.storage_endpoint,
-        endpoint=place.endpoint,
-    ) as registry:
+    behind = {name: getattr(place, name) for name in ("database_url", "storage_url", "storage_endpoint")}
+    with connect(**{"endpoint": place.endpoint} if place.endpoint else behind) as registry:
         yield registry
 
 

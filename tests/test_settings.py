@@ -15,12 +15,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_flag_wins_over_the_environment_over_the_project_over_the_user(tmp_path: Path):
+def test_a_flag_wins_over_the_environment_over_the_user(tmp_path: Path):
     user = platformdirs.user_config_path("loreg") / "config.toml"
     write(user, "author='user'\nstorage_url='s3://user'\ndatabase_url='sqlite:///user'\nhome='/user'")
-    project = write(
-        tmp_path / "loreg.toml", "author='project'\nstorage_url='s3://project'\ndatabase_url='sqlite:///project'"
-    )
     (tmp_path / "deep" / "down").mkdir(parents=True)
     found = load(
         {"author": "flag"}, {"LOREG_AUTHOR": "env", "LOREG_STORAGE_URL": "s3://env"}, tmp_path / "deep" / "down"
@@ -28,13 +25,13 @@ def test_a_flag_wins_over_the_environment_over_the_project_over_the_user(tmp_pat
     assert (found.author, found.storage_url, found.database_url, found.home) == (
         "flag",
         "s3://env",
-        "sqlite:///project",
+        "sqlite:///user",
         Path("/user"),
     )
     assert found.origin == {
         "author": "flag",
         "storage_url": "environment",
-        "database_url": str(project),
+        "database_url": str(user),
         "home": str(user),
         "storage_endpoint": "default",
         "storage_public_endpoint": "default",
@@ -51,9 +48,17 @@ def test_everything_lies_below_home_by_default(tmp_path: Path):
 
 
 def test_a_relative_path_in_a_file_is_relative_to_the_file(tmp_path: Path):
-    write(tmp_path / "loreg.toml", "home = 'registry'")
-    (tmp_path / "below").mkdir()
-    assert load({}, {}, tmp_path / "below").home == tmp_path / "registry"
+    user = write(platformdirs.user_config_path("loreg") / "config.toml", "home = 'registry'")
+    assert load({}, {}, tmp_path).home == user.parent / "registry"
+
+
+def test_a_project_wins_over_the_user_in_what_it_may_say(tmp_path: Path):
+    write(platformdirs.user_config_path("loreg") / "config.toml", "author='user'\n[check]\nmax_rank = 8")
+    write(tmp_path / "loreg.toml", "author='project'\n[check]\nmax_rank = 4")
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    found = load({}, {}, tmp_path / "deep" / "down")
+    assert (found.author, found.check) == ("project", {"max_rank": 4})
+    assert load({}, {"LOREG_AUTHOR": "env"}, tmp_path).author == "env"
 
 
 @pytest.mark.parametrize("text", ["author = ", "colour = 'red'", "author = 3", "check = 1"])

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, read_settings
 from loreg_cli.output import note, print_json, print_table, say
 
 
@@ -22,6 +22,7 @@ def login(endpoint: str, token: str | None) -> None:
     from loreg import credentials
     from loreg.client.http import Server
     from loreg.expressions import scopes_of
+    from loreg.settings import masked
 
     if token == "-":  # noqa: S105  the usual name of stdin
         token = sys.stdin.readline().strip()
@@ -31,8 +32,13 @@ def login(endpoint: str, token: str | None) -> None:
     access = Server(endpoint, token, "").whoami()
     path = credentials.write(endpoint, token)
     scopes = ", ".join(scopes_of(access.grants)) or "what is public"
-    say(f"{access.author} at {endpoint}: {scopes}")
+    say(f"{access.author} at {masked(endpoint)}: {scopes}")
     note(f"written to {path}")
+    settings = read_settings()
+    if settings.endpoint != endpoint:
+        places = ("home", "database_url", "storage_url", "endpoint")
+        named = " and ".join(f"{key} ({origin})" for key in places if (origin := settings.origin[key]) != "default")
+        note(f"not in force here, where {named} goes before it; loreg doctor shows where commands go")
 
 
 @click.command()

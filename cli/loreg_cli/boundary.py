@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from loreg_cli.output import printable
+from loreg_cli.streams import take_over, what_stopped_stdout
 
 INTERRUPTED = 130
 _STOPPING = (signal.SIGTERM, signal.SIGHUP)
@@ -59,10 +60,15 @@ class Commands(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
+        take_over()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal of another encoding still shows the rest
-        sys.exit(self._run(*args, **extra))
+        code = self._run(*args, **extra)
+        if (error := what_stopped_stdout()) is not None:
+            _say(f"stdout: {error.strerror}; what it was to get is said above", 1)
+            code = code or 1
+        sys.exit(code)
 
     def _run(self, *args: Any, **extra: Any) -> int:
         from loreg.errors import LoregError

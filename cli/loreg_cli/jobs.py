@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, read_settings
 from loreg_cli.output import note, print_json, print_pairs, print_table, say
 from loreg_cli.progress import progress_bar
 
@@ -45,14 +45,11 @@ def worker(bases: Path | None, models: Path | None, device: str, until_idle: boo
     A worker needs the database and the store themselves. One that dies is noticed, and its job is done again.
     """
     import logging
-    import os
 
-    from loreg.settings import load
     from loreg.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = load(click.get_current_context().find_root().params, os.environ)
-    count = Worker(settings, bases, models, device).work(until_idle=until_idle)
+    count = Worker(read_settings(), bases, models, device).work(until_idle=until_idle)
     say(f"{count} job{'' if count == 1 else 's'} done")
 
 

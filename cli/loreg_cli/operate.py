@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, read_settings
 from loreg_cli.output import print_json, print_table
 
 
@@ -26,7 +26,6 @@ def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool
     import os
 
     from loreg.errors import MissingExtraError
-    from loreg.settings import load
 
     try:
         from loreg.server import serve as serving
@@ -34,8 +33,7 @@ def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool
         raise MissingExtraError(
             f"the server needs {error.name}, which is not installed", hint="pip install 'loreg[server]'"
         ) from None
-    flags = click.get_current_context().find_root().params
-    settings = load(flags, os.environ)
+    settings = read_settings()
     if init:
         click.echo(serving.make_administrator(settings, os.environ.get("LOREG_ADMIN_TOKEN", "")))
         return

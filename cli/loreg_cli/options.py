@@ -8,19 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loreg_cli.output import note
+
 if TYPE_CHECKING:
     from loreg.registry import Registry
+    from loreg.settings import Settings
 
 Command = Callable[..., Any]
 
 
-def open_registry() -> Registry:
-    """The registry of the flags before the command; closed when the command ends."""
-    from loreg.registry import connect
+def read_settings() -> Settings:
+    """The settings in force under the flags before the command; says what of them was passed over."""
+    import os
 
-    context = click.get_current_context()
-    registry = connect(**context.find_root().params)
-    context.call_on_close(registry.close)
+    from loreg.settings import load
+
+    settings = load(click.get_current_context().find_root().params, os.environ)
+    for text in settings.notes:
+        note(text)
+    return settings
+
+
+def open_registry() -> Registry:
+    """The registry of these settings; closed when the command ends."""
+    from loreg.registry import Registry
+
+    registry = Registry(read_settings())
+    click.get_current_context().call_on_close(registry.close)
     return registry
 
 

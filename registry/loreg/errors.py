@@ -12,16 +12,18 @@ class LoregError(Exception):
     """Base of every error that loreg raises on purpose.
 
     ``code`` is stable and machine-readable, ``exit_code`` is what the command line leaves with, ``hint`` is
-    the next command to type (may be empty).
+    the next command to type (may be empty). ``outside`` is the message for who only reaches a server: it names nothing
+    of what lies behind.
     """
 
     code = "error"
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", outside: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.outside = outside or message
 
     def __str__(self) -> str:
         if not self.hint:
@@ -137,7 +139,7 @@ def explain_os_errors(place: Path | str, hint: str) -> Iterator[None]:
         name = error.filename or place
         reason = error.strerror or str(error)
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise NotAllowedError(f"no permission for {name}: {reason}", hint=hint) from None
+            raise NotAllowedError(f"no permission for {name}: {reason}", hint=hint, outside="no permission") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "free some space and try again"
         raise UnavailableError(f"{name} cannot be used: {reason}", hint=hint) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
@@ -45,10 +46,12 @@ def connect(
     token: str | None = None,
     author: str | None = None,
 ) -> Registry:
-    """Open the registry of the settings in force: arguments > ``LOREG_*`` > ``loreg.toml`` > user file.
+    """Open the registry of the settings in force: arguments > ``LOREG_*`` > user file > ``loreg login``.
 
     With ``endpoint`` the registry is that of a loreg server, asked with ``token``; else database and store are used
-    directly. Nothing is contacted before the first verb. Raises UsageError for a setting that is not understood.
+    directly. What an argument names goes before all the rest: with ``home`` it is the registry in that folder. Nothing
+    is contacted before the first verb. Raises UsageError for a setting that is not understood, and for an endpoint
+    together with a registry on this machine.
     """
     flags = {
         "home": home,
@@ -59,7 +62,10 @@ def connect(
         "token": token,
         "author": author,
     }
-    return Registry(load(flags, os.environ))
+    settings = load(flags, os.environ)
+    for text in settings.notes:
+        warnings.warn(text, stacklevel=2)
+    return Registry(settings)
 
 
 def _verb(function: Callable[Concatenate[Context, P], R]) -> Callable[Concatenate[Registry, P], R]:
@@ -166,7 +172,7 @@ def _open_server(settings: Settings) -> _Opened:
     store = RemoteStore(server)
 
     def upgrade() -> tuple[str | None, str]:
-        raise NotAllowedError(f"the schema is that of {settings.endpoint}", hint="loreg db upgrade on the server")
+        raise NotAllowedError(f"the schema is that of {server.endpoint}", hint="loreg db upgrade on the server")
 
     def close() -> None:
         store.close()

@@ -245,7 +245,7 @@ class _Heart:
 
 
 def _failed(job: Job, error: LoregError) -> End:
-    told = {"code": error.code, "message": error.message[: 4 * _LONGEST_NOTE], "hint": error.hint[:_LONGEST_NOTE]}
+    told = {"code": error.code, "message": error.outside[: 4 * _LONGEST_NOTE], "hint": error.hint[:_LONGEST_NOTE]}
     return partial(jobs.fail, job=job, error=told)
 
 

@@ -16,6 +16,7 @@ from loreg.catalog import migrations, tokens
 from loreg.catalog.engine import begun, explained, open_awaited, open_engine, reading
 from loreg.catalog.listening import Bell
 from loreg.catalog.transaction import Transaction
+from loreg.errors import UnavailableError
 from loreg.records import Access, everything
 from loreg.settings import masked
 
@@ -82,8 +83,14 @@ class Catalog:
         return path is None or Path(path).exists()
 
     def describe(self) -> str:
-        """The server's version and the schema's revision. Raises UnavailableError."""
+        """The server's version and the schema's revision. Raises UnavailableError, also for a schema with holes."""
         with self.read() as tx:
+            if lacks := migrations.missing(tx.connection):
+                raise UnavailableError(
+                    f"the catalog {self.url} lacks {', '.join(lacks)}, which its schema has",
+                    hint="restore it from a backup",
+                    outside="the catalog is damaged",
+                )
             sqlite = tx.connection.dialect.name == "sqlite"
             version = tx.connection.execute(
                 text("SELECT sqlite_version()" if sqlite else "SHOW server_version")

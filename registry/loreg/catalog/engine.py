@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 _IDLE = 5.0  # seconds
+_PATIENCE = 30  # seconds that PostgreSQL works on one statement
+_SILENCE = 60  # seconds that a transaction of PostgreSQL may wait for its owner, and others for what it holds
 # READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
 # begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
 _POSTGRESQL: dict[str, Any] = {
@@ -48,11 +52,24 @@ _POSTGRESQL: dict[str, Any] = {
     "pool_size": 10,
     "max_overflow": 10,
     "pool_use_lifo": True,
-    "connect_args": {"connect_timeout": 10},
     "json_deserializer": msgspec.json.decode,
 }
+# A password is shown to no server that asks for it in clear or as MD5 (libpq's require_auth); one that trusts its
+# clients, or knows them by their socket or certificate, is shown none. Who means another says so in URL or environment.
+_REQUIRE_AUTH = "!password,!md5"
+_REQUIRE_AUTH_SINCE = 160000  # libpq's version
+# Unless whoever runs the database has set others.
+_LIMITS = """
+SELECT set_config(name, value, false)
+FROM (VALUES ('statement_timeout', %s), ('idle_in_transaction_session_timeout', %s)) AS limits (name, value)
+WHERE current_setting(name) = '0'
+"""
+# A query that SQLAlchemy takes for a password, for it has an @.
+_MISPARSED = re.compile(r"[^?]*/[^?]*\?[^=]*=")
 _NO_SUCH_TABLE = ("42P01", "3F000")  # PostgreSQL, Appendix A: undefined_table, invalid_schema_name
 _LOST_A_RACE = ("40001", "40P01")  # serialization_failure, deadlock_detected
+_TOO_LONG = "57014"  # query_canceled
+_OUTSIDE = "the catalog does not answer"
 
 
 def open_engine(url: str) -> Engine:
@@ -81,6 +98,12 @@ def parse_url(url: str) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError):
         backend = "unknown"
     if backend == "postgresql":
+        # With a bare @ in it, a part of a password would be taken for the host and be told to all who resolve names.
+        if "@" in (parsed.host or "") or _MISPARSED.match(str(parsed.password or "")):
+            raise UsageError(
+                "the database URL is not understood: an @ in a password or in the query is written %40",
+                hint="export PGPASSWORD=… instead, or a line in ~/.pgpass",
+            )
         return parsed.set(drivername="postgresql+psycopg")
     if backend == "sqlite":
         return parsed
@@ -91,7 +114,18 @@ def parse_url(url: str) -> URL:
 
 
 def _open_postgresql(url: URL) -> Engine:
-    return _watched(create_engine(url, **_POSTGRESQL))
+    return _limited(_watched(create_engine(url, connect_args=_connecting(url), **_POSTGRESQL)))
+
+
+def _connecting(url: URL) -> dict[str, Any]:
+    """What libpq is told beside the URL."""
+    from psycopg import pq
+
+    arguments: dict[str, Any] = {"connect_timeout": 10}
+    is_said = "require_auth" in url.query or "PGREQUIREAUTH" in os.environ
+    if not is_said and pq.version() >= _REQUIRE_AUTH_SINCE:
+        arguments["require_auth"] = _REQUIRE_AUTH
+    return arguments
 
 
 @contextlib.contextmanager
@@ -123,9 +157,27 @@ def open_awaited(engine: Engine) -> AsyncEngine:
     """The same PostgreSQL for one event loop, which is free for others while the database works."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    awaited = create_async_engine(engine.url, **_POSTGRESQL)
-    _watched(awaited.sync_engine)
+    awaited = create_async_engine(engine.url, connect_args=_connecting(engine.url), **_POSTGRESQL)
+    _limited(_watched(awaited.sync_engine))
     return awaited
+
+
+def _limited(engine: Engine) -> Engine:
+    """Let nobody keep a connection, or rows that others wait for, for longer than a request is waited for."""
+
+    @event.listens_for(engine, "connect")
+    def _limit(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(_LIMITS, (f"{_PATIENCE}s", f"{_SILENCE}s"))
+        cursor.close()
+
+    return engine
+
+
+def unlimited(connection: Connection) -> None:
+    """Let this transaction take as long as it takes: a migration of a large catalog is one statement."""
+    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(text(f"SET LOCAL {name} = 0"))
 
 
 def _watched(engine: Engine) -> Engine:
@@ -152,25 +204,58 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _translated(error, masked(url)) from error
+        raise _translated(error, masked(url), _reason(error, url)) from error
     except PoolTimeout:
-        raise UnavailableError(f"the catalog {masked(url)} has more to do than it can", hint="try again") from None
+        raise UnavailableError(
+            f"the catalog {masked(url)} has more to do than it can",
+            hint="try again",
+            outside="the catalog has more to do than it can",
+        ) from None
 
 
-def _translated(error: DBAPIError, url: str) -> LoregError:
+def _reason(error: DBAPIError, url: str) -> str:
+    """What the driver says; libpq may quote what it was given."""
     reason = " ".join(str(error.orig).split())[:300]
+    parsed = parse_url(url)
+    values = {parsed.password, *(value for key, value in parsed.query.items() if "password" in key or "secret" in key)}
+    for value in values:
+        if value:
+            reason = reason.replace(str(value), "***")
+    return reason
+
+
+def _translated(error: DBAPIError, url: str, reason: str) -> LoregError:
     sqlstate = getattr(error.orig, "sqlstate", "")
     if isinstance(error, IntegrityError) or sqlstate in _LOST_A_RACE:
-        return ConflictError(f"someone else changed the catalog at the same moment: {reason}", hint="try again")
+        raced = "someone else changed the catalog at the same moment"
+        return ConflictError(f"{raced}: {reason}", hint="try again", outside=raced)
+    if sqlstate == _TOO_LONG:
+        too_long = f"took over {_PATIENCE} s for one question and gave it up"
+        return UnavailableError(
+            f"the catalog {url} {too_long}", hint="try again, or ask for less", outside=f"the catalog {too_long}"
+        )
     if "readonly database" in reason or "permission denied" in reason:
         return NotAllowedError(
             f"the catalog {url} may not be written: {reason}",
             hint="ask for write permission, or set LOREG_HOME",
+            outside="the catalog may not be written",
         )
-    if sqlstate in _NO_SUCH_TABLE:
-        return UnavailableError(f"the catalog {url} has no schema yet", hint="loreg db upgrade")
+    if sqlstate in _NO_SUCH_TABLE or "no such table" in reason:
+        return UnavailableError(
+            f"the catalog {url} lacks what its schema has: {reason}", hint="loreg doctor", outside=_OUTSIDE
+        )
+    if "authentication method requirement" in reason:
+        return UnavailableError(
+            f"the catalog {url} asks to be shown the password, which may be heard on the way: {reason}",
+            hint="SCRAM on that server; or add ?require_auth=password (or md5) to the database URL",
+            outside=_OUTSIDE,
+        )
     if isinstance(error, DataError):  # NUL in a text, a number that is too large: asking again will not help
-        return UsageError(f"the catalog cannot hold that: {reason}", hint="leave out what is no text or number")
+        return UsageError(
+            f"the catalog cannot hold that: {reason}",
+            hint="leave out what is no text or number",
+            outside="the catalog cannot hold that",
+        )
     if isinstance(error, OperationalError):
-        return UnavailableError(f"the catalog {url} does not answer: {reason}", hint="loreg doctor")
-    return UnavailableError(f"the catalog {url} failed: {reason}", hint="loreg doctor")
+        return UnavailableError(f"the catalog {url} does not answer: {reason}", hint="loreg doctor", outside=_OUTSIDE)
+    return UnavailableError(f"the catalog {url} failed: {reason}", hint="loreg doctor", outside="the catalog failed")

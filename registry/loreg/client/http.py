@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import msgspec
 
 from loreg.errors import LoregError, UnavailableError, UsageError, of_code
 from loreg.records import Access
+from loreg.settings import masked
 
 T = TypeVar("T")
 TRIES = 5
@@ -28,16 +29,23 @@ class Server:
     """A loreg server at ``endpoint``. ``author`` is who acts where the server asks for no token."""
 
     def __init__(self, endpoint: str, token: str, author: str) -> None:
-        if not endpoint.startswith(("http://", "https://")):
-            raise UsageError(f"the endpoint {endpoint!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…")
-        self.endpoint = endpoint
+        try:
+            url = httpx.URL(endpoint)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        if url.scheme not in ("http", "https") or not url.host:
+            raise UsageError(
+                f"the endpoint {masked(endpoint)!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…"
+            )
+        #: For people to read: a proxy in front may ask for a password, which lies in the URL.
+        self.endpoint = masked(endpoint)
         headers = {
             "User-Agent": f"loreg/{version('loreg')}",
             "X-Loreg-Author": author.encode("ascii", "replace").decode(),
         }
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        self.client = httpx.Client(base_url=endpoint, headers=headers, timeout=_TIMEOUT)
+        self.client = httpx.Client(
+            base_url=url, headers=headers, timeout=_TIMEOUT, auth=_Bearer(url, token) if token else None
+        )
 
     def get(self, path: str, type_: type[T], parameters: Parameters | None = None) -> T:
         """A value of the server."""
@@ -143,6 +151,25 @@ class Server:
             raise UnavailableError(
                 f"{self.endpoint} answered what this loreg does not understand: {error}", hint="pip install -U loreg"
             ) from None
+
+
+class _Bearer(httpx.Auth):
+    """Shows a token to the server that it was given for, and to no other that a URL may name."""
+
+    def __init__(self, endpoint: httpx.URL, token: str) -> None:
+        self._origin = _origin(endpoint)
+        self._shown = f"Bearer {token}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the token to a request."""
+        if _origin(request.url) == self._origin:
+            request.headers["Authorization"] = self._shown
+        yield request
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Scheme, host and port; httpx leaves out a port that is the scheme's own."""
+    return url.scheme, url.host, url.port
 
 
 def pause(attempt: int, retry_after: str = "") -> None:

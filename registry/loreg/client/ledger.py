@@ -64,7 +64,8 @@ class RemoteLedger:
     def describe(self) -> str:
         """What keeps it."""
         health = self._server.get("/readyz", dict[str, str])
-        return f"loreg {health.get('version', '')} at {self._server.endpoint}: {health.get('catalog', '')}"
+        catalog = health.get("catalog", "")
+        return f"loreg {health.get('version', '')} at {self._server.endpoint}{f': {catalog}' if catalog else ''}"
 
     def show(self, ref: Ref) -> Details:
         """All that is known of a version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ STATUS: dict[type[LoregError], int] = {
     MissingExtraError: 501,
     UnavailableError: 503,
 }
+_log = logging.getLogger("loreg.problems")
 _TITLES = {404: "there is nothing at this path", 405: "this path has no such method"}
 _LONGEST_DETAIL = 4000
 _CODES = {404: "not-found", 408: "too-slow", 413: "too-large"}
@@ -69,7 +71,18 @@ def problem(error: LoregError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="loreg"'
     if status == 503:
         headers["Retry-After"] = "2"
-    return answer(status, error.code, error.message, error.hint, headers)
+    return answer(status, error.code, *told(error), headers)
+
+
+def told(error: LoregError) -> tuple[str, str]:
+    """The message and the hint that may leave the server: they name no database, no store and no folder behind it."""
+    message = error.outside
+    if message == error.message:
+        if not isinstance(error, UnavailableError):
+            return message, error.hint
+        message = "what the server stands on does not answer"
+    _log.warning("%s: %s", error.code, error)
+    return message, "try again; whoever runs the server finds the cause in its log"
 
 
 def answer(status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:

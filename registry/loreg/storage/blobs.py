@@ -131,6 +131,14 @@ class BlobStore(Protocol):
         """
         ...
 
+    def is_there(self) -> bool:
+        """Whether it was made: a folder is on first use."""
+        ...
+
+    def holds_blobs(self) -> bool | None:
+        """Whether there is any blob; None if only somebody else can know."""
+        ...
+
     def check(self) -> None:
         """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
         ...

@@ -147,11 +147,20 @@ class FolderStore:
         """Only S3 can."""
         return
 
-    def check(self) -> None:
-        """Write and delete a file."""
+    def is_there(self) -> bool:
+        """Whether the folder is; one on a disk that is not mounted is not."""
+        return self.folder.is_dir()
+
+    def holds_blobs(self) -> bool:
+        """Look for the first."""
         with self._explained():
-            make_folder(self.folder)
-            with tempfile.TemporaryFile(dir=self.folder):
+            return any((self.folder / "sha256").glob("??/" + 64 * "?"))
+
+    def check(self) -> None:
+        """Write and delete a file there, or where the folder would be made: making it would hide that it was gone."""
+        with self._explained():
+            above = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=above):
                 pass
 
     def _path(self, sha256: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from loreg.errors import UsageError
+from loreg.settings import masked
 from loreg.storage.blobs import BlobStore
 from loreg.storage.folder import FolderStore
 
@@ -14,8 +15,9 @@ def open_store(url: str, endpoint: str = "", public_endpoint: str = "") -> BlobS
     """Open ``s3://bucket/prefix`` (with ``endpoint`` for a server that is not AWS), ``file:///…`` or a path.
 
     ``public_endpoint`` is where others reach the same server, for the URLs that they are given. Nothing is contacted
-    yet. Raises UsageError for any other scheme.
+    yet. Raises UsageError for any other scheme, and for a URL with a key in it.
     """
+    _refuse_keys(url, endpoint, public_endpoint)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -31,8 +33,21 @@ def open_store(url: str, endpoint: str = "", public_endpoint: str = "") -> BlobS
     raise _not_understood(url)
 
 
+def _refuse_keys(url: str, *endpoints: str) -> None:
+    """S3 signs with keys of the environment; those in a URL would serve nothing, and go to all who are given URLs."""
+    scheme, _, rest = url.partition("://")
+    bucket = rest.partition("/")[0]
+    keyed = [url] if "@" in bucket or (scheme == "s3" and ":" in bucket) else []
+    keyed += [endpoint for endpoint in endpoints if any(mark in endpoint for mark in "@?#")]
+    if keyed:
+        raise UsageError(
+            f"the storage URL {masked(keyed[0])!r} has a key or a password in it",
+            hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… instead",
+        )
+
+
 def _not_understood(url: str) -> UsageError:
     return UsageError(
-        f"storage URL {url!r} is not understood: expected a folder or s3://bucket/prefix",
+        f"storage URL {masked(url)!r} is not understood: expected a folder or s3://bucket/prefix",
         hint="export LOREG_STORAGE_URL=s3://my-bucket/loreg",
     )

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 
+from loreg.errors import LoregError, UnavailableError
+from loreg.records import everything
 from loreg.server.answers import errors, json
 from loreg.server.measures import exposition
-from loreg.server.service import VERSION, Serving
+from loreg.server.service import VERSION, Asking, Serving
+from loreg.verbs.doctor import refuse_lost_store
 
 routes = APIRouter(tags=["health"])
 
 
 @dataclass(frozen=True)
 class Health:
-    """``status`` is ok; ``catalog`` and ``version`` say what answers."""
+    """``status`` is ok; ``version`` says what answers, and ``catalog`` on what it stands, to who has a token."""
 
     status: str
     version: str
@@ -29,11 +32,16 @@ def healthz() -> Response:
 
 
 @routes.get("/readyz", response_model=Health, responses={503: errors()[503]})
-def readyz(service: Serving) -> Response:
+def readyz(service: Serving, access: Asking) -> Response:
     """The catalog and the store can be used."""
-    described = service.catalog.describe()
-    service.store.check()
-    return json(Health("ok", VERSION, described))
+    try:
+        described = service.catalog.describe()
+        service.store.check()
+        refuse_lost_store(service.ledger(everything("")), service.store)
+    except LoregError as error:  # whatever it is, there is nothing that who asks could do
+        outside = "the server cannot work: its catalog or its store does not answer"
+        raise UnavailableError(str(error), outside=outside) from None
+    return json(Health("ok", VERSION, described if access.grants else ""))
 
 
 @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -25,7 +25,7 @@ from loreg.records import Access
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.answers import json
 from loreg.server.bodies import MOST_JSON, read_body, read_json
-from loreg.server.problems import STATUS
+from loreg.server.problems import STATUS, told
 from loreg.server.routes.blobs import stream
 from loreg.server.service import Asking, Books, Serving
 
@@ -61,8 +61,9 @@ class HubRoute(APIRoute):
             except HubError as error:
                 return error.response
             except LoregError as error:
-                hint = f" Hint: {error.hint}" if error.hint else ""
-                return HubError(STATUS.get(type(error), 500), "", error.message + hint).response
+                message, hint = told(error)
+                text = f"{message} Hint: {hint}" if hint else message
+                return HubError(STATUS.get(type(error), 500), "", text).response
 
         return answer
 

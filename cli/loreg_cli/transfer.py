@@ -42,9 +42,10 @@ def push(folder: Path, name: str, base: str | None, said: dict[str, Any], format
 @click.option(
     "--profile", metavar="SERVER", help="As that server takes it: vllm, vllm:max_lora_rank=64, … or ./mine.toml."
 )
+@click.option("--verify", is_flag=True, help="With --profile: make the files here, and compare with those stored.")
 @click.option("--with-base-path", is_flag=True, help="Write the pusher's path of the base into adapter_config.json.")
 @format_option
-def pull(ref: str, folder: Path | None, profile: str | None, with_base_path: bool, format_: str) -> None:
+def pull(ref: str, folder: Path | None, profile: str | None, verify: bool, with_base_path: bool, format_: str) -> None:
     """Write the version that REF means to DIR (default: ./NAME), ready for PEFT or for a server.
 
     \b
@@ -53,7 +54,9 @@ def pull(ref: str, folder: Path | None, profile: str | None, with_base_path: boo
     """
     with progress_bar() as progress:
         registry = open_registry()
-        result = registry.pull(ref, folder, profile=profile, with_base_hint=with_base_path, progress=progress)
+        result = registry.pull(
+            ref, folder, profile=profile, verify=verify, with_base_hint=with_base_path, progress=progress
+        )
     if format_ == "json":
         print_json(result)
     elif format_ == "quiet":
@@ -75,17 +78,29 @@ def pull(ref: str, folder: Path | None, profile: str | None, with_base_path: boo
     help="vllm, vllm:max_lora_rank=64, sglang, lorax, tgi, tensorrt-llm, llama.cpp, ollama, transformers, peft:0.10 or "
     "./mine.toml.",
 )
-@click.option("--to", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--to", "folder", metavar="DIR", type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--drop", is_flag=True, help="Instead: forget what the registry made of REF for that server.")
 @click.option("--base", metavar="NAME|PATH", help="The model it was trained on, if it was not pushed with it.")
 @click.option("--dtype", metavar="DTYPE", help="float32, float16 or bfloat16. Default: as the tensors are.")
 @format_option
-def export(source: str, profile: str, folder: Path, base: str | None, dtype: str | None, format_: str) -> None:
+def export(
+    source: str, profile: str, folder: Path | None, drop: bool, base: str | None, dtype: str | None, format_: str
+) -> None:
     """Write an adapter as one server takes it, and say what was changed. What cannot be mended is refused.
 
     \b
     loreg export team/news:prod --profile sglang --to ./for-sglang
     loreg export ./runs/42 --profile vllm:max_lora_rank=16 --base ./models/llama --to ./for-vllm
+    loreg export team/news:v1 --profile vllm --drop
     """
+    if drop == (folder is not None):
+        raise click.UsageError("expected one of --to DIR and --drop")
+    if folder is None:
+        if base is not None or dtype is not None:
+            raise click.UsageError("--drop forgets what pull --profile stored: it takes no --base and no --dtype")
+        open_registry().drop_export(source, profile)
+        say(f"dropped what the registry made of {source} for {profile}")
+        return
     with progress_bar() as progress:
         result = open_registry().export(source, profile, folder, base=base, dtype=dtype, progress=progress)
     if format_ == "json":

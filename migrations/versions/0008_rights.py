@@ -8,6 +8,7 @@ from alembic import op
 revision = "0008"
 down_revision = "0007"
 
+WORD = sa.String(length=128)
 QUEUED, RUNNING = sa.text("state = 'queued'"), sa.text("state = 'running'")
 OPEN = sa.text("state IN ('queued', 'running')")
 
@@ -35,6 +36,15 @@ def upgrade():
     ):
         op.create_index(f"ix_jobs_{name}", "jobs", [column, "id"], sqlite_where=where, postgresql_where=where)
     _fill_in_what_waits()
+    # Exports are made by the registry. What is there was taken from whoever sent it: it is made anew when asked for.
+    op.execute("DELETE FROM export_files")
+    op.execute("DELETE FROM exports")
+    with op.batch_alter_table("exports") as exports:
+        exports.add_column(sa.Column("profile", WORD, server_default="", nullable=False))
+        exports.add_column(sa.Column("author", WORD, server_default="", nullable=False))
+    with op.batch_alter_table("bases") as bases:
+        bases.add_column(sa.Column("author", WORD, server_default="", nullable=False))
+    _say_who_added_bases()
 
 
 def _fill_in_what_waits():
@@ -64,7 +74,21 @@ def _canonical(document):
     return json.dumps(_read(document), sort_keys=True)
 
 
+def _say_who_added_bases():
+    connection = op.get_bind()
+    bases = sa.table("bases", sa.column("digest"), sa.column("author"))
+    events = sa.table("events", sa.column("action"), sa.column("author"), sa.column("detail", sa.JSON))
+    added = sa.select(events.c.detail, events.c.author).where(events.c.action == "base add")
+    for detail, author in connection.execute(added).all():  # a base is added once
+        connection.execute(bases.update().where(bases.c.digest == detail["digest"]).values(author=author))
+
+
 def downgrade():
+    with op.batch_alter_table("bases") as bases:
+        bases.drop_column("author")
+    with op.batch_alter_table("exports") as exports:
+        exports.drop_column("author")
+        exports.drop_column("profile")
     for name in ("queued", "running", "open"):
         op.drop_index(f"ix_jobs_{name}", "jobs")
     op.drop_index(op.f("ix_jobs_namespace_id"), "jobs")

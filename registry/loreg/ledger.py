@@ -163,6 +163,13 @@ class Ledger(Protocol):
         """Give a job up; one that has ended stays as it is."""
         ...
 
-    def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
-        """Remember an export whose blobs are all stored."""
+    def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
+        """Make the version's files for the server of ``profile``, which ``request`` is a digest of, and remember them.
+
+        Raises NotAllowedError for a profile that loreg does not come with, and for what is too much to make.
+        """
+        ...
+
+    def drop_export(self, ref: Ref, request: str) -> None:
+        """Forget the files that the version became for ``request``."""
         ...

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from loreg.manifest import Manifest
 from loreg.records import BaseModel, Commit, LineageEdge, Token, Version
 
 
@@ -39,10 +38,9 @@ class CommitRequest:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """The files of an export, and the ids of the uploads by which they came."""
+    """The server that an export is for: a profile that loreg comes with, e.g. ``vllm:max_lora_rank=64``."""
 
-    manifest: Manifest
-    uploads: tuple[str, ...] = ()
+    profile: str = ""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Registry:
     bake = _verb(baking.bake)
     check = _verb(checking.check)
     export = _verb(exporting.export)
+    drop_export = _verb(exporting.drop_export)
     extract = _verb(extracting.extract)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from loreg.checking.profile import read_profile
+from loreg.exporting.folder import request_of
 from loreg.server.routes import hub_read, hub_write
 from places import SCIENCE
 from server.conftest import ROLES, Guarded
@@ -27,8 +29,9 @@ OWN = {**ADMIN, "owner": 200}
 SCIENCE_PATH = "/api/v1/adapters/{namespace}/{name}"
 VERSION = SCIENCE_PATH + "/versions/{selector}"
 ALIAS = SCIENCE_PATH + "/aliases/{alias}"
+EXPORT = request_of(read_profile("vllm"), None)
 FILLED = {
-    "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": HEX, "sha256": CONTENT,
+    "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": EXPORT, "sha256": CONTENT,
     "upload_id": "nobody-knows", "token_id": "999", "job_id": "1",
 }  # fmt: skip
 
@@ -50,10 +53,6 @@ def commit(guarded: Guarded) -> dict[str, Any]:
     return {"json": {"commit": {"adapter": adapter, "manifest": {"files": files}}}}
 
 
-def exported(guarded: Guarded) -> dict[str, Any]:
-    return {"json": {"manifest": commit(guarded)["json"]["commit"]["manifest"]}}
-
-
 UNSENT_BASE = {"digest": HEX, "tensors": 1}
 WRITERS = ("writer", "owner", "stranger", "root")
 TABLE: dict[tuple[str, str], Row] = {
@@ -70,7 +69,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", VERSION + "/metrics"): Row(WRITE, request=lambda _: {"json": [{"name": "accuracy", "value": 0.5}]}),
     ("PUT", VERSION + "/yanked"): Row(WRITE, request=lambda _: {"json": {"yanked": False}}),
     ("GET", VERSION + "/exports/{request}"): Row(READ),
-    ("PUT", VERSION + "/exports/{request}"): Row({**SOMEWHERE, "stranger": 403}, 204, exported),
+    ("PUT", VERSION + "/exports/{request}"): Row(WRITE, request=lambda _: {"json": {"profile": "vllm"}}),
+    ("DELETE", VERSION + "/exports/{request}"): Row({**WRITE, "writer": 403}, 204),
     ("GET", ALIAS): Row(READ),
     ("PUT", ALIAS): Row(WRITE, request=lambda _: {"json": {"ref": "team/science:v1"}}),
     ("DELETE", ALIAS): Row(WRITE, 204),
@@ -162,11 +162,10 @@ def test_every_route_has_a_row(guarded: Guarded):
 def test_who_may_do_what(guarded: Guarded, role: str):
     asking, root = guarded.http(role), guarded.http("root")
     digest = guarded.behind.show("team/science").version.digest
-    export = TABLE["PUT", VERSION + "/exports/{request}"].request(guarded)
-    assert root.put((VERSION + "/exports/{request}").format(**FILLED), **export).status_code == 204
     root.post("/api/v1/jobs", json=JOB)
     got, expected = {}, {}
     for (method, path), row in TABLE.items():
+        root.put((VERSION + "/exports/{request}").format(**FILLED), json={"profile": "vllm"})
         root.put(ALIAS.format(**FILLED), json={"ref": "team/science:v1"})
         url = row.url or path.format(**FILLED, digest=digest)
         response = asking.request(method, url, **row.request(guarded))

@@ -17,6 +17,9 @@ import msgspec
 from loreg.bases.renaming import Rule, WeightInFile, read_rules, weights_in_file
 
 _CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+#: What a ``config.json`` says that shapes do not: in how many heads a matrix is cut.
+OF_THE_HEADS = ("num_attention_heads", "num_key_value_heads")
+_OF_THE_CLASS = ("architectures", "model_type", "tie_word_embeddings")
 _PLAIN_NAME = re.compile(r"[\w.]+\.(?:weight|bias)")
 
 
@@ -123,10 +126,12 @@ def class_for(model_type: str, task: str) -> str:
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a ``config.json`` says of the class of a model and of what it ties; nothing that names a machine."""
-    kept = {key: config[key] for key in ("architectures", "model_type", "tie_word_embeddings") if key in config}
+    """What a ``config.json`` says of the class of a model, of its heads and of what it ties; nothing of a machine."""
+    kept = {key: config[key] for key in (*_OF_THE_CLASS, *OF_THE_HEADS) if key in config}
     inner = {key: described(value) for key, value in config.items() if isinstance(value, dict)}
-    return kept | {key: value for key, value in inner.items() if "tie_word_embeddings" in value}
+    said = {key: value for key, value in inner.items() if "tie_word_embeddings" in value}
+    text = {"text_config": inner["text_config"]} if inner.get("text_config") else {}
+    return kept | said | text
 
 
 def set_flag(config: Mapping[str, Any], flag: str, value: bool) -> dict[str, Any]:

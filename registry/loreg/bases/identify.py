@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from loreg.adapters.header import Tensor
 from loreg.bases import cache, names
-from loreg.bases.architecture import described
+from loreg.bases.architecture import OF_THE_HEADS, described
 from loreg.bases.model import Model, read_model
 from loreg.bases.narrow import BITS_OF, BYTES, CANDIDATES, Bits, narrowed
 from loreg.errors import IntegrityError
@@ -29,7 +30,6 @@ from loreg.records import BaseModel, Progress, no_progress
 CONTENT = "loreg.base-leaves/2"
 HEADERS = "loreg.base-headers/1"
 _CHUNK = 1 << 20  # bytes read and hashed together: near enough for a core's own cache
-_FIELDS = ("model_type", "num_attention_heads", "num_key_value_heads")
 
 Leaf = dict[str, Any]
 
@@ -53,36 +53,33 @@ def identify(
     """
     model = read_model(path)
     leaves = _leaves(model, progress, cached)
-    parameters = sum(tensor.parameters for _, tensor in model.tensors.values())
     document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(leaves)}
-    return identity(document, names_, parameters, model, complete=True)
+    return identity(document, names_, model)
 
 
 def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[str, str] | None = None) -> Identity:
     """The identity of a model by names, dtypes and shapes alone; ``files`` has the sha256 of each shard if known."""
-    every = names.by_canonical_name({name: tensor for name, (_, tensor) in model.tensors.items()})
-    leaves = {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
-    document = {"schema": HEADERS, "names": names.VERSION, "tensors": leaves, "files": dict(files or {})}
-    parameters = sum(tensor.parameters for tensor in every.values())
-    return identity(document, names_, parameters, model, complete=False)
+    document = {"schema": HEADERS, "names": names.VERSION, "tensors": _headers(model), "files": dict(files or {})}
+    return identity(document, names_, model)
 
 
-def identity(
-    document: Mapping[str, Any], names_: tuple[str, ...], parameters: int, model: Model, *, complete: bool
-) -> Identity:
+def identity(document: Mapping[str, Any], names_: tuple[str, ...], model: Model) -> Identity:
     """The base that ``document`` lists the tensors of ``model`` of."""
     leaves = _canonical_json(document)
-    base = BaseModel(
-        digest=hashlib.sha256(leaves).hexdigest(),
-        names=names_,
-        tensors=len(document["tensors"]),
-        parameters=parameters,
-        struct=struct(model),
-        complete=complete,
-        license=model.license,
-        config=described(model.config),
+    said = BaseModel(hashlib.sha256(leaves).hexdigest(), names_, license=model.license, config=described(model.config))
+    return Identity(as_listed(said, document), leaves)
+
+
+def as_listed(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
+    """The base with what follows from the list of its tensors: how many, of which structure, known by what."""
+    leaves: Mapping[str, Leaf] = document["tensors"]
+    return replace(
+        base,
+        tensors=len(leaves),
+        parameters=sum(math.prod(leaf["shape"]) for leaf in leaves.values()),
+        struct=_struct(leaves, base.config),
+        complete=document["schema"] == CONTENT,
     )
-    return Identity(base, leaves)
 
 
 def struct(model: Model) -> str:
@@ -90,15 +87,37 @@ def struct(model: Model) -> str:
 
     An output head of the embedding's shape is left out: headers do not say whether it is a copy of it.
     """
-    shapes = {name: list(t.shape) for name, t in names.by_canonical_name(_bare(model)).items()}
-    embeddings = [shape for name, shape in shapes.items() if names.is_embedding(name)]
-    shapes = {name: shape for name, shape in shapes.items() if not (names.is_head(name) and shape in embeddings)}
-    text = model.config.get("text_config")
-    config = {**model.config, **text} if isinstance(text, dict) else model.config
-    fields = {name: config.get(name) for name in _FIELDS}
+    return _struct(_headers(model), described(model.config))
+
+
+def _headers(model: Model) -> dict[str, Leaf]:
+    """The dtype and shape of every tensor by its canonical name."""
+    every = names.by_canonical_name({name: tensor for name, (_, tensor) in model.tensors.items()})
+    return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
+
+
+def _struct(leaves: Mapping[str, Leaf], config: Mapping[str, Any]) -> str:
+    text = config.get("text_config")
+    config = {**config, **text} if isinstance(text, dict) else config
+    fields = {name: config.get(name) for name in ("model_type", *OF_THE_HEADS)}
     fields["num_key_value_heads"] = fields["num_key_value_heads"] or fields["num_attention_heads"]
+    shapes = _shapes_without_like_heads(leaves)
     document = {"schema": "loreg.base-struct/1", "names": names.VERSION, "shapes": shapes, "config": fields}
     return hashlib.sha256(_canonical_json(document)).hexdigest()
+
+
+def has_headers_of(whole: Mapping[str, Leaf], headers: Mapping[str, Leaf]) -> bool:
+    """Whether the base with all contents can be the one of which headers are known: shapes, and dtypes that hold it."""
+    if _shapes_without_like_heads(whole) != _shapes_without_like_heads(headers):
+        return False
+    stored = {name: headers[name]["dtype"] for name in whole.keys() & headers.keys()}
+    return all(whole[name]["dtype"] in CANDIDATES.get(dtype, (dtype,)) for name, dtype in stored.items())
+
+
+def _shapes_without_like_heads(leaves: Mapping[str, Leaf]) -> dict[str, list[int]]:
+    shapes = {name: leaf["shape"] for name, leaf in leaves.items()}
+    embeddings = [shape for name, shape in shapes.items() if names.is_embedding(name)]
+    return {name: shape for name, shape in shapes.items() if not (names.is_head(name) and shape in embeddings)}
 
 
 def without_tied_heads(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
@@ -116,10 +135,6 @@ def leaves_of(document: bytes) -> dict[str, Leaf]:
 def files_of(document: bytes) -> dict[str, str]:
     """The sha256 of each shard by its name, where a header-only identity has them."""
     return dict(json.loads(document).get("files", {}))
-
-
-def _bare(model: Model) -> dict[str, Tensor]:
-    return {name: tensor for name, (_, tensor) in model.tensors.items()}
 
 
 def _leaves(model: Model, progress: Progress, cached: Path | None) -> dict[str, Leaf]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select, update
@@ -18,31 +20,74 @@ from loreg.records import BaseModel, Page
 _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
-def record(tx: Transaction, base: BaseModel, leaves_size: int) -> bool:
+def record(tx: Transaction, base: BaseModel, leaves_size: int, proven: Collection[str] = ()) -> bool:
     """Make a base known, with its names, its class and the license that its card names; False if it was known before.
 
-    A name that means another base already stays with that one, unless that one is the same model of which only the
-    headers were known.
+    Of one that was, these are changed by who added it and by administrators alone. A name that means another base
+    already stays with that one, unless that is one of the ``proven``: of these digests headers alone were known, and
+    this base has the same; then its name goes over, if who acts may change it.
     """
     tx.insert_missing(BlobRow, [{"digest": base.digest, "size": leaves_size}])
-    known = tx.connection.execute(select(BaseRow.id).where(BaseRow.digest == base.digest)).scalar()
     row = {"digest": base.digest, "tensors": base.tensors, "parameters": base.parameters, "created_at": tx.at}
-    tx.insert_missing(BaseRow, [{**row, "struct": base.struct, "complete": base.complete, "license": base.license}])
+    said = {"struct": base.struct, "complete": base.complete, "license": base.license, "config": _text(base.config)}
+    created = tx.insert_if_missing(BaseRow, {**row, **said, "author": tx.author})
     base_id = base_id_of(tx, base.digest)
-    if base.config:
-        unknown = (BaseRow.id == base_id) & (BaseRow.config == "{}")
-        config = json.dumps(base.config, sort_keys=True, separators=(",", ":"))
-        tx.connection.execute(update(BaseRow).where(unknown).values(config=config))
-    if base.license:
+    taken_over = [name for known in proven for name in _take_over(tx, base_id, base, known)]
+    if created:
+        _add_names(tx, base_id, base.names)
+        tx.log("base add", None, None, digest=base.digest, names=list(base.names), license=base.license)
+    elif may_change(tx, base):
+        _change(tx, base_id, base)
+    if taken_over:
+        tx.log("base change", None, None, digest=base.digest, names=taken_over)
+    return created
+
+
+def may_change(tx: Transaction, base: BaseModel) -> bool:
+    """Whether who acts may say what a known base is called, under which license, and where it came from."""
+    author = tx.connection.execute(select(BaseRow.author).where(BaseRow.digest == base.digest)).scalar_one()
+    return tx.access.may("admin", "*") or (author != "" and author == tx.author)
+
+
+def known_by_headers(tx: Transaction, base: BaseModel) -> tuple[BaseModel, ...]:
+    """The bases that one of the base's names means, and of which headers alone are known."""
+    named = select(BaseNameRow.base_id).where(BaseNameRow.name.in_(base.names))
+    query = _bases().where(BaseRow.id.in_(named), BaseRow.complete.is_(False), BaseRow.digest != base.digest)
+    return tuple(map(_to_base, tx.connection.execute(query)))
+
+
+def _take_over(tx: Transaction, base_id: int, base: BaseModel, known: str) -> tuple[str, ...]:
+    """Let the names that the base shares with the ``known`` one mean it; returns these."""
+    if not may_change(tx, replace(base, digest=known)):
+        return ()
+    names = BaseNameRow.name.in_(base.names) & (BaseNameRow.base_id == base_id_of(tx, known))
+    moved = update(BaseNameRow).where(names).values(base_id=base_id).returning(BaseNameRow.name)
+    return tuple(sorted(tx.connection.execute(moved).scalars()))
+
+
+def _change(tx: Transaction, base_id: int, base: BaseModel) -> None:
+    """Add what is said now of a base that was known before; an event says what changed."""
+    row = tx.connection.execute(select(BaseRow.license, BaseRow.config).where(BaseRow.id == base_id)).one()
+    detail: dict[str, Any] = {}
+    if base.license not in ("", row.license):
+        detail |= {"license": base.license, "license_before": row.license}
         tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(license=base.license))
-    if base.complete:
-        headers = select(BaseRow.id).where(BaseRow.struct == base.struct, BaseRow.complete.is_(False))
-        names = BaseNameRow.name.in_(base.names) & BaseNameRow.base_id.in_(headers)
-        tx.connection.execute(update(BaseNameRow).where(names).values(base_id=base_id))
-    tx.insert_missing(BaseNameRow, [{"name": name, "base_id": base_id} for name in base.names])
-    if known is None:
-        tx.log("base add", None, None, digest=base.digest, names=list(base.names))
-    return known is None
+    if base.config and row.config == "{}":
+        detail["config"] = dict(base.config)
+        tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(config=_text(base.config)))
+    if added := _add_names(tx, base_id, base.names):
+        detail["names"] = added
+    if detail:
+        tx.log("base change", None, None, digest=base.digest, **detail)
+
+
+def _add_names(tx: Transaction, base_id: int, names: Collection[str]) -> list[str]:
+    """Give the base those of the names that mean none yet; returns these."""
+    return [name for name in names if tx.insert_if_missing(BaseNameRow, {"name": name, "base_id": base_id})]
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(dict(config), sort_keys=True, separators=(",", ":"))
 
 
 def names_taken(tx: Transaction, base: BaseModel) -> tuple[str, ...]:

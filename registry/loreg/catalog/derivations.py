@@ -17,7 +17,7 @@ def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
     row = {"child_id": base_id_of(tx, edge.child), "parent_id": base_id_of(tx, edge.parent), "kind": edge.kind}
     said = {"detail": dict(edge.detail), "verified": edge.verified, "author": tx.author, "created_at": tx.at}
     tx.upsert(BaseEdgeRow, {**row, **said})
-    tx.log("base relate", None, None, child=edge.child, parent=edge.parent, kind=edge.kind, **edge.detail)
+    tx.log("base relate", None, None, child=edge.child, parent=edge.parent, kind=edge.kind, how=dict(edge.detail))
     return BaseEdge(edge.child, edge.parent, edge.kind, edge.detail, edge.verified, tx.author)
 
 

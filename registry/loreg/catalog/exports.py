@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from dataclasses import dataclass
 
+from sqlalchemy import delete, insert, select, update
+
+from loreg.catalog.projection import Found
 from loreg.catalog.schema import BlobRow, ExportFileRow, ExportRow
 from loreg.catalog.transaction import Transaction
+from loreg.errors import NotFoundError
 from loreg.manifest import File, Manifest
+
+
+@dataclass(frozen=True)
+class Made:
+    """The files of a version for ``profile``, by ``request``, a digest of all that was asked for."""
+
+    request: str
+    profile: str
+    manifest: Manifest
 
 
 def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
@@ -22,13 +35,39 @@ def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
     return Manifest(files) if files else None
 
 
-def record(tx: Transaction, version_id: int, request: str, manifest: Manifest) -> None:
-    """Remember an export whose blobs are all stored. One that somebody else recorded meanwhile stays."""
-    row = {"version_id": version_id, "request": request, "digest": manifest.digest, "created_at": tx.at}
-    same = (ExportRow.version_id == version_id) & (ExportRow.request == request)
-    tx.insert_missing(BlobRow, [{"digest": file.sha256, "size": file.size} for file in manifest.files])
-    tx.insert_missing(ExportRow, [row])
-    found = tx.connection.execute(select(ExportRow.id, ExportRow.digest).where(same)).one()
-    if found.digest == manifest.digest:
-        files = [{"export_id": found.id, "path": file.path, "digest": file.sha256} for file in manifest.files]
-        tx.insert_missing(ExportFileRow, files)
+def record(tx: Transaction, found: Found, made: Made) -> None:
+    """Remember an export whose files were made and stored just now, in the place of one that was there."""
+    for file in sorted(made.manifest.files, key=lambda file: file.sha256):  # one order: no deadlock
+        tx.upsert(BlobRow, {"digest": file.sha256, "size": file.size})
+    values = {"digest": made.manifest.digest, "profile": made.profile, "author": tx.author, "created_at": tx.at}
+    key = {"version_id": found.id, "request": made.request}
+    export_id = tx.row_of(ExportRow, {**key, **values}, "version_id", "request")
+    known = find(tx, found.id, made.request)
+    if known is not None and known.digest == made.manifest.digest:
+        return
+    tx.connection.execute(delete(ExportFileRow).where(ExportFileRow.export_id == export_id))
+    tx.connection.execute(update(ExportRow).where(ExportRow.id == export_id).values(**values))
+    rows = [{"export_id": export_id, "path": file.path, "digest": file.sha256} for file in made.manifest.files]
+    tx.connection.execute(insert(ExportFileRow), rows)
+    detail = {"profile": made.profile, "request": made.request, "digest": made.manifest.digest}
+    tx.log("export", found.adapter_id, found.id, **detail)
+
+
+def author(tx: Transaction, found: Found, request: str) -> str:
+    """Who had the export made. Raises NotFoundError."""
+    same = (ExportRow.version_id == found.id) & (ExportRow.request == request)
+    known = tx.connection.execute(select(ExportRow.author).where(same)).scalar()
+    if known is None:
+        raise NotFoundError(
+            f"the registry has not made {found.version.ref} for that server", hint="loreg pull REF --profile SERVER"
+        )
+    return known
+
+
+def drop(tx: Transaction, found: Found, request: str) -> None:
+    """Forget an export."""
+    same = (ExportRow.version_id == found.id) & (ExportRow.request == request)
+    row = tx.connection.execute(select(ExportRow.id, ExportRow.profile, ExportRow.digest).where(same)).one()
+    tx.connection.execute(delete(ExportFileRow).where(ExportFileRow.export_id == row.id))
+    tx.connection.execute(delete(ExportRow).where(ExportRow.id == row.id))
+    tx.log("export drop", found.adapter_id, found.id, profile=row.profile, request=request, digest=row.digest)

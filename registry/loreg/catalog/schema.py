@@ -74,7 +74,8 @@ class AdapterRow(Table):
 class BaseRow(Table):
     """A base model; ``digest`` is also the blob that lists its tensors, with their digests if it is ``complete``.
 
-    ``config`` is JSON: what its ``config.json`` says of its class and of tied weights.
+    ``config`` is JSON: what its ``config.json`` says of its class and of tied weights. ``author`` is who added it,
+    empty where that is not known.
     """
 
     __tablename__ = "bases"
@@ -87,6 +88,7 @@ class BaseRow(Table):
     complete: Mapped[bool] = mapped_column(server_default=true())
     license: Mapped[str] = mapped_column(String(64), server_default="")
     config: Mapped[str] = mapped_column(Text, server_default="{}")
+    author: Mapped[str] = mapped_column(Word, server_default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -263,7 +265,10 @@ class FileRow(Table):
 
 
 class ExportRow(Table):
-    """A version as a server takes it: ``request`` is a digest of what was asked for, ``digest`` that of its files."""
+    """A version as the server of ``profile`` takes it, and who had it made.
+
+    ``request`` is a digest of what was asked for, ``digest`` that of its files.
+    """
 
     __tablename__ = "exports"
     __table_args__ = (UniqueConstraint("version_id", "request"),)
@@ -271,7 +276,9 @@ class ExportRow(Table):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     request: Mapped[str] = mapped_column(Digest)
+    profile: Mapped[str] = mapped_column(Word, server_default="")
     digest: Mapped[str] = mapped_column(Digest)
+    author: Mapped[str] = mapped_column(Word, server_default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -66,7 +66,7 @@ def readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
 
 @functools.cache
 def readable_statement(sees_all: bool, has_token: bool) -> Select[Any]:
-    """Select those of the blobs ``wanted``; ``has_token`` lets bases be read."""
+    """Select those of the blobs ``wanted``; ``has_token`` lets every base be read."""
     wanted = words("wanted")
     seen = visible_to(sees_all, AdapterRow.namespace)
     of_versions = (
@@ -88,8 +88,11 @@ def readable_statement(sees_all: bool, has_token: bool) -> Select[Any]:
         .where(AnyOf(VersionRow.digest, wanted), seen)
     )
     found = [of_versions, of_exports]
-    if has_token:  # bases belong to no namespace: whoever has a token may know them
-        found.append(select(BaseRow.id).where(BaseRow.digest == BlobRow.digest))
+    of_bases = select(BaseRow.id).where(BaseRow.digest == BlobRow.digest)
+    if not has_token:  # bases belong to no namespace: whoever has a token may know them, others those of what they read
+        on_it = select(VersionRow.id).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        of_bases = of_bases.where(on_it.where(VersionRow.base_id == BaseRow.id, seen).exists())
+    found.append(of_bases)
     # Thousands of versions may have one config: the first that may be read is enough.
     some = or_(*(query.limit(1).scalar_subquery().is_not(None) for query in found))
     return select(union(select(BlobRow.digest).where(AnyOf(BlobRow.digest, wanted), some), manifests).subquery())

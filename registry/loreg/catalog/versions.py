@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Select, bindparam, func, insert, select, union_all, update
@@ -62,9 +62,9 @@ def record(tx: Transaction, draft: Draft, before_alias: BeforeAlias = lambda fou
             digest = draft.base.digest if draft.base else ""
             tx.connection.execute(update(TaskRow).where(TaskRow.version_id == version_id).values(base=digest))
             tx.log("base", adapter_id, version_id, digest=digest)
-    _add_tasks(tx, version_id, draft.tasks)
-    for key, value in sorted(draft.labels.items()):
-        tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
+    described = {**_add_tasks(tx, version_id, draft.tasks), **_set_labels(tx, version_id, draft.labels)}
+    if known and described:
+        tx.log("describe", adapter_id, version_id, **described)
     for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
         metrics.put(tx, adapter_id, version_id, metric)
     for alias in draft.aliases:
@@ -274,8 +274,11 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
     return int(version_id)
 
 
-def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> None:
-    if rows := [{"version_id": version_id, "task": task} for task in sorted(set(tasks))]:
+def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> dict[str, Any]:
+    """Say what the version is for; returns what it was not said to be for yet."""
+    there = select(TaskRow.task).where(TaskRow.version_id == version_id)
+    new = sorted(set(tasks) - set(tx.connection.execute(there).scalars())) if tasks else []
+    if rows := [{"version_id": version_id, "task": task} for task in new]:
         base = (
             select(func.coalesce(BaseRow.digest, VersionRow.base_hint))
             .join_from(VersionRow, BaseRow, BaseRow.id == VersionRow.base_id, isouter=True)
@@ -283,6 +286,20 @@ def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> None:
         )
         known = tx.connection.execute(base).scalar_one()
         tx.insert_missing(TaskRow, [{**row, "base": known} for row in rows])
+    return {"tasks": new} if new else {}
+
+
+def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Set labels; returns those that were not so before, and what they were."""
+    if not labels:
+        return {}
+    there = select(LabelRow.key, LabelRow.value).where(LabelRow.version_id == version_id)
+    before = {row.key: row.value for row in tx.connection.execute(there)}
+    new = {key: value for key, value in sorted(labels.items()) if before.get(key) != value}
+    for key, value in new.items():
+        tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
+    replaced = {key: before[key] for key in new if key in before}
+    return {"labels": new, **({"labels_before": replaced} if replaced else {})} if new else {}
 
 
 def _refuse_if_not_the_same(ref: str, *, yanked: bool, other_base: bool) -> None:

@@ -168,11 +168,14 @@ class RemoteLedger:
         except NotFoundError:
             return None
 
-    def record_export(self, ref: Ref, request: str, manifest: Manifest) -> None:
-        """Remember an export whose blobs were uploaded."""
-        uploads = self._store.uploads_of(file.sha256 for file in manifest.files)
-        body = ExportRequest(manifest, uploads)
-        self._server.put(f"{_version(ref)}/exports/{request}", NoneType, body)
+    def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
+        """Have the server make the version's files for another server."""
+        path = f"{_version(ref)}/exports/{request}"
+        return self._server.put(path, Manifest, ExportRequest(profile), again=False)
+
+    def drop_export(self, ref: Ref, request: str) -> None:
+        """Forget the files that the version became for ``request``."""
+        self._server.delete(f"{_version(ref)}/exports/{request}", NoneType)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         """Ask a worker for a job."""

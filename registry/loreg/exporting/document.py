@@ -32,9 +32,9 @@ def with_ranks_and_scales(held: Held) -> dict[str, Any]:
     document = dict(held.document)
     rslora = bool(document.get("use_rslora"))
     keys = {name: pattern_name(name, module.form) for name, module in held.modules.items()}
-    ranks = {keys[name]: module.factors.rank for name, module in held.modules.items()}
+    ranks = {keys[name]: module.form.rank for name, module in held.modules.items()}
     alphas = {
-        keys[name]: module.scale * (math.sqrt(module.factors.rank) if rslora else module.factors.rank)
+        keys[name]: module.scale * (math.sqrt(module.form.rank) if rslora else module.form.rank)
         for name, module in held.modules.items()
     }
     r, alpha = int(commonest(ranks.values())), commonest(alphas.values())

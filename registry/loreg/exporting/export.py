@@ -1,45 +1,110 @@
-"""An adapter as one server takes it: the transforms that its profile asks for, and how far the delta moved."""
+"""An adapter as one server takes it: the transforms that its profile asks for, decided by headers alone."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from loreg.adapters.config import dump_config
+from loreg.adapters.forms import Form
+from loreg.adapters.header import BITS, Tensor
+from loreg.adapters.keys import PREFIX, factor_name
 from loreg.adapters.layout import Layout
-from loreg.adapters.tensors import pad
-from loreg.algebra.factors import Factors, squared_norm
+from loreg.adapters.parameters import file_modules
+from loreg.baking.numbers import STORED
 from loreg.checking.profile import EFFECTS, Profile
 from loreg.exporting.document import stripped, with_ranks_and_scales, without_paths
 from loreg.exporting.held import Held, HeldModule, hold
 from loreg.exporting.transforms import TRANSFORMS, Leaves, cast
 
+#: What safetensors calls the dtypes that somebody may ask for.
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+#: In a file the widest numbers come first, then by name: the order of safetensors' own ``Dtype``, the last first.
+_WIDTHS = (
+    "U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8",
+    "U8", "F6_E3M2", "F6_E2M3", "F4", "BOOL",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
-class Exported:
-    """The files to write, what was changed in words, and the certificate.
+class Output:
+    """One tensor to be written: a ``copy`` of one in the file, or the part ``part`` (0 is A, 1 is B) of ``module``."""
 
-    The certificate has ``epsilon``, the relative Frobenius error ``‖Δ' − Δ‖ / ‖Δ‖`` of all deltas together, and the
-    same with both ranks for each of the ``modules`` whose delta moved.
-    """
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    copy: Tensor | None = None
+    module: HeldModule | None = None
+    part: int = 0
 
-    tensors: Mapping[str, Tensor]
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export writes, but for the numbers: ``changes`` says it in words, ``before`` is what was read."""
+
+    before: Held
+    held: Held
     document: Mapping[str, Any]
     changes: tuple[str, ...]
-    certificate: Mapping[str, Any]
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """Every tensor in the order in which it lies in the file, by the name that PEFT gives it."""
+        found = {name: _whole(name, tensor, self.held.dtype) for name, tensor in self.held.extras.items()}
+        files = file_modules({name: module.form for name, module in self.held.modules.items()})
+        for name, module in self.held.modules.items():
+            found |= {output.name: output for output in _of_module(files[name], module, self.held.dtype)}
+        return tuple(sorted(found.values(), key=lambda output: (_WIDTHS.index(output.dtype), output.name)))
+
+    @cached_property
+    def header(self) -> bytes:
+        """The beginning of the safetensors file, up to the first tensor."""
+        document: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        position = 0
+        for output in self.outputs:
+            end = position + output.size
+            document[output.name] = {
+                "dtype": output.dtype,
+                "shape": list(output.shape),
+                "data_offsets": [position, end],
+            }
+            position = end
+        raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        raw += b" " * (-len(raw) % 8)
+        return len(raw).to_bytes(8, "little") + raw
+
+    @property
+    def size(self) -> int:
+        """Bytes of the safetensors file."""
+        return len(self.header) + sum(output.size for output in self.outputs)
+
+    @property
+    def configuration(self) -> bytes:
+        """The bytes of ``adapter_config.json``."""
+        return dump_config(self.document)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether some numbers may differ in their last bits from machine to machine: those of what is cut down."""
+        return any(module.cut for module in self.held.modules.values())
 
 
-def export(layout: Layout, profile: Profile, leaves: Leaves | None, dtype: str | None) -> Exported:
+def plan_export(layout: Layout, profile: Profile, leaves: Leaves | None, dtype: str | None = None) -> Plan:
     """Change the adapter as far as the server of ``profile`` asks for it, and no further.
 
     ``leaves`` are the tensors of its base by canonical name, None if that is not known: then names cannot be
     compared, and modules are only added where a like one is there. Only what the server refuses or gets wrong is
-    mended, not what makes it slow. ``dtype`` is torch's name of the one for every tensor, None leaves them. Raises
-    CheckFailedError where a shape is not known.
+    mended, not what makes it slow. ``dtype`` is a key of :data:`DTYPES` for every tensor, None leaves them. No weight
+    is read. Raises CheckFailedError where a shape is not known.
     """
     before = held = hold(layout)
     minded = [rule for rule in profile.rules if EFFECTS[rule.effect][0] == "error"]
@@ -51,43 +116,32 @@ def export(layout: Layout, profile: Profile, leaves: Leaves | None, dtype: str |
             changes += [told] if told else []
     joined = any(module.form is not None and module.form.stacked for module in layout.modules.values())
     document = with_ranks_and_scales(held) if changes or joined else dict(held.document)
-    if dtype is not None and any(tensor.dtype != getattr(torch, dtype) for tensor in held.tensors().values()):
-        held = cast(held, getattr(torch, dtype))
+    if dtype is not None and any(tensor.dtype != DTYPES[dtype] for tensor in layout.tensors.values()):
+        held = cast(held, DTYPES[dtype])
         changes.append(f"every tensor is {dtype}")
     document = stripped(without_paths(document), profile.reads)
     if left_out := sorted(before.document.keys() - document.keys()):
         fields = f"{', '.join(left_out[:3])}" + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
         changes.append(f"fields left out of adapter_config.json: {fields}")
-    return Exported(held.tensors(), document, tuple(changes), _certificate(before, held))
+    return Plan(before, held, document, tuple(changes))
 
 
-def _certificate(before: Held, after: Held) -> dict[str, Any]:
-    moved, squares, whole = [], 0.0, 0.0
-    for name, module in after.modules.items():
-        if not module.origin:
-            continue
-        old = before.modules[module.origin]
-        square = float(squared_norm(_scaled(old)).sum())
-        error = _squared_distance(old, module)
-        squares, whole = squares + error, whole + square
-        if error:
-            epsilon = math.sqrt(error / square) if square else 0.0
-            ranks = {"rank_in": old.factors.rank, "rank": module.factors.rank}
-            moved.append({"module": name, **ranks, "epsilon": epsilon})
-    return {"epsilon": math.sqrt(squares / whole) if whole else 0.0, "modules": moved}
+def _whole(name: str, tensor: Tensor, dtype: str) -> Output:
+    return Output(name, dtype if dtype and tensor.dtype in STORED else tensor.dtype, tensor.shape, copy=tensor)
 
 
-def _squared_distance(old: HeldModule, new: HeldModule) -> float:
-    """``‖Δ' − Δ‖²`` without subtracting two large norms."""
-    one, other = _scaled(old), _scaled(new)
-    most = max(one.rank, other.rank)
-    one, other = pad(one, most), pad(other, most)
-    if torch.equal(one.a, other.a):
-        return float(squared_norm(Factors(other.b - one.b, one.a)).sum())
-    _, left = torch.linalg.qr(torch.cat([other.b, -one.b], -1))
-    _, right = torch.linalg.qr(torch.cat([other.a, one.a], -2).mT)
-    return float((left @ right.mT).square().sum())
+def _of_module(file: str, module: HeldModule, dtype: str) -> Iterator[Output]:
+    for part, (name, shape) in enumerate(zip(module.form.parts, shapes_of(module.form), strict=True)):
+        copy = (module.blocks[0].a, module.blocks[0].b)[part] if module.copied else None
+        yield Output(factor_name(file, name), module.dtypes[part], shape, copy, module, part)
+    for end, tensor in module.others.items():
+        yield _whole(f"{PREFIX}{file}{end}", tensor, dtype)
 
 
-def _scaled(module: HeldModule) -> Factors:
-    return Factors(module.factors.b.double() * module.scale, module.factors.a.double())
+def shapes_of(form: Form) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes in which the two factors lie in a file, that of A first."""
+    if form.kind == "experts":
+        return (form.matrices * form.rank, form.in_), (form.out, form.rank * form.matrices)
+    if form.kind == "convolution":
+        return (form.rank, *form.kernel), (form.out, form.rank, *[1] * (len(form.kernel) - 1))
+    return (form.rank, form.in_), (form.out, form.rank)

@@ -1,4 +1,4 @@
-"""An adapter in hand, to be changed for a server: every module with its scale apart from its factors."""
+"""An adapter to be changed for a server, without its numbers: what each module is, and how its factors come about."""
 
 from __future__ import annotations
 
@@ -7,85 +7,116 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from loreg.adapters.forms import Form
+from loreg.adapters.header import Tensor
 from loreg.adapters.keys import PREFIX, factor_name
-from loreg.adapters.layout import Layout
-from loreg.adapters.parameters import as_peft_targets, file_modules
-from loreg.adapters.stacked import Stack, as_parameters
-from loreg.adapters.tensors import open_adapter, tensors_of
-from loreg.algebra.factors import Factors
+from loreg.adapters.layout import Layout, Module
+from loreg.adapters.parameters import as_peft_targets
 from loreg.errors import CheckFailedError
+from loreg.exporting.stacked import Block, Stack, as_parameters
 
 
 @dataclass(frozen=True)
 class HeldModule:
-    """One module: its delta is ``scale · b @ a``, with ``b (E, out, r)`` and ``a (E, r, in)`` in the file's dtype.
+    """One module: its delta is ``scale · B @ A``, stored in ``dtypes``, those of A and of B.
 
-    ``others`` are its further tensors by the end of their names; ``origin`` is what the module was called in the
-    adapter that was read, empty if it was not there.
+    The factors are those of its ``blocks`` side by side, zeros if there are none; cut down to the rank ``cut`` if that
+    is not 0; padded with zeros to the rank of ``form``; then B is multiplied with ``times``. ``others`` are its further
+    tensors by the end of their names; ``origin`` is what the module was called in the adapter that was read, empty if
+    it was not there.
     """
 
     form: Form
-    factors: Factors
+    dtypes: tuple[str, str]
     scale: float
+    blocks: tuple[Block, ...]
     others: Mapping[str, Tensor]
     origin: str
+    cut: int = 0
+    times: float = 1.0
+
+    @property
+    def rank_in(self) -> int:
+        """The rank that the factors have before they are cut or padded."""
+        return sum(block.form.rank for block in self.blocks)
+
+    @property
+    def computed(self) -> bool:
+        """Whether its factors are other numbers than those in the file, and not these laid out anew."""
+        stored = {(block.a.dtype, block.b.dtype) for block in self.blocks}
+        times = {self.times, *(block.times for block in self.blocks)}
+        return bool(self.blocks) and (self.cut > 0 or times != {1.0} or stored != {self.dtypes})
+
+    @property
+    def copied(self) -> bool:
+        """Whether its factors lie in the file as they will lie in the next."""
+        one = len(self.blocks) == 1 and not self.blocks[0].form.stacked
+        return one and not self.computed and self.rank_in == self.form.rank
 
 
 @dataclass(frozen=True)
 class Held:
-    """The modules and whole tensors by name, and the document of ``adapter_config.json``."""
+    """The modules and whole tensors by name, and the document of ``adapter_config.json``.
+
+    ``dtype`` is what every floating-point tensor is to be stored in; empty if each keeps its own.
+    """
 
     modules: Mapping[str, HeldModule]
     extras: Mapping[str, Tensor]
     document: Mapping[str, Any]
+    dtype: str = ""
 
     @property
     def types(self) -> list[str]:
         """The last parts of the names of its modules, sorted."""
         return sorted({name.rpartition(".")[2] for name in self.modules})
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by the name that PEFT gives it."""
-        found = dict(self.extras)
-        files = file_modules({name: module.form for name, module in self.modules.items()})
-        for name, module in self.modules.items():
-            for part, tensor in tensors_of(module.form, module.factors).items():
-                found[factor_name(files[name], part)] = tensor
-            found |= {f"{PREFIX}{files[name]}{end}": tensor for end, tensor in module.others.items()}
-        return found
-
 
 def hold(layout: Layout) -> Held:
-    """Read the whole adapter, with stacked experts as the parameters that PEFT targets.
+    """What the adapter is, with stacked experts as the parameters that PEFT targets.
 
     Raises CheckFailedError for factors that are of no form that loreg knows.
     """
     modules, stacks = {}, {}
-    with open_adapter(layout) as adapter:
-        for name, module in layout.modules.items():
-            if module.form is None:
-                raise CheckFailedError(f"it cannot be exported: {module.unreadable}", hint="serve it with PEFT itself")
-            if module.form.stacked:
-                stacks[name] = Stack(module.form, adapter.factors(name), module.scale)
-                continue
-            others = {
-                factor_name("", part).removeprefix(PREFIX): adapter.extra(tensor.name)
-                for part, tensor in module.parts.items()
-                if part not in module.form.parts
-            }
-            modules[name] = HeldModule(module.form, adapter.factors(name), module.scale, others, origin=name)
-        extras = {name: adapter.extra(name) for name in layout.kept_whole}
+    for name, module in layout.modules.items():
+        if module.form is None:
+            raise CheckFailedError(f"it cannot be exported: {module.unreadable}", hint="serve it with PEFT itself")
+        if module.form.stacked:
+            stacks[name] = Stack(module.form, (_block(module, module.form),), module.scale)
+        else:
+            modules[name] = _held(module, module.form)
     for name, stack in as_parameters(stacks).items():
-        modules[name] = HeldModule(stack.form, stack.factors, stack.scale, {}, origin=name)
+        modules[name] = HeldModule(stack.form, _widest(stack.blocks), stack.scale, stack.blocks, {}, origin=name)
     forms = {name: module.form for name, module in modules.items()}
     document = dict(layout.config.raw)
     if any(form.parameter for form in forms.values()):
         document = as_peft_targets(document, forms)
-    return Held(dict(sorted(modules.items())), extras, document)
+    return Held(dict(sorted(modules.items())), layout.kept_whole, document)
+
+
+def _block(module: Module, form: Form) -> Block:
+    a, b = (module.parts[part] for part in form.parts)
+    return Block(form, a, b)
+
+
+def _held(module: Module, form: Form) -> HeldModule:
+    block = _block(module, form)
+    others = {
+        factor_name("", part).removeprefix(PREFIX): tensor
+        for part, tensor in module.parts.items()
+        if part not in form.parts
+    }
+    return HeldModule(form, (block.a.dtype, block.b.dtype), module.scale, (block,), others, origin=module.name)
+
+
+def _widest(blocks: Iterable[Block]) -> tuple[str, str]:
+    """The dtypes of A and B: those of the blocks, or where these differ one that holds the numbers of all."""
+    found = []
+    for dtypes in zip(*((block.a.dtype, block.b.dtype) for block in blocks), strict=True):
+        alike = dtypes[0] if len(set(dtypes)) == 1 else "F32"
+        found.append("F64" if "F64" in dtypes else alike)
+    a, b = found
+    return a, b
 
 
 def commonest(values: Iterable[float]) -> float:
@@ -97,9 +128,3 @@ def commonest(values: Iterable[float]) -> float:
         counted[key] += 1
         first.setdefault(key, value)
     return first[counted.most_common(1)[0][0]]
-
-
-def zeros(like: HeldModule, out: int, in_: int, rank: int) -> Factors:
-    """Factors (1, out, rank) and (1, rank, in) of the delta that is zero."""
-    dtype = like.factors.b.dtype
-    return Factors(torch.zeros(1, out, rank, dtype=dtype), torch.zeros(1, rank, in_, dtype=dtype))

@@ -10,13 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from loreg.adapters.forms import Form
 from loreg.adapters.keys import PREFIX
-from loreg.adapters.tensors import pad
-from loreg.algebra.canonical import canonical
-from loreg.algebra.factors import Factors
 from loreg.bases import names
 from loreg.checking.conditions import kernel_rank
 from loreg.checking.gaps import in_layer, missing_in_layers, missing_partners
@@ -30,7 +25,7 @@ from loreg.exporting.configuration import (
     name_what_is_tied,
     selecting_types,
 )
-from loreg.exporting.held import Held, HeldModule, commonest, zeros
+from loreg.exporting.held import Held, HeldModule, commonest
 
 Leaves = Mapping[str, Mapping[str, Any]]
 
@@ -100,9 +95,10 @@ def _zero(held: Held, name: str, leaves: Leaves | None) -> HeldModule:
             hint="--base names the model that it was trained on",
         )
     out, in_ = shape
-    rank = int(commonest(module.factors.rank for module in held.modules.values()))
+    rank = int(commonest(module.form.rank for module in held.modules.values()))
     scale = commonest(module.scale for module in held.modules.values())
-    return HeldModule(Form("linear", rank, out, in_), zeros(like, out, in_, rank), scale, {}, origin="")
+    dtype = like.dtypes[1]
+    return HeldModule(Form("linear", rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
 
 
 def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | None:
@@ -126,7 +122,7 @@ def truncate(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tup
     Where only the configuration is over it, the ranks of the tensors are written there.
     """
     most = min(asked.values())
-    over = [n for n, m in held.modules.items() if m.factors.rank > most and not m.others]
+    over = [n for n, m in held.modules.items() if m.form.rank > most and not m.others]
     if over:
         cut = {name: _cut(held.modules[name], most) for name in over}
         return replace(held, modules={**held.modules, **cut}), f"{len(over)} modules cut down to rank {most}"
@@ -135,26 +131,20 @@ def truncate(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tup
     return held, ""
 
 
-def _cut(module: HeldModule, rank: int) -> HeldModule:
-    found = canonical(Factors(module.factors.b.double(), module.factors.a.double()))
-    root = found.s[..., :rank].sqrt().unsqueeze(-2)
-    b, a = found.u[..., :rank] * root, (found.v[..., :rank] * root).mT
-    dtype = module.factors.b.dtype
-    return replace(module, form=replace(module.form, rank=rank), factors=Factors(b.to(dtype), a.to(dtype)))
+def _cut(module: HeldModule, most: int) -> HeldModule:
+    rank = min(most, module.form.out, module.form.in_)
+    return replace(module, form=replace(module.form, rank=rank), cut=rank if module.blocks else 0)
 
 
 def one_rank(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
     """Zeros bring every module to one rank: the highest, or the one to which the kernels would pad it."""
-    ranks = [module.factors.rank for module in held.modules.values()]
+    ranks = [module.form.rank for module in held.modules.values()]
     rank = max(ranks)
     if "rank_is_padded" in asked and len(held.types) > 1:
         rank = kernel_rank(rank, asked["rank_is_padded"])
     if set(ranks) == {rank}:
         return held, ""
-    modules = {
-        name: replace(module, form=replace(module.form, rank=rank), factors=pad(module.factors, rank))
-        for name, module in held.modules.items()
-    }
+    modules = {name: replace(module, form=replace(module.form, rank=rank)) for name, module in held.modules.items()}
     padded = sum(before != rank for before in ranks)
     return replace(held, modules=modules), f"{padded} modules padded with zeros to rank {rank}"
 
@@ -166,20 +156,19 @@ def one_alpha(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tu
     a whole number and it is none, the rank. rsLoRA stays where the server knows it.
     """
     rslora = bool(held.document.get("use_rslora")) and "scale_is_rslora" not in asked
-    divisors = {n: math.sqrt(m.factors.rank) if rslora else m.factors.rank for n, m in held.modules.items()}
-    alpha = commonest(module.scale * divisors[name] for name, module in held.modules.items())
+    divisors = {n: math.sqrt(m.form.rank) if rslora else m.form.rank for n, m in held.modules.items()}
+    alphas = [module.scale * divisors[name] for name, module in held.modules.items()]
+    alpha = commonest(list(filter(None, alphas)) or alphas)  # no B can make up for an alpha of 0
     if math.isclose(alpha, round(alpha), rel_tol=1e-12):
         alpha = round(alpha)
     elif "alpha_is_no_integer" in asked:
-        alpha = max(module.factors.rank for module in held.modules.values())
+        alpha = max(module.form.rank for module in held.modules.values())
     modules, scaled = {}, 0
     for name, module in held.modules.items():
-        scale = alpha / divisors[name]
-        factors = module.factors
+        scale, times = alpha / divisors[name], 1.0
         if not math.isclose(module.scale, scale, rel_tol=1e-12):
-            b = (factors.b.double() * (module.scale / scale)).to(factors.b.dtype)
-            factors, scaled = Factors(b, factors.a), scaled + 1
-        modules[name] = replace(module, factors=factors, scale=scale)
+            times, scaled = module.scale / scale, scaled + 1
+        modules[name] = replace(module, scale=scale, times=times)
     document = {**held.document, "lora_alpha": alpha, "alpha_pattern": {}, "use_rslora": rslora}
     if not scaled and _same(held.document, document):
         return held, ""
@@ -196,17 +185,10 @@ def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     )
 
 
-def cast(held: Held, dtype: torch.dtype) -> Held:
-    """Every tensor in ``dtype``."""
-    modules = {
-        name: replace(
-            module,
-            factors=Factors(module.factors.b.to(dtype), module.factors.a.to(dtype)),
-            others={end: tensor.to(dtype) for end, tensor in module.others.items()},
-        )
-        for name, module in held.modules.items()
-    }
-    return replace(held, modules=modules, extras={name: tensor.to(dtype) for name, tensor in held.extras.items()})
+def cast(held: Held, dtype: str) -> Held:
+    """Every floating-point tensor in ``dtype``."""
+    modules = {name: replace(module, dtypes=(dtype, dtype)) for name, module in held.modules.items()}
+    return replace(held, modules=modules, dtype=dtype)
 
 
 #: In this order: names first, because shapes are looked up by name; scales last, because they go with the ranks.

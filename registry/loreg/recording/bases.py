@@ -3,54 +3,90 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
+from loreg.adapters.header import BITS
 from loreg.bases.architecture import described
-from loreg.bases.identify import CONTENT, leaves_of
-from loreg.errors import ConflictError, IntegrityError
+from loreg.bases.identify import CONTENT, HEADERS, Leaf, as_listed, has_headers_of, leaves_of
+from loreg.errors import ConflictError, IntegrityError, UsageError
 from loreg.manifest import is_digest
 from loreg.records import BaseModel
 from loreg.storage import BlobStore
 
 _LONGEST_NAME, _LONGEST_LICENSE, _LONGEST_CONFIG = 512, 64, 4096
-_MOST_BYTES = 64 * 1024 * 1024  # some 300,000 tensors
+_MOST_NAMES = 100
+_WORD = re.compile("[a-z_]{1,32}")
+_MOST_BYTES = 64 * 1024**2  # of a list of tensors: some 400,000
+_MOST_NUMBERS = 2**63  # what a database counts up to
 
 
-def read_base(store: BlobStore, base: BaseModel) -> bytes:
-    """The stored list of the base's tensors. Raises IntegrityError if the base is not what that list says."""
-    if not is_digest(base.digest) or not (base.struct == "" or is_digest(base.struct)):
+@dataclass(frozen=True)
+class Listed:
+    """A base with what its stored list of tensors says of it: the ``leaves``, and the ``size`` of the list in bytes."""
+
+    base: BaseModel
+    leaves: Mapping[str, Leaf]
+    size: int
+
+
+def read_base(store: BlobStore, base: BaseModel) -> Listed:
+    """The base as its stored list of tensors says that it is; of the request only names, license and config are taken.
+
+    Raises IntegrityError for a list that is none, or of another number of tensors.
+    """
+    if not is_digest(base.digest):
         raise IntegrityError(f"{base.digest[:70]!r} is no sha256", hint="loreg base add ./path")
-    if (size := store.size(base.digest)) is not None and size > _MOST_BYTES:
+    size = store.size(base.digest)
+    if size is not None and size > _MOST_BYTES:
         raise IntegrityError(
             f"the list of the tensors of {base.title} has {size:,} bytes, expected {_MOST_BYTES:,} at most",
             hint="loreg base add ./path",
         )
-    document = store.read(base.digest)
-    try:
-        found = json.loads(document)
-        right = len(found["tensors"]) == base.tensors and (found["schema"] == CONTENT) == base.complete
-        right = right and all(map(_is_leaf, found["tensors"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        right = False
+    document = store.read(base.digest, _MOST_BYTES)
     names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in base.names)
     config = described(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
-    right = right and names and config and len(base.license) <= _LONGEST_LICENSE
-    if not (right and 0 <= base.parameters < 2**63):
+    said = names and len(base.names) <= _MOST_NAMES and config and len(base.license) <= _LONGEST_LICENSE
+    found = _list_of(document)
+    if not (said and found and (len(found["tensors"]), found["schema"] == CONTENT) == (base.tensors, base.complete)):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
-    return document
+    return Listed(as_listed(base, found), found["tensors"], len(document))
 
 
-def _is_leaf(leaf: Any) -> bool:
-    """Whether that is what a list of tensors says of one: its dtype, its shape, and the digest of its content."""
+def _list_of(document: bytes) -> Mapping[str, Any]:
+    """The list of tensors in the bytes; empty if it is none that everybody could read."""
+    try:
+        found = json.loads(document)
+        leaves = found["tensors"].items()
+        fields = _FIELDS[found["schema"]]
+        numbers = sum(math.prod(leaf["shape"]) for _, leaf in leaves if _is_leaf(leaf, fields))
+        right = all(_is_leaf(leaf, fields) and name.isprintable() for name, leaf in leaves) and numbers < _MOST_NUMBERS
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return found if right else {}
+
+
+#: What is listed of each tensor, by the schema of the list.
+_FIELDS = {CONTENT: {"dtype", "shape", "sha256"}, HEADERS: {"dtype", "shape"}}
+
+
+def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
+    if not isinstance(leaf, dict) or leaf.keys() != fields:
+        return False
     shape = leaf["shape"]
-    return (
-        isinstance(leaf["dtype"], str)
-        and isinstance(shape, list)
-        and all(type(size) is int and 0 <= size < 2**63 for size in shape)
-        and ("sha256" not in leaf or is_digest(leaf["sha256"]))
-    )
+    sound = isinstance(shape, list) and all(type(number) is int and 0 <= number < _MOST_NUMBERS for number in shape)
+    return sound and leaf["dtype"] in BITS and ("sha256" not in fields or is_digest(leaf["sha256"]))
+
+
+def proven_names(store: BlobStore, listed: Listed, known: Sequence[BaseModel]) -> tuple[str, ...]:
+    """The digests of those of the bases ``known`` by their headers that ``listed`` has the headers of."""
+    if not listed.base.complete:
+        return ()
+    return tuple(each.digest for each in known if has_headers_of(listed.leaves, leaves_of(store.read(each.digest))))
 
 
 def prove(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> bool:
@@ -71,6 +107,24 @@ def prove(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> b
     return True
 
 
+def checked_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """How a base came from another, e.g. ``{"bits": 4}``. Raises UsageError for more than a few words and numbers."""
+    words = all(_WORD.fullmatch(name) for name in detail)
+    values = all(isinstance(value, str | int | float) and len(str(value)) <= 128 for value in detail.values())
+    if len(detail) > 8 or not words or not values or not all(str(value).isprintable() for value in detail.values()):
+        raise UsageError("the detail of an edge is a few words and numbers", hint="--method gptq --bits 4 --group 128")
+    return dict(detail)
+
+
 def names_that_are_taken(names: Sequence[str]) -> tuple[str, ...]:
     """What to tell a person of names that mean another base."""
     return tuple(f"the name {name!r} already means another base in this registry" for name in names)
+
+
+def what_stays(asked: BaseModel, found: BaseModel, taken: Sequence[str]) -> tuple[str, ...]:
+    """What to tell a person of what he said of a base that somebody else added."""
+    who = "only who added it, or an administrator, changes that"
+    license_ = f"{found.title}: its license stays {found.license or 'unknown'!r}, {who}"
+    stays = [license_] if asked.license not in ("", found.license) else []
+    refused = [name for name in asked.names if name not in (*found.names, *taken)]
+    return (*stays, *(f"the name {name!r} was not given to {found.title}: {who}" for name in refused))

@@ -10,7 +10,6 @@ from loreg.adapters.card import CARD_NAME, MOST_CHARACTERS, card_of
 from loreg.adapters.config import CONFIG_NAME, MOST_CONFIG_BYTES
 from loreg.adapters.folder import refuse_file_names
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, remote_layout
-from loreg.bases.identify import leaves_of
 from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
@@ -19,7 +18,7 @@ from loreg.errors import AdapterFormatError, IntegrityError, UsageError
 from loreg.expressions import checked_metric, parse_label, parse_word
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
-from loreg.recording.bases import read_base
+from loreg.recording.bases import Listed, read_base
 from loreg.records import Commit, Draft, Provenance
 from loreg.refs import parse_alias
 from loreg.storage import Accepted, Blob, BlobStore, put_bytes
@@ -32,10 +31,10 @@ _LONGEST_MESSAGE = 64 * 1024
 
 @dataclass(frozen=True)
 class Read:
-    """A commit as it can be recorded; ``base_size`` is the size of the blob that lists the base's tensors."""
+    """A commit as it can be recorded, and its base, if it names one, as the list of its tensors says it is."""
 
     draft: Draft
-    base_size: int
+    base: Listed | None
     notes: tuple[str, ...]
 
 
@@ -53,7 +52,8 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     blobs = _Blobs(store, accepted)
     layout = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
     refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
-    target_digest, base_size = _on_base(store, commit, layout)
+    base = read_base(store, commit.base) if commit.base is not None else None
+    target_digest = _target_on(base, layout) if base is not None else None
     made_by, notes = _provenance(blobs, files)
     put_bytes(store, commit.manifest.to_bytes())
     draft = Draft(
@@ -62,7 +62,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
         facts=layout.facts(commit.base_hint),
         card=_card(blobs, files),
         message=commit.message.replace("\x00", ""),
-        base=commit.base,
+        base=base.base if base is not None else None,
         target=target_digest,
         tasks=tuple(parse_word(task, "task") for task in commit.tasks),
         labels=dict(parse_label(f"{key}={value}") for key, value in commit.labels.items()),
@@ -70,7 +70,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
         aliases=tuple(map(parse_alias, commit.aliases)),
         provenance=made_by,
     )
-    return Read(draft, base_size, notes)
+    return Read(draft, base, notes)
 
 
 def _refuse_large(commit: Commit) -> None:
@@ -136,14 +136,11 @@ def _layout(blobs: _Blobs, name: str, config: bytes, weights: File) -> Layout:
     return remote_layout(Path(name), config, weights.size, lambda start, size: blobs.read_part(weights, start, size))
 
 
-def _on_base(store: BlobStore, commit: Commit, layout: Layout) -> tuple[str | None, int]:
-    """The digest of the base's tensors that the adapter touches, and the size of the base's list of tensors."""
-    if commit.base is None:
-        return None, 0
-    document = read_base(store, commit.base)
-    base = Known(commit.base, leaves_of(document))
+def _target_on(listed: Listed, layout: Layout) -> str | None:
+    """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
+    base = Known(listed.base, listed.leaves)
     refuse_mismatch(layout, base)
-    return target(base.leaves, layout, base.lookup(layout)) if base.base.complete else None, len(document)
+    return target(base.leaves, layout, base.lookup(layout)) if base.base.complete else None
 
 
 def _card(blobs: _Blobs, files: Mapping[str, File]) -> str:

@@ -31,10 +31,19 @@ from loreg.catalog.search import search
 from loreg.checking.policy import Policy
 from loreg.errors import ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric
-from loreg.manifest import Manifest, refuse_wrong_files
+from loreg.manifest import Manifest
 from loreg.recording.allowed import require, require_somewhere
-from loreg.recording.bases import names_that_are_taken, prove, read_base
-from loreg.recording.commit import Read, read_commit, refuse_unless_stored
+from loreg.recording.bases import (
+    Listed,
+    checked_detail,
+    names_that_are_taken,
+    prove,
+    proven_names,
+    read_base,
+    what_stays,
+)
+from loreg.recording.commit import Read, read_commit
+from loreg.recording.exports import make, profile_for
 from loreg.recording.guard import guard_alias, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
@@ -121,18 +130,20 @@ class LocalLedger:
         """Record a version from its stored blobs; ``accepted`` are those that were stored just now."""
         require(self._access, "write", commit.adapter.namespace)
         read = read_commit(self._store, commit, accepted)
+        proven = self._proven(read.base) if read.base is not None else ()
         with self.catalog.write(self._access) as tx:
-            return self.record(tx, read)
+            return self.record(tx, read, proven)
 
-    def record(self, tx: Transaction, read: Read) -> Committed:
+    def record(self, tx: Transaction, read: Read, proven: Sequence[str] = ()) -> Committed:
         """Record a commit that was read, in a transaction of who may write there; its aliases only if the policy lets.
 
-        Raises CheckFailedError if it does not, ConflictError where :func:`loreg.catalog.versions.record` does.
+        ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError if the
+        policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
         """
-        notes, base = list(read.notes), read.draft.base
+        notes, base = list(read.notes), read.base
         if base is not None:
-            bases.record(tx, base, read.base_size)
-            notes += names_that_are_taken(bases.names_taken(tx, base))
+            bases.record(tx, base.base, base.size, proven)
+            notes += names_that_are_taken(bases.names_taken(tx, base.base))
         found, created = versions.record(tx, read.draft, partial(guard_alias, tx, self._policy))
         return Committed(found.version, created, tuple(notes))
 
@@ -206,19 +217,23 @@ class LocalLedger:
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors is stored."""
         require_somewhere(self._access, "write")
-        size = len(read_base(self._store, base))
+        listed = read_base(self._store, base)
+        proven = self._proven(listed)
         with self.catalog.write(self._access) as tx:
-            created = bases.record(tx, base, size)
-            notes = names_that_are_taken(bases.names_taken(tx, base))
-            return BaseAdded(bases.find(tx, base.digest), created, notes)
+            created = bases.record(tx, listed.base, listed.size, proven)
+            found = bases.find(tx, base.digest)
+            taken = bases.names_taken(tx, base)
+            return BaseAdded(found, created, (*names_that_are_taken(taken), *what_stays(base, found, taken)))
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one base came from another."""
         require_somewhere(self._access, "write")
         if kind not in BASE_RELATIONS:
             raise UsageError(f"{kind!r} is no way to come from a base", hint=f"--kind {' | '.join(BASE_RELATIONS)}")
+        detail = checked_detail(detail)
         with self.catalog.read(self._access) as tx:
             one, other = bases.find(tx, child), bases.find(tx, parent)
+            changeable = bases.may_change(tx, one)
         if one.digest == other.digest:
             if kind in ("cast_of", "renamed_from"):  # proven, with nothing to record: a base does not depend on it
                 return BaseEdge(one.digest, one.digest, kind, {}, verified=True)
@@ -226,9 +241,14 @@ class LocalLedger:
                 f"{child} and {parent} are one base, {one.title}: it cannot be {kind} itself",
                 hint=f"loreg base show {child}",
             )
+        if not changeable:
+            raise NotAllowedError(
+                f"what {one.title} came from is said by who added it, or by an administrator",
+                hint="ask for a token with --scope admin:*",
+            )
         verified = prove(self._store, one, other, kind)
         with self.catalog.write(self._access) as tx:
-            return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, dict(detail), verified))
+            return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, detail, verified))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         """The fewest edges that lead from one base to the other."""
@@ -241,14 +261,24 @@ class LocalLedger:
         with self.catalog.read(self._access) as tx:
             return exports.find(tx, versions.resolve(tx, ref).id, request)
 
-    def record_export(
-        self, ref: Ref, request: str, manifest: Manifest, accepted: Mapping[str, Accepted] = MappingProxyType({})
-    ) -> None:
-        """Remember an export whose blobs are all stored; ``accepted`` are those that were stored just now."""
-        refuse_wrong_files(manifest)
-        refuse_unless_stored(self._store, manifest.files, accepted)
+    def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
+        """Make the version's files for a server, and remember them."""
+        with self.catalog.read(self._access) as tx:
+            self._writable(tx, ref)
+            described = details(tx, ref)
+        manifest = make(self._store, described, profile_for(profile, request, described))
         with self.catalog.write(self._access) as tx:
-            exports.record(tx, self._writable(tx, ref).id, request, manifest)
+            exports.record(tx, self._writable(tx, ref), exports.Made(request, profile, manifest))
+        return manifest
+
+    def drop_export(self, ref: Ref, request: str) -> None:
+        """Forget an export: who had it made may, and an administrator of the namespace."""
+        namespace = ref.adapter.namespace
+        with self.catalog.write(self._access) as tx:
+            found = self._writable(tx, ref)
+            if exports.author(tx, found, request) != self._access.author:
+                require(self._access, "admin", namespace)
+            exports.drop(tx, found, request)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         """Ask a worker for a job."""
@@ -319,6 +349,12 @@ class LocalLedger:
         require(self._access, "write", adapter.namespace)
         versions.lock(tx, adapter_id)
         return adapter_id
+
+    def _proven(self, listed: Listed) -> tuple[str, ...]:
+        """The bases, known by their headers and of a name that this one is given, that it has the headers of."""
+        with self.catalog.read(self._access) as tx:
+            known = bases.known_by_headers(tx, listed.base)
+        return proven_names(self._store, listed, known)
 
     def _writable(self, tx: Transaction, ref: Ref) -> Found:
         """The version, if it may be changed; one that may not even be seen is not found."""

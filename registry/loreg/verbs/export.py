@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from loreg.adapters.card import CARD_NAME
-from loreg.adapters.layout import read_layout
-from loreg.bases.verdict import Known
-from loreg.checking import profile as serving
-from loreg.checking.findings import Subject
-from loreg.checking.profile import Profile, read_profile
-from loreg.checking.run import read_weights, run
-from loreg.errors import CheckFailedError, NotAllowedError, UsageError
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.checking.profile import read_profile
+from loreg.errors import ConflictError, IntegrityError, NotAllowedError, UnavailableError, UsageError
+from loreg.exporting.export import DTYPES
+from loreg.exporting.folder import (
+    FILE_NAME,
+    Planned,
+    Source,
+    is_as_planned,
+    planned,
+    read_headers,
+    request_of,
+    write_folder,
+)
 from loreg.manifest import Manifest
-from loreg.records import ExportResult, Fitted, Progress, Version, no_progress
+from loreg.records import Details, ExportResult, Progress, no_progress
 from loreg.refs import parse_ref
-from loreg.storage import Blob
-from loreg.verbs.context import Context
+from loreg.verbs.context import Context, show_version
 from loreg.verbs.fit import candidate, known
 from loreg.verbs.merge import new_folder, refuse_wrong_target
 from loreg.verbs.prepare import hash_files
-from loreg.verbs.sources import Opened, open_sources, require_torch
+from loreg.verbs.sources import Opened, open_sources
 
-FILE_NAME = "loreg_export.json"
-SCHEMA = "loreg.export/2"
-_DTYPES = ("float32", "float16", "bfloat16")
 #: Rules that what is written keeps, whether the source does or not.
 _MENDED = ("LR019",)
 
@@ -57,17 +56,26 @@ def export(
     raises; then nothing is written.
     """
     server = read_profile(profile)
-    if dtype is not None and dtype not in _DTYPES:
-        raise UsageError(f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}", hint="--dtype bfloat16")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}", hint="--dtype bfloat16")
     target = Path(folder)
     refuse_wrong_target(None, target, FILE_NAME)
-    require_torch()
     model = candidate(context, base) if base is not None else None
     with open_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:
         if model is None and opened.base is not None:
             model = known(context, opened.base)
-        fitted = _write(opened, server, model, dtype, staging)
+        fitted = write_folder(planned(_source(opened), server, model, dtype), staging)
     return ExportResult(opened.label, target, fitted)
+
+
+def drop_export(context: Context, ref: str, profile: str) -> None:
+    """Forget what the registry made of the version for the server of ``profile``: the next who pulls it so has it made.
+
+    Whoever had it made may, and an administrator of the namespace. Raises NotFoundError if there is none,
+    NotAllowedError.
+    """
+    version = show_version(context, ref).version
+    context.ledger.drop_export(parse_ref(version.ref), request_of(read_profile(profile), version.base))
 
 
 @dataclass(frozen=True)
@@ -79,105 +87,54 @@ class Exported:
 
 
 @contextlib.contextmanager
-def exported(context: Context, version: Version, profile: Profile, progress: Progress) -> Iterator[Exported]:
-    """The version as the server takes it: what was stored for the first who asked, or made now and stored.
+def exported(context: Context, found: Details, profile: str, verify: bool, progress: Progress) -> Iterator[Exported]:
+    """The version as the server of ``profile`` takes it: what the registry made of it, or made here.
 
-    Who may only read keeps what he made to himself. Raises what exporting raises; MissingExtraError without torch only
-    if it has to be made.
+    What is stored is taken if it is what headers say that it must be. The registry makes it if it has it not, and who
+    asks may write there; else it is made here and kept to oneself, which ``verify`` does in any case. Raises what
+    exporting raises; with ``verify`` IntegrityError if what is stored is not the same.
     """
-    request, ref = _request(profile, version), parse_ref(version.ref)
-    if (found := context.ledger.export(ref, request)) is not None:
-        yield Exported(found, None)
-        return
-    require_torch()
+    server, version = read_profile(profile), found.version
     model = known(context, version.base) if version.base else None
+    files = {file.path: file for file in found.files}
+    made = planned(read_headers(context.store, version.ref, version.digest, files), server, model)
+    if not verify and (stored := _stored(context, found, profile, made)) is not None:
+        yield Exported(stored, None)
+        return
     with open_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
-        _write(opened, profile, model, None, staging)
-        files = {path.name: path for path in staging.iterdir()}
-        manifest = hash_files(files, progress)
-        with contextlib.suppress(NotAllowedError):
-            blobs = {file.path: Blob(file.sha256, file.size) for file in manifest.files}
-            context.store.announce(tuple(blobs.values()))
-            for name, blob in blobs.items():
-                context.store.put(blob, files[name])
-            context.ledger.record_export(ref, request, manifest)
+        write_folder(planned(_source(opened), server, model), staging)
+        manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
+        if verify:
+            stored = context.ledger.export(parse_ref(version.ref), request_of(server, version.base))
+            _refuse_another(stored, manifest, made)
         yield Exported(manifest, staging)
 
 
-def read_fitted(folder: Path) -> Fitted:
-    """What the file beside an exported adapter says of it."""
-    document = json.loads((folder / FILE_NAME).read_bytes())
-    moved = document["certificate"]["modules"]
-    worst = max(moved, key=lambda module: module["epsilon"], default=None)
-    return Fitted(
-        server=f"{document['profile']['title']} {document['profile']['release']}",
-        changes=tuple(document["changes"]),
-        epsilon=document["certificate"]["epsilon"],
-        moved=len(moved),
-        worst=worst["module"] if worst else "",
-        worst_epsilon=worst["epsilon"] if worst else 0.0,
-    )
+def _source(opened: Opened) -> Source:
+    return Source(opened.label, opened.digest, opened.layout)
 
 
-def _write(opened: Opened, profile: Profile, base: Known | None, dtype: str | None, staging: Path) -> Fitted:
-    """Write the files into ``staging``. Raises CheckFailedError if the server would mind them still."""
-    from loreg.adapters.tensors import write_files
-    from loreg.exporting.export import export as fit
-
-    made = fit(opened.layout, profile, base.leaves if base else None, dtype)
-    write_files(staging, made.tensors, made.document)
-    card = opened.layout.weights.with_name(CARD_NAME)
-    if card.is_file():
-        shutil.copyfile(card, staging / CARD_NAME)
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "source": {"label": opened.label, "digest": opened.digest},
-        "profile": _identity(profile),
-        "base": base.base.digest if base else None,
-        "changes": (*_as_peft_writes(opened), *made.changes),
-        "certificate": made.certificate,
-    }
-    (staging / FILE_NAME).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    _refuse_what_it_minds_still(opened, profile, base, staging)
-    return read_fitted(staging)
+def _stored(context: Context, found: Details, profile: str, made: Planned) -> Manifest | None:
+    """What the registry has made, or makes now; None if it does not, or has something else."""
+    ref, request = parse_ref(found.version.ref), request_of(made.profile, found.version.base)
+    source = {file.path: file for file in found.files}
+    stored = context.ledger.export(ref, request)
+    if stored is None or not is_as_planned(context.store, stored, made, source):
+        # Whoever may only read, a server that has too much to do or is of another release: then it is made here.
+        with contextlib.suppress(NotAllowedError, ConflictError, UsageError, UnavailableError):
+            stored = context.ledger.record_export(ref, request, profile)
+    return stored if stored is not None and is_as_planned(context.store, stored, made, source) else None
 
 
-def _as_peft_writes(opened: Opened) -> Iterator[str]:
-    """What is written otherwise than it was read because PEFT writes it so."""
-    naming = opened.layout.naming
-    taken_out = [*naming.wrappers, *([f".{naming.adapter}"] if naming.adapter else [])]
-    if taken_out or naming.wrapped:
-        told = f" without {', '.join(taken_out)}" if taken_out else ""
-        yield f"tensors have the names that PEFT gives them{told}"
-    if naming.dropped:
-        yield f"{len(naming.dropped)} copies in PEFT's wrappers left out, e.g. {naming.dropped[0]}"
-    stacked = [module for module in opened.layout.modules.values() if module.form is not None and module.form.stacked]
-    if stacked:
-        yield f"{len(stacked)} stacks of experts written as target_parameters, e.g. {stacked[0].name}"
-
-
-def _refuse_what_it_minds_still(opened: Opened, profile: Profile, base: Known | None, staging: Path) -> None:
-    seen = read_weights(read_layout(staging), sorted(path.name for path in staging.iterdir()))
-    subject = Subject(seen.layout, seen.scans, seen.files, base)
-    mended = f"loreg bake {opened.label} --base PATH --to DIR serves it as a model of its own"
-    findings = [(f, f.remedy) for f in run(subject)] + [(f, mended) for f in serving.findings(profile, subject)]
-    errors = [(finding, hint) for finding, hint in findings if finding.severity == "error"]
-    if errors:
-        first, hint = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise CheckFailedError(f"{opened.label} cannot be exported: {first.code} {first.message}{more}", hint=hint)
-
-
-def _identity(profile: Profile) -> dict[str, Any]:
-    return {
-        "name": profile.name,
-        "title": profile.title,
-        "release": profile.release,
-        "parameters": dict(profile.parameters),
-    }
-
-
-def _request(profile: Profile, version: Version) -> str:
-    """A digest of all that the files of an export depend on beside the version."""
-    asked = {"schema": SCHEMA, "profile": asdict(profile), "base": version.base.digest if version.base else None}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _refuse_another(stored: Manifest | None, manifest: Manifest, made: Planned) -> None:
+    """Raise IntegrityError if what is stored has other tensors, or another configuration, than what was made here."""
+    if stored is None or made.plan.rounds:  # the last bits of what is cut down are each machine's own
+        return
+    there, here = ({file.path: file.sha256 for file in files.files} for files in (stored, manifest))
+    for name in (WEIGHTS_NAME, CONFIG_NAME):
+        if there.get(name) != here[name]:
+            raise IntegrityError(
+                f"{name} that the registry has of {made.source.label} for {made.profile.title} is not what the version "
+                "becomes for it",
+                hint=f"loreg export {made.source.label} --profile {made.profile.name} --drop",
+            )

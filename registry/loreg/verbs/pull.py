@@ -13,13 +13,14 @@ from pathlib import Path
 from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.checking.profile import read_profile
-from loreg.errors import ConflictError, explain_os_errors
-from loreg.manifest import File
-from loreg.records import Progress, PullResult, Version, no_progress
+from loreg.errors import ConflictError, IntegrityError, UsageError, explain_os_errors
+from loreg.exporting.folder import read_fitted
+from loreg.manifest import File, Manifest
+from loreg.records import Details, Progress, PullResult, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context
-from loreg.verbs.export import exported, read_fitted
+from loreg.verbs.export import exported
 from loreg.verbs.fetch import fetch
 from loreg.verbs.place import UNFINISHED, is_free, move_into_place, staging_of, take_back
 
@@ -34,27 +35,43 @@ def pull(
     *,
     profile: str | None = None,
     with_base_hint: bool = False,
+    verify: bool = False,
     progress: Progress = no_progress,
 ) -> PullResult:
     """Write the files of the version that ``ref`` means to ``folder`` (default: ``./name``).
 
     A folder that holds exactly these files already is left as it is; one that holds anything else is refused. What
     an interrupted pull left is gone on with. With ``profile``, e.g. ``vllm:max_lora_rank=64``, the files are those that
-    :func:`loreg.verbs.export.export` makes of it for that server; they are made once and stored. ``with_base_hint``
+    :func:`loreg.verbs.export.export` makes of it for that server; the registry makes them once and stores them. With
+    ``verify`` they are made here from the version's own files, and what is stored must be the same. ``with_base_hint``
     writes the base's path on the pusher's machine into the configuration. Raises NotFoundError, ConflictError,
     IntegrityError, NotAllowedError, UnavailableError, and CheckFailedError for what the server cannot be given.
     """
+    if verify and profile is None:
+        raise UsageError("without a profile every file is verified by its digest", hint="--profile SERVER --verify")
     parsed = parse_ref(ref)
-    server = read_profile(profile) if profile is not None else None
+    if profile is not None:
+        read_profile(profile)  # a profile that is none is told before anything is asked for
     found = context.ledger.show(parsed)
+    _refuse_another_digest(found)
     target = Path(folder if folder is not None else parsed.adapter.name)
-    if server is None:
+    if profile is None:
         downloaded = _place(context, found.version, found.files, None, target, with_base_hint, progress)
         return PullResult(found.version, target, downloaded)
-    with exported(context, found.version, server, progress) as made:
+    with exported(context, found, profile, verify, progress) as made:
         files = made.manifest.files
         downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
         return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
+
+
+def _refuse_another_digest(found: Details) -> None:
+    """Raise IntegrityError unless the files are those of which the version's digest is: a pinned ref means these."""
+    version = found.version
+    if Manifest(found.files).digest != version.digest:
+        raise IntegrityError(
+            f"the registry lists other files for {version.ref} than its digest sha256:{version.digest[:12]} is of",
+            hint="loreg doctor",
+        )
 
 
 def _place(

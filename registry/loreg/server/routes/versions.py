@@ -154,14 +154,16 @@ async def export(ref: Selected, request: Sha256, ledger: Books) -> Response:
     return json(found)
 
 
-@routes.put(_VERSION + "/exports/{request}", status_code=204, responses=errors(404, 409, 422))
-def record_export(
-    ref: Selected, request: Sha256, body: ExportRequest, ledger: Books, service: Serving, access: Asking
-) -> Response:
-    """Remember an export whose blobs were uploaded."""
-    digests = {file.sha256 for file in body.manifest.files}
-    with service.uploads(access).accepted(digests, body.uploads) as accepted:
-        ledger.record_export(ref, request, body.manifest, accepted)
+@routes.put(_VERSION + "/exports/{request}", response_model=Manifest, responses=errors(404, 409, 422))
+def record_export(ref: Selected, request: Sha256, body: ExportRequest, ledger: Books) -> Response:
+    """Make the version's files for a server by the name of its profile, and remember them."""
+    return json(ledger.record_export(ref, request, body.profile))
+
+
+@routes.delete(_VERSION + "/exports/{request}", status_code=204, responses=errors(404, 409))
+async def drop_export(ref: Selected, request: Sha256, ledger: Books) -> Response:
+    """Forget an export; the next who asks for it has it made."""
+    await ledger.catalog.awaited(ledger.drop_export, ref, request)
     return nothing()
 
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from loreg.adapters.forms import Form
+from loreg.adapters.header import Tensor
 from loreg.adapters.parameters import owner_of
-from loreg.algebra.factors import Factors
 from loreg.errors import AdapterFormatError
 
 #: What exports call the halves of gate_up_proj and down_proj, with Mixtral's own words beside.
@@ -24,11 +21,25 @@ _WHOLE = {"w2": "down_proj"}
 
 
 @dataclass(frozen=True)
-class Stack:
-    """The factors ``b (E, out, r)`` and ``a (E, r, in)`` of one projection of all experts; the product is scaled."""
+class Block:
+    """The factors ``a`` and ``b`` of one module of the file, of the form ``form``.
+
+    They are the rows of B from ``row`` on, and B is multiplied with ``times``.
+    """
 
     form: Form
-    factors: Factors
+    a: Tensor
+    b: Tensor
+    row: int = 0
+    times: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One projection of all experts: the ``blocks`` that its factors are made of; their product is scaled."""
+
+    form: Form
+    blocks: tuple[Block, ...]
     scale: float
 
 
@@ -61,13 +72,11 @@ def _joined(owner: str, both: Mapping[int, Stack]) -> Stack:
         )
     ((experts, out, in_),) = shapes
     scale = next(iter(both.values())).scale or 1.0
-    columns: list[Tensor] = []
-    for half, stack in sorted(both.items()):
-        b = stack.factors.b
-        if stack.scale != scale:
-            b = (b.double() * (stack.scale / scale)).to(b.dtype)
-        other = torch.zeros_like(b)
-        columns.append(torch.cat([b, other] if half == 0 else [other, b], dim=1))
-    a = torch.cat([stack.factors.a for _, stack in sorted(both.items())], dim=1)
-    form = Form("experts", a.shape[1], 2 * out, in_, matrices=experts, parameter="gate_up_proj")
-    return Stack(form, Factors(torch.cat(columns, dim=2), a), scale)
+    blocks = tuple(
+        replace(block, row=half * out, times=stack.scale / scale)
+        for half, stack in sorted(both.items())
+        for block in stack.blocks
+    )
+    rank = sum(block.form.rank for block in blocks)
+    form = Form("experts", rank, 2 * out, in_, matrices=experts, parameter="gate_up_proj")
+    return Stack(form, blocks, scale)

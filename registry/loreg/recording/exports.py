@@ -1,0 +1,100 @@
+"""Versions as servers take them, made of their stored blobs: nothing of an export is taken from who asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from loreg.adapters.card import CARD_NAME
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.layout import WEIGHTS_NAME, read_layout
+from loreg.bases.identify import leaves_of
+from loreg.bases.verdict import Known
+from loreg.checking.profile import Profile, read_profile
+from loreg.errors import ConflictError, NotAllowedError
+from loreg.exporting.export import Plan
+from loreg.exporting.folder import Source, planned, read_headers, request_of, write_folder
+from loreg.manifest import File, Manifest
+from loreg.records import Details
+from loreg.storage import Blob, BlobStore, digest_of
+
+_MOST_BYTES = 4 * 1024**3
+_MOST_NUMBERS = 1 << 27  # of one module that is computed: 1 GiB in float64
+_MOST_STEPS = 1 << 40  # multiplications to cut modules down: some minutes
+_LONGEST_PROFILE = 128
+#: One at a time: whoever comes meanwhile makes his own.
+_MAKING = threading.Lock()
+
+
+def profile_for(text: str, request: str, details: Details) -> Profile:
+    """The profile that ``text`` names, if it is the one that ``request`` is a digest of.
+
+    Raises NotAllowedError for a profile of somebody's own, ConflictError for one of another release of loreg.
+    """
+    if not text or len(text) > _LONGEST_PROFILE or text.endswith(".toml") or "/" in text:
+        raise NotAllowedError(
+            "a registry makes exports itself, and only for the servers that loreg knows",
+            hint="loreg export REF --profile ./mine.toml --to DIR",
+        )
+    profile = read_profile(text)
+    if request_of(profile, details.version.base) != request:
+        raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
+    return profile
+
+
+def make(store: BlobStore, details: Details, profile: Profile) -> Manifest:
+    """Make the version's files for the server, and store them.
+
+    Raises CheckFailedError for what cannot be mended, NotAllowedError for what is too large, ConflictError if another
+    one is being made.
+    """
+    files = {file.path: file for file in details.files}
+    base = details.version.base
+    known = Known(base, leaves_of(store.read(base.digest))) if base else None
+    name, digest = details.version.ref, details.version.digest
+    _refuse_what_is_too_large(planned(read_headers(store, name, digest, files), profile, known).plan, files)
+    with _alone(), tempfile.TemporaryDirectory(prefix="loreg-export-") as folder:
+        source, made = Path(folder) / "source", Path(folder) / "made"
+        source.mkdir()
+        made.mkdir()
+        for path in (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME):
+            if path in files:
+                store.get(Blob(files[path].sha256, files[path].size), source / path)
+        write_folder(planned(Source(name, digest, read_layout(source)), profile, known), made)
+        return _put(store, made)
+
+
+def _refuse_what_is_too_large(plan: Plan, files: dict[str, File]) -> None:
+    computed = [module for module in plan.held.modules.values() if module.computed]
+    numbers = [(m.form.out + m.form.in_) * m.form.matrices * max(m.rank_in, m.form.rank) for m in computed]
+    steps = [n * m.rank_in for n, m in zip(numbers, computed, strict=True) if m.cut]
+    if (
+        max(plan.size, files[WEIGHTS_NAME].size) > _MOST_BYTES
+        or max(numbers, default=0) > _MOST_NUMBERS
+        or sum(steps) > _MOST_STEPS
+    ):
+        raise NotAllowedError(
+            "this is too much for a registry to make: whoever pulls it makes it", hint="loreg pull REF --profile SERVER"
+        )
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    if not _MAKING.acquire(blocking=False):
+        raise ConflictError("the registry is making another export", hint="try again in a minute")
+    try:
+        yield
+    finally:
+        _MAKING.release()
+
+
+def _put(store: BlobStore, folder: Path) -> Manifest:
+    found = []
+    for path in sorted(folder.iterdir()):
+        blob = digest_of(path)
+        store.put(blob, path)
+        found.append(File(path.name, blob.sha256, blob.size))
+    return Manifest(tuple(found))

@@ -20,7 +20,7 @@ PATIENCE = 60.0  # seconds until a test gives up; nothing is expected to take so
 
 @dataclass(frozen=True)
 class Attacked:
-    """A server on SQLite and a folder, the registry behind it, and the tokens of a few."""
+    """A server on SQLite or PostgreSQL and a folder, the registry behind it, and the tokens of a few."""
 
     endpoint: str
     behind: Registry
@@ -38,9 +38,9 @@ SCOPES = {"reader": ["read:team"], "writer": ["write:team"], "stranger": ["write
 
 
 @contextlib.contextmanager
-def attacked(folder: Path, *, is_open: bool = False) -> Iterator[Attacked]:
+def attacked(folder: Path, *, is_open: bool = False, database_url: str = "") -> Iterator[Attacked]:
     """A server with team/science in it; if it ``is_open`` there are no tokens."""
-    place = Place(f"sqlite:///{folder}/catalog.db", str(folder / "store"))
+    place = Place(database_url or f"sqlite:///{folder}/catalog.db", str(folder / "store"))
     with (
         connect(database_url=place.database_url, storage_url=place.storage_url) as behind,
         serving(place, is_open=is_open) as endpoint,

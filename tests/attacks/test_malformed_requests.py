@@ -38,13 +38,13 @@ RIGHT = {
     "revision": "main", "branch": "b", "path": "README.md", "folder": "x", "version": "1",
 }  # fmt: skip
 WRONG = [
-    "%00", "%0d%0aX:%20y", "%ed%a0%80", "%F0%9F%98%80", "%2e%2e", "%2F", "x" * 5000, "v" + "9" * 5000, "%", "-", "%D9%A3",
-    "0", "-1", "9" * 400, "sha256:aaaaaaaa", "a:b@c", "{}",
+    "%00", "%0d%0aX:%20y", "%ed%a0%80", "%F0%9F%98%80", "%2e%2e", "%2F", "x" * 5000, "v" + "9" * 5000, "%", "-",
+    "%D9%A3", "0", "-1", "9" * 400, "sha256:aaaaaaaa", "a:b@c", "{}",
 ]  # fmt: skip
 DEEP = "[" * 300 + "]" * 300
 VALUES: list[Any] = [
-    None, True, -1, 1.5, 10**12, 2**63, 10**30, "", "a\0b", "\ud800", "\u202e\x1b[31m", "x" * 5000, [1], [[]], [None], {},
-    {"a": 1}, {"\ud800": 1}, {"": {}}, "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", ["team/science"],
+    None, True, -1, 1.5, 10**12, 2**63, 10**30, "", "a\0b", "\ud800", "\u202e\x1b[31m", "x" * 5000, [1], [[]], [None],
+    {}, {"a": 1}, {"\ud800": 1}, {"": {}}, "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", ["team/science"],
     {"namespace": "team", "name": "science"}, [{"path": "x", "sha256": "0" * 64, "size": -1}], [{"path": 1}],
     [{"sha256": "0" * 64, "size": 2**70}],
 ]  # fmt: skip
@@ -86,6 +86,13 @@ def guarded(tmp_path: Path) -> Iterator[Attacked]:
         yield server
 
 
+@pytest.fixture
+def on_postgres(tmp_path: Path, postgres_url: str) -> Iterator[Attacked]:
+    """PostgreSQL refuses more than SQLite does."""
+    with attacked(tmp_path, database_url=postgres_url) as server:
+        yield server
+
+
 def answer(http: httpx.Client, method: str, url: str, **more: Any) -> int:
     """The status; a request that is not answered at all fails the test, and so does a mistake."""
     response = http.request(method, url, **more)
@@ -101,8 +108,8 @@ def test_no_path_makes_the_server_fail(guarded: Attacked):
                 answer(http, method, path.format(**{**RIGHT, name: wrong}))
 
 
-def test_no_query_makes_the_server_fail(guarded: Attacked):
-    http = guarded.http("root")
+def test_no_query_makes_the_server_fail(on_postgres: Attacked):
+    http = on_postgres.http("root")
     paths = http.get("/openapi.json").json()["paths"]
     asked = 0
     for path, operations in paths.items():
@@ -135,9 +142,9 @@ def test_no_header_makes_the_server_fail(guarded: Attacked, header: str):
             answer(http, method, path.format(**RIGHT), headers=[(header.encode(), wrong)])
 
 
-def test_no_body_makes_the_server_fail(guarded: Attacked):
+def test_no_body_makes_the_server_fail(on_postgres: Attacked):
     """Each value of each right body by turns another; and the body another as a whole."""
-    http = guarded.http("root")
+    http = on_postgres.http("root")
     for method, path in ROUTES:
         right = next((body for end, body in BODIES.items() if path.endswith(end)), None)
         if right is None or method not in ("POST", "PUT"):
@@ -172,8 +179,9 @@ def mutations(document: Any) -> Iterator[Any]:
 
 RAW = [
     b"", b"null", b"{", b"\xff\xfe", b'"\xed\xa0\x80"', DEEP.encode(), b"NaN", b'{"name": NaN}', b'{"name": 1e999}',
-    b'{"a":' * 60 + b"1" + b"}" * 60, b"1" * 5000, b'{"name":"x","name":"y"}', json.dumps({"name": "x"}).encode("utf-16"),
-    b"\0", b'{"' + b"x" * 5000 + b'":1}', b'{"\\ud800": 1}', b"[" + b"1," * 5000 + b"1]",
+    b'{"a":' * 60 + b"1" + b"}" * 60, b"1" * 5000, b'{"name":"x","name":"y"}',
+    json.dumps({"name": "x"}).encode("utf-16"), b"\0", b'{"' + b"x" * 5000 + b'":1}', b'{"\\ud800": 1}',
+    b"[" + b"1," * 5000 + b"1]",
 ]  # fmt: skip
 
 
@@ -197,43 +205,24 @@ def test_no_bytes_make_the_server_fail(guarded: Attacked):
                     )
 
 
-def test_no_cursor_makes_the_server_fail(guarded: Attacked):
-    http = guarded.http("root")
-    documents: list[Any] = [
-        *VALUES,
-        *(
-            [order, *key]
-            for order in ("jobs", "events", "created", "name", "adapters", "versions", "bases", "size", "accuracy")
-            for value in VALUES
-            for key in ([value], [value, value], [value] * 3)
-        ),
-    ]
-    cursors = [encoded(json.dumps(document).encode()) for document in documents]
-    cursors += [
-        encoded(b"[" * 3000),
-        encoded(b"[" * 900 + b"]" * 900),
-        encoded(b'["jobs",1e999]'),
-        encoded(b'["size",NaN,1]'),
-        encoded(b"1" * 3000),
-    ]
-    for cursor in cursors:
+LISTS = {
+    "jobs": "jobs", "events": "events", "adapters": "adapters", "bases": "bases",
+    "adapters/team/science/versions": "versions", "search": "created", "search?sort=name": "name",
+    "search?sort=size": "size", "search?sort=metric:accuracy": "metric:accuracy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_no_cursor_makes_the_server_fail(guarded: Attacked, path: str):
+    documents: list[Any] = [*VALUES]
+    documents += [[LISTS[path], *key] for value in VALUES for key in ([value], [value, 1], ["x", value, 1])]
+    contents = [json.dumps(document).encode() for document in documents]
+    contents += [b"[" * 3000, b"[" * 900 + b"]" * 900, b'["jobs",1e999]', b'["size",NaN,1]', b"1" * 3000]
+    url, _, sort = path.partition("?sort=")
+    http, more = guarded.http("root"), {"sort": sort} if sort else {}
+    for cursor in map(encoded, contents):
         if len(cursor) <= 4096:
-            for path in (
-                "jobs",
-                "events",
-                "adapters",
-                "bases",
-                "adapters/team/science/versions",
-                "search",
-                "search?sort=name",
-                "search?sort=size",
-            ):
-                answer(
-                    http,
-                    "GET",
-                    f"/api/v1/{path}",
-                    params={"cursor": cursor, **({"sort": path.partition("=")[2]} if "=" in path else {})},
-                )
+            answer(http, "GET", f"/api/v1/{url}", params={"cursor": cursor, **more})
 
 
 def encoded(content: bytes) -> str:

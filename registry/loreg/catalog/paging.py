@@ -32,5 +32,5 @@ def _is_a(value: Any, kind: type) -> bool:
     if kind is str:
         return isinstance(value, str) and value.isprintable()
     if kind is float:
-        return isinstance(value, int | float) and abs(value) < 1e308
+        return isinstance(value, int | float) and abs(value) < (2**63 if isinstance(value, int) else 1e308)
     return type(value) is int and abs(value) < 2**31

@@ -29,9 +29,13 @@ class Stored:
             self._bucket, _, self._prefix = place.storage_url.removeprefix("s3://").partition("/")
             self._client = boto3.client("s3", endpoint_url=place.storage_endpoint, region_name="us-east-1")
 
+    @property
+    def is_on_s3(self) -> bool:
+        return bool(self._place.storage_endpoint)
+
     def change(self, sha256: str, change: Callable[[bytes], bytes | None]) -> None:
         """Replace an object's bytes; None deletes it."""
-        if self._place.storage_endpoint:
+        if self.is_on_s3:
             where = {"Bucket": self._bucket, "Key": f"{self._prefix}/{key_of(sha256)}"}
             changed = change(self._client.get_object(**where)["Body"].read())
             if changed is None:

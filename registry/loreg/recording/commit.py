@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loreg.adapters.card import CARD_NAME, MOST_CHARACTERS, card_of
@@ -14,7 +14,7 @@ from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
-from loreg.errors import AdapterFormatError, IntegrityError, UsageError
+from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
 from loreg.expressions import checked_metric, parse_label, parse_word
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
@@ -22,6 +22,9 @@ from loreg.recording.bases import Listed, read_base
 from loreg.records import Commit, Draft, Provenance
 from loreg.refs import parse_alias
 from loreg.storage import Accepted, Blob, BlobStore, put_bytes
+from loreg.storage.blobs import SMALL
+
+_READ = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
 
 #: What is read whole, and how large it may be.
 _MOST_BYTES = {CONFIG_NAME: MOST_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
@@ -48,8 +51,9 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     files = {file.path: file for file in commit.manifest.files}
     refuse_file_names(files)
     _refuse_large(commit)
-    refuse_unless_stored(store, commit.manifest.files, accepted)
     blobs = _Blobs(store, accepted)
+    for file in commit.manifest.files:
+        blobs.ask_for(file)
     layout = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
     refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
     base = read_base(store, commit.base) if commit.base is not None else None
@@ -96,14 +100,6 @@ def _refuse_large(commit: Commit) -> None:
         )
 
 
-def refuse_unless_stored(store: BlobStore, files: Sequence[File], accepted: Mapping[str, Accepted]) -> None:
-    """Raise IntegrityError for the first file whose blob the store, asked now, does not have as the manifest says."""
-    for file in files:
-        known = accepted.get(file.sha256)
-        if known.size != file.size if known else not store.has(Blob(file.sha256, file.size)):
-            raise _not_stored(file, known.size if known else store.size(file.sha256))
-
-
 def _not_stored(file: File, size: int | None) -> IntegrityError:
     found = "is damaged there" if size == file.size else "is not stored" if size is None else f"has {size} bytes there"
     return IntegrityError(
@@ -113,10 +109,22 @@ def _not_stored(file: File, size: int | None) -> IntegrityError:
 
 @dataclass(frozen=True)
 class _Blobs:
-    """What is read of the blobs of a commit; those that were read to accept them are not read again."""
+    """The blobs of a commit; what was read to accept one, or to see that it is there, is not read again."""
 
     store: BlobStore
     accepted: Mapping[str, Accepted]
+    _contents: dict[str, bytes] = field(default_factory=dict)
+
+    def ask_for(self, file: File) -> None:
+        """Raise IntegrityError unless the store, asked now, has the file as the manifest says."""
+        accepted = self.accepted.get(file.sha256)
+        if accepted is not None:
+            if accepted.size != file.size:
+                raise _not_stored(file, accepted.size)
+        elif file.path in _READ and file.size <= SMALL:
+            self._contents[file.sha256] = self._read_stored(file)
+        elif not self.store.has(Blob(file.sha256, file.size)):
+            raise _not_stored(file, self.store.size(file.sha256))
 
     def read(self, file: File) -> bytes:
         """All of a small file."""
@@ -128,8 +136,18 @@ class _Blobs:
         known = self._known(file)
         return known[start : start + size] if known is not None else self.store.read_part(file.sha256, start, size)
 
+    def _read_stored(self, file: File) -> bytes:
+        try:
+            content = self.store.read(file.sha256, file.size)
+        except (NotFoundError, IntegrityError):
+            raise _not_stored(file, self.store.size(file.sha256)) from None
+        if len(content) != file.size:
+            raise _not_stored(file, len(content))
+        return content
+
     def _known(self, file: File) -> bytes | None:
-        return self.accepted[file.sha256].content if file.sha256 in self.accepted else None
+        accepted = self.accepted.get(file.sha256)
+        return accepted.content if accepted else self._contents.get(file.sha256)
 
 
 def _layout(blobs: _Blobs, name: str, config: bytes, weights: File) -> Layout:

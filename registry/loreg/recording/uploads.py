@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from loreg.catalog import Catalog, uploads
+from loreg.catalog import Catalog, Transaction, uploads
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.manifest import is_digest
 from loreg.recording.allowed import require_somewhere
 from loreg.records import Access, Upload
 from loreg.storage import Accepted, Blob, BlobStore, Presigned
 
+_MOST_KEPT = 1024 * 1024  # of contents that a commit will read: what comes after is read again
 _LARGEST = 5 * 1024**3  # S3's limit for one PUT, the only kind whose SHA-256 covers the whole object
 
 
@@ -42,17 +44,19 @@ class Uploads:
                 hint="push it with LOREG_DATABASE_URL and LOREG_STORAGE_URL instead of LOREG_ENDPOINT",
             )
         wanted = {blob.sha256: blob for blob in blobs}
-        with self._catalog.read(self._access) as tx:
+        with self._catalog.write(self._access) as tx:
             known = uploads.readable(tx, list(wanted))
-        announced = [
-            Upload(secrets.token_urlsafe(24), blob.sha256, blob.size)
-            for blob in wanted.values()
-            if blob.sha256 not in known or not self._store.has(blob)
-        ]
-        if announced:
+            announced = self._announce(tx, [blob for blob in wanted.values() if blob.sha256 not in known])
+        if lacking := [wanted[digest] for digest in sorted(known) if not self._store.has(wanted[digest])]:
             with self._catalog.write(self._access) as tx:
-                uploads.announce(tx, announced)
+                announced += self._announce(tx, lacking)
         return tuple((each, self._store.upload_url(Blob(each.sha256, each.size), each.id)) for each in announced)
+
+    def _announce(self, tx: Transaction, blobs: Sequence[Blob]) -> list[Upload]:
+        announced = [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in blobs]
+        if announced:
+            uploads.announce(tx, announced)
+        return announced
 
     def expected(self, upload_id: str) -> Upload:
         """What was announced under that id by who acts. Raises NotFoundError."""
@@ -83,13 +87,15 @@ class Uploads:
             absent = set(digests) - uploads.readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if upload_ids else ()
         taken: dict[str, Accepted] = {}
+        kept = 0
         for upload, received in sent:
             if upload.sha256 not in digests or upload.sha256 in taken:
                 continue
             if received:
                 absent.discard(upload.sha256)
             elif found := self._store.accept_upload(Blob(upload.sha256, upload.size), upload.id):
-                taken[upload.sha256] = found
+                taken[upload.sha256] = found if kept + found.size <= _MOST_KEPT else replace(found, content=None)
+                kept += len(taken[upload.sha256].content or b"")
         if absent := absent - taken.keys():
             raise NotAllowedError(f"blob {min(absent)[:12]} was not sent", hint="push again")
         yield taken

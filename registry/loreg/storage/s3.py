@@ -46,6 +46,7 @@ PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
 _MOST_PARTS = 10_000  # S3's own limit
 _MOST_DELETED = 1000  # S3's limit for one request
 _HOUR = 3600
+_LATELY = "lately"  # the state of a small object that was there: only what is asked first depends on it
 _TYPE = "application/octet-stream"  # of every object: nobody's browser is to show what somebody uploaded
 
 
@@ -101,10 +102,11 @@ class S3Store:
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file, in parts over 16 MiB, each under its SHA-256, with ``If-None-Match: *``.
 
-        S3 is asked first whether it has the blob, unless asking would take as long as sending. What it has is written
-        over only when it is proven to be damaged.
+        S3 is asked first whether it has the blob, unless asking would take as long as sending and it had not lately.
+        What it has is written over only when it is proven to be damaged.
         """
-        sound = self._soundness(blob) if blob.size > SMALL else None
+        ask = blob.size > SMALL or self._proven.holds(blob.sha256, _LATELY)
+        sound = self._soundness(blob) if ask else None
         if sound:
             on_bytes(blob.size)
             return False
@@ -260,7 +262,10 @@ class S3Store:
         try:
             if blob.size <= SMALL:
                 content = self._content(key, blob.size + 1)
-                return Blob(hashlib.sha256(content).hexdigest(), len(content)) == blob
+                sound = Blob(hashlib.sha256(content).hexdigest(), len(content)) == blob
+                if sound:
+                    self._proven.add(blob.sha256, _LATELY)
+                return sound
             with self._explained():
                 found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
             if found["ContentLength"] != blob.size:

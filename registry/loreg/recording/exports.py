@@ -14,7 +14,7 @@ from loreg.adapters.layout import WEIGHTS_NAME, read_layout
 from loreg.bases.identify import leaves_of
 from loreg.bases.verdict import Known
 from loreg.checking.profile import Profile, read_profile
-from loreg.errors import ConflictError, NotAllowedError
+from loreg.errors import ConflictError, NotAllowedError, NotFoundError
 from loreg.exporting.export import Plan
 from loreg.exporting.folder import Source, planned, read_headers, request_of, write_folder
 from loreg.manifest import File, Manifest
@@ -22,7 +22,7 @@ from loreg.records import Details
 from loreg.storage import Blob, BlobStore, digest_of
 
 _MOST_BYTES = 4 * 1024**3
-_MOST_NUMBERS = 1 << 27  # of one module that is computed: 1 GiB in float64
+_MOST_NUMBERS = 1 << 27  # of one module that is not only copied: 1 GiB in float64
 _MOST_STEPS = 1 << 40  # multiplications to cut modules down: some minutes
 _LONGEST_PROFILE = 128
 #: One at a time: whoever comes meanwhile makes his own.
@@ -39,10 +39,11 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
             "a registry makes exports itself, and only for the servers that loreg knows",
             hint="loreg export REF --profile ./mine.toml --to DIR",
         )
-    profile = read_profile(text)
-    if request_of(profile, details.version.base) != request:
-        raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
-    return profile
+    with contextlib.suppress(NotFoundError):
+        profile = read_profile(text)
+        if request_of(profile, details.version.base) == request:
+            return profile
+    raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
 
 
 def make(store: BlobStore, details: Details, profile: Profile) -> Manifest:
@@ -68,9 +69,9 @@ def make(store: BlobStore, details: Details, profile: Profile) -> Manifest:
 
 
 def _refuse_what_is_too_large(plan: Plan, files: dict[str, File]) -> None:
-    computed = [module for module in plan.held.modules.values() if module.computed]
-    numbers = [(m.form.out + m.form.in_) * m.form.matrices * max(m.rank_in, m.form.rank) for m in computed]
-    steps = [n * m.rank_in for n, m in zip(numbers, computed, strict=True) if m.cut]
+    new = [module for module in plan.held.modules.values() if not module.copied]
+    numbers = [(m.form.out + m.form.in_) * m.form.matrices * max(m.rank_in, m.form.rank) for m in new]
+    steps = [count * module.rank_in for count, module in zip(numbers, new, strict=True) if module.cut]
     if (
         max(plan.size, files[WEIGHTS_NAME].size) > _MOST_BYTES
         or max(numbers, default=0) > _MOST_NUMBERS

@@ -106,7 +106,7 @@ def exported(context: Context, found: Details, profile: str, verify: bool, progr
         manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
         if verify:
             stored = context.ledger.export(parse_ref(version.ref), request_of(server, version.base))
-            _refuse_another(stored, manifest, made)
+            _refuse_another(stored, manifest, made, profile)
         yield Exported(manifest, staging)
 
 
@@ -126,7 +126,7 @@ def _stored(context: Context, found: Details, profile: str, made: Planned) -> Ma
     return stored if stored is not None and is_as_planned(context.store, stored, made, source) else None
 
 
-def _refuse_another(stored: Manifest | None, manifest: Manifest, made: Planned) -> None:
+def _refuse_another(stored: Manifest | None, manifest: Manifest, made: Planned, profile: str) -> None:
     """Raise IntegrityError if what is stored has other tensors, or another configuration, than what was made here."""
     if stored is None or made.plan.rounds:  # the last bits of what is cut down are each machine's own
         return
@@ -136,5 +136,5 @@ def _refuse_another(stored: Manifest | None, manifest: Manifest, made: Planned) 
             raise IntegrityError(
                 f"{name} that the registry has of {made.source.label} for {made.profile.title} is not what the version "
                 "becomes for it",
-                hint=f"loreg export {made.source.label} --profile {made.profile.name} --drop",
+                hint=f"loreg export {made.source.label} --profile {profile} --drop",
             )

@@ -304,6 +304,32 @@ def test_how_deep_json_is(body: bytes, deep: bool):
     assert is_deep(body) is deep
 
 
+MANY: dict[str, bytes] = {
+    "/api/v1/jobs": b'{"kind": "merge", "request": {"sources": [' + b"[]," * 300_000 + b"1]}}",
+    "/api/v1/uploads": b"[" + b"1," * 90_000 + b"1]",
+    "/api/v1/adapters/team/science/versions/v1/metrics": b"[" + b"{}," * 40_000 + b"1]",
+    "/api/v1/adapters/team/science/versions": b'{"commit": {"manifest": {"files": [' + b"1," * 200_000 + b"1]}}}",
+    "/api/repos/create": b'{"name": [' + b"[]," * 300_000 + b"1]}",
+}
+
+
+@pytest.mark.parametrize("path", MANY)
+def test_values_without_number_are_refused_before_something_is_made_of_each(
+    guarded: Attacked, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    monkeypatch.setattr(bodies, "parse", lambda body: pytest.fail("it was parsed"))
+    json_ = {"Content-Type": "application/json"}
+    assert guarded.http("root").post(path, content=MANY[path], headers=json_).status_code == 400
+
+
+def test_a_manifest_of_ten_thousand_files_is_no_such_body(guarded: Attacked):
+    files = [{"path": f"f{number}", "sha256": "0" * 64, "size": 1} for number in range(10_000)]
+    commit = {"adapter": {"namespace": "team", "name": "science"}, "manifest": {"files": files}}
+    path = "/api/v1/adapters/team/science/versions"
+    answer = guarded.http("root").post(path, json={"commit": commit, "uploads": ["x" * 32] * 10_000})
+    assert "was not sent" in answer.json()["detail"]
+
+
 def test_deep_json_is_refused_whatever_it_is_hidden_in(guarded: Attacked):
     deep = b'["' + b"]" * 2000 + b'",' + b"[" * 1000 + b"]" * 1001
     wide = ("[" + '"嬢",' + "[" * 70 + "]" * 70 + "]").encode("utf-16")

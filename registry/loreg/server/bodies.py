@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
+import msgspec
 import numpy as np
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -26,6 +27,8 @@ from loreg.refs import NO_NAMESPACE, parse_adapter_name
 from loreg.server.service import access_of, ledger_of
 
 MOST_JSON = 1024 * 1024
+MOST_VALUES = 100_000
+_FEW = 2000
 MOST_MANIFEST = 8 * 1024 * 1024  # some ten thousand files
 _DEEPEST = 64
 PATIENCE = 15.0  # seconds for the next byte of JSON
@@ -51,13 +54,17 @@ class BodyRoute(APIRoute):
         if self.body_field is None:
             return handle
         refuse = _REFUSING.get(self.path, _refuse_readers)
-        most = MOST_MANIFEST if self.path in _WITH_MANIFEST else MOST_JSON
+        most, values = (MOST_MANIFEST, 250_000) if self.path in _WITH_MANIFEST else (MOST_JSON, MOST_VALUES)
+        decoder = msgspec.json.Decoder(self.body_field.field_info.annotation)
 
         async def answer(request: Request) -> Response:
             await refuse(request)
             if not _JSON.fullmatch(request.headers.get("Content-Type", "")):
                 raise UsageError("the body is not said to be JSON", hint="Content-Type: application/json")
-            return await handle(_Read(request, await read_body(request, most)))
+            body = await read_body(request, most)
+            if _refuse_many(body, values) > _FEW:
+                _refuse_first_mistake(decoder, body)
+            return await handle(_Read(request, body))
 
         return answer
 
@@ -84,7 +91,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     Raises UsageError.
     """
     refuse_forms(request)
-    document = parse(await read_body(request, MOST_JSON) or b"{}")
+    body = await read_body(request, MOST_JSON) or b"{}"
+    _refuse_many(body, MOST_VALUES)
+    document = parse(body)
     if not isinstance(document, dict):
         raise UsageError("the body is not a JSON object", hint="Content-Type: application/json")
     return document
@@ -103,6 +112,22 @@ async def read_body(request: Request, most: int) -> bytes:
         if monotonic() - begin > PATIENCE + len(body) / _FLOOR:
             raise _too_slow()
     return bytes(body)
+
+
+def _refuse_many(body: bytes, most: int) -> int:
+    """How many values the JSON has at most. Raises UsageError for more than ``most``, each of which costs memory."""
+    count = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if count > most:
+        raise _no_json(f"it has {count:,} values, expected {most:,} at most")
+    return count
+
+
+def _refuse_first_mistake(decoder: msgspec.json.Decoder[Any], body: bytes) -> None:
+    """Raise UsageError for the first value that is not as described: pydantic, which sees it then, would tell all."""
+    try:
+        decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _no_json(str(error)[:300]) from None
 
 
 def parse(body: bytes) -> Any:

@@ -96,6 +96,7 @@ def configured(application: Callable[[], FastAPI], processes: int = 1) -> uvicor
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
+        timeout_worker_healthcheck=60,  # a process that has not started after five seconds may be on a busy machine
     )
 
 

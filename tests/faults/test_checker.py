@@ -16,6 +16,9 @@ from faults.soak.journal import Operation, lost
 from making import train, write_base
 from places import Loreg, Place, command_line
 
+_DRAFT = "namespace, name, branch, files, author, updated_at"
+_JOB = "id, kind, request, namespace, author, grants, state, attempts, worker, what, done, total, result, error, created_at"
+
 
 class Registry:
     """A registry in SQLite and a folder that can be damaged."""
@@ -75,7 +78,7 @@ def built(tmp_path: Path) -> Registry:
     digest = registry.one("SELECT digest FROM files")
     size = registry.one(f"SELECT size FROM blobs WHERE digest = '{digest}'")
     files = json.dumps([{"path": "adapter_config.json", "sha256": digest, "size": int(size)}])
-    registry.sql(f"INSERT INTO drafts VALUES ('team', 'half', '', '{files}', 'ada', '2026-01-01 00:00:00')")
+    registry.sql(f"INSERT INTO drafts ({_DRAFT}) VALUES ('team', 'half', '', '{files}', 'ada', '2026-01-01 00:00:00')")
     return registry
 
 
@@ -137,8 +140,8 @@ DAMAGES: dict[str, tuple[Callable[[Registry], object], str]] = {
     ),
     "a job's version is gone": (
         lambda r: r.sql(
-            "INSERT INTO jobs VALUES (1, 'merge', '{}', 'team', 'ada', '{}', 'done', 1, 'w', '', 0, 0,"
-            """ '{"digest": "00"}', '{}', '2026-01-01', NULL, NULL)"""
+            f"INSERT INTO jobs ({_JOB}) VALUES (1, 'merge', '{{}}', 'team', 'ada', '{{}}', 'done', 1, 'w', '', 0, 0,"
+            """ '{"digest": "00"}', '{}', '2026-01-01')"""
         ),
         "job 1 is done, and its version",
     ),
@@ -186,8 +189,8 @@ def test_two_registries_with_the_same_content_are_the_same_whatever_came_first(t
 def test_what_was_acknowledged_and_is_not_there_is_lost(whole: Registry):
     digest = whole.one("SELECT digest FROM versions WHERE id = 1")
     whole.sql(
-        "INSERT INTO jobs VALUES (1, 'merge', '{}', 'team', 'ada', '{}', 'failed', 1, 'w', '', 0, 0, '{}',"
-        """ '{"code": "conflict", "message": "not empty"}', '2026-01-01', NULL, NULL)"""
+        f"INSERT INTO jobs ({_JOB}) VALUES (1, 'merge', '{{}}', 'team', 'ada', '{{}}', 'failed', 1, 'w', '', 0, 0, '{{}}',"
+        """ '{"code": "conflict", "message": "not empty"}', '2026-01-01')"""
     )
     one, gone = {"name": "team/one"}, {"name": "team/gone"}
     there = [

@@ -17,7 +17,10 @@ from making import train, write_base
 from places import Loreg, Place, command_line
 
 _DRAFT = "namespace, name, branch, files, author, updated_at"
-_JOB = "id, kind, request, namespace, author, grants, state, attempts, worker, what, done, total, result, error, created_at"
+_JOB = (
+    "id, kind, request, namespace, author, grants, state, attempts, worker, what, done, total, "
+    "result, error, created_at"
+)
 
 
 class Registry:
@@ -189,7 +192,8 @@ def test_two_registries_with_the_same_content_are_the_same_whatever_came_first(t
 def test_what_was_acknowledged_and_is_not_there_is_lost(whole: Registry):
     digest = whole.one("SELECT digest FROM versions WHERE id = 1")
     whole.sql(
-        f"INSERT INTO jobs ({_JOB}) VALUES (1, 'merge', '{{}}', 'team', 'ada', '{{}}', 'failed', 1, 'w', '', 0, 0, '{{}}',"
+        f"INSERT INTO jobs ({_JOB}) VALUES (1, 'merge', '{{}}', 'team', 'ada', '{{}}', 'failed', 1, 'w', '', 0, 0,"
+        """ '{}',"""
         """ '{"code": "conflict", "message": "not empty"}', '2026-01-01')"""
     )
     one, gone = {"name": "team/one"}, {"name": "team/gone"}

@@ -54,8 +54,10 @@ def staging_for(target: Path, what: Mapping[str, Any], *, start_over: bool = Fal
             _write_plan(plan, staging, wanted)
         try:
             yield staging
-        except LoregError:
-            _remove(staging)
+        except LoregError as error:
+            # Where somebody filled the target meanwhile, what was baked is kept until the target is free again.
+            if not (isinstance(error, ConflictError) and _is_begun(staging)):
+                _remove(staging)
             raise
         _remove(staging)
 

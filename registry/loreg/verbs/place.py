@@ -104,9 +104,10 @@ def refuse_unless_free(target: Path, record: str) -> None:
 
 
 def is_the_same(written: Path, target: Path) -> bool:
-    """Whether ``target`` has the very files that were written just now, and no others."""
+    """Whether ``target`` has the very files that were written just now, and no others; these may lie inside it."""
     names = {path.name for path in written.iterdir()}
-    return names == {path.name for path in target.iterdir()} and all(
+    there = {path.name for path in target.iterdir() if not path.name.startswith(UNFINISHED)}
+    return names == there and all(
         (target / name).is_file() and filecmp.cmp(written / name, target / name, shallow=False) for name in names
     )
 

@@ -101,6 +101,14 @@ class TokenRequest:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Who asks: ``grants`` maps a namespace, or ``*`` for all, to read, write or admin."""
+
+    author: str
+    grants: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class NewToken:
     """A token with its secret, which is shown this once."""
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from loreg.expressions import parse_grants
-from loreg.messages import NewToken, TokenRequest, Visibility
-from loreg.records import Access, Event, Namespace, Page, Token
+from loreg.messages import Identity, NewToken, TokenRequest, Visibility
+from loreg.records import Event, Namespace, Page, Token
 from loreg.refs import NO_NAMESPACE
 from loreg.server.answers import errors, json, nothing
 from loreg.server.bodies import BodyRoute
@@ -20,10 +20,10 @@ from loreg.server.service import Asking, Books
 routes = APIRouter(prefix="/api/v1", tags=["administration"], route_class=BodyRoute)
 
 
-@routes.get("/whoami", response_model=Access, responses=errors())
+@routes.get("/whoami", response_model=Identity, responses=errors())
 def whoami(access: Asking) -> Response:
     """Who asks, and what he may do."""
-    return json(access)
+    return json(Identity(access.author, access.grants))
 
 
 @routes.get("/events", response_model=Page[Event], responses=errors())

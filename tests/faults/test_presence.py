@@ -10,8 +10,6 @@ import httpx
 import pytest
 
 from loreg.errors import IntegrityError, NotFoundError
-from loreg.manifest import Manifest
-from loreg.refs import parse_ref
 from loreg.registry import Registry
 from loreg.storage import Blob
 from places import NEWS, SCIENCE, Place
@@ -94,15 +92,6 @@ def test_a_commit_of_the_hub_that_carries_damaged_files_along_is_refused_until_t
     assert upload("README.md", b"# new").is_success
     either.registry("reader").pull("team/science", "out")
     assert Path("out/README.md").read_text() == "# new"
-
-
-def test_an_export_is_recorded_only_if_the_store_has_its_files(either: Guarded, stored: Stored):
-    writer = either.registry("writer")
-    files = either.behind.show("team/science").files
-    stored.change(files[0].sha256, DAMAGES["lost"])
-    with pytest.raises(IntegrityError, match="is not stored"):
-        writer.context.ledger.record_export(parse_ref("team/science"), "0" * 64, Manifest(files))
-    assert either.behind.context.ledger.export(parse_ref("team/science"), "0" * 64) is None
 
 
 def test_a_lost_blob_is_named_by_who_pulls_it(either: Guarded, stored: Stored):

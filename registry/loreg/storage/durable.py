@@ -89,8 +89,8 @@ def move_durably(path: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def sync_names(folder: Path, top: Path) -> None:
-    """Put the name of a folder that was made just now on the disk, and those above it up to the folder ``top``."""
-    while folder not in (top, folder.parent):
+def sync_names(folder: Path, above: Path) -> None:
+    """Put the names of folders that were made just now on the disk: ``folder``, and those between it and ``above``."""
+    while folder != above:
         folder = folder.parent
         sync_folder(folder)

@@ -80,8 +80,9 @@ class FolderStore:
         target = self._path(blob.sha256)
         with self._explained():
             if not target.parent.is_dir():
+                above = next(folder for folder in target.parents if folder.is_dir())
                 make_folder(target.parent, within=self.folder)
-                sync_names(target.parent, self.folder.parent)
+                sync_names(target.parent, above)
             new = NewFile(target.parent)
         with new:
             with self._explained():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -33,7 +34,8 @@ def write(endpoint: str, token: str) -> Path:
         make_folder(path.parent)
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(f'endpoint = "{endpoint}"\ntoken = "{token}"\n')
+            for key, value in (("endpoint", endpoint), ("token", token)):
+                stream.write(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")  # a string of JSON is one of TOML
     return path
 
 

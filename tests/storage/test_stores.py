@@ -129,8 +129,13 @@ def test_an_interrupted_download_goes_on_from_any_byte(store: BlobStore, tmp_pat
     assert (tmp_path / "out").read_bytes() == content
 
 
-def test_check_passes_on_a_store_that_can_be_used(store: BlobStore):
+def test_check_passes_on_a_store_that_can_be_used_and_makes_nothing(store: BlobStore, tmp_path: Path):
+    there = store.is_there()
     store.check()
+    assert store.is_there() == there
+    assert store.holds_blobs() is False
+    store.put(write(tmp_path / "in", b"weights"), tmp_path / "in")
+    assert (store.is_there(), store.holds_blobs()) == (True, True)
 
 
 class TestFolder:

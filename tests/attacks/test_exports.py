@@ -27,7 +27,7 @@ from loreg.registry import Registry, connect
 from loreg.storage import digest_of, put_bytes
 from loreg.storage.folder import FolderStore
 from making import change_config, change_tensors, copy, train, write_base
-from places import NEWS, SCIENCE, command_line
+from places import NEWS, SCIENCE, Loreg, command_line
 from server.conftest import Guarded
 from server.test_uploads import send
 
@@ -261,3 +261,45 @@ print(here.export("a", "vllm:max_lora_rank=8", {str(tmp_path / "2")!r}, dtype="b
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\nTrue\n"
+
+
+def test_what_may_not_be_read_answers_as_what_is_not_there(guarded_folder: Guarded, tmp_path: Path):
+    behind = guarded_folder.behind
+    base = behind.add_base(write_base(tmp_path / "base"), ["tiny"]).base
+    behind.push(train(tmp_path / "a", 1), "team/a", base="tiny")
+    behind.pull("team/science", tmp_path / "pulled", profile="vllm")
+    version = behind.show("team/science")
+    weights = next(file.sha256 for file in version.files if file.path == WEIGHTS)
+    exported = digest_of(tmp_path / "pulled" / "loreg_export.json").sha256
+    request, nothing = request_of_profile(read_profile("vllm"), None), "0" * 64
+    there, gone = "/api/v1/adapters/team/science/versions/v1", "/api/v1/adapters/team/nothing/versions/v1"
+    asked: list[tuple[str, str, str, dict[str, Any]]] = [
+        *((method, f"{there}/exports/{request}", f"{gone}/exports/{request}", {}) for method in ("GET", "DELETE")),
+        ("PUT", f"{there}/exports/{request}", f"{gone}/exports/{request}", {"json": {"profile": "vllm"}}),
+        ("GET", f"{there}/lineage", f"{gone}/lineage", {}),
+        ("GET", f"/api/v1/contents/{version.version.digest}", f"/api/v1/contents/{nothing}", {}),
+        ("GET", f"/api/v1/files/{weights}", f"/api/v1/files/{nothing}", {}),
+        ("GET", f"/api/v1/blobs/{exported}", f"/api/v1/blobs/{nothing}", {}),
+    ]
+    for role in ("stranger", "anonymous"):
+        http = guarded_folder.http(role)
+        for method, one, other, body in asked:
+            answers = [http.request(method, path, **body) for path in (one, other)]
+            texts = [answer.text.replace("science", "nothing") for answer in answers]
+            for digest in (version.version.digest, exported):
+                texts = [text.replace(digest[:12], nothing[:12]) for text in texts]
+            assert (answers[0].status_code, texts[0]) == (answers[1].status_code, texts[1]), (role, method, one)
+    stranger = guarded_folder.registry("stranger")
+    assert stranger.show_base(base.digest).versions == 0
+    assert guarded_folder.registry("reader").show_base(base.digest).versions == 1
+
+
+def test_export_takes_a_folder_or_drops(local: Loreg, tmp_path: Path):
+    local("push", SCIENCE, "a")
+    both = ("--to", tmp_path / "out", "--drop")
+    for options in ((), both, ("--drop", "--base", "x"), ("--drop", "--dtype", "float16")):
+        assert local("export", "a", "--profile", "vllm", *options).exit_code == 2
+    assert local("export", "a", "--profile", "vllm", "--drop").exit_code == 3
+    assert local("pull", "a", tmp_path / "pulled", "--verify").exit_code == 2
+    assert local("pull", "a", tmp_path / "pulled", "--profile", "vllm").exit_code == 0
+    assert local("export", "a", "--profile", "vllm", "--drop").exit_code == 0

@@ -75,6 +75,9 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         assert sum(file.size for file in in_production.files) == in_production.version.size
         assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
         assert versions.record(tx, draft("team/science", "new"))[0].version.number == 2
+        bases = tx.connection.execute(text("SELECT substr(digest, 1, 2), author FROM bases"))
+        authors = {digest: author for digest, author in bases}
+        assert (authors["58"], authors.get("ab", "ada")) == ("", "ada")  # the events say who added the one
 
 
 def test_a_shared_catalog_without_schema_waits_for_its_owner(postgres: str, postgres_url: str):

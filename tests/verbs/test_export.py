@@ -383,6 +383,32 @@ def test_another_dtype(here: Registry, tmp_path: Path):
         here.export(str(SCIENCE), "vllm", tmp_path / "again", dtype="int8")
 
 
+def test_files_are_laid_out_as_safetensors_lays_them_out(here: Registry, tmp_path: Path):
+    adapter = train(tmp_path / "a", 1, r=8, head=True, rank_pattern={"layers.0.v_proj": 2})
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    kinds = (torch.bfloat16, torch.float32, torch.float16, torch.float64)
+    mixed = {name: tensor.to(kinds[i % 4]) for i, (name, tensor) in enumerate(sorted(tensors.items()))}
+    change_tensors(adapter, mixed)
+    here.export(str(adapter), "peft", tmp_path / "out")
+    written = tmp_path / "out" / "adapter_model.safetensors"
+    save_file(load_file(written), tmp_path / "again", {"format": "pt"})
+    assert written.read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_an_alpha_of_zero_beside_others_is_a_b_of_zeros(here: Registry, tmp_path: Path):
+    adapter = train(tmp_path / "a", 1, r=8, lora_alpha=0, alpha_pattern={"layers.1.v_proj": 4})
+    here.export(str(adapter), "sglang", tmp_path / "out")
+    assert relative_error(by_sglang(tmp_path / "out"), deltas_by_peft(adapter)) < 1e-7
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits_become_sixteen_exactly(here: Registry, tmp_path: Path, kind: torch.dtype):
+    adapter = in_dtype(train(tmp_path / "a", 1, r=8), kind)
+    here.export(str(adapter), "peft", tmp_path / "out", dtype="bfloat16")
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, tmp_path / "out"))
+    assert all(torch.equal(before[name].to(torch.bfloat16), tensor) for name, tensor in after.items())
+
+
 def test_a_path_of_one_machine_does_not_travel(here: Registry, tmp_path: Path):
     adapter = change_config(train(tmp_path / "a", 1), base_model_name_or_path="/home/ada/llama")
     here.export(str(adapter), "vllm", tmp_path / "out")

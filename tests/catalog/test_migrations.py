@@ -76,7 +76,7 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
         assert versions.record(tx, draft("team/science", "new"))[0].version.number == 2
         bases = tx.connection.execute(text("SELECT substr(digest, 1, 2), author FROM bases"))
-        authors = {digest: author for digest, author in bases}
+        authors = dict(bases.all())
         assert (authors["58"], authors.get("ab", "ada")) == ("", "ada")  # the events say who added the one
 
 

@@ -12,11 +12,13 @@ from sqlalchemy import text, update
 import loreg.verbs.merge
 import loreg.worker
 from loreg.catalog import Catalog, drafts, jobs, tokens
+from loreg.catalog.drafts import PendingUpload
 from loreg.catalog.schema import TokenRow
 from loreg.errors import NotAllowedError, NotFoundError, QuotaError, UnauthenticatedError, UsageError
 from loreg.manifest import File
 from loreg.records import Access, everything
-from loreg.refs import AdapterName, parse_adapter_name
+from loreg.refs import AdapterName
+from loreg.server import pages
 from loreg.worker import Worker
 from making import train, write_base
 from places import HISTORY
@@ -195,7 +197,7 @@ def test_a_job_has_so_many_bytes_and_no_more(served: Guarded):
 
 
 def test_a_page_of_jobs_has_so_many_bytes_and_goes_on(served: Guarded, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jobs, "_PAGE", 100_000)
+    monkeypatch.setattr(pages, "_MOST_BYTES", 100_000)
     for number in range(20):
         served.registry("writer").submit("merge", **{**TWO, "name": f"team/b{number}", "message": "x" * 20_000})
     reader, seen, cursor = served.http("reader"), [], ""
@@ -216,34 +218,11 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
     )
 
 
-def test_a_namespace_has_so_many_drafts_and_no_more(served: Guarded, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(drafts, "MOST_DRAFTS", 5)
-    writer = served.http("writer")
-    begun = [writer.post("/api/repos/create", json={"organization": "team", "name": f"n{i}"}) for i in range(7)]
-    assert [answer.status_code for answer in begun] == [200] * 5 + [429] * 2
-    begun = served.http("stranger").post("/api/repos/create", json={"organization": "other", "name": "n"})
-    assert begun.status_code == 200
-
-
-def test_the_drafts_of_a_namespace_have_so_many_bytes_and_files_and_no_more(catalog: Catalog):
-    half = drafts.MOST_BYTES // 2
-    with catalog.write(everything("ada")) as tx:
-        drafts.put(tx, parse_adapter_name("team/a"), "", [File("x", "0" * 64, half)])
-        drafts.put(tx, parse_adapter_name("team/a"), "", [File("x", "1" * 64, half)])  # in its place
-        drafts.put(tx, parse_adapter_name("team/b"), "", [File("x", "2" * 64, half)])
-        drafts.put(tx, parse_adapter_name("other/c"), "", [File("x", "3" * 64, half)])
-        with pytest.raises(QuotaError, match="bytes of the namespace 'team'"):
-            drafts.put(tx, parse_adapter_name("team/c"), "", [File("x", "4" * 64, 1000)])
-        many = [File(f"{number}", "5" * 64, 1) for number in range(drafts.MOST_FILES + 1)]
-        with pytest.raises(QuotaError, match="files of the namespace 'third'"):
-            drafts.put(tx, parse_adapter_name("third/c"), "", many)
-
-
 def test_a_draft_that_nobody_goes_on_with_is_forgotten(catalog: Catalog):
     with catalog.write(everything("ada")) as tx:
         for name in ("old", "new"):
-            drafts.put(tx, AdapterName("team", name), "", [File("x", "0" * 64, 1)])
-        long_ago = {"at": tx.at - drafts.KEPT - timedelta(hours=1)}
+            drafts.put(tx, AdapterName("team", name), "", PendingUpload((File("x", "0" * 64, 1),), ""))
+        long_ago = {"at": tx.at - timedelta(days=31)}
         tx.connection.execute(text("UPDATE drafts SET updated_at = :at WHERE name = 'old'"), long_ago)
         drafts.forget_old(tx)
         assert drafts.find(tx, AdapterName("team", "old"), "") is None

@@ -6,8 +6,7 @@ after 30 days, or when a thousand of its namespace have ended since.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -32,8 +31,6 @@ PATIENCE = timedelta(days=1)
 KEPT = timedelta(days=30)
 MOST_ENDED = 1000
 #: Bytes of JSON on one page.
-_PAGE = 1 << 20
-_CHUNK = 32
 _ABLE_EVERY = timedelta(minutes=10)  # how exactly it is kept when a worker could have done a job
 CHANNEL = "loreg_jobs"
 
@@ -255,27 +252,13 @@ def find(tx: Transaction, job_id: int) -> Job:
 
 
 def page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
-    """A page of jobs, the newest first; it ends early where it would become large."""
-    before = JobRow.id < decode(cursor, "jobs", (int,))[0] if cursor else true()
-    shown: list[Row[Any]] = []
-    size = 0
-    while rows := _some(tx, before, min(_CHUNK, limit + 1 - len(shown))):
-        for row in rows:
-            size += _size(row)
-            if len(shown) == limit or (shown and size > _PAGE):
-                return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]))
-            shown.append(row)
-        before = JobRow.id < rows[-1].id
-    return Page(tuple(map(_to_job, shown)), None)
-
-
-def _some(tx: Transaction, before: ColumnElement[bool], count: int) -> Sequence[Row[Any]]:
-    query = select(JobRow).where(tx.visible(JobRow.namespace), before)
-    return tx.connection.execute(query.order_by(JobRow.id.desc()).limit(count)).all()
-
-
-def _size(row: Row[Any]) -> int:
-    return sum(len(json.dumps(document)) for document in (row.request, row.result, row.error))
+    """A page of jobs, the newest first."""
+    query = select(JobRow).where(tx.visible(JobRow.namespace))
+    if cursor:
+        query = query.where(JobRow.id < decode(cursor, "jobs", (int,))[0])
+    rows = tx.connection.execute(query.order_by(JobRow.id.desc()).limit(limit + 1)).all()
+    shown = rows[:limit]
+    return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]) if len(rows) > limit else None)
 
 
 def _end(tx: Transaction, which: ColumnElement[bool], state: str, *, action: str = "job end", **values: Any) -> None:

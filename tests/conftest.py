@@ -94,8 +94,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def registry(place: Place) -> Iterator[Registry]:
-    behind = {name: getattr(place, name) for name in ("database_url", "storage_url", "storage_endpoint")}
-    with connect(**{"endpoint": place.endpoint} if place.endpoint else behind) as registry:
+    with connect(**place.settings) as registry:
         yield registry
 
 

@@ -26,6 +26,14 @@ class Place:
     endpoint: str = ""
 
     @property
+    def settings(self) -> dict[str, str]:
+        """What ``connect`` is told: the server alone, or what lies behind it."""
+        if self.endpoint:
+            return {"endpoint": self.endpoint}
+        behind = ("database_url", "storage_url", "storage_endpoint")
+        return {name: getattr(self, name) for name in behind}
+
+    @property
     def environment(self) -> dict[str, str]:
         return {
             "LOREG_DATABASE_URL": self.database_url,

@@ -203,12 +203,7 @@ def test_a_blob_that_is_replaced_has_its_digest_at_once_for_who_reads_it(store: 
 
 def test_the_same_process_sees_what_another_lost(place: Place, stored: Stored, tmp_path: Path):
     """Nothing is called present from memory: not by a client that pushed it, not by a server that read it."""
-    with connect(
-        database_url=place.database_url,
-        storage_url=place.storage_url,
-        storage_endpoint=place.storage_endpoint,
-        endpoint=place.endpoint,
-    ) as registry:
+    with connect(**place.settings) as registry:
         registry.push(NEWS, "t/news")
         for path, digest in digests_of(registry, "t/news").items():
             stored.change(digest, DAMAGES["lost"])

@@ -267,13 +267,11 @@ def killed_at(point: int, call: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_who_pulls_the_same_to_the_same_place_waits_and_finds_it(place: Place, tmp_path: Path, there: bool):
-    options = {"database_url": place.database_url, "storage_url": place.storage_url, "endpoint": place.endpoint}
-    options["storage_endpoint"] = place.storage_endpoint
     target = tmp_path / "target"
     if there:
         target.mkdir()
     with contextlib.ExitStack() as stack:
-        registries = [stack.enter_context(connect(**options)) for _ in range(8)]
+        registries = [stack.enter_context(connect(**place.settings)) for _ in range(8)]
         registries[0].push(NEWS, "news")
         results = all_at_once([lambda r=registry: r.pull("news", target) for registry in registries])
     assert sum(result.downloaded > 0 for result in results) == 1

@@ -96,22 +96,20 @@ class FolderStore:
         return True
 
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
-        """Clone the blob where the file system shares blocks (reflink), else copy it; never a hard link."""
+        """Clone the blob where the file system shares blocks (reflink), else copy it; never a hard link.
+
+        An error in writing is the caller's to explain: it is not the store's.
+        """
         partial = partial_of(path, blob)
         try:
-            with (
-                self._opened(blob.sha256) as source,
-                explain_os_errors(partial, "choose another folder"),
-                partial.open("wb") as sink,
-            ):
+            with self._opened(blob.sha256) as source, partial.open("wb") as sink:
                 if _reflink(source, sink):
                     found = digest_of(partial, on_bytes)
                 else:
                     found = self._copy_from_store(blob, source, sink, on_bytes)
             if found != blob:
                 raise damaged(self.url, blob, found)
-            with explain_os_errors(partial, "choose another folder"):
-                move_durably(partial, path)
+            move_durably(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ GPU_DEVICE ?= cuda
 GPU_PYTHONS ?= 3.11 3.12 3.13
 GPU_READY := .gpu/.ready
 
-.PHONY: help demo serve test test-slow lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
+.PHONY: help demo serve test test-slow attacks lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
   bench-merge bench-bake bench-check bench-serve fuzz clean
 
 help:
@@ -20,7 +20,10 @@ serve: $(READY) ## PostgreSQL, S3, the server and a worker on this machine, to t
 
 test: $(READY) ## every test that is not slow, with a real PostgreSQL and a real S3 server
 	@echo "== testing, on SQLite with a folder and on PostgreSQL with S3"
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --ignore tests/attacks --ignore tests/faults
+
+attacks: $(READY) ## what strangers, writers of other namespaces, kills and outages try (40 minutes on two cores)
+	@$(BIN)/pytest -n 2 tests/attacks tests/faults
 
 test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
 	@echo "== slow tests"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,8 @@ def extract(
             f"{len(whole)} tensors cannot be factored: {whole[0].name}: {whole[0].reason}",
             hint="--whole keep lets them travel along as they are",
         )
+    fields = _fields(tuned, factored, whole)
+    _refuse_names_of_several(fields["modules_to_save"] or (), [_module(pair) for pair in factored])
     done: list[tuple[WrittenModule, ExtractedModule]] = []
     chosen = torch.device(device)
     with explain_out_of_memory(chosen):
@@ -74,8 +76,6 @@ def extract(
             progress("extracting", len(done), len(factored))
     modules = {figures.module: written for written, figures in done}
     extras = {extra_name(PREFIX + pair.name, modules): _whole(pair) for pair in whole}
-    fields = _fields(tuned, factored, whole)
-    _refuse_names_of_several(fields["modules_to_save"] or (), modules)
     reasons = tuple((pair.name, pair.reason) for pair in whole)
     return Extracted(Written(modules, extras, fields), tuple(figures for _, figures in done), reasons)
 
@@ -93,8 +93,7 @@ def _factor(
     together = Factors(torch.cat([f.b for f in factors]), torch.cat([f.a for f in factors]))
     total = sum(part.total for part in found)
     retained = sum(part.retained(kept) for part in found) / total if total else 1.0
-    module = pair.name.removesuffix(".weight")
-    figures = ExtractedModule(module, (form.out, form.in_), kept, min(retained, 1.0), math.sqrt(total))
+    figures = ExtractedModule(_module(pair), (form.out, form.in_), kept, min(retained, 1.0), math.sqrt(total))
     return WrittenModule(replace(form, rank=kept), together), figures
 
 
@@ -173,7 +172,11 @@ def _whole(pair: Pair) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(numbers))
 
 
-def _refuse_names_of_several(saved: Sequence[str], factored: Collection[str]) -> None:
+def _module(pair: Pair) -> str:
+    return pair.name.removesuffix(".weight")
+
+
+def _refuse_names_of_several(saved: Sequence[str], factored: Sequence[str]) -> None:
     """Raise MergeError where what is saved whole cannot be named without modules that have factors.
 
     PEFT takes ``modules_to_save`` as the ends of names, so that a module at the top has no name of its own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules, was_trained
@@ -56,9 +56,8 @@ def refuse_an_uneven_vocabulary(result: ResultTensors, config: Mapping[str, obje
     groups = [(weights, _outputs_of(result, weights)) for weights in result.lookup.could_be_tied]
     size = vocabulary_of({**result.model.config, **config})
     tied = {output.name for _, outputs in groups for output in outputs}
-    old = sorted(_of_old_size(result, size), key=lambda output: output.name in tied)
-    if old and old[0].name not in tied:
-        _refuse_old_size(old[0], size)
+    old = _of_old_size(result, size)
+    _refuse_old_size((output for output in old if output.name not in tied), size)
     for weights, outputs in groups:
         ordered = sorted(outputs, key=lambda output: output.name not in result.whole)
         for one, other in itertools.pairwise(ordered):
@@ -70,8 +69,7 @@ def refuse_an_uneven_vocabulary(result: ResultTensors, config: Mapping[str, obje
                     f"{one.name} would have {rows[0][0]} rows and {other.name} {rows[1][0]}",
                     hint=save_both if len(weights) == 2 else "serve it as an adapter",
                 )
-    for output in old:
-        _refuse_old_size(output, size)
+    _refuse_old_size(old, size)
 
 
 def _of_old_size(result: ResultTensors, size: int | None) -> list[Output]:
@@ -82,11 +80,12 @@ def _of_old_size(result: ResultTensors, size: int | None) -> list[Output]:
     return [o for o in stay if old in o.source.shape and o.source.shape[:1] != (size,)]
 
 
-def _refuse_old_size(output: Output, size: int | None) -> None:
-    raise MergeError(
-        f"{output.name} is {output.source.shape}, and the vocabulary has {size} tokens now",
-        hint="serve it as an adapter",
-    )
+def _refuse_old_size(outputs: Iterable[Output], size: int | None) -> None:
+    for output in outputs:
+        raise MergeError(
+            f"{output.name} is {output.source.shape}, and the vocabulary has {size} tokens now",
+            hint="serve it as an adapter",
+        )
 
 
 def _outputs_of(result: ResultTensors, weights: frozenset[str]) -> list[Output]:

@@ -12,18 +12,26 @@ class LoregError(Exception):
     """Base of every error that loreg raises on purpose.
 
     ``code`` is stable and machine-readable, ``exit_code`` is what the command line leaves with, ``hint`` is
-    the next command to type (may be empty). ``outside`` is the message for who only reaches a server: it names nothing
-    of what lies behind.
+    the next command to type (may be empty). ``outside`` and ``hint_outside`` are for who only reaches a server: they
+    name nothing of what lies behind.
     """
 
     code = "error"
     exit_code = 1
+    _outside = ""
 
     def __init__(self, message: str, *, hint: str = "", outside: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.outside = outside or message
+        self.outside = outside or self._outside or message
+
+    @property
+    def hint_outside(self) -> str:
+        """The hint, unless only who runs the server can follow it."""
+        if self.outside == self.message or isinstance(self, IntegrityError):
+            return self.hint
+        return "try again; whoever runs the server finds the cause in its log"
 
     def __str__(self) -> str:
         if not self.hint:
@@ -113,6 +121,7 @@ class UnavailableError(LoregError):
     """The database or the store does not answer."""
 
     code = "unavailable"
+    _outside = "what the server stands on does not answer"
 
 
 class MissingExtraError(LoregError):

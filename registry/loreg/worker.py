@@ -131,8 +131,8 @@ class Worker:
             raise
         except Exception as error:
             _log.exception("job %s", job.id)
-            told = {"code": "internal", "message": f"the worker failed: {error}"[:_LONGEST_NOTE], "hint": ""}
-            return partial(jobs.fail, job=job, error=told)
+            kind = type(error).__name__
+            return _failed(job, LoregError(f"the worker failed: {kind}", hint="its log says more, under the job's id"))
 
     def _again(self, job: Job, pause: float, error: LoregError) -> End:
         """Put a job back; this worker leaves it to others for some seconds."""
@@ -245,7 +245,10 @@ class _Heart:
 
 
 def _failed(job: Job, error: LoregError) -> End:
-    told = {"code": error.code, "message": error.outside[: 4 * _LONGEST_NOTE], "hint": error.hint[:_LONGEST_NOTE]}
+    if error.outside != error.message:
+        _log.warning("job %s: %s", job.id, error)
+    message, hint = error.outside[: 4 * _LONGEST_NOTE], error.hint_outside[:_LONGEST_NOTE]
+    told = {"code": error.code, "message": message, "hint": hint}
     return partial(jobs.fail, job=job, error=told)
 
 

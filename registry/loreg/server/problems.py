@@ -76,13 +76,9 @@ def problem(error: LoregError) -> Response:
 
 def told(error: LoregError) -> tuple[str, str]:
     """The message and the hint that may leave the server: they name no database, no store and no folder behind it."""
-    message = error.outside
-    if message == error.message:
-        if not isinstance(error, UnavailableError):
-            return message, error.hint
-        message = "what the server stands on does not answer"
-    _log.warning("%s: %s", error.code, error)
-    return message, "try again; whoever runs the server finds the cause in its log"
+    if error.outside != error.message:
+        _log.warning("%s: %s", error.code, error)
+    return error.outside, error.hint_outside
 
 
 def answer(status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:

@@ -241,12 +241,13 @@ def damaged(url: str, blob: Blob, found: Blob) -> IntegrityError:
     return IntegrityError(
         f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {size}",
         hint=f"pull again; if it stays so, {AGAIN}",
+        outside=_damaged(blob.sha256),
     )
 
 
 def damaged_document(url: str, sha256: str) -> IntegrityError:
     """The error for a small blob that does not have its digest, or is larger than it may be."""
-    return IntegrityError(f"blob {sha256[:12]} in {url} is damaged", hint=AGAIN)
+    return IntegrityError(f"blob {sha256[:12]} in {url} is damaged", hint=AGAIN, outside=_damaged(sha256))
 
 
 def missing(url: str, sha256: str) -> NotFoundError:
@@ -254,4 +255,9 @@ def missing(url: str, sha256: str) -> NotFoundError:
     return NotFoundError(
         f"blob {sha256[:12]} is not in {url}",
         hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {AGAIN}",
+        outside=f"blob {sha256[:12]} is not in the store",
     )
+
+
+def _damaged(sha256: str) -> str:
+    return f"blob {sha256[:12]} in the store is damaged"

@@ -47,6 +47,7 @@ _MOST_PARTS = 10_000  # S3's own limit
 _MOST_DELETED = 1000  # S3's limit for one request
 _HOUR = 3600
 _LATELY = "lately"  # the state of a small object that was there: only what is asked first depends on it
+_OUTSIDE = "the server may not use its store"
 _TYPE = "application/octet-stream"  # of every object: nobody's browser is to show what somebody uploaded
 
 
@@ -406,6 +407,7 @@ class S3Store:
             raise NotAllowedError(
                 f"no credentials for {self.url}",
                 hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or name an AWS_PROFILE",
+                outside=_OUTSIDE,
             ) from None
         except (BotoCoreError, ValueError) as error:
             raise UnavailableError(
@@ -420,16 +422,25 @@ class S3Store:
         if code == "InvalidRange" or status == 416:
             return _NoSuchRangeError()
         if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
-            return NotFoundError(f"bucket {self.bucket!r} does not exist", hint=f"aws s3 mb s3://{self.bucket}")
+            return NotFoundError(
+                f"bucket {self.bucket!r} does not exist",
+                hint=f"aws s3 mb s3://{self.bucket}",
+                outside="the server's store is not there",
+            )
         if status == 404:
             return missing(self.url, sha256)
         if status in (401, 403):
             return NotAllowedError(
                 f"store {self.url} refused {error.operation_name}: {code or 'forbidden'}",
                 hint="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
+                outside=_OUTSIDE,
             )
         if code in ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"):
-            return IntegrityError(f"store {self.url} received other bytes than were sent", hint="push again")
+            return IntegrityError(
+                f"store {self.url} received other bytes than were sent",
+                hint="push again",
+                outside="the store received other bytes than were sent",
+            )
         return UnavailableError(f"store {self.url}: {_one_line(error)}", hint="loreg doctor")
 
 

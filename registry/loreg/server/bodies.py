@@ -63,9 +63,10 @@ class BodyRoute(APIRoute):
             if not _JSON.fullmatch(request.headers.get("Content-Type", "")):
                 raise UsageError("the body is not said to be JSON", hint="Content-Type: application/json")
             body = await read_body(request, most)
-            if _refuse_many(body, values) > _FEW:
+            count, document = _refuse_many(body, values), parse(body)
+            if count > _FEW:
                 _refuse_first_mistake(decoder, body)
-            return await handle(_Read(request, parse(body)))
+            return await handle(_Read(request, document))
 
         return answer
 
@@ -267,7 +268,7 @@ _VERSION = _ADAPTER + "/versions/{selector}"
 _WITH_MANIFEST = (_ADAPTER + "/versions", _VERSION + "/exports/{request}")
 _REFUSING: dict[str, Callable[[Request], Awaitable[None]]] = {
     _ADAPTER + "/versions": _refuse_readers_of_namespace,
-    _VERSION + "/exports/{request}": _refuse_readers_of_namespace,
+    _VERSION + "/exports/{request}": _refuse_readers_of_adapter,
     _VERSION + "/metrics": _refuse_readers_of_adapter,
     _VERSION + "/yanked": _refuse_readers_of_adapter,
     _ADAPTER + "/aliases/{alias}": _refuse_readers_of_adapter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ MOVIES = EXAMPLES / "minilm-movie-sentiment-r8"
 SCIENCE = EXAMPLES / "smollm2-science-r8"
 HISTORY = EXAMPLES / "smollm2-history-r8"
 DORA = EXAMPLES / "smollm2-movies-dora-r8"
+
+
+def open_to_others(folder: Path) -> None:
+    """Let other users in, through the folders that pytest closes to them."""
+    temporary = Path(tempfile.gettempdir())
+    for each in (folder, *folder.parents):
+        if temporary in each.parents:
+            each.chmod(0o755)
 
 
 @dataclass(frozen=True)

@@ -92,13 +92,8 @@ class Commands(click.Group):
             return _say("interrupted", INTERRUPTED)
         except Stopped as stopped:
             return _say(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
-        except SystemExit as end:  # click leaves this way when the reader of our output has seen enough
-            if isinstance(end.__context__, BrokenPipeError):
-                return 0
+        except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
-        except BrokenPipeError:  # the reader of our output has seen enough, as in `loreg ls | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             return _say(f"{place}{error.strerror or error}. Hint: loreg doctor", 1)

@@ -14,7 +14,8 @@ _STDIN, _STDOUT, _STDERR = range(3)
 class Output(io.FileIO):
     """A standard stream; from where it cannot be written on, what it was to get goes to ``spare``.
 
-    ``error`` says why that happened, unless the stream was closed from the beginning: that was somebody's wish.
+    ``error`` says why that happened, unless the stream was closed from the beginning: that was somebody's wish. So it
+    is when the reader leaves, as in ``loreg ls | head``: the rest goes nowhere, and the verb ends as it would have.
     """
 
     def __init__(self, descriptor: int, spare: int | None, *, is_open: bool) -> None:
@@ -24,13 +25,13 @@ class Output(io.FileIO):
         self.error: OSError | None = None
 
     def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
-        """Write to the stream, or else to the other one. Raises BrokenPipeError if there is one: that is an answer."""
+        """Write to the stream, or else to the other one."""
         if self._works:
             try:
                 return super().write(data)
+            except BrokenPipeError:
+                self._works, self._spare = False, None
             except OSError as error:
-                if self._spare is not None and isinstance(error, BrokenPipeError):
-                    raise
                 self._works, self.error = False, error
         if self._spare is not None:
             with contextlib.suppress(OSError):

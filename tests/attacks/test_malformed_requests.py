@@ -287,9 +287,16 @@ def test_a_commit_of_the_hub_has_so_many_lines_and_stores_nothing_before_all_are
 # A page has a size in bytes.
 
 
+@pytest.fixture
+def many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs without end, as a release before this one took them."""
+    monkeypatch.setattr(jobs, "MOST_OPEN", 1000)
+
+
+@pytest.mark.usefixtures("many_jobs")
 def test_a_page_of_large_items_is_a_short_one_and_the_next_goes_on(guarded: Attacked):
     with guarded.behind.context.ledger.catalog.write(everything("ada")) as tx:
-        for number in range(120):  # as a release before this one took them
+        for number in range(120):
             jobs.submit(tx, "merge", {"message": "x" * 200_000, "number": number}, "team")
     http, seen, cursor, sizes = guarded.http("reader"), [], None, []
     while True:
@@ -314,6 +321,7 @@ def test_an_item_that_is_larger_than_a_page_is_a_page(guarded: Attacked):
     assert [job["request"]["number"] for job in page["items"]] == [1]
 
 
+@pytest.mark.usefixtures("many_jobs")
 @pytest.mark.parametrize("limit", [1, 7, 49, 50, 51, 100, 130, 1000])
 def test_small_items_make_whole_pages(guarded: Attacked, limit: int):
     with guarded.behind.context.ledger.catalog.write(everything("ada")) as tx:

@@ -20,7 +20,7 @@ from loreg.client.http import Server
 from loreg.errors import LoregError, UnavailableError, UsageError
 from loreg.registry import connect
 from loreg.settings import load, masked
-from places import Loreg, Place, command_line
+from places import Loreg, Place, command_line, open_to_others
 from server.conftest import Guarded, guarded, guarded_folder  # noqa: F401  fixtures
 from serving import serving
 
@@ -196,8 +196,7 @@ os.seteuid(int(sys.argv[1]))
 print(load({}, {"LOREG_AUTHOR": ""}).author)
 """
         (tmp_path / "loreg.toml").write_text("author = 'project'\n")
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # pytest's own, closed to others
-            folder.chmod(0o755)
+        open_to_others(tmp_path)
 
         def author(uid: int, **environment: str) -> str:
             command = [sys.executable, "-c", code, str(uid)]

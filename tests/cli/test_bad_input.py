@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from making import change_config, change_tensors, copy
-from places import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line
+from places import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line, open_to_others
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -186,13 +185,7 @@ class TestNoPermission:
 
     @pytest.fixture(autouse=True)
     def reachable(self, tmp_path: Path) -> None:
-        for folder in (tmp_path, *tmp_path.parents):
-            if (
-                os.getuid() == 0
-                and folder.is_relative_to(tempfile.gettempdir())
-                and folder != Path(tempfile.gettempdir())
-            ):
-                folder.chmod(0o755)
+        open_to_others(tmp_path)
         copy(NEWS, tmp_path / "news")
         (tmp_path / "nobody").mkdir()
         os.chown(tmp_path / "nobody", *((65534, 65534) if os.getuid() == 0 else (-1, -1)))

@@ -106,10 +106,16 @@ def test_every_command_says_what_it_has_to_say(shell: Shell, command: str, code:
     assert done.returncode == (code or (1 if is_lost else 0))
 
 
-def test_a_reader_that_leaves_is_no_error_and_a_push_is_done(shell: Shell, local: Loreg):
-    done = shell(f"{PUSH} | true")
-    assert done.stderr == ""
-    assert versions(local) == 1
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(PUSH, 0), ("loreg --help", 0), ("loreg ls", 0), ("loreg check ./nowhere", 5), ("loreg show team/none", 3)],
+)
+def test_a_reader_that_has_left_changes_no_exit_code(shell: Shell, local: Loreg, command: str, code: int):
+    gone = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.execvp('sh', ['sh', '-c', sys.argv[1]])"
+    done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(gone)} {shlex.quote(command)}")
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr and "Broken pipe" not in done.stderr
+    assert versions(local) == (1 if command == PUSH else 0)
 
 
 def test_a_server_that_does_not_start_says_so(shell: Shell):

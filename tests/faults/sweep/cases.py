@@ -54,6 +54,7 @@ CASES = (
     Case("pull-another", ("pull", "team/one:prod", "out"), then=("pull", "team/two", "out"), target="out"),
     Case("merge-push", ("merge", "team/one:v1", "team/two", "--weights", "0.7,0.3", "--push", "team/blend")),
     Case("merge-to", ("merge", "team/one:v1", "team/two", "--weights", "0.7,0.3", "--to", "out"), target="out"),
+    Case("merge-here", ("merge", "team/one:v1", "team/two", "--weights", "0.7,0.3", "--to", "."), backends=("sqlite",)),
     Case("rerank", ("rerank", "team/one:v1", "--rank", "4", "--push", "team/small", "--alias", "prod")),
     Case("bake", _BAKE, target="out"),
     Case("bake-another", _BAKE, then=("bake", "team/two", *_BAKE[2:]), target="out"),

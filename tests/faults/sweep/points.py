@@ -24,10 +24,11 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _STATEMENT = re.compile(r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|DROP)\b", re.IGNORECASE)
 _VARYING = (
     (re.compile(r"[0-9a-f]{12,64}"), "…"),
-    (re.compile(r"(?<=-)[A-Za-z0-9_]{8}(?=/|$)"), "*"),  # of tempfile
+    (re.compile(r"(?<=[-.])[A-Za-z0-9_]{8}(?=/|$)"), "*"),  # of tempfile
     (re.compile(r"(?<=sha256/)[0-9a-f]{2}(?=/|$)"), "…"),
     (re.compile(r"(?<=incoming/)[\w-]+"), "*"),
     (re.compile(r"(?<=\.)\d+$"), "*"),  # of a process
+    (re.compile(r"#\d+ \(deleted\)"), "*"),  # of a file that has no name yet
 )
 
 
@@ -56,6 +57,7 @@ class Watch:
         self._lock = threading.RLock()
         self._itself = threading.local()
         self._count_flushes()
+        self._count_weights()
         self._count_commits()
         self._count_requests()
         sys.addaudithook(self._audit)
@@ -89,9 +91,15 @@ class Watch:
         if place is None:
             return
         path, short = place
-        self._reach(f"{name} {short}")
         if event == "open":
-            self._reach(f"opened {short}", lambda: os.open(path, arguments[2], 0o600))
+            self._open(path, arguments[2])
+        else:
+            self._reach(f"{name} {short}")
+
+    def _open(self, path: str, flags: int) -> None:
+        short = path.removeprefix(f"{self.room}/")
+        self._reach(f"open {short}")
+        self._reach(f"opened {short}", lambda: os.open(path, flags, 0o600))
 
     def _place(self, event: str, arguments: tuple[Any, ...]) -> tuple[str, str] | None:
         """The path of an operation, whole and below the room; None if it changes nothing there."""
@@ -118,6 +126,19 @@ class Watch:
                 flush(file)
 
             setattr(os, name, counted)
+
+    def _count_weights(self) -> None:
+        """Python hears nothing of the files that safetensors opens."""
+        import safetensors.torch
+
+        write = safetensors.torch.serialize_file
+
+        def counted(tensors: Any, path: Any, *more: Any, **options: Any) -> None:
+            if (absolute := os.path.abspath(path)).startswith(f"{self.room}/"):  # noqa: PTH100
+                self._open(absolute, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            write(tensors, path, *more, **options)
+
+        safetensors.torch.serialize_file = counted
 
     def _count_commits(self) -> None:
         """Only those that change something: on SQLite what only reads commits as well."""

@@ -33,7 +33,7 @@ BACKENDS = ("sqlite", "postgres")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; its exit status is 1 if a fault was found."""
+    """Run the program; its exit status is 1 if a fault was found, or a point was not reached again."""
     asked = _parse(arguments)
     chosen = [
         (case, name) for name in BACKENDS for case in CASES if name in case.backends and _is_asked(case, name, asked)
@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.out:
         asked.out.write_text(markdown(rows, asked.seed), encoding="utf-8")
     found, points = sum(len(row.found) for row in rows), sum(row.swept for row in rows)
-    print(f"{points} points swept in {time.monotonic() - started:.0f} s: {found} faults")
-    return int(found > 0)
+    missed = sum(len(row.missed) for row in rows)
+    print(f"{points} points swept in {time.monotonic() - started:.0f} s: {found} faults, {missed} points not reached")
+    return int(found + missed > 0)
 
 
 def _prepared(chosen: Sequence[tuple[Case, str]], room: Path, inputs: Path, stack: contextlib.ExitStack) -> list[Work]:

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from loreg.baking.bake import give_up
 from loreg.catalog import Catalog, Transaction, jobs
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.recording.allowed import require
-from loreg.recording.jobs import namespace_of
+from loreg.recording.jobs import namespace_of, pinned
 from loreg.recording.opening import open_backing
 from loreg.records import Access, Job, everything
 from loreg.settings import Settings
 from loreg.verbs.bake import bake
-from loreg.verbs.context import Context
+from loreg.verbs.context import Context, show_version
 from loreg.verbs.merge import merge, rerank
+from loreg.verbs.sources import has_torch
 
 _BEAT = jobs.LIFE.total_seconds() / 3
 _IDLE = 1.0
@@ -99,7 +99,9 @@ class Worker:
                 jobs.sweep(tx)
                 self._swept = time.monotonic()
             self._left = {job_id: until for job_id, until in self._left.items() if until > time.monotonic()}
-            return jobs.claim(tx, self._name, jobs.Able(self._has_base, self._models is not None, self._left))
+            return jobs.claim(
+                tx, self._name, jobs.Able(self._has_base, self._models is not None, has_torch(), self._left)
+            )
 
     def _do(self, job: Job, access: Access) -> None:
         _log.info("job %s: %s for %s", job.id, job.kind, job.author)
@@ -120,25 +122,24 @@ class Worker:
         try:
             return partial(jobs.finish, job=job, result=self._result(job, access, heart))
         except UnderWayError as error:  # a worker that was taken for dead is not, and has the folder
-            waits = datetime.now(UTC) - job.created_at < jobs.PATIENCE
-            return self._again(job, jobs.LIFE.total_seconds(), error) if waits else _failed(job, error)
+            self._leave(job, jobs.LIFE.total_seconds(), error)
+            return partial(jobs.put_back, job=job)
         except UnavailableError as error:
-            waits = job.attempts < jobs.MOST_ATTEMPTS
-            return self._again(job, job.attempts * _POLL, error) if waits else _failed(job, error)
+            self._leave(job, _POLL, error)
+            return partial(jobs.lose, job=job, error=_told(job, error))
         except LoregError as error:
-            return _failed(job, error)
+            return partial(jobs.fail, job=job, error=_told(job, error))
         except _GivenUpError:
             raise
         except Exception as error:
             _log.exception("job %s", job.id)
-            kind = type(error).__name__
-            return _failed(job, LoregError(f"the worker failed: {kind}", hint="its log says more, under the job's id"))
+            ours = LoregError(f"the worker failed: {type(error).__name__}", hint="its log says more, at the job's id")
+            return partial(jobs.fail, job=job, error=_told(job, ours))
 
-    def _again(self, job: Job, pause: float, error: LoregError) -> End:
-        """Put a job back; this worker leaves it to others for some seconds."""
-        _log.warning("job %s is tried again: %s", job.id, error)
+    def _leave(self, job: Job, pause: float, error: LoregError) -> None:
+        """Leave a job to others for some seconds."""
+        _log.warning("job %s is put back: %s", job.id, error)
         self._left[job.id] = time.monotonic() + pause
-        return partial(jobs.put_back, job=job)
 
     def _write_down(self, end: End) -> None:
         """Write down how a job ended, however long the database is away. Writing it down twice does no harm."""
@@ -174,7 +175,7 @@ class Worker:
         require(access, "write", namespace_of(job.kind, job.request))
         backing = self._backing
         context = Context(backing.ledger(access), backing.store, self._cache, backing.policy)
-        request = dict(job.request)
+        request = self._pinned(job, context)
         if (base := request.get("base")) is not None:
             request["base"] = self._base(base)
         if job.kind == "bake":
@@ -188,6 +189,14 @@ class Worker:
             raise NotFoundError("the merge made no version", hint="--push NAME")
         version = merged.pushed.version
         return {"version": version.ref, "digest": version.digest, "notes": _some(merged.notes)}
+
+    def _pinned(self, job: Job, context: Context) -> dict[str, Any]:
+        """What was asked for, of the versions that it meant when the first worker began."""
+        request = pinned(job.request, lambda ref: show_version(context, ref).version.pinned)
+        if request != job.request:
+            with self._catalog.write(everything(self._name)) as tx:
+                jobs.pin(tx, job, request)
+        return request
 
     def _has_base(self, name: str) -> bool:
         return self._bases is not None and (self._bases / name).is_dir()
@@ -244,12 +253,12 @@ class _Heart:
         self._thread.join()
 
 
-def _failed(job: Job, error: LoregError) -> End:
+def _told(job: Job, error: LoregError) -> dict[str, str]:
+    """What whoever asked for the job hears of an error."""
     if error.outside != error.message:
         _log.warning("job %s: %s", job.id, error)
     message, hint = error.outside[: 4 * _LONGEST_NOTE], error.hint_outside[:_LONGEST_NOTE]
-    told = {"code": error.code, "message": message, "hint": hint}
-    return partial(jobs.fail, job=job, error=told)
+    return {"code": error.code, "message": message, "hint": hint}
 
 
 def _some(notes: tuple[str, ...]) -> list[str]:

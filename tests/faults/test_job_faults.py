@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -239,12 +240,87 @@ def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(here: R
     job = here.submit("bake", **BAKE)
     staging = staging_of(tmp_path / "models" / "team" / "baked")
     staging.mkdir(parents=True)
+    change(here, "UPDATE jobs SET created_at = :at", at=datetime.now(UTC) - timedelta(days=3))
     with (staging / PLAN_NAME).open("a+") as plan:
         fcntl.flock(plan, fcntl.LOCK_EX)
-        assert worker(here, tmp_path).work(until_idle=True) == 1
-        assert here.job(job.id).state == "queued"
+        for _ in range(jobs.MOST_LOSSES + 1):
+            assert worker(here, tmp_path).work(until_idle=True) == 1
+            assert here.job(job.id).state == "queued"
     assert worker(here, tmp_path).work(until_idle=True) == 1
     assert here.wait_for_job(job.id).state == "done"
+
+
+@pytest.mark.parametrize("kind", ["bake", "merge", "rerank"])
+def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
+    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    here.push(train(tmp_path / "b", 2), "team/two")
+    meant, other = here.show("team/a").version, here.show("team/two").version
+    asked: dict[str, Any] = {
+        "bake": {**BAKE, "sources": ["team/a", "team/two"], "extras": "team/two"},
+        "merge": {**MERGE, "sources": ["team/a", "team/two"], "extras": "team/two"},
+        "rerank": {"source": "team/a", "rank": 1, "name": "team/b"},
+    }[kind]
+    job = here.submit(kind, **asked)
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*arguments: object, **more: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(loreg.worker, kind, die)
+        worker(here, tmp_path).work(until_idle=True)
+    here.push(train(tmp_path / "c", 3), "team/a")
+    here.push(train(tmp_path / "d", 4), "team/two")
+    assert worker(here, tmp_path).work(until_idle=True) == 1
+    done = here.wait_for_job(job.id)
+    assert (done.state, done.error) == ("done", {})
+    wanted = [meant.digest] if kind == "rerank" else [meant.digest, other.digest]
+    if kind == "bake":
+        record = json.loads((tmp_path / "models" / "team" / "baked" / "loreg_bake.json").read_text())
+        found = [source["digest"] for source in record["sources"]]
+    else:
+        made_by = here.show("team/b").provenance
+        assert made_by is not None
+        found = [source.digest for source in made_by.sources]
+    assert found == wanted
+
+
+def test_workers_that_end_in_order_use_up_no_try_of_a_job(catalog: Catalog):
+    with catalog.write(everything("w")) as tx:
+        job = jobs.submit(tx, "merge", MERGE, "team")
+        for _ in range(jobs.MOST_LOSSES + 1):
+            claimed = jobs.claim(tx, "w")
+            assert claimed is not None
+            jobs.put_back(tx, claimed[0])
+        for state in ["queued"] * (jobs.MOST_LOSSES - 1) + ["failed"]:
+            claimed = jobs.claim(tx, "w")
+            assert claimed is not None
+            jobs.lose(tx, claimed[0], {"code": "unavailable", "message": "away", "hint": ""})
+            assert jobs.find(tx, job.id).state == state
+        assert jobs.find(tx, job.id).error["message"] == "away"
+
+
+def test_a_worker_without_torch_leaves_to_others_what_needs_it(
+    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = {
+        "merge": here.submit("merge", **MERGE),
+        "rerank": here.submit("rerank", source="team/a", rank=1, name="team/c"),
+        "ties": here.submit("bake", **{**BAKE, "name": "team/ties", "method": "ties"}),
+        "small": here.submit("bake", **{**BAKE, "name": "team/small", "rank": 1}),
+        "bake": here.submit("bake", **BAKE),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(loreg.worker, "has_torch", lambda: False)
+        assert worker(here, tmp_path).work(until_idle=True) == 1
+    assert {name: here.job(job.id).state for name, job in asked.items()} == {
+        **dict.fromkeys(asked, "queued"), "bake": "done",
+    }  # fmt: skip
+    assert worker(here, tmp_path).work(until_idle=True) == 4
+    assert {here.job(job.id).state for job in asked.values()} == {"done"}
 
 
 def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):

@@ -191,7 +191,7 @@ def test_a_killed_worker_s_job_is_done_by_another(two: Guarded, postgres_and_s3:
 def test_one_that_kills_every_worker_is_given_up(two: Guarded):
     job = two.behind.submit("merge", **TWO)
     catalog = Catalog(two.behind.settings.database_url)
-    for _ in range(jobs.MOST_ATTEMPTS):
+    for _ in range(jobs.MOST_LOSSES):
         with catalog.write(everything("w")) as tx:
             assert jobs.claim(tx, "w") is not None
         beaten(two.behind, jobs.LIFE + timedelta(seconds=1))

@@ -22,7 +22,8 @@ from loreg.records import Access, Job, Page
 
 #: A worker says that it is alive at least this often, or another takes its job.
 LIFE = timedelta(seconds=30)
-MOST_ATTEMPTS = 3
+#: How many workers may die of a job, or lose its database or store.
+MOST_LOSSES = 3
 #: How many jobs of one namespace, and of one token, may wait or run.
 MOST_OPEN = 50
 #: A job ends when for so long no worker that has what it needs looked for work.
@@ -46,10 +47,11 @@ _OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in ("qu
 
 @dataclass(frozen=True)
 class Able:
-    """What a worker has: which bases, and whether it may write models. It ``leaves`` some jobs to others for now."""
+    """What a worker has: which bases, torch, and a place for models. It ``leaves`` some jobs to others for now."""
 
     has_base: Callable[[str], bool]
     has_models: bool
+    has_torch: bool = True
     leaves: Collection[int] = ()
 
 
@@ -69,6 +71,7 @@ def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: st
         "grants": dict(tx.access.grants),
         "token_id": tx.access.token_id,
         "base": request.get("base") or "",
+        "needs_torch": _needs_torch(kind, request),
         "turn": _next_turn(tx, namespace),
         "state": "queued",
         "attempts": 0,
@@ -86,6 +89,12 @@ def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: st
     tx.log("job submit", None, None, job=job.id, kind=kind, namespace=namespace)
     _ring(tx)
     return job
+
+
+def _needs_torch(kind: str, request: Mapping[str, Any]) -> bool:
+    """A bake that only adds deltas, each times its weight, does without."""
+    merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None
+    return kind != "bake" or merges_first or bool(request.get("parameters") or request.get("initial"))
 
 
 def _refuse_too_many(tx: Transaction, namespace: str) -> None:
@@ -127,6 +136,7 @@ def claim(tx: Transaction, worker: str, able: Able = _ABLE_TO_ALL) -> tuple[Job,
     doable = and_(
         JobRow.base.in_([base for base in bases if not base or able.has_base(base)]),
         true() if able.has_models else JobRow.kind != "bake",
+        true() if able.has_torch else JobRow.needs_torch.is_(False),
     )
     seen = update(JobRow).where(_QUEUED, doable, JobRow.able_at < clock.now(tx, -_ABLE_EVERY))
     tx.connection.execute(seen.values(able_at=clock.now(tx)))
@@ -147,12 +157,17 @@ def _take_back(tx: Transaction) -> None:
     """Queue again what workers that were not heard of were doing; one that several died of has failed."""
     lost = and_(_RUNNING, JobRow.beat_at < clock.now(tx, -LIFE))
     for row in tx.connection.execute(select(JobRow).where(lost).with_for_update(skip_locked=True)).all():
-        losses = row.losses + 1
-        if losses >= MOST_ATTEMPTS:
-            _end(tx, JobRow.id == row.id, "failed", error=_error("error", f"{losses} workers died of it"))
-        else:
-            values = {"state": "queued", "losses": losses}
-            tx.connection.execute(update(JobRow).where(JobRow.id == row.id).values(**values))
+        _lose(tx, row, _error("error", f"{row.losses + 1} workers died of it"))
+
+
+def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
+    """Queue it again, or end it with the error if it was lost too often."""
+    if row.losses + 1 >= MOST_LOSSES:
+        _end(tx, JobRow.id == row.id, "failed", error=dict(error))
+        return
+    values = {"state": "queued", "losses": row.losses + 1}
+    tx.connection.execute(update(JobRow).where(JobRow.id == row.id).values(**values))
+    _ring(tx)
 
 
 def _access(tx: Transaction, row: Row[Any]) -> Access | None:
@@ -204,6 +219,18 @@ def put_back(tx: Transaction, job: Job) -> None:
     _ring(tx)
 
 
+def lose(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
+    """Queue it again after something did not answer, or end it with the error; not if another worker has it by now."""
+    query = select(JobRow).where(_mine(job), _RUNNING).with_for_update()
+    if (row := tx.connection.execute(query).one_or_none()) is not None:
+        _lose(tx, row, error)
+
+
+def pin(tx: Transaction, job: Job, request: Mapping[str, Any]) -> None:
+    """Write down which versions it is about: whoever does it again takes the same."""
+    tx.connection.execute(update(JobRow).where(_mine(job), _RUNNING).values(request=dict(request)))
+
+
 def cancel(tx: Transaction, job_id: int) -> Job:
     """Give it up; one that is running stops when its worker next says how far it is. One that has ended stays so."""
     _end(tx, JobRow.id == job_id, "cancelled", action="job cancel")
@@ -237,6 +264,7 @@ def sweep(tx: Transaction) -> None:
 def _nobody(row: Row[Any]) -> dict[str, str]:
     needs = [f"has {row.base!r} among its bases"] if row.base else []
     needs += ["writes models"] if row.kind == "bake" else []
+    needs += ["has torch"] if row.needs_torch else []
     who = f"no worker that {' and '.join(needs)}" if needs else "no worker"
     hours = PATIENCE.total_seconds() / 3600
     return _error("not-found", f"{who} looked for work for {hours:.0f} hours", "loreg worker --bases DIR --models DIR")

@@ -379,9 +379,9 @@ def _where(condition: str) -> dict[str, Any]:
 class JobRow(Table):
     """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do.
 
-    ``token_id`` is the token that asked, if one did. ``base`` is what a worker must have for it. Of the queued ones the
-    lowest ``turn`` comes first. ``losses`` counts the workers that died of it; ``able_at`` is
-    when a worker that can do it last looked for work.
+    ``token_id`` is the token that asked, if one did. ``base`` and torch are what a worker must have for it. Of the
+    queued ones the lowest ``turn`` comes first. ``losses`` counts the workers that died of it, or lost what they
+    needed; ``able_at`` is when a worker that can do it last looked for work.
     """
 
     __tablename__ = "jobs"
@@ -401,6 +401,7 @@ class JobRow(Table):
     grants: Mapped[dict[str, str]] = mapped_column(JSON)
     token_id: Mapped[int | None] = mapped_column(BigInteger)
     base: Mapped[str] = mapped_column(String(256), server_default="")
+    needs_torch: Mapped[bool] = mapped_column(server_default=true())
     turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(Integer)

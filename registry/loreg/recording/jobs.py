@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from loreg.errors import UsageError
@@ -44,6 +44,15 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
         _refuse_no_folder(base)
     name = str(request.get("name") or "")
     return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
+
+
+def pinned(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, Any]:
+    """The request with every ref as ``pin`` names it: tried again, it is about the same versions."""
+    sources, initial = request.get("sources") or (), request.get("initial") or ()
+    refs = {ref: pin(ref) for ref in (*sources, *initial, *filter(None, [request.get("source")]))}
+    lists = {key: [refs[ref] for ref in some] for key, some in (("sources", sources), ("initial", initial)) if some}
+    words = {key: refs[request[key]] for key in ("source", "extras") if request.get(key) in refs}
+    return {**request, **lists, **words}
 
 
 def _refuse_large(request: Mapping[str, Any]) -> None:

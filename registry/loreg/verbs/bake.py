@@ -180,8 +180,7 @@ class _Writing:
     def _as_it_is(self) -> _Written:
         """Look at what lies in the folder. Raises ConflictError unless this bake would write the same."""
         _refuse_another_bake(self.folder, self.record)
-        if self.verify:
-            return _Written(verified=compare_sample(self.folder, self.plan), already=True)
+        checked = compare_sample(self.folder, self.plan) if self.verify else 0
         try:
             same = has_the_files(self.folder, self.model, self.plan, FILE_NAME)
             if same:
@@ -193,7 +192,7 @@ class _Writing:
                 f"{self.folder} is not empty and not what this bake makes; nothing was changed",
                 hint="choose a new folder for --to",
             )
-        return _Written(already=True)
+        return _Written(verified=checked, already=True)
 
     def _inputs(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """All that the bytes of the shards depend on: only a bake with the same goes on with them."""

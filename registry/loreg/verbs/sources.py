@@ -136,9 +136,14 @@ def notes(opened: Sequence[Opened]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def has_torch() -> bool:
+    """Whether the mathematics can be done here."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def require_torch() -> None:
     """Raises MissingExtraError where the mathematics cannot be done."""
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         raise MissingExtraError("merging needs torch, which is not installed", hint="pip install 'loreg[merge]'")
 
 

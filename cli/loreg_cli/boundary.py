@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import sys
 import threading
@@ -63,7 +64,12 @@ class Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal of another encoding still shows the rest
-        code = self._run(*args, **extra)
+        try:
+            code = self._run(*args, **extra)
+        except Stopped as stopped:
+            code = _say(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
+            sys.stdout.flush()
+            os.kill(os.getpid(), stopped.number)  # as without us: whoever started it sees by what it ended
         if (error := what_stopped_stdout()) is not None:
             _say(f"stdout: {error.strerror}; what it was to get is said above", 1)
             code = code or 1
@@ -89,8 +95,6 @@ class Commands(click.Group):
             return _say(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             return _say("interrupted", INTERRUPTED)
-        except Stopped as stopped:
-            return _say(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
         except OSError as error:

@@ -369,7 +369,7 @@ def test_a_worker_that_is_told_to_end_puts_its_job_back(here: Registry, tmp_path
         assert process.stdout is not None
         assert process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait() == 128 + signal.SIGTERM
+        assert process.wait() == -signal.SIGTERM
     assert here.job(job.id).state == "queued"
     assert worker(here, tmp_path).work(until_idle=True) == 1
     assert here.job(job.id).state == "done"

@@ -13,6 +13,8 @@ from faults.checker import Seen
 
 #: The error of a pull that was answered with success and brought something else.
 OTHER_FILES = "other files"
+#: What a pull of something that was acknowledged must never say, whatever was killed meanwhile.
+WRONG = frozenset({OTHER_FILES, "not-found", "integrity"})
 #: Errors that say no, and not that something is away.
 REFUSALS = frozenset(
     {"conflict", "stale", "not-found", "not-allowed", "check-failed", "usage", "adapter-format", "merge"}

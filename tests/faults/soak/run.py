@@ -20,7 +20,7 @@ import psycopg
 
 from faults.checker import faults, look
 from faults.soak.client import write_base
-from faults.soak.journal import OTHER_FILES, figures, lost, read
+from faults.soak.journal import WRONG, figures, lost, read
 from places import Place
 from servers import ACCESS_KEY, SECRET_KEY, Restartable, restartable_postgres, restartable_s3
 
@@ -122,9 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen = look(*where)
         found = [*faults(seen), *lost(operations, seen)]
         found += [
-            f"pull: {operation.said} came with other files"
+            f"pull: {operation.error}: {operation.said}"
             for operation in operations
-            if operation.kind == "pull" and operation.error == OTHER_FILES
+            if operation.kind == "pull" and operation.error in WRONG
         ]
         found += [f"the {name} ended by itself, {count} ×" for name, count in soak.gave_up.items()]
         found += [f"a client ended with {client.returncode}" for client in clients if client.returncode]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -311,3 +312,33 @@ def test_many_modules_and_long_lists_are_checked_in_linear_time(tmp_path: Path):
         return calls
 
     assert asked(400) < 3 * asked(200)
+
+
+NAMED = {
+    "modules_to_save": ("x{}", "w{}.weight"),
+    "trainable_token_indices": ("e{}", "e{}x.token_adapter.trainable_tokens_delta"),
+    "target_parameters": ("experts.x{}", "m.{}.experts.lora_A.weight"),
+}
+
+
+@pytest.mark.parametrize(("count", "is_refused"), [(300, False), (1500, True)])
+@pytest.mark.parametrize("field", NAMED)
+def test_names_and_tensors_that_would_have_to_be_compared_each_with_each_are_refused(
+    field: str, count: int, is_refused: bool
+):
+    named, tensor = NAMED[field]
+    names = ["m.q_proj.lora_A.weight", "m.q_proj.lora_B.weight", *(tensor.format(n) for n in range(count))]
+    header = json.dumps(
+        {
+            f"base_model.model.{name}": {"dtype": "F32", "shape": [1, 1], "data_offsets": [4 * n, 4 * n + 4]}
+            for n, name in enumerate(names)
+        }
+    ).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(4 * len(names))
+    given: Any = [named.format(n) for n in range(count)]
+    given = dict.fromkeys(given, [1]) if field == "trainable_token_indices" else given
+    config = json.dumps({"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"], field: given}).encode()
+    refusal = pytest.raises(AdapterFormatError, match=f"{field} names 1,500 for 1,50")
+    with refusal if is_refused else contextlib.nullcontext():
+        layout = remote_layout(Path("a"), config, len(weights), lambda start, size: weights[start : start + size])
+        run(Subject(layout, None, (CONFIG, WEIGHTS_NAME)))

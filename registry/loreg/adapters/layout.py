@@ -31,6 +31,7 @@ GATHER = (
 _LONGEST_TYPE = 128
 _LONGEST_NAME = 1024
 _MOST_EMPTY = 10_000
+_MOST_PAIRS = 1_000_000
 _FIRST_BYTES = 64 * 1024
 _MOST_HEADER_BYTES = 32 * 1024 * 1024  # a quarter of a million tensors
 
@@ -184,7 +185,7 @@ def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
         )
     plain, naming = plain_names(weights, header.tensors, config)
     parts: dict[str, dict[str, Tensor]] = {}
-    extras, tokens, strangers = {}, {}, []
+    extras, rows, strangers = {}, {}, []
     for name, tensor in plain.items():
         key = parse_key(name)
         if key is None:
@@ -192,18 +193,31 @@ def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
         elif key[1]:
             parts.setdefault(key[0], {})[key[1]] = tensor
         elif name.endswith(TOKENS):
-            module = name.removeprefix(PREFIX).removesuffix(TOKENS)
-            tokens[module] = Tokens(tensor, _indices(module, config))
+            rows[name.removeprefix(PREFIX).removesuffix(TOKENS)] = tensor
         else:
             extras[name] = tensor
     if not parts:
         raise _no_lora(weights, list(header.tensors))
+    _refuse_long_lists(weights, config, modules_to_save=extras, trainable_token_indices=rows, target_parameters=parts)
+    tokens = {module: Tokens(tensor, _indices(module, config)) for module, tensor in rows.items()}
     modules = _modules(weights, parts, config)
     if longest := next((module.type for module in modules.values() if len(module.type) > _LONGEST_TYPE), ""):
         raise AdapterFormatError(
             f"{weights}: the module type {longest[:40]!r}… is over {_LONGEST_TYPE} characters", hint="rename it"
         )
     return Layout(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors, tokens, naming)
+
+
+def _refuse_long_lists(weights: Path, config: LoraConfig, **there: Collection[str]) -> None:
+    """Raise AdapterFormatError where so much is named, and so much is there, that to compare each with each is dear."""
+    for field, names in there.items():
+        given = config.raw.get(field)
+        count = len(given) if isinstance(given, list | dict) else 0
+        if count * len(names) > _MOST_PAIRS:
+            raise AdapterFormatError(
+                f"{weights}: {field} names {count:,} for {len(names):,} tensors: no model has so many of both",
+                hint="save the adapter again with model.save_pretrained(DIR)",
+            )
 
 
 def _indices(module: str, config: LoraConfig) -> tuple[int, ...]:

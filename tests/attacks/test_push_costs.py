@@ -336,7 +336,8 @@ def test_names_and_tensors_that_would_have_to_be_compared_each_with_each_are_ref
     ).encode()
     weights = struct.pack("<Q", len(header)) + header + bytes(4 * len(names))
     given: Any = [named.format(n) for n in range(count)]
-    given = dict.fromkeys(given, [1]) if field == "trainable_token_indices" else given
+    if field == "trainable_token_indices":
+        given = {module: [1] for module in given}
     config = json.dumps({"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"], field: given}).encode()
     refusal = pytest.raises(AdapterFormatError, match=f"{field} names 1,500 for 1,50")
     with refusal if is_refused else contextlib.nullcontext():

@@ -210,12 +210,12 @@ def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
 
 def _refuse_long_lists(weights: Path, config: LoraConfig, **there: Collection[str]) -> None:
     """Raise AdapterFormatError where so much is named, and so much is there, that to compare each with each is dear."""
-    for field, names in there.items():
-        given = config.raw.get(field)
+    for name, tensors in there.items():
+        given = config.raw.get(name)
         count = len(given) if isinstance(given, list | dict) else 0
-        if count * len(names) > _MOST_PAIRS:
+        if count * len(tensors) > _MOST_PAIRS:
             raise AdapterFormatError(
-                f"{weights}: {field} names {count:,} for {len(names):,} tensors: no model has so many of both",
+                f"{weights}: {name} names {count:,} for {len(tensors):,} tensors: no model has so many of both",
                 hint="save the adapter again with model.save_pretrained(DIR)",
             )
 

@@ -236,10 +236,6 @@ class S3Store:
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
-    def is_there(self) -> bool:
-        """Whether the bucket is, :meth:`check` says."""
-        return True
-
     def holds_blobs(self) -> bool:
         """Ask for the name of the first."""
         folder = f"{self.prefix}/sha256/" if self.prefix else "sha256/"

@@ -13,7 +13,7 @@ from pathlib import Path
 from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.checking.profile import read_profile
-from loreg.errors import ConflictError, IntegrityError, UsageError, explain_os_errors
+from loreg.errors import ConflictError, IntegrityError, NotFoundError, UsageError, explain_os_errors
 from loreg.exporting.folder import read_fitted
 from loreg.manifest import File, Manifest
 from loreg.records import Details, Progress, PullResult, Version, no_progress
@@ -58,10 +58,17 @@ def pull(
     if profile is None:
         downloaded = _place(context, found.version, found.files, None, target, with_base_hint, progress)
         return PullResult(found.version, target, downloaded)
-    with exported(context, found, profile, verify, progress) as made:
-        files = made.manifest.files
-        downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
-        return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
+    anew = False
+    while True:
+        with exported(context, found, profile, verify, progress, anew=anew) as made:
+            files = made.manifest.files
+            try:
+                downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
+                return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
+            except (NotFoundError, IntegrityError):
+                if made.folder is not None:
+                    raise
+        anew = True  # what is stored of the export is lost or damaged: no push would store it again
 
 
 def _refuse_another_digest(found: Details) -> None:

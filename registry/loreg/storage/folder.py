@@ -29,7 +29,7 @@ from loreg.storage.blobs import (
     missing,
     partial_of,
 )
-from loreg.storage.durable import NewFile, move_durably, sync_names
+from loreg.storage.durable import NewFile, move_durably
 
 _FICLONE = 0x40049409  # linux/fs.h
 
@@ -84,9 +84,7 @@ class FolderStore:
         with self._explained():
             if not target.parent.is_dir():
                 self._refuse_lost()
-                above = next(folder for folder in target.parents if folder.is_dir())
                 make_folder(target.parent, within=self.folder)
-                sync_names(target.parent, above)
             new = NewFile(target.parent)
         with new:
             with self._explained():

@@ -19,6 +19,7 @@ from loreg.manifest import File, Manifest
 from loreg.records import Details, Progress, PullResult, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
+from loreg.storage.durable import make_folders
 from loreg.verbs.context import Context
 from loreg.verbs.export import exported
 from loreg.verbs.fetch import fetch
@@ -95,7 +96,8 @@ def _place(
         real = target.resolve()  # "x/.." is a folder even where there is no x
         while is_free(real):
             staging = staging_of(real, f"{version.digest[:12]}.partial")
-            staging.mkdir(parents=True, exist_ok=True)
+            make_folders(staging.parent)
+            staging.mkdir(exist_ok=True)
             with _alone_in(staging, sum(file.size for file in files), progress) as alone:
                 if not alone:  # another pull had it, and has made something of it: look again
                     continue

@@ -33,6 +33,12 @@ class Stored:
     def is_on_s3(self) -> bool:
         return bool(self._place.storage_endpoint)
 
+    def lose_upload(self, upload_id: str) -> None:
+        """Delete from S3 what was sent straight to it, before it is accepted."""
+        where = {"Bucket": self._bucket, "Key": f"{self._prefix}/incoming/{upload_id}"}
+        assert self._client.head_object(**where)
+        self._client.delete_object(**where)
+
     def change(self, sha256: str, change: Callable[[bytes], bytes | None]) -> None:
         """Replace an object's bytes; None deletes it."""
         if self.is_on_s3:

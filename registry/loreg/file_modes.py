@@ -44,8 +44,8 @@ def permissions_of(folder: Path) -> int:
 def make_folder(folder: Path, within: Path | None = None) -> None:
     """Make ``folder`` and what is missing above it; below ``within``, a store, with the permissions of what is above.
 
-    It never shows with other permissions than it will have, so that two who make it at once both can use it. Raises
-    OSError.
+    It never shows with other permissions than it will have, so that two who make it at once both can use it; its name
+    is on the disk when this returns. Raises OSError.
     """
     if folder.is_dir():
         return
@@ -62,6 +62,19 @@ def make_folder(folder: Path, within: Path | None = None) -> None:
     except OSError as error:
         if not folder.is_dir():
             raise OSError(error.errno, error.strerror, str(folder)) from None
+    sync_folder(parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # who may make names in a folder need not be able to read them
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def give(descriptor: int, folder: Path, mode: int) -> None:

@@ -40,6 +40,10 @@ class Ledger(Protocol):
         """Whether there is anything to ask: a catalog on this machine is made on first use."""
         ...
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored for it, as far as whoever asks may know."""
+        ...
+
     def describe(self) -> str:
         """What keeps it, and its version."""
         ...
@@ -58,6 +62,10 @@ class Ledger(Protocol):
 
     def search(self, query: Query) -> Page[Version]:
         """A page of the versions that hold every condition."""
+        ...
+
+    def samples(self, count: int) -> tuple[Version, ...]:
+        """Some versions to look at, yanked ones too: the oldest, the newest, and others between them."""
         ...
 
     def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:

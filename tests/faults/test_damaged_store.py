@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from loreg.errors import IntegrityError, LoregError, NotFoundError
 from loreg.registry import Registry, connect
 from loreg.storage import Blob, BlobStore, open_store
+from loreg.storage.blobs import key_of
+from loreg.storage.s3 import S3Store
 from making import copy
 from places import MOVIES, NEWS, Loreg, Place
 from server.conftest import Guarded
+from servers import S3Server
 from stored import DAMAGES, Stored
 
 
@@ -31,6 +38,37 @@ def store(place: Place) -> BlobStore:
 def on_a_folder(guarded_folder: Guarded, tmp_path: Path) -> tuple[Registry, Stored]:
     """A client of a server whose store is a folder, and that store."""
     return guarded_folder.registry("writer"), Stored(Place("", str(tmp_path / "store")))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder of a bucket, into which others send objects in parts, each with its SHA-256."""
+
+    s3: S3Server
+    prefix: str
+
+    def store(self) -> S3Store:
+        """As a process that remembers nothing has it."""
+        return S3Store(self.s3.bucket, self.prefix, self.s3.endpoint)
+
+    @property
+    def client(self) -> Any:
+        return boto3.client("s3", endpoint_url=self.s3.endpoint, region_name="us-east-1")
+
+    def key(self, blob: Blob) -> str:
+        return f"{self.prefix}/{key_of(blob.sha256)}"
+
+    def send(self, blob: Blob, content: bytes, size: int = 16 * 1024 * 1024) -> None:
+        target: Any = {"Bucket": self.s3.bucket, "Key": self.key(blob)}
+        upload = self.client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+        parts = []
+        for number, start in enumerate(range(0, len(content), size), 1):
+            body = content[start : start + size]
+            said = {"ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode(), "PartNumber": number}
+            parts.append(
+                {**said, "ETag": self.client.upload_part(**target, UploadId=upload, Body=body, **said)["ETag"]}
+            )
+        self.client.complete_multipart_upload(**target, UploadId=upload, MultipartUpload={"Parts": parts})
 
 
 # Who asks a server for the bytes that were promised gets them, and no word of what follows them.
@@ -209,3 +247,55 @@ def test_the_same_process_sees_what_another_lost(place: Place, stored: Stored, t
             stored.change(digest, DAMAGES["lost"])
             assert registry.push(NEWS, f"t/{path.lower().replace('_', '-')}").created
             registry.pull("t/news", tmp_path / path)
+
+
+class TestWhatS3SaysOfParts:
+    """Of an object that came in parts S3 keeps no SHA-256 of its own, but the digest of its parts' digests."""
+
+    @pytest.fixture
+    def parts(self, s3: S3Server, tmp_path: Path) -> Parts:
+        return Parts(s3, tmp_path.parent.parent.name + tmp_path.name)
+
+    def test_other_bytes_in_as_many_parts_are_no_sound_object(self, parts: Parts, tmp_path: Path):
+        """As a backup that was damaged is restored: S3 has a right checksum of the wrong bytes."""
+        content = os.urandom(LARGE)
+        blob = write(tmp_path / "in", content)
+        assert parts.store().put(blob, tmp_path / "in")
+        parts.send(blob, content[:-1] + bytes([content[-1] ^ 1]))
+        assert not parts.store().has(blob)
+        assert parts.store().put(blob, tmp_path / "in")
+        assert parts.store().has(blob)
+        parts.store().get(blob, tmp_path / "out")
+
+    def test_an_object_in_parts_is_known_by_them_and_not_read_by_who_has_the_file(self, parts: Parts, tmp_path: Path):
+        blob = write(tmp_path / "in", os.urandom(LARGE))
+        sender = parts.store()
+        sender.put(blob, tmp_path / "in")
+        for store in (sender, parts.store()):
+            store._client.meta.events.register("before-parameter-build.s3.GetObject", lambda **_: pytest.fail("read"))
+            assert not store.put(blob, tmp_path / "in")
+            assert store.has(blob)
+
+    def test_the_same_bytes_in_other_parts_are_left_alone(self, parts: Parts, tmp_path: Path):
+        content = os.urandom(LARGE)
+        blob = write(tmp_path / "in", content)
+        parts.send(blob, content, size=8 * 1024 * 1024)
+        assert parts.store().has(blob)
+        assert not parts.store().put(blob, tmp_path / "in")
+
+    def test_who_meets_damage_that_s3_takes_for_sound_is_told_how_to_be_rid_of_it(self, parts: Parts, tmp_path: Path):
+        blob = write(tmp_path / "in", os.urandom(200_000))
+        parts.store().put(blob, tmp_path / "in")
+        parts.client.put_object(Bucket=parts.s3.bucket, Key=parts.key(blob), Body=b"\0" * blob.size)
+        store = parts.store()
+        right = base64.b64encode(bytes.fromhex(blob.sha256)).decode()
+        store._client.meta.events.register(
+            "after-call.s3.HeadObject", lambda parsed, **_: parsed.update(ChecksumSHA256=right)
+        )
+        assert not store.put(blob, tmp_path / "in")
+        with pytest.raises(IntegrityError) as error:
+            store.get(blob, tmp_path / "out")
+        assert f"first: aws s3 rm s3://{parts.s3.bucket}/{parts.key(blob)} --endpoint-url" in error.value.hint
+        parts.client.delete_object(Bucket=parts.s3.bucket, Key=parts.key(blob))
+        assert parts.store().put(blob, tmp_path / "in")
+        parts.store().get(blob, tmp_path / "out")

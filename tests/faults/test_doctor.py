@@ -61,6 +61,13 @@ def test_an_empty_folder_in_place_of_the_store_is_found(local: Loreg, home: Path
     local("push", NEWS, "team/news")
     (home / "store").rename(home / "elsewhere")
     (home / "store").mkdir()
+    assert "is not there, though the catalog knows versions" in failed(local("doctor", "--format", "json"))["store"]
+
+
+def test_another_store_in_place_of_the_store_is_found(local: Loreg, home: Path):
+    local("push", NEWS, "team/news")
+    (home / "store").rename(home / "elsewhere")
+    (home / "store" / "sha256").mkdir(parents=True)
     found = failed(local("doctor", "--format", "json"))
     assert "adapter_config.json of team/news:v1 is not in" in found["weights"]
 

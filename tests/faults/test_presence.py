@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loreg.errors import IntegrityError, NotFoundError
+from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
 from loreg.registry import Registry
 from loreg.storage import Blob
 from places import NEWS, SCIENCE, Place
@@ -44,25 +44,28 @@ def test_an_upload_is_offered_for_what_the_store_lacks_and_for_nothing_else(
 
 
 def test_what_was_uploaded_and_lost_before_the_commit_is_not_called_present(either: Guarded, stored: Stored):
-    """A folder's server remembers that it received the bytes; the commit asks whether they are there."""
+    """A folder's server remembers that it received the bytes, S3 that it took them: the commit asks for them."""
     writer = either.registry("writer")
     store, send = writer.context.store, writer.context.store.put
     lost: list[str] = []
 
     def put_and_lose(blob: Blob, path: Path, *more: object) -> bool:
         sent = send(blob, path, *more)
-        if path.name == "adapter_model.safetensors" and not lost and not stored.is_on_s3:
-            stored.change(blob.sha256, DAMAGES["lost"])
+        if path.name == "adapter_model.safetensors" and not lost:
+            if stored.is_on_s3:
+                stored.lose_upload(*store.uploads_of([blob.sha256]))
+            else:
+                stored.change(blob.sha256, DAMAGES["lost"])
             lost.append(blob.sha256)
         return sent
 
     store.put = put_and_lose
-    if stored.is_on_s3:
-        assert writer.push(NEWS, "team/news").created
-        return
-    with pytest.raises(IntegrityError, match="is not stored") as error:
+    with pytest.raises((IntegrityError, NotAllowedError), match=r"is not stored|was not sent") as error:
         writer.push(NEWS, "team/news")
+    assert lost
     assert error.value.hint == "push again"
+    with pytest.raises(NotFoundError):
+        writer.show("team/news")
     assert writer.push(NEWS, "team/news").created
     writer.pull("team/news", "out")
 

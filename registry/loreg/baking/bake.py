@@ -17,8 +17,10 @@ from loreg.baking.plan import Plan
 from loreg.baking.shard import write_shard
 from loreg.bases.model import INDEX_NAME, Model
 from loreg.errors import ConflictError, LoregError, UnderWayError
+from loreg.file_modes import sync_folder
 from loreg.manifest import hidden_beside
 from loreg.records import Progress
+from loreg.storage.durable import sync_file
 
 #: Beside the model that grows: what is baked into it. It is there before the first shard and until after the last.
 PLAN_NAME = ".loreg-baking.json"
@@ -103,7 +105,7 @@ def _write_plan(plan: TextIO, staging: Path, text: str) -> None:
     plan.write(text)
     plan.flush()
     os.fsync(plan.fileno())
-    flush(staging)
+    sync_folder(staging)
 
 
 def _clear(staging: Path) -> None:
@@ -128,7 +130,8 @@ def _remove(staging: Path) -> None:
 def write_model(staging: Path, model: Model, plan: Plan, beside: Mapping[str, bytes], progress: Progress) -> int:
     """Write every shard that is not there yet, what else belongs to the model, and the files ``beside`` by name.
 
-    The model is then whole and on the disk, below its staging folder. Returns how many shards were there already.
+    The model is then whole, below its staging folder, and its shards are on the disk. Returns how many of these were
+    there already.
     """
     folder = staging / MODEL_NAME
     folder.mkdir(exist_ok=True)
@@ -159,13 +162,12 @@ def write_model(staging: Path, model: Model, plan: Plan, beside: Mapping[str, by
     for path in folder.iterdir():
         if path.name not in plan.shards and path.name not in others:
             path.unlink()
-    flush(folder)
     return there
 
 
 def _keep(growing: Path, path: Path) -> None:
     """Make sure that a shard is on the disk, then give it its name."""
-    flush(growing)
+    sync_file(growing)
     growing.replace(path)
 
 
@@ -174,16 +176,6 @@ def _write_file(path: Path, content: bytes | Path) -> None:
         shutil.copyfile(content, path)
     else:
         path.write_bytes(content)
-    flush(path)
-
-
-def flush(path: Path) -> None:
-    """Make sure that a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def has_the_files(folder: Path, model: Model, plan: Plan, record: str) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Row, Select, func, select, update
 
+from loreg.catalog import blobs
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.projection import JsonRows
-from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, BlobRow, VersionRow
+from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import ConflictError, NotFoundError
 from loreg.records import BaseModel, Page
@@ -27,7 +28,7 @@ def record(tx: Transaction, base: BaseModel, leaves_size: int, proven: Collectio
     already stays with that one, unless that is one of the ``proven``: of these digests headers alone were known, and
     this base has the same; then its name goes over, if who acts may change it.
     """
-    tx.insert_missing(BlobRow, [{"digest": base.digest, "size": leaves_size}])
+    blobs.record(tx, {base.digest: leaves_size})
     row = {"digest": base.digest, "tensors": base.tensors, "parameters": base.parameters, "created_at": tx.at}
     said = {"struct": base.struct, "complete": base.complete, "license": base.license, "config": _text(base.config)}
     created = tx.insert_if_missing(BaseRow, {**row, **said, "author": tx.author})

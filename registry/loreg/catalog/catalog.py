@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 from sqlalchemy import text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
-from loreg.catalog import migrations, tokens
+from loreg.catalog import blobs, migrations, tokens
 from loreg.catalog.engine import begun, explained, open_awaited, open_engine, reading
 from loreg.catalog.listening import Bell
 from loreg.catalog.transaction import Transaction
@@ -81,6 +81,11 @@ class Catalog:
         """Whether there is a catalog already: one in SQLite is made on first use."""
         path = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
         return path is None or Path(path).exists()
+
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored for it."""
+        with self.read() as tx:
+            return not blobs.exist(tx)
 
     def describe(self) -> str:
         """The server's version and the schema's revision. Raises UnavailableError, also for a schema with holes."""

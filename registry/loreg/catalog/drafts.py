@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, select
 
-from loreg.catalog.schema import AdapterRow, BlobRow, DraftRow
+from loreg.catalog import blobs
+from loreg.catalog.schema import AdapterRow, DraftRow
 from loreg.catalog.transaction import Transaction
 from loreg.manifest import File
 from loreg.refs import AdapterName
@@ -52,8 +53,7 @@ def take(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUpload | 
 def put(tx: Transaction, adapter: AdapterName, branch: str, draft: PendingUpload) -> None:
     """Keep these files until the adapter is whole."""
     entries = [[file.path, file.sha256, file.size] for file in draft.files]
-    blobs = {file.sha256: file.size for file in draft.files}
-    tx.insert_missing(BlobRow, [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())])
+    blobs.record(tx, {file.sha256: file.size for file in draft.files})
     row = {"files": entries, "basis": draft.basis, "author": tx.author, "updated_at": tx.at}
     tx.upsert(DraftRow, {**_key(adapter, branch), **row})
     _log(tx, "draft", adapter, branch, len(entries))

@@ -48,6 +48,22 @@ def adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEnt
     return Page(tuple(entries), next_cursor)
 
 
+def spread(tx: Transaction, count: int) -> tuple[Version, ...]:
+    """``count`` versions at most, yanked ones too, from the oldest to the newest with as many between each two."""
+    ids = select(VersionRow.id).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+    ids = ids.where(tx.visible(AdapterRow.namespace))
+    first, last = tx.connection.execute(ids.with_only_columns(func.min(VersionRow.id), func.max(VersionRow.id))).one()
+    if first is None:
+        return ()
+    steps = [first + (last - first) * step // max(count - 1, 1) for step in range(count)]
+    some = {
+        tx.connection.execute(ids.where(VersionRow.id >= step).order_by(VersionRow.id).limit(1)).scalar_one()
+        for step in steps
+    }
+    query = versions().where(VersionRow.id.in_(some)).order_by(VersionRow.id)
+    return tuple(map(to_version, tx.connection.execute(query).scalars()))
+
+
 def versions_of(tx: Transaction, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
     """A page of versions of one adapter, yanked ones too, the newest first."""
     query = versions().where(VersionRow.adapter_id == adapter_id_of(tx, adapter))

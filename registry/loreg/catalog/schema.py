@@ -245,7 +245,7 @@ class AliasMoveRow(Table):
 
 
 class BlobRow(Table):
-    """A blob that some version needs; its bytes are in the store."""
+    """A blob that was stored: for a version, an export, a base, a draft, or for what was refused then."""
 
     __tablename__ = "blobs"
 

@@ -59,20 +59,26 @@ class Reader(sqlite3.Connection):
 
 def open_sqlite(url: URL) -> Engine:
     """Make the engine; the folder of the database is made if it is missing. Raises NotAllowedError."""
-    path = Path(url.database) if url.database and url.database != ":memory:" and not url.query else None
-    if path is not None:
+    path: Path | None = None
+    if url.database and url.database != ":memory:" and not url.query:
+        path = Path(os.path.realpath(url.database))  # -wal and -shm lie beside the file itself, not beside a link to it
+        url = url.set(database=str(path))
         _make_folder_of(path)
     engine = create_engine(url, connect_args={"timeout": _PATIENCE}, paramstyle="named")
 
     @event.listens_for(engine, "do_connect")
     def _connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Reader | None:
-        return _connect_to_read(path, options) if path is not None else None
+        if path is None:
+            return None
+        with explain_os_errors(path, _ELSEWHERE):
+            return _connect_to_read(path, options)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # sqlite3 must not begin transactions by itself: see _begin
         cursor = connection.cursor()
-        for pragma in ("foreign_keys=ON", "synchronous=NORMAL", f"busy_timeout={1000 * _PATIENCE}"):
+        # FULL: what was committed is on the disk. With NORMAL -wal loses its end with the power.
+        for pragma in ("foreign_keys=ON", "synchronous=FULL", f"busy_timeout={1000 * _PATIENCE}"):
             cursor.execute(f"PRAGMA {pragma}")
         if not isinstance(connection, Reader):
             _wait_while_busy(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
@@ -126,9 +132,8 @@ def _make_folder_of(path: Path) -> None:
 
 def _connect_to_read(path: Path, options: dict[str, Any]) -> Reader | None:
     """Connect to a database that may only be read; None for one that may be written, and is there now."""
-    with explain_os_errors(path, _ELSEWHERE):
-        if not path.exists():
-            make_file(path)
+    if not path.exists():
+        make_file(path)
     files = (path, _beside(path, "-wal"), _beside(path, "-shm"))
     if denied := next(filter(None, (_denied(file, os.R_OK) for file in files)), ""):
         raise NotAllowedError(f"the catalog may not be read: {denied}", hint=_how_to_share(path))

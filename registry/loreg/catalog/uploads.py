@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, insert, or_, select, union, update
 
-from loreg.catalog import kept
+from loreg.catalog import blobs, kept
 from loreg.catalog.kept import AnyOf, words
 from loreg.catalog.schema import AdapterRow, BaseRow, BlobRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
 from loreg.catalog.transaction import Transaction, visible_to
@@ -54,7 +54,8 @@ def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ..
 
 
 def mark_received(tx: Transaction, upload: Upload) -> None:
-    """The bytes have come, and have the digest."""
+    """The bytes have come, and have the digest; they are stored."""
+    blobs.record(tx, {upload.sha256: upload.size})
     tx.connection.execute(update(UploadRow).where(UploadRow.id == upload.id).values(received=True))
 
 

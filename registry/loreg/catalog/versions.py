@@ -9,14 +9,13 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, func, insert, select, union_all, update
 
-from loreg.catalog import aliases, lineage, metrics
+from loreg.catalog import aliases, blobs, lineage, metrics
 from loreg.catalog.bases import base_id_of, range_of_digest
 from loreg.catalog.projection import Found, to_found, to_version, versions
 from loreg.catalog.schema import (
     AdapterRow,
     AliasRow,
     BaseRow,
-    BlobRow,
     FileRow,
     LabelRow,
     ModuleTypeRow,
@@ -259,8 +258,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
             for m in facts.module_types
         ],
     )
-    blobs = {file.sha256: file.size for file in draft.manifest.files}
-    tx.insert_missing(BlobRow, [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())])
+    blobs.record(tx, {file.sha256: file.size for file in draft.manifest.files})
     tx.insert_missing(
         FileRow,
         [

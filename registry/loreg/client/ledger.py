@@ -61,6 +61,10 @@ class RemoteLedger:
         """A server always is."""
         return True
 
+    def is_empty(self) -> bool:
+        """Only who has the catalog knows."""
+        return False
+
     def describe(self) -> str:
         """What keeps it."""
         health = self._server.get("/readyz", dict[str, str])
@@ -103,6 +107,10 @@ class RemoteLedger:
                 "cursor": query.cursor,
             },
         )
+
+    def samples(self, count: int) -> tuple[Version, ...]:
+        """The newest that are not yanked: at the others whoever runs the server looks."""
+        return self.search(Query(all_versions=True, limit=count)).items
 
     def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
         """A page of all adapters, by name."""

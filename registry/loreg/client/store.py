@@ -127,10 +127,6 @@ class RemoteStore:
         """Only S3 can."""
         return
 
-    def is_there(self) -> bool:
-        """Whether it is, the server says when it is asked."""
-        return True
-
     def holds_blobs(self) -> None:
         """Only who has the store knows."""
         return

@@ -14,6 +14,7 @@ from loreg.catalog import (
     Transaction,
     aliases,
     bases,
+    blobs,
     derivations,
     events,
     exports,
@@ -29,7 +30,7 @@ from loreg.catalog.details import details
 from loreg.catalog.projection import Found
 from loreg.catalog.search import search
 from loreg.checking.policy import Policy
-from loreg.errors import ConflictError, NotAllowedError, StaleError, UsageError
+from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric
 from loreg.manifest import Manifest
 from loreg.recording.allowed import require, require_somewhere
@@ -86,6 +87,10 @@ class LocalLedger:
         """Whether there is a catalog already."""
         return self.catalog.is_there()
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored for it."""
+        return self.catalog.is_empty()
+
     def describe(self) -> str:
         """The database and the revision of its schema."""
         return self.catalog.describe()
@@ -110,6 +115,11 @@ class LocalLedger:
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
 
+    def samples(self, count: int) -> tuple[Version, ...]:
+        """The oldest version, the newest, and some between."""
+        with self.catalog.read(self._access) as tx:
+            return listing.spread(tx, count)
+
     def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
         """A page of all adapters, by name."""
         with self.catalog.read(self._access) as tx:
@@ -131,8 +141,13 @@ class LocalLedger:
         require(self._access, "write", commit.adapter.namespace)
         read = read_commit(self._store, commit, accepted)
         proven = self._proven(read.base) if read.base is not None else ()
-        with self.catalog.write(self._access) as tx:
-            return self.record(tx, read, proven)
+        try:
+            with self.catalog.write(self._access) as tx:
+                return self.record(tx, read, proven)
+        except CheckFailedError:  # all that it lacks is the alias
+            with self.catalog.write(self._access) as tx:
+                blobs.record(tx, {file.sha256: file.size for file in commit.manifest.files})
+            raise
 
     def record(self, tx: Transaction, read: Read, proven: Sequence[str] = ()) -> Committed:
         """Record a commit that was read, in a transaction of who may write there; its aliases only if the policy lets.

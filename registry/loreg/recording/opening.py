@@ -27,5 +27,8 @@ class Backing:
 
 def open_backing(settings: Settings) -> Backing:
     """Open what the settings name. Nothing is contacted yet. Raises UsageError for a setting that is not understood."""
-    store = open_store(settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint)
-    return Backing(Catalog(settings.database_url), store, read_policy(settings.check, settings.origin["check"]))
+    catalog = Catalog(settings.database_url)
+    store = open_store(
+        settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint, is_new=catalog.is_empty
+    )
+    return Backing(catalog, store, read_policy(settings.check, settings.origin["check"]))

@@ -131,10 +131,6 @@ class BlobStore(Protocol):
         """
         ...
 
-    def is_there(self) -> bool:
-        """Whether it was made: a folder is on first use."""
-        ...
-
     def holds_blobs(self) -> bool | None:
         """Whether there is any blob; None if only somebody else can know."""
         ...

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from loreg.file_modes import sync_folder
+
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)  # as the file system and kernel say it
 
 
@@ -67,15 +69,6 @@ class NewFile:
         return self._folder / f".put-{secrets.token_hex(8)}"
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sync_file(path: Path) -> None:
     """Put the bytes of a file on the disk."""
     with path.open("rb") as stream:
@@ -89,8 +82,9 @@ def move_durably(path: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def sync_names(folder: Path, above: Path) -> None:
-    """Put the names of folders that were made just now on the disk: ``folder``, and those between it and ``above``."""
-    while folder != above:
-        folder = folder.parent
-        sync_folder(folder)
+def make_folders(folder: Path) -> None:
+    """Make a folder, and what is missing above it; their names are on the disk when this returns."""
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import shlex
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from loreg.errors import explain_os_errors
+from loreg.errors import UnavailableError, explain_os_errors
 from loreg.file_modes import give, make_folder, permissions_of
 from loreg.storage.blobs import (
     CHUNK,
@@ -28,7 +29,7 @@ from loreg.storage.blobs import (
     missing,
     partial_of,
 )
-from loreg.storage.durable import NewFile, move_durably, sync_names
+from loreg.storage.durable import NewFile, move_durably
 
 _FICLONE = 0x40049409  # linux/fs.h
 
@@ -46,9 +47,11 @@ class _State(NamedTuple):
 class FolderStore:
     """One file per blob, read-only, given its name when whole. Safe for several processes at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_new: Callable[[], bool] = lambda: True) -> None:
+        """``is_new`` says whether nothing was ever stored: only then the folder is made."""
         self.folder = folder.absolute()
         self.url = str(self.folder)
+        self._is_new = is_new
         self._proven = ProvenStates()
 
     def size(self, sha256: str) -> int | None:
@@ -80,9 +83,8 @@ class FolderStore:
         target = self._path(blob.sha256)
         with self._explained():
             if not target.parent.is_dir():
-                above = next(folder for folder in target.parents if folder.is_dir())
+                self._refuse_lost()
                 make_folder(target.parent, within=self.folder)
-                sync_names(target.parent, above)
             new = NewFile(target.parent)
         with new:
             with self._explained():
@@ -146,10 +148,6 @@ class FolderStore:
         """Only S3 can."""
         return
 
-    def is_there(self) -> bool:
-        """Whether the folder is; one on a disk that is not mounted is not."""
-        return self.folder.is_dir()
-
     def holds_blobs(self) -> bool:
         """Look for the first."""
         with self._explained():
@@ -157,10 +155,21 @@ class FolderStore:
 
     def check(self) -> None:
         """Write and delete a file there, or where the folder would be made: making it would hide that it was gone."""
+        self._refuse_lost()
         with self._explained():
             above = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
             with tempfile.TemporaryFile(dir=above):
                 pass
+
+    def _refuse_lost(self) -> None:
+        """Raise UnavailableError if blobs were stored and there is no place of blobs: its disk is not mounted."""
+        blobs = self.folder / "sha256"
+        if not blobs.is_dir() and not self._is_new():
+            raise UnavailableError(
+                f"the store {self.url} is not there, though the catalog knows versions: their weights are gone with it",
+                hint="mount its disk, or set LOREG_STORAGE_URL to where it is now; if it is lost for good, start a new "
+                f"one: mkdir -p {shlex.quote(str(blobs))}",
+            )
 
     def _path(self, sha256: str) -> Path:
         return self.folder / key_of(sha256)

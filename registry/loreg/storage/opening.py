@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,11 +12,14 @@ from loreg.storage.blobs import BlobStore
 from loreg.storage.folder import FolderStore
 
 
-def open_store(url: str, endpoint: str = "", public_endpoint: str = "") -> BlobStore:
+def open_store(
+    url: str, endpoint: str = "", public_endpoint: str = "", *, is_new: Callable[[], bool] = lambda: True
+) -> BlobStore:
     """Open ``s3://bucket/prefix`` (with ``endpoint`` for a server that is not AWS), ``file:///…`` or a path.
 
-    ``public_endpoint`` is where others reach the same server, for the URLs that they are given. Nothing is contacted
-    yet. Raises UsageError for any other scheme, and for a URL with a key in it.
+    ``public_endpoint`` is where others reach the same server, for the URLs that they are given. ``is_new`` says whether
+    nothing was ever stored: only then a folder is made. Nothing is contacted yet. Raises UsageError for any other
+    scheme, and for a URL with a key in it.
     """
     _refuse_keys(url, endpoint, public_endpoint)
     try:
@@ -27,9 +31,9 @@ def open_store(url: str, endpoint: str = "", public_endpoint: str = "") -> BlobS
 
         return S3Store(parts.netloc, parts.path.strip("/"), endpoint, public_endpoint)
     if parts.scheme == "file" and not parts.netloc:
-        return FolderStore(Path(unquote(parts.path)))
+        return FolderStore(Path(unquote(parts.path)), is_new)
     if "://" not in url:
-        return FolderStore(Path(url).expanduser())
+        return FolderStore(Path(url).expanduser(), is_new)
     raise _not_understood(url)
 
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -107,21 +108,22 @@ class S3Store:
         What it has is written over only when it is proven to be damaged.
         """
         ask = blob.size > SMALL or self._proven.holds(blob.sha256, _LATELY)
-        sound = self._soundness(blob) if ask else None
+        sound = self._soundness(blob, path) if ask else None
         if sound:
             on_bytes(blob.size)
             return False
         try:
             self._send(blob, path, on_bytes, over=sound is False)
         except _AlreadyThereError:
-            if self.has(blob):
+            if self._soundness(blob, path):
                 return False
             self._send(blob, path, ignore_bytes, over=True)
         return True
 
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         """Download by ranges, from where an earlier try stopped; hashed on the way, then moved into place."""
-        take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
+        with self._damage_explained(blob.sha256):
+            take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
     def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
         """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds."""
@@ -144,10 +146,11 @@ class S3Store:
 
     def read(self, sha256: str, most: int = MOST_READ) -> bytes:
         """A small blob's bytes."""
-        data = self._content(self._key(sha256), most + 1, sha256)
-        if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
-            raise damaged_document(self.url, sha256)
-        return data
+        with self._damage_explained(sha256):
+            data = self._content(self._key(sha256), most + 1, sha256)
+            if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
+                raise damaged_document(self.url, sha256)
+            return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
         """A part of a blob, by one ranged request."""
@@ -236,10 +239,6 @@ class S3Store:
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
-    def is_there(self) -> bool:
-        """Whether the bucket is, :meth:`check` says."""
-        return True
-
     def holds_blobs(self) -> bool:
         """Ask for the name of the first."""
         folder = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
@@ -257,8 +256,12 @@ class S3Store:
     def _incoming(self, upload_id: str) -> str:
         return f"{self.prefix}/incoming/{upload_id}" if self.prefix else f"incoming/{upload_id}"
 
-    def _soundness(self, blob: Blob) -> bool | None:
-        """Whether the object is the blob; None if there is none."""
+    def _soundness(self, blob: Blob, path: Path | None = None) -> bool | None:
+        """Whether the object is the blob; None if there is none. ``path`` is a file with its content, if there is one.
+
+        Of an object that came in parts S3 keeps the digest of their digests, which is not the blob's: it is compared
+        with that of the file, or else the object is read.
+        """
         key = self._key(blob.sha256)
         try:
             if blob.size <= SMALL:
@@ -274,9 +277,12 @@ class S3Store:
             checksum, _, parts = found.get("ChecksumSHA256", "").partition("-")
             if checksum and not parts:
                 return checksum == _base64_of(blob.sha256)
-            if parts == str(-(-blob.size // _part_size(blob))):  # as put sends it: S3 checked each part by its SHA-256
+            if self._proven.holds(blob.sha256, found["ETag"]):
                 return True
-            return self._proven.holds(blob.sha256, found["ETag"]) or self._is_sound_when_read(blob)
+            if path is not None and found.get("ChecksumSHA256") == _checksum_in_parts(blob, path):
+                self._proven.add(blob.sha256, found["ETag"])
+                return True
+            return self._is_sound_when_read(blob)
         except NotFoundError:
             return None
 
@@ -292,6 +298,19 @@ class S3Store:
         if sound:
             self._proven.add(blob.sha256, found["ETag"])
         return sound
+
+    @contextlib.contextmanager
+    def _damage_explained(self, sha256: str) -> Iterator[None]:
+        """Say of a damaged object how to be rid of it if S3 itself takes it for sound: no put would replace it."""
+        try:
+            yield
+        except IntegrityError as error:
+            said = self._said_of(self._key(sha256))
+            if said is not None and said[0] > SMALL and (said[1] == _base64_of(sha256) or "-" in said[1]):
+                where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
+                key = shlex.quote(f"s3://{self.bucket}/{self._key(sha256)}")
+                error.hint = f"{error.hint}; if S3 holds it to be sound, first: aws s3 rm {key}{where}"
+            raise
 
     def _content(self, key: str, most: int, sha256: str = "") -> bytes:
         """The first bytes of an object, ``most`` at most."""
@@ -372,9 +391,10 @@ class S3Store:
             if found != blob:
                 raise changed(path, blob, found)
             with self._explained():
-                self._client.complete_multipart_upload(
+                made = self._client.complete_multipart_upload(
                     **target, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
                 )
+            self._proven.add(blob.sha256, made["ETag"])
         except BaseException:
             with contextlib.suppress(LoregError), self._explained():
                 self._client.abort_multipart_upload(**target, UploadId=upload)
@@ -450,6 +470,18 @@ class _AlreadyThereError(Exception):
 
 class _NoSuchRangeError(Exception):
     """The object ends before the part that was asked for."""
+
+
+def _checksum_in_parts(blob: Blob, path: Path) -> str:
+    """What S3 keeps of the file at ``path`` when it is sent in parts, as ``put`` does; empty if it is not the blob."""
+    whole, digests = hashlib.sha256(), []
+    with path.open("rb") as stream:
+        for body in chunks(stream, _part_size(blob)):
+            whole.update(body)
+            digests.append(hashlib.sha256(body).digest())
+    if whole.hexdigest() != blob.sha256:
+        return ""
+    return f"{_base64_of(hashlib.sha256(b''.join(digests)).hexdigest())}-{len(digests)}"
 
 
 def _part_size(blob: Blob) -> int:

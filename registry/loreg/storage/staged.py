@@ -77,10 +77,6 @@ class StagedStore:
         """The store's."""
         return self._store.lay_out(name, files)
 
-    def is_there(self) -> bool:
-        """The store's."""
-        return self._store.is_there()
-
     def holds_blobs(self) -> bool | None:
         """The store's."""
         return self._store.holds_blobs()

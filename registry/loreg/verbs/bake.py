@@ -35,6 +35,7 @@ from loreg.errors import (
     explain_os_errors,
 )
 from loreg.records import BakeResult, Progress, Verdict, no_progress
+from loreg.storage.durable import make_folders
 from loreg.verbs.common_base import DERIVED, SAME
 from loreg.verbs.context import Context
 from loreg.verbs.fit import identified, trained, verdict_on
@@ -166,7 +167,7 @@ class _Writing:
         """Write the model, unless it is there already. Raises ConflictError if something else is."""
         if not is_free(self.folder):
             return self._as_it_is()
-        self.folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        make_folders(self.folder.resolve().parent)
         with staging_for(self.folder, self._inputs(recipe), start_over=start_over) as staging:
             if not is_free(self.folder):  # another bake has ended since
                 return self._as_it_is()

@@ -6,16 +6,15 @@ import importlib.metadata
 import platform
 from collections.abc import Callable
 
-from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError
-from loreg.ledger import Ledger
-from loreg.records import Check, Query
+from loreg.errors import ConflictError, LoregError, NotFoundError
+from loreg.records import Check
 from loreg.refs import parse_ref
 from loreg.settings import Settings, masked
 from loreg.storage import BlobStore
 from loreg.verbs.context import Context
 
 _OPTIONAL = ("torch", "psycopg", "fastapi", "ray")
-_NEWEST = Query(all_versions=True, limit=3)
+_SAMPLES = 5
 _NEEDED = ("loreg", "safetensors", "numpy", "sqlalchemy", "alembic", "boto3")
 
 
@@ -57,38 +56,38 @@ def _try(name: str, look: Callable[[], str]) -> Check:
         return Check(name, error.message, ok=False, hint=error.hint)
 
 
-def refuse_lost_store(ledger: Ledger, store: BlobStore) -> None:
-    """Raise UnavailableError if the store is not there although there are versions, which lay in it."""
-    if not store.is_there() and ledger.search(_NEWEST).items:
-        raise UnavailableError(
-            f"the store {store.url} is not there, though the catalog knows versions: their weights are gone with it",
-            hint="mount its disk, or restore it; or set LOREG_STORAGE_URL to where it is now",
-        )
-
-
 def _check_store(context: Context) -> str:
     context.store.check()
-    refuse_lost_store(context.ledger, context.store)
     return f"{context.store.url} can be used"
 
 
 def _check_weights(context: Context) -> str:
-    """Whether catalog and store belong together, by the newest versions."""
+    """Whether catalog and store belong together, by some versions, or some bases if there is none."""
     ledger, store = context.ledger, context.store
-    newest = ledger.search(_NEWEST).items
-    for version in newest:
-        for file in ledger.show(parse_ref(f"{version.adapter}:v{version.number}")).files:
-            if store.size(file.sha256) is None:
-                raise NotFoundError(
-                    f"{file.path} of {version.ref} is not in {store.url}",
-                    hint="restore it, or set LOREG_STORAGE_URL to the store of this catalog; pushing again mends one",
-                )
-    if not newest and not ledger.bases(1, None).items and store.holds_blobs():
+    if store.holds_blobs() and ledger.is_empty():
         raise ConflictError(
-            f"the catalog is empty, but {store.url} holds blobs: they are another catalog's, or of a push that failed",
-            hint="restore the catalog, or set LOREG_DATABASE_URL to the one of this store",
+            f"the catalog is empty, but {store.url} holds blobs: they are another catalog's, or of a first push that "
+            "was interrupted",
+            hint="restore the catalog, or set LOREG_DATABASE_URL to the one of this store; after an interrupted push, "
+            "push again",
         )
-    return f"the newest {len(newest)} are in the store" if newest else "nothing was pushed yet"
+    versions = ledger.samples(_SAMPLES)
+    for version in versions:
+        for file in ledger.show(parse_ref(f"{version.adapter}:v{version.number}")).files:
+            _refuse_lost(store, file.sha256, f"{file.path} of {version.ref}")
+    bases = ledger.bases(_SAMPLES, None).items if not versions else ()
+    for base in bases:
+        _refuse_lost(store, base.digest, f"the list of tensors of {base.title}")
+    looked_at = versions or bases
+    return f"{len(looked_at)} looked for, all in the store" if looked_at else "nothing was pushed yet"
+
+
+def _refuse_lost(store: BlobStore, sha256: str, what: str) -> None:
+    if store.size(sha256) is None:
+        raise NotFoundError(
+            f"{what} is not in {store.url}",
+            hint="restore it, or set LOREG_STORAGE_URL to the store of this catalog; pushing again mends one",
+        )
 
 
 def _version(name: str) -> str:

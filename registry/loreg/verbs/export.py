@@ -87,20 +87,25 @@ class Exported:
 
 
 @contextlib.contextmanager
-def exported(context: Context, found: Details, profile: str, verify: bool, progress: Progress) -> Iterator[Exported]:
+def exported(
+    context: Context, found: Details, profile: str, verify: bool, progress: Progress, *, anew: bool = False
+) -> Iterator[Exported]:
     """The version as the server of ``profile`` takes it: what the registry made of it, or made here.
 
     What is stored is taken if it is what headers say that it must be. The registry makes it if it has it not, and who
-    asks may write there; else it is made here and kept to oneself, which ``verify`` does in any case. Raises what
-    exporting raises; with ``verify`` IntegrityError if what is stored is not the same.
+    asks may write there; else it is made here and kept to oneself, which ``verify`` does in any case, and ``anew`` too:
+    that says that what is stored is lost or damaged, and lets the registry make it again. Raises what exporting raises;
+    with ``verify`` IntegrityError if what is stored is not the same.
     """
     server, version = read_profile(profile), found.version
     model = known(context, version.base) if version.base else None
     files = {file.path: file for file in found.files}
     made = planned(read_headers(context.store, version.ref, version.digest, files), server, model)
-    if not verify and (stored := _stored(context, found, profile, made)) is not None:
+    if not (verify or anew) and (stored := _stored(context, found, profile, made)) is not None:
         yield Exported(stored, None)
         return
+    if anew:
+        _made_by_the_registry(context, found, profile, made)
     with open_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
         write_folder(planned(_source(opened), server, model), staging)
         manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
@@ -120,10 +125,19 @@ def _stored(context: Context, found: Details, profile: str, made: Planned) -> Ma
     source = {file.path: file for file in found.files}
     stored = context.ledger.export(ref, request)
     if stored is None or not is_as_planned(context.store, stored, made, source):
-        # Whoever may only read, a server that has too much to do or is of another release: then it is made here.
-        with contextlib.suppress(NotAllowedError, ConflictError, UsageError, UnavailableError):
-            stored = context.ledger.record_export(ref, request, profile)
+        stored = _made_by_the_registry(context, found, profile, made)
     return stored if stored is not None and is_as_planned(context.store, stored, made, source) else None
+
+
+def _made_by_the_registry(context: Context, found: Details, profile: str, made: Planned) -> Manifest | None:
+    """What the registry makes now, in the place of what it has; None if it does not, so that it must be made here.
+
+    That is for whoever may only read, and where a server has too much to do, or is of another release.
+    """
+    ref, request = parse_ref(found.version.ref), request_of(made.profile, found.version.base)
+    with contextlib.suppress(NotAllowedError, ConflictError, UsageError, UnavailableError):
+        return context.ledger.record_export(ref, request, profile)
+    return None
 
 
 def _refuse_another(stored: Manifest | None, manifest: Manifest, made: Planned, profile: str) -> None:

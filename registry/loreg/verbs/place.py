@@ -20,6 +20,7 @@ from pathlib import Path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.errors import ConflictError
 from loreg.manifest import hidden_beside
+from loreg.storage.durable import make_folders
 
 #: In a folder that is being filled: what becomes its content, and the list of what is its content already.
 UNFINISHED = ".loreg-unfinished"
@@ -59,7 +60,7 @@ def temporary_staging(target: Path) -> Iterator[Path]:
     real = target.resolve()
     inside = real.is_dir()
     if not inside:
-        real.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(real.parent)
     prefix, parent = (f"{UNFINISHED}.", real) if inside else (".loreg-merge-", real.parent)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         staging = Path(name) / "adapter"
@@ -134,8 +135,8 @@ def _fill(folder: Path, staging: Path) -> None:
         for name in sorted(paths, key=lambda name: (str(name) in _LAST, name)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             paths[name].replace(folder / name)
-        for path in {(folder / name).parent for name in paths} | {folder}:
-            _flush(path)
+        for path in {parent for name in paths for parent in name.parents}:
+            _flush(folder / path)
         listed.unlink()
 
 

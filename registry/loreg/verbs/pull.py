@@ -13,12 +13,13 @@ from pathlib import Path
 from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.checking.profile import read_profile
-from loreg.errors import ConflictError, IntegrityError, UsageError, explain_os_errors
+from loreg.errors import ConflictError, IntegrityError, NotFoundError, UsageError, explain_os_errors
 from loreg.exporting.folder import read_fitted
 from loreg.manifest import File, Manifest
 from loreg.records import Details, Progress, PullResult, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
+from loreg.storage.durable import make_folders
 from loreg.verbs.context import Context
 from loreg.verbs.export import exported
 from loreg.verbs.fetch import fetch
@@ -58,10 +59,17 @@ def pull(
     if profile is None:
         downloaded = _place(context, found.version, found.files, None, target, with_base_hint, progress)
         return PullResult(found.version, target, downloaded)
-    with exported(context, found, profile, verify, progress) as made:
-        files = made.manifest.files
-        downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
-        return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
+    anew = False
+    while True:
+        with exported(context, found, profile, verify, progress, anew=anew) as made:
+            files = made.manifest.files
+            try:
+                downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
+                return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
+            except (NotFoundError, IntegrityError):
+                if made.folder is not None:
+                    raise
+        anew = True  # what is stored of the export is lost or damaged: no push would store it again
 
 
 def _refuse_another_digest(found: Details) -> None:
@@ -88,7 +96,8 @@ def _place(
         real = target.resolve()  # "x/.." is a folder even where there is no x
         while is_free(real):
             staging = staging_of(real, f"{version.digest[:12]}.partial")
-            staging.mkdir(parents=True, exist_ok=True)
+            make_folders(staging.parent)
+            staging.mkdir(exist_ok=True)
             with _alone_in(staging, sum(file.size for file in files), progress) as alone:
                 if not alone:  # another pull had it, and has made something of it: look again
                     continue

@@ -1,0 +1,21 @@
+"""Blobs that are known to be stored, whether a version came of them or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+
+from loreg.catalog.schema import BlobRow
+from loreg.catalog.transaction import Transaction
+
+
+def record(tx: Transaction, sizes: Mapping[str, int]) -> None:
+    """Remember blobs that are stored, by digest; those that are known stay as they are."""
+    rows = [{"digest": digest, "size": size} for digest, size in sorted(sizes.items())]  # one order: no deadlock
+    tx.insert_missing(BlobRow, rows)
+
+
+def exist(tx: Transaction) -> bool:
+    """Whether any blob is known."""
+    return tx.connection.execute(select(BlobRow.digest).limit(1)).first() is not None

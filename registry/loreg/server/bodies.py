@@ -40,7 +40,8 @@ _STRUCTURE[[ord("["), ord("{")]], _STRUCTURE[[ord("]"), ord("}")]] = 1, -1
 _PIECE = 256 * 1024
 #: What JSON may hold and a database may not, as it is written: also where it is only part of a text.
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE]\+?\d{3}|NaN|Infinity")
-_CLEANED = ("message", "base_hint")  # text that strangers wrote: the commit takes NUL out of it
+#: Text that strangers wrote: the commit takes NUL out of it.
+_CLEANED = ("message", "base_hint", "summary", "description")
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 #: What a browser sends across sites without asking first (Fetch, 2.2.2, "CORS-safelisted request-header").
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")

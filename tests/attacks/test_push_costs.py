@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -349,6 +350,56 @@ def test_the_patterns_of_one_adapter_take_three_seconds_of_processor_time_at_mos
         assert "takes too long" in error.message
     assert len(tried) <= 301  # of 0.01 seconds each
     assert all(timeout <= 0.05 for timeout in tried)
+
+
+DEAR = {
+    "ranges beyond ASCII, in any case": "(?i:" + "[!-\uffdc]" * 1000 + ")",
+    "flags of their own": "(?i:[!-\uffdc])" * 1000,
+    "ranges that are written in escapes": r"[!-\uffdc]" * 2000,
+    "ranges that are written in names": r"[!-\N{HANGUL SYLLABLE HIH}]" * 2000,
+    "groups within groups": "(" * 25 + "a" + "){2}" * 25,
+    "groups within groups, or not": "(" * 25 + "a" + "){1,2}" * 25,
+    "a group of groups": "(" + "(a){9}" * 100 + "){999}",
+    "many of one": "(a){999999999}",
+    "many of a set": "[a-z]{1000}" * 1000,
+    "more digits than are read": "a{" + "9" * 5000 + "}",
+    "the number of a group": "(?(" + "9" * 5000 + ")a|b)",
+}
+HONEST = {
+    "names": "|".join(f"model.layers.{n}.mlp.experts.{n % 8}.(gate|up|down)_proj" for n in range(300)),
+    "escaped names": "|".join(re.escape(f"model.layers.{n}.mlp.up_proj") for n in range(300)),
+    "layers": r"model\.layers\.([0-9]|1[0-9]|2[0-7])\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+    "counts": r"(.*\.)?layers\.(\d{1,2}\.){1,2}[a-z_]{2,32}_proj",
+    "in any case": r"(?i:.*\.(Q|K|V)_proj)",
+    "another alphabet": r".*\.[а-яё]+-проекция\d+",
+    "ideographs": "[\u4e00-\u9fff]+_proj",
+}
+
+
+@pytest.mark.parametrize("pattern", DEAR.values(), ids=DEAR)
+def test_a_pattern_that_is_dear_to_compile_is_refused_before_it_is(pattern: str):
+    begin, patience = process_time(), Patience()
+    with pytest.raises(AdapterFormatError, match="invalid pattern"):
+        Patterns({pattern: 4}, patience).first("model.layers.0.q_proj", 8)
+    with pytest.raises(AdapterFormatError, match="invalid pattern"):
+        patterns.fullmatch(pattern, "model.layers.0.q_proj", patience)
+    assert process_time() - begin < 1
+
+
+@pytest.mark.parametrize("pattern", HONEST.values(), ids=HONEST)
+def test_a_pattern_as_people_write_it_is_compiled(pattern: str):
+    found = Patterns({pattern: 4})
+    assert found.first("no_such_module", 8) == 8
+    assert patterns.fullmatch(pattern, "no_such_module", Patience()) is False
+
+
+def test_what_all_patterns_of_an_adapter_take_to_compile_is_of_one_budget():
+    """The dearest that are compiled, one after the other: those after the budget's end are refused untried."""
+    dear = {"(?i:" + "[!-\uffdc]" * 15 + "[!-z]" * 1000 + f"){n}": 4 for n in range(1000)}
+    begin = process_time()
+    with pytest.raises(AdapterFormatError, match="takes too long, or all of them do"):
+        Patterns(dear)
+    assert process_time() - begin < 6
 
 
 def test_patterns_without_operators_are_looked_up_and_not_tried_one_by_one(monkeypatch: pytest.MonkeyPatch):

@@ -100,7 +100,7 @@ BROKEN = {
     "overlap": ({"a": F32, "b": F32}, b"\0" * 8, "starts at byte"),
     "cut short": ({"a": F32}, b"\0" * 5, "cut short"),
     "something behind": ({"a": F32}, b"\0" * 9, "followed by other bytes"),
-    "shape beyond all bounds": ({"a": {**F32, "shape": [10**400]}}, b"\0" * 8, "needs far more"),
+    "shape beyond all bounds": ({"a": {**F32, "shape": [10**400]}}, b"\0" * 8, "whole numbers that a file can have"),
     "half a character": (b'{"a\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}', b"", "control characters"),
     "metadata is a list": ({"__metadata__": [1]}, b"", "__metadata__"),
     "metadata holds numbers": ({"__metadata__": {"a": 1}}, b"", "__metadata__"),

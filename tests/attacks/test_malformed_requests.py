@@ -177,6 +177,41 @@ def mutations(document: Any) -> Iterator[Any]:
                 yield [*document[:index], wrong, *document[index + 1 :]]
 
 
+WRONG_JOBS: list[dict[str, Any]] = [
+    {"initial": 5}, {"initial": [5]}, {"aliases": 5}, {"aliases": "prod"}, {"aliases": [1]}, {"tasks": [{}]},
+    {"rank": {"a": 1}}, {"rank": [1]}, {"rank": "8"}, {"weights": 1}, {"weights_for": []}, {"labels": ["a=b"]},
+    {"message": 1}, {"scale": "1"}, {"allow_derived": "no"}, {"method": ["linear"]}, {"sources": [5]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_JOBS, ids=json.dumps)
+def test_a_job_that_no_worker_could_do_is_refused_when_it_is_asked_for(guarded: Attacked, wrong: dict[str, Any]):
+    request = {"sources": ["team/science"], "name": "team/m", **wrong}
+    answer_ = guarded.http("writer").post("/api/v1/jobs", json={"kind": "merge", "request": request})
+    assert (answer_.status_code, next(iter(wrong)) in answer_.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize("rank", [None, 8, {"fixed": 8}, {"fit": "vllm:16"}, {"energy": 0.9, "budget": None}])
+def test_a_job_that_a_worker_could_do_is_accepted(guarded: Attacked, rank: Any):
+    said = {"aliases": ["next"], "tasks": ["science"], "labels": {"a": "b"}, "metrics": ["accuracy=0.9"], "message": ""}
+    request = {"sources": ["team/science"], "weights": [1.0], "name": "team/m", "rank": rank, "initial": None, **said}
+    answer_ = guarded.http("writer").post("/api/v1/jobs", json={"kind": "merge", "request": request})
+    assert answer_.status_code == 202, answer_.text
+
+
+@pytest.mark.parametrize("expires_at", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_a_token_until_a_time_that_no_clock_shows_is_refused(guarded: Attacked, expires_at: str):
+    asked = {"name": "x", "scopes": ["read:team"], "expires_at": expires_at}
+    assert guarded.http("root").post("/api/v1/tokens", json=asked).status_code == 400
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://[x]", "null", ""])
+def test_an_origin_that_is_no_url_is_foreign(tmp_path: Path, origin: str):
+    with attacked(tmp_path, is_open=True) as server, server.http() as http:
+        assert http.get("/api/v1/adapters", headers={"Origin": origin}).status_code == 403
+        assert http.get("/api/v1/adapters").status_code == 200
+
+
 RAW = [
     b"", b"null", b"{", b"\xff\xfe", b'"\xed\xa0\x80"', DEEP.encode(), b"NaN", b'{"name": NaN}', b'{"name": 1e999}',
     b'{"a":' * 60 + b"1" + b"}" * 60, b"1" * 5000, b'{"name":"x","name":"y"}',

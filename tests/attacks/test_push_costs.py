@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from safetensors.numpy import save_file
 from loreg.adapters import patterns
 from loreg.adapters.layout import WEIGHTS_NAME, read_layout, remote_layout
 from loreg.adapters.patterns import Patience, Patterns, endings
+from loreg.bases.identify import as_listed
 from loreg.checking.findings import Subject
 from loreg.checking.run import run
-from loreg.errors import AdapterFormatError, IntegrityError, LoregError, UsageError
+from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
 from loreg.manifest import File, Manifest
-from loreg.recording.bases import read_base
+from loreg.recording import bases
+from loreg.recording.bases import few_at_once, proven_names, read_base
 from loreg.recording.commit import read_commit
 from loreg.records import BaseModel, Commit, Metric
 from loreg.refs import AdapterName
@@ -111,12 +114,12 @@ def test_a_large_configuration_is_refused_over_http_too(guarded: Attacked, tmp_p
 
 
 def test_a_large_list_of_a_bases_tensors_is_not_read(store: BlobStore):
-    document = b'{"schema": "x", "tensors": {}, "x": "' + b"x" * 65 * MEGABYTE + b'"}'
+    document = b'{"schema": "x", "tensors": {}, "x": "' + b"x" * 33 * MEGABYTE + b'"}'
     base = BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=0, parameters=0)
     del document
 
     def push() -> None:
-        with pytest.raises(IntegrityError, match="expected 67,108,864 at most"):
+        with pytest.raises(IntegrityError, match="expected 33,554,432 at most"):
             read_base(store, base)
 
     assert most_memory(push) < MEGABYTE
@@ -148,13 +151,117 @@ def test_what_is_said_of_a_version_has_a_size(store: BlobStore, more: dict[str, 
         read_commit(store, commit_of(manifest(store, SCIENCE), **more), {})
 
 
+LEAF = b'{"dtype":"F32","shape":[2]}'
+LISTS = {
+    "a field that no list has": b'{"schema":"loreg.base-headers/1","tensors":{"w":' + LEAF + b'},"x":1}',
+    "more values than any has": b'{"schema":"loreg.base-headers/1","tensors":{"w":' + LEAF + b'},"files":{"x":['
+    + b"[]," * MEGABYTE + b"[]]}}",
+    "a shape of many axes": b'{"schema":"loreg.base-headers/1","tensors":{"w":{"dtype":"F32","shape":['
+    + b"9223372036854775807," * 100_000 + b"2]}}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("document", LISTS.values(), ids=LISTS)
+def test_a_list_of_tensors_has_what_a_base_has_and_no_more(store: BlobStore, document: bytes):
+    base = BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2)
+    with pytest.raises(IntegrityError, match="is not what its list of tensors says"):
+        most = most_memory(lambda: read_base(store, base))
+        assert most < 16 * MEGABYTE
+
+
+def test_a_base_of_a_million_tensors_is_refused_and_its_list_not_read(store: BlobStore):
+    base = BaseModel(put_bytes(store, b"{}").sha256, ("org/model",), tensors=1_000_000, parameters=0)
+    with pytest.raises(IntegrityError, match="has 1,000,000 tensors, expected 250,000 at most"):
+        read_base(store, base)
+
+
+def test_a_name_proves_itself_against_ten_lists_and_against_none_of_another_size(store: BlobStore):
+    """Whoever adds a base names as many others as he likes: what that costs does not depend on them."""
+    leaves = {"w": {"dtype": "F32", "shape": [2], "sha256": "0" * 64}}
+    document = json.dumps({"schema": "loreg.base-leaves/2", "tensors": leaves}).encode()
+    listed = read_base(store, BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2))
+    of_headers = put_bytes(store, b'{"schema":"loreg.base-headers/1","tensors":{"w":' + LEAF + b"}}").sha256
+    like = [BaseModel(of_headers, (f"org/{n}",), tensors=1, parameters=2, complete=False) for n in range(100)]
+    larger = [BaseModel("f" * 64, ("org/large",), tensors=100_000, parameters=2, complete=False)]
+    assert proven_names(store, listed, [*larger, *like]) == (of_headers,) * 10
+
+
+def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
+    class Counted(list[int]):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return super().__eq__(other)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    ends = ("lm_head.weight", "embed_tokens.weight")
+    leaves = {f"m{n}.{end}": {"dtype": "F32", "shape": Counted([n, len(end)])} for n in range(500) for end in ends}
+    document = {"schema": "loreg.base-headers/1", "tensors": leaves}
+    as_listed(BaseModel("0" * 64, ()), document)
+    assert Counted.compared < 5000
+
+
+def test_four_lists_of_tensors_are_read_at_once_and_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bases, "_PATIENCE", 0.01)
+    with contextlib.ExitStack() as reading:
+        for _ in range(4):
+            reading.enter_context(few_at_once())
+        with pytest.raises(QuotaError, match="reads the lists of other bases"):
+            reading.enter_context(few_at_once())
+    with few_at_once():
+        pass
+
+
+def one_tensor(shape: str) -> bytes:
+    return of_header(f'{{"a":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,0]}}}}'.encode())
+
+
+def of_header(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+HEADERS = {
+    "lists that are no tensors": (of_header(b'{"a":[' + b"[]," * 2 * MEGABYTE + b"[]]}"), "values, expected"),
+    "a shape of many axes": (one_tensor("9223372036854775807," * 100_000 + "0"), "are not whole numbers"),
+    "a shape of many digits": (one_tensor(f"0,{'9' * 4000}"), "are not whole numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_is_refused_before_its_values_are_made_or_its_shapes_multiplied(name: str):
+    content, reason = HEADERS[name]
+
+    def look() -> None:
+        with pytest.raises(IntegrityError, match=reason):
+            remote_layout(
+                Path("a"),
+                (SCIENCE / CONFIG).read_bytes(),
+                len(content),
+                lambda start, size: content[start : start + size],
+            )
+
+    assert most_memory(look) < 16 * MEGABYTE
+
+
+def test_a_configuration_of_numbers_is_refused_before_it_is_parsed(tmp_path: Path):
+    folder = copy(SCIENCE, tmp_path / "a")
+    (folder / CONFIG).write_text('{"x": [' + "1.5," * 1_000_000 + "1]}")
+
+    def push() -> None:
+        with pytest.raises(AdapterFormatError, match="values, expected 1,000,000 at most"):
+            read_layout(folder)
+
+    assert most_memory(push) < 16 * MEGABYTE
+
+
 def header_of(count: int, shape: list[int]) -> bytes:
     document = {
         f"base_model.model.m{n}.lora_A.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
         for n in range(count)
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    return struct.pack("<Q", len(text)) + text
+    return of_header(json.dumps(document, separators=(",", ":")).encode())
 
 
 def test_a_header_of_empty_tensors_is_refused_before_a_module_is_made_of_it():
@@ -243,6 +350,56 @@ def test_the_patterns_of_one_adapter_take_three_seconds_of_processor_time_at_mos
         assert "takes too long" in error.message
     assert len(tried) <= 301  # of 0.01 seconds each
     assert all(timeout <= 0.05 for timeout in tried)
+
+
+DEAR = {
+    "ranges beyond ASCII, in any case": "(?i:" + "[!-\uffdc]" * 1000 + ")",
+    "flags of their own": "(?i:[!-\uffdc])" * 1000,
+    "ranges that are written in escapes": r"[!-\uffdc]" * 2000,
+    "ranges that are written in names": r"[!-\N{HANGUL SYLLABLE HIH}]" * 2000,
+    "groups within groups": "(" * 25 + "a" + "){2}" * 25,
+    "groups within groups, or not": "(" * 25 + "a" + "){1,2}" * 25,
+    "a group of groups": "(" + "(a){9}" * 100 + "){999}",
+    "many of one": "(a){999999999}",
+    "many of a set": "[a-z]{1000}" * 1000,
+    "more digits than are read": "a{" + "9" * 5000 + "}",
+    "the number of a group": "(?(" + "9" * 5000 + ")a|b)",
+}
+HONEST = {
+    "names": "|".join(f"model.layers.{n}.mlp.experts.{n % 8}.(gate|up|down)_proj" for n in range(300)),
+    "escaped names": "|".join(re.escape(f"model.layers.{n}.mlp.up_proj") for n in range(300)),
+    "layers": r"model\.layers\.([0-9]|1[0-9]|2[0-7])\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)",
+    "counts": r"(.*\.)?layers\.(\d{1,2}\.){1,2}[a-z_]{2,32}_proj",
+    "in any case": r"(?i:.*\.(Q|K|V)_proj)",
+    "another alphabet": r".*\.[а-яё]+-проекция\d+",
+    "ideographs": "[\u4e00-\u9fff]+_proj",
+}
+
+
+@pytest.mark.parametrize("pattern", DEAR.values(), ids=DEAR)
+def test_a_pattern_that_is_dear_to_compile_is_refused_before_it_is(pattern: str):
+    begin, patience = process_time(), Patience()
+    with pytest.raises(AdapterFormatError, match="invalid pattern"):
+        Patterns({pattern: 4}, patience).first("model.layers.0.q_proj", 8)
+    with pytest.raises(AdapterFormatError, match="invalid pattern"):
+        patterns.fullmatch(pattern, "model.layers.0.q_proj", patience)
+    assert process_time() - begin < 1
+
+
+@pytest.mark.parametrize("pattern", HONEST.values(), ids=HONEST)
+def test_a_pattern_as_people_write_it_is_compiled(pattern: str):
+    found = Patterns({pattern: 4})
+    assert found.first("no_such_module", 8) == 8
+    assert patterns.fullmatch(pattern, "no_such_module", Patience()) is False
+
+
+def test_what_all_patterns_of_an_adapter_take_to_compile_is_of_one_budget():
+    """The dearest that are compiled, one after the other: those after the budget's end are refused untried."""
+    dear = {"(?i:" + "[!-\uffdc]" * 15 + "[!-z]" * 1000 + f"){n}": 4 for n in range(1000)}
+    begin = process_time()
+    with pytest.raises(AdapterFormatError, match="takes too long, or all of them do"):
+        Patterns(dear)
+    assert process_time() - begin < 6
 
 
 def test_patterns_without_operators_are_looked_up_and_not_tried_one_by_one(monkeypatch: pytest.MonkeyPatch):

@@ -18,10 +18,12 @@ from loreg.adapters.inside import adapters_inside, describe
 from loreg.adapters.patterns import Patience, Patterns
 from loreg.adapters.selection import selector
 from loreg.errors import AdapterFormatError, NotFoundError
+from loreg.strict_json import refuse_many_values
 
 CONFIG_NAME = "adapter_config.json"
 MOST_CONFIG_BYTES = 16 * 1024 * 1024
 _MOST_BRACKETS = 100_000  # patterns, however many, are in two of them
+_MOST_VALUES = 1_000_000
 _MOST_BARE = 100  # parameters that are targeted without naming their owner: each of these may have them all
 V = TypeVar("V")
 
@@ -141,9 +143,12 @@ def read_document(path: Path, content: bytes) -> LoraConfig:
     if content.count(b"[") + content.count(b"{") > _MOST_BRACKETS:  # each takes more memory than all else
         raise AdapterFormatError(f"{path} has over {_MOST_BRACKETS:,} lists and objects", hint="save the adapter again")
     try:
+        refuse_many_values(content, _MOST_VALUES)
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise AdapterFormatError(f"{path} is not JSON: {error}", hint="save the adapter again") from None
+        raise AdapterFormatError(
+            f"{path} is not JSON, or too much of it: {error}", hint="save the adapter again"
+        ) from None
     if not isinstance(document, dict):
         raise AdapterFormatError(f"{path} is not a JSON object", hint="save the adapter again")
     if not is_unicode(json.dumps(document, ensure_ascii=False)):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loreg.errors import IntegrityError, LoregError
+from loreg.strict_json import refuse_many_values
 
 #: Bits of one element.
 BITS = {
@@ -25,6 +26,9 @@ BITS = {
 }  # fmt: skip
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MOST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+_MOST_VALUES = 2_500_000  # of JSON: some 300,000 tensors
+MOST_AXES = 64  # torch has as many: a product of more numbers takes time that grows with their square
+MOST_NUMBER = 2**63
 
 
 class Tensor(NamedTuple):
@@ -76,10 +80,12 @@ def parse_header(path: Path, size: int, read: Read) -> Header:
     if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
         raise _broken(path, f"its header would be {length} bytes long, the file has {size}")
     try:
-        text = read(8, length).decode()
+        content = read(8, length)
+        refuse_many_values(content, _MOST_VALUES)
+        text = content.decode()
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _broken(path, f"its header is not JSON ({error})") from None
+        raise _broken(path, f"its header is not JSON, or too much of it ({error})") from None
     if not isinstance(document, dict):
         raise _broken(path, "its header is not a JSON object")
     metadata = document.pop("__metadata__", None)
@@ -111,10 +117,10 @@ def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
         raise _broken(path, f"the entry of {name!r} lacks dtype, shape or data_offsets") from None
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _broken(path, f"{name!r} has the unknown dtype {dtype!r}")
-    numbers = (*shape, start, end) if isinstance(shape, list) else (None,)
+    numbers = (*shape, start, end) if isinstance(shape, list) and len(shape) <= MOST_AXES else (None,)
     for number in numbers:
-        if type(number) is not int or number < 0:
-            raise _broken(path, f"the shape or offsets of {name!r} are not whole numbers")
+        if type(number) is not int or not 0 <= number < MOST_NUMBER:
+            raise _broken(path, f"the shape or offsets of {name!r} are not whole numbers that a file can have")
     bits = math.prod(shape) * BITS[dtype]
     if (end - start) * 8 != bits:
         needed = f"{bits // 8}" if bits < 2**63 else "far more"
@@ -142,9 +148,9 @@ def _strings(document: Mapping[str, Any], metadata: Mapping[str, str] | None) ->
 
 def _refuse_repeated_names(path: Path, text: str) -> None:
     def unique(pairs: list[tuple[str, Any]]) -> None:
-        for name, count in Counter(name for name, _ in pairs).items():
-            if count > 1:
-                raise _broken(path, f"the name {name!a} appears twice in its header")
+        if len(dict(pairs)) < len(pairs):
+            (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+            raise _broken(path, f"the name {name!a} appears twice in its header")
 
     json.loads(text, object_pairs_hook=unique)
 

@@ -22,7 +22,13 @@ from loreg.errors import AdapterFormatError
 _ONE = 0.5  # seconds that one match may take
 _ALTOGETHER = 3.0  # seconds of processor time for all of an adapter
 _LONGEST = 64 * 1024
+_MOST_WIDE = 16
+_MOST_COPIES = 200_000  # some 50 MB
 _PLAIN = re.compile(r"[\w.-]+")
+#: A range of characters that ends beyond ASCII: ``re`` makes a table of it, with each of its characters in other cases.
+_WIDE = re.compile(r"-(?:[^\x00-\x7f]|\\[xuUN0-7])")
+#: A count, and the sign before it: ``regex`` makes a copy of what is repeated for each time, groups in groups too.
+_COUNTED = re.compile(r"(.?)\{(\d*),?(\d*)\}", re.DOTALL)
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -40,7 +46,7 @@ class Patience:
         begin = thread_time()
         try:
             return call(min(_ONE, self.left))
-        except (re.error, regex.error, TimeoutError, RecursionError, MemoryError, OverflowError) as error:
+        except (re.error, regex.error, TimeoutError, RecursionError, MemoryError, OverflowError, ValueError) as error:
             raise _refused(pattern, error) from None
         finally:
             self.left -= thread_time() - begin
@@ -165,7 +171,23 @@ def _check_end(pattern: str, _: float) -> None:
 def _check(pattern: str) -> None:
     if len(pattern) > _LONGEST:
         raise OverflowError(f"it has {len(pattern)} characters")
+    _refuse_dear(pattern)
     re.compile(pattern)
+
+
+def _refuse_dear(pattern: str) -> None:
+    """Raise OverflowError for what takes long to compile, or much memory: nothing can interrupt that."""
+    if len(_WIDE.findall(pattern)) > _MOST_WIDE:
+        raise OverflowError(f"it has over {_MOST_WIDE} ranges of characters beyond ASCII")
+    once, of_groups = len(pattern), 1
+    for before, *counts in _COUNTED.findall(pattern):
+        count = max(int(digits[:9] or 1) for digits in counts)
+        if before == ")":
+            of_groups *= max(count, 1)
+        else:
+            once += count
+    if once * of_groups > _MOST_COPIES:
+        raise OverflowError("it repeats too much")
 
 
 def _refused(pattern: str, error: Exception) -> AdapterFormatError:

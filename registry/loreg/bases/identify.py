@@ -116,8 +116,8 @@ def has_headers_of(whole: Mapping[str, Leaf], headers: Mapping[str, Leaf]) -> bo
 
 def _shapes_without_like_heads(leaves: Mapping[str, Leaf]) -> dict[str, list[int]]:
     shapes = {name: leaf["shape"] for name, leaf in leaves.items()}
-    embeddings = [shape for name, shape in shapes.items() if names.is_embedding(name)]
-    return {name: shape for name, shape in shapes.items() if not (names.is_head(name) and shape in embeddings)}
+    embeddings = {tuple(shape) for name, shape in shapes.items() if names.is_embedding(name)}
+    return {name: shape for name, shape in shapes.items() if not (names.is_head(name) and tuple(shape) in embeddings)}
 
 
 def without_tied_heads(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:

@@ -6,13 +6,14 @@ compiled once for each database, and the driver runs it on SQLAlchemy's connecti
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ARRAY, JSON, Boolean, Connection, Dialect, Insert, Text, bindparam
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
@@ -114,18 +115,22 @@ def _run(connection: Connection, sql: str, *given: Mapping[str, Any], fetch: boo
         if dialect.is_async:
             found = raw.dbapi_connection.run_async(lambda driver: _awaited(driver, sql, given, fetch))
         else:
-            cursor = raw.driver_connection.cursor()
-            if len(given) > 1:
-                cursor.executemany(sql, given)
-            else:
-                cursor.execute(sql, *given)
-            if fetch:
-                found = cursor.fetchall()
+            with contextlib.closing(raw.driver_connection.cursor()) as cursor:
+                if len(given) > 1:
+                    cursor.executemany(sql, given)
+                else:
+                    cursor.execute(sql, *given)
+                if fetch:
+                    found = cursor.fetchall()
     except dialect.loaded_dbapi.Error as error:
         if dialect.is_disconnect(error, raw.dbapi_connection, None):
             connection.invalidate(error)
         raise DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
+    except (UnicodeEncodeError, OverflowError) as error:  # a value that the driver cannot write: nothing was asked
+        raise DataError(sql, None, error) from error
     except BaseException:  # cut off before the answer had come
+        if dialect.name == "sqlite":  # which, closed, keeps its lock until the last cursor of it is forgotten
+            raw.driver_connection.rollback()
         connection.invalidate()
         raise
     return found

@@ -81,7 +81,7 @@ class Server:
         With ``most`` the body is taken as it was sent, so many bytes of it, and one if there are more; that a blob ends
         before the range that was asked for (416) is then an answer too.
         """
-        content = None if body is None else msgspec.json.encode(body)
+        content = None if body is None else _json(body)
         more = {"Content-Type": "application/json"} if content is not None else {}
         given = {name: value for name, value in (parameters or {}).items() if value not in (None, "", ())}
         for attempt in range(TRIES):
@@ -165,6 +165,13 @@ class _Bearer(httpx.Auth):
         if _origin(request.url) == self._origin:
             request.headers["Authorization"] = self._shown
         yield request
+
+
+def _json(body: Any) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        raise UsageError("what was asked holds half a character, a lone surrogate", hint="leave it out") from None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

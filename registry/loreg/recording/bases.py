@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from loreg.adapters.header import BITS
+from loreg.adapters.header import BITS, MOST_AXES, MOST_NUMBER
 from loreg.bases.architecture import described
 from loreg.bases.identify import CONTENT, HEADERS, Leaf, as_listed, has_headers_of, leaves_of
-from loreg.errors import ConflictError, IntegrityError, UsageError
+from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
 from loreg.records import BaseModel
 from loreg.storage import BlobStore
+from loreg.strict_json import refuse_many_values
 
 _LONGEST_NAME, _LONGEST_LICENSE, _LONGEST_CONFIG = 512, 64, 4096
 _MOST_NAMES = 100
 _WORD = re.compile("[a-z_]{1,32}")
-_MOST_BYTES = 64 * 1024**2  # of a list of tensors: some 400,000
-_MOST_NUMBERS = 2**63  # what a database counts up to
+_MOST_BYTES = 32 * 1024**2  # of a list of tensors; the largest models have 25 MB
+_MOST_TENSORS = 250_000
+_MOST_VALUES = 8 * _MOST_TENSORS  # each is written in six or seven
+_MOST_HEADS = 100  # that headers list and contents do not, for they are the embedding once more
+_MOST_PROVEN = 10
+_READING = threading.BoundedSemaphore(4)
+_PATIENCE = 30.0  # seconds
+_MOST_NUMBERS = 2**63  # of all tensors together: what a database counts up to
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,17 @@ class Listed:
     base: BaseModel
     leaves: Mapping[str, Leaf]
     size: int
+
+
+@contextlib.contextmanager
+def few_at_once() -> Iterator[None]:
+    """Read lists of tensors: four at once, for a large one takes some 100 MB. Raises QuotaError after half a minute."""
+    if not _READING.acquire(timeout=_PATIENCE):
+        raise QuotaError("the registry reads the lists of other bases", hint="try again in a minute")
+    try:
+        yield
+    finally:
+        _READING.release()
 
 
 def read_base(store: BlobStore, base: BaseModel) -> Listed:
@@ -47,6 +67,10 @@ def read_base(store: BlobStore, base: BaseModel) -> Listed:
             f"the list of the tensors of {base.title} has {size:,} bytes, expected {_MOST_BYTES:,} at most",
             hint="loreg base add ./path",
         )
+    if base.tensors > _MOST_TENSORS:
+        raise IntegrityError(
+            f"{base.title} has {base.tensors:,} tensors, expected {_MOST_TENSORS:,} at most", hint="is this a model?"
+        )
     document = store.read(base.digest, _MOST_BYTES)
     names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in base.names)
     config = described(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
@@ -60,16 +84,18 @@ def read_base(store: BlobStore, base: BaseModel) -> Listed:
 def _list_of(document: bytes) -> Mapping[str, Any]:
     """The list of tensors in the bytes; empty if it is none that everybody could read."""
     try:
+        refuse_many_values(document, _MOST_VALUES)
         found = json.loads(document)
         leaves = found["tensors"].items()
         fields = _FIELDS[found["schema"]]
-        numbers = sum(math.prod(leaf["shape"]) for _, leaf in leaves if _is_leaf(leaf, fields))
-        right = all(_is_leaf(leaf, fields) and name.isprintable() for name, leaf in leaves) and numbers < _MOST_NUMBERS
+        right = found.keys() <= _KEYS and all(_is_leaf(leaf, fields) and name.isprintable() for name, leaf in leaves)
+        right = right and sum(math.prod(leaf["shape"]) for _, leaf in leaves) < _MOST_NUMBERS
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return found if right else {}
 
 
+_KEYS = {"schema", "names", "tensors", "files"}
 #: What is listed of each tensor, by the schema of the list.
 _FIELDS = {CONTENT: {"dtype", "shape", "sha256"}, HEADERS: {"dtype", "shape"}}
 
@@ -78,15 +104,20 @@ def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
     if not isinstance(leaf, dict) or leaf.keys() != fields:
         return False
     shape = leaf["shape"]
-    sound = isinstance(shape, list) and all(type(number) is int and 0 <= number < _MOST_NUMBERS for number in shape)
+    sound = isinstance(shape, list) and len(shape) <= MOST_AXES
+    sound = sound and all(type(number) is int and 0 <= number < MOST_NUMBER for number in shape)
     return sound and leaf["dtype"] in BITS and ("sha256" not in fields or is_digest(leaf["sha256"]))
 
 
 def proven_names(store: BlobStore, listed: Listed, known: Sequence[BaseModel]) -> tuple[str, ...]:
-    """The digests of those of the bases ``known`` by their headers that ``listed`` has the headers of."""
+    """The digests of those of the bases ``known`` by their headers that ``listed`` has the headers of.
+
+    The lists of ten are read at most, and of none that has far more tensors, or fewer.
+    """
     if not listed.base.complete:
         return ()
-    return tuple(each.digest for each in known if has_headers_of(listed.leaves, leaves_of(store.read(each.digest))))
+    like = [each for each in known if abs(each.tensors - listed.base.tensors) <= _MOST_HEADS][:_MOST_PROVEN]
+    return tuple(each.digest for each in like if has_headers_of(listed.leaves, leaves_of(store.read(each.digest))))
 
 
 def prove(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> bool:

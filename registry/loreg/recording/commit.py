@@ -9,6 +9,7 @@ from pathlib import Path
 from loreg.adapters.card import CARD_NAME, MOST_CHARACTERS, card_of
 from loreg.adapters.config import CONFIG_NAME, MOST_CONFIG_BYTES
 from loreg.adapters.folder import refuse_file_names
+from loreg.adapters.header import is_unicode
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, remote_layout
 from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
@@ -50,7 +51,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     refuse_wrong_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     refuse_file_names(files)
-    _refuse_large(commit)
+    _refuse_what_nobody_keeps(commit)
     blobs = _Blobs(store, accepted)
     for file in commit.manifest.files:
         blobs.ask_for(file)
@@ -77,8 +78,8 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     return Read(draft, base, notes)
 
 
-def _refuse_large(commit: Commit) -> None:
-    """Raise UsageError for more said of a version, AdapterFormatError for larger documents, than anybody needs.
+def _refuse_what_nobody_keeps(commit: Commit) -> None:
+    """Raise UsageError for more said of a version, AdapterFormatError for larger documents, than anybody can keep.
 
     By what the manifest says, before anything is read, and before it is compared with what is stored.
     """
@@ -98,6 +99,8 @@ def _refuse_large(commit: Commit) -> None:
             f"the message has {len(commit.message):,} characters, expected {_LONGEST_MESSAGE:,} at most",
             hint="a README.md beside the weights may be longer",
         )
+    if not is_unicode(commit.message + commit.base_hint):
+        raise UsageError("the message holds half a character, a lone surrogate", hint="loreg push DIR --message TEXT")
 
 
 def _not_stored(file: File, size: int | None) -> IntegrityError:

@@ -21,6 +21,18 @@ ARGUMENTS = {
     "rerank": {"source", "rank", "initial", "base"} | _SAID,
     "bake": {"sources", "name", "dtype", "verify"} | _HOW,
 }
+#: What each argument has to be, and that in words.
+_LIST, _TEXT, _OBJECT, _FLAG = (list | tuple, "a list"), (str, "text"), (dict, "an object"), (bool, "true or false")
+_TYPES: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("sources", "weights", "initial", "tasks", "metrics", "aliases"), _LIST),
+    **dict.fromkeys(("source", "name", "method", "extras", "message", "dtype", "base"), _TEXT),
+    **dict.fromkeys(("parameters", "weights_for", "labels"), _OBJECT),
+    **dict.fromkeys(("allow_derived", "verify"), _FLAG),
+    "scale": (int | float, "a number"),
+    "rank": (int | dict, "a number or a rule"),
+}
+_OF_TEXTS = ("sources", "initial", "tasks", "aliases")
+_RANK_RULES = {"fixed", "energy", "tolerance", "budget", "fit"}
 _LONGEST = 250
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
@@ -35,11 +47,12 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
     if strange := sorted(request.keys() - ARGUMENTS[kind]):
         raise UsageError(f"a worker takes no {strange[0]!r} for {kind}", hint="leave out --remote, and do it here")
     _refuse_large(request)
+    _refuse_other_types(request)
     sources = [request.get("source")] if kind == "rerank" else request.get("sources")
     if not isinstance(sources, list | tuple) or not sources:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
     for ref in (*sources, *(request.get("initial") or ())):
-        parse_ref(str(ref))  # a folder is of one machine, and the worker's is another
+        parse_ref(ref)  # a folder is of one machine, and the worker's is another
     if (base := request.get("base")) is not None or kind == "bake":
         _refuse_no_folder(base)
     name = str(request.get("name") or "")
@@ -64,6 +77,23 @@ def _refuse_large(request: Mapping[str, Any]) -> None:
         raise UsageError(
             f"the request has {size:,} bytes, and {MOST_BYTES:,} are enough for one", hint="use a shorter message"
         )
+
+
+def _refuse_other_types(request: Mapping[str, Any]) -> None:
+    """Raise UsageError for an argument that no verb takes so: the worker would find out much later."""
+    for name, value in request.items():
+        type_, said = _TYPES[name]
+        if value is not None and not isinstance(value, type_):
+            raise _wrong(name, value, said)
+        if name in _OF_TEXTS and not all(isinstance(each, str) for each in value or ()):
+            raise _wrong(name, value, "a list of texts")
+    rank = request.get("rank")
+    if isinstance(rank, dict) and not rank.keys() <= _RANK_RULES:
+        raise _wrong("rank", rank, f"a number, or one of {', '.join(sorted(_RANK_RULES))}")
+
+
+def _wrong(name: str, value: Any, expected: str) -> UsageError:
+    return UsageError(f"{name} is {value!r:.80}, expected {expected}", hint=f"loreg merge --help says what {name} is")
 
 
 def _refuse_no_folder(base: Any) -> None:

@@ -37,6 +37,7 @@ from loreg.recording.allowed import require, require_somewhere
 from loreg.recording.bases import (
     Listed,
     checked_detail,
+    few_at_once,
     names_that_are_taken,
     prove,
     proven_names,
@@ -139,8 +140,9 @@ class LocalLedger:
     def commit(self, commit: Commit, accepted: Mapping[str, Accepted] = MappingProxyType({})) -> Committed:
         """Record a version from its stored blobs; ``accepted`` are those that were stored just now."""
         require(self._access, "write", commit.adapter.namespace)
-        read = read_commit(self._store, commit, accepted)
-        proven = self._proven(read.base) if read.base is not None else ()
+        with few_at_once() if commit.base is not None else contextlib.nullcontext():
+            read = read_commit(self._store, commit, accepted)
+            proven = self._proven(read.base) if read.base is not None else ()
         try:
             with self.catalog.write(self._access) as tx:
                 return self.record(tx, read, proven)
@@ -232,8 +234,9 @@ class LocalLedger:
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors is stored."""
         require_somewhere(self._access, "write")
-        listed = read_base(self._store, base)
-        proven = self._proven(listed)
+        with few_at_once():
+            listed = read_base(self._store, base)
+            proven = self._proven(listed)
         with self.catalog.write(self._access) as tx:
             created = bases.record(tx, listed.base, listed.size, proven)
             found = bases.find(tx, base.digest)
@@ -261,7 +264,8 @@ class LocalLedger:
                 f"what {one.title} came from is said by who added it, or by an administrator",
                 hint="ask for a token with --scope admin:*",
             )
-        verified = prove(self._store, one, other, kind)
+        with few_at_once():
+            verified = prove(self._store, one, other, kind)
         with self.catalog.write(self._access) as tx:
             return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, detail, verified))
 

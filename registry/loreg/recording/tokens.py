@@ -8,6 +8,8 @@ from loreg.catalog import Transaction, tokens
 from loreg.errors import NotAllowedError, UsageError
 from loreg.records import Token
 
+_EXPIRES = "--expires 30d, 12h or a date"
+
 
 def refuse_name(name: str) -> None:
     """Raise UsageError for what no token may be called."""
@@ -16,11 +18,15 @@ def refuse_name(name: str) -> None:
 
 
 def refuse_past(expires_at: datetime | None) -> None:
-    """Raise UsageError for a token that would never hold."""
-    if expires_at is not None and not holds_until(expires_at):
-        raise UsageError(
-            f"a token that expires at {expires_at:%Y-%m-%d %H:%M} would never hold", hint="--expires 30d, 12h or a date"
-        )
+    """Raise UsageError for a token that would never hold, or until a time that UTC has no date for."""
+    if expires_at is None:
+        return
+    try:
+        expires_at.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"{expires_at} is too far away", hint=_EXPIRES) from None
+    if not holds_until(expires_at):
+        raise UsageError(f"a token that expires at {expires_at:%Y-%m-%d %H:%M} would never hold", hint=_EXPIRES)
 
 
 def refuse_last_administrator(tx: Transaction, token_id: int) -> None:

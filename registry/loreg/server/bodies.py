@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from time import monotonic
@@ -25,6 +24,7 @@ from loreg.errors import UsageError
 from loreg.recording.allowed import require, require_somewhere
 from loreg.refs import NO_NAMESPACE, parse_adapter_name
 from loreg.server.service import access_of, ledger_of
+from loreg.strict_json import count_values, parse_finite
 
 MOST_JSON = 1024 * 1024
 MOST_VALUES = 100_000
@@ -40,7 +40,8 @@ _STRUCTURE[[ord("["), ord("{")]], _STRUCTURE[[ord("]"), ord("}")]] = 1, -1
 _PIECE = 256 * 1024
 #: What JSON may hold and a database may not, as it is written: also where it is only part of a text.
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE]\+?\d{3}|NaN|Infinity")
-_CLEANED = ("message", "base_hint")  # text that strangers wrote: the commit takes NUL out of it
+#: Text that strangers wrote: the commit takes NUL out of it.
+_CLEANED = ("message", "base_hint", "summary", "description")
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 #: What a browser sends across sites without asking first (Fetch, 2.2.2, "CORS-safelisted request-header").
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
@@ -118,7 +119,7 @@ async def read_body(request: Request, most: int) -> bytes:
 
 def _refuse_many(body: bytes, most: int) -> int:
     """How many values the JSON has at most. Raises UsageError for more than ``most``, each of which costs memory."""
-    count = body.count(b",") + body.count(b"[") + body.count(b"{")
+    count = count_values(body)
     if count > most:
         raise _no_json(f"it has {count:,} values, expected {most:,} at most")
     return count
@@ -144,7 +145,7 @@ def parse(body: bytes) -> Any:
     try:
         if not _SUSPECT.search(body):
             return json.loads(body)
-        document = json.loads(body, parse_int=_whole, parse_float=_number, parse_constant=_number)
+        document = parse_finite(body)
     except ValueError as error:
         raise _no_json(str(error)) from None
     _refuse_text(document)
@@ -203,20 +204,6 @@ async def _pieces(request: Request, patience: float) -> AsyncIterator[bytes]:
             yield message["body"]
         if not message.get("more_body", False):
             return
-
-
-def _whole(digits: str) -> int:
-    number = int(digits) if len(digits) < 25 else 2**63
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{digits[:30]} is too large a number")
-    return number
-
-
-def _number(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits[:30]} is not a finite number")
-    return number
 
 
 def _refuse_text(document: Any, key: str = "") -> None:

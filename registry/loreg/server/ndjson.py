@@ -11,7 +11,6 @@ import binascii
 import contextlib
 import hashlib
 import itertools
-import json
 import mmap
 import re
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from loreg.adapters.header import is_unicode
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import UsageError
 from loreg.recording.drafts import HubCommit
+from loreg.server.bodies import parse
 from loreg.storage import Blob
 from loreg.storage.staged import StagedStore
 
@@ -33,6 +33,7 @@ _PIECE = 4 * 1024 * 1024  # of base64: a multiple of four
 _MOST_JSON = 64 * 1024
 _CONTENT = b'"content":'
 _COMMIT = re.compile("[0-9a-fA-F]{5,40}")
+_UPLOAD = "hf upload REPO DIR"
 
 
 @dataclass
@@ -61,9 +62,7 @@ def read_commit(body: Path, store: StagedStore) -> HubCommit:
             try:
                 _read_line(asked, document, content)
             except (KeyError, TypeError, AttributeError):
-                raise UsageError(
-                    f"line {number + 1} of the commit is not understood", hint="hf upload REPO DIR"
-                ) from None
+                raise UsageError(f"line {number + 1} of the commit is not understood", hint=_UPLOAD) from None
         refuse_file_names({CONFIG_NAME, WEIGHTS_NAME, *asked.contents})
         added = {path: _stage(data, start, end, store) for path, (start, end) in asked.contents.items()}
     return HubCommit(asked.message, added, tuple(asked.removed), asked.parent)
@@ -75,7 +74,7 @@ def _read_line(asked: _Asked, document: dict[str, Any], content: tuple[int, int]
         asked.message = str(value.get("summary", ""))[:1000]
         parent = value.get("parentCommit") or ""
         if parent and not _COMMIT.fullmatch(str(parent)):
-            raise UsageError(f"parentCommit is {str(parent)[:80]!r}, expected a commit", hint="hf upload REPO DIR")
+            raise UsageError(f"parentCommit is {str(parent)[:80]!r}, expected a commit", hint=_UPLOAD)
         asked.parent = str(parent).lower()
     elif key == "file" and content is not None:
         asked.contents[_path(value)] = content
@@ -127,12 +126,12 @@ def _line(data: mmap.mmap | bytes, start: int, end: int) -> tuple[dict[str, Any]
         content = (first, last)
     text = data[start:first] + data[last:end] if 0 <= first - start + end - last < _MOST_JSON else b""
     try:
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            raise ValueError
-        return document, content
-    except (ValueError, RecursionError):
-        raise UsageError("the commit is not one JSON document a line", hint="hf upload REPO DIR") from None
+        document = parse(text)
+    except UsageError as error:
+        raise UsageError(f"the commit is not one JSON document a line: {error.message}", hint=_UPLOAD) from None
+    if not isinstance(document, dict):
+        raise UsageError("the commit is not one JSON object a line", hint=_UPLOAD)
+    return document, content
 
 
 def _stage(data: mmap.mmap | bytes, start: int, end: int, store: StagedStore) -> Blob:
@@ -144,7 +143,7 @@ def _stage(data: mmap.mmap | bytes, start: int, end: int, store: StagedStore) ->
             try:
                 raw = base64.b64decode(data[piece : min(piece + _PIECE, end)], validate=True)
             except binascii.Error:
-                raise UsageError("a file in the commit is not base64", hint="hf upload REPO DIR") from None
+                raise UsageError("a file in the commit is not base64", hint=_UPLOAD) from None
             hasher.update(raw)
             size += len(raw)
             sink.write(raw)

@@ -66,9 +66,17 @@ def why_refused(headers: Iterable[tuple[bytes, bytes]], own: OwnNames) -> str:
     host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
     if not own.has(_name_of(host)):
         return f"this server is not called {host[:80]!r}"
-    if any(urlsplit(origin.decode("latin-1").lower()).netloc != host for origin in origins):
+    if any(_host_of(origin) != host for origin in origins):
         return "a page of another origin asked for this"
     return ""
+
+
+def _host_of(origin: bytes) -> str | None:
+    """The host and port of an Origin header; None for one that is no URL."""
+    try:
+        return urlsplit(origin.decode("latin-1").lower()).netloc
+    except ValueError:
+        return None
 
 
 def _name_of(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from loreg.errors import NotFoundError, UsageError
 from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
 from loreg.manifest import Manifest
 from loreg.messages import CommitRequest, ExportRequest, Lineage, Target, Yanked
+from loreg.recording.bases import few_at_once
 from loreg.records import AdapterEntry, CheckReport, Committed, Details, Metric, Page, Version
 from loreg.records import Query as Search
 from loreg.refs import parse_alias, parse_ref
@@ -129,7 +131,8 @@ def check(
             )
     context = Context(ledger, service.store, Path(), service.policy)
     text = str(ref)
-    (report,) = checking.check(context, [text], base=base, profiles=profile, against=against, header_only=True)
+    with few_at_once() if base is not None else contextlib.nullcontext():
+        (report,) = checking.check(context, [text], base=base, profiles=profile, against=against, header_only=True)
     return json(report)
 
 

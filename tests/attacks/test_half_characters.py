@@ -1,0 +1,92 @@
+"""Half a character, a lone surrogate, is refused wherever it is said, and keeps nobody from writing afterwards."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from loreg.catalog import Catalog, versions
+from loreg.catalog.schema import AdapterRow
+from loreg.errors import UsageError
+from loreg.records import everything
+from loreg.registry import Registry, connect
+from places import NEWS, SCIENCE
+from strangers import attacked
+
+HALF = "\ud800 x"
+
+
+def lines(folder: Path, **header: str) -> str:
+    """The folder as a commit of the Hub."""
+    said = json.dumps({"key": "header", "value": {"summary": "x", **header}})
+    files = (
+        json.dumps({"key": "file", "value": {"path": path.name, "content": b64encode(path.read_bytes()).decode()}})
+        for path in sorted(folder.iterdir())
+    )
+    return "\n".join([said, *files])
+
+
+def can_be_written(catalog: Path) -> bool:
+    """Whether nobody holds the lock of the database: asked without waiting."""
+    connection = sqlite3.connect(catalog, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+@pytest.mark.parametrize("field", ["summary", "description"])
+def test_a_summary_of_half_a_character_is_refused_and_the_next_writer_does_not_wait(tmp_path: Path, field: str):
+    with attacked(tmp_path) as server, server.http("writer") as http:
+        refused = http.post("/api/models/team/new/commit/main", content=lines(NEWS, **{field: HALF}))
+        assert (refused.status_code, "nobody can keep" in refused.text) == (400, True)
+        assert can_be_written(tmp_path / "catalog.db")
+        assert http.post("/api/models/team/new/commit/main", content=lines(NEWS)).status_code == 200
+
+
+def test_a_summary_with_nul_is_kept_without_it(tmp_path: Path):
+    with attacked(tmp_path) as server, server.http("writer") as http:
+        said = {"summary": "a\0b", "description": "\0"}
+        assert http.post("/api/models/team/new/commit/main", content=lines(NEWS, **said)).status_code == 200
+        assert http.get("/api/v1/adapters/team/new/versions/v1").json()["version"]["message"] == "ab"
+
+
+def test_a_message_of_half_a_character_is_refused(registry: Registry):
+    with pytest.raises(UsageError, match="half a character"):
+        registry.push(SCIENCE, "team/a", message=HALF)
+    assert registry.push(SCIENCE, "team/a", message="whole").version.number == 1
+
+
+def test_what_the_driver_cannot_write_is_refused_and_the_lock_is_given_back_at_once(tmp_path: Path):
+    """The error is kept, as a server keeps what it logs: nothing that hangs on it may hold the lock."""
+    with connect(home=str(tmp_path)) as registry:
+        registry.push(SCIENCE, "team/a")
+        catalog = registry.context.ledger.catalog
+        for wrong in ({"name": HALF, "namespace": "team"}, {"name": "a", "namespace": "team", "number": 2**70}):
+            with pytest.raises(UsageError, match="cannot hold that") as kept, catalog.write(everything("ada")) as tx:
+                tx.rows(versions.located(True, "number"), **{"number": 1, **wrong})
+            assert can_be_written(tmp_path / "catalog.db"), kept
+
+
+def test_a_writer_who_is_cut_off_between_rows_gives_the_lock_back_at_once(tmp_path: Path):
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+
+    def cut_off(_: bytes) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept, catalog.write(everything("ada")) as tx:
+        tx.row_of(AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at}, "namespace", "name")
+        tx.connection.connection.driver_connection.text_factory = cut_off
+        tx.rows(select(AdapterRow.name, AdapterRow.namespace))
+    assert can_be_written(tmp_path / "catalog.db"), kept
+    with catalog.read() as tx:
+        assert tx.rows(select(AdapterRow.name)) == []
+    catalog.close()

@@ -25,13 +25,8 @@ class LoregError(Exception):
         self.message = message
         self.hint = hint
         self.outside = outside or self._outside or message
-
-    @property
-    def hint_outside(self) -> str:
-        """The hint, unless only who runs the server can follow it."""
-        if self.outside == self.message or isinstance(self, IntegrityError):
-            return self.hint
-        return "try again; whoever runs the server finds the cause in its log"
+        anybody_can = self.outside == message or isinstance(self, IntegrityError)
+        self.hint_outside = hint if anybody_can else "try again; whoever runs the server finds the cause in its log"
 
     def __str__(self) -> str:
         if not self.hint:

@@ -20,9 +20,9 @@ serve: $(READY) ## PostgreSQL, S3, the server and a worker on this machine, to t
 
 test: $(READY) ## every test that is not slow, with a real PostgreSQL and a real S3 server
 	@echo "== testing, on SQLite with a folder and on PostgreSQL with S3"
-	@$(BIN)/pytest -n 2 --ignore tests/attacks --ignore tests/faults
+	@$(BIN)/pytest -n 2
 
-attacks: $(READY) ## what strangers, writers of other namespaces, kills and outages try (40 minutes on two cores)
+attacks: $(READY) ## of these what strangers, writers of other namespaces, kills and outages try
 	@$(BIN)/pytest -n 2 tests/attacks tests/faults
 
 test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
@@ -51,7 +51,7 @@ zoo: $(READY) ## loreg beside PEFT and transformers over 200 architectures, writ
 truth: $(READY) ## every profile's rules against real servers: vLLM on CPU, llama.cpp, PEFT, transformers (10 minutes; 4 GB once)
 	@$(BIN)/python tests/truth/run.py
 
-faults: $(READY) ## kill every verb at every point, look, and do it again, written to docs/faults.md (an hour on two cores)
+faults: $(READY) ## kill every verb at every point, look, and do it again, written to docs/faults.md (20 minutes on two cores)
 	@PYTHONPATH=tests $(BIN)/python -m faults.sweep --jobs 2 --out docs/faults.md
 
 soak: $(READY) ## ten minutes of mixed load while server, worker, database and store are killed, then a look at what is there

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from loreg.errors import CheckFailedError, LoregError, NotAllowedError
-from loreg.records import everything
+from loreg.recording.opening import open_backing
+from loreg.records import Access, Metric, everything
+from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from loreg.settings import load
 from loreg.worker import Worker
@@ -156,6 +158,44 @@ def test_the_way_back_from_a_yanked_version_is_open(team: Guarded, writer: Regis
     with pytest.raises(CheckFailedError, match="LP008"):
         writer.tag("team/a:v2", "prod")  # that is not where it came from
     assert writer.tag("team/a:v1", "prod").number == 1
+
+
+WORSE_METRIC = r"the policy compares with team/a:v1, which 'prod' last meant: an administrator of the namespace 'team'"
+
+
+@pytest.mark.parametrize("metric", [Metric("accuracy", 0.5, "imdb"), Metric("accuracy", 0.93, "imdb", "", False)])
+def test_a_writer_may_not_make_worse_what_a_guarded_alias_is_compared_with(
+    team: Guarded, writer: Registry, tmp_path: Path, metric: Metric
+):
+    for measured in ([metric], [Metric("f1", 0.7), metric], [Metric("accuracy", 0.99, "imdb"), metric]):
+        with pytest.raises(NotAllowedError, match=WORSE_METRIC) as told:
+            writer.add_metrics("team/a:v1", measured)
+        with pytest.raises(NotAllowedError, match=WORSE_METRIC):
+            writer.push(tmp_path / "good", "team/a", metrics=measured)  # the same content
+    assert told.value.hint == "ask for a token with --scope admin:team"
+    assert team.behind.show("team/a:v1").version.metrics == (Metric("accuracy", 0.93, "imdb"),)
+    team.registry("owner").untag("team/a", "prod")  # which takes nothing away of what it last meant
+    with pytest.raises(NotAllowedError, match=WORSE_METRIC):
+        writer.add_metrics("team/a:v1", [metric])
+    with pytest.raises(CheckFailedError, match=WORSE):
+        writer.tag("team/a:v2", "prod")
+
+
+def test_the_metrics_of_what_an_unguarded_alias_means_are_kept_too_where_the_policy_compares_with_it(tmp_path: Path):
+    (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["canary"]\n')
+    here = connect(home=str(tmp_path / "home"))
+    here.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
+    ledger = open_backing(here.settings).ledger(Access("mallory", {"team": "write"}))
+    with pytest.raises(NotAllowedError, match=WORSE_METRIC):
+        ledger.add_metrics(parse_ref("team/a:prod"), [Metric("accuracy", 0.5, "imdb")])
+
+
+def test_everything_else_that_is_measured_is_free(team: Guarded, writer: Registry, tmp_path: Path):
+    writer.add_metrics("team/a:v1", ["accuracy=0.94@imdb", "accuracy=0.1@sst2", "accuracy=0.1@imdb:test", "f1=0.5"])
+    writer.push(tmp_path / "good", "team/a", metrics=["accuracy=0.94@imdb", "loss=3"])
+    writer.add_metrics("team/a:v2", ["accuracy=0.1@imdb"])
+    team.registry("owner").add_metrics("team/a:v1", ["accuracy=0.9@imdb"])
+    assert Metric("accuracy", 0.9, "imdb") in writer.show("team/a:v1").version.metrics
 
 
 def upload(team: Guarded, folder: Path, branch: str) -> tuple[int, str]:

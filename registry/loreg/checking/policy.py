@@ -28,8 +28,9 @@ class Policy:
     highest rank and the most bytes; fields that its ``card`` must have; a ``license`` that its base allows. It must not
     measure worse than the version that the alias ``against`` last pointed to, by more than ``tolerance``.
 
-    Only an administrator of the namespace takes such an alias away, or yanks the version that it means. Metrics are
-    what those who may write say of a version: an event names everyone who changed one.
+    Only an administrator of the namespace takes such an alias away, yanks the version that it means, or replaces its
+    metrics by worse ones. Metrics are what those who may write say of a version: an event names everyone who changed
+    one. ``against`` is moved by whoever may write, unless it is among the ``aliases`` too.
     """
 
     tasks: tuple[str, ...] = ()

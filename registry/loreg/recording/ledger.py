@@ -44,7 +44,7 @@ from loreg.recording.bases import (
 )
 from loreg.recording.commit import Read, read_commit
 from loreg.recording.exports import make, profile_for
-from loreg.recording.guard import guard_alias, guard_removal, guard_yank
+from loreg.recording.guard import guard_alias, guard_metrics, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
 from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_past
@@ -135,16 +135,17 @@ class LocalLedger:
             return self.record(tx, read, proven)
 
     def record(self, tx: Transaction, read: Read, proven: Sequence[str] = ()) -> Committed:
-        """Record a commit that was read, in a transaction of who may write there; its aliases only if the policy lets.
+        """Record a commit that was read, in a transaction of who may write there, if the policy lets.
 
-        ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError if the
-        policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
+        ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError or
+        NotAllowedError if the policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
         """
         notes, base = list(read.notes), read.base
         if base is not None:
             bases.record(tx, base.base, base.size, proven)
             notes += names_that_are_taken(bases.names_taken(tx, base.base))
-        found, created = versions.record(tx, read.draft, partial(guard_alias, tx, self._policy))
+        asked = versions.Guard(partial(guard_alias, tx, self._policy), partial(guard_metrics, tx, self._policy))
+        found, created = versions.record(tx, read.draft, asked)
         return Committed(found.version, created, tuple(notes))
 
     def rehearse(self, read: Read) -> None:
@@ -193,10 +194,15 @@ class LocalLedger:
             return versions.set_yanked(tx, found, yanked, reason)
 
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
-        """Record measured numbers of a version."""
+        """Record measured numbers of a version.
+
+        Those that the policy compares others with become worse for an administrator alone: NotAllowedError.
+        """
         measured = [checked_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
-            found = self._writable(tx, ref)
+            self._lock(tx, ref.adapter)
+            found = versions.resolve(tx, ref)
+            guard_metrics(tx, self._policy, found, measured)
             for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
                 metrics.put(tx, found.adapter_id, found.id, metric)
             return versions.by_id(tx, found.id)

@@ -26,10 +26,11 @@ def upgrade():
     # Which version the branch of an unfinished upload meant when it was begun.
     with op.batch_alter_table("drafts") as drafts:
         drafts.add_column(sa.Column("basis", sa.String(length=64), server_default="", nullable=False))
-    # Jobs know their token, what they need and whose turn it is; claiming reads none that has ended.
+    # Jobs know their token, their policy, what they need and whose turn it is; claiming reads none that has ended.
     op.add_column("jobs", sa.Column("token_id", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("while_open", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("jobs", sa.Column("base", sa.String(length=256), server_default="", nullable=False))
+    op.add_column("jobs", sa.Column("policy", sa.JSON(), nullable=True))
     op.add_column("jobs", sa.Column("turn", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("jobs", sa.Column("losses", sa.Integer(), server_default="0", nullable=False))
     op.add_column("jobs", sa.Column("able_at", sa.DateTime(timezone=True), nullable=True))
@@ -104,7 +105,7 @@ def downgrade():
     op.drop_index(op.f("ix_jobs_namespace_id"), "jobs")
     op.create_index(op.f("ix_jobs_state_id"), "jobs", ["state", "id"])
     with op.batch_alter_table("jobs") as jobs:
-        for name in ("able_at", "losses", "turn", "base", "while_open", "token_id"):
+        for name in ("able_at", "losses", "turn", "policy", "base", "while_open", "token_id"):
             jobs.drop_column(name)
     with op.batch_alter_table("drafts") as drafts:
         drafts.drop_column("basis")

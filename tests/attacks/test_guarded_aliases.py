@@ -236,6 +236,20 @@ def test_a_job_that_ends_in_a_guarded_alias_is_guarded(team: Guarded, behind: Pl
     assert prod(team) == 1
 
 
+def test_a_job_is_guarded_as_the_server_says_that_took_it_wherever_the_worker_was_started(
+    team: Guarded, behind: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = {"source": "team/a:v2", "rank": 2, "name": "team/a", "metrics": ["accuracy=0.5@imdb"], "aliases": ["prod"]}
+    job = team.http("writer").post("/api/v1/jobs", json={"kind": "rerank", "request": asked}).json()
+    monkeypatch.chdir(tmp_path.parent)  # where no loreg.toml is
+    settings = load({}, {**behind.environment, "LOREG_ENDPOINT": ""})
+    assert not settings.check
+    Worker(settings, None, None, "cpu").work(until_idle=True)
+    ended = team.http("writer").get(f"/api/v1/jobs/{job['id']}").json()
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "check-failed")
+    assert prod(team) == 1
+
+
 def test_a_merge_that_is_pushed_to_a_guarded_alias_is_guarded(team: Guarded, writer: Registry):
     with pytest.raises(CheckFailedError, match="LP008"):
         writer.merge(["team/a:v1", "team/a:v2"], name="team/a", metrics=["accuracy=0.5@imdb"], aliases=["prod"])

@@ -56,8 +56,13 @@ class Able:
 _ABLE_TO_ALL = Able(lambda name: True, True)
 
 
-def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str) -> Job:
-    """Ask for a job; it will be done with what who asks may do then. Raises QuotaError if too many are open."""
+def submit(
+    tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str, policy: Mapping[str, Any] | None = None
+) -> Job:
+    """Ask for a job; it will be done with what who asks may do then, and keeps the ``policy`` of who took it.
+
+    Raises QuotaError if too many are open.
+    """
     if tx.connection.dialect.name == "postgresql":  # the next one counts this one
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg jobs'))"))
     _refuse_too_many(tx, namespace)
@@ -70,6 +75,7 @@ def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: st
         "token_id": tx.access.token_id,
         "while_open": tx.access.while_open,
         "base": request.get("base") or "",
+        "policy": policy,
         "turn": _next_turn(tx, namespace),
         "state": "queued",
         "attempts": 0,
@@ -178,6 +184,12 @@ def _fail_without_token(tx: Transaction, which: ColumnElement[bool]) -> None:
     ):
         error = _error("unauthenticated", why, "loreg login")
         _end(tx, and_(which, JobRow.while_open == while_open), "failed", error=error)
+
+
+def policy_of(tx: Transaction, job: Job) -> Mapping[str, Any] | None:
+    """The policy that guards the aliases which the job sets; None for a job of an old release."""
+    found: Mapping[str, Any] | None = tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
+    return found
 
 
 def _error(code: str, message: str, hint: str = "") -> dict[str, str]:

@@ -28,7 +28,7 @@ from loreg.catalog import (
 from loreg.catalog.details import details
 from loreg.catalog.projection import Found
 from loreg.catalog.search import search
-from loreg.checking.policy import Policy
+from loreg.checking.policy import Policy, written
 from loreg.errors import ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric
 from loreg.manifest import Manifest
@@ -287,11 +287,11 @@ class LocalLedger:
             exports.drop(tx, found, request)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
-        """Ask a worker for a job."""
+        """Ask a worker for a job; the aliases that it sets are guarded as here, wherever the worker is."""
         namespace = namespace_of(kind, request)
         require(self._access, "write", namespace)
         with self.catalog.write(self._access) as tx:
-            return jobs.submit(tx, kind, request, namespace)
+            return jobs.submit(tx, kind, request, namespace, written(self._policy))
 
     def job(self, job_id: int) -> Job:
         """How a job is doing."""

@@ -268,11 +268,13 @@ class LocalLedger:
             return exports.find(tx, versions.resolve(tx, ref).id, request)
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
-        """Make the version's files for a server, and remember them."""
+        """Make the version's files for a server, and remember them; nothing is made that is stored already."""
         with self.catalog.read(self._access) as tx:
-            self._writable(tx, ref)
+            recorded = exports.find(tx, self._writable(tx, ref).id, request)
             described = details(tx, ref)
-        manifest = make(self._store, described, profile_for(profile, request, described))
+        manifest = make(self._store, described, profile_for(profile, request, described), recorded)
+        if manifest == recorded:
+            return manifest
         with self.catalog.write(self._access) as tx:
             exports.record(tx, self._writable(tx, ref), exports.Made(request, profile, manifest))
         return manifest

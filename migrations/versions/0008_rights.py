@@ -11,6 +11,11 @@ down_revision = "0007"
 WORD = sa.String(length=128)
 QUEUED, RUNNING = sa.text("state = 'queued'"), sa.text("state = 'running'")
 OPEN = sa.text("state IN ('queued', 'running')")
+WITHOUT_TOKEN = {
+    "code": "unauthenticated",
+    "message": "no token of today asked for it, and everybody needs one",
+    "hint": "loreg login",
+}
 
 
 def upgrade():
@@ -21,10 +26,12 @@ def upgrade():
     # Which version the branch of an unfinished upload meant when it was begun.
     with op.batch_alter_table("drafts") as drafts:
         drafts.add_column(sa.Column("basis", sa.String(length=64), server_default="", nullable=False))
-    # Jobs know their token, what they need and whose turn it is; claiming reads none that has ended.
+    # Jobs know their token, their policy, what they need and whose turn it is; claiming reads none that has ended.
     op.add_column("jobs", sa.Column("token_id", sa.BigInteger(), nullable=True))
+    op.add_column("jobs", sa.Column("while_open", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("jobs", sa.Column("base", sa.String(length=256), server_default="", nullable=False))
     op.add_column("jobs", sa.Column("needs_torch", sa.Boolean(), server_default=sa.true(), nullable=False))
+    op.add_column("jobs", sa.Column("policy", sa.JSON(), nullable=True))
     op.add_column("jobs", sa.Column("turn", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("jobs", sa.Column("losses", sa.Integer(), server_default="0", nullable=False))
     op.add_column("jobs", sa.Column("able_at", sa.DateTime(timezone=True), nullable=True))
@@ -49,22 +56,26 @@ def upgrade():
 
 
 def _fill_in_what_waits():
-    """The token of each job that has not ended, by its name and rights, and the base that it needs."""
+    """The token of each job that has not ended, by its name and rights, and the base that it needs.
+
+    Where none has that name and those rights, a server without tokens may have let anybody ask: the job goes on while
+    there is no token, and has failed where there is one.
+    """
     connection = op.get_bind()
     found = connection.execute(sa.text("SELECT id, name, grants FROM tokens ORDER BY id"))
     tokens = {(name, _canonical(grants)): token for token, name, grants in found}
     waiting = connection.execute(
         sa.text("SELECT id, author, grants, request FROM jobs WHERE state IN ('queued', 'running')")
     )
+    change = sa.text(
+        "UPDATE jobs SET token_id = :token, while_open = :open, base = :base, able_at = created_at WHERE id = :job"
+    )
     for job, author, grants, request in waiting.all():
-        values = {
-            "job": job,
-            "token": tokens.get((author, _canonical(grants))),
-            "base": _read(request).get("base") or "",
-        }
-        connection.execute(
-            sa.text("UPDATE jobs SET token_id = :token, base = :base, able_at = created_at WHERE id = :job"), values
-        )
+        token, base = tokens.get((author, _canonical(grants))), _read(request).get("base") or ""
+        connection.execute(change, {"job": job, "token": token, "open": token is None, "base": base})
+    if tokens:
+        end = "UPDATE jobs SET state = 'failed', error = :error, finished_at = CURRENT_TIMESTAMP WHERE while_open"
+        connection.execute(sa.text(end), {"error": json.dumps(WITHOUT_TOKEN)})
 
 
 def _read(document):
@@ -95,7 +106,7 @@ def downgrade():
     op.drop_index(op.f("ix_jobs_namespace_id"), "jobs")
     op.create_index(op.f("ix_jobs_state_id"), "jobs", ["state", "id"])
     with op.batch_alter_table("jobs") as jobs:
-        for name in ("able_at", "losses", "turn", "needs_torch", "base", "token_id"):
+        for name in ("able_at", "losses", "turn", "policy", "needs_torch", "base", "while_open", "token_id"):
             jobs.drop_column(name)
     with op.batch_alter_table("drafts") as drafts:
         drafts.drop_column("basis")

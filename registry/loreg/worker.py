@@ -9,12 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loreg.baking.bake import give_up
 from loreg.catalog import Catalog, Transaction, jobs
+from loreg.checking.policy import Policy, read_back
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.recording.allowed import require
 from loreg.recording.jobs import namespace_of, pinned
@@ -173,7 +175,7 @@ class Worker:
 
     def _result(self, job: Job, access: Access, heart: _Heart) -> dict[str, Any]:
         require(access, "write", namespace_of(job.kind, job.request))
-        backing = self._backing
+        backing = replace(self._backing, policy=self._policy_of(job))
         context = Context(backing.ledger(access), backing.store, self._cache, backing.policy)
         request = self._pinned(job, context)
         if (base := request.get("base")) is not None:
@@ -197,6 +199,12 @@ class Worker:
             with self._catalog.write(everything(self._name)) as tx:
                 jobs.pin(tx, job, request)
         return request
+
+    def _policy_of(self, job: Job) -> Policy:
+        """The policy of the server that took the job: whoever starts a worker in another folder guards no less."""
+        with self._catalog.read() as tx:
+            document = jobs.policy_of(tx, job)
+        return self._backing.policy if document is None else read_back(document)
 
     def _has_base(self, name: str) -> bool:
         return self._bases is not None and (self._bases / name).is_dir()

@@ -212,6 +212,28 @@ def test_one_export_is_made_at_a_time_and_others_make_their_own(guarded_folder: 
     assert exports_of(guarded_folder) == []
 
 
+def test_what_is_stored_already_is_not_made_again_whoever_asks_how_often(
+    guarded_folder: Guarded, monkeypatch: pytest.MonkeyPatch
+):
+    writer, store = guarded_folder.http("writer"), guarded_folder.behind.context.store
+    request = request_of(guarded_folder.registry("writer"), "team/science:v1", "vllm", monkeypatch)
+    path, body = f"/api/v1/adapters/team/science/versions/v1/exports/{request}", {"profile": "vllm"}
+    stored = writer.get(path).json()
+    with exports._alone():
+        for _ in range(3):
+            again = writer.put(path, json=body)
+            assert (again.status_code, again.json()) == (200, stored)
+        assert isinstance(store, FolderStore)
+        report = store._path(next(file["sha256"] for file in stored["files"] if file["path"] == "loreg_export.json"))
+        content = report.read_bytes()
+        report.unlink()
+        report.write_bytes(content.replace(b"loreg.export", b"loreg.export".upper()))
+        assert writer.put(path, json=body).status_code == 409  # it would be made anew
+    assert writer.put(path, json=body).json() == stored
+    assert report.read_bytes() == content
+    assert exports_of(guarded_folder) == ["export"]
+
+
 def test_an_export_whose_files_were_lost_is_made_anew(guarded_folder: Guarded, tmp_path: Path):
     writer = guarded_folder.registry("writer")
     writer.pull("team/science", tmp_path / "1", profile="sglang")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from loreg.errors import CheckFailedError, LoregError, NotAllowedError
-from loreg.records import everything
+from loreg.recording.opening import open_backing
+from loreg.records import Access, Metric, everything
+from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from loreg.settings import load
 from loreg.worker import Worker
@@ -158,6 +160,44 @@ def test_the_way_back_from_a_yanked_version_is_open(team: Guarded, writer: Regis
     assert writer.tag("team/a:v1", "prod").number == 1
 
 
+WORSE_METRIC = r"the policy compares with team/a:v1, which 'prod' last meant: an administrator of the namespace 'team'"
+
+
+@pytest.mark.parametrize("metric", [Metric("accuracy", 0.5, "imdb"), Metric("accuracy", 0.93, "imdb", "", False)])
+def test_a_writer_may_not_make_worse_what_a_guarded_alias_is_compared_with(
+    team: Guarded, writer: Registry, tmp_path: Path, metric: Metric
+):
+    for measured in ([metric], [Metric("f1", 0.7), metric], [Metric("accuracy", 0.99, "imdb"), metric]):
+        with pytest.raises(NotAllowedError, match=WORSE_METRIC) as told:
+            writer.add_metrics("team/a:v1", measured)
+        with pytest.raises(NotAllowedError, match=WORSE_METRIC):
+            writer.push(tmp_path / "good", "team/a", metrics=measured)  # the same content
+    assert told.value.hint == "ask for a token with --scope admin:team"
+    assert team.behind.show("team/a:v1").version.metrics == (Metric("accuracy", 0.93, "imdb"),)
+    team.registry("owner").untag("team/a", "prod")  # which takes nothing away of what it last meant
+    with pytest.raises(NotAllowedError, match=WORSE_METRIC):
+        writer.add_metrics("team/a:v1", [metric])
+    with pytest.raises(CheckFailedError, match=WORSE):
+        writer.tag("team/a:v2", "prod")
+
+
+def test_the_metrics_of_what_an_unguarded_alias_means_are_kept_too_where_the_policy_compares_with_it(tmp_path: Path):
+    (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["canary"]\n')
+    here = connect(home=str(tmp_path / "home"))
+    here.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
+    ledger = open_backing(here.settings).ledger(Access("mallory", {"team": "write"}))
+    with pytest.raises(NotAllowedError, match=WORSE_METRIC):
+        ledger.add_metrics(parse_ref("team/a:prod"), [Metric("accuracy", 0.5, "imdb")])
+
+
+def test_everything_else_that_is_measured_is_free(team: Guarded, writer: Registry, tmp_path: Path):
+    writer.add_metrics("team/a:v1", ["accuracy=0.94@imdb", "accuracy=0.1@sst2", "accuracy=0.1@imdb:test", "f1=0.5"])
+    writer.push(tmp_path / "good", "team/a", metrics=["accuracy=0.94@imdb", "loss=3"])
+    writer.add_metrics("team/a:v2", ["accuracy=0.1@imdb"])
+    team.registry("owner").add_metrics("team/a:v1", ["accuracy=0.9@imdb"])
+    assert Metric("accuracy", 0.9, "imdb") in writer.show("team/a:v1").version.metrics
+
+
 def upload(team: Guarded, folder: Path, branch: str) -> tuple[int, str]:
     """A commit of the Hub with every file of the folder: status, and what a client tells its user."""
     lines = [{"key": "header", "value": {"summary": "from the Hub"}}]
@@ -191,6 +231,20 @@ def test_a_job_that_ends_in_a_guarded_alias_is_guarded(team: Guarded, behind: Pl
     asked = {"source": "team/a:v2", "rank": 2, "name": "team/a", "metrics": ["accuracy=0.5@imdb"], "aliases": ["prod"]}
     job = team.http("writer").post("/api/v1/jobs", json={"kind": "rerank", "request": asked}).json()
     Worker(load({}, {**behind.environment, "LOREG_ENDPOINT": ""}), None, None, "cpu").work(until_idle=True)
+    ended = team.http("writer").get(f"/api/v1/jobs/{job['id']}").json()
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "check-failed")
+    assert prod(team) == 1
+
+
+def test_a_job_is_guarded_as_the_server_says_that_took_it_wherever_the_worker_was_started(
+    team: Guarded, behind: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = {"source": "team/a:v2", "rank": 2, "name": "team/a", "metrics": ["accuracy=0.5@imdb"], "aliases": ["prod"]}
+    job = team.http("writer").post("/api/v1/jobs", json={"kind": "rerank", "request": asked}).json()
+    monkeypatch.chdir(tmp_path.parent)  # where no loreg.toml is
+    settings = load({}, {**behind.environment, "LOREG_ENDPOINT": ""})
+    assert not settings.check
+    Worker(settings, None, None, "cpu").work(until_idle=True)
     ended = team.http("writer").get(f"/api/v1/jobs/{job['id']}").json()
     assert (ended["state"], ended["error"]["code"]) == ("failed", "check-failed")
     assert prod(team) == 1

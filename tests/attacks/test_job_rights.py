@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from making import train, write_base
 from places import HISTORY
 from server import conftest
 from server.conftest import Guarded
+from strangers import Attacked, attacked
 
 guarded, guarded_folder = conftest.guarded, conftest.guarded_folder
 TWO = {"sources": ["team/science", "team/history"], "name": "team/blend", "aliases": ["prod"]}
@@ -99,11 +103,11 @@ def test_a_job_may_do_when_it_commits_what_its_token_may_then(
     push = loreg.verbs.merge.push
 
     def late(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr(jobs, "beat", lambda *beat: True)  # the commit itself must see it
         if how == "revoke":
             served.behind.revoke_token(token_of(served, "writer"))
         else:
             lose_rights(served, how)
-        monkeypatch.setattr(jobs, "beat", lambda *beat: True)  # the commit itself must see it
         return push(*arguments, **more)
 
     monkeypatch.setattr(loreg.verbs.merge, "push", late)
@@ -140,6 +144,61 @@ def test_a_request_that_outlives_its_token_changes_nothing(served: Guarded):
     with catalog.write(access):
         pass
     lose_rights(served, REVOKED)
+    with pytest.raises(UnauthenticatedError), catalog.write(access):
+        pass
+    catalog.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Attacked]:
+    """A server that asks for no token, with two adapters."""
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with attacked(tmp_path, is_open=True, database_url=url) as server:
+        server.behind.push(HISTORY, "team/history")
+        yield server
+
+
+def test_what_was_asked_of_an_open_server_is_not_done_once_there_is_a_token(opened: Attacked):
+    done, queued = (
+        opened.http().post("/api/v1/jobs", json={"kind": "merge", "request": {**TWO, "aliases": [], "name": name}})
+        for name in ("team/done", "team/blend")
+    )
+    worker = Worker(opened.behind.settings, None, None, "cpu")
+    assert worker._claim() is not None  # while there is none it is done, as it was
+    owners = opened.behind.submit("merge", **{**TWO, "name": "team/owners"})
+    assert opened.http().post("/api/v1/tokens", json={"name": "root", "scopes": ["admin:*"]}).status_code == 201
+    assert Worker(opened.behind.settings, None, None, "cpu").work(until_idle=True) == 1
+    ended = opened.behind.job(queued.json()["id"])
+    assert (ended.state, ended.error["code"]) == ("failed", "unauthenticated")
+    assert opened.behind.job(owners.id).state == "done"  # who has the database needs no token
+    with closing(Catalog(opened.behind.settings.database_url)) as catalog, catalog.write(everything("w")) as tx:
+        assert not jobs.beat(tx, opened.behind.job(done.json()["id"]), "", 0, 0)
+
+
+def test_what_was_asked_of_an_open_server_commits_nothing_once_there_is_a_token(
+    opened: Attacked, monkeypatch: pytest.MonkeyPatch
+):
+    job = opened.http().post("/api/v1/jobs", json={"kind": "merge", "request": TWO}).json()
+    push = loreg.verbs.merge.push
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr(jobs, "beat", lambda *beat: True)  # the commit itself must see it
+        opened.behind.create_token("root", ["admin:*"])
+        return push(*arguments, **more)
+
+    monkeypatch.setattr(loreg.verbs.merge, "push", late)
+    Worker(opened.behind.settings, None, None, "cpu").work(until_idle=True)
+    assert opened.behind.job(job["id"]).error["code"] == "unauthenticated"
+    with pytest.raises(NotFoundError):
+        opened.behind.show("team/blend")
+
+
+def test_a_request_to_an_open_server_that_outlives_the_first_token_changes_nothing(opened: Attacked):
+    access = replace(everything("anonymous"), while_open=True)
+    catalog = Catalog(opened.behind.settings.database_url)
+    with catalog.write(access):
+        pass
+    opened.behind.create_token("root", ["admin:*"])
     with pytest.raises(UnauthenticatedError), catalog.write(access):
         pass
     catalog.close()

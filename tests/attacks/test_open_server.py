@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -31,6 +32,12 @@ FOREIGN = [
     "[::2]",
     "",
     "@",
+    "127.0.0.1:8470@evil",
+    "localhost:8470/evil",
+    "localhost:evil",
+    "[::1",
+    "[::1]evil",
+    "[::1]:8470@evil",
 ]
 FORWARDED = ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"]
 
@@ -65,6 +72,7 @@ def test_a_request_with_two_names_or_none_is_refused(tmp_path: Path):
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://localhost:3000"},
         {"Origin": "http://127.0.0.1.evil.example"},
         {"Sec-Fetch-Site": "cross-site"},
@@ -83,6 +91,20 @@ def test_pages_of_others_and_proxies_change_nothing_and_read_nothing(tmp_path: P
         assert http.put("/api/v1/namespaces/team", json={"public": True}, headers=headers).status_code == 403
         assert http.delete("/api/v1/adapters/team/science/aliases/prod", headers=headers).status_code == 403
         assert server.behind.events().items == before
+
+
+def test_a_proxy_that_names_the_server_as_its_host_and_says_nothing_else_is_refused(tmp_path: Path):
+    """What nginx before 1.29.7 sends for a bare ``proxy_pass http://127.0.0.1:8470;``."""
+    with attacked(tmp_path, is_open=True) as server:
+        host = urlsplit(server.endpoint).netloc
+        for version, status in (("1.0", 403), ("1.1", 200)):
+            with open_socket(server.endpoint) as connection:
+                line = f"GET /api/v1/whoami HTTP/{version}\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+                connection.sendall(line.encode())
+                assert int(said(connection).split()[1]) == status
+    with attacked(tmp_path / "tokens") as server, open_socket(server.endpoint) as connection:  # there a proxy may ask
+        connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: loreg.company.com\r\n\r\n")
+        assert int(said(connection).split()[1]) == 200
 
 
 def test_a_page_of_its_own_is_answered(tmp_path: Path):

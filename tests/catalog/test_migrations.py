@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from drafts import draft
-from loreg.catalog import Catalog, lineage, migrations, versions
+from loreg.catalog import Catalog, jobs, lineage, migrations, versions
 from loreg.catalog.details import details
 from loreg.catalog.engine import open_engine
 from loreg.catalog.search import search
@@ -78,6 +79,35 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         bases = tx.connection.execute(text("SELECT substr(digest, 1, 2), author FROM bases"))
         authors = dict(bases.all())
         assert (authors["58"], authors.get("ab", "ada")) == ("", "ada")  # the events say who added the one
+
+
+@pytest.mark.parametrize("tokens", ["there are", "there are none"])
+def test_a_job_of_an_old_release_whose_token_is_not_known_goes_on_only_where_there_are_none(
+    url: str, tokens: str, tmp_path: Path
+):
+    engine = open_engine(url)
+    migrations.upgrade(engine)
+    with engine.connect() as connection, connection.begin():
+        config = migrations.alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0007")
+        values = {"at": datetime.now(UTC).replace(tzinfo=None).isoformat(" "), "grants": '{"*": "admin"}'}
+        connection.execute(text(_JOB), values)
+        if tokens == "there are":
+            connection.execute(text(_TOKEN), values)
+    migrations.upgrade(engine)
+    catalog = Catalog(url)
+    with catalog.write(everything("w")) as tx:
+        job = jobs.page(tx, 1, None).items[0]
+        ended = ("failed", "unauthenticated") if tokens == "there are" else ("queued", None)
+        assert (job.state, job.error.get("code")) == ended
+        assert job.ended == (job.finished_at is not None) == (jobs.claim(tx, "w") is None)
+
+
+_JOB = """INSERT INTO jobs
+(kind, request, namespace, author, grants, state, attempts, worker, what, done, total, result, error, created_at)
+VALUES ('merge', '{}', 'team', 'eve', :grants, 'queued', 0, '', '', 0, 0, '{}', '{}', :at)"""
+_TOKEN = "INSERT INTO tokens (digest, name, grants, author, created_at) VALUES ('x', 'root', :grants, 'ada', :at)"
 
 
 def test_a_shared_catalog_without_schema_waits_for_its_owner(postgres: str, postgres_url: str):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from loreg.checking.explain import explain
+from loreg.checking.policy import Policy, read_back, read_policy, written
 from loreg.errors import CheckFailedError, NotFoundError, UsageError
 from loreg.records import Metric
 from loreg.registry import Registry, connect
@@ -35,6 +37,15 @@ def asked(tmp_path: Path) -> Registry:
 def broken(registry: Registry, source: str) -> dict[str, str]:
     (report,) = registry.check([source])
     return {finding.code: finding.message for finding in report.findings if finding.code.startswith("LP")}
+
+
+def test_a_policy_that_was_written_down_is_the_same_when_it_is_read_back():
+    for table in (
+        tomllib.loads(POLICY)["check"],
+        {"against": "prod", "tolerance": 0.5, "license": True, "card": ["x"]},
+    ):
+        policy = read_policy(table, "loreg.toml")
+        assert read_back(json.loads(json.dumps(written(policy)))) == policy != Policy()
 
 
 GOOD = {"tasks": ["qa"], "metrics": ["accuracy=0.93@sciq:test", "loss=0.2"]}

@@ -58,8 +58,13 @@ class Able:
 _ABLE_TO_ALL = Able(lambda name: True, True)
 
 
-def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str) -> Job:
-    """Ask for a job; it will be done with what who asks may do then. Raises QuotaError if too many are open."""
+def submit(
+    tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str, policy: Mapping[str, Any] | None = None
+) -> Job:
+    """Ask for a job; it will be done with what who asks may do then, and keeps the ``policy`` of who took it.
+
+    Raises QuotaError if too many are open.
+    """
     if tx.connection.dialect.name == "postgresql":  # the next one counts this one
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg jobs'))"))
     _refuse_too_many(tx, namespace)
@@ -70,8 +75,10 @@ def submit(tx: Transaction, kind: str, request: Mapping[str, Any], namespace: st
         "author": tx.author,
         "grants": dict(tx.access.grants),
         "token_id": tx.access.token_id,
+        "while_open": tx.access.while_open,
         "base": request.get("base") or "",
         "needs_torch": _needs_torch(kind, request),
+        "policy": policy,
         "turn": _next_turn(tx, namespace),
         "state": "queued",
         "attempts": 0,
@@ -171,16 +178,33 @@ def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
 
 
 def _access(tx: Transaction, row: Row[Any]) -> Access | None:
-    """What the job may do now; None if its token does not hold any more."""
+    """What the job may do now; None if its token does not hold any more, or it had none and everybody needs one."""
     if row.token_id is None:
-        return Access(row.author, row.grants)
+        access = Access(row.author, row.grants, while_open=row.while_open)
+        return None if row.while_open and tokens.exist(tx) else access
     token = tokens.live(tx, row.token_id)
     return Access(row.author, token.grants, token.id) if token is not None else None
 
 
+def _holds(tx: Transaction) -> ColumnElement[bool]:
+    """The condition that the job may do anything still: :func:`_access` for many of them."""
+    owner = and_(JobRow.token_id.is_(None), or_(~JobRow.while_open, ~tokens.there_are()))
+    return or_(owner, tokens.is_live(tx, JobRow.token_id))
+
+
 def _fail_without_token(tx: Transaction, which: ColumnElement[bool]) -> None:
-    error = _error("unauthenticated", "the token that asked for it was revoked, or has expired", "loreg login")
-    _end(tx, which, "failed", error=error)
+    for while_open, why in (
+        (False, "the token that asked for it was revoked, or has expired"),
+        (True, "no token asked for it, and by now everybody needs one"),
+    ):
+        error = _error("unauthenticated", why, "loreg login")
+        _end(tx, and_(which, JobRow.while_open == while_open), "failed", error=error)
+
+
+def policy_of(tx: Transaction, job: Job) -> Mapping[str, Any] | None:
+    """The policy that guards the aliases which the job sets; None for a job of an old release."""
+    found: Mapping[str, Any] | None = tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
+    return found
 
 
 def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
@@ -197,9 +221,8 @@ def beat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bool:
 
     That is if it was cancelled, if another worker has it by now, or if its token does not hold any more.
     """
-    allowed = or_(JobRow.token_id.is_(None), tokens.is_live(tx, JobRow.token_id))
     values = {"what": what[:128], "done": done, "total": total, "beat_at": clock.now(tx)}
-    statement = update(JobRow).where(_mine(job), _RUNNING, allowed).values(**values)
+    statement = update(JobRow).where(_mine(job), _RUNNING, _holds(tx)).values(**values)
     return bool(tx.connection.execute(statement).rowcount)
 
 
@@ -250,7 +273,7 @@ def has_ended(tx: Transaction, job: Job) -> bool:
 
 def sweep(tx: Transaction) -> None:
     """End what no worker can do, and what has no token any more; remove what ended long ago, or before many others."""
-    _fail_without_token(tx, and_(JobRow.token_id.is_not(None), ~tokens.is_live(tx, JobRow.token_id), _QUEUED))
+    _fail_without_token(tx, and_(~_holds(tx), _QUEUED))
     nobody = and_(_QUEUED, JobRow.able_at < clock.now(tx, -PATIENCE))
     for row in tx.connection.execute(select(JobRow).where(nobody).with_for_update(skip_locked=True)).all():
         _end(tx, JobRow.id == row.id, "failed", error=_nobody(row))

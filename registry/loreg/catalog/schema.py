@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
     true,
 )
@@ -379,7 +380,8 @@ def _where(condition: str) -> dict[str, Any]:
 class JobRow(Table):
     """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do.
 
-    ``token_id`` is the token that asked, if one did. ``base`` and torch are what a worker must have for it. Of the
+    ``token_id`` is the token that asked, if one did; ``while_open`` says that there was none and a server needed none.
+    ``base`` and torch are what a worker must have for it, ``policy`` what guards the aliases that it sets. Of the
     queued ones the lowest ``turn`` comes first. ``losses`` counts the workers that died of it, or lost what they
     needed; ``able_at`` is when a worker that can do it last looked for work.
     """
@@ -400,8 +402,10 @@ class JobRow(Table):
     author: Mapped[str] = mapped_column(Word)
     grants: Mapped[dict[str, str]] = mapped_column(JSON)
     token_id: Mapped[int | None] = mapped_column(BigInteger)
+    while_open: Mapped[bool] = mapped_column(server_default=false())
     base: Mapped[str] = mapped_column(String(256), server_default="")
     needs_torch: Mapped[bool] = mapped_column(server_default=true())
+    policy: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(Integer)

@@ -64,11 +64,19 @@ def is_live(tx: Transaction, token_id: Any) -> ColumnElement[bool]:
     return select(TokenRow.id).where(TokenRow.id == token_id, holds).exists()
 
 
+def there_are() -> ColumnElement[bool]:
+    """The condition that one was ever made, see :func:`exist`."""
+    return _ANY.exists()
+
+
 def refuse_unless_live(tx: Transaction) -> None:
     """Raise UnauthenticatedError if the token that acts does not hold any more, or holds for something else.
 
-    Long work, a job for instance, begins with a token and ends with a change: by then it may have been revoked.
+    Long work, a job for instance, begins with a token and ends with a change: by then it may have been revoked. What
+    began on a server without tokens does not end there once it has one.
     """
+    if tx.access.while_open and exist(tx):
+        raise UnauthenticatedError("meanwhile a token was made, and everybody needs one", hint="loreg login")
     if tx.access.token_id is None:
         return
     token = live(tx, tx.access.token_id)

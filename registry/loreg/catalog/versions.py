@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, bindparam, func, insert, select, union_all, update
@@ -24,12 +25,22 @@ from loreg.catalog.schema import (
 )
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.errors import ConflictError, NotFoundError
-from loreg.records import Draft, Version
+from loreg.records import Draft, Metric, Version
 from loreg.refs import AdapterName, Ref
 
-#: Told a version, and an alias that is about to mean it; refuses it by raising.
-BeforeAlias = Callable[[Found, str], None]
 
+@dataclass(frozen=True)
+class Guard:
+    """Told a version, and what is about to be said of it; refuses that by raising.
+
+    ``alias``: that the alias means it; ``metrics``: what was measured of one that was there already.
+    """
+
+    alias: Callable[[Found, str], None]
+    metrics: Callable[[Found, Sequence[Metric]], None]
+
+
+_UNGUARDED = Guard(lambda found, alias: None, lambda found, measured: None)
 _NEIGHBOURS = 20
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
 _KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None)).where(
@@ -39,11 +50,11 @@ _NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow
 _VERSION = insert(VersionRow).values(number=_NEWEST.scalar_subquery() + 1).returning(VersionRow.id)
 
 
-def record(tx: Transaction, draft: Draft, before_alias: BeforeAlias = lambda found, alias: None) -> tuple[Found, bool]:
+def record(tx: Transaction, draft: Draft, guard: Guard = _UNGUARDED) -> tuple[Found, bool]:
     """Record a version whose blobs are all stored; False if this adapter had this very content already.
 
-    Tasks, labels, metrics and aliases of the draft are recorded in both cases. ``before_alias`` is called for each of
-    the aliases while all of them mean what they meant before; what it raises refuses the version. Raises ConflictError
+    Tasks, labels, metrics and aliases of the draft are recorded in both cases. ``guard`` is asked for each of the
+    aliases while all of them mean what they meant before; what it raises refuses the version. Raises ConflictError
     if the content is known as a version that was yanked, or with another base; a base that was unknown is filled in.
     """
     adapter_id = _adapter_for_update(tx, draft.adapter)
@@ -64,10 +75,12 @@ def record(tx: Transaction, draft: Draft, before_alias: BeforeAlias = lambda fou
     described = {**_add_tasks(tx, version_id, draft.tasks), **_set_labels(tx, version_id, draft.labels)}
     if known and described:
         tx.log("describe", adapter_id, version_id, **described)
+    if known and draft.metrics:
+        guard.metrics(Found(version_id, adapter_id, by_id(tx, version_id)), draft.metrics)
     for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
         metrics.put(tx, adapter_id, version_id, metric)
     for alias in draft.aliases:
-        before_alias(Found(version_id, adapter_id, by_id(tx, version_id)), alias)
+        guard.alias(Found(version_id, adapter_id, by_id(tx, version_id)), alias)
     for alias in draft.aliases:
         aliases.point(tx, adapter_id, version_id, alias)
     return Found(version_id, adapter_id, by_id(tx, version_id)), not known

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from loreg.adapters.card import fields_of, license_of
 from loreg.checking.licenses import conflict
 from loreg.errors import UsageError
@@ -28,8 +30,9 @@ class Policy:
     highest rank and the most bytes; fields that its ``card`` must have; a ``license`` that its base allows. It must not
     measure worse than the version that the alias ``against`` last pointed to, by more than ``tolerance``.
 
-    Only an administrator of the namespace takes such an alias away, or yanks the version that it means. Metrics are
-    what those who may write say of a version: an event names everyone who changed one.
+    Only an administrator of the namespace takes such an alias away, yanks the version that it means, or replaces its
+    metrics by worse ones. Metrics are what those who may write say of a version: an event names everyone who changed
+    one. ``against`` is moved by whoever may write, unless it is among the ``aliases`` too.
     """
 
     tasks: tuple[str, ...] = ()
@@ -99,6 +102,17 @@ _LISTS = ("tasks", "metrics", "bases", "card", "aliases")
 def read_policy(table: Mapping[str, Any], origin: str) -> Policy:
     """The policy of the table in the file ``origin``. Raises UsageError, naming the file and the key."""
     return Policy(**{key: _read(key, value, origin) for key, value in table.items()})
+
+
+def written(policy: Policy) -> dict[str, Any]:
+    """The policy as JSON has it, for :func:`read_back`."""
+    document: dict[str, Any] = msgspec.to_builtins(policy)
+    return document
+
+
+def read_back(document: Mapping[str, Any]) -> Policy:
+    """The policy that was :func:`written` so."""
+    return msgspec.convert(document, Policy)
 
 
 def _read(key: str, value: Any, origin: str) -> Any:

@@ -16,7 +16,7 @@ from loreg.bases.verdict import Known
 from loreg.checking.profile import Profile, read_profile
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError
 from loreg.exporting.export import Plan
-from loreg.exporting.folder import Source, planned, read_headers, request_of, write_folder
+from loreg.exporting.folder import Source, is_as_planned, planned, read_headers, request_of, write_folder
 from loreg.manifest import File, Manifest
 from loreg.records import Details
 from loreg.storage import Blob, BlobStore, digest_of
@@ -46,8 +46,8 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
     raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
 
 
-def make(store: BlobStore, details: Details, profile: Profile) -> Manifest:
-    """Make the version's files for the server, and store them.
+def make(store: BlobStore, details: Details, profile: Profile, recorded: Manifest | None) -> Manifest:
+    """Make the version's files for the server, and store them; those ``recorded`` stay if they are stored and right.
 
     Raises CheckFailedError for what cannot be mended, NotAllowedError for what is too large, ConflictError if another
     one is being made.
@@ -56,7 +56,10 @@ def make(store: BlobStore, details: Details, profile: Profile) -> Manifest:
     base = details.version.base
     known = Known(base, leaves_of(store.read(base.digest))) if base else None
     name, digest = details.version.ref, details.version.digest
-    _refuse_what_is_too_large(planned(read_headers(store, name, digest, files), profile, known).plan, files)
+    made_of_headers = planned(read_headers(store, name, digest, files), profile, known)
+    if recorded is not None and _is_whole(store, recorded) and is_as_planned(store, recorded, made_of_headers, files):
+        return recorded
+    _refuse_what_is_too_large(made_of_headers.plan, files)
     with _alone(), tempfile.TemporaryDirectory(prefix="loreg-export-") as folder:
         source, made = Path(folder) / "source", Path(folder) / "made"
         source.mkdir()
@@ -66,6 +69,10 @@ def make(store: BlobStore, details: Details, profile: Profile) -> Manifest:
                 store.get(Blob(files[path].sha256, files[path].size), source / path)
         write_folder(planned(Source(name, digest, read_layout(source)), profile, known), made)
         return _put(store, made)
+
+
+def _is_whole(store: BlobStore, files: Manifest) -> bool:
+    return all(store.has(Blob(file.sha256, file.size)) for file in files.files)
 
 
 def _refuse_what_is_too_large(plan: Plan, files: dict[str, File]) -> None:

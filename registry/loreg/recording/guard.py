@@ -2,10 +2,13 @@
 
 Whoever may write a namespace sets a guarded alias, to a version that keeps the policy. To take it away, and to yank
 or unyank the version that it last meant, is for an administrator of the namespace: either would leave whoever asks
-for the alias with nothing, or with what the team withdrew.
+for the alias with nothing, or with what the team withdrew. So are the metrics of what others are compared with: a
+writer adds to them, or measures better.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from loreg.catalog import aliases, versions
 from loreg.catalog.details import details
@@ -15,7 +18,8 @@ from loreg.checking import policy
 from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors
 from loreg.errors import NotAllowedError
-from loreg.refs import AdapterName, Ref
+from loreg.records import Metric
+from loreg.refs import NO_NAMESPACE, AdapterName, Ref
 
 
 def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
@@ -57,9 +61,42 @@ def guard_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) ->
             guard_alias(tx, asked, found, alias)
 
 
-def _for_an_administrator(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
+def guard_metrics(tx: Transaction, asked: Policy, found: Found, measured: Sequence[Metric]) -> None:
+    """Raise NotAllowedError if a metric that others are compared with becomes worse, and who acts is no administrator.
+
+    They are compared with the version that a guarded alias, or the alias ``against``, last meant. Asked with the
+    adapter locked: meanwhile no alias begins to mean the version.
+    """
+    version = found.version
+    if not asked.aliases or tx.access.may("admin", version.adapter.namespace):
+        return
+    known = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
+    before = [known.get((metric.name, metric.dataset, metric.split)) for metric in measured]
+    worse = [old for old, new in zip(before, measured, strict=True) if old is not None and _is_worse(new, old)]
+    meant = aliases.last_meaning(tx, found.adapter_id, found.id) if worse else ()
+    if compared := [alias for alias in meant if alias in (*asked.aliases, asked.against)]:
+        who = _administrator(version.adapter)
+        raise NotAllowedError(
+            f"the policy compares with {version.ref}, which {compared[0]!r} last meant: {who} makes {worse[0]} worse, "
+            f"{tx.author} may only measure it better",
+            hint=f"ask for a token with --scope admin:{version.adapter.namespace or NO_NAMESPACE}",
+        )
+
+
+def _is_worse(metric: Metric, before: Metric) -> bool:
+    if metric.higher_is_better != before.higher_is_better:
+        return True
+    return metric.value < before.value if before.higher_is_better else metric.value > before.value
+
+
+def _administrator(adapter: AdapterName) -> str:
     where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "adapters without a namespace"
+    return f"an administrator of {where}"
+
+
+def _for_an_administrator(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
+    who = _administrator(adapter)
     return NotAllowedError(
-        f"the policy guards {alias!r} of {adapter}: an administrator of {where} {what}, {tx.author} may only move it",
+        f"the policy guards {alias!r} of {adapter}: {who} {what}, {tx.author} may only move it",
         hint=f"loreg tag {adapter}:vN {alias}",
     )

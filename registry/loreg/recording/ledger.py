@@ -29,7 +29,7 @@ from loreg.catalog import (
 from loreg.catalog.details import details
 from loreg.catalog.projection import Found
 from loreg.catalog.search import search
-from loreg.checking.policy import Policy
+from loreg.checking.policy import Policy, written
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric
 from loreg.manifest import Manifest
@@ -46,7 +46,7 @@ from loreg.recording.bases import (
 )
 from loreg.recording.commit import Read, read_commit
 from loreg.recording.exports import make, profile_for
-from loreg.recording.guard import guard_alias, guard_removal, guard_yank
+from loreg.recording.guard import guard_alias, guard_metrics, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
 from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_past
@@ -152,16 +152,17 @@ class LocalLedger:
             raise
 
     def record(self, tx: Transaction, read: Read, proven: Sequence[str] = ()) -> Committed:
-        """Record a commit that was read, in a transaction of who may write there; its aliases only if the policy lets.
+        """Record a commit that was read, in a transaction of who may write there, if the policy lets.
 
-        ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError if the
-        policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
+        ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError or
+        NotAllowedError if the policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
         """
         notes, base = list(read.notes), read.base
         if base is not None:
             bases.record(tx, base.base, base.size, proven)
             notes += names_that_are_taken(bases.names_taken(tx, base.base))
-        found, created = versions.record(tx, read.draft, partial(guard_alias, tx, self._policy))
+        asked = versions.Guard(partial(guard_alias, tx, self._policy), partial(guard_metrics, tx, self._policy))
+        found, created = versions.record(tx, read.draft, asked)
         return Committed(found.version, created, tuple(notes))
 
     def rehearse(self, read: Read) -> None:
@@ -210,10 +211,15 @@ class LocalLedger:
             return versions.set_yanked(tx, found, yanked, reason)
 
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
-        """Record measured numbers of a version."""
+        """Record measured numbers of a version.
+
+        Those that the policy compares others with become worse for an administrator alone: NotAllowedError.
+        """
         measured = [checked_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
-            found = self._writable(tx, ref)
+            self._lock(tx, ref.adapter)
+            found = versions.resolve(tx, ref)
+            guard_metrics(tx, self._policy, found, measured)
             for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
                 metrics.put(tx, found.adapter_id, found.id, metric)
             return versions.by_id(tx, found.id)
@@ -281,11 +287,13 @@ class LocalLedger:
             return exports.find(tx, versions.resolve(tx, ref).id, request)
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
-        """Make the version's files for a server, and remember them."""
+        """Make the version's files for a server, and remember them; nothing is made that is stored already."""
         with self.catalog.read(self._access) as tx:
-            self._writable(tx, ref)
+            recorded = exports.find(tx, self._writable(tx, ref).id, request)
             described = details(tx, ref)
-        manifest = make(self._store, described, profile_for(profile, request, described))
+        manifest = make(self._store, described, profile_for(profile, request, described), recorded)
+        if manifest == recorded:
+            return manifest
         with self.catalog.write(self._access) as tx:
             exports.record(tx, self._writable(tx, ref), exports.Made(request, profile, manifest))
         return manifest
@@ -300,11 +308,11 @@ class LocalLedger:
             exports.drop(tx, found, request)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
-        """Ask a worker for a job."""
+        """Ask a worker for a job; the aliases that it sets are guarded as here, wherever the worker is."""
         namespace = namespace_of(kind, request)
         require(self._access, "write", namespace)
         with self.catalog.write(self._access) as tx:
-            return jobs.submit(tx, kind, request, namespace)
+            return jobs.submit(tx, kind, request, namespace, written(self._policy))
 
     def job(self, job_id: int) -> Job:
         """How a job is doing."""

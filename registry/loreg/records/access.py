@@ -12,12 +12,14 @@ from typing import Any
 class Access:
     """Who acts, and what on: ``grants`` maps a namespace, or ``*`` for all, to one of :data:`LEVELS`.
 
-    ``token_id`` is the token that says so, if one does: a change is refused when it does not hold any more.
+    ``token_id`` is the token that says so, if one does: a change is refused when it does not hold any more. With
+    ``while_open`` a server says so that has no tokens: a change is refused when there is one.
     """
 
     author: str
     grants: Mapping[str, str]
     token_id: int | None = None
+    while_open: bool = False
 
     def may(self, level: str, namespace: str) -> bool:
         """Whether that much is allowed there; ``namespace`` is empty for names that have none."""

@@ -72,7 +72,7 @@ class Envelope:
 
     def _why_refused(self, scope: Scope) -> str:
         names = self._service.open_to
-        return "" if names is None else why_refused(scope["headers"], names)
+        return "" if names is None else why_refused(scope["http_version"], scope["headers"], names)
 
 
 def _write_down(scope: Scope, request_id: str, status: int, seconds: float) -> None:

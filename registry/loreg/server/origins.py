@@ -7,12 +7,13 @@ under a name of its own that means 127.0.0.1 by now (DNS rebinding: the request 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 _FORWARDED = frozenset({b"forwarded", b"via", b"x-real-ip"})
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def why_refused(headers: Iterable[tuple[bytes, bytes]], own: OwnNames) -> str:
-    """Why a request with these headers is not answered without a token, in words; empty if it is."""
+def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], own: OwnNames) -> str:
+    """Why a request with these headers is not answered without a token, in words; empty if it is.
+
+    nginx with nothing set but ``proxy_pass`` names this server as its own Host, and says nothing of who asked. It is
+    known by HTTP/1.0 (its default before 1.29.7), which no browser and no client of ours or the Hub speaks.
+    """
+    if http_version < "1.1":
+        return f"HTTP/{http_version} says that a proxy sent this on"
     hosts, origins = [], []
     for name, value in headers:
         if name == b"host":
@@ -66,21 +73,14 @@ def why_refused(headers: Iterable[tuple[bytes, bytes]], own: OwnNames) -> str:
     host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
     if not own.has(_name_of(host)):
         return f"this server is not called {host[:80]!r}"
-    if any(_host_of(origin) != host for origin in origins):
+    if any(origin.decode("latin-1").lower().partition("://")[2] != host for origin in origins):
         return "a page of another origin asked for this"
     return ""
 
 
-def _host_of(origin: bytes) -> str | None:
-    """The host and port of an Origin header; None for one that is no URL."""
-    try:
-        return urlsplit(origin.decode("latin-1").lower()).netloc
-    except ValueError:
-        return None
-
-
 def _name_of(host: str) -> str:
-    """A Host header without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
+    """A Host header without its port; empty for one that is none (RFC 9110, 7.2)."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return ""
+    return found["address"] or found["name"].removesuffix(".")

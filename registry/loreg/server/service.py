@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Annotated
@@ -94,7 +94,8 @@ async def access_of(request: Request) -> Access:
         return known
     service = await service_of(request)
     if await service.is_open():
-        access = everything(request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous")
+        author = request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous"
+        access = replace(everything(author), while_open=True)
     elif authorization := request.headers.get("Authorization", ""):
         access = await service.catalog.awaited(service.access, authorization)
     else:

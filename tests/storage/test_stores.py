@@ -248,9 +248,9 @@ class TestWhatTheServerEnforces:
         before = client.head_object(Bucket=s3.bucket, Key=key)
         look, looked = store._soundness, []
 
-        def nothing_there_at_first(blob: Blob) -> bool | None:
+        def nothing_there_at_first(blob: Blob, path: Path) -> bool | None:
             looked.append(blob)
-            return None if size == LARGE and len(looked) == 1 else look(blob)
+            return None if size == LARGE and len(looked) == 1 else look(blob, path)
 
         monkeypatch.setattr(store, "_soundness", nothing_there_at_first)
         assert not store.put(blob, tmp_path / "in")

@@ -224,7 +224,7 @@ def filled(tmp_path: Path) -> Iterator[Registry]:
         here.add_base(write_base(tmp_path / "one"), ["one"])
         weight = new_model().state_dict()[Q] + torch.randn(24, 1) @ torch.randn(1, 20)
         here.add_base(write_base(tmp_path / "two", {Q: weight}), ["two"])
-        here.create_token("old", ["admin:*"])
+        here.create_token("old", ["read:*"])
         here.submit("merge", sources=["team/science"], name="team/merged")
         yield here
 

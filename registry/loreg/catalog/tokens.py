@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, text, update
 
 from loreg.catalog.schema import TokenRow
 from loreg.catalog.transaction import Transaction
@@ -37,6 +37,14 @@ def create(tx: Transaction, digest: str, name: str, grants: Mapping[str, str], e
     token = Token(*tx.connection.execute(statement).one())
     tx.log("token create", None, None, token=token.id, name=name, grants=dict(grants))
     return token
+
+
+def of_name(tx: Transaction, name: str) -> tuple[Token, ...]:
+    """The tokens that have or had the name, the newest first; nobody else asks before the transaction ends."""
+    if tx.connection.dialect.name == "postgresql":
+        tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg tokens'))"))
+    query = select(*_CELLS).where(TokenRow.name == name).order_by(TokenRow.id.desc())
+    return tuple(Token(*row) for row in tx.connection.execute(query))
 
 
 def with_digest(tx: Transaction, digest: str) -> tuple[Token, str] | None:

@@ -49,7 +49,7 @@ from loreg.recording.exports import make, profile_for
 from loreg.recording.guard import guard_alias, guard_metrics, guard_removal, guard_yank
 from loreg.recording.jobs import namespace_of
 from loreg.recording.secrets import digest_of_secret, new_secret
-from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_past
+from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_name_of_another, refuse_past
 from loreg.records import (
     BASE_RELATIONS,
     Access,
@@ -353,12 +353,13 @@ class LocalLedger:
             return tokens.every(tx)
 
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
-        """A new token, and its secret, which nobody can read again."""
+        """A new token, and its secret, which nobody can read again. Raises ConflictError for a name of another's."""
         require(self._access, "admin", "*")
         refuse_name(name)
         refuse_past(expires_at)
         secret = new_secret()
         with self.catalog.write(self._access) as tx:
+            refuse_name_of_another(tx, name, grants)
             return tokens.create(tx, digest_of_secret(secret), name, grants, expires_at), secret
 
     def revoke_token(self, token_id: int) -> Token:

@@ -1,11 +1,12 @@
-"""What may be done with tokens: none is made that holds for nobody, and somebody can always make more."""
+"""What may be done with tokens: none holds for nobody or passes for another, and somebody can always make more."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from loreg.catalog import Transaction, tokens
-from loreg.errors import NotAllowedError, UsageError
+from loreg.errors import ConflictError, NotAllowedError, UsageError
 from loreg.records import Token
 
 _EXPIRES = "--expires 30d, 12h or a date"
@@ -15,6 +16,22 @@ def refuse_name(name: str) -> None:
     """Raise UsageError for what no token may be called."""
     if not name or len(name) > 128 or not name.isprintable():
         raise UsageError(f"invalid name of a token {name[:140]!r}", hint="loreg token create ci-bot --scope write:team")
+
+
+def refuse_name_of_another(tx: Transaction, name: str, grants: Mapping[str, str]) -> None:
+    """Raise ConflictError for a name under which somebody else acts, or has acted.
+
+    Bases, exports and uploads belong to the name. Who had a token with the same scopes has a new one when it was
+    revoked or has expired; with others it is taken for somebody else's.
+    """
+    for token in tokens.of_name(tx, name):
+        if is_live(token):
+            raise ConflictError(f"token {token.id} is called {name!r} already", hint=f"loreg token revoke {token.id}")
+        if dict(token.grants) != dict(grants):
+            raise ConflictError(
+                f"{name!r} was the name of token {token.id}, with other scopes: what that made would be this one's",
+                hint="loreg token create ANOTHER-NAME --scope SCOPE",
+            )
 
 
 def refuse_past(expires_at: datetime | None) -> None:
@@ -41,8 +58,12 @@ def refuse_last_administrator(tx: Transaction, token_id: int) -> None:
 
 def is_administrator(token: Token) -> bool:
     """Whether the token holds, and may do everything."""
-    holds = token.expires_at is None or holds_until(token.expires_at)
-    return token.grants.get("*") == "admin" and token.revoked_at is None and holds
+    return token.grants.get("*") == "admin" and is_live(token)
+
+
+def is_live(token: Token) -> bool:
+    """Whether the token holds."""
+    return token.revoked_at is None and (token.expires_at is None or holds_until(token.expires_at))
 
 
 def holds_until(expires_at: datetime) -> bool:

@@ -51,7 +51,7 @@ async def tokens(ledger: Books) -> Response:
     return json(await ledger.catalog.awaited(ledger.tokens))
 
 
-@routes.post("/tokens", status_code=201, response_model=NewToken, responses=errors())
+@routes.post("/tokens", status_code=201, response_model=NewToken, responses=errors(409))
 async def create_token(body: TokenRequest, ledger: Books) -> Response:
     """A new token."""
     return json(

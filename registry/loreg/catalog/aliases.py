@@ -8,6 +8,9 @@ from sqlalchemy.orm import aliased
 from loreg.catalog.schema import AliasMoveRow, AliasRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.errors import NotFoundError, StaleError
+from loreg.records import AliasMove
+
+_MOST_MOVES = 1000
 
 
 def point(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
@@ -57,6 +60,17 @@ def last_meaning(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str
         .order_by(AliasMoveRow.alias)
     )
     return tuple(tx.connection.execute(query).scalars())
+
+
+def moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove, ...]:
+    """Where ``alias`` pointed, the newest first, and the newest thousand at most."""
+    query = (
+        select(AliasMoveRow.alias, AliasMoveRow.number, AliasMoveRow.author, AliasMoveRow.at)
+        .where(AliasMoveRow.adapter_id == adapter_id, AliasMoveRow.alias == alias)
+        .order_by(AliasMoveRow.id.desc())
+        .limit(_MOST_MOVES)
+    )
+    return tuple(AliasMove(*row) for row in tx.connection.execute(query))
 
 
 def of(tx: Transaction, adapter_id: int) -> dict[str, int]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Select, select
+from sqlalchemy.orm import aliased
 
 from loreg.catalog.projection import JsonRow, json_rows, time_of
 from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.versions import locate, located
 from loreg.manifest import File
-from loreg.records import AliasMove, Details, Provenance, Source
+from loreg.records import AliasMove, Details, Provenance, Source, Version
 from loreg.refs import Ref
+
+_MOST_MOVES = 1000  # of all aliases together, the newest
+_FILES = json_rows(FileRow, FileRow.path, FileRow.digest, FileRow.size, on=FileRow.version_id == VersionRow.id)
 
 
 def details(tx: Transaction, ref: Ref) -> Details:
@@ -35,6 +39,17 @@ def details(tx: Transaction, ref: Ref) -> Details:
     )
 
 
+def files_of(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]:
+    """The version that ``ref`` means, and its files. Raises what :func:`loreg.catalog.versions.resolve` raises."""
+    found, files = locate(tx, ref, _with_files)
+    return found.version, tuple(File(*cells) for cells in sorted(files))
+
+
+@functools.cache
+def _with_files(sees_all: bool, by: str) -> Select[Any]:
+    return located(sees_all, by).add_columns(_FILES.label("files"))
+
+
 @functools.cache
 def _detailed(sees_all: bool, by: str) -> Select[Any]:
     mine = VersionRow.id
@@ -50,13 +65,7 @@ def _detailed(sees_all: bool, by: str) -> Select[Any]:
             LineageRow.weight,
             on=LineageRow.child_id == mine,
         ),
-        json_rows(
-            FileRow,
-            FileRow.path,
-            FileRow.digest,
-            FileRow.size,
-            on=FileRow.version_id == mine,
-        ),
+        _FILES,
         json_rows(
             AliasMoveRow,
             AliasMoveRow.id,
@@ -64,7 +73,13 @@ def _detailed(sees_all: bool, by: str) -> Select[Any]:
             AliasMoveRow.number,
             AliasMoveRow.author,
             AliasMoveRow.at,
-            on=AliasMoveRow.adapter_id == VersionRow.adapter_id,
+            on=AliasMoveRow.id.in_(_newest_moves()),
         ),
     )
     return located(sees_all, by).add_columns(more.label("more")).outerjoin(MergeRow, MergeRow.version_id == mine)
+
+
+def _newest_moves() -> Select[Any]:
+    move = aliased(AliasMoveRow)
+    of_adapter = select(move.id).where(move.adapter_id == VersionRow.adapter_id).correlate(VersionRow)
+    return of_adapter.order_by(move.id.desc()).limit(_MOST_MOVES)

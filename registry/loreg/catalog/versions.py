@@ -42,6 +42,7 @@ class Guard:
 
 _UNGUARDED = Guard(lambda found, alias: None, lambda found, measured: None)
 _NEIGHBOURS = 20
+_MOST_COPIES = 100
 _BY_ID = versions().where(VersionRow.id == bindparam("id"))
 _KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None)).where(
     VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest")
@@ -165,10 +166,17 @@ def with_digest(tx: Transaction, digest: str) -> Version | None:
 
 
 def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
-    """The refs of the versions that have a file with this content, the oldest first."""
+    """The refs of the versions that have a file with this content, the oldest first, and so many at most."""
     holding = select(FileRow.version_id).where(FileRow.digest == sha256)
-    query = versions().where(VersionRow.id.in_(holding), tx.visible(AdapterRow.namespace)).order_by(VersionRow.id)
-    return tuple(to_version(document).ref for document in tx.connection.execute(query).scalars())
+    query = (
+        select(AdapterRow.namespace, AdapterRow.name, VersionRow.number)
+        .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        .where(VersionRow.id.in_(holding), tx.visible(AdapterRow.namespace))
+        .order_by(VersionRow.id)
+        .limit(_MOST_COPIES)
+    )
+    rows = tx.connection.execute(query)
+    return tuple(f"{AdapterName(namespace, name)}:v{number}" for namespace, name, number in rows)
 
 
 def card(tx: Transaction, found: Found) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loreg.catalog import aliases, versions
-from loreg.catalog.details import details
 from loreg.catalog.projection import Found
 from loreg.catalog.transaction import Transaction
 from loreg.checking import policy
@@ -19,7 +18,7 @@ from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors
 from loreg.errors import NotAllowedError
 from loreg.records import Metric
-from loreg.refs import NO_NAMESPACE, AdapterName, Ref
+from loreg.refs import NO_NAMESPACE, AdapterName
 
 
 def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
@@ -30,11 +29,9 @@ def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> Non
     if alias not in asked.aliases:
         return
     version = found.version
-    known = details(tx, Ref(version.adapter, number=version.number))
-    other = policy.held_against(
-        asked.against, version, known.alias_moves, lambda ref: versions.resolve(tx, ref).version
-    )
-    candidate = policy.candidate(version, known.card, other)
+    moves = aliases.moves(tx, found.adapter_id, asked.against)
+    other = policy.held_against(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
+    candidate = policy.candidate(version, versions.card(tx, found), other)
     refuse_errors(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
 
 

@@ -26,13 +26,13 @@ from loreg.catalog import (
     tokens,
     versions,
 )
-from loreg.catalog.details import details
+from loreg.catalog.details import details, files_of
 from loreg.catalog.projection import Found
 from loreg.catalog.search import search
 from loreg.checking.policy import Policy, written
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.expressions import checked_metric
-from loreg.manifest import Manifest
+from loreg.manifest import File, Manifest
 from loreg.recording.allowed import require, require_somewhere
 from loreg.recording.bases import (
     Listed,
@@ -100,6 +100,11 @@ class LocalLedger:
         """All that is known of the version that ``ref`` means."""
         with self.catalog.read(self._access) as tx:
             return details(tx, ref)
+
+    def files_of(self, ref: Ref) -> tuple[Version, tuple[File, ...]]:
+        """The version that ``ref`` means, and its files alone: how it was made may be megabytes."""
+        with self.catalog.read(self._access) as tx:
+            return files_of(tx, ref)
 
     def with_content(self, digest: str) -> Version | None:
         """A version with exactly this content, the oldest."""

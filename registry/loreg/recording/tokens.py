@@ -19,19 +19,17 @@ def refuse_name(name: str) -> None:
 
 
 def refuse_name_of_another(tx: Transaction, name: str, grants: Mapping[str, str]) -> None:
-    """Raise ConflictError for a name under which somebody else acts, or has acted.
+    """Raise ConflictError for a name under which somebody with other scopes acts, or has acted.
 
-    Bases, exports and uploads belong to the name. Who had a token with the same scopes has a new one when it was
-    revoked or has expired; with others it is taken for somebody else's.
+    Bases, exports and uploads belong to the name. Whoever has the same scopes is taken for the same: a token gives way to
+    a new one of its name.
     """
-    for token in tokens.of_name(tx, name):
-        if is_live(token):
-            raise ConflictError(f"token {token.id} is called {name!r} already", hint=f"loreg token revoke {token.id}")
-        if dict(token.grants) != dict(grants):
-            raise ConflictError(
-                f"{name!r} was the name of token {token.id}, with other scopes: what that made would be this one's",
-                hint="loreg token create ANOTHER-NAME --scope SCOPE",
-            )
+    other = next((token for token in tokens.of_name(tx, name) if dict(token.grants) != dict(grants)), None)
+    if other is not None:
+        raise ConflictError(
+            f"{name!r} is the name of token {other.id}, with other scopes: what that made would be this one's",
+            hint="loreg token create ANOTHER-NAME --scope SCOPE",
+        )
 
 
 def refuse_past(expires_at: datetime | None) -> None:

@@ -127,9 +127,8 @@ async def snapshot_of(ledger: Books, access: Asking, repository: str, revision: 
 def _snapshot_of(ledger: LocalLedger, access: Access, repository: str, revision: str) -> Snapshot:
     ref = ref_of(repository, revision)
     try:
-        found = ledger.show(ref)
-        version = found.version
-        return Snapshot(version.adapter, Manifest(found.files), version.created_at, version.tasks)
+        version, files = ledger.files_of(ref)
+        return Snapshot(version.adapter, Manifest(files), version.created_at, version.tasks)
     except (NotFoundError, ConflictError) as error:
         draft = draft_of(ledger, access, ref.adapter, "" if revision == MAIN else revision)
         if draft is not None:

@@ -21,8 +21,8 @@ def refuse_name(name: str) -> None:
 def refuse_name_of_another(tx: Transaction, name: str, grants: Mapping[str, str]) -> None:
     """Raise ConflictError for a name under which somebody with other scopes acts, or has acted.
 
-    Bases, exports and uploads belong to the name. Whoever has the same scopes is taken for the same: a token gives way to
-    a new one of its name.
+    Bases, exports and uploads belong to the name. Whoever has the same scopes is taken for the same: a token gives way
+    to a new one of its name.
     """
     other = next((token for token in tokens.of_name(tx, name) if dict(token.grants) != dict(grants)), None)
     if other is not None:

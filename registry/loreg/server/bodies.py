@@ -64,10 +64,10 @@ class BodyRoute(APIRoute):
             if not _JSON.fullmatch(request.headers.get("Content-Type", "")):
                 raise UsageError("the body is not said to be JSON", hint="Content-Type: application/json")
             body = await read_body(request, most)
-            count, document = _refuse_many(body, values), parse(body)
-            if count > _FEW:
+            if _refuse_many(body, values) > _FEW:
+                _refuse_deep(body)
                 _refuse_first_mistake(decoder, body)
-            return await handle(_Read(request, document))
+            return await handle(_Read(request, parse(body)))
 
         return answer
 
@@ -133,6 +133,11 @@ def _refuse_first_mistake(decoder: msgspec.json.Decoder[Any], body: bytes) -> No
         raise _no_json(str(error)[:300]) from None
 
 
+def _refuse_deep(body: bytes) -> None:
+    if is_deep(body):
+        raise UsageError(f"JSON may be nested {_DEEPEST} deep", hint="/openapi.json says what is expected")
+
+
 def parse(body: bytes) -> Any:
     """The JSON document, if it can be kept: UTF-8, not nested deep, its text and numbers those of a database.
 
@@ -140,8 +145,7 @@ def parse(body: bytes) -> Any:
     """
     if b"\0" in body:
         raise _no_json("it is not in UTF-8")
-    if is_deep(body):
-        raise UsageError(f"JSON may be nested {_DEEPEST} deep", hint="/openapi.json says what is expected")
+    _refuse_deep(body)
     try:
         if not _SUSPECT.search(body):
             return json.loads(body)

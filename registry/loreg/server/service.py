@@ -51,13 +51,17 @@ class Service(Backing):
     _seen: _Seen = field(default_factory=_Seen, repr=False, compare=False)
 
     async def is_open(self) -> bool:
-        """Whether there is no token yet, by a look at the catalog that is 20 ms old at most."""
+        """Whether there is no token yet: one that was made elsewhere is seen after 20 ms at most."""
         if self.open_to is None or self._seen.token:
             return False
         if time.monotonic() - self._seen.at > _FRESH:
             self._seen.token = await self.catalog.awaited(has_tokens, self.catalog)
             self._seen.at = time.monotonic()
         return not self._seen.token
+
+    def close(self) -> None:
+        """Be open no more from now on: a token was made here."""
+        self._seen.token = True
 
     def access(self, authorization: str) -> Access:
         """Who asks, by the header. Raises UnauthenticatedError for a token that does not hold."""

@@ -15,7 +15,7 @@ from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import Cursor, Limit
 from loreg.server.inputs import Namespace as NamespaceName
 from loreg.server.pages import page_of
-from loreg.server.service import Asking, Books
+from loreg.server.service import Asking, Books, Serving
 
 routes = APIRouter(prefix="/api/v1", tags=["administration"], route_class=BodyRoute)
 
@@ -52,14 +52,12 @@ async def tokens(ledger: Books) -> Response:
 
 
 @routes.post("/tokens", status_code=201, response_model=NewToken, responses=errors(409))
-async def create_token(body: TokenRequest, ledger: Books) -> Response:
+async def create_token(body: TokenRequest, ledger: Books, service: Serving) -> Response:
     """A new token."""
-    return json(
-        NewToken(
-            *await ledger.catalog.awaited(ledger.create_token, body.name, parse_grants(body.scopes), body.expires_at)
-        ),
-        201,
-    )
+    grants = parse_grants(body.scopes)
+    made = await ledger.catalog.awaited(ledger.create_token, body.name, grants, body.expires_at)
+    service.close()
+    return json(NewToken(*made), 201)
 
 
 @routes.delete("/tokens/{token_id}", response_model=Token, responses=errors(404))

@@ -164,7 +164,9 @@ class FolderStore:
     def _refuse_lost(self) -> None:
         """Raise UnavailableError if blobs were stored and there is no place of blobs: its disk is not mounted."""
         blobs = self.folder / "sha256"
-        if not blobs.is_dir() and not self._is_new():
+        if blobs.is_dir() or self._is_new():
+            return
+        if not blobs.is_dir():  # who made it meanwhile did so before what is known came to be known
             raise UnavailableError(
                 f"the store {self.url} is not there, though the catalog knows versions: their weights are gone with it",
                 hint="mount its disk, or set LOREG_STORAGE_URL to where it is now; if it is lost for good, start a new "

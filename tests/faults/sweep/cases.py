@@ -61,7 +61,7 @@ CASES = (
     Case("extract", ("extract", "--base", "{in}/base", "--tuned", "{in}/tuned", "--rank", "4", "--push", "team/taken")),
     Case("base-add", ("base", "add", "{in}/tuned", "--name", "tuned")),
     Case("tag", ("tag", "team/one:v2", "prod")),
-    Case("untag", ("untag", "team/one", "prod")),
+    Case("untag", ("untag", "team/one", "prod"), then=("untag", "team/one", "prod")),  # may be refused: it is gone
     Case("yank", ("yank", "team/one:v2", "--reason", "leaks")),
     Case("metric", ("metric", "add", "team/one:v1", "accuracy=0.85@d")),
     Case("export", ("pull", "team/one:prod", "out", "--profile", "vllm"), target="out"),

@@ -344,8 +344,11 @@ def test_a_connection_that_is_being_answered_is_never_the_one_that_goes(
     monkeypatch.setattr(connections.LIMITS, "connections", 5)
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(guarded.socket())
-        asked = head("POST", "/api/v1/jobs", Content_Type="application/json", Content_Length=2)
+        expected = {"Content_Length": 2, "Expect": "100-continue"}
+        asked = head("POST", "/api/v1/jobs", Content_Type="application/json", **expected)
         busy.sendall(asked[:-2] + f"Authorization: Bearer {guarded.tokens['writer']}\r\n\r\n".encode())
+        assert status_of(busy) == 100  # it is being answered
+        assert busy.recv(2) == b"\r\n"
         for _ in range(50):
             stack.enter_context(guarded.socket())
         assert httpx.get(f"{guarded.endpoint}/healthz").status_code == 200

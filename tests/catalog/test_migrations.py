@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from drafts import draft
 from loreg.catalog import Catalog, jobs, lineage, migrations, versions
@@ -43,13 +43,17 @@ def test_the_revision_that_the_code_expects_is_the_newest():
     assert scripts.get_heads() == [migrations.HEAD]
 
 
+def downgrade(connection: Connection, revision: str) -> None:
+    config = migrations.alembic_config()
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
+
+
 def test_every_migration_can_be_taken_back(url: str):
     engine = open_engine(url)
     migrations.upgrade(engine)
     with engine.connect() as connection, connection.begin():
-        config = migrations.alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        downgrade(connection, "base")
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 0
     migrations.upgrade(engine)
@@ -88,9 +92,7 @@ def test_a_job_of_an_old_release_whose_token_is_not_known_goes_on_only_where_the
     engine = open_engine(url)
     migrations.upgrade(engine)
     with engine.connect() as connection, connection.begin():
-        config = migrations.alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0007")
+        downgrade(connection, "0007")
         values = {"at": datetime.now(UTC).replace(tzinfo=None).isoformat(" "), "grants": '{"*": "admin"}'}
         connection.execute(text(_JOB), values)
         if tokens == "there are":

@@ -128,15 +128,17 @@ class Worker:
             return partial(jobs.put_back, job=job)
         except UnavailableError as error:
             self._leave(job, _POLL, error)
-            return partial(jobs.lose, job=job, error=_told(job, error))
+            return partial(jobs.lose, job=job, error=_told(error))
         except LoregError as error:
-            return partial(jobs.fail, job=job, error=_told(job, error))
+            if error.outside != error.message:
+                _log.warning("job %s: %s", job.id, error)
+            return partial(jobs.fail, job=job, error=_told(error))
         except _GivenUpError:
             raise
         except Exception as error:
             _log.exception("job %s", job.id)
             ours = LoregError(f"the worker failed: {type(error).__name__}", hint="its log says more, at the job's id")
-            return partial(jobs.fail, job=job, error=_told(job, ours))
+            return partial(jobs.fail, job=job, error=_told(ours))
 
     def _leave(self, job: Job, pause: float, error: LoregError) -> None:
         """Leave a job to others for some seconds."""
@@ -261,10 +263,8 @@ class _Heart:
         self._thread.join()
 
 
-def _told(job: Job, error: LoregError) -> dict[str, str]:
+def _told(error: LoregError) -> dict[str, str]:
     """What whoever asked for the job hears of an error."""
-    if error.outside != error.message:
-        _log.warning("job %s: %s", job.id, error)
     message, hint = error.outside[: 4 * _LONGEST_NOTE], error.hint_outside[:_LONGEST_NOTE]
     return {"code": error.code, "message": message, "hint": hint}
 

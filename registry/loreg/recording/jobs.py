@@ -47,7 +47,7 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
     if strange := sorted(request.keys() - ARGUMENTS[kind]):
         raise UsageError(f"a worker takes no {strange[0]!r} for {kind}", hint="leave out --remote, and do it here")
     _refuse_large(request)
-    _refuse_other_types(request)
+    _refuse_other_types(kind, request)
     sources = [request.get("source")] if kind == "rerank" else request.get("sources")
     if not isinstance(sources, list | tuple) or not sources:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
@@ -79,21 +79,21 @@ def _refuse_large(request: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_other_types(request: Mapping[str, Any]) -> None:
+def _refuse_other_types(kind: str, request: Mapping[str, Any]) -> None:
     """Raise UsageError for an argument that no verb takes so: the worker would find out much later."""
     for name, value in request.items():
         type_, said = _TYPES[name]
         if value is not None and not isinstance(value, type_):
-            raise _wrong(name, value, said)
+            raise _wrong(kind, name, value, said)
         if name in _OF_TEXTS and not all(isinstance(each, str) for each in value or ()):
-            raise _wrong(name, value, "a list of texts")
+            raise _wrong(kind, name, value, "a list of texts")
     rank = request.get("rank")
     if isinstance(rank, dict) and not rank.keys() <= _RANK_RULES:
-        raise _wrong("rank", rank, f"a number, or one of {', '.join(sorted(_RANK_RULES))}")
+        raise _wrong(kind, "rank", rank, f"a number, or one of {', '.join(sorted(_RANK_RULES))}")
 
 
-def _wrong(name: str, value: Any, expected: str) -> UsageError:
-    return UsageError(f"{name} is {value!r:.80}, expected {expected}", hint=f"loreg merge --help says what {name} is")
+def _wrong(kind: str, name: str, value: Any, expected: str) -> UsageError:
+    return UsageError(f"{name} is {value!r:.80}, expected {expected}", hint=f"loreg {kind} --help")
 
 
 def _refuse_no_folder(base: Any) -> None:

@@ -30,10 +30,11 @@ class Grant:
 
 @dataclass(frozen=True)
 class CommitRequest:
-    """A version, and the ids of the uploads by which its blobs came."""
+    """A version, the ids of the uploads by which its blobs came, and those that come along, in base64."""
 
     commit: Commit
     uploads: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class BaseRequest:
-    """A base, and the ids of the uploads by which its list of tensors came."""
+    """A base, and the ids of the uploads by which its list of tensors came, or that list itself, in base64."""
 
     base: BaseModel
     uploads: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 from dataclasses import replace
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import httpx
+import msgspec
 import pytest
 from botocore import auth
 from sqlalchemy import text
@@ -194,7 +196,66 @@ def test_a_push_asks_once_and_names_only_its_own_uploads(guarded: Guarded, monke
         writer.push(source, name)
     assert [path.rpartition("/")[2] for path, _ in sent] == ["uploads", "versions"] * 2
     commits = [body for _, body in sent if isinstance(body, CommitRequest)]
-    assert [len(commit.uploads) for commit in commits] == [2, 2]
+    assert [(len(commit.uploads), len(commit.contents)) for commit in commits] == [(1, 1)] * 2
+
+
+def test_small_files_go_along_with_the_commit_as_far_as_they_fit(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    folder = copy(NEWS, tmp_path / "many")
+    for number in range(12):
+        (folder / f"notes{number}.txt").write_text(f"{number:02} " * 20_000)
+    sent: list[object] = []
+    ask = Server.send
+
+    def send_and_tell(self: Server, method: str, path: str, **more: object) -> httpx.Response:
+        sent.append(more.get("body"))
+        return ask(self, method, path, **more)
+
+    monkeypatch.setattr(Server, "send", send_and_tell)
+    writer = guarded.registry("writer")
+    writer.push(folder, "team/many")
+    announced, body = sent
+    assert isinstance(body, CommitRequest)
+    assert len(announced) == len(body.uploads)
+    assert len(body.uploads) + len(body.contents) == len(writer.show("team/many").files)
+    assert 300_000 < sum(len(base64.b64decode(content)) for content in body.contents) <= 512 * 1024
+    guarded.registry("reader").pull("team/many", tmp_path / "back")
+    assert (tmp_path / "back" / "notes11.txt").read_text() == "11 " * 20_000
+
+
+def test_a_small_file_that_changed_since_its_digest_was_taken_is_not_sent(either: Guarded, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("after")
+    store = either.registry("writer").context.store
+    assert isinstance(store, RemoteStore)
+    before = blob_of(b"befor")
+    with pytest.raises(IntegrityError, match="changed"):
+        store.put(before, tmp_path / "notes.txt")
+    assert store.contents_of([before.sha256]) == ()
+
+
+def test_two_who_push_the_same_small_file_through_one_registry(either: Guarded):
+    writer = either.registry("writer")
+    results = all_at_once([partial(writer.push, NEWS, f"team/copy{number}") for number in range(4)])
+    assert all(result.created for result in results)
+
+
+@pytest.mark.parametrize(
+    ("contents", "status", "detail"),
+    [
+        (["no base64 ä"], 400, "contents are not base64"),
+        ([base64.b64encode(bytes(64 * 1024 + 1)).decode()], 400, "65,537 bytes"),
+        ([base64.b64encode(b"something else").decode()], 403, "was not sent"),
+    ],
+)
+def test_contents_that_are_not_the_versions_are_refused(either: Guarded, contents: list[str], status: int, detail: str):
+    stranger = either.http("stranger")
+    commit = commit_of(either.behind, "team/science", "other/mine")
+    body = {"commit": msgspec.to_builtins(commit), "contents": contents}
+    answer = stranger.post("/api/v1/adapters/other/mine/versions", json=body)
+    assert (answer.status_code, detail in answer.json()["detail"]) == (status, True), answer.text
+    else_ = blob_of(b"something else")
+    assert not either.behind.context.store.has(else_)  # what is of no version that is asked for is not stored
 
 
 def test_a_url_that_is_too_old_by_now_is_asked_for_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
@@ -203,13 +264,13 @@ def test_a_url_that_is_too_old_by_now_is_asked_for_again(guarded: Guarded, monke
     def two_hours_ago_at_first(self: S3Store, *blob: Any) -> Presigned | None:
         given_out.append(blob)
         with monkeypatch.context() as then:
-            if len(given_out) <= 2:
+            if len(given_out) == 1:
                 then.setattr(auth, "get_current_datetime", lambda: datetime.now(UTC) - timedelta(hours=2))
             return sign(self, *blob)
 
     monkeypatch.setattr(S3Store, "upload_url", two_hours_ago_at_first)
     assert guarded.registry("writer").push(NEWS, "team/news").created
-    assert len(given_out) == 4  # both files at once, then each again
+    assert len(given_out) == 2
 
 
 def test_an_alias_has_an_etag(guarded: Guarded):

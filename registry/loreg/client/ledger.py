@@ -127,8 +127,11 @@ class RemoteLedger:
 
     def commit(self, commit: Commit) -> Committed:
         """Record a version whose blobs were uploaded."""
-        path = f"{_adapter(commit.adapter)}/versions"
-        return self._server.post(path, Committed, CommitRequest(commit, self._store.uploads_of(commit.digests)))
+        path, digests = f"{_adapter(commit.adapter)}/versions", commit.digests
+        body = CommitRequest(commit, self._store.uploads_of(digests), self._store.contents_of(digests))
+        done = self._server.post(path, Committed, body)
+        self._store.forget_contents(digests)
+        return done
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
@@ -158,8 +161,11 @@ class RemoteLedger:
 
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors was uploaded."""
-        body = BaseRequest(base, self._store.uploads_of([base.digest]))
-        return self._server.post(f"{_API}/bases", BaseAdded, body)
+        digests = (base.digest,)
+        body = BaseRequest(base, self._store.uploads_of(digests), self._store.contents_of(digests))
+        done = self._server.post(f"{_API}/bases", BaseAdded, body)
+        self._store.forget_contents(digests)
+        return done
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one base came from another."""

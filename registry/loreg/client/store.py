@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,20 +19,35 @@ from loreg.client.http import TRIES, Server, pause
 from loreg.errors import NotFoundError, UnavailableError
 from loreg.messages import Grant
 from loreg.storage import Blob, digest_of
-from loreg.storage.blobs import MOST_READ, OnBytes, changed, chunks, damaged_document, ignore_bytes, missing, take_up
+from loreg.storage.blobs import (
+    MOST_READ,
+    SMALL,
+    OnBytes,
+    changed,
+    chunks,
+    damaged_document,
+    ignore_bytes,
+    missing,
+    take_up,
+)
 
 _PIECE = 16 * 1024 * 1024
 _AT_ONCE = 4
 _MOST_AT_ONCE = 1000  # as many as a server lets announce in one request
+_MOST_HELD = 512 * 1024  # bytes of small blobs that go along with the commit: with its manifest they fit into one body
 _API = "/api/v1"
 
 
 class RemoteStore:
-    """Blobs of a server. What was sent but is in no version yet is known to the server by its uploads' ids."""
+    """Blobs of a server. What was sent but is in no version yet is known to the server by its uploads' ids.
+
+    Small blobs are held until the commit, and go along with it: a request less for each, and nothing to collect.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._sent: dict[str, str] = {}
+        self._held: dict[str, bytes] = {}
         self._grants: dict[str, Grant | None] = {}
         self._places: dict[str, str] = {}
         self.url = server.endpoint
@@ -42,6 +58,16 @@ class RemoteStore:
     def uploads_of(self, digests: Iterable[str]) -> tuple[str, ...]:
         """The ids under which these blobs were sent, as far as they were."""
         return tuple(self._sent[digest] for digest in digests if digest in self._sent)
+
+    def contents_of(self, digests: Iterable[str]) -> tuple[str, ...]:
+        """These blobs in base64, as far as they are held."""
+        held = dict(self._held)
+        return tuple(base64.b64encode(held[digest]).decode() for digest in dict.fromkeys(digests) if digest in held)
+
+    def forget_contents(self, digests: Iterable[str]) -> None:
+        """Hold these blobs no longer: a version has them now."""
+        for digest in digests:
+            self._held.pop(digest, None)
 
     def size(self, sha256: str) -> int | None:
         """How many bytes a blob that may be read has."""
@@ -55,15 +81,25 @@ class RemoteStore:
         return self.size(blob.sha256) == blob.size
 
     def announce(self, blobs: Sequence[Blob]) -> None:
-        """Ask where each may be sent, and which need not be."""
-        self._grants = {blob.sha256: None for blob in blobs}
-        for start in range(0, len(blobs), _MOST_AT_ONCE):
-            some = blobs[start : start + _MOST_AT_ONCE]
+        """Ask where each may be sent, and which need not be; what goes along with the commit is not asked about."""
+        asked, room = [], self._room()
+        for blob in blobs:
+            if blob.size <= min(SMALL, room):
+                room -= blob.size
+            else:
+                asked.append(blob)
+        self._grants = {blob.sha256: None for blob in asked}
+        for start in range(0, len(asked), _MOST_AT_ONCE):
+            some = asked[start : start + _MOST_AT_ONCE]
             grants = self._server.post(f"{_API}/uploads", tuple[Grant, ...], some)
             self._grants |= {grant.sha256: grant for grant in grants}
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file unless a version that may be read has it, and the server's store has it sound."""
+        if blob.sha256 not in self._grants and blob.size <= min(SMALL, self._room()):
+            self._hold(blob, path)
+            on_bytes(blob.size)
+            return True
         for attempt in range(TRIES):
             if blob.sha256 not in self._grants:
                 self.announce([blob])
@@ -139,6 +175,16 @@ class RemoteStore:
         """Give the connections back."""
         self._plain.close()
         self._fetcher.close()
+
+    def _room(self) -> int:
+        return _MOST_HELD - sum(map(len, tuple(self._held.values())))
+
+    def _hold(self, blob: Blob, path: Path) -> None:
+        content = path.read_bytes()
+        found = Blob(hashlib.sha256(content).hexdigest(), len(content))
+        if found != blob:
+            raise changed(path, blob, found)
+        self._held[blob.sha256] = content
 
     def _send(self, blob: Blob, path: Path, grant: Grant, on_bytes: OnBytes) -> httpx.Response:
         headers = {**grant.headers, "Content-Length": str(blob.size)}

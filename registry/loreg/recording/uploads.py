@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +15,8 @@ from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundEr
 from loreg.manifest import is_digest
 from loreg.recording.allowed import require_somewhere
 from loreg.records import Access, Upload
-from loreg.storage import Accepted, Blob, BlobStore, Presigned
+from loreg.storage import Accepted, Blob, BlobStore, Presigned, put_bytes
+from loreg.storage.blobs import SMALL
 
 _MOST_KEPT = 1024 * 1024  # of contents that a commit will read: what comes after is read again
 _LARGEST = 5 * 1024**3  # S3's limit for one PUT, the only kind whose SHA-256 covers the whole object
@@ -74,11 +77,14 @@ class Uploads:
             uploads.mark_received(tx, upload)
 
     @contextlib.contextmanager
-    def accepted(self, digests: Collection[str], upload_ids: Collection[str]) -> Iterator[Mapping[str, Accepted]]:
+    def accepted(
+        self, digests: Collection[str], upload_ids: Collection[str], contents: Collection[str] = ()
+    ) -> Iterator[Mapping[str, Accepted]]:
         """Take in those of the blobs that the caller sent straight to the store, by digest; the others he may read.
 
-        They are kept apart as well until the context ends without an error, so that what failed can be asked again.
-        Raises NotAllowedError for a blob that he neither sent nor may read.
+        ``contents`` are small blobs that came along, in base64. What was sent is kept apart as well until the
+        context ends without an error, so that what failed can be asked again. Raises NotAllowedError for a blob that
+        he neither sent nor may read.
         """
         require_somewhere(self._access, "write")
         if wrong := next((digest for digest in digests if not is_digest(digest)), None):
@@ -86,8 +92,8 @@ class Uploads:
         with self._catalog.read(self._access) as tx:
             absent = set(digests) - uploads.readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if upload_ids else ()
-        taken: dict[str, Accepted] = {}
-        kept = 0
+        taken = self._take_in(digests, contents)
+        kept = sum(one.size for one in taken.values())
         for upload, received in sent:
             if upload.sha256 not in digests or upload.sha256 in taken:
                 continue
@@ -101,6 +107,23 @@ class Uploads:
         yield taken
         with contextlib.suppress(LoregError):  # the hourly sweep removes what stays
             self._store.forget_uploads([upload.id for upload, received in sent if not received])
+
+    def _take_in(self, digests: Collection[str], contents: Collection[str]) -> dict[str, Accepted]:
+        """Store what came along, as far as it is asked for. Raises UsageError."""
+        taken: dict[str, Accepted] = {}
+        for text in contents:
+            try:
+                content = base64.b64decode(text, validate=True)
+            except ValueError:
+                raise UsageError("contents are not base64", hint="push again") from None
+            if len(content) > SMALL:
+                raise UsageError(
+                    f"a content has {len(content):,} bytes, expected {SMALL:,} at most",
+                    hint="announce it at /api/v1/uploads",
+                )
+            if hashlib.sha256(content).hexdigest() in digests:
+                taken[put_bytes(self._store, content).sha256] = Accepted(len(content), content)
+        return taken
 
     def refuse_unreadable(self, sha256: str) -> None:
         """Raise NotFoundError unless a version that may be read has the blob."""

@@ -27,7 +27,7 @@ async def bases(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Resp
 @routes.post("/bases", response_model=BaseAdded, responses=errors(404, 422))
 def add_base(body: BaseRequest, ledger: Books, service: Serving, access: Asking) -> Response:
     """Make a base known whose list of tensors was uploaded."""
-    with service.uploads(access).accepted({body.base.digest}, body.uploads):
+    with service.uploads(access).accepted({body.base.digest}, body.uploads, body.contents):
         return json(ledger.add_base(body.base))
 
 

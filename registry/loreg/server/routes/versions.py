@@ -103,7 +103,7 @@ def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Servin
     asked = body.commit
     if asked.adapter != adapter:
         raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
-    with service.uploads(access).accepted(asked.digests, body.uploads) as accepted:
+    with service.uploads(access).accepted(asked.digests, body.uploads, body.contents) as accepted:
         done = ledger.commit(asked, accepted)
     return json(done, 201 if done.created else 200)
 

@@ -270,7 +270,8 @@ SELECT namespace, name FROM adapters WHERE id % 17 = 3 AND NOT EXISTS (
 """
 
 
-def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> None:
+def rates(url: str, process: subprocess.Popen[bytes]) -> tuple[list[str], float]:
+    """Returns the paths of versions, and how many requests a second the empty route answered."""
     import psycopg
 
     with psycopg.connect(url) as connection:
@@ -289,13 +290,18 @@ def rates(url: str, place: dict[str, str], process: subprocess.Popen[bytes]) -> 
     requests("a page of 50 adapters", ["/api/v1/adapters"], floor)
     found = [f"/api/v1/search?task=task{n}&base=org/base{1 + n % BASES}&metric=accuracy>=0.8" for n in range(1, TASKS)]
     requests("search by task, base and metric", found, floor)
-    token = "lrg_" + secrets.token_urlsafe(32)
-    with serving(TOKEN_PORT, {**place, "LOREG_ADMIN_TOKEN": token}, "--require-tokens"):
-        requests("show a version, with a token", shown, floor, port=TOKEN_PORT, token=token)
     before = memory(process)
     requests("show a version, 10,000 times more", shown)
     after = memory(process)
     print(f"\n  the server's memory: {before:.0f} MB before the last 10,000 requests, {after:.0f} MB after them\n")
+    return shown, floor
+
+
+def rate_with_a_token(place: dict[str, str], shown: Sequence[str], floor: float) -> None:
+    """Comes last: where a token exists, the servers that ask for none answer no more."""
+    token = "lrg_" + secrets.token_urlsafe(32)
+    with serving(TOKEN_PORT, {**place, "LOREG_ADMIN_TOKEN": token}, "--require-tokens"):
+        requests("show a version, with a token", shown, floor, port=TOKEN_PORT, token=token)
 
 
 def main() -> None:
@@ -319,12 +325,14 @@ def main() -> None:
             "LOREG_STORAGE_ENDPOINT": s3.endpoint,
         }
         with serving(PORT, place) as process:
-            rates(large, place, process)
+            shown, floor = rates(large, process)
             transfers(folder, s3)
             small_pushes(folder, "through one server process", "s", {"LOREG_ENDPOINT": endpoint(PORT)})
         with serving(PORT, place, "--processes", "2"):
             small_pushes(folder, "through two processes of it", "p", {"LOREG_ENDPOINT": endpoint(PORT)})
         small_pushes(folder, "straight to database and store", "d", place)
+        print()
+        rate_with_a_token(place, shown, floor)
         print()
         through_the_server(folder)
 

@@ -46,8 +46,8 @@ def searches(url: str, label: str) -> tuple[float, float]:
     """Median and 95th percentile in ms; tasks and bases are asked for as often as the data have them."""
     from loreg.catalog import Catalog
     from loreg.catalog.search import search
-    from loreg.expressions import parse_metric_condition
-    from loreg.records import Query
+    from loreg.entities import Query
+    from loreg.parsing import parse_metric_condition
 
     catalog, times, found = Catalog(url), [], 0
     for seed in (1, 2, 3):  # the first two warm what PostgreSQL keeps in memory

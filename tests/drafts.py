@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+from loreg.entities import Facts, ModuleType, NewVersion
 from loreg.manifest import File, Manifest
-from loreg.records import Draft, Facts, ModuleType
 from loreg.refs import parse_adapter_name
 
 
-def draft(name: str, content: str, **options: Any) -> Draft:
+def draft(name: str, content: str, **options: Any) -> NewVersion:
     """A version of ``name``; options are fields of the draft or of its facts, ``modules`` names module types."""
     facts = Facts("lora", "CAUSAL_LM", 8, 8, 16.0, 1000, "F32", (), "")
     ranks = options.pop("ranks", (8, 8))
@@ -20,4 +20,4 @@ def draft(name: str, content: str, **options: Any) -> Draft:
     facts = replace(facts, rank_min=ranks[0], rank_max=ranks[1], module_types=modules, **given)
     digest = hashlib.sha256(content.encode()).hexdigest()
     files = (File("adapter_model.safetensors", digest, options.pop("size", 100)),)
-    return Draft(parse_adapter_name(name), Manifest(files), facts, **options)
+    return NewVersion(parse_adapter_name(name), Manifest(files), facts, **options)

@@ -21,7 +21,7 @@ def login(endpoint: str, token: str | None) -> None:
     """
     from loreg import credentials
     from loreg.client.http import Server
-    from loreg.expressions import scopes_of
+    from loreg.parsing import scopes_of
     from loreg.settings import masked
 
     if token == "-":  # noqa: S105  the usual name of stdin
@@ -31,7 +31,7 @@ def login(endpoint: str, token: str | None) -> None:
     endpoint = endpoint.rstrip("/")
     access = Server(endpoint, token, "").whoami()
     path = credentials.write(endpoint, token)
-    scopes = ", ".join(scopes_of(access.grants)) or "what is public"
+    scopes = ", ".join(scopes_of(access.permissions)) or "what is public"
     say(f"{access.author} at {masked(endpoint)}: {scopes}")
     note(f"written to {path}")
     settings = read_settings()
@@ -82,7 +82,7 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
 @format_option
 def tokens(format_: str) -> None:
     """List tokens, without their secrets."""
-    from loreg.expressions import scopes_of
+    from loreg.parsing import scopes_of
 
     found = open_registry().tokens()
     if format_ == "json":

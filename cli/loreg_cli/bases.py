@@ -11,7 +11,7 @@ from loreg_cli.output import note, print_json, print_page, print_pairs, print_ta
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.records import BaseModel
+    from loreg.entities import BaseModel
 
 
 @click.group()

@@ -10,7 +10,7 @@ import click
 from loreg_cli.output import note, print_table
 
 if TYPE_CHECKING:
-    from loreg.records import Provenance
+    from loreg.entities import Provenance
 
 _MOST_ROWS = 12
 _ROUNDING = 1e-12  # below it an error is that of computing in float64

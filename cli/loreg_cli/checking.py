@@ -15,7 +15,7 @@ from loreg_cli.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loreg.records import CheckReport
+    from loreg.entities import CheckReport
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 _FAILED = 5

@@ -61,7 +61,7 @@ def metric_add(ref: str, metrics: tuple[str, ...], lower_is_better: bool) -> Non
     \b
     loreg metric add team/sentiment:v3 accuracy=0.94@imdb:test
     """
-    from loreg.expressions import parse_metric
+    from loreg.parsing import parse_metric
 
     measured = [parse_metric(text, lower_is_better=lower_is_better) for text in metrics]
     version = open_registry().add_metrics(ref, measured)

@@ -10,7 +10,7 @@ from loreg_cli.options import format_option, open_registry, page_options, read_l
 from loreg_cli.output import base, print_json, print_page, print_pairs, print_table, ranks, say, size, summary
 
 if TYPE_CHECKING:
-    from loreg.records import Details, Page, Version
+    from loreg.entities import Details, Page, Version
 
 
 @click.command()

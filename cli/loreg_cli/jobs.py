@@ -12,7 +12,7 @@ from loreg_cli.output import note, print_json, print_pairs, print_table, say
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.records import Job
+    from loreg.entities import Job
 
 remote_option = click.option(
     "--remote", is_flag=True, help="Let a worker do it: sources are refs, the result is pushed. See loreg worker."

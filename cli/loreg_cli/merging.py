@@ -15,7 +15,7 @@ from loreg_cli.output import note, print_json, print_pairs, print_pushed, print_
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.records import Likeness, MergeResult
+    from loreg.entities import AdapterSimilarity, MergeResult
 
 Command = Callable[..., Any]
 PATH = click.Path(path_type=Path)
@@ -50,7 +50,7 @@ def rank_options(command: Command) -> Command:
         fit: str | None,
         **others: Any,
     ) -> Any:
-        from loreg.expressions import parse_count
+        from loreg.parsing import parse_count
 
         rules = {"fixed": fixed, "energy": energy, "tolerance": tolerance, "fit": fit}
         rules["budget"] = parse_count(budget) if budget is not None else None
@@ -89,7 +89,7 @@ def method_options(command: Command) -> Command:
         extras: str | None,
         **others: Any,
     ) -> Any:
-        from loreg.expressions import parse_pairs, parse_weights, parse_weights_for
+        from loreg.parsing import parse_pairs, parse_weights, parse_weights_for
 
         how = _given(
             weights=parse_weights(weights) if weights is not None else None,
@@ -334,7 +334,7 @@ def methods(name: str | None, format_: str) -> None:
             )
 
 
-def _row(pair: Likeness) -> tuple[str, ...]:
+def _row(pair: AdapterSimilarity) -> tuple[str, ...]:
     return (
         pair.a,
         pair.b,

@@ -14,7 +14,7 @@ from loreg_cli.output import note, print_json, print_pushed, print_table, say, s
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.records import BakeResult, ExtractResult
+    from loreg.entities import BakeResult, ExtractResult
 
 _MOST_ROWS = 12
 

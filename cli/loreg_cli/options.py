@@ -88,7 +88,7 @@ def push_options(command: Command) -> Command:
 
 def read_labels(labels: tuple[str, ...]) -> dict[str, str]:
     """``key=value`` texts as a mapping."""
-    from loreg.expressions import parse_label
+    from loreg.parsing import parse_label
 
     pairs = [parse_label(label) for label in labels]
     if len(dict(pairs)) < len(pairs):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from loreg.records import Page, PushResult, Version
+    from loreg.entities import Page, PushResult, Version
 
 
 def print_json(value: Any) -> None:
@@ -129,7 +129,7 @@ def size(count: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    from loreg.records import Version
+    from loreg.entities import Version
     from loreg.refs import AdapterName
 
     if isinstance(value, AdapterName | Path):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loreg.records import Progress
+    from loreg.entities import Progress
 
 _PATIENCE = 1.0  # seconds before a bar appears
 
@@ -17,7 +17,7 @@ _PATIENCE = 1.0  # seconds before a bar appears
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Yield the function to call with what is being done, how much of it is done, and how much there is."""
-    from loreg.records import no_progress
+    from loreg.entities import no_progress
 
     if not sys.stderr.isatty():
         yield no_progress

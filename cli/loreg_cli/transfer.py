@@ -12,7 +12,7 @@ from loreg_cli.output import print_json, print_pushed, say, size
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.records import Fitted
+    from loreg.entities import ExportSummary
 
 
 @click.command()
@@ -112,7 +112,7 @@ def export(
         _print_fitted(result.fitted)
 
 
-def _print_fitted(fitted: Fitted) -> None:
+def _print_fitted(fitted: ExportSummary) -> None:
     """What was changed for the server, and what that did to the deltas."""
     say(f"for {fitted.server}:" + ("" if fitted.changes else " nothing had to be changed"))
     for change in fitted.changes:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
+from loreg.backend import Backend
 from loreg.checking.policy import Policy, read_policy
+from loreg.entities import Access, DoctorCheck
 from loreg.errors import NotAllowedError
-from loreg.ledger import Ledger
-from loreg.records import Check, everything
 from loreg.settings import Settings, load
 from loreg.storage import BlobStore
 from loreg.verbs import administration as administering
@@ -84,7 +84,7 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._opened = opened = _open_server(settings) if settings.endpoint else _open_here(settings)
-        self.context = Context(opened.ledger, opened.store, settings.home / "cache" / "bases", opened.policy)
+        self.context = Context(opened.backend, opened.store, settings.home / "cache" / "bases", opened.policy)
 
     push = _verb(pushing.push)
     pull = _verb(pulling.pull)
@@ -124,7 +124,7 @@ class Registry:
     cancel_job = _verb(working.cancel_job)
     wait_for_job = _verb(working.wait_for_job)
 
-    def doctor(self) -> tuple[Check, ...]:
+    def doctor(self) -> tuple[DoctorCheck, ...]:
         """See :func:`loreg.verbs.doctor.doctor`."""
         return diagnosing.doctor(self.context, self.settings)
 
@@ -145,9 +145,9 @@ class Registry:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A ledger and a store, what the team asks, and what only they can do."""
+    """A backend and a store, what the team asks, and what only they can do."""
 
-    ledger: Ledger
+    backend: Backend
     store: BlobStore
     policy: Policy
     upgrade: Callable[[], tuple[str | None, str]]
@@ -159,14 +159,14 @@ def _open_here(settings: Settings) -> _Opened:
     from loreg.recording.opening import open_backing
 
     backing = open_backing(settings)
-    ledger = backing.ledger(everything(settings.author))
-    return _Opened(ledger, backing.store, backing.policy, backing.catalog.upgrade, backing.catalog.close)
+    backend = backing.backend(Access.superuser(settings.author))
+    return _Opened(backend, backing.store, backing.policy, backing.catalog.upgrade, backing.catalog.close)
 
 
 def _open_server(settings: Settings) -> _Opened:
     """A server that is asked; SQLAlchemy and boto3 are not even imported."""
+    from loreg.client.backend import RemoteBackend
     from loreg.client.http import Server
-    from loreg.client.ledger import RemoteLedger
     from loreg.client.store import RemoteStore
 
     server = Server(settings.endpoint, settings.token, settings.author)
@@ -180,4 +180,4 @@ def _open_server(settings: Settings) -> _Opened:
         server.close()
 
     policy = read_policy(settings.check, settings.origin["check"])
-    return _Opened(RemoteLedger(server, store), store, policy, upgrade, close)
+    return _Opened(RemoteBackend(server, store), store, policy, upgrade, close)

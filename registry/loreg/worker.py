@@ -17,11 +17,11 @@ from typing import Any
 from loreg.baking.bake import give_up
 from loreg.catalog import Catalog, Transaction, jobs
 from loreg.checking.policy import Policy, read_back
+from loreg.entities import Access, Job
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.recording.allowed import require
 from loreg.recording.jobs import namespace_of, pinned
 from loreg.recording.opening import open_backing
-from loreg.records import Access, Job, everything
 from loreg.settings import Settings
 from loreg.verbs.bake import bake
 from loreg.verbs.context import Context, show_version
@@ -96,7 +96,7 @@ class Worker:
                     self._bell.wait(_POLL, without=_IDLE)
 
     def _claim(self) -> tuple[Job, Access] | None:
-        with self._catalog.write(everything(self._name)) as tx:
+        with self._catalog.write(Access.superuser(self._name)) as tx:
             if time.monotonic() - self._swept > _SWEEP:
                 jobs.sweep(tx)
                 self._swept = time.monotonic()
@@ -113,7 +113,7 @@ class Worker:
             except _GivenUpError:
                 _log.info("job %s was given up", job.id)
             except BaseException:  # this process is told to end: somebody else may have the job at once
-                with contextlib.suppress(LoregError), self._catalog.write(everything(self._name)) as tx:
+                with contextlib.suppress(LoregError), self._catalog.write(Access.superuser(self._name)) as tx:
                     jobs.put_back(tx, job)
                 raise
         if job.kind == "bake":
@@ -150,7 +150,7 @@ class Worker:
         refused = 0
         while refused < _MOST_REFUSALS:
             try:
-                with self._catalog.write(everything(self._name)) as tx:
+                with self._catalog.write(Access.superuser(self._name)) as tx:
                     end(tx)
                 return
             except _PASSING as error:
@@ -178,7 +178,7 @@ class Worker:
     def _result(self, job: Job, access: Access, heart: _Heart) -> dict[str, Any]:
         require(access, "write", namespace_of(job.kind, job.request))
         backing = replace(self._backing, policy=self._policy_of(job))
-        context = Context(backing.ledger(access), backing.store, self._cache, backing.policy)
+        context = Context(backing.backend(access), backing.store, self._cache, backing.policy)
         request = self._pinned(job, context)
         if (base := request.get("base")) is not None:
             request["base"] = self._base(base)
@@ -198,7 +198,7 @@ class Worker:
         """What was asked for, of the versions that it meant when the first worker began."""
         request = pinned(job.request, lambda ref: show_version(context, ref).version.pinned)
         if request != job.request:
-            with self._catalog.write(everything(self._name)) as tx:
+            with self._catalog.write(Access.superuser(self._name)) as tx:
                 jobs.pin(tx, job, request)
         return request
 
@@ -243,7 +243,7 @@ class _Heart:
     def _ask(self) -> bool:
         """Beat once; whether the database answered."""
         try:
-            with self._catalog.write(everything("")) as tx:
+            with self._catalog.write(Access.superuser("")) as tx:
                 self._wanted = jobs.beat(tx, self._job, *self._state)
         except LoregError:  # whoever is first back has the job
             _log.warning("job %s: no heartbeat", self._job.id)

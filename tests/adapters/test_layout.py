@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from loreg.adapters.layout import read_layout
 from loreg.adapters.patterns import Patterns
 from loreg.checking.run import read_weights, run
+from loreg.entities import ModuleType
 from loreg.errors import AdapterFormatError, NotFoundError
-from loreg.records import ModuleType
 from making import change_config, change_tensors, copy, new_model, train
 from places import DORA, MOVIES, NEWS, SCIENCE
 

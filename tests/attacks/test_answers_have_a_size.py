@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from loreg.catalog import aliases, versions
+from loreg.entities import Access
 from loreg.manifest import Manifest
-from loreg.recording.ledger import LocalLedger
-from loreg.records import everything
+from loreg.recording.backend import LocalBackend
 from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from places import SCIENCE
@@ -28,7 +28,7 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
 
 def test_a_version_shows_its_newest_thousand_moves_and_each_alias_has_its_own(local: Registry):
     first = local.push(SCIENCE, "team/a", aliases=["prod"]).version
-    with local.context.ledger.catalog.write(everything("ada")) as tx:
+    with local.context.backend.catalog.write(Access.superuser("ada")) as tx:
         found = versions.resolve(tx, parse_ref(first.ref))
         for _ in range(600):
             aliases.point(tx, found.adapter_id, found.id, "next")
@@ -43,10 +43,10 @@ def test_a_version_shows_its_newest_thousand_moves_and_each_alias_has_its_own(lo
 def test_a_file_that_many_versions_have_is_answered_with_so_many(local: Registry, monkeypatch: pytest.MonkeyPatch):
     pushed = [local.push(SCIENCE, f"team/a{n}") for n in range(4)]
     config = next(file.sha256 for file in local.show("team/a0").files if file.path == "adapter_config.json")
-    ledger = local.context.ledger
-    assert ledger.with_file(config) == tuple(done.version.ref for done in pushed)
+    backend = local.context.backend
+    assert backend.with_file(config) == tuple(done.version.ref for done in pushed)
     monkeypatch.setattr(versions, "_MOST_COPIES", 3)
-    assert ledger.with_file(config) == ("team/a0:v1", "team/a1:v1", "team/a2:v1")
+    assert backend.with_file(config) == ("team/a0:v1", "team/a1:v1", "team/a2:v1")
 
 
 def test_clients_of_the_hub_are_told_of_files_and_not_how_a_version_was_made(
@@ -54,8 +54,8 @@ def test_clients_of_the_hub_are_told_of_files_and_not_how_a_version_was_made(
 ):
     with attacked(tmp_path) as server, server.http("reader") as http:
         details = server.behind.show("team/science")
-        assert server.behind.context.ledger.files_of(parse_ref("team/science")) == (details.version, details.files)
-        monkeypatch.setattr(LocalLedger, "show", None)
+        assert server.behind.context.backend.files_of(parse_ref("team/science")) == (details.version, details.files)
+        monkeypatch.setattr(LocalBackend, "show", None)
         for revision in ("main", "prod", "v1", details.version.digest[:40]):
             head = http.head(f"/team/science/resolve/{revision}/adapter_config.json")
             assert (head.status_code, head.headers["X-Repo-Commit"]) == (200, Manifest(details.files).digest[:40])

@@ -15,8 +15,8 @@ from sqlalchemy import update
 
 from loreg.bases.identify import identify
 from loreg.catalog.schema import BaseRow
-from loreg.recording.ledger import LocalLedger
-from loreg.records import everything
+from loreg.entities import Access
+from loreg.recording.backend import LocalBackend
 from making import new_model, train, write_base
 from server.conftest import Guarded
 from server.test_uploads import send
@@ -200,9 +200,9 @@ def test_a_list_that_others_could_not_read_is_refused(guarded_folder: Guarded, t
 
 def test_a_base_without_a_known_author_is_the_administrators(guarded_folder: Guarded, tmp_path: Path):
     guarded_folder.behind.add_base(write_base(tmp_path / "base"), ["llama"])
-    backend = guarded_folder.behind.context.ledger
-    assert isinstance(backend, LocalLedger)
-    with backend.catalog.write(everything("x")) as tx:
+    backend = guarded_folder.behind.context.backend
+    assert isinstance(backend, LocalBackend)
+    with backend.catalog.write(Access.superuser("x")) as tx:
         tx.connection.execute(update(BaseRow).values(author=""))
     assert guarded_folder.registry("owner").add_base(tmp_path / "base", ["mine"]).base.names == ("llama",)
     assert guarded_folder.registry("root").add_base(tmp_path / "base", ["mine"]).base.names == ("llama", "mine")

@@ -16,12 +16,12 @@ from torch import ones
 
 from loreg.catalog.schema import BlobRow, ExportFileRow, FileRow
 from loreg.checking.profile import read_profile
+from loreg.entities import Access
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
 from loreg.exporting.folder import request_of as request_of_profile
 from loreg.manifest import Manifest
 from loreg.recording import exports
-from loreg.recording.ledger import LocalLedger
-from loreg.records import everything
+from loreg.recording.backend import LocalBackend
 from loreg.refs import Ref, parse_ref
 from loreg.registry import Registry, connect
 from loreg.storage import digest_of, put_bytes
@@ -49,15 +49,15 @@ def upload(there: Guarded, role: str, files: dict[str, bytes]) -> dict[str, Any]
 def request_of(registry: Registry, ref: str, profile: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The digest under which a pull asks for the files."""
     asked: list[str] = []
-    ledger = type(registry.context.ledger)
-    original = ledger.export
+    backend = type(registry.context.backend)
+    original = backend.export
 
     def noted(self: Any, ref: Ref, request: str) -> Manifest | None:
         asked.append(request)
         return original(self, ref, request)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "export", noted)
+        patched.setattr(backend, "export", noted)
         registry.pull(ref, Path("asked"), profile=profile)
     return asked[0]
 
@@ -137,10 +137,10 @@ def test_an_export_is_logged_and_dropped_by_who_had_it_made_or_an_administrator(
 
 def replace_recorded(there: Guarded, files: dict[str, bytes]) -> None:
     """Write the files into the catalog in the place of the one export there, as only who has the database can."""
-    backend = there.behind.context.ledger
-    assert isinstance(backend, LocalLedger)
+    backend = there.behind.context.backend
+    assert isinstance(backend, LocalBackend)
     blobs = {path: put_bytes(there.behind.context.store, data) for path, data in files.items()}
-    with backend.catalog.write(everything("mallory")) as tx:
+    with backend.catalog.write(Access.superuser("mallory")) as tx:
         tx.insert_missing(BlobRow, [{"digest": blob.sha256, "size": blob.size} for blob in blobs.values()])
         tx.connection.execute(delete(ExportFileRow))
         rows = [{"export_id": 1, "path": path, "digest": blob.sha256} for path, blob in blobs.items()]
@@ -163,7 +163,7 @@ def test_what_is_not_as_the_headers_say_is_not_taken_and_made_anew(guarded_folde
     replace_recorded(guarded_folder, changed)
     reader.pull("team/science", tmp_path / "read", profile="vllm")
     writer.pull("team/science", tmp_path / "written", profile="vllm")
-    replaced = guarded_folder.behind.context.ledger.export(
+    replaced = guarded_folder.behind.context.backend.export(
         parse_ref("team/science"), request_of_profile(read_profile("vllm"), None)
     )
     assert {file.path for file in replaced.files} == files.keys()
@@ -200,7 +200,7 @@ def test_what_would_become_huge_is_not_made_by_the_server(guarded_folder: Guarde
     writer = guarded_folder.registry("writer")
     request = request_of_profile(read_profile("vllm"), None)
     with pytest.raises(NotAllowedError, match="too much for a registry to make"):
-        writer.context.ledger.record_export(parse_ref("team/science"), request, "vllm")
+        writer.context.backend.record_export(parse_ref("team/science"), request, "vllm")
     assert writer.pull("team/science", tmp_path / "mine", profile="vllm").downloaded > 100_000
     assert exports_of(guarded_folder) == []
 
@@ -248,10 +248,10 @@ def test_an_export_whose_files_were_lost_is_made_anew(guarded_folder: Guarded, t
 
 def test_a_pinned_digest_gives_the_files_that_it_is_the_digest_of(guarded_folder: Guarded, tmp_path: Path):
     guarded_folder.behind.push(NEWS, "team/news")
-    backend = guarded_folder.behind.context.ledger
-    assert isinstance(backend, LocalLedger)
+    backend = guarded_folder.behind.context.backend
+    assert isinstance(backend, LocalBackend)
     other = next(file.sha256 for file in guarded_folder.behind.show("team/news").files if file.path == WEIGHTS)
-    with backend.catalog.write(everything("mallory")) as tx:
+    with backend.catalog.write(Access.superuser("mallory")) as tx:
         of_science = (FileRow.version_id == 1) & (FileRow.path == WEIGHTS)
         tx.connection.execute(update(FileRow).where(of_science).values(digest=other))
     for profile in (None, "vllm"):

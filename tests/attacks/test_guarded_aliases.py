@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from loreg.entities import Access, Metric
 from loreg.errors import CheckFailedError, LoregError, NotAllowedError
 from loreg.recording.opening import open_backing
-from loreg.records import Access, Metric, everything
 from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from loreg.settings import load
@@ -185,9 +185,9 @@ def test_the_metrics_of_what_an_unguarded_alias_means_are_kept_too_where_the_pol
     (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["canary"]\n')
     here = connect(home=str(tmp_path / "home"))
     here.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
-    ledger = open_backing(here.settings).ledger(Access("mallory", {"team": "write"}))
+    backend = open_backing(here.settings).backend(Access("mallory", {"team": "write"}))
     with pytest.raises(NotAllowedError, match=WORSE_METRIC):
-        ledger.add_metrics(parse_ref("team/a:prod"), [Metric("accuracy", 0.5, "imdb")])
+        backend.add_metrics(parse_ref("team/a:prod"), [Metric("accuracy", 0.5, "imdb")])
 
 
 def test_everything_else_that_is_measured_is_free(team: Guarded, writer: Registry, tmp_path: Path):
@@ -282,7 +282,7 @@ def test_whoever_has_the_database_is_an_administrator_of_all(tmp_path: Path):
     (tmp_path / "loreg.toml").write_text(POLICY)
     here = connect(home=str(tmp_path / "home"))
     here.push(train(tmp_path / "good", 1), "a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
-    assert everything("ada").may("admin", "")
+    assert Access.superuser("ada").may("admin", "")
     here.yank("a:v1")
     here.untag("a", "prod")
     with pytest.raises(LoregError, match="LP008"):

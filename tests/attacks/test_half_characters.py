@@ -12,8 +12,8 @@ from sqlalchemy import select
 
 from loreg.catalog import Catalog, versions
 from loreg.catalog.schema import AdapterRow
+from loreg.entities import Access
 from loreg.errors import UsageError
-from loreg.records import everything
 from loreg.registry import Registry, connect
 from places import NEWS, SCIENCE
 from strangers import attacked
@@ -69,9 +69,12 @@ def test_what_the_driver_cannot_write_is_refused_and_the_lock_is_given_back_at_o
     """The error is kept, as a server keeps what it logs: nothing that hangs on it may hold the lock."""
     with connect(home=str(tmp_path)) as registry:
         registry.push(SCIENCE, "team/a")
-        catalog = registry.context.ledger.catalog
+        catalog = registry.context.backend.catalog
         for wrong in ({"name": HALF, "namespace": "team"}, {"name": "a", "namespace": "team", "number": 2**70}):
-            with pytest.raises(UsageError, match="cannot hold that") as kept, catalog.write(everything("ada")) as tx:
+            with (
+                pytest.raises(UsageError, match="cannot hold that") as kept,
+                catalog.write(Access.superuser("ada")) as tx,
+            ):
                 tx.rows(versions.located(True, "number"), **{"number": 1, **wrong})
             assert can_be_written(tmp_path / "catalog.db"), kept
 
@@ -82,7 +85,7 @@ def test_a_writer_who_is_cut_off_between_rows_gives_the_lock_back_at_once(tmp_pa
     def cut_off(_: bytes) -> str:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt) as kept, catalog.write(everything("ada")) as tx:
+    with pytest.raises(KeyboardInterrupt) as kept, catalog.write(Access.superuser("ada")) as tx:
         tx.row_of(AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at}, "namespace", "name")
         tx.connection.connection.driver_connection.text_factory = cut_off
         tx.rows(select(AdapterRow.name, AdapterRow.namespace))

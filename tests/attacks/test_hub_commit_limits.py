@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from loreg.catalog import Catalog
+from loreg.entities import Access
 from loreg.recording import drafts
-from loreg.records import everything
 from loreg.registry import connect
 from making import change_config, copy
 from places import NEWS, SCIENCE, Place
@@ -167,12 +167,12 @@ def test_a_draft_that_nobody_touched_for_a_week_gives_way_to_another(
     monkeypatch.setattr(drafts, "MOST_DRAFTS", 1)
     assert writer.post("/api/models/team/old/commit/main", content=line("README.md")).status_code == 200
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         tx.connection.exec_driver_sql("UPDATE drafts SET updated_at = datetime(updated_at, '-8 days')")
     catalog.close()
     assert writer.post("/api/models/team/old/commit/main", content=line("LICENSE")).status_code == 200  # nobody waits
     assert writer.post("/api/models/team/new/commit/main", content=line("README.md")).status_code == 403
-    with Catalog(f"sqlite:///{tmp_path}/catalog.db").write(everything("ada")) as tx:
+    with Catalog(f"sqlite:///{tmp_path}/catalog.db").write(Access.superuser("ada")) as tx:
         tx.connection.exec_driver_sql("UPDATE drafts SET updated_at = datetime(updated_at, '-8 days')")
     assert writer.post("/api/models/team/new/commit/main", content=line("README.md")).status_code == 200
     assert writer.get("/api/models/team/old").status_code == 404

@@ -17,9 +17,9 @@ import loreg.worker
 from loreg.catalog import Catalog, drafts, jobs, tokens
 from loreg.catalog.drafts import PendingUpload
 from loreg.catalog.schema import TokenRow
+from loreg.entities import Access
 from loreg.errors import NotAllowedError, NotFoundError, QuotaError, UnauthenticatedError, UsageError
 from loreg.manifest import File
-from loreg.records import Access, everything
 from loreg.refs import AdapterName
 from loreg.server import pages
 from loreg.worker import Worker
@@ -50,7 +50,7 @@ def token_of(served: Guarded, role: str) -> int:
 
 def change(served: Guarded, statement: str, **values: Any) -> None:
     catalog = Catalog(served.behind.settings.database_url)
-    with catalog.write(everything("test")) as tx:
+    with catalog.write(Access.superuser("test")) as tx:
         tx.connection.execute(text(statement), values)
     catalog.close()
 
@@ -63,7 +63,7 @@ LESS = {"grants": {"team": "read"}}
 def lose_rights(served: Guarded, values: dict[str, Any]) -> None:
     """Take the writer's rights as another process does, which knows of no job."""
     catalog = Catalog(served.behind.settings.database_url)
-    with catalog.write(everything("test")) as tx:
+    with catalog.write(Access.superuser("test")) as tx:
         tx.connection.execute(update(TokenRow).where(TokenRow.name == "writer").values(**values))
     catalog.close()
 
@@ -171,7 +171,7 @@ def test_what_was_asked_of_an_open_server_is_not_done_once_there_is_a_token(open
     ended = opened.behind.job(queued.json()["id"])
     assert (ended.state, ended.error["code"]) == ("failed", "unauthenticated")
     assert opened.behind.job(owners.id).state == "done"  # who has the database needs no token
-    with closing(Catalog(opened.behind.settings.database_url)) as catalog, catalog.write(everything("w")) as tx:
+    with closing(Catalog(opened.behind.settings.database_url)) as catalog, catalog.write(Access.superuser("w")) as tx:
         assert not jobs.beat(tx, opened.behind.job(done.json()["id"]), "", 0, 0)
 
 
@@ -194,7 +194,7 @@ def test_what_was_asked_of_an_open_server_commits_nothing_once_there_is_a_token(
 
 
 def test_a_request_to_an_open_server_that_outlives_the_first_token_changes_nothing(opened: Attacked):
-    access = replace(everything("anonymous"), while_open=True)
+    access = replace(Access.superuser("anonymous"), while_open=True)
     catalog = Catalog(opened.behind.settings.database_url)
     with catalog.write(access):
         pass
@@ -278,7 +278,7 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
 
 
 def test_a_draft_that_nobody_goes_on_with_is_forgotten(catalog: Catalog):
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         for name in ("old", "new"):
             drafts.put(tx, AdapterName("team", name), "", PendingUpload((File("x", "0" * 64, 1),), ""))
         long_ago = {"at": tx.at - timedelta(days=31)}

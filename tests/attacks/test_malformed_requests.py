@@ -15,8 +15,8 @@ import pytest
 from starlette.routing import Route
 
 from loreg.catalog import jobs
+from loreg.entities import Access
 from loreg.errors import NotAllowedError, UsageError
-from loreg.records import everything
 from loreg.registry import Registry, connect
 from loreg.server import pages
 from loreg.server.routes import administration, bases, blobs, hub_read, hub_write, lorax, versions
@@ -330,7 +330,7 @@ def many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("many_jobs")
 def test_a_page_of_large_items_is_a_short_one_and_the_next_goes_on(guarded: Attacked):
-    with guarded.behind.context.ledger.catalog.write(everything("ada")) as tx:
+    with guarded.behind.context.backend.catalog.write(Access.superuser("ada")) as tx:
         for number in range(120):
             jobs.submit(tx, "merge", {"message": "x" * 200_000, "number": number}, "team")
     http, seen, cursor, sizes = guarded.http("reader"), [], None, []
@@ -347,7 +347,7 @@ def test_a_page_of_large_items_is_a_short_one_and_the_next_goes_on(guarded: Atta
 
 
 def test_an_item_that_is_larger_than_a_page_is_a_page(guarded: Attacked):
-    with guarded.behind.context.ledger.catalog.write(everything("ada")) as tx:
+    with guarded.behind.context.backend.catalog.write(Access.superuser("ada")) as tx:
         for number in range(3):
             jobs.submit(tx, "merge", {"message": "x" * 5_000_000, "number": number}, "team")
     page = guarded.http("reader").get("/api/v1/jobs", params={"limit": 2}).json()
@@ -359,7 +359,7 @@ def test_an_item_that_is_larger_than_a_page_is_a_page(guarded: Attacked):
 @pytest.mark.usefixtures("many_jobs")
 @pytest.mark.parametrize("limit", [1, 7, 49, 50, 51, 100, 130, 1000])
 def test_small_items_make_whole_pages(guarded: Attacked, limit: int):
-    with guarded.behind.context.ledger.catalog.write(everything("ada")) as tx:
+    with guarded.behind.context.backend.catalog.write(Access.superuser("ada")) as tx:
         made = [jobs.submit(tx, "merge", {}, "team").id for _ in range(130)]
     page = guarded.http("reader").get("/api/v1/jobs", params={"limit": limit}).json()
     assert [job["id"] for job in page["items"]] == sorted(made, reverse=True)[:limit]
@@ -371,7 +371,7 @@ def test_every_list_is_cut_by_its_size(guarded: Attacked, monkeypatch: pytest.Mo
     for number in range(4):
         guarded.behind.push(SCIENCE, "team/a", message=f"m{number}")
         guarded.behind.push(SCIENCE, f"team/b{number}")
-    with guarded.behind.context.ledger.catalog.write(everything("ada")) as tx:
+    with guarded.behind.context.backend.catalog.write(Access.superuser("ada")) as tx:
         for _ in range(4):
             jobs.submit(tx, "merge", {}, "team")
     http = guarded.http("root")

@@ -24,12 +24,12 @@ from loreg.adapters.patterns import Patience, Patterns, endings
 from loreg.bases.identify import as_listed
 from loreg.checking.findings import Subject
 from loreg.checking.run import run
+from loreg.entities import BaseModel, Commit, Metric
 from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
 from loreg.manifest import File, Manifest
 from loreg.recording import bases
 from loreg.recording.bases import few_at_once, proven_names, read_base
 from loreg.recording.commit import read_commit
-from loreg.records import BaseModel, Commit, Metric
 from loreg.refs import AdapterName
 from loreg.storage import BlobStore, open_store, put_bytes
 from making import copy

@@ -22,9 +22,9 @@ import pytest
 from loreg.client.fetching import Fetcher
 from loreg.client.http import Server
 from loreg.client.store import RemoteStore
+from loreg.entities import Commit
 from loreg.errors import IntegrityError, UnavailableError
 from loreg.manifest import File, Manifest
-from loreg.records import Commit
 from loreg.refs import parse_adapter_name
 from loreg.storage import Blob, open_store
 from loreg.storage.blobs import key_of
@@ -354,4 +354,4 @@ def test_a_manifest_that_lies_about_a_size_reads_no_more_than_it_says(either: Gu
         for file in either.behind.show("team/mine").files
     ]
     with pytest.raises(IntegrityError, match="is to be 2 bytes"):
-        writer.context.ledger.commit(Commit(parse_adapter_name("team/other"), Manifest(tuple(files))))
+        writer.context.backend.commit(Commit(parse_adapter_name("team/other"), Manifest(tuple(files))))

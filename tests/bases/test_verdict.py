@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from loreg.entities import VERDICTS
 from loreg.errors import ConflictError, NotFoundError, UsageError
-from loreg.records import VERDICTS
 from loreg.registry import Registry
 from making import OUT, new_model, train, write_base
 

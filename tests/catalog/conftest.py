@@ -10,7 +10,7 @@ import pytest
 
 from drafts import draft
 from loreg.catalog import Catalog, versions
-from loreg.records import Version, everything
+from loreg.entities import Access, Version
 
 Record = Callable[..., Version]
 
@@ -26,7 +26,7 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
 @pytest.fixture
 def record(catalog: Catalog) -> Record:
     def record(name: str, content: str | None = None, author: str = "ada", **options: Any) -> Version:
-        with catalog.write(everything(author)) as tx:
+        with catalog.write(Access.superuser(author)) as tx:
             return versions.record(tx, draft(name, content or f"{name} {options}", **options))[0].version
 
     return record

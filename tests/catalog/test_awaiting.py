@@ -10,13 +10,13 @@ from sqlalchemy import text
 
 from drafts import draft
 from loreg.catalog import Catalog, engine, versions
+from loreg.entities import Access
 from loreg.errors import NotFoundError
-from loreg.records import everything
 from loreg.refs import parse_ref
 
 
 def record(catalog: Catalog, name: str) -> str:
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         return versions.record(tx, draft(name, name))[0].version.ref
 
 
@@ -38,7 +38,7 @@ def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
 
 def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
     def fails(catalog: Catalog) -> None:
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             versions.record(tx, draft("team/a", "one"))
             raise NotFoundError("on purpose")
 

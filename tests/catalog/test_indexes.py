@@ -12,8 +12,8 @@ from sqlalchemy.dialects import postgresql
 from loreg.catalog import Catalog, uploads
 from loreg.catalog.paging import encode
 from loreg.catalog.search import page_statement
-from loreg.expressions import parse_comparison, parse_metric_condition, parse_sort
-from loreg.records import Query
+from loreg.entities import Query
+from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
 
 VERSIONS = 20_000
 

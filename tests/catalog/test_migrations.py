@@ -16,8 +16,8 @@ from loreg.catalog import Catalog, jobs, lineage, migrations, versions
 from loreg.catalog.details import details
 from loreg.catalog.engine import open_engine
 from loreg.catalog.search import search
+from loreg.entities import Access, Query
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
-from loreg.records import Query, everything
 from loreg.refs import parse_ref
 from together import all_at_once
 
@@ -70,7 +70,7 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         connection.executescript(dump.read_text())
     catalog = Catalog(f"sqlite:///{tmp_path}/c.db")
     assert migrations.HEAD in catalog.describe()
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         found = versions.resolve(tx, parse_ref("team/science")).version
         assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
         on_its_base = search(tx, Query(tasks=("qa",), base=found.base.names[0])).items
@@ -99,7 +99,7 @@ def test_a_job_of_an_old_release_whose_token_is_not_known_goes_on_only_where_the
             connection.execute(text(_TOKEN), values)
     migrations.upgrade(engine)
     catalog = Catalog(url)
-    with catalog.write(everything("w")) as tx:
+    with catalog.write(Access.superuser("w")) as tx:
         job = jobs.page(tx, 1, None).items[0]
         ended = ("failed", "unauthenticated") if tokens == "there are" else ("queued", None)
         assert (job.state, job.error.get("code")) == ended

@@ -12,9 +12,9 @@ from sqlalchemy import event
 
 from loreg.catalog import Catalog, bases, versions
 from loreg.catalog.search import search
+from loreg.entities import Access, BaseModel, Query
 from loreg.errors import UsageError
-from loreg.expressions import parse_comparison, parse_metric, parse_metric_condition, parse_sort
-from loreg.records import BaseModel, Query, everything
+from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort
 from loreg.refs import parse_ref
 
 
@@ -116,7 +116,7 @@ def test_only_the_newest_version_unless_asked(catalog: Catalog, record):
 def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Catalog, record):
     record("a", "one")
     second = record("a", "two")
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         versions.set_yanked(tx, versions.resolve(tx, parse_ref(second.ref)), True)
     assert found(catalog) == ["a:v1"]
     assert found(catalog, all_versions=True) == ["a:v1"]
@@ -124,7 +124,7 @@ def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Ca
 
 def test_a_task_is_found_on_the_base_that_is_known_by_now(catalog: Catalog, record):
     base = BaseModel("cd" * 32, ("org/llama",), 3, 100)
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         bases.record(tx, base, 1)
     record("team/declared", tasks=("qa",), base_hint="org/llama")
     record("team/known", "x", tasks=("qa",), base_hint="org/llama")
@@ -141,7 +141,7 @@ def test_a_task_is_found_on_the_base_that_is_known_by_now(catalog: Catalog, reco
 
 def test_a_base_is_found_by_name_digest_and_prefix(catalog: Catalog, record):
     base = BaseModel("ab" * 32, ("org/llama", "local-llama"), 3, 100)
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         bases.record(tx, base, 10)
     record("known", base=base)
     record("declared", base_hint="org/llama")

@@ -13,9 +13,9 @@ from loreg.catalog import Catalog, Transaction, aliases, bases, metrics, version
 from loreg.catalog.details import details
 from loreg.catalog.projection import Found
 from loreg.catalog.search import search
+from loreg.entities import Access, BaseModel, Metric, Query, Version
 from loreg.errors import ConflictError, NotFoundError
-from loreg.expressions import parse_metric, parse_sort
-from loreg.records import BaseModel, Metric, Query, Version, everything
+from loreg.parsing import parse_metric, parse_sort
 from loreg.refs import parse_ref
 from together import all_at_once
 
@@ -70,7 +70,7 @@ class TestRefs:
             resolve(catalog, f"team/a:prod@sha256:{two[1].digest[:12]}")
 
     def test_a_yanked_version_is_found_only_exactly(self, catalog: Catalog, two):
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             for version in two:
                 versions.set_yanked(tx, row(tx, version), True)
         assert resolve(catalog, "team/a:v1") == "team/a:v1"
@@ -84,7 +84,7 @@ class TestRefs:
 class TestRecording:
     def test_the_same_content_makes_no_new_version_but_adds_what_is_said(self, catalog: Catalog, record):
         record("a", "one", tasks=("x",))
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             again, created = versions.record(tx, draft("a", "one", tasks=("y",), labels={"k": "v"}, aliases=("prod",)))
         version = again.version
         assert not created
@@ -103,7 +103,7 @@ class TestRecording:
 
     def test_a_yanked_content_is_not_pushed_again_silently(self, catalog: Catalog, record):
         version = record("a", "one")
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             versions.set_yanked(tx, row(tx, version), True)
         with pytest.raises(ConflictError, match="this content is a:v1, which was yanked") as error:
             record("a", "one")
@@ -111,7 +111,7 @@ class TestRecording:
 
     def test_a_base_can_be_told_later_but_not_changed(self, catalog: Catalog, record):
         llama, mistral = (BaseModel(digit * 64, (f"org/{digit}",), 1, 1) for digit in "ab")
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             bases.record(tx, llama, 1)
             bases.record(tx, mistral, 1)
         record("a", "one")
@@ -123,7 +123,7 @@ class TestRecording:
     def test_numbers_are_given_out_once_when_many_push_at_once(self, catalog: Catalog):
         def push(who: int) -> None:
             for i in range(5):
-                with catalog.write(everything(f"user{who}")) as tx:
+                with catalog.write(Access.superuser(f"user{who}")) as tx:
                     versions.record(tx, draft("team/busy", f"{who} {i}"))
 
         all_at_once([partial(push, who) for who in range(4)])
@@ -132,7 +132,7 @@ class TestRecording:
         assert numbers == list(range(1, 21))
 
     def test_an_error_in_a_transaction_leaves_nothing(self, catalog: Catalog):
-        with pytest.raises(RuntimeError), catalog.write(everything("ada")) as tx:
+        with pytest.raises(RuntimeError), catalog.write(Access.superuser("ada")) as tx:
             versions.record(tx, draft("a", "one"))
             raise RuntimeError
         with catalog.read() as tx:
@@ -142,7 +142,7 @@ class TestRecording:
 
 class TestHistory:
     def test_every_move_of_an_alias_is_kept(self, catalog: Catalog, two):
-        with catalog.write(everything("grace")) as tx:
+        with catalog.write(Access.superuser("grace")) as tx:
             second = row(tx, two[1])
             aliases.point(tx, second.adapter_id, second.id, "prod")
             aliases.point(tx, second.adapter_id, second.id, "prod")
@@ -156,7 +156,7 @@ class TestHistory:
 
     def test_a_metric_measured_again_replaces_the_value_and_the_event_keeps_the_old_one(self, catalog: Catalog, record):
         version = record("a", metrics=(parse_metric("f1=0.5@x"),))
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             kept = row(tx, version)
             metrics.put(tx, kept.adapter_id, kept.id, parse_metric("f1=0.6@x"))
             metrics.put(tx, kept.adapter_id, kept.id, parse_metric("f1=0.7@y"))
@@ -174,7 +174,7 @@ class TestHistory:
         assert best_by(catalog, "cer") == ["a:v1", "b:v1"]
 
     def test_everything_that_was_done_is_an_event(self, catalog: Catalog, two):
-        with catalog.write(everything("grace")) as tx:
+        with catalog.write(Access.superuser("grace")) as tx:
             versions.set_yanked(tx, row(tx, two[1]), True, "broken")
             versions.set_yanked(tx, row(tx, two[1]), True, "broken")
             versions.set_yanked(tx, row(tx, two[1]), False)

@@ -10,8 +10,8 @@ import pytest
 
 from loreg.checking.explain import explain
 from loreg.checking.policy import Policy, read_back, read_policy, written
+from loreg.entities import Metric
 from loreg.errors import CheckFailedError, NotFoundError, UsageError
-from loreg.records import Metric
 from loreg.registry import Registry, connect
 from making import train, write_base
 from places import SCIENCE, Loreg

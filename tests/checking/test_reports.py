@@ -12,7 +12,7 @@ from jsonschema import Draft4Validator
 from loreg.checking.reports.github import github
 from loreg.checking.reports.junit import junit
 from loreg.checking.reports.sarif import sarif
-from loreg.records import CheckReport, Finding
+from loreg.entities import CheckReport, Finding
 from making import change_config, copy
 from places import DORA, EXAMPLES, SCIENCE, Loreg
 

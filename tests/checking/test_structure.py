@@ -24,8 +24,8 @@ from transformers.pytorch_utils import Conv1D
 from loreg.adapters.layout import read_layout
 from loreg.checking.run import read_weights, refuse_errors
 from loreg.checking.run import run as run_rules
+from loreg.entities import Finding
 from loreg.errors import CheckFailedError
-from loreg.records import Finding
 from making import change_config, change_tensors, copy, train
 from places import EXAMPLES, SCIENCE
 

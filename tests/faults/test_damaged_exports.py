@@ -25,7 +25,7 @@ SERVER = "sglang"
 def made(registry: Registry, ref: str) -> Manifest:
     """What the registry has of the version for the server."""
     request = request_of(read_profile(SERVER), registry.show(ref).version.base)
-    found = registry.context.ledger.export(parse_ref(ref), request)
+    found = registry.context.backend.export(parse_ref(ref), request)
     assert found is not None
     return found
 

@@ -190,8 +190,8 @@ def test_the_hint_of_the_command_line_is_true(loreg: Loreg, registry: Registry, 
 
 def test_a_version_with_other_files_is_not_made_of_damaged_ones(registry: Registry, stored: Stored, tmp_path: Path):
     """A commit names blobs that it does not send: the store is asked for each."""
+    from loreg.entities import Commit
     from loreg.manifest import Manifest
-    from loreg.records import Commit
     from loreg.refs import parse_adapter_name
 
     registry.push(NEWS, "t/news")
@@ -199,7 +199,7 @@ def test_a_version_with_other_files_is_not_made_of_damaged_ones(registry: Regist
     for damage in DAMAGES.values():
         stored.change(digests_of(registry, "t/news")["adapter_model.safetensors"], damage)
         with pytest.raises(IntegrityError, match="that blob") as error:
-            registry.context.ledger.commit(Commit(parse_adapter_name("t/other"), Manifest(files)))
+            registry.context.backend.commit(Commit(parse_adapter_name("t/other"), Manifest(files)))
         assert error.value.hint == "push again"
         registry.push(NEWS, "t/news")
     with pytest.raises(NotFoundError):

@@ -15,8 +15,8 @@ from sqlalchemy import text
 from loreg.catalog import Catalog, migrations
 from loreg.catalog.engine import open_engine
 from loreg.catalog.schema import Table
+from loreg.entities import Access
 from loreg.errors import UnavailableError
-from loreg.records import everything
 from loreg.registry import Registry
 from making import write_base
 from places import NEWS, SCIENCE, Loreg, Outcome, Place, command_line
@@ -198,7 +198,7 @@ class TestTimeouts:
 
     def test_a_statement_and_an_idle_transaction_have_a_longest_time(self, postgres_url: str):
         catalog = Catalog(postgres_url)
-        for open_ in (catalog.read, lambda: catalog.write(everything("ada"))):
+        for open_ in (catalog.read, lambda: catalog.write(Access.superuser("ada"))):
             with open_() as tx:
                 shown = [
                     tx.connection.execute(text(f"SHOW {name}")).scalar()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from loreg.adapters.folder import select_files
+from loreg.entities import Commit
 from loreg.errors import AdapterFormatError, IntegrityError
 from loreg.manifest import Manifest, hidden_beside
-from loreg.records import Commit
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry
 from loreg.storage import Blob
@@ -108,4 +108,4 @@ def commit(registry: Registry, *names: str) -> None:
     registry.push(NEWS, "pushed")
     files = registry.show("pushed").files
     more = tuple(replace(files[0], path=name) for name in names)
-    registry.context.ledger.commit(Commit(parse_adapter_name("news"), Manifest((*files, *more))))
+    registry.context.backend.commit(Commit(parse_adapter_name("news"), Manifest((*files, *more))))

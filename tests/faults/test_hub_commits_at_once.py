@@ -19,8 +19,8 @@ from sqlalchemy import text
 
 from clients import VERSIONS, Client, python_with
 from loreg.catalog import Catalog, Transaction
-from loreg.recording.ledger import LocalLedger
-from loreg.records import everything
+from loreg.entities import Access
+from loreg.recording.backend import LocalBackend
 from loreg.registry import Registry, connect
 from loreg.storage.staged import StagedStore
 from making import train
@@ -55,7 +55,7 @@ class Hub:
         return {sibling["rfilename"] for sibling in found["siblings"]}
 
     def drafts(self) -> int:
-        with Catalog(self.place.database_url).read(everything("ada")) as tx:
+        with Catalog(self.place.database_url).read(Access.superuser("ada")) as tx:
             return int(tx.connection.execute(text("SELECT count(*) FROM drafts")).scalar_one())
 
 
@@ -218,9 +218,9 @@ def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ):
     hub.commit_file("adapter_config.json")
-    record, recorded = LocalLedger.record, threading.Event()
+    record, recorded = LocalBackend.record, threading.Event()
 
-    def killed(self: LocalLedger, tx: Transaction, *arguments: Any) -> Any:
+    def killed(self: LocalBackend, tx: Transaction, *arguments: Any) -> Any:
         found = record(self, tx, *arguments)
         if recorded.is_set():
             raise KeyError("here the process would end")
@@ -228,7 +228,7 @@ def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
         return found
 
     with monkeypatch.context() as dying:
-        dying.setattr(LocalLedger, "record", killed)
+        dying.setattr(LocalBackend, "record", killed)
         assert hub.commit_file("adapter_model.safetensors").status_code == 500
     assert hub.files() == {"adapter_config.json"}
     assert httpx.get(f"{hub.endpoint}/api/v1/adapters/team/news/versions").status_code == 404
@@ -239,7 +239,7 @@ def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
 def stale_draft(hub: Hub, name: str, content: bytes) -> None:
     """A draft as a release that could die between two transactions left it, with one file."""
     digest = hashlib.sha256(content).hexdigest()
-    with Catalog(hub.place.database_url).write(everything("ada")) as tx:
+    with Catalog(hub.place.database_url).write(Access.superuser("ada")) as tx:
         tx.connection.execute(
             text(
                 "INSERT INTO drafts (namespace, name, branch, files, author, updated_at) "

@@ -23,8 +23,8 @@ import loreg.catalog.catalog
 import loreg.worker
 from loreg.baking.bake import PLAN_NAME, staging_of
 from loreg.catalog import Catalog, jobs
+from loreg.entities import Access
 from loreg.errors import NotFoundError, UnavailableError
-from loreg.records import everything
 from loreg.registry import Registry, connect
 from loreg.worker import Worker
 from making import train, write_base
@@ -63,7 +63,7 @@ def worker(here: Registry, tmp_path: Path) -> Worker:
 
 def change(here: Registry, statement: str, **values: Any) -> None:
     catalog = Catalog(here.settings.database_url)
-    with catalog.write(everything("test")) as tx:
+    with catalog.write(Access.superuser("test")) as tx:
         tx.connection.execute(text(statement), values)
     catalog.close()
 
@@ -87,7 +87,7 @@ NUMBERS = {
 
 
 def fill(catalog: Catalog, count: int) -> None:
-    with catalog.write(everything("test")) as tx:
+    with catalog.write(Access.superuser("test")) as tx:
         numbers = NUMBERS[tx.connection.dialect.name]
         tx.connection.execute(text(f"{ENDED} {numbers}"), {"count": count, "now": datetime.now(UTC)})
         tx.connection.execute(text("ANALYZE jobs"))
@@ -96,7 +96,7 @@ def fill(catalog: Catalog, count: int) -> None:
 def test_asking_for_a_job_and_taking_it_reads_no_job_that_has_ended(catalog: Catalog):
     fill(catalog, 20_000)
     statements: list[tuple[str, Any]] = []
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
 
         @event.listens_for(tx.connection.engine, "before_cursor_execute")
         def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
@@ -121,7 +121,7 @@ def test_asking_for_a_job_and_taking_it_reads_no_job_that_has_ended(catalog: Cat
 def test_jobs_that_ended_long_ago_or_before_many_others_are_removed(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jobs, "MOST_ENDED", 10)
     fill(catalog, 400)
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         old = jobs.submit(tx, "merge", MERGE, "team")
         jobs.cancel(tx, old.id)
         long_ago = {"at": datetime.now(UTC) - jobs.KEPT - timedelta(hours=1), "id": old.id}
@@ -138,12 +138,12 @@ def test_jobs_that_ended_long_ago_or_before_many_others_are_removed(catalog: Cat
 
 
 def test_a_namespace_with_many_jobs_does_not_keep_another_waiting(catalog: Catalog):
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         for _ in range(20):
             jobs.submit(tx, "merge", MERGE, "many")
     taken = []
     for turn in range(24):
-        with catalog.write(everything("ada")) as tx:
+        with catalog.write(Access.superuser("ada")) as tx:
             if turn == 5:
                 for _ in range(3):
                     jobs.submit(tx, "merge", MERGE, "few")
@@ -177,7 +177,7 @@ def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(here: Registry, tmp
 
 
 def test_a_job_that_only_waits_its_turn_does_not_end(catalog: Catalog):
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         first, second = (jobs.submit(tx, "merge", MERGE, "team") for _ in range(2))
         tx.connection.execute(text("UPDATE jobs SET able_at = :at"), {"at": datetime.now(UTC) - jobs.PATIENCE / 2})
         claimed = jobs.claim(tx, "w")
@@ -195,7 +195,7 @@ def test_a_job_that_only_waits_its_turn_does_not_end(catalog: Catalog):
 def test_a_worker_whose_clock_is_wrong_takes_no_job_of_another(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch, hours: int
 ):
-    with catalog.write(everything("w")) as tx:
+    with catalog.write(Access.superuser("w")) as tx:
         job = jobs.submit(tx, "merge", MERGE, "team")
         assert jobs.claim(tx, "w") is not None
 
@@ -205,11 +205,11 @@ def test_a_worker_whose_clock_is_wrong_takes_no_job_of_another(
             return datetime.now(tz) + timedelta(hours=hours)
 
     monkeypatch.setattr(loreg.catalog.catalog, "datetime", Wrong)
-    with catalog.write(everything("other")) as tx:
+    with catalog.write(Access.superuser("other")) as tx:
         assert jobs.claim(tx, "other") is None
         assert jobs.beat(tx, jobs.find(tx, job.id), "merging", 1, 2)
     monkeypatch.undo()
-    with catalog.write(everything("other")) as tx:
+    with catalog.write(Access.superuser("other")) as tx:
         assert jobs.claim(tx, "other") is None
 
 
@@ -289,7 +289,7 @@ def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
 
 
 def test_workers_that_end_in_order_use_up_no_try_of_a_job(catalog: Catalog):
-    with catalog.write(everything("w")) as tx:
+    with catalog.write(Access.superuser("w")) as tx:
         job = jobs.submit(tx, "merge", MERGE, "team")
         for _ in range(jobs.MOST_LOSSES + 1):
             claimed = jobs.claim(tx, "w")
@@ -324,7 +324,7 @@ def test_a_worker_without_torch_leaves_to_others_what_needs_it(
 
 
 def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
-    with catalog.write(everything("w")) as tx:
+    with catalog.write(Access.superuser("w")) as tx:
         jobs.submit(tx, "merge", MERGE, "team")
         first, _ = jobs.claim(tx, "first") or (None, None)
         late = {"at": datetime.now(UTC) - jobs.LIFE - timedelta(seconds=5)}

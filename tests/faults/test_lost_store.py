@@ -158,9 +158,9 @@ def test_an_unfinished_upload_is_no_empty_catalog(behind: Place):
 
 def test_an_upload_that_no_commit_followed_is_no_empty_catalog(behind: Place):
     with connect(**behind.settings) as registry, serving(behind) as endpoint, connect(endpoint=endpoint) as client:
-        commit = client.context.ledger.commit
+        commit = client.context.backend.commit
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(type(client.context.ledger), "commit", lambda self, asked: commit.nothing)
+            patched.setattr(type(client.context.backend), "commit", lambda self, asked: commit.nothing)
             with pytest.raises(AttributeError):
                 client.push(SCIENCE, "t/science")
         assert wrong(registry) == {}
@@ -180,7 +180,7 @@ def test_a_first_push_that_the_policy_refuses_is_no_empty_catalog(behind: Place,
 def test_what_is_left_of_a_first_push_that_was_interrupted_is_said_and_mended_by_the_hint(behind: Place):
     with connect(**behind.settings) as registry:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(type(registry.context.ledger), "commit", lambda self, asked: 1 / 0)
+            patched.setattr(type(registry.context.backend), "commit", lambda self, asked: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 registry.push(NEWS, "t/news")
         (check,) = [check for check in registry.doctor() if not check.ok]

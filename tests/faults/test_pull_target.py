@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from loreg.entities import PullResult
 from loreg.errors import ConflictError, UnavailableError
-from loreg.records import PullResult
 from loreg.registry import Registry, connect
 from making import copy, train, write_base
 from people import ANN, TEAM, People, commons, folder_of

@@ -15,8 +15,8 @@ import pytest
 
 from loreg.catalog import Catalog, sqlite
 from loreg.catalog.listing import adapters
+from loreg.entities import Access
 from loreg.errors import NotAllowedError, UnavailableError
-from loreg.records import everything
 from loreg.registry import connect
 from people import ANN, BOB, EVE, TEAM, People, Person, commons, everything_in, folder_of
 from places import NEWS, Outcome
@@ -296,5 +296,5 @@ class TestInOneProcess:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
     def test_it_writes_nothing(self, reader: Catalog):
-        with pytest.raises(NotAllowedError, match="it is not yours"), reader.write(everything("x")):
+        with pytest.raises(NotAllowedError, match="it is not yours"), reader.write(Access.superuser("x")):
             pass

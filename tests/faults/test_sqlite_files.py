@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from loreg.catalog import Catalog, sqlite
+from loreg.entities import Access
 from loreg.errors import NotAllowedError, UnavailableError
-from loreg.records import everything
 from loreg.registry import Registry, connect
 from making import train
 from places import NEWS
@@ -20,7 +20,7 @@ from places import NEWS
 def test_what_is_committed_is_on_the_disk_when_that_is_said(tmp_path: Path):
     """SQLite then syncs -wal with every commit; with less it does so only when it takes -wal into the database."""
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
-    for open_ in (catalog.read, lambda: catalog.write(everything("ada"))):
+    for open_ in (catalog.read, lambda: catalog.write(Access.superuser("ada"))):
         with open_() as tx:
             assert tx.connection.execute(text("PRAGMA synchronous")).scalar() == 2
             assert tx.connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"

@@ -21,8 +21,8 @@ from loreg.checking.reports.github import github
 from loreg.checking.reports.junit import junit
 from loreg.checking.reports.sarif import sarif
 from loreg.checking.run import run
+from loreg.entities import CheckReport, Finding
 from loreg.errors import AdapterFormatError, IntegrityError
-from loreg.records import CheckReport, Finding
 
 SEPARATOR = b"\n\x00\n"
 #: A case that takes longer hangs; one that needs more memory than this beyond what the program has is a bomb.

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loreg.adapters.layout import read_layout
+from loreg.entities import Source
 from loreg.errors import LoregError
 from loreg.merging.execute import Merged, execute
 from loreg.merging.method import Method, Parameter
 from loreg.merging.ranks import LOSSLESS, RankRule
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import Input
-from loreg.records import Source
 
 Shapes = Mapping[str, tuple[int, int]]  # module -> (out, in)
 

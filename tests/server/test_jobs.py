@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import text
 
 from loreg.catalog import Catalog, jobs
+from loreg.entities import Access
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
-from loreg.records import everything
 from loreg.registry import Registry
 from loreg.worker import Worker
 from making import train, write_base
@@ -40,7 +40,7 @@ def worker(guarded: Guarded, bases: Path | None = None, models: Path | None = No
 def beaten(registry: Registry, ago: timedelta) -> None:
     """Let every worker have been heard of for the last time that long ago."""
     catalog = Catalog(registry.settings.database_url)
-    with catalog.write(everything("test")) as tx:
+    with catalog.write(Access.superuser("test")) as tx:
         tx.connection.execute(text("UPDATE jobs SET beat_at = :at"), {"at": datetime.now(UTC) - ago})
     catalog.close()
 
@@ -122,7 +122,7 @@ def test_no_two_workers_take_the_same_job(two: Guarded):
     def take(name: str) -> list[int]:
         taken = []
         for _ in range(4):
-            with catalog.write(everything(name)) as tx:
+            with catalog.write(Access.superuser(name)) as tx:
                 claimed = jobs.claim(tx, name)
             taken += [claimed[0].id] if claimed else []
         return taken
@@ -192,10 +192,10 @@ def test_one_that_kills_every_worker_is_given_up(two: Guarded):
     job = two.behind.submit("merge", **TWO)
     catalog = Catalog(two.behind.settings.database_url)
     for _ in range(jobs.MOST_LOSSES):
-        with catalog.write(everything("w")) as tx:
+        with catalog.write(Access.superuser("w")) as tx:
             assert jobs.claim(tx, "w") is not None
         beaten(two.behind, jobs.LIFE + timedelta(seconds=1))
-    with catalog.write(everything("w")) as tx:
+    with catalog.write(Access.superuser("w")) as tx:
         assert jobs.claim(tx, "w") is None
     catalog.close()
     found = two.behind.job(job.id)

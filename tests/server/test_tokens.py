@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from loreg.catalog import Catalog
+from loreg.entities import Access
 from loreg.errors import ConflictError, NotFoundError, UnauthenticatedError, UsageError
-from loreg.records import everything
 from loreg.registry import Registry, connect
 from making import write_base
 from server.conftest import Guarded
@@ -44,7 +44,7 @@ def test_malformed_and_unknown_ones(guarded_folder: Guarded, authorization: str)
 
 def test_one_that_expired(guarded_folder: Guarded):
     made, secret = guarded_folder.behind.create_token("old", ["read:*"], expires="1h")
-    with guarded_folder.behind.context.ledger.catalog.write(everything("ada")) as tx:
+    with guarded_folder.behind.context.backend.catalog.write(Access.superuser("ada")) as tx:
         past = datetime.now(UTC) - timedelta(seconds=1)
         tx.connection.execute(text("UPDATE tokens SET expires_at = :at WHERE id = :id"), {"at": past, "id": made.id})
     assert asks(guarded_folder, f"Bearer {secret}") == REFUSED

@@ -22,12 +22,12 @@ from sqlalchemy import text
 from loreg.catalog import Catalog
 from loreg.client.http import Server
 from loreg.client.store import RemoteStore
+from loreg.entities import Access, Commit
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, StaleError
 from loreg.manifest import Manifest
-from loreg.messages import CommitRequest
-from loreg.records import Commit, everything
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry, connect
+from loreg.schemas import CommitRequest
 from loreg.storage import Blob, Presigned
 from loreg.storage.s3 import S3Store
 from making import change_config, copy
@@ -59,7 +59,7 @@ def either(request: pytest.FixtureRequest) -> Guarded:
 def test_somebody_elses_private_blobs_are_not_committed_by_their_digests(either: Guarded):
     stranger = either.registry("stranger")
     with pytest.raises(NotAllowedError, match="was not sent"):
-        stranger.context.ledger.commit(commit_of(either.behind, "team/science", "other/mine"))
+        stranger.context.backend.commit(commit_of(either.behind, "team/science", "other/mine"))
     with pytest.raises(NotFoundError):
         stranger.show("other/mine")
 
@@ -88,7 +88,7 @@ def test_an_upload_proves_nothing_for_somebody_else(either: Guarded):
     asked = commit_of(either.behind, "team/movies", "other/mine")
     body = {"commit": asked, "uploads": store.uploads_of([file.sha256 for file in asked.manifest.files])}
     with pytest.raises(NotAllowedError, match="was not sent"):
-        thief.context.ledger._server.post("/api/v1/adapters/other/mine/versions", dict, body)
+        thief.context.backend._server.post("/api/v1/adapters/other/mine/versions", dict, body)
     assert weights.exists()
 
 
@@ -122,7 +122,7 @@ def test_sizes_and_digests_are_those_of_the_store_not_of_the_manifest(either: Gu
     ):
         asked = Commit(parse_adapter_name("team/y"), Manifest((wrong, *files[1:])))
         with pytest.raises(error):
-            writer.context.ledger.commit(asked)
+            writer.context.backend.commit(asked)
     with pytest.raises(NotFoundError):
         writer.show("team/y")
 
@@ -133,7 +133,7 @@ def test_file_names_that_leave_the_folder_or_run_are_refused(either: Guarded, pa
     files = either.behind.show("team/science").files
     extra = replace(files[0], path=path)
     with pytest.raises(Exception, match=r"portable|hidden|pickle|executable|its name") as error:
-        writer.context.ledger.commit(Commit(parse_adapter_name("team/y"), Manifest((*files, extra))))
+        writer.context.backend.commit(Commit(parse_adapter_name("team/y"), Manifest((*files, extra))))
     assert error.value.code == "adapter-format"
 
 
@@ -174,7 +174,7 @@ def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(
     client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
     assert client.head_object(Bucket=s3.bucket, Key=lies_aside)["ContentLength"] == len(data)
     catalog = Catalog(guarded.behind.settings.database_url)
-    with catalog.write(everything("ada")) as tx:
+    with catalog.write(Access.superuser("ada")) as tx:
         tx.connection.execute(text("UPDATE uploads SET created_at = created_at - interval '8 days'"))
     catalog.close()
     with serving(postgres_and_s3):  # sweeps when it starts, and every hour

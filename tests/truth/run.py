@@ -26,8 +26,8 @@ from adapters import Made, by_peft, make  # noqa: E402
 from bases import BASES, fresh, numbers, write_bases  # noqa: E402
 from cases import ODD, REAL, SOUND  # noqa: E402
 from loreg.checking.profile import read_profile  # noqa: E402
+from loreg.entities import ExportResult  # noqa: E402
 from loreg.errors import LoregError  # noqa: E402
-from loreg.records import ExportResult  # noqa: E402
 from loreg.registry import Registry, connect  # noqa: E402
 from truth import Row, difference_alone, row, says_something  # noqa: E402
 

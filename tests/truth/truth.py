@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from server_processes import Did
 from torch import Tensor
 
-from loreg.records import Finding
+from loreg.entities import Finding
 
 TOLERANCE = 1e-4
 #: Codes of rules on the adapter itself and on its base: they say nothing of a server.

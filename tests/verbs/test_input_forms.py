@@ -192,10 +192,10 @@ class TestDora:
 
 def test_a_number_that_is_not_finite_is_named_with_its_source(here: Registry, tmp_path: Path):
     from loreg.adapters.layout import read_layout
+    from loreg.entities import Source
     from loreg.merging.execute import execute
     from loreg.merging.recipe import Recipe
     from loreg.merging.sources import Input
-    from loreg.records import Source
 
     folder = train(tmp_path / "a", 1, ["plain"])
     tensors = load_file(folder / "adapter_model.safetensors")

@@ -18,8 +18,8 @@ from loreg.adapters.header import Header, Read, Tensor, parse_header, read_heade
 from loreg.adapters.keys import PREFIX, TOKENS, foreign_format, parse_key
 from loreg.adapters.naming import Naming, plain_names
 from loreg.adapters.parameters import owner_of, parameter_name, parameter_of
+from loreg.entities import Facts, ModuleType
 from loreg.errors import AdapterFormatError
-from loreg.records import Facts, ModuleType
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 #: Why tensors are missing or have no numbers, and how they are saved whole (peft#2450, peft#2892, accelerate#3508).

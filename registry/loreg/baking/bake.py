@@ -16,10 +16,10 @@ from typing import Any, TextIO
 from loreg.baking.plan import Plan
 from loreg.baking.shard import write_shard
 from loreg.bases.model import INDEX_NAME, Model
+from loreg.entities import Progress
 from loreg.errors import ConflictError, LoregError, UnderWayError
 from loreg.file_modes import sync_folder
 from loreg.manifest import hidden_beside
-from loreg.records import Progress
 from loreg.storage.durable import sync_file
 
 #: Beside the model that grows: what is baked into it. It is there before the first shard and until after the last.

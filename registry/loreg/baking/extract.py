@@ -20,10 +20,10 @@ from loreg.algebra.spectrum import Spectrum
 from loreg.baking.difference import Pair, pairs
 from loreg.baking.numbers import FLOATS, computed_in, read_tensor
 from loreg.bases.model import Model
+from loreg.entities import ExtractedModule, Progress
 from loreg.errors import MergeError
 from loreg.merging.device import explain_out_of_memory
 from loreg.merging.parallel import side_by_side
-from loreg.records import ExtractedModule, Progress
 
 _HELD = 1 << 24  # numbers of a difference that is kept between passes, 64 MB; a larger one is made again
 _FIRST_GUESS = 16

@@ -13,8 +13,8 @@ from loreg.adapters.header import Tensor, read_header
 from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, computed_in, decode, read_into
 from loreg.baking.plan import Plan
 from loreg.baking.shard import Output, changed_tiles
+from loreg.entities import Progress
 from loreg.errors import IntegrityError
-from loreg.records import Progress
 
 _AGAIN = "remove the folder and bake again"
 _SAMPLED = 16  # tensors of each sort, changed and copied

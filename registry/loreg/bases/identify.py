@@ -24,8 +24,8 @@ from loreg.bases import cache, names
 from loreg.bases.architecture import OF_THE_HEADS, described
 from loreg.bases.model import Model, read_model
 from loreg.bases.narrow import BITS_OF, BYTES, CANDIDATES, Bits, narrowed
+from loreg.entities import BaseModel, Progress, no_progress
 from loreg.errors import IntegrityError
-from loreg.records import BaseModel, Progress, no_progress
 
 CONTENT = "loreg.base-leaves/2"
 HEADERS = "loreg.base-headers/1"

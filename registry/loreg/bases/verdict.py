@@ -9,8 +9,8 @@ from typing import Any
 from loreg.adapters.layout import Layout
 from loreg.bases.touched import Part, lookup_for, parts, target
 from loreg.bases.weight_lookup import WeightLookup
+from loreg.entities import BaseEdge, BaseModel, Verdict
 from loreg.errors import CheckFailedError
-from loreg.records import BaseEdge, BaseModel, Verdict
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 _QUANTISED = ("I32", "I8", "U8", "U32", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2")

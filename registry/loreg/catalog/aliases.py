@@ -7,8 +7,8 @@ from sqlalchemy.orm import aliased
 
 from loreg.catalog.schema import AliasMoveRow, AliasRow, VersionRow
 from loreg.catalog.transaction import Transaction
+from loreg.entities import AliasMove
 from loreg.errors import NotFoundError, StaleError
-from loreg.records import AliasMove
 
 _MOST_MOVES = 1000
 

@@ -15,8 +15,8 @@ from loreg.catalog.paging import decode, encode
 from loreg.catalog.projection import JsonRows
 from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, VersionRow
 from loreg.catalog.transaction import Transaction
+from loreg.entities import BaseModel, Page
 from loreg.errors import ConflictError, NotFoundError
-from loreg.records import BaseModel, Page
 
 _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 

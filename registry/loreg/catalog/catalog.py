@@ -16,8 +16,8 @@ from loreg.catalog import blobs, migrations, tokens
 from loreg.catalog.engine import begun, explained, open_awaited, open_engine, reading
 from loreg.catalog.listening import Bell
 from loreg.catalog.transaction import Transaction
+from loreg.entities import Access
 from loreg.errors import UnavailableError
-from loreg.records import Access, everything
 from loreg.settings import masked
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 A = TypeVarTuple("A")
 T = TypeVar("T")
-_EVERYTHING = everything("")
+_EVERYTHING = Access.superuser("")
 
 
 class Catalog:

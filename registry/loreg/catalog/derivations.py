@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 from loreg.catalog.bases import base_id_of, find
 from loreg.catalog.schema import BaseEdgeRow, BaseRow
 from loreg.catalog.transaction import Transaction
-from loreg.records import BaseEdge, BaseModel
+from loreg.entities import BaseEdge, BaseModel
 
 
 def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:

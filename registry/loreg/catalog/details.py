@@ -12,8 +12,8 @@ from loreg.catalog.projection import JsonRow, json_rows, time_of
 from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.versions import locate, located
+from loreg.entities import AliasMove, Details, Provenance, Source, Version
 from loreg.manifest import File
-from loreg.records import AliasMove, Details, Provenance, Source, Version
 from loreg.refs import Ref
 
 _MOST_MOVES = 1000  # of all aliases together, the newest

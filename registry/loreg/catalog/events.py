@@ -7,7 +7,7 @@ from sqlalchemy import select
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import AdapterRow, EventRow, VersionRow
 from loreg.catalog.transaction import Transaction
-from loreg.records import Event, Page
+from loreg.entities import Event, Page
 from loreg.refs import AdapterName
 
 

@@ -17,8 +17,8 @@ from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import JobRow
 from loreg.catalog.transaction import Transaction
+from loreg.entities import Access, Job, Page
 from loreg.errors import NotFoundError, QuotaError
-from loreg.records import Access, Job, Page
 
 #: A worker says that it is alive at least this often, or another takes its job.
 LIFE = timedelta(seconds=30)
@@ -73,7 +73,7 @@ def submit(
         "request": dict(request),
         "namespace": namespace,
         "author": tx.author,
-        "grants": dict(tx.access.grants),
+        "grants": dict(tx.access.permissions),
         "token_id": tx.access.token_id,
         "while_open": tx.access.while_open,
         "base": request.get("base") or "",

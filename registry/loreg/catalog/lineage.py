@@ -6,7 +6,7 @@ from sqlalchemy import func, insert, literal, select
 
 from loreg.catalog.schema import AdapterRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
-from loreg.records import LineageEdge, Provenance, Source
+from loreg.entities import LineageEdge, Provenance, Source
 from loreg.refs import AdapterName
 
 _DEEPEST = 64

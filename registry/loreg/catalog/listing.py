@@ -9,7 +9,7 @@ from loreg.catalog.projection import JsonRows, to_version, versions
 from loreg.catalog.schema import AdapterRow, AliasRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.versions import adapter_id_of
-from loreg.records import AdapterEntry, Page, Version
+from loreg.entities import AdapterEntry, Page, Version
 from loreg.refs import AdapterName
 
 

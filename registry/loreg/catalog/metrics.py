@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from loreg.catalog.schema import MetricRow
 from loreg.catalog.transaction import Transaction
-from loreg.records import Metric
+from loreg.entities import Metric
 
 
 def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:

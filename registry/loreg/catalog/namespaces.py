@@ -6,7 +6,7 @@ from sqlalchemy import func, select, union
 
 from loreg.catalog.schema import AdapterRow, NamespaceRow
 from loreg.catalog.transaction import Transaction
-from loreg.records import Namespace
+from loreg.entities import Namespace
 
 
 def every(tx: Transaction) -> tuple[Namespace, ...]:

@@ -27,7 +27,7 @@ from loreg.catalog.schema import (
     TaskRow,
     VersionRow,
 )
-from loreg.records import BaseModel, Facts, Metric, ModuleType, Version
+from loreg.entities import BaseModel, Facts, Metric, ModuleType, Version
 from loreg.refs import AdapterName
 
 

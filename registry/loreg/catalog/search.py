@@ -17,8 +17,8 @@ from loreg.catalog.projection import to_version, versions
 from loreg.catalog.schema import AdapterRow, BaseRow, LabelRow, MetricRow, ModuleTypeRow, TaskRow, VersionRow
 from loreg.catalog.shapes import BY_DIGEST, cursor_values, shape_of
 from loreg.catalog.transaction import Transaction, visible_to
+from loreg.entities import Page, Query, Sort, Version
 from loreg.errors import UsageError
-from loreg.records import Page, Query, Sort, Version
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,

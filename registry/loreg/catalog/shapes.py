@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from loreg.catalog.bases import is_digest, range_of_digest
-from loreg.records import Comparison, MetricCondition, Query, Sort
+from loreg.entities import Comparison, MetricCondition, Query, Sort
 
 BY_NAME, BY_DIGEST = "name", "digest"
 

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select
 
 from loreg.catalog.schema import TokenRow
 from loreg.catalog.transaction import Transaction
+from loreg.entities import Token
 from loreg.errors import NotFoundError, UnauthenticatedError
-from loreg.records import Token
 
 _CELLS: tuple[Any, ...] = (
     TokenRow.id,
@@ -88,7 +88,7 @@ def refuse_unless_live(tx: Transaction) -> None:
     if tx.access.token_id is None:
         return
     token = live(tx, tx.access.token_id)
-    if token is None or dict(token.grants) != dict(tx.access.grants):
+    if token is None or dict(token.grants) != dict(tx.access.permissions):
         raise UnauthenticatedError(
             f"the token {tx.author!r} was revoked or changed meanwhile, or has expired", hint="loreg login"
         )

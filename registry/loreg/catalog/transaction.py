@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog import kept
 from loreg.catalog.schema import EventRow, NamespaceRow, Table
-from loreg.records import Access
+from loreg.entities import Access
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Transaction:
     @property
     def sees_all(self) -> bool:
         """Whether who acts may read every namespace."""
-        return "*" in self.access.grants
+        return "*" in self.access.permissions
 
     def visible(self, namespace: Any) -> ColumnElement[bool]:
         """The condition that who acts may read what is in the column ``namespace``."""
-        return true() if self.sees_all else _readable(namespace, namespace.in_(sorted(self.access.grants)))
+        return true() if self.sees_all else _readable(namespace, namespace.in_(sorted(self.access.permissions)))
 
     def rows(self, statement: ReturnsRows, **values: Any) -> list[kept.Cells]:
         """Run a statement that is kept for everybody, with who asks and what for: see :func:`visible_to`."""
-        return kept.rows(self.connection, statement, {"readable": sorted(self.access.grants), **values})
+        return kept.rows(self.connection, statement, {"readable": sorted(self.access.permissions), **values})
 
     def insert_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert the rows whose key is not there yet; the others stay as they are."""

@@ -13,7 +13,7 @@ from loreg.catalog import blobs, kept
 from loreg.catalog.kept import AnyOf, words
 from loreg.catalog.schema import AdapterRow, BaseRow, BlobRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
 from loreg.catalog.transaction import Transaction, visible_to
-from loreg.records import Upload
+from loreg.entities import Upload
 
 _KEPT = timedelta(days=7)
 _ANNOUNCE = insert(UploadRow)
@@ -61,7 +61,7 @@ def mark_received(tx: Transaction, upload: Upload) -> None:
 
 def readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
     """Those of the blobs that a version, an export or a base has which who acts may read."""
-    statement = readable_statement(tx.sees_all, bool(tx.access.grants))
+    statement = readable_statement(tx.sees_all, bool(tx.access.permissions))
     return frozenset(digest for (digest,) in tx.rows(statement, wanted=list(digests)))
 
 

@@ -24,8 +24,8 @@ from loreg.catalog.schema import (
     VersionRow,
 )
 from loreg.catalog.transaction import Transaction, visible_to
+from loreg.entities import Metric, NewVersion, Version
 from loreg.errors import ConflictError, NotFoundError
-from loreg.records import Draft, Metric, Version
 from loreg.refs import AdapterName, Ref
 
 
@@ -51,7 +51,7 @@ _NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow
 _VERSION = insert(VersionRow).values(number=_NEWEST.scalar_subquery() + 1).returning(VersionRow.id)
 
 
-def record(tx: Transaction, draft: Draft, guard: Guard = _UNGUARDED) -> tuple[Found, bool]:
+def record(tx: Transaction, draft: NewVersion, guard: Guard = _UNGUARDED) -> tuple[Found, bool]:
     """Record a version whose blobs are all stored; False if this adapter had this very content already.
 
     Tasks, labels, metrics and aliases of the draft are recorded in both cases. ``guard`` is asked for each of the
@@ -244,7 +244,7 @@ def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
     return tx.row_of(AdapterRow, row, "namespace", "name")
 
 
-def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: Draft) -> int:
+def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: NewVersion) -> int:
     facts = draft.facts
     values = {
         "adapter_id": adapter_id,

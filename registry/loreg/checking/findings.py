@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from loreg.adapters.layout import Layout
 from loreg.adapters.scan import Scan
 from loreg.bases.verdict import Known
-from loreg.records import Finding, Verdict
+from loreg.entities import Finding, Verdict
 
 
 @dataclass(frozen=True)

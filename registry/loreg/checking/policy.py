@@ -12,9 +12,9 @@ import msgspec
 
 from loreg.adapters.card import fields_of, license_of
 from loreg.checking.licenses import conflict
+from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Version
 from loreg.errors import UsageError
-from loreg.expressions import parse_count, parse_metric_condition
-from loreg.records import AliasMove, BaseModel, Finding, Metric, MetricCondition, Version
+from loreg.parsing import parse_count, parse_metric_condition
 from loreg.refs import Ref, parse_alias, parse_ref
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {

@@ -14,8 +14,8 @@ import loreg.checking.conditions_on_bases
 import loreg.checking.conditions_on_configs  # noqa: F401  these two declare their conditions
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.findings import Subject
+from loreg.entities import Finding
 from loreg.errors import NotFoundError, UsageError
-from loreg.records import Finding
 
 _FOLDER = Path(__file__).parent / "profiles"
 _PROOFS = _FOLDER / "proofs.json"

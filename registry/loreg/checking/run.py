@@ -11,8 +11,8 @@ import loreg.checking.structure  # noqa: F401  these four declare their rules
 from loreg.adapters.layout import Layout
 from loreg.adapters.scan import scan
 from loreg.checking.findings import RULES, Subject, findings_of
+from loreg.entities import Finding
 from loreg.errors import CheckFailedError
-from loreg.records import Finding
 
 
 def run(subject: Subject) -> tuple[Finding, ...]:

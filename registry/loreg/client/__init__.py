@@ -1,1 +1,1 @@
-"""A registry behind HTTP: the same ledger and store as on this machine, asked over the network."""
+"""A registry behind HTTP: the same backend and store as on this machine, asked over the network."""

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from loreg.entities import Access
 from loreg.errors import LoregError, UnavailableError, UsageError, of_code
-from loreg.records import Access
 from loreg.settings import masked
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError
 from loreg.client.fetching import Fetcher
 from loreg.client.http import TRIES, Server, pause
 from loreg.errors import NotFoundError, UnavailableError
-from loreg.messages import Grant
+from loreg.schemas import UploadTicket
 from loreg.storage import Blob, digest_of
 from loreg.storage.blobs import (
     MOST_READ,
@@ -48,7 +48,7 @@ class RemoteStore:
         self._server = server
         self._sent: dict[str, str] = {}
         self._held: dict[str, bytes] = {}
-        self._grants: dict[str, Grant | None] = {}
+        self._grants: dict[str, UploadTicket | None] = {}
         self._places: dict[str, str] = {}
         self.url = server.endpoint
         # URLs that the server gives out are for whoever has them: no token goes along.
@@ -91,7 +91,7 @@ class RemoteStore:
         self._grants = {blob.sha256: None for blob in asked}
         for start in range(0, len(asked), _MOST_AT_ONCE):
             some = asked[start : start + _MOST_AT_ONCE]
-            grants = self._server.post(f"{_API}/uploads", tuple[Grant, ...], some)
+            grants = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], some)
             self._grants |= {grant.sha256: grant for grant in grants}
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
@@ -186,7 +186,7 @@ class RemoteStore:
             raise changed(path, blob, found)
         self._held[blob.sha256] = content
 
-    def _send(self, blob: Blob, path: Path, grant: Grant, on_bytes: OnBytes) -> httpx.Response:
+    def _send(self, blob: Blob, path: Path, grant: UploadTicket, on_bytes: OnBytes) -> httpx.Response:
         headers = {**grant.headers, "Content-Length": str(blob.size)}
         client = self._plain if grant.url.startswith("http") else self._server.client
         with path.open("rb") as stream:

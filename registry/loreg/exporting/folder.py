@@ -18,11 +18,11 @@ from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile
 from loreg.checking.run import read_weights, run
+from loreg.entities import BaseModel, ExportSummary
 from loreg.errors import CheckFailedError, IntegrityError, NotFoundError
 from loreg.exporting.export import Plan, plan_export
 from loreg.exporting.numbers import write_weights
 from loreg.manifest import File, Manifest
-from loreg.records import BaseModel, Fitted
 from loreg.storage import BlobStore
 
 FILE_NAME = "loreg_export.json"
@@ -82,7 +82,7 @@ def request_of(profile: Profile, base: BaseModel | None) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_folder(made: Planned, folder: Path) -> Fitted:
+def write_folder(made: Planned, folder: Path) -> ExportSummary:
     """Write the files into the existing ``folder``. Raises CheckFailedError if the server would mind them still."""
     weights = made.source.layout.weights
     certificate = write_weights(folder / WEIGHTS_NAME, made.plan, weights)
@@ -96,12 +96,12 @@ def write_folder(made: Planned, folder: Path) -> Fitted:
     return read_fitted(folder)
 
 
-def read_fitted(folder: Path) -> Fitted:
+def read_fitted(folder: Path) -> ExportSummary:
     """What the file beside an exported adapter says of it."""
     document = json.loads((folder / FILE_NAME).read_bytes())
     moved = document["certificate"]["modules"]
     worst = max(moved, key=lambda module: module["epsilon"], default=None)
-    return Fitted(
+    return ExportSummary(
         server=f"{document['profile']['title']} {document['profile']['release']}",
         changes=tuple(document["changes"]),
         epsilon=document["certificate"]["epsilon"],

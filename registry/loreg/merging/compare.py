@@ -14,19 +14,21 @@ from loreg.algebra import draws
 from loreg.algebra.canonical import canonical
 from loreg.algebra.factors import Factors, stack
 from loreg.algebra.frames import framed
+from loreg.entities import AdapterSimilarity, Progress, no_progress
 from loreg.errors import MergeError
 from loreg.merging.compatible import refuse_what_cannot_be_merged
 from loreg.merging.device import explain_out_of_memory
 from loreg.merging.plan import plan
 from loreg.merging.sources import Input, Source, open_sources
-from loreg.records import Likeness, Progress, no_progress
 
 _SAMPLES = 4096  # entries of each module whose signs are compared
 _SAME = 0.99  # cosine from which two deltas differ by noise
 _ZERO = 1e-12
 
 
-def compare(inputs: Sequence[Input], *, device: str = "cpu", progress: Progress = no_progress) -> list[Likeness]:
+def compare(
+    inputs: Sequence[Input], *, device: str = "cpu", progress: Progress = no_progress
+) -> list[AdapterSimilarity]:
     """Every pair of adapters, over the modules that both have. Raises MergeError if their shapes differ."""
     refuse_what_cannot_be_merged(inputs)
     sums: dict[tuple[int, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -87,13 +89,13 @@ def _sample(part: Factors, key: int) -> Tensor:
     return (part.b[:, row] * part.a.mT[:, column]).sum(-1)
 
 
-def _likeness(sources: Sequence[Source], i: int, j: int, sums: dict[str, float]) -> Likeness:
+def _likeness(sources: Sequence[Source], i: int, j: int, sums: dict[str, float]) -> AdapterSimilarity:
     a, b = sources[i].given, sources[j].given
     if not sums["modules"]:
         raise MergeError(f"{a.label} and {b.label} have no module in common", hint="loreg show tells their modules")
     norms = math.sqrt(sums["x"]), math.sqrt(sums["y"])
     cosine = sums["inner"] / (norms[0] * norms[1]) if all(norms) else 0.0
-    return Likeness(
+    return AdapterSimilarity(
         a=a.label,
         b=b.label,
         modules=int(sums["modules"]),

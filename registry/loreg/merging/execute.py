@@ -14,6 +14,7 @@ from torch import Tensor
 from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules
 from loreg.adapters.keys import extra_name, plain_extra
 from loreg.adapters.tensors import OpenAdapter, Written, WrittenModule, pad
+from loreg.entities import Progress, no_progress
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
@@ -24,7 +25,6 @@ from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
 from loreg.merging.run import Done, Run
 from loreg.merging.sources import Input, Source, conversions, open_sources
-from loreg.records import Progress, no_progress
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from loreg.records import Likeness
+from loreg.entities import AdapterSimilarity
 
 _MOST_LINES = 400  # modules drawn one by one; beyond, every n-th
 
@@ -50,7 +50,7 @@ def _errors(certificate: Mapping[str, Any], every: Sequence[Sequence[float]]) ->
     return list(range(longest + 1)), errors
 
 
-def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[Likeness]) -> None:
+def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[AdapterSimilarity]) -> None:
     """Draw the cosines and the subspace overlaps of every pair, in the order of combinations, as heat maps."""
     size = max(4.0, 0.5 * len(labels) + 2.5)
     figure = Figure(figsize=(3 * size, size), layout="constrained")

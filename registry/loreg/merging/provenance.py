@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from loreg.entities import Provenance, Source
 from loreg.errors import AdapterFormatError
-from loreg.records import Provenance, Source
 from loreg.strict_json import parse_finite, refuse_many_values
 
 FILE_NAME = "loreg_merge.json"

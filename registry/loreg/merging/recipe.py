@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from loreg.adapters.patterns import Patterns
+from loreg.entities import Source
 from loreg.errors import UsageError
 from loreg.merging.ranks import LOSSLESS, RankRule, read_rank_rule
-from loreg.records import Source
 
 SCHEMA = "loreg.recipe/2"
 

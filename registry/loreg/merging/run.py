@@ -14,6 +14,7 @@ from torch import Tensor
 from loreg.adapters.tensors import WrittenModule
 from loreg.algebra.factors import Factors, Stack
 from loreg.algebra.spectrum import Spectrum
+from loreg.entities import Progress
 from loreg.errors import MergeError
 from loreg.merging import certificate
 from loreg.merging.batch import Batch
@@ -26,7 +27,6 @@ from loreg.merging.plan import Task, plan
 from loreg.merging.ranks import Costs, spend
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import Source
-from loreg.records import Progress
 
 
 @dataclass(frozen=True)

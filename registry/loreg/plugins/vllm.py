@@ -20,7 +20,7 @@ from loreg.refs import Ref, parse_ref
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
-    from loreg.records import Version
+    from loreg.entities import Version
     from loreg.registry import Registry
 
 NAME = "loreg"

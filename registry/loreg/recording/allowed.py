@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from loreg.entities import Access
 from loreg.errors import LoregError, NotAllowedError, UnauthenticatedError
-from loreg.records import Access
 from loreg.refs import NO_NAMESPACE
 
 
@@ -21,6 +21,6 @@ def require_somewhere(access: Access, level: str) -> None:
 
 
 def _refused(access: Access, what: str, scope: str) -> LoregError:
-    if not access.grants:
+    if not access.permissions:
         return UnauthenticatedError(f"without a token nobody may {what}", hint="loreg login URL")
     return NotAllowedError(f"{access.author} may not {what}", hint=f"ask for a token with --scope {scope}")

@@ -15,9 +15,9 @@ from typing import Any
 from loreg.adapters.header import BITS, MOST_AXES, MOST_NUMBER
 from loreg.bases.architecture import described
 from loreg.bases.identify import CONTENT, HEADERS, Leaf, as_listed, has_headers_of, leaves_of
+from loreg.entities import BaseModel
 from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
-from loreg.records import BaseModel
 from loreg.storage import BlobStore
 from loreg.strict_json import refuse_many_values
 

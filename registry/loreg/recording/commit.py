@@ -15,12 +15,12 @@ from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
+from loreg.entities import Commit, NewVersion, Provenance
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
-from loreg.expressions import checked_metric, parse_label, parse_word
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
+from loreg.parsing import parse_label, parse_word, validate_metric
 from loreg.recording.bases import Listed, read_base
-from loreg.records import Commit, Draft, Provenance
 from loreg.refs import parse_alias
 from loreg.storage import Accepted, Blob, BlobStore, put_bytes
 from loreg.storage.blobs import SMALL
@@ -37,7 +37,7 @@ _LONGEST_MESSAGE = 64 * 1024
 class Read:
     """A commit as it can be recorded, and its base, if it names one, as the list of its tensors says it is."""
 
-    draft: Draft
+    draft: NewVersion
     base: Listed | None
     notes: tuple[str, ...]
 
@@ -61,7 +61,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     target_digest = _target_on(base, layout) if base is not None else None
     made_by, notes = _provenance(blobs, files)
     put_bytes(store, commit.manifest.to_bytes())
-    draft = Draft(
+    draft = NewVersion(
         adapter=commit.adapter,
         manifest=commit.manifest,
         facts=layout.facts(commit.base_hint),
@@ -71,7 +71,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
         target=target_digest,
         tasks=tuple(parse_word(task, "task") for task in commit.tasks),
         labels=dict(parse_label(f"{key}={value}") for key, value in commit.labels.items()),
-        metrics=tuple(map(checked_metric, commit.metrics)),
+        metrics=tuple(map(validate_metric, commit.metrics)),
         aliases=tuple(map(parse_alias, commit.aliases)),
         provenance=made_by,
     )

@@ -14,12 +14,12 @@ from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.catalog import Transaction, drafts, versions
 from loreg.catalog.details import details
 from loreg.catalog.drafts import PendingUpload
+from loreg.entities import Access, Commit, Details
 from loreg.errors import NotAllowedError, NotFoundError, StaleError
 from loreg.manifest import File, Manifest
 from loreg.recording.allowed import require
+from loreg.recording.backend import LocalBackend
 from loreg.recording.commit import Read, read_commit
-from loreg.recording.ledger import LocalLedger
-from loreg.records import Access, Commit, Details
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
 from loreg.storage.staged import StagedStore
@@ -77,7 +77,7 @@ class _Branch:
 
 
 def commit_files(
-    ledger: LocalLedger, access: Access, store: StagedStore, adapter: AdapterName, branch: str, asked: HubCommit
+    backend: LocalBackend, access: Access, store: StagedStore, adapter: AdapterName, branch: str, asked: HubCommit
 ) -> str:
     """Apply a commit to what the branch has; an empty ``branch`` is the newest version, another name an alias.
 
@@ -87,36 +87,36 @@ def commit_files(
     """
     require(access, "write", adapter.namespace)
     while True:  # whoever was faster has committed: each round somebody gets on
-        with ledger.catalog.read(access) as tx:
+        with backend.catalog.read(access) as tx:
             seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
-        _refuse_another_parent(ledger, access, adapter, branch, seen, asked.parent)
+        _refuse_another_parent(backend, access, adapter, branch, seen, asked.parent)
         manifest = asked.applied_to(seen.start)
         read = None
         if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
             aliases = (branch,) if branch else ()
             read = read_commit(store, Commit(adapter, manifest, message=asked.message, aliases=aliases), {})
-            ledger.rehearse(read)
+            backend.rehearse(read)
         else:
-            with ledger.catalog.read(access) as tx:
+            with backend.catalog.read(access) as tx:
                 _refuse_too_much(tx, adapter, seen, manifest.files)
         store.keep()
         try:
-            with ledger.catalog.write(access) as tx:
-                _commit(ledger, tx, adapter, branch, seen, manifest, read)
+            with backend.catalog.write(access) as tx:
+                _commit(backend, tx, adapter, branch, seen, manifest, read)
         except _OthersWereFasterError:
             continue
         return manifest.digest
 
 
 def open_draft(
-    ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str, start: Ref | None = None
+    backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, start: Ref | None = None
 ) -> None:
     """Begin a branch, so that it is known before the first commit to it, with the files of ``start``, else the newest.
 
     One that is known already stays as it is.
     """
     require(access, "write", adapter.namespace)
-    with ledger.catalog.write(access) as tx:
+    with backend.catalog.write(access) as tx:
         seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
         if seen.pending is not None or seen.meant:
             return
@@ -127,11 +127,11 @@ def open_draft(
             drafts.put(tx, adapter, branch, PendingUpload(files, ""))
 
 
-def draft_of(ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
+def draft_of(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
     """The files of a draft; None if there is none, or who acts may not write there."""
     if not access.may("write", adapter.namespace):
         return None
-    with ledger.catalog.read(access) as tx:
+    with backend.catalog.read(access) as tx:
         found = drafts.find(tx, adapter, branch)
     return found.files if found is not None else None
 
@@ -141,7 +141,7 @@ class _OthersWereFasterError(Exception):
 
 
 def _commit(
-    ledger: LocalLedger,
+    backend: LocalBackend,
     tx: Transaction,
     adapter: AdapterName,
     branch: str,
@@ -159,7 +159,7 @@ def _commit(
         drafts.put(tx, adapter, branch, PendingUpload(manifest.files, seen.meant))
         return
     drafts.remove(tx, adapter, branch)
-    ledger.record(tx, read)
+    backend.record(tx, read)
 
 
 def _branch(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload | None) -> _Branch:
@@ -176,7 +176,7 @@ def _details(tx: Transaction, ref: Ref) -> Details | None:
 
 
 def _refuse_another_parent(
-    ledger: LocalLedger, access: Access, adapter: AdapterName, branch: str, seen: _Branch, parent: str
+    backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, seen: _Branch, parent: str
 ) -> None:
     """Raise StaleError if the branch is not at the commit that was named, or its draft came to be of another version.
 
@@ -186,7 +186,7 @@ def _refuse_another_parent(
     name, head = branch or "main", Manifest(seen.start).digest
     at_head = head.startswith(parent)
     if seen.loses and not (parent and at_head):
-        with ledger.catalog.write(access) as tx:
+        with backend.catalog.write(access) as tx:
             pending = drafts.take(tx, adapter, branch)
             if pending is not None and pending == seen.pending:
                 drafts.drop(tx, adapter, branch, pending)

@@ -14,11 +14,11 @@ from loreg.adapters.layout import WEIGHTS_NAME, read_layout
 from loreg.bases.identify import leaves_of
 from loreg.bases.verdict import Known
 from loreg.checking.profile import Profile, read_profile
+from loreg.entities import Details
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError
 from loreg.exporting.export import Plan
 from loreg.exporting.folder import Source, is_as_planned, planned, read_headers, request_of, write_folder
 from loreg.manifest import File, Manifest
-from loreg.records import Details
 from loreg.storage import Blob, BlobStore, digest_of
 
 _MOST_BYTES = 4 * 1024**3

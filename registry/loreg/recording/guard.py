@@ -16,8 +16,8 @@ from loreg.catalog.transaction import Transaction
 from loreg.checking import policy
 from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors
+from loreg.entities import Metric
 from loreg.errors import NotAllowedError
-from loreg.records import Metric
 from loreg.refs import NO_NAMESPACE, AdapterName
 
 

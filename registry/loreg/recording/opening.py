@@ -1,4 +1,4 @@
-"""Opening what lies behind a ledger on this machine: for a registry, a server and a worker."""
+"""Opening what lies behind a backend on this machine: for a registry, a server and a worker."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from loreg.catalog import Catalog
 from loreg.checking.policy import Policy, read_policy
-from loreg.recording.ledger import LocalLedger
-from loreg.records import Access
+from loreg.entities import Access
+from loreg.recording.backend import LocalBackend
 from loreg.settings import Settings
 from loreg.storage import BlobStore, open_store
 
@@ -20,9 +20,9 @@ class Backing:
     store: BlobStore
     policy: Policy
 
-    def ledger(self, access: Access) -> LocalLedger:
-        """The ledger as who has ``access`` sees it."""
-        return LocalLedger(self.catalog, self.store, access, self.policy)
+    def backend(self, access: Access) -> LocalBackend:
+        """The backend as who has ``access`` sees it."""
+        return LocalBackend(self.catalog, self.store, access, self.policy)
 
 
 def open_backing(settings: Settings) -> Backing:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from loreg.catalog import Transaction, tokens
+from loreg.entities import Token
 from loreg.errors import ConflictError, NotAllowedError, UsageError
-from loreg.records import Token
 
 _EXPIRES = "--expires 30d, 12h or a date"
 

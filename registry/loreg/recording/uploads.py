@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from loreg.catalog import Catalog, Transaction, uploads
+from loreg.entities import Access, Upload
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.manifest import is_digest
 from loreg.recording.allowed import require_somewhere
-from loreg.records import Access, Upload
 from loreg.storage import Accepted, Blob, BlobStore, Presigned, put_bytes
 from loreg.storage.blobs import SMALL
 

@@ -1,1 +1,1 @@
-"""The HTTP service: parse, ask the ledger, answer."""
+"""The HTTP service: parse, ask the backend, answer."""

@@ -23,7 +23,7 @@ from loreg.adapters.header import is_unicode
 from loreg.errors import UsageError
 from loreg.recording.allowed import require, require_somewhere
 from loreg.refs import NO_NAMESPACE, parse_adapter_name
-from loreg.server.service import access_of, ledger_of
+from loreg.server.service import access_of, backend_of
 from loreg.strict_json import count_values, parse_finite
 
 MOST_JSON = 1024 * 1024
@@ -235,9 +235,9 @@ async def _refuse_readers_of_adapter(request: Request) -> None:
     """What may not even be read is not found."""
     access, namespace = await access_of(request), _namespace(request)
     if not access.may("write", namespace):
-        ledger = await ledger_of(request)
+        backend = await backend_of(request)
         name = parse_adapter_name(f"{namespace}/{request.path_params['name']}".removeprefix("/"))
-        await ledger.catalog.awaited(ledger.versions, name, 1, None)
+        await backend.catalog.awaited(backend.versions, name, 1, None)
         require(access, "write", namespace)
 
 

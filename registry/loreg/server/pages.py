@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Response
 
 from loreg.catalog import Catalog
-from loreg.records import Page
+from loreg.entities import Page
 
 T = TypeVar("T")
 _encoder = msgspec.json.Encoder()

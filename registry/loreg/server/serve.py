@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from loreg.catalog import Catalog, tokens
+from loreg.entities import Access
 from loreg.errors import NotAllowedError, UsageError
 from loreg.recording.opening import open_backing
 from loreg.recording.secrets import digest_of_secret, is_secret, new_secret
 from loreg.recording.tokens import is_administrator
-from loreg.records import everything
 from loreg.server.app import create_app
 from loreg.server.logs import write_json_lines
 from loreg.server.measures import measured_together
@@ -148,7 +148,7 @@ def make_administrator(settings: Settings, secret: str = "") -> str:
         raise UsageError("LOREG_ADMIN_TOKEN is no token: it reads lrg_ and 43 letters", hint="loreg serve --init")
     chosen = secret or new_secret()
     catalog = Catalog(settings.database_url)
-    with catalog.write(everything(settings.author)) as tx:
+    with catalog.write(Access.superuser(settings.author)) as tx:
         if tokens.with_digest(tx, digest_of_secret(chosen)) is None:
             if any(map(is_administrator, tokens.every(tx))):
                 raise NotAllowedError(

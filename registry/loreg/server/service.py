@@ -1,4 +1,4 @@
-"""What a running server has: one catalog and store for all, a ledger for each who asks."""
+"""What a running server has: one catalog and store for all, a backend for each who asks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from loreg.catalog import Catalog, tokens
+from loreg.entities import Access
 from loreg.errors import UnauthenticatedError
-from loreg.recording.ledger import LocalLedger
+from loreg.recording.backend import LocalBackend
 from loreg.recording.opening import Backing
 from loreg.recording.secrets import digest_of_secret, is_secret
 from loreg.recording.uploads import Uploads
-from loreg.records import Access, everything
 from loreg.server.origins import OwnNames
 
 VERSION = version("loreg")
@@ -99,7 +99,7 @@ async def access_of(request: Request) -> Access:
     service = await service_of(request)
     if await service.is_open():
         author = request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous"
-        access = replace(everything(author), while_open=True)
+        access = replace(Access.superuser(author), while_open=True)
     elif authorization := request.headers.get("Authorization", ""):
         access = await service.catalog.awaited(service.access, authorization)
     else:
@@ -108,12 +108,12 @@ async def access_of(request: Request) -> Access:
     return access
 
 
-async def ledger_of(request: Request) -> LocalLedger:
-    """The ledger as who asks sees it."""
-    return (await service_of(request)).ledger(await access_of(request))
+async def backend_of(request: Request) -> LocalBackend:
+    """The backend as who asks sees it."""
+    return (await service_of(request)).backend(await access_of(request))
 
 
 # None of these depends on another, for FastAPI needs longer to follow that than they to ask each other.
 Serving = Annotated[Service, Depends(service_of)]
 Asking = Annotated[Access, Depends(access_of)]
-Books = Annotated[LocalLedger, Depends(ledger_of)]
+Books = Annotated[LocalBackend, Depends(backend_of)]

@@ -13,8 +13,8 @@ import logging
 from collections.abc import AsyncIterator
 
 from loreg.catalog import Catalog, drafts, jobs, uploads
+from loreg.entities import Access
 from loreg.errors import LoregError
-from loreg.records import everything
 from loreg.server.service import Service
 
 _HOUR = 3600.0
@@ -44,7 +44,7 @@ async def _sweep(service: Service) -> None:
 
 
 def _forget_old(catalog: Catalog) -> tuple[str, ...]:
-    with catalog.write(everything("loreg")) as tx:
+    with catalog.write(Access.superuser("loreg")) as tx:
         jobs.sweep(tx)
         drafts.forget_old(tx)
         return uploads.forget_old(tx)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from loreg.entities import Event, Namespace, Page, Token
 from loreg.errors import UsageError
-from loreg.expressions import parse_grants
-from loreg.records import Event, Namespace, Page, Token
+from loreg.parsing import parse_grants
 from loreg.refs import parse_adapter_name
 from loreg.verbs.context import Context
 
@@ -24,34 +24,34 @@ def create_token(
     ``scopes`` are ``read:team``, ``write:team`` or ``admin:team``; each allows what those before it do, ``*`` means
     every namespace and ``-`` adapters without one. ``expires`` is a time, or a span from now: ``12h``, ``30d``, ``8w``.
     """
-    return context.ledger.create_token(name, parse_grants(scopes), _until(expires))
+    return context.backend.create_token(name, parse_grants(scopes), _until(expires))
 
 
 def tokens(context: Context) -> tuple[Token, ...]:
     """All tokens, the newest first, those that hold no more too."""
-    return context.ledger.tokens()
+    return context.backend.tokens()
 
 
 def revoke_token(context: Context, token_id: int) -> Token:
     """Let a token hold no more, from now on. Raises NotFoundError."""
-    return context.ledger.revoke_token(token_id)
+    return context.backend.revoke_token(token_id)
 
 
 def namespaces(context: Context) -> tuple[Namespace, ...]:
     """All namespaces that may be read, by name."""
-    return context.ledger.namespaces()
+    return context.backend.namespaces()
 
 
 def set_public(context: Context, namespace: str, public: bool) -> None:
     """Let everyone who reaches the server read a namespace, or only those who have a token for it."""
     if namespace:
         parse_adapter_name(f"{namespace}/x")
-    context.ledger.set_public(namespace, public)
+    context.backend.set_public(namespace, public)
 
 
 def events(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[Event]:
     """A page of events, the newest first."""
-    return context.ledger.events(limit, cursor)
+    return context.backend.events(limit, cursor)
 
 
 def _until(expires: str | datetime | None) -> datetime | None:

@@ -24,6 +24,7 @@ from loreg.bases import cache
 from loreg.bases.identify import identify, identify_headers, struct
 from loreg.bases.model import Model, read_model
 from loreg.bases.verdict import Known
+from loreg.entities import BakeResult, Progress, Verdict, no_progress
 from loreg.errors import (
     AdapterFormatError,
     CheckFailedError,
@@ -34,7 +35,6 @@ from loreg.errors import (
     UsageError,
     explain_os_errors,
 )
-from loreg.records import BakeResult, Progress, Verdict, no_progress
 from loreg.storage.durable import make_folders
 from loreg.verbs.common_base import DERIVED, SAME
 from loreg.verbs.context import Context
@@ -277,9 +277,9 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[Opened]) 
     if all(cache.recall(context.cache, file) is not None for file in model.shards):
         known = identify(model.path, cached=context.cache).base
         with contextlib.suppress(NotFoundError):
-            edges = [e for e in context.ledger.base(known.digest).edges if e.child == known.digest]
+            edges = [e for e in context.backend.base(known.digest).edges if e.child == known.digest]
             parents = [edge.parent for edge in edges if edge.kind == "quantized_from"]
-            origin = context.ledger.base(parents[0]).base if parents else origin
+            origin = context.backend.base(parents[0]).base if parents else origin
     known_as = f". It was made from {origin.title}" if origin else ""
     raise MergeError(
         f"{model.path} is quantised ({kind}): rounding a delta to its steps would lose it{known_as}",

@@ -11,8 +11,7 @@ from loreg.adapters.hub import PREFIX
 from loreg.bases.hub import identify_on_hub
 from loreg.bases.identify import files_of, identify, identify_headers
 from loreg.bases.model import read_model
-from loreg.errors import explain_os_errors
-from loreg.records import (
+from loreg.entities import (
     BaseAdded,
     BaseDetails,
     BaseEdge,
@@ -22,6 +21,7 @@ from loreg.records import (
     Progress,
     no_progress,
 )
+from loreg.errors import explain_os_errors
 from loreg.storage import put_bytes
 from loreg.verbs.context import Context
 from loreg.verbs.fit import known, trained, verdict_on
@@ -51,17 +51,17 @@ def add_base(
             else:
                 identity = identify(path, tuple(names), progress, context.cache)
     put_bytes(context.store, identity.leaves)
-    return context.ledger.add_base(identity.base)
+    return context.backend.add_base(identity.base)
 
 
 def bases(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[BaseModel]:
     """A page of the known bases, the newest first."""
-    return context.ledger.bases(limit, cursor)
+    return context.backend.bases(limit, cursor)
 
 
 def show_base(context: Context, base: str) -> BaseDetails:
     """All that is known of the base of that name or digest. Raises NotFoundError, ConflictError."""
-    found = context.ledger.base(base)
+    found = context.backend.base(base)
     return replace(found, files=files_of(context.store.read(found.base.digest)))
 
 
@@ -73,7 +73,7 @@ def relate_bases(
     ``kind`` is cast_of, quantized_from, renamed_from or finetuned_from. Raises UsageError for another one,
     ConflictError if the contents prove that it is not so, or if both are one base.
     """
-    return context.ledger.relate(child, parent, kind, detail or {})
+    return context.backend.relate(child, parent, kind, detail or {})
 
 
 def match_bases(context: Context, source: str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:

@@ -18,8 +18,8 @@ from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.run import read_weights, run
+from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, Version, no_progress
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
-from loreg.records import AliasMove, CheckReport, Details, Finding, Progress, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context, is_path, show_version
@@ -64,7 +64,7 @@ def check(
     model = candidate(context, base) if base is not None else None
     against = against or context.policy.against
     if ":" in against:
-        context.ledger.show(parse_ref(against))
+        context.backend.show(parse_ref(against))
     reports = []
     for done, source in enumerate(sources):
         reports.append(_check(context, source, model, servers, against, header_only))
@@ -153,10 +153,10 @@ def _read(layout: Layout, files: tuple[str, ...], header_only: bool) -> Subject:
 
 def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Versions with the same weights, and a note if nobody could say. A catalog is not made only to be asked this."""
-    if not looked.weights or not context.ledger.is_there():
+    if not looked.weights or not context.backend.is_there():
         return (), ()
     try:
-        found = context.ledger.with_file(looked.weights)
+        found = context.backend.with_file(looked.weights)
     except UnavailableError as error:
         return (), (f"whether these weights are in the registry already is not known: {error.message}",)
     return tuple(ref for ref in found if looked.version is None or ref != looked.version.ref), ()
@@ -164,7 +164,9 @@ def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[s
 
 def _for_the_policy(context: Context, looked: _Looked, model: Known | None, against: str) -> policy.Candidate:
     if looked.version is not None:
-        other = policy.held_against(against, looked.version, looked.moves, lambda ref: context.ledger.show(ref).version)
+        other = policy.held_against(
+            against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version
+        )
         held = policy.candidate(looked.version, looked.card, other)
         return held if held.base_license or model is None else replace(held, base_license=model.base.license)
     layout, license_ = looked.subject.layout, model.base.license if model else ""

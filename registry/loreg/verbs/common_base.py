@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from loreg.entities import BaseModel, Verdict
 from loreg.errors import CheckFailedError
-from loreg.records import BaseModel, Verdict
 from loreg.verbs.context import Context
 from loreg.verbs.fit import candidate, known, trained, verdict_on
 from loreg.verbs.sources import Opened

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from loreg.entities import AdapterSimilarity, Progress, no_progress
 from loreg.errors import UsageError
-from loreg.records import Likeness, Progress, no_progress
 from loreg.verbs.common_base import common_base
 from loreg.verbs.context import Context
 from loreg.verbs.picture import picture
@@ -22,7 +22,7 @@ def compare(
     device: str = "auto",
     plot: Path | str | None = None,
     progress: Progress = no_progress,
-) -> tuple[Likeness, ...]:
+) -> tuple[AdapterSimilarity, ...]:
     """Every pair of the refs or folders ``sources``; drawn as heat maps to the file ``plot`` if it is given.
 
     ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for ``merge``.

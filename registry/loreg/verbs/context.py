@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from loreg.backend import Backend
 from loreg.checking.policy import Policy
+from loreg.entities import Details
 from loreg.errors import NotFoundError
-from loreg.ledger import Ledger
-from loreg.records import Details
 from loreg.refs import parse_ref
 from loreg.storage import BlobStore
 
 
 @dataclass(frozen=True)
 class Context:
-    """A ledger, a store, a folder that remembers what bases on this machine were, and what the team asks."""
+    """A backend, a store, a folder that remembers what bases on this machine were, and what the team asks."""
 
-    ledger: Ledger
+    backend: Backend
     store: BlobStore
     cache: Path
     policy: Policy
@@ -31,7 +31,7 @@ def is_path(text: str) -> bool:
 def show_version(context: Context, ref: str) -> Details:
     """What is known of the version that a person named; a folder of that name is hinted at if there is none."""
     try:
-        return context.ledger.show(parse_ref(ref))
+        return context.backend.show(parse_ref(ref))
     except NotFoundError as error:
         if Path(ref).is_dir():
             raise NotFoundError(error.message, hint=f"for the folder of that name: ./{ref}") from None

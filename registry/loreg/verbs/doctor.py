@@ -6,8 +6,8 @@ import importlib.metadata
 import platform
 from collections.abc import Callable
 
+from loreg.entities import DoctorCheck
 from loreg.errors import ConflictError, LoregError, NotFoundError
-from loreg.records import Check
 from loreg.refs import parse_ref
 from loreg.settings import Settings, masked
 from loreg.storage import BlobStore
@@ -18,42 +18,42 @@ _SAMPLES = 5
 _NEEDED = ("loreg", "safetensors", "numpy", "sqlalchemy", "alembic", "boto3")
 
 
-def doctor(context: Context, settings: Settings) -> tuple[Check, ...]:
+def doctor(context: Context, settings: Settings) -> tuple[DoctorCheck, ...]:
     """Look at everything; nothing is raised, what is wrong is in the result with what to do."""
     origin = settings.origin
     if settings.endpoint:
         where = [
-            Check("endpoint", masked(settings.endpoint), origin["endpoint"]),
-            Check("token", "lrg_…" if settings.token else "(none)", origin["token"]),
+            DoctorCheck("endpoint", masked(settings.endpoint), origin["endpoint"]),
+            DoctorCheck("token", "lrg_…" if settings.token else "(none)", origin["token"]),
         ]
     else:
         where = [
-            Check("database_url", masked(settings.database_url), origin["database_url"]),
-            Check("storage_url", masked(settings.storage_url), origin["storage_url"]),
-            Check("storage_endpoint", masked(settings.storage_endpoint) or "(none)", origin["storage_endpoint"]),
+            DoctorCheck("database_url", masked(settings.database_url), origin["database_url"]),
+            DoctorCheck("storage_url", masked(settings.storage_url), origin["storage_url"]),
+            DoctorCheck("storage_endpoint", masked(settings.storage_endpoint) or "(none)", origin["storage_endpoint"]),
         ]
     reached = (
-        _try("server" if settings.endpoint else "database", context.ledger.describe),
+        _try("server" if settings.endpoint else "database", context.backend.describe),
         _try("store", lambda: _check_store(context)),
     )
     kept = [_try("weights", lambda: _check_weights(context))] if all(check.ok for check in reached) else []
     return (
-        Check("home", str(settings.home), origin["home"]),
+        DoctorCheck("home", str(settings.home), origin["home"]),
         *where,
-        Check("author", settings.author, origin["author"]),
+        DoctorCheck("author", settings.author, origin["author"]),
         *reached,
         *kept,
-        Check("python", platform.python_version()),
-        *(Check(name, _version(name)) for name in _NEEDED),
-        *(Check(name, _version(name) or "not installed (optional)") for name in _OPTIONAL),
+        DoctorCheck("python", platform.python_version()),
+        *(DoctorCheck(name, _version(name)) for name in _NEEDED),
+        *(DoctorCheck(name, _version(name) or "not installed (optional)") for name in _OPTIONAL),
     )
 
 
-def _try(name: str, look: Callable[[], str]) -> Check:
+def _try(name: str, look: Callable[[], str]) -> DoctorCheck:
     try:
-        return Check(name, look())
+        return DoctorCheck(name, look())
     except LoregError as error:
-        return Check(name, error.message, ok=False, hint=error.hint)
+        return DoctorCheck(name, error.message, ok=False, hint=error.hint)
 
 
 def _check_store(context: Context) -> str:
@@ -63,19 +63,19 @@ def _check_store(context: Context) -> str:
 
 def _check_weights(context: Context) -> str:
     """Whether catalog and store belong together, by some versions, or some bases if there is none."""
-    ledger, store = context.ledger, context.store
-    if store.holds_blobs() and ledger.is_empty():
+    backend, store = context.backend, context.store
+    if store.holds_blobs() and backend.is_empty():
         raise ConflictError(
             f"the catalog is empty, but {store.url} holds blobs: they are another catalog's, or of a first push that "
             "was interrupted",
             hint="restore the catalog, or set LOREG_DATABASE_URL to the one of this store; after an interrupted push, "
             "push again",
         )
-    versions = ledger.samples(_SAMPLES)
+    versions = backend.samples(_SAMPLES)
     for version in versions:
-        for file in ledger.show(parse_ref(f"{version.adapter}:v{version.number}")).files:
+        for file in backend.show(parse_ref(f"{version.adapter}:v{version.number}")).files:
             _refuse_lost(store, file.sha256, f"{file.path} of {version.ref}")
-    bases = ledger.bases(_SAMPLES, None).items if not versions else ()
+    bases = backend.bases(_SAMPLES, None).items if not versions else ()
     for base in bases:
         _refuse_lost(store, base.digest, f"the list of tensors of {base.title}")
     looked_at = versions or bases

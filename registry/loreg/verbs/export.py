@@ -10,6 +10,7 @@ from pathlib import Path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.checking.profile import read_profile
+from loreg.entities import Details, ExportResult, Progress, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotAllowedError, UnavailableError, UsageError
 from loreg.exporting.export import DTYPES
 from loreg.exporting.folder import (
@@ -23,7 +24,6 @@ from loreg.exporting.folder import (
     write_folder,
 )
 from loreg.manifest import Manifest
-from loreg.records import Details, ExportResult, Progress, no_progress
 from loreg.refs import parse_ref
 from loreg.verbs.context import Context, show_version
 from loreg.verbs.fit import candidate, known
@@ -75,7 +75,7 @@ def drop_export(context: Context, ref: str, profile: str) -> None:
     NotAllowedError.
     """
     version = show_version(context, ref).version
-    context.ledger.drop_export(parse_ref(version.ref), request_of(read_profile(profile), version.base))
+    context.backend.drop_export(parse_ref(version.ref), request_of(read_profile(profile), version.base))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def exported(
         write_folder(planned(_source(opened), server, model), staging)
         manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
         if verify:
-            stored = context.ledger.export(parse_ref(version.ref), request_of(server, version.base))
+            stored = context.backend.export(parse_ref(version.ref), request_of(server, version.base))
             _refuse_another(stored, manifest, made, profile)
         yield Exported(manifest, staging)
 
@@ -123,7 +123,7 @@ def _stored(context: Context, found: Details, profile: str, made: Planned) -> Ma
     """What the registry has made, or makes now; None if it does not, or has something else."""
     ref, request = parse_ref(found.version.ref), request_of(made.profile, found.version.base)
     source = {file.path: file for file in found.files}
-    stored = context.ledger.export(ref, request)
+    stored = context.backend.export(ref, request)
     if stored is None or not is_as_planned(context.store, stored, made, source):
         stored = _made_by_the_registry(context, found, profile, made)
     return stored if stored is not None and is_as_planned(context.store, stored, made, source) else None
@@ -136,7 +136,7 @@ def _made_by_the_registry(context: Context, found: Details, profile: str, made: 
     """
     ref, request = parse_ref(found.version.ref), request_of(made.profile, found.version.base)
     with contextlib.suppress(NotAllowedError, ConflictError, UsageError, UnavailableError):
-        return context.ledger.record_export(ref, request, profile)
+        return context.backend.record_export(ref, request, profile)
     return None
 
 

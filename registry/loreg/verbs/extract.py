@@ -10,8 +10,8 @@ from typing import Any
 
 from loreg.bases.identify import struct
 from loreg.bases.model import read_model
+from loreg.entities import ExtractResult, Metric, Progress, no_progress
 from loreg.errors import UsageError, explain_os_errors
-from loreg.records import ExtractResult, Metric, Progress, no_progress
 from loreg.verbs.context import Context
 from loreg.verbs.merge import new_folder, refuse_wrong_target
 from loreg.verbs.push import push

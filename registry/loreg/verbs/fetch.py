@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from loreg.entities import Progress
 from loreg.errors import explain_os_errors
 from loreg.file_modes import sync_folder
 from loreg.manifest import File, inside
-from loreg.records import Progress
 from loreg.storage import Blob, digest_of
 from loreg.storage.durable import sync_file
 from loreg.verbs.context import Context

@@ -1,4 +1,4 @@
-"""How well a base fits an adapter, from what ledger and store know of both."""
+"""How well a base fits an adapter, from what backend and store know of both."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from loreg.adapters.layout import Layout
 from loreg.bases.identify import Identity, identify_headers, leaves_of
 from loreg.bases.model import read_model
 from loreg.bases.verdict import Known, Trained, judge
+from loreg.entities import BaseEdge, BaseModel, Verdict
 from loreg.errors import explain_os_errors
-from loreg.records import BaseEdge, BaseModel, Verdict
 from loreg.verbs.context import Context, is_path
 
 
 def known(context: Context, base: BaseModel) -> Known:
-    """A base of the ledger with its leaves from the store."""
+    """A base of the backend with its leaves from the store."""
     return Known(base, leaves_of(context.store.read(base.digest)))
 
 
@@ -29,7 +29,7 @@ def candidate(context: Context, base: str) -> Known:
         path = Path(base).expanduser()
         with explain_os_errors(path, "check the folder of the base and its permissions"):
             return identified(identify_headers(read_model(path), (path.resolve().name,)))
-    return known(context, context.ledger.base(base).base)
+    return known(context, context.backend.base(base).base)
 
 
 def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained:
@@ -38,8 +38,8 @@ def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained
 
 
 def verdict_on(context: Context, adapter: Trained, candidate: Known) -> Verdict:
-    """The verdict, with what the ledger knows of how the two bases relate."""
+    """The verdict, with what the backend knows of how the two bases relate."""
     path: tuple[BaseEdge, ...] = ()
     if adapter.base is not None and adapter.base.base.digest != candidate.base.digest:
-        path = context.ledger.base_path(adapter.base.base.digest, candidate.base.digest)
+        path = context.backend.base_path(adapter.base.base.digest, candidate.base.digest)
     return judge(adapter, candidate, path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from loreg.entities import Job, Page, Progress, no_progress
 from loreg.errors import ConflictError, of_code
-from loreg.records import Job, Page, Progress, no_progress
 from loreg.verbs.context import Context
 
 _PAUSE = 0.5
@@ -18,27 +18,27 @@ def submit(context: Context, /, kind: str, **request: Any) -> Job:
     Sources are refs. ``base`` and a bake's ``name`` are folders among those that the worker was given. Raises
     UsageError for what a worker cannot do, NotAllowedError.
     """
-    return context.ledger.submit(kind, {name: value for name, value in request.items() if value is not None})
+    return context.backend.submit(kind, {name: value for name, value in request.items() if value is not None})
 
 
 def job(context: Context, job_id: int) -> Job:
     """How a job is doing. Raises NotFoundError."""
-    return context.ledger.job(job_id)
+    return context.backend.job(job_id)
 
 
 def jobs(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[Job]:
     """A page of jobs, the newest first."""
-    return context.ledger.jobs(limit, cursor)
+    return context.backend.jobs(limit, cursor)
 
 
 def cancel_job(context: Context, job_id: int) -> Job:
     """Give a job up; one that has ended stays as it is."""
-    return context.ledger.cancel_job(job_id)
+    return context.backend.cancel_job(job_id)
 
 
 def wait_for_job(context: Context, job_id: int, *, progress: Progress = no_progress) -> Job:
     """The job when it is done. Raises the error that it failed with; ConflictError if it was cancelled."""
-    while not (found := context.ledger.job(job_id)).ended:
+    while not (found := context.backend.job(job_id)).ended:
         progress(found.what or found.state, found.done, found.total)
         time.sleep(_PAUSE)
     if found.state == "cancelled":

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.entities import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
 from loreg.merging import provenance
 from loreg.merging.shared_modules import refuse_different_bases, what_is_shared
-from loreg.records import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
 from loreg.verbs.common_base import common_base, refuse_another_base

@@ -12,9 +12,9 @@ from loreg.adapters.base_path import without_base_path
 from loreg.adapters.folder import select_files
 from loreg.adapters.layout import Layout, read_layout
 from loreg.checking.run import read_weights, refuse_errors, run
+from loreg.entities import Progress
 from loreg.errors import explain_os_errors
 from loreg.manifest import File, Manifest
-from loreg.records import Progress
 from loreg.storage import digest_of
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from loreg.adapters.base_path import has_base_path, with_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.checking.profile import read_profile
+from loreg.entities import Details, Progress, PullResult, Version, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotFoundError, UsageError, explain_os_errors
 from loreg.exporting.folder import read_fitted
 from loreg.manifest import File, Manifest
-from loreg.records import Details, Progress, PullResult, Version, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.storage.durable import make_folders
@@ -53,7 +53,7 @@ def pull(
     parsed = parse_ref(ref)
     if profile is not None:
         read_profile(profile)  # a profile that is none is told before anything is asked for
-    found = context.ledger.show(parsed)
+    found = context.backend.show(parsed)
     _refuse_another_digest(found)
     target = Path(folder if folder is not None else parsed.adapter.name)
     if profile is None:

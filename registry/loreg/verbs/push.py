@@ -9,10 +9,10 @@ from loreg.adapters.config import is_hub_name
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.bases.identify import Identity, identify
 from loreg.bases.verdict import refuse_mismatch
+from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
-from loreg.expressions import parse_metric, parse_word
 from loreg.merging import provenance
-from loreg.records import BaseModel, Commit, Metric, Progress, PushResult, no_progress
+from loreg.parsing import parse_metric, parse_word
 from loreg.refs import parse_adapter_name, parse_alias
 from loreg.storage import Blob, put_bytes
 from loreg.verbs.context import Context, is_path
@@ -50,7 +50,7 @@ def push(
             refuse_mismatch(prepared.layout, found)  # before anything is sent
         _refuse_foreign_provenance(prepared)
         _store(context, prepared, identity, progress)
-        done = context.ledger.commit(
+        done = context.backend.commit(
             Commit(
                 adapter=adapter,
                 manifest=prepared.manifest,
@@ -79,7 +79,7 @@ def _identity(
         with explain_os_errors(path, "check the folder of the base and its permissions"):
             return identify(path, (name,), progress, context.cache)
     try:
-        return context.ledger.base(base).base
+        return context.backend.base(base).base
     except NotFoundError as error:
         if Path(base).exists():
             raise NotFoundError(error.message, hint=f"for the folder of that name: --base ./{base}") from None

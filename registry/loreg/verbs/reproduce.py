@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from loreg.adapters.layout import WEIGHTS_NAME, read_layout
+from loreg.entities import Progress, Provenance, ReproduceResult, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
-from loreg.records import Progress, Provenance, Reproduced, no_progress
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.verbs.context import Context
@@ -28,7 +28,7 @@ def reproduce(
     calibration: Path | str | None = None,
     device: str = "auto",
     progress: Progress = no_progress,
-) -> Reproduced:
+) -> ReproduceResult:
     """Merge again what ``ref`` was merged from, by digest, and compare; kept in ``folder`` if it is given.
 
     Raises NotFoundError if a source is no longer in the registry, UsageError if the version is not a merge, and
@@ -36,13 +36,13 @@ def reproduce(
     """
     require_torch()
     folder = Path(folder) if folder is not None else None
-    details = context.ledger.show(parse_ref(ref))
+    details = context.backend.show(parse_ref(ref))
     version, made_by = details.version, details.provenance
     if made_by is None:
         raise UsageError(f"{version.ref} was not merged: it has no recipe", hint=f"loreg show {version.ref}")
     initials = [str(digest) for digest in made_by.recipe.get("initials", ())]
     wanted = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
-    found = [(context.ledger.with_content(digest), label, digest) for digest, label in wanted]
+    found = [(context.backend.with_content(digest), label, digest) for digest, label in wanted]
     for there, label, digest in found:
         if there is None:
             raise NotFoundError(
@@ -64,7 +64,7 @@ def reproduce(
             stored = Path(name)
             fetch_temporarily(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
-                return Reproduced(version, True, 0.0, folder)
+                return ReproduceResult(version, True, 0.0, folder)
             again, before = (Input(read_layout(path), version.ref, version.digest) for path in (staging, stored))
             difference = largest_difference(before, again)
             if difference > _TOLERANCE.get(version.facts.dtype, 1e-6):
@@ -72,7 +72,7 @@ def reproduce(
                     f"{version.ref} is not what its recipe makes: a delta differs by {difference:.1e} of its norm",
                     hint=f"loreg show {version.ref} --format json has the recipe",
                 )
-            return Reproduced(version, False, difference, folder)
+            return ReproduceResult(version, False, difference, folder)
 
 
 def _refuse_other_calibration(expected: str, given: Path | str | None) -> None:

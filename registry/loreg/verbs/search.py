@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loreg.expressions import parse_comparison, parse_metric_condition, parse_sort
-from loreg.records import AdapterEntry, Details, LineageEdge, Page, Query, Version
+from loreg.entities import AdapterEntry, Details, LineageEdge, Page, Query, Version
+from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
 from loreg.refs import parse_adapter_name, parse_ref
 from loreg.verbs.context import Context
 
@@ -47,24 +47,24 @@ def search(
         limit=limit,
         cursor=cursor,
     )
-    return context.ledger.search(query)
+    return context.backend.search(query)
 
 
 def adapters(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[AdapterEntry]:
     """A page of all adapters, by name."""
-    return context.ledger.adapters(limit, cursor)
+    return context.backend.adapters(limit, cursor)
 
 
 def versions_of(context: Context, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
     """A page of the versions of one adapter, the newest first, yanked ones too. Raises NotFoundError."""
-    return context.ledger.versions(parse_adapter_name(name), limit, cursor)
+    return context.backend.versions(parse_adapter_name(name), limit, cursor)
 
 
 def show(context: Context, ref: str) -> Details:
     """All that is known of the version that ``ref`` means. Raises NotFoundError, ConflictError."""
-    return context.ledger.show(parse_ref(ref))
+    return context.backend.show(parse_ref(ref))
 
 
 def ancestors(context: Context, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
     """The version that ``ref`` means, and every merge that it descends from, nearest first."""
-    return context.ledger.lineage(parse_ref(ref))
+    return context.backend.lineage(parse_ref(ref))

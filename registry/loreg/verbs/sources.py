@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
+from loreg.entities import BaseModel, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
-from loreg.records import BaseModel, Progress
 from loreg.verbs.context import Context, is_path, show_version
 from loreg.verbs.fetch import fetch_temporarily
 from loreg.verbs.prepare import prepare

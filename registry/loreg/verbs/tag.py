@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from loreg.entities import Metric, Version
 from loreg.errors import UsageError
-from loreg.expressions import parse_metric
-from loreg.records import Metric, Version
+from loreg.parsing import parse_metric
 from loreg.refs import parse_adapter_name, parse_alias, parse_ref
 from loreg.verbs.context import Context
 
@@ -20,25 +20,25 @@ def tag(context: Context, ref: str, alias: str, *, expected: int | None = None) 
     """
     if expected is not None and expected < 0:
         raise UsageError(f"an alias cannot mean v{expected}", hint="expected is the number of a version, or 0")
-    return context.ledger.tag(parse_ref(ref), parse_alias(alias), expected)
+    return context.backend.tag(parse_ref(ref), parse_alias(alias), expected)
 
 
 def untag(context: Context, name: str, alias: str) -> None:
     """Forget an alias of the adapter ``name``; its history stays. Raises NotFoundError."""
-    context.ledger.untag(parse_adapter_name(name), parse_alias(alias))
+    context.backend.untag(parse_adapter_name(name), parse_alias(alias))
 
 
 def yank(context: Context, ref: str, *, reason: str = "") -> Version:
     """Hide a version from search, aliases and refs without a version; an exact ref still pulls it."""
-    return context.ledger.set_yanked(parse_ref(ref), True, reason)
+    return context.backend.set_yanked(parse_ref(ref), True, reason)
 
 
 def unyank(context: Context, ref: str) -> Version:
     """Show a yanked version again."""
-    return context.ledger.set_yanked(parse_ref(ref), False, "")
+    return context.backend.set_yanked(parse_ref(ref), False, "")
 
 
 def add_metrics(context: Context, ref: str, metrics: Sequence[str | Metric]) -> Version:
     """Record measured numbers of a version; one measured on the same data before is replaced."""
     measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
-    return context.ledger.add_metrics(parse_ref(ref), measured)
+    return context.backend.add_metrics(parse_ref(ref), measured)

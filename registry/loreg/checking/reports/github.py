@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loreg.records import CheckReport
+from loreg.entities import CheckReport
 
 
 def github(reports: Sequence[CheckReport]) -> str:

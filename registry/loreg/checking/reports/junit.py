@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from loreg.records import CheckReport
+from loreg.entities import CheckReport
 
 
 def junit(reports: Sequence[CheckReport]) -> str:

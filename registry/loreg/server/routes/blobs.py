@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from loreg.errors import IntegrityError, NotFoundError
-from loreg.messages import Grant, Wanted
+from loreg.schemas import BlobSpec, UploadTicket
 from loreg.server.answers import errors, json, nothing
 from loreg.server.bodies import BodyRoute, read_stream
 from loreg.server.inputs import Sha256
@@ -27,14 +27,14 @@ _CHUNK = 1024 * 1024
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
-@routes.post("/uploads", response_model=tuple[Grant, ...], responses=errors())
+@routes.post("/uploads", response_model=tuple[UploadTicket, ...], responses=errors())
 def announce(
-    body: Annotated[tuple[Wanted, ...], Body(max_length=1000)], service: Serving, access: Asking, request: Request
+    body: Annotated[tuple[BlobSpec, ...], Body(max_length=1000)], service: Serving, access: Asking, request: Request
 ) -> Response:
     """An upload for each of these blobs that cannot be committed without it."""
     found = service.uploads(access).announce([Blob(each.sha256, each.size) for each in body])
     grants = [
-        Grant(
+        UploadTicket(
             each.id,
             each.sha256,
             signed.url if signed else str(request.url_for("receive", upload_id=each.id).path),

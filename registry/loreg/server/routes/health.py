@@ -38,7 +38,7 @@ def readyz(service: Serving, access: Asking) -> Response:
     except LoregError as error:  # whatever it is, there is nothing that who asks could do
         outside = "the server cannot work: its catalog or its store does not answer"
         raise UnavailableError(str(error), outside=outside) from None
-    return json(Health("ok", VERSION, described if access.grants else ""))
+    return json(Health("ok", VERSION, described if access.permissions else ""))
 
 
 @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

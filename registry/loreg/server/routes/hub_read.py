@@ -17,11 +17,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
+from loreg.entities import Access
 from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
 from loreg.manifest import File, Manifest
+from loreg.recording.backend import LocalBackend
 from loreg.recording.drafts import draft_of
-from loreg.recording.ledger import LocalLedger
-from loreg.records import Access
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.answers import json
 from loreg.server.bodies import MOST_JSON, read_body, read_json
@@ -119,31 +119,31 @@ class Snapshot:
         return found
 
 
-async def snapshot_of(ledger: Books, access: Asking, repository: str, revision: str) -> Snapshot:
+async def snapshot_of(backend: Books, access: Asking, repository: str, revision: str) -> Snapshot:
     """What a revision means; what is missing is told apart, as clients expect. Drafts are for who may write them."""
-    return await ledger.catalog.awaited(_snapshot_of, ledger, access, repository, revision)
+    return await backend.catalog.awaited(_snapshot_of, backend, access, repository, revision)
 
 
-def _snapshot_of(ledger: LocalLedger, access: Access, repository: str, revision: str) -> Snapshot:
+def _snapshot_of(backend: LocalBackend, access: Access, repository: str, revision: str) -> Snapshot:
     ref = ref_of(repository, revision)
     try:
-        version, files = ledger.files_of(ref)
+        version, files = backend.files_of(ref)
         return Snapshot(version.adapter, Manifest(files), version.created_at, version.tasks)
     except (NotFoundError, ConflictError) as error:
-        draft = draft_of(ledger, access, ref.adapter, "" if revision == MAIN else revision)
+        draft = draft_of(backend, access, ref.adapter, "" if revision == MAIN else revision)
         if draft is not None:
             return Snapshot(ref.adapter, Manifest(draft), datetime.now(UTC))
-        if draft_of(ledger, access, ref.adapter, "") is None:
+        if draft_of(backend, access, ref.adapter, "") is None:
             try:
-                ledger.versions(ref.adapter, 1, None)
+                backend.versions(ref.adapter, 1, None)
             except NotFoundError:
                 raise HubError(404, "RepoNotFound", error.message) from None
         raise HubError(404, "RevisionNotFound", error.message) from None
 
 
-async def newest_of(ledger: Books, access: Asking, repository: str) -> Snapshot:
+async def newest_of(backend: Books, access: Asking, repository: str) -> Snapshot:
     """The newest version of a repository."""
-    return await snapshot_of(ledger, access, repository, MAIN)
+    return await snapshot_of(backend, access, repository, MAIN)
 
 
 At = Annotated[Snapshot, Depends(snapshot_of)]
@@ -192,12 +192,12 @@ async def _paths(request: Request) -> frozenset[str]:
 
 
 @routes.get("/api/models/{repository:path}/refs")
-async def refs(found: Newest, ledger: Books) -> Response:
+async def refs(found: Newest, backend: Books) -> Response:
     """Aliases as branches, versions as tags."""
     branches, tags = [_branch("heads", MAIN, found.manifest.digest)], []
     cursor: str | None = None
     for _ in range(_MOST_REFS // _AT_ONCE):
-        page = await ledger.catalog.awaited(ledger.versions, found.adapter, _AT_ONCE, cursor)
+        page = await backend.catalog.awaited(backend.versions, found.adapter, _AT_ONCE, cursor)
         branches += [_branch("heads", alias, version.digest) for version in page.items for alias in version.aliases]
         tags += [_branch("tags", f"v{version.number}", version.digest) for version in page.items]
         if (cursor := page.cursor) is None:
@@ -248,7 +248,7 @@ def _branch(kind: str, name: str, digest: str) -> dict[str, str]:
 @routes.get("/api/whoami-v2")
 def whoami(access: Asking) -> Response:
     """Who asks, as the Hub's login wants to know it."""
-    if not access.grants:
+    if not access.permissions:
         raise HubError(401, "", "Invalid credentials: no token was sent")
     role = "write" if access.may_somewhere("write") else "read"
     return json(
@@ -257,7 +257,7 @@ def whoami(access: Asking) -> Response:
             "id": access.author,
             "name": access.author,
             "fullname": access.author,
-            "orgs": [{"name": name, "type": "org"} for name in access.grants if name not in ("", "*")],
+            "orgs": [{"name": name, "type": "org"} for name in access.permissions if name not in ("", "*")],
             "auth": {"type": "access_token", "accessToken": {"displayName": access.author, "role": role}},
         }
     )

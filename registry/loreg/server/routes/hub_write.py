@@ -29,7 +29,7 @@ routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
 
 
 @routes.post("/api/repos/create")
-async def create(request: Request, access: Asking, ledger: Books) -> Response:
+async def create(request: Request, access: Asking, backend: Books) -> Response:
     """Begin an adapter; there is nothing of it to see until its first version is whole."""
     require_somewhere(access, "write")
     asked = await read_json(request)
@@ -40,9 +40,9 @@ async def create(request: Request, access: Asking, ledger: Books) -> Response:
     require(access, "write", adapter.namespace)
     answer = {"url": f"{str(request.base_url).rstrip('/')}/{adapter}", "name": str(adapter), "id": str(adapter)}
     try:
-        await run_in_threadpool(ledger.versions, adapter, 1, None)
+        await run_in_threadpool(backend.versions, adapter, 1, None)
     except NotFoundError:
-        await run_in_threadpool(open_draft, ledger, access, adapter, "")
+        await run_in_threadpool(open_draft, backend, access, adapter, "")
         return json(answer)
     return json({**answer, "error": "You already created this model repo"}, 409)
 
@@ -54,27 +54,27 @@ def validate_yaml() -> Response:
 
 
 @routes.post("/api/models/{repository:path}/branch/{branch}")
-async def branch(repository: str, branch: str, request: Request, access: Asking, ledger: Books) -> Response:
+async def branch(repository: str, branch: str, request: Request, access: Asking, backend: Books) -> Response:
     """A branch is an alias; it points to something after the first commit to it."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
     start = (await read_json(request)).get("startingPoint")
     begun = ref_of(repository, str(start)) if start is not None else None
-    await run_in_threadpool(open_draft, ledger, access, adapter, _alias_of(branch), begun)
+    await run_in_threadpool(open_draft, backend, access, adapter, _alias_of(branch), begun)
     return json({})
 
 
 @routes.post("/api/models/{repository:path}/tag/{branch}")
-async def tag(repository: str, branch: str, request: Request, access: Asking, ledger: Books) -> Response:
+async def tag(repository: str, branch: str, request: Request, access: Asking, backend: Books) -> Response:
     """A tag is an alias of the version that ``branch`` is now, and moves none; without a name it is a branch."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
     name = (await read_json(request)).get("tag")
     if name is None:
-        await run_in_threadpool(open_draft, ledger, access, adapter, _alias_of(branch))
+        await run_in_threadpool(open_draft, backend, access, adapter, _alias_of(branch))
         return json({})
     try:
-        await run_in_threadpool(ledger.tag, ref_of(repository, branch), parse_alias(str(name)), 0)
+        await run_in_threadpool(backend.tag, ref_of(repository, branch), parse_alias(str(name)), 0)
     except StaleError:
         raise HubError(409, "", f"there is an alias {name!r} of {adapter} already") from None
     return json({})
@@ -106,7 +106,7 @@ async def preupload(repository: str, revision: str, request: Request, access: As
 
 @routes.post("/api/models/{repository:path}/commit/{revision}")
 async def commit(
-    repository: str, revision: str, request: Request, service: Serving, access: Asking, ledger: Books
+    repository: str, revision: str, request: Request, service: Serving, access: Asking, backend: Books
 ) -> Response:
     """Files that come and go; a version when the adapter is whole and sound, else its findings as the error."""
     adapter, alias = adapter_of(repository), _alias_of(revision)
@@ -126,7 +126,7 @@ async def commit(
 
         def apply() -> str:
             store = StagedStore(service.store, Path(name))
-            return commit_of(commit_files(ledger, access, store, adapter, alias, read_commit(body, store)))
+            return commit_of(commit_files(backend, access, store, adapter, alias, read_commit(body, store)))
 
         oid = await run_in_threadpool(apply)
     url = f"{str(request.base_url).rstrip('/')}/{adapter}/commit/{oid}"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from loreg.messages import JobRequest
-from loreg.records import Job, Page
+from loreg.entities import Job, Page
+from loreg.schemas import JobRequest
 from loreg.server.answers import errors, json
 from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import Cursor, Limit
@@ -19,24 +19,24 @@ JobId = Annotated[int, Path(ge=1, lt=2**31)]
 
 
 @routes.post("/jobs", status_code=202, response_model=Job, responses=errors())
-async def submit(body: JobRequest, ledger: Books) -> Response:
+async def submit(body: JobRequest, backend: Books) -> Response:
     """Ask a worker for a merge, a re-ranking or a bake."""
-    return json(await ledger.catalog.awaited(ledger.submit, body.kind, body.request), 202)
+    return json(await backend.catalog.awaited(backend.submit, body.kind, body.request), 202)
 
 
 @routes.get("/jobs", response_model=Page[Job], responses=errors())
-async def jobs(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def jobs(backend: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of jobs, the newest first."""
-    return await page_of(ledger.catalog, ledger.jobs, limit, cursor)
+    return await page_of(backend.catalog, backend.jobs, limit, cursor)
 
 
 @routes.get("/jobs/{job_id}", response_model=Job, responses=errors(404))
-async def job(job_id: JobId, ledger: Books) -> Response:
+async def job(job_id: JobId, backend: Books) -> Response:
     """How a job is doing."""
-    return json(await ledger.catalog.awaited(ledger.job, job_id))
+    return json(await backend.catalog.awaited(backend.job, job_id))
 
 
 @routes.delete("/jobs/{job_id}", response_model=Job, responses=errors(404))
-async def cancel(job_id: JobId, ledger: Books) -> Response:
+async def cancel(job_id: JobId, backend: Books) -> Response:
     """Give a job up."""
-    return json(await ledger.catalog.awaited(ledger.cancel_job, job_id))
+    return json(await backend.catalog.awaited(backend.cancel_job, job_id))

@@ -11,19 +11,19 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import StringConstraints
 
+from loreg.entities import AdapterEntry, CheckReport, Committed, Details, Metric, Page, Version
+from loreg.entities import Query as Search
 from loreg.errors import NotFoundError, UsageError
-from loreg.expressions import parse_comparison, parse_label, parse_metric_condition, parse_sort
 from loreg.manifest import Manifest
-from loreg.messages import CommitRequest, ExportRequest, Lineage, Target, Yanked
+from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_sort
 from loreg.recording.bases import few_at_once
-from loreg.records import AdapterEntry, CheckReport, Committed, Details, Metric, Page, Version
-from loreg.records import Query as Search
 from loreg.refs import parse_alias, parse_ref
+from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, YankRequest
 from loreg.server.answers import errors, json, nothing
 from loreg.server.bodies import BodyRoute
 from loreg.server.inputs import REF_PARAMETERS, Adapter, Cursor, Expected, Limit, Selected, Sha256, etag, ref_in
 from loreg.server.pages import page_of
-from loreg.server.service import Asking, Books, Serving, ledger_of
+from loreg.server.service import Asking, Books, Serving, backend_of
 from loreg.verbs import check as checking
 from loreg.verbs.context import Context, is_path
 
@@ -38,13 +38,13 @@ _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
 @routes.get(_VERSION, response_model=Details, responses=errors(404, 409), openapi_extra=REF_PARAMETERS)
 async def show(request: Request) -> Response:
     """All that is known of a version."""
-    ledger = await ledger_of(request)
-    return json(await ledger.catalog.awaited(ledger.show, ref_in(request)))
+    backend = await backend_of(request)
+    return json(await backend.catalog.awaited(backend.show, ref_in(request)))
 
 
 @routes.get("/search", response_model=Page[Version], responses=errors())
 async def search(
-    ledger: Books,
+    backend: Books,
     text: Annotated[str, Query(max_length=512)] = "",
     task: Words = (),
     base: Annotated[str, Query(max_length=512)] = "",
@@ -75,21 +75,21 @@ async def search(
     )
 
     def found(limit: int, cursor: str | None) -> Page[Version]:
-        return ledger.search(replace(query, limit=limit, cursor=cursor))
+        return backend.search(replace(query, limit=limit, cursor=cursor))
 
-    return await page_of(ledger.catalog, found, limit, cursor)
+    return await page_of(backend.catalog, found, limit, cursor)
 
 
 @routes.get("/adapters", response_model=Page[AdapterEntry], responses=errors())
-async def adapters(ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def adapters(backend: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of all adapters, by name."""
-    return await page_of(ledger.catalog, ledger.adapters, limit, cursor)
+    return await page_of(backend.catalog, backend.adapters, limit, cursor)
 
 
 @routes.get(_IN_ADAPTER + "/versions", response_model=Page[Version], responses=errors(404))
-async def versions(adapter: Adapter, ledger: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def versions(adapter: Adapter, backend: Books, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """A page of the versions of one adapter, the newest first, yanked ones too."""
-    return await page_of(ledger.catalog, functools.partial(ledger.versions, adapter), limit, cursor)
+    return await page_of(backend.catalog, functools.partial(backend.versions, adapter), limit, cursor)
 
 
 @routes.post(
@@ -98,26 +98,26 @@ async def versions(adapter: Adapter, ledger: Books, limit: Limit = 50, cursor: C
     response_model=Committed,
     responses={200: {"model": Committed, "description": "It was there already."}, **errors(409, 422)},
 )
-def commit(adapter: Adapter, body: CommitRequest, ledger: Books, service: Serving, access: Asking) -> Response:
+def commit(adapter: Adapter, body: CommitRequest, backend: Books, service: Serving, access: Asking) -> Response:
     """Record a version whose blobs were uploaded."""
     asked = body.commit
     if asked.adapter != adapter:
         raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
     with service.uploads(access).accepted(asked.digests, body.uploads, body.contents) as accepted:
-        done = ledger.commit(asked, accepted)
+        done = backend.commit(asked, accepted)
     return json(done, 201 if done.created else 200)
 
 
-@routes.get(_VERSION + "/lineage", response_model=Lineage, responses=errors(404, 409))
-async def lineage(ref: Selected, ledger: Books) -> Response:
+@routes.get(_VERSION + "/lineage", response_model=LineageResponse, responses=errors(404, 409))
+async def lineage(ref: Selected, backend: Books) -> Response:
     """The version, and every merge that it descends from, nearest first."""
-    return json(Lineage(*await ledger.catalog.awaited(ledger.lineage, ref)))
+    return json(LineageResponse(*await backend.catalog.awaited(backend.lineage, ref)))
 
 
 @routes.get(_VERSION + "/check", response_model=CheckReport, responses=errors(404, 409))
 def check(
     ref: Selected,
-    ledger: Books,
+    backend: Books,
     service: Serving,
     base: Annotated[str | None, Query(max_length=512)] = None,
     profile: Words = (),
@@ -129,7 +129,7 @@ def check(
             raise UsageError(
                 f"{given!r} is a path, and the server reads none of its own", hint="loreg check REF, there"
             )
-    context = Context(ledger, service.store, Path(), service.policy)
+    context = Context(backend, service.store, Path(), service.policy)
     text = str(ref)
     with few_at_once() if base is not None else contextlib.nullcontext():
         (report,) = checking.check(context, [text], base=base, profiles=profile, against=against, header_only=True)
@@ -137,73 +137,73 @@ def check(
 
 
 @routes.post(_VERSION + "/metrics", response_model=Version, responses=errors(404, 409))
-async def add_metrics(ref: Selected, body: tuple[Metric, ...], ledger: Books) -> Response:
+async def add_metrics(ref: Selected, body: tuple[Metric, ...], backend: Books) -> Response:
     """Record measured numbers; one measured on the same data before is replaced."""
-    return json(await ledger.catalog.awaited(ledger.add_metrics, ref, body))
+    return json(await backend.catalog.awaited(backend.add_metrics, ref, body))
 
 
 @routes.put(_VERSION + "/yanked", response_model=Version, responses=errors(404, 409))
-async def set_yanked(ref: Selected, body: Yanked, ledger: Books) -> Response:
+async def set_yanked(ref: Selected, body: YankRequest, backend: Books) -> Response:
     """Hide a version from search and alias, or show it again."""
-    return json(await ledger.catalog.awaited(ledger.set_yanked, ref, body.yanked, body.reason))
+    return json(await backend.catalog.awaited(backend.set_yanked, ref, body.yanked, body.reason))
 
 
 @routes.get(_VERSION + "/exports/{request}", response_model=Manifest, responses=errors(404, 409))
-async def export(ref: Selected, request: Sha256, ledger: Books) -> Response:
+async def export(ref: Selected, request: Sha256, backend: Books) -> Response:
     """The files that the version became for a server, by the digest of what was asked for."""
-    found = await ledger.catalog.awaited(ledger.export, ref, request)
+    found = await backend.catalog.awaited(backend.export, ref, request)
     if found is None:
         raise NotFoundError(f"{ref} was never exported so", hint="loreg pull REF --profile SERVER makes it")
     return json(found)
 
 
 @routes.put(_VERSION + "/exports/{request}", response_model=Manifest, responses=errors(404, 409, 422))
-def record_export(ref: Selected, request: Sha256, body: ExportRequest, ledger: Books) -> Response:
+def record_export(ref: Selected, request: Sha256, body: ExportRequest, backend: Books) -> Response:
     """Make the version's files for a server by the name of its profile, and remember them."""
-    return json(ledger.record_export(ref, request, body.profile))
+    return json(backend.record_export(ref, request, body.profile))
 
 
 @routes.delete(_VERSION + "/exports/{request}", status_code=204, responses=errors(404, 409))
-async def drop_export(ref: Selected, request: Sha256, ledger: Books) -> Response:
+async def drop_export(ref: Selected, request: Sha256, backend: Books) -> Response:
     """Forget an export; the next who asks for it has it made."""
-    await ledger.catalog.awaited(ledger.drop_export, ref, request)
+    await backend.catalog.awaited(backend.drop_export, ref, request)
     return nothing()
 
 
 @routes.get(_ALIAS, response_model=Details, responses=errors(404))
-async def alias(adapter: Adapter, alias: str, ledger: Books) -> Response:
+async def alias(adapter: Adapter, alias: str, backend: Books) -> Response:
     """The version that an alias means; its ETag goes into the If-Match of whoever moves it."""
-    found = await ledger.catalog.awaited(ledger.show, parse_ref(f"{adapter}:{parse_alias(alias)}"))
+    found = await backend.catalog.awaited(backend.show, parse_ref(f"{adapter}:{parse_alias(alias)}"))
     return json(found, headers={"ETag": etag(found.version.number)})
 
 
 @routes.put(_ALIAS, response_model=Version, responses=errors(404, 409, 412, 422))
-async def tag(adapter: Adapter, alias: str, body: Target, expected: Expected, ledger: Books) -> Response:
+async def tag(adapter: Adapter, alias: str, body: AliasTarget, expected: Expected, backend: Books) -> Response:
     """Let an alias mean a version of the adapter from now on; with If-Match, only if nobody moved it meanwhile."""
     ref = parse_ref(body.ref)
     if ref.adapter != adapter:
         raise UsageError(f"an alias of {adapter} cannot mean {ref}", hint=f"a ref of {adapter}")
-    version = await ledger.catalog.awaited(ledger.tag, ref, parse_alias(alias), expected)
+    version = await backend.catalog.awaited(backend.tag, ref, parse_alias(alias), expected)
     return json(version, headers={"ETag": etag(version.number)})
 
 
 @routes.delete(_ALIAS, status_code=204, responses=errors(404, 412))
-async def untag(adapter: Adapter, alias: str, expected: Expected, ledger: Books) -> Response:
+async def untag(adapter: Adapter, alias: str, expected: Expected, backend: Books) -> Response:
     """Forget an alias; its history stays; with If-Match, only if nobody moved it meanwhile."""
-    await ledger.catalog.awaited(ledger.untag, adapter, parse_alias(alias), expected)
+    await backend.catalog.awaited(backend.untag, adapter, parse_alias(alias), expected)
     return nothing()
 
 
 @routes.get("/contents/{digest}", response_model=Version, responses=errors(404))
-async def with_content(digest: Sha256, ledger: Books) -> Response:
+async def with_content(digest: Sha256, backend: Books) -> Response:
     """A version of any adapter with exactly this manifest, the oldest."""
-    found = await ledger.catalog.awaited(ledger.with_content, digest)
+    found = await backend.catalog.awaited(backend.with_content, digest)
     if found is None:
         raise NotFoundError(f"no version has the content sha256:{digest[:12]}", hint="loreg search")
     return json(found)
 
 
 @routes.get("/files/{sha256}", response_model=tuple[str, ...], responses=errors())
-async def with_file(sha256: Sha256, ledger: Books) -> Response:
+async def with_file(sha256: Sha256, backend: Books) -> Response:
     """The refs of the versions that have a file with this content, the oldest first."""
-    return json(await ledger.catalog.awaited(ledger.with_file, sha256))
+    return json(await backend.catalog.awaited(backend.with_file, sha256))

@@ -17,27 +17,27 @@ class Access:
     """
 
     author: str
-    grants: Mapping[str, str]
+    permissions: Mapping[str, str]
     token_id: int | None = None
     while_open: bool = False
 
+    @classmethod
+    def superuser(cls, author: str) -> Access:
+        """Allow everything: whoever has the database and the store needs no permission."""
+        return cls(author, {"*": "admin"})
+
     def may(self, level: str, namespace: str) -> bool:
         """Whether that much is allowed there; ``namespace`` is empty for names that have none."""
-        given = (self.grants.get(namespace), self.grants.get("*"))
+        given = (self.permissions.get(namespace), self.permissions.get("*"))
         return any(one is not None and LEVELS.index(one) >= LEVELS.index(level) for one in given)
 
     def may_somewhere(self, level: str) -> bool:
         """Whether that much is allowed in any namespace."""
-        return any(LEVELS.index(one) >= LEVELS.index(level) for one in self.grants.values())
+        return any(LEVELS.index(one) >= LEVELS.index(level) for one in self.permissions.values())
 
 
 #: Each allows what those before it do.
 LEVELS = ("read", "write", "admin")
-
-
-def everything(author: str) -> Access:
-    """Whoever has the database and the store may do everything."""
-    return Access(author, {"*": "admin"})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Frozen values that every room may name."""
 
-from loreg.records.access import LEVELS, Access, Event, Job, Namespace, Token, Upload, everything
-from loreg.records.bases import (
+from loreg.entities.access import LEVELS, Access, Event, Job, Namespace, Token, Upload
+from loreg.entities.bases import (
     BASE_RELATIONS,
     VERDICTS,
     BaseAdded,
@@ -11,34 +11,34 @@ from loreg.records.bases import (
     BaseModel,
     Verdict,
 )
-from loreg.records.progress import Progress, no_progress
-from loreg.records.queries import Comparison, MetricCondition, Page, Query, Sort
-from loreg.records.results import (
+from loreg.entities.progress import Progress, no_progress
+from loreg.entities.queries import Comparison, MetricCondition, Page, Query, Sort
+from loreg.entities.results import (
+    AdapterSimilarity,
     BakeResult,
-    Check,
     CheckReport,
+    DoctorCheck,
     ExportResult,
+    ExportSummary,
     ExtractedModule,
     ExtractResult,
     Finding,
-    Fitted,
-    Likeness,
     MergeResult,
     PullResult,
     PushResult,
-    Reproduced,
+    ReproduceResult,
 )
-from loreg.records.versions import (
+from loreg.entities.versions import (
     AdapterEntry,
     AliasMove,
     Commit,
     Committed,
     Details,
-    Draft,
     Facts,
     LineageEdge,
     Metric,
     ModuleType,
+    NewVersion,
     Provenance,
     Source,
     Version,
@@ -50,6 +50,7 @@ __all__ = [
     "VERDICTS",
     "Access",
     "AdapterEntry",
+    "AdapterSimilarity",
     "AliasMove",
     "BakeResult",
     "BaseAdded",
@@ -57,41 +58,39 @@ __all__ = [
     "BaseEdge",
     "BaseMatch",
     "BaseModel",
-    "Check",
     "CheckReport",
     "Commit",
     "Committed",
     "Comparison",
     "Details",
-    "Draft",
+    "DoctorCheck",
     "Event",
     "ExportResult",
+    "ExportSummary",
     "ExtractResult",
     "ExtractedModule",
     "Facts",
     "Finding",
-    "Fitted",
     "Job",
-    "Likeness",
     "LineageEdge",
     "MergeResult",
     "Metric",
     "MetricCondition",
     "ModuleType",
     "Namespace",
+    "NewVersion",
     "Page",
     "Progress",
     "Provenance",
     "PullResult",
     "PushResult",
     "Query",
-    "Reproduced",
+    "ReproduceResult",
     "Sort",
     "Source",
     "Token",
     "Upload",
     "Verdict",
     "Version",
-    "everything",
     "no_progress",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from loreg.records.bases import Verdict
-from loreg.records.versions import Provenance, Version
+from loreg.entities.bases import Verdict
+from loreg.entities.versions import Provenance, Version
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PushResult:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class ExportSummary:
     """An adapter as ``server`` takes it: what was changed, and ``epsilon = ‖Δ' − Δ‖ / ‖Δ‖`` over all of its deltas.
 
     ``moved`` counts the modules whose delta is not the same to the last bit; ``worst`` is the one that moved most.
@@ -40,7 +40,7 @@ class ExportResult:
 
     source: str
     folder: Path
-    fitted: Fitted
+    fitted: ExportSummary
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PullResult:
     version: Version
     folder: Path
     downloaded: int
-    fitted: Fitted | None = None
+    fitted: ExportSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ExtractResult:
 
 
 @dataclass(frozen=True)
-class Reproduced:
+class ReproduceResult:
     """A stored merge, done again: ``identical`` to the bit, or the largest relative ``difference`` of a delta."""
 
     version: Version
@@ -151,7 +151,7 @@ class Reproduced:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class AdapterSimilarity:
     """How alike the deltas of two adapters are, over the ``modules`` that both have.
 
     ``cosine`` of the deltas; ``left_overlap`` and ``right_overlap`` of their column and row spaces, from 0
@@ -171,7 +171,7 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """One line of ``loreg doctor``: what was looked at, what was found, whether it is well."""
 
     name: str

@@ -1,4 +1,4 @@
-"""The ledger on a catalog and a store: each method is one transaction of the catalog."""
+"""The backend on a catalog and a store: each method is one transaction of the catalog."""
 
 from __future__ import annotations
 
@@ -30,27 +30,7 @@ from loreg.catalog.details import details, files_of
 from loreg.catalog.projection import Found
 from loreg.catalog.search import search
 from loreg.checking.policy import Policy, written
-from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
-from loreg.expressions import checked_metric
-from loreg.manifest import File, Manifest
-from loreg.recording.allowed import require, require_somewhere
-from loreg.recording.bases import (
-    Listed,
-    checked_detail,
-    few_at_once,
-    names_that_are_taken,
-    prove,
-    proven_names,
-    read_base,
-    what_stays,
-)
-from loreg.recording.commit import Read, read_commit
-from loreg.recording.exports import make, profile_for
-from loreg.recording.guard import guard_alias, guard_metrics, guard_removal, guard_yank
-from loreg.recording.jobs import namespace_of
-from loreg.recording.secrets import digest_of_secret, new_secret
-from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_name_of_another, refuse_past
-from loreg.records import (
+from loreg.entities import (
     BASE_RELATIONS,
     Access,
     AdapterEntry,
@@ -71,12 +51,32 @@ from loreg.records import (
     Token,
     Version,
 )
+from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
+from loreg.manifest import File, Manifest
+from loreg.parsing import validate_metric
+from loreg.recording.allowed import require, require_somewhere
+from loreg.recording.bases import (
+    Listed,
+    checked_detail,
+    few_at_once,
+    names_that_are_taken,
+    prove,
+    proven_names,
+    read_base,
+    what_stays,
+)
+from loreg.recording.commit import Read, read_commit
+from loreg.recording.exports import make, profile_for
+from loreg.recording.guard import guard_alias, guard_metrics, guard_removal, guard_yank
+from loreg.recording.jobs import namespace_of
+from loreg.recording.secrets import digest_of_secret, new_secret
+from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_name_of_another, refuse_past
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Accepted, BlobStore
 
 
-class LocalLedger:
-    """What :class:`loreg.ledger.Ledger` promises, kept in ``catalog``; ``policy`` guards aliases."""
+class LocalBackend:
+    """What :class:`loreg.backend.Backend` promises, kept in ``catalog``; ``policy`` guards aliases."""
 
     def __init__(self, catalog: Catalog, store: BlobStore, access: Access, policy: Policy) -> None:
         self.catalog = catalog
@@ -172,9 +172,9 @@ class LocalLedger:
 
     def rehearse(self, read: Read) -> None:
         """Raise what :meth:`record` would raise now; nothing is recorded."""
-        with contextlib.suppress(_RehearsedError), self.catalog.write(self._access) as tx:
+        with contextlib.suppress(_RolledBackError), self.catalog.write(self._access) as tx:
             self.record(tx, read)
-            raise _RehearsedError
+            raise _RolledBackError
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
@@ -187,7 +187,7 @@ class LocalLedger:
                     f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
                 )
             if expected is not None:
-                _refuse_a_moved_alias(tx, found.adapter_id, ref.adapter, alias, expected)
+                _refuse_moved_alias(tx, found.adapter_id, ref.adapter, alias, expected)
             guard_alias(tx, self._policy, found, alias)
             aliases.point(tx, found.adapter_id, found.id, alias)
             return versions.by_id(tx, found.id)
@@ -200,7 +200,7 @@ class LocalLedger:
         with self.catalog.write(self._access) as tx:
             adapter_id = self._lock(tx, adapter)
             if expected is not None:
-                _refuse_a_moved_alias(tx, adapter_id, adapter, alias, expected)
+                _refuse_moved_alias(tx, adapter_id, adapter, alias, expected)
             guard_removal(tx, self._policy, adapter, alias)
             aliases.remove(tx, adapter_id, alias)
 
@@ -220,7 +220,7 @@ class LocalLedger:
 
         Those that the policy compares others with become worse for an administrator alone: NotAllowedError.
         """
-        measured = [checked_metric(metric) for metric in measured]
+        measured = [validate_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
             self._lock(tx, ref.adapter)
             found = versions.resolve(tx, ref)
@@ -396,11 +396,11 @@ class LocalLedger:
         return found
 
 
-class _RehearsedError(Exception):
+class _RolledBackError(Exception):
     """All of it could be recorded; the transaction is rolled back."""
 
 
-def _refuse_a_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:
+def _refuse_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:
     found = aliases.number_of(tx, adapter_id, alias)
     if found != expected:
         now, then = (f"v{number}" if number else "nothing" for number in (found, expected))

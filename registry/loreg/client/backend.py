@@ -1,4 +1,4 @@
-"""The ledger of a server: each method is one request."""
+"""The backend of a server: each method is one request."""
 
 from __future__ import annotations
 
@@ -10,23 +10,7 @@ from urllib.parse import quote
 
 from loreg.client.http import Server
 from loreg.client.store import RemoteStore
-from loreg.errors import NotFoundError
-from loreg.expressions import scopes_of
-from loreg.manifest import Manifest
-from loreg.messages import (
-    BaseRequest,
-    CommitRequest,
-    ExportRequest,
-    JobRequest,
-    Lineage,
-    NewToken,
-    Relation,
-    Target,
-    TokenRequest,
-    Visibility,
-    Yanked,
-)
-from loreg.records import (
+from loreg.entities import (
     AdapterEntry,
     BaseAdded,
     BaseDetails,
@@ -45,13 +29,29 @@ from loreg.records import (
     Token,
     Version,
 )
+from loreg.errors import NotFoundError
+from loreg.manifest import Manifest
+from loreg.parsing import scopes_of
 from loreg.refs import NO_NAMESPACE, AdapterName, Ref
+from loreg.schemas import (
+    AliasTarget,
+    BaseRelationRequest,
+    BaseRequest,
+    CommitRequest,
+    ExportRequest,
+    JobRequest,
+    LineageResponse,
+    TokenCreated,
+    TokenRequest,
+    VisibilityRequest,
+    YankRequest,
+)
 
 _API = "/api/v1"
 
 
-class RemoteLedger:
-    """What :class:`loreg.ledger.Ledger` promises, kept by ``server``; ``store`` knows what was uploaded."""
+class RemoteBackend:
+    """What :class:`loreg.backend.Backend` promises, kept by ``server``; ``store`` knows what was uploaded."""
 
     def __init__(self, server: Server, store: RemoteStore) -> None:
         self._server = server
@@ -122,7 +122,7 @@ class RemoteLedger:
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         """The version, and every merge that it descends from."""
-        found = self._server.get(f"{_version(ref)}/lineage", Lineage)
+        found = self._server.get(f"{_version(ref)}/lineage", LineageResponse)
         return found.version, found.edges
 
     def commit(self, commit: Commit) -> Committed:
@@ -137,7 +137,7 @@ class RemoteLedger:
         """Let ``alias`` mean the version of ``ref`` from now on."""
         headers = {} if expected is None else {"If-Match": f'"v{expected}"'} if expected else {"If-None-Match": "*"}
         path = f"{_adapter(ref.adapter)}/aliases/{quote(alias, safe='')}"
-        return self._server.put(path, Version, Target(str(ref)), headers, again=expected is None)
+        return self._server.put(path, Version, AliasTarget(str(ref)), headers, again=expected is None)
 
     def untag(self, adapter: AdapterName, alias: str) -> None:
         """Forget an alias; its history stays."""
@@ -145,7 +145,7 @@ class RemoteLedger:
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         """Hide a version from search and alias, or show it again."""
-        return self._server.put(f"{_version(ref)}/yanked", Version, Yanked(yanked, reason))
+        return self._server.put(f"{_version(ref)}/yanked", Version, YankRequest(yanked, reason))
 
     def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
         """Record measured numbers of a version."""
@@ -169,7 +169,7 @@ class RemoteLedger:
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one base came from another."""
-        return self._server.post(f"{_API}/base-edges", BaseEdge, Relation(child, parent, kind, detail))
+        return self._server.post(f"{_API}/base-edges", BaseEdge, BaseRelationRequest(child, parent, kind, detail))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         """The fewest edges that lead from one base to the other."""
@@ -217,7 +217,7 @@ class RemoteLedger:
 
     def set_public(self, namespace: str, public: bool) -> None:
         """Let everyone read a namespace, or only those who have a token for it."""
-        self._server.put(f"{_API}/namespaces/{namespace or NO_NAMESPACE}", NoneType, Visibility(public))
+        self._server.put(f"{_API}/namespaces/{namespace or NO_NAMESPACE}", NoneType, VisibilityRequest(public))
 
     def tokens(self) -> tuple[Token, ...]:
         """All tokens, the newest first."""
@@ -226,7 +226,7 @@ class RemoteLedger:
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret."""
         body = TokenRequest(name, tuple(scopes_of(grants)), expires_at)
-        found = self._server.post(f"{_API}/tokens", NewToken, body, again=False)
+        found = self._server.post(f"{_API}/tokens", TokenCreated, body, again=False)
         return found.token, found.secret
 
     def revoke_token(self, token_id: int) -> Token:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loreg.entities import Comparison, Metric, MetricCondition, Sort
 from loreg.errors import UsageError
-from loreg.expressions import (
+from loreg.parsing import (
     parse_comparison,
     parse_label,
     parse_metric,
@@ -14,7 +15,6 @@ from loreg.expressions import (
     parse_weights,
     parse_word,
 )
-from loreg.records import Comparison, Metric, MetricCondition, Sort
 
 
 @pytest.mark.parametrize(

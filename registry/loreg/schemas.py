@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from loreg.records import BaseModel, Commit, LineageEdge, Token, Version
+from loreg.entities import BaseModel, Commit, LineageEdge, Token, Version
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BlobSpec:
     """A blob that somebody would send: its sha256 in hex, its size in bytes."""
 
     sha256: str
@@ -19,7 +19,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Grant:
+class UploadTicket:
     """Where to PUT one blob, with which headers; ``id`` is named in the commit."""
 
     id: str
@@ -54,7 +54,7 @@ class BaseRequest:
 
 
 @dataclass(frozen=True)
-class Relation:
+class BaseRelationRequest:
     """The base ``child`` came from ``parent``; both by name or digest."""
 
     child: str
@@ -64,7 +64,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class LineageResponse:
     """A version and every merge that it descends from, nearest first."""
 
     version: Version
@@ -72,7 +72,7 @@ class Lineage:
 
 
 @dataclass(frozen=True)
-class Yanked:
+class YankRequest:
     """Whether a version is hidden, and why."""
 
     yanked: bool
@@ -80,14 +80,14 @@ class Yanked:
 
 
 @dataclass(frozen=True)
-class Target:
+class AliasTarget:
     """The ref that an alias is to mean."""
 
     ref: str
 
 
 @dataclass(frozen=True)
-class Visibility:
+class VisibilityRequest:
     """Whether everyone may read a namespace."""
 
     public: bool
@@ -103,7 +103,7 @@ class TokenRequest:
 
 
 @dataclass(frozen=True)
-class Identity:
+class Whoami:
     """Who asks: ``grants`` maps a namespace, or ``*`` for all, to read, write or admin."""
 
     author: str
@@ -111,7 +111,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class NewToken:
+class TokenCreated:
     """A token with its secret, which is shown this once."""
 
     token: Token

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from loreg.entities import LEVELS, Comparison, Metric, MetricCondition, Sort
 from loreg.errors import UsageError
-from loreg.records import LEVELS, Comparison, Metric, MetricCondition, Sort
 from loreg.refs import NO_NAMESPACE
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
@@ -88,7 +88,7 @@ def scopes_of(grants: Mapping[str, str]) -> list[str]:
     return [f"{level}:{namespace or NO_NAMESPACE}" for namespace, level in grants.items()]
 
 
-def checked_metric(metric: Metric) -> Metric:
+def validate_metric(metric: Metric) -> Metric:
     """The metric, if it is one that could have been typed. Raises UsageError."""
     parse_metric(f"{metric.name}={metric.value!r}" + (f"@{metric.dataset}" if metric.dataset else ""))
     if not (metric.dataset + metric.split).isprintable() or max(len(metric.dataset), 2 * len(metric.split)) > 256:

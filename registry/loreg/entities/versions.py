@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from loreg.entities.bases import BaseModel
 from loreg.manifest import File, Manifest
-from loreg.records.bases import BaseModel
 from loreg.refs import AdapterName
 
 
@@ -106,7 +106,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Draft:
+class NewVersion:
     """A version that is about to be recorded: all of its blobs are stored already."""
 
     adapter: AdapterName

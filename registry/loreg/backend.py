@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from loreg.manifest import Manifest
-from loreg.records import (
+from loreg.entities import (
     AdapterEntry,
     BaseAdded,
     BaseDetails,
@@ -26,10 +25,11 @@ from loreg.records import (
     Token,
     Version,
 )
+from loreg.manifest import Manifest
 from loreg.refs import AdapterName, Ref
 
 
-class Ledger(Protocol):
+class Backend(Protocol):
     """Each call is one transaction: all of it happens, or nothing.
 
     Raises NotFoundError for what is not there, ConflictError where others were faster, NotAllowedError, and

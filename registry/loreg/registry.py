@@ -156,9 +156,9 @@ class _Opened:
 
 def _open_here(settings: Settings) -> _Opened:
     """A catalog and a store that this machine reaches itself."""
-    from loreg.recording.opening import open_backing
+    from loreg.local.factory import open_local
 
-    backing = open_backing(settings)
+    backing = open_local(settings)
     backend = backing.backend(Access.superuser(settings.author))
     return _Opened(backend, backing.store, backing.policy, backing.catalog.upgrade, backing.catalog.close)
 

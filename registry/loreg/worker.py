@@ -19,9 +19,9 @@ from loreg.catalog import Catalog, Transaction, jobs
 from loreg.checking.policy import Policy, read_back
 from loreg.entities import Access, Job
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
-from loreg.recording.allowed import require
-from loreg.recording.jobs import namespace_of, pinned
-from loreg.recording.opening import open_backing
+from loreg.local.authorization import require
+from loreg.local.factory import open_local
+from loreg.local.jobs import namespace_of, pin_refs
 from loreg.settings import Settings
 from loreg.verbs.bake import bake
 from loreg.verbs.context import Context, show_version
@@ -56,7 +56,7 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
-        self._backing = open_backing(settings)
+        self._backing = open_local(settings)
         self._catalog = self._backing.catalog
         self._bell = self._catalog.bell(jobs.CHANNEL)
         self._cache = settings.home / "cache" / "bases"
@@ -196,7 +196,7 @@ class Worker:
 
     def _pinned(self, job: Job, context: Context) -> dict[str, Any]:
         """What was asked for, of the versions that it meant when the first worker began."""
-        request = pinned(job.request, lambda ref: show_version(context, ref).version.pinned)
+        request = pin_refs(job.request, lambda ref: show_version(context, ref).version.pinned)
         if request != job.request:
             with self._catalog.write(Access.superuser(self._name)) as tx:
                 jobs.pin(tx, job, request)

@@ -9,8 +9,8 @@ import pytest
 
 from loreg.catalog import aliases, versions
 from loreg.entities import Access
+from loreg.local.backend import LocalBackend
 from loreg.manifest import Manifest
-from loreg.recording.backend import LocalBackend
 from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from places import SCIENCE

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from loreg.bases.identify import identify
 from loreg.catalog.schema import BaseRow
 from loreg.entities import Access
-from loreg.recording.backend import LocalBackend
+from loreg.local.backend import LocalBackend
 from making import new_model, train, write_base
 from server.conftest import Guarded
 from server.test_uploads import send

@@ -19,9 +19,9 @@ from loreg.checking.profile import read_profile
 from loreg.entities import Access
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
 from loreg.exporting.folder import request_of as request_of_profile
+from loreg.local import exports
+from loreg.local.backend import LocalBackend
 from loreg.manifest import Manifest
-from loreg.recording import exports
-from loreg.recording.backend import LocalBackend
 from loreg.refs import Ref, parse_ref
 from loreg.registry import Registry, connect
 from loreg.storage import digest_of, put_bytes
@@ -206,7 +206,7 @@ def test_what_would_become_huge_is_not_made_by_the_server(guarded_folder: Guarde
 
 
 def test_one_export_is_made_at_a_time_and_others_make_their_own(guarded_folder: Guarded, tmp_path: Path):
-    with exports._alone():
+    with exports._one_at_a_time():
         pulled = guarded_folder.registry("writer").pull("team/science", tmp_path / "mine", profile="vllm")
     assert pulled.downloaded > 0
     assert exports_of(guarded_folder) == []
@@ -219,7 +219,7 @@ def test_what_is_stored_already_is_not_made_again_whoever_asks_how_often(
     request = request_of(guarded_folder.registry("writer"), "team/science:v1", "vllm", monkeypatch)
     path, body = f"/api/v1/adapters/team/science/versions/v1/exports/{request}", {"profile": "vllm"}
     stored = writer.get(path).json()
-    with exports._alone():
+    with exports._one_at_a_time():
         for _ in range(3):
             again = writer.put(path, json=body)
             assert (again.status_code, again.json()) == (200, stored)

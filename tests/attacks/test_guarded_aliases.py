@@ -11,7 +11,7 @@ import pytest
 
 from loreg.entities import Access, Metric
 from loreg.errors import CheckFailedError, LoregError, NotAllowedError
-from loreg.recording.opening import open_backing
+from loreg.local.factory import open_local
 from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from loreg.settings import load
@@ -185,7 +185,7 @@ def test_the_metrics_of_what_an_unguarded_alias_means_are_kept_too_where_the_pol
     (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["canary"]\n')
     here = connect(home=str(tmp_path / "home"))
     here.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
-    backend = open_backing(here.settings).backend(Access("mallory", {"team": "write"}))
+    backend = open_local(here.settings).backend(Access("mallory", {"team": "write"}))
     with pytest.raises(NotAllowedError, match=WORSE_METRIC):
         backend.add_metrics(parse_ref("team/a:prod"), [Metric("accuracy", 0.5, "imdb")])
 

@@ -26,10 +26,10 @@ from loreg.checking.findings import Subject
 from loreg.checking.run import run
 from loreg.entities import BaseModel, Commit, Metric
 from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
+from loreg.local import bases
+from loreg.local.bases import limit_concurrent_reads, matching_header_bases, read_verified_base
+from loreg.local.commit import read_commit
 from loreg.manifest import File, Manifest
-from loreg.recording import bases
-from loreg.recording.bases import few_at_once, proven_names, read_base
-from loreg.recording.commit import read_commit
 from loreg.refs import AdapterName
 from loreg.storage import BlobStore, open_store, put_bytes
 from making import copy
@@ -120,7 +120,7 @@ def test_a_large_list_of_a_bases_tensors_is_not_read(store: BlobStore):
 
     def push() -> None:
         with pytest.raises(IntegrityError, match="expected 33,554,432 at most"):
-            read_base(store, base)
+            read_verified_base(store, base)
 
     assert most_memory(push) < MEGABYTE
 
@@ -132,7 +132,7 @@ def test_a_list_of_a_bases_tensors_is_what_it_should_be(store: BlobStore, tensor
     document = json.dumps({"schema": "x", "tensors": tensors}).encode()
     base = BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=len(tensors), parameters=0)
     with pytest.raises(IntegrityError, match="is not what its list of tensors says"):
-        read_base(store, base)
+        read_verified_base(store, base)
 
 
 @pytest.mark.parametrize(
@@ -165,25 +165,27 @@ LISTS = {
 def test_a_list_of_tensors_has_what_a_base_has_and_no_more(store: BlobStore, document: bytes):
     base = BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2)
     with pytest.raises(IntegrityError, match="is not what its list of tensors says"):
-        most = most_memory(lambda: read_base(store, base))
+        most = most_memory(lambda: read_verified_base(store, base))
         assert most < 16 * MEGABYTE
 
 
 def test_a_base_of_a_million_tensors_is_refused_and_its_list_not_read(store: BlobStore):
     base = BaseModel(put_bytes(store, b"{}").sha256, ("org/model",), tensors=1_000_000, parameters=0)
     with pytest.raises(IntegrityError, match="has 1,000,000 tensors, expected 250,000 at most"):
-        read_base(store, base)
+        read_verified_base(store, base)
 
 
 def test_a_name_proves_itself_against_ten_lists_and_against_none_of_another_size(store: BlobStore):
     """Whoever adds a base names as many others as he likes: what that costs does not depend on them."""
     leaves = {"w": {"dtype": "F32", "shape": [2], "sha256": "0" * 64}}
     document = json.dumps({"schema": "loreg.base-leaves/2", "tensors": leaves}).encode()
-    listed = read_base(store, BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2))
+    listed = read_verified_base(
+        store, BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2)
+    )
     of_headers = put_bytes(store, b'{"schema":"loreg.base-headers/1","tensors":{"w":' + LEAF + b"}}").sha256
     like = [BaseModel(of_headers, (f"org/{n}",), tensors=1, parameters=2, complete=False) for n in range(100)]
     larger = [BaseModel("f" * 64, ("org/large",), tensors=100_000, parameters=2, complete=False)]
-    assert proven_names(store, listed, [*larger, *like]) == (of_headers,) * 10
+    assert matching_header_bases(store, listed, [*larger, *like]) == (of_headers,) * 10
 
 
 def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
@@ -207,10 +209,10 @@ def test_four_lists_of_tensors_are_read_at_once_and_who_waits_too_long_is_told(m
     monkeypatch.setattr(bases, "_PATIENCE", 0.01)
     with contextlib.ExitStack() as reading:
         for _ in range(4):
-            reading.enter_context(few_at_once())
+            reading.enter_context(limit_concurrent_reads())
         with pytest.raises(QuotaError, match="reads the lists of other bases"):
-            reading.enter_context(few_at_once())
-    with few_at_once():
+            reading.enter_context(limit_concurrent_reads())
+    with limit_concurrent_reads():
         pass
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from clients import VERSIONS, Client, python_with
 from loreg.catalog import Catalog, Transaction
 from loreg.entities import Access
-from loreg.recording.backend import LocalBackend
+from loreg.local.backend import LocalBackend
 from loreg.registry import Registry, connect
 from loreg.storage.staged import StagedStore
 from making import train

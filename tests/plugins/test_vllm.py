@@ -186,7 +186,7 @@ class TestARegistryThatDoesNotAnswer:
             def unavailable(*_: object) -> None:
                 raise UnavailableError("the database does not answer", hint="loreg doctor")
 
-            monkeypatch.setattr("loreg.recording.backend.LocalLedger.show", unavailable)
+            monkeypatch.setattr("loreg.local.backend.LocalLedger.show", unavailable)
 
         return close
 

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from loreg.adapters.header import is_unicode
 from loreg.errors import UsageError
-from loreg.recording.allowed import require, require_somewhere
+from loreg.local.authorization import require, require_somewhere
 from loreg.refs import NO_NAMESPACE, parse_adapter_name
 from loreg.server.service import access_of, backend_of
 from loreg.strict_json import count_values, parse_finite

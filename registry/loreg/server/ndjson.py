@@ -23,7 +23,7 @@ from loreg.adapters.folder import refuse_file_names
 from loreg.adapters.header import is_unicode
 from loreg.adapters.layout import WEIGHTS_NAME
 from loreg.errors import UsageError
-from loreg.recording.drafts import HubCommit
+from loreg.local.pending_uploads import HubCommit
 from loreg.server.bodies import parse
 from loreg.storage import Blob
 from loreg.storage.staged import StagedStore

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from loreg.catalog import Catalog, tokens
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, UsageError
-from loreg.recording.opening import open_backing
-from loreg.recording.secrets import digest_of_secret, is_secret, new_secret
-from loreg.recording.tokens import is_administrator
+from loreg.local.factory import open_local
+from loreg.local.token_secrets import digest_secret, is_secret, new_secret
+from loreg.local.tokens import is_administrator
 from loreg.server.app import create_app
 from loreg.server.logs import write_json_lines
 from loreg.server.measures import measured_together
@@ -123,7 +123,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") -> Service:
     """The service on the catalog and store of the settings; ``is_open`` to all who call it as what listens there."""
-    backing = open_backing(settings)
+    backing = open_local(settings)
     return Service(backing.catalog, backing.store, backing.policy, own_names(host) if is_open else None)
 
 
@@ -149,11 +149,11 @@ def make_administrator(settings: Settings, secret: str = "") -> str:
     chosen = secret or new_secret()
     catalog = Catalog(settings.database_url)
     with catalog.write(Access.superuser(settings.author)) as tx:
-        if tokens.with_digest(tx, digest_of_secret(chosen)) is None:
+        if tokens.with_digest(tx, digest_secret(chosen)) is None:
             if any(map(is_administrator, tokens.every(tx))):
                 raise NotAllowedError(
                     "there is an administrator's token already", hint="loreg token create NAME --scope 'admin:*'"
                 )
-            tokens.create(tx, digest_of_secret(chosen), _FIRST, {"*": "admin"}, None)
+            tokens.create(tx, digest_secret(chosen), _FIRST, {"*": "admin"}, None)
     catalog.close()
     return chosen

@@ -14,10 +14,10 @@ from fastapi import Depends, Request
 from loreg.catalog import Catalog, tokens
 from loreg.entities import Access
 from loreg.errors import UnauthenticatedError
-from loreg.recording.backend import LocalBackend
-from loreg.recording.opening import Backing
-from loreg.recording.secrets import digest_of_secret, is_secret
-from loreg.recording.uploads import Uploads
+from loreg.local.backend import LocalBackend
+from loreg.local.factory import LocalRegistry
+from loreg.local.token_secrets import digest_secret, is_secret
+from loreg.local.uploads import Uploads
 from loreg.server.origins import OwnNames
 
 VERSION = version("loreg")
@@ -41,7 +41,7 @@ def has_tokens(catalog: Catalog) -> bool:
 
 
 @dataclass(frozen=True)
-class Service(Backing):
+class Service(LocalRegistry):
     """``open_to`` are the names under which whoever reaches the server may do everything, and says who he is.
 
     That ends with the first token that is made; None if everybody needs one from the beginning.
@@ -68,7 +68,7 @@ class Service(Backing):
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or not is_secret(secret.strip()):
             raise UnauthenticatedError("this is no token of loreg: they read lrg_…", hint="loreg login")
-        digest = digest_of_secret(secret.strip())
+        digest = digest_secret(secret.strip())
         with self.catalog.read() as tx:
             found = tokens.with_digest(tx, digest)
         if found is None or not hmac.compare_digest(found[1], digest):

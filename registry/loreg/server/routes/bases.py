@@ -27,7 +27,7 @@ async def bases(backend: Books, limit: Limit = 50, cursor: Cursor = None) -> Res
 @routes.post("/bases", response_model=BaseAdded, responses=errors(404, 422))
 def add_base(body: BaseRequest, backend: Books, service: Serving, access: Asking) -> Response:
     """Make a base known whose list of tensors was uploaded."""
-    with service.uploads(access).accepted({body.base.digest}, body.uploads, body.contents):
+    with service.uploads(access).accept({body.base.digest}, body.uploads, body.contents):
         return json(backend.add_base(body.base))
 
 

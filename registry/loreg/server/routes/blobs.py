@@ -54,11 +54,11 @@ def announce(
 async def receive(upload_id: str, request: Request, service: Serving, access: Asking) -> Response:
     """The bytes of an announced blob, where the store does not take them itself."""
     uploads = service.uploads(access)
-    upload = await run_in_threadpool(uploads.expected, upload_id)
+    upload = await run_in_threadpool(uploads.find, upload_id)
     with tempfile.TemporaryDirectory(prefix="loreg-upload-") as name:
         path = Path(name) / upload.sha256
         await _write(path, read_stream(request), Blob(upload.sha256, upload.size))
-        await run_in_threadpool(uploads.keep, upload, path)
+        await run_in_threadpool(uploads.receive, upload, path)
     return nothing()
 
 
@@ -96,7 +96,7 @@ def blob(
     sha256: Sha256, service: Serving, access: Asking, range_: Annotated[str | None, Header(alias="Range")] = None
 ) -> Response:
     """The bytes of a blob that a readable version has, or where they are; one range is honoured."""
-    service.uploads(access).refuse_unreadable(sha256)
+    service.uploads(access).require_readable(sha256)
     if url := service.store.download_url(sha256):
         return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
     return stream(service.store, sha256, range_)
@@ -105,7 +105,7 @@ def blob(
 @routes.head("/blobs/{sha256}", responses={200: {"description": "Content-Length says its size."}, **errors(404)})
 def size(sha256: Sha256, service: Serving, access: Asking) -> Response:
     """How many bytes a blob has that a readable version has."""
-    service.uploads(access).refuse_unreadable(sha256)
+    service.uploads(access).require_readable(sha256)
     return Response(headers={"Content-Length": str(_size_of(service.store, sha256)), "Accept-Ranges": "bytes"})
 
 

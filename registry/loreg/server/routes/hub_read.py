@@ -19,9 +19,9 @@ from fastapi.routing import APIRoute
 
 from loreg.entities import Access
 from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
+from loreg.local.backend import LocalBackend
+from loreg.local.pending_uploads import find_pending
 from loreg.manifest import File, Manifest
-from loreg.recording.backend import LocalBackend
-from loreg.recording.drafts import draft_of
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.answers import json
 from loreg.server.bodies import MOST_JSON, read_body, read_json
@@ -130,10 +130,10 @@ def _snapshot_of(backend: LocalBackend, access: Access, repository: str, revisio
         version, files = backend.files_of(ref)
         return Snapshot(version.adapter, Manifest(files), version.created_at, version.tasks)
     except (NotFoundError, ConflictError) as error:
-        draft = draft_of(backend, access, ref.adapter, "" if revision == MAIN else revision)
+        draft = find_pending(backend, access, ref.adapter, "" if revision == MAIN else revision)
         if draft is not None:
             return Snapshot(ref.adapter, Manifest(draft), datetime.now(UTC))
-        if draft_of(backend, access, ref.adapter, "") is None:
+        if find_pending(backend, access, ref.adapter, "") is None:
             try:
                 backend.versions(ref.adapter, 1, None)
             except NotFoundError:

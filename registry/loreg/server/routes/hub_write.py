@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from loreg.adapters.folder import reason_by_name
 from loreg.errors import NotFoundError, StaleError, UsageError
-from loreg.recording.allowed import require, require_somewhere
-from loreg.recording.drafts import commit_files, open_draft
+from loreg.local.authorization import require, require_somewhere
+from loreg.local.pending_uploads import commit_files, create_branch
 from loreg.refs import parse_alias
 from loreg.server.answers import json
 from loreg.server.bodies import read_json, read_stream, refuse_forms
@@ -42,7 +42,7 @@ async def create(request: Request, access: Asking, backend: Books) -> Response:
     try:
         await run_in_threadpool(backend.versions, adapter, 1, None)
     except NotFoundError:
-        await run_in_threadpool(open_draft, backend, access, adapter, "")
+        await run_in_threadpool(create_branch, backend, access, adapter, "")
         return json(answer)
     return json({**answer, "error": "You already created this model repo"}, 409)
 
@@ -60,7 +60,7 @@ async def branch(repository: str, branch: str, request: Request, access: Asking,
     require(access, "write", adapter.namespace)
     start = (await read_json(request)).get("startingPoint")
     begun = ref_of(repository, str(start)) if start is not None else None
-    await run_in_threadpool(open_draft, backend, access, adapter, _alias_of(branch), begun)
+    await run_in_threadpool(create_branch, backend, access, adapter, _alias_of(branch), begun)
     return json({})
 
 
@@ -71,7 +71,7 @@ async def tag(repository: str, branch: str, request: Request, access: Asking, ba
     require(access, "write", adapter.namespace)
     name = (await read_json(request)).get("tag")
     if name is None:
-        await run_in_threadpool(open_draft, backend, access, adapter, _alias_of(branch))
+        await run_in_threadpool(create_branch, backend, access, adapter, _alias_of(branch))
         return json({})
     try:
         await run_in_threadpool(backend.tag, ref_of(repository, branch), parse_alias(str(name)), 0)

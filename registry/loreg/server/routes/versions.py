@@ -14,9 +14,9 @@ from pydantic import StringConstraints
 from loreg.entities import AdapterEntry, CheckReport, Committed, Details, Metric, Page, Version
 from loreg.entities import Query as Search
 from loreg.errors import NotFoundError, UsageError
+from loreg.local.bases import limit_concurrent_reads
 from loreg.manifest import Manifest
 from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_sort
-from loreg.recording.bases import few_at_once
 from loreg.refs import parse_alias, parse_ref
 from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, YankRequest
 from loreg.server.answers import errors, json, nothing
@@ -103,7 +103,7 @@ def commit(adapter: Adapter, body: CommitRequest, backend: Books, service: Servi
     asked = body.commit
     if asked.adapter != adapter:
         raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
-    with service.uploads(access).accepted(asked.digests, body.uploads, body.contents) as accepted:
+    with service.uploads(access).accept(asked.digests, body.uploads, body.contents) as accepted:
         done = backend.commit(asked, accepted)
     return json(done, 201 if done.created else 200)
 
@@ -131,7 +131,7 @@ def check(
             )
     context = Context(backend, service.store, Path(), service.policy)
     text = str(ref)
-    with few_at_once() if base is not None else contextlib.nullcontext():
+    with limit_concurrent_reads() if base is not None else contextlib.nullcontext():
         (report,) = checking.check(context, [text], base=base, profiles=profile, against=against, header_only=True)
     return json(report)
 

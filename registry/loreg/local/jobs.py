@@ -59,7 +59,7 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
     return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
 
 
-def pinned(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, Any]:
+def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, Any]:
     """The request with every ref as ``pin`` names it: tried again, it is about the same versions."""
     sources, initial = request.get("sources") or (), request.get("initial") or ()
     refs = {ref: pin(ref) for ref in (*sources, *initial, *filter(None, [request.get("source")]))}

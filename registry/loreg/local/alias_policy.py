@@ -21,7 +21,7 @@ from loreg.errors import NotAllowedError
 from loreg.refs import NO_NAMESPACE, AdapterName
 
 
-def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
+def check_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
     """Raise CheckFailedError if the policy guards the alias and the version breaks it.
 
     Asked before the alias points to the version, with the adapter locked: afterwards it would be compared with itself.
@@ -35,13 +35,13 @@ def guard_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> Non
     refuse_errors(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
 
 
-def guard_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: str) -> None:
+def check_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: str) -> None:
     """Raise NotAllowedError if the policy guards the alias and who acts is no administrator of the namespace."""
     if alias in asked.aliases and not tx.access.may("admin", adapter.namespace):
-        raise _for_an_administrator(tx, adapter, alias, "takes it away")
+        raise _require_administrator(tx, adapter, alias, "takes it away")
 
 
-def guard_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) -> None:
+def check_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) -> None:
     """Raise NotAllowedError if a guarded alias last meant the version and who acts is no administrator.
 
     With ``yanked`` False the alias would mean the version again, so that the policy is asked too: CheckFailedError.
@@ -52,13 +52,13 @@ def guard_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) ->
         return
     if not tx.access.may("admin", version.adapter.namespace):
         what = f"{'yanks' if yanked else 'unyanks'} v{version.number}, which it last meant"
-        raise _for_an_administrator(tx, version.adapter, guarded[0], what)
+        raise _require_administrator(tx, version.adapter, guarded[0], what)
     if not yanked:
         for alias in set(guarded) & set(version.aliases):
-            guard_alias(tx, asked, found, alias)
+            check_alias(tx, asked, found, alias)
 
 
-def guard_metrics(tx: Transaction, asked: Policy, found: Found, measured: Sequence[Metric]) -> None:
+def check_metrics(tx: Transaction, asked: Policy, found: Found, measured: Sequence[Metric]) -> None:
     """Raise NotAllowedError if a metric that others are compared with becomes worse, and who acts is no administrator.
 
     They are compared with the version that a guarded alias, or the alias ``against``, last meant. Asked with the
@@ -91,7 +91,7 @@ def _administrator(adapter: AdapterName) -> str:
     return f"an administrator of {where}"
 
 
-def _for_an_administrator(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
+def _require_administrator(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
     who = _administrator(adapter)
     return NotAllowedError(
         f"the policy guards {alias!r} of {adapter}: {who} {what}, {tx.author} may only move it",

@@ -13,13 +13,13 @@ from pathlib import Path
 from loreg.catalog import Catalog, Transaction, uploads
 from loreg.entities import Access, Upload
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
+from loreg.local.authorization import require_somewhere
 from loreg.manifest import is_digest
-from loreg.recording.allowed import require_somewhere
 from loreg.storage import Accepted, Blob, BlobStore, Presigned, put_bytes
 from loreg.storage.blobs import SMALL
 
-_MOST_KEPT = 1024 * 1024  # of contents that a commit will read: what comes after is read again
-_LARGEST = 5 * 1024**3  # S3's limit for one PUT, the only kind whose SHA-256 covers the whole object
+_MAX_CACHED_CONTENT = 1024 * 1024  # of contents that a commit will read: what comes after is read again
+_MAX_UPLOAD = 5 * 1024**3  # S3's limit for one PUT, the only kind whose SHA-256 covers the whole object
 
 
 class Uploads:
@@ -41,9 +41,9 @@ class Uploads:
         require_somewhere(self._access, "write")
         if wrong := next((blob for blob in blobs if not is_digest(blob.sha256) or blob.size < 0), None):
             raise UsageError(f"{wrong.sha256[:70]!r} is no sha256, or {wrong.size} no size", hint="push again")
-        if large := next((blob for blob in blobs if blob.size > _LARGEST), None):
+        if large := next((blob for blob in blobs if blob.size > _MAX_UPLOAD), None):
             raise UsageError(
-                f"blob {large.sha256[:12]} has {large.size:,} bytes, a server takes {_LARGEST:,}",
+                f"blob {large.sha256[:12]} has {large.size:,} bytes, a server takes {_MAX_UPLOAD:,}",
                 hint="push it with LOREG_DATABASE_URL and LOREG_STORAGE_URL instead of LOREG_ENDPOINT",
             )
         wanted = {blob.sha256: blob for blob in blobs}
@@ -61,7 +61,7 @@ class Uploads:
             uploads.announce(tx, announced)
         return announced
 
-    def expected(self, upload_id: str) -> Upload:
+    def find(self, upload_id: str) -> Upload:
         """What was announced under that id by who acts. Raises NotFoundError."""
         require_somewhere(self._access, "write")
         with self._catalog.read(self._access) as tx:
@@ -70,14 +70,14 @@ class Uploads:
             raise NotFoundError("there is no such upload", hint="push again")
         return found[0][0]
 
-    def keep(self, upload: Upload, path: Path) -> None:
+    def receive(self, upload: Upload, path: Path) -> None:
         """Store the file at ``path``, which has come for the upload. Raises IntegrityError if it is another one."""
         self._store.put(Blob(upload.sha256, upload.size), path)
         with self._catalog.write(self._access) as tx:
             uploads.mark_received(tx, upload)
 
     @contextlib.contextmanager
-    def accepted(
+    def accept(
         self, digests: Collection[str], upload_ids: Collection[str], contents: Collection[str] = ()
     ) -> Iterator[Mapping[str, Accepted]]:
         """Take in those of the blobs that the caller sent straight to the store, by digest; the others he may read.
@@ -92,7 +92,7 @@ class Uploads:
         with self._catalog.read(self._access) as tx:
             absent = set(digests) - uploads.readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if upload_ids else ()
-        taken = self._take_in(digests, contents)
+        taken = self._store_contents(digests, contents)
         kept = sum(one.size for one in taken.values())
         for upload, received in sent:
             if upload.sha256 not in digests or upload.sha256 in taken:
@@ -100,7 +100,9 @@ class Uploads:
             if received:
                 absent.discard(upload.sha256)
             elif found := self._store.accept_upload(Blob(upload.sha256, upload.size), upload.id):
-                taken[upload.sha256] = found if kept + found.size <= _MOST_KEPT else replace(found, content=None)
+                taken[upload.sha256] = (
+                    found if kept + found.size <= _MAX_CACHED_CONTENT else replace(found, content=None)
+                )
                 kept += len(taken[upload.sha256].content or b"")
         if absent := absent - taken.keys():
             raise NotAllowedError(f"blob {min(absent)[:12]} was not sent", hint="push again")
@@ -108,7 +110,7 @@ class Uploads:
         with contextlib.suppress(LoregError):  # the hourly sweep removes what stays
             self._store.forget_uploads([upload.id for upload, received in sent if not received])
 
-    def _take_in(self, digests: Collection[str], contents: Collection[str]) -> dict[str, Accepted]:
+    def _store_contents(self, digests: Collection[str], contents: Collection[str]) -> dict[str, Accepted]:
         """Store what came along, as far as it is asked for. Raises UsageError."""
         taken: dict[str, Accepted] = {}
         for text in contents:
@@ -125,7 +127,7 @@ class Uploads:
                 taken[put_bytes(self._store, content).sha256] = Accepted(len(content), content)
         return taken
 
-    def refuse_unreadable(self, sha256: str) -> None:
+    def require_readable(self, sha256: str) -> None:
         """Raise NotFoundError unless a version that may be read has the blob."""
         with self._catalog.read(self._access) as tx:
             if not uploads.readable(tx, [sha256]):

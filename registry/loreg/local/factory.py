@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from loreg.catalog import Catalog
 from loreg.checking.policy import Policy, read_policy
 from loreg.entities import Access
-from loreg.recording.backend import LocalBackend
+from loreg.local.backend import LocalBackend
 from loreg.settings import Settings
 from loreg.storage import BlobStore, open_store
 
 
 @dataclass(frozen=True)
-class Backing:
+class LocalRegistry:
     """A catalog, a store, and what the team asks of adapters."""
 
     catalog: Catalog
@@ -25,10 +25,10 @@ class Backing:
         return LocalBackend(self.catalog, self.store, access, self.policy)
 
 
-def open_backing(settings: Settings) -> Backing:
+def open_local(settings: Settings) -> LocalRegistry:
     """Open what the settings name. Nothing is contacted yet. Raises UsageError for a setting that is not understood."""
     catalog = Catalog(settings.database_url)
     store = open_store(
         settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint, is_new=catalog.is_empty
     )
-    return Backing(catalog, store, read_policy(settings.check, settings.origin["check"]))
+    return LocalRegistry(catalog, store, read_policy(settings.check, settings.origin["check"]))

@@ -52,25 +52,25 @@ from loreg.entities import (
     Version,
 )
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
+from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
+from loreg.local.authorization import require, require_somewhere
+from loreg.local.bases import (
+    VerifiedBase,
+    describe_taken_names,
+    describe_unchanged_fields,
+    is_proven,
+    limit_concurrent_reads,
+    matching_header_bases,
+    read_verified_base,
+    validate_detail,
+)
+from loreg.local.commit import ParsedCommit, read_commit
+from loreg.local.exports import build_export, profile_for
+from loreg.local.jobs import namespace_of
+from loreg.local.token_secrets import digest_secret, new_secret
+from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
-from loreg.recording.allowed import require, require_somewhere
-from loreg.recording.bases import (
-    Listed,
-    checked_detail,
-    few_at_once,
-    names_that_are_taken,
-    prove,
-    proven_names,
-    read_base,
-    what_stays,
-)
-from loreg.recording.commit import Read, read_commit
-from loreg.recording.exports import make, profile_for
-from loreg.recording.guard import guard_alias, guard_metrics, guard_removal, guard_yank
-from loreg.recording.jobs import namespace_of
-from loreg.recording.secrets import digest_of_secret, new_secret
-from loreg.recording.tokens import refuse_last_administrator, refuse_name, refuse_name_of_another, refuse_past
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Accepted, BlobStore
 
@@ -145,7 +145,7 @@ class LocalBackend:
     def commit(self, commit: Commit, accepted: Mapping[str, Accepted] = MappingProxyType({})) -> Committed:
         """Record a version from its stored blobs; ``accepted`` are those that were stored just now."""
         require(self._access, "write", commit.adapter.namespace)
-        with few_at_once() if commit.base is not None else contextlib.nullcontext():
+        with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
             read = read_commit(self._store, commit, accepted)
             proven = self._proven(read.base) if read.base is not None else ()
         try:
@@ -156,7 +156,7 @@ class LocalBackend:
                 blobs.record(tx, {file.sha256: file.size for file in commit.manifest.files})
             raise
 
-    def record(self, tx: Transaction, read: Read, proven: Sequence[str] = ()) -> Committed:
+    def record(self, tx: Transaction, read: ParsedCommit, proven: Sequence[str] = ()) -> Committed:
         """Record a commit that was read, in a transaction of who may write there, if the policy lets.
 
         ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError or
@@ -165,12 +165,12 @@ class LocalBackend:
         notes, base = list(read.notes), read.base
         if base is not None:
             bases.record(tx, base.base, base.size, proven)
-            notes += names_that_are_taken(bases.names_taken(tx, base.base))
-        asked = versions.Guard(partial(guard_alias, tx, self._policy), partial(guard_metrics, tx, self._policy))
+            notes += describe_taken_names(bases.names_taken(tx, base.base))
+        asked = versions.Guard(partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy))
         found, created = versions.record(tx, read.draft, asked)
         return Committed(found.version, created, tuple(notes))
 
-    def rehearse(self, read: Read) -> None:
+    def rehearse(self, read: ParsedCommit) -> None:
         """Raise what :meth:`record` would raise now; nothing is recorded."""
         with contextlib.suppress(_RolledBackError), self.catalog.write(self._access) as tx:
             self.record(tx, read)
@@ -188,7 +188,7 @@ class LocalBackend:
                 )
             if expected is not None:
                 _refuse_moved_alias(tx, found.adapter_id, ref.adapter, alias, expected)
-            guard_alias(tx, self._policy, found, alias)
+            check_alias(tx, self._policy, found, alias)
             aliases.point(tx, found.adapter_id, found.id, alias)
             return versions.by_id(tx, found.id)
 
@@ -201,7 +201,7 @@ class LocalBackend:
             adapter_id = self._lock(tx, adapter)
             if expected is not None:
                 _refuse_moved_alias(tx, adapter_id, adapter, alias, expected)
-            guard_removal(tx, self._policy, adapter, alias)
+            check_removal(tx, self._policy, adapter, alias)
             aliases.remove(tx, adapter_id, alias)
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
@@ -212,7 +212,7 @@ class LocalBackend:
         with self.catalog.write(self._access) as tx:
             self._lock(tx, ref.adapter)
             found = versions.resolve(tx, ref)
-            guard_yank(tx, self._policy, found, yanked=yanked)
+            check_yank(tx, self._policy, found, yanked=yanked)
             return versions.set_yanked(tx, found, yanked, reason)
 
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
@@ -224,7 +224,7 @@ class LocalBackend:
         with self.catalog.write(self._access) as tx:
             self._lock(tx, ref.adapter)
             found = versions.resolve(tx, ref)
-            guard_metrics(tx, self._policy, found, measured)
+            check_metrics(tx, self._policy, found, measured)
             for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
                 metrics.put(tx, found.adapter_id, found.id, metric)
             return versions.by_id(tx, found.id)
@@ -245,21 +245,23 @@ class LocalBackend:
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors is stored."""
         require_somewhere(self._access, "write")
-        with few_at_once():
-            listed = read_base(self._store, base)
+        with limit_concurrent_reads():
+            listed = read_verified_base(self._store, base)
             proven = self._proven(listed)
         with self.catalog.write(self._access) as tx:
             created = bases.record(tx, listed.base, listed.size, proven)
             found = bases.find(tx, base.digest)
             taken = bases.names_taken(tx, base)
-            return BaseAdded(found, created, (*names_that_are_taken(taken), *what_stays(base, found, taken)))
+            return BaseAdded(
+                found, created, (*describe_taken_names(taken), *describe_unchanged_fields(base, found, taken))
+            )
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one base came from another."""
         require_somewhere(self._access, "write")
         if kind not in BASE_RELATIONS:
             raise UsageError(f"{kind!r} is no way to come from a base", hint=f"--kind {' | '.join(BASE_RELATIONS)}")
-        detail = checked_detail(detail)
+        detail = validate_detail(detail)
         with self.catalog.read(self._access) as tx:
             one, other = bases.find(tx, child), bases.find(tx, parent)
             changeable = bases.may_change(tx, one)
@@ -275,8 +277,8 @@ class LocalBackend:
                 f"what {one.title} came from is said by who added it, or by an administrator",
                 hint="ask for a token with --scope admin:*",
             )
-        with few_at_once():
-            verified = prove(self._store, one, other, kind)
+        with limit_concurrent_reads():
+            verified = is_proven(self._store, one, other, kind)
         with self.catalog.write(self._access) as tx:
             return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, detail, verified))
 
@@ -296,7 +298,7 @@ class LocalBackend:
         with self.catalog.read(self._access) as tx:
             recorded = exports.find(tx, self._writable(tx, ref).id, request)
             described = details(tx, ref)
-        manifest = make(self._store, described, profile_for(profile, request, described), recorded)
+        manifest = build_export(self._store, described, profile_for(profile, request, described), recorded)
         if manifest == recorded:
             return manifest
         with self.catalog.write(self._access) as tx:
@@ -360,12 +362,12 @@ class LocalBackend:
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret, which nobody can read again. Raises ConflictError for a name of another's."""
         require(self._access, "admin", "*")
-        refuse_name(name)
-        refuse_past(expires_at)
+        validate_name(name)
+        validate_expiry(expires_at)
         secret = new_secret()
         with self.catalog.write(self._access) as tx:
-            refuse_name_of_another(tx, name, grants)
-            return tokens.create(tx, digest_of_secret(secret), name, grants, expires_at), secret
+            refuse_taken_name(tx, name, grants)
+            return tokens.create(tx, digest_secret(secret), name, grants, expires_at), secret
 
     def revoke_token(self, token_id: int) -> Token:
         """Let a token hold no more, and end the jobs that it asked for."""
@@ -383,11 +385,11 @@ class LocalBackend:
         versions.lock(tx, adapter_id)
         return adapter_id
 
-    def _proven(self, listed: Listed) -> tuple[str, ...]:
+    def _proven(self, listed: VerifiedBase) -> tuple[str, ...]:
         """The bases, known by their headers and of a name that this one is given, that it has the headers of."""
         with self.catalog.read(self._access) as tx:
             known = bases.known_by_headers(tx, listed.base)
-        return proven_names(self._store, listed, known)
+        return matching_header_bases(self._store, listed, known)
 
     def _writable(self, tx: Transaction, ref: Ref) -> Found:
         """The version, if it may be changed; one that may not even be seen is not found."""

@@ -16,16 +16,16 @@ from loreg.catalog.details import details
 from loreg.catalog.drafts import PendingUpload
 from loreg.entities import Access, Commit, Details
 from loreg.errors import NotAllowedError, NotFoundError, StaleError
+from loreg.local.authorization import require
+from loreg.local.backend import LocalBackend
+from loreg.local.commit import ParsedCommit, read_commit
 from loreg.manifest import File, Manifest
-from loreg.recording.allowed import require
-from loreg.recording.backend import LocalBackend
-from loreg.recording.commit import Read, read_commit
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
 from loreg.storage.staged import StagedStore
 
-MOST_FILES = 1000  # of a draft
-MOST_DRAFTS = 100  # of a namespace
+MAX_FILES = 1000  # of a draft
+MAX_PENDING = 100  # of a namespace
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def commit_files(
     while True:  # whoever was faster has committed: each round somebody gets on
         with backend.catalog.read(access) as tx:
             seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
-        _refuse_another_parent(backend, access, adapter, branch, seen, asked.parent)
+        _refuse_stale_parent(backend, access, adapter, branch, seen, asked.parent)
         manifest = asked.applied_to(seen.start)
         read = None
         if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
@@ -98,17 +98,17 @@ def commit_files(
             backend.rehearse(read)
         else:
             with backend.catalog.read(access) as tx:
-                _refuse_too_much(tx, adapter, seen, manifest.files)
+                _refuse_over_quota(tx, adapter, seen, manifest.files)
         store.keep()
         try:
             with backend.catalog.write(access) as tx:
                 _commit(backend, tx, adapter, branch, seen, manifest, read)
-        except _OthersWereFasterError:
+        except _BranchMovedError:
             continue
         return manifest.digest
 
 
-def open_draft(
+def create_branch(
     backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, start: Ref | None = None
 ) -> None:
     """Begin a branch, so that it is known before the first commit to it, with the files of ``start``, else the newest.
@@ -121,13 +121,13 @@ def open_draft(
         if seen.pending is not None or seen.meant:
             return
         files = details(tx, start).files if start is not None else seen.files
-        _refuse_too_much(tx, adapter, seen, files)
-        drafts.make_room(tx, adapter.namespace, MOST_DRAFTS)
+        _refuse_over_quota(tx, adapter, seen, files)
+        drafts.make_room(tx, adapter.namespace, MAX_PENDING)
         if drafts.take(tx, adapter, branch) is None:
             drafts.put(tx, adapter, branch, PendingUpload(files, ""))
 
 
-def draft_of(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
+def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
     """The files of a draft; None if there is none, or who acts may not write there."""
     if not access.may("write", adapter.namespace):
         return None
@@ -136,7 +136,7 @@ def draft_of(backend: LocalBackend, access: Access, adapter: AdapterName, branch
     return found.files if found is not None else None
 
 
-class _OthersWereFasterError(Exception):
+class _BranchMovedError(Exception):
     """The branch is not any more what it was when the commit was applied to it."""
 
 
@@ -147,15 +147,15 @@ def _commit(
     branch: str,
     seen: _Branch,
     manifest: Manifest,
-    read: Read | None,
+    read: ParsedCommit | None,
 ) -> None:
     """Record what the commit made of the branch, with its draft and its adapter locked, unless it moved meanwhile."""
     pending = drafts.take(tx, adapter, branch)
     versions.lock_name(tx, adapter, make=read is not None)
     if _branch(tx, adapter, branch, pending) != seen:
-        raise _OthersWereFasterError
+        raise _BranchMovedError
     if read is None:
-        drafts.make_room(tx, adapter.namespace, MOST_DRAFTS)
+        drafts.make_room(tx, adapter.namespace, MAX_PENDING)
         drafts.put(tx, adapter, branch, PendingUpload(manifest.files, seen.meant))
         return
     drafts.remove(tx, adapter, branch)
@@ -175,7 +175,7 @@ def _details(tx: Transaction, ref: Ref) -> Details | None:
         return None
 
 
-def _refuse_another_parent(
+def _refuse_stale_parent(
     backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, seen: _Branch, parent: str
 ) -> None:
     """Raise StaleError if the branch is not at the commit that was named, or its draft came to be of another version.
@@ -203,16 +203,16 @@ def _refuse_another_parent(
         )
 
 
-def _refuse_too_much(tx: Transaction, adapter: AdapterName, seen: _Branch, files: tuple[File, ...]) -> None:
+def _refuse_over_quota(tx: Transaction, adapter: AdapterName, seen: _Branch, files: tuple[File, ...]) -> None:
     """Raise NotAllowedError for a draft of too many files, or one more where there are too many."""
-    if len(files) > MOST_FILES:
+    if len(files) > MAX_FILES:
         raise NotAllowedError(
-            f"an unfinished upload may have {MOST_FILES:,} files, that of {adapter} would have {len(files):,}",
+            f"an unfinished upload may have {MAX_FILES:,} files, that of {adapter} would have {len(files):,}",
             hint=f"loreg push DIR {adapter}",
         )
-    if seen.pending is None and drafts.room(tx, adapter.namespace, MOST_DRAFTS) <= 0:
+    if seen.pending is None and drafts.room(tx, adapter.namespace, MAX_PENDING) <= 0:
         where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "the registry"
         raise NotAllowedError(
-            f"{where} has {MOST_DRAFTS} unfinished uploads of this week already",
+            f"{where} has {MAX_PENDING} unfinished uploads of this week already",
             hint=f"loreg push DIR {adapter}",
         )

@@ -35,7 +35,7 @@ _MOST_NUMBERS = 2**63  # of all tensors together: what a database counts up to
 
 
 @dataclass(frozen=True)
-class Listed:
+class VerifiedBase:
     """A base with what its stored list of tensors says of it: the ``leaves``, and the ``size`` of the list in bytes."""
 
     base: BaseModel
@@ -44,7 +44,7 @@ class Listed:
 
 
 @contextlib.contextmanager
-def few_at_once() -> Iterator[None]:
+def limit_concurrent_reads() -> Iterator[None]:
     """Read lists of tensors: four at once, for a large one takes some 100 MB. Raises QuotaError after half a minute."""
     if not _READING.acquire(timeout=_PATIENCE):
         raise QuotaError("the registry reads the lists of other bases", hint="try again in a minute")
@@ -54,7 +54,7 @@ def few_at_once() -> Iterator[None]:
         _READING.release()
 
 
-def read_base(store: BlobStore, base: BaseModel) -> Listed:
+def read_verified_base(store: BlobStore, base: BaseModel) -> VerifiedBase:
     """The base as its stored list of tensors says that it is; of the request only names, license and config are taken.
 
     Raises IntegrityError for a list that is none, or of another number of tensors.
@@ -75,13 +75,13 @@ def read_base(store: BlobStore, base: BaseModel) -> Listed:
     names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in base.names)
     config = described(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
     said = names and len(base.names) <= _MOST_NAMES and config and len(base.license) <= _LONGEST_LICENSE
-    found = _list_of(document)
+    found = _parse_tensor_list(document)
     if not (said and found and (len(found["tensors"]), found["schema"] == CONTENT) == (base.tensors, base.complete)):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
-    return Listed(as_listed(base, found), found["tensors"], len(document))
+    return VerifiedBase(as_listed(base, found), found["tensors"], len(document))
 
 
-def _list_of(document: bytes) -> Mapping[str, Any]:
+def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
     """The list of tensors in the bytes; empty if it is none that everybody could read."""
     try:
         refuse_many_values(document, _MOST_VALUES)
@@ -109,7 +109,7 @@ def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
     return sound and leaf["dtype"] in BITS and ("sha256" not in fields or is_digest(leaf["sha256"]))
 
 
-def proven_names(store: BlobStore, listed: Listed, known: Sequence[BaseModel]) -> tuple[str, ...]:
+def matching_header_bases(store: BlobStore, listed: VerifiedBase, known: Sequence[BaseModel]) -> tuple[str, ...]:
     """The digests of those of the bases ``known`` by their headers that ``listed`` has the headers of.
 
     The lists of ten are read at most, and of none that has far more tensors, or fewer.
@@ -120,7 +120,7 @@ def proven_names(store: BlobStore, listed: Listed, known: Sequence[BaseModel]) -
     return tuple(each.digest for each in like if has_headers_of(listed.leaves, leaves_of(store.read(each.digest))))
 
 
-def prove(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> bool:
+def is_proven(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> bool:
     """Whether the contents prove the relation. Raises ConflictError if they prove that it is not so."""
     if not (child.complete and parent.complete) or kind not in ("cast_of", "renamed_from"):
         return False
@@ -138,7 +138,7 @@ def prove(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> b
     return True
 
 
-def checked_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
+def validate_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
     """How a base came from another, e.g. ``{"bits": 4}``. Raises UsageError for more than a few words and numbers."""
     words = all(_WORD.fullmatch(name) for name in detail)
     values = all(isinstance(value, str | int | float) and len(str(value)) <= 128 for value in detail.values())
@@ -147,12 +147,12 @@ def checked_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
     return dict(detail)
 
 
-def names_that_are_taken(names: Sequence[str]) -> tuple[str, ...]:
+def describe_taken_names(names: Sequence[str]) -> tuple[str, ...]:
     """What to tell a person of names that mean another base."""
     return tuple(f"the name {name!r} already means another base in this registry" for name in names)
 
 
-def what_stays(asked: BaseModel, found: BaseModel, taken: Sequence[str]) -> tuple[str, ...]:
+def describe_unchanged_fields(asked: BaseModel, found: BaseModel, taken: Sequence[str]) -> tuple[str, ...]:
     """What to tell a person of what he said of a base that somebody else added."""
     who = "only who added it, or an administrator, changes that"
     license_ = f"{found.title}: its license stays {found.license or 'unknown'!r}, {who}"

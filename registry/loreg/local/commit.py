@@ -17,10 +17,10 @@ from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
 from loreg.entities import Commit, NewVersion, Provenance
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
+from loreg.local.bases import VerifiedBase, read_verified_base
 from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
 from loreg.parsing import parse_label, parse_word, validate_metric
-from loreg.recording.bases import Listed, read_base
 from loreg.refs import parse_alias
 from loreg.storage import Accepted, Blob, BlobStore, put_bytes
 from loreg.storage.blobs import SMALL
@@ -34,15 +34,15 @@ _LONGEST_MESSAGE = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Read:
+class ParsedCommit:
     """A commit as it can be recorded, and its base, if it names one, as the list of its tensors says it is."""
 
     draft: NewVersion
-    base: Listed | None
+    base: VerifiedBase | None
     notes: tuple[str, ...]
 
 
-def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepted]) -> Read:
+def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepted]) -> ParsedCommit:
     """Read what was stored; the manifest itself is stored too. ``accepted`` are the blobs that were stored just now.
 
     Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
@@ -51,14 +51,14 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     refuse_wrong_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     refuse_file_names(files)
-    _refuse_what_nobody_keeps(commit)
-    blobs = _Blobs(store, accepted)
+    _refuse_oversized(commit)
+    blobs = _CommitBlobs(store, accepted)
     for file in commit.manifest.files:
-        blobs.ask_for(file)
+        blobs.require_stored(file)
     layout = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
     refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
-    base = read_base(store, commit.base) if commit.base is not None else None
-    target_digest = _target_on(base, layout) if base is not None else None
+    base = read_verified_base(store, commit.base) if commit.base is not None else None
+    target_digest = _affected_digest(base, layout) if base is not None else None
     made_by, notes = _provenance(blobs, files)
     put_bytes(store, commit.manifest.to_bytes())
     draft = NewVersion(
@@ -75,10 +75,10 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
         aliases=tuple(map(parse_alias, commit.aliases)),
         provenance=made_by,
     )
-    return Read(draft, base, notes)
+    return ParsedCommit(draft, base, notes)
 
 
-def _refuse_what_nobody_keeps(commit: Commit) -> None:
+def _refuse_oversized(commit: Commit) -> None:
     """Raise UsageError for more said of a version, AdapterFormatError for larger documents, than anybody can keep.
 
     By what the manifest says, before anything is read, and before it is compared with what is stored.
@@ -111,14 +111,14 @@ def _not_stored(file: File, size: int | None) -> IntegrityError:
 
 
 @dataclass(frozen=True)
-class _Blobs:
+class _CommitBlobs:
     """The blobs of a commit; what was read to accept one, or to see that it is there, is not read again."""
 
     store: BlobStore
     accepted: Mapping[str, Accepted]
     _contents: dict[str, bytes] = field(default_factory=dict)
 
-    def ask_for(self, file: File) -> None:
+    def require_stored(self, file: File) -> None:
         """Raise IntegrityError unless the store, asked now, has the file as the manifest says."""
         accepted = self.accepted.get(file.sha256)
         if accepted is not None:
@@ -153,24 +153,24 @@ class _Blobs:
         return accepted.content if accepted else self._contents.get(file.sha256)
 
 
-def _layout(blobs: _Blobs, name: str, config: bytes, weights: File) -> Layout:
+def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> Layout:
     return remote_layout(Path(name), config, weights.size, lambda start, size: blobs.read_part(weights, start, size))
 
 
-def _target_on(listed: Listed, layout: Layout) -> str | None:
+def _affected_digest(listed: VerifiedBase, layout: Layout) -> str | None:
     """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
     base = Known(listed.base, listed.leaves)
     refuse_mismatch(layout, base)
     return target(base.leaves, layout, base.lookup(layout)) if base.base.complete else None
 
 
-def _card(blobs: _Blobs, files: Mapping[str, File]) -> str:
+def _card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:
     if CARD_NAME not in files:
         return ""
     return card_of(blobs.read_part(files[CARD_NAME], 0, 4 * MOST_CHARACTERS))
 
 
-def _provenance(blobs: _Blobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
+def _provenance(blobs: _CommitBlobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
     """How the adapter was merged, if its files say so and the weights are still those of the merge."""
     file = files.get(provenance.FILE_NAME)
     if file is None:

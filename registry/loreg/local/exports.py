@@ -46,7 +46,7 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
     raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
 
 
-def make(store: BlobStore, details: Details, profile: Profile, recorded: Manifest | None) -> Manifest:
+def build_export(store: BlobStore, details: Details, profile: Profile, recorded: Manifest | None) -> Manifest:
     """Make the version's files for the server, and store them; those ``recorded`` stay if they are stored and right.
 
     Raises CheckFailedError for what cannot be mended, NotAllowedError for what is too large, ConflictError if another
@@ -59,8 +59,8 @@ def make(store: BlobStore, details: Details, profile: Profile, recorded: Manifes
     made_of_headers = planned(read_headers(store, name, digest, files), profile, known)
     if recorded is not None and _is_whole(store, recorded) and is_as_planned(store, recorded, made_of_headers, files):
         return recorded
-    _refuse_what_is_too_large(made_of_headers.plan, files)
-    with _alone(), tempfile.TemporaryDirectory(prefix="loreg-export-") as folder:
+    _refuse_oversized(made_of_headers.plan, files)
+    with _one_at_a_time(), tempfile.TemporaryDirectory(prefix="loreg-export-") as folder:
         source, made = Path(folder) / "source", Path(folder) / "made"
         source.mkdir()
         made.mkdir()
@@ -75,7 +75,7 @@ def _is_whole(store: BlobStore, files: Manifest) -> bool:
     return all(store.has(Blob(file.sha256, file.size)) for file in files.files)
 
 
-def _refuse_what_is_too_large(plan: Plan, files: dict[str, File]) -> None:
+def _refuse_oversized(plan: Plan, files: dict[str, File]) -> None:
     new = [module for module in plan.held.modules.values() if not module.copied]
     numbers = [(m.form.out + m.form.in_) * m.form.matrices * max(m.rank_in, m.form.rank) for m in new]
     steps = [count * module.rank_in for count, module in zip(numbers, new, strict=True) if module.cut]
@@ -90,7 +90,7 @@ def _refuse_what_is_too_large(plan: Plan, files: dict[str, File]) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _one_at_a_time() -> Iterator[None]:
     if not _MAKING.acquire(blocking=False):
         raise ConflictError("the registry is making another export", hint="try again in a minute")
     try:

@@ -11,16 +11,16 @@ def require(access: Access, level: str, namespace: str) -> None:
     """Raise NotAllowedError unless that much is allowed in the namespace."""
     if not access.may(level, namespace):
         where = f"in the namespace {namespace!r}" if namespace else "among adapters without a namespace"
-        raise _refused(access, f"{level} {where}", f"{level}:{namespace or NO_NAMESPACE}")
+        raise _not_allowed(access, f"{level} {where}", f"{level}:{namespace or NO_NAMESPACE}")
 
 
 def require_somewhere(access: Access, level: str) -> None:
     """Raise NotAllowedError unless that much is allowed in some namespace."""
     if not access.may_somewhere(level):
-        raise _refused(access, f"{level} anywhere", f"{level}:NAMESPACE")
+        raise _not_allowed(access, f"{level} anywhere", f"{level}:NAMESPACE")
 
 
-def _refused(access: Access, what: str, scope: str) -> LoregError:
+def _not_allowed(access: Access, what: str, scope: str) -> LoregError:
     if not access.permissions:
         return UnauthenticatedError(f"without a token nobody may {what}", hint="loreg login URL")
     return NotAllowedError(f"{access.author} may not {what}", hint=f"ask for a token with --scope {scope}")

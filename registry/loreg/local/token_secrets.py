@@ -20,6 +20,6 @@ def is_secret(text: str) -> bool:
     return _FORM.fullmatch(text) is not None
 
 
-def digest_of_secret(secret: str) -> str:
+def digest_secret(secret: str) -> str:
     """What is kept of it. A random secret of that length needs no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -12,13 +12,13 @@ from loreg.errors import ConflictError, NotAllowedError, UsageError
 _EXPIRES = "--expires 30d, 12h or a date"
 
 
-def refuse_name(name: str) -> None:
+def validate_name(name: str) -> None:
     """Raise UsageError for what no token may be called."""
     if not name or len(name) > 128 or not name.isprintable():
         raise UsageError(f"invalid name of a token {name[:140]!r}", hint="loreg token create ci-bot --scope write:team")
 
 
-def refuse_name_of_another(tx: Transaction, name: str, grants: Mapping[str, str]) -> None:
+def refuse_taken_name(tx: Transaction, name: str, grants: Mapping[str, str]) -> None:
     """Raise ConflictError for a name under which somebody with other scopes acts, or has acted.
 
     Bases, exports and uploads belong to the name. Whoever has the same scopes is taken for the same: a token gives way
@@ -32,7 +32,7 @@ def refuse_name_of_another(tx: Transaction, name: str, grants: Mapping[str, str]
         )
 
 
-def refuse_past(expires_at: datetime | None) -> None:
+def validate_expiry(expires_at: datetime | None) -> None:
     """Raise UsageError for a token that would never hold, or until a time that UTC has no date for."""
     if expires_at is None:
         return
@@ -40,7 +40,7 @@ def refuse_past(expires_at: datetime | None) -> None:
         expires_at.astimezone(UTC)
     except OverflowError:
         raise UsageError(f"{expires_at} is too far away", hint=_EXPIRES) from None
-    if not holds_until(expires_at):
+    if not is_future(expires_at):
         raise UsageError(f"a token that expires at {expires_at:%Y-%m-%d %H:%M} would never hold", hint=_EXPIRES)
 
 
@@ -61,9 +61,9 @@ def is_administrator(token: Token) -> bool:
 
 def is_live(token: Token) -> bool:
     """Whether the token holds."""
-    return token.revoked_at is None and (token.expires_at is None or holds_until(token.expires_at))
+    return token.revoked_at is None and (token.expires_at is None or is_future(token.expires_at))
 
 
-def holds_until(expires_at: datetime) -> bool:
+def is_future(expires_at: datetime) -> bool:
     """Whether that lies ahead."""
     return expires_at.replace(tzinfo=expires_at.tzinfo or UTC) > datetime.now(UTC)

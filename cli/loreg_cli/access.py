@@ -20,8 +20,8 @@ def login(endpoint: str, token: str | None) -> None:
     loreg login https://loreg.example.org
     """
     from loreg import credentials
-    from loreg.client.http import Server
     from loreg.parsing import scopes_of
+    from loreg.remote.http import Server
     from loreg.settings import masked
 
     if token == "-":  # noqa: S105  the usual name of stdin

@@ -165,9 +165,9 @@ def _open_here(settings: Settings) -> _Opened:
 
 def _open_server(settings: Settings) -> _Opened:
     """A server that is asked; SQLAlchemy and boto3 are not even imported."""
-    from loreg.client.backend import RemoteBackend
-    from loreg.client.http import Server
-    from loreg.client.store import RemoteStore
+    from loreg.remote.backend import RemoteBackend
+    from loreg.remote.http import Server
+    from loreg.remote.store import RemoteStore
 
     server = Server(settings.endpoint, settings.token, settings.author)
     store = RemoteStore(server)

@@ -16,9 +16,9 @@ from sqlalchemy import text
 
 from listening import CLEARTEXT, MD5, http_listener, postgres_listener
 from loreg.catalog.engine import open_engine
-from loreg.client.http import Server
 from loreg.errors import LoregError, UnavailableError, UsageError
 from loreg.registry import connect
+from loreg.remote.http import Server
 from loreg.settings import load, masked
 from places import Loreg, Place, command_line, open_to_others
 from server.conftest import Guarded, guarded, guarded_folder  # noqa: F401  fixtures

@@ -19,13 +19,13 @@ import boto3
 import httpx
 import pytest
 
-from loreg.client.fetching import Fetcher
-from loreg.client.http import Server
-from loreg.client.store import RemoteStore
 from loreg.entities import Commit
 from loreg.errors import IntegrityError, UnavailableError
 from loreg.manifest import File, Manifest
 from loreg.refs import parse_adapter_name
+from loreg.remote.downloads import Downloader
+from loreg.remote.http import Server
+from loreg.remote.store import RemoteStore
 from loreg.storage import Blob, open_store
 from loreg.storage.blobs import key_of
 from making import copy
@@ -298,7 +298,7 @@ BOMB = gzip.compress(b"\0" * 20_000_000)
 
 def test_a_download_is_not_decoded():
     with answering(200, {"Content-Encoding": "gzip"}, BOMB) as url:
-        fetcher = Fetcher()
+        fetcher = Downloader()
         assert fetcher.get(url, {}, len(BOMB)).data == BOMB
         fetcher.close()
         store = RemoteStore(Server(url, "", "ada"))
@@ -308,7 +308,7 @@ def test_a_download_is_not_decoded():
 
 def test_a_download_stops_at_the_promised_size(tmp_path: Path):
     with answering(200, {}, b"x" * 30_000_000) as url:
-        fetcher = Fetcher()
+        fetcher = Downloader()
         assert len(fetcher.get(url, {}, 100).data) == 101
         fetcher.close()
         store = RemoteStore(Server(url, "", "ada"))

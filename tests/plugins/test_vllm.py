@@ -227,6 +227,6 @@ class TestARegistryThatDoesNotAnswer:
         self, resolver: LoRAResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ):
         monkeypatch.setenv("LOREG_ENDPOINT", "http://127.0.0.1:9")
-        monkeypatch.setattr("loreg.client.http.pause", lambda *_: None)
+        monkeypatch.setattr("loreg.remote.http.pause", lambda *_: None)
         assert ask(resolver, "team/science") is None
         assert "team/science is not loaded: unreachable: the server http://127.0.0.1:9 does not answer" in caplog.text

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from urllib3.exceptions import HTTPError
 
-from loreg.client.fetching import Fetcher
+from loreg.remote.downloads import Downloader
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_proxy_of_the_environment_is_used_but_for_those_that_need_none(
 ):
     address, asked = proxy
     monkeypatch.setenv("http_proxy", address)
-    fetcher = Fetcher()
+    fetcher = Downloader()
     assert fetcher.get("http://store.invalid/blob", {}, 100).data == b"by the proxy"
     assert asked == ["http://store.invalid/blob"]
     monkeypatch.setenv("no_proxy", "store.invalid")

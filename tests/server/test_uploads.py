@@ -20,13 +20,13 @@ from botocore import auth
 from sqlalchemy import text
 
 from loreg.catalog import Catalog
-from loreg.client.http import Server
-from loreg.client.store import RemoteStore
 from loreg.entities import Access, Commit
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, StaleError
 from loreg.manifest import Manifest
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry, connect
+from loreg.remote.http import Server
+from loreg.remote.store import RemoteStore
 from loreg.schemas import CommitRequest
 from loreg.storage import Blob, Presigned
 from loreg.storage.s3 import S3Store
@@ -86,7 +86,7 @@ def test_an_upload_proves_nothing_for_somebody_else(either: Guarded):
     store = sent.context.store
     assert isinstance(store, RemoteStore)
     asked = commit_of(either.behind, "team/movies", "other/mine")
-    body = {"commit": asked, "uploads": store.uploads_of([file.sha256 for file in asked.manifest.files])}
+    body = {"commit": asked, "uploads": store.upload_ids([file.sha256 for file in asked.manifest.files])}
     with pytest.raises(NotAllowedError, match="was not sent"):
         thief.context.backend._server.post("/api/v1/adapters/other/mine/versions", dict, body)
     assert weights.exists()
@@ -231,7 +231,7 @@ def test_a_small_file_that_changed_since_its_digest_was_taken_is_not_sent(either
     before = blob_of(b"befor")
     with pytest.raises(IntegrityError, match="changed"):
         store.put(before, tmp_path / "notes.txt")
-    assert store.contents_of([before.sha256]) == ()
+    assert store.inline_contents([before.sha256]) == ()
 
 
 def test_two_who_push_the_same_small_file_through_one_registry(either: Guarded):

@@ -8,8 +8,6 @@ from types import NoneType
 from typing import Any
 from urllib.parse import quote
 
-from loreg.client.http import Server
-from loreg.client.store import RemoteStore
 from loreg.entities import (
     AdapterEntry,
     BaseAdded,
@@ -33,6 +31,8 @@ from loreg.errors import NotFoundError
 from loreg.manifest import Manifest
 from loreg.parsing import scopes_of
 from loreg.refs import NO_NAMESPACE, AdapterName, Ref
+from loreg.remote.http import Server
+from loreg.remote.store import RemoteStore
 from loreg.schemas import (
     AliasTarget,
     BaseRelationRequest,
@@ -128,16 +128,16 @@ class RemoteBackend:
     def commit(self, commit: Commit) -> Committed:
         """Record a version whose blobs were uploaded."""
         path, digests = f"{_adapter(commit.adapter)}/versions", commit.digests
-        body = CommitRequest(commit, self._store.uploads_of(digests), self._store.contents_of(digests))
+        body = CommitRequest(commit, self._store.upload_ids(digests), self._store.inline_contents(digests))
         done = self._server.post(path, Committed, body)
-        self._store.forget_contents(digests)
+        self._store.forget_inline(digests)
         return done
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         """Let ``alias`` mean the version of ``ref`` from now on."""
         headers = {} if expected is None else {"If-Match": f'"v{expected}"'} if expected else {"If-None-Match": "*"}
         path = f"{_adapter(ref.adapter)}/aliases/{quote(alias, safe='')}"
-        return self._server.put(path, Version, AliasTarget(str(ref)), headers, again=expected is None)
+        return self._server.put(path, Version, AliasTarget(str(ref)), headers, retry=expected is None)
 
     def untag(self, adapter: AdapterName, alias: str) -> None:
         """Forget an alias; its history stays."""
@@ -162,9 +162,9 @@ class RemoteBackend:
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors was uploaded."""
         digests = (base.digest,)
-        body = BaseRequest(base, self._store.uploads_of(digests), self._store.contents_of(digests))
+        body = BaseRequest(base, self._store.upload_ids(digests), self._store.inline_contents(digests))
         done = self._server.post(f"{_API}/bases", BaseAdded, body)
-        self._store.forget_contents(digests)
+        self._store.forget_inline(digests)
         return done
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
@@ -185,7 +185,7 @@ class RemoteBackend:
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
         """Have the server make the version's files for another server."""
         path = f"{_version(ref)}/exports/{request}"
-        return self._server.put(path, Manifest, ExportRequest(profile), again=False)
+        return self._server.put(path, Manifest, ExportRequest(profile), retry=False)
 
     def drop_export(self, ref: Ref, request: str) -> None:
         """Forget the files that the version became for ``request``."""
@@ -193,7 +193,7 @@ class RemoteBackend:
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         """Ask a worker for a job."""
-        return self._server.post(f"{_API}/jobs", Job, JobRequest(kind, request), again=False)
+        return self._server.post(f"{_API}/jobs", Job, JobRequest(kind, request), retry=False)
 
     def job(self, job_id: int) -> Job:
         """How a job is doing."""
@@ -226,7 +226,7 @@ class RemoteBackend:
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret."""
         body = TokenRequest(name, tuple(scopes_of(grants)), expires_at)
-        found = self._server.post(f"{_API}/tokens", TokenCreated, body, again=False)
+        found = self._server.post(f"{_API}/tokens", TokenCreated, body, retry=False)
         return found.token, found.secret
 
     def revoke_token(self, token_id: int) -> Token:

@@ -16,11 +16,11 @@ from loreg.errors import LoregError, UnavailableError, UsageError, of_code
 from loreg.settings import masked
 
 T = TypeVar("T")
-TRIES = 5
+MAX_ATTEMPTS = 5
 _LONGEST_WAIT = 30.0
-_AGAIN = (429, 502, 503, 504)
+_RETRYABLE_STATUS = (429, 502, 503, 504)
 _NO_SUCH_RANGE = 416
-_LARGEST_ERROR = 64 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
 _TIMEOUT = httpx.Timeout(60, connect=10)
 Parameters = Mapping[str, str | int | bool | Sequence[str] | None]
 
@@ -44,26 +44,26 @@ class Server:
             "X-Loreg-Author": author.encode("ascii", "replace").decode(),
         }
         self.client = httpx.Client(
-            base_url=url, headers=headers, timeout=_TIMEOUT, auth=_Bearer(url, token) if token else None
+            base_url=url, headers=headers, timeout=_TIMEOUT, auth=_BearerAuth(url, token) if token else None
         )
 
     def get(self, path: str, type_: type[T], parameters: Parameters | None = None) -> T:
         """A value of the server."""
         return self._decoded(self.send("GET", path, parameters=parameters), type_)
 
-    def post(self, path: str, type_: type[T], body: Any, *, again: bool = True) -> T:
+    def post(self, path: str, type_: type[T], body: Any, *, retry: bool = True) -> T:
         """What the server answers to a body; ``again`` says that asking twice does no harm."""
-        return self._decoded(self.send("POST", path, body=body, again=again), type_)
+        return self._decoded(self.send("POST", path, body=body, retry=retry), type_)
 
     def put(
-        self, path: str, type_: type[T], body: Any, headers: Mapping[str, str] | None = None, *, again: bool = True
+        self, path: str, type_: type[T], body: Any, headers: Mapping[str, str] | None = None, *, retry: bool = True
     ) -> T:
         """Set something; what the server then answers."""
-        return self._decoded(self.send("PUT", path, body=body, headers=headers, again=again), type_)
+        return self._decoded(self.send("PUT", path, body=body, headers=headers, retry=retry), type_)
 
     def delete(self, path: str, type_: type[T]) -> T:
         """Remove something; what the server then answers. Asking twice would find nothing the second time."""
-        return self._decoded(self.send("DELETE", path, again=False), type_)
+        return self._decoded(self.send("DELETE", path, retry=False), type_)
 
     def send(
         self,
@@ -73,8 +73,8 @@ class Server:
         parameters: Parameters | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
-        again: bool = True,
-        most: int | None = None,
+        retry: bool = True,
+        max_bytes: int | None = None,
     ) -> httpx.Response:
         """One request, repeated with growing, random pauses while nobody answers. Raises what the server answers.
 
@@ -84,23 +84,23 @@ class Server:
         content = None if body is None else _json(body)
         more = {"Content-Type": "application/json"} if content is not None else {}
         given = {name: value for name, value in (parameters or {}).items() if value not in (None, "", ())}
-        for attempt in range(TRIES):
-            last = attempt + 1 == TRIES
+        for attempt in range(MAX_ATTEMPTS):
+            last = attempt + 1 == MAX_ATTEMPTS
             try:
                 request = self.client.build_request(
                     method, path, params=given, content=content, headers={**more, **(headers or {})}
                 )
-                response = self.client.send(request) if most is None else self._as_sent(request, most)
+                response = self.client.send(request) if max_bytes is None else self._as_sent(request, max_bytes)
             except httpx.HTTPError as error:
                 # A connection that was never made has carried nothing: asking again is always right.
-                if last or not (again or isinstance(error, httpx.ConnectError)):
+                if last or not (retry or isinstance(error, httpx.ConnectError)):
                     raise self.unavailable(error) from None
-                pause(attempt)
+                sleep_before_retry(attempt)
                 continue
-            if response.status_code in _AGAIN and again and not last:
-                pause(attempt, response.headers.get("Retry-After", ""))
+            if response.status_code in _RETRYABLE_STATUS and retry and not last:
+                sleep_before_retry(attempt, response.headers.get("Retry-After", ""))
                 continue
-            if response.is_error and not (most is not None and response.status_code == _NO_SUCH_RANGE):
+            if response.is_error and not (max_bytes is not None and response.status_code == _NO_SUCH_RANGE):
                 raise self.error(response)
             return response
         raise AssertionError("unreachable")
@@ -132,7 +132,7 @@ class Server:
         """The answer to a request, its body not decoded and not longer than it may be."""
         request.headers["Accept-Encoding"] = "identity"
         response = self.client.send(request, stream=True)
-        most = _LARGEST_ERROR if response.is_error else most
+        most = _MAX_ERROR_BYTES if response.is_error else most
         try:
             body = bytearray()
             for piece in response.iter_raw():
@@ -153,7 +153,7 @@ class Server:
             ) from None
 
 
-class _Bearer(httpx.Auth):
+class _BearerAuth(httpx.Auth):
     """Shows a token to the server that it was given for, and to no other that a URL may name."""
 
     def __init__(self, endpoint: httpx.URL, token: str) -> None:
@@ -179,7 +179,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def pause(attempt: int, retry_after: str = "") -> None:
+def sleep_before_retry(attempt: int, retry_after: str = "") -> None:
     """Wait as long as the server asked for, else longer each time; a random share keeps clients apart."""
     asked = float(retry_after) if retry_after.isdecimal() else 0.2 * 2**attempt
     time.sleep(min(asked, _LONGEST_WAIT) * random.uniform(0.5, 1.0))  # noqa: S311  nothing secret

@@ -14,9 +14,9 @@ from typing import BinaryIO
 import httpx
 from urllib3.exceptions import HTTPError
 
-from loreg.client.fetching import Fetcher
-from loreg.client.http import TRIES, Server, pause
 from loreg.errors import NotFoundError, UnavailableError
+from loreg.remote.downloads import Downloader
+from loreg.remote.http import MAX_ATTEMPTS, Server, sleep_before_retry
 from loreg.schemas import UploadTicket
 from loreg.storage import Blob, digest_of
 from loreg.storage.blobs import (
@@ -31,10 +31,10 @@ from loreg.storage.blobs import (
     take_up,
 )
 
-_PIECE = 16 * 1024 * 1024
-_AT_ONCE = 4
-_MOST_AT_ONCE = 1000  # as many as a server lets announce in one request
-_MOST_HELD = 512 * 1024  # bytes of small blobs that go along with the commit: with its manifest they fit into one body
+_PART = 16 * 1024 * 1024
+_CONCURRENT_PARTS = 4
+_MAX_RESERVED = 1000  # as many as a server lets announce in one request
+_MAX_INLINE = 512 * 1024  # bytes of small blobs that go along with the commit: with its manifest they fit into one body
 _API = "/api/v1"
 
 
@@ -46,28 +46,30 @@ class RemoteStore:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._sent: dict[str, str] = {}
-        self._held: dict[str, bytes] = {}
-        self._grants: dict[str, UploadTicket | None] = {}
-        self._places: dict[str, str] = {}
+        self._upload_ids: dict[str, str] = {}
+        self._inline: dict[str, bytes] = {}
+        self._tickets: dict[str, UploadTicket | None] = {}
+        self._download_urls: dict[str, str] = {}
         self.url = server.endpoint
         # URLs that the server gives out are for whoever has them: no token goes along.
-        self._plain = httpx.Client(timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16))
-        self._fetcher = Fetcher()
+        self._unauthenticated = httpx.Client(
+            timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16)
+        )
+        self._downloader = Downloader()
 
-    def uploads_of(self, digests: Iterable[str]) -> tuple[str, ...]:
+    def upload_ids(self, digests: Iterable[str]) -> tuple[str, ...]:
         """The ids under which these blobs were sent, as far as they were."""
-        return tuple(self._sent[digest] for digest in digests if digest in self._sent)
+        return tuple(self._upload_ids[digest] for digest in digests if digest in self._upload_ids)
 
-    def contents_of(self, digests: Iterable[str]) -> tuple[str, ...]:
+    def inline_contents(self, digests: Iterable[str]) -> tuple[str, ...]:
         """These blobs in base64, as far as they are held."""
-        held = dict(self._held)
+        held = dict(self._inline)
         return tuple(base64.b64encode(held[digest]).decode() for digest in dict.fromkeys(digests) if digest in held)
 
-    def forget_contents(self, digests: Iterable[str]) -> None:
+    def forget_inline(self, digests: Iterable[str]) -> None:
         """Hold these blobs no longer: a version has them now."""
         for digest in digests:
-            self._held.pop(digest, None)
+            self._inline.pop(digest, None)
 
     def size(self, sha256: str) -> int | None:
         """How many bytes a blob that may be read has."""
@@ -82,46 +84,46 @@ class RemoteStore:
 
     def announce(self, blobs: Sequence[Blob]) -> None:
         """Ask where each may be sent, and which need not be; what goes along with the commit is not asked about."""
-        asked, room = [], self._room()
+        asked, room = [], self._inline_left()
         for blob in blobs:
             if blob.size <= min(SMALL, room):
                 room -= blob.size
             else:
                 asked.append(blob)
-        self._grants = {blob.sha256: None for blob in asked}
-        for start in range(0, len(asked), _MOST_AT_ONCE):
-            some = asked[start : start + _MOST_AT_ONCE]
+        self._tickets = {blob.sha256: None for blob in asked}
+        for start in range(0, len(asked), _MAX_RESERVED):
+            some = asked[start : start + _MAX_RESERVED]
             grants = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], some)
-            self._grants |= {grant.sha256: grant for grant in grants}
+            self._tickets |= {grant.sha256: grant for grant in grants}
 
     def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Send the file unless a version that may be read has it, and the server's store has it sound."""
-        if blob.sha256 not in self._grants and blob.size <= min(SMALL, self._room()):
-            self._hold(blob, path)
+        if blob.sha256 not in self._tickets and blob.size <= min(SMALL, self._inline_left()):
+            self._keep_inline(blob, path)
             on_bytes(blob.size)
             return True
-        for attempt in range(TRIES):
-            if blob.sha256 not in self._grants:
+        for attempt in range(MAX_ATTEMPTS):
+            if blob.sha256 not in self._tickets:
                 self.announce([blob])
-            grant = self._grants.pop(blob.sha256)
+            grant = self._tickets.pop(blob.sha256)
             if grant is None:
                 on_bytes(blob.size)
                 return False
             try:
                 response = self._send(blob, path, grant, on_bytes)
             except httpx.HTTPError as error:
-                if attempt + 1 == TRIES:
+                if attempt + 1 == MAX_ATTEMPTS:
                     raise self._server.unavailable(error) from None
-                pause(attempt)
+                sleep_before_retry(attempt)
                 continue
             if response.is_success:
-                self._sent[blob.sha256] = grant.id
+                self._upload_ids[blob.sha256] = grant.id
                 return True
             if (found := digest_of(path)) != blob:
                 raise changed(path, blob, found)
-            if attempt + 1 == TRIES or not (response.status_code >= 500 or _is_too_late(response)):
+            if attempt + 1 == MAX_ATTEMPTS or not (response.status_code >= 500 or _is_expired(response)):
                 raise self._server.error(response)
-            pause(attempt)
+            sleep_before_retry(attempt)
         raise AssertionError("unreachable")
 
     def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
@@ -173,22 +175,22 @@ class RemoteStore:
 
     def close(self) -> None:
         """Give the connections back."""
-        self._plain.close()
-        self._fetcher.close()
+        self._unauthenticated.close()
+        self._downloader.close()
 
-    def _room(self) -> int:
-        return _MOST_HELD - sum(map(len, tuple(self._held.values())))
+    def _inline_left(self) -> int:
+        return _MAX_INLINE - sum(map(len, tuple(self._inline.values())))
 
-    def _hold(self, blob: Blob, path: Path) -> None:
+    def _keep_inline(self, blob: Blob, path: Path) -> None:
         content = path.read_bytes()
         found = Blob(hashlib.sha256(content).hexdigest(), len(content))
         if found != blob:
             raise changed(path, blob, found)
-        self._held[blob.sha256] = content
+        self._inline[blob.sha256] = content
 
     def _send(self, blob: Blob, path: Path, grant: UploadTicket, on_bytes: OnBytes) -> httpx.Response:
         headers = {**grant.headers, "Content-Length": str(blob.size)}
-        client = self._plain if grant.url.startswith("http") else self._server.client
+        client = self._unauthenticated if grant.url.startswith("http") else self._server.client
         with path.open("rb") as stream:
             return client.put(grant.url, content=_counted(stream, on_bytes), headers=headers)
 
@@ -199,16 +201,20 @@ class RemoteStore:
         hashed while it is written.
         """
         hasher = hashlib.sha256()
-        with partial.open("a+b") as sink, ThreadPoolExecutor(_AT_ONCE) as pool, ThreadPoolExecutor(1) as writer:
+        with (
+            partial.open("a+b") as sink,
+            ThreadPoolExecutor(_CONCURRENT_PARTS) as pool,
+            ThreadPoolExecutor(1) as writer,
+        ):
             sink.seek(0)
             for chunk in chunks(sink):
                 hasher.update(chunk)
                 on_bytes(len(chunk))
-            starts = iter(range(sink.tell(), blob.size, _PIECE))
+            starts = iter(range(sink.tell(), blob.size, _PART))
             ahead: deque[Future[bytes]] = deque()
             while True:
-                for start in islice(starts, _AT_ONCE - len(ahead)):
-                    ahead.append(pool.submit(self.read_part, blob.sha256, start, min(_PIECE, blob.size - start)))
+                for start in islice(starts, _CONCURRENT_PARTS - len(ahead)):
+                    ahead.append(pool.submit(self.read_part, blob.sha256, start, min(_PART, blob.size - start)))
                 if not ahead:
                     return Blob(hasher.hexdigest(), sink.tell())
                 piece = ahead.popleft().result()
@@ -220,14 +226,14 @@ class RemoteStore:
     def _bytes(self, sha256: str, most: int, part: str = "") -> bytes:
         """A blob or a part of it, from the URL that the server gave out if it did; a URL that is too old is renewed."""
         headers = {"Range": part} if part else {}
-        for attempt in range(TRIES):
+        for attempt in range(MAX_ATTEMPTS):
             try:
-                if sha256 not in self._places:
-                    answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, most=most)
+                if sha256 not in self._download_urls:
+                    answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, max_bytes=most)
                     if not answer.is_redirect:
                         return answer.content if answer.is_success else b""
-                    self._places[sha256] = answer.headers["Location"]
-                response = self._fetcher.get(self._places[sha256], headers, most)
+                    self._download_urls[sha256] = answer.headers["Location"]
+                response = self._downloader.get(self._download_urls[sha256], headers, most)
                 if response.status in (200, 206):
                     return response.data
                 if response.status == 416:  # it is cut off before that part
@@ -237,14 +243,14 @@ class RemoteStore:
                 reason = UnavailableError(f"the store of {self.url} answered {response.status}", hint="try again")
             except HTTPError as error:
                 reason = self._server.unavailable(error)
-            self._places.pop(sha256, None)
-            if attempt + 1 == TRIES:
+            self._download_urls.pop(sha256, None)
+            if attempt + 1 == MAX_ATTEMPTS:
                 raise reason
-            pause(attempt)
+            sleep_before_retry(attempt)
         raise AssertionError("unreachable")
 
 
-def _is_too_late(response: httpx.Response) -> bool:
+def _is_expired(response: httpx.Response) -> bool:
     """Whether the store may have refused a URL because it was given out over an hour ago: another is asked for."""
     return response.status_code == 403 and "expired" in response.text
 

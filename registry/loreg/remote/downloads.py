@@ -16,20 +16,20 @@ import urllib3
 
 
 @dataclass(frozen=True)
-class Fetched:
+class Response:
     """An answer: its status, and its body as it was sent."""
 
     status: int
     data: bytes
 
 
-class Fetcher:
+class Downloader:
     """Connections that stay open, for each proxy. Safe for threads."""
 
     def __init__(self) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
 
-    def get(self, url: str, headers: Mapping[str, str], most: int) -> Fetched:
+    def get(self, url: str, headers: Mapping[str, str], most: int) -> Response:
         """The answer, by the proxy that the environment names; of its body ``most`` bytes, and one if there are more.
 
         Raises urllib3's HTTPError.
@@ -59,7 +59,7 @@ class Fetcher:
             response.release_conn()
         else:
             response.close()
-        return Fetched(response.status, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return Response(response.status, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:
         """Give the connections back."""

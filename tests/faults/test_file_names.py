@@ -14,7 +14,7 @@ from loreg.manifest import Manifest, hidden_beside
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry
 from loreg.storage import Blob
-from loreg.storage.blobs import partial_of
+from loreg.storage.blobs import partial_path
 from making import copy, train, write_base
 from places import NEWS, Loreg
 
@@ -75,7 +75,7 @@ def test_targets_whose_names_begin_alike_grow_apart():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_grows_has_a_name_that_can_be(tmp_path: Path, name: str):
-    growing = partial_of(tmp_path / Path(name).name, Blob("0" * 64, 1))
+    growing = partial_path(tmp_path / Path(name).name, Blob("0" * 64, 1))
     growing.touch()
     growing.name.encode().decode()  # no character is cut in two
 

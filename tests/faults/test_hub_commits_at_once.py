@@ -79,7 +79,7 @@ class Paused:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.go = threading.Event(), threading.Event()
-        keep, first = StagedStore.keep, threading.Lock()
+        keep, first = StagedStore.flush, threading.Lock()
 
         def pausing(store: StagedStore) -> None:
             if first.acquire(blocking=False):

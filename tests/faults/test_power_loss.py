@@ -213,7 +213,7 @@ def test_a_writer_that_is_killed_leaves_nothing_in_the_store(kind: str, tmp_path
 
 
 def _has_unnamed_files(folder: Path) -> bool:
-    with durable.NewFile(folder) as new:
+    with durable.AtomicFile(folder) as new:
         return new._name is None
 
 

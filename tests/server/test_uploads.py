@@ -28,7 +28,7 @@ from loreg.registry import Registry, connect
 from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.schemas import CommitRequest
-from loreg.storage import Blob, Presigned
+from loreg.storage import Blob, PresignedUpload
 from loreg.storage.s3 import S3Store
 from making import change_config, copy
 from places import MOVIES, NEWS, SCIENCE, Place
@@ -261,7 +261,7 @@ def test_contents_that_are_not_the_versions_are_refused(either: Guarded, content
 def test_a_url_that_is_too_old_by_now_is_asked_for_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
     sign, given_out = S3Store.upload_url, []
 
-    def two_hours_ago_at_first(self: S3Store, *blob: Any) -> Presigned | None:
+    def two_hours_ago_at_first(self: S3Store, *blob: Any) -> PresignedUpload | None:
         given_out.append(blob)
         with monkeypatch.context() as then:
             if len(given_out) == 1:

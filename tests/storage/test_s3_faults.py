@@ -35,7 +35,7 @@ ANSWERS = {
 def test_every_answer_has_a_meaning(code: str, status: int):
     store = S3Store("bucket", "x", "http://127.0.0.1:9")
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    with pytest.raises(ANSWERS[code, status]) as error, store._explained():
+    with pytest.raises(ANSWERS[code, status]) as error, store._translate_errors():
         raise ClientError(answer, "PutObject")
     assert error.value.hint
 
@@ -51,7 +51,7 @@ def test_no_exception_of_the_library_passes_through():
     for kind in kinds:
         error = kind.__new__(kind)
         Exception.__init__(error, "broken")
-        with pytest.raises(LoregError), store._explained():
+        with pytest.raises(LoregError), store._translate_errors():
             raise error
 
 

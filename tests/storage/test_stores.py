@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage import Blob, BlobStore, digest_of, open_store
-from loreg.storage.blobs import ProvenStates, key_of, partial_of
+from loreg.storage.blobs import VerifiedCache, key_of, partial_path
 from places import Place
 from together import all_at_once
 
@@ -124,7 +124,7 @@ def test_racing_writers_of_one_blob_all_succeed(store: BlobStore, tmp_path: Path
 def test_an_interrupted_download_goes_on_from_any_byte(store: BlobStore, tmp_path: Path, content: bytes, cut: int):
     blob = write(tmp_path / "in", content)
     store.put(blob, tmp_path / "in")
-    partial_of(tmp_path / "out", blob).write_bytes(content[:cut])
+    partial_path(tmp_path / "out", blob).write_bytes(content[:cut])
     store.get(blob, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == content
 
@@ -132,9 +132,9 @@ def test_an_interrupted_download_goes_on_from_any_byte(store: BlobStore, tmp_pat
 def test_check_passes_on_a_store_that_can_be_used_and_makes_nothing(store: BlobStore, tmp_path: Path):
     store.check()
     assert list(tmp_path.iterdir()) == []
-    assert store.holds_blobs() is False
+    assert store.has_blobs() is False
     store.put(write(tmp_path / "in", b"weights"), tmp_path / "in")
-    assert store.holds_blobs() is True
+    assert store.has_blobs() is True
 
 
 class TestFolder:
@@ -175,7 +175,7 @@ class TestS3:
         content = os.urandom(LARGE)
         blob = write(tmp_path / "in", content)
         store.put(blob, tmp_path / "in")
-        partial = partial_of(tmp_path / "out", blob)
+        partial = partial_path(tmp_path / "out", blob)
         asked: list[str] = []
         store._client.meta.events.register(
             "before-parameter-build.s3.GetObject", lambda params, **_: asked.append(params["Range"])
@@ -260,17 +260,17 @@ class TestWhatTheServerEnforces:
 
 
 def test_what_was_proven_lately_holds_for_that_state_and_no_other():
-    proven = ProvenStates()
+    proven = VerifiedCache()
     for number in range(5000):
         proven.add(str(number), ("size", number))
-    assert proven.holds("4999", ("size", 4999))
-    assert not proven.holds("4999", ("size", 5000))
-    assert not proven.holds("0", ("size", 0))  # of so many the oldest is forgotten
+    assert proven.contains("4999", ("size", 4999))
+    assert not proven.contains("4999", ("size", 5000))
+    assert not proven.contains("0", ("size", 0))  # of so many the oldest is forgotten
 
 
 def test_what_was_proven_is_asked_again_after_a_minute(monkeypatch: pytest.MonkeyPatch):
-    proven = ProvenStates()
+    proven = VerifiedCache()
     proven.add("blob", "state")
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert not proven.holds("blob", "state")
+    assert not proven.contains("blob", "state")

@@ -72,7 +72,7 @@ from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, val
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
 from loreg.refs import AdapterName, Ref
-from loreg.storage import Accepted, BlobStore
+from loreg.storage import AcceptedUpload, BlobStore
 
 
 class LocalBackend:
@@ -142,7 +142,7 @@ class LocalBackend:
             found = versions.resolve(tx, ref)
             return found.version, lineage.ancestors(tx, found.id)
 
-    def commit(self, commit: Commit, accepted: Mapping[str, Accepted] = MappingProxyType({})) -> Committed:
+    def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
         """Record a version from its stored blobs; ``accepted`` are those that were stored just now."""
         require(self._access, "write", commit.adapter.namespace)
         with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():

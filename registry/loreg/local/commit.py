@@ -22,7 +22,7 @@ from loreg.manifest import File, refuse_wrong_files
 from loreg.merging import provenance
 from loreg.parsing import parse_label, parse_word, validate_metric
 from loreg.refs import parse_alias
-from loreg.storage import Accepted, Blob, BlobStore, put_bytes
+from loreg.storage import AcceptedUpload, Blob, BlobStore, put_bytes
 from loreg.storage.blobs import SMALL
 
 _READ = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
@@ -42,7 +42,7 @@ class ParsedCommit:
     notes: tuple[str, ...]
 
 
-def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepted]) -> ParsedCommit:
+def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, AcceptedUpload]) -> ParsedCommit:
     """Read what was stored; the manifest itself is stored too. ``accepted`` are the blobs that were stored just now.
 
     Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
@@ -115,7 +115,7 @@ class _CommitBlobs:
     """The blobs of a commit; what was read to accept one, or to see that it is there, is not read again."""
 
     store: BlobStore
-    accepted: Mapping[str, Accepted]
+    accepted: Mapping[str, AcceptedUpload]
     _contents: dict[str, bytes] = field(default_factory=dict)
 
     def require_stored(self, file: File) -> None:

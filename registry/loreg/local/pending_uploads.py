@@ -99,7 +99,7 @@ def commit_files(
         else:
             with backend.catalog.read(access) as tx:
                 _refuse_over_quota(tx, adapter, seen, manifest.files)
-        store.keep()
+        store.flush()
         try:
             with backend.catalog.write(access) as tx:
                 _commit(backend, tx, adapter, branch, seen, manifest, read)

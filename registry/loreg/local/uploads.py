@@ -15,7 +15,7 @@ from loreg.entities import Access, Upload
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.authorization import require_somewhere
 from loreg.manifest import is_digest
-from loreg.storage import Accepted, Blob, BlobStore, Presigned, put_bytes
+from loreg.storage import AcceptedUpload, Blob, BlobStore, PresignedUpload, put_bytes
 from loreg.storage.blobs import SMALL
 
 _MAX_CACHED_CONTENT = 1024 * 1024  # of contents that a commit will read: what comes after is read again
@@ -33,7 +33,7 @@ class Uploads:
         self._store = store
         self._access = access
 
-    def announce(self, blobs: Sequence[Blob]) -> tuple[tuple[Upload, Presigned | None], ...]:
+    def announce(self, blobs: Sequence[Blob]) -> tuple[tuple[Upload, PresignedUpload | None], ...]:
         """An upload for each blob that may not be committed without, with a URL where the store takes it itself.
 
         Those are the blobs that the caller may not read, and of those that he may what the store lacks or has damaged.
@@ -79,7 +79,7 @@ class Uploads:
     @contextlib.contextmanager
     def accept(
         self, digests: Collection[str], upload_ids: Collection[str], contents: Collection[str] = ()
-    ) -> Iterator[Mapping[str, Accepted]]:
+    ) -> Iterator[Mapping[str, AcceptedUpload]]:
         """Take in those of the blobs that the caller sent straight to the store, by digest; the others he may read.
 
         ``contents`` are small blobs that came along, in base64. What was sent is kept apart as well until the
@@ -110,9 +110,9 @@ class Uploads:
         with contextlib.suppress(LoregError):  # the hourly sweep removes what stays
             self._store.forget_uploads([upload.id for upload, received in sent if not received])
 
-    def _store_contents(self, digests: Collection[str], contents: Collection[str]) -> dict[str, Accepted]:
+    def _store_contents(self, digests: Collection[str], contents: Collection[str]) -> dict[str, AcceptedUpload]:
         """Store what came along, as far as it is asked for. Raises UsageError."""
-        taken: dict[str, Accepted] = {}
+        taken: dict[str, AcceptedUpload] = {}
         for text in contents:
             try:
                 content = base64.b64decode(text, validate=True)
@@ -124,7 +124,7 @@ class Uploads:
                     hint="announce it at /api/v1/uploads",
                 )
             if hashlib.sha256(content).hexdigest() in digests:
-                taken[put_bytes(self._store, content).sha256] = Accepted(len(content), content)
+                taken[put_bytes(self._store, content).sha256] = AcceptedUpload(len(content), content)
         return taken
 
     def require_readable(self, sha256: str) -> None:

@@ -20,15 +20,15 @@ from loreg.remote.http import MAX_ATTEMPTS, Server, sleep_before_retry
 from loreg.schemas import UploadTicket
 from loreg.storage import Blob, digest_of
 from loreg.storage.blobs import (
-    MOST_READ,
+    MAX_DOCUMENT,
     SMALL,
-    OnBytes,
-    changed,
+    BytesCallback,
     chunks,
-    damaged_document,
+    damaged_document_error,
+    file_changed_error,
     ignore_bytes,
-    missing,
-    take_up,
+    missing_error,
+    resume_download,
 )
 
 _PART = 16 * 1024 * 1024
@@ -82,7 +82,7 @@ class RemoteStore:
         """Whether the server has so many bytes of a blob that may be read; it asks its store when it is told to put."""
         return self.size(blob.sha256) == blob.size
 
-    def announce(self, blobs: Sequence[Blob]) -> None:
+    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
         """Ask where each may be sent, and which need not be; what goes along with the commit is not asked about."""
         asked, room = [], self._inline_left()
         for blob in blobs:
@@ -96,7 +96,7 @@ class RemoteStore:
             grants = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], some)
             self._tickets |= {grant.sha256: grant for grant in grants}
 
-    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+    def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Send the file unless a version that may be read has it, and the server's store has it sound."""
         if blob.sha256 not in self._tickets and blob.size <= min(SMALL, self._inline_left()):
             self._keep_inline(blob, path)
@@ -104,7 +104,7 @@ class RemoteStore:
             return True
         for attempt in range(MAX_ATTEMPTS):
             if blob.sha256 not in self._tickets:
-                self.announce([blob])
+                self.reserve_uploads([blob])
             grant = self._tickets.pop(blob.sha256)
             if grant is None:
                 on_bytes(blob.size)
@@ -120,21 +120,21 @@ class RemoteStore:
                 self._upload_ids[blob.sha256] = grant.id
                 return True
             if (found := digest_of(path)) != blob:
-                raise changed(path, blob, found)
+                raise file_changed_error(path, blob, found)
             if attempt + 1 == MAX_ATTEMPTS or not (response.status_code >= 500 or _is_expired(response)):
                 raise self._server.error(response)
             sleep_before_retry(attempt)
         raise AssertionError("unreachable")
 
-    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+    def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
         """Download by ranges, several at once, from where an earlier try stopped."""
-        take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
+        resume_download(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
-    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
+    def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
         """A small blob's bytes."""
         data = self._bytes(sha256, most)
         if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
-            raise damaged_document(self.url, sha256)
+            raise damaged_document_error(self.url, sha256)
         return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
@@ -161,11 +161,11 @@ class RemoteStore:
         """Only who has the store gives out URLs."""
         return
 
-    def lay_out(self, name: str, files: Mapping[str, str]) -> None:
+    def materialize_folder(self, name: str, files: Mapping[str, str]) -> None:
         """Only S3 can."""
         return
 
-    def holds_blobs(self) -> None:
+    def has_blobs(self) -> None:
         """Only who has the store knows."""
         return
 
@@ -185,16 +185,16 @@ class RemoteStore:
         content = path.read_bytes()
         found = Blob(hashlib.sha256(content).hexdigest(), len(content))
         if found != blob:
-            raise changed(path, blob, found)
+            raise file_changed_error(path, blob, found)
         self._inline[blob.sha256] = content
 
-    def _send(self, blob: Blob, path: Path, grant: UploadTicket, on_bytes: OnBytes) -> httpx.Response:
+    def _send(self, blob: Blob, path: Path, grant: UploadTicket, on_bytes: BytesCallback) -> httpx.Response:
         headers = {**grant.headers, "Content-Length": str(blob.size)}
         client = self._unauthenticated if grant.url.startswith("http") else self._server.client
         with path.open("rb") as stream:
             return client.put(grant.url, content=_counted(stream, on_bytes), headers=headers)
 
-    def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
+    def _download(self, blob: Blob, partial: Path, on_bytes: BytesCallback) -> Blob:
         """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds.
 
         Pieces come several at once and are written in order, so that what is there is always the beginning; each is
@@ -239,7 +239,7 @@ class RemoteStore:
                 if response.status == 416:  # it is cut off before that part
                     return b""
                 if response.status == 404:
-                    raise missing(f"the store of {self.url}", sha256)
+                    raise missing_error(f"the store of {self.url}", sha256)
                 reason = UnavailableError(f"the store of {self.url} answered {response.status}", hint="try again")
             except HTTPError as error:
                 reason = self._server.unavailable(error)
@@ -255,7 +255,7 @@ def _is_expired(response: httpx.Response) -> bool:
     return response.status_code == 403 and "expired" in response.text
 
 
-def _counted(stream: BinaryIO, on_bytes: OnBytes) -> Iterator[bytes]:
+def _counted(stream: BinaryIO, on_bytes: BytesCallback) -> Iterator[bytes]:
     for chunk in chunks(stream):
         yield chunk
         on_bytes(len(chunk))

@@ -18,13 +18,13 @@ from loreg.storage.durable import move_durably
 
 CHUNK = 1024 * 1024
 SMALL = 64 * 1024  # what it takes as long to ask about as to send or read
-MOST_READ = 256 * 1024 * 1024  # of a document whose size nobody promised: the largest lists of tensors have a tenth
-AGAIN = "push the adapter again, or add its base again: that replaces what is lost or damaged"
+MAX_DOCUMENT = 256 * 1024 * 1024  # of a document whose size nobody promised: the largest lists of tensors have a tenth
+PUSH_AGAIN = "push the adapter again, or add its base again: that replaces what is lost or damaged"
 _MOST_PROVEN = 4096
 _TRUSTED_FOR = 60.0
 
 #: Called with the number of bytes that were handled since the last call.
-OnBytes = Callable[[int], None]
+BytesCallback = Callable[[int], None]
 
 
 def ignore_bytes(count: int) -> None:
@@ -40,7 +40,7 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Presigned:
+class PresignedUpload:
     """A URL for one PUT, with the headers that its signature covers."""
 
     url: str
@@ -48,7 +48,7 @@ class Presigned:
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedUpload:
     """An upload that has come and is stored; with its ``content`` if that is small and was read."""
 
     size: int
@@ -71,11 +71,11 @@ class BlobStore(Protocol):
         """Whether the blob is stored and sound, as the store's own checksum says, or its bytes where it keeps none."""
         ...
 
-    def announce(self, blobs: Sequence[Blob]) -> None:
+    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
         """Say what will be put: a store that somebody else keeps is asked once for all of it."""
         ...
 
-    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+    def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Store the file at ``path``; False if the blob was there already, sound, and nothing was sent.
 
         One that is damaged or cut off is replaced. The bytes are hashed while they stream. Raises IntegrityError if
@@ -83,7 +83,7 @@ class BlobStore(Protocol):
         """
         ...
 
-    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+    def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
         """Write the blob to ``path``, which appears only when whole and hashed.
 
         What an interrupted call left beside it is gone on with. Raises NotFoundError if there is no such
@@ -91,7 +91,7 @@ class BlobStore(Protocol):
         """
         ...
 
-    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
+    def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
         """A small blob's bytes, ``most`` at most. Raises NotFoundError, IntegrityError."""
         ...
 
@@ -102,14 +102,14 @@ class BlobStore(Protocol):
         """
         ...
 
-    def upload_url(self, blob: Blob, upload_id: str) -> Presigned | None:
+    def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload | None:
         """Where somebody without the store's keys may PUT this blob, once, for an hour; None if the store cannot.
 
         It lies apart from the blobs, under the ``upload_id``, until it is accepted.
         """
         ...
 
-    def accept_upload(self, blob: Blob, upload_id: str) -> Accepted | None:
+    def accept_upload(self, blob: Blob, upload_id: str) -> AcceptedUpload | None:
         """Store what was PUT under that id, if it is the blob; None if it has not come, or is another one.
 
         Of all that came with it only the bytes are taken: type, encoding and the rest are the store's own.
@@ -124,14 +124,14 @@ class BlobStore(Protocol):
         """Where somebody without the store's keys may GET the blob, for an hour; None if the store cannot."""
         ...
 
-    def lay_out(self, name: str, files: Mapping[str, str]) -> str | None:
+    def materialize_folder(self, name: str, files: Mapping[str, str]) -> str | None:
         """Where blobs lie under their files' names, for readers that want a folder; None if the store cannot.
 
         ``files`` are digests by path, ``name`` is the folder's; it is made once, without the bytes leaving the store.
         """
         ...
 
-    def holds_blobs(self) -> bool | None:
+    def has_blobs(self) -> bool | None:
         """Whether there is any blob; None if only somebody else can know."""
         ...
 
@@ -140,7 +140,7 @@ class BlobStore(Protocol):
         ...
 
 
-class ProvenStates:
+class VerifiedCache:
     """Which state of a stored blob was seen to hold its content, for a minute. Safe for threads.
 
     A state is what the store says of it when it is asked, and changes with the content: so the same blob need not be
@@ -151,7 +151,7 @@ class ProvenStates:
         self._states: OrderedDict[str, tuple[Hashable, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def holds(self, sha256: str, state: Hashable) -> bool:
+    def contains(self, sha256: str, state: Hashable) -> bool:
         """Whether the blob was sound in this state."""
         with self._lock:
             known, until = self._states.get(sha256, (None, 0.0))
@@ -172,7 +172,7 @@ def chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
         yield chunk
 
 
-def digest_of(path: Path, on_bytes: OnBytes = ignore_bytes) -> Blob:
+def digest_of(path: Path, on_bytes: BytesCallback = ignore_bytes) -> Blob:
     """The sha256 and size of a file, streamed."""
     hasher = hashlib.sha256()
     size = 0
@@ -199,18 +199,20 @@ def put_bytes(store: BlobStore, content: bytes) -> Blob:
     return blob
 
 
-def partial_of(path: Path, blob: Blob) -> Path:
+def partial_path(path: Path, blob: Blob) -> Path:
     """Where a download of ``blob`` to ``path`` grows. The digest in its name makes going on with it safe."""
     return hidden_beside(path, f"{blob.sha256[:16]}.part")
 
 
-def take_up(url: str, blob: Blob, path: Path, download: Callable[[Path, OnBytes], Blob], on_bytes: OnBytes) -> None:
+def resume_download(
+    url: str, blob: Blob, path: Path, download: Callable[[Path, BytesCallback], Blob], on_bytes: BytesCallback
+) -> None:
     """Bring the blob to ``path``, from where an earlier try stopped; it appears there only when whole and hashed.
 
     ``download`` brings a partial file to its size and returns what it then holds. Raises IntegrityError if that is not
     the blob.
     """
-    partial = partial_of(path, blob)
+    partial = partial_path(path, blob)
     resumed = partial.exists()
     found = download(partial, on_bytes)
     if found != blob and resumed:  # what an earlier try left was not of this blob
@@ -218,11 +220,11 @@ def take_up(url: str, blob: Blob, path: Path, download: Callable[[Path, OnBytes]
         found = download(partial, ignore_bytes)
     if found != blob:
         partial.unlink()
-        raise damaged(url, blob, found)
+        raise damaged_error(url, blob, found)
     move_durably(partial, path)
 
 
-def changed(path: Path, blob: Blob, found: Blob) -> IntegrityError:
+def file_changed_error(path: Path, blob: Blob, found: Blob) -> IntegrityError:
     """The error for a file that is not what was hashed a moment ago."""
     return IntegrityError(
         f"{path} changed while it was read: it had {blob.size} bytes with sha256 {blob.sha256[:12]}, now "
@@ -231,26 +233,26 @@ def changed(path: Path, blob: Blob, found: Blob) -> IntegrityError:
     )
 
 
-def damaged(url: str, blob: Blob, found: Blob) -> IntegrityError:
+def damaged_error(url: str, blob: Blob, found: Blob) -> IntegrityError:
     """The error for stored bytes that do not have their digest; no more of ``found`` is read than was promised."""
     size = f"over {blob.size} bytes" if found.size > blob.size else f"{found.size} with sha256 {found.sha256[:12]}"
     return IntegrityError(
         f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {size}",
-        hint=f"pull again; if it stays so, {AGAIN}",
+        hint=f"pull again; if it stays so, {PUSH_AGAIN}",
         outside=_damaged(blob.sha256),
     )
 
 
-def damaged_document(url: str, sha256: str) -> IntegrityError:
+def damaged_document_error(url: str, sha256: str) -> IntegrityError:
     """The error for a small blob that does not have its digest, or is larger than it may be."""
-    return IntegrityError(f"blob {sha256[:12]} in {url} is damaged", hint=AGAIN, outside=_damaged(sha256))
+    return IntegrityError(f"blob {sha256[:12]} in {url} is damaged", hint=PUSH_AGAIN, outside=_damaged(sha256))
 
 
-def missing(url: str, sha256: str) -> NotFoundError:
+def missing_error(url: str, sha256: str) -> NotFoundError:
     """The error for a blob that is not stored."""
     return NotFoundError(
         f"blob {sha256[:12]} is not in {url}",
-        hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {AGAIN}",
+        hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {PUSH_AGAIN}",
         outside=f"blob {sha256[:12]} is not in the store",
     )
 

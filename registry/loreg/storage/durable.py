@@ -14,7 +14,7 @@ from loreg.file_modes import sync_folder
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)  # as the file system and kernel say it
 
 
-class NewFile:
+class AtomicFile:
     """A read-only file that has no name until it is whole: of a writer that was killed nothing is left.
 
     Where the file system has no files without a name (NFS, macOS), it has a hidden one until then.
@@ -25,7 +25,7 @@ class NewFile:
         self._name: Path | None = None
         self.sink: BinaryIO = os.fdopen(self._open(), "wb")
 
-    def __enter__(self) -> NewFile:
+    def __enter__(self) -> AtomicFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -33,7 +33,7 @@ class NewFile:
         if self._name is not None:
             self._name.unlink(missing_ok=True)
 
-    def take_name(self, target: Path) -> None:
+    def commit(self, target: Path) -> None:
         """Let the file appear as ``target``, in the folder that it was made in, in place of one that is there."""
         self.sink.flush()
         os.fsync(self.sink.fileno())

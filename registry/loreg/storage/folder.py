@@ -15,26 +15,26 @@ from loreg.errors import UnavailableError, explain_os_errors
 from loreg.file_modes import give, make_folder, permissions_of
 from loreg.storage.blobs import (
     CHUNK,
-    MOST_READ,
+    MAX_DOCUMENT,
     Blob,
-    OnBytes,
-    ProvenStates,
-    changed,
+    BytesCallback,
+    VerifiedCache,
     chunks,
-    damaged,
-    damaged_document,
+    damaged_document_error,
+    damaged_error,
     digest_of,
+    file_changed_error,
     ignore_bytes,
     key_of,
-    missing,
-    partial_of,
+    missing_error,
+    partial_path,
 )
-from loreg.storage.durable import NewFile, move_durably
+from loreg.storage.durable import AtomicFile, move_durably
 
 _FICLONE = 0x40049409  # linux/fs.h
 
 
-class _State(NamedTuple):
+class _FileState(NamedTuple):
     """What changes with every change of a file; the time of its last change cannot be set by anybody."""
 
     device: int
@@ -52,7 +52,7 @@ class FolderStore:
         self.folder = folder.absolute()
         self.url = str(self.folder)
         self._is_new = is_new
-        self._proven = ProvenStates()
+        self._proven = VerifiedCache()
 
     def size(self, sha256: str) -> int | None:
         """How many bytes the blob has."""
@@ -67,12 +67,12 @@ class FolderStore:
         state = self._state(blob.sha256)
         if state is None or state.size != blob.size:
             return False
-        return self._proven.holds(blob.sha256, state) or self._is_sound(blob)
+        return self._proven.contains(blob.sha256, state) or self._is_sound(blob)
 
-    def announce(self, blobs: Sequence[Blob]) -> None:
+    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
         """Nobody need be asked."""
 
-    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+    def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Copy the file in, hashing it on the way.
 
         One that is there is hashed first: it takes less than half as long as storing it, and a flipped bit is found.
@@ -85,24 +85,24 @@ class FolderStore:
             if not target.parent.is_dir():
                 self._refuse_lost()
                 make_folder(target.parent, within=self.folder)
-            new = NewFile(target.parent)
+            new = AtomicFile(target.parent)
         with new:
             with self._explained():
                 give(new.sink.fileno(), target.parent, permissions_of(target.parent) & 0o444)
                 found = _copy_hashing(path, new.sink, on_bytes)
             if found != blob:
-                raise changed(path, blob, found)
+                raise file_changed_error(path, blob, found)
             with self._explained():
-                new.take_name(target)
+                new.commit(target)
         self._remember(blob)
         return True
 
-    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+    def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
         """Clone the blob where the file system shares blocks (reflink), else copy it; never a hard link.
 
         An error in writing is the caller's to explain: it is not the store's.
         """
-        partial = partial_of(path, blob)
+        partial = partial_path(path, blob)
         try:
             with self._opened(blob.sha256) as source, partial.open("wb") as sink:
                 if _reflink(source, sink):
@@ -110,17 +110,17 @@ class FolderStore:
                 else:
                     found = self._copy_from_store(blob, source, sink, on_bytes)
             if found != blob:
-                raise damaged(self.url, blob, found)
+                raise damaged_error(self.url, blob, found)
             move_durably(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 
-    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
+    def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
         """A small blob's bytes."""
         with self._opened(sha256) as stream, self._explained():
             data = stream.read(most + 1)
         if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
-            raise damaged_document(self.url, sha256)
+            raise damaged_document_error(self.url, sha256)
         return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
@@ -144,11 +144,11 @@ class FolderStore:
         """A folder gives nothing by itself."""
         return
 
-    def lay_out(self, name: str, files: Mapping[str, str]) -> None:
+    def materialize_folder(self, name: str, files: Mapping[str, str]) -> None:
         """Only S3 can."""
         return
 
-    def holds_blobs(self) -> bool:
+    def has_blobs(self) -> bool:
         """Look for the first."""
         with self._explained():
             return any((self.folder / "sha256").glob("??/" + 64 * "?"))
@@ -183,17 +183,17 @@ class FolderStore:
             try:
                 stream = self._path(sha256).open("rb")
             except FileNotFoundError:
-                raise missing(self.url, sha256) from None
+                raise missing_error(self.url, sha256) from None
         with stream:
             yield stream
 
-    def _state(self, sha256: str) -> _State | None:
+    def _state(self, sha256: str) -> _FileState | None:
         with self._explained():
             try:
                 found = self._path(sha256).stat()
             except FileNotFoundError:
                 return None
-        return _State(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return _FileState(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def _is_sound(self, blob: Blob) -> bool:
         """Whether the file has the blob's size and, hashed now, its digest."""
@@ -214,7 +214,7 @@ class FolderStore:
         if (state := self._state(blob.sha256)) is not None:
             self._proven.add(blob.sha256, state)
 
-    def _copy_from_store(self, blob: Blob, source: BinaryIO, sink: BinaryIO, on_bytes: OnBytes) -> Blob:
+    def _copy_from_store(self, blob: Blob, source: BinaryIO, sink: BinaryIO, on_bytes: BytesCallback) -> Blob:
         """Copy no more than was promised, and one byte that tells of more."""
         hasher, size = hashlib.sha256(), 0
         while size <= blob.size:
@@ -232,7 +232,7 @@ class FolderStore:
         return explain_os_errors(self.folder, "choose a store that you may write: export LOREG_STORAGE_URL=…")
 
 
-def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: OnBytes) -> Blob:
+def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: BytesCallback) -> Blob:
     hasher = hashlib.sha256()
     size = 0
     with path.open("rb") as source:

@@ -23,20 +23,20 @@ from botocore.exceptions import (
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UnavailableError
 from loreg.storage.blobs import (
     CHUNK,
-    MOST_READ,
+    MAX_DOCUMENT,
     SMALL,
-    Accepted,
+    AcceptedUpload,
     Blob,
-    OnBytes,
-    Presigned,
-    ProvenStates,
-    changed,
+    BytesCallback,
+    PresignedUpload,
+    VerifiedCache,
     chunks,
-    damaged_document,
+    damaged_document_error,
+    file_changed_error,
     ignore_bytes,
     key_of,
-    missing,
-    take_up,
+    missing_error,
+    resume_download,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
-_MOST_PARTS = 10_000  # S3's own limit
-_MOST_DELETED = 1000  # S3's limit for one request
+_MAX_PARTS = 10_000  # S3's own limit
+_MAX_DELETED = 1000  # S3's limit for one request
 _HOUR = 3600
-_LATELY = "lately"  # the state of a small object that was there: only what is asked first depends on it
+_RECENT = "lately"  # the state of a small object that was there: only what is asked first depends on it
 _OUTSIDE = "the server may not use its store"
-_TYPE = "application/octet-stream"  # of every object: nobody's browser is to show what somebody uploaded
+_CONTENT_TYPE = "application/octet-stream"  # of every object: nobody's browser is to show what somebody uploaded
 
 
 class S3Store:
@@ -61,18 +61,18 @@ class S3Store:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._endpoint = endpoint
         self._public_endpoint = public_endpoint or endpoint
-        self._proven = ProvenStates()
+        self._verified = VerifiedCache()
 
     @functools.cached_property
     def _client(self) -> S3Client:
-        return self._open(self._endpoint)
+        return self._connect(self._endpoint)
 
     @functools.cached_property
-    def _public(self) -> S3Client:
+    def _public_client(self) -> S3Client:
         """Signs URLs for others, who may reach the store under another address."""
-        return self._client if self._public_endpoint == self._endpoint else self._open(self._public_endpoint)
+        return self._client if self._public_endpoint == self._endpoint else self._connect(self._public_endpoint)
 
-    def _open(self, endpoint: str) -> S3Client:
+    def _connect(self, endpoint: str) -> S3Client:
         session = boto3.session.Session()
         config = Config(
             signature_version="s3v4",
@@ -89,43 +89,43 @@ class S3Store:
     def size(self, sha256: str) -> int | None:
         """How many bytes the blob has: one HEAD request."""
         try:
-            with self._explained():
+            with self._translate_errors():
                 return self._client.head_object(Bucket=self.bucket, Key=self._key(sha256))["ContentLength"]
         except NotFoundError:
             return None
 
     def has(self, blob: Blob) -> bool:
         """Whether the object is sound: by the checksum that S3 keeps, one HEAD; a small one is read."""
-        return self._soundness(blob) is True
+        return self._is_sound(blob) is True
 
-    def announce(self, blobs: Sequence[Blob]) -> None:
+    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
         """Nobody need be asked."""
 
-    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+    def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Send the file, in parts over 16 MiB, each under its SHA-256, with ``If-None-Match: *``.
 
         S3 is asked first whether it has the blob, unless asking would take as long as sending and it had not lately.
         What it has is written over only when it is proven to be damaged.
         """
-        ask = blob.size > SMALL or self._proven.holds(blob.sha256, _LATELY)
-        sound = self._soundness(blob, path) if ask else None
+        ask = blob.size > SMALL or self._verified.contains(blob.sha256, _RECENT)
+        sound = self._is_sound(blob, path) if ask else None
         if sound:
             on_bytes(blob.size)
             return False
         try:
             self._send(blob, path, on_bytes, over=sound is False)
         except _AlreadyThereError:
-            if self._soundness(blob, path):
+            if self._is_sound(blob, path):
                 return False
             self._send(blob, path, ignore_bytes, over=True)
         return True
 
-    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+    def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
         """Download by ranges, from where an earlier try stopped; hashed on the way, then moved into place."""
-        with self._damage_explained(blob.sha256):
-            take_up(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
+        with self._explain_damage(blob.sha256):
+            resume_download(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
-    def _download(self, blob: Blob, partial: Path, on_bytes: OnBytes) -> Blob:
+    def _download(self, blob: Blob, partial: Path, on_bytes: BytesCallback) -> Blob:
         """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds."""
         hasher = hashlib.sha256()
         with partial.open("a+b") as sink:
@@ -144,37 +144,39 @@ class S3Store:
                         raise
             return Blob(hasher.hexdigest(), sink.tell())
 
-    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
+    def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
         """A small blob's bytes."""
-        with self._damage_explained(sha256):
-            data = self._content(self._key(sha256), most + 1, sha256)
+        with self._explain_damage(sha256):
+            data = self._read_object(self._key(sha256), most + 1, sha256)
             if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
-                raise damaged_document(self.url, sha256)
+                raise damaged_document_error(self.url, sha256)
             return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
         """A part of a blob, by one ranged request."""
         part = f"bytes={start}-{start + size - 1}"
         try:
-            with self._explained(sha256):
+            with self._translate_errors(sha256):
                 body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=part)["Body"]
                 return body.read(size)
         except _NoSuchRangeError:
             return b""
 
-    def upload_url(self, blob: Blob, upload_id: str) -> Presigned:
+    def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload:
         """A PUT whose signature covers the SHA-256 of the whole object, its type, and that nothing is there yet.
 
         One PUT and not several parts: of parts S3 checks each, but not that together they have the blob's digest.
         """
         checksum = _base64_of(blob.sha256)
         target = {"Bucket": self.bucket, "Key": self._incoming(upload_id)}
-        signed = {"ChecksumSHA256": checksum, "ContentType": _TYPE, "IfNoneMatch": "*"}
-        with self._explained():
-            url = self._public.generate_presigned_url("put_object", Params={**target, **signed}, ExpiresIn=_HOUR)
-        return Presigned(url, {"x-amz-checksum-sha256": checksum, "Content-Type": _TYPE, "If-None-Match": "*"})
+        signed = {"ChecksumSHA256": checksum, "ContentType": _CONTENT_TYPE, "IfNoneMatch": "*"}
+        with self._translate_errors():
+            url = self._public_client.generate_presigned_url("put_object", Params={**target, **signed}, ExpiresIn=_HOUR)
+        return PresignedUpload(
+            url, {"x-amz-checksum-sha256": checksum, "Content-Type": _CONTENT_TYPE, "If-None-Match": "*"}
+        )
 
-    def accept_upload(self, blob: Blob, upload_id: str) -> Accepted | None:
+    def accept_upload(self, blob: Blob, upload_id: str) -> AcceptedUpload | None:
         """Copy the object to where blobs lie, with none of the headers that came with it, unless a sound one is there.
 
         Size and checksum are asked of S3; a small object is read instead, for it takes no longer and will be read
@@ -186,8 +188,8 @@ class S3Store:
         except NotFoundError:
             return None
 
-    def _accept_small(self, blob: Blob, key: str) -> Accepted | None:
-        content = self._content(key, blob.size + 1)
+    def _accept_small(self, blob: Blob, key: str) -> AcceptedUpload | None:
+        content = self._read_object(key, blob.size + 1)
         if Blob(hashlib.sha256(content).hexdigest(), len(content)) != blob:
             return None
         try:
@@ -195,59 +197,59 @@ class S3Store:
         except _AlreadyThereError:
             if not self.has(blob):
                 self._put_object(blob, content, over=True)
-        return Accepted(blob.size, content)
+        return AcceptedUpload(blob.size, content)
 
-    def _accept_large(self, blob: Blob, key: str) -> Accepted | None:
-        with self._explained():
+    def _accept_large(self, blob: Blob, key: str) -> AcceptedUpload | None:
+        with self._translate_errors():
             found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
         if (found["ContentLength"], found.get("ChecksumSHA256")) != (blob.size, _base64_of(blob.sha256)):
             return None
         if not self.has(blob):
             self._copy(key, self._key(blob.sha256))
-        return Accepted(blob.size)
+        return AcceptedUpload(blob.size)
 
     def forget_uploads(self, upload_ids: Collection[str]) -> None:
         """Delete what was uploaded, a thousand objects at a time; S3 does not mind if there is none."""
         objects: list[Any] = [{"Key": self._incoming(upload_id)} for upload_id in upload_ids]
-        for start in range(0, len(objects), _MOST_DELETED):
-            some: Any = {"Objects": objects[start : start + _MOST_DELETED], "Quiet": True}
-            with self._explained():
+        for start in range(0, len(objects), _MAX_DELETED):
+            some: Any = {"Objects": objects[start : start + _MAX_DELETED], "Quiet": True}
+            with self._translate_errors():
                 self._client.delete_objects(Bucket=self.bucket, Delete=some)
 
     def download_url(self, sha256: str) -> str:
         """A GET, ranged or not, whose answer says of the bytes what we say, whatever they were stored with."""
         target = {"Bucket": self.bucket, "Key": self._key(sha256)}
         told = {
-            "ResponseContentType": _TYPE,
+            "ResponseContentType": _CONTENT_TYPE,
             "ResponseContentEncoding": "identity",
             "ResponseContentDisposition": "attachment",
         }
-        with self._explained():
-            return self._public.generate_presigned_url("get_object", Params={**target, **told}, ExpiresIn=_HOUR)
+        with self._translate_errors():
+            return self._public_client.generate_presigned_url("get_object", Params={**target, **told}, ExpiresIn=_HOUR)
 
-    def lay_out(self, name: str, files: Mapping[str, str]) -> str:
+    def materialize_folder(self, name: str, files: Mapping[str, str]) -> str:
         """Copies within S3 of what is not there yet."""
         folder = f"{self.prefix}/named/{name}" if self.prefix else f"named/{name}"
         for path, sha256 in sorted(files.items(), reverse=True):
-            known = self._said_of(f"{folder}/{path}")
+            known = self._head(f"{folder}/{path}")
             if known is not None and known[1] == _base64_of(sha256):
                 continue
-            source = self._said_of(self._key(sha256))
+            source = self._head(self._key(sha256))
             if source is None:
-                raise missing(self.url, sha256)
+                raise missing_error(self.url, sha256)
             if known != source:  # of an object that came in parts S3 keeps another checksum, and with its copies too
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
-    def holds_blobs(self) -> bool:
+    def has_blobs(self) -> bool:
         """Ask for the name of the first."""
         folder = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
-        with self._explained():
+        with self._translate_errors():
             return self._client.list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)["KeyCount"] > 0
 
     def check(self) -> None:
         """Ask for the bucket."""
-        with self._explained():
+        with self._translate_errors():
             self._client.head_bucket(Bucket=self.bucket)
 
     def _key(self, sha256: str) -> str:
@@ -256,7 +258,7 @@ class S3Store:
     def _incoming(self, upload_id: str) -> str:
         return f"{self.prefix}/incoming/{upload_id}" if self.prefix else f"incoming/{upload_id}"
 
-    def _soundness(self, blob: Blob, path: Path | None = None) -> bool | None:
+    def _is_sound(self, blob: Blob, path: Path | None = None) -> bool | None:
         """Whether the object is the blob; None if there is none. ``path`` is a file with its content, if there is one.
 
         Of an object that came in parts S3 keeps the digest of their digests, which is not the blob's: it is compared
@@ -265,62 +267,62 @@ class S3Store:
         key = self._key(blob.sha256)
         try:
             if blob.size <= SMALL:
-                content = self._content(key, blob.size + 1)
+                content = self._read_object(key, blob.size + 1)
                 sound = Blob(hashlib.sha256(content).hexdigest(), len(content)) == blob
                 if sound:
-                    self._proven.add(blob.sha256, _LATELY)
+                    self._verified.add(blob.sha256, _RECENT)
                 return sound
-            with self._explained():
+            with self._translate_errors():
                 found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
             if found["ContentLength"] != blob.size:
                 return False
             checksum, _, parts = found.get("ChecksumSHA256", "").partition("-")
             if checksum and not parts:
                 return checksum == _base64_of(blob.sha256)
-            if self._proven.holds(blob.sha256, found["ETag"]):
+            if self._verified.contains(blob.sha256, found["ETag"]):
                 return True
-            if path is not None and found.get("ChecksumSHA256") == _checksum_in_parts(blob, path):
-                self._proven.add(blob.sha256, found["ETag"])
+            if path is not None and found.get("ChecksumSHA256") == _multipart_checksum(blob, path):
+                self._verified.add(blob.sha256, found["ETag"])
                 return True
-            return self._is_sound_when_read(blob)
+            return self._hash_object(blob)
         except NotFoundError:
             return None
 
-    def _is_sound_when_read(self, blob: Blob) -> bool:
+    def _hash_object(self, blob: Blob) -> bool:
         """Hash an object of which S3 keeps no SHA-256: one that another program has written."""
         hasher, size = hashlib.sha256(), 0
-        with self._explained():
+        with self._translate_errors():
             found = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256))
             for chunk in found["Body"].iter_chunks(CHUNK):
                 hasher.update(chunk)
                 size += len(chunk)
         sound = Blob(hasher.hexdigest(), size) == blob
         if sound:
-            self._proven.add(blob.sha256, found["ETag"])
+            self._verified.add(blob.sha256, found["ETag"])
         return sound
 
     @contextlib.contextmanager
-    def _damage_explained(self, sha256: str) -> Iterator[None]:
+    def _explain_damage(self, sha256: str) -> Iterator[None]:
         """Say of a damaged object how to be rid of it if S3 itself takes it for sound: no put would replace it."""
         try:
             yield
         except IntegrityError as error:
-            said = self._said_of(self._key(sha256))
+            said = self._head(self._key(sha256))
             if said is not None and said[0] > SMALL and (said[1] == _base64_of(sha256) or "-" in said[1]):
                 where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
                 key = shlex.quote(f"s3://{self.bucket}/{self._key(sha256)}")
                 error.hint = f"{error.hint}; if S3 holds it to be sound, first: aws s3 rm {key}{where}"
             raise
 
-    def _content(self, key: str, most: int, sha256: str = "") -> bytes:
+    def _read_object(self, key: str, most: int, sha256: str = "") -> bytes:
         """The first bytes of an object, ``most`` at most."""
-        with self._explained(sha256):
+        with self._translate_errors(sha256):
             return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(most)
 
-    def _said_of(self, key: str) -> tuple[int, str] | None:
+    def _head(self, key: str) -> tuple[int, str] | None:
         """Size and checksum as S3 keeps them; None if there is no such object."""
         try:
-            with self._explained():
+            with self._translate_errors():
                 found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
         except NotFoundError:
             return None
@@ -329,17 +331,17 @@ class S3Store:
     def _copy(self, source: str, target: str) -> None:
         """Copy an object's bytes within S3, and nothing that was said of them."""
         where: Any = {"Bucket": self.bucket, "Key": source}
-        with self._explained():
+        with self._translate_errors():
             self._client.copy_object(
                 Bucket=self.bucket,
                 Key=target,
                 CopySource=where,
                 ChecksumAlgorithm="SHA256",
                 MetadataDirective="REPLACE",
-                ContentType=_TYPE,
+                ContentType=_CONTENT_TYPE,
             )
 
-    def _send(self, blob: Blob, path: Path, on_bytes: OnBytes, *, over: bool) -> None:
+    def _send(self, blob: Blob, path: Path, on_bytes: BytesCallback, *, over: bool) -> None:
         """Send the file; ``over`` what is there, else _AlreadyThereError is raised."""
         with path.open("rb") as stream:
             if blob.size > PART:
@@ -348,7 +350,7 @@ class S3Store:
             body = stream.read(PART + 1)
             found = Blob(hashlib.sha256(body).hexdigest(), len(body))
             if found != blob:
-                raise changed(path, blob, found)
+                raise file_changed_error(path, blob, found)
             try:
                 self._put_object(blob, body, over=over)
             finally:
@@ -356,23 +358,23 @@ class S3Store:
 
     def _put_object(self, blob: Blob, body: bytes, *, over: bool) -> None:
         condition: Any = {} if over else {"IfNoneMatch": "*"}
-        with self._explained():
+        with self._translate_errors():
             self._client.put_object(
                 Bucket=self.bucket,
                 Key=self._key(blob.sha256),
                 Body=body,
                 ChecksumSHA256=_base64_of(blob.sha256),
-                ContentType=_TYPE,
+                ContentType=_CONTENT_TYPE,
                 **condition,
             )
 
-    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: OnBytes, *, over: bool) -> None:
+    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: BytesCallback, *, over: bool) -> None:
         target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
         condition: Any = {} if over else {"IfNoneMatch": "*"}
-        with self._explained():
-            upload = self._client.create_multipart_upload(**target, ChecksumAlgorithm="SHA256", ContentType=_TYPE)[
-                "UploadId"
-            ]
+        with self._translate_errors():
+            upload = self._client.create_multipart_upload(
+                **target, ChecksumAlgorithm="SHA256", ContentType=_CONTENT_TYPE
+            )["UploadId"]
         try:
             parts: list[CompletedPartTypeDef] = []
             hasher = hashlib.sha256()
@@ -381,7 +383,7 @@ class S3Store:
                 hasher.update(body)
                 size += len(body)
                 checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
-                with self._explained():
+                with self._translate_errors():
                     answer = self._client.upload_part(
                         **target, UploadId=upload, PartNumber=number, Body=body, ChecksumSHA256=checksum
                     )
@@ -389,22 +391,22 @@ class S3Store:
                 on_bytes(len(body))
             found = Blob(hasher.hexdigest(), size)
             if found != blob:
-                raise changed(path, blob, found)
-            with self._explained():
+                raise file_changed_error(path, blob, found)
+            with self._translate_errors():
                 made = self._client.complete_multipart_upload(
                     **target, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
                 )
-            self._proven.add(blob.sha256, made["ETag"])
+            self._verified.add(blob.sha256, made["ETag"])
         except BaseException:
-            with contextlib.suppress(LoregError), self._explained():
+            with contextlib.suppress(LoregError), self._translate_errors():
                 self._client.abort_multipart_upload(**target, UploadId=upload)
             raise
 
-    def _append(self, blob: Blob, sink: BinaryIO, hasher: Any, on_bytes: OnBytes) -> None:
+    def _append(self, blob: Blob, sink: BinaryIO, hasher: Any, on_bytes: BytesCallback) -> None:
         """Download what is missing at the end of ``sink``; of an object that is too long, one chunk more."""
         rest = f"bytes={sink.tell()}-"
         try:
-            with self._explained(blob.sha256):
+            with self._translate_errors(blob.sha256):
                 answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=rest)
                 for chunk in answer["Body"].iter_chunks(CHUNK):
                     hasher.update(chunk)
@@ -417,12 +419,12 @@ class S3Store:
             return  # cut off before it: what there is does not have the digest
 
     @contextlib.contextmanager
-    def _explained(self, sha256: str = "") -> Iterator[None]:
+    def _translate_errors(self, sha256: str = "") -> Iterator[None]:
         """The one place where S3's errors become ours; ``sha256`` is the blob that they are about."""
         try:
             yield
         except ClientError as error:
-            raise self._translated(error, sha256) from None
+            raise self._translate(error, sha256) from None
         except (NoCredentialsError, PartialCredentialsError):
             raise NotAllowedError(
                 f"no credentials for {self.url}",
@@ -434,7 +436,7 @@ class S3Store:
                 f"store {self.url} does not answer: {_one_line(error)}", hint="loreg doctor"
             ) from None
 
-    def _translated(self, error: ClientError, sha256: str) -> LoregError | _AlreadyThereError | _NoSuchRangeError:
+    def _translate(self, error: ClientError, sha256: str) -> LoregError | _AlreadyThereError | _NoSuchRangeError:
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code == "PreconditionFailed" or status == 412:
@@ -448,7 +450,7 @@ class S3Store:
                 outside="the server's store is not there",
             )
         if status == 404:
-            return missing(self.url, sha256)
+            return missing_error(self.url, sha256)
         if status in (401, 403):
             return NotAllowedError(
                 f"store {self.url} refused {error.operation_name}: {code or 'forbidden'}",
@@ -472,7 +474,7 @@ class _NoSuchRangeError(Exception):
     """The object ends before the part that was asked for."""
 
 
-def _checksum_in_parts(blob: Blob, path: Path) -> str:
+def _multipart_checksum(blob: Blob, path: Path) -> str:
     """What S3 keeps of the file at ``path`` when it is sent in parts, as ``put`` does; empty if it is not the blob."""
     whole, digests = hashlib.sha256(), []
     with path.open("rb") as stream:
@@ -485,7 +487,7 @@ def _checksum_in_parts(blob: Blob, path: Path) -> str:
 
 
 def _part_size(blob: Blob) -> int:
-    return max(PART, blob.size // _MOST_PARTS + 1)
+    return max(PART, blob.size // _MAX_PARTS + 1)
 
 
 def _base64_of(sha256: str) -> str:

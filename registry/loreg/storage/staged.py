@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from loreg.storage.blobs import MOST_READ, Accepted, Blob, BlobStore, OnBytes, Presigned, ignore_bytes
+from loreg.storage.blobs import (
+    MAX_DOCUMENT,
+    AcceptedUpload,
+    Blob,
+    BlobStore,
+    BytesCallback,
+    PresignedUpload,
+    ignore_bytes,
+)
 
 
 class StagedStore:
@@ -17,14 +25,14 @@ class StagedStore:
         self._store = store
         self._staged: dict[str, Blob] = {}
 
-    def put(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> bool:
+    def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Move the file at ``path`` into the folder; its bytes are hashed when they are sent."""
         path.rename(self._path(blob.sha256))
         self._staged[blob.sha256] = blob
         on_bytes(blob.size)
         return True
 
-    def keep(self) -> None:
+    def flush(self) -> None:
         """Send what is new to the store. Raises what its ``put`` raises; what was sent by then is not sent again."""
         for blob in tuple(self._staged.values()):
             self._store.put(blob, self._path(blob.sha256))
@@ -38,11 +46,11 @@ class StagedStore:
         """Whether it is staged, or the store has it sound."""
         return self._staged.get(blob.sha256) == blob or self._store.has(blob)
 
-    def get(self, blob: Blob, path: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+    def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
         """Only of what is in the store."""
         self._store.get(blob, path, on_bytes)
 
-    def read(self, sha256: str, most: int = MOST_READ) -> bytes:
+    def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
         """A small blob's bytes."""
         return self._path(sha256).read_bytes() if sha256 in self._staged else self._store.read(sha256, most)
 
@@ -54,14 +62,14 @@ class StagedStore:
             stream.seek(start)
             return stream.read(size)
 
-    def announce(self, blobs: Sequence[Blob]) -> None:
+    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
         """Nobody need be asked before :meth:`keep`."""
 
-    def upload_url(self, blob: Blob, upload_id: str) -> Presigned | None:
+    def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload | None:
         """The store's."""
         return self._store.upload_url(blob, upload_id)
 
-    def accept_upload(self, blob: Blob, upload_id: str) -> Accepted | None:
+    def accept_upload(self, blob: Blob, upload_id: str) -> AcceptedUpload | None:
         """The store's."""
         return self._store.accept_upload(blob, upload_id)
 
@@ -73,13 +81,13 @@ class StagedStore:
         """The store's."""
         return self._store.download_url(sha256)
 
-    def lay_out(self, name: str, files: Mapping[str, str]) -> str | None:
+    def materialize_folder(self, name: str, files: Mapping[str, str]) -> str | None:
         """The store's."""
-        return self._store.lay_out(name, files)
+        return self._store.materialize_folder(name, files)
 
-    def holds_blobs(self) -> bool | None:
+    def has_blobs(self) -> bool | None:
         """The store's."""
-        return self._store.holds_blobs()
+        return self._store.has_blobs()
 
     def check(self) -> None:
         """The store's."""

@@ -64,7 +64,7 @@ def _check_store(context: Context) -> str:
 def _check_weights(context: Context) -> str:
     """Whether catalog and store belong together, by some versions, or some bases if there is none."""
     backend, store = context.backend, context.store
-    if store.holds_blobs() and backend.is_empty():
+    if store.has_blobs() and backend.is_empty():
         raise ConflictError(
             f"the catalog is empty, but {store.url} holds blobs: they are another catalog's, or of a first push that "
             "was interrupted",

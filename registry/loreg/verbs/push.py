@@ -102,7 +102,7 @@ def _store(context: Context, prepared: Prepared, identity: Identity | BaseModel 
         progress("storing", done, total)
 
     blobs = {file.path: Blob(file.sha256, file.size) for file in prepared.manifest.files}
-    context.store.announce(tuple(blobs.values()))
+    context.store.reserve_uploads(tuple(blobs.values()))
     for name, blob in blobs.items():
         path = prepared.files[name]
         with explain_os_errors(path, "check the folder and its permissions"):

@@ -20,7 +20,7 @@ from loreg.server.bodies import BodyRoute, read_stream
 from loreg.server.inputs import Sha256
 from loreg.server.service import Asking, Serving
 from loreg.storage import Blob, BlobStore
-from loreg.storage.blobs import AGAIN
+from loreg.storage.blobs import PUSH_AGAIN
 
 routes = APIRouter(prefix="/api/v1", tags=["blobs"], route_class=BodyRoute)
 _CHUNK = 1024 * 1024
@@ -127,7 +127,9 @@ def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
 def _size_of(store: BlobStore, sha256: str) -> int:
     size = store.size(sha256)
     if size is None:
-        raise NotFoundError(f"blob {sha256[:12]} is not in the server's store", hint=f"if it is the right one, {AGAIN}")
+        raise NotFoundError(
+            f"blob {sha256[:12]} is not in the server's store", hint=f"if it is the right one, {PUSH_AGAIN}"
+        )
     return size
 
 

@@ -29,7 +29,7 @@ class AdapterStatus:
 def version(name: str, version: str, backend: Books, service: Serving) -> Response:
     """Where the files of a version lie under their names: a number, or an alias."""
     found, files = backend.files_of(parse_ref(f"{name}:{f'v{version}' if version.isdecimal() else version}"))
-    where = service.store.lay_out(found.digest, {file.path: file.sha256 for file in files})
+    where = service.store.materialize_folder(found.digest, {file.path: file.sha256 for file in files})
     if where is None:
         raise NotAllowedError("LoRAX takes adapters from S3, and this registry's store is a folder", hint="loreg pull")
     return json(AdapterStatus("completed", where))

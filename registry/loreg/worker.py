@@ -28,7 +28,7 @@ from loreg.verbs.context import Context, show_version
 from loreg.verbs.merge import merge, rerank
 from loreg.verbs.sources import has_torch
 
-_BEAT = jobs.LIFE.total_seconds() / 3
+_BEAT = jobs.LEASE.total_seconds() / 3
 _IDLE = 1.0
 _POLL = 5.0  # seconds between two looks where the database tells of new jobs
 _SWEEP = 3600.0
@@ -58,7 +58,7 @@ class Worker:
     def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
         self._backing = open_local(settings)
         self._catalog = self._backing.catalog
-        self._bell = self._catalog.bell(jobs.CHANNEL)
+        self._bell = self._catalog.listen(jobs.CHANNEL)
         self._cache = settings.home / "cache" / "bases"
         self._bases, self._models, self._device = bases, models, device
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -98,11 +98,13 @@ class Worker:
     def _claim(self) -> tuple[Job, Access] | None:
         with self._catalog.write(Access.superuser(self._name)) as tx:
             if time.monotonic() - self._swept > _SWEEP:
-                jobs.sweep(tx)
+                jobs.clean_up(tx)
                 self._swept = time.monotonic()
             self._left = {job_id: until for job_id, until in self._left.items() if until > time.monotonic()}
             return jobs.claim(
-                tx, self._name, jobs.Able(self._has_base, self._models is not None, has_torch(), self._left)
+                tx,
+                self._name,
+                jobs.WorkerCapabilities(self._has_base, self._models is not None, has_torch(), self._left),
             )
 
     def _do(self, job: Job, access: Access) -> None:
@@ -114,7 +116,7 @@ class Worker:
                 _log.info("job %s was given up", job.id)
             except BaseException:  # this process is told to end: somebody else may have the job at once
                 with contextlib.suppress(LoregError), self._catalog.write(Access.superuser(self._name)) as tx:
-                    jobs.put_back(tx, job)
+                    jobs.requeue(tx, job)
                 raise
         if job.kind == "bake":
             self._clear_up(job)
@@ -124,8 +126,8 @@ class Worker:
         try:
             return partial(jobs.finish, job=job, result=self._result(job, access, heart))
         except UnderWayError as error:  # a worker that was taken for dead is not, and has the folder
-            self._leave(job, jobs.LIFE.total_seconds(), error)
-            return partial(jobs.put_back, job=job)
+            self._leave(job, jobs.LEASE.total_seconds(), error)
+            return partial(jobs.requeue, job=job)
         except UnavailableError as error:
             self._leave(job, _POLL, error)
             return partial(jobs.lose, job=job, error=_told(error))
@@ -199,7 +201,7 @@ class Worker:
         request = pin_refs(job.request, lambda ref: show_version(context, ref).version.pinned)
         if request != job.request:
             with self._catalog.write(Access.superuser(self._name)) as tx:
-                jobs.pin(tx, job, request)
+                jobs.pin_request(tx, job, request)
         return request
 
     def _policy_of(self, job: Job) -> Policy:
@@ -244,7 +246,7 @@ class _Heart:
         """Beat once; whether the database answered."""
         try:
             with self._catalog.write(Access.superuser("")) as tx:
-                self._wanted = jobs.beat(tx, self._job, *self._state)
+                self._wanted = jobs.heartbeat(tx, self._job, *self._state)
         except LoregError:  # whoever is first back has the job
             _log.warning("job %s: no heartbeat", self._job.id)
             return False

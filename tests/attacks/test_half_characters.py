@@ -75,7 +75,7 @@ def test_what_the_driver_cannot_write_is_refused_and_the_lock_is_given_back_at_o
                 pytest.raises(UsageError, match="cannot hold that") as kept,
                 catalog.write(Access.superuser("ada")) as tx,
             ):
-                tx.rows(versions.located(True, "number"), **{"number": 1, **wrong})
+                tx.rows(versions.select_version(True, "number"), **{"number": 1, **wrong})
             assert can_be_written(tmp_path / "catalog.db"), kept
 
 
@@ -86,7 +86,9 @@ def test_a_writer_who_is_cut_off_between_rows_gives_the_lock_back_at_once(tmp_pa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as kept, catalog.write(Access.superuser("ada")) as tx:
-        tx.row_of(AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at}, "namespace", "name")
+        tx.get_or_create_locked(
+            AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at}, "namespace", "name"
+        )
         tx.connection.connection.driver_connection.text_factory = cut_off
         tx.rows(select(AdapterRow.name, AdapterRow.namespace))
     assert can_be_written(tmp_path / "catalog.db"), kept

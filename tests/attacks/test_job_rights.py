@@ -14,8 +14,8 @@ from sqlalchemy import text, update
 
 import loreg.verbs.merge
 import loreg.worker
-from loreg.catalog import Catalog, drafts, jobs, tokens
-from loreg.catalog.drafts import PendingUpload
+from loreg.catalog import Catalog, jobs, pending_uploads, tokens
+from loreg.catalog.pending_uploads import PendingUpload
 from loreg.catalog.schema import TokenRow
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, NotFoundError, QuotaError, UnauthenticatedError, UsageError
@@ -139,7 +139,7 @@ def test_a_request_that_outlives_its_token_changes_nothing(served: Guarded):
     """The same for everything that a token changes: it is asked again in the transaction of the change."""
     catalog = Catalog(served.behind.settings.database_url)
     with catalog.read() as tx:
-        token = next(token for token in tokens.every(tx) if token.name == "writer")
+        token = next(token for token in tokens.list_all(tx) if token.name == "writer")
     access = Access(token.name, token.grants, token.id)
     with catalog.write(access):
         pass
@@ -172,7 +172,7 @@ def test_what_was_asked_of_an_open_server_is_not_done_once_there_is_a_token(open
     assert (ended.state, ended.error["code"]) == ("failed", "unauthenticated")
     assert opened.behind.job(owners.id).state == "done"  # who has the database needs no token
     with closing(Catalog(opened.behind.settings.database_url)) as catalog, catalog.write(Access.superuser("w")) as tx:
-        assert not jobs.beat(tx, opened.behind.job(done.json()["id"]), "", 0, 0)
+        assert not jobs.heartbeat(tx, opened.behind.job(done.json()["id"]), "", 0, 0)
 
 
 def test_what_was_asked_of_an_open_server_commits_nothing_once_there_is_a_token(
@@ -227,8 +227,8 @@ def test_a_bake_of_before_that_goes_elsewhere_is_not_done(served: Guarded, tmp_p
 
 def test_a_namespace_has_so_many_open_jobs_and_no_more(served: Guarded):
     writer, http = served.registry("writer"), served.http("writer")
-    accepted = [writer.submit("merge", **{**TWO, "name": f"team/b{number}"}) for number in range(jobs.MOST_OPEN)]
-    with pytest.raises(QuotaError, match=f"no more than {jobs.MOST_OPEN} may"):
+    accepted = [writer.submit("merge", **{**TWO, "name": f"team/b{number}"}) for number in range(jobs.MAX_OPEN)]
+    with pytest.raises(QuotaError, match=f"no more than {jobs.MAX_OPEN} may"):
         writer.submit("merge", **TWO)
     refused = http.post("/api/v1/jobs", json={"kind": "merge", "request": TWO})
     assert (refused.status_code, refused.json()["code"]) == (429, "quota")
@@ -280,12 +280,12 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
 def test_a_draft_that_nobody_goes_on_with_is_forgotten(catalog: Catalog):
     with catalog.write(Access.superuser("ada")) as tx:
         for name in ("old", "new"):
-            drafts.put(tx, AdapterName("team", name), "", PendingUpload((File("x", "0" * 64, 1),), ""))
+            pending_uploads.save(tx, AdapterName("team", name), "", PendingUpload((File("x", "0" * 64, 1),), ""))
         long_ago = {"at": tx.at - timedelta(days=31)}
         tx.connection.execute(text("UPDATE drafts SET updated_at = :at WHERE name = 'old'"), long_ago)
-        drafts.forget_old(tx)
-        assert drafts.find(tx, AdapterName("team", "old"), "") is None
-        assert drafts.find(tx, AdapterName("team", "new"), "") is not None
+        pending_uploads.discard_expired(tx)
+        assert pending_uploads.find(tx, AdapterName("team", "old"), "") is None
+        assert pending_uploads.find(tx, AdapterName("team", "new"), "") is not None
 
 
 # ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────────

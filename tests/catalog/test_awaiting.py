@@ -27,9 +27,9 @@ def resolve(catalog: Catalog, ref: str) -> str:
 
 def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
     async def both() -> list[str]:
-        recorded = await catalog.awaited(record, catalog, "team/a")
-        found = await asyncio.gather(*(catalog.awaited(resolve, catalog, "team/a") for _ in range(8)))
-        await catalog.end()
+        recorded = await catalog.run_async(record, catalog, "team/a")
+        found = await asyncio.gather(*(catalog.run_async(resolve, catalog, "team/a") for _ in range(8)))
+        await catalog.aclose()
         return [recorded, *found]
 
     assert asyncio.run(both()) == ["team/a:v1"] * 9
@@ -44,9 +44,9 @@ def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
 
     async def awaited() -> None:
         try:
-            await catalog.awaited(fails, catalog)
+            await catalog.run_async(fails, catalog)
         finally:
-            await catalog.end()
+            await catalog.aclose()
 
     with pytest.raises(NotFoundError, match="on purpose"):
         asyncio.run(awaited())
@@ -65,13 +65,13 @@ def test_the_loop_goes_on_while_the_database_works(catalog: Catalog, postgres_ur
     async def both() -> bool:
         with psycopg.connect(postgres_url, autocommit=True) as holder:
             holder.execute("SELECT pg_advisory_lock(7)")
-            asked = asyncio.ensure_future(slow.awaited(ask, slow))
+            asked = asyncio.ensure_future(slow.run_async(ask, slow))
             for _ in range(100):
                 await asyncio.sleep(0)
             assert not asked.done()
             holder.execute("SELECT pg_advisory_unlock(7)")
             await asked
-        await slow.end()
+        await slow.aclose()
         return True
 
     assert asyncio.run(both())
@@ -92,9 +92,9 @@ def test_a_connection_that_died_while_it_lay_idle_is_replaced(postgres_url: str,
     async def twice() -> list[str]:
         found = []
         for _ in range(2):
-            found.append(await catalog.awaited(resolve, catalog, "team/a"))
+            found.append(await catalog.run_async(resolve, catalog, "team/a"))
             kill_all_but_me(postgres_url)
-        await catalog.end()
+        await catalog.aclose()
         return found
 
     record(catalog, "team/a")

@@ -89,7 +89,7 @@ def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_
     shared = "1".rjust(64, "0")
     with large.read() as tx:
         assert uploads.readable(tx, [shared, "f" * 64]) == {shared}
-        compiled = uploads.readable_statement(sees_all=True, has_token=True).compile(dialect=tx.connection.dialect)
+        compiled = uploads.select_readable(sees_all=True, has_token=True).compile(dialect=tx.connection.dialect)
         explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}"
         plan = tx.connection.exec_driver_sql(explained, {**compiled.params, "wanted": [shared]}).scalar()
     assert rows_read(plan[0]["Plan"]) < 100  # of 20,000 that have it

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, text
 
 from drafts import draft
 from loreg.catalog import Catalog, jobs, lineage, migrations, versions
-from loreg.catalog.details import details
 from loreg.catalog.engine import open_engine
 from loreg.catalog.search import search
+from loreg.catalog.version_details import version_details
 from loreg.entities import Access, Query
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
 from loreg.refs import parse_ref
@@ -75,7 +75,7 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
         on_its_base = search(tx, Query(tasks=("qa",), base=found.base.names[0])).items
         assert [version.ref for version in on_its_base] == [found.ref]
-        in_production = details(tx, parse_ref("team/history:prod"))
+        in_production = version_details(tx, parse_ref("team/history:prod"))
         assert [(move.alias, move.number) for move in in_production.alias_moves] == [("prod", 1)]
         assert sum(file.size for file in in_production.files) == in_production.version.size
         assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
@@ -100,7 +100,7 @@ def test_a_job_of_an_old_release_whose_token_is_not_known_goes_on_only_where_the
     migrations.upgrade(engine)
     catalog = Catalog(url)
     with catalog.write(Access.superuser("w")) as tx:
-        job = jobs.page(tx, 1, None).items[0]
+        job = jobs.list_page(tx, 1, None).items[0]
         ended = ("failed", "unauthenticated") if tokens == "there are" else ("queued", None)
         assert (job.state, job.error.get("code")) == ended
         assert job.ended == (job.finished_at is not None) == (jobs.claim(tx, "w") is None)

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from drafts import draft
 from loreg.catalog import Catalog, Transaction, aliases, bases, metrics, versions
-from loreg.catalog.details import details
-from loreg.catalog.projection import Found
 from loreg.catalog.search import search
+from loreg.catalog.version_details import version_details
+from loreg.catalog.version_json import VersionRecord
 from loreg.entities import Access, BaseModel, Metric, Query, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.parsing import parse_metric, parse_sort
@@ -25,7 +25,7 @@ def resolve(catalog: Catalog, ref: str) -> str:
         return versions.resolve(tx, parse_ref(ref)).version.ref
 
 
-def row(tx: Transaction, version: Version) -> Found:
+def row(tx: Transaction, version: Version) -> VersionRecord:
     return versions.resolve(tx, parse_ref(version.ref))
 
 
@@ -144,10 +144,10 @@ class TestHistory:
     def test_every_move_of_an_alias_is_kept(self, catalog: Catalog, two):
         with catalog.write(Access.superuser("grace")) as tx:
             second = row(tx, two[1])
-            aliases.point(tx, second.adapter_id, second.id, "prod")
-            aliases.point(tx, second.adapter_id, second.id, "prod")
-            aliases.remove(tx, second.adapter_id, "prod")
-            moves = details(tx, parse_ref("team/a")).alias_moves
+            aliases.set_alias(tx, second.adapter_id, second.id, "prod")
+            aliases.set_alias(tx, second.adapter_id, second.id, "prod")
+            aliases.remove_alias(tx, second.adapter_id, "prod")
+            moves = version_details(tx, parse_ref("team/a")).alias_moves
         assert [(m.alias, m.number, m.author) for m in moves] == [
             ("prod", None, "grace"),
             ("prod", 2, "grace"),

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from loreg.catalog import Catalog, migrations
 from loreg.catalog.engine import open_engine
-from loreg.catalog.schema import Table
+from loreg.catalog.schema import TableBase
 from loreg.entities import Access
 from loreg.errors import UnavailableError
 from loreg.registry import Registry
@@ -116,7 +116,7 @@ def test_a_base_that_is_known_is_no_empty_catalog(registry: Registry, tmp_path: 
     assert all(check.ok for check in registry.doctor())
 
 
-TABLES = sorted(Table.metadata.tables)
+TABLES = sorted(TableBase.metadata.tables)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -216,9 +216,9 @@ class TestTimeouts:
 
         async def awaited() -> str:
             try:
-                return await catalog.awaited(ask)
+                return await catalog.run_async(ask)
             finally:
-                await catalog.end()
+                await catalog.aclose()
 
         assert asyncio.run(awaited()) == "30s"
 

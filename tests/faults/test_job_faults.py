@@ -70,7 +70,7 @@ def change(here: Registry, statement: str, **values: Any) -> None:
 
 def stalled(here: Registry) -> None:
     """Let every worker have been heard of for the last time too long ago."""
-    change(here, "UPDATE jobs SET beat_at = :at", at=datetime.now(UTC) - jobs.LIFE - timedelta(seconds=5))
+    change(here, "UPDATE jobs SET beat_at = :at", at=datetime.now(UTC) - jobs.LEASE - timedelta(seconds=5))
 
 
 # ── a long history ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,7 +105,7 @@ def test_asking_for_a_job_and_taking_it_reads_no_job_that_has_ended(catalog: Cat
         jobs.submit(tx, "merge", MERGE, "team1")
         claimed = jobs.claim(tx, "w")
         assert claimed is not None
-        jobs.beat(tx, claimed[0], "merging", 1, 2)
+        jobs.heartbeat(tx, claimed[0], "merging", 1, 2)
         jobs.finish(tx, claimed[0], {})
         event.remove(tx.connection.engine, "before_cursor_execute", note)
         asked = [(s, p) for s, p in statements if "jobs" in s and not s.startswith("INSERT")]
@@ -127,8 +127,8 @@ def test_jobs_that_ended_long_ago_or_before_many_others_are_removed(catalog: Cat
         long_ago = {"at": datetime.now(UTC) - jobs.KEPT - timedelta(hours=1), "id": old.id}
         tx.connection.execute(text("UPDATE jobs SET finished_at = :at WHERE id = :id"), long_ago)
         waiting = jobs.submit(tx, "merge", MERGE, "team")
-        jobs.sweep(tx)
-        assert jobs.page(tx, 1000, None).items[0].id == waiting.id
+        jobs.clean_up(tx)
+        assert jobs.list_page(tx, 1000, None).items[0].id == waiting.id
         counts = dict(tx.connection.execute(text("SELECT namespace, count(*) FROM jobs GROUP BY namespace")).all())
         assert counts.pop("team") == 1
         assert set(counts.values()) == {10}
@@ -170,7 +170,7 @@ def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(here: Registry, tmp
     job = here.submit("bake", **{**BAKE, "base": "llama"})
     assert worker(here, tmp_path).work(until_idle=True) == 0
     assert here.job(job.id).state == "queued"
-    change(here, "UPDATE jobs SET able_at = :at", at=datetime.now(UTC) - jobs.PATIENCE - timedelta(minutes=1))
+    change(here, "UPDATE jobs SET able_at = :at", at=datetime.now(UTC) - jobs.QUEUE_TIMEOUT - timedelta(minutes=1))
     assert worker(here, tmp_path).work(until_idle=True) == 0
     with pytest.raises(NotFoundError, match=r"no worker that has 'llama' among its bases .* for 24 hours"):
         here.wait_for_job(job.id)
@@ -179,12 +179,14 @@ def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(here: Registry, tmp
 def test_a_job_that_only_waits_its_turn_does_not_end(catalog: Catalog):
     with catalog.write(Access.superuser("ada")) as tx:
         first, second = (jobs.submit(tx, "merge", MERGE, "team") for _ in range(2))
-        tx.connection.execute(text("UPDATE jobs SET able_at = :at"), {"at": datetime.now(UTC) - jobs.PATIENCE / 2})
+        tx.connection.execute(text("UPDATE jobs SET able_at = :at"), {"at": datetime.now(UTC) - jobs.QUEUE_TIMEOUT / 2})
         claimed = jobs.claim(tx, "w")
         assert claimed is not None
         assert claimed[0].id == first.id
-        tx.connection.execute(text("UPDATE jobs SET created_at = :at"), {"at": datetime.now(UTC) - 2 * jobs.PATIENCE})
-        jobs.sweep(tx)
+        tx.connection.execute(
+            text("UPDATE jobs SET created_at = :at"), {"at": datetime.now(UTC) - 2 * jobs.QUEUE_TIMEOUT}
+        )
+        jobs.clean_up(tx)
         assert jobs.find(tx, second.id).state == "queued"
 
 
@@ -207,7 +209,7 @@ def test_a_worker_whose_clock_is_wrong_takes_no_job_of_another(
     monkeypatch.setattr(loreg.catalog.catalog, "datetime", Wrong)
     with catalog.write(Access.superuser("other")) as tx:
         assert jobs.claim(tx, "other") is None
-        assert jobs.beat(tx, jobs.find(tx, job.id), "merging", 1, 2)
+        assert jobs.heartbeat(tx, jobs.find(tx, job.id), "merging", 1, 2)
     monkeypatch.undo()
     with catalog.write(Access.superuser("other")) as tx:
         assert jobs.claim(tx, "other") is None
@@ -243,7 +245,7 @@ def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(here: R
     change(here, "UPDATE jobs SET created_at = :at", at=datetime.now(UTC) - timedelta(days=3))
     with (staging / PLAN_NAME).open("a+") as plan:
         fcntl.flock(plan, fcntl.LOCK_EX)
-        for _ in range(jobs.MOST_LOSSES + 1):
+        for _ in range(jobs.MAX_LOSSES + 1):
             assert worker(here, tmp_path).work(until_idle=True) == 1
             assert here.job(job.id).state == "queued"
     assert worker(here, tmp_path).work(until_idle=True) == 1
@@ -291,11 +293,11 @@ def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
 def test_workers_that_end_in_order_use_up_no_try_of_a_job(catalog: Catalog):
     with catalog.write(Access.superuser("w")) as tx:
         job = jobs.submit(tx, "merge", MERGE, "team")
-        for _ in range(jobs.MOST_LOSSES + 1):
+        for _ in range(jobs.MAX_LOSSES + 1):
             claimed = jobs.claim(tx, "w")
             assert claimed is not None
-            jobs.put_back(tx, claimed[0])
-        for state in ["queued"] * (jobs.MOST_LOSSES - 1) + ["failed"]:
+            jobs.requeue(tx, claimed[0])
+        for state in ["queued"] * (jobs.MAX_LOSSES - 1) + ["failed"]:
             claimed = jobs.claim(tx, "w")
             assert claimed is not None
             jobs.lose(tx, claimed[0], {"code": "unavailable", "message": "away", "hint": ""})
@@ -327,14 +329,14 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
     with catalog.write(Access.superuser("w")) as tx:
         jobs.submit(tx, "merge", MERGE, "team")
         first, _ = jobs.claim(tx, "first") or (None, None)
-        late = {"at": datetime.now(UTC) - jobs.LIFE - timedelta(seconds=5)}
+        late = {"at": datetime.now(UTC) - jobs.LEASE - timedelta(seconds=5)}
         tx.connection.execute(text("UPDATE jobs SET beat_at = :at"), late)
         second, _ = jobs.claim(tx, "second") or (None, None)
         assert first is not None
         assert second is not None
-        assert not jobs.beat(tx, first, "merging", 1, 2)
+        assert not jobs.heartbeat(tx, first, "merging", 1, 2)
         jobs.fail(tx, first, {"message": "x"})
-        jobs.put_back(tx, first)
+        jobs.requeue(tx, first)
         assert jobs.find(tx, second.id).state == "running"
         jobs.finish(tx, second, {"version": "x"})
         assert jobs.find(tx, second.id).state == "done"

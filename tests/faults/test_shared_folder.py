@@ -14,7 +14,7 @@ from sqlite3 import connect as connect_to
 import pytest
 
 from loreg.catalog import Catalog, sqlite
-from loreg.catalog.listing import adapters
+from loreg.catalog.listing import list_adapters
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, UnavailableError
 from loreg.registry import connect
@@ -260,7 +260,7 @@ class TestInOneProcess:
 
     def names(self, reader: Catalog) -> list[str]:
         with reader.read() as tx:
-            return [entry.adapter.name for entry in adapters(tx, 10, None).items]
+            return [entry.adapter.name for entry in list_adapters(tx, 10, None).items]
 
     def test_it_sees_what_was_written_meanwhile(self, reader: Catalog, database: Path):
         assert self.names(reader) == ["news"]
@@ -271,7 +271,7 @@ class TestInOneProcess:
     def test_it_goes_on_while_another_writes(self, reader: Catalog, database: Path):
         with reader.read() as tx:
             write(database, "UPDATE adapters SET name = 'a'")
-            assert [entry.adapter.name for entry in adapters(tx, 10, None).items] == ["news"]
+            assert [entry.adapter.name for entry in list_adapters(tx, 10, None).items] == ["news"]
         assert self.names(reader) == ["a"]
 
     def test_what_may_be_partly_old_and_partly_new_is_not_given_out(self, reader: Catalog, database: Path):

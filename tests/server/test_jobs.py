@@ -147,7 +147,7 @@ def test_one_that_runs_is_given_up_when_it_is_cancelled(two: Guarded, monkeypatc
     writer = two.registry("writer")
     job = writer.submit("merge", **TWO)
     refused = threading.Event()
-    beat = jobs.beat
+    beat = jobs.heartbeat
 
     def told(*arguments: object) -> bool:
         wanted = beat(*arguments)
@@ -182,7 +182,7 @@ def test_a_killed_worker_s_job_is_done_by_another(two: Guarded, postgres_and_s3:
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert worker(two).work(until_idle=True) == 0  # it may be alive still
-    beaten(two.behind, jobs.LIFE + timedelta(seconds=1))
+    beaten(two.behind, jobs.LEASE + timedelta(seconds=1))
     assert worker(two).work(until_idle=True) == 1
     done = writer.wait_for_job(job.id)
     assert (done.state, done.attempts, done.result["version"]) == ("done", 2, "team/blend:v1")
@@ -191,10 +191,10 @@ def test_a_killed_worker_s_job_is_done_by_another(two: Guarded, postgres_and_s3:
 def test_one_that_kills_every_worker_is_given_up(two: Guarded):
     job = two.behind.submit("merge", **TWO)
     catalog = Catalog(two.behind.settings.database_url)
-    for _ in range(jobs.MOST_LOSSES):
+    for _ in range(jobs.MAX_LOSSES):
         with catalog.write(Access.superuser("w")) as tx:
             assert jobs.claim(tx, "w") is not None
-        beaten(two.behind, jobs.LIFE + timedelta(seconds=1))
+        beaten(two.behind, jobs.LEASE + timedelta(seconds=1))
     with catalog.write(Access.superuser("w")) as tx:
         assert jobs.claim(tx, "w") is None
     catalog.close()

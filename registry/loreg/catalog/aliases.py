@@ -13,7 +13,7 @@ from loreg.errors import NotFoundError, StaleError
 _MOST_MOVES = 1000
 
 
-def point(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
+def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
     """Let ``alias`` mean this version from now on. Nothing happens if it does already.
 
     Raises StaleError if there was no such alias a moment ago, and somebody else makes it at this very moment.
@@ -27,26 +27,26 @@ def point(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None
             raise StaleError(f"somebody else set the alias {alias!r} at the same moment", hint="try again")
     else:
         tx.connection.execute(update(AliasRow).where(_same(adapter_id, alias)).values(version_id=version_id))
-    _write_down(tx, "tag", adapter_id, alias, version_id)
+    _log_move(tx, "tag", adapter_id, alias, version_id)
 
 
-def remove(tx: Transaction, adapter_id: int, alias: str) -> None:
+def remove_alias(tx: Transaction, adapter_id: int, alias: str) -> None:
     """Forget ``alias``; its history stays. Raises NotFoundError, naming the aliases that there are."""
-    known = of(tx, adapter_id)
+    known = list_aliases(tx, adapter_id)
     if alias not in known:
         names = ", ".join(sorted(known)) or "none"
         raise NotFoundError(f"there is no alias {alias!r}; there are: {names}", hint="loreg ls NAME")
     tx.connection.execute(delete(AliasRow).where(_same(adapter_id, alias)))
-    _write_down(tx, "untag", adapter_id, alias, None)
+    _log_move(tx, "untag", adapter_id, alias, None)
 
 
-def number_of(tx: Transaction, adapter_id: int, alias: str) -> int:
+def current_number(tx: Transaction, adapter_id: int, alias: str) -> int:
     """The number of the version that ``alias`` means, 0 if there is none; it means that until the transaction ends."""
     version_id = _locked(tx, adapter_id, alias)
     return tx.connection.execute(select(VersionRow.number).where(VersionRow.id == version_id)).scalar() or 0
 
 
-def last_meaning(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str, ...]:
+def aliases_last_on(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str, ...]:
     """The aliases that mean this version, or meant it when they were removed, by name."""
     later = aliased(AliasMoveRow)
     moved_on = (
@@ -62,7 +62,7 @@ def last_meaning(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str
     return tuple(tx.connection.execute(query).scalars())
 
 
-def moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove, ...]:
+def list_moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove, ...]:
     """Where ``alias`` pointed, the newest first, and the newest thousand at most."""
     query = (
         select(AliasMoveRow.alias, AliasMoveRow.number, AliasMoveRow.author, AliasMoveRow.at)
@@ -73,7 +73,7 @@ def moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove, ...]
     return tuple(AliasMove(*row) for row in tx.connection.execute(query))
 
 
-def of(tx: Transaction, adapter_id: int) -> dict[str, int]:
+def list_aliases(tx: Transaction, adapter_id: int) -> dict[str, int]:
     """Every alias of an adapter and the number of the version it means."""
     query = (
         select(AliasRow.alias, VersionRow.number)
@@ -96,7 +96,7 @@ def _same(adapter_id: int, alias: str) -> ColumnElement[bool]:
     return and_(AliasRow.adapter_id == adapter_id, AliasRow.alias == alias)
 
 
-def _write_down(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:
+def _log_move(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:
     number = select(VersionRow.number).where(VersionRow.id == version_id).scalar_subquery()
     move = {"alias": alias, "version_id": version_id, "number": number, "author": tx.author, "at": tx.at}
     tx.connection.execute(insert(AliasMoveRow).values(adapter_id=adapter_id, **move))

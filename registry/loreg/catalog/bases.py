@@ -12,9 +12,9 @@ from sqlalchemy import Row, Select, func, select, update
 
 from loreg.catalog import blobs
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.projection import JsonRows
 from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, VersionRow
 from loreg.catalog.transaction import Transaction
+from loreg.catalog.version_json import JsonRows
 from loreg.entities import BaseModel, Page
 from loreg.errors import ConflictError, NotFoundError
 
@@ -33,7 +33,7 @@ def record(tx: Transaction, base: BaseModel, leaves_size: int, proven: Collectio
     said = {"struct": base.struct, "complete": base.complete, "license": base.license, "config": _text(base.config)}
     created = tx.insert_if_missing(BaseRow, {**row, **said, "author": tx.author})
     base_id = base_id_of(tx, base.digest)
-    taken_over = [name for known in proven for name in _take_over(tx, base_id, base, known)]
+    taken_over = [name for known in proven for name in _upgrade_header_base(tx, base_id, base, known)]
     if created:
         _add_names(tx, base_id, base.names)
         tx.log("base add", None, None, digest=base.digest, names=list(base.names), license=base.license)
@@ -57,7 +57,7 @@ def known_by_headers(tx: Transaction, base: BaseModel) -> tuple[BaseModel, ...]:
     return tuple(map(_to_base, tx.connection.execute(query)))
 
 
-def _take_over(tx: Transaction, base_id: int, base: BaseModel, known: str) -> tuple[str, ...]:
+def _upgrade_header_base(tx: Transaction, base_id: int, base: BaseModel, known: str) -> tuple[str, ...]:
     """Let the names that the base shares with the ``known`` one mean it; returns these."""
     if not may_change(tx, replace(base, digest=known)):
         return ()
@@ -106,7 +106,7 @@ def find(tx: Transaction, text: str) -> BaseModel:
 
     Raises NotFoundError, and ConflictError if several digests start with it.
     """
-    rows = tx.connection.execute(_bases().where(BaseRow.id.in_(matching(text))).limit(2)).all()
+    rows = tx.connection.execute(_bases().where(BaseRow.id.in_(select_matching(text))).limit(2)).all()
     if not rows:
         raise NotFoundError(
             f"there is no base {text!r} in the registry",
@@ -117,7 +117,7 @@ def find(tx: Transaction, text: str) -> BaseModel:
     return _to_base(rows[0])
 
 
-def page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
+def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
     """A page of bases, the newest first."""
     query = _bases()
     if cursor:
@@ -127,7 +127,7 @@ def page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
     return Page(tuple(map(_to_base, rows[:limit])), next_cursor)
 
 
-def versions_on(tx: Transaction, base: BaseModel) -> int:
+def count_versions(tx: Transaction, base: BaseModel) -> int:
     """How many versions were trained on the base."""
     query = (
         select(func.count())
@@ -142,23 +142,23 @@ def is_digest(text: str) -> bool:
     return _DIGEST_PREFIX.fullmatch(text) is not None
 
 
-def matching(text: str) -> Select[Any]:
+def select_matching(text: str) -> Select[Any]:
     """Select the ids of the bases that ``text`` may mean: a name, or a digest prefix of 6 digits or more."""
-    return named_or_beginning_with(text, *range_of_digest(text)) if is_digest(text) else named(text)
+    return select_named_or_digest_range(text, *digest_range(text)) if is_digest(text) else select_named(text)
 
 
-def named(name: Any) -> Select[Any]:
+def select_named(name: Any) -> Select[Any]:
     """Select the id of the base of that name."""
     return select(BaseNameRow.base_id).where(BaseNameRow.name == name)
 
 
-def named_or_beginning_with(name: Any, first: Any, end: Any) -> Select[Any]:
+def select_named_or_digest_range(name: Any, first: Any, end: Any) -> Select[Any]:
     """Select the ids of the bases of that name, or whose digest is in a range, see :func:`range_of_digest`."""
     by_digest = select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
-    return select(named(name).union_all(by_digest).subquery().c[0])
+    return select(select_named(name).union_all(by_digest).subquery().c[0])
 
 
-def range_of_digest(text: str) -> tuple[str, str]:
+def digest_range(text: str) -> tuple[str, str]:
     """The least digest that begins so, and one that is over all of them: hex digits all sort below ``g``."""
     match = _DIGEST_PREFIX.fullmatch(text)
     digits = match[1] if match else ""

@@ -16,6 +16,6 @@ def record(tx: Transaction, sizes: Mapping[str, int]) -> None:
     tx.insert_missing(BlobRow, rows)
 
 
-def exist(tx: Transaction) -> bool:
+def any_exist(tx: Transaction) -> bool:
     """Whether any blob is known."""
     return tx.connection.execute(select(BlobRow.digest).limit(1)).first() is not None

@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 from loreg.catalog import blobs, migrations, tokens
-from loreg.catalog.engine import begun, explained, open_awaited, open_engine, reading
-from loreg.catalog.listening import Bell
+from loreg.catalog.engine import open_async, open_engine, read_connection, translate_errors, write_connection
+from loreg.catalog.listening import NotificationListener
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Access
 from loreg.errors import UnavailableError
@@ -34,7 +34,7 @@ class Catalog:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine = open_engine(url)
-        self._awaited: AsyncEngine | None = None
+        self._async_engine: AsyncEngine | None = None
         self._ready = False
 
     @property
@@ -58,7 +58,7 @@ class Catalog:
             tokens.refuse_unless_live(transaction)
             yield transaction
 
-    async def awaited(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
+    async def run_async(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
         """What ``call`` returns, which asks this catalog and waits for nothing else; the event loop goes on meanwhile.
 
         PostgreSQL is awaited by the loop itself: handing the interpreter to a thread and back costs more than most
@@ -66,18 +66,18 @@ class Catalog:
         """
         if self._engine.dialect.name != "postgresql":
             return await asyncio.to_thread(call, *arguments)
-        if self._awaited is None:
-            self._awaited = open_awaited(self._engine)
+        if self._async_engine is None:
+            self._async_engine = open_async(self._engine)
         return await greenlet_spawn(call, *arguments)
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the schema up to date; returns the revisions before and after."""
-        with explained(self._url):
+        with translate_errors(self._url):
             before = migrations.current(self._engine)
             migrations.upgrade(self._engine)
             return before, migrations.HEAD
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is a catalog already: one in SQLite is made on first use."""
         path = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
         return path is None or Path(path).exists()
@@ -85,12 +85,12 @@ class Catalog:
     def is_empty(self) -> bool:
         """Whether nothing was ever stored for it."""
         with self.read() as tx:
-            return not blobs.exist(tx)
+            return not blobs.any_exist(tx)
 
     def describe(self) -> str:
         """The server's version and the schema's revision. Raises UnavailableError, also for a schema with holes."""
         with self.read() as tx:
-            if lacks := migrations.missing(tx.connection):
+            if lacks := migrations.missing_tables(tx.connection):
                 raise UnavailableError(
                     f"the catalog {self.url} lacks {', '.join(lacks)}, which its schema has",
                     hint="restore it from a backup",
@@ -102,26 +102,28 @@ class Catalog:
             ).scalar()
             return f"{'SQLite' if sqlite else 'PostgreSQL'} {version}, schema {migrations.HEAD}"
 
-    def bell(self, channel: str) -> Bell:
+    def listen(self, channel: str) -> NotificationListener:
         """What rings when a transaction that was committed says so on ``channel``."""
-        return Bell(self._engine, channel)
+        return NotificationListener(self._engine, channel)
 
     def close(self) -> None:
         """Give every connection back."""
         self._engine.dispose()
 
-    async def end(self) -> None:
+    async def aclose(self) -> None:
         """Give every connection back, those of the event loop too."""
-        if self._awaited is not None:
-            await self._awaited.dispose()
+        if self._async_engine is not None:
+            await self._async_engine.dispose()
         self.close()
 
     @contextlib.contextmanager
     def _transaction(self, access: Access, *, writes: bool) -> Iterator[Transaction]:
-        with explained(self._url):
-            engine = self._awaited.sync_engine if self._awaited is not None and in_greenlet() else self._engine
+        with translate_errors(self._url):
+            engine = (
+                self._async_engine.sync_engine if self._async_engine is not None and in_greenlet() else self._engine
+            )
             if not self._ready:
-                migrations.ensure(engine, self.url)
+                migrations.require_current(engine, self.url)
                 self._ready = True
-            with (begun if writes else reading)(engine) as connection:
+            with (write_connection if writes else read_connection)(engine) as connection:
                 yield Transaction(connection, access, datetime.now(UTC))

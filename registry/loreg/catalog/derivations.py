@@ -6,7 +6,7 @@ from collections import deque
 
 from sqlalchemy import or_, select
 
-from loreg.catalog.bases import base_id_of, find
+from loreg.catalog.bases import base_id_of
 from loreg.catalog.schema import BaseEdgeRow, BaseRow
 from loreg.catalog.transaction import Transaction
 from loreg.entities import BaseEdge, BaseModel
@@ -21,17 +21,12 @@ def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
     return BaseEdge(edge.child, edge.parent, edge.kind, edge.detail, edge.verified, tx.author)
 
 
-def of(tx: Transaction, base: BaseModel) -> tuple[BaseEdge, ...]:
+def list_edges(tx: Transaction, base: BaseModel) -> tuple[BaseEdge, ...]:
     """The edges that begin or end at the base."""
     return _edges(tx, base.digest)
 
 
-def parent(tx: Transaction, edge: BaseEdge) -> BaseModel:
-    """The base that an edge leads to."""
-    return find(tx, edge.parent)
-
-
-def path(tx: Transaction, one: str, other: str) -> tuple[BaseEdge, ...]:
+def shortest_path(tx: Transaction, one: str, other: str) -> tuple[BaseEdge, ...]:
     """The fewest edges, in whichever direction, that lead from one base to the other; empty if none do.
 
     Of two ways of the same length the one over verified edges is taken.

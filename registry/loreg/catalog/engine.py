@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _SQLITE = "sqlite:///"
-_IDLE = 5.0  # seconds
-_PATIENCE = 30  # seconds that PostgreSQL works on one statement
+_IDLE_SECONDS = 5.0  # seconds
+LOCK_TIMEOUT = 30  # seconds that PostgreSQL works on one statement
 _SILENCE = 60  # seconds that a transaction of PostgreSQL may wait for its owner, and others for what it holds
 # READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
 # begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
@@ -67,7 +67,7 @@ WHERE current_setting(name) = '0'
 # A query that SQLAlchemy takes for a password, for it has an @.
 _MISPARSED = re.compile(r"[^?]*/[^?]*\?[^=]*=")
 _NO_SUCH_TABLE = ("42P01", "3F000")  # PostgreSQL, Appendix A: undefined_table, invalid_schema_name
-_LOST_A_RACE = ("40001", "40P01")  # serialization_failure, deadlock_detected
+SERIALIZATION_ERRORS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 _TOO_LONG = "57014"  # query_canceled
 _OUTSIDE = "the catalog does not answer"
 
@@ -114,10 +114,10 @@ def parse_url(url: str) -> URL:
 
 
 def _open_postgresql(url: URL) -> Engine:
-    return _limited(_watched(create_engine(url, connect_args=_connecting(url), **_POSTGRESQL)))
+    return _limit_timeouts(_check_idle_connections(create_engine(url, connect_args=_connect_args(url), **_POSTGRESQL)))
 
 
-def _connecting(url: URL) -> dict[str, Any]:
+def _connect_args(url: URL) -> dict[str, Any]:
     """What libpq is told beside the URL."""
     from psycopg import pq
 
@@ -129,7 +129,7 @@ def _connecting(url: URL) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def begun(engine: Engine) -> Iterator[Connection]:
+def write_connection(engine: Engine) -> Iterator[Connection]:
     """A connection that may write, in one transaction: committed at the end, rolled back on any error."""
     sqlite = engine.dialect.name == "sqlite"
     options: dict[str, Any] = {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
@@ -138,7 +138,7 @@ def begun(engine: Engine) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_connection(engine: Engine) -> Iterator[Connection]:
     """A connection that only reads."""
     if engine.dialect.name != "sqlite":
         with engine.connect() as connection:
@@ -153,43 +153,43 @@ def reading(engine: Engine) -> Iterator[Connection]:
         refuse_torn(connection)
 
 
-def open_awaited(engine: Engine) -> AsyncEngine:
+def open_async(engine: Engine) -> AsyncEngine:
     """The same PostgreSQL for one event loop, which is free for others while the database works."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    awaited = create_async_engine(engine.url, connect_args=_connecting(engine.url), **_POSTGRESQL)
-    _limited(_watched(awaited.sync_engine))
+    awaited = create_async_engine(engine.url, connect_args=_connect_args(engine.url), **_POSTGRESQL)
+    _limit_timeouts(_check_idle_connections(awaited.sync_engine))
     return awaited
 
 
-def _limited(engine: Engine) -> Engine:
+def _limit_timeouts(engine: Engine) -> Engine:
     """Let nobody keep a connection, or rows that others wait for, for longer than a request is waited for."""
 
     @event.listens_for(engine, "connect")
     def _limit(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(_LIMITS, (f"{_PATIENCE}s", f"{_SILENCE}s"))
+        cursor.execute(_LIMITS, (f"{LOCK_TIMEOUT}s", f"{_SILENCE}s"))
         cursor.close()
 
     return engine
 
 
-def unlimited(connection: Connection) -> None:
+def disable_timeouts(connection: Connection) -> None:
     """Let this transaction take as long as it takes: a migration of a large catalog is one statement."""
     for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
         connection.execute(text(f"SET LOCAL {name} = 0"))
 
 
-def _watched(engine: Engine) -> Engine:
+def _check_idle_connections(engine: Engine) -> Engine:
     """Ask a connection that lay idle whether it still holds before it is used: the pool replaces one that does not."""
 
     @event.listens_for(engine, "checkin")
-    def _lie_down(connection: Any, record: Any) -> None:
+    def _on_checkin(connection: Any, record: Any) -> None:
         record.info["since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def _get_up(connection: Any, record: Any, proxy: Any) -> None:
-        if time.monotonic() - record.info.get("since", math.inf) > _IDLE:
+    def _on_checkout(connection: Any, record: Any, proxy: Any) -> None:
+        if time.monotonic() - record.info.get("since", math.inf) > _IDLE_SECONDS:
             try:
                 engine.dialect.do_ping(connection)
             except engine.dialect.loaded_dbapi.Error:
@@ -199,12 +199,12 @@ def _watched(engine: Engine) -> Engine:
 
 
 @contextlib.contextmanager
-def explained(url: str) -> Iterator[None]:
+def translate_errors(url: str) -> Iterator[None]:
     """Turn the database's errors into one line each, without the statement and without a password."""
     try:
         yield
     except DBAPIError as error:
-        raise _translated(error, masked(url), _reason(error, url)) from error
+        raise _translate(error, masked(url), _reason(error, url)) from error
     except PoolTimeout:
         raise UnavailableError(
             f"the catalog {masked(url)} has more to do than it can",
@@ -224,13 +224,13 @@ def _reason(error: DBAPIError, url: str) -> str:
     return reason
 
 
-def _translated(error: DBAPIError, url: str, reason: str) -> LoregError:
+def _translate(error: DBAPIError, url: str, reason: str) -> LoregError:
     sqlstate = getattr(error.orig, "sqlstate", "")
-    if isinstance(error, IntegrityError) or sqlstate in _LOST_A_RACE:
+    if isinstance(error, IntegrityError) or sqlstate in SERIALIZATION_ERRORS:
         raced = "someone else changed the catalog at the same moment"
         return ConflictError(f"{raced}: {reason}", hint="try again", outside=raced)
     if sqlstate == _TOO_LONG:
-        too_long = f"took over {_PATIENCE} s for one question and gave it up"
+        too_long = f"took over {LOCK_TIMEOUT} s for one question and gave it up"
         return UnavailableError(
             f"the catalog {url} {too_long}", hint="try again, or ask for less", outside=f"the catalog {too_long}"
         )

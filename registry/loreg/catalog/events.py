@@ -11,7 +11,7 @@ from loreg.entities import Event, Page
 from loreg.refs import AdapterName
 
 
-def page(tx: Transaction, limit: int, cursor: str | None) -> Page[Event]:
+def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Event]:
     """A page of events, the newest first: of adapters that may be read, and for an administrator all others too."""
     query = (
         select(EventRow, AdapterRow.namespace, AdapterRow.name, VersionRow.number)

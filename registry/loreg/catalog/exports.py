@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select, update
 
-from loreg.catalog.projection import Found
 from loreg.catalog.schema import BlobRow, ExportFileRow, ExportRow
 from loreg.catalog.transaction import Transaction
+from loreg.catalog.version_json import VersionRecord
 from loreg.errors import NotFoundError
 from loreg.manifest import File, Manifest
 
 
 @dataclass(frozen=True)
-class Made:
+class ExportRecord:
     """The files of a version for ``profile``, by ``request``, a digest of all that was asked for."""
 
     request: str
@@ -35,13 +35,13 @@ def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
     return Manifest(files) if files else None
 
 
-def record(tx: Transaction, found: Found, made: Made) -> None:
+def record(tx: Transaction, found: VersionRecord, made: ExportRecord) -> None:
     """Remember an export whose files were made and stored just now, in the place of one that was there."""
     for file in sorted(made.manifest.files, key=lambda file: file.sha256):  # one order: no deadlock
         tx.upsert(BlobRow, {"digest": file.sha256, "size": file.size})
     values = {"digest": made.manifest.digest, "profile": made.profile, "author": tx.author, "created_at": tx.at}
     key = {"version_id": found.id, "request": made.request}
-    export_id = tx.row_of(ExportRow, {**key, **values}, "version_id", "request")
+    export_id = tx.get_or_create_locked(ExportRow, {**key, **values}, "version_id", "request")
     known = find(tx, found.id, made.request)
     if known is not None and known.digest == made.manifest.digest:
         return
@@ -53,7 +53,7 @@ def record(tx: Transaction, found: Found, made: Made) -> None:
     tx.log("export", found.adapter_id, found.id, **detail)
 
 
-def author(tx: Transaction, found: Found, request: str) -> str:
+def author(tx: Transaction, found: VersionRecord, request: str) -> str:
     """Who had the export made. Raises NotFoundError."""
     same = (ExportRow.version_id == found.id) & (ExportRow.request == request)
     known = tx.connection.execute(select(ExportRow.author).where(same)).scalar()
@@ -64,7 +64,7 @@ def author(tx: Transaction, found: Found, request: str) -> str:
     return known
 
 
-def drop(tx: Transaction, found: Found, request: str) -> None:
+def drop(tx: Transaction, found: VersionRecord, request: str) -> None:
     """Forget an export."""
     same = (ExportRow.version_id == found.id) & (ExportRow.request == request)
     row = tx.connection.execute(select(ExportRow.id, ExportRow.profile, ExportRow.digest).where(same)).one()

@@ -21,32 +21,32 @@ from loreg.entities import Access, Job, Page
 from loreg.errors import NotFoundError, QuotaError
 
 #: A worker says that it is alive at least this often, or another takes its job.
-LIFE = timedelta(seconds=30)
+LEASE = timedelta(seconds=30)
 #: How many workers may die of a job, or lose its database or store.
-MOST_LOSSES = 3
+MAX_LOSSES = 3
 #: How many jobs of one namespace, and of one token, may wait or run.
-MOST_OPEN = 50
+MAX_OPEN = 50
 #: A job ends when for so long no worker that has what it needs looked for work.
-PATIENCE = timedelta(days=1)
+QUEUE_TIMEOUT = timedelta(days=1)
 #: How long a job that has ended is kept, and how many of a namespace are.
 KEPT = timedelta(days=30)
-MOST_ENDED = 1000
+MAX_ENDED = 1000
 #: Bytes of JSON on one page.
 _ABLE_EVERY = timedelta(minutes=10)  # how exactly it is kept when a worker could have done a job
 CHANNEL = "loreg_jobs"
 
 
-def _is(state: str) -> ColumnElement[bool]:
+def _in_state(state: str) -> ColumnElement[bool]:
     """Written out in the statement: a database finds a partial index only by what it can read there."""
     return JobRow.state == literal(state, literal_execute=True)
 
 
-_QUEUED, _RUNNING = _is("queued"), _is("running")
+_QUEUED, _RUNNING = _in_state("queued"), _in_state("running")
 _OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in ("queued", "running")])
 
 
 @dataclass(frozen=True)
-class Able:
+class WorkerCapabilities:
     """What a worker has: which bases, torch, and a place for models. It ``leaves`` some jobs to others for now."""
 
     has_base: Callable[[str], bool]
@@ -55,7 +55,7 @@ class Able:
     leaves: Collection[int] = ()
 
 
-_ABLE_TO_ALL = Able(lambda name: True, True)
+_ALL_CAPABILITIES = WorkerCapabilities(lambda name: True, True)
 
 
 def submit(
@@ -94,7 +94,7 @@ def submit(
     }
     job = _to_job(tx.connection.execute(insert(JobRow).values(**values).returning(JobRow)).one())
     tx.log("job submit", None, None, job=job.id, kind=kind, namespace=namespace)
-    _ring(tx)
+    _notify_workers(tx)
     return job
 
 
@@ -110,9 +110,9 @@ def _refuse_too_many(tx: Transaction, namespace: str) -> None:
         limits.append((JobRow.token_id == tx.access.token_id, "of this token"))
     for condition, whose in limits:
         count = tx.connection.execute(select(func.count()).where(_OPEN, condition)).scalar_one()
-        if count >= MOST_OPEN:
+        if count >= MAX_OPEN:
             raise QuotaError(
-                f"{count} jobs {whose} wait or run, and no more than {MOST_OPEN} may",
+                f"{count} jobs {whose} wait or run, and no more than {MAX_OPEN} may",
                 hint="loreg job ls shows them, loreg job cancel ID gives one up",
             )
 
@@ -127,27 +127,29 @@ def _next_turn(tx: Transaction, namespace: str) -> int:
     return max(last + 1 if last is not None else 0, first or 0)
 
 
-def _ring(tx: Transaction) -> None:
+def _notify_workers(tx: Transaction) -> None:
     """Tell workers that listen; it is heard when the transaction is committed."""
     if tx.connection.dialect.name == "postgresql":
         tx.connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
-def claim(tx: Transaction, worker: str, able: Able = _ABLE_TO_ALL) -> tuple[Job, Access] | None:
+def claim(
+    tx: Transaction, worker: str, capabilities: WorkerCapabilities = _ALL_CAPABILITIES
+) -> tuple[Job, Access] | None:
     """The next job that this worker is able to do, with what it may do now; None if there is none.
 
     No two workers get the same.
     """
-    _take_back(tx)
+    _requeue_expired(tx)
     bases = tx.connection.execute(select(JobRow.base).where(_QUEUED).distinct()).scalars()
     doable = and_(
-        JobRow.base.in_([base for base in bases if not base or able.has_base(base)]),
-        true() if able.has_models else JobRow.kind != "bake",
-        true() if able.has_torch else JobRow.needs_torch.is_(False),
+        JobRow.base.in_([base for base in bases if not base or capabilities.has_base(base)]),
+        true() if capabilities.has_models else JobRow.kind != "bake",
+        true() if capabilities.has_torch else JobRow.needs_torch.is_(False),
     )
     seen = update(JobRow).where(_QUEUED, doable, JobRow.able_at < clock.now(tx, -_ABLE_EVERY))
     tx.connection.execute(seen.values(able_at=clock.now(tx)))
-    wanted = JobRow.id.not_in(list(able.leaves))
+    wanted = JobRow.id.not_in(list(capabilities.leaves))
     query = select(JobRow).where(_QUEUED, doable, wanted).order_by(JobRow.turn, JobRow.id).limit(1)
     while (row := tx.connection.execute(query.with_for_update(skip_locked=True)).one_or_none()) is not None:
         access = _access(tx, row)
@@ -160,36 +162,36 @@ def claim(tx: Transaction, worker: str, able: Able = _ABLE_TO_ALL) -> tuple[Job,
     return None
 
 
-def _take_back(tx: Transaction) -> None:
+def _requeue_expired(tx: Transaction) -> None:
     """Queue again what workers that were not heard of were doing; one that several died of has failed."""
-    lost = and_(_RUNNING, JobRow.beat_at < clock.now(tx, -LIFE))
+    lost = and_(_RUNNING, JobRow.beat_at < clock.now(tx, -LEASE))
     for row in tx.connection.execute(select(JobRow).where(lost).with_for_update(skip_locked=True)).all():
         _lose(tx, row, _error("error", f"{row.losses + 1} workers died of it"))
 
 
 def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
     """Queue it again, or end it with the error if it was lost too often."""
-    if row.losses + 1 >= MOST_LOSSES:
+    if row.losses + 1 >= MAX_LOSSES:
         _end(tx, JobRow.id == row.id, "failed", error=dict(error))
         return
     values = {"state": "queued", "losses": row.losses + 1}
     tx.connection.execute(update(JobRow).where(JobRow.id == row.id).values(**values))
-    _ring(tx)
+    _notify_workers(tx)
 
 
 def _access(tx: Transaction, row: Row[Any]) -> Access | None:
     """What the job may do now; None if its token does not hold any more, or it had none and everybody needs one."""
     if row.token_id is None:
         access = Access(row.author, row.grants, while_open=row.while_open)
-        return None if row.while_open and tokens.exist(tx) else access
-    token = tokens.live(tx, row.token_id)
+        return None if row.while_open and tokens.any_exist(tx) else access
+    token = tokens.find_live_by_id(tx, row.token_id)
     return Access(row.author, token.grants, token.id) if token is not None else None
 
 
-def _holds(tx: Transaction) -> ColumnElement[bool]:
+def _is_authorized(tx: Transaction) -> ColumnElement[bool]:
     """The condition that the job may do anything still: :func:`_access` for many of them."""
-    owner = and_(JobRow.token_id.is_(None), or_(~JobRow.while_open, ~tokens.there_are()))
-    return or_(owner, tokens.is_live(tx, JobRow.token_id))
+    owner = and_(JobRow.token_id.is_(None), or_(~JobRow.while_open, ~tokens.any_exist_condition()))
+    return or_(owner, tokens.is_live_condition(tx, JobRow.token_id))
 
 
 def _fail_without_token(tx: Transaction, which: ColumnElement[bool]) -> None:
@@ -211,47 +213,47 @@ def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
     return {"code": code, "message": message, "hint": hint}
 
 
-def _mine(job: Job) -> ColumnElement[bool]:
+def _still_claimed(job: Job) -> ColumnElement[bool]:
     """The job, unless another worker has it by now."""
     return and_(JobRow.id == job.id, JobRow.attempts == job.attempts)
 
 
-def beat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bool:
+def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bool:
     """Say how far it is; False if it is to be given up.
 
     That is if it was cancelled, if another worker has it by now, or if its token does not hold any more.
     """
     values = {"what": what[:128], "done": done, "total": total, "beat_at": clock.now(tx)}
-    statement = update(JobRow).where(_mine(job), _RUNNING, _holds(tx)).values(**values)
+    statement = update(JobRow).where(_still_claimed(job), _RUNNING, _is_authorized(tx)).values(**values)
     return bool(tx.connection.execute(statement).rowcount)
 
 
 def finish(tx: Transaction, job: Job, result: Mapping[str, Any]) -> None:
     """Set it done; does nothing if it has ended, or another worker has it by now."""
-    _end(tx, _mine(job), "done", result=dict(result))
+    _end(tx, _still_claimed(job), "done", result=dict(result))
 
 
 def fail(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
     """Set it failed; does nothing if it has ended, or another worker has it by now."""
-    _end(tx, _mine(job), "failed", error=dict(error))
+    _end(tx, _still_claimed(job), "failed", error=dict(error))
 
 
-def put_back(tx: Transaction, job: Job) -> None:
+def requeue(tx: Transaction, job: Job) -> None:
     """Queue it again, for any worker; does nothing if another has it by now."""
-    tx.connection.execute(update(JobRow).where(_mine(job), _RUNNING).values(state="queued"))
-    _ring(tx)
+    tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(state="queued"))
+    _notify_workers(tx)
 
 
 def lose(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
     """Queue it again after something did not answer, or end it with the error; not if another worker has it by now."""
-    query = select(JobRow).where(_mine(job), _RUNNING).with_for_update()
+    query = select(JobRow).where(_still_claimed(job), _RUNNING).with_for_update()
     if (row := tx.connection.execute(query).one_or_none()) is not None:
         _lose(tx, row, error)
 
 
-def pin(tx: Transaction, job: Job, request: Mapping[str, Any]) -> None:
+def pin_request(tx: Transaction, job: Job, request: Mapping[str, Any]) -> None:
     """Write down which versions it is about: whoever does it again takes the same."""
-    tx.connection.execute(update(JobRow).where(_mine(job), _RUNNING).values(request=dict(request)))
+    tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(request=dict(request)))
 
 
 def cancel(tx: Transaction, job_id: int) -> Job:
@@ -260,7 +262,7 @@ def cancel(tx: Transaction, job_id: int) -> Job:
     return find(tx, job_id)
 
 
-def end_those_of(tx: Transaction, token_id: int) -> None:
+def cancel_of_token(tx: Transaction, token_id: int) -> None:
     """End every job that this token asked for, and that has not ended."""
     _fail_without_token(tx, JobRow.token_id == token_id)
 
@@ -271,25 +273,25 @@ def has_ended(tx: Transaction, job: Job) -> bool:
     return state not in ("queued", "running")
 
 
-def sweep(tx: Transaction) -> None:
+def clean_up(tx: Transaction) -> None:
     """End what no worker can do, and what has no token any more; remove what ended long ago, or before many others."""
-    _fail_without_token(tx, and_(~_holds(tx), _QUEUED))
-    nobody = and_(_QUEUED, JobRow.able_at < clock.now(tx, -PATIENCE))
+    _fail_without_token(tx, and_(~_is_authorized(tx), _QUEUED))
+    nobody = and_(_QUEUED, JobRow.able_at < clock.now(tx, -QUEUE_TIMEOUT))
     for row in tx.connection.execute(select(JobRow).where(nobody).with_for_update(skip_locked=True)).all():
-        _end(tx, JobRow.id == row.id, "failed", error=_nobody(row))
+        _end(tx, JobRow.id == row.id, "failed", error=_unclaimable_reason(row))
     ended = JobRow.state.not_in(["queued", "running"])
     tx.connection.execute(delete(JobRow).where(ended, JobRow.finished_at < clock.now(tx, -KEPT)))
     place = func.row_number().over(partition_by=JobRow.namespace, order_by=JobRow.id.desc()).label("place")
     places = select(JobRow.id, place).where(ended).subquery()
-    tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(places.c.id).where(places.c.place > MOST_ENDED))))
+    tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(places.c.id).where(places.c.place > MAX_ENDED))))
 
 
-def _nobody(row: Row[Any]) -> dict[str, str]:
+def _unclaimable_reason(row: Row[Any]) -> dict[str, str]:
     needs = [f"has {row.base!r} among its bases"] if row.base else []
     needs += ["writes models"] if row.kind == "bake" else []
     needs += ["has torch"] if row.needs_torch else []
     who = f"no worker that {' and '.join(needs)}" if needs else "no worker"
-    hours = PATIENCE.total_seconds() / 3600
+    hours = QUEUE_TIMEOUT.total_seconds() / 3600
     return _error("not-found", f"{who} looked for work for {hours:.0f} hours", "loreg worker --bases DIR --models DIR")
 
 
@@ -302,7 +304,7 @@ def find(tx: Transaction, job_id: int) -> Job:
     return _to_job(row)
 
 
-def page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
+def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
     """A page of jobs, the newest first."""
     query = select(JobRow).where(tx.visible(JobRow.namespace))
     if cursor:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 
-class Bell:
+class NotificationListener:
     """Waits for a notification on ``channel``; with a database that sends none, and while it is away, just waits.
 
     Whoever waits looks again after each waiting, whether it rang or not: a lost notification costs time, nothing else.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from sqlalchemy import func, select, tuple_
 
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.projection import JsonRows, to_version, versions
 from loreg.catalog.schema import AdapterRow, AliasRow, VersionRow
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.versions import adapter_id_of
+from loreg.catalog.version_json import JsonRows, select_versions, to_version
+from loreg.catalog.versions import find_adapter_id
 from loreg.entities import AdapterEntry, Page, Version
 from loreg.refs import AdapterName
 
 
-def adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEntry]:
+def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEntry]:
     """A page of adapters by namespace and name, in one statement."""
     count = select(func.count()).where(VersionRow.adapter_id == AdapterRow.id).scalar_subquery()
     newest = (
@@ -48,7 +48,7 @@ def adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEnt
     return Page(tuple(entries), next_cursor)
 
 
-def spread(tx: Transaction, count: int) -> tuple[Version, ...]:
+def sample_versions(tx: Transaction, count: int) -> tuple[Version, ...]:
     """``count`` versions at most, yanked ones too, from the oldest to the newest with as many between each two."""
     ids = select(VersionRow.id).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
     ids = ids.where(tx.visible(AdapterRow.namespace))
@@ -60,13 +60,13 @@ def spread(tx: Transaction, count: int) -> tuple[Version, ...]:
         tx.connection.execute(ids.where(VersionRow.id >= step).order_by(VersionRow.id).limit(1)).scalar_one()
         for step in steps
     }
-    query = versions().where(VersionRow.id.in_(some)).order_by(VersionRow.id)
+    query = select_versions().where(VersionRow.id.in_(some)).order_by(VersionRow.id)
     return tuple(map(to_version, tx.connection.execute(query).scalars()))
 
 
-def versions_of(tx: Transaction, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
+def list_versions(tx: Transaction, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
     """A page of versions of one adapter, yanked ones too, the newest first."""
-    query = versions().where(VersionRow.adapter_id == adapter_id_of(tx, adapter))
+    query = select_versions().where(VersionRow.adapter_id == find_adapter_id(tx, adapter))
     if cursor:
         query = query.where(VersionRow.number < decode(cursor, "versions", (int,))[0])
     documents = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(limit + 1)).scalars().all()

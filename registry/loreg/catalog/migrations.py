@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from loreg.catalog.engine import begun, unlimited
-from loreg.catalog.schema import Table
+from loreg.catalog.engine import disable_timeouts, write_connection
+from loreg.catalog.schema import TableBase
 from loreg.catalog.sqlite import is_read_only
 from loreg.errors import ConflictError, UnavailableError
 from loreg.settings import masked
@@ -28,7 +28,7 @@ def current(engine: Engine) -> str | None:
         return _revision(connection)
 
 
-def ensure(engine: Engine, url: str) -> None:
+def require_current(engine: Engine, url: str) -> None:
     """Make sure that the schema is this code's. A SQLite file is upgraded by whoever may write it, a server never.
 
     Raises UnavailableError if somebody must run ``loreg db upgrade``, ConflictError if the database is newer.
@@ -55,9 +55,9 @@ def upgrade(engine: Engine) -> None:
 
     url = masked(engine.url.render_as_string(hide_password=True))
     config = alembic_config()
-    with begun(engine) as connection:
+    with write_connection(engine) as connection:
         if engine.dialect.name == "postgresql":
-            unlimited(connection)
+            disable_timeouts(connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg migrations'))"))
         found = _revision(connection)
         _refuse_newer(found, url)
@@ -78,9 +78,9 @@ def upgrade(engine: Engine) -> None:
             ) from error
 
 
-def missing(connection: Connection) -> tuple[str, ...]:
+def missing_tables(connection: Connection) -> tuple[str, ...]:
     """The tables and columns that the code expects and the database lacks."""
-    expected = Table.metadata.tables
+    expected = TableBase.metadata.tables
     there = inspect(connection).get_multi_columns(filter_names=list(expected))
     columns = {name: {column["name"] for column in found} for (_, name), found in there.items()}
     lacks = [name for name in sorted(expected) if name not in columns]

@@ -9,7 +9,7 @@ from loreg.catalog.transaction import Transaction
 from loreg.entities import Namespace
 
 
-def every(tx: Transaction) -> tuple[Namespace, ...]:
+def list_all(tx: Transaction) -> tuple[Namespace, ...]:
     """All namespaces that may be read, by name: those that have adapters or were made public."""
     names = union(select(AdapterRow.namespace.label("name")), select(NamespaceRow.name)).subquery()
     count = select(func.count()).where(AdapterRow.namespace == names.c.name).scalar_subquery()

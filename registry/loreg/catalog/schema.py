@@ -47,7 +47,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-class Table(DeclarativeBase):
+class TableBase(DeclarativeBase):
     """What all tables share: constraints with names, so that migrations can speak of them."""
 
     metadata = MetaData(
@@ -60,7 +60,7 @@ class Table(DeclarativeBase):
     )
 
 
-class AdapterRow(Table):
+class AdapterRow(TableBase):
     """A name under which versions are pushed; ``namespace`` is empty where there is none."""
 
     __tablename__ = "adapters"
@@ -72,7 +72,7 @@ class AdapterRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class BaseRow(Table):
+class BaseRow(TableBase):
     """A base model; ``digest`` is also the blob that lists its tensors, with their digests if it is ``complete``.
 
     ``config`` is JSON: what its ``config.json`` says of its class and of tied weights. ``author`` is who added it,
@@ -93,7 +93,7 @@ class BaseRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class BaseNameRow(Table):
+class BaseNameRow(TableBase):
     """What people call a base; one base may have many names, a name means one base."""
 
     __tablename__ = "base_names"
@@ -102,7 +102,7 @@ class BaseNameRow(Table):
     base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
 
 
-class BaseEdgeRow(Table):
+class BaseEdgeRow(TableBase):
     """How one base came from another: a kind, and what is known of how it was done."""
 
     __tablename__ = "base_edges"
@@ -116,7 +116,7 @@ class BaseEdgeRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class VersionRow(Table):
+class VersionRow(TableBase):
     """An immutable pushed state; ``target`` is the digest of its base's tensors that it touches.
 
     Only ``yanked_at`` changes, and a base that was not known is filled in.
@@ -157,7 +157,7 @@ class VersionRow(Table):
     yanked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class ModuleTypeRow(Table):
+class ModuleTypeRow(TableBase):
     """How often, and at which ranks, a version touches one kind of module."""
 
     __tablename__ = "module_types"
@@ -170,7 +170,7 @@ class ModuleTypeRow(Table):
     rank_max: Mapped[int] = mapped_column(Integer)
 
 
-class TaskRow(Table):
+class TaskRow(TableBase):
     """What a version is for; ``base`` says again which base it is on, so that one index finds both.
 
     That is the digest of a known base, else the name that the adapter itself gives.
@@ -184,7 +184,7 @@ class TaskRow(Table):
     base: Mapped[str] = mapped_column(String(1024), server_default="")
 
 
-class LabelRow(Table):
+class LabelRow(TableBase):
     """A key with a value, for whatever a team wants to say of a version."""
 
     __tablename__ = "labels"
@@ -195,7 +195,7 @@ class LabelRow(Table):
     value: Mapped[str] = mapped_column(String(256))
 
 
-class MetricRow(Table):
+class MetricRow(TableBase):
     """A measured number; measuring again on the same data replaces it (the event keeps the old value).
 
     ``score`` is the value, or its negative where less is better: more is always better of it.
@@ -220,7 +220,7 @@ class MetricRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class AliasRow(Table):
+class AliasRow(TableBase):
     """Where an alias points now."""
 
     __tablename__ = "aliases"
@@ -230,7 +230,7 @@ class AliasRow(Table):
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
 
 
-class AliasMoveRow(Table):
+class AliasMoveRow(TableBase):
     """Where an alias ever pointed; no version where it was removed. ``number`` is the version's."""
 
     __tablename__ = "alias_moves"
@@ -245,7 +245,7 @@ class AliasMoveRow(Table):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class BlobRow(Table):
+class BlobRow(TableBase):
     """A blob that was stored: for a version, an export, a base, a draft, or for what was refused then."""
 
     __tablename__ = "blobs"
@@ -254,7 +254,7 @@ class BlobRow(Table):
     size: Mapped[int] = mapped_column(BigInteger)
 
 
-class FileRow(Table):
+class FileRow(TableBase):
     """A file of a version, by name and content; ``size`` is its blob's."""
 
     __tablename__ = "files"
@@ -265,7 +265,7 @@ class FileRow(Table):
     size: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
-class ExportRow(Table):
+class ExportRow(TableBase):
     """A version as the server of ``profile`` takes it, and who had it made.
 
     ``request`` is a digest of what was asked for, ``digest`` that of its files.
@@ -283,7 +283,7 @@ class ExportRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class ExportFileRow(Table):
+class ExportFileRow(TableBase):
     """A file of an export, by name and content."""
 
     __tablename__ = "export_files"
@@ -293,7 +293,7 @@ class ExportFileRow(Table):
     digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
 
 
-class MergeRow(Table):
+class MergeRow(TableBase):
     """The recipe that made a version, and the certificate of what it kept."""
 
     __tablename__ = "merges"
@@ -303,7 +303,7 @@ class MergeRow(Table):
     certificate: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class LineageRow(Table):
+class LineageRow(TableBase):
     """One source of a merged version. ``parent_digest`` holds even where the parent was a folder or is elsewhere."""
 
     __tablename__ = "lineage"
@@ -315,7 +315,7 @@ class LineageRow(Table):
     weight: Mapped[float]
 
 
-class NamespaceRow(Table):
+class NamespaceRow(TableBase):
     """Who may read a namespace: everyone if it is public, else those who have a token for it. None is private."""
 
     __tablename__ = "namespaces"
@@ -324,7 +324,7 @@ class NamespaceRow(Table):
     public: Mapped[bool]
 
 
-class TokenRow(Table):
+class TokenRow(TableBase):
     """A token, by the sha256 of it; ``grants`` maps namespaces, or ``*``, to read, write or admin."""
 
     __tablename__ = "tokens"
@@ -341,7 +341,7 @@ class TokenRow(Table):
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class UploadRow(Table):
+class UploadRow(TableBase):
     """A blob that somebody announced; ``received`` once a server that does not hand uploads to S3 has it."""
 
     __tablename__ = "uploads"
@@ -355,7 +355,7 @@ class UploadRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class DraftRow(Table):
+class PendingUploadRow(TableBase):
     """Files that a client of the Hub committed and that make no whole adapter yet.
 
     ``basis`` is the digest of the version that the branch meant when they were begun, empty if it meant none.
@@ -377,7 +377,7 @@ def _where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
-class JobRow(Table):
+class JobRow(TableBase):
     """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do.
 
     ``token_id`` is the token that asked, if one did; ``while_open`` says that there was none and a server needed none.
@@ -422,7 +422,7 @@ class JobRow(Table):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class EventRow(Table):
+class EventRow(TableBase):
     """Who did what, and when. Rows are only ever added."""
 
     __tablename__ = "events"

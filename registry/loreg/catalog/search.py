@@ -13,10 +13,10 @@ from sqlalchemy.orm import aliased
 
 from loreg.catalog import bases
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.projection import to_version, versions
 from loreg.catalog.schema import AdapterRow, BaseRow, LabelRow, MetricRow, ModuleTypeRow, TaskRow, VersionRow
-from loreg.catalog.shapes import BY_DIGEST, cursor_values, shape_of
+from loreg.catalog.search_shape import BY_DIGEST, cursor_values, split_query
 from loreg.catalog.transaction import Transaction, visible_to
+from loreg.catalog.version_json import select_versions, to_version
 from loreg.entities import Page, Query, Sort, Version
 from loreg.errors import UsageError
 
@@ -42,7 +42,7 @@ def page_statement(query: Query, sees_all: bool) -> tuple[Select[Any], dict[str,
     """The one statement of a page, and its parameters: it selects one row more than the limit, to know of a next."""
     if query.limit < 1:
         raise UsageError(f"a page of {query.limit} versions is not possible", hint="--limit 50")
-    shape, values = shape_of(query)
+    shape, values = split_query(query)
     if query.cursor:
         values |= cursor_values(decode(query.cursor, str(query.sort), _order(shape.sort).kinds))
     return _page(shape, sees_all), values
@@ -58,10 +58,10 @@ def _page(shape: Query, sees_all: bool) -> Select[Any]:
         both = union_all(*map(select, found)).subquery()
         page = select(both).order_by(*order.clauses(_keys(both))).limit(_more(shape)).subquery()
     keys = _keys(page)
-    return versions().add_columns(*keys).join(page, page.c.id == VersionRow.id).order_by(*order.clauses(keys))
+    return select_versions().add_columns(*keys).join(page, page.c.id == VersionRow.id).order_by(*order.clauses(keys))
 
 
-def _ids(shape: Query, order: _Order, on: _OnBase, sees_all: bool) -> Select[Any]:
+def _ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Select[Any]:
     """The ids of a page of the versions on one base, with what they are sorted by."""
     columns = (column.label(f"sort_{index}") for index, column in enumerate(order.columns))
     statement = select(VersionRow.id, *columns).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
@@ -127,15 +127,15 @@ def _order(sort: Sort) -> _Order:
     mine, better = aliased(MetricRow), aliased(MetricRow)
     best = ~exists().where(
         better.version_id == mine.version_id,
-        *_measures(better, sort.metric, sort.dataset, sort.split),
+        *_matches_metric(better, sort.metric, sort.dataset, sort.split),
         tuple_(better.score, better.dataset, better.split) > tuple_(mine.score, mine.dataset, mine.split),
     )
-    conditions = (*_measures(mine, sort.metric, sort.dataset, sort.split), best)
+    conditions = (*_matches_metric(mine, sort.metric, sort.dataset, sort.split), best)
     return _Order((mine.score, mine.version_id), (float, int), descending=True, join=mine, conditions=conditions)
 
 
 @dataclass(frozen=True)
-class _OnBase:
+class _BaseCondition:
     """A way to be on a base.
 
     ``text`` is what :class:`loreg.catalog.schema.TaskRow` calls it, if that is one thing; with a task that is of that
@@ -147,19 +147,21 @@ class _OnBase:
     besides: Sequence[ColumnElement[bool]] = ()
 
 
-def _on_base(kind: str) -> tuple[_OnBase, ...]:
+def _on_base(kind: str) -> tuple[_BaseCondition, ...]:
     """Known by content to be the base, or only declared to be."""
     if not kind:
-        return (_OnBase(),)
+        return (_BaseCondition(),)
     name: Any = bindparam("base")
     if kind == BY_DIGEST:
-        some = bases.named_or_beginning_with(name, bindparam("base_digest"), bindparam("base_end"))
-        return (_OnBase([VersionRow.base_id.in_(some)]),)
-    known = bases.named(name).scalar_subquery()
+        some = bases.select_named_or_digest_range(name, bindparam("base_digest"), bindparam("base_end"))
+        return (_BaseCondition([VersionRow.base_id.in_(some)]),)
+    known = bases.select_named(name).scalar_subquery()
     digest = select(BaseRow.digest).where(BaseRow.id == known).scalar_subquery()
     return (
-        _OnBase([VersionRow.base_id == known], digest, [VersionRow.base_id.is_not(None)]),
-        _OnBase([VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name, [VersionRow.base_id.is_(None)]),
+        _BaseCondition([VersionRow.base_id == known], digest, [VersionRow.base_id.is_not(None)]),
+        _BaseCondition(
+            [VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name, [VersionRow.base_id.is_(None)]
+        ),
     )
 
 
@@ -178,7 +180,7 @@ def _conditions(shape: Query) -> list[ColumnElement[bool]]:
         found.append(_OPERATORS[rank.operator](VersionRow.rank_max, bindparam(f"rank_{index}")))
     for index, metric in enumerate(shape.metrics):
         value = _OPERATORS[metric.comparison.operator](MetricRow.value, bindparam(f"metric_{index}_value"))
-        measures = _measures(MetricRow, metric.name, metric.dataset, metric.split)
+        measures = _matches_metric(MetricRow, metric.name, metric.dataset, metric.split)
         found.append(exists().where(MetricRow.version_id == VersionRow.id, value, *measures))
     if shape.author:
         found.append(VersionRow.author == bindparam("author"))
@@ -191,7 +193,7 @@ def _conditions(shape: Query) -> list[ColumnElement[bool]]:
     return found
 
 
-def _measures(row: Any, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
+def _matches_metric(row: Any, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
     """That a metric's row is of these parameters; of any dataset or split where none is given."""
     found: list[ColumnElement[bool]] = [row.name == bindparam(name)]
     found += [row.dataset == bindparam(dataset)] if dataset else []

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DisconnectionError
 from loreg.errors import NotAllowedError, UnavailableError, explain_os_errors
 from loreg.file_modes import make_file, make_folder
 
-_PATIENCE = 30  # seconds that who finds SQLite locked waits
+LOCK_TIMEOUT = 30  # seconds that who finds SQLite locked waits
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # sqlite3/os.h: the bytes that every connection locks for reading
 _ELSEWHERE = "export LOREG_HOME=… to a folder you may write"
 _WRITE_AHEAD = b"\x02"  # the file format's byte 18
@@ -40,7 +40,7 @@ class _ReadOnly:
     hint: str
 
 
-class Reader(sqlite3.Connection):
+class ReadOnlyConnection(sqlite3.Connection):
     """A connection of a process that may only read the database, and why."""
 
     path: Path
@@ -50,7 +50,7 @@ class Reader(sqlite3.Connection):
 
     def is_outdated(self) -> bool:
         """Whether somebody writes the database by now, so that it must be opened anew."""
-        return self.opened_as is not None and (self.is_torn() or _has_content(_beside(self.path, "-wal")))
+        return self.opened_as is not None and (self.is_torn() or _has_content(_sibling(self.path, "-wal")))
 
     def is_torn(self) -> bool:
         """Whether the file itself changed, so that what was just read may be partly old and partly new."""
@@ -64,10 +64,10 @@ def open_sqlite(url: URL) -> Engine:
         path = Path(os.path.realpath(url.database))  # -wal and -shm lie beside the file itself, not beside a link to it
         url = url.set(database=str(path))
         _make_folder_of(path)
-    engine = create_engine(url, connect_args={"timeout": _PATIENCE}, paramstyle="named")
+    engine = create_engine(url, connect_args={"timeout": LOCK_TIMEOUT}, paramstyle="named")
 
     @event.listens_for(engine, "do_connect")
-    def _connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Reader | None:
+    def _connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> ReadOnlyConnection | None:
         if path is None:
             return None
         with explain_os_errors(path, _ELSEWHERE):
@@ -78,22 +78,22 @@ def open_sqlite(url: URL) -> Engine:
         connection.isolation_level = None  # sqlite3 must not begin transactions by itself: see _begin
         cursor = connection.cursor()
         # FULL: what was committed is on the disk. With NORMAL -wal loses its end with the power.
-        for pragma in ("foreign_keys=ON", "synchronous=FULL", f"busy_timeout={1000 * _PATIENCE}"):
+        for pragma in ("foreign_keys=ON", "synchronous=FULL", f"busy_timeout={1000 * LOCK_TIMEOUT}"):
             cursor.execute(f"PRAGMA {pragma}")
-        if not isinstance(connection, Reader):
+        if not isinstance(connection, ReadOnlyConnection):
             _wait_while_busy(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
         cursor.close()
 
     @event.listens_for(engine, "checkout")
     def _renew(connection: Any, record: Any, proxy: Any) -> None:
-        if isinstance(connection, Reader) and connection.is_outdated():
+        if isinstance(connection, ReadOnlyConnection) and connection.is_outdated():
             raise DisconnectionError  # the pool connects again
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # A writer takes the lock at its start: one that reads first and then writes could be refused at once.
         writes = connection.get_execution_options().get("loreg_writes")
-        if writes and (reader := reader_of(connection)) is not None:
+        if writes and (reader := as_reader(connection)) is not None:
             raise NotAllowedError(
                 f"the catalog {reader.path} may not be written: {reader.why.reason}", hint=reader.why.hint
             )
@@ -102,21 +102,21 @@ def open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def reader_of(connection: Connection) -> Reader | None:
+def as_reader(connection: Connection) -> ReadOnlyConnection | None:
     """The connection as one that may only read; None if it may write."""
     driver = connection.connection.dbapi_connection
-    return driver if isinstance(driver, Reader) else None
+    return driver if isinstance(driver, ReadOnlyConnection) else None
 
 
 def is_read_only(engine: Engine) -> bool:
     """Whether the database may only be read."""
     with engine.connect() as connection:
-        return reader_of(connection) is not None
+        return as_reader(connection) is not None
 
 
 def refuse_torn(connection: Connection) -> None:
     """Raise UnavailableError if the database was changed under a reader whom SQLite cannot protect."""
-    reader = reader_of(connection)
+    reader = as_reader(connection)
     if reader is not None and reader.is_torn():
         raise UnavailableError(f"the catalog {reader.path} was written while it was read", hint="try again")
 
@@ -130,12 +130,12 @@ def _make_folder_of(path: Path) -> None:
         ) from None
 
 
-def _connect_to_read(path: Path, options: dict[str, Any]) -> Reader | None:
+def _connect_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection | None:
     """Connect to a database that may only be read; None for one that may be written, and is there now."""
     if not path.exists():
         make_file(path)
-    files = (path, _beside(path, "-wal"), _beside(path, "-shm"))
-    if denied := next(filter(None, (_denied(file, os.R_OK) for file in files)), ""):
+    files = (path, _sibling(path, "-wal"), _sibling(path, "-shm"))
+    if denied := next(filter(None, (_why_denied(file, os.R_OK) for file in files)), ""):
         raise NotAllowedError(f"the catalog may not be read: {denied}", hint=_how_to_share(path))
     why = _why_only_read(files)
     if why is not None:
@@ -154,7 +154,7 @@ def _why_only_read(files: Sequence[Path]) -> _ReadOnly | None:
     path = files[0]
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return _ReadOnly("its file system is read-only", _ELSEWHERE)
-    refusals = (*(_denied(file, os.W_OK) for file in files), _denied(path.parent, os.W_OK | os.X_OK))
+    refusals = (*(_why_denied(file, os.W_OK) for file in files), _why_denied(path.parent, os.W_OK | os.X_OK))
     if denied := next(filter(None, refusals), ""):
         return _ReadOnly(denied, _how_to_share(path))
     if not _owner_could_use_what_is_made_beside(path):
@@ -162,7 +162,7 @@ def _why_only_read(files: Sequence[Path]) -> _ReadOnly | None:
     return None
 
 
-def _denied(path: Path, access: int) -> str:
+def _why_denied(path: Path, access: int) -> str:
     """Why this process has no such access; empty if it has, or if there is nothing by now."""
     try:
         status = path.stat()
@@ -184,7 +184,7 @@ def _owner_could_use_what_is_made_beside(path: Path) -> bool:
     return database.st_gid == (folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid())
 
 
-def _open_to_read(path: Path, options: dict[str, Any]) -> Reader:
+def _open_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection:
     """Connect so that nothing is made beside the database.
 
     With -wal and -shm SQLite reads as always, and sees what is written meanwhile. Without them it would make them, and
@@ -194,18 +194,18 @@ def _open_to_read(path: Path, options: dict[str, Any]) -> Reader:
     """
     descriptor = _descriptor_of(path)
     uri = path.absolute().as_uri()
-    wal = _beside(path, "-wal")
+    wal = _sibling(path, "-wal")
     write_ahead = os.pread(descriptor, 1, 18) == _WRITE_AHEAD
     if write_ahead:
         _wait_while_busy(lambda: _lock_for_reading(descriptor))
-    if not write_ahead or (wal.exists() and _beside(path, "-shm").exists()):
-        return sqlite3.connect(f"{uri}?mode=ro", uri=True, factory=Reader, **options)
+    if not write_ahead or (wal.exists() and _sibling(path, "-shm").exists()):
+        return sqlite3.connect(f"{uri}?mode=ro", uri=True, factory=ReadOnlyConnection, **options)
     if _has_content(wal):
         raise UnavailableError(
             f"the catalog {path} was not closed, and can be read only by who may write it: its -wal has no -shm",
             hint=f"as {_owner(path)}: loreg ls",
         )
-    reader = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, factory=Reader, **options)
+    reader = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, factory=ReadOnlyConnection, **options)
     reader.path, reader.opened_as = path, _state(path)
     return reader
 
@@ -232,7 +232,7 @@ def _wait_while_busy(call: Callable[[], Any]) -> None:
 
     Two who open a new database at once refuse each other WAL; who closes it last locks it for a moment.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             call()
@@ -256,7 +256,7 @@ def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 

@@ -39,7 +39,7 @@ def create(tx: Transaction, digest: str, name: str, grants: Mapping[str, str], e
     return token
 
 
-def of_name(tx: Transaction, name: str) -> tuple[Token, ...]:
+def list_named(tx: Transaction, name: str) -> tuple[Token, ...]:
     """The tokens that have or had the name, the newest first; nobody else asks before the transaction ends."""
     if tx.connection.dialect.name == "postgresql":
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg tokens'))"))
@@ -47,32 +47,32 @@ def of_name(tx: Transaction, name: str) -> tuple[Token, ...]:
     return tuple(Token(*row) for row in tx.connection.execute(query))
 
 
-def with_digest(tx: Transaction, digest: str) -> tuple[Token, str] | None:
+def find_live(tx: Transaction, digest: str) -> tuple[Token, str] | None:
     """The live token of that sha256, with the digest as it is stored; None if there is none."""
     for *cells, stored in tx.rows(_LIVE, digest=digest, now=tx.at):
         return Token(*cells), stored
     return None
 
 
-def exist(tx: Transaction) -> bool:
+def any_exist(tx: Transaction) -> bool:
     """Whether one was ever made, holds it or not."""
     return bool(tx.rows(_ANY))
 
 
-def live(tx: Transaction, token_id: int) -> Token | None:
+def find_live_by_id(tx: Transaction, token_id: int) -> Token | None:
     """The token of that number, if it holds."""
     for cells in tx.rows(_LIVE_BY_ID, id=token_id, now=tx.at):
         return Token(*cells)
     return None
 
 
-def is_live(tx: Transaction, token_id: Any) -> ColumnElement[bool]:
+def is_live_condition(tx: Transaction, token_id: Any) -> ColumnElement[bool]:
     """The condition that the token in the column ``token_id`` holds."""
     holds = and_(TokenRow.revoked_at.is_(None), or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > tx.at))
     return select(TokenRow.id).where(TokenRow.id == token_id, holds).exists()
 
 
-def there_are() -> ColumnElement[bool]:
+def any_exist_condition() -> ColumnElement[bool]:
     """The condition that one was ever made, see :func:`exist`."""
     return _ANY.exists()
 
@@ -83,18 +83,18 @@ def refuse_unless_live(tx: Transaction) -> None:
     Long work, a job for instance, begins with a token and ends with a change: by then it may have been revoked. What
     began on a server without tokens does not end there once it has one.
     """
-    if tx.access.while_open and exist(tx):
+    if tx.access.while_open and any_exist(tx):
         raise UnauthenticatedError("meanwhile a token was made, and everybody needs one", hint="loreg login")
     if tx.access.token_id is None:
         return
-    token = live(tx, tx.access.token_id)
+    token = find_live_by_id(tx, tx.access.token_id)
     if token is None or dict(token.grants) != dict(tx.access.permissions):
         raise UnauthenticatedError(
             f"the token {tx.author!r} was revoked or changed meanwhile, or has expired", hint="loreg login"
         )
 
 
-def used_long_ago(token: Token, now: datetime) -> bool:
+def needs_use_update(token: Token, now: datetime) -> bool:
     """Whether the time of its last use should be written down again."""
     return token.last_used_at is None or now - token.last_used_at > _USED
 
@@ -104,7 +104,7 @@ def mark_used(tx: Transaction, token: Token) -> None:
     tx.connection.execute(update(TokenRow).where(TokenRow.id == token.id).values(last_used_at=tx.at))
 
 
-def every(tx: Transaction, *, for_update: bool = False) -> tuple[Token, ...]:
+def list_all(tx: Transaction, *, for_update: bool = False) -> tuple[Token, ...]:
     """All tokens, the newest first, those that hold no more too; ``for_update``, nobody changes them meanwhile."""
     query = select(*_CELLS).order_by(TokenRow.id.desc())
     return tuple(Token(*row) for row in tx.connection.execute(query.with_for_update() if for_update else query))

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, insert, or_, select, union, update
 
-from loreg.catalog import blobs, kept
-from loreg.catalog.kept import AnyOf, words
+from loreg.catalog import blobs, compiled
+from loreg.catalog.compiled import AnyOf, text_array
 from loreg.catalog.schema import AdapterRow, BaseRow, BlobRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.entities import Upload
@@ -18,13 +18,13 @@ from loreg.entities import Upload
 _KEPT = timedelta(days=7)
 _ANNOUNCE = insert(UploadRow)
 _FIND = select(UploadRow.id, UploadRow.digest, UploadRow.size, UploadRow.received).where(
-    AnyOf(UploadRow.id, words("ids")), UploadRow.owner == bindparam("author")
+    AnyOf(UploadRow.id, text_array("ids")), UploadRow.owner == bindparam("author")
 )
 
 
-def announce(tx: Transaction, uploads: Collection[Upload]) -> None:
+def reserve(tx: Transaction, uploads: Collection[Upload]) -> None:
     """Remember who wants to send what."""
-    kept.insert(
+    compiled.insert_rows(
         tx.connection,
         _ANNOUNCE,
         [
@@ -41,7 +41,7 @@ def announce(tx: Transaction, uploads: Collection[Upload]) -> None:
     )
 
 
-def forget_old(tx: Transaction) -> tuple[str, ...]:
+def discard_expired(tx: Transaction) -> tuple[str, ...]:
     """Forget the uploads that were announced over a week ago; returns their ids."""
     old = delete(UploadRow).where(UploadRow.created_at < tx.at - _KEPT).returning(UploadRow.id)
     return tuple(tx.connection.execute(old).scalars())
@@ -61,14 +61,14 @@ def mark_received(tx: Transaction, upload: Upload) -> None:
 
 def readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
     """Those of the blobs that a version, an export or a base has which who acts may read."""
-    statement = readable_statement(tx.sees_all, bool(tx.access.permissions))
+    statement = select_readable(tx.sees_all, bool(tx.access.permissions))
     return frozenset(digest for (digest,) in tx.rows(statement, wanted=list(digests)))
 
 
 @functools.cache
-def readable_statement(sees_all: bool, has_token: bool) -> Select[Any]:
+def select_readable(sees_all: bool, has_token: bool) -> Select[Any]:
     """Select those of the blobs ``wanted``; ``has_token`` lets every base be read."""
-    wanted = words("wanted")
+    wanted = text_array("wanted")
     seen = visible_to(sees_all, AdapterRow.namespace)
     of_versions = (
         select(VersionRow.id)

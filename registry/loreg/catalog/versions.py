@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, func, insert, select, union_all, update
 
 from loreg.catalog import aliases, blobs, lineage, metrics
-from loreg.catalog.bases import base_id_of, range_of_digest
-from loreg.catalog.projection import Found, to_found, to_version, versions
+from loreg.catalog.bases import base_id_of, digest_range
 from loreg.catalog.schema import (
     AdapterRow,
     AliasRow,
@@ -24,26 +23,27 @@ from loreg.catalog.schema import (
     VersionRow,
 )
 from loreg.catalog.transaction import Transaction, visible_to
+from loreg.catalog.version_json import VersionRecord, select_versions, to_version, to_version_record
 from loreg.entities import Metric, NewVersion, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.refs import AdapterName, Ref
 
 
 @dataclass(frozen=True)
-class Guard:
+class ChangePolicy:
     """Told a version, and what is about to be said of it; refuses that by raising.
 
     ``alias``: that the alias means it; ``metrics``: what was measured of one that was there already.
     """
 
-    alias: Callable[[Found, str], None]
-    metrics: Callable[[Found, Sequence[Metric]], None]
+    check_alias: Callable[[VersionRecord, str], None]
+    check_metrics: Callable[[VersionRecord, Sequence[Metric]], None]
 
 
-_UNGUARDED = Guard(lambda found, alias: None, lambda found, measured: None)
+_NO_POLICY = ChangePolicy(lambda found, alias: None, lambda found, measured: None)
 _NEIGHBOURS = 20
-_MOST_COPIES = 100
-_BY_ID = versions().where(VersionRow.id == bindparam("id"))
+_MAX_COPIES = 100
+_BY_ID = select_versions().where(VersionRow.id == bindparam("id"))
 _KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None)).where(
     VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest")
 )
@@ -51,7 +51,7 @@ _NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow
 _VERSION = insert(VersionRow).values(number=_NEWEST.scalar_subquery() + 1).returning(VersionRow.id)
 
 
-def record(tx: Transaction, draft: NewVersion, guard: Guard = _UNGUARDED) -> tuple[Found, bool]:
+def record(tx: Transaction, draft: NewVersion, guard: ChangePolicy = _NO_POLICY) -> tuple[VersionRecord, bool]:
     """Record a version whose blobs are all stored; False if this adapter had this very content already.
 
     Tasks, labels, metrics and aliases of the draft are recorded in both cases. ``guard`` is asked for each of the
@@ -77,32 +77,32 @@ def record(tx: Transaction, draft: NewVersion, guard: Guard = _UNGUARDED) -> tup
     if known and described:
         tx.log("describe", adapter_id, version_id, **described)
     if known and draft.metrics:
-        guard.metrics(Found(version_id, adapter_id, by_id(tx, version_id)), draft.metrics)
+        guard.check_metrics(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), draft.metrics)
     for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
         metrics.put(tx, adapter_id, version_id, metric)
     for alias in draft.aliases:
-        guard.alias(Found(version_id, adapter_id, by_id(tx, version_id)), alias)
+        guard.check_alias(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), alias)
     for alias in draft.aliases:
-        aliases.point(tx, adapter_id, version_id, alias)
-    return Found(version_id, adapter_id, by_id(tx, version_id)), not known
+        aliases.set_alias(tx, adapter_id, version_id, alias)
+    return VersionRecord(version_id, adapter_id, by_id(tx, version_id)), not known
 
 
-def resolve(tx: Transaction, ref: Ref) -> Found:
+def resolve(tx: Transaction, ref: Ref) -> VersionRecord:
     """The version that ``ref`` means: its alias, its number, its digest, or else the newest not yanked.
 
     Raises NotFoundError, naming what is there instead, and ConflictError if the digest in the ref is not that
     of the version which the rest of the ref means.
     """
-    return locate(tx, ref, located)[0]
+    return find_version(tx, ref, select_version)[0]
 
 
-def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> tuple[Found, Any]:
+def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> tuple[VersionRecord, Any]:
     """What ``statement``, :func:`located` or that with a column more, finds for ``ref``, and what is in that column.
 
     Raises what :func:`resolve` raises.
     """
     by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
-    digest, digest_end = range_of_digest(ref.digest or "")
+    digest, digest_end = digest_range(ref.digest or "")
     rows = tx.rows(
         statement(tx.sees_all, by),
         namespace=ref.adapter.namespace,
@@ -113,9 +113,9 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
         digest_end=digest_end,
     )
     if not rows:
-        raise _nothing_for(tx, ref, adapter_id_of(tx, ref.adapter))
+        raise _nothing_for(tx, ref, find_adapter_id(tx, ref.adapter))
     (row,) = rows
-    found = to_found(row[0])
+    found = to_version_record(row[0])
     version = found.version
     if ref.alias is not None and version.yanked:
         raise NotFoundError(
@@ -131,9 +131,9 @@ def locate(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[An
 
 
 @functools.cache
-def located(sees_all: bool, by: str) -> Select[Any]:
+def select_version(sees_all: bool, by: str) -> Select[Any]:
     """Select the version of an adapter by its number, alias or digest, or the newest that is not yanked."""
-    query = versions().where(
+    query = select_versions().where(
         AdapterRow.namespace == bindparam("namespace"),
         AdapterRow.name == bindparam("name"),
         visible_to(sees_all, AdapterRow.namespace),
@@ -157,15 +157,15 @@ def by_id(tx: Transaction, version_id: int) -> Version:
     return to_version(document)
 
 
-def with_digest(tx: Transaction, digest: str) -> Version | None:
+def find_by_digest(tx: Transaction, digest: str) -> Version | None:
     """A version of any adapter with exactly this content, the oldest; None if there is none."""
     seen = tx.visible(AdapterRow.namespace)
-    query = versions().where(VersionRow.digest == digest, seen).order_by(VersionRow.id).limit(1)
+    query = select_versions().where(VersionRow.digest == digest, seen).order_by(VersionRow.id).limit(1)
     document = tx.connection.execute(query).scalar()
     return to_version(document) if document is not None else None
 
 
-def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
+def refs_with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     """The refs of the versions that have a file with this content, the oldest first, and so many at most."""
     holding = select(FileRow.version_id).where(FileRow.digest == sha256)
     query = (
@@ -173,31 +173,31 @@ def with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
         .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
         .where(VersionRow.id.in_(holding), tx.visible(AdapterRow.namespace))
         .order_by(VersionRow.id)
-        .limit(_MOST_COPIES)
+        .limit(_MAX_COPIES)
     )
     rows = tx.connection.execute(query)
     return tuple(f"{AdapterName(namespace, name)}:v{number}" for namespace, name, number in rows)
 
 
-def card(tx: Transaction, found: Found) -> str:
+def read_card(tx: Transaction, found: VersionRecord) -> str:
     """The text of the version's README.md, as far as the catalog keeps it."""
     return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == found.id)).scalar_one()
 
 
-def adapter_id_of(tx: Transaction, adapter: AdapterName) -> int:
+def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
     """The row of an adapter. Raises NotFoundError, naming the closest name that there is."""
     same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
     found = tx.connection.execute(select(AdapterRow.id).where(same, tx.visible(AdapterRow.namespace))).scalar()
     if found is not None:
         return found
-    close = difflib.get_close_matches(str(adapter), _neighbours(tx, adapter), 1)
+    close = difflib.get_close_matches(str(adapter), _similar_names(tx, adapter), 1)
     raise NotFoundError(
         f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
         hint="loreg ls",
     )
 
 
-def _neighbours(tx: Transaction, adapter: AdapterName) -> list[str]:
+def _similar_names(tx: Transaction, adapter: AdapterName) -> list[str]:
     """Names that a person may have meant: the next ones in the namespace, and that name in other namespaces."""
     names = select(AdapterRow.namespace, AdapterRow.name).where(tx.visible(AdapterRow.namespace))
     beside, name = names.where(AdapterRow.namespace == adapter.namespace), AdapterRow.name
@@ -214,13 +214,13 @@ def _neighbours(tx: Transaction, adapter: AdapterName) -> list[str]:
     return [str(AdapterName(*row)) for row in tx.connection.execute(found)]
 
 
-def lock(tx: Transaction, adapter_id: int) -> None:
+def lock_adapter(tx: Transaction, adapter_id: int) -> None:
     """Keep others from changing the adapter's versions and aliases until the transaction ends."""
     row = select(AdapterRow.id).where(AdapterRow.id == adapter_id)
     tx.connection.execute(row.with_for_update(key_share=True))  # what only refers to the adapter need not wait
 
 
-def lock_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> None:
+def lock_adapter_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> None:
     """Keep others from changing what that adapter has, which need not be there; with ``make`` it is, even so."""
     if make:
         _adapter_for_update(tx, adapter)
@@ -229,7 +229,7 @@ def lock_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> None:
     tx.connection.execute(select(AdapterRow.id).where(same).with_for_update(key_share=True))
 
 
-def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") -> Version:
+def set_yanked(tx: Transaction, found: VersionRecord, yanked: bool, reason: str = "") -> Version:
     """Hide a version from search and alias, or show it again. Nothing happens if it is so already."""
     other = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)
     change = update(VersionRow).where(VersionRow.id == found.id, other)
@@ -241,7 +241,7 @@ def set_yanked(tx: Transaction, found: Found, yanked: bool, reason: str = "") ->
 def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
     """The adapter's row, made if need be and locked, so that numbers are given out one at a time."""
     row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
-    return tx.row_of(AdapterRow, row, "namespace", "name")
+    return tx.get_or_create_locked(AdapterRow, row, "namespace", "name")
 
 
 def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: NewVersion) -> int:
@@ -333,7 +333,7 @@ def _refuse_if_not_the_same(ref: str, *, yanked: bool, other_base: bool) -> None
 
 def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
     if ref.alias:
-        known = ", ".join(sorted(aliases.of(tx, adapter_id))) or "none"
+        known = ", ".join(sorted(aliases.list_aliases(tx, adapter_id))) or "none"
         return NotFoundError(
             f"{ref.adapter} has no alias {ref.alias!r}; it has: {known}", hint=f"loreg ls {ref.adapter}"
         )

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loreg.catalog import aliases, versions
-from loreg.catalog.projection import Found
 from loreg.catalog.transaction import Transaction
+from loreg.catalog.version_json import VersionRecord
 from loreg.checking import policy
 from loreg.checking.policy import Policy
 from loreg.checking.run import refuse_errors
@@ -21,7 +21,7 @@ from loreg.errors import NotAllowedError
 from loreg.refs import NO_NAMESPACE, AdapterName
 
 
-def check_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> None:
+def check_alias(tx: Transaction, asked: Policy, found: VersionRecord, alias: str) -> None:
     """Raise CheckFailedError if the policy guards the alias and the version breaks it.
 
     Asked before the alias points to the version, with the adapter locked: afterwards it would be compared with itself.
@@ -29,9 +29,9 @@ def check_alias(tx: Transaction, asked: Policy, found: Found, alias: str) -> Non
     if alias not in asked.aliases:
         return
     version = found.version
-    moves = aliases.moves(tx, found.adapter_id, asked.against)
+    moves = aliases.list_moves(tx, found.adapter_id, asked.against)
     other = policy.held_against(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
-    candidate = policy.candidate(version, versions.card(tx, found), other)
+    candidate = policy.candidate(version, versions.read_card(tx, found), other)
     refuse_errors(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
 
 
@@ -41,13 +41,13 @@ def check_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: s
         raise _require_administrator(tx, adapter, alias, "takes it away")
 
 
-def check_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) -> None:
+def check_yank(tx: Transaction, asked: Policy, found: VersionRecord, *, yanked: bool) -> None:
     """Raise NotAllowedError if a guarded alias last meant the version and who acts is no administrator.
 
     With ``yanked`` False the alias would mean the version again, so that the policy is asked too: CheckFailedError.
     """
     version = found.version
-    guarded = [alias for alias in aliases.last_meaning(tx, found.adapter_id, found.id) if alias in asked.aliases]
+    guarded = [alias for alias in aliases.aliases_last_on(tx, found.adapter_id, found.id) if alias in asked.aliases]
     if version.yanked == yanked or not guarded:
         return
     if not tx.access.may("admin", version.adapter.namespace):
@@ -58,7 +58,7 @@ def check_yank(tx: Transaction, asked: Policy, found: Found, *, yanked: bool) ->
             check_alias(tx, asked, found, alias)
 
 
-def check_metrics(tx: Transaction, asked: Policy, found: Found, measured: Sequence[Metric]) -> None:
+def check_metrics(tx: Transaction, asked: Policy, found: VersionRecord, measured: Sequence[Metric]) -> None:
     """Raise NotAllowedError if a metric that others are compared with becomes worse, and who acts is no administrator.
 
     They are compared with the version that a guarded alias, or the alias ``against``, last meant. Asked with the
@@ -70,7 +70,7 @@ def check_metrics(tx: Transaction, asked: Policy, found: Found, measured: Sequen
     known = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
     before = [known.get((metric.name, metric.dataset, metric.split)) for metric in measured]
     worse = [old for old, new in zip(before, measured, strict=True) if old is not None and _is_worse(new, old)]
-    meant = aliases.last_meaning(tx, found.adapter_id, found.id) if worse else ()
+    meant = aliases.aliases_last_on(tx, found.adapter_id, found.id) if worse else ()
     if compared := [alias for alias in meant if alias in (*asked.aliases, asked.against)]:
         who = _administrator(version.adapter)
         raise NotAllowedError(

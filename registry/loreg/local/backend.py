@@ -26,9 +26,9 @@ from loreg.catalog import (
     tokens,
     versions,
 )
-from loreg.catalog.details import details, files_of
-from loreg.catalog.projection import Found
 from loreg.catalog.search import search
+from loreg.catalog.version_details import version_details, version_files
+from loreg.catalog.version_json import VersionRecord
 from loreg.checking.policy import Policy, written
 from loreg.entities import (
     BASE_RELATIONS,
@@ -86,7 +86,7 @@ class LocalBackend:
 
     def is_there(self) -> bool:
         """Whether there is a catalog already."""
-        return self.catalog.is_there()
+        return self.catalog.exists()
 
     def is_empty(self) -> bool:
         """Whether nothing was ever stored for it."""
@@ -99,22 +99,22 @@ class LocalBackend:
     def show(self, ref: Ref) -> Details:
         """All that is known of the version that ``ref`` means."""
         with self.catalog.read(self._access) as tx:
-            return details(tx, ref)
+            return version_details(tx, ref)
 
     def files_of(self, ref: Ref) -> tuple[Version, tuple[File, ...]]:
         """The version that ``ref`` means, and its files alone: how it was made may be megabytes."""
         with self.catalog.read(self._access) as tx:
-            return files_of(tx, ref)
+            return version_files(tx, ref)
 
     def with_content(self, digest: str) -> Version | None:
         """A version with exactly this content, the oldest."""
         with self.catalog.read(self._access) as tx:
-            return versions.with_digest(tx, digest)
+            return versions.find_by_digest(tx, digest)
 
     def with_file(self, sha256: str) -> tuple[str, ...]:
         """The refs of the versions that have this file."""
         with self.catalog.read(self._access) as tx:
-            return versions.with_file(tx, sha256)
+            return versions.refs_with_file(tx, sha256)
 
     def search(self, query: Query) -> Page[Version]:
         """A page of the versions that hold every condition."""
@@ -124,17 +124,17 @@ class LocalBackend:
     def samples(self, count: int) -> tuple[Version, ...]:
         """The oldest version, the newest, and some between."""
         with self.catalog.read(self._access) as tx:
-            return listing.spread(tx, count)
+            return listing.sample_versions(tx, count)
 
     def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
         """A page of all adapters, by name."""
         with self.catalog.read(self._access) as tx:
-            return listing.adapters(tx, limit, cursor)
+            return listing.list_adapters(tx, limit, cursor)
 
     def versions(self, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
         """A page of the versions of one adapter, the newest first."""
         with self.catalog.read(self._access) as tx:
-            return listing.versions_of(tx, adapter, limit, cursor)
+            return listing.list_versions(tx, adapter, limit, cursor)
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         """The version, and every merge that it descends from."""
@@ -166,7 +166,7 @@ class LocalBackend:
         if base is not None:
             bases.record(tx, base.base, base.size, proven)
             notes += describe_taken_names(bases.names_taken(tx, base.base))
-        asked = versions.Guard(partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy))
+        asked = versions.ChangePolicy(partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy))
         found, created = versions.record(tx, read.draft, asked)
         return Committed(found.version, created, tuple(notes))
 
@@ -189,7 +189,7 @@ class LocalBackend:
             if expected is not None:
                 _refuse_moved_alias(tx, found.adapter_id, ref.adapter, alias, expected)
             check_alias(tx, self._policy, found, alias)
-            aliases.point(tx, found.adapter_id, found.id, alias)
+            aliases.set_alias(tx, found.adapter_id, found.id, alias)
             return versions.by_id(tx, found.id)
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
@@ -202,7 +202,7 @@ class LocalBackend:
             if expected is not None:
                 _refuse_moved_alias(tx, adapter_id, adapter, alias, expected)
             check_removal(tx, self._policy, adapter, alias)
-            aliases.remove(tx, adapter_id, alias)
+            aliases.remove_alias(tx, adapter_id, alias)
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         """Hide a version from search and alias, or show it again.
@@ -234,13 +234,13 @@ class LocalBackend:
         require_somewhere(self._access, "read")
         with self.catalog.read(self._access) as tx:
             found = bases.find(tx, text)
-            return BaseDetails(found, derivations.of(tx, found), bases.versions_on(tx, found))
+            return BaseDetails(found, derivations.list_edges(tx, found), bases.count_versions(tx, found))
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
         """A page of the known bases, the newest first."""
         require_somewhere(self._access, "read")
         with self.catalog.read(self._access) as tx:
-            return bases.page(tx, limit, cursor)
+            return bases.list_page(tx, limit, cursor)
 
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Make a base known whose list of tensors is stored."""
@@ -286,7 +286,7 @@ class LocalBackend:
         """The fewest edges that lead from one base to the other."""
         require_somewhere(self._access, "read")
         with self.catalog.read(self._access) as tx:
-            return derivations.path(tx, one, other)
+            return derivations.shortest_path(tx, one, other)
 
     def export(self, ref: Ref, request: str) -> Manifest | None:
         """The files that the version became for ``request``."""
@@ -297,12 +297,12 @@ class LocalBackend:
         """Make the version's files for a server, and remember them; nothing is made that is stored already."""
         with self.catalog.read(self._access) as tx:
             recorded = exports.find(tx, self._writable(tx, ref).id, request)
-            described = details(tx, ref)
+            described = version_details(tx, ref)
         manifest = build_export(self._store, described, profile_for(profile, request, described), recorded)
         if manifest == recorded:
             return manifest
         with self.catalog.write(self._access) as tx:
-            exports.record(tx, self._writable(tx, ref), exports.Made(request, profile, manifest))
+            exports.record(tx, self._writable(tx, ref), exports.ExportRecord(request, profile, manifest))
         return manifest
 
     def drop_export(self, ref: Ref, request: str) -> None:
@@ -329,7 +329,7 @@ class LocalBackend:
     def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
         """A page of jobs, the newest first."""
         with self.catalog.read(self._access) as tx:
-            return jobs.page(tx, limit, cursor)
+            return jobs.list_page(tx, limit, cursor)
 
     def cancel_job(self, job_id: int) -> Job:
         """Give a job up."""
@@ -340,12 +340,12 @@ class LocalBackend:
     def events(self, limit: int, cursor: str | None) -> Page[Event]:
         """A page of events, the newest first."""
         with self.catalog.read(self._access) as tx:
-            return events.page(tx, limit, cursor)
+            return events.list_page(tx, limit, cursor)
 
     def namespaces(self) -> tuple[Namespace, ...]:
         """All namespaces that may be read."""
         with self.catalog.read(self._access) as tx:
-            return namespaces.every(tx)
+            return namespaces.list_all(tx)
 
     def set_public(self, namespace: str, public: bool) -> None:
         """Let everyone read a namespace, or only those who have a token for it."""
@@ -357,7 +357,7 @@ class LocalBackend:
         """All tokens, the newest first."""
         require(self._access, "admin", "*")
         with self.catalog.read(self._access) as tx:
-            return tokens.every(tx)
+            return tokens.list_all(tx)
 
     def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         """A new token, and its secret, which nobody can read again. Raises ConflictError for a name of another's."""
@@ -375,14 +375,14 @@ class LocalBackend:
         with self.catalog.write(self._access) as tx:
             refuse_last_administrator(tx, token_id)
             token = tokens.revoke(tx, token_id)
-            jobs.end_those_of(tx, token_id)
+            jobs.cancel_of_token(tx, token_id)
             return token
 
     def _lock(self, tx: Transaction, adapter: AdapterName) -> int:
         """The adapter's row, if its versions and aliases may be changed: nobody else changes them before the end."""
-        adapter_id = versions.adapter_id_of(tx, adapter)
+        adapter_id = versions.find_adapter_id(tx, adapter)
         require(self._access, "write", adapter.namespace)
-        versions.lock(tx, adapter_id)
+        versions.lock_adapter(tx, adapter_id)
         return adapter_id
 
     def _proven(self, listed: VerifiedBase) -> tuple[str, ...]:
@@ -391,7 +391,7 @@ class LocalBackend:
             known = bases.known_by_headers(tx, listed.base)
         return matching_header_bases(self._store, listed, known)
 
-    def _writable(self, tx: Transaction, ref: Ref) -> Found:
+    def _writable(self, tx: Transaction, ref: Ref) -> VersionRecord:
         """The version, if it may be changed; one that may not even be seen is not found."""
         found = versions.resolve(tx, ref)
         require(self._access, "write", ref.adapter.namespace)
@@ -403,7 +403,7 @@ class _RolledBackError(Exception):
 
 
 def _refuse_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:
-    found = aliases.number_of(tx, adapter_id, alias)
+    found = aliases.current_number(tx, adapter_id, alias)
     if found != expected:
         now, then = (f"v{number}" if number else "nothing" for number in (found, expected))
         raise StaleError(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.layout import WEIGHTS_NAME
-from loreg.catalog import Transaction, drafts, versions
-from loreg.catalog.details import details
-from loreg.catalog.drafts import PendingUpload
+from loreg.catalog import Transaction, pending_uploads, versions
+from loreg.catalog.pending_uploads import PendingUpload
+from loreg.catalog.version_details import version_details
 from loreg.entities import Access, Commit, Details
 from loreg.errors import NotAllowedError, NotFoundError, StaleError
 from loreg.local.authorization import require
@@ -88,7 +88,7 @@ def commit_files(
     require(access, "write", adapter.namespace)
     while True:  # whoever was faster has committed: each round somebody gets on
         with backend.catalog.read(access) as tx:
-            seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
+            seen = _branch(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         _refuse_stale_parent(backend, access, adapter, branch, seen, asked.parent)
         manifest = asked.applied_to(seen.start)
         read = None
@@ -117,14 +117,14 @@ def create_branch(
     """
     require(access, "write", adapter.namespace)
     with backend.catalog.write(access) as tx:
-        seen = _branch(tx, adapter, branch, drafts.find(tx, adapter, branch))
+        seen = _branch(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         if seen.pending is not None or seen.meant:
             return
-        files = details(tx, start).files if start is not None else seen.files
+        files = version_details(tx, start).files if start is not None else seen.files
         _refuse_over_quota(tx, adapter, seen, files)
-        drafts.make_room(tx, adapter.namespace, MAX_PENDING)
-        if drafts.take(tx, adapter, branch) is None:
-            drafts.put(tx, adapter, branch, PendingUpload(files, ""))
+        pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
+        if pending_uploads.find_locked(tx, adapter, branch) is None:
+            pending_uploads.save(tx, adapter, branch, PendingUpload(files, ""))
 
 
 def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
@@ -132,7 +132,7 @@ def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, br
     if not access.may("write", adapter.namespace):
         return None
     with backend.catalog.read(access) as tx:
-        found = drafts.find(tx, adapter, branch)
+        found = pending_uploads.find(tx, adapter, branch)
     return found.files if found is not None else None
 
 
@@ -150,15 +150,15 @@ def _commit(
     read: ParsedCommit | None,
 ) -> None:
     """Record what the commit made of the branch, with its draft and its adapter locked, unless it moved meanwhile."""
-    pending = drafts.take(tx, adapter, branch)
-    versions.lock_name(tx, adapter, make=read is not None)
+    pending = pending_uploads.find_locked(tx, adapter, branch)
+    versions.lock_adapter_name(tx, adapter, make=read is not None)
     if _branch(tx, adapter, branch, pending) != seen:
         raise _BranchMovedError
     if read is None:
-        drafts.make_room(tx, adapter.namespace, MAX_PENDING)
-        drafts.put(tx, adapter, branch, PendingUpload(manifest.files, seen.meant))
+        pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
+        pending_uploads.save(tx, adapter, branch, PendingUpload(manifest.files, seen.meant))
         return
-    drafts.remove(tx, adapter, branch)
+    pending_uploads.remove(tx, adapter, branch)
     backend.record(tx, read)
 
 
@@ -170,7 +170,7 @@ def _branch(tx: Transaction, adapter: AdapterName, branch: str, pending: Pending
 
 def _details(tx: Transaction, ref: Ref) -> Details | None:
     try:
-        return details(tx, ref)
+        return version_details(tx, ref)
     except NotFoundError:
         return None
 
@@ -187,9 +187,9 @@ def _refuse_stale_parent(
     at_head = head.startswith(parent)
     if seen.loses and not (parent and at_head):
         with backend.catalog.write(access) as tx:
-            pending = drafts.take(tx, adapter, branch)
+            pending = pending_uploads.find_locked(tx, adapter, branch)
             if pending is not None and pending == seen.pending:
-                drafts.drop(tx, adapter, branch, pending)
+                pending_uploads.discard(tx, adapter, branch, pending)
         raise StaleError(
             f"{name} of {adapter} became another version since its unfinished upload was begun: that is given up, and "
             "nothing was committed",
@@ -210,7 +210,7 @@ def _refuse_over_quota(tx: Transaction, adapter: AdapterName, seen: _Branch, fil
             f"an unfinished upload may have {MAX_FILES:,} files, that of {adapter} would have {len(files):,}",
             hint=f"loreg push DIR {adapter}",
         )
-    if seen.pending is None and drafts.room(tx, adapter.namespace, MAX_PENDING) <= 0:
+    if seen.pending is None and pending_uploads.count_free(tx, adapter.namespace, MAX_PENDING) <= 0:
         where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "the registry"
         raise NotAllowedError(
             f"{where} has {MAX_PENDING} unfinished uploads of this week already",

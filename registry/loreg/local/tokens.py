@@ -24,7 +24,7 @@ def refuse_taken_name(tx: Transaction, name: str, grants: Mapping[str, str]) -> 
     Bases, exports and uploads belong to the name. Whoever has the same scopes is taken for the same: a token gives way
     to a new one of its name.
     """
-    other = next((token for token in tokens.of_name(tx, name) if dict(token.grants) != dict(grants)), None)
+    other = next((token for token in tokens.list_named(tx, name) if dict(token.grants) != dict(grants)), None)
     if other is not None:
         raise ConflictError(
             f"{name!r} is the name of token {other.id}, with other scopes: what that made would be this one's",
@@ -46,7 +46,7 @@ def validate_expiry(expires_at: datetime | None) -> None:
 
 def refuse_last_administrator(tx: Transaction, token_id: int) -> None:
     """Raise NotAllowedError if nobody could make a token any more without that one."""
-    left = [token for token in tokens.every(tx, for_update=True) if is_administrator(token)]
+    left = [token for token in tokens.list_all(tx, for_update=True) if is_administrator(token)]
     if [token.id for token in left] == [token_id]:
         raise NotAllowedError(
             f"token {token_id} is the last administrator's: without it nobody can make another",

@@ -58,7 +58,7 @@ class Uploads:
     def _announce(self, tx: Transaction, blobs: Sequence[Blob]) -> list[Upload]:
         announced = [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in blobs]
         if announced:
-            uploads.announce(tx, announced)
+            uploads.reserve(tx, announced)
         return announced
 
     def find(self, upload_id: str) -> Upload:

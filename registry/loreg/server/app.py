@@ -21,7 +21,7 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with sweeping(service):
             yield
-        await service.catalog.end()
+        await service.catalog.aclose()
 
     app = FastAPI(
         title="loreg",

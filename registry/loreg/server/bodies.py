@@ -237,7 +237,7 @@ async def _refuse_readers_of_adapter(request: Request) -> None:
     if not access.may("write", namespace):
         backend = await backend_of(request)
         name = parse_adapter_name(f"{namespace}/{request.path_params['name']}".removeprefix("/"))
-        await backend.catalog.awaited(backend.versions, name, 1, None)
+        await backend.catalog.run_async(backend.versions, name, 1, None)
         require(access, "write", namespace)
 
 

@@ -27,12 +27,12 @@ async def page_of(
     found: list[T] = []
     room = _MOST_BYTES
     while len(found) < limit:
-        page = await catalog.awaited(fetch, min(_AT_ONCE, limit - len(found)), cursor)
+        page = await catalog.run_async(fetch, min(_AT_ONCE, limit - len(found)), cursor)
         content = _encoder.encode(page)
         if len(content) > room:
             fitting = max(_fitting(page, room), 0 if found else 1)
             if fitting:
-                page = await catalog.awaited(fetch, fitting, cursor)
+                page = await catalog.run_async(fetch, fitting, cursor)
                 found, cursor = [*found, *page.items], page.cursor
             break
         if not found and (page.cursor is None or len(page.items) == limit):

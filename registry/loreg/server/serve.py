@@ -130,13 +130,13 @@ def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") 
 def _are_there_tokens(settings: Settings) -> bool:
     """Whether a token was ever made. One in SQLite is made on first use, and not by this question."""
     with contextlib.closing(Catalog(settings.database_url)) as catalog:
-        return catalog.is_there() and has_tokens(catalog)
+        return catalog.exists() and has_tokens(catalog)
 
 
 def has_administrator(settings: Settings) -> bool:
     """Whether some live token may do everything."""
     with contextlib.closing(Catalog(settings.database_url)) as catalog, catalog.read() as tx:
-        return any(map(is_administrator, tokens.every(tx)))
+        return any(map(is_administrator, tokens.list_all(tx)))
 
 
 def make_administrator(settings: Settings, secret: str = "") -> str:
@@ -149,8 +149,8 @@ def make_administrator(settings: Settings, secret: str = "") -> str:
     chosen = secret or new_secret()
     catalog = Catalog(settings.database_url)
     with catalog.write(Access.superuser(settings.author)) as tx:
-        if tokens.with_digest(tx, digest_secret(chosen)) is None:
-            if any(map(is_administrator, tokens.every(tx))):
+        if tokens.find_live(tx, digest_secret(chosen)) is None:
+            if any(map(is_administrator, tokens.list_all(tx))):
                 raise NotAllowedError(
                     "there is an administrator's token already", hint="loreg token create NAME --scope 'admin:*'"
                 )

@@ -37,7 +37,7 @@ class _Seen:
 def has_tokens(catalog: Catalog) -> bool:
     """Whether a token was ever made, holds it or not."""
     with catalog.read() as tx:
-        return tokens.exist(tx)
+        return tokens.any_exist(tx)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Service(LocalRegistry):
         if self.open_to is None or self._seen.token:
             return False
         if time.monotonic() - self._seen.at > _FRESH:
-            self._seen.token = await self.catalog.awaited(has_tokens, self.catalog)
+            self._seen.token = await self.catalog.run_async(has_tokens, self.catalog)
             self._seen.at = time.monotonic()
         return not self._seen.token
 
@@ -70,12 +70,12 @@ class Service(LocalRegistry):
             raise UnauthenticatedError("this is no token of loreg: they read lrg_…", hint="loreg login")
         digest = digest_secret(secret.strip())
         with self.catalog.read() as tx:
-            found = tokens.with_digest(tx, digest)
+            found = tokens.find_live(tx, digest)
         if found is None or not hmac.compare_digest(found[1], digest):
             raise UnauthenticatedError("the token is unknown, expired or revoked", hint="loreg login")
         token = found[0]
         access = Access(token.name, token.grants, token.id)
-        if tokens.used_long_ago(token, datetime.now(UTC)):
+        if tokens.needs_use_update(token, datetime.now(UTC)):
             with self.catalog.write(access) as tx:
                 tokens.mark_used(tx, token)
         return access
@@ -101,7 +101,7 @@ async def access_of(request: Request) -> Access:
         author = request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous"
         access = replace(Access.superuser(author), while_open=True)
     elif authorization := request.headers.get("Authorization", ""):
-        access = await service.catalog.awaited(service.access, authorization)
+        access = await service.catalog.run_async(service.access, authorization)
     else:
         access = ANONYMOUS
     request.state.access, request.state.author = access, access.author

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from loreg.catalog import Catalog, drafts, jobs, uploads
+from loreg.catalog import Catalog, jobs, pending_uploads, uploads
 from loreg.entities import Access
 from loreg.errors import LoregError
 from loreg.server.service import Service
@@ -36,7 +36,7 @@ async def sweeping(service: Service) -> AsyncIterator[None]:
 async def _sweep(service: Service) -> None:
     while True:
         try:
-            old = await service.catalog.awaited(_forget_old, service.catalog)
+            old = await service.catalog.run_async(_forget_old, service.catalog)
             await asyncio.to_thread(service.store.forget_uploads, old)
         except LoregError as error:  # the next hour is as good
             _log.warning("old uploads were not swept: %s", error)
@@ -45,6 +45,6 @@ async def _sweep(service: Service) -> None:
 
 def _forget_old(catalog: Catalog) -> tuple[str, ...]:
     with catalog.write(Access.superuser("loreg")) as tx:
-        jobs.sweep(tx)
-        drafts.forget_old(tx)
-        return uploads.forget_old(tx)
+        jobs.clean_up(tx)
+        pending_uploads.discard_expired(tx)
+        return uploads.discard_expired(tx)

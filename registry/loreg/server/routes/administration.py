@@ -35,27 +35,27 @@ async def events(backend: Books, limit: Limit = 50, cursor: Cursor = None) -> Re
 @routes.get("/namespaces", response_model=tuple[Namespace, ...], responses=errors())
 async def namespaces(backend: Books) -> Response:
     """All namespaces that may be read."""
-    return json(await backend.catalog.awaited(backend.namespaces))
+    return json(await backend.catalog.run_async(backend.namespaces))
 
 
 @routes.put("/namespaces/{namespace}", status_code=204, responses=errors())
 async def set_public(namespace: NamespaceName, body: VisibilityRequest, backend: Books) -> Response:
     """Let everyone read a namespace, or only those who have a token for it."""
-    await backend.catalog.awaited(backend.set_public, "" if namespace == NO_NAMESPACE else namespace, body.public)
+    await backend.catalog.run_async(backend.set_public, "" if namespace == NO_NAMESPACE else namespace, body.public)
     return nothing()
 
 
 @routes.get("/tokens", response_model=tuple[Token, ...], responses=errors())
 async def tokens(backend: Books) -> Response:
     """All tokens, the newest first, those that hold no more too."""
-    return json(await backend.catalog.awaited(backend.tokens))
+    return json(await backend.catalog.run_async(backend.tokens))
 
 
 @routes.post("/tokens", status_code=201, response_model=TokenCreated, responses=errors(409))
 async def create_token(body: TokenRequest, backend: Books, service: Serving) -> Response:
     """A new token."""
     grants = parse_grants(body.scopes)
-    made = await backend.catalog.awaited(backend.create_token, body.name, grants, body.expires_at)
+    made = await backend.catalog.run_async(backend.create_token, body.name, grants, body.expires_at)
     service.close()
     return json(TokenCreated(*made), 201)
 
@@ -63,4 +63,4 @@ async def create_token(body: TokenRequest, backend: Books, service: Serving) -> 
 @routes.delete("/tokens/{token_id}", response_model=Token, responses=errors(404))
 async def revoke_token(token_id: Annotated[int, Path(ge=1, lt=2**31)], backend: Books) -> Response:
     """Let a token hold no more, from now on."""
-    return json(await backend.catalog.awaited(backend.revoke_token, token_id))
+    return json(await backend.catalog.run_async(backend.revoke_token, token_id))

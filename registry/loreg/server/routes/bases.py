@@ -34,13 +34,13 @@ def add_base(body: BaseRequest, backend: Books, service: Serving, access: Asking
 @routes.get("/base", response_model=BaseDetails, responses=errors(404, 409))
 async def base(backend: Books, name: Text) -> Response:
     """All that is known of the base of that name or digest."""
-    return json(await backend.catalog.awaited(backend.base, name))
+    return json(await backend.catalog.run_async(backend.base, name))
 
 
 @routes.get("/base-edges", response_model=tuple[BaseEdge, ...], responses=errors())
 async def base_path(backend: Books, one: Text, other: Text) -> Response:
     """The fewest edges that lead from one base to the other, both by whole digest."""
-    return json(await backend.catalog.awaited(backend.base_path, one, other))
+    return json(await backend.catalog.run_async(backend.base_path, one, other))
 
 
 @routes.post("/base-edges", response_model=BaseEdge, responses=errors(404, 409))

@@ -121,7 +121,7 @@ class Snapshot:
 
 async def snapshot_of(backend: Books, access: Asking, repository: str, revision: str) -> Snapshot:
     """What a revision means; what is missing is told apart, as clients expect. Drafts are for who may write them."""
-    return await backend.catalog.awaited(_snapshot_of, backend, access, repository, revision)
+    return await backend.catalog.run_async(_snapshot_of, backend, access, repository, revision)
 
 
 def _snapshot_of(backend: LocalBackend, access: Access, repository: str, revision: str) -> Snapshot:
@@ -197,7 +197,7 @@ async def refs(found: Newest, backend: Books) -> Response:
     branches, tags = [_branch("heads", MAIN, found.manifest.digest)], []
     cursor: str | None = None
     for _ in range(_MOST_REFS // _AT_ONCE):
-        page = await backend.catalog.awaited(backend.versions, found.adapter, _AT_ONCE, cursor)
+        page = await backend.catalog.run_async(backend.versions, found.adapter, _AT_ONCE, cursor)
         branches += [_branch("heads", alias, version.digest) for version in page.items for alias in version.aliases]
         tags += [_branch("tags", f"v{version.number}", version.digest) for version in page.items]
         if (cursor := page.cursor) is None:

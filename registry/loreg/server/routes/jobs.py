@@ -21,7 +21,7 @@ JobId = Annotated[int, Path(ge=1, lt=2**31)]
 @routes.post("/jobs", status_code=202, response_model=Job, responses=errors())
 async def submit(body: JobRequest, backend: Books) -> Response:
     """Ask a worker for a merge, a re-ranking or a bake."""
-    return json(await backend.catalog.awaited(backend.submit, body.kind, body.request), 202)
+    return json(await backend.catalog.run_async(backend.submit, body.kind, body.request), 202)
 
 
 @routes.get("/jobs", response_model=Page[Job], responses=errors())
@@ -33,10 +33,10 @@ async def jobs(backend: Books, limit: Limit = 50, cursor: Cursor = None) -> Resp
 @routes.get("/jobs/{job_id}", response_model=Job, responses=errors(404))
 async def job(job_id: JobId, backend: Books) -> Response:
     """How a job is doing."""
-    return json(await backend.catalog.awaited(backend.job, job_id))
+    return json(await backend.catalog.run_async(backend.job, job_id))
 
 
 @routes.delete("/jobs/{job_id}", response_model=Job, responses=errors(404))
 async def cancel(job_id: JobId, backend: Books) -> Response:
     """Give a job up."""
-    return json(await backend.catalog.awaited(backend.cancel_job, job_id))
+    return json(await backend.catalog.run_async(backend.cancel_job, job_id))

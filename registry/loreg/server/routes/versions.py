@@ -39,7 +39,7 @@ _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
 async def show(request: Request) -> Response:
     """All that is known of a version."""
     backend = await backend_of(request)
-    return json(await backend.catalog.awaited(backend.show, ref_in(request)))
+    return json(await backend.catalog.run_async(backend.show, ref_in(request)))
 
 
 @routes.get("/search", response_model=Page[Version], responses=errors())
@@ -111,7 +111,7 @@ def commit(adapter: Adapter, body: CommitRequest, backend: Books, service: Servi
 @routes.get(_VERSION + "/lineage", response_model=LineageResponse, responses=errors(404, 409))
 async def lineage(ref: Selected, backend: Books) -> Response:
     """The version, and every merge that it descends from, nearest first."""
-    return json(LineageResponse(*await backend.catalog.awaited(backend.lineage, ref)))
+    return json(LineageResponse(*await backend.catalog.run_async(backend.lineage, ref)))
 
 
 @routes.get(_VERSION + "/check", response_model=CheckReport, responses=errors(404, 409))
@@ -139,19 +139,19 @@ def check(
 @routes.post(_VERSION + "/metrics", response_model=Version, responses=errors(404, 409))
 async def add_metrics(ref: Selected, body: tuple[Metric, ...], backend: Books) -> Response:
     """Record measured numbers; one measured on the same data before is replaced."""
-    return json(await backend.catalog.awaited(backend.add_metrics, ref, body))
+    return json(await backend.catalog.run_async(backend.add_metrics, ref, body))
 
 
 @routes.put(_VERSION + "/yanked", response_model=Version, responses=errors(404, 409))
 async def set_yanked(ref: Selected, body: YankRequest, backend: Books) -> Response:
     """Hide a version from search and alias, or show it again."""
-    return json(await backend.catalog.awaited(backend.set_yanked, ref, body.yanked, body.reason))
+    return json(await backend.catalog.run_async(backend.set_yanked, ref, body.yanked, body.reason))
 
 
 @routes.get(_VERSION + "/exports/{request}", response_model=Manifest, responses=errors(404, 409))
 async def export(ref: Selected, request: Sha256, backend: Books) -> Response:
     """The files that the version became for a server, by the digest of what was asked for."""
-    found = await backend.catalog.awaited(backend.export, ref, request)
+    found = await backend.catalog.run_async(backend.export, ref, request)
     if found is None:
         raise NotFoundError(f"{ref} was never exported so", hint="loreg pull REF --profile SERVER makes it")
     return json(found)
@@ -166,14 +166,14 @@ def record_export(ref: Selected, request: Sha256, body: ExportRequest, backend: 
 @routes.delete(_VERSION + "/exports/{request}", status_code=204, responses=errors(404, 409))
 async def drop_export(ref: Selected, request: Sha256, backend: Books) -> Response:
     """Forget an export; the next who asks for it has it made."""
-    await backend.catalog.awaited(backend.drop_export, ref, request)
+    await backend.catalog.run_async(backend.drop_export, ref, request)
     return nothing()
 
 
 @routes.get(_ALIAS, response_model=Details, responses=errors(404))
 async def alias(adapter: Adapter, alias: str, backend: Books) -> Response:
     """The version that an alias means; its ETag goes into the If-Match of whoever moves it."""
-    found = await backend.catalog.awaited(backend.show, parse_ref(f"{adapter}:{parse_alias(alias)}"))
+    found = await backend.catalog.run_async(backend.show, parse_ref(f"{adapter}:{parse_alias(alias)}"))
     return json(found, headers={"ETag": etag(found.version.number)})
 
 
@@ -183,21 +183,21 @@ async def tag(adapter: Adapter, alias: str, body: AliasTarget, expected: Expecte
     ref = parse_ref(body.ref)
     if ref.adapter != adapter:
         raise UsageError(f"an alias of {adapter} cannot mean {ref}", hint=f"a ref of {adapter}")
-    version = await backend.catalog.awaited(backend.tag, ref, parse_alias(alias), expected)
+    version = await backend.catalog.run_async(backend.tag, ref, parse_alias(alias), expected)
     return json(version, headers={"ETag": etag(version.number)})
 
 
 @routes.delete(_ALIAS, status_code=204, responses=errors(404, 412))
 async def untag(adapter: Adapter, alias: str, expected: Expected, backend: Books) -> Response:
     """Forget an alias; its history stays; with If-Match, only if nobody moved it meanwhile."""
-    await backend.catalog.awaited(backend.untag, adapter, parse_alias(alias), expected)
+    await backend.catalog.run_async(backend.untag, adapter, parse_alias(alias), expected)
     return nothing()
 
 
 @routes.get("/contents/{digest}", response_model=Version, responses=errors(404))
 async def with_content(digest: Sha256, backend: Books) -> Response:
     """A version of any adapter with exactly this manifest, the oldest."""
-    found = await backend.catalog.awaited(backend.with_content, digest)
+    found = await backend.catalog.run_async(backend.with_content, digest)
     if found is None:
         raise NotFoundError(f"no version has the content sha256:{digest[:12]}", hint="loreg search")
     return json(found)
@@ -206,4 +206,4 @@ async def with_content(digest: Sha256, backend: Books) -> Response:
 @routes.get("/files/{sha256}", response_model=tuple[str, ...], responses=errors())
 async def with_file(sha256: Sha256, backend: Books) -> Response:
     """The refs of the versions that have a file with this content, the oldest first."""
-    return json(await backend.catalog.awaited(backend.with_file, sha256))
+    return json(await backend.catalog.run_async(backend.with_file, sha256))

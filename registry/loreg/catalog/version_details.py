@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import aliased
 
-from loreg.catalog.projection import JsonRow, json_rows, time_of
 from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.versions import locate, located
+from loreg.catalog.version_json import JsonRow, json_rows, parse_time
+from loreg.catalog.versions import find_version, select_version
 from loreg.entities import AliasMove, Details, Provenance, Source, Version
 from loreg.manifest import File
 from loreg.refs import Ref
@@ -20,9 +20,9 @@ _MOST_MOVES = 1000  # of all aliases together, the newest
 _FILES = json_rows(FileRow, FileRow.path, FileRow.digest, FileRow.size, on=FileRow.version_id == VersionRow.id)
 
 
-def details(tx: Transaction, ref: Ref) -> Details:
+def version_details(tx: Transaction, ref: Ref) -> Details:
     """Everything about the version that ``ref`` means. Raises what :func:`loreg.catalog.versions.resolve` raises."""
-    found, (card, recipe, certificate, sources, files, moves) = locate(tx, ref, _detailed)
+    found, (card, recipe, certificate, sources, files, moves) = find_version(tx, ref, _detailed)
     made_by = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
@@ -33,21 +33,21 @@ def details(tx: Transaction, ref: Ref) -> Details:
         card=card,
         provenance=made_by,
         alias_moves=tuple(
-            AliasMove(alias, number, author, time_of(at))
+            AliasMove(alias, number, author, parse_time(at))
             for _, alias, number, author, at in sorted(moves, reverse=True)
         ),
     )
 
 
-def files_of(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]:
+def version_files(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]:
     """The version that ``ref`` means, and its files. Raises what :func:`loreg.catalog.versions.resolve` raises."""
-    found, files = locate(tx, ref, _with_files)
+    found, files = find_version(tx, ref, _with_files)
     return found.version, tuple(File(*cells) for cells in sorted(files))
 
 
 @functools.cache
 def _with_files(sees_all: bool, by: str) -> Select[Any]:
-    return located(sees_all, by).add_columns(_FILES.label("files"))
+    return select_version(sees_all, by).add_columns(_FILES.label("files"))
 
 
 @functools.cache
@@ -76,7 +76,7 @@ def _detailed(sees_all: bool, by: str) -> Select[Any]:
             on=AliasMoveRow.id.in_(_newest_moves()),
         ),
     )
-    return located(sees_all, by).add_columns(more.label("more")).outerjoin(MergeRow, MergeRow.version_id == mine)
+    return select_version(sees_all, by).add_columns(more.label("more")).outerjoin(MergeRow, MergeRow.version_id == mine)
 
 
 def _newest_moves() -> Select[Any]:

@@ -19,10 +19,10 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
 from sqlalchemy.types import TypeDecorator
 
-Cells = tuple[Any, ...]
+Row = tuple[Any, ...]
 
 
-class Words(TypeDecorator[Sequence[str]]):
+class TextArray(TypeDecorator[Sequence[str]]):
     """Some words as one parameter: an array, or JSON where there are none."""
 
     impl = JSON
@@ -53,13 +53,13 @@ def _of_json(element: AnyOf, compiler: Any, **options: Any) -> str:
     return f"{column} IN (SELECT value FROM json_each({some}))"  # noqa: S608  only what the compiler wrote
 
 
-def words(name: str) -> Any:
+def text_array(name: str) -> Any:
     """The parameter ``name``, whose value is a list of words."""
-    return bindparam(name, type_=Words())
+    return bindparam(name, type_=TextArray())
 
 
 @dataclass(frozen=True)
-class _Written:
+class CompiledStatement:
     """A statement as a driver takes it, its own values, and what makes cells and parameters of a driver's values."""
 
     sql: str
@@ -67,34 +67,36 @@ class _Written:
     writers: Mapping[str, Callable[[Any], Any]]
     readers: Mapping[int, Callable[[Any], Any]]
 
-    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def bind(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters as the driver takes them: the statement's own and ``values``."""
         every = {**self.values, **values}
         for name, writer in self.writers.items():
             every[name] = writer(every[name])
         return every
 
-    def read(self, row: Cells) -> Cells:
+    def read(self, row: Row) -> Row:
+        """Return the cells of a row as Python values, which not every driver makes of them."""
         return tuple(self.readers[i](cell) if i in self.readers else cell for i, cell in enumerate(row))
 
 
-def rows(connection: Connection, statement: ReturnsRows, values: Mapping[str, Any]) -> list[Cells]:
+def select_rows(connection: Connection, statement: ReturnsRows, values: Mapping[str, Any]) -> list[Row]:
     """What ``statement`` selects, or returns of the row that it inserts. Raises DBAPIError."""
     columns: tuple[str, ...] = ()
     if isinstance(statement, Insert):
         columns = tuple(name for name in values if name in statement.table.columns)
-    written = _written(statement, columns, connection.dialect)
-    found = _run(connection, written.sql, written.given(values), fetch=True)
+    written = _compile(statement, columns, connection.dialect)
+    found = _execute(connection, written.sql, written.bind(values), fetch=True)
     return [written.read(row) for row in found] if written.readers else found
 
 
-def insert(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert_rows(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
     """Run ``statement`` for each of the rows, which name the same columns. Raises DBAPIError."""
-    written = _written(statement, tuple(rows[0]), connection.dialect)
-    _run(connection, written.sql, *map(written.given, rows), fetch=False)
+    written = _compile(statement, tuple(rows[0]), connection.dialect)
+    _execute(connection, written.sql, *map(written.bind, rows), fetch=False)
 
 
 @functools.lru_cache(maxsize=512)
-def _written(statement: Any, columns: tuple[str, ...], dialect: Dialect) -> _Written:
+def _compile(statement: Any, columns: tuple[str, ...], dialect: Dialect) -> CompiledStatement:
     compiled = statement.compile(dialect=dialect, column_keys=columns or None)
     binds = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in compiled.binds.items()}
     writers = {name: writer for name, writer in binds.items() if writer is not None}
@@ -103,17 +105,17 @@ def _written(statement: Any, columns: tuple[str, ...], dialect: Dialect) -> _Wri
         for index, column in enumerate(statement.exported_columns):
             if reader := column.type.dialect_impl(dialect).result_processor(dialect, None):
                 readers[index] = reader
-    return _Written(str(compiled), compiled.params, writers, readers)
+    return CompiledStatement(str(compiled), compiled.params, writers, readers)
 
 
-def _run(connection: Connection, sql: str, *given: Mapping[str, Any], fetch: bool) -> list[Cells]:
+def _execute(connection: Connection, sql: str, *given: Mapping[str, Any], fetch: bool) -> list[Row]:
     """Run ``sql`` for each of the values, and fetch the rows if asked to. The driver's errors become SQLAlchemy's."""
     dialect = connection.dialect
     raw: Any = connection.connection
-    found: list[Cells] = []
+    found: list[Row] = []
     try:
         if dialect.is_async:
-            found = raw.dbapi_connection.run_async(lambda driver: _awaited(driver, sql, given, fetch))
+            found = raw.dbapi_connection.run_async(lambda driver: _execute_async(driver, sql, given, fetch))
         else:
             with contextlib.closing(raw.driver_connection.cursor()) as cursor:
                 if len(given) > 1:
@@ -136,7 +138,7 @@ def _run(connection: Connection, sql: str, *given: Mapping[str, Any], fetch: boo
     return found
 
 
-async def _awaited(driver: Any, sql: str, given: Sequence[Mapping[str, Any]], fetch: bool) -> list[Cells]:
+async def _execute_async(driver: Any, sql: str, given: Sequence[Mapping[str, Any]], fetch: bool) -> list[Row]:
     cursor = driver.cursor()
     if len(given) > 1:
         await cursor.executemany(sql, given)

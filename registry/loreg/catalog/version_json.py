@@ -81,7 +81,7 @@ def _rows_of_postgresql(element: JsonRows, compiler: Any, **options: Any) -> str
     return f"coalesce(json_agg({_cells_of_postgresql(element, compiler, options)}), '[]')"
 
 
-def time_of(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """A point in time as the databases write it into JSON: SQLite without a zone."""
     found = datetime.fromisoformat(text)
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
@@ -120,7 +120,7 @@ _CELLS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def versions() -> Select[Any]:
+def select_versions() -> Select[Any]:
     """Select versions as the documents that :func:`to_found` reads, in the first column."""
     return (
         select(JsonRow(*_CELLS.values()).label("document"))
@@ -130,7 +130,7 @@ def versions() -> Select[Any]:
 
 
 @dataclass(frozen=True)
-class Found:
+class VersionRecord:
     """A version, and the rows that it and its adapter are kept in."""
 
     id: int
@@ -138,7 +138,7 @@ class Found:
     version: Version
 
 
-def to_found(document: Sequence[Any]) -> Found:
+def to_version_record(document: Sequence[Any]) -> VersionRecord:
     """Make the frozen values of a document of :func:`versions`."""
     cell = dict(zip(_CELLS, document, strict=True))
     base = None
@@ -168,7 +168,7 @@ def to_found(document: Sequence[Any]) -> Found:
         size=cell["bytes"],
         author=cell["author"],
         message=cell["message"],
-        created_at=time_of(cell["created_at"]),
+        created_at=parse_time(cell["created_at"]),
         yanked=cell["yanked_at"] is not None,
         base=base,
         target=cell["target"],
@@ -177,9 +177,9 @@ def to_found(document: Sequence[Any]) -> Found:
         labels=dict(sorted(cell["labels"])),
         metrics=tuple(sorted(metrics, key=lambda m: (m.name, m.dataset, m.split))),
     )
-    return Found(cell["id"], cell["adapter_id"], version)
+    return VersionRecord(cell["id"], cell["adapter_id"], version)
 
 
 def to_version(document: Sequence[Any]) -> Version:
     """The version alone."""
-    return to_found(document).version
+    return to_version_record(document).version

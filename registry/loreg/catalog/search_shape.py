@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from loreg.catalog.bases import is_digest, range_of_digest
+from loreg.catalog.bases import digest_range, is_digest
 from loreg.entities import Comparison, MetricCondition, Query, Sort
 
 BY_NAME, BY_DIGEST = "name", "digest"
 
 
-def shape_of(query: Query) -> tuple[Query, dict[str, Any]]:
+def split_query(query: Query) -> tuple[Query, dict[str, Any]]:
     """The query with names of parameters for its words, and their values; numbers are parameters named the same way.
 
     ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`; what is empty stays empty.
@@ -64,7 +64,7 @@ def shape_of(query: Query) -> tuple[Query, dict[str, Any]]:
         cursor="cursor" if query.cursor else None,
     )
     values["base"] = query.base
-    values["base_digest"], values["base_end"] = range_of_digest(query.base)
+    values["base_digest"], values["base_end"] = digest_range(query.base)
     return shape, values
 
 

@@ -50,14 +50,14 @@ def seconds(function: Callable[[], Any], runs: int) -> list[float]:
 
 def loreg(folders: list[Path], rank: int, runs: int, device: str, **how: Any) -> dict[str, Any]:
     """Reading, merging and certifying: everything but writing the file."""
-    from loreg.adapters.layout import read_layout
+    from loreg.adapters.structure import read_structure
     from loreg.entities import Source
     from loreg.merging.execute import execute
     from loreg.merging.ranks import RankRule
     from loreg.merging.recipe import Recipe
     from loreg.merging.sources import Input
 
-    inputs = [Input(read_layout(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
+    inputs = [Input(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
     sources = tuple(Source(given.label, given.digest, 1 / len(folders)) for given in inputs)
     recipe = Recipe(sources, rank=RankRule("fixed", rank), **how)
     run = lambda: execute(inputs, recipe, device=device)  # noqa: E731

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from loreg.adapters.layout import read_layout
 from loreg.adapters.patterns import Patterns
+from loreg.adapters.structure import read_structure
 from loreg.checking.run import read_weights, run
 from loreg.entities import ModuleType
 from loreg.errors import AdapterFormatError, NotFoundError
@@ -23,7 +23,7 @@ from places import DORA, MOVIES, NEWS, SCIENCE
 
 
 def test_the_facts_of_a_real_adapter():
-    facts = read_layout(NEWS).facts()
+    facts = read_structure(NEWS).facts()
     assert (facts.variant, facts.task_type, facts.rank_min, facts.rank_max, facts.alpha) == (
         "lora",
         "SEQ_CLS",
@@ -38,14 +38,14 @@ def test_the_facts_of_a_real_adapter():
 
 
 def test_a_dora_adapter_is_known_by_its_magnitudes():
-    layout = read_layout(DORA)
+    layout = read_structure(DORA)
     assert layout.facts().variant == "dora"
-    assert all(set(module.parts) == {"A", "B", "magnitude"} for module in layout.modules.values())
-    assert layout.extras == {}
+    assert all(set(module.tensors) == {"A", "B", "magnitude"} for module in layout.modules.values())
+    assert layout.full_tensors == {}
 
 
 def test_whole_tensors_are_extras():
-    assert sorted(read_layout(MOVIES).extras) == [
+    assert sorted(read_structure(MOVIES).full_tensors) == [
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",
     ]
@@ -65,7 +65,7 @@ def test_whole_tensors_are_extras():
 def test_ranks_and_scales_are_those_that_peft_applies(tmp_path: Path, options: dict):
     folder = train(tmp_path / "a", 1, **options)
     model = PeftModel.from_pretrained(new_model(), folder).base_model.model
-    for name, module in read_layout(folder).modules.items():
+    for name, module in read_structure(folder).modules.items():
         layer = model.get_submodule(name)
         assert module.rank == layer.r["default"]
         assert module.scale == pytest.approx(layer.scaling["default"], rel=1e-12)
@@ -83,7 +83,7 @@ def test_ranks_and_scales_are_those_that_peft_applies(tmp_path: Path, options: d
     ],
 )
 def test_the_variant_in_one_word(tmp_path: Path, fields: dict, variant: str):
-    assert read_layout(change_config(copy(SCIENCE, tmp_path / "a"), **fields)).facts().variant == variant
+    assert read_structure(change_config(copy(SCIENCE, tmp_path / "a"), **fields)).facts().variant == variant
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_variant_in_one_word(tmp_path: Path, fields: dict, variant: str):
 )
 def test_a_field_that_is_wrong_is_named(tmp_path: Path, fields: dict, says: str):
     with pytest.raises(AdapterFormatError) as error:
-        read_layout(change_config(copy(SCIENCE, tmp_path / "a"), **fields))
+        read_structure(change_config(copy(SCIENCE, tmp_path / "a"), **fields))
     assert says in error.value.message
 
 
@@ -111,12 +111,12 @@ def test_a_configuration_that_is_no_json_object_is_refused(tmp_path: Path, text:
     folder = copy(SCIENCE, tmp_path / "a")
     (folder / "adapter_config.json").write_text(text, encoding="latin-1")
     with pytest.raises(AdapterFormatError, match="is not"):
-        read_layout(folder)
+        read_structure(folder)
 
 
 def test_a_folder_without_configuration_is_not_an_adapter(tmp_path: Path):
     with pytest.raises(NotFoundError, match=r"has no adapter_config\.json"):
-        read_layout(tmp_path)
+        read_structure(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_another_format_is_called_by_its_name(tmp_path: Path, name: str, format_
     names = load_file(folder / "adapter_model.safetensors")
     change_tensors(folder, {**dict.fromkeys(names), name: torch.ones(2, 2)})
     with pytest.raises(AdapterFormatError, match=f"is in {format_}'s format, expected PEFT's"):
-        read_layout(folder)
+        read_structure(folder)
 
 
 def test_an_adapter_without_lora_tensors_is_refused(tmp_path: Path):
@@ -142,7 +142,7 @@ def test_an_adapter_without_lora_tensors_is_refused(tmp_path: Path):
     names = load_file(folder / "adapter_model.safetensors")
     change_tensors(folder, {**dict.fromkeys(names), "base_model.model.head.weight": torch.ones(2, 2)})
     with pytest.raises(AdapterFormatError, match="has no LoRA tensors"):
-        read_layout(folder)
+        read_structure(folder)
 
 
 def test_reading_needs_no_weights(tmp_path: Path):
@@ -154,7 +154,7 @@ def test_reading_needs_no_weights(tmp_path: Path):
     with path.open("r+b") as file:
         file.truncate(8 + length)
         file.truncate(size)
-    assert read_layout(folder).facts() == read_layout(SCIENCE).facts()
+    assert read_structure(folder).facts() == read_structure(SCIENCE).facts()
     assert json.loads((folder / "adapter_config.json").read_text())["r"] == 8
 
 
@@ -173,7 +173,7 @@ def test_a_hostile_pattern_is_refused_and_holds_nobody_up(tmp_path: Path, field:
     )
     change_config(folder, **{field: pattern if field == "target_modules" else {pattern: 4}})
     try:
-        findings = run(read_weights(read_layout(folder)))
+        findings = run(read_weights(read_structure(folder)))
     except AdapterFormatError as error:
         assert "invalid pattern" in error.message
     else:  # one that is merely slow for some engines, or matches nothing

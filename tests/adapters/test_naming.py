@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loreg.adapters.config import LoraConfig, parse_config
 from loreg.adapters.header import Tensor
-from loreg.adapters.naming import Naming, plain_names
+from loreg.adapters.naming import KeyNaming, plain_names
 from loreg.errors import AdapterFormatError
 
 PREFIX = "base_model.model."
@@ -26,7 +26,7 @@ def config(**fields: object) -> LoraConfig:
     return parse_config({"peft_type": "LORA", "target_modules": ["x"], **fields}, "a.json")
 
 
-def read(names: list[str], **fields: object) -> tuple[dict[str, str], Naming]:
+def read(names: list[str], **fields: object) -> tuple[dict[str, str], KeyNaming]:
     """The plain name of each, by what it is called in the file."""
     tensors = {name: Tensor(name, "F32", (2, 2), 0, 16) for name in names}
     plain, naming = plain_names(Path("a.safetensors"), tensors, config(**fields))
@@ -36,7 +36,7 @@ def read(names: list[str], **fields: object) -> tuple[dict[str, str], Naming]:
 @given(modules=st.lists(MODULES, min_size=1, max_size=4, unique=True))
 def test_the_names_that_peft_writes_stay_as_they_are(modules: list[str]):
     names = [PREFIX + module + ending for module in modules for ending in ENDINGS]
-    assert read(names) == ({name: name for name in names}, Naming())
+    assert read(names) == ({name: name for name in names}, KeyNaming())
 
 
 @given(module=MODULES, ending=st.sampled_from(ENDINGS), data=st.data())
@@ -96,7 +96,7 @@ def test_so_is_what_it_saved_twice_with_the_adapters_name():
     names = [f"{PREFIX}head.{inside}dense.bias" for inside in ("", "modules_to_save.default.", "original_module.")]
     found, naming = read(names)
     assert found == {names[0]: names[0]}
-    assert naming == Naming(dropped=tuple(names[1:]))
+    assert naming == KeyNaming(dropped=tuple(names[1:]))
 
 
 @pytest.mark.parametrize(

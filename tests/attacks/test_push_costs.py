@@ -19,8 +19,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from loreg.adapters import patterns
-from loreg.adapters.layout import WEIGHTS_NAME, read_layout, remote_layout
-from loreg.adapters.patterns import Patience, Patterns, endings
+from loreg.adapters.patterns import PatternBudget, Patterns, endings
+from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_structure
 from loreg.bases.identify import as_listed
 from loreg.checking.findings import Subject
 from loreg.checking.run import run
@@ -237,7 +237,7 @@ def test_a_header_is_refused_before_its_values_are_made_or_its_shapes_multiplied
 
     def look() -> None:
         with pytest.raises(IntegrityError, match=reason):
-            remote_layout(
+            read_remote_structure(
                 Path("a"),
                 (SCIENCE / CONFIG).read_bytes(),
                 len(content),
@@ -253,7 +253,7 @@ def test_a_configuration_of_numbers_is_refused_before_it_is_parsed(tmp_path: Pat
 
     def push() -> None:
         with pytest.raises(AdapterFormatError, match="values, expected 1,000,000 at most"):
-            read_layout(folder)
+            read_structure(folder)
 
     assert most_memory(push) < 16 * MEGABYTE
 
@@ -270,7 +270,7 @@ def test_a_header_of_empty_tensors_is_refused_before_a_module_is_made_of_it():
     content = header_of(30_000, [0, 4])
     config = (SCIENCE / CONFIG).read_bytes()
     with pytest.raises(AdapterFormatError, match="30000 of 30000 tensors are empty"):
-        remote_layout(Path("a"), config, len(content), lambda start, size: content[start : start + size])
+        read_remote_structure(Path("a"), config, len(content), lambda start, size: content[start : start + size])
 
 
 def test_a_header_of_megabytes_is_refused_by_its_length():
@@ -281,7 +281,7 @@ def test_a_header_of_megabytes_is_refused_by_its_length():
         return struct.pack("<Q", 90_000_000) + b" " * (size - 8)
 
     with pytest.raises(AdapterFormatError, match="has 90,000,000 bytes"):
-        remote_layout(Path("a"), (SCIENCE / CONFIG).read_bytes(), 100_000_000, read)
+        read_remote_structure(Path("a"), (SCIENCE / CONFIG).read_bytes(), 100_000_000, read)
     assert sum(asked) < MEGABYTE
 
 
@@ -291,7 +291,7 @@ def test_a_configuration_of_brackets_is_refused_before_it_is_parsed(tmp_path: Pa
 
     def push() -> None:
         with pytest.raises(AdapterFormatError, match="over 100,000 lists and objects"):
-            read_layout(folder)
+            read_structure(folder)
 
     assert most_memory(push) < 8 * MEGABYTE
 
@@ -347,7 +347,7 @@ def test_the_patterns_of_one_adapter_take_three_seconds_of_processor_time_at_mos
     monkeypatch.setattr(patterns, "regex", Counting())
     with_findings: list[object] = []
     try:
-        with_findings += run(Subject(read_layout(folder), None, ()))
+        with_findings += run(Subject(read_structure(folder), None, ()))
     except LoregError as error:
         assert "takes too long" in error.message
     assert len(tried) <= 301  # of 0.01 seconds each
@@ -380,7 +380,7 @@ HONEST = {
 
 @pytest.mark.parametrize("pattern", DEAR.values(), ids=DEAR)
 def test_a_pattern_that_is_dear_to_compile_is_refused_before_it_is(pattern: str):
-    begin, patience = process_time(), Patience()
+    begin, patience = process_time(), PatternBudget()
     with pytest.raises(AdapterFormatError, match="invalid pattern"):
         Patterns({pattern: 4}, patience).first("model.layers.0.q_proj", 8)
     with pytest.raises(AdapterFormatError, match="invalid pattern"):
@@ -392,7 +392,7 @@ def test_a_pattern_that_is_dear_to_compile_is_refused_before_it_is(pattern: str)
 def test_a_pattern_as_people_write_it_is_compiled(pattern: str):
     found = Patterns({pattern: 4})
     assert found.first("no_such_module", 8) == 8
-    assert patterns.fullmatch(pattern, "no_such_module", Patience()) is False
+    assert patterns.fullmatch(pattern, "no_such_module", PatternBudget()) is False
 
 
 def test_what_all_patterns_of_an_adapter_take_to_compile_is_of_one_budget():
@@ -436,16 +436,16 @@ def test_the_first_pattern_that_matches_wins_of_either_kind():
 
 
 def test_a_budget_is_of_one_adapter_and_of_all_that_ask():
-    patience = Patience(left=0.0)
+    patience = PatternBudget(seconds_left=0.0)
     with pytest.raises(AdapterFormatError, match="takes too long"):
         patterns.fullmatch("a", "a", patience)
-    assert patterns.fullmatch("a", "a", Patience())
+    assert patterns.fullmatch("a", "a", PatternBudget())
 
 
 def test_a_name_of_a_tensor_has_a_length(tmp_path: Path):
     folder = adapter(tmp_path / "a", ["a." * 600 + "a"])
     with pytest.raises(AdapterFormatError, match="is over 1024 characters"):
-        read_layout(folder)
+        read_structure(folder)
 
 
 def test_many_modules_and_long_lists_are_checked_in_linear_time(tmp_path: Path):
@@ -465,7 +465,7 @@ def test_many_modules_and_long_lists_are_checked_in_linear_time(tmp_path: Path):
 
         sys.settrace(count_lines)
         try:
-            run(Subject(read_layout(folder), None, ()))
+            run(Subject(read_structure(folder), None, ()))
         finally:
             sys.settrace(None)
         return calls
@@ -500,5 +500,7 @@ def test_names_and_tensors_that_would_have_to_be_compared_each_with_each_are_ref
     config = json.dumps({"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"], field: given}).encode()
     refusal = pytest.raises(AdapterFormatError, match=f"{field} names 1,500 for 1,50")
     with refusal if is_refused else contextlib.nullcontext():
-        layout = remote_layout(Path("a"), config, len(weights), lambda start, size: weights[start : start + size])
+        layout = read_remote_structure(
+            Path("a"), config, len(weights), lambda start, size: weights[start : start + size]
+        )
         run(Subject(layout, None, (CONFIG, WEIGHTS_NAME)))

@@ -34,7 +34,7 @@ from cases.building import (
     trained,
     write,
 )
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.errors import LoregError
 from loreg.registry import Registry
 
@@ -103,8 +103,8 @@ def test_is_refused_and_exported_as_it_was_trained(here: Registry, tmp_path: Pat
 def test_the_trained_copy_is_read_and_what_it_was_before_is_not(tmp_path: Path):
     peft = trained(llama(), modules_to_save=["lm_head"])
     tensors = {name: tensor for name, tensor in peft.state_dict().items() if "lora_" in name or "lm_head" in name}
-    layout = read_layout(write(save(peft, tmp_path / "a"), tensors))
-    assert {name: tensor.name for name, tensor in layout.extras.items()} == {
+    layout = read_structure(write(save(peft, tmp_path / "a"), tensors))
+    assert {name: tensor.name for name, tensor in layout.full_tensors.items()} == {
         f"{PREFIX}lm_head.weight": f"{PREFIX}lm_head.modules_to_save.default.weight"
     }
     assert layout.naming.adapter == "default"
@@ -190,14 +190,14 @@ def distilbert() -> DistilBertForSequenceClassification:
 
 def test_nothing_is_told_of_biases_that_peft_itself_saves_twice(here: Registry, tmp_path: Path):
     folder = save(trained(roberta(), ["query", "value"], task_type="SEQ_CLS", bias="all"), tmp_path / "a")
-    assert len(read_layout(folder).naming.dropped) == 4
+    assert len(read_structure(folder).naming.dropped) == 4
     assert codes(here, folder) == []
 
 
 def test_nothing_is_told_of_a_module_whose_name_ends_as_one_that_is_saved(here: Registry, tmp_path: Path):
     """PEFT saves pre_classifier for classifier."""
     folder = save(trained(distilbert(), ["q_lin", "v_lin"], task_type="SEQ_CLS"), tmp_path / "a")
-    assert any("pre_classifier" in name for name in read_layout(folder).extras)
+    assert any("pre_classifier" in name for name in read_structure(folder).full_tensors)
     assert codes(here, folder) == []
 
 

@@ -45,7 +45,7 @@ from cases.building import (
     trained,
     write,
 )
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.errors import LoregError
 from loreg.registry import Registry
 
@@ -124,9 +124,9 @@ def expected_layout(peft: PeftModel) -> dict[str, tuple[Any, ...]]:
 
 def found_layout(folder: Path) -> dict[str, tuple[Any, ...]]:
     return {
-        name: (m.weight, m.rank, m.scale, m.form.matrices, m.form.out, m.form.in_)
-        for name, m in read_layout(folder).modules.items()
-        if m.form is not None
+        name: (m.weight, m.rank, m.scale, m.shape.matrices, m.shape.out, m.shape.in_)
+        for name, m in read_structure(folder).modules.items()
+        if m.shape is not None
     }
 
 
@@ -283,8 +283,8 @@ class TestStacked:
         of_adapter(MODELS["mixtral"](), tmp_path / "new")
 
     def test_as_many_experts_as_ranks_are_no_other_form(self, tmp_path: Path):
-        layout = read_layout(self.adapter(tmp_path / "a", ["gate_up_proj"], experts=4, rank=4))
-        form = layout.modules["model.layers.0.mlp.experts.gate_up_proj"].form
+        layout = read_structure(self.adapter(tmp_path / "a", ["gate_up_proj"], experts=4, rank=4))
+        form = layout.modules["model.layers.0.mlp.experts.gate_up_proj"].shape
         assert form is not None
         assert (form.kind, form.matrices, form.rank, form.out, form.in_) == ("experts", 4, 4, 96, 32)
         assert form.stacked

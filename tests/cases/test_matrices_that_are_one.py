@@ -24,7 +24,7 @@ from cases.building import (
     save,
     trained,
 )
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.registry import Registry
 
 LORA = {
@@ -93,8 +93,8 @@ def test_two_such_adapters_merge_to_the_sum_of_their_deltas(here: Registry, tmp_
 def test_of_a_vocabulary_that_grew_what_was_trained_is_read(here: Registry, tmp_path: Path, name: str):
     peft = trained(grown(), ["q_proj"], **WHOLE[name])
     folder = save(peft, tmp_path / "a", save_embedding_layers=True)
-    layout = read_layout(folder)
-    assert {name.rpartition("base_model.model.")[2] for name in layout.extras} == {
+    layout = read_structure(folder)
+    assert {name.rpartition("base_model.model.")[2] for name in layout.full_tensors} == {
         "lm_head.weight", "model.embed_tokens.weight",
     }  # fmt: skip
     assert codes(here, folder) == ["LR021"]

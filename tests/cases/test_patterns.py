@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cases.building import PREFIX, codes, llama, save, trained
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.registry import Registry
 
 Q = "layers.0.self_attn.q_proj"
@@ -50,7 +50,7 @@ def test_a_live_pattern_is_not(here: Registry, tmp_path: Path, name: str):
     peft = trained(llama(), **ALIVE[name])
     folder = save(peft, tmp_path / "a")
     assert codes(here, folder) == []
-    for module, found in read_layout(folder).modules.items():
+    for module, found in read_structure(folder).modules.items():
         layer = peft.base_model.model.get_submodule(module)
         assert (found.rank, found.scale) == (layer.r["default"], layer.scaling["default"])
 

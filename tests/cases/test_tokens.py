@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from cases.building import PREFIX, WEIGHTS, agree, answers, codes, llama, of_adapter, of_baked, save, trained
-from loreg.adapters.keys import weight_of_extra
-from loreg.adapters.layout import read_layout
+from loreg.adapters.keys import weight_of_full_tensor
+from loreg.adapters.structure import read_structure
 from loreg.errors import MergeError
 from loreg.registry import Registry
 
@@ -27,10 +27,10 @@ CASES: dict[str, tuple[bool, Any, dict[str, tuple[int, ...]]]] = {
 def test_are_read_with_the_tokens_that_they_are_of(here: Registry, tmp_path: Path, name: str):
     tied, indices, expected = CASES[name]
     folder = save(trained(llama(tied), trainable_token_indices=indices, target_modules=["q_proj"]), tmp_path / "a")
-    layout = read_layout(folder)
-    assert {module: tokens.indices for module, tokens in layout.tokens.items()} == expected
-    assert all(tokens.tensor.shape == (len(tokens.indices), 32) for tokens in layout.tokens.values())
-    assert layout.extras == {}
+    layout = read_structure(folder)
+    assert {module: tokens.indices for module, tokens in layout.token_rows.items()} == expected
+    assert all(tokens.tensor.shape == (len(tokens.indices), 32) for tokens in layout.token_rows.values())
+    assert layout.full_tensors == {}
     assert codes(here, folder) == []
 
 
@@ -73,8 +73,8 @@ def test_a_vocabulary_that_grew_beside_them_is_read_by_its_name(tmp_path: Path):
     model = llama()
     model.resize_token_embeddings(103, mean_resizing=False)
     peft = trained(model, trainable_token_indices=[97, 98])
-    layout = read_layout(save(peft, tmp_path / "a", save_embedding_layers=True))
-    assert layout.tokens["model.embed_tokens"].indices == (97, 98)
-    shapes = {weight_of_extra(name): tensor.shape for name, tensor in layout.extras.items()}
+    layout = read_structure(save(peft, tmp_path / "a", save_embedding_layers=True))
+    assert layout.token_rows["model.embed_tokens"].indices == (97, 98)
+    shapes = {weight_of_full_tensor(name): tensor.shape for name, tensor in layout.full_tensors.items()}
     assert shapes == {"model.embed_tokens.weight": (103, 32), "lm_head.weight": (103, 32)}
-    assert f"{PREFIX}lm_head.weight" in layout.extras
+    assert f"{PREFIX}lm_head.weight" in layout.full_tensors

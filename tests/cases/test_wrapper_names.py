@@ -24,7 +24,7 @@ from cases.building import (
     trained,
     write,
 )
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.errors import AdapterFormatError
 from loreg.registry import Registry
 
@@ -88,17 +88,17 @@ def test_is_refused_by_the_wrappers_name_and_exported_as_it_was_trained(
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_is_read_under_the_names_that_peft_gives(tmp_path: Path, plain: Path, name: str):
-    layout, expected = read_layout(wrapped(plain, tmp_path / "a", WRAPPED[name][1])), read_layout(plain)
+    layout, expected = read_structure(wrapped(plain, tmp_path / "a", WRAPPED[name][1])), read_structure(plain)
     assert layout.modules.keys() == expected.modules.keys()
-    assert layout.extras.keys() == expected.extras.keys()
-    assert layout.strangers == ()
+    assert layout.full_tensors.keys() == expected.full_tensors.keys()
+    assert layout.unexpected_keys == ()
 
 
 @pytest.mark.parametrize("profile", ["vllm", "sglang"])
 def test_is_exported_for_a_server_in_one_step(here: Registry, tmp_path: Path, profile: str):
     adapter = renamed(save(trained(llama()), tmp_path / "a"), lambda n: f"_orig_mod.{n}")
     here.export(str(adapter), profile, tmp_path / "new")
-    assert read_layout(tmp_path / "new").naming.plain
+    assert read_structure(tmp_path / "new").naming.plain
 
 
 def test_magnitudes_of_dora_are_exported_too(here: Registry, tmp_path: Path):
@@ -154,5 +154,5 @@ def test_a_part_of_the_model_itself_keeps_its_name(
         for parameter in peft.parameters():
             parameter.normal_()
     peft.save_pretrained(tmp_path / "a")
-    assert list(read_layout(tmp_path / "a").modules) == [module]
+    assert list(read_structure(tmp_path / "a").modules) == [module]
     assert codes(here, tmp_path / "a") == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from checking.corpus import ITSELF, ON_A_BASE, UNREADABLE, Case
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.checking.findings import RULES
 from loreg.registry import Registry, connect
 from places import SCIENCE
@@ -47,8 +47,8 @@ def test_gets_exactly_its_codes(here: Registry, tmp_path: Path, name: str):
 @pytest.mark.parametrize("name", ON_A_BASE)
 def test_on_a_base(here: Registry, tmp_path: Path, name: str):
     codes, change = ON_A_BASE[name]
-    modules = read_layout(SCIENCE).modules.values()
-    shapes = change({f"{m.name}.weight": (m.form.out, m.form.in_) for m in modules if m.form})
+    modules = read_structure(SCIENCE).modules.values()
+    shapes = change({f"{m.name}.weight": (m.shape.out, m.shape.in_) for m in modules if m.shape})
     entries, at = {}, 0
     for tensor, shape in shapes.items():
         size = 2 * shape[0] * shape[1]

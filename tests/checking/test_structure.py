@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.checking.run import read_weights, refuse_errors
 from loreg.checking.run import run as run_rules
 from loreg.entities import Finding
@@ -32,7 +32,7 @@ from places import EXAMPLES, SCIENCE
 
 def run(folder: Path) -> tuple[Finding, ...]:
     files = [path.name for path in folder.iterdir()]
-    return run_rules(read_weights(read_layout(folder), files))
+    return run_rules(read_weights(read_structure(folder), files))
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg_cli.main import cli
 from places import NEWS, Loreg
 
@@ -64,8 +64,8 @@ run("merge", "a", "--weights", "1", "--dry-run")
     import numpy as np
     from safetensors.numpy import save_file
 
-    modules = read_layout(NEWS).modules.values()
-    tensors = {f"{module.name}.weight": np.zeros((module.form.out, module.form.in_), "f4") for module in modules}
+    modules = read_structure(NEWS).modules.values()
+    tensors = {f"{module.name}.weight": np.zeros((module.shape.out, module.shape.in_), "f4") for module in modules}
     save_file(tensors, tmp_path / "base.safetensors")
     done = python(
         code, cwd=tmp_path, env={"LOREG_HOME": str(tmp_path / "h"), "PATH": "/usr/bin", "HOME": str(tmp_path)}

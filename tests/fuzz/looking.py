@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from loreg.adapters.card import fields_of, license_of
-from loreg.adapters.layout import remote_layout
+from loreg.adapters.card import card_license, parse_card_fields
+from loreg.adapters.structure import read_remote_structure
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import known_profiles, read_profile
@@ -35,15 +35,15 @@ def look(config: bytes, weights: bytes, size: int, card: str = "") -> tuple[Find
 
     Whatever the bytes are, this returns or raises one of the two errors that say the adapter cannot be read.
     """
-    fields_of(card)
-    license_of(card)
+    parse_card_fields(card)
+    card_license(card)
 
     def read(start: int, count: int) -> bytes:
         part = weights[start : start + count]
         return part + bytes(max(0, min(count, size - start, 1 << 20) - len(part)))
 
     try:
-        layout = remote_layout(Path("fuzzed"), config, size, read)
+        layout = read_remote_structure(Path("fuzzed"), config, size, read)
     except (AdapterFormatError, IntegrityError) as error:
         assert error.message
         assert error.hint

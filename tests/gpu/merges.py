@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loreg.adapters.layout import read_layout
+from loreg.adapters.structure import read_structure
 from loreg.entities import Source
 from loreg.errors import LoregError
 from loreg.merging.execute import Merged, execute
@@ -60,7 +60,7 @@ def several(folder: Path, ranks: Sequence[int] = (8, 8, 8), shapes: Shapes = SHA
 
 
 def inputs(folders: Sequence[Path]) -> list[Input]:
-    return [Input(read_layout(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
+    return [Input(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
 
 
 def merge(

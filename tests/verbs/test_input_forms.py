@@ -191,7 +191,7 @@ class TestDora:
 
 
 def test_a_number_that_is_not_finite_is_named_with_its_source(here: Registry, tmp_path: Path):
-    from loreg.adapters.layout import read_layout
+    from loreg.adapters.structure import read_structure
     from loreg.entities import Source
     from loreg.merging.execute import execute
     from loreg.merging.recipe import Recipe
@@ -204,4 +204,4 @@ def test_a_number_that_is_not_finite_is_named_with_its_source(here: Registry, tm
     save_file(tensors, folder / "adapter_model.safetensors")
     recipe = Recipe((Source("team/a:v3", "0" * 64, 1.0),))
     with pytest.raises(MergeError, match=rf"team/a:v3 cannot be merged: tensor {name} has NaN or infinite"):
-        execute([Input(read_layout(folder), "team/a:v3", "0" * 64)], recipe)
+        execute([Input(read_structure(folder), "team/a:v3", "0" * 64)], recipe)

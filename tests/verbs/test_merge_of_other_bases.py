@@ -65,7 +65,7 @@ def test_a_base_that_does_not_fit_is_refused_before_anything_is_merged(here: Reg
 def test_one_module_under_two_names_is_refused(here: Registry, tmp_path: Path):
     from safetensors.torch import load_file, save_file
 
-    from loreg.adapters.layout import WEIGHTS_NAME
+    from loreg.adapters.structure import WEIGHTS_NAME
 
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
     get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "plain")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from loreg.adapters.config import CONFIG_NAME, dump_config, is_hub_name
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.errors import AdapterFormatError
 
 _MOST_TEXT_BYTES = 16 * 1024 * 1024

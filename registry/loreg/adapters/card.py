@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 CARD_NAME = "README.md"
-MOST_CHARACTERS = 65536
+MAX_CARD_CHARACTERS = 65536
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -20,17 +20,17 @@ def read_card(path: Path) -> str:
     """The beginning of the card's text; empty where there is none."""
     try:
         with path.open("rb") as stream:
-            return card_of(stream.read(4 * MOST_CHARACTERS))  # UTF-8 takes up to four bytes a character
+            return decode_card(stream.read(4 * MAX_CARD_CHARACTERS))  # UTF-8 takes up to four bytes a character
     except OSError:
         return ""
 
 
-def card_of(content: bytes) -> str:
+def decode_card(content: bytes) -> str:
     """The text that is kept of a card's bytes: its beginning, without NUL."""
-    return content.decode(errors="replace").replace("\r\n", "\n")[:MOST_CHARACTERS].replace("\x00", "")
+    return content.decode(errors="replace").replace("\r\n", "\n")[:MAX_CARD_CHARACTERS].replace("\x00", "")
 
 
-def fields_of(card: str) -> Mapping[str, Any]:
+def parse_card_fields(card: str) -> Mapping[str, Any]:
     """The fields of a card's text; none where it has no YAML, or none that is sound."""
     lines = card.lstrip("\ufeff").splitlines()
     if not lines or lines[0].rstrip() != "---":
@@ -49,9 +49,9 @@ def fields_of(card: str) -> Mapping[str, Any]:
     return {str(name): value for name, value in fields.items()} if isinstance(fields, dict) else {}
 
 
-def license_of(card: str) -> str:
+def card_license(card: str) -> str:
     """The license that a card names, in the Hub's lower-case words: ``apache-2.0``; of ``other`` its own name."""
-    fields = fields_of(card)
+    fields = parse_card_fields(card)
     name = fields.get("license")
     name = name[0] if isinstance(name, list) and len(name) == 1 else name
     if name == "other" and isinstance(fields.get("license_name"), str):

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loreg.adapters.header import is_unicode
-from loreg.adapters.inside import adapters_inside, describe
-from loreg.adapters.patterns import Patience, Patterns
-from loreg.adapters.selection import selector
+from loreg.adapters.nested_adapters import describe_adapters_below, find_adapters_below
+from loreg.adapters.patterns import PatternBudget, Patterns
+from loreg.adapters.selection import target_selector
 from loreg.errors import AdapterFormatError, NotFoundError
 from loreg.strict_json import refuse_many_values
 
 CONFIG_NAME = "adapter_config.json"
-MOST_CONFIG_BYTES = 16 * 1024 * 1024
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
 _MOST_BRACKETS = 100_000  # patterns, however many, are in two of them
 _MOST_VALUES = 1_000_000
 _MOST_BARE = 100  # parameters that are targeted without naming their owner: each of these may have them all
@@ -60,7 +60,7 @@ class LoraConfig:
     use_rslora: bool
     use_dora: bool
     raw: Mapping[str, Any]
-    patience: Patience = field(default_factory=Patience, compare=False, repr=False)
+    pattern_budget: PatternBudget = field(default_factory=PatternBudget, compare=False, repr=False)
 
     @property
     def variant(self) -> str:
@@ -91,7 +91,7 @@ class LoraConfig:
     @cached_property
     def selects(self) -> Callable[[str], bool]:
         """Whether ``target_modules`` selects a module, as :func:`loreg.adapters.selection.selector` says."""
-        return selector(self.raw.get("target_modules"), self.patience)
+        return target_selector(self.raw.get("target_modules"), self.pattern_budget)
 
     @cached_property
     def target_parameters(self) -> Mapping[str, frozenset[str]]:
@@ -121,19 +121,19 @@ def read_config(folder: Path) -> LoraConfig:
         refuse_large_config(path, path.stat().st_size)
         return read_document(path, path.read_bytes())
     except FileNotFoundError:
-        raise no_adapter(folder, CONFIG_NAME, "model.save_pretrained(DIR) writes one") from None
+        raise no_adapter_error(folder, CONFIG_NAME, "model.save_pretrained(DIR) writes one") from None
 
 
 def refuse_large_config(path: Path, size: int) -> None:
     """Raise AdapterFormatError for a file that is no configuration, by its size: it is read whole."""
-    if size > MOST_CONFIG_BYTES:
+    if size > MAX_CONFIG_BYTES:
         raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
 
 
-def no_adapter(folder: Path, needed: str, hint: str) -> NotFoundError:
+def no_adapter_error(folder: Path, needed: str, hint: str) -> NotFoundError:
     """The error for a folder that lacks a file of an adapter; adapters that lie below it are named."""
-    if inside := adapters_inside(folder, CONFIG_NAME):
-        told, command = describe(folder, inside)
+    if inside := find_adapters_below(folder, CONFIG_NAME):
+        told, command = describe_adapters_below(folder, inside)
         return NotFoundError(f"{folder} has no {needed} itself; {told}", hint=command)
     return NotFoundError(f"{folder} has no {needed}: it is not a PEFT adapter", hint=hint)
 
@@ -167,7 +167,7 @@ def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
             else "loreg reads PEFT LoRA adapters"
         )
         raise AdapterFormatError(f"{where}: {found}, expected 'LORA'", hint=hint)
-    patience = Patience()
+    patience = PatternBudget()
     return LoraConfig(
         r=_rank(document, "r", 8, where),
         lora_alpha=_alpha(document, "lora_alpha", 8, where),
@@ -176,7 +176,7 @@ def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
         use_rslora=bool(document.get("use_rslora")),
         use_dora=bool(document.get("use_dora")),
         raw=document,
-        patience=patience,
+        pattern_budget=patience,
     )
 
 

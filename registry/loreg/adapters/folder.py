@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from loreg.adapters.config import CONFIG_NAME, no_adapter
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.config import CONFIG_NAME, no_adapter_error
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.errors import AdapterFormatError, NotFoundError
 from loreg.manifest import LONGEST_NAME
 
@@ -24,14 +24,14 @@ _TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectedFiles:
     """The files that make a version, by relative path with forward slashes, and those left out with the reason."""
 
     files: dict[str, Path]
     left_out: tuple[tuple[str, str], ...]
 
 
-def select_files(folder: Path) -> Selection:
+def select_files(folder: Path) -> SelectedFiles:
     """Choose the files of the adapter in ``folder``. No pickle is opened.
 
     Raises NotFoundError if there is no such folder or no weights in it, AdapterFormatError if the weights are a
@@ -54,10 +54,10 @@ def select_files(folder: Path) -> Selection:
     for needed in (CONFIG_NAME, WEIGHTS_NAME):
         if needed not in files:
             raise _missing(folder, needed, dict(left_out))
-    return Selection(files, tuple(sorted(left_out)))
+    return SelectedFiles(files, tuple(sorted(left_out)))
 
 
-def refuse_file_names(names: Iterable[str]) -> None:
+def validate_file_names(names: Iterable[str]) -> None:
     """Raise AdapterFormatError unless files of these names may make a version: PEFT's two, no pickle, no program."""
     names = set(names)
     for needed in (CONFIG_NAME, WEIGHTS_NAME):
@@ -68,7 +68,7 @@ def refuse_file_names(names: Iterable[str]) -> None:
             )
     for name in sorted(names):
         parts = name.split("/")
-        reason = "not portable" if "" in parts or "." in parts or ".." in parts else reason_by_name(name)
+        reason = "not portable" if "" in parts or "." in parts or ".." in parts else why_excluded_by_name(name)
         if reason:
             shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
             raise AdapterFormatError(f"the file {shown!r} is {reason}", hint="leave it out of the version")
@@ -102,14 +102,14 @@ def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
         return _reason_to_leave_out_link(name, path, root)
     if not path.is_file():
         return "not a regular file"
-    if (reason := reason_by_name(name)) or name in (CONFIG_NAME, WEIGHTS_NAME):
+    if (reason := why_excluded_by_name(name)) or name in (CONFIG_NAME, WEIGHTS_NAME):
         return reason
     if path.stat().st_mode & 0o111 or _begins_like_a_program(path):
         return "executable"
     return ""
 
 
-def reason_by_name(name: str) -> str:
+def why_excluded_by_name(name: str) -> str:
     """Why a file of this relative path is no part of a version; empty if its name says nothing against it."""
     parts = name.split("/")
     if any(part.startswith(".") for part in parts):
@@ -163,7 +163,7 @@ def _missing(folder: Path, needed: str, left_out: dict[str, str]) -> NotFoundErr
     hint = "model.save_pretrained(DIR) of a PeftModel writes both files"
     if (folder / "adapters.safetensors").exists():
         hint = "this looks like an MLX adapter: convert it to PEFT first"
-    return no_adapter(folder, needed, hint)
+    return no_adapter_error(folder, needed, hint)
 
 
 def _pickle(path: Path) -> AdapterFormatError:

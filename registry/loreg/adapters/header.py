@@ -27,8 +27,8 @@ BITS = {
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _MOST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 _MOST_VALUES = 2_500_000  # of JSON: some 300,000 tensors
-MOST_AXES = 64  # torch has as many: a product of more numbers takes time that grows with their square
-MOST_NUMBER = 2**63
+MAX_AXES = 64  # torch has as many: a product of more numbers takes time that grows with their square
+MAX_INTEGER = 2**63
 
 
 class Tensor(NamedTuple):
@@ -58,7 +58,7 @@ class Header:
 
 
 #: ``read(start, size)``: so many bytes of a file from there on.
-Read = Callable[[int, int], bytes]
+ReadRange = Callable[[int, int], bytes]
 
 
 def read_header(path: Path) -> Header:
@@ -71,7 +71,7 @@ def read_header(path: Path) -> Header:
         return parse_header(path, path.stat().st_size, lambda start, size: stream.read(size))
 
 
-def parse_header(path: Path, size: int, read: Read) -> Header:
+def parse_header(path: Path, size: int, read: ReadRange) -> Header:
     """Verify the header of a safetensors file of ``size`` bytes, wherever it lies; ``path`` is what errors call it.
 
     Asks for the first 8 bytes, then for those of the header. Raises what :func:`read_header` raises.
@@ -117,9 +117,9 @@ def _tensor(path: Path, name: str, entry: Any, begin: int) -> Tensor:
         raise _broken(path, f"the entry of {name!r} lacks dtype, shape or data_offsets") from None
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _broken(path, f"{name!r} has the unknown dtype {dtype!r}")
-    numbers = (*shape, start, end) if isinstance(shape, list) and len(shape) <= MOST_AXES else (None,)
+    numbers = (*shape, start, end) if isinstance(shape, list) and len(shape) <= MAX_AXES else (None,)
     for number in numbers:
-        if type(number) is not int or not 0 <= number < MOST_NUMBER:
+        if type(number) is not int or not 0 <= number < MAX_INTEGER:
             raise _broken(path, f"the shape or offsets of {name!r} are not whole numbers that a file can have")
     bits = math.prod(shape) * BITS[dtype]
     if (end - start) * 8 != bits:

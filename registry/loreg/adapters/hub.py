@@ -10,7 +10,7 @@ from typing import Any
 
 from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, remote_layout
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
 from loreg.errors import (
     AdapterFormatError,
     LoregError,
@@ -24,24 +24,24 @@ PREFIX = "hf:"
 
 
 @dataclass(frozen=True)
-class OnHub:
+class HubAdapter:
     """An adapter on the Hub: all that can be known without its weights. ``sha256`` is that of the weights."""
 
-    layout: Layout
+    structure: AdapterStructure
     files: tuple[str, ...]
     size: int
     sha256: str
     card: str
 
 
-def look_on_hub(text: str) -> OnHub:
+def read_hub_adapter(text: str) -> HubAdapter:
     """Read configuration, header and card of the adapter that ``hf:NAME[@REV]`` means; no weight is downloaded.
 
     Raises what reading a layout raises, NotFoundError, NotAllowedError for a gated adapter, MissingExtraError without
     huggingface_hub, UnavailableError where the Hub does not answer.
     """
     repo, _, revision = text.removeprefix(PREFIX).partition("@")
-    with asking_the_hub(text, hint="loreg check ./the/downloaded/folder works offline") as hub:
+    with translate_hub_errors(text, hint="loreg check ./the/downloaded/folder works offline") as hub:
         info = hub.HfApi().model_info(repo, revision=revision or None, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
@@ -55,12 +55,12 @@ def look_on_hub(text: str) -> OnHub:
             hub.utils.hf_raise_for_status(answer)
             return bytes(answer.content[:size])
 
-        layout = remote_layout(
+        layout = read_remote_structure(
             Path(text), read(CONFIG_NAME, 0, sizes[CONFIG_NAME]), sizes[WEIGHTS_NAME],
             lambda start, size: read(WEIGHTS_NAME, start, size),
         )  # fmt: skip
         card = read(CARD_NAME, 0, sizes[CARD_NAME]).decode(errors="replace") if sizes.get(CARD_NAME) else ""
-    return OnHub(layout, tuple(sorted(sizes)), sum(sizes.values()), digests.get(WEIGHTS_NAME, ""), card)
+    return HubAdapter(layout, tuple(sorted(sizes)), sum(sizes.values()), digests.get(WEIGHTS_NAME, ""), card)
 
 
 def _no_adapter(text: str, needed: str, names: Collection[str]) -> NotFoundError:
@@ -75,7 +75,7 @@ def _no_adapter(text: str, needed: str, names: Collection[str]) -> NotFoundError
 
 
 @contextlib.contextmanager
-def asking_the_hub(text: str, hint: str) -> Iterator[Any]:
+def translate_hub_errors(text: str, hint: str) -> Iterator[Any]:
     """The package huggingface_hub, its errors told as ours about ``text``; ``hint`` is what works without the Hub."""
     try:
         import huggingface_hub as hub

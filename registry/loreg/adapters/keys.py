@@ -38,17 +38,17 @@ def parse_key(name: str) -> tuple[str, str] | None:
     return (module, part) if part else None
 
 
-def plain_extra(name: str) -> str:
+def plain_full_name(name: str) -> str:
     """The name of a whole tensor without PEFT's wrapping: a bias lies below ``base_layer`` where LoRA is beside it."""
     return name.replace(".base_layer.bias", ".bias") if name.endswith(".base_layer.bias") else name
 
 
-def weight_of_extra(name: str) -> str:
+def weight_of_full_tensor(name: str) -> str:
     """What a model calls the whole tensor that an adapter keeps under ``name``."""
     return name.removeprefix(PREFIX).replace(".token_adapter.base_layer.", ".").replace(".base_layer.", ".")
 
 
-def extra_name(plain: str, modules: Collection[str]) -> str:
+def full_tensor_key(plain: str, modules: Collection[str]) -> str:
     """The name under which PEFT looks for a whole tensor when ``modules`` carry LoRA."""
     module = plain.removeprefix(PREFIX).removesuffix(".bias")
     return f"{PREFIX}{module}.base_layer.bias" if plain.endswith(".bias") and module in modules else plain
@@ -59,6 +59,6 @@ def foreign_format(names: list[str]) -> str:
     return next((label for pattern, label in _FOREIGN for name in names if pattern.search(name)), "")
 
 
-def factor_name(module: str, part: str) -> str:
+def factor_key(module: str, part: str) -> str:
     """The name under which PEFT looks for the part ``A``, ``B``, ``bias``, ``magnitude`` or one of an embedding."""
     return PREFIX + module + _MARK + next(ending for ending, name in _PARTS.items() if name == part)

@@ -15,7 +15,7 @@ from pathlib import Path
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.header import Tensor
 from loreg.adapters.keys import PREFIX
-from loreg.adapters.selection import selector
+from loreg.adapters.selection import target_selector
 from loreg.errors import AdapterFormatError
 
 #: Modules in which others lie whole: torch.compile, FSDP of torch and of fairscale, checkpoint_wrapper, Lightning.
@@ -37,7 +37,7 @@ _TOKENS_BEFORE = ".token_adapter.trainable_tokens_original"
 
 
 @dataclass(frozen=True)
-class Naming:
+class KeyNaming:
     """What the names in the file have beside PEFT's, ``wrappers`` and the name of the ``adapter``.
 
     ``wrapped`` are whole tensors of which the file has only the copy in PEFT's wrapper, ``dropped`` the copies that are
@@ -55,7 +55,7 @@ class Naming:
         return not (self.wrappers or self.adapter or self.wrapped)
 
 
-def plain_names(where: Path, tensors: Mapping[str, Tensor], config: LoraConfig) -> tuple[dict[str, Tensor], Naming]:
+def plain_names(where: Path, tensors: Mapping[str, Tensor], config: LoraConfig) -> tuple[dict[str, Tensor], KeyNaming]:
     """The tensors by the names that PEFT would have written; ``where`` is what errors call the file.
 
     Raises AdapterFormatError where the file holds several adapters, or where two names mean one tensor.
@@ -84,7 +84,7 @@ def plain_names(where: Path, tensors: Mapping[str, Tensor], config: LoraConfig) 
             first[new] = name
             wrapped += [name] if name in copies else []
     taken = (copies.get(name, named[name])[1] for name in first.values())
-    naming = Naming(tuple(wrappers), next(filter(None, taken), ""), tuple(wrapped), tuple(sorted(dropped)))
+    naming = KeyNaming(tuple(wrappers), next(filter(None, taken), ""), tuple(wrapped), tuple(sorted(dropped)))
     return {new: tensors[name] for new, name in first.items()}, naming
 
 
@@ -134,7 +134,7 @@ def _is_the_models_own(around: str, inside: Iterable[str], config: LoraConfig) -
     if not targets or targets == "all-linear" or not isinstance(targets, list | str):
         return False
     try:
-        selects = selector(targets, config.patience)
+        selects = target_selector(targets, config.pattern_budget)
         modules = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in inside if ".lora_" in name}
         return all(selects(around + module) and not selects(module) for module in modules)
     except AdapterFormatError:  # a pattern that is none: a rule says so

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from loreg.adapters.config import LoraConfig
-from loreg.adapters.forms import Form
+from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.patterns import endings
 from loreg.errors import AdapterFormatError
 
@@ -100,17 +100,17 @@ def owner_of(name: str, parameter: str) -> str:
     return name if parameter == "weight" else name.removesuffix(f".{parameter}")
 
 
-def pattern_name(name: str, form: Form) -> str:
+def pattern_name(name: str, form: ModuleShape) -> str:
     """The name under which PEFT looks up the rank and alpha of the module in ``rank_pattern`` and ``alpha_pattern``."""
     return f"{name}.weight" if form.parameter == "weight" else name
 
 
-def target_parameters_of(forms: Mapping[str, Form]) -> list[str] | None:
+def target_parameters_of(forms: Mapping[str, ModuleShape]) -> list[str] | None:
     """What ``target_parameters`` says of these modules; None if none of them is a parameter."""
     return sorted(pattern_name(name, form) for name, form in forms.items() if form.parameter) or None
 
 
-def file_modules(forms: Mapping[str, Form]) -> dict[str, str]:
+def file_modules(forms: Mapping[str, ModuleShape]) -> dict[str, str]:
     """Under which module PEFT keeps the factors of each of these, all of one adapter."""
     found = {name: name for name in forms}
     owners: dict[str, dict[str, str]] = {}
@@ -124,7 +124,7 @@ def file_modules(forms: Mapping[str, Form]) -> dict[str, str]:
     return found
 
 
-def as_peft_targets(document: Mapping[str, Any], forms: Mapping[str, Form]) -> dict[str, Any]:
+def as_peft_targets(document: Mapping[str, Any], forms: Mapping[str, ModuleShape]) -> dict[str, Any]:
     """The configuration with ``target_parameters`` of these modules, and without their names in ``target_modules``.
 
     PEFT takes no dropout on parameters; it is of training alone.

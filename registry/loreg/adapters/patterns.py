@@ -34,42 +34,42 @@ V = TypeVar("V")
 
 
 @dataclass
-class Patience:
+class PatternBudget:
     """How many seconds of processor time the patterns of one adapter may still take, whoever asks for them."""
 
-    left: float = _ALTOGETHER
+    seconds_left: float = _ALTOGETHER
 
     def spend(self, pattern: str, call: Callable[[float], T]) -> T:
         """What ``call`` returns, which is given how long it may take. Raises AdapterFormatError."""
-        if self.left <= 0:
+        if self.seconds_left <= 0:
             raise _refused(pattern, TimeoutError())
         begin = thread_time()
         try:
-            return call(min(_ONE, self.left))
+            return call(min(_ONE, self.seconds_left))
         except (re.error, regex.error, TimeoutError, RecursionError, MemoryError, OverflowError, ValueError) as error:
             raise _refused(pattern, error) from None
         finally:
-            self.left -= thread_time() - begin
+            self.seconds_left -= thread_time() - begin
 
 
-def fullmatch(pattern: str, module: str, patience: Patience) -> bool:
+def fullmatch(pattern: str, module: str, budget: PatternBudget) -> bool:
     """``re.fullmatch``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
 
     def call(seconds: float) -> bool:
         _check(pattern)
         return regex.fullmatch(pattern, module, timeout=seconds) is not None
 
-    return patience.spend(pattern, call)
+    return budget.spend(pattern, call)
 
 
-def match(pattern: str, module: str, patience: Patience) -> regex.Match[str] | None:
+def match(pattern: str, module: str, budget: PatternBudget) -> regex.Match[str] | None:
     """``re.match``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
 
     def call(seconds: float) -> regex.Match[str] | None:
         _check(pattern)
         return regex.match(pattern, module, timeout=seconds)
 
-    return patience.spend(pattern, call)
+    return budget.spend(pattern, call)
 
 
 def endings(name: str) -> Iterator[str]:
@@ -87,18 +87,18 @@ class Patterns(Generic[V]):
     """``rank_pattern`` or ``alpha_pattern``: values by pattern, in order."""
 
     values: Mapping[str, V]
-    patience: Patience = field(default_factory=Patience, compare=False, repr=False)
+    budget: PatternBudget = field(default_factory=PatternBudget, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for pattern in self.values:
             if not _PLAIN.fullmatch(pattern):
-                self.patience.spend(pattern, functools.partial(_check_end, pattern))
+                self.budget.spend(pattern, functools.partial(_check_end, pattern))
 
     def first(self, module: str, default: V) -> V:
         """The value of the first pattern with ``re.match(rf"(.*\\.)?({pattern})$", module)``, as in PEFT 0.21."""
         if not self.values:
             return default
-        found = min(self._plain.matching(module, self.patience), default=len(self.values))
+        found = min(self._plain.matching(module, self.budget), default=len(self.values))
         for position, pattern in self._others:
             if position > found:
                 break
@@ -109,7 +109,7 @@ class Patterns(Generic[V]):
     def matching_none(self, modules: Iterable[str]) -> list[str]:
         """The patterns that match none of these."""
         modules = set(modules)
-        alive = {position for module in modules for position in self._plain.matching(module, self.patience)}
+        alive = {position for module in modules for position in self._plain.matching(module, self.budget)}
         alive |= {position for position, p in self._others if any(self._matches(p, module) for module in modules)}
         return [p for position, p in enumerate(self.values) if position not in alive and p not in modules]
 
@@ -127,7 +127,7 @@ class Patterns(Generic[V]):
 
     def _matches(self, pattern: str, module: str) -> bool:
         whole = _suffix(pattern)
-        return self.patience.spend(pattern, lambda seconds: bool(regex.match(whole, module, timeout=seconds)))
+        return self.budget.spend(pattern, lambda seconds: bool(regex.match(whole, module, timeout=seconds)))
 
 
 class _PlainPatterns:
@@ -143,7 +143,7 @@ class _PlainPatterns:
             dots = tuple(i for i, sign in enumerate(pattern) if sign == ".")
             self._ways.setdefault(len(pattern), {}).setdefault(dots, {})[pattern] = position
 
-    def matching(self, module: str, patience: Patience) -> list[int]:
+    def matching(self, module: str, patience: PatternBudget) -> list[int]:
         """The positions of those that match the end of the name."""
         return patience.spend("", lambda _: [*self._matching(module)]) if self._ways else []
 
@@ -171,11 +171,11 @@ def _check_end(pattern: str, _: float) -> None:
 def _check(pattern: str) -> None:
     if len(pattern) > _LONGEST:
         raise OverflowError(f"it has {len(pattern)} characters")
-    _refuse_dear(pattern)
+    _refuse_costly(pattern)
     re.compile(pattern)
 
 
-def _refuse_dear(pattern: str) -> None:
+def _refuse_costly(pattern: str) -> None:
     """Raise OverflowError for what takes long to compile, or much memory: nothing can interrupt that."""
     if len(_WIDE.findall(pattern)) > _MOST_WIDE:
         raise OverflowError(f"it has over {_MOST_WIDE} ranges of characters beyond ASCII")

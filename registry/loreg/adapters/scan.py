@@ -31,7 +31,7 @@ _VIEWED: dict[str, tuple[type[np.unsignedinteger[Any]], type[np.floating[Any]]]]
 
 
 @dataclass(frozen=True)
-class Scan:
+class NumberScan:
     """What the numbers of one tensor are like; ``nonfinite`` counts infinities and NaNs, ``largest`` is a magnitude."""
 
     nonfinite: int
@@ -43,7 +43,7 @@ class Scan:
         return self.largest == 0
 
 
-def scan(weights: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Scan]]:
+def scan_numbers(weights: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, NumberScan]]:
     """Look at each floating-point tensor of the file ``weights``; other dtypes are always finite."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _EXPONENT or tensor.parameters == 0:
@@ -62,7 +62,7 @@ def scan(weights: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Sc
             chunk = bits[begin : begin + _CHUNK]
             nonfinite += int(np.count_nonzero((chunk & kind(exponent)) == exponent))
             largest = max(largest, int(np.max(chunk & magnitude)))  # magnitudes sort as their bits do
-        yield name, Scan(nonfinite, _value(largest, tensor.dtype))
+        yield name, NumberScan(nonfinite, _value(largest, tensor.dtype))
 
 
 def _value(bits: int, dtype: str) -> float:

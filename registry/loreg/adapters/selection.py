@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loreg.adapters.patterns import Patience, endings, fullmatch, match
+from loreg.adapters.patterns import PatternBudget, endings, fullmatch, match
 
 _FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(\d{1,9})\.")
 _PART = re.compile(r"[\w-]+")
 
 
-def selector(targets: object, patience: Patience) -> Callable[[str], bool]:
+def target_selector(targets: object, budget: PatternBudget) -> Callable[[str], bool]:
     """Whether ``target_modules`` (a list of endings, or one pattern) selects a module.
 
     Of attention that is one module, out_proj inside it comes along. The function raises AdapterFormatError for a
@@ -23,19 +23,19 @@ def selector(targets: object, patience: Patience) -> Callable[[str], bool]:
     def selects(module: str) -> bool:
         module = module.removesuffix(".base_layer.out_proj")
         if isinstance(targets, str):
-            return fullmatch(targets, module, patience)
+            return fullmatch(targets, module, budget)
         return not names.isdisjoint(endings(module))
 
     return selects
 
 
-def passed_over(document: Mapping[str, Any], patience: Patience) -> Callable[[str], str]:
+def why_skipped(document: Mapping[str, Any], patience: PatternBudget) -> Callable[[str], str]:
     """The field that keeps PEFT from putting LoRA on a module, in words; empty if it does.
 
     The function raises AdapterFormatError for a pattern that is none.
     """
     targets = document.get("target_modules")
-    selects, excludes = selector(targets, patience), selector(document.get("exclude_modules"), patience)
+    selects, excludes = target_selector(targets, patience), target_selector(document.get("exclude_modules"), patience)
     saved = document.get("modules_to_save")
     whole = [str(name) for name in saved] if isinstance(saved, list) else []
     parts = frozenset(name for name in whole if _PART.fullmatch(name))
@@ -61,7 +61,7 @@ def passed_over(document: Mapping[str, Any], patience: Patience) -> Callable[[st
     return reason
 
 
-def _transformed(document: Mapping[str, Any], patience: Patience) -> Callable[[str], bool]:
+def _transformed(document: Mapping[str, Any], patience: PatternBudget) -> Callable[[str], bool]:
     """Whether ``layers_to_transform`` has the layer of a module, if it is set: the first number in its name."""
     layers, patterns = document.get("layers_to_transform"), document.get("layers_pattern")
     listed = layers if isinstance(layers, list) else [layers]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loreg.adapters.forms import Form
 from loreg.adapters.header import Tensor
+from loreg.adapters.module_shape import ModuleShape
 from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, decode, read_into
 from loreg.baking.tying import tied_groups
 from loreg.bases import names
@@ -66,7 +66,7 @@ class Pair:
     name: str
     new: tuple[Path, Tensor]
     old: tuple[Path, Tensor] | None
-    form: Form | None
+    form: ModuleShape | None
     reason: str = ""
     transposed: bool = False
     matrices: tuple[tuple[Rows, ...], ...] = ()
@@ -136,7 +136,7 @@ def _of_experts(
         matrices.setdefault(part.expert or 0, []).append(Rows(new, old, 0, *new[1].shape))
     every = tuple(tuple(rows) for _, rows in sorted(matrices.items()))
     out, in_ = sum(rows.count for rows in every[0]), every[0][0].width
-    form = Form("experts", 1, out, in_, len(every), parameter=weight.rpartition(".")[2])
+    form = ModuleShape("experts", 1, out, in_, len(every), parameter=weight.rpartition(".")[2])
     return Pair(weight, pieces[0][1], pieces[0][2], form, matrices=every)
 
 
@@ -145,7 +145,7 @@ def _stacked(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor], tran
     count, height, width = new[1].shape
     matrices = tuple((Rows(new, old, expert * height, height, width),) for expert in range(count))
     out, in_ = (width, height) if transposed else (height, width)
-    form = Form("experts", 1, out, in_, count, parameter=name.rpartition(".")[2])
+    form = ModuleShape("experts", 1, out, in_, count, parameter=name.rpartition(".")[2])
     return Pair(name, new, old, form, transposed=transposed, matrices=matrices)
 
 
@@ -199,12 +199,12 @@ def _pair(
     if len(shape) < 2 or module == name or (architecture is not None and not architecture.is_layer(module)):
         return Pair(name, new, old, None, "it is no matrix of a layer that factors can be added to")
     if len(shape) > 2:
-        return Pair(name, new, old, Form("convolution", 1, shape[0], math.prod(shape[1:]), kernel=shape[1:]))
+        return Pair(name, new, old, ModuleShape("convolution", 1, shape[0], math.prod(shape[1:]), kernel=shape[1:]))
     if architecture.is_embedding(module) if architecture else _EMBEDDING.search(name):
-        return Pair(name, new, old, Form("embedding", 1, shape[1], shape[0]), transposed=True)
+        return Pair(name, new, old, ModuleShape("embedding", 1, shape[1], shape[0]), transposed=True)
     transposed = architecture is not None and architecture.is_transposed(module)
     out, in_ = reversed(shape) if transposed else shape
-    return Pair(name, new, old, Form("linear", 1, out, in_), transposed=transposed)
+    return Pair(name, new, old, ModuleShape("linear", 1, out, in_), transposed=transposed)
 
 
 def _read(file: int, tensor: Tensor, first: int, count: int, scratch: Scratch, wide: np.dtype[np.float32]) -> Array:

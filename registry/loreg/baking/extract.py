@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loreg.adapters.keys import PREFIX, extra_name
-from loreg.adapters.tensors import Written, WrittenModule, pad
+from loreg.adapters.keys import PREFIX, full_tensor_key
+from loreg.adapters.tensors import AdapterToWrite, ModuleToWrite, pad_rank
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import Tiles, largest_singular
 from loreg.algebra.spectrum import Spectrum
@@ -33,7 +33,7 @@ _FIRST_GUESS = 16
 class Extracted:
     """The adapter to write, what it keeps of each module, and the whole tensors with the reason for each."""
 
-    adapter: Written
+    adapter: AdapterToWrite
     modules: tuple[ExtractedModule, ...]
     whole: tuple[tuple[str, str], ...]
 
@@ -68,21 +68,21 @@ def extract(
         )
     fields = _fields(tuned, factored, whole)
     _refuse_names_of_several(fields["modules_to_save"] or (), [_module(pair) for pair in factored])
-    done: list[tuple[WrittenModule, ExtractedModule]] = []
+    done: list[tuple[ModuleToWrite, ExtractedModule]] = []
     chosen = torch.device(device)
     with explain_out_of_memory(chosen):
         for result in side_by_side(lambda pair: _factor(pair, rank, energy, chosen), factored, chosen):
             done.append(result)
             progress("extracting", len(done), len(factored))
     modules = {figures.module: written for written, figures in done}
-    extras = {extra_name(PREFIX + pair.name, modules): _whole(pair) for pair in whole}
+    extras = {full_tensor_key(PREFIX + pair.name, modules): _whole(pair) for pair in whole}
     reasons = tuple((pair.name, pair.reason) for pair in whole)
-    return Extracted(Written(modules, extras, fields), tuple(figures for _, figures in done), reasons)
+    return Extracted(AdapterToWrite(modules, extras, fields), tuple(figures for _, figures in done), reasons)
 
 
 def _factor(
     pair: Pair, rank: int | None, energy: float | None, device: torch.device
-) -> tuple[WrittenModule, ExtractedModule]:
+) -> tuple[ModuleToWrite, ExtractedModule]:
     """The best factors of a difference, of each matrix of it at the rank that one of them needs."""
     form = pair.form
     assert form is not None  # noqa: S101  only such pairs are factored
@@ -94,7 +94,7 @@ def _factor(
     total = sum(part.total for part in found)
     retained = sum(part.retained(kept) for part in found) / total if total else 1.0
     figures = ExtractedModule(_module(pair), (form.out, form.in_), kept, min(retained, 1.0), math.sqrt(total))
-    return WrittenModule(replace(form, rank=kept), together), figures
+    return ModuleToWrite(replace(form, rank=kept), together), figures
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Decomposed:
         whole = torch.tensor([self.total], dtype=torch.float64, device=u.device)
         best = Spectrum(None, None, u.unsqueeze(0), self.s.unsqueeze(0), v.unsqueeze(0), whole, complete=False)
         found = best.truncate(torch.tensor([min(rank, len(self.s))], device=u.device))
-        return pad(Factors(found.b.float().cpu().contiguous(), found.a.float().cpu().contiguous()), rank)
+        return pad_rank(Factors(found.b.float().cpu().contiguous(), found.a.float().cpu().contiguous()), rank)
 
 
 def _decompose(

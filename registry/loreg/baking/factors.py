@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loreg.adapters.forms import matrices_of
-from loreg.adapters.layout import Layout, Module
+from loreg.adapters.module_shape import as_matrices
+from loreg.adapters.structure import AdapterStructure, Module
 from loreg.baking.change import Term
 from loreg.baking.numbers import FLOATS, Array, computed_in, read_tensor
 from loreg.bases.touched import Part
@@ -25,12 +25,12 @@ class Source:
 
     label: str
     digest: str
-    layout: Layout
+    layout: AdapterStructure
     weight: Callable[[str], float]
 
     def tensor(self, module: Module, part: str) -> Array:
         """The numbers of one tensor, in float32, or in float64 if that is what they are."""
-        found = module.parts[part]
+        found = module.tensors[part]
         if found.dtype not in FLOATS:
             raise MergeError(
                 f"{self.label} cannot be baked: {found.name} is {found.dtype}, expected one of {', '.join(FLOATS)}",
@@ -102,7 +102,7 @@ def _term(hit: Hit, matrix: int) -> Term:
     p, q = b[number][rows], a[number]
     if hit.transposed:
         p, q = q.T, p.T
-    magnitude = hit.source.tensor(module, "magnitude").reshape(-1) if "magnitude" in module.parts else None
+    magnitude = hit.source.tensor(module, "magnitude").reshape(-1) if "magnitude" in module.tensors else None
     return Term(p, q, module.scale, hit.source.weight(module.name), magnitude, hit.transposed)
 
 
@@ -120,6 +120,6 @@ def _within(term: Term, into: tuple[int, int] | None, rows: int) -> Term:
 def _factors(source: Source, name: str) -> tuple[Array, Array]:
     """``b (E, out, r)`` and ``a (E, r, in)`` of one module, without the scale."""
     module = source.layout.modules[name]
-    assert module.form is not None  # noqa: S101  parts are made of modules that have one
-    a_part, b_part = module.form.parts
-    return matrices_of(module.form, source.tensor(module, a_part), source.tensor(module, b_part))
+    assert module.shape is not None  # noqa: S101  parts are made of modules that have one
+    a_part, b_part = module.shape.tensor_names
+    return as_matrices(module.shape, source.tensor(module, a_part), source.tensor(module, b_part))

@@ -9,7 +9,7 @@ from typing import Any
 from loreg.adapters.header import Tensor
 from loreg.baking.factors import Hit, same_change
 from loreg.baking.result import ResultTensors
-from loreg.baking.rows import TokenRows
+from loreg.baking.rows import TokenRowUpdate
 from loreg.baking.tying import TiedGroup, untied
 from loreg.bases.architecture import Tie
 from loreg.errors import MergeError
@@ -20,7 +20,7 @@ class Changes:
     """What adapters change, by the tensor of the result: parts of factors, rows of tokens, whole tensors."""
 
     hits: dict[str, list[Hit]]
-    rows: dict[str, tuple[TokenRows, ...]]
+    rows: dict[str, tuple[TokenRowUpdate, ...]]
     whole: Mapping[str, Tensor]
 
     @property

@@ -13,7 +13,7 @@ from loreg.baking.factors import Hit, Source, bias_terms, terms_of
 from loreg.baking.numbers import FLOATS
 from loreg.baking.parting import Changes, settle_ties
 from loreg.baking.result import ResultTensors, as_matrix
-from loreg.baking.rows import TokenRows, token_rows
+from loreg.baking.rows import TokenRowUpdate, token_rows
 from loreg.baking.shard import Output
 from loreg.baking.whole_tensors import refuse_an_uneven_vocabulary, take_whole_tensors
 from loreg.bases import names
@@ -55,7 +55,7 @@ class _Planner:
         lookups = {source: lookup_for(source.layout, canonical, model.config) for source in sources}
         self.parts = {source: parts(source.layout, lookups[source]) for source in sources}
         # The result is of the class that was trained: that of an adapter with a head of its own, where one has.
-        lookup = lookups[max(sources, key=lambda source: bool(source.layout.extras))]
+        lookup = lookups[max(sources, key=lambda source: bool(source.layout.full_tensors))]
         self.result = ResultTensors(model, lookup, dtype)
         self.notes: list[str] = []
 
@@ -89,7 +89,7 @@ class _Planner:
 
     def _place(self, source: Source, part: Part) -> str:
         cannot = part.cannot
-        if part.into is not None and "magnitude" in part.module.parts:
+        if part.into is not None and "magnitude" in part.module.tensors:
             cannot = "it has a DoRA magnitude, and the files hold it as some rows of another tensor"
         if cannot:
             raise MergeError(f"{source.label} cannot be baked: {part.name}: {cannot}", hint="serve it as an adapter")
@@ -124,14 +124,14 @@ class _Planner:
 
     def _change(self, name: str, hits: Sequence[Hit]) -> None:
         output = self.result[name]
-        experts = any(hit.part.module.form.kind == "experts" and hit.part.matrix is None for hit in hits)  # type: ignore[union-attr]
+        experts = any(hit.part.module.shape.kind == "experts" and hit.part.matrix is None for hit in hits)  # type: ignore[union-attr]
         shape = output.source.shape
         self.result.decide(
             replace(
                 output,
                 matrices=(shape[0], shape[1], shape[2]) if experts and len(shape) == 3 else as_matrix(shape),
                 terms=terms_of(hits, shape[0] if len(shape) < 3 else shape[-2]),
-                at_once=any(hit.transposed and "magnitude" in hit.part.module.parts for hit in hits),
+                at_once=any(hit.transposed and "magnitude" in hit.part.module.tensors for hit in hits),
             )
         )
 
@@ -139,7 +139,7 @@ class _Planner:
         hits: dict[str, list[Any]] = {}
         for source in self.sources:
             for module in source.layout.modules.values():
-                if "bias" not in module.parts:
+                if "bias" not in module.tensors:
                     continue
                 places = self.result.lookup.find(f"{module.name}.bias")
                 if not places or places[0].part.how:
@@ -153,11 +153,11 @@ class _Planner:
             output = self.result[name]
             self.result.decide(replace(output, matrices=(1, 1, output.source.parameters), terms=bias_terms(some)))
 
-    def _rows(self) -> dict[str, tuple[TokenRows, ...]]:
+    def _rows(self) -> dict[str, tuple[TokenRowUpdate, ...]]:
         """The rows of single tokens that an adapter trained, by the tensor that they belong to."""
         found: dict[str, list[Any]] = {}
         for source in self.sources:
-            for module, tokens in source.layout.tokens.items():
+            for module, tokens in source.layout.token_rows.items():
                 name = self.result.place(f"{module}.weight", source.label)
                 if name is None:
                     raise CheckFailedError(

@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loreg.adapters.header import Tensor
-from loreg.adapters.layout import Tokens
+from loreg.adapters.structure import TokenRows
 from loreg.baking.factors import Source
 from loreg.baking.numbers import FLOATS, Array, computed_in, read_tensor
 from loreg.errors import CheckFailedError, MergeError
 
 
 @dataclass(frozen=True)
-class TokenRows:
+class TokenRowUpdate:
     """Rows that take the place of those of a tensor: row i of ``tokens`` that of token ``indices[i]``.
 
     With a ``weight`` other than 1 only so much of the difference is taken.
     """
 
     source: Source
-    tokens: Tokens
+    tokens: TokenRows
     weight: float
 
     def apply(self, tile: Array, first: int) -> None:
@@ -42,7 +42,7 @@ class TokenRows:
             os.close(descriptor)
 
 
-def token_rows(name: str, old: Tensor, some: Sequence[tuple[Source, Tokens]]) -> tuple[TokenRows, ...]:
+def token_rows(name: str, old: Tensor, some: Sequence[tuple[Source, TokenRows]]) -> tuple[TokenRowUpdate, ...]:
     """The rows of all adapters that fall on the tensor ``name``.
 
     Raises CheckFailedError where they do not fit it, MergeError where two adapters have a row for one token.
@@ -68,4 +68,4 @@ def token_rows(name: str, old: Tensor, some: Sequence[tuple[Source, Tokens]]) ->
                     hint="bake one of them alone",
                 )
             seen[index] = source.label
-    return tuple(TokenRows(source, tokens, source.weight(name.removesuffix(".weight"))) for source, tokens in some)
+    return tuple(TokenRowUpdate(source, tokens, source.weight(name.removesuffix(".weight"))) for source, tokens in some)

@@ -18,7 +18,7 @@ import numpy as np
 from loreg.adapters.header import BITS, Tensor
 from loreg.baking.change import Change, Term
 from loreg.baking.numbers import STORED, Array, Scratch, computed_in, decode, encode, read_into
-from loreg.baking.rows import TokenRows
+from loreg.baking.rows import TokenRowUpdate
 from loreg.errors import MergeError
 
 _TILE = 1 << 19  # numbers that are changed at once: with their delta near what a core's own cache holds
@@ -50,7 +50,7 @@ class Output:
     matrices: tuple[int, int, int] = (1, 1, 1)
     terms: Terms = field(default=no_terms, compare=False)
     at_once: bool = False
-    rows: tuple[TokenRows, ...] = field(default=(), compare=False)
+    rows: tuple[TokenRowUpdate, ...] = field(default=(), compare=False)
 
     @property
     def size(self) -> int:

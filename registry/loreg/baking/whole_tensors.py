@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules, was_trained
+from loreg.adapters.full_tensors import choose_full_tensors, refuse_factors_of_full_modules, was_trained
 from loreg.adapters.header import Tensor
-from loreg.adapters.keys import weight_of_extra
+from loreg.adapters.keys import weight_of_full_tensor
 from loreg.baking.configuration import vocabulary_of
 from loreg.baking.factors import Source
 from loreg.baking.numbers import FLOATS
@@ -27,12 +27,12 @@ def take_whole_tensors(
     to it is. Returns those that were trained, by the names that they got.
     """
     layouts, labels = [source.layout for source in sources], [source.label for source in sources]
-    taken = choose_extras([layout.extras for layout in layouts], labels, _are_same(sources), chosen)
+    taken = choose_full_tensors([layout.full_tensors for layout in layouts], labels, _are_same(sources), chosen)
     if taken is None:
         return {}
-    refuse_factors_of_whole_modules(layouts, labels, taken)
+    refuse_factors_of_full_modules(layouts, labels, taken)
     source = sources[taken]
-    extras = source.layout.extras
+    extras = source.layout.full_tensors
     of_the_base = {key for key in extras if _is_the_bases_own(result, source, key)}
     trained = {}
     for key in sorted(extras, key=lambda key: key not in of_the_base):
@@ -110,13 +110,13 @@ def _resize_what_is_tied(result: ResultTensors) -> None:
 
 
 def _is_the_bases_own(result: ResultTensors, source: Source, key: str) -> bool:
-    weight = weight_of_extra(key)
+    weight = weight_of_full_tensor(key)
     tied = weight.endswith(".weight") and result.group_of(weight) is not None
     return tied and not was_trained(key, source.layout.config)
 
 
 def _replace_group(result: ResultTensors, source: Source, key: str, notes: list[str]) -> None:
-    group = result.group_of(weight_of_extra(key))
+    group = result.group_of(weight_of_full_tensor(key))
     assert group is not None  # noqa: S101  such a tensor belongs to one
     for name in group.stored:
         _put(result, source, key, name, notes)
@@ -124,7 +124,7 @@ def _replace_group(result: ResultTensors, source: Source, key: str, notes: list[
 
 
 def _replace(result: ResultTensors, source: Source, key: str, notes: list[str]) -> str:
-    weight = weight_of_extra(key)
+    weight = weight_of_full_tensor(key)
     name = result.place(weight, source.label)
     places = result.lookup.find(weight)
     if places and places[0].part.how:
@@ -135,7 +135,7 @@ def _replace(result: ResultTensors, source: Source, key: str, notes: list[str]) 
     if name is not None:
         _put(result, source, key, name, notes)
         return name
-    tensor, dtype = source.layout.extras[key], result.usual_dtype()
+    tensor, dtype = source.layout.full_tensors[key], result.usual_dtype()
     _refuse_another_dtype(source, key, dtype)
     result.added[weight] = Output(weight, source.layout.weights, tensor, dtype, as_matrix(tensor.shape))
     result.whole[weight] = tensor
@@ -143,7 +143,7 @@ def _replace(result: ResultTensors, source: Source, key: str, notes: list[str]) 
 
 
 def _put(result: ResultTensors, source: Source, key: str, name: str, notes: list[str]) -> None:
-    old, tensor = result[name], source.layout.extras[key]
+    old, tensor = result[name], source.layout.full_tensors[key]
     result.untrained.setdefault(name, old)
     if tensor.shape != old.source.shape:
         if len(tensor.shape) != len(old.source.shape) or tensor.shape[1:] != old.source.shape[1:]:
@@ -158,7 +158,7 @@ def _put(result: ResultTensors, source: Source, key: str, name: str, notes: list
 
 
 def _refuse_another_dtype(source: Source, key: str, dtype: str) -> None:
-    found = source.layout.extras[key].dtype
+    found = source.layout.full_tensors[key].dtype
     if found != dtype and not {found, dtype} <= set(FLOATS):
         raise MergeError(
             f"{source.label} cannot be baked: {key} is {found}, the base has it as {dtype}",
@@ -168,8 +168,10 @@ def _refuse_another_dtype(source: Source, key: str, dtype: str) -> None:
 
 def _are_same(sources: Sequence[Source]) -> bool:
     """Whether all adapters that have whole tensors have the same ones, to the bit."""
-    having = [source for source in sources if source.layout.extras]
-    contents = [{name: _bytes_of(source, tensor) for name, tensor in source.layout.extras.items()} for source in having]
+    having = [source for source in sources if source.layout.full_tensors]
+    contents = [
+        {name: _bytes_of(source, tensor) for name, tensor in source.layout.full_tensors.items()} for source in having
+    ]
     return all(content == contents[0] for content in contents)
 
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loreg.adapters.card import license_of
+from loreg.adapters.card import card_license
 from loreg.adapters.header import Header, Tensor
-from loreg.adapters.hub import PREFIX, asking_the_hub
+from loreg.adapters.hub import PREFIX, translate_hub_errors
 from loreg.bases.identify import Identity, identify_headers
 from loreg.bases.model import Model
 
@@ -20,7 +20,7 @@ def identify_on_hub(text: str, names: tuple[str, ...]) -> Identity:
     AdapterFormatError if it has no safetensors, UnavailableError where the Hub does not answer.
     """
     repo, _, revision = text.removeprefix(PREFIX).partition("@")
-    with asking_the_hub(text, hint="loreg base add ./the/downloaded/folder works offline") as hub:
+    with translate_hub_errors(text, hint="loreg base add ./the/downloaded/folder works offline") as hub:
         api = hub.HfApi()
         info = api.model_info(repo, revision=revision or None, files_metadata=True)
         found = api.get_safetensors_metadata(repo, revision=info.sha)
@@ -29,7 +29,7 @@ def identify_on_hub(text: str, names: tuple[str, ...]) -> Identity:
     digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
     shards = {Path(name): _header(file) for name, file in sorted(found.files_metadata.items())}
     document = json.loads(config.read_bytes()) if config else {}
-    said = license_of(f"---\n{info.card_data}\n---") if info.card_data else ""
+    said = card_license(f"---\n{info.card_data}\n---") if info.card_data else ""
     model = Model(Path(repo), shards, document if isinstance(document, dict) else {}, said)
     files = {name: digests[name] for name in map(str, shards) if name in digests}
     return identify_headers(model, (text.removeprefix(PREFIX), *names), files)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loreg.adapters.card import CARD_NAME, license_of, read_card
+from loreg.adapters.card import CARD_NAME, card_license, read_card
 from loreg.adapters.header import Header, Tensor, read_header
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, NotFoundError
 
@@ -75,7 +75,7 @@ def read_model(path: Path) -> Model:
     folder = path if path.is_dir() else path.parent
     config = _config(path)
     _refuse_what_is_wrapped(path, seen, config)
-    return Model(path, shards, config, license_of(read_card(folder / CARD_NAME)))
+    return Model(path, shards, config, card_license(read_card(folder / CARD_NAME)))
 
 
 def _refuse_what_is_wrapped(path: Path, names: Iterable[str], config: Mapping[str, Any]) -> None:

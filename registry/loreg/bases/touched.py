@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loreg.adapters.forms import Form
-from loreg.adapters.layout import Layout, Module
+from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.structure import AdapterStructure, Module
 from loreg.bases import names
 from loreg.bases.architecture import find_architecture
 from loreg.bases.weight_lookup import Place, WeightLookup
@@ -44,31 +44,31 @@ class Part:
 
     def lies_transposed(self, shape: Shape) -> bool | None:
         """Whether a tensor of this shape holds the transpose of the delta; None where nothing says so."""
-        form = self.module.form
+        form = self.module.shape
         if self.transposed is not None or form is None:
             return self.transposed
         return None if form.out == form.in_ else tuple(shape[-2:]) == (form.in_, form.out)
 
 
-def lookup_for(layout: Layout, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
+def lookup_for(layout: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
     """The base's ``tensors`` by canonical name, as the class that the model is with the adapter names and ties them."""
     mapping = layout.config.raw.get("auto_mapping")
     trained = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
-    whole = any(not key.endswith(".bias") for key in layout.extras)
+    whole = any(not key.endswith(".bias") for key in layout.full_tensors)
     return WeightLookup(tensors, find_architecture(config, layout.config.task_type, trained, whole=whole), config)
 
 
-def parts(layout: Layout, lookup: WeightLookup) -> tuple[Part, ...]:
+def parts(layout: AdapterStructure, lookup: WeightLookup) -> tuple[Part, ...]:
     """Every tensor that the factors of the adapter change."""
     return tuple(
         part
         for module in layout.modules.values()
-        if module.form is not None
-        for part in _parts(module, module.form, layout, lookup)
+        if module.shape is not None
+        for part in _parts(module, module.shape, layout, lookup)
     )
 
 
-def _parts(module: Module, form: Form, layout: Layout, lookup: WeightLookup) -> Iterator[Part]:
+def _parts(module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup) -> Iterator[Part]:
     places = lookup.find(module.weight)
     if form.kind == "experts" and places and places[0].is_of_experts:
         yield from _of_each_expert(module, form, places)
@@ -90,7 +90,7 @@ def _parts(module: Module, form: Form, layout: Layout, lookup: WeightLookup) -> 
     yield Part(module, module.weight, place.name, shapes, into=into, transposed=transposed, tied=place.tied)
 
 
-def _transposed(module: Module, form: Form, layout: Layout, lookup: WeightLookup) -> bool | None:
+def _transposed(module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup) -> bool | None:
     """Which way the weight lies in memory: the class of the model says so. PEFT keeps one ``fan_in_fan_out`` for all
     modules of an adapter, that of the last."""
     if form.kind == "embedding":
@@ -106,7 +106,7 @@ def _transposed(module: Module, form: Form, layout: Layout, lookup: WeightLookup
     return None if layout.config.raw.get("fan_in_fan_out") else False
 
 
-def _shapes(form: Form, transposed: bool | None) -> tuple[Shape, ...]:
+def _shapes(form: ModuleShape, transposed: bool | None) -> tuple[Shape, ...]:
     if form.kind == "convolution":
         return ((form.out, *form.kernel),)
     straight, turned = (form.out, form.in_), (form.in_, form.out)
@@ -117,7 +117,7 @@ def _shapes(form: Form, transposed: bool | None) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys((*stacked, *(both if form.matrices == 1 else ()))))
 
 
-def _of_each_expert(module: Module, form: Form, places: Iterable[Place]) -> Iterator[Part]:
+def _of_each_expert(module: Module, form: ModuleShape, places: Iterable[Place]) -> Iterator[Part]:
     """The tensors of each expert, as transformers splits a parameter of all of them to save it."""
     for place in places:
         part = place.part
@@ -129,7 +129,7 @@ def _of_each_expert(module: Module, form: Form, places: Iterable[Place]) -> Iter
         yield Part(module, place.name, place.name, ((each, form.in_),), matrix=part.expert, rows=rows)
 
 
-def target(leaves: Mapping[str, Mapping[str, Any]], layout: Layout, lookup: WeightLookup) -> str | None:
+def target(leaves: Mapping[str, Mapping[str, Any]], layout: AdapterStructure, lookup: WeightLookup) -> str | None:
     """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
     some = parts(layout, lookup)
     if any(part.found is None for part in some):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loreg.adapters.layout import Layout
+from loreg.adapters.structure import AdapterStructure
 from loreg.bases.touched import Part, lookup_for, parts, target
 from loreg.bases.weight_lookup import WeightLookup
 from loreg.entities import BaseEdge, BaseModel, Verdict
@@ -24,14 +24,14 @@ class Known:
     leaves: Mapping[str, Mapping[str, Any]]
     _lookups: dict[Any, WeightLookup] = field(default_factory=dict, compare=False, repr=False)
 
-    def lookup(self, layout: Layout) -> WeightLookup:
+    def lookup(self, layout: AdapterStructure) -> WeightLookup:
         """Its tensors as the class that the adapter was trained on names them; made once for each such class."""
-        asked = layout.config.task_type, str(layout.config.raw.get("auto_mapping")), bool(layout.extras)
+        asked = layout.config.task_type, str(layout.config.raw.get("auto_mapping")), bool(layout.full_tensors)
         if asked not in self._lookups:
             self._lookups[asked] = lookup_for(layout, self.leaves, self.base.config)
         return self._lookups[asked]
 
-    def parts(self, layout: Layout) -> tuple[Part, ...]:
+    def parts(self, layout: AdapterStructure) -> tuple[Part, ...]:
         """Its tensors that the factors of the adapter change."""
         return parts(layout, self.lookup(layout))
 
@@ -40,7 +40,7 @@ class Known:
 class Trained:
     """An adapter, and the base that it was trained on if that is known."""
 
-    layout: Layout
+    layout: AdapterStructure
     base: Known | None
 
 
@@ -63,7 +63,7 @@ def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> 
     return Verdict("struct-only", _why_not_more(trained, candidate))
 
 
-def refuse_mismatch(layout: Layout, base: Known) -> None:
+def refuse_mismatch(layout: AdapterStructure, base: Known) -> None:
     """Raise CheckFailedError if the adapter cannot be of that base."""
     verdict = judge(Trained(layout, None), base)
     if verdict.kind == "mismatch":
@@ -72,7 +72,7 @@ def refuse_mismatch(layout: Layout, base: Known) -> None:
         )
 
 
-def _what_does_not_fit(layout: Layout, candidate: Known, *, derived: bool) -> str:
+def _what_does_not_fit(layout: AdapterStructure, candidate: Known, *, derived: bool) -> str:
     """The first tensor that is missing or has another shape. A quantised copy may keep it in other tensors."""
     for part in candidate.parts(layout):
         if part.cannot:

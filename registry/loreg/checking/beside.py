@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from loreg.adapters.base_path import holds_a_path
 from loreg.adapters.keys import PREFIX
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.checking.findings import Subject, rule
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -61,7 +61,7 @@ def what_is_saved_whole_is_there(subject: Subject) -> Iterable[str]:
     """
     names = subject.layout.config.raw.get("modules_to_save")
     named = [str(name) for name in names] if isinstance(names, list) else []
-    wholes = {name.removeprefix(PREFIX).rpartition(".")[0] for name in subject.layout.extras}
+    wholes = {name.removeprefix(PREFIX).rpartition(".")[0] for name in subject.layout.full_tensors}
     if named and not any(w == n or w.endswith(f".{n}") or f"{n}." in w for w in wholes for n in named):
         yield f"modules_to_save names {', '.join(named)}, and no tensor of it is in the file"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from loreg.adapters.keys import PREFIX
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, Module
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, Module
 from loreg.bases import names
 from loreg.checking.findings import Subject
 from loreg.checking.gaps import missing_in_layers, missing_partners
@@ -86,14 +86,14 @@ def has_alpha_pattern(subject: Subject, _: Any) -> Iterable[str]:
 @condition
 def is_dora(subject: Subject, _: Any) -> Iterable[str]:
     """It has DoRA magnitudes."""
-    if subject.layout.config.use_dora or any("magnitude" in m.parts for m in subject.layout.modules.values()):
+    if subject.layout.config.use_dora or any("magnitude" in m.tensors for m in subject.layout.modules.values()):
         yield "it is a DoRA adapter"
 
 
 @condition
 def has_whole_modules(subject: Subject, but: list[str]) -> Iterable[str]:
     """It has whole modules, named in ``modules_to_save`` or not; accepted: ``value``."""
-    others = [name for name in whole_modules(subject.layout.extras) if name.rpartition(".")[2] not in (but or ())]
+    others = [name for name in whole_modules(subject.layout.full_tensors) if name.rpartition(".")[2] not in (but or ())]
     if others:
         yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole"
 
@@ -101,7 +101,7 @@ def has_whole_modules(subject: Subject, but: list[str]) -> Iterable[str]:
 @condition
 def has_whole_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
     """It has whole modules with one of ``value`` in their names."""
-    norms = [name for name in whole_modules(subject.layout.extras) if any(mark in f".{name}" for mark in marks)]
+    norms = [name for name in whole_modules(subject.layout.full_tensors) if any(mark in f".{name}" for mark in marks)]
     if norms:
         yield f"{norms[0]} is kept whole"
 
@@ -109,7 +109,7 @@ def has_whole_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
 @condition
 def has_whole_modules_but_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
     """It has whole modules without any of ``value`` in their names."""
-    wholes = whole_modules(subject.layout.extras)
+    wholes = whole_modules(subject.layout.full_tensors)
     others = [name for name in wholes if not any(mark in f".{name}" for mark in marks)]
     if others:
         yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole"
@@ -119,7 +119,9 @@ def has_whole_modules_but_norms(subject: Subject, marks: list[str]) -> Iterable[
 def has_copies_of_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
     """It has weights of the base beside factors (PEFT's ``save_embedding_layers``); accepted: ``value``."""
     ending = ".base_layer.weight"
-    copied = [key.removeprefix(PREFIX).removesuffix(ending) for key in subject.layout.extras if key.endswith(ending)]
+    copied = [
+        key.removeprefix(PREFIX).removesuffix(ending) for key in subject.layout.full_tensors if key.endswith(ending)
+    ]
     others = [name for name in copied if name.rpartition(".")[2] not in but]
     if others:
         yield f"the base's weight of {others[0]} lies beside its factors"
@@ -128,9 +130,9 @@ def has_copies_of_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
 @condition
 def has_biases(subject: Subject, _: Any) -> Iterable[str]:
     """It has full biases or biases of LoRA, whatever ``bias`` and ``lora_bias`` say."""
-    if full := full_biases(subject.layout.extras):
+    if full := full_biases(subject.layout.full_tensors):
         yield f"{len(full)} full biases are in the file, e.g. {full[0]}"
-    having = [module.name for module in subject.layout.modules.values() if "bias" in module.parts]
+    having = [module.name for module in subject.layout.modules.values() if "bias" in module.tensors]
     if having:
         yield f"{len(having)} modules have biases of LoRA, e.g. {having[0]}"
 
@@ -139,9 +141,9 @@ def has_biases(subject: Subject, _: Any) -> Iterable[str]:
 def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of embeddings, or whole ones."""
     for module in subject.layout.modules.values():
-        if module.form is not None and module.form.kind == "embedding":
+        if module.shape is not None and module.shape.kind == "embedding":
             yield f"{module.name} is an embedding"
-    for key in subject.layout.extras:
+    for key in subject.layout.full_tensors:
         if names.is_embedding(names.canonical(key.removeprefix(PREFIX).replace(".base_layer.", "."))):
             yield f"{key.removeprefix(PREFIX)} is a whole embedding"
 
@@ -151,8 +153,8 @@ def has_tokens(subject: Subject, _: Any) -> Iterable[str]:
     """It has trained single tokens, named in ``trainable_token_indices`` or not."""
     if subject.layout.config.raw.get("trainable_token_indices"):
         yield "trainable_token_indices is set"
-    elif subject.layout.tokens:
-        yield f"rows for single tokens of {next(iter(subject.layout.tokens))} are in the file"
+    elif subject.layout.token_rows:
+        yield f"rows for single tokens of {next(iter(subject.layout.token_rows))} are in the file"
 
 
 @condition
@@ -168,7 +170,7 @@ def has_experts(subject: Subject, _: Any) -> Iterable[str]:
 def has_convolutions(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of convolutions."""
     for module in subject.layout.modules.values():
-        if module.form is not None and module.form.kind == "convolution":
+        if module.shape is not None and module.shape.kind == "convolution":
             yield f"{module.name} is a convolution"
             return
 
@@ -217,7 +219,7 @@ def kernel_rank(rank: int, tensor_parallel: int) -> int:
 @condition
 def has_magnitudes_on(subject: Subject, types: list[str]) -> Iterable[str]:
     """Modules of the types ``value`` have DoRA magnitudes."""
-    having = [m.name for m in subject.layout.modules.values() if m.type in types and "magnitude" in m.parts]
+    having = [m.name for m in subject.layout.modules.values() if m.type in types and "magnitude" in m.tensors]
     if having:
         yield f"{len(having)} modules have DoRA magnitudes, e.g. {having[0]}"
 
@@ -230,7 +232,7 @@ def has_another_safetensors(subject: Subject, _: Any) -> Iterable[str]:
             yield f"{name} lies in the folder"
 
 
-def _by_type(layout: Layout) -> Mapping[str, list[Module]]:
+def _by_type(layout: AdapterStructure) -> Mapping[str, list[Module]]:
     found: dict[str, list[Module]] = {}
     for module in layout.modules.values():
         found.setdefault(module.type, []).append(module)

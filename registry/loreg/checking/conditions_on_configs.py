@@ -33,15 +33,15 @@ def r_over(subject: Subject, most: int) -> Iterable[str]:
 def names_what_is_not_there(subject: Subject, but: list[str]) -> Iterable[str]:
     """``bias``, ``lora_bias`` or ``modules_to_save`` name what is not in the file; accepted: ``value``."""
     layout = subject.layout
-    lora_bias = any("bias" in module.parts for module in layout.modules.values())
-    for field, content in named_in_vain(layout.config.raw, layout.extras, lora_bias, but).items():
+    lora_bias = any("bias" in module.tensors for module in layout.modules.values())
+    for field, content in named_in_vain(layout.config.raw, layout.full_tensors, lora_bias, but).items():
         yield f"{field} is {content!r}, and nothing of it is in the file"
 
 
 @condition
 def has_whole_modules_unnamed(subject: Subject, types: list[str]) -> Iterable[str]:
     """It has whole modules of the types ``value`` that ``modules_to_save`` does not name."""
-    if unnamed := not_named(subject.layout.config.raw, subject.layout.extras, types):
+    if unnamed := not_named(subject.layout.config.raw, subject.layout.full_tensors, types):
         yield f"{unnamed[0]} is kept whole, and modules_to_save does not name it"
 
 
@@ -122,5 +122,5 @@ def patterns_mean_another_alpha(subject: Subject, _: Any) -> Iterable[str]:
 def old_peft_values(config: LoraConfig, module: str) -> tuple[int, float]:
     """Rank and alpha as PEFT 0.10 takes them: one key for both, the first of all that matches after a dot."""
     ranks, alphas = config.rank_pattern.values, config.alpha_pattern.values
-    key = next((key for key in (*ranks, *alphas) if fullmatch(rf".*\.{key}", module, config.patience)), module)
+    key = next((key for key in (*ranks, *alphas) if fullmatch(rf".*\.{key}", module, config.pattern_budget)), module)
     return ranks.get(key, config.r), alphas.get(key, config.lora_alpha)

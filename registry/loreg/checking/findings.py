@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from loreg.adapters.layout import Layout
-from loreg.adapters.scan import Scan
+from loreg.adapters.scan import NumberScan
+from loreg.adapters.structure import AdapterStructure
 from loreg.bases.verdict import Known
 from loreg.entities import Finding, Verdict
 
@@ -17,8 +17,8 @@ class Subject:
     ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named; the refs of
     versions in the registry that have the same weights."""
 
-    layout: Layout
-    scans: Mapping[str, Scan] | None = None
+    layout: AdapterStructure
+    scans: Mapping[str, NumberScan] | None = None
     files: tuple[str, ...] = ()
     base: Known | None = None
     verdict: Verdict | None = None

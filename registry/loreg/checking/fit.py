@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from loreg.adapters.extras import was_trained
-from loreg.adapters.keys import weight_of_extra
-from loreg.adapters.layout import Layout
+from loreg.adapters.full_tensors import was_trained
+from loreg.adapters.keys import weight_of_full_tensor
+from loreg.adapters.structure import AdapterStructure
 from loreg.bases import names
 from loreg.bases.architecture import release
 from loreg.bases.verdict import FLOATS, Known, is_quantised, shape_that_does_not_fit
@@ -81,8 +81,8 @@ def vocabularies_agree(subject: Subject) -> Iterable[str]:
     if subject.base is None:
         return
     lookup = subject.base.lookup(subject.layout)
-    for key, tensor in subject.layout.extras.items():
-        weight = weight_of_extra(key)
+    for key, tensor in subject.layout.full_tensors.items():
+        weight = weight_of_full_tensor(key)
         places = lookup.find(weight)
         known = names.is_head(weight) or names.is_embedding(weight) or lookup.group_of(weight)
         if not places or not known or not tensor.shape:
@@ -117,7 +117,7 @@ def _is_one(base: Known, lookup: WeightLookup, one: str, other: str) -> bool:
     return len(set(stored)) < 2 or ("sha256" in leaves[0] and leaves[0] == leaves[1])
 
 
-def _tied_by_their_names(layout: Layout, lookup: WeightLookup) -> Iterable[str]:
+def _tied_by_their_names(layout: AdapterStructure, lookup: WeightLookup) -> Iterable[str]:
     """The same of a base whose class is not known: one that has an embedding and no head is likely tied."""
     if names.embedding_among(sorted(lookup.names)) is None or names.head_among(lookup.names):
         return
@@ -145,8 +145,8 @@ def the_class_of_the_base_is_known(subject: Subject) -> Iterable[str]:
             return
 
 
-def weights_changed(layout: Layout) -> set[str]:
+def weights_changed(layout: AdapterStructure) -> set[str]:
     """Every matrix that the adapter changes by factors or whole. Rows of tokens PEFT changes in all that is tied."""
-    factors = {module.weight for module in layout.modules.values() if module.form is not None}
-    whole = {weight_of_extra(key) for key in layout.extras if was_trained(key, layout.config)}
+    factors = {module.weight for module in layout.modules.values() if module.shape is not None}
+    whole = {weight_of_full_tensor(key) for key in layout.full_tensors if was_trained(key, layout.config)}
     return {name for name in factors | whole if not name.endswith(".bias")}

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from loreg.adapters.card import fields_of, license_of
+from loreg.adapters.card import card_license, parse_card_fields
 from loreg.checking.licenses import conflict
 from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Version
 from loreg.errors import UsageError
@@ -190,11 +190,11 @@ def _of_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]
 
 def _of_card(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
     if policy.card:
-        fields = fields_of(candidate.card)
+        fields = parse_card_fields(candidate.card)
         missing = [name for name in policy.card if fields.get(name) in (None, "", [], {})]
         if missing:
             yield "LP006", f"the card lacks {', '.join(missing)}"
-    if policy.license and (reason := conflict(license_of(candidate.card), candidate.base_license)):
+    if policy.license and (reason := conflict(card_license(candidate.card), candidate.base_license)):
         yield "LP007", reason
 
 

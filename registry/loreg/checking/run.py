@@ -8,8 +8,8 @@ import loreg.checking.beside
 import loreg.checking.fit
 import loreg.checking.saving
 import loreg.checking.structure  # noqa: F401  these four declare their rules
-from loreg.adapters.layout import Layout
-from loreg.adapters.scan import scan
+from loreg.adapters.scan import scan_numbers
+from loreg.adapters.structure import AdapterStructure
 from loreg.checking.findings import RULES, Subject, findings_of
 from loreg.entities import Finding
 from loreg.errors import CheckFailedError
@@ -20,9 +20,9 @@ def run(subject: Subject) -> tuple[Finding, ...]:
     return findings_of(subject, (rule for _, rule in sorted(RULES.items())))
 
 
-def read_weights(layout: Layout, files: Iterable[str] = ()) -> Subject:
+def read_weights(layout: AdapterStructure, files: Iterable[str] = ()) -> Subject:
     """The adapter with all of its numbers looked at once."""
-    return Subject(layout, dict(scan(layout.weights, layout.tensors)), tuple(files))
+    return Subject(layout, dict(scan_numbers(layout.weights, layout.tensors)), tuple(files))
 
 
 def refuse_errors(name: str, findings: tuple[Finding, ...]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from loreg.adapters.keys import PREFIX, weight_of_extra
-from loreg.adapters.layout import GATHER, NOT_GATHERED, Layout
-from loreg.adapters.patterns import Patience, endings, match
+from loreg.adapters.keys import PREFIX, weight_of_full_tensor
+from loreg.adapters.patterns import PatternBudget, endings, match
+from loreg.adapters.structure import GATHER_HINT, NOT_GATHERED, AdapterStructure
 from loreg.checking.findings import Subject, rule
 from loreg.checking.structure import is_in_pieces, is_outside_the_layers
 from loreg.errors import AdapterFormatError
@@ -20,13 +20,13 @@ _HEADS = {
 _WRITTEN_BY_PEFT = ("gate.weight", "gate_up_proj", "down_proj")
 
 
-@rule("LR018", "error", GATHER, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
+@rule("LR018", "error", GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
 def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
     """Every tensor has its numbers: ZeRO-3 and FSDP keep them in pieces on several GPUs until they are gathered."""
     layout = subject.layout
     pieces = {t.name: t for t in layout.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)}
     for module in layout.modules.values():
-        factors = (module.parts[part] for part in ("A", "B") if part in module.parts)
+        factors = (module.tensors[part] for part in ("A", "B") if part in module.tensors)
         pieces |= {tensor.name: tensor for tensor in factors if is_in_pieces(tensor.shape)}
     if pieces:
         some = next(iter(pieces.values()))
@@ -50,9 +50,11 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
     if naming.wrapped:
         more = f" (and {len(naming.wrapped) - 1} more)" if len(naming.wrapped) > 1 else ""
         yield f"{naming.wrapped[0]}{more} has the name that it has in memory: PEFT looks for it without modules_to_save"
-    stacked = [module for module in subject.layout.modules.values() if module.form is not None and module.form.stacked]
+    stacked = [
+        module for module in subject.layout.modules.values() if module.shape is not None and module.shape.stacked
+    ]
     if stacked:
-        shape = stacked[0].parts["A"].shape
+        shape = stacked[0].tensors["A"].shape
         yield (
             f"the factors of {len(stacked)} modules are stacked, one pair for each expert, e.g. A of {stacked[0].name} "
             f"{shape}: PEFT reads two dimensions"
@@ -63,17 +65,17 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
 def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
     """Whole tensors are those of modules_to_save and bias, or embedding and head as PEFT saves them."""
     layout = subject.layout
-    unasked = {key: tensor for key, tensor in layout.extras.items() if not _is_asked_for(key, layout)}
-    weights = {weight_of_extra(key) for key, tensor in unasked.items() if len(tensor.shape) == 2}
+    unasked = {key: tensor for key, tensor in layout.full_tensors.items() if not _is_asked_for(key, layout)}
+    weights = {weight_of_full_tensor(key) for key, tensor in unasked.items() if len(tensor.shape) == 2}
     vocabulary = {name.rpartition(".")[0] for name in weights if is_outside_the_layers(name)}
-    others = [key for key in unasked if weight_of_extra(key).rpartition(".")[0] not in vocabulary]
+    others = [key for key in unasked if weight_of_full_tensor(key).rpartition(".")[0] not in vocabulary]
     if others or len(vocabulary) > 2:  # PEFT saves embedding and head, each with its bias
         first = min(unasked)
         yield f"{len(unasked)} whole tensors are in the file that no field names, e.g. {first} {unasked[first].shape}"
 
 
-def _is_asked_for(key: str, layout: Layout) -> bool:
-    raw, name = layout.config.raw, weight_of_extra(key)
+def _is_asked_for(key: str, layout: AdapterStructure) -> bool:
+    raw, name = layout.config.raw, weight_of_full_tensor(key)
     module, _, last = name.rpartition(".")
     if last == "bias" and raw.get("bias") not in (None, "none", False):
         return True
@@ -104,9 +106,9 @@ def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
     names = [module.weight if module.parameter else module.name for module in layout.modules.values()]
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         for pattern in patterns.matching_none(names):
-            why = _why_none(pattern, names, config.patience)
+            why = _why_none(pattern, names, config.pattern_budget)
             yield f"{field} has {pattern!r}, which matches no module of the adapter{why}"
-    yield from _idle_targets(raw.get("target_modules"), names, config.patience)
+    yield from _idle_targets(raw.get("target_modules"), names, config.pattern_budget)
     parameters = {end for module in layout.modules.values() if module.parameter for end in endings(module.weight)}
     targets = raw.get("target_parameters")
     for target in targets if isinstance(targets, list) else ():
@@ -120,7 +122,7 @@ def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
         yield f"layers_to_transform has {', '.join(map(str, idle[:8]))}, and no module of such a layer is in the file"
 
 
-def _idle_targets(targets: object, names: list[str], patience: Patience) -> Iterator[str]:
+def _idle_targets(targets: object, names: list[str], patience: PatternBudget) -> Iterator[str]:
     """Entries of a list of target_modules that no name of a module can end with.
 
     One that is a name is nothing to mention: lists for many models, and PEFT's own for all-linear, have more than the
@@ -134,7 +136,7 @@ def _idle_targets(targets: object, names: list[str], patience: Patience) -> Iter
             yield f"target_modules has {target!r}, which matches no module of the adapter{why}"
 
 
-def _why_none(pattern: str, names: list[str], patience: Patience) -> str:
+def _why_none(pattern: str, names: list[str], patience: PatternBudget) -> str:
     """What keeps a pattern from matching, if without it there is a match."""
     shorter = pattern.removeprefix("^").removeprefix("base_model.").removeprefix("model.")
     for without in (pattern.removeprefix("^"), pattern.removeprefix("base_model.model."), shorter):
@@ -143,11 +145,11 @@ def _why_none(pattern: str, names: list[str], patience: Patience) -> str:
     return ""
 
 
-def _would_match(pattern: str, name: str, patience: Patience) -> bool:
+def _would_match(pattern: str, name: str, patience: PatternBudget) -> bool:
     try:
         return match(rf"(.*\.)?({pattern})$", name, patience) is not None
     except AdapterFormatError:
-        if patience.left <= 0:
+        if patience.seconds_left <= 0:
             raise
         return False
 
@@ -156,12 +158,12 @@ def _would_match(pattern: str, name: str, patience: Patience) -> bool:
 def token_rows_are_those_of_the_configuration(subject: Subject) -> Iterable[str]:
     """trainable_token_indices says which tokens the saved rows are of, one for each row."""
     layout = subject.layout
-    for module, tokens in layout.tokens.items():
+    for module, tokens in layout.token_rows.items():
         rows = tokens.tensor.shape[0] if tokens.tensor.shape else 0
         if len(tokens.tensor.shape) != 2 or rows != len(tokens.indices):
             told = f"{len(tokens.indices)} tokens"
             yield f"{module} has rows of the shape {tokens.tensor.shape}, trainable_token_indices names {told} of it"
         elif len(set(tokens.indices)) < rows or min(tokens.indices, default=0) < 0:
             yield f"trainable_token_indices names a token of {module} twice, or one below 0"
-    if layout.config.raw.get("trainable_token_indices") and not layout.tokens:
+    if layout.config.raw.get("trainable_token_indices") and not layout.token_rows:
         yield "trainable_token_indices is set, and no rows of single tokens are in the file"

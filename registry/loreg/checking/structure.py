@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from loreg.adapters.forms import is_convolution
-from loreg.adapters.layout import Layout, Module, configured_rank
+from loreg.adapters.module_shape import is_convolution
 from loreg.adapters.parameters import owner_of
-from loreg.adapters.scan import Scan
-from loreg.adapters.selection import passed_over
+from loreg.adapters.scan import NumberScan
+from loreg.adapters.selection import why_skipped
+from loreg.adapters.structure import AdapterStructure, Module, configured_rank
 from loreg.checking.findings import Subject, rule
 from loreg.errors import AdapterFormatError
 
@@ -26,8 +26,8 @@ _OF_VARIANTS = {
 def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
     """A module has both factors of a pair."""
     for module in subject.layout.modules.values():
-        if not any(a in module.parts and b in module.parts for a, b in _PAIRS):
-            yield f"module {module.name} has {', '.join(sorted(module.parts))}, expected A and B"
+        if not any(a in module.tensors and b in module.tensors for a, b in _PAIRS):
+            yield f"module {module.name} has {', '.join(sorted(module.tensors))}, expected A and B"
 
 
 @rule("LR002", "error", "the two files are of different adapters: save the adapter again")
@@ -35,9 +35,9 @@ def factors_agree(subject: Subject) -> Iterable[str]:
     """A is (r, in) and B is (out, r) with the same r."""
     for module in subject.layout.modules.values():
         for a_part, b_part in _PAIRS:
-            if a_part not in module.parts or b_part not in module.parts or module.form is not None:
+            if a_part not in module.tensors or b_part not in module.tensors or module.shape is not None:
                 continue
-            a, b = module.parts[a_part].shape, module.parts[b_part].shape
+            a, b = module.tensors[a_part].shape, module.tensors[b_part].shape
             if is_in_pieces(a) or is_in_pieces(b) or is_convolution(a, b):
                 continue  # of a convolution in groups the factors have no form, and PEFT loads them
             if len(a) == len(b) == 2:
@@ -54,21 +54,21 @@ def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
     for module in _with_factors(subject.layout):
         promised = configured_rank(config, module.weight if module.parameter else module.name)
         field = "r" if promised == config.r else "rank_pattern"
-        if any(is_in_pieces(tensor.shape) for part, tensor in module.parts.items() if part in ("A", "B")):
+        if any(is_in_pieces(tensor.shape) for part, tensor in module.tensors.items() if part in ("A", "B")):
             continue
         if module.rank != promised:
             yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
-        elif module.parameter and module.form is None and (rows := _rows_of(module, "A")) % promised:
+        elif module.parameter and module.shape is None and (rows := _rows_of(module, "A")) % promised:
             yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {promised} of them"
     yield from _uneven_experts(subject.layout)
 
 
-def _uneven_experts(layout: Layout) -> Iterator[str]:
+def _uneven_experts(layout: AdapterStructure) -> Iterator[str]:
     """Parameters of one module that would be of different numbers of experts, which a wrong rank makes of them."""
     counted: dict[str, dict[str, int]] = {}
     for module in layout.modules.values():
-        if module.parameter and module.form is not None and module.form.matrices > 1:
-            counted.setdefault(owner_of(module.name, module.parameter), {})[module.parameter] = module.form.matrices
+        if module.parameter and module.shape is not None and module.shape.matrices > 1:
+            counted.setdefault(owner_of(module.name, module.parameter), {})[module.parameter] = module.shape.matrices
     for owner, counts in counted.items():
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{count} for {parameter}" for parameter, count in sorted(counts.items()))
@@ -77,7 +77,7 @@ def _uneven_experts(layout: Layout) -> Iterator[str]:
 
 def _rows_of(module: Module, part: str) -> int:
     """How many rows a tensor of the module has; none where it is not there or has no dimensions."""
-    return next(iter(module.parts[part].shape), 0) if part in module.parts else 0
+    return next(iter(module.tensors[part].shape), 0) if part in module.tensors else 0
 
 
 @rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
@@ -85,7 +85,7 @@ def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
     """PEFT looks at each tensor."""
     config = subject.layout.config.raw
     of_variants = [tensor for field, tensor in _OF_VARIANTS.items() if config.get(field)]
-    for name in subject.layout.strangers:
+    for name in subject.layout.unexpected_keys:
         if not any(tensor in name for tensor in of_variants):
             yield f"tensor {name!r} is not named base_model.model.…"
 
@@ -106,7 +106,7 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     if (targets is None and not raw.get("target_parameters")) or targets == "all-linear":
         return
     ties = bool(raw.get("ensure_weight_tying"))  # then PEFT selects what is tied to the embedding by itself
-    reason_of = passed_over(raw, subject.layout.config.patience)
+    reason_of = why_skipped(raw, subject.layout.config.pattern_budget)
     for module in _ordinary(subject.layout):
         try:
             reason = reason_of(module.name)
@@ -122,7 +122,7 @@ def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
     """DoRA magnitudes are there exactly if use_dora says so: else the adapter means something else."""
     config = subject.layout.config
     for module in _ordinary(subject.layout):
-        if ("magnitude" in module.parts) != config.use_dora:
+        if ("magnitude" in module.tensors) != config.use_dora:
             found = "no magnitude, use_dora is true" if config.use_dora else "a magnitude, use_dora is false"
             yield f"module {module.name} has {found}"
 
@@ -151,7 +151,7 @@ def no_number_is_huge(subject: Subject) -> Iterable[str]:
     for module, scans in _scanned(subject, subject.layout.modules.values()):
         for part, scan in scans.items():
             if part in factors and not scan.nonfinite and scan.largest > _HUGE:
-                yield f"tensor {module.parts[part].name} has a number of magnitude {scan.largest:.2g}"
+                yield f"tensor {module.tensors[part].name} has a number of magnitude {scan.largest:.2g}"
 
 
 @rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
@@ -168,12 +168,12 @@ def is_in_pieces(shape: tuple[int, ...]) -> bool:
     return len(shape) == 1 or 0 in shape
 
 
-def _with_factors(layout: Layout) -> Iterator[Module]:
+def _with_factors(layout: AdapterStructure) -> Iterator[Module]:
     """Modules with A and B. Embeddings have names of their own for them."""
-    return (module for module in layout.modules.values() if "A" in module.parts or "B" in module.parts)
+    return (module for module in layout.modules.values() if "A" in module.tensors or "B" in module.tensors)
 
 
-def _ordinary(layout: Layout) -> Iterator[Module]:
+def _ordinary(layout: AdapterStructure) -> Iterator[Module]:
     """Those that target_modules selects, and not target_parameters."""
     return (module for module in _with_factors(layout) if not module.parameter)
 
@@ -183,9 +183,9 @@ def is_outside_the_layers(module: str) -> bool:
     return not any(part.isdecimal() for part in module.split("."))
 
 
-def _scanned(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Module, dict[str, Scan]]]:
+def _scanned(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Module, dict[str, NumberScan]]]:
     """What scanning showed of the tensors of these modules, by part; nothing if the weights were not read."""
     scans = subject.scans
     if scans is not None:
         for module in modules:
-            yield module, {part: scans[tensor.name] for part, tensor in module.parts.items() if tensor.name in scans}
+            yield module, {part: scans[tensor.name] for part, tensor in module.tensors.items() if tensor.name in scans}

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from loreg.adapters.config import dump_config
-from loreg.adapters.forms import Form
 from loreg.adapters.header import BITS, Tensor
-from loreg.adapters.keys import PREFIX, factor_name
-from loreg.adapters.layout import Layout
+from loreg.adapters.keys import PREFIX, factor_key
+from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.parameters import file_modules
+from loreg.adapters.structure import AdapterStructure
 from loreg.baking.numbers import STORED
 from loreg.checking.profile import EFFECTS, Profile
 from loreg.exporting.document import stripped, with_ranks_and_scales, without_paths
@@ -98,7 +98,7 @@ class Plan:
         return any(module.cut for module in self.held.modules.values())
 
 
-def plan_export(layout: Layout, profile: Profile, leaves: Leaves | None, dtype: str | None = None) -> Plan:
+def plan_export(layout: AdapterStructure, profile: Profile, leaves: Leaves | None, dtype: str | None = None) -> Plan:
     """Change the adapter as far as the server of ``profile`` asks for it, and no further.
 
     ``leaves`` are the tensors of its base by canonical name, None if that is not known: then names cannot be
@@ -114,7 +114,7 @@ def plan_export(layout: Layout, profile: Profile, leaves: Leaves | None, dtype: 
         if asked:
             held, told = transform.change(held, asked, leaves)
             changes += [told] if told else []
-    joined = any(module.form is not None and module.form.stacked for module in layout.modules.values())
+    joined = any(module.shape is not None and module.shape.stacked for module in layout.modules.values())
     document = with_ranks_and_scales(held) if changes or joined else dict(held.document)
     if dtype is not None and any(tensor.dtype != DTYPES[dtype] for tensor in layout.tensors.values()):
         held = cast(held, DTYPES[dtype])
@@ -131,14 +131,14 @@ def _whole(name: str, tensor: Tensor, dtype: str) -> Output:
 
 
 def _of_module(file: str, module: HeldModule, dtype: str) -> Iterator[Output]:
-    for part, (name, shape) in enumerate(zip(module.form.parts, shapes_of(module.form), strict=True)):
+    for part, (name, shape) in enumerate(zip(module.form.tensor_names, shapes_of(module.form), strict=True)):
         copy = (module.blocks[0].a, module.blocks[0].b)[part] if module.copied else None
-        yield Output(factor_name(file, name), module.dtypes[part], shape, copy, module, part)
+        yield Output(factor_key(file, name), module.dtypes[part], shape, copy, module, part)
     for end, tensor in module.others.items():
         yield _whole(f"{PREFIX}{file}{end}", tensor, dtype)
 
 
-def shapes_of(form: Form) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def shapes_of(form: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shapes in which the two factors lie in a file, that of A first."""
     if form.kind == "experts":
         return (form.matrices * form.rank, form.in_), (form.out, form.rank * form.matrices)

@@ -12,7 +12,7 @@ from typing import Any
 
 from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout, remote_layout
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.verdict import Known
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
@@ -36,7 +36,7 @@ class Source:
 
     label: str
     digest: str
-    layout: Layout
+    layout: AdapterStructure
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read_headers(store: BlobStore, label: str, digest: str, files: Mapping[str, 
     def read(start: int, size: int) -> bytes:
         return store.read_part(weights.sha256, start, size)
 
-    return Source(label, digest, remote_layout(Path(label), configuration, weights.size, read))
+    return Source(label, digest, read_remote_structure(Path(label), configuration, weights.size, read))
 
 
 def planned(source: Source, profile: Profile, base: Known | None, dtype: str | None = None) -> Planned:
@@ -153,7 +153,7 @@ def _is_untouched(plan: Plan, name: str) -> bool:
     return not module.origin or (not module.computed and module.scale == plan.before.modules[module.origin].scale)
 
 
-def _as_peft_writes(layout: Layout) -> Iterator[str]:
+def _as_peft_writes(layout: AdapterStructure) -> Iterator[str]:
     """What is written otherwise than it was read because PEFT writes it so."""
     naming = layout.naming
     taken_out = [*naming.wrappers, *([f".{naming.adapter}"] if naming.adapter else [])]
@@ -162,14 +162,14 @@ def _as_peft_writes(layout: Layout) -> Iterator[str]:
         yield f"tensors have the names that PEFT gives them{told}"
     if naming.dropped:
         yield f"{len(naming.dropped)} copies in PEFT's wrappers left out, e.g. {naming.dropped[0]}"
-    stacked = [module for module in layout.modules.values() if module.form is not None and module.form.stacked]
+    stacked = [module for module in layout.modules.values() if module.shape is not None and module.shape.stacked]
     if stacked:
         yield f"{len(stacked)} stacks of experts written as target_parameters, e.g. {stacked[0].name}"
 
 
 def _refuse_what_it_minds_still(made: Planned, folder: Path) -> None:
     label = made.source.label
-    seen = read_weights(read_layout(folder), [*sorted(path.name for path in folder.iterdir()), FILE_NAME])
+    seen = read_weights(read_structure(folder), [*sorted(path.name for path in folder.iterdir()), FILE_NAME])
     subject = Subject(seen.layout, seen.scans, seen.files, made.base)
     mended = f"loreg bake {label} --base PATH --to DIR serves it as a model of its own"
     findings = [(f, f.remedy) for f in run(subject)] + [(f, mended) for f in serving.findings(made.profile, subject)]

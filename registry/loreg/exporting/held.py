@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loreg.adapters.forms import Form
 from loreg.adapters.header import Tensor
-from loreg.adapters.keys import PREFIX, factor_name
-from loreg.adapters.layout import Layout, Module
+from loreg.adapters.keys import PREFIX, factor_key
+from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.parameters import as_peft_targets
+from loreg.adapters.structure import AdapterStructure, Module
 from loreg.errors import CheckFailedError
 from loreg.exporting.stacked import Block, Stack, as_parameters
 
@@ -26,7 +26,7 @@ class HeldModule:
     it was not there.
     """
 
-    form: Form
+    form: ModuleShape
     dtypes: tuple[str, str]
     scale: float
     blocks: tuple[Block, ...]
@@ -72,39 +72,39 @@ class Held:
         return sorted({name.rpartition(".")[2] for name in self.modules})
 
 
-def hold(layout: Layout) -> Held:
+def hold(layout: AdapterStructure) -> Held:
     """What the adapter is, with stacked experts as the parameters that PEFT targets.
 
     Raises CheckFailedError for factors that are of no form that loreg knows.
     """
     modules, stacks = {}, {}
     for name, module in layout.modules.items():
-        if module.form is None:
-            raise CheckFailedError(f"it cannot be exported: {module.unreadable}", hint="serve it with PEFT itself")
-        if module.form.stacked:
-            stacks[name] = Stack(module.form, (_block(module, module.form),), module.scale)
+        if module.shape is None:
+            raise CheckFailedError(f"it cannot be exported: {module.why_unreadable}", hint="serve it with PEFT itself")
+        if module.shape.stacked:
+            stacks[name] = Stack(module.shape, (_block(module, module.shape),), module.scale)
         else:
-            modules[name] = _held(module, module.form)
+            modules[name] = _held(module, module.shape)
     for name, stack in as_parameters(stacks).items():
         modules[name] = HeldModule(stack.form, _widest(stack.blocks), stack.scale, stack.blocks, {}, origin=name)
     forms = {name: module.form for name, module in modules.items()}
     document = dict(layout.config.raw)
     if any(form.parameter for form in forms.values()):
         document = as_peft_targets(document, forms)
-    return Held(dict(sorted(modules.items())), layout.kept_whole, document)
+    return Held(dict(sorted(modules.items())), layout.full_tensors_and_token_rows, document)
 
 
-def _block(module: Module, form: Form) -> Block:
-    a, b = (module.parts[part] for part in form.parts)
+def _block(module: Module, form: ModuleShape) -> Block:
+    a, b = (module.tensors[part] for part in form.tensor_names)
     return Block(form, a, b)
 
 
-def _held(module: Module, form: Form) -> HeldModule:
+def _held(module: Module, form: ModuleShape) -> HeldModule:
     block = _block(module, form)
     others = {
-        factor_name("", part).removeprefix(PREFIX): tensor
-        for part, tensor in module.parts.items()
-        if part not in form.parts
+        factor_key("", part).removeprefix(PREFIX): tensor
+        for part, tensor in module.tensors.items()
+        if part not in form.tensor_names
     }
     return HeldModule(form, (block.a.dtype, block.b.dtype), module.scale, (block,), others, origin=module.name)
 

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from loreg.adapters.forms import Form, matrices_of
 from loreg.adapters.header import BITS, Tensor
+from loreg.adapters.module_shape import ModuleShape, as_matrices
 from loreg.baking.numbers import STORED, Array, Scratch, decode, encode
 from loreg.errors import CheckFailedError
 from loreg.exporting.export import Plan, shapes_of
@@ -63,7 +63,7 @@ def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, Any]:
         return _certificate(stream, plan, squares)
 
 
-def laid_out(form: Form, factors: Factors) -> tuple[Array, Array]:
+def laid_out(form: ModuleShape, factors: Factors) -> tuple[Array, Array]:
     """A and B as they lie in a file."""
     shape_a, shape_b = shapes_of(form)
     b = factors.b.transpose(1, 2, 0) if form.kind == "experts" else factors.b
@@ -118,7 +118,7 @@ def _side_by_side(module: HeldModule, found: list[Factors]) -> Factors:
 
 def _matrices(stream: BinaryIO, block: Block) -> Factors:
     a, b = (_bits(stream, tensor).reshape(tensor.shape) for tensor in (block.a, block.b))
-    return Factors(*matrices_of(block.form, a, b))
+    return Factors(*as_matrices(block.form, a, b))
 
 
 def _bits(stream: BinaryIO, tensor: Tensor) -> Array:

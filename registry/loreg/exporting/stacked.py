@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from loreg.adapters.forms import Form
 from loreg.adapters.header import Tensor
+from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.parameters import owner_of
 from loreg.errors import AdapterFormatError
 
@@ -27,7 +27,7 @@ class Block:
     They are the rows of B from ``row`` on, and B is multiplied with ``times``.
     """
 
-    form: Form
+    form: ModuleShape
     a: Tensor
     b: Tensor
     row: int = 0
@@ -38,7 +38,7 @@ class Block:
 class Stack:
     """One projection of all experts: the ``blocks`` that its factors are made of; their product is scaled."""
 
-    form: Form
+    form: ModuleShape
     blocks: tuple[Block, ...]
     scale: float
 
@@ -78,5 +78,5 @@ def _joined(owner: str, both: Mapping[int, Stack]) -> Stack:
         for block in stack.blocks
     )
     rank = sum(block.form.rank for block in blocks)
-    form = Form("experts", rank, 2 * out, in_, matrices=experts, parameter="gate_up_proj")
+    form = ModuleShape("experts", rank, 2 * out, in_, matrices=experts, parameter="gate_up_proj")
     return Stack(form, blocks, scale)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loreg.adapters.forms import Form
 from loreg.adapters.keys import PREFIX
+from loreg.adapters.module_shape import ModuleShape
 from loreg.bases import names
 from loreg.checking.conditions import kernel_rank
 from loreg.checking.gaps import in_layer, missing_in_layers, missing_partners
@@ -98,7 +98,7 @@ def _zero(held: Held, name: str, leaves: Leaves | None) -> HeldModule:
     rank = int(commonest(module.form.rank for module in held.modules.values()))
     scale = commonest(module.scale for module in held.modules.values())
     dtype = like.dtypes[1]
-    return HeldModule(Form("linear", rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
+    return HeldModule(ModuleShape("linear", rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
 
 
 def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | None:

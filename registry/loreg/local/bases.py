@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from loreg.adapters.header import BITS, MOST_AXES, MOST_NUMBER
+from loreg.adapters.header import BITS, MAX_AXES, MAX_INTEGER
 from loreg.bases.architecture import described
 from loreg.bases.identify import CONTENT, HEADERS, Leaf, as_listed, has_headers_of, leaves_of
 from loreg.entities import BaseModel
@@ -104,8 +104,8 @@ def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
     if not isinstance(leaf, dict) or leaf.keys() != fields:
         return False
     shape = leaf["shape"]
-    sound = isinstance(shape, list) and len(shape) <= MOST_AXES
-    sound = sound and all(type(number) is int and 0 <= number < MOST_NUMBER for number in shape)
+    sound = isinstance(shape, list) and len(shape) <= MAX_AXES
+    sound = sound and all(type(number) is int and 0 <= number < MAX_INTEGER for number in shape)
     return sound and leaf["dtype"] in BITS and ("sha256" not in fields or is_digest(leaf["sha256"]))
 
 

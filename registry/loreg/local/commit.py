@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loreg.adapters.card import CARD_NAME, MOST_CHARACTERS, card_of
-from loreg.adapters.config import CONFIG_NAME, MOST_CONFIG_BYTES
-from loreg.adapters.folder import refuse_file_names
+from loreg.adapters.card import CARD_NAME, MAX_CARD_CHARACTERS, decode_card
+from loreg.adapters.config import CONFIG_NAME, MAX_CONFIG_BYTES
+from loreg.adapters.folder import validate_file_names
 from loreg.adapters.header import is_unicode
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, remote_layout
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
 from loreg.bases.touched import target
 from loreg.bases.verdict import Known, refuse_mismatch
 from loreg.checking.findings import Subject
@@ -28,7 +28,7 @@ from loreg.storage.blobs import SMALL
 _READ = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
 
 #: What is read whole, and how large it may be.
-_MOST_BYTES = {CONFIG_NAME: MOST_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
+_MOST_BYTES = {CONFIG_NAME: MAX_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
 _MOST_WORDS = 1000
 _LONGEST_MESSAGE = 64 * 1024
 
@@ -50,7 +50,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     """
     refuse_wrong_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
-    refuse_file_names(files)
+    validate_file_names(files)
     _refuse_oversized(commit)
     blobs = _CommitBlobs(store, accepted)
     for file in commit.manifest.files:
@@ -153,11 +153,13 @@ class _CommitBlobs:
         return accepted.content if accepted else self._contents.get(file.sha256)
 
 
-def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> Layout:
-    return remote_layout(Path(name), config, weights.size, lambda start, size: blobs.read_part(weights, start, size))
+def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> AdapterStructure:
+    return read_remote_structure(
+        Path(name), config, weights.size, lambda start, size: blobs.read_part(weights, start, size)
+    )
 
 
-def _affected_digest(listed: VerifiedBase, layout: Layout) -> str | None:
+def _affected_digest(listed: VerifiedBase, layout: AdapterStructure) -> str | None:
     """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
     base = Known(listed.base, listed.leaves)
     refuse_mismatch(layout, base)
@@ -167,7 +169,7 @@ def _affected_digest(listed: VerifiedBase, layout: Layout) -> str | None:
 def _card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:
     if CARD_NAME not in files:
         return ""
-    return card_of(blobs.read_part(files[CARD_NAME], 0, 4 * MOST_CHARACTERS))
+    return decode_card(blobs.read_part(files[CARD_NAME], 0, 4 * MAX_CARD_CHARACTERS))
 
 
 def _provenance(blobs: _CommitBlobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:

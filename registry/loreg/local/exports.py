@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.layout import WEIGHTS_NAME, read_layout
+from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.bases.identify import leaves_of
 from loreg.bases.verdict import Known
 from loreg.checking.profile import Profile, read_profile
@@ -67,7 +67,7 @@ def build_export(store: BlobStore, details: Details, profile: Profile, recorded:
         for path in (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME):
             if path in files:
                 store.get(Blob(files[path].sha256, files[path].size), source / path)
-        write_folder(planned(Source(name, digest, read_layout(source)), profile, known), made)
+        write_folder(planned(Source(name, digest, read_structure(source)), profile, known), made)
         return _put(store, made)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.catalog import Transaction, pending_uploads, versions
 from loreg.catalog.pending_uploads import PendingUpload
 from loreg.catalog.version_details import version_details

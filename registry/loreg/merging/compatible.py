@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from loreg.adapters.config import is_hub_name, why_not_mergeable
-from loreg.adapters.forms import Form
-from loreg.adapters.layout import Layout
+from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.structure import AdapterStructure
 from loreg.errors import MergeError, UsageError
 from loreg.merging.sources import DTYPES, Input
 
@@ -18,23 +18,23 @@ def refuse_what_cannot_be_merged(inputs: Sequence[Input]) -> None:
     for given in inputs:
         _refuse_configuration(given)
         for module in given.layout.modules.values():
-            if module.form is None:
+            if module.shape is None:
                 raise MergeError(
-                    f"{given.label} cannot be merged: {module.unreadable}",
+                    f"{given.label} cannot be merged: {module.why_unreadable}",
                     hint="leave that module out of the adapter",
                 )
-            for part in module.form.parts:
-                tensor = module.parts[part]
+            for part in module.shape.tensor_names:
+                tensor = module.tensors[part]
                 if tensor.dtype not in DTYPES:
                     raise MergeError(
                         f"{given.label} cannot be merged: {tensor.name} is {tensor.dtype}, "
                         f"expected one of {', '.join(DTYPES)}",
                         hint="convert its factors to one of these first",
                     )
-            if "magnitude" in module.parts and module.form.kind not in ("linear", "embedding"):
+            if "magnitude" in module.tensors and module.shape.kind not in ("linear", "embedding"):
                 raise MergeError(
                     f"{given.label} cannot be merged: module {module.name} has a DoRA magnitude on a "
-                    f"{module.form.kind}, expected a linear layer or an embedding",
+                    f"{module.shape.kind}, expected a linear layer or an embedding",
                     hint="leave that module out of the adapter",
                 )
     layouts, labels = [given.layout for given in inputs], [given.label for given in inputs]
@@ -62,20 +62,20 @@ def _refuse_configuration(given: Input) -> None:
         _refuse_another_initial(given, given.initial)
 
 
-def _refuse_another_initial(given: Input, initial: Layout) -> None:
+def _refuse_another_initial(given: Input, initial: AdapterStructure) -> None:
     if not given.layout.config.changes_the_base:
         raise UsageError(f"{given.label} has no initial adapter: its training started from the base itself")
     for module in given.layout.modules.values():
         other = initial.modules.get(module.name)
-        fits = module.form and other and other.form
-        if not fits or (module.form.out, module.form.in_) != (other.form.out, other.form.in_):  # type: ignore[union-attr]
+        fits = module.shape and other and other.shape
+        if not fits or (module.shape.out, module.shape.in_) != (other.shape.out, other.shape.in_):  # type: ignore[union-attr]
             raise MergeError(
                 f"the initial adapter {initial.weights.parent.name} does not fit {given.label} at {module.name}",
                 hint="--initial DIR names the adapter that was saved before this one was trained",
             )
 
 
-def fields_of_result(layouts: Sequence[Layout], extras: int | None) -> Mapping[str, Any]:
+def fields_of_result(layouts: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
     """The configuration fields of the result that do not follow from its factors.
 
     What all sources agree on stays; what belongs to whole tensors comes from the source that they come from.
@@ -97,13 +97,13 @@ def fields_of_result(layouts: Sequence[Layout], extras: int | None) -> Mapping[s
     }
 
 
-def _refuse_different_shapes(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
-    seen: dict[str, tuple[Form, str]] = {}
+def _refuse_different_shapes(layouts: Sequence[AdapterStructure], labels: Sequence[str]) -> None:
+    seen: dict[str, tuple[ModuleShape, str]] = {}
     for layout, label in zip(layouts, labels, strict=True):
         for module in layout.modules.values():
-            if module.form is None:
+            if module.shape is None:
                 continue
-            form = replace(module.form, rank=0)
+            form = replace(module.shape, rank=0)
             known, first = seen.setdefault(module.name, (form, label))
             if known != form:
                 raise MergeError(
@@ -112,7 +112,7 @@ def _refuse_different_shapes(layouts: Sequence[Layout], labels: Sequence[str]) -
                 )
 
 
-def _text(form: Form) -> str:
+def _text(form: ModuleShape) -> str:
     matrices = f"{form.matrices} × " if form.matrices > 1 else ""
     return f"{matrices}({form.out}, {form.in_})" + ("" if form.kind == "linear" else f" {form.kind}")
 

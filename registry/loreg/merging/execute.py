@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loreg.adapters.extras import choose_extras, refuse_factors_of_whole_modules
-from loreg.adapters.keys import extra_name, plain_extra
-from loreg.adapters.tensors import OpenAdapter, Written, WrittenModule, pad
+from loreg.adapters.full_tensors import choose_full_tensors, refuse_factors_of_full_modules
+from loreg.adapters.keys import full_tensor_key, plain_full_name
+from loreg.adapters.tensors import AdapterToWrite, ModuleToWrite, OpenAdapter, pad_rank
 from loreg.entities import Progress, no_progress
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
@@ -34,7 +34,7 @@ class Merged:
     ``sigmas`` has the known singular values of each merged delta, largest first; ``notes`` are for the person.
     """
 
-    adapter: Written
+    adapter: AdapterToWrite
     certificate: dict[str, Any]
     recipe: Recipe
     sigmas: Mapping[str, tuple[float, ...]]
@@ -61,13 +61,18 @@ def execute(
     recipe = _completed(recipe, method, inputs)
     with open_sources(inputs, recipe.rank.most or 0) as sources:
         adapters = [source.adapter for source in sources]
-        extras = choose_extras([layout.kept_whole for layout in layouts], labels, _same_extras(adapters), recipe.extras)
+        extras = choose_full_tensors(
+            [layout.full_tensors_and_token_rows for layout in layouts], labels, _same_extras(adapters), recipe.extras
+        )
         whole = {}
         if extras is not None:
-            refuse_factors_of_whole_modules(layouts, labels, extras)
+            refuse_factors_of_full_modules(layouts, labels, extras)
             names = {name for source in sources for name in source.modules}
             taken = adapters[extras]
-            whole = {extra_name(plain_extra(name), names): taken.extra(name) for name in taken.layout.kept_whole}
+            whole = {
+                full_tensor_key(plain_full_name(name), names): taken.full_tensor(name)
+                for name in taken.structure.full_tensors_and_token_rows
+            }
         moments = _moments(calibration, sources) if calibration else None
         run = Run(sources, recipe, method, torch.device(device), moments, progress)
         done = sorted(run.all(), key=lambda module: module.name)
@@ -79,7 +84,7 @@ def execute(
         done, biased = _with_biases(done), {"lora_bias": True}
     modules = {module.name: module.written for module in done}
     return Merged(
-        adapter=Written(modules, whole, {**fields_of_result(layouts, extras), **biased}),
+        adapter=AdapterToWrite(modules, whole, {**fields_of_result(layouts, extras), **biased}),
         certificate=certificate.to_json([module.measured for module in done], labels),
         recipe=replace(recipe, extras=extras),
         sigmas={module.name: module.measured.sigmas for module in done},
@@ -96,7 +101,7 @@ def _completed(recipe: Recipe, method: Method, inputs: Sequence[Input]) -> Recip
             f"the method {method.name} merges {expected} adapters, not {count}", hint=f"loreg methods {method.name}"
         )
     for given in inputs:
-        if method.name != "linear" and any("bias" in module.parts for module in given.layout.modules.values()):
+        if method.name != "linear" and any("bias" in module.tensors for module in given.layout.modules.values()):
             raise MergeError(
                 f"{given.label} cannot be merged by {method.name}: lora_bias is true, and only linear says what a "
                 "merged bias is",
@@ -118,7 +123,7 @@ def _moments(path: Path, sources: Sequence[Source]) -> dict[str, Tensor]:
         raise UsageError(
             "calibration data fit one adapter of plain linear LoRA modules", hint="loreg rerank REF --calibration FILE"
         )
-    if any("magnitude" in module.parts for module in sources[0].adapter.layout.modules.values()):
+    if any("magnitude" in module.tensors for module in sources[0].adapter.structure.modules.values()):
         raise UsageError("calibration data do not fit a DoRA adapter", hint="loreg rerank it without, then again")
     return read_moments(path, {name: sources[0].rank(name) for name in sources[0].modules})
 
@@ -126,14 +131,15 @@ def _moments(path: Path, sources: Sequence[Source]) -> dict[str, Tensor]:
 def _at_one_rank(done: Sequence[Done]) -> list[Done]:
     rank = max(module.written.factors.rank for module in done)
     return [
-        replace(module, written=replace(module.written, factors=pad(module.written.factors, rank))) for module in done
+        replace(module, written=replace(module.written, factors=pad_rank(module.written.factors, rank)))
+        for module in done
     ]
 
 
 def _with_biases(done: Sequence[Done]) -> list[Done]:
     """PEFT looks for a bias at every module of an adapter that has any: zeros where no source had one."""
 
-    def biased(written: WrittenModule) -> WrittenModule:
+    def biased(written: ModuleToWrite) -> ModuleToWrite:
         b = written.factors.b
         return written if written.bias is not None else replace(written, bias=b.new_zeros(b.shape[-2]))
 
@@ -144,14 +150,17 @@ def _same_extras(adapters: Sequence[OpenAdapter]) -> bool:
     """Whether all adapters that have whole tensors have the same ones, to the bit."""
 
     def names(adapter: OpenAdapter) -> dict[str, str]:
-        return {plain_extra(name): name for name in adapter.layout.kept_whole}
+        return {plain_full_name(name): name for name in adapter.structure.full_tensors_and_token_rows}
 
-    having = [adapter for adapter in adapters if adapter.layout.kept_whole]
+    having = [adapter for adapter in adapters if adapter.structure.full_tensors_and_token_rows]
     return all(
-        [tokens.indices for tokens in first.layout.tokens.values()]
-        == [tokens.indices for tokens in other.layout.tokens.values()]
+        [tokens.indices for tokens in first.structure.token_rows.values()]
+        == [tokens.indices for tokens in other.structure.token_rows.values()]
         and names(first).keys() == names(other).keys()
-        and all(_equal(first.extra(name), other.extra(names(other)[plain])) for plain, name in names(first).items())
+        and all(
+            _equal(first.full_tensor(name), other.full_tensor(names(other)[plain]))
+            for plain, name in names(first).items()
+        )
         for first, other in itertools.pairwise(having)
     )
 

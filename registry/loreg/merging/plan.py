@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from loreg.adapters.forms import Form
+from loreg.adapters.module_shape import ModuleShape
 from loreg.merging.sources import Source, widest
 
 #: Bytes of stacked factors in float64 that one task holds: small enough to stream, large enough to batch.
@@ -20,7 +20,7 @@ class Task:
     """Modules of one form that the same sources (``positions``) have with the same ranks; results in ``dtype``."""
 
     modules: tuple[str, ...]
-    form: Form
+    form: ModuleShape
     positions: tuple[int, ...]
     ranks: tuple[int, ...]
     dtype: torch.dtype
@@ -46,6 +46,6 @@ def plan(sources: Sequence[Source], device: torch.device) -> list[Task]:
     return tasks
 
 
-def _shape(form: Form) -> Form:
+def _shape(form: ModuleShape) -> ModuleShape:
     """The form without the rank of one source."""
     return replace(form, rank=0, stacked=False)

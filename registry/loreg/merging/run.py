@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loreg.adapters.tensors import WrittenModule
+from loreg.adapters.tensors import ModuleToWrite
 from loreg.algebra.factors import Factors, Stack
 from loreg.algebra.spectrum import Spectrum
 from loreg.entities import Progress
@@ -34,7 +34,7 @@ class Done:
     """One merged module: what is written of it, and its certificate."""
 
     name: str
-    written: WrittenModule
+    written: ModuleToWrite
     measured: Measured
 
 
@@ -109,7 +109,7 @@ class Run:
         for i, (name, rank) in enumerate(zip(task.modules, chosen[::each].tolist(), strict=True)):
             span = slice(i * each, (i + 1) * each)
             factors = Factors(b[span, :, :rank].contiguous(), a[span, :rank].contiguous())
-            written = WrittenModule(task.form, factors, self._bias(name, task))
+            written = ModuleToWrite(task.form, factors, self._bias(name, task))
             figures = measured[span]
             done.append(Done(name, written, figures[0] if each == 1 else certificate.together(name, figures)))
         return done

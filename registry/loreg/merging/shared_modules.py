@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from loreg.adapters.layout import Layout
+from loreg.adapters.structure import AdapterStructure
 from loreg.bases import names
 from loreg.errors import MergeError
 
 _FAMILY = re.compile(r"transformers\.models\.(\w+)\.")
 
 
-def refuse_different_bases(layouts: Sequence[Layout], labels: Sequence[str], *, one_base: bool) -> None:
+def refuse_different_bases(layouts: Sequence[AdapterStructure], labels: Sequence[str], *, one_base: bool) -> None:
     """Raise MergeError for sources that are of different families of models, that call one weight by two names, or
     that have no module in common; these may be merged where ``one_base`` is known to be that of all."""
     families = {family: label for layout, label in zip(layouts, labels, strict=True) if (family := _family(layout))}
@@ -35,7 +35,7 @@ def refuse_different_bases(layouts: Sequence[Layout], labels: Sequence[str], *, 
             )
 
 
-def what_is_shared(layouts: Sequence[Layout], labels: Sequence[str]) -> Iterator[str]:
+def what_is_shared(layouts: Sequence[AdapterStructure], labels: Sequence[str]) -> Iterator[str]:
     """How many modules all sources have, and which source alone has which, in words for a person."""
     if len(layouts) < 2:
         return
@@ -49,7 +49,7 @@ def what_is_shared(layouts: Sequence[Layout], labels: Sequence[str]) -> Iterator
             yield f"{len(alone)} modules are in {label} alone: {_some(alone)}"
 
 
-def _family(layout: Layout) -> str:
+def _family(layout: AdapterStructure) -> str:
     """The family of the model that was trained, ``llama``, if PEFT wrote down its class; else empty."""
     mapping = layout.config.raw.get("auto_mapping")
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
@@ -57,7 +57,7 @@ def _family(layout: Layout) -> str:
     return found[1] if found else ""
 
 
-def _refuse_two_names_for_one_weight(layouts: Sequence[Layout], labels: Sequence[str]) -> None:
+def _refuse_two_names_for_one_weight(layouts: Sequence[AdapterStructure], labels: Sequence[str]) -> None:
     seen: dict[str, tuple[str, str]] = {}
     for layout, label in zip(layouts, labels, strict=True):
         for module in layout.modules:

@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from loreg.adapters.forms import Form
-from loreg.adapters.layout import Layout
+from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.structure import AdapterStructure
 from loreg.adapters.tensors import OpenAdapter, open_adapter
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import largest_singular
@@ -32,10 +32,10 @@ class Input:
     """What is given for one source: ``initial`` is the adapter that its training started from, where that changed
     the base (PiSSA, OLoRA, CorDA, LoRA-GA); ``base`` the model, where the delta depends on it (DoRA)."""
 
-    layout: Layout
+    layout: AdapterStructure
     label: str
     digest: str
-    initial: Layout | None = None
+    initial: AdapterStructure | None = None
     base: Path | None = None
 
 
@@ -98,22 +98,22 @@ class Source:
     lost: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @functools.cached_property
-    def modules(self) -> Mapping[str, Form]:
+    def modules(self) -> Mapping[str, ModuleShape]:
         """The form of each module."""
-        return {name: module.form for name, module in self.adapter.layout.modules.items() if module.form}
+        return {name: module.shape for name, module in self.adapter.structure.modules.items() if module.shape}
 
     def rank(self, module: str) -> int:
         """The rank of the factors that :meth:`factors` gives."""
-        found = self.adapter.layout.modules[module]
+        found = self.adapter.structure.modules[module]
         form = self.modules[module]
-        if "magnitude" in found.parts:
+        if "magnitude" in found.tensors:
             return min(max(2 * form.rank, self.least_rank), form.out, form.in_)
-        return form.rank + (self.initial.layout.modules[module].rank if self.initial else 0)
+        return form.rank + (self.initial.structure.modules[module].rank if self.initial else 0)
 
     def dtype(self, module: str) -> torch.dtype:
         """The widest dtype of the two factors in the file."""
-        parts = self.adapter.layout.modules[module].parts
-        return widest([DTYPES[parts[part].dtype] for part in self.modules[module].parts])
+        parts = self.adapter.structure.modules[module].tensors
+        return widest([DTYPES[parts[part].dtype] for part in self.modules[module].tensor_names])
 
     def factors(self, module: str, device: torch.device) -> Factors:
         """``b (E, out, r)`` and ``a (E, r, in)`` in float64 with √scale in each, on ``device``."""
@@ -127,7 +127,7 @@ class Source:
 
     def put(self, module: str, into: Factors) -> None:
         """Write the factors into the place that is made for them."""
-        if "magnitude" in self.adapter.layout.modules[module].parts:
+        if "magnitude" in self.adapter.structure.modules[module].tensors:
             _put(self._converted(module, into.b.device), 1.0, into)
             return
         rank = self.modules[module].rank
@@ -158,8 +158,8 @@ class Source:
 
     def refuse_what_is_not_finite(self, module: str) -> None:
         """Raise MergeError if a tensor of the module has NaN or infinite numbers, naming it."""
-        for tensor in self.adapter.layout.modules[module].parts.values():
-            if not self.adapter.extra(tensor.name).isfinite().all():
+        for tensor in self.adapter.structure.modules[module].tensors.values():
+            if not self.adapter.full_tensor(tensor.name).isfinite().all():
                 raise MergeError(
                     f"{self.given.label} cannot be merged: tensor {tensor.name} has NaN or infinite numbers",
                     hint="train again with a lower learning rate, or merge an earlier checkpoint",

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.folder import refuse_file_names
+from loreg.adapters.folder import validate_file_names
 from loreg.adapters.header import is_unicode
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.errors import UsageError
 from loreg.local.pending_uploads import HubCommit
 from loreg.server.bodies import parse
@@ -63,7 +63,7 @@ def read_commit(body: Path, store: StagedStore) -> HubCommit:
                 _read_line(asked, document, content)
             except (KeyError, TypeError, AttributeError):
                 raise UsageError(f"line {number + 1} of the commit is not understood", hint=_UPLOAD) from None
-        refuse_file_names({CONFIG_NAME, WEIGHTS_NAME, *asked.contents})
+        validate_file_names({CONFIG_NAME, WEIGHTS_NAME, *asked.contents})
         added = {path: _stage(data, start, end, store) for path, (start, end) in asked.contents.items()}
     return HubCommit(asked.message, added, tuple(asked.removed), asked.parent)
 

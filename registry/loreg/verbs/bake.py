@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from loreg.adapters.config import why_not_mergeable
-from loreg.adapters.layout import read_layout
 from loreg.adapters.patterns import Patterns
+from loreg.adapters.structure import read_structure
 from loreg.baking.bake import MODEL_NAME, has_the_files, staging_for, staging_of, write_model
 from loreg.baking.factors import Source
 from loreg.baking.plan import Plan, make_plan
@@ -106,7 +106,7 @@ def bake(
                 rank=rank, extras=extras, initial=initial, base=base, allow_derived=allow_derived, device=device,
                 folder=merged, progress=progress,
             ).provenance.recipe  # fmt: skip
-            given, chosen = [Source("the merged adapter", "", read_layout(merged), lambda module: 1.0)], None
+            given, chosen = [Source("the merged adapter", "", read_structure(merged), lambda module: 1.0)], None
         plan = make_plan(model, given, chosen, stored_as)
         record = {
             "schema": SCHEMA,
@@ -223,7 +223,7 @@ def _as_they_are(
         reason = why_not_mergeable(config)
         if config.changes_the_base:
             reason = f"init_lora_weights is {config.raw['init_lora_weights']!r}: its delta needs the initial adapter"
-        unreadable = next((m.unreadable for m in source.layout.modules.values() if m.form is None), "")
+        unreadable = next((m.why_unreadable for m in source.layout.modules.values() if m.shape is None), "")
         if reason or unreadable:
             raise MergeError(
                 f"{source.label} cannot be baked: {reason or unreadable}",

@@ -10,8 +10,8 @@ from pathlib import Path
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
-from loreg.adapters.hub import PREFIX, look_on_hub
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout, remote_layout
+from loreg.adapters.hub import PREFIX, read_hub_adapter
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.verdict import Known
 from loreg.checking import policy
 from loreg.checking import profile as serving
@@ -116,7 +116,7 @@ def _look_at_folder(folder: Path, header_only: bool) -> _Looked:
             raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check ./DIR")
         taken = select_files(folder).files
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
-        subject = _read(read_layout(folder), files, header_only)
+        subject = _read(read_structure(folder), files, header_only)
         size = sum(path.stat().st_size for path in taken.values())
         weights = "" if header_only else digest_of(folder / WEIGHTS_NAME).sha256
         return _Looked(subject, size, read_card(folder / CARD_NAME), weights)
@@ -127,7 +127,7 @@ def _look_at_version(context: Context, stored: Details, header_only: bool) -> _L
     version, files = stored.version, {file.path: file for file in stored.files}
     weights, names = files[WEIGHTS_NAME], tuple(files)
     if header_only:
-        layout = remote_layout(
+        layout = read_remote_structure(
             Path(version.ref),
             context.store.read(files[CONFIG_NAME].sha256),
             weights.size,
@@ -138,16 +138,16 @@ def _look_at_version(context: Context, stored: Details, header_only: bool) -> _L
         )
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
         fetch_temporarily(context, stored.files, Path(name), no_progress)
-        subject = _read(read_layout(Path(name)), names, header_only=False)
+        subject = _read(read_structure(Path(name)), names, header_only=False)
     return _Looked(subject, version.size, stored.card, weights.sha256, version, stored.alias_moves)
 
 
 def _look_on_hub(source: str) -> _Looked:
-    there = look_on_hub(source)
-    return _Looked(Subject(there.layout, None, there.files), there.size, there.card, there.sha256)
+    there = read_hub_adapter(source)
+    return _Looked(Subject(there.structure, None, there.files), there.size, there.card, there.sha256)
 
 
-def _read(layout: Layout, files: tuple[str, ...], header_only: bool) -> Subject:
+def _read(layout: AdapterStructure, files: tuple[str, ...], header_only: bool) -> Subject:
     return Subject(layout, None, files) if header_only else read_weights(layout, files)
 
 

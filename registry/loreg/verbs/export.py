@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.checking.profile import read_profile
 from loreg.entities import Details, ExportResult, Progress, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotAllowedError, UnavailableError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loreg.adapters.layout import Layout
+from loreg.adapters.structure import AdapterStructure
 from loreg.bases.identify import Identity, identify_headers, leaves_of
 from loreg.bases.model import read_model
 from loreg.bases.verdict import Known, Trained, judge
@@ -32,7 +32,7 @@ def candidate(context: Context, base: str) -> Known:
     return known(context, context.backend.base(base).base)
 
 
-def trained(context: Context, layout: Layout, base: BaseModel | None) -> Trained:
+def trained(context: Context, layout: AdapterStructure, base: BaseModel | None) -> Trained:
     """What is known of the base that the adapter was trained on."""
     return Trained(layout, known(context, base) if base else None)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
 from loreg.merging import provenance

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loreg.adapters.base_path import without_base_path
 from loreg.adapters.folder import select_files
-from loreg.adapters.layout import Layout, read_layout
+from loreg.adapters.structure import AdapterStructure, read_structure
 from loreg.checking.run import read_weights, refuse_errors, run
 from loreg.entities import Progress
 from loreg.errors import explain_os_errors
@@ -22,7 +22,7 @@ from loreg.storage import digest_of
 class Prepared:
     """An adapter that is fit to be a version: ``files`` are to be read from the given paths, in this form."""
 
-    layout: Layout
+    layout: AdapterStructure
     files: dict[str, Path]
     manifest: Manifest
     left_out: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ def prepare(folder: Path, progress: Progress, mended: Collection[str] = ()) -> I
 
 def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> Prepared:
     selection = select_files(folder)
-    layout = read_layout(folder)
+    layout = read_structure(folder)
     findings = [f for f in run(read_weights(layout)) if f.code not in ("LR015", *mended)]  # push takes paths out
     refuse_errors(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]

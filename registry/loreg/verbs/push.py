@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loreg.adapters.config import is_hub_name
-from loreg.adapters.layout import WEIGHTS_NAME
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.identify import Identity, identify
 from loreg.bases.verdict import refuse_mismatch
 from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, no_progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from loreg.adapters.layout import WEIGHTS_NAME, read_layout
+from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.entities import Progress, Provenance, ReproduceResult, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 from loreg.refs import parse_ref
@@ -65,7 +65,7 @@ def reproduce(
             fetch_temporarily(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
                 return ReproduceResult(version, True, 0.0, folder)
-            again, before = (Input(read_layout(path), version.ref, version.digest) for path in (staging, stored))
+            again, before = (Input(read_structure(path), version.ref, version.digest) for path in (staging, stored))
             difference = largest_difference(before, again)
             if difference > _TOLERANCE.get(version.facts.dtype, 1e-6):
                 raise IntegrityError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loreg.adapters.layout import WEIGHTS_NAME, Layout, read_layout
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
 from loreg.entities import BaseModel, Progress
@@ -35,7 +35,7 @@ class Opened:
 
     label: str
     digest: str
-    layout: Layout
+    layout: AdapterStructure
     base: BaseModel | None
     others: tuple[str, ...]
 
@@ -64,7 +64,7 @@ def _open(context: Context, source: str, progress: Progress, mended: Collection[
     version = found.version
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
         fetch_temporarily(context, found.files, Path(name), progress)
-        layout = read_layout(Path(name))
+        layout = read_structure(Path(name))
         empty = [finding for finding in run(Subject(layout)) if finding.code == _EMPTY]
         refuse_errors(version.ref, tuple(empty))
         others = _not_the_adapters_own([file.path for file in found.files])

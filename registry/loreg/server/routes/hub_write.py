@@ -12,7 +12,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from loreg.adapters.folder import reason_by_name
+from loreg.adapters.folder import why_excluded_by_name
 from loreg.errors import NotFoundError, StaleError, UsageError
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.pending_uploads import commit_files, create_branch
@@ -95,7 +95,7 @@ async def preupload(repository: str, revision: str, request: Request, access: As
                 {
                     "path": file["path"],
                     "uploadMode": "regular",
-                    "shouldIgnore": bool(reason_by_name(file["path"])),
+                    "shouldIgnore": bool(why_excluded_by_name(file["path"])),
                     "oid": None,
                 }
                 for file in asked

@@ -14,7 +14,7 @@ from loreg.adapters.header import Tensor
 
 
 @dataclass(frozen=True)
-class Form:
+class ModuleShape:
     """The deltas of one module are ``matrices`` matrices (out, in) of rank ``rank``.
 
     ``kind`` is linear (A (r, in), B (out, r)), embedding (A (r, tokens), B (dim, r), the delta transposed),
@@ -33,12 +33,12 @@ class Form:
     stacked: bool = field(default=False, compare=False)
 
     @property
-    def parts(self) -> tuple[str, str]:
+    def tensor_names(self) -> tuple[str, str]:
         """What the two factors are called: A first."""
         return ("embedding_A", "embedding_B") if self.kind == "embedding" else ("A", "B")
 
 
-def form_of(parts: Mapping[str, Tensor], rank: int, parameter: str) -> Form | None:
+def infer_shape(parts: Mapping[str, Tensor], rank: int, parameter: str) -> ModuleShape | None:
     """The form of a module with these tensors; None if they do not fit together.
 
     ``parameter`` is the one that they act on, empty for a module itself.
@@ -48,22 +48,22 @@ def form_of(parts: Mapping[str, Tensor], rank: int, parameter: str) -> Form | No
         a, b = _factor(parts, "embedding_A"), _factor(parts, "embedding_B")
         if a is None or b is None or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             return None
-        return Form("embedding", a[0], b[0], a[1])
+        return ModuleShape("embedding", a[0], b[0], a[1])
     if 0 in (*a, *b):
         return None
     if parameter and are_stacked(a, b):
-        return Form("experts", a[1], b[1], a[2], matrices=a[0], parameter=parameter, stacked=True)
+        return ModuleShape("experts", a[1], b[1], a[2], matrices=a[0], parameter=parameter, stacked=True)
     if len(a) < 2 or len(a) != len(b) or a[0] != b[1]:
         return None
     if len(a) > 2:
         if set(b[2:]) != {1}:
             return None
-        return Form("convolution", a[0], b[0], math.prod(a[1:]), kernel=a[1:])
+        return ModuleShape("convolution", a[0], b[0], math.prod(a[1:]), kernel=a[1:])
     if parameter:
         if a[0] % rank:
             return None
-        return Form("experts", rank, b[0], a[1], matrices=a[0] // rank, parameter=parameter)
-    return Form("linear", a[0], b[0], a[1])
+        return ModuleShape("experts", rank, b[0], a[1], matrices=a[0] // rank, parameter=parameter)
+    return ModuleShape("linear", a[0], b[0], a[1])
 
 
 def are_stacked(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -76,7 +76,7 @@ def is_convolution(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return len(a) == len(b) > 2 and set(b[2:]) == {1} and b[1] > 0 and a[0] % b[1] == 0
 
 
-def matrices_of(form: Form, a: Any, b: Any) -> tuple[Any, Any]:
+def as_matrices(form: ModuleShape, a: Any, b: Any) -> tuple[Any, Any]:
     """The factors as they lie in the file, arrays of NumPy or torch, as ``b (E, out, r)`` and ``a (E, r, in)``.
 
     E is 1, or how many experts there are; a convolution's kernel counts as input.

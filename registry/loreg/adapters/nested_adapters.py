@@ -11,7 +11,7 @@ _SHOWN = 6
 _STEP = re.compile(r"\d+")
 
 
-def adapters_inside(folder: Path, needed: str) -> list[str]:
+def find_adapters_below(folder: Path, needed: str) -> list[str]:
     """The folders below ``folder`` that have the file ``needed``, relative to it; checkpoints of late steps first."""
     found = []
     for top, folders, files in os.walk(folder):
@@ -22,7 +22,7 @@ def adapters_inside(folder: Path, needed: str) -> list[str]:
     return sorted(found, key=lambda name: ([-int(step) for step in _STEP.findall(name)] or [1], name))
 
 
-def describe(folder: Path, inside: list[str]) -> tuple[str, str]:
+def describe_adapters_below(folder: Path, inside: list[str]) -> tuple[str, str]:
     """What an error says of the adapters below a folder, and the command for the first of them."""
     more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
     many = "1 adapter lies" if len(inside) == 1 else f"{len(inside)} adapters lie"

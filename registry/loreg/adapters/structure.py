@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME, LoraConfig, read_config, read_document
-from loreg.adapters.forms import Form, are_stacked, form_of, is_convolution
-from loreg.adapters.header import Header, Read, Tensor, parse_header, read_header
+from loreg.adapters.header import Header, ReadRange, Tensor, parse_header, read_header
 from loreg.adapters.keys import PREFIX, TOKENS, foreign_format, parse_key
-from loreg.adapters.naming import Naming, plain_names
+from loreg.adapters.module_shape import ModuleShape, are_stacked, infer_shape, is_convolution
+from loreg.adapters.naming import KeyNaming, plain_names
 from loreg.adapters.parameters import owner_of, parameter_name, parameter_of
 from loreg.entities import Facts, ModuleType
 from loreg.errors import AdapterFormatError
@@ -24,16 +24,16 @@ from loreg.errors import AdapterFormatError
 WEIGHTS_NAME = "adapter_model.safetensors"
 #: Why tensors are missing or have no numbers, and how they are saved whole (peft#2450, peft#2892, accelerate#3508).
 NOT_GATHERED = "DeepSpeed ZeRO-3 (or FSDP) had the weights in pieces on several GPUs when they were saved"
-GATHER = (
+GATHER_HINT = (
     'gather them first: "stage3_gather_16bit_weights_on_model_save": true in the configuration of DeepSpeed, '
     "model.save_pretrained(DIR, state_dict=accelerator.get_state_dict(model)), or zero_to_fp32.py in the checkpoint"
 )
-_LONGEST_TYPE = 128
-_LONGEST_NAME = 1024
-_MOST_EMPTY = 10_000
-_MOST_PAIRS = 1_000_000
+_MAX_TYPE_LENGTH = 128
+_MAX_NAME_LENGTH = 1024
+_MAX_EMPTY = 10_000
+_MAX_PAIRS = 1_000_000
 _FIRST_BYTES = 64 * 1024
-_MOST_HEADER_BYTES = 32 * 1024 * 1024  # a quarter of a million tensors
+_MAX_HEADER_BYTES = 32 * 1024 * 1024  # a quarter of a million tensors
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Module:
     """
 
     name: str
-    parts: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]
     rank: int
     alpha: float
     scale: float
@@ -54,19 +54,19 @@ class Module:
     parameter: str = ""
 
     @cached_property
-    def form(self) -> Form | None:
+    def shape(self) -> ModuleShape | None:
         """Which matrices the tensors are; None if they do not fit together."""
-        return form_of(self.parts, self.rank, self.parameter)
+        return infer_shape(self.tensors, self.rank, self.parameter)
 
     @property
-    def unreadable(self) -> str:
+    def why_unreadable(self) -> str:
         """Why the tensors are not factors that loreg carries out, in words; empty if they are."""
-        if self.form is not None:
+        if self.shape is not None:
             return ""
-        a, b = (self.parts[part].shape if part in self.parts else () for part in ("A", "B"))
+        a, b = (self.tensors[part].shape if part in self.tensors else () for part in ("A", "B"))
         if len(a) > 2 and len(a) == len(b) and b[1] and a[0] % b[1] == 0 and b[1] < a[0]:
             return f"module {self.name} is a convolution in {a[0] // b[1]} groups (A {a}, B {b})"
-        told = ", ".join(f"{part} {tensor.shape}" for part, tensor in sorted(self.parts.items()))
+        told = ", ".join(f"{part} {tensor.shape}" for part, tensor in sorted(self.tensors.items()))
         return f"module {self.name} has {told}, expected A (r, in) and B (out, r)"
 
     @property
@@ -81,7 +81,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenRows:
     """Rows for single tokens (``trainable_token_indices``): row i of ``tensor`` (n, dim) takes the place of the row
     ``indices[i]`` of the module's weight. The configuration says the indices; none if it says nothing of the module."""
 
@@ -90,7 +90,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Layout:
+class AdapterStructure:
     """An adapter without its numbers. ``extras`` are whole tensors; ``strangers`` nobody would load.
 
     Modules, extras and ``tokens`` have the names that PEFT would have written, each tensor the one that it has in the
@@ -100,21 +100,21 @@ class Layout:
     weights: Path
     config: LoraConfig
     modules: Mapping[str, Module]
-    extras: Mapping[str, Tensor]
-    strangers: tuple[str, ...]
+    full_tensors: Mapping[str, Tensor]
+    unexpected_keys: tuple[str, ...]
     tensors: Mapping[str, Tensor]
-    tokens: Mapping[str, Tokens] = field(default_factory=dict)
-    naming: Naming = field(default_factory=Naming)
+    token_rows: Mapping[str, TokenRows] = field(default_factory=dict)
+    naming: KeyNaming = field(default_factory=KeyNaming)
 
     @property
-    def token_names(self) -> dict[str, Tensor]:
+    def token_row_tensors(self) -> dict[str, Tensor]:
         """The rows for single tokens by the names that PEFT gives them."""
-        return {f"{PREFIX}{module}{TOKENS}": tokens.tensor for module, tokens in self.tokens.items()}
+        return {f"{PREFIX}{module}{TOKENS}": tokens.tensor for module, tokens in self.token_rows.items()}
 
     @property
-    def kept_whole(self) -> dict[str, Tensor]:
+    def full_tensors_and_token_rows(self) -> dict[str, Tensor]:
         """What a merge takes from one source, by the names that PEFT gives it: whole tensors, and rows of tokens."""
-        return {**self.extras, **self.token_names}
+        return {**self.full_tensors, **self.token_row_tensors}
 
     def facts(self, base_hint: str = "") -> Facts:
         """What the catalog records of it; ``base_hint`` is taken where the configuration names no base."""
@@ -127,33 +127,33 @@ class Layout:
         every = [rank for some in ranks.values() for rank in some]
         return Facts(
             variant=self.config.variant,
-            task_type=_text(self.config.task_type, 64),
+            task_type=_fit_column(self.config.task_type, 64),
             rank_min=min(every),
             rank_max=max(every),
             alpha=self.config.lora_alpha,
             parameters=dtypes.total(),
             dtype=max(dtypes, key=lambda name: dtypes[name]),
             module_types=tuple(ModuleType(n, len(r), min(r), max(r)) for n, r in sorted(ranks.items())),
-            base_hint=_text(self.config.base_hint or base_hint, 1024),
+            base_hint=_fit_column(self.config.base_hint or base_hint, 1024),
         )
 
 
-def _text(value: str, most_bytes: int) -> str:
+def _fit_column(value: str, most_bytes: int) -> str:
     """What of a stranger's text a database takes: no NUL, and no more than a column and its index hold."""
     return value.replace("\x00", "").encode()[:most_bytes].decode(errors="ignore")
 
 
-def read_layout(folder: Path) -> Layout:
+def read_structure(folder: Path) -> AdapterStructure:
     """Read what is in the PEFT LoRA adapter in ``folder``; no weights are read and torch is not needed.
 
     Raises NotFoundError, IntegrityError or AdapterFormatError. Contradictions between tensors and configuration
     are not errors here: ``checking`` finds them.
     """
     weights = folder / WEIGHTS_NAME
-    return _layout(weights, read_config(folder), read_header(weights))
+    return _build_structure(weights, read_config(folder), read_header(weights))
 
 
-def remote_layout(where: Path, config: bytes, size: int, read: Read) -> Layout:
+def read_remote_structure(where: Path, config: bytes, size: int, read: ReadRange) -> AdapterStructure:
     """The same of an adapter that lies elsewhere: its configuration, and ``read``, which gives parts of its weights.
 
     The first 64 KiB of the ``size`` bytes are asked for at once: most headers are smaller. ``where`` is what errors
@@ -166,22 +166,22 @@ def remote_layout(where: Path, config: bytes, size: int, read: Read) -> Layout:
         return begin[start:end] + (read(rest, end - rest) if rest < end else b"")
 
     weights = where / WEIGHTS_NAME
-    if (length := int.from_bytes(begin[:8], "little")) > _MOST_HEADER_BYTES and length <= size:
+    if (length := int.from_bytes(begin[:8], "little")) > _MAX_HEADER_BYTES and length <= size:
         raise AdapterFormatError(f"the header of {weights} has {length:,} bytes", hint="is this the right file?")
-    return _layout(weights, read_document(where / CONFIG_NAME, config), parse_header(weights, size, buffered))
+    return _build_structure(weights, read_document(where / CONFIG_NAME, config), parse_header(weights, size, buffered))
 
 
-def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
+def _build_structure(weights: Path, config: LoraConfig, header: Header) -> AdapterStructure:
     if not header.tensors:
-        raise AdapterFormatError(f"{weights} has no tensors: {NOT_GATHERED}", hint=GATHER)
+        raise AdapterFormatError(f"{weights} has no tensors: {NOT_GATHERED}", hint=GATHER_HINT)
     empty = sum(0 in tensor.shape for tensor in header.tensors.values())
-    if empty > _MOST_EMPTY:  # fewer are a finding, beside others
+    if empty > _MAX_EMPTY:  # fewer are a finding, beside others
         raise AdapterFormatError(
-            f"{weights}: {empty} of {len(header.tensors)} tensors are empty: {NOT_GATHERED}", hint=GATHER
+            f"{weights}: {empty} of {len(header.tensors)} tensors are empty: {NOT_GATHERED}", hint=GATHER_HINT
         )
-    if longest := next((name for name in header.tensors if len(name) > _LONGEST_NAME), ""):
+    if longest := next((name for name in header.tensors if len(name) > _MAX_NAME_LENGTH), ""):
         raise AdapterFormatError(
-            f"{weights}: the tensor name {longest[:40]!r}… is over {_LONGEST_NAME} characters", hint="rename it"
+            f"{weights}: the tensor name {longest[:40]!r}… is over {_MAX_NAME_LENGTH} characters", hint="rename it"
         )
     plain, naming = plain_names(weights, header.tensors, config)
     parts: dict[str, dict[str, Tensor]] = {}
@@ -198,29 +198,31 @@ def _layout(weights: Path, config: LoraConfig, header: Header) -> Layout:
             extras[name] = tensor
     if not parts:
         raise _no_lora(weights, list(header.tensors))
-    _refuse_long_lists(weights, config, modules_to_save=extras, trainable_token_indices=rows, target_parameters=parts)
-    tokens = {module: Tokens(tensor, _indices(module, config)) for module, tensor in rows.items()}
+    _refuse_quadratic_lists(
+        weights, config, modules_to_save=extras, trainable_token_indices=rows, target_parameters=parts
+    )
+    tokens = {module: TokenRows(tensor, _token_indices(module, config)) for module, tensor in rows.items()}
     modules = _modules(weights, parts, config)
-    if longest := next((module.type for module in modules.values() if len(module.type) > _LONGEST_TYPE), ""):
+    if longest := next((module.type for module in modules.values() if len(module.type) > _MAX_TYPE_LENGTH), ""):
         raise AdapterFormatError(
-            f"{weights}: the module type {longest[:40]!r}… is over {_LONGEST_TYPE} characters", hint="rename it"
+            f"{weights}: the module type {longest[:40]!r}… is over {_MAX_TYPE_LENGTH} characters", hint="rename it"
         )
-    return Layout(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors, tokens, naming)
+    return AdapterStructure(weights, config, modules, extras, tuple(sorted(strangers)), header.tensors, tokens, naming)
 
 
-def _refuse_long_lists(weights: Path, config: LoraConfig, **there: Collection[str]) -> None:
+def _refuse_quadratic_lists(weights: Path, config: LoraConfig, **there: Collection[str]) -> None:
     """Raise AdapterFormatError where so much is named, and so much is there, that to compare each with each is dear."""
     for name, tensors in there.items():
         given = config.raw.get(name)
         count = len(given) if isinstance(given, list | dict) else 0
-        if count * len(tensors) > _MOST_PAIRS:
+        if count * len(tensors) > _MAX_PAIRS:
             raise AdapterFormatError(
                 f"{weights}: {name} names {count:,} for {len(tensors):,} tensors: no model has so many of both",
                 hint="save the adapter again with model.save_pretrained(DIR)",
             )
 
 
-def _indices(module: str, config: LoraConfig) -> tuple[int, ...]:
+def _token_indices(module: str, config: LoraConfig) -> tuple[int, ...]:
     """The tokens whose rows the adapter has for the module: one list for the embedding, or one for each module."""
     given = config.raw.get("trainable_token_indices")
     if isinstance(given, dict):

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.header import Tensor
-from loreg.adapters.keys import PREFIX, TOKENS, plain_extra, weight_of_extra
-from loreg.adapters.layout import Layout
+from loreg.adapters.keys import PREFIX, TOKENS, plain_full_name, weight_of_full_tensor
+from loreg.adapters.structure import AdapterStructure
 from loreg.errors import MergeError, UsageError
 
 
-def choose_extras(
+def choose_full_tensors(
     extras: Sequence[Mapping[str, Tensor]], labels: Sequence[str], same: bool, chosen: int | None
 ) -> int | None:
     """The source whose whole tensors the result takes; None if no source has any.
@@ -33,16 +33,16 @@ def choose_extras(
     return having[0] if having else None
 
 
-def refuse_factors_of_whole_modules(layouts: Sequence[Layout], labels: Sequence[str], extras: int) -> None:
+def refuse_factors_of_full_modules(layouts: Sequence[AdapterStructure], labels: Sequence[str], extras: int) -> None:
     """Raise MergeError where a source has factors for a module that the result takes whole from another one."""
-    names = [plain_extra(name).removeprefix(PREFIX) for name in layouts[extras].extras]
+    names = [plain_full_name(name).removeprefix(PREFIX) for name in layouts[extras].full_tensors]
     whole = {name.rpartition(".")[0] for name in names if not name.endswith(".bias")}
     for layout, label in zip(layouts, labels, strict=True):
         for module in layout.modules:
             if module in whole:
                 raise MergeError(
                     f"module {module} is whole in {labels[extras]} and has factors in {label}: PEFT would drop these",
-                    hint=f"--extras {label}" if layout.extras else "merge them without that module",
+                    hint=f"--extras {label}" if layout.full_tensors else "merge them without that module",
                 )
 
 
@@ -51,7 +51,7 @@ def was_trained(key: str, config: LoraConfig) -> bool:
 
     Else PEFT saved the base's own, as it does with embeddings where the vocabulary was resized.
     """
-    module, _, last = weight_of_extra(key).rpartition(".")
+    module, _, last = weight_of_full_tensor(key).rpartition(".")
     named = config.raw.get("modules_to_save") or ()
     if any(module == name or module.endswith(f".{name}") for name in map(str, named)):
         return True

@@ -100,7 +100,7 @@ def test_an_invented_base_does_not_take_the_name_of_one_that_is_known_by_headers
 def test_the_same_headers_with_invented_contents_take_no_name_from_others(either: Guarded, tmp_path: Path):
     base = write_base(tmp_path / "base")
     known = either.registry("owner").add_base(base, ["llama"], header_only=True).base
-    document = json.loads(identify(base).leaves)
+    document = json.loads(identify(base).tensor_list)
     for leaf in document["tensors"].values():
         leaf["sha256"] = "0" * 64
     raw = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
@@ -164,7 +164,7 @@ def test_the_detail_of_an_edge_is_small_and_never_an_error_of_the_server(
 def test_what_a_base_is_is_read_from_its_list_and_never_from_the_request(either: Guarded, tmp_path: Path):
     found = identify(write_base(tmp_path / "base"), ("tiny",))
     lies = {"complete": True, "tensors": found.base.tensors, "parameters": 8 * 10**9, "struct": "a" * 64}
-    answer = claim(either, "stranger", found.leaves, **lies, names=["tiny"])
+    answer = claim(either, "stranger", found.tensor_list, **lies, names=["tiny"])
     base = answer.json()["base"]
     assert base["parameters"] == sum(tensor.numel() for tensor in new_model().state_dict().values())
     assert (base["struct"], base["complete"]) == (found.base.struct, True)

@@ -74,7 +74,7 @@ def commit(there: Guarded, folder: Path) -> dict[str, Any]:
 
 def base(there: Guarded, folder: Path) -> dict[str, Any]:
     found = identify(write_base(folder / "base"))
-    digest, uploads = uploaded(there, found.leaves)
+    digest, uploads = uploaded(there, found.tensor_list)
     return {"json": {"base": {"digest": digest, "tensors": found.base.tensors}, "uploads": uploads}}
 
 

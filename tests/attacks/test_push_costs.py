@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from loreg.adapters import patterns
 from loreg.adapters.patterns import PatternBudget, Patterns, endings
 from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_structure
-from loreg.bases.identify import as_listed
+from loreg.bases.identify import with_listed_facts
 from loreg.checking.findings import Subject
 from loreg.checking.run import run
 from loreg.entities import BaseModel, Commit, Metric
@@ -201,7 +201,7 @@ def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
     ends = ("lm_head.weight", "embed_tokens.weight")
     leaves = {f"m{n}.{end}": {"dtype": "F32", "shape": Counted([n, len(end)])} for n in range(500) for end in ends}
     document = {"schema": "loreg.base-headers/1", "tensors": leaves}
-    as_listed(BaseModel("0" * 64, ()), document)
+    with_listed_facts(BaseModel("0" * 64, ()), document)
     assert Counted.compared < 5000
 
 

@@ -87,4 +87,4 @@ def test_a_weight_that_is_called_as_in_memory_keeps_its_name(generator: ModuleTy
     found = architecture_called(name)
     for weight in generator.make(name).state_dict():
         parts = list(found.weights_in_file(weight))
-        assert names.canonical(weight) in {names.canonical(part.weight) for part in parts}
+        assert names.canonical_name(weight) in {names.canonical_name(part.weight) for part in parts}

@@ -29,7 +29,7 @@ from loreg.bases import names
     ],
 )
 def test_every_spelling_is_one_name(spellings: tuple[str, ...]):
-    assert len({names.canonical(name) for name in spellings}) == 1
+    assert len({names.canonical_name(name) for name in spellings}) == 1
 
 
 def test_a_canonical_name_stays():
@@ -38,7 +38,7 @@ def test_a_canonical_name_stays():
         "model.embed_tokens.weight",
         "transformer.h.0.attn.c_attn.weight",
     ):
-        assert names.canonical(name) == name
+        assert names.canonical_name(name) == name
 
 
 def test_two_tensors_are_never_taken_for_one():

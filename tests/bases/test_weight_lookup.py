@@ -77,7 +77,7 @@ def test_experts_of_a_file_are_the_parts_of_one_parameter():
     assert [(place.part.expert, place.part.source) for place in places] == [
         (0, 0), (0, 1), (1, 0), (1, 1), (10, 0), (10, 1),
     ]  # fmt: skip
-    assert all(place.is_of_experts and not place.cannot for place in places)
+    assert all(place.is_of_experts and not place.why_not for place in places)
 
 
 def name_of(config: dict[str, object], *adapter: str, whole: bool = False) -> str | None:

@@ -17,7 +17,7 @@ from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, decode, read_in
 from loreg.baking.tying import tied_groups
 from loreg.bases import names
 from loreg.bases.architecture import Architecture, find_architecture
-from loreg.bases.identify import leaf_of
+from loreg.bases.identify import digest_tensor
 from loreg.bases.model import Model
 from loreg.bases.renaming import WeightInFile
 from loreg.bases.weight_lookup import OF_EXPERTS, WeightLookup
@@ -156,8 +156,8 @@ def _weights(
     tensors = model.tensors
     raw = names.by_canonical_name({name: name for name in tensors})
     lookup = WeightLookup(raw, architecture, model.config)
-    groups = tied_groups(lookup, raw, lambda one, other: leaf_of(*tensors[one]) == leaf_of(*tensors[other]))
-    written = {names.canonical(weight): weight for tie in lookup.ties for group in tie.groups for weight in group}
+    groups = tied_groups(lookup, raw, lambda one, other: digest_tensor(*tensors[one]) == digest_tensor(*tensors[other]))
+    written = {names.canonical_name(weight): weight for tie in lookup.ties for group in tie.groups for weight in group}
     of_group = {name: group for group in groups for name in group.stored}
     done: set[str] = set()
     for name, tensor in tensors.items():

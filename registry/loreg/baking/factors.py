@@ -13,7 +13,7 @@ from loreg.adapters.module_shape import as_matrices
 from loreg.adapters.structure import AdapterStructure, Module
 from loreg.baking.change import Term
 from loreg.baking.numbers import FLOATS, Array, computed_in, read_tensor
-from loreg.bases.touched import Part
+from loreg.bases.affected_tensors import TargetTensor
 from loreg.errors import MergeError
 
 _ROUNDING = 1e-6  # of float32, relative to a whole delta
@@ -48,7 +48,7 @@ class Hit:
     """A part of one adapter that falls on a tensor, and whether that tensor is stored transposed."""
 
     source: Source
-    part: Part
+    part: TargetTensor
     transposed: bool
 
 

@@ -17,9 +17,9 @@ from loreg.baking.rows import TokenRowUpdate, token_rows
 from loreg.baking.shard import Output
 from loreg.baking.whole_tensors import refuse_an_uneven_vocabulary, take_whole_tensors
 from loreg.bases import names
+from loreg.bases.affected_tensors import TargetTensor, build_lookup, target_tensors
+from loreg.bases.compatibility import why_shape_differs
 from loreg.bases.model import WEIGHTS_NAME, Model
-from loreg.bases.touched import Part, lookup_for, parts
-from loreg.bases.verdict import shape_that_does_not_fit
 from loreg.errors import CheckFailedError, MergeError
 
 _WRONG_BASE = "--base names the model that the adapter was trained on"
@@ -52,8 +52,8 @@ class _Planner:
     def __init__(self, model: Model, sources: Sequence[Source], dtype: str | None) -> None:
         self.model, self.sources = model, sources
         canonical = names.by_canonical_name({name: name for name in model.tensors})
-        lookups = {source: lookup_for(source.layout, canonical, model.config) for source in sources}
-        self.parts = {source: parts(source.layout, lookups[source]) for source in sources}
+        lookups = {source: build_lookup(source.layout, canonical, model.config) for source in sources}
+        self.parts = {source: target_tensors(source.layout, lookups[source]) for source in sources}
         # The result is of the class that was trained: that of an adapter with a head of its own, where one has.
         lookup = lookups[max(sources, key=lambda source: bool(source.layout.full_tensors))]
         self.result = ResultTensors(model, lookup, dtype)
@@ -87,16 +87,16 @@ class _Planner:
                 hits.setdefault(name, []).append(Hit(source, part, self._lies_transposed(source, part, name)))
         return hits
 
-    def _place(self, source: Source, part: Part) -> str:
-        cannot = part.cannot
+    def _place(self, source: Source, part: TargetTensor) -> str:
+        cannot = part.why_not
         if part.into is not None and "magnitude" in part.module.tensors:
             cannot = "it has a DoRA magnitude, and the files hold it as some rows of another tensor"
         if cannot:
             raise MergeError(f"{source.label} cannot be baked: {part.name}: {cannot}", hint="serve it as an adapter")
         name = None
-        if part.found is not None:
+        if part.place is not None:
             is_whole = part.matrix is None and part.into is None
-            name = self.result.place(part.name, source.label) if is_whole else self.result.raw[part.found]
+            name = self.result.place(part.name, source.label) if is_whole else self.result.raw[part.place]
         if name is None:
             raise CheckFailedError(
                 f"base mismatch: {self.model.path} has no tensor {part.name}, which {source.label} changes",
@@ -108,11 +108,11 @@ class _Planner:
                 f"{self.model.path} is quantised: {name} is {tensor.dtype}, and rounding a delta to that would lose it",
                 hint="bake into the model that it was quantised from: --base ./the/unquantised/model",
             )
-        if reason := shape_that_does_not_fit(part, tensor.shape):
+        if reason := why_shape_differs(part, tensor.shape):
             raise CheckFailedError(f"base mismatch: {reason}", hint=_WRONG_BASE)
         return name
 
-    def _lies_transposed(self, source: Source, part: Part, name: str) -> bool:
+    def _lies_transposed(self, source: Source, part: TargetTensor, name: str) -> bool:
         transposed = part.lies_transposed(self.result[name].source.shape)
         if transposed is None:
             raise MergeError(
@@ -173,7 +173,7 @@ class _Planner:
             return {}
         every = [part for some in self.parts.values() for part in some if part.matrix is None]
         first = {part.name.partition(".")[0] for part in every}
-        unwrapped = all(part.found == names.canonical(part.name).partition(".")[2] for part in every)
+        unwrapped = all(part.place == names.canonical_name(part.name).partition(".")[2] for part in every)
         if not every or not unwrapped or len(first) != 1:
             return {}
         (prefix,) = first

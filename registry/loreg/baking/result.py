@@ -14,8 +14,8 @@ from loreg.baking.numbers import FLOATS
 from loreg.baking.shard import Output
 from loreg.baking.tying import TiedGroup, tied_groups
 from loreg.bases import names
-from loreg.bases.architecture import release
-from loreg.bases.identify import leaf_of
+from loreg.bases.architecture import transformers_release
+from loreg.bases.identify import digest_tensor
 from loreg.bases.model import Model
 from loreg.bases.weight_lookup import WeightLookup, is_in_a_layer
 from loreg.errors import MergeError
@@ -84,7 +84,7 @@ class ResultTensors:
 
     def is_same(self, one: str, other: str) -> bool:
         """Whether two tensors have the same content before any factors are added."""
-        leaves = [leaf_of(output.file, output.source) for output in (self[one], self[other])]
+        leaves = [digest_tensor(output.file, output.source) for output in (self[one], self[other])]
         return leaves[0] == leaves[1]
 
     def usual_dtype(self) -> str:
@@ -122,7 +122,7 @@ class ResultTensors:
         return Output(name, file, tensor, dtype, as_matrix(tensor.shape))
 
     def _is_same_in_files(self, one: str, other: str) -> bool:
-        leaves = [leaf_of(*self.files[name]) for name in (one, other)]
+        leaves = [digest_tensor(*self.files[name]) for name in (one, other)]
         return leaves[0] == leaves[1]
 
     def _refuse_what_may_be_tied(self, weight: str, label: str) -> None:
@@ -139,7 +139,7 @@ class ResultTensors:
             return
         if config.get("model_type"):
             named = next(iter(self.model.architectures), config["model_type"])
-            what = f"the class of {self.model.path}, {named}, is none of transformers {release()}"
+            what = f"the class of {self.model.path}, {named}, is none of transformers {transformers_release()}"
         elif names.head_among(self.raw):
             return
         else:

@@ -51,8 +51,10 @@ def _of_one_flag(
         # What the others take first: a weight that the files do not have is that one.
         for weight in sorted(weights, key=lambda name: (name not in tie.sources, name)):
             places = [place for place in lookup.find(weight) if not place.tied and not place.part.how]
-            stored |= {names.canonical(weight): files[place.name] for place in places[:1]}
-        missing = {names.canonical(weight): weight for weight in weights if names.canonical(weight) not in stored}
+            stored |= {names.canonical_name(weight): files[place.name] for place in places[:1]}
+        missing = {
+            names.canonical_name(weight): weight for weight in weights if names.canonical_name(weight) not in stored
+        }
         while stored:
             first = next(iter(stored.values()))
             alike = {weight: name for weight, name in stored.items() if name == first or same(first, name)}

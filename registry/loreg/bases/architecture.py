@@ -125,10 +125,10 @@ def class_for(model_type: str, task: str) -> str:
     return str(_table()["tasks"].get(model_type, {}).get(task, ""))
 
 
-def described(config: Mapping[str, Any]) -> dict[str, Any]:
+def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a ``config.json`` says of the class of a model, of its heads and of what it ties; nothing of a machine."""
     kept = {key: config[key] for key in (*_OF_THE_CLASS, *OF_THE_HEADS) if key in config}
-    inner = {key: described(value) for key, value in config.items() if isinstance(value, dict)}
+    inner = {key: describe_config(value) for key, value in config.items() if isinstance(value, dict)}
     said = {key: value for key, value in inner.items() if "tie_word_embeddings" in value}
     text = {"text_config": inner["text_config"]} if inner.get("text_config") else {}
     return kept | said | text
@@ -151,7 +151,7 @@ def set_flag(config: Mapping[str, Any], flag: str, value: bool) -> dict[str, Any
     return changed
 
 
-def release() -> str:
+def transformers_release() -> str:
     """The release of transformers that the table was made from."""
     return str(_table()["transformers"])
 

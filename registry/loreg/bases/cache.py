@@ -14,7 +14,7 @@ from loreg.file_modes import make_folder, write_file
 Stamp = tuple[str, int, int, int, int]
 
 
-def stamp(file: Path) -> Stamp:
+def file_stamp(file: Path) -> Stamp:
     """What tells one state of a file from another: path, inode, bytes, and the times of its content and of any change.
 
     The last cannot be set: a copy that keeps size and time of the file that it replaces (``cp -p``, ``rsync -t``) has
@@ -30,7 +30,7 @@ def recall(folder: Path | None, file: Path) -> dict[str, dict[str, Any]] | None:
         return None
     try:
         document = json.loads(_entry(folder, file).read_bytes())
-        return dict(document["tensors"]) if document["stamp"] == list(stamp(file)) else None
+        return dict(document["tensors"]) if document["stamp"] == list(file_stamp(file)) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -42,7 +42,7 @@ def remember(folder: Path | None, file: Path, leaves: Mapping[str, Mapping[str, 
     with contextlib.suppress(OSError):
         entry = _entry(folder, file)
         make_folder(entry.parent)
-        write_file(entry, json.dumps({"stamp": stamp(file), "tensors": leaves}).encode())
+        write_file(entry, json.dumps({"stamp": file_stamp(file), "tensors": leaves}).encode())
 
 
 def _entry(folder: Path, file: Path) -> Path:

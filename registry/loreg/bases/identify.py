@@ -21,9 +21,9 @@ import numpy as np
 
 from loreg.adapters.header import Tensor
 from loreg.bases import cache, names
-from loreg.bases.architecture import OF_THE_HEADS, described
+from loreg.bases.architecture import OF_THE_HEADS, describe_config
+from loreg.bases.lossless_dtype import BITS_OF, BYTES, CANDIDATES, Bits, to_lossless_dtype
 from loreg.bases.model import Model, read_model
-from loreg.bases.narrow import BITS_OF, BYTES, CANDIDATES, Bits, narrowed
 from loreg.entities import BaseModel, Progress, no_progress
 from loreg.errors import IntegrityError
 
@@ -31,7 +31,7 @@ CONTENT = "loreg.base-leaves/2"
 HEADERS = "loreg.base-headers/1"
 _CHUNK = 1 << 20  # bytes read and hashed together: near enough for a core's own cache
 
-Leaf = dict[str, Any]
+TensorDigest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Identity:
     """A base and ``leaves``, the canonical JSON that lists its tensors; its sha256 is the base's digest."""
 
     base: BaseModel
-    leaves: bytes
+    tensor_list: bytes
 
 
 def identify(
@@ -52,51 +52,53 @@ def identify(
     it is read.
     """
     model = read_model(path)
-    leaves = _leaves(model, progress, cached)
+    leaves = _digest_tensors(model, progress, cached)
     document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(leaves)}
-    return identity(document, names_, model)
+    return identity_of(document, names_, model)
 
 
 def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[str, str] | None = None) -> Identity:
     """The identity of a model by names, dtypes and shapes alone; ``files`` has the sha256 of each shard if known."""
     document = {"schema": HEADERS, "names": names.VERSION, "tensors": _headers(model), "files": dict(files or {})}
-    return identity(document, names_, model)
+    return identity_of(document, names_, model)
 
 
-def identity(document: Mapping[str, Any], names_: tuple[str, ...], model: Model) -> Identity:
+def identity_of(document: Mapping[str, Any], names_: tuple[str, ...], model: Model) -> Identity:
     """The base that ``document`` lists the tensors of ``model`` of."""
     leaves = _canonical_json(document)
-    said = BaseModel(hashlib.sha256(leaves).hexdigest(), names_, license=model.license, config=described(model.config))
-    return Identity(as_listed(said, document), leaves)
+    said = BaseModel(
+        hashlib.sha256(leaves).hexdigest(), names_, license=model.license, config=describe_config(model.config)
+    )
+    return Identity(with_listed_facts(said, document), leaves)
 
 
-def as_listed(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
+def with_listed_facts(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
     """The base with what follows from the list of its tensors: how many, of which structure, known by what."""
-    leaves: Mapping[str, Leaf] = document["tensors"]
+    leaves: Mapping[str, TensorDigest] = document["tensors"]
     return replace(
         base,
         tensors=len(leaves),
         parameters=sum(math.prod(leaf["shape"]) for leaf in leaves.values()),
-        struct=_struct(leaves, base.config),
+        struct=_architecture_digest(leaves, base.config),
         complete=document["schema"] == CONTENT,
     )
 
 
-def struct(model: Model) -> str:
+def architecture_digest(model: Model) -> str:
     """Digest over names and shapes, and what a configuration says that shapes do not; from headers alone.
 
     An output head of the embedding's shape is left out: headers do not say whether it is a copy of it.
     """
-    return _struct(_headers(model), described(model.config))
+    return _architecture_digest(_headers(model), describe_config(model.config))
 
 
-def _headers(model: Model) -> dict[str, Leaf]:
+def _headers(model: Model) -> dict[str, TensorDigest]:
     """The dtype and shape of every tensor by its canonical name."""
     every = names.by_canonical_name({name: tensor for name, (_, tensor) in model.tensors.items()})
     return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
 
 
-def _struct(leaves: Mapping[str, Leaf], config: Mapping[str, Any]) -> str:
+def _architecture_digest(leaves: Mapping[str, TensorDigest], config: Mapping[str, Any]) -> str:
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
     fields = {name: config.get(name) for name in ("model_type", *OF_THE_HEADS)}
@@ -106,7 +108,7 @@ def _struct(leaves: Mapping[str, Leaf], config: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical_json(document)).hexdigest()
 
 
-def has_headers_of(whole: Mapping[str, Leaf], headers: Mapping[str, Leaf]) -> bool:
+def has_headers_of(whole: Mapping[str, TensorDigest], headers: Mapping[str, TensorDigest]) -> bool:
     """Whether the base with all contents can be the one of which headers are known: shapes, and dtypes that hold it."""
     if _shapes_without_like_heads(whole) != _shapes_without_like_heads(headers):
         return False
@@ -114,30 +116,30 @@ def has_headers_of(whole: Mapping[str, Leaf], headers: Mapping[str, Leaf]) -> bo
     return all(whole[name]["dtype"] in CANDIDATES.get(dtype, (dtype,)) for name, dtype in stored.items())
 
 
-def _shapes_without_like_heads(leaves: Mapping[str, Leaf]) -> dict[str, list[int]]:
+def _shapes_without_like_heads(leaves: Mapping[str, TensorDigest]) -> dict[str, list[int]]:
     shapes = {name: leaf["shape"] for name, leaf in leaves.items()}
     embeddings = {tuple(shape) for name, shape in shapes.items() if names.is_embedding(name)}
     return {name: shape for name, shape in shapes.items() if not (names.is_head(name) and tuple(shape) in embeddings)}
 
 
-def without_tied_heads(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
+def without_tied_heads(leaves: Mapping[str, TensorDigest]) -> dict[str, TensorDigest]:
     """The leaves under canonical names, without output heads that are their embedding once more."""
     leaves = names.by_canonical_name(leaves)
     embeddings = [leaf for name, leaf in leaves.items() if names.is_embedding(name)]
     return {name: leaf for name, leaf in leaves.items() if not (names.is_head(name) and leaf in embeddings)}
 
 
-def leaves_of(document: bytes) -> dict[str, Leaf]:
+def parse_tensor_digests(document: bytes) -> dict[str, TensorDigest]:
     """The leaves by canonical name in the bytes that :func:`identify` made."""
     return dict(json.loads(document)["tensors"])
 
 
-def files_of(document: bytes) -> dict[str, str]:
+def parse_shard_digests(document: bytes) -> dict[str, str]:
     """The sha256 of each shard by its name, where a header-only identity has them."""
     return dict(json.loads(document).get("files", {}))
 
 
-def _leaves(model: Model, progress: Progress, cached: Path | None) -> dict[str, Leaf]:
+def _digest_tensors(model: Model, progress: Progress, cached: Path | None) -> dict[str, TensorDigest]:
     """Digest of every tensor by its name in the files; the largest first, so that cores end together."""
     known = {file: leaves for file in model.shards if (leaves := cache.recall(cached, file)) is not None}
     found = {name: leaf for leaves in known.values() for name, leaf in leaves.items()}
@@ -152,9 +154,9 @@ def _leaves(model: Model, progress: Progress, cached: Path | None) -> dict[str, 
             done += size
             progress("identifying the base", done, total)
 
-    before = {file: cache.stamp(file) for file in model.shards if file not in known}
+    before = {file: cache.file_stamp(file) for file in model.shards if file not in known}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tasks = [pool.submit(leaf_of, file, tensor, count) for file, tensor in todo]
+        tasks = [pool.submit(digest_tensor, file, tensor, count) for file, tensor in todo]
         try:
             for (_, tensor), task in zip(todo, tasks, strict=True):
                 found[tensor.name] = task.result()
@@ -162,18 +164,18 @@ def _leaves(model: Model, progress: Progress, cached: Path | None) -> dict[str, 
             pool.shutdown(cancel_futures=True)
             raise
     for file, stamp in before.items():
-        if cache.stamp(file) != stamp:
+        if cache.file_stamp(file) != stamp:
             raise IntegrityError(f"{file} changed while it was read", hint="try again when it is written")
         cache.remember(cached, file, {name: found[name] for name in model.shards[file].tensors})
     return found
 
 
-def leaf_of(file: Path, tensor: Tensor, count: Any = None) -> Leaf:
+def digest_tensor(file: Path, tensor: Tensor, count: Any = None) -> TensorDigest:
     """The narrowest dtype that holds every value, and the digest over dtype, shape and little-endian bytes."""
     for kind in CANDIDATES.get(tensor.dtype, (tensor.dtype,)):
         hasher = hashlib.sha256(f"{kind} {list(tensor.shape)}\n".encode())
         for chunk in _chunks(file, tensor):
-            bits = narrowed(chunk, tensor.dtype, kind)
+            bits = to_lossless_dtype(chunk, tensor.dtype, kind)
             if bits is None:  # the next wider kind, from the beginning: most often the first chunk says so
                 break
             hasher.update(bits.data)

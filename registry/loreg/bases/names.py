@@ -51,30 +51,30 @@ _INSIDE = (
 )  # fmt: skip
 
 
-def canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """The one name of the tensor that a file calls ``name``."""
     for pattern, replacement in _ALIASES:
         name = pattern.sub(replacement, name, count=1)
     return name
 
 
-def written_forms(name: str) -> tuple[str, ...]:
+def file_names_of(name: str) -> tuple[str, ...]:
     """What a file may have called the tensor of this canonical name, where the rules of its class look at that."""
     other = name.replace(".mlp.", ".block_sparse_moe.", 1)
     return (name, other) if other != name else (name,)
 
 
-def is_called(name: str, leaves: Mapping[str, object]) -> bool:
+def has_tensor_named(name: str, leaves: Mapping[str, object]) -> bool:
     """Whether a base has a tensor of that name, with or without what transformers puts before it for a head."""
-    name = canonical(name)
+    name = canonical_name(name)
     first, _, rest = name.partition(".")
     return name in leaves or (first in _INSIDE and rest in leaves) or any(f"{p}.{name}" in leaves for p in _INSIDE)
 
 
 def by_canonical_name(tensors: Mapping[str, T]) -> dict[str, T]:
     """The same under canonical names. Two tensors that would share one keep the names that they have."""
-    counted = Counter(map(canonical, tensors))
-    return {new if counted[new := canonical(name)] == 1 else name: tensor for name, tensor in tensors.items()}
+    counted = Counter(map(canonical_name, tensors))
+    return {new if counted[new := canonical_name(name)] == 1 else name: tensor for name, tensor in tensors.items()}
 
 
 def is_head(name: str) -> bool:

@@ -19,7 +19,7 @@ _ROWS, _TURNED = "Chunk(0)", "Transpose(1,2)"
 
 
 @dataclass(frozen=True)
-class Place:
+class WeightLocation:
     """Where the files hold a weight, or a part of it: the tensor ``name``, and what that is of the weight.
 
     ``tied`` says that the files hold it under the name of another weight that is the same tensor.
@@ -30,7 +30,7 @@ class Place:
     tied: bool = False
 
     @property
-    def cannot(self) -> str:
+    def why_not(self) -> str:
         """Why a change of the weight cannot be told as one of the tensor; empty if it can."""
         if self.part.how in ("", _ROWS, _TURNED, *OF_EXPERTS):
             return ""
@@ -61,55 +61,55 @@ class WeightLookup:
     def __post_init__(self) -> None:
         self.names = frozenset(self.tensors)
         self.ties: tuple[Tie, ...] = self.architecture.tied(self.config) if self.architecture else ()
-        self._places: dict[str, list[Place]] = {}
+        self._places: dict[str, list[WeightLocation]] = {}
         for name in sorted(self.names):
             for part in self._weights_in(name):
-                self._places.setdefault(names.canonical(part.weight), []).append(Place(name, part))
+                self._places.setdefault(names.canonical_name(part.weight), []).append(WeightLocation(name, part))
         self._first_parts = {name.partition(".")[0] for name in self._places}
 
     @property
     def could_be_tied(self) -> list[frozenset[str]]:
         """The weights that the model's class ties where its flag is set, in groups, by canonical names in memory."""
         ties = self.architecture.all_ties if self.architecture else ()
-        return [frozenset(map(names.canonical, group)) for tie in ties for group in tie.groups]
+        return [frozenset(map(names.canonical_name, group)) for tie in ties for group in tie.groups]
 
-    def find(self, weight: str) -> list[Place]:
+    def find(self, weight: str) -> list[WeightLocation]:
         """Where the files hold the weight that an adapter calls ``weight``; empty if nowhere.
 
         The class that was trained may have wrapped the class that was saved, or the other way round: the name of the
         model inside before it or not is the same weight. A weight that is tied may be held under another one's name.
         """
-        name = names.canonical(weight)
+        name = names.canonical_name(weight)
         if places := self._stored(name):
             return places
         if direct := next((other for other in self._with_or_without(name) if other in self.names), None):
-            return [Place(direct, WeightInFile(direct))]
+            return [WeightLocation(direct, WeightInFile(direct))]
         known = self.in_memory(weight)
         if places := self._stored(known):
             return places
         tie = self.group_of(weight)
         for other in sorted(tie[1]) if tie else ():
             if places := self._stored(other):
-                return [Place(place.name, place.part, tied=True) for place in places]
+                return [WeightLocation(place.name, place.part, tied=True) for place in places]
         if (shared := self._shared_with(known)) is not None:
-            return [Place(shared, WeightInFile(shared), tied=True)]
+            return [WeightLocation(shared, WeightInFile(shared), tied=True)]
         if self.architecture is None and names.is_head(name):
             embedding = names.embedding_among(sorted(self.names))
-            return [Place(embedding, WeightInFile(embedding), tied=True)] if embedding else []
+            return [WeightLocation(embedding, WeightInFile(embedding), tied=True)] if embedding else []
         return []
 
     def in_memory(self, weight: str) -> str:
         """The canonical name in memory of what an adapter, perhaps one of an older release, calls ``weight``."""
-        name = names.canonical(weight)
+        name = names.canonical_name(weight)
         parts = self._weights_in(name)
-        return names.canonical(parts[0].weight) if not parts[0].how else name
+        return names.canonical_name(parts[0].weight) if not parts[0].how else name
 
     def group_of(self, weight: str) -> tuple[Tie, frozenset[str]] | None:
         """The flag that ties the weight, and the weights that are the same tensor, by canonical names in memory."""
         forms = self.forms(weight)
         for tie in self.ties:
             for group in tie.groups:
-                members = frozenset(map(names.canonical, group))
+                members = frozenset(map(names.canonical_name, group))
                 if forms & members:
                     return tie, members
         return None
@@ -137,7 +137,7 @@ class WeightLookup:
     def _weights_in(self, name: str) -> list[WeightInFile]:
         if self.architecture is None:
             return [WeightInFile(name)]
-        for written in names.written_forms(name):
+        for written in names.file_names_of(name):
             parts = list(self.architecture.weights_in_file(written))
             if parts != [WeightInFile(written)]:
                 return parts
@@ -145,9 +145,9 @@ class WeightLookup:
 
     def forms(self, weight: str) -> set[str]:
         """What the weight may be called in memory, by canonical names."""
-        return {*self._with_or_without(names.canonical(weight)), *self._with_or_without(self.in_memory(weight))}
+        return {*self._with_or_without(names.canonical_name(weight)), *self._with_or_without(self.in_memory(weight))}
 
-    def _stored(self, known: str) -> list[Place]:
+    def _stored(self, known: str) -> list[WeightLocation]:
         return next((places for name in self._with_or_without(known) if (places := self._places.get(name))), [])
 
     def _with_or_without(self, name: str) -> list[str]:

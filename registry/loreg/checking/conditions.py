@@ -144,7 +144,7 @@ def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
         if module.shape is not None and module.shape.kind == "embedding":
             yield f"{module.name} is an embedding"
     for key in subject.layout.full_tensors:
-        if names.is_embedding(names.canonical(key.removeprefix(PREFIX).replace(".base_layer.", "."))):
+        if names.is_embedding(names.canonical_name(key.removeprefix(PREFIX).replace(".base_layer.", "."))):
             yield f"{key.removeprefix(PREFIX)} is a whole embedding"
 
 
@@ -194,7 +194,7 @@ def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str
 @condition
 def type_is_missing_in_a_layer(subject: Subject, _: Any) -> Iterable[str]:
     """A module type is there in some layers (of the base, if it is known) and not in others."""
-    leaves = subject.base.leaves if subject.base is not None else None
+    leaves = subject.base.tensor_digests if subject.base is not None else None
     missing: dict[str, list[str]] = {}
     for name in missing_in_layers(subject.layout.modules, leaves):
         missing.setdefault(name.rpartition(".")[2], []).append(name)

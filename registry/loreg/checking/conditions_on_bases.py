@@ -17,7 +17,7 @@ def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
     if subject.base is None:
         return
     lookup = subject.base.lookup(subject.layout)
-    known = names_in_base(subject.layout.modules, subject.base.leaves)
+    known = names_in_base(subject.layout.modules, subject.base.tensor_digests)
     # What transformers calls otherwise than the files do, a server may call either way: nothing is said of it.
     wrong = [name for name, found in known.items() if found != name and (found or not lookup.find(f"{name}.weight"))]
     yield from _called_otherwise(wrong, known)
@@ -27,7 +27,7 @@ def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
 def names_have_another_prefix(subject: Subject, _: Any) -> Iterable[str]:
     """Some modules are in the base under a name with another prefix (asked only with a base)."""
     if subject.base is not None:
-        known = names_in_base(subject.layout.modules, subject.base.leaves)
+        known = names_in_base(subject.layout.modules, subject.base.tensor_digests)
         yield from _called_otherwise([name for name, found in known.items() if found not in (None, name)], known)
 
 
@@ -35,7 +35,7 @@ def names_have_another_prefix(subject: Subject, _: Any) -> Iterable[str]:
 def names_have_a_prefix_more(subject: Subject, _: Any) -> Iterable[str]:
     """Some modules have a prefix before the name that the base has (asked only with a base)."""
     if subject.base is not None:
-        known = names_in_base(subject.layout.modules, subject.base.leaves)
+        known = names_in_base(subject.layout.modules, subject.base.tensor_digests)
         yield from _called_otherwise([n for n, found in known.items() if found and len(found) < len(n)], known)
 
 
@@ -52,7 +52,7 @@ def touches_a_tied_matrix(subject: Subject, _: Any) -> Iterable[str]:
         return
     lookup = subject.base.lookup(subject.layout)
     for module in subject.layout.modules:
-        weight = names.canonical(f"{module}.weight")
+        weight = names.canonical_name(f"{module}.weight")
         likely = names.is_head(weight) or names.is_embedding(weight)
         if lookup.group_of(weight) if lookup.architecture else likely and names.head_among(lookup.names) is None:
             yield f"{module} is tied to another matrix in the base"

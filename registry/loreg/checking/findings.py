@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loreg.adapters.scan import NumberScan
 from loreg.adapters.structure import AdapterStructure
-from loreg.bases.verdict import Known
+from loreg.bases.compatibility import BaseTensors
 from loreg.entities import Finding, Verdict
 
 
@@ -20,7 +20,7 @@ class Subject:
     layout: AdapterStructure
     scans: Mapping[str, NumberScan] | None = None
     files: tuple[str, ...] = ()
-    base: Known | None = None
+    base: BaseTensors | None = None
     verdict: Verdict | None = None
     copies: tuple[str, ...] = ()
 

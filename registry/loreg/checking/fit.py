@@ -9,8 +9,8 @@ from loreg.adapters.full_tensors import was_trained
 from loreg.adapters.keys import weight_of_full_tensor
 from loreg.adapters.structure import AdapterStructure
 from loreg.bases import names
-from loreg.bases.architecture import release
-from loreg.bases.verdict import FLOATS, Known, is_quantised, shape_that_does_not_fit
+from loreg.bases.architecture import transformers_release
+from loreg.bases.compatibility import FLOATS, BaseTensors, is_quantised, why_shape_differs
 from loreg.bases.weight_lookup import WeightLookup
 from loreg.checking.findings import Subject, rule
 
@@ -22,8 +22,8 @@ def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
     """The base has each module: a server drops factors for one that it has not, and serves the base without a word."""
     if subject.base is None or is_quantised(subject.base):
         return
-    missing = [part for part in subject.base.parts(subject.layout) if part.found is None and not part.cannot]
-    meant = {part.name: near_miss(part.name, subject.base.leaves) for part in missing}
+    missing = [part for part in subject.base.target_tensors(subject.layout) if part.place is None and not part.why_not]
+    meant = {part.name: near_miss(part.name, subject.base.tensor_digests) for part in missing}
     explained = Counter(_prefix(name, other) for name, other in meant.items() if other is not None)
     for difference, count in explained.items():
         yield f"{count} modules differ only by the prefix {difference}"
@@ -36,7 +36,7 @@ def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
 
 def near_miss(name: str, leaves: Mapping[str, object]) -> str | None:
     """The one tensor of the base that differs from ``name`` by a prefix alone, by its canonical name; else None."""
-    wanted = names.canonical(name)
+    wanted = names.canonical_name(name)
     endings = [other for other in leaves if other.endswith(f".{wanted}")]
     if len(endings) == 1:
         return endings[0]
@@ -47,7 +47,7 @@ def near_miss(name: str, leaves: Mapping[str, object]) -> str | None:
 
 def _prefix(name: str, other: str) -> str:
     """What stands before the same name on one side."""
-    wanted = names.canonical(name)
+    wanted = names.canonical_name(name)
     if len(other) > len(wanted):
         return f"`{other.removesuffix(wanted)}`, which only the base has"
     return f"`{wanted.removesuffix(other)}`, which only the adapter has"
@@ -59,9 +59,9 @@ def every_module_fits(subject: Subject) -> Iterable[str]:
     if subject.base is None:
         return
     wrong = []
-    for part in subject.base.parts(subject.layout):
-        leaf = subject.base.leaves[part.found] if part.found else None
-        if leaf is not None and leaf["dtype"] in FLOATS and (reason := shape_that_does_not_fit(part, leaf["shape"])):
+    for part in subject.base.target_tensors(subject.layout):
+        leaf = subject.base.tensor_digests[part.place] if part.place else None
+        if leaf is not None and leaf["dtype"] in FLOATS and (reason := why_shape_differs(part, leaf["shape"])):
             wrong.append(reason)
     yield from wrong[:_SHOWN]
     if len(wrong) > _SHOWN:
@@ -87,7 +87,7 @@ def vocabularies_agree(subject: Subject) -> Iterable[str]:
         known = names.is_head(weight) or names.is_embedding(weight) or lookup.group_of(weight)
         if not places or not known or not tensor.shape:
             continue
-        rows = next(iter(subject.base.leaves[places[0].name]["shape"]), 0)
+        rows = next(iter(subject.base.tensor_digests[places[0].name]["shape"]), 0)
         if tensor.shape[0] != rows:
             yield f"{weight} has {tensor.shape[0]} rows, the base has {rows}"
 
@@ -110,10 +110,10 @@ def tied_matrices_change_together(subject: Subject) -> Iterable[str]:
             yield f"{', '.join(sorted(changed))} changes, and {', '.join(others)}, tied to it, {does} not"
 
 
-def _is_one(base: Known, lookup: WeightLookup, one: str, other: str) -> bool:
+def _is_one(base: BaseTensors, lookup: WeightLookup, one: str, other: str) -> bool:
     """Whether two weights that a flag ties are one tensor: of two that are stored transformers ties what is equal."""
     stored = [place.name for weight in (one, other) for place in lookup.find(weight)[:1]]
-    leaves = [base.leaves[name] for name in stored]
+    leaves = [base.tensor_digests[name] for name in stored]
     return len(set(stored)) < 2 or ("sha256" in leaves[0] and leaves[0] == leaves[1])
 
 
@@ -138,10 +138,10 @@ def the_class_of_the_base_is_known(subject: Subject) -> Iterable[str]:
         return
     if subject.base.base.config.get("model_type") and subject.base.lookup(subject.layout).architecture is None:
         named = subject.base.base.config.get("architectures") or [subject.base.base.config["model_type"]]
-        yield f"the class {named[0]} is none of transformers {release()}: which of its weights are tied is not known"
-    for part in subject.base.parts(subject.layout):
-        if part.cannot:
-            yield f"{part.name}: {part.cannot}"
+        yield f"the class {named[0]} is none of transformers {transformers_release()}: which of its weights are tied is not known"
+    for part in subject.base.target_tensors(subject.layout):
+        if part.why_not:
+            yield f"{part.name}: {part.why_not}"
             return
 
 

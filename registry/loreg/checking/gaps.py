@@ -29,7 +29,7 @@ def missing_in_layers(modules: Iterable[str], leaves: Mapping[str, object] | Non
     for (before, after), numbers in having.items():
         for number in sorted(layers[before] - numbers):
             name = f"{before}{number}{after}"
-            if leaves is None or names.canonical(f"{name}.weight") in leaves:
+            if leaves is None or names.canonical_name(f"{name}.weight") in leaves:
                 missing.append(name)
     return missing
 

@@ -25,7 +25,7 @@ def names_in_base(modules: Iterable[str], leaves: Mapping[str, object]) -> dict[
 
 
 def _name_in_base(module: str, owners: Mapping[str, object], alone: bool) -> str | None:
-    wanted = names.canonical(f"{module}.weight")
+    wanted = names.canonical_name(f"{module}.weight")
     name = wanted.removesuffix(".weight")
     as_served = name if module.startswith(_WRAPPERS) and alone else module
     if wanted in owners or name in owners or _is_one_by_one(name, owners):
@@ -33,7 +33,7 @@ def _name_in_base(module: str, owners: Mapping[str, object], alone: bool) -> str
     if names.is_head(wanted) and not any(names.is_head(owner) for owner in owners):
         return as_served if names.embedding_among(owners) else None
     if found := near_miss(wanted, owners) or near_miss(name, owners):
-        bare = found == wanted.partition(".")[2] and names.is_called(wanted, owners)
+        bare = found == wanted.partition(".")[2] and names.has_tensor_named(wanted, owners)
         return as_served if bare else found.removesuffix(".weight")
     return None
 

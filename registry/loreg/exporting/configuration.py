@@ -78,7 +78,7 @@ def name_what_is_tied(held: Held, asked: Mapping[str, Any], leaves: Leaves | Non
     the bias of a head: that is not trained, and without the field PEFT wants it.
     """
     wholes = whole_modules(held.extras)
-    biases = [f"{name}.bias" for name in wholes if names.canonical(f"{name}.bias") in (leaves or ())]
+    biases = [f"{name}.bias" for name in wholes if names.canonical_name(f"{name}.bias") in (leaves or ())]
     if any(PREFIX + bias not in held.extras for bias in biases):
         return held, ""
     if not held.document.get("ensure_weight_tying") or "ensure_weight_tying" in asked["has_field_outside"]:

@@ -13,7 +13,7 @@ from typing import Any
 from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
-from loreg.bases.verdict import Known
+from loreg.bases.compatibility import BaseTensors
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile
@@ -45,7 +45,7 @@ class Planned:
 
     source: Source
     profile: Profile
-    base: Known | None
+    base: BaseTensors | None
     plan: Plan
 
     @property
@@ -71,9 +71,11 @@ def read_headers(store: BlobStore, label: str, digest: str, files: Mapping[str, 
     return Source(label, digest, read_remote_structure(Path(label), configuration, weights.size, read))
 
 
-def planned(source: Source, profile: Profile, base: Known | None, dtype: str | None = None) -> Planned:
+def planned(source: Source, profile: Profile, base: BaseTensors | None, dtype: str | None = None) -> Planned:
     """Decide what the adapter becomes for the server. Raises CheckFailedError for what cannot be mended."""
-    return Planned(source, profile, base, plan_export(source.layout, profile, base.leaves if base else None, dtype))
+    return Planned(
+        source, profile, base, plan_export(source.layout, profile, base.tensor_digests if base else None, dtype)
+    )
 
 
 def request_of(profile: Profile, base: BaseModel | None) -> str:

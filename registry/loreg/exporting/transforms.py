@@ -103,7 +103,7 @@ def _zero(held: Held, name: str, leaves: Leaves | None) -> HeldModule:
 
 def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | None:
     """(out, in) of the base's module; without a base that of the same module in another layer; k and v are alike."""
-    leaf = (leaves or {}).get(names.canonical(f"{name}.weight"))
+    leaf = (leaves or {}).get(names.canonical_name(f"{name}.weight"))
     if leaf is not None and len(leaf["shape"]) == 2:
         out, in_ = leaf["shape"]
         return (in_, out) if held.document.get("fan_in_fan_out") else (out, in_)

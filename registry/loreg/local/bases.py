@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from loreg.adapters.header import BITS, MAX_AXES, MAX_INTEGER
-from loreg.bases.architecture import described
-from loreg.bases.identify import CONTENT, HEADERS, Leaf, as_listed, has_headers_of, leaves_of
+from loreg.bases.architecture import describe_config
+from loreg.bases.identify import CONTENT, HEADERS, TensorDigest, has_headers_of, parse_tensor_digests, with_listed_facts
 from loreg.entities import BaseModel
 from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
@@ -39,7 +39,7 @@ class VerifiedBase:
     """A base with what its stored list of tensors says of it: the ``leaves``, and the ``size`` of the list in bytes."""
 
     base: BaseModel
-    leaves: Mapping[str, Leaf]
+    leaves: Mapping[str, TensorDigest]
     size: int
 
 
@@ -73,12 +73,12 @@ def read_verified_base(store: BlobStore, base: BaseModel) -> VerifiedBase:
         )
     document = store.read(base.digest, _MOST_BYTES)
     names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in base.names)
-    config = described(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
+    config = describe_config(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
     said = names and len(base.names) <= _MOST_NAMES and config and len(base.license) <= _LONGEST_LICENSE
     found = _parse_tensor_list(document)
     if not (said and found and (len(found["tensors"]), found["schema"] == CONTENT) == (base.tensors, base.complete)):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
-    return VerifiedBase(as_listed(base, found), found["tensors"], len(document))
+    return VerifiedBase(with_listed_facts(base, found), found["tensors"], len(document))
 
 
 def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
@@ -117,14 +117,16 @@ def matching_header_bases(store: BlobStore, listed: VerifiedBase, known: Sequenc
     if not listed.base.complete:
         return ()
     like = [each for each in known if abs(each.tensors - listed.base.tensors) <= _MOST_HEADS][:_MOST_PROVEN]
-    return tuple(each.digest for each in like if has_headers_of(listed.leaves, leaves_of(store.read(each.digest))))
+    return tuple(
+        each.digest for each in like if has_headers_of(listed.leaves, parse_tensor_digests(store.read(each.digest)))
+    )
 
 
 def is_proven(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> bool:
     """Whether the contents prove the relation. Raises ConflictError if they prove that it is not so."""
     if not (child.complete and parent.complete) or kind not in ("cast_of", "renamed_from"):
         return False
-    ours, theirs = leaves_of(store.read(child.digest)), leaves_of(store.read(parent.digest))
+    ours, theirs = parse_tensor_digests(store.read(child.digest)), parse_tensor_digests(store.read(parent.digest))
     if kind == "cast_of":
         both = ours.keys() & theirs.keys()
         return len(both) == min(len(ours), len(theirs)) and all(ours[name] == theirs[name] for name in both)

@@ -11,8 +11,8 @@ from loreg.adapters.config import CONFIG_NAME, MAX_CONFIG_BYTES
 from loreg.adapters.folder import validate_file_names
 from loreg.adapters.header import is_unicode
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
-from loreg.bases.touched import target
-from loreg.bases.verdict import Known, refuse_mismatch
+from loreg.bases.affected_tensors import affected_digest
+from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.checking.findings import Subject
 from loreg.checking.run import refuse_errors, run
 from loreg.entities import Commit, NewVersion, Provenance
@@ -161,9 +161,9 @@ def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> Ada
 
 def _affected_digest(listed: VerifiedBase, layout: AdapterStructure) -> str | None:
     """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
-    base = Known(listed.base, listed.leaves)
+    base = BaseTensors(listed.base, listed.leaves)
     refuse_mismatch(layout, base)
-    return target(base.leaves, layout, base.lookup(layout)) if base.base.complete else None
+    return affected_digest(base.tensor_digests, layout, base.lookup(layout)) if base.base.complete else None
 
 
 def _card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:

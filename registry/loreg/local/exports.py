@@ -11,8 +11,8 @@ from pathlib import Path
 from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
-from loreg.bases.identify import leaves_of
-from loreg.bases.verdict import Known
+from loreg.bases.compatibility import BaseTensors
+from loreg.bases.identify import parse_tensor_digests
 from loreg.checking.profile import Profile, read_profile
 from loreg.entities import Details
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError
@@ -54,7 +54,7 @@ def build_export(store: BlobStore, details: Details, profile: Profile, recorded:
     """
     files = {file.path: file for file in details.files}
     base = details.version.base
-    known = Known(base, leaves_of(store.read(base.digest))) if base else None
+    known = BaseTensors(base, parse_tensor_digests(store.read(base.digest))) if base else None
     name, digest = details.version.ref, details.version.digest
     made_of_headers = planned(read_headers(store, name, digest, files), profile, known)
     if recorded is not None and _is_whole(store, recorded) and is_as_planned(store, recorded, made_of_headers, files):

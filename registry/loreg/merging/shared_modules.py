@@ -61,7 +61,7 @@ def _refuse_two_names_for_one_weight(layouts: Sequence[AdapterStructure], labels
     seen: dict[str, tuple[str, str]] = {}
     for layout, label in zip(layouts, labels, strict=True):
         for module in layout.modules:
-            name, first = seen.setdefault(names.canonical(f"{module}."), (module, label))
+            name, first = seen.setdefault(names.canonical_name(f"{module}."), (module, label))
             if name != module:
                 raise MergeError(
                     f"{name} in {first} and {module} in {label} are one module under two names",

@@ -19,8 +19,8 @@ from loreg.adapters.tensors import OpenAdapter, open_adapter
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import largest_singular
 from loreg.bases import names
+from loreg.bases.affected_tensors import build_lookup, target_tensors
 from loreg.bases.model import Model, read_model
-from loreg.bases.touched import lookup_for, parts
 from loreg.errors import MergeError
 
 #: Floating-point types by safetensors' names. Integers and 8-bit floats are quantised: alone they are not the factors.
@@ -53,12 +53,12 @@ class Base:
         Raises MergeError where the base has none, one of another shape, or one of which nothing says how it lies.
         """
         one = {module: given.layout.modules[module]}
-        lookup = lookup_for(given.layout, self.raw, self.model.config)
-        (part,) = parts(replace(given.layout, modules=one), lookup)
-        if part.found is None or part.cannot:
-            why = part.cannot or f"has no tensor {part.name}"
+        lookup = build_lookup(given.layout, self.raw, self.model.config)
+        (part,) = target_tensors(replace(given.layout, modules=one), lookup)
+        if part.place is None or part.why_not:
+            why = part.why_not or f"has no tensor {part.name}"
             raise _not_the_base(f"the base {given.base} {why}, on which {given.label} was trained")
-        tensor: Tensor = self.files[self.raw[part.found]].get_tensor(self.raw[part.found])
+        tensor: Tensor = self.files[self.raw[part.place]].get_tensor(self.raw[part.place])
         if part.into is not None:
             tensor = tensor.chunk(part.into[1])[part.into[0]]
         if (transposed := part.lies_transposed(tuple(tensor.shape))) is None:

@@ -21,9 +21,9 @@ from loreg.baking.plan import Plan, make_plan
 from loreg.baking.verify import verify as compare_sample
 from loreg.baking.verify import verify_whole
 from loreg.bases import cache
-from loreg.bases.identify import identify, identify_headers, struct
+from loreg.bases.compatibility import BaseTensors
+from loreg.bases.identify import architecture_digest, identify, identify_headers
 from loreg.bases.model import Model, read_model
-from loreg.bases.verdict import Known
 from loreg.entities import BakeResult, Progress, Verdict, no_progress
 from loreg.errors import (
     AdapterFormatError,
@@ -118,7 +118,7 @@ def bake(
             "lambda": scale,
             "extras": opened[chosen].label if chosen is not None else None,
             "dtype": dtype,
-            "base": {"content": content, "struct": struct(model), "verdicts": [v.kind for v in verdicts]},
+            "base": {"content": content, "struct": architecture_digest(model), "verdicts": [v.kind for v in verdicts]},
         }
         with _explained(folder):
             written = _Writing(folder, model, plan, record, verify, progress).write(recipe, start_over)
@@ -206,7 +206,7 @@ class _Writing:
         return {
             **self.record,
             "recipe": recipe,
-            "shards": [(*cache.stamp(file), file.stat().st_ctime_ns) for file in self.model.shards],
+            "shards": [(*cache.file_stamp(file), file.stat().st_ctime_ns) for file in self.model.shards],
             "outline": hashlib.sha256(text.encode()).hexdigest(),
             "loreg": version("loreg"),
         }
@@ -248,7 +248,7 @@ def _verdicts(
     """
     remembered = all(cache.recall(context.cache, file) is not None for file in model.shards)
     if remembered or any(source.base is not None and source.base.complete for source in opened):
-        candidate: Known = identified(identify(model.path, (model.path.resolve().name,), progress, context.cache))
+        candidate: BaseTensors = identified(identify(model.path, (model.path.resolve().name,), progress, context.cache))
     else:
         candidate = identified(identify_headers(model, (model.path.resolve().name,)))
     verdicts = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from loreg.adapters.hub import PREFIX
 from loreg.bases.hub import identify_on_hub
-from loreg.bases.identify import files_of, identify, identify_headers
+from loreg.bases.identify import identify, identify_headers, parse_shard_digests
 from loreg.bases.model import read_model
 from loreg.entities import (
     BaseAdded,
@@ -50,7 +50,7 @@ def add_base(
                 identity = identify_headers(read_model(path), tuple(names))
             else:
                 identity = identify(path, tuple(names), progress, context.cache)
-    put_bytes(context.store, identity.leaves)
+    put_bytes(context.store, identity.tensor_list)
     return context.backend.add_base(identity.base)
 
 
@@ -62,7 +62,7 @@ def bases(context: Context, *, limit: int = 50, cursor: str | None = None) -> Pa
 def show_base(context: Context, base: str) -> BaseDetails:
     """All that is known of the base of that name or digest. Raises NotFoundError, ConflictError."""
     found = context.backend.base(base)
-    return replace(found, files=files_of(context.store.read(found.base.digest)))
+    return replace(found, files=parse_shard_digests(context.store.read(found.base.digest)))
 
 
 def relate_bases(

@@ -12,7 +12,7 @@ from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
 from loreg.adapters.hub import PREFIX, read_hub_adapter
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
-from loreg.bases.verdict import Known
+from loreg.bases.compatibility import BaseTensors
 from loreg.checking import policy
 from loreg.checking import profile as serving
 from loreg.checking.findings import Subject
@@ -73,7 +73,12 @@ def check(
 
 
 def _check(
-    context: Context, source: str, model: Known | None, servers: Sequence[Profile], against: str, header_only: bool
+    context: Context,
+    source: str,
+    model: BaseTensors | None,
+    servers: Sequence[Profile],
+    against: str,
+    header_only: bool,
 ) -> CheckReport:
     name, path, folder, stored = _meant(context, source)
     try:
@@ -162,7 +167,7 @@ def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[s
     return tuple(ref for ref in found if looked.version is None or ref != looked.version.ref), ()
 
 
-def _for_the_policy(context: Context, looked: _Looked, model: Known | None, against: str) -> policy.Candidate:
+def _for_the_policy(context: Context, looked: _Looked, model: BaseTensors | None, against: str) -> policy.Candidate:
     if looked.version is not None:
         other = policy.held_against(
             against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version

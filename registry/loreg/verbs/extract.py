@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loreg.bases.identify import struct
+from loreg.bases.identify import architecture_digest
 from loreg.bases.model import read_model
 from loreg.entities import ExtractResult, Metric, Progress, no_progress
 from loreg.errors import UsageError, explain_os_errors
@@ -66,8 +66,8 @@ def extract(
         "schema": SCHEMA,
         "rank": rank,
         "energy": energy,
-        "base": {"struct": struct(old)},
-        "tuned": {"struct": struct(new)},
+        "base": {"struct": architecture_digest(old)},
+        "tuned": {"struct": architecture_digest(new)},
         "retained_energy": retained,
         "modules": [{"module": m.module, "rank": m.rank, "retained_energy": m.retained} for m in found.modules],
         "whole": [name for name, _ in found.whole],

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from loreg.adapters.structure import AdapterStructure
-from loreg.bases.identify import Identity, identify_headers, leaves_of
+from loreg.bases.compatibility import BaseTensors, TrainedAdapter, assess
+from loreg.bases.identify import Identity, identify_headers, parse_tensor_digests
 from loreg.bases.model import read_model
-from loreg.bases.verdict import Known, Trained, judge
 from loreg.entities import BaseEdge, BaseModel, Verdict
 from loreg.errors import explain_os_errors
 from loreg.verbs.context import Context, is_path
 
 
-def known(context: Context, base: BaseModel) -> Known:
+def known(context: Context, base: BaseModel) -> BaseTensors:
     """A base of the backend with its leaves from the store."""
-    return Known(base, leaves_of(context.store.read(base.digest)))
+    return BaseTensors(base, parse_tensor_digests(context.store.read(base.digest)))
 
 
-def identified(identity: Identity) -> Known:
+def identified(identity: Identity) -> BaseTensors:
     """A base that was looked at just now."""
-    return Known(identity.base, leaves_of(identity.leaves))
+    return BaseTensors(identity.base, parse_tensor_digests(identity.tensor_list))
 
 
-def candidate(context: Context, base: str) -> Known:
+def candidate(context: Context, base: str) -> BaseTensors:
     """The base at a path by its headers, or one that the registry knows by name or digest."""
     if is_path(base):
         path = Path(base).expanduser()
@@ -32,14 +32,14 @@ def candidate(context: Context, base: str) -> Known:
     return known(context, context.backend.base(base).base)
 
 
-def trained(context: Context, layout: AdapterStructure, base: BaseModel | None) -> Trained:
+def trained(context: Context, layout: AdapterStructure, base: BaseModel | None) -> TrainedAdapter:
     """What is known of the base that the adapter was trained on."""
-    return Trained(layout, known(context, base) if base else None)
+    return TrainedAdapter(layout, known(context, base) if base else None)
 
 
-def verdict_on(context: Context, adapter: Trained, candidate: Known) -> Verdict:
+def verdict_on(context: Context, adapter: TrainedAdapter, candidate: BaseTensors) -> Verdict:
     """The verdict, with what the backend knows of how the two bases relate."""
     path: tuple[BaseEdge, ...] = ()
     if adapter.base is not None and adapter.base.base.digest != candidate.base.digest:
         path = context.backend.base_path(adapter.base.base.digest, candidate.base.digest)
-    return judge(adapter, candidate, path)
+    return assess(adapter, candidate, path)

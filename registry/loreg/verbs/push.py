@@ -7,8 +7,8 @@ from pathlib import Path
 
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
+from loreg.bases.compatibility import refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.bases.verdict import refuse_mismatch
 from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
@@ -108,4 +108,4 @@ def _store(context: Context, prepared: Prepared, identity: Identity | BaseModel 
         with explain_os_errors(path, "check the folder and its permissions"):
             context.store.put(blob, path, count)
     if isinstance(identity, Identity):
-        put_bytes(context.store, identity.leaves)
+        put_bytes(context.store, identity.tensor_list)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loreg.adapters.structure import AdapterStructure
-from loreg.bases.touched import Part, lookup_for, parts, target
+from loreg.bases.affected_tensors import TargetTensor, affected_digest, build_lookup, target_tensors
 from loreg.bases.weight_lookup import WeightLookup
 from loreg.entities import BaseEdge, BaseModel, Verdict
 from loreg.errors import CheckFailedError
@@ -17,76 +17,79 @@ _QUANTISED = ("I32", "I8", "U8", "U32", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "
 
 
 @dataclass(frozen=True)
-class Known:
+class BaseTensors:
     """A base with its leaves by canonical name; without digests if only its headers are known."""
 
     base: BaseModel
-    leaves: Mapping[str, Mapping[str, Any]]
+    tensor_digests: Mapping[str, Mapping[str, Any]]
     _lookups: dict[Any, WeightLookup] = field(default_factory=dict, compare=False, repr=False)
 
     def lookup(self, layout: AdapterStructure) -> WeightLookup:
         """Its tensors as the class that the adapter was trained on names them; made once for each such class."""
         asked = layout.config.task_type, str(layout.config.raw.get("auto_mapping")), bool(layout.full_tensors)
         if asked not in self._lookups:
-            self._lookups[asked] = lookup_for(layout, self.leaves, self.base.config)
+            self._lookups[asked] = build_lookup(layout, self.tensor_digests, self.base.config)
         return self._lookups[asked]
 
-    def parts(self, layout: AdapterStructure) -> tuple[Part, ...]:
+    def target_tensors(self, layout: AdapterStructure) -> tuple[TargetTensor, ...]:
         """Its tensors that the factors of the adapter change."""
-        return parts(layout, self.lookup(layout))
+        return target_tensors(layout, self.lookup(layout))
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAdapter:
     """An adapter, and the base that it was trained on if that is known."""
 
-    layout: AdapterStructure
-    base: Known | None
+    structure: AdapterStructure
+    base: BaseTensors | None
 
 
-def judge(trained: Trained, candidate: Known, path: Sequence[BaseEdge] = ()) -> Verdict:
+def assess(trained: TrainedAdapter, candidate: BaseTensors, path: Sequence[BaseEdge] = ()) -> Verdict:
     """The verdict on the base ``candidate``; ``path`` leads from the base that is known to it, if anything does."""
     on = trained.base
     if on is not None and candidate.base.digest == on.base.digest and on.base.complete:
         return Verdict("exact", "it was trained on this very content")
-    reason = _what_does_not_fit(trained.layout, candidate, derived=bool(path))
+    reason = _first_mismatch(trained.structure, candidate, derived=bool(path))
     if reason:
         return Verdict("mismatch", reason)
     if on is not None and on.base.complete and candidate.base.complete:
-        there, here = (target(known.leaves, trained.layout, known.lookup(trained.layout)) for known in (on, candidate))
+        there, here = (
+            affected_digest(known.tensor_digests, trained.structure, known.lookup(trained.structure))
+            for known in (on, candidate)
+        )
         if there is not None and there == here:
-            count = len({part.found for part in candidate.parts(trained.layout)})
+            count = len({part.place for part in candidate.target_tensors(trained.structure)})
             return Verdict("target-exact", f"the {count} tensors that it touches are the same, others are not")
     if path and on is not None:
         kind = "verified-derived" if all(edge.verified for edge in path) else "declared-derived"
-        return Verdict(kind, f"it was trained on {on.base.title}: " + ", ".join(map(_told, path)))
+        return Verdict(kind, f"it was trained on {on.base.title}: " + ", ".join(map(_describe_edge, path)))
     return Verdict("struct-only", _why_not_more(trained, candidate))
 
 
-def refuse_mismatch(layout: AdapterStructure, base: Known) -> None:
+def refuse_mismatch(layout: AdapterStructure, base: BaseTensors) -> None:
     """Raise CheckFailedError if the adapter cannot be of that base."""
-    verdict = judge(Trained(layout, None), base)
+    verdict = assess(TrainedAdapter(layout, None), base)
     if verdict.kind == "mismatch":
         raise CheckFailedError(
             f"base mismatch: {verdict.reason} ({base.base.title})", hint="--base names the model that it was trained on"
         )
 
 
-def _what_does_not_fit(layout: AdapterStructure, candidate: Known, *, derived: bool) -> str:
+def _first_mismatch(layout: AdapterStructure, candidate: BaseTensors, *, derived: bool) -> str:
     """The first tensor that is missing or has another shape. A quantised copy may keep it in other tensors."""
-    for part in candidate.parts(layout):
-        if part.cannot:
+    for part in candidate.target_tensors(layout):
+        if part.why_not:
             continue
-        leaf = candidate.leaves[part.found] if part.found else None
+        leaf = candidate.tensor_digests[part.place] if part.place else None
         if leaf is None or leaf["dtype"] not in FLOATS:
             if not derived and not is_quantised(candidate):
                 return f"it has no tensor {part.name} that factors can be added to"
-        elif reason := shape_that_does_not_fit(part, leaf["shape"]):
+        elif reason := why_shape_differs(part, leaf["shape"]):
             return reason
     return ""
 
 
-def shape_that_does_not_fit(part: Part, shape: Sequence[int]) -> str:
+def why_shape_differs(part: TargetTensor, shape: Sequence[int]) -> str:
     """Why a tensor of that shape cannot take the part; empty if it can."""
     if tuple(shape) in part.shapes:
         return ""
@@ -94,19 +97,19 @@ def shape_that_does_not_fit(part: Part, shape: Sequence[int]) -> str:
     return f"{part.module.name} is {expected} in the adapter, this base has {tuple(shape)}"
 
 
-def is_quantised(candidate: Known) -> bool:
+def is_quantised(candidate: BaseTensors) -> bool:
     """Whether the base keeps weights in integers or in 8 bits and fewer."""
-    return any(leaf["dtype"] in _QUANTISED for leaf in candidate.leaves.values())
+    return any(leaf["dtype"] in _QUANTISED for leaf in candidate.tensor_digests.values())
 
 
-def _told(edge: BaseEdge) -> str:
+def _describe_edge(edge: BaseEdge) -> str:
     how = "".join(f" {name} {value}" for name, value in edge.detail.items())
     who = "verified" if edge.verified else f"declared by {edge.author}"
     return f"{edge.child[:12]} {edge.kind} {edge.parent[:12]}{how} ({who})"
 
 
-def _why_not_more(trained: Trained, candidate: Known) -> str:
+def _why_not_more(trained: TrainedAdapter, candidate: BaseTensors) -> str:
     if trained.base is not None and trained.base.base.complete and candidate.base.complete:
         return f"names and shapes fit, but it was trained on other weights, those of {trained.base.base.title}"
-    named = " and the name that it gives its base" if trained.layout.config.base_hint in candidate.base.names else ""
+    named = " and the name that it gives its base" if trained.structure.config.base_hint in candidate.base.names else ""
     return f"names and shapes fit{named}; by which weights it was trained is not known"

@@ -12,7 +12,7 @@ from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.structure import AdapterStructure, Module
 from loreg.bases import names
 from loreg.bases.architecture import find_architecture
-from loreg.bases.weight_lookup import Place, WeightLookup
+from loreg.bases.weight_lookup import WeightLocation, WeightLookup
 
 SCHEMA = "loreg.base-target/1"
 
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class TargetTensor:
     """One tensor of the base that a module's factors change.
 
     ``name`` is the name that the adapter's model has for the weight, ``found`` the canonical name of the tensor that
@@ -33,14 +33,14 @@ class Part:
 
     module: Module
     name: str
-    found: str | None
+    place: str | None
     shapes: tuple[Shape, ...]
     matrix: int | None = None
     rows: tuple[int, int] | None = None
     into: tuple[int, int] | None = None
     transposed: bool | None = False
     tied: bool = False
-    cannot: str = ""
+    why_not: str = ""
 
     def lies_transposed(self, shape: Shape) -> bool | None:
         """Whether a tensor of this shape holds the transpose of the delta; None where nothing says so."""
@@ -50,7 +50,7 @@ class Part:
         return None if form.out == form.in_ else tuple(shape[-2:]) == (form.in_, form.out)
 
 
-def lookup_for(layout: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
+def build_lookup(layout: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
     """The base's ``tensors`` by canonical name, as the class that the model is with the adapter names and ties them."""
     mapping = layout.config.raw.get("auto_mapping")
     trained = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
@@ -58,28 +58,32 @@ def lookup_for(layout: AdapterStructure, tensors: Iterable[str], config: Mapping
     return WeightLookup(tensors, find_architecture(config, layout.config.task_type, trained, whole=whole), config)
 
 
-def parts(layout: AdapterStructure, lookup: WeightLookup) -> tuple[Part, ...]:
+def target_tensors(layout: AdapterStructure, lookup: WeightLookup) -> tuple[TargetTensor, ...]:
     """Every tensor that the factors of the adapter change."""
     return tuple(
         part
         for module in layout.modules.values()
         if module.shape is not None
-        for part in _parts(module, module.shape, layout, lookup)
+        for part in _target_tensors(module, module.shape, layout, lookup)
     )
 
 
-def _parts(module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup) -> Iterator[Part]:
+def _target_tensors(
+    module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup
+) -> Iterator[TargetTensor]:
     places = lookup.find(module.weight)
     if form.kind == "experts" and places and places[0].is_of_experts:
-        yield from _of_each_expert(module, form, places)
+        yield from _per_expert_tensors(module, form, places)
         return
     transposed = _transposed(module, form, layout, lookup)
     if not places:
-        yield Part(module, module.weight, None, _shapes(form, transposed), transposed=transposed)
+        yield TargetTensor(module, module.weight, None, _shapes(form, transposed), transposed=transposed)
         return
     place = places[0]
-    if place.cannot or place.is_of_experts:
-        yield Part(module, module.weight, None, (), cannot=place.cannot or f"the files hold it as {place.name}")
+    if place.why_not or place.is_of_experts:
+        yield TargetTensor(
+            module, module.weight, None, (), why_not=place.why_not or f"the files hold it as {place.name}"
+        )
         return
     if place.part.how and not place.is_rows:  # its matrices are turned round between file and memory
         transposed = None
@@ -87,7 +91,7 @@ def _parts(module: Module, form: ModuleShape, layout: AdapterStructure, lookup: 
     shapes = _shapes(form, transposed)
     if into:
         shapes = tuple((shape[0] * into[1], *shape[1:]) for shape in shapes)
-    yield Part(module, module.weight, place.name, shapes, into=into, transposed=transposed, tied=place.tied)
+    yield TargetTensor(module, module.weight, place.name, shapes, into=into, transposed=transposed, tied=place.tied)
 
 
 def _transposed(module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup) -> bool | None:
@@ -117,23 +121,25 @@ def _shapes(form: ModuleShape, transposed: bool | None) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys((*stacked, *(both if form.matrices == 1 else ()))))
 
 
-def _of_each_expert(module: Module, form: ModuleShape, places: Iterable[Place]) -> Iterator[Part]:
+def _per_expert_tensors(module: Module, form: ModuleShape, places: Iterable[WeightLocation]) -> Iterator[TargetTensor]:
     """The tensors of each expert, as transformers splits a parameter of all of them to save it."""
     for place in places:
         part = place.part
         each = form.out // part.pieces
         rows = (part.source * each, (part.source + 1) * each) if part.pieces > 1 else None
         if part.expert is None or part.expert >= form.matrices:
-            yield Part(module, place.name, None, (), cannot=f"it has factors for {form.matrices} experts")
+            yield TargetTensor(module, place.name, None, (), why_not=f"it has factors for {form.matrices} experts")
             return
-        yield Part(module, place.name, place.name, ((each, form.in_),), matrix=part.expert, rows=rows)
+        yield TargetTensor(module, place.name, place.name, ((each, form.in_),), matrix=part.expert, rows=rows)
 
 
-def target(leaves: Mapping[str, Mapping[str, Any]], layout: AdapterStructure, lookup: WeightLookup) -> str | None:
+def affected_digest(
+    leaves: Mapping[str, Mapping[str, Any]], layout: AdapterStructure, lookup: WeightLookup
+) -> str | None:
     """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
-    some = parts(layout, lookup)
-    if any(part.found is None for part in some):
+    some = target_tensors(layout, lookup)
+    if any(part.place is None for part in some):
         return None
-    chosen = {names.canonical(part.name): leaves[part.found] for part in some if part.found}
+    chosen = {names.canonical_name(part.name): leaves[part.place] for part in some if part.place}
     document = {"schema": SCHEMA, "names": names.VERSION, "tensors": chosen}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -18,7 +18,7 @@ BYTES: np.dtype[Any] = np.dtype(np.uint8)
 _SINGLE_OF_HALF = np.arange(1 << 16, dtype="<u2").view("<f2").astype("<f4").view("<u4")
 
 
-def narrowed(bits: Bits, dtype: str, target: str) -> Bits | None:
+def to_lossless_dtype(bits: Bits, dtype: str, target: str) -> Bits | None:
     """``bits`` (n) of ``dtype`` as the bits of ``target``; None if one of the numbers does not fit."""
     if dtype == target:
         return bits

@@ -16,7 +16,7 @@ from typing import Any
 
 from loreg.baking.bake import give_up
 from loreg.catalog import Catalog, Transaction, jobs
-from loreg.checking.policy import Policy, read_back
+from loreg.checking.policy import Policy, policy_from_json
 from loreg.entities import Access, Job
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.local.authorization import require
@@ -208,7 +208,7 @@ class Worker:
         """The policy of the server that took the job: whoever starts a worker in another folder guards no less."""
         with self._catalog.read() as tx:
             document = jobs.policy_of(tx, job)
-        return self._backing.policy if document is None else read_back(document)
+        return self._backing.policy if document is None else policy_from_json(document)
 
     def _has_base(self, name: str) -> bool:
         return self._bases is not None and (self._bases / name).is_dir()

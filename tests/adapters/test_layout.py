@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from loreg.adapters.patterns import Patterns
 from loreg.adapters.structure import read_structure
-from loreg.checking.run import read_weights, run
+from loreg.checking.run import check_adapter, read_weights
 from loreg.entities import ModuleType
 from loreg.errors import AdapterFormatError, NotFoundError
 from making import change_config, change_tensors, copy, new_model, train
@@ -173,7 +173,7 @@ def test_a_hostile_pattern_is_refused_and_holds_nobody_up(tmp_path: Path, field:
     )
     change_config(folder, **{field: pattern if field == "target_modules" else {pattern: 4}})
     try:
-        findings = run(read_weights(read_structure(folder)))
+        findings = check_adapter(read_weights(read_structure(folder)))
     except AdapterFormatError as error:
         assert "invalid pattern" in error.message
     else:  # one that is merely slow for some engines, or matches nothing

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 
 from loreg.bases.identify import identify
 from loreg.checking.profile import read_profile
-from loreg.exporting.folder import request_of
+from loreg.exporting.folder import digest_request
 from loreg.registry import Registry, connect
 from loreg.server.app import create_app
 from loreg.server.serve import open_service
@@ -38,7 +38,7 @@ Q = "layers.0.q_proj.weight"
 JOB = {"kind": "merge", "request": {"sources": ["team/science"], "name": "team/merged"}}
 FILLED = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "canary", "revision": "main", "branch": "draft",
-    "repository": "team/science", "request": request_of(read_profile("vllm"), None), "job_id": "1",
+    "repository": "team/science", "request": digest_request(read_profile("vllm"), None), "job_id": "1",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from loreg.catalog.schema import BlobRow, ExportFileRow, FileRow
 from loreg.checking.profile import read_profile
 from loreg.entities import Access
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
-from loreg.exporting.folder import request_of as request_of_profile
+from loreg.exporting.folder import digest_request as request_of_profile
 from loreg.local import exports
 from loreg.local.backend import LocalBackend
 from loreg.manifest import Manifest

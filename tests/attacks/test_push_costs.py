@@ -22,8 +22,8 @@ from loreg.adapters import patterns
 from loreg.adapters.patterns import PatternBudget, Patterns, endings
 from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_structure
 from loreg.bases.identify import with_listed_facts
-from loreg.checking.findings import Subject
-from loreg.checking.run import run
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter
 from loreg.entities import BaseModel, Commit, Metric
 from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
 from loreg.local import bases
@@ -347,7 +347,7 @@ def test_the_patterns_of_one_adapter_take_three_seconds_of_processor_time_at_mos
     monkeypatch.setattr(patterns, "regex", Counting())
     with_findings: list[object] = []
     try:
-        with_findings += run(Subject(read_structure(folder), None, ()))
+        with_findings += check_adapter(Subject(read_structure(folder), None, ()))
     except LoregError as error:
         assert "takes too long" in error.message
     assert len(tried) <= 301  # of 0.01 seconds each
@@ -465,7 +465,7 @@ def test_many_modules_and_long_lists_are_checked_in_linear_time(tmp_path: Path):
 
         sys.settrace(count_lines)
         try:
-            run(Subject(read_structure(folder), None, ()))
+            check_adapter(Subject(read_structure(folder), None, ()))
         finally:
             sys.settrace(None)
         return calls
@@ -503,4 +503,4 @@ def test_names_and_tensors_that_would_have_to_be_compared_each_with_each_are_ref
         layout = read_remote_structure(
             Path("a"), config, len(weights), lambda start, size: weights[start : start + size]
         )
-        run(Subject(layout, None, (CONFIG, WEIGHTS_NAME)))
+        check_adapter(Subject(layout, None, (CONFIG, WEIGHTS_NAME)))

@@ -11,7 +11,7 @@ import pytest
 
 from checking.corpus import ITSELF, ON_A_BASE, UNREADABLE, Case
 from loreg.adapters.structure import read_structure
-from loreg.checking.findings import RULES
+from loreg.checking.rules import RULES
 from loreg.registry import Registry, connect
 from places import SCIENCE
 

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import BartConfig, BartForConditionalGeneration
 
-from loreg.checking.findings import RULES
+from loreg.checking.rules import RULES
 from loreg.entities import Finding
 from loreg.registry import Registry, connect
 from making import change_config, change_tensors, new_model, train, write_base

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loreg.checking.explain import explain
-from loreg.checking.policy import Policy, read_back, read_policy, written
+from loreg.checking.policy import Policy, policy_from_json, policy_to_json, read_policy
 from loreg.entities import Metric
 from loreg.errors import CheckFailedError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
@@ -45,7 +45,7 @@ def test_a_policy_that_was_written_down_is_the_same_when_it_is_read_back():
         {"against": "prod", "tolerance": 0.5, "license": True, "card": ["x"]},
     ):
         policy = read_policy(table, "loreg.toml")
-        assert read_back(json.loads(json.dumps(written(policy)))) == policy != Policy()
+        assert policy_from_json(json.loads(json.dumps(policy_to_json(policy)))) == policy != Policy()
 
 
 GOOD = {"tasks": ["qa"], "metrics": ["accuracy=0.93@sciq:test", "loss=0.2"]}

@@ -30,8 +30,8 @@ from transformers import (
 from cases.building import PREFIX, VOCABULARY, WEIGHTS, gpt2, llama, renamed, save, trained, write
 from checking.corpus import ITSELF, UNREADABLE
 from loreg.checking import policy
-from loreg.checking.findings import RULES
 from loreg.checking.profile import known_profiles, read_profile
+from loreg.checking.rules import RULES
 from loreg.registry import Registry, connect
 from making import change_config
 

@@ -22,8 +22,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from loreg.adapters.structure import read_structure
-from loreg.checking.run import read_weights, refuse_errors
-from loreg.checking.run import run as run_rules
+from loreg.checking.run import check_adapter as run_rules
+from loreg.checking.run import raise_first_error, read_weights
 from loreg.entities import Finding
 from loreg.errors import CheckFailedError
 from making import change_config, change_tensors, copy, train
@@ -170,7 +170,7 @@ def test_tensors_of_a_variant_that_is_not_asked_for_have_no_place(tmp_path: Path
 def test_an_error_refuses_and_says_how_many_more(tmp_path: Path):
     folder = change_config(copy(SCIENCE, tmp_path / "a"), r=16)
     with pytest.raises(CheckFailedError, match=r"LR003 .* \(and 59 more\)"):
-        refuse_errors("a", run(folder))
+        raise_first_error("a", run(folder))
 
 
 def test_a_warning_does_not_refuse(tmp_path: Path):
@@ -178,7 +178,7 @@ def test_a_warning_does_not_refuse(tmp_path: Path):
     zero = {n: torch.zeros_like(t) for n, t in tensors(folder).items() if "lora_B" in n}
     findings = run(change_tensors(folder, zero))
     assert [finding.severity for finding in findings] == ["warning"]
-    refuse_errors("a", findings)
+    raise_first_error("a", findings)
 
 
 def test_integers_are_passed_over(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from loreg.checking.profile import read_profile
 from loreg.errors import IntegrityError
-from loreg.exporting.folder import request_of
+from loreg.exporting.folder import digest_request
 from loreg.manifest import File, Manifest
 from loreg.refs import parse_ref
 from loreg.registry import Registry
@@ -24,7 +24,7 @@ SERVER = "sglang"
 
 def made(registry: Registry, ref: str) -> Manifest:
     """What the registry has of the version for the server."""
-    request = request_of(read_profile(SERVER), registry.show(ref).version.base)
+    request = digest_request(read_profile(SERVER), registry.show(ref).version.base)
     found = registry.context.backend.export(parse_ref(ref), request)
     assert found is not None
     return found

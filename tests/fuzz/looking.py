@@ -15,12 +15,12 @@ from xml.etree import ElementTree
 from loreg.adapters.card import card_license, parse_card_fields
 from loreg.adapters.structure import read_remote_structure
 from loreg.checking import profile as serving
-from loreg.checking.findings import Subject
 from loreg.checking.profile import known_profiles, read_profile
 from loreg.checking.reports.github import github
 from loreg.checking.reports.junit import junit
 from loreg.checking.reports.sarif import sarif
-from loreg.checking.run import run
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter
 from loreg.entities import CheckReport, Finding
 from loreg.errors import AdapterFormatError, IntegrityError
 
@@ -50,7 +50,7 @@ def look(config: bytes, weights: bytes, size: int, card: str = "") -> tuple[Find
         return ()
     layout.facts()
     subject = Subject(layout, None, ("adapter_model.safetensors",))
-    found = run(subject)
+    found = check_adapter(subject)
     for profile in _PROFILES:
         found += serving.findings(profile, subject)
     _report(CheckReport("fuzzed", "", found))

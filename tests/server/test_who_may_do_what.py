@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loreg.checking.profile import read_profile
-from loreg.exporting.folder import request_of
+from loreg.exporting.folder import digest_request
 from loreg.server.routes import hub_read, hub_write
 from places import SCIENCE
 from server.conftest import ROLES, Guarded
@@ -29,7 +29,7 @@ OWN = {**ADMIN, "owner": 200}
 SCIENCE_PATH = "/api/v1/adapters/{namespace}/{name}"
 VERSION = SCIENCE_PATH + "/versions/{selector}"
 ALIAS = SCIENCE_PATH + "/aliases/{alias}"
-EXPORT = request_of(read_profile("vllm"), None)
+EXPORT = digest_request(read_profile("vllm"), None)
 FILLED = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": EXPORT, "sha256": CONTENT,
     "upload_id": "nobody-knows", "token_id": "999", "job_id": "1",

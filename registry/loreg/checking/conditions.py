@@ -12,8 +12,8 @@ from typing import Any
 from loreg.adapters.keys import PREFIX
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, Module
 from loreg.bases import names
-from loreg.checking.findings import Subject
-from loreg.checking.gaps import missing_in_layers, missing_partners
+from loreg.checking.missing_modules import missing_in_layers, missing_partners
+from loreg.checking.rules import Subject
 from loreg.checking.whole_tensors import full_biases, whole_modules
 
 #: Given an adapter and the value that the profile has for the condition.
@@ -21,192 +21,198 @@ Condition = Callable[[Subject, Any], Iterable[str]]
 CONDITIONS: dict[str, Condition] = {}
 
 
-def condition(find: Condition) -> Condition:
+def declare_condition(find: Condition) -> Condition:
     """Make the function below known to profiles by its name."""
     CONDITIONS[find.__name__] = find
     return find
 
 
-@condition
+@declare_condition
 def rank_over(subject: Subject, most: int) -> Iterable[str]:
     """A module has a higher rank than ``value``."""
-    layout = subject.layout
+    layout = subject.structure
     highest = max(layout.modules.values(), key=lambda module: module.rank)
     if highest.rank > most:
         yield f"rank {highest.rank} ({highest.name}) is over {most}"
 
 
-@condition
+@declare_condition
 def scale_is_rslora(subject: Subject, _: Any) -> Iterable[str]:
     """``use_rslora`` is true, and √r is not 1."""
-    if subject.layout.config.use_rslora and any(module.rank != 1 for module in subject.layout.modules.values()):
+    if subject.structure.config.use_rslora and any(module.rank != 1 for module in subject.structure.modules.values()):
         yield "use_rslora is true: the scale is alpha/√r"
 
 
-@condition
+@declare_condition
 def ranks_differ(subject: Subject, _: Any) -> Iterable[str]:
     """Modules have different ranks."""
-    ranks = sorted({module.rank for module in subject.layout.modules.values()})
+    ranks = sorted({module.rank for module in subject.structure.modules.values()})
     if len(ranks) > 1:
         yield f"ranks from {ranks[0]} to {ranks[-1]}"
 
 
-@condition
+@declare_condition
 def ranks_differ_within_a_type(subject: Subject, _: Any) -> Iterable[str]:
     """Modules of one type have different ranks."""
-    for kind, modules in _by_type(subject.layout).items():
+    for kind, modules in _by_type(subject.structure).items():
         ranks = sorted({module.rank for module in modules})
         if len(ranks) > 1:
             yield f"{kind} has ranks from {ranks[0]} to {ranks[-1]}"
 
 
-@condition
+@declare_condition
 def scales_are_not_global(subject: Subject, _: Any) -> Iterable[str]:
     """A module's scale is not lora_alpha / r of the configuration."""
-    config = subject.layout.config
+    config = subject.structure.config
     rslora = math.sqrt(config.r) if config.use_rslora else config.r
     wrong = [
         module
-        for module in subject.layout.modules.values()
+        for module in subject.structure.modules.values()
         if not math.isclose(module.scale, config.lora_alpha / rslora, rel_tol=1e-6)
     ]
     if wrong:
         yield f"{len(wrong)} modules have another scale than lora_alpha/r, e.g. {wrong[0].name}: {wrong[0].scale:g}"
 
 
-@condition
+@declare_condition
 def has_alpha_pattern(subject: Subject, _: Any) -> Iterable[str]:
     """``alpha_pattern`` gives a module another alpha than ``lora_alpha``."""
-    alpha = subject.layout.config.lora_alpha
-    others = [module for module in subject.layout.modules.values() if module.alpha != alpha]
+    alpha = subject.structure.config.lora_alpha
+    others = [module for module in subject.structure.modules.values() if module.alpha != alpha]
     if others:
         yield f"alpha_pattern gives {len(others)} modules another alpha, e.g. {others[0].name}: {others[0].alpha:g}"
 
 
-@condition
+@declare_condition
 def is_dora(subject: Subject, _: Any) -> Iterable[str]:
     """It has DoRA magnitudes."""
-    if subject.layout.config.use_dora or any("magnitude" in m.tensors for m in subject.layout.modules.values()):
+    if subject.structure.config.use_dora or any("magnitude" in m.tensors for m in subject.structure.modules.values()):
         yield "it is a DoRA adapter"
 
 
-@condition
+@declare_condition
 def has_whole_modules(subject: Subject, but: list[str]) -> Iterable[str]:
     """It has whole modules, named in ``modules_to_save`` or not; accepted: ``value``."""
-    others = [name for name in whole_modules(subject.layout.full_tensors) if name.rpartition(".")[2] not in (but or ())]
+    others = [
+        name for name in whole_modules(subject.structure.full_tensors) if name.rpartition(".")[2] not in (but or ())
+    ]
     if others:
         yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole"
 
 
-@condition
+@declare_condition
 def has_whole_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
     """It has whole modules with one of ``value`` in their names."""
-    norms = [name for name in whole_modules(subject.layout.full_tensors) if any(mark in f".{name}" for mark in marks)]
+    norms = [
+        name for name in whole_modules(subject.structure.full_tensors) if any(mark in f".{name}" for mark in marks)
+    ]
     if norms:
         yield f"{norms[0]} is kept whole"
 
 
-@condition
+@declare_condition
 def has_whole_modules_but_norms(subject: Subject, marks: list[str]) -> Iterable[str]:
     """It has whole modules without any of ``value`` in their names."""
-    wholes = whole_modules(subject.layout.full_tensors)
+    wholes = whole_modules(subject.structure.full_tensors)
     others = [name for name in wholes if not any(mark in f".{name}" for mark in marks)]
     if others:
         yield f"{', '.join(others[:3])} {'is' if len(others) == 1 else 'are'} kept whole"
 
 
-@condition
+@declare_condition
 def has_copies_of_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
     """It has weights of the base beside factors (PEFT's ``save_embedding_layers``); accepted: ``value``."""
     ending = ".base_layer.weight"
     copied = [
-        key.removeprefix(PREFIX).removesuffix(ending) for key in subject.layout.full_tensors if key.endswith(ending)
+        key.removeprefix(PREFIX).removesuffix(ending) for key in subject.structure.full_tensors if key.endswith(ending)
     ]
     others = [name for name in copied if name.rpartition(".")[2] not in but]
     if others:
         yield f"the base's weight of {others[0]} lies beside its factors"
 
 
-@condition
+@declare_condition
 def has_biases(subject: Subject, _: Any) -> Iterable[str]:
     """It has full biases or biases of LoRA, whatever ``bias`` and ``lora_bias`` say."""
-    if full := full_biases(subject.layout.full_tensors):
+    if full := full_biases(subject.structure.full_tensors):
         yield f"{len(full)} full biases are in the file, e.g. {full[0]}"
-    having = [module.name for module in subject.layout.modules.values() if "bias" in module.tensors]
+    having = [module.name for module in subject.structure.modules.values() if "bias" in module.tensors]
     if having:
         yield f"{len(having)} modules have biases of LoRA, e.g. {having[0]}"
 
 
-@condition
+@declare_condition
 def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of embeddings, or whole ones."""
-    for module in subject.layout.modules.values():
+    for module in subject.structure.modules.values():
         if module.shape is not None and module.shape.kind == "embedding":
             yield f"{module.name} is an embedding"
-    for key in subject.layout.full_tensors:
+    for key in subject.structure.full_tensors:
         if names.is_embedding(names.canonical_name(key.removeprefix(PREFIX).replace(".base_layer.", "."))):
             yield f"{key.removeprefix(PREFIX)} is a whole embedding"
 
 
-@condition
+@declare_condition
 def has_tokens(subject: Subject, _: Any) -> Iterable[str]:
     """It has trained single tokens, named in ``trainable_token_indices`` or not."""
-    if subject.layout.config.raw.get("trainable_token_indices"):
+    if subject.structure.config.raw.get("trainable_token_indices"):
         yield "trainable_token_indices is set"
-    elif subject.layout.token_rows:
-        yield f"rows for single tokens of {next(iter(subject.layout.token_rows))} are in the file"
+    elif subject.structure.token_rows:
+        yield f"rows for single tokens of {next(iter(subject.structure.token_rows))} are in the file"
 
 
-@condition
+@declare_condition
 def has_experts(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of ``target_parameters``."""
-    if subject.layout.config.raw.get("target_parameters"):
+    if subject.structure.config.raw.get("target_parameters"):
         yield "target_parameters is set"
-    elif on := [module.name for module in subject.layout.modules.values() if module.parameter]:
+    elif on := [module.name for module in subject.structure.modules.values() if module.parameter]:
         yield f"{on[0]} is a parameter"
 
 
-@condition
+@declare_condition
 def has_convolutions(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of convolutions."""
-    for module in subject.layout.modules.values():
+    for module in subject.structure.modules.values():
         if module.shape is not None and module.shape.kind == "convolution":
             yield f"{module.name} is a convolution"
             return
 
 
-@condition
+@declare_condition
 def touches_a_type_outside(subject: Subject, known: list[str]) -> Iterable[str]:
     """It has modules whose type is not among ``value``."""
-    others = sorted(_by_type(subject.layout).keys() - set(known))
+    others = sorted(_by_type(subject.structure).keys() - set(known))
     if others:
         yield f"module types {', '.join(others[:4])} are not among {', '.join(known)}"
 
 
-@condition
+@declare_condition
 def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str]:
     """It has the first module type of ``value`` somewhere, and not the second beside it."""
-    missing = missing_partners(subject.layout.modules, pair[0], pair[1])
+    missing = missing_partners(subject.structure.modules, pair[0], pair[1])
     if missing:
         yield f"it has {pair[0]} and no {pair[1]} beside it, e.g. no {missing[0]}"
 
 
-@condition
+@declare_condition
 def type_is_missing_in_a_layer(subject: Subject, _: Any) -> Iterable[str]:
     """A module type is there in some layers (of the base, if it is known) and not in others."""
     leaves = subject.base.tensor_digests if subject.base is not None else None
     missing: dict[str, list[str]] = {}
-    for name in missing_in_layers(subject.layout.modules, leaves):
+    for name in missing_in_layers(subject.structure.modules, leaves):
         missing.setdefault(name.rpartition(".")[2], []).append(name)
     for kind, without in missing.items():
         yield f"{kind} is missing in {len(without)} layer{'s' if len(without) > 1 else ''}, e.g. {without[0]}"
 
 
-@condition
+@declare_condition
 def rank_is_padded(subject: Subject, tensor_parallel: int) -> Iterable[str]:
     """The kernels of Punica pad its rank, on ``value`` GPUs, and it has more than one module type."""
-    kinds = _by_type(subject.layout)
-    padded = sorted({m.rank for m in subject.layout.modules.values() if kernel_rank(m.rank, tensor_parallel) != m.rank})
+    kinds = _by_type(subject.structure)
+    padded = sorted(
+        {m.rank for m in subject.structure.modules.values() if kernel_rank(m.rank, tensor_parallel) != m.rank}
+    )
     if padded and len(kinds) > 1:
         yield f"rank {padded[0]} is padded to {kernel_rank(padded[0], tensor_parallel)}"
 
@@ -216,15 +222,15 @@ def kernel_rank(rank: int, tensor_parallel: int) -> int:
     return 8 * tensor_parallel if rank <= 8 * tensor_parallel else math.ceil(rank / 16) * 16
 
 
-@condition
+@declare_condition
 def has_magnitudes_on(subject: Subject, types: list[str]) -> Iterable[str]:
     """Modules of the types ``value`` have DoRA magnitudes."""
-    having = [m.name for m in subject.layout.modules.values() if m.type in types and "magnitude" in m.tensors]
+    having = [m.name for m in subject.structure.modules.values() if m.type in types and "magnitude" in m.tensors]
     if having:
         yield f"{len(having)} modules have DoRA magnitudes, e.g. {having[0]}"
 
 
-@condition
+@declare_condition
 def has_another_safetensors(subject: Subject, _: Any) -> Iterable[str]:
     """Another safetensors file lies beside the weights."""
     for name in subject.files:

@@ -7,114 +7,114 @@ from typing import Any
 
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.patterns import fullmatch
-from loreg.checking.conditions import condition
-from loreg.checking.findings import Subject
+from loreg.checking.conditions import declare_condition
+from loreg.checking.rules import Subject
 from loreg.checking.whole_tensors import named_in_vain, not_named
 
 
-@condition
+@declare_condition
 def configured_rank_over(subject: Subject, most: int) -> Iterable[str]:
     """``r`` or a rank in ``rank_pattern`` is over ``value``, whatever ranks the tensors have."""
-    config = subject.layout.config
+    config = subject.structure.config
     named = {"r": config.r, **{f"rank_pattern of {name}": rank for name, rank in config.rank_pattern.values.items()}}
     highest = max(named, key=lambda name: named[name])
     if named[highest] > most:
         yield f"rank {named[highest]} ({highest}) is over {most}"
 
 
-@condition
+@declare_condition
 def r_over(subject: Subject, most: int) -> Iterable[str]:
     """``r`` is over ``value``, whatever ranks the tensors have."""
-    if subject.layout.config.r > most:
-        yield f"r is {subject.layout.config.r}, over {most}"
+    if subject.structure.config.r > most:
+        yield f"r is {subject.structure.config.r}, over {most}"
 
 
-@condition
+@declare_condition
 def names_what_is_not_there(subject: Subject, but: list[str]) -> Iterable[str]:
     """``bias``, ``lora_bias`` or ``modules_to_save`` name what is not in the file; accepted: ``value``."""
-    layout = subject.layout
+    layout = subject.structure
     lora_bias = any("bias" in module.tensors for module in layout.modules.values())
     for field, content in named_in_vain(layout.config.raw, layout.full_tensors, lora_bias, but).items():
         yield f"{field} is {content!r}, and nothing of it is in the file"
 
 
-@condition
+@declare_condition
 def has_whole_modules_unnamed(subject: Subject, types: list[str]) -> Iterable[str]:
     """It has whole modules of the types ``value`` that ``modules_to_save`` does not name."""
-    if unnamed := not_named(subject.layout.config.raw, subject.layout.full_tensors, types):
+    if unnamed := not_named(subject.structure.config.raw, subject.structure.full_tensors, types):
         yield f"{unnamed[0]} is kept whole, and modules_to_save does not name it"
 
 
-@condition
+@declare_condition
 def changed_the_base(subject: Subject, but: list[str]) -> Iterable[str]:
     """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); accepted: ``value``."""
-    init = subject.layout.config.raw.get("init_lora_weights")
-    if (subject.layout.config.changes_the_base or init == "loftq") and init not in but:
+    init = subject.structure.config.raw.get("init_lora_weights")
+    if (subject.structure.config.changes_the_base or init == "loftq") and init not in but:
         yield f"init_lora_weights is {init!r}: it is for a changed base"
 
 
-@condition
+@declare_condition
 def starts_otherwise_than(subject: Subject, known: list[str]) -> Iterable[str]:
     """``init_lora_weights`` is a text, and none of ``value`` whatever its case."""
-    init = subject.layout.config.raw.get("init_lora_weights")
+    init = subject.structure.config.raw.get("init_lora_weights")
     if isinstance(init, str) and init.lower() not in known:
         yield f"init_lora_weights is {init!r}"
 
 
-@condition
+@declare_condition
 def sets_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
     """One of the configuration fields ``value`` is set."""
     for name in fields:
-        if subject.layout.config.raw.get(name):
+        if subject.structure.config.raw.get(name):
             yield f"{name} is set"
 
 
-@condition
+@declare_condition
 def lacks_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
     """One of the configuration fields ``value`` is left out."""
-    missing = [name for name in fields if name not in subject.layout.config.raw]
+    missing = [name for name in fields if name not in subject.structure.config.raw]
     if missing:
         yield f"adapter_config.json has no {', '.join(missing)}"
 
 
-@condition
+@declare_condition
 def has_field_outside(subject: Subject, known: list[str]) -> Iterable[str]:
     """The configuration has a field that is not among ``value``, whatever its content."""
-    unknown = [name for name in subject.layout.config.raw if name not in known]
+    unknown = [name for name in subject.structure.config.raw if name not in known]
     if unknown:
         more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
         yield f"adapter_config.json has fields that it does not know: {', '.join(unknown[:4])}{more}"
 
 
-@condition
+@declare_condition
 def targets_are_a_pattern(subject: Subject, but: list[str]) -> Iterable[str]:
     """``target_modules`` is a text and not a list of names; accepted: ``value``."""
-    targets = subject.layout.config.raw.get("target_modules")
+    targets = subject.structure.config.raw.get("target_modules")
     if isinstance(targets, str) and targets not in but:
         yield f"target_modules is the pattern {targets[:60]!r}"
 
 
-@condition
+@declare_condition
 def alpha_is_no_integer(subject: Subject, _: Any) -> Iterable[str]:
     """``lora_alpha`` is not written as a whole number."""
-    if not isinstance(subject.layout.config.lora_alpha, int):
-        yield f"lora_alpha is {subject.layout.config.lora_alpha!r}"
+    if not isinstance(subject.structure.config.lora_alpha, int):
+        yield f"lora_alpha is {subject.structure.config.lora_alpha!r}"
 
 
-@condition
+@declare_condition
 def patterns_mean_another_rank(subject: Subject, _: Any) -> Iterable[str]:
     """PEFT before 0.12 takes another rank out of ``rank_pattern`` for a module."""
-    for module in subject.layout.modules.values():
-        if (rank := old_peft_values(subject.layout.config, module.name)[0]) != module.rank:
+    for module in subject.structure.modules.values():
+        if (rank := old_peft_values(subject.structure.config, module.name)[0]) != module.rank:
             yield f"{module.name} has rank {module.rank}, and rank_pattern is read as {rank}"
             return
 
 
-@condition
+@declare_condition
 def patterns_mean_another_alpha(subject: Subject, _: Any) -> Iterable[str]:
     """PEFT before 0.12 takes another alpha out of ``alpha_pattern`` for a module."""
-    for module in subject.layout.modules.values():
-        if (alpha := old_peft_values(subject.layout.config, module.name)[1]) != module.alpha:
+    for module in subject.structure.modules.values():
+        if (alpha := old_peft_values(subject.structure.config, module.name)[1]) != module.alpha:
             yield f"{module.name} has alpha {module.alpha:g}, and alpha_pattern is read as {alpha:g}"
             return
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import loreg.checking.run  # noqa: F401  declares every rule
 from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
-from loreg.checking.findings import RULES
 from loreg.checking.profile import EFFECTS, Profile, ProfileRule, known_profiles, proofs, read_profile
+from loreg.checking.rules import RULES
 from loreg.errors import NotFoundError
 
 _UNREADABLE = "LR000"
@@ -45,7 +45,7 @@ def explain(code: str) -> Explanation:
             if each.code == code:
                 severity, does = EFFECTS[each.effect]
                 holds = " ".join((CONDITIONS[each.condition].__doc__ or "").split()).rstrip(".")
-                holds = holds.replace("``value``", _told(profile, each)).replace("``", "")
+                holds = holds.replace("``value``", _format_value(profile, each)).replace("``", "")
                 about = f"{profile.title} {profile.release} {does} if: {holds}."
                 return Explanation(code, severity, about, each.remedy, f"{each.source}; {_proof(profile, each)}")
     raise NotFoundError(f"there is no rule {code!r}", hint=f"loreg check --explain {min(RULES)}")
@@ -60,7 +60,7 @@ def _proof(profile: Profile, rule: ProfileRule) -> str:
     return f"proven on {proof['ran']}" + ("" if is_that else f", assumed of {profile.release}")
 
 
-def _told(profile: Profile, rule: ProfileRule) -> str:
+def _format_value(profile: Profile, rule: ProfileRule) -> str:
     """What the profile has for the condition; a list in words, a parameter with its name."""
     if rule.value == "reads":
         return "those that it reads"

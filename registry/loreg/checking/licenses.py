@@ -14,7 +14,7 @@ _PERMISSIVE = frozenset({
 })  # fmt: skip
 
 
-def conflict(adapter: str, base: str) -> str:
+def license_conflict(adapter: str, base: str) -> str:
     """Why ``adapter`` is no license for an adapter of a base under ``base``, in words; empty if it is one."""
     if not base:
         return "the license of the base is not known"

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from loreg.adapters.card import card_license, parse_card_fields
-from loreg.checking.licenses import conflict
+from loreg.checking.licenses import license_conflict
 from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Version
 from loreg.errors import UsageError
 from loreg.parsing import parse_count, parse_metric_condition
@@ -104,13 +104,13 @@ def read_policy(table: Mapping[str, Any], origin: str) -> Policy:
     return Policy(**{key: _read(key, value, origin) for key, value in table.items()})
 
 
-def written(policy: Policy) -> dict[str, Any]:
+def policy_to_json(policy: Policy) -> dict[str, Any]:
     """The policy as JSON has it, for :func:`read_back`."""
     document: dict[str, Any] = msgspec.to_builtins(policy)
     return document
 
 
-def read_back(document: Mapping[str, Any]) -> Policy:
+def policy_from_json(document: Mapping[str, Any]) -> Policy:
     """The policy that was :func:`written` so."""
     return msgspec.convert(document, Policy)
 
@@ -134,7 +134,7 @@ def _read(key: str, value: Any, origin: str) -> Any:
     )
 
 
-def held_against(
+def reference_version(
     against: str, version: Version, moves: Sequence[AliasMove], find: Callable[[Ref], Version]
 ) -> Version | None:
     """The version that ``version`` must not be worse than; None if there is none.
@@ -158,7 +158,7 @@ def held_against(
     return None if before is not None and before.number == version.number else last
 
 
-def candidate(version: Version, card: str, against: Version | None) -> Candidate:
+def build_candidate(version: Version, card: str, against: Version | None) -> Candidate:
     """A version for the policy, beside the one that it must not be worse than, if that is another one."""
     other = against if against is not None and against.pinned != version.pinned else None
     license_ = version.base.license if version.base else ""
@@ -172,7 +172,7 @@ def findings(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:
     if candidate.version is not None:
         broken += _of_version(policy, candidate.version)
         if candidate.against is not None:
-            broken += _compared(policy, candidate.version, candidate.against)
+            broken += _regressions(policy, candidate.version, candidate.against)
     return tuple(Finding(code, RULES[code].severity, message, RULES[code].remedy) for code, message in broken)
 
 
@@ -194,7 +194,7 @@ def _of_card(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
         missing = [name for name in policy.card if fields.get(name) in (None, "", [], {})]
         if missing:
             yield "LP006", f"the card lacks {', '.join(missing)}"
-    if policy.license and (reason := conflict(card_license(candidate.card), candidate.base_license)):
+    if policy.license and (reason := license_conflict(card_license(candidate.card), candidate.base_license)):
         yield "LP007", reason
 
 
@@ -210,7 +210,7 @@ def _of_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]]:
             yield "LP002", f"{asked}{where} is asked for, measured is {measured or 'nothing'}"
 
 
-def _compared(policy: Policy, version: Version, against: Version) -> Iterator[tuple[str, str]]:
+def _regressions(policy: Policy, version: Version, against: Version) -> Iterator[tuple[str, str]]:
     """What is worse than it was: on the same data, by more than the tolerance."""
     now = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
     for before in against.metrics:

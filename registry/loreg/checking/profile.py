@@ -13,7 +13,7 @@ from typing import Any
 import loreg.checking.conditions_on_bases
 import loreg.checking.conditions_on_configs  # noqa: F401  these two declare their conditions
 from loreg.checking.conditions import CONDITIONS
-from loreg.checking.findings import Subject
+from loreg.checking.rules import Subject
 from loreg.entities import Finding
 from loreg.errors import NotFoundError, UsageError
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import loreg.checking.beside
-import loreg.checking.fit
+import loreg.checking.base_fit
+import loreg.checking.files
 import loreg.checking.saving
 import loreg.checking.structure  # noqa: F401  these four declare their rules
 from loreg.adapters.scan import scan_numbers
 from loreg.adapters.structure import AdapterStructure
-from loreg.checking.findings import RULES, Subject, findings_of
+from loreg.checking.rules import RULES, Subject, run_rules
 from loreg.entities import Finding
 from loreg.errors import CheckFailedError
 
 
-def run(subject: Subject) -> tuple[Finding, ...]:
+def check_adapter(subject: Subject) -> tuple[Finding, ...]:
     """Every finding on the adapter, in the order of the rules' codes."""
-    return findings_of(subject, (rule for _, rule in sorted(RULES.items())))
+    return run_rules(subject, (rule for _, rule in sorted(RULES.items())))
 
 
 def read_weights(layout: AdapterStructure, files: Iterable[str] = ()) -> Subject:
@@ -25,7 +25,7 @@ def read_weights(layout: AdapterStructure, files: Iterable[str] = ()) -> Subject
     return Subject(layout, dict(scan_numbers(layout.weights, layout.tensors)), tuple(files))
 
 
-def refuse_errors(name: str, findings: tuple[Finding, ...]) -> None:
+def raise_first_error(name: str, findings: tuple[Finding, ...]) -> None:
     """Raise CheckFailedError with the first error and how many more there are; nothing if there is none."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:

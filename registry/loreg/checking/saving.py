@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from loreg.adapters.keys import PREFIX, weight_of_full_tensor
 from loreg.adapters.patterns import PatternBudget, endings, match
 from loreg.adapters.structure import GATHER_HINT, NOT_GATHERED, AdapterStructure
-from loreg.checking.findings import Subject, rule
+from loreg.checking.rules import Subject, declare_rule
 from loreg.checking.structure import is_in_pieces, is_outside_the_layers
 from loreg.errors import AdapterFormatError
 
@@ -20,10 +20,10 @@ _HEADS = {
 _WRITTEN_BY_PEFT = ("gate.weight", "gate_up_proj", "down_proj")
 
 
-@rule("LR018", "error", GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
+@declare_rule("LR018", "error", GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
 def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
     """Every tensor has its numbers: ZeRO-3 and FSDP keep them in pieces on several GPUs until they are gathered."""
-    layout = subject.layout
+    layout = subject.structure
     pieces = {t.name: t for t in layout.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)}
     for module in layout.modules.values():
         factors = (module.tensors[part] for part in ("A", "B") if part in module.tensors)
@@ -34,10 +34,12 @@ def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
         yield f"{len(pieces)} of {len(layout.tensors)} tensors are empty or pieces, {first}: {NOT_GATHERED}"
 
 
-@rule("LR019", "error", "loreg export DIR --profile peft --to NEW writes it as PEFT does, with the same numbers")
+@declare_rule(
+    "LR019", "error", "loreg export DIR --profile peft --to NEW writes it as PEFT does, with the same numbers"
+)
 def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
     """The tensors have the names and shapes under which PEFT looks for them; else it loads nothing, without a word."""
-    naming, tensors = subject.layout.naming, subject.layout.tensors
+    naming, tensors = subject.structure.naming, subject.structure.tensors
     wrappers = [wrapper for wrapper in naming.wrappers if wrapper != PREFIX]
     if wrappers:
         count = sum(any(f".{wrapper}" in f".{name}" for wrapper in wrappers) for name in tensors)
@@ -51,7 +53,7 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
         more = f" (and {len(naming.wrapped) - 1} more)" if len(naming.wrapped) > 1 else ""
         yield f"{naming.wrapped[0]}{more} has the name that it has in memory: PEFT looks for it without modules_to_save"
     stacked = [
-        module for module in subject.layout.modules.values() if module.shape is not None and module.shape.stacked
+        module for module in subject.structure.modules.values() if module.shape is not None and module.shape.stacked
     ]
     if stacked:
         shape = stacked[0].tensors["A"].shape
@@ -61,10 +63,12 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
         )
 
 
-@rule("LR020", "warning", "model.save_pretrained(DIR) writes what was trained; PEFT puts these over the base's own")
+@declare_rule(
+    "LR020", "warning", "model.save_pretrained(DIR) writes what was trained; PEFT puts these over the base's own"
+)
 def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
     """Whole tensors are those of modules_to_save and bias, or embedding and head as PEFT saves them."""
-    layout = subject.layout
+    layout = subject.structure
     unasked = {key: tensor for key, tensor in layout.full_tensors.items() if not _is_asked_for(key, layout)}
     weights = {weight_of_full_tensor(key) for key, tensor in unasked.items() if len(tensor.shape) == 2}
     vocabulary = {name.rpartition(".")[0] for name in weights if is_outside_the_layers(name)}
@@ -87,28 +91,28 @@ def _is_asked_for(key: str, layout: AdapterStructure) -> bool:
     return any(name.endswith(whole) for name in above)
 
 
-@rule("LR021", "warning", "loreg export DIR --profile peft --to NEW leaves them out")
+@declare_rule("LR021", "warning", "loreg export DIR --profile peft --to NEW leaves them out")
 def no_copy_lies_beside(subject: Subject) -> Iterable[str]:
     """The file has what was trained once, and not what it was before: PEFT saves both where it saves embeddings."""
     # With biases that are trained everywhere PEFT writes those of a module that is saved whole twice.
-    twice = ".bias" if subject.layout.config.raw.get("bias") not in (None, "none") else "\0"
-    dropped = [name for name in subject.layout.naming.dropped if not name.endswith(twice)]
+    twice = ".bias" if subject.structure.config.raw.get("bias") not in (None, "none") else "\0"
+    dropped = [name for name in subject.structure.naming.dropped if not name.endswith(twice)]
     if dropped:
         many = "1 tensor is a copy" if len(dropped) == 1 else f"{len(dropped)} tensors are copies"
         yield f"{many} in PEFT's wrapper, and not taken, e.g. {dropped[0]}"
 
 
-@rule("LR022", "warning", "mend or remove it: what it was to change was trained without it", "peft#3582")
+@declare_rule("LR022", "warning", "mend or remove it: what it was to change was trained without it", "peft#3582")
 def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
     """What the configuration says of modules by pattern matches some module of the adapter."""
-    layout = subject.layout
+    layout = subject.structure
     config, raw = layout.config, layout.config.raw
     names = [module.weight if module.parameter else module.name for module in layout.modules.values()]
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         for pattern in patterns.matching_none(names):
-            why = _why_none(pattern, names, config.pattern_budget)
+            why = _why_no_match(pattern, names, config.pattern_budget)
             yield f"{field} has {pattern!r}, which matches no module of the adapter{why}"
-    yield from _idle_targets(raw.get("target_modules"), names, config.pattern_budget)
+    yield from _unmatched_targets(raw.get("target_modules"), names, config.pattern_budget)
     parameters = {end for module in layout.modules.values() if module.parameter for end in endings(module.weight)}
     targets = raw.get("target_parameters")
     for target in targets if isinstance(targets, list) else ():
@@ -122,7 +126,7 @@ def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
         yield f"layers_to_transform has {', '.join(map(str, idle[:8]))}, and no module of such a layer is in the file"
 
 
-def _idle_targets(targets: object, names: list[str], patience: PatternBudget) -> Iterator[str]:
+def _unmatched_targets(targets: object, names: list[str], patience: PatternBudget) -> Iterator[str]:
     """Entries of a list of target_modules that no name of a module can end with.
 
     One that is a name is nothing to mention: lists for many models, and PEFT's own for all-linear, have more than the
@@ -132,11 +136,11 @@ def _idle_targets(targets: object, names: list[str], patience: PatternBudget) ->
     for target in map(str, targets if isinstance(targets, list) else ()):
         is_pattern = any(sign in target for sign in r"^$*+?()[]{}|\\")
         if (is_pattern or target.startswith("base_model.")) and target not in ends:
-            why = ": in a list PEFT reads names, not patterns" if is_pattern else _why_none(target, names, patience)
+            why = ": in a list PEFT reads names, not patterns" if is_pattern else _why_no_match(target, names, patience)
             yield f"target_modules has {target!r}, which matches no module of the adapter{why}"
 
 
-def _why_none(pattern: str, names: list[str], patience: PatternBudget) -> str:
+def _why_no_match(pattern: str, names: list[str], patience: PatternBudget) -> str:
     """What keeps a pattern from matching, if without it there is a match."""
     shorter = pattern.removeprefix("^").removeprefix("base_model.").removeprefix("model.")
     for without in (pattern.removeprefix("^"), pattern.removeprefix("base_model.model."), shorter):
@@ -154,10 +158,10 @@ def _would_match(pattern: str, name: str, patience: PatternBudget) -> bool:
         return False
 
 
-@rule("LR023", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
+@declare_rule("LR023", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
 def token_rows_are_those_of_the_configuration(subject: Subject) -> Iterable[str]:
     """trainable_token_indices says which tokens the saved rows are of, one for each row."""
-    layout = subject.layout
+    layout = subject.structure
     for module, tokens in layout.token_rows.items():
         rows = tokens.tensor.shape[0] if tokens.tensor.shape else 0
         if len(tokens.tensor.shape) != 2 or rows != len(tokens.indices):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from loreg.bases import names
-from loreg.checking.fit import near_miss
+from loreg.checking.base_fit import find_other_prefix
 
 _WRAPPERS = ("language_model.", "model.language_model.")
 #: First parts of a model that is a language model and nothing else: of any other base the names are a wrapper's.
 _OF_A_LANGUAGE_MODEL = {"model", "lm_head", "score", "classifier"}
 
 
-def names_in_base(modules: Iterable[str], leaves: Mapping[str, object]) -> dict[str, str | None]:
+def map_to_base_names(modules: Iterable[str], leaves: Mapping[str, object]) -> dict[str, str | None]:
     """Each module's name in a base with these ``leaves`` (by canonical name), None for one that it has not.
 
     A server neither adds a prefix nor takes one away. Not so in a base with towers beside its language model: releases
@@ -32,7 +32,7 @@ def _name_in_base(module: str, owners: Mapping[str, object], alone: bool) -> str
         return as_served
     if names.is_head(wanted) and not any(names.is_head(owner) for owner in owners):
         return as_served if names.embedding_among(owners) else None
-    if found := near_miss(wanted, owners) or near_miss(name, owners):
+    if found := find_other_prefix(wanted, owners) or find_other_prefix(name, owners):
         bare = found == wanted.partition(".")[2] and names.has_tensor_named(wanted, owners)
         return as_served if bare else found.removesuffix(".weight")
     return None

@@ -9,7 +9,7 @@ from loreg.adapters.parameters import owner_of
 from loreg.adapters.scan import NumberScan
 from loreg.adapters.selection import why_skipped
 from loreg.adapters.structure import AdapterStructure, Module, configured_rank
-from loreg.checking.findings import Subject, rule
+from loreg.checking.rules import Subject, declare_rule
 from loreg.errors import AdapterFormatError
 
 _HUGE = 1e4
@@ -22,18 +22,18 @@ _OF_VARIANTS = {
 }
 
 
-@rule("LR001", "error", "save the adapter again: a factor without its partner does nothing")
+@declare_rule("LR001", "error", "save the adapter again: a factor without its partner does nothing")
 def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
     """A module has both factors of a pair."""
-    for module in subject.layout.modules.values():
+    for module in subject.structure.modules.values():
         if not any(a in module.tensors and b in module.tensors for a, b in _PAIRS):
             yield f"module {module.name} has {', '.join(sorted(module.tensors))}, expected A and B"
 
 
-@rule("LR002", "error", "the two files are of different adapters: save the adapter again")
+@declare_rule("LR002", "error", "the two files are of different adapters: save the adapter again")
 def factors_agree(subject: Subject) -> Iterable[str]:
     """A is (r, in) and B is (out, r) with the same r."""
-    for module in subject.layout.modules.values():
+    for module in subject.structure.modules.values():
         for a_part, b_part in _PAIRS:
             if a_part not in module.tensors or b_part not in module.tensors or module.shape is not None:
                 continue
@@ -47,11 +47,11 @@ def factors_agree(subject: Subject) -> Iterable[str]:
                 yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}, expected (r, in) and (out, r)"
 
 
-@rule("LR003", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
+@declare_rule("LR003", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
 def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
     """r and rank_pattern say the rank that the tensors have; else PEFT refuses to load them."""
-    config = subject.layout.config
-    for module in _with_factors(subject.layout):
+    config = subject.structure.config
+    for module in _with_factors(subject.structure):
         promised = configured_rank(config, module.weight if module.parameter else module.name)
         field = "r" if promised == config.r else "rank_pattern"
         if any(is_in_pieces(tensor.shape) for part, tensor in module.tensors.items() if part in ("A", "B")):
@@ -60,7 +60,7 @@ def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
             yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
         elif module.parameter and module.shape is None and (rows := _rows_of(module, "A")) % promised:
             yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {promised} of them"
-    yield from _uneven_experts(subject.layout)
+    yield from _uneven_experts(subject.structure)
 
 
 def _uneven_experts(layout: AdapterStructure) -> Iterator[str]:
@@ -80,17 +80,17 @@ def _rows_of(module: Module, part: str) -> int:
     return next(iter(module.tensors[part].shape), 0) if part in module.tensors else 0
 
 
-@rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
+@declare_rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
 def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
     """PEFT looks at each tensor."""
-    config = subject.layout.config.raw
+    config = subject.structure.config.raw
     of_variants = [tensor for field, tensor in _OF_VARIANTS.items() if config.get(field)]
-    for name in subject.layout.unexpected_keys:
+    for name in subject.structure.unexpected_keys:
         if not any(tensor in name for tensor in of_variants):
             yield f"tensor {name!r} is not named base_model.model.…"
 
 
-@rule("LR005", "error", "train again with a lower learning rate, or push an earlier checkpoint")
+@declare_rule("LR005", "error", "train again with a lower learning rate, or push an earlier checkpoint")
 def every_number_is_finite(subject: Subject) -> Iterable[str]:
     """No NaN and no infinity in any tensor."""
     for name, scan in (subject.scans or {}).items():
@@ -98,16 +98,16 @@ def every_number_is_finite(subject: Subject) -> Iterable[str]:
             yield f"tensor {name} has {scan.nonfinite} NaN or infinite numbers"
 
 
-@rule("LR006", "error", "name these modules in target_modules: PEFT leaves out what it does not select")
+@declare_rule("LR006", "error", "name these modules in target_modules: PEFT leaves out what it does not select")
 def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     """The configuration selects each module that has factors; PEFT ignores the tensors of the others."""
-    raw = subject.layout.config.raw
+    raw = subject.structure.config.raw
     targets = raw.get("target_modules")
     if (targets is None and not raw.get("target_parameters")) or targets == "all-linear":
         return
     ties = bool(raw.get("ensure_weight_tying"))  # then PEFT selects what is tied to the embedding by itself
-    reason_of = why_skipped(raw, subject.layout.config.pattern_budget)
-    for module in _ordinary(subject.layout):
+    reason_of = why_skipped(raw, subject.structure.config.pattern_budget)
+    for module in _ordinary(subject.structure):
         try:
             reason = reason_of(module.name)
         except AdapterFormatError as error:  # a pattern that is none, or that takes too long
@@ -117,47 +117,49 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
             yield f"module {module.name} is {reason}"
 
 
-@rule("LR007", "error", "set use_dora to what the adapter was trained with")
+@declare_rule("LR007", "error", "set use_dora to what the adapter was trained with")
 def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
     """DoRA magnitudes are there exactly if use_dora says so: else the adapter means something else."""
-    config = subject.layout.config
-    for module in _ordinary(subject.layout):
+    config = subject.structure.config
+    for module in _ordinary(subject.structure):
         if ("magnitude" in module.tensors) != config.use_dora:
             found = "no magnitude, use_dora is true" if config.use_dora else "a magnitude, use_dora is false"
             yield f"module {module.name} has {found}"
 
 
-@rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
+@declare_rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
 def the_adapter_does_something(subject: Subject) -> Iterable[str]:
     """Some B is not zero, and some scale."""
-    found = [(module, scans["B"]) for module, scans in _scanned(subject, _with_factors(subject.layout)) if "B" in scans]
+    found = [
+        (module, scans["B"]) for module, scans in _scanned(subject, _with_factors(subject.structure)) if "B" in scans
+    ]
     if found and all(scan.zero for _, scan in found):
         yield f"all {len(found)} B factors are exactly zero"
     elif found and all(module.scale == 0 for module, _ in found):
         yield "lora_alpha is 0: what it adds to the base is multiplied with zero"
 
 
-@rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
+@declare_rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
 def every_field_is_known(subject: Subject) -> Iterable[str]:
     """No configuration field is set that loreg does not know."""
-    for name in subject.layout.config.settings_not_understood():
+    for name in subject.structure.config.settings_not_understood():
         yield f"{name} is set in adapter_config.json, and loreg does not carry it out"
 
 
-@rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
+@declare_rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
 def no_number_is_huge(subject: Subject) -> Iterable[str]:
     """No factor has numbers far beyond what training makes: one of 10,000 swamps every other."""
     factors = [part for pair in _PAIRS for part in pair]
-    for module, scans in _scanned(subject, subject.layout.modules.values()):
+    for module, scans in _scanned(subject, subject.structure.modules.values()):
         for part, scan in scans.items():
             if part in factors and not scan.nonfinite and scan.largest > _HUGE:
                 yield f"tensor {module.tensors[part].name} has a number of magnitude {scan.largest:.2g}"
 
 
-@rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
+@declare_rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
 def every_module_does_something(subject: Subject) -> Iterable[str]:
     """No module has a zero factor beside others that have none."""
-    found = list(_scanned(subject, _with_factors(subject.layout)))
+    found = list(_scanned(subject, _with_factors(subject.structure)))
     zero = [module.name for module, scans in found if any(scans[part].zero for part in ("A", "B") if part in scans)]
     if zero and len(zero) < len(found):
         yield f"{len(zero)} of {len(found)} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"

@@ -9,14 +9,14 @@ from typing import Any
 from loreg.adapters.keys import PREFIX
 from loreg.bases import names
 from loreg.checking.whole_tensors import named_in_vain, not_named, whole_modules
-from loreg.exporting.held import Held
+from loreg.exporting.editable import EditableAdapter
 
 Leaves = Mapping[str, Mapping[str, Any]]
 _NOTHING: Mapping[str, Any] = {"bias": "none", "lora_bias": False, "modules_to_save": None}
 _LISTS = ("modules_to_save",)
 
 
-def name_targets(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def name_targets(held: EditableAdapter, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[EditableAdapter, str]:
     """``target_modules`` lists the module types, where it is left out or a pattern that the server does not take.
 
     The other fields that a server needs are written with it.
@@ -31,31 +31,37 @@ def name_targets(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) ->
     return selecting_types(held), f"target_modules lists {', '.join(held.types)}"
 
 
-def name_modules_in_patterns(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def name_modules_in_patterns(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: Leaves | None
+) -> tuple[EditableAdapter, str]:
     """Patterns name modules in full, where there are any: what every release of PEFT reads alike."""
     patterns = [name for name in ("rank_pattern", "alpha_pattern") if held.document.get(name)]
     named = {key for name in patterns for key in held.document[name]} - held.modules.keys()
     return held, f"{' and '.join(patterns)} name modules in full" if named else ""
 
 
-def agree_with_the_file(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def agree_with_the_file(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: Leaves | None
+) -> tuple[EditableAdapter, str]:
     """``bias``, ``lora_bias`` and ``modules_to_save`` name what is in the file, and nothing else."""
     document, changes = dict(held.document), []
     if (but := asked.get("names_what_is_not_there")) is not None:
         lora_bias = any(end.endswith(".bias") for module in held.modules.values() for end in module.others)
-        vain = named_in_vain(document, held.extras, lora_bias, but)
+        vain = named_in_vain(document, held.full_tensors, lora_bias, but)
         for field in vain:
             left = [one for one in document["modules_to_save"] if one not in vain[field]] if field in _LISTS else None
             document[field] = left or _NOTHING[field]
             changes.append(f"{field} is {document[field]!r}: nothing of {vain[field]!r} is in the file")
-    if unnamed := not_named(document, held.extras, asked.get("has_whole_modules_unnamed", ())):
+    if unnamed := not_named(document, held.full_tensors, asked.get("has_whole_modules_unnamed", ())):
         added = [name.rpartition(".")[2] for name in unnamed]
         document["modules_to_save"] = [*(document.get("modules_to_save") or ()), *added]
         changes.append(f"modules_to_save names {', '.join(added)}")
     return (replace(held, document=document), "; ".join(changes)) if changes else (held, "")
 
 
-def name_what_is_not_excluded(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def name_what_is_not_excluded(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: Leaves | None
+) -> tuple[EditableAdapter, str]:
     """``target_modules`` lists the modules in full where the server knows no ``exclude_modules``.
 
     Else it would select a module that was left out, and look for the bias of that under another name.
@@ -67,19 +73,21 @@ def name_what_is_not_excluded(held: Held, asked: Mapping[str, Any], leaves: Leav
     return replace(held, document=document), "target_modules lists every module, for exclude_modules is not known"
 
 
-def _in_full(held: Held) -> list[str]:
-    return sorted(name for name, module in held.modules.items() if not module.form.parameter)
+def _in_full(held: EditableAdapter) -> list[str]:
+    return sorted(name for name, module in held.modules.items() if not module.shape.parameter)
 
 
-def name_what_is_tied(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def name_what_is_tied(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: Leaves | None
+) -> tuple[EditableAdapter, str]:
     """Both halves of a tied pair are named as what they are, where the server knows no ``ensure_weight_tying``.
 
     With that field PEFT finds the second half by itself; the file has both. Nothing is changed where it does not have
     the bias of a head: that is not trained, and without the field PEFT wants it.
     """
-    wholes = whole_modules(held.extras)
+    wholes = whole_modules(held.full_tensors)
     biases = [f"{name}.bias" for name in wholes if names.canonical_name(f"{name}.bias") in (leaves or ())]
-    if any(PREFIX + bias not in held.extras for bias in biases):
+    if any(PREFIX + bias not in held.full_tensors for bias in biases):
         return held, ""
     if not held.document.get("ensure_weight_tying") or "ensure_weight_tying" in asked["has_field_outside"]:
         return held, ""
@@ -91,6 +99,6 @@ def name_what_is_tied(held: Held, asked: Mapping[str, Any], leaves: Leaves | Non
     return replace(held, document=document), "what ensure_weight_tying ties is named, module by module"
 
 
-def selecting_types(held: Held) -> Held:
+def selecting_types(held: EditableAdapter) -> EditableAdapter:
     """The same with the types of its modules in ``target_modules``."""
     return replace(held, document={**held.document, "target_modules": held.types})

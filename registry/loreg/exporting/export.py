@@ -17,9 +17,9 @@ from loreg.adapters.parameters import file_modules
 from loreg.adapters.structure import AdapterStructure
 from loreg.baking.numbers import STORED
 from loreg.checking.profile import EFFECTS, Profile
-from loreg.exporting.document import stripped, with_ranks_and_scales, without_paths
-from loreg.exporting.held import Held, HeldModule, hold
-from loreg.exporting.transforms import TRANSFORMS, Leaves, cast
+from loreg.exporting.config_document import stripped, with_ranks_and_scales, without_paths
+from loreg.exporting.editable import EditableAdapter, EditableModule, load_editable
+from loreg.exporting.transforms import TRANSFORMS, TensorDigests, cast
 
 #: What safetensors calls the dtypes that somebody may ask for.
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -38,7 +38,7 @@ class Output:
     dtype: str
     shape: tuple[int, ...]
     copy: Tensor | None = None
-    module: HeldModule | None = None
+    module: EditableModule | None = None
     part: int = 0
 
     @property
@@ -51,18 +51,18 @@ class Output:
 class Plan:
     """What an export writes, but for the numbers: ``changes`` says it in words, ``before`` is what was read."""
 
-    before: Held
-    held: Held
+    before: EditableAdapter
+    editable: EditableAdapter
     document: Mapping[str, Any]
     changes: tuple[str, ...]
 
     @cached_property
     def outputs(self) -> tuple[Output, ...]:
         """Every tensor in the order in which it lies in the file, by the name that PEFT gives it."""
-        found = {name: _whole(name, tensor, self.held.dtype) for name, tensor in self.held.extras.items()}
-        files = file_modules({name: module.form for name, module in self.held.modules.items()})
-        for name, module in self.held.modules.items():
-            found |= {output.name: output for output in _of_module(files[name], module, self.held.dtype)}
+        found = {name: _whole(name, tensor, self.editable.dtype) for name, tensor in self.editable.full_tensors.items()}
+        files = file_modules({name: module.shape for name, module in self.editable.modules.items()})
+        for name, module in self.editable.modules.items():
+            found |= {output.name: output for output in _of_module(files[name], module, self.editable.dtype)}
         return tuple(sorted(found.values(), key=lambda output: (_WIDTHS.index(output.dtype), output.name)))
 
     @cached_property
@@ -95,10 +95,12 @@ class Plan:
     @property
     def rounds(self) -> bool:
         """Whether some numbers may differ in their last bits from machine to machine: those of what is cut down."""
-        return any(module.cut for module in self.held.modules.values())
+        return any(module.truncated_to for module in self.editable.modules.values())
 
 
-def plan_export(layout: AdapterStructure, profile: Profile, leaves: Leaves | None, dtype: str | None = None) -> Plan:
+def plan_export(
+    layout: AdapterStructure, profile: Profile, leaves: TensorDigests | None, dtype: str | None = None
+) -> Plan:
     """Change the adapter as far as the server of ``profile`` asks for it, and no further.
 
     ``leaves`` are the tensors of its base by canonical name, None if that is not known: then names cannot be
@@ -106,7 +108,7 @@ def plan_export(layout: AdapterStructure, profile: Profile, leaves: Leaves | Non
     mended, not what makes it slow. ``dtype`` is a key of :data:`DTYPES` for every tensor, None leaves them. No weight
     is read. Raises CheckFailedError where a shape is not known.
     """
-    before = held = hold(layout)
+    before = held = load_editable(layout)
     minded = [rule for rule in profile.rules if EFFECTS[rule.effect][0] == "error"]
     changes = []
     for transform in TRANSFORMS:
@@ -130,15 +132,15 @@ def _whole(name: str, tensor: Tensor, dtype: str) -> Output:
     return Output(name, dtype if dtype and tensor.dtype in STORED else tensor.dtype, tensor.shape, copy=tensor)
 
 
-def _of_module(file: str, module: HeldModule, dtype: str) -> Iterator[Output]:
-    for part, (name, shape) in enumerate(zip(module.form.tensor_names, shapes_of(module.form), strict=True)):
+def _of_module(file: str, module: EditableModule, dtype: str) -> Iterator[Output]:
+    for part, (name, shape) in enumerate(zip(module.shape.tensor_names, factor_shapes(module.shape), strict=True)):
         copy = (module.blocks[0].a, module.blocks[0].b)[part] if module.copied else None
         yield Output(factor_key(file, name), module.dtypes[part], shape, copy, module, part)
     for end, tensor in module.others.items():
         yield _whole(f"{PREFIX}{file}{end}", tensor, dtype)
 
 
-def shapes_of(form: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def factor_shapes(form: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shapes in which the two factors lie in a file, that of A first."""
     if form.kind == "experts":
         return (form.matrices * form.rank, form.in_), (form.out, form.rank * form.matrices)

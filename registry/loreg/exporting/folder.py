@@ -15,13 +15,13 @@ from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.compatibility import BaseTensors
 from loreg.checking import profile as serving
-from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile
-from loreg.checking.run import read_weights, run
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter, read_weights
 from loreg.entities import BaseModel, ExportSummary
 from loreg.errors import CheckFailedError, IntegrityError, NotFoundError
 from loreg.exporting.export import Plan, plan_export
-from loreg.exporting.numbers import write_weights
+from loreg.exporting.factor_writer import write_weights
 from loreg.manifest import File, Manifest
 from loreg.storage import BlobStore
 
@@ -31,19 +31,19 @@ _MOST_REPORT_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """The adapter that an export is made of: ``label`` names it for others, ``digest`` is its manifest's."""
 
     label: str
     digest: str
-    layout: AdapterStructure
+    structure: AdapterStructure
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedExport:
     """What the files of an export must be: everything but the numbers follows from headers."""
 
-    source: Source
+    source: ExportSource
     profile: Profile
     base: BaseTensors | None
     plan: Plan
@@ -56,11 +56,11 @@ class Planned:
             "source": {"label": self.source.label, "digest": self.source.digest},
             "profile": _identity(self.profile),
             "base": self.base.base.digest if self.base else None,
-            "changes": [*_as_peft_writes(self.source.layout), *self.plan.changes],
+            "changes": [*_as_peft_writes(self.source.structure), *self.plan.changes],
         }
 
 
-def read_headers(store: BlobStore, label: str, digest: str, files: Mapping[str, File]) -> Source:
+def read_headers(store: BlobStore, label: str, digest: str, files: Mapping[str, File]) -> ExportSource:
     """A version with these ``files``, to be planned for; no weight is read. Raises what reading an adapter raises."""
     weights = files[WEIGHTS_NAME]
     configuration = store.read(files[CONFIG_NAME].sha256)
@@ -68,25 +68,27 @@ def read_headers(store: BlobStore, label: str, digest: str, files: Mapping[str, 
     def read(start: int, size: int) -> bytes:
         return store.read_part(weights.sha256, start, size)
 
-    return Source(label, digest, read_remote_structure(Path(label), configuration, weights.size, read))
+    return ExportSource(label, digest, read_remote_structure(Path(label), configuration, weights.size, read))
 
 
-def planned(source: Source, profile: Profile, base: BaseTensors | None, dtype: str | None = None) -> Planned:
+def plan_for_profile(
+    source: ExportSource, profile: Profile, base: BaseTensors | None, dtype: str | None = None
+) -> PlannedExport:
     """Decide what the adapter becomes for the server. Raises CheckFailedError for what cannot be mended."""
-    return Planned(
-        source, profile, base, plan_export(source.layout, profile, base.tensor_digests if base else None, dtype)
+    return PlannedExport(
+        source, profile, base, plan_export(source.structure, profile, base.tensor_digests if base else None, dtype)
     )
 
 
-def request_of(profile: Profile, base: BaseModel | None) -> str:
+def digest_request(profile: Profile, base: BaseModel | None) -> str:
     """A digest of all that the files of an export depend on beside the version."""
     asked = {"schema": SCHEMA, "profile": asdict(profile), "base": base.digest if base else None}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_folder(made: Planned, folder: Path) -> ExportSummary:
+def write_folder(made: PlannedExport, folder: Path) -> ExportSummary:
     """Write the files into the existing ``folder``. Raises CheckFailedError if the server would mind them still."""
-    weights = made.source.layout.weights
+    weights = made.source.structure.weights
     certificate = write_weights(folder / WEIGHTS_NAME, made.plan, weights)
     (folder / CONFIG_NAME).write_bytes(made.plan.configuration)
     card = weights.with_name(CARD_NAME)
@@ -95,10 +97,10 @@ def write_folder(made: Planned, folder: Path) -> ExportSummary:
     _refuse_what_it_minds_still(made, folder)
     document = {**made.report, "certificate": certificate}
     (folder / FILE_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return read_fitted(folder)
+    return read_summary(folder)
 
 
-def read_fitted(folder: Path) -> ExportSummary:
+def read_summary(folder: Path) -> ExportSummary:
     """What the file beside an exported adapter says of it."""
     document = json.loads((folder / FILE_NAME).read_bytes())
     moved = document["certificate"]["modules"]
@@ -113,7 +115,7 @@ def read_fitted(folder: Path) -> ExportSummary:
     )
 
 
-def is_as_planned(store: BlobStore, files: Manifest, made: Planned, source: Mapping[str, File]) -> bool:
+def is_as_planned(store: BlobStore, files: Manifest, made: PlannedExport, source: Mapping[str, File]) -> bool:
     """Whether stored files are those of the plan, as far as that can be told without the numbers of the adapter.
 
     Their names and sizes, the configuration and the card to the byte, every tensor's name, dtype and shape, and what
@@ -146,12 +148,12 @@ def _is_certificate(found: Any, plan: Plan) -> bool:
     except (KeyError, TypeError):
         return False
     return all(isinstance(number, float) for number in numbers) and all(
-        name in plan.held.modules and not _is_untouched(plan, name) for name in moved
+        name in plan.editable.modules and not _is_untouched(plan, name) for name in moved
     )
 
 
 def _is_untouched(plan: Plan, name: str) -> bool:
-    module = plan.held.modules[name]
+    module = plan.editable.modules[name]
     return not module.origin or (not module.computed and module.scale == plan.before.modules[module.origin].scale)
 
 
@@ -169,12 +171,14 @@ def _as_peft_writes(layout: AdapterStructure) -> Iterator[str]:
         yield f"{len(stacked)} stacks of experts written as target_parameters, e.g. {stacked[0].name}"
 
 
-def _refuse_what_it_minds_still(made: Planned, folder: Path) -> None:
+def _refuse_what_it_minds_still(made: PlannedExport, folder: Path) -> None:
     label = made.source.label
     seen = read_weights(read_structure(folder), [*sorted(path.name for path in folder.iterdir()), FILE_NAME])
-    subject = Subject(seen.layout, seen.scans, seen.files, made.base)
+    subject = Subject(seen.structure, seen.scans, seen.files, made.base)
     mended = f"loreg bake {label} --base PATH --to DIR serves it as a model of its own"
-    findings = [(f, f.remedy) for f in run(subject)] + [(f, mended) for f in serving.findings(made.profile, subject)]
+    findings = [(f, f.remedy) for f in check_adapter(subject)] + [
+        (f, mended) for f in serving.findings(made.profile, subject)
+    ]
     errors = [(finding, hint) for finding, hint in findings if finding.severity == "error"]
     if errors:
         first, hint = errors[0]

@@ -27,7 +27,7 @@ class Block:
     They are the rows of B from ``row`` on, and B is multiplied with ``times``.
     """
 
-    form: ModuleShape
+    shape: ModuleShape
     a: Tensor
     b: Tensor
     row: int = 0
@@ -38,7 +38,7 @@ class Block:
 class Stack:
     """One projection of all experts: the ``blocks`` that its factors are made of; their product is scaled."""
 
-    form: ModuleShape
+    shape: ModuleShape
     blocks: tuple[Block, ...]
     scale: float
 
@@ -49,14 +49,14 @@ def as_parameters(stacks: Mapping[str, Stack]) -> dict[str, Stack]:
     found: dict[str, Stack] = {}
     halves: dict[str, dict[int, Stack]] = {}
     for name, stack in stacks.items():
-        owner, parameter = owner_of(name, stack.form.parameter), stack.form.parameter
+        owner, parameter = owner_of(name, stack.shape.parameter), stack.shape.parameter
         half = next((i for i, names in enumerate(_HALVES) if parameter in names), None)
         if half is not None:
             halves.setdefault(owner, {})[half] = stack
         else:
             whole = _WHOLE.get(parameter, parameter)
-            form = replace(stack.form, parameter=whole, stacked=False)
-            found[f"{owner}.{whole}"] = replace(stack, form=form)
+            form = replace(stack.shape, parameter=whole, stacked=False)
+            found[f"{owner}.{whole}"] = replace(stack, shape=form)
     for owner, both in halves.items():
         found[f"{owner}.gate_up_proj"] = _joined(owner, both)
     return found
@@ -64,7 +64,7 @@ def as_parameters(stacks: Mapping[str, Stack]) -> dict[str, Stack]:
 
 def _joined(owner: str, both: Mapping[int, Stack]) -> Stack:
     """Gate and up as one: A of both below each other, B block-diagonal. A half that is not there is zero."""
-    shapes = {(stack.form.matrices, stack.form.out, stack.form.in_) for stack in both.values()}
+    shapes = {(stack.shape.matrices, stack.shape.out, stack.shape.in_) for stack in both.values()}
     if len(shapes) > 1:
         raise AdapterFormatError(
             f"gate and up of {owner} do not fit together: {' and '.join(map(str, sorted(shapes)))}",
@@ -77,6 +77,6 @@ def _joined(owner: str, both: Mapping[int, Stack]) -> Stack:
         for half, stack in sorted(both.items())
         for block in stack.blocks
     )
-    rank = sum(block.form.rank for block in blocks)
+    rank = sum(block.shape.rank for block in blocks)
     form = ModuleShape("experts", rank, 2 * out, in_, matrices=experts, parameter="gate_up_proj")
     return Stack(form, blocks, scale)

@@ -14,8 +14,8 @@ from loreg.adapters.keys import PREFIX
 from loreg.adapters.module_shape import ModuleShape
 from loreg.bases import names
 from loreg.checking.conditions import kernel_rank
-from loreg.checking.gaps import in_layer, missing_in_layers, missing_partners
-from loreg.checking.server_names import names_in_base
+from loreg.checking.missing_modules import missing_in_layers, missing_partners, split_layer
+from loreg.checking.server_names import map_to_base_names
 from loreg.errors import CheckFailedError
 from loreg.exporting.configuration import (
     agree_with_the_file,
@@ -25,9 +25,9 @@ from loreg.exporting.configuration import (
     name_what_is_tied,
     selecting_types,
 )
-from loreg.exporting.held import Held, HeldModule, commonest
+from loreg.exporting.editable import EditableAdapter, EditableModule, most_common
 
-Leaves = Mapping[str, Mapping[str, Any]]
+TensorDigests = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,19 @@ class Transform:
     """``change`` mends each of the ``conditions``."""
 
     conditions: tuple[str, ...]
-    change: Callable[[Held, Mapping[str, Any], Leaves | None], tuple[Held, str]]
+    change: Callable[[EditableAdapter, Mapping[str, Any], TensorDigests | None], tuple[EditableAdapter, str]]
 
 
-def rename(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def rename(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: TensorDigests | None
+) -> tuple[EditableAdapter, str]:
     """Modules that the base has under another name get that one. Raises CheckFailedError if two would get the same."""
     if leaves is None:
         return held, ""
-    new = {name: found for name, found in names_in_base(held.modules, leaves).items() if found not in (None, name)}
+    new = {name: found for name, found in map_to_base_names(held.modules, leaves).items() if found not in (None, name)}
     if not new:
         return held, ""
-    modules: dict[str, HeldModule] = {}
+    modules: dict[str, EditableModule] = {}
     for old, module in held.modules.items():
         name = new.get(old) or old
         if name in modules:
@@ -54,19 +56,19 @@ def rename(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple
                 hint="save the adapter again: only one of the two was trained",
             )
         modules[name] = module
-    extras = {_renamed(key, leaves): tensor for key, tensor in held.extras.items()}
+    extras = {_renamed(key, leaves): tensor for key, tensor in held.full_tensors.items()}
     old, now = next(iter(new.items()))
-    changed = selecting_types(Held(modules, extras, held.document))
+    changed = selecting_types(EditableAdapter(modules, extras, held.document))
     return changed, f"{len(new)} modules renamed as in the base, e.g. {old} → {now}"
 
 
-def _renamed(extra: str, leaves: Leaves) -> str:
+def _renamed(extra: str, leaves: TensorDigests) -> str:
     owner, _, last = extra.removeprefix(PREFIX).rpartition(".")
-    found = names_in_base([owner], leaves)[owner]
+    found = map_to_base_names([owner], leaves)[owner]
     return f"{PREFIX}{found or owner}.{last}"
 
 
-def fill(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def fill(held: EditableAdapter, asked: Mapping[str, Any], leaves: TensorDigests | None) -> tuple[EditableAdapter, str]:
     """Modules that the server expects beside others are added with zero factors.
 
     Raises CheckFailedError where their shapes are not known.
@@ -86,7 +88,7 @@ def fill(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[H
     return changed, f"{len(added)} modules added with zero factors, e.g. {added[0]}"
 
 
-def _zero(held: Held, name: str, leaves: Leaves | None) -> HeldModule:
+def _zero(held: EditableAdapter, name: str, leaves: TensorDigests | None) -> EditableModule:
     like = next(iter(held.modules.values()))
     shape = _shape(held, name, leaves)
     if shape is None:
@@ -95,13 +97,13 @@ def _zero(held: Held, name: str, leaves: Leaves | None) -> HeldModule:
             hint="--base names the model that it was trained on",
         )
     out, in_ = shape
-    rank = int(commonest(module.form.rank for module in held.modules.values()))
-    scale = commonest(module.scale for module in held.modules.values())
+    rank = int(most_common(module.shape.rank for module in held.modules.values()))
+    scale = most_common(module.scale for module in held.modules.values())
     dtype = like.dtypes[1]
-    return HeldModule(ModuleShape("linear", rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
+    return EditableModule(ModuleShape("linear", rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
 
 
-def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | None:
+def _shape(held: EditableAdapter, name: str, leaves: TensorDigests | None) -> tuple[int, int] | None:
     """(out, in) of the base's module; without a base that of the same module in another layer; k and v are alike."""
     leaf = (leaves or {}).get(names.canonical_name(f"{name}.weight"))
     if leaf is not None and len(leaf["shape"]) == 2:
@@ -109,20 +111,22 @@ def _shape(held: Held, name: str, leaves: Leaves | None) -> tuple[int, int] | No
         return (in_, out) if held.document.get("fan_in_fan_out") else (out, in_)
     twin = name.removesuffix("v_proj") + "k_proj" if name.endswith("v_proj") else name
     alike = {
-        (module.form.out, module.form.in_)
+        (module.shape.out, module.shape.in_)
         for other, module in held.modules.items()
-        if module.form.kind == "linear" and in_layer(other)[::2] in (in_layer(name)[::2], in_layer(twin)[::2])
+        if module.shape.kind == "linear" and split_layer(other)[::2] in (split_layer(name)[::2], split_layer(twin)[::2])
     }
     return alike.pop() if len(alike) == 1 else None
 
 
-def truncate(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def truncate(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: TensorDigests | None
+) -> tuple[EditableAdapter, str]:
     """Modules over the rank limit become their best approximation at the limit (Eckart & Young 1936).
 
     Where only the configuration is over it, the ranks of the tensors are written there.
     """
     most = min(asked.values())
-    over = [n for n, m in held.modules.items() if m.form.rank > most and not m.others]
+    over = [n for n, m in held.modules.items() if m.shape.rank > most and not m.others]
     if over:
         cut = {name: _cut(held.modules[name], most) for name in over}
         return replace(held, modules={**held.modules, **cut}), f"{len(over)} modules cut down to rank {most}"
@@ -131,38 +135,42 @@ def truncate(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tup
     return held, ""
 
 
-def _cut(module: HeldModule, most: int) -> HeldModule:
-    rank = min(most, module.form.out, module.form.in_)
-    return replace(module, form=replace(module.form, rank=rank), cut=rank if module.blocks else 0)
+def _cut(module: EditableModule, most: int) -> EditableModule:
+    rank = min(most, module.shape.out, module.shape.in_)
+    return replace(module, shape=replace(module.shape, rank=rank), truncated_to=rank if module.blocks else 0)
 
 
-def one_rank(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def one_rank(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: TensorDigests | None
+) -> tuple[EditableAdapter, str]:
     """Zeros bring every module to one rank: the highest, or the one to which the kernels would pad it."""
-    ranks = [module.form.rank for module in held.modules.values()]
+    ranks = [module.shape.rank for module in held.modules.values()]
     rank = max(ranks)
     if "rank_is_padded" in asked and len(held.types) > 1:
         rank = kernel_rank(rank, asked["rank_is_padded"])
     if set(ranks) == {rank}:
         return held, ""
-    modules = {name: replace(module, form=replace(module.form, rank=rank)) for name, module in held.modules.items()}
+    modules = {name: replace(module, shape=replace(module.shape, rank=rank)) for name, module in held.modules.items()}
     padded = sum(before != rank for before in ranks)
     return replace(held, modules=modules), f"{padded} modules padded with zeros to rank {rank}"
 
 
-def one_alpha(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tuple[Held, str]:
+def one_alpha(
+    held: EditableAdapter, asked: Mapping[str, Any], leaves: TensorDigests | None
+) -> tuple[EditableAdapter, str]:
     """One ``lora_alpha`` for all: B is multiplied where a module's scale is another than that alpha makes.
 
     The alpha that most modules have already is taken, so that their numbers stay as they are; where the server wants
     a whole number and it is none, the rank. rsLoRA stays where the server knows it.
     """
     rslora = bool(held.document.get("use_rslora")) and "scale_is_rslora" not in asked
-    divisors = {n: math.sqrt(m.form.rank) if rslora else m.form.rank for n, m in held.modules.items()}
+    divisors = {n: math.sqrt(m.shape.rank) if rslora else m.shape.rank for n, m in held.modules.items()}
     alphas = [module.scale * divisors[name] for name, module in held.modules.items()]
-    alpha = commonest(list(filter(None, alphas)) or alphas)  # no B can make up for an alpha of 0
+    alpha = most_common(list(filter(None, alphas)) or alphas)  # no B can make up for an alpha of 0
     if math.isclose(alpha, round(alpha), rel_tol=1e-12):
         alpha = round(alpha)
     elif "alpha_is_no_integer" in asked:
-        alpha = max(module.form.rank for module in held.modules.values())
+        alpha = max(module.shape.rank for module in held.modules.values())
     modules, scaled = {}, 0
     for name, module in held.modules.items():
         scale, times = alpha / divisors[name], 1.0
@@ -173,7 +181,7 @@ def one_alpha(held: Held, asked: Mapping[str, Any], leaves: Leaves | None) -> tu
     if not scaled and _same(held.document, document):
         return held, ""
     told = f"lora_alpha is {alpha:g} for all" + (f"; B of {scaled} modules has the rest of its scale" if scaled else "")
-    return Held(modules, held.extras, document), told
+    return EditableAdapter(modules, held.full_tensors, document), told
 
 
 def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -185,7 +193,7 @@ def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     )
 
 
-def cast(held: Held, dtype: str) -> Held:
+def cast(held: EditableAdapter, dtype: str) -> EditableAdapter:
     """Every floating-point tensor in ``dtype``."""
     modules = {name: replace(module, dtypes=(dtype, dtype)) for name, module in held.modules.items()}
     return replace(held, modules=modules, dtype=dtype)

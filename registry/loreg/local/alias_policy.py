@@ -15,7 +15,7 @@ from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking import policy
 from loreg.checking.policy import Policy
-from loreg.checking.run import refuse_errors
+from loreg.checking.run import raise_first_error
 from loreg.entities import Metric
 from loreg.errors import NotAllowedError
 from loreg.refs import NO_NAMESPACE, AdapterName
@@ -30,9 +30,9 @@ def check_alias(tx: Transaction, asked: Policy, found: VersionRecord, alias: str
         return
     version = found.version
     moves = aliases.list_moves(tx, found.adapter_id, asked.against)
-    other = policy.held_against(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
-    candidate = policy.candidate(version, versions.read_card(tx, found), other)
-    refuse_errors(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
+    other = policy.reference_version(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
+    candidate = policy.build_candidate(version, versions.read_card(tx, found), other)
+    raise_first_error(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
 
 
 def check_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: str) -> None:

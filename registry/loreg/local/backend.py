@@ -29,7 +29,7 @@ from loreg.catalog import (
 from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
-from loreg.checking.policy import Policy, written
+from loreg.checking.policy import Policy, policy_to_json
 from loreg.entities import (
     BASE_RELATIONS,
     Access,
@@ -319,7 +319,7 @@ class LocalBackend:
         namespace = namespace_of(kind, request)
         require(self._access, "write", namespace)
         with self.catalog.write(self._access) as tx:
-            return jobs.submit(tx, kind, request, namespace, written(self._policy))
+            return jobs.submit(tx, kind, request, namespace, policy_to_json(self._policy))
 
     def job(self, job_id: int) -> Job:
         """How a job is doing."""

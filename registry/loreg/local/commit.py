@@ -13,8 +13,8 @@ from loreg.adapters.header import is_unicode
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
 from loreg.bases.affected_tensors import affected_digest
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
-from loreg.checking.findings import Subject
-from loreg.checking.run import refuse_errors, run
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter, raise_first_error
 from loreg.entities import Commit, NewVersion, Provenance
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
 from loreg.local.bases import VerifiedBase, read_verified_base
@@ -56,7 +56,7 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     for file in commit.manifest.files:
         blobs.require_stored(file)
     layout = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
-    refuse_errors(str(commit.adapter), run(Subject(layout, None, tuple(files))))
+    raise_first_error(str(commit.adapter), check_adapter(Subject(layout, None, tuple(files))))
     base = read_verified_base(store, commit.base) if commit.base is not None else None
     target_digest = _affected_digest(base, layout) if base is not None else None
     made_by, notes = _provenance(blobs, files)

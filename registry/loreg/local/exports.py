@@ -17,7 +17,14 @@ from loreg.checking.profile import Profile, read_profile
 from loreg.entities import Details
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError
 from loreg.exporting.export import Plan
-from loreg.exporting.folder import Source, is_as_planned, planned, read_headers, request_of, write_folder
+from loreg.exporting.folder import (
+    ExportSource,
+    digest_request,
+    is_as_planned,
+    plan_for_profile,
+    read_headers,
+    write_folder,
+)
 from loreg.manifest import File, Manifest
 from loreg.storage import Blob, BlobStore, digest_of
 
@@ -41,7 +48,7 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
         )
     with contextlib.suppress(NotFoundError):
         profile = read_profile(text)
-        if request_of(profile, details.version.base) == request:
+        if digest_request(profile, details.version.base) == request:
             return profile
     raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
 
@@ -56,7 +63,7 @@ def build_export(store: BlobStore, details: Details, profile: Profile, recorded:
     base = details.version.base
     known = BaseTensors(base, parse_tensor_digests(store.read(base.digest))) if base else None
     name, digest = details.version.ref, details.version.digest
-    made_of_headers = planned(read_headers(store, name, digest, files), profile, known)
+    made_of_headers = plan_for_profile(read_headers(store, name, digest, files), profile, known)
     if recorded is not None and _is_whole(store, recorded) and is_as_planned(store, recorded, made_of_headers, files):
         return recorded
     _refuse_oversized(made_of_headers.plan, files)
@@ -67,7 +74,7 @@ def build_export(store: BlobStore, details: Details, profile: Profile, recorded:
         for path in (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME):
             if path in files:
                 store.get(Blob(files[path].sha256, files[path].size), source / path)
-        write_folder(planned(Source(name, digest, read_structure(source)), profile, known), made)
+        write_folder(plan_for_profile(ExportSource(name, digest, read_structure(source)), profile, known), made)
         return _put(store, made)
 
 
@@ -76,9 +83,9 @@ def _is_whole(store: BlobStore, files: Manifest) -> bool:
 
 
 def _refuse_oversized(plan: Plan, files: dict[str, File]) -> None:
-    new = [module for module in plan.held.modules.values() if not module.copied]
-    numbers = [(m.form.out + m.form.in_) * m.form.matrices * max(m.rank_in, m.form.rank) for m in new]
-    steps = [count * module.rank_in for count, module in zip(numbers, new, strict=True) if module.cut]
+    new = [module for module in plan.editable.modules.values() if not module.copied]
+    numbers = [(m.shape.out + m.shape.in_) * m.shape.matrices * max(m.rank_in, m.shape.rank) for m in new]
+    steps = [count * module.rank_in for count, module in zip(numbers, new, strict=True) if module.truncated_to]
     if (
         max(plan.size, files[WEIGHTS_NAME].size) > _MOST_BYTES
         or max(numbers, default=0) > _MOST_NUMBERS

@@ -15,9 +15,9 @@ from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote
 from loreg.bases.compatibility import BaseTensors
 from loreg.checking import policy
 from loreg.checking import profile as serving
-from loreg.checking.findings import Subject
 from loreg.checking.profile import Profile, read_profile
-from loreg.checking.run import read_weights, run
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter, read_weights
 from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, Version, no_progress
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
 from loreg.refs import parse_ref
@@ -89,13 +89,13 @@ def _check(
         else:
             looked = _look_on_hub(source)
         known_base = stored.version.base if stored else None
-        verdict = verdict_on(context, trained(context, looked.subject.layout, known_base), model) if model else None
+        verdict = verdict_on(context, trained(context, looked.subject.structure, known_base), model) if model else None
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
     copies, notes = _copies(context, looked)
     seen = looked.subject
-    subject = Subject(seen.layout, seen.scans, seen.files, model, verdict, copies)
-    found = run(subject)
+    subject = Subject(seen.structure, seen.scans, seen.files, model, verdict, copies)
+    found = check_adapter(subject)
     for server in servers:
         found += serving.findings(server, subject)
     found += policy.findings(context.policy, _for_the_policy(context, looked, model, against))
@@ -169,11 +169,11 @@ def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[s
 
 def _for_the_policy(context: Context, looked: _Looked, model: BaseTensors | None, against: str) -> policy.Candidate:
     if looked.version is not None:
-        other = policy.held_against(
+        other = policy.reference_version(
             against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version
         )
-        held = policy.candidate(looked.version, looked.card, other)
+        held = policy.build_candidate(looked.version, looked.card, other)
         return held if held.base_license or model is None else replace(held, base_license=model.base.license)
-    layout, license_ = looked.subject.layout, model.base.license if model else ""
+    layout, license_ = looked.subject.structure, model.base.license if model else ""
     rank = max(module.rank for module in layout.modules.values())
     return policy.Candidate(rank, layout.config.base_hint, looked.size, looked.card, None, license_)

@@ -15,12 +15,12 @@ from loreg.errors import ConflictError, IntegrityError, NotAllowedError, Unavail
 from loreg.exporting.export import DTYPES
 from loreg.exporting.folder import (
     FILE_NAME,
-    Planned,
-    Source,
+    ExportSource,
+    PlannedExport,
+    digest_request,
     is_as_planned,
-    planned,
+    plan_for_profile,
     read_headers,
-    request_of,
     write_folder,
 )
 from loreg.manifest import Manifest
@@ -64,7 +64,7 @@ def export(
     with open_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:
         if model is None and opened.base is not None:
             model = known(context, opened.base)
-        fitted = write_folder(planned(_source(opened), server, model, dtype), staging)
+        fitted = write_folder(plan_for_profile(_source(opened), server, model, dtype), staging)
     return ExportResult(opened.label, target, fitted)
 
 
@@ -75,7 +75,7 @@ def drop_export(context: Context, ref: str, profile: str) -> None:
     NotAllowedError.
     """
     version = show_version(context, ref).version
-    context.backend.drop_export(parse_ref(version.ref), request_of(read_profile(profile), version.base))
+    context.backend.drop_export(parse_ref(version.ref), digest_request(read_profile(profile), version.base))
 
 
 @dataclass(frozen=True)
@@ -100,28 +100,28 @@ def exported(
     server, version = read_profile(profile), found.version
     model = known(context, version.base) if version.base else None
     files = {file.path: file for file in found.files}
-    made = planned(read_headers(context.store, version.ref, version.digest, files), server, model)
+    made = plan_for_profile(read_headers(context.store, version.ref, version.digest, files), server, model)
     if not (verify or anew) and (stored := _stored(context, found, profile, made)) is not None:
         yield Exported(stored, None)
         return
     if anew:
         _made_by_the_registry(context, found, profile, made)
     with open_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
-        write_folder(planned(_source(opened), server, model), staging)
+        write_folder(plan_for_profile(_source(opened), server, model), staging)
         manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
         if verify:
-            stored = context.backend.export(parse_ref(version.ref), request_of(server, version.base))
+            stored = context.backend.export(parse_ref(version.ref), digest_request(server, version.base))
             _refuse_another(stored, manifest, made, profile)
         yield Exported(manifest, staging)
 
 
-def _source(opened: Opened) -> Source:
-    return Source(opened.label, opened.digest, opened.layout)
+def _source(opened: Opened) -> ExportSource:
+    return ExportSource(opened.label, opened.digest, opened.layout)
 
 
-def _stored(context: Context, found: Details, profile: str, made: Planned) -> Manifest | None:
+def _stored(context: Context, found: Details, profile: str, made: PlannedExport) -> Manifest | None:
     """What the registry has made, or makes now; None if it does not, or has something else."""
-    ref, request = parse_ref(found.version.ref), request_of(made.profile, found.version.base)
+    ref, request = parse_ref(found.version.ref), digest_request(made.profile, found.version.base)
     source = {file.path: file for file in found.files}
     stored = context.backend.export(ref, request)
     if stored is None or not is_as_planned(context.store, stored, made, source):
@@ -129,18 +129,18 @@ def _stored(context: Context, found: Details, profile: str, made: Planned) -> Ma
     return stored if stored is not None and is_as_planned(context.store, stored, made, source) else None
 
 
-def _made_by_the_registry(context: Context, found: Details, profile: str, made: Planned) -> Manifest | None:
+def _made_by_the_registry(context: Context, found: Details, profile: str, made: PlannedExport) -> Manifest | None:
     """What the registry makes now, in the place of what it has; None if it does not, so that it must be made here.
 
     That is for whoever may only read, and where a server has too much to do, or is of another release.
     """
-    ref, request = parse_ref(found.version.ref), request_of(made.profile, found.version.base)
+    ref, request = parse_ref(found.version.ref), digest_request(made.profile, found.version.base)
     with contextlib.suppress(NotAllowedError, ConflictError, UsageError, UnavailableError):
         return context.backend.record_export(ref, request, profile)
     return None
 
 
-def _refuse_another(stored: Manifest | None, manifest: Manifest, made: Planned, profile: str) -> None:
+def _refuse_another(stored: Manifest | None, manifest: Manifest, made: PlannedExport, profile: str) -> None:
     """Raise IntegrityError if what is stored has other tensors, or another configuration, than what was made here."""
     if stored is None or made.plan.rounds:  # the last bits of what is cut down are each machine's own
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 from loreg.adapters.base_path import without_base_path
 from loreg.adapters.folder import select_files
 from loreg.adapters.structure import AdapterStructure, read_structure
-from loreg.checking.run import read_weights, refuse_errors, run
+from loreg.checking.run import check_adapter, raise_first_error, read_weights
 from loreg.entities import Progress
 from loreg.errors import explain_os_errors
 from loreg.manifest import File, Manifest
@@ -45,8 +45,10 @@ def prepare(folder: Path, progress: Progress, mended: Collection[str] = ()) -> I
 def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> Prepared:
     selection = select_files(folder)
     layout = read_structure(folder)
-    findings = [f for f in run(read_weights(layout)) if f.code not in ("LR015", *mended)]  # push takes paths out
-    refuse_errors(str(folder), tuple(findings))
+    findings = [
+        f for f in check_adapter(read_weights(layout)) if f.code not in ("LR015", *mended)
+    ]  # push takes paths out
+    raise_first_error(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
     files = dict(selection.files)
     clean = without_base_path(files, layout.config.base_hint)

@@ -15,7 +15,7 @@ from loreg.adapters.config import CONFIG_NAME
 from loreg.checking.profile import read_profile
 from loreg.entities import Details, Progress, PullResult, Version, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotFoundError, UsageError, explain_os_errors
-from loreg.exporting.folder import read_fitted
+from loreg.exporting.folder import read_summary
 from loreg.manifest import File, Manifest
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
@@ -65,7 +65,7 @@ def pull(
             files = made.manifest.files
             try:
                 downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
-                return PullResult(found.version, target, downloaded, read_fitted(target.resolve()))
+                return PullResult(found.version, target, downloaded, read_summary(target.resolve()))
             except (NotFoundError, IntegrityError):
                 if made.folder is not None:
                     raise

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
-from loreg.checking.findings import Subject
-from loreg.checking.run import refuse_errors, run
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter, raise_first_error
 from loreg.entities import BaseModel, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
@@ -65,8 +65,8 @@ def _open(context: Context, source: str, progress: Progress, mended: Collection[
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
         fetch_temporarily(context, found.files, Path(name), progress)
         layout = read_structure(Path(name))
-        empty = [finding for finding in run(Subject(layout)) if finding.code == _EMPTY]
-        refuse_errors(version.ref, tuple(empty))
+        empty = [finding for finding in check_adapter(Subject(layout)) if finding.code == _EMPTY]
+        raise_first_error(version.ref, tuple(empty))
         others = _not_the_adapters_own([file.path for file in found.files])
         yield Opened(version.ref, version.digest, layout, version.base, others)
 

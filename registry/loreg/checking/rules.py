@@ -17,7 +17,7 @@ class Subject:
     ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named; the refs of
     versions in the registry that have the same weights."""
 
-    layout: AdapterStructure
+    structure: AdapterStructure
     scans: Mapping[str, NumberScan] | None = None
     files: tuple[str, ...] = ()
     base: BaseTensors | None = None
@@ -43,7 +43,7 @@ RULES: dict[str, Rule] = {}
 Find = Callable[[Subject], Iterable[str]]
 
 
-def rule(code: str, severity: str, remedy: str, source: str = "") -> Callable[[Find], Rule]:
+def declare_rule(code: str, severity: str, remedy: str, source: str = "") -> Callable[[Find], Rule]:
     """Declare the function below as the rule ``code``; its docstring says what is right."""
 
     def declare(find: Find) -> Rule:
@@ -53,7 +53,7 @@ def rule(code: str, severity: str, remedy: str, source: str = "") -> Callable[[F
     return declare
 
 
-def findings_of(subject: Subject, rules: Iterable[Rule]) -> tuple[Finding, ...]:
+def run_rules(subject: Subject, rules: Iterable[Rule]) -> tuple[Finding, ...]:
     """What these rules find, in their order."""
     return tuple(
         Finding(rule.code, rule.severity, message, rule.remedy) for rule in rules for message in rule.find(subject)

@@ -12,18 +12,22 @@ from loreg.bases import names
 from loreg.bases.architecture import transformers_release
 from loreg.bases.compatibility import FLOATS, BaseTensors, is_quantised, why_shape_differs
 from loreg.bases.weight_lookup import WeightLookup
-from loreg.checking.findings import Subject, rule
+from loreg.checking.rules import Subject, declare_rule
 
 _SHOWN = 3
 
 
-@rule("LB001", "error", "--base names the model that it was trained on; loreg base match shows which one fits", "")
+@declare_rule(
+    "LB001", "error", "--base names the model that it was trained on; loreg base match shows which one fits", ""
+)
 def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
     """The base has each module: a server drops factors for one that it has not, and serves the base without a word."""
     if subject.base is None or is_quantised(subject.base):
         return
-    missing = [part for part in subject.base.target_tensors(subject.layout) if part.place is None and not part.why_not]
-    meant = {part.name: near_miss(part.name, subject.base.tensor_digests) for part in missing}
+    missing = [
+        part for part in subject.base.target_tensors(subject.structure) if part.place is None and not part.why_not
+    ]
+    meant = {part.name: find_other_prefix(part.name, subject.base.tensor_digests) for part in missing}
     explained = Counter(_prefix(name, other) for name, other in meant.items() if other is not None)
     for difference, count in explained.items():
         yield f"{count} modules differ only by the prefix {difference}"
@@ -34,7 +38,7 @@ def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
         yield f"and {len(unexplained) - _SHOWN} more modules that the base does not have"
 
 
-def near_miss(name: str, leaves: Mapping[str, object]) -> str | None:
+def find_other_prefix(name: str, leaves: Mapping[str, object]) -> str | None:
     """The one tensor of the base that differs from ``name`` by a prefix alone, by its canonical name; else None."""
     wanted = names.canonical_name(name)
     endings = [other for other in leaves if other.endswith(f".{wanted}")]
@@ -53,13 +57,15 @@ def _prefix(name: str, other: str) -> str:
     return f"`{wanted.removesuffix(other)}`, which only the adapter has"
 
 
-@rule("LB002", "error", "--base names the model that it was trained on; loreg base match shows which one fits", "")
+@declare_rule(
+    "LB002", "error", "--base names the model that it was trained on; loreg base match shows which one fits", ""
+)
 def every_module_fits(subject: Subject) -> Iterable[str]:
     """Each module has the shape that its factors make."""
     if subject.base is None:
         return
     wrong = []
-    for part in subject.base.target_tensors(subject.layout):
+    for part in subject.base.target_tensors(subject.structure):
         leaf = subject.base.tensor_digests[part.place] if part.place else None
         if leaf is not None and leaf["dtype"] in FLOATS and (reason := why_shape_differs(part, leaf["shape"])):
             wrong.append(reason)
@@ -68,20 +74,20 @@ def every_module_fits(subject: Subject) -> Iterable[str]:
         yield f"and {len(wrong) - _SHOWN} more modules of another shape"
 
 
-@rule("LB003", "warning", "loreg push --base records what it was trained on", "")
+@declare_rule("LB003", "warning", "loreg push --base records what it was trained on", "")
 def the_base_is_known_to_be_right(subject: Subject) -> Iterable[str]:
     """The base is the one that it was trained on, or proven to come from it."""
     if subject.verdict is not None and subject.verdict.kind in ("struct-only", "declared-derived"):
         yield f"{subject.verdict.kind}: {subject.verdict.reason}"
 
 
-@rule("LB004", "warning", "serve it with the adapter's tokenizer, on a base of the same vocabulary", "")
+@declare_rule("LB004", "warning", "serve it with the adapter's tokenizer, on a base of the same vocabulary", "")
 def vocabularies_agree(subject: Subject) -> Iterable[str]:
     """Whole embeddings and heads of the adapter have as many rows as those of the base."""
     if subject.base is None:
         return
-    lookup = subject.base.lookup(subject.layout)
-    for key, tensor in subject.layout.full_tensors.items():
+    lookup = subject.base.lookup(subject.structure)
+    for key, tensor in subject.structure.full_tensors.items():
         weight = weight_of_full_tensor(key)
         places = lookup.find(weight)
         known = names.is_head(weight) or names.is_embedding(weight) or lookup.group_of(weight)
@@ -92,16 +98,18 @@ def vocabularies_agree(subject: Subject) -> Iterable[str]:
             yield f"{weight} has {tensor.shape[0]} rows, the base has {rows}"
 
 
-@rule("LB005", "warning", "train with ensure_weight_tying, or expect two matrices where there was one", "peft#2777")
+@declare_rule(
+    "LB005", "warning", "train with ensure_weight_tying, or expect two matrices where there was one", "peft#2777"
+)
 def tied_matrices_change_together(subject: Subject) -> Iterable[str]:
     """Where weights are one matrix, as embedding and head often are, the adapter changes all of them or none."""
     if subject.base is None:
         return
-    lookup = subject.base.lookup(subject.layout)
+    lookup = subject.base.lookup(subject.structure)
     if lookup.architecture is None:
-        yield from _tied_by_their_names(subject.layout, lookup)
+        yield from _tied_by_their_names(subject.structure, lookup)
     touched: dict[frozenset[str], set[str]] = {}
-    for weight in weights_changed(subject.layout):
+    for weight in weights_changed(subject.structure):
         if found := lookup.group_of(weight):
             touched.setdefault(found[1], set()).add(lookup.member_of(found[1], weight))
     for group, changed in touched.items():
@@ -126,7 +134,7 @@ def _tied_by_their_names(layout: AdapterStructure, lookup: WeightLookup) -> Iter
         yield f"{changed[0]} changes, and the matrix that it is tied to does not"
 
 
-@rule(
+@declare_rule(
     "LB006",
     "warning",
     "loreg bake refuses what depends on it; serve it as an adapter",
@@ -136,10 +144,11 @@ def the_class_of_the_base_is_known(subject: Subject) -> Iterable[str]:
     """Which weights are one and how files hold them is known, for the class of the base is in loreg's table."""
     if subject.base is None:
         return
-    if subject.base.base.config.get("model_type") and subject.base.lookup(subject.layout).architecture is None:
+    if subject.base.base.config.get("model_type") and subject.base.lookup(subject.structure).architecture is None:
         named = subject.base.base.config.get("architectures") or [subject.base.base.config["model_type"]]
-        yield f"the class {named[0]} is none of transformers {transformers_release()}: which of its weights are tied is not known"
-    for part in subject.base.target_tensors(subject.layout):
+        release = transformers_release()
+        yield f"the class {named[0]} is none of transformers {release}: which of its weights are tied is not known"
+    for part in subject.base.target_tensors(subject.structure):
         if part.why_not:
             yield f"{part.name}: {part.why_not}"
             return

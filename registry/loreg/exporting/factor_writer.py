@@ -18,8 +18,8 @@ from loreg.adapters.header import BITS, Tensor
 from loreg.adapters.module_shape import ModuleShape, as_matrices
 from loreg.baking.numbers import STORED, Array, Scratch, decode, encode
 from loreg.errors import CheckFailedError
-from loreg.exporting.export import Plan, shapes_of
-from loreg.exporting.held import HeldModule
+from loreg.exporting.editable import EditableModule
+from loreg.exporting.export import Plan, factor_shapes
 from loreg.exporting.stacked import Block
 
 _PIECE = 1 << 24  # bytes that are copied in one go
@@ -45,7 +45,7 @@ def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, Any]:
     squares: dict[str, float] = {}
     with source.open("rb", buffering=0) as stream, path.open("wb") as sink:
         sink.write(plan.header)
-        made: tuple[HeldModule | None, tuple[Array, ...]] = (None, ())
+        made: tuple[EditableModule | None, tuple[Array, ...]] = (None, ())
         for output in plan.outputs:
             if output.copy is not None and output.dtype == output.copy.dtype:
                 _copy(stream, output.copy, sink)
@@ -55,17 +55,17 @@ def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, Any]:
                 if made[0] is not output.module:
                     stored = _stored(stream, output.module)
                     squares |= _squared_error(stream, plan, output.module, stored)
-                    made = output.module, laid_out(output.module.form, stored)
+                    made = output.module, as_file_tensors(output.module.shape, stored)
                 sink.write(made[1][output.part].tobytes())
-        for module in plan.held.modules.values():
+        for module in plan.editable.modules.values():
             if module.copied:
                 squares |= _squared_error(stream, plan, module, None)
         return _certificate(stream, plan, squares)
 
 
-def laid_out(form: ModuleShape, factors: Factors) -> tuple[Array, Array]:
+def as_file_tensors(form: ModuleShape, factors: Factors) -> tuple[Array, Array]:
     """A and B as they lie in a file."""
-    shape_a, shape_b = shapes_of(form)
+    shape_a, shape_b = factor_shapes(form)
     b = factors.b.transpose(1, 2, 0) if form.kind == "experts" else factors.b
     return factors.a.reshape(shape_a), b.reshape(shape_b)
 
@@ -75,26 +75,26 @@ def _copy(stream: BinaryIO, tensor: Tensor, sink: BinaryIO) -> None:
         sink.write(os.pread(stream.fileno(), min(_PIECE, tensor.end - start), start))
 
 
-def _stored(stream: BinaryIO, module: HeldModule) -> Factors:
+def _stored(stream: BinaryIO, module: EditableModule) -> Factors:
     """The factors as they are to be stored."""
     dtype_a, dtype_b = module.dtypes
     if module.computed:
         made = _in_double(stream, module)
-        if module.cut:
-            made = _truncated(made, module.cut, module.origin)
+        if module.truncated_to:
+            made = _truncated(made, module.truncated_to, module.origin)
         b, a = _rounded(made.b * module.times, dtype_b), _rounded(made.a, dtype_a)
     elif module.blocks:
         joined = _side_by_side(module, [_matrices(stream, block) for block in module.blocks])
         b, a = joined.b, joined.a
     else:
-        one = module.form
+        one = module.shape
         b = np.zeros((one.matrices, one.out, 0), _kind_of(dtype_b))
         a = np.zeros((one.matrices, 0, one.in_), _kind_of(dtype_a))
-    more = module.form.rank - a.shape[1]
+    more = module.shape.rank - a.shape[1]
     return Factors(np.pad(b, ((0, 0), (0, 0), (0, more))), np.pad(a, ((0, 0), (0, more), (0, 0))))
 
 
-def _in_double(stream: BinaryIO, module: HeldModule) -> Factors:
+def _in_double(stream: BinaryIO, module: EditableModule) -> Factors:
     """The factors as they were read, in float64."""
     found = []
     for block in module.blocks:
@@ -103,11 +103,11 @@ def _in_double(stream: BinaryIO, module: HeldModule) -> Factors:
     return _side_by_side(module, found)
 
 
-def _side_by_side(module: HeldModule, found: list[Factors]) -> Factors:
+def _side_by_side(module: EditableModule, found: list[Factors]) -> Factors:
     """The factors of all blocks as those of one matrix: B has each in its own columns and rows, A below each other."""
-    if len(found) == 1 and found[0].b.shape[1] == module.form.out:
+    if len(found) == 1 and found[0].b.shape[1] == module.shape.out:
         return found[0]
-    b = np.zeros((module.form.matrices, module.form.out, module.rank_in), found[0].b.dtype)
+    b = np.zeros((module.shape.matrices, module.shape.out, module.rank_in), found[0].b.dtype)
     column = 0
     for block, factors in zip(module.blocks, found, strict=True):
         _, rows, rank = factors.b.shape
@@ -118,7 +118,7 @@ def _side_by_side(module: HeldModule, found: list[Factors]) -> Factors:
 
 def _matrices(stream: BinaryIO, block: Block) -> Factors:
     a, b = (_bits(stream, tensor).reshape(tensor.shape) for tensor in (block.a, block.b))
-    return Factors(*as_matrices(block.form, a, b))
+    return Factors(*as_matrices(block.shape, a, b))
 
 
 def _bits(stream: BinaryIO, tensor: Tensor) -> Array:
@@ -185,7 +185,7 @@ def _truncated(factors: Factors, rank: int, name: str) -> Factors:
     return Factors(b, a)
 
 
-def _squared_error(stream: BinaryIO, plan: Plan, module: HeldModule, stored: Factors | None) -> dict[str, float]:
+def _squared_error(stream: BinaryIO, plan: Plan, module: EditableModule, stored: Factors | None) -> dict[str, float]:
     """``‖Δ' − Δ‖²`` of the module by its name in the adapter that was read; nothing where it is 0."""
     old = plan.before.modules.get(module.origin)
     if old is None or (not module.computed and module.scale == old.scale):
@@ -201,19 +201,19 @@ def _certificate(stream: BinaryIO, plan: Plan, errors: Mapping[str, float]) -> d
     if not errors:
         return {"epsilon": 0.0, "modules": []}
     before = plan.before.modules
-    kept = {name: module for name, module in plan.held.modules.items() if module.origin}
+    kept = {name: module for name, module in plan.editable.modules.items() if module.origin}
     norms = {name: _squared_norm(_delta(stream, before[module.origin])) for name, module in kept.items()}
     moved = []
     for name, module in kept.items():
         if module.origin in errors:
             epsilon = math.sqrt(errors[module.origin] / norms[name]) if norms[name] else 0.0
-            ranks = {"rank_in": before[module.origin].form.rank, "rank": module.form.rank}
+            ranks = {"rank_in": before[module.origin].shape.rank, "rank": module.shape.rank}
             moved.append({"module": name, **ranks, "epsilon": epsilon})
     whole = sum(norms.values())
     return {"epsilon": math.sqrt(sum(errors.values()) / whole) if whole else 0.0, "modules": moved}
 
 
-def _delta(stream: BinaryIO, module: HeldModule) -> Factors:
+def _delta(stream: BinaryIO, module: EditableModule) -> Factors:
     """The factors as they were read, with their scale, in float64."""
     found = _in_double(stream, module)
     return Factors(found.b * module.scale, found.a)

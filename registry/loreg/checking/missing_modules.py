@@ -16,13 +16,13 @@ def missing_in_layers(modules: Iterable[str], leaves: Mapping[str, object] | Non
     having: dict[tuple[str, str], set[int]] = {}
     layers: dict[str, set[int]] = {}
     for module in modules:
-        before, number, after = in_layer(module)
+        before, number, after = split_layer(module)
         if number is not None:
             having.setdefault((before, after), set()).add(number)
             layers.setdefault(before, set()).add(number)
     if leaves is not None:
         for name in leaves:
-            before, number, _ = in_layer(name)
+            before, number, _ = split_layer(name)
             if number is not None and before in layers:
                 layers[before].add(number)
     missing = []
@@ -41,7 +41,7 @@ def missing_partners(modules: Iterable[str], kind: str, partner: str) -> list[st
     return [name for name in wanted if name not in every]
 
 
-def in_layer(module: str) -> tuple[str, int | None, str]:
+def split_layer(module: str) -> tuple[str, int | None, str]:
     """``("model.layers.", 3, ".self_attn.q_proj")``: what is before and after the number of the layer."""
     parts = module.split(".")
     for i, part in enumerate(parts):

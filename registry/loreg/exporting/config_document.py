@@ -9,7 +9,7 @@ from typing import Any
 from loreg.adapters.base_path import holds_a_path
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.parameters import pattern_name
-from loreg.exporting.held import Held, commonest
+from loreg.exporting.editable import EditableAdapter, most_common
 
 #: What every release of PEFT has read, and needs to make the same adapter of the files.
 _ALWAYS = (
@@ -27,17 +27,17 @@ _DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def with_ranks_and_scales(held: Held) -> dict[str, Any]:
+def with_ranks_and_scales(held: EditableAdapter) -> dict[str, Any]:
     """The document with r, lora_alpha and both patterns such that PEFT arrives at the ranks and scales held."""
     document = dict(held.document)
     rslora = bool(document.get("use_rslora"))
-    keys = {name: pattern_name(name, module.form) for name, module in held.modules.items()}
-    ranks = {keys[name]: module.form.rank for name, module in held.modules.items()}
+    keys = {name: pattern_name(name, module.shape) for name, module in held.modules.items()}
+    ranks = {keys[name]: module.shape.rank for name, module in held.modules.items()}
     alphas = {
-        keys[name]: module.scale * (math.sqrt(module.form.rank) if rslora else module.form.rank)
+        keys[name]: module.scale * (math.sqrt(module.shape.rank) if rslora else module.shape.rank)
         for name, module in held.modules.items()
     }
-    r, alpha = int(commonest(ranks.values())), commonest(alphas.values())
+    r, alpha = int(most_common(ranks.values())), most_common(alphas.values())
     # The longest names first: a pattern also matches as the end of a name, and the first that matches wins.
     ordered = sorted(ranks, key=lambda name: (-len(name), name))
     return {

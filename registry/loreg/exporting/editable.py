@@ -17,7 +17,7 @@ from loreg.exporting.stacked import Block, Stack, as_parameters
 
 
 @dataclass(frozen=True)
-class HeldModule:
+class EditableModule:
     """One module: its delta is ``scale · B @ A``, stored in ``dtypes``, those of A and of B.
 
     The factors are those of its ``blocks`` side by side, zeros if there are none; cut down to the rank ``cut`` if that
@@ -26,43 +26,43 @@ class HeldModule:
     it was not there.
     """
 
-    form: ModuleShape
+    shape: ModuleShape
     dtypes: tuple[str, str]
     scale: float
     blocks: tuple[Block, ...]
     others: Mapping[str, Tensor]
     origin: str
-    cut: int = 0
+    truncated_to: int = 0
     times: float = 1.0
 
     @property
     def rank_in(self) -> int:
         """The rank that the factors have before they are cut or padded."""
-        return sum(block.form.rank for block in self.blocks)
+        return sum(block.shape.rank for block in self.blocks)
 
     @property
     def computed(self) -> bool:
         """Whether its factors are other numbers than those in the file, and not these laid out anew."""
         stored = {(block.a.dtype, block.b.dtype) for block in self.blocks}
         times = {self.times, *(block.times for block in self.blocks)}
-        return bool(self.blocks) and (self.cut > 0 or times != {1.0} or stored != {self.dtypes})
+        return bool(self.blocks) and (self.truncated_to > 0 or times != {1.0} or stored != {self.dtypes})
 
     @property
     def copied(self) -> bool:
         """Whether its factors lie in the file as they will lie in the next."""
-        one = len(self.blocks) == 1 and not self.blocks[0].form.stacked
-        return one and not self.computed and self.rank_in == self.form.rank
+        one = len(self.blocks) == 1 and not self.blocks[0].shape.stacked
+        return one and not self.computed and self.rank_in == self.shape.rank
 
 
 @dataclass(frozen=True)
-class Held:
+class EditableAdapter:
     """The modules and whole tensors by name, and the document of ``adapter_config.json``.
 
     ``dtype`` is what every floating-point tensor is to be stored in; empty if each keeps its own.
     """
 
-    modules: Mapping[str, HeldModule]
-    extras: Mapping[str, Tensor]
+    modules: Mapping[str, EditableModule]
+    full_tensors: Mapping[str, Tensor]
     document: Mapping[str, Any]
     dtype: str = ""
 
@@ -72,7 +72,7 @@ class Held:
         return sorted({name.rpartition(".")[2] for name in self.modules})
 
 
-def hold(layout: AdapterStructure) -> Held:
+def load_editable(layout: AdapterStructure) -> EditableAdapter:
     """What the adapter is, with stacked experts as the parameters that PEFT targets.
 
     Raises CheckFailedError for factors that are of no form that loreg knows.
@@ -84,14 +84,14 @@ def hold(layout: AdapterStructure) -> Held:
         if module.shape.stacked:
             stacks[name] = Stack(module.shape, (_block(module, module.shape),), module.scale)
         else:
-            modules[name] = _held(module, module.shape)
+            modules[name] = _editable_module(module, module.shape)
     for name, stack in as_parameters(stacks).items():
-        modules[name] = HeldModule(stack.form, _widest(stack.blocks), stack.scale, stack.blocks, {}, origin=name)
-    forms = {name: module.form for name, module in modules.items()}
+        modules[name] = EditableModule(stack.shape, _widest(stack.blocks), stack.scale, stack.blocks, {}, origin=name)
+    forms = {name: module.shape for name, module in modules.items()}
     document = dict(layout.config.raw)
     if any(form.parameter for form in forms.values()):
         document = as_peft_targets(document, forms)
-    return Held(dict(sorted(modules.items())), layout.full_tensors_and_token_rows, document)
+    return EditableAdapter(dict(sorted(modules.items())), layout.full_tensors_and_token_rows, document)
 
 
 def _block(module: Module, form: ModuleShape) -> Block:
@@ -99,14 +99,14 @@ def _block(module: Module, form: ModuleShape) -> Block:
     return Block(form, a, b)
 
 
-def _held(module: Module, form: ModuleShape) -> HeldModule:
+def _editable_module(module: Module, form: ModuleShape) -> EditableModule:
     block = _block(module, form)
     others = {
         factor_key("", part).removeprefix(PREFIX): tensor
         for part, tensor in module.tensors.items()
         if part not in form.tensor_names
     }
-    return HeldModule(form, (block.a.dtype, block.b.dtype), module.scale, (block,), others, origin=module.name)
+    return EditableModule(form, (block.a.dtype, block.b.dtype), module.scale, (block,), others, origin=module.name)
 
 
 def _widest(blocks: Iterable[Block]) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def _widest(blocks: Iterable[Block]) -> tuple[str, str]:
     return a, b
 
 
-def commonest(values: Iterable[float]) -> float:
+def most_common(values: Iterable[float]) -> float:
     """The value that is there most often, the first of several; values that differ by rounding are one."""
     counted: Counter[float] = Counter()
     first: dict[float, float] = {}

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loreg.baking.bake import give_up
+from loreg.baking.bake import discard_staging
 from loreg.catalog import Catalog, Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
 from loreg.entities import Access, Job
@@ -175,7 +175,7 @@ class Worker:
             with self._catalog.read() as tx:
                 ended = jobs.has_ended(tx, job)
             if ended and folder is not None:
-                give_up(folder)
+                discard_staging(folder)
 
     def _result(self, job: Job, access: Access, heart: _Heart) -> dict[str, Any]:
         require(access, "write", namespace_of(job.kind, job.request))

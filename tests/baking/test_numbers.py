@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loreg.baking.numbers import STORED, Scratch, decode, encode
+from loreg.baking.dtypes import NUMPY_DTYPES, Scratch, decode, encode
 
 TORCH = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -50,7 +50,7 @@ def test_float64_is_rounded_once():
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 def test_every_stored_number_comes_back(dtype: str, wide: type):
     stored = np.arange(2**16, dtype=np.uint16) if dtype != "F32" else np.arange(0, 2**32, 65521, dtype=np.uint32)
-    stored = stored.view(STORED[dtype])
+    stored = stored.view(NUMPY_DTYPES[dtype])
     numbers = decode(stored, dtype, np.dtype(wide), Scratch())
     expected = torch.from_numpy(stored.view(np.int16 if dtype != "F32" else np.int32)).view(TORCH[dtype])
     theirs = expected.to(torch.float32 if wide == np.float32 else torch.float64)

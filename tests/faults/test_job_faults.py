@@ -21,7 +21,7 @@ from sqlalchemy import event, text
 
 import loreg.catalog.catalog
 import loreg.worker
-from loreg.baking.bake import PLAN_NAME, staging_of
+from loreg.baking.bake import PLAN_NAME, staging_path
 from loreg.catalog import Catalog, jobs
 from loreg.entities import Access
 from loreg.errors import NotFoundError, UnavailableError
@@ -240,7 +240,7 @@ def test_a_model_that_was_whole_when_its_worker_died_is_the_result(
 def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(here: Registry, tmp_path: Path):
     """The first worker is taken for dead, and has the folder locked still."""
     job = here.submit("bake", **BAKE)
-    staging = staging_of(tmp_path / "models" / "team" / "baked")
+    staging = staging_path(tmp_path / "models" / "team" / "baked")
     staging.mkdir(parents=True)
     change(here, "UPDATE jobs SET created_at = :at", at=datetime.now(UTC) - timedelta(days=3))
     with (staging / PLAN_NAME).open("a+") as plan:

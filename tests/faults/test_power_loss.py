@@ -159,7 +159,7 @@ def test_folders_within_what_is_pulled_are_on_the_disk(registry: Registry, disk:
 def test_the_plan_of_a_bake_is_on_the_disk_before_its_first_shard(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    keep, seen = bake._keep, []
+    keep, seen = bake._finish_shard, []
 
     def look_and_keep(growing: Path, path: Path) -> None:
         plan = growing.parent / bake.PLAN_NAME

@@ -29,20 +29,20 @@ MODEL_NAME = "model"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".npy")
 
 
-def staging_of(target: Path) -> Path:
+def staging_path(target: Path) -> Path:
     """Where a bake to ``target`` grows."""
     return hidden_beside(target.resolve(), "baking")
 
 
 @contextlib.contextmanager
-def staging_for(target: Path, what: Mapping[str, Any], *, start_over: bool = False) -> Iterator[Path]:
+def open_staging(target: Path, what: Mapping[str, Any], *, start_over: bool = False) -> Iterator[Path]:
     """The folder to write into, with what an interrupted bake of ``what`` left in it; nobody else writes there.
 
     What fails for good leaves nothing; a full disk, an interruption and a kill leave the shards that are whole.
     Raises UnderWayError if another bake is writing there, ConflictError if it holds the beginnings of another one,
     which ``start_over`` removes.
     """
-    staging = staging_of(target)
+    staging = staging_path(target)
     wanted = json.dumps(what, sort_keys=True)
     with _lock_plan(target, staging) as plan:
         found = plan.read()
@@ -64,9 +64,9 @@ def staging_for(target: Path, what: Mapping[str, Any], *, start_over: bool = Fal
         _remove(staging)
 
 
-def give_up(target: Path) -> None:
+def discard_staging(target: Path) -> None:
     """Remove what an interrupted bake to ``target`` left. Raises UnderWayError if one is writing there."""
-    staging = staging_of(target)
+    staging = staging_path(target)
     if staging.exists():
         with _lock_plan(target, staging):
             _remove(staging)
@@ -153,10 +153,10 @@ def write_model(staging: Path, model: Model, plan: Plan, beside: Mapping[str, by
                 continue
             growing = staging / f"{number}.part"
             write_shard(growing, outputs, os.cpu_count() or 1, count)
-            flushed.append(flusher.submit(_keep, growing, path))
+            flushed.append(flusher.submit(_finish_shard, growing, path))
         for shard in flushed:
             shard.result()
-    others = {**files_beside_the_weights(model, plan), **beside}
+    others = {**companion_files(model, plan), **beside}
     for name, content in others.items():
         _write_file(folder / name, content)
     for path in folder.iterdir():
@@ -165,7 +165,7 @@ def write_model(staging: Path, model: Model, plan: Plan, beside: Mapping[str, by
     return there
 
 
-def _keep(growing: Path, path: Path) -> None:
+def _finish_shard(growing: Path, path: Path) -> None:
     """Make sure that a shard is on the disk, then give it its name."""
     sync_file(growing)
     growing.replace(path)
@@ -178,9 +178,9 @@ def _write_file(path: Path, content: bytes | Path) -> None:
         path.write_bytes(content)
 
 
-def has_the_files(folder: Path, model: Model, plan: Plan, record: str) -> bool:
+def has_model_files(folder: Path, model: Model, plan: Plan, record: str) -> bool:
     """Whether ``folder`` has the files of that model, and no others; neither weights nor ``record`` are looked into."""
-    others = files_beside_the_weights(model, plan)
+    others = companion_files(model, plan)
     others.pop(record, None)
     found = {path.name for path in folder.iterdir()}
     return found == {*plan.shards, *others, record} and all(_is(folder / n, content) for n, content in others.items())
@@ -192,12 +192,12 @@ def _is(path: Path, content: bytes | Path) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def files_beside_the_weights(model: Model, plan: Plan) -> dict[str, bytes | Path]:
+def companion_files(model: Model, plan: Plan) -> dict[str, bytes | Path]:
     """Index, configuration, tokenizer and generation files by name: a path for what is copied from the base."""
     files: dict[str, bytes | Path] = {
         path.name: path
         for path in sorted(model.folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and _belongs(path)
+        if path.is_file() and not path.name.startswith(".") and _is_model_file(path)
     }
     if model.config and plan.config:
         document = json.dumps({**model.config, **plan.config}, indent=2, ensure_ascii=False)
@@ -216,5 +216,5 @@ def _index(plan: Plan) -> bytes:
     return f"{json.dumps(document, indent=2)}\n".encode()
 
 
-def _belongs(path: Path) -> bool:
+def _is_model_file(path: Path) -> bool:
     return path.suffix.lower() not in (*_WEIGHTS, ".md") and not path.name.endswith(".index.json")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loreg.adapters.header import Tensor
-from loreg.baking.factors import Source
+from loreg.baking.tensor_updates import BakeSource
 from loreg.bases.architecture import class_for
 from loreg.bases.model import Model
 
@@ -19,9 +19,9 @@ _CLASS_FOR = {
 }
 
 
-def config_of_heads(
+def head_config(
     model: Model,
-    sources: Sequence[Source],
+    sources: Sequence[BakeSource],
     added: Mapping[str, Any],
     replaced: Mapping[str, Tensor],
     tokens: set[str],
@@ -37,7 +37,7 @@ def config_of_heads(
     if not model.config:
         return changed, notes
     heads = [tensor for name, tensor in replaced.items() if name not in tokens]
-    task = next((source.layout.config.task_type for source in sources if source.layout.config.task_type), "")
+    task = next((source.structure.config.task_type for source in sources if source.structure.config.task_type), "")
     is_new = any(name in replaced and name not in tokens for name in added)
     if is_new and task in _CLASS_FOR and (architecture := _architecture(model, sources, task)):
         changed["architectures"] = [architecture]
@@ -66,10 +66,10 @@ def _with_vocabulary(config: Mapping[str, Any], size: int) -> dict[str, Any]:
     return inner | ({"vocab_size": size} if "vocab_size" in config or not inner else {})
 
 
-def _architecture(model: Model, sources: Sequence[Source], task: str) -> str:
+def _architecture(model: Model, sources: Sequence[BakeSource], task: str) -> str:
     """The class of the trained model: what PEFT wrote down, or the base's with another head."""
     for source in sources:
-        mapping = source.layout.config.raw.get("auto_mapping")
+        mapping = source.structure.config.raw.get("auto_mapping")
         if isinstance(mapping, dict) and isinstance(mapping.get("base_model_class"), str):
             return str(mapping["base_model_class"])
     if known := class_for(str(model.config.get("model_type")), task):

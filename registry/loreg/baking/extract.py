@@ -17,8 +17,8 @@ from loreg.adapters.tensors import AdapterToWrite, ModuleToWrite, pad_rank
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import Tiles, largest_singular
 from loreg.algebra.spectrum import Spectrum
-from loreg.baking.difference import Pair, pairs
-from loreg.baking.numbers import FLOATS, computed_in, read_tensor
+from loreg.baking.dtypes import FLOATS, compute_dtype, read_tensor
+from loreg.baking.model_diff import ChangedWeight, changed_weights
 from loreg.bases.model import Model
 from loreg.entities import ExtractedModule, Progress
 from loreg.errors import MergeError
@@ -30,7 +30,7 @@ _FIRST_GUESS = 16
 
 
 @dataclass(frozen=True)
-class Extracted:
+class ExtractedAdapter:
     """The adapter to write, what it keeps of each module, and the whole tensors with the reason for each."""
 
     adapter: AdapterToWrite
@@ -46,16 +46,16 @@ def extract(
     keep_whole: bool,
     progress: Progress,
     device: str,
-) -> Extracted:
+) -> ExtractedAdapter:
     """The difference of two models as an adapter: every matrix at ``rank``, or at the rank that keeps ``energy``.
 
     Randomised SVD of ``tuned − base`` (Halko, Martinsson & Tropp 2011, arXiv 0909.4061), seeded, by tiles of rows: no
     difference over 64 MB is held. What is no matrix of the same shape in both is kept whole, or refused with MergeError
     unless ``keep_whole``. Raises MergeError if nothing changed, or if a number is not finite.
     """
-    changed = pairs(base, tuned)
-    factored = [pair for pair in changed if pair.form is not None]
-    whole = [pair for pair in changed if pair.form is None]
+    changed = changed_weights(base, tuned)
+    factored = [pair for pair in changed if pair.shape is not None]
+    whole = [pair for pair in changed if pair.shape is None]
     if not factored:
         raise MergeError(
             f"no matrix of {tuned.path} differs from that of {base.path}",
@@ -77,14 +77,14 @@ def extract(
     modules = {figures.module: written for written, figures in done}
     extras = {full_tensor_key(PREFIX + pair.name, modules): _whole(pair) for pair in whole}
     reasons = tuple((pair.name, pair.reason) for pair in whole)
-    return Extracted(AdapterToWrite(modules, extras, fields), tuple(figures for _, figures in done), reasons)
+    return ExtractedAdapter(AdapterToWrite(modules, extras, fields), tuple(figures for _, figures in done), reasons)
 
 
 def _factor(
-    pair: Pair, rank: int | None, energy: float | None, device: torch.device
+    pair: ChangedWeight, rank: int | None, energy: float | None, device: torch.device
 ) -> tuple[ModuleToWrite, ExtractedModule]:
     """The best factors of a difference, of each matrix of it at the rank that one of them needs."""
-    form = pair.form
+    form = pair.shape
     assert form is not None  # noqa: S101  only such pairs are factored
     shape = (form.in_, form.out) if pair.transposed else (form.out, form.in_)
     found = [_decompose(pair, matrix, shape, rank, energy, device) for matrix in range(form.matrices)]
@@ -121,7 +121,12 @@ class _Decomposed:
 
 
 def _decompose(
-    pair: Pair, matrix: int, shape: tuple[int, int], rank: int | None, energy: float | None, device: torch.device
+    pair: ChangedWeight,
+    matrix: int,
+    shape: tuple[int, int],
+    rank: int | None,
+    energy: float | None,
+    device: torch.device,
 ) -> _Decomposed:
     tiles = _tiles(pair, matrix, shape, device)
     guess = rank or _FIRST_GUESS
@@ -136,7 +141,7 @@ def _decompose(
 
 
 def _largest(
-    pair: Pair, tiles: Tiles, shape: tuple[int, int], rank: int, device: torch.device
+    pair: ChangedWeight, tiles: Tiles, shape: tuple[int, int], rank: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The largest singular values and vectors of a difference. Raises MergeError if it is not finite."""
     try:
@@ -150,7 +155,7 @@ def _largest(
     return u, s, v, total
 
 
-def _tiles(pair: Pair, matrix: int, shape: tuple[int, int], device: torch.device) -> Tiles:
+def _tiles(pair: ChangedWeight, matrix: int, shape: tuple[int, int], device: torch.device) -> Tiles:
     def tiles() -> Any:
         return ((first, torch.from_numpy(tile).to(device)) for first, tile in pair.tiles(matrix))
 
@@ -160,19 +165,19 @@ def _tiles(pair: Pair, matrix: int, shape: tuple[int, int], device: torch.device
     return lambda: whole
 
 
-def _whole(pair: Pair) -> Tensor:
+def _whole(pair: ChangedWeight) -> Tensor:
     file, tensor = pair.new
     if tensor.dtype not in FLOATS:
         raise MergeError(f"{pair.name} changed, and {pair.reason}: no adapter can hold it", hint="leave it as it was")
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        numbers = read_tensor(descriptor, tensor, computed_in(tensor.dtype))
+        numbers = read_tensor(descriptor, tensor, compute_dtype(tensor.dtype))
     finally:
         os.close(descriptor)
     return torch.from_numpy(np.ascontiguousarray(numbers))
 
 
-def _module(pair: Pair) -> str:
+def _module(pair: ChangedWeight) -> str:
     return pair.name.removesuffix(".weight")
 
 
@@ -189,7 +194,7 @@ def _refuse_names_of_several(saved: Sequence[str], factored: Sequence[str]) -> N
             )
 
 
-def _fields(tuned: Model, factored: Sequence[Pair], whole: Sequence[Pair]) -> dict[str, Any]:
+def _fields(tuned: Model, factored: Sequence[ChangedWeight], whole: Sequence[ChangedWeight]) -> dict[str, Any]:
     biases = [pair for pair in whole if pair.name.endswith(".bias")]
     modules = sorted({pair.name.rpartition(".")[0] for pair in whole if pair not in biases})
     return {
@@ -197,7 +202,7 @@ def _fields(tuned: Model, factored: Sequence[Pair], whole: Sequence[Pair]) -> di
         "task_type": next(
             (task for name, task in _TASKS.items() if any(a.endswith(name) for a in tuned.architectures)), None
         ),
-        "fan_in_fan_out": any(pair.transposed for pair in factored if pair.form and pair.form.kind == "linear"),
+        "fan_in_fan_out": any(pair.transposed for pair in factored if pair.shape and pair.shape.kind == "linear"),
         "bias": "all" if biases else "none",
         "modules_to_save": modules or None,
         "target_parameters": None,

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from loreg.adapters.header import BITS
-from loreg.baking.configuration import config_of_heads
-from loreg.baking.factors import Hit, Source, bias_terms, terms_of
-from loreg.baking.numbers import FLOATS
-from loreg.baking.parting import Changes, settle_ties
+from loreg.baking.configuration import head_config
+from loreg.baking.dtypes import FLOATS
+from loreg.baking.full_tensors import refuse_an_uneven_vocabulary, take_full_tensors
 from loreg.baking.result import ResultTensors, as_matrix
-from loreg.baking.rows import TokenRowUpdate, token_rows
-from loreg.baking.shard import Output
-from loreg.baking.whole_tensors import refuse_an_uneven_vocabulary, take_whole_tensors
+from loreg.baking.shard import OutputTensor
+from loreg.baking.tensor_updates import BakeSource, TensorUpdate, bias_terms, build_terms
+from loreg.baking.token_rows import TokenRowUpdate, token_rows
+from loreg.baking.untying import PlannedChanges, resolve_ties
 from loreg.bases import names
 from loreg.bases.affected_tensors import TargetTensor, build_lookup, target_tensors
 from loreg.bases.compatibility import why_shape_differs
@@ -30,7 +30,7 @@ _CONFIG_NAME = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 class Plan:
     """The files of the result with their tensors in order, changed fields of ``config.json``, what to tell a person."""
 
-    shards: Mapping[str, Sequence[Output]]
+    shards: Mapping[str, Sequence[OutputTensor]]
     config: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -40,7 +40,7 @@ class Plan:
         return sum(not output.is_copied for outputs in self.shards.values() for output in outputs)
 
 
-def make_plan(model: Model, sources: Sequence[Source], extras: int | None, dtype: str | None) -> Plan:
+def make_plan(model: Model, sources: Sequence[BakeSource], extras: int | None, dtype: str | None) -> Plan:
     """Decide on every tensor. ``extras`` is the source whose whole tensors are taken, where there is a choice.
 
     Raises CheckFailedError where the adapter does not fit the base, MergeError for what cannot be baked, naming it.
@@ -49,22 +49,22 @@ def make_plan(model: Model, sources: Sequence[Source], extras: int | None, dtype
 
 
 class _Planner:
-    def __init__(self, model: Model, sources: Sequence[Source], dtype: str | None) -> None:
+    def __init__(self, model: Model, sources: Sequence[BakeSource], dtype: str | None) -> None:
         self.model, self.sources = model, sources
         canonical = names.by_canonical_name({name: name for name in model.tensors})
-        lookups = {source: build_lookup(source.layout, canonical, model.config) for source in sources}
-        self.parts = {source: target_tensors(source.layout, lookups[source]) for source in sources}
+        lookups = {source: build_lookup(source.structure, canonical, model.config) for source in sources}
+        self.parts = {source: target_tensors(source.structure, lookups[source]) for source in sources}
         # The result is of the class that was trained: that of an adapter with a head of its own, where one has.
-        lookup = lookups[max(sources, key=lambda source: bool(source.layout.full_tensors))]
+        lookup = lookups[max(sources, key=lambda source: bool(source.structure.full_tensors))]
         self.result = ResultTensors(model, lookup, dtype)
         self.notes: list[str] = []
 
     def plan(self, extras: int | None) -> Plan:
         result = self.result
-        whole = take_whole_tensors(result, self.sources, extras, self.notes)
-        changes = Changes(self._hits(), self._rows(), whole)
-        config = settle_ties(result, changes, self.notes)
-        for name, hits in changes.hits.items():
+        whole = take_full_tensors(result, self.sources, extras, self.notes)
+        changes = PlannedChanges(self._updates(), self._rows(), whole)
+        config = resolve_ties(result, changes, self.notes)
+        for name, hits in changes.updates.items():
             self._change(name, hits)
         for name, rows in changes.rows.items():
             result.decide(replace(result[name], rows=rows))
@@ -72,22 +72,22 @@ class _Planner:
         if result.dtype:
             fields = [key for key in ("torch_dtype", "dtype") if key in self.model.config]
             config |= dict.fromkeys(fields, _CONFIG_NAME[result.dtype])
-        of_heads, notes = config_of_heads(
+        of_heads, notes = head_config(
             self.model, self.sources, result.added, result.whole, result.with_a_row_a_token(), result.more_tokens()
         )
         refuse_an_uneven_vocabulary(result, of_heads)
         return Plan(self._shards(), config | of_heads, (*self.notes, *notes))
 
-    def _hits(self) -> dict[str, list[Hit]]:
+    def _updates(self) -> dict[str, list[TensorUpdate]]:
         """The parts of all adapters by the tensor that they fall on, by its name in the result."""
-        hits: dict[str, list[Hit]] = {}
+        hits: dict[str, list[TensorUpdate]] = {}
         for source in self.sources:
             for part in self.parts[source]:
                 name = self._place(source, part)
-                hits.setdefault(name, []).append(Hit(source, part, self._lies_transposed(source, part, name)))
+                hits.setdefault(name, []).append(TensorUpdate(source, part, self._lies_transposed(source, part, name)))
         return hits
 
-    def _place(self, source: Source, part: TargetTensor) -> str:
+    def _place(self, source: BakeSource, part: TargetTensor) -> str:
         cannot = part.why_not
         if part.into is not None and "magnitude" in part.module.tensors:
             cannot = "it has a DoRA magnitude, and the files hold it as some rows of another tensor"
@@ -112,7 +112,7 @@ class _Planner:
             raise CheckFailedError(f"base mismatch: {reason}", hint=_WRONG_BASE)
         return name
 
-    def _lies_transposed(self, source: Source, part: TargetTensor, name: str) -> bool:
+    def _lies_transposed(self, source: BakeSource, part: TargetTensor, name: str) -> bool:
         transposed = part.lies_transposed(self.result[name].source.shape)
         if transposed is None:
             raise MergeError(
@@ -122,23 +122,23 @@ class _Planner:
             )
         return transposed
 
-    def _change(self, name: str, hits: Sequence[Hit]) -> None:
+    def _change(self, name: str, hits: Sequence[TensorUpdate]) -> None:
         output = self.result[name]
-        experts = any(hit.part.module.shape.kind == "experts" and hit.part.matrix is None for hit in hits)  # type: ignore[union-attr]
+        experts = any(hit.target.module.shape.kind == "experts" and hit.target.matrix is None for hit in hits)  # type: ignore[union-attr]
         shape = output.source.shape
         self.result.decide(
             replace(
                 output,
                 matrices=(shape[0], shape[1], shape[2]) if experts and len(shape) == 3 else as_matrix(shape),
-                terms=terms_of(hits, shape[0] if len(shape) < 3 else shape[-2]),
-                at_once=any(hit.transposed and "magnitude" in hit.part.module.tensors for hit in hits),
+                terms=build_terms(hits, shape[0] if len(shape) < 3 else shape[-2]),
+                at_once=any(hit.transposed and "magnitude" in hit.target.module.tensors for hit in hits),
             )
         )
 
     def _add_biases(self) -> None:
         hits: dict[str, list[Any]] = {}
         for source in self.sources:
-            for module in source.layout.modules.values():
+            for module in source.structure.modules.values():
                 if "bias" not in module.tensors:
                     continue
                 places = self.result.lookup.find(f"{module.name}.bias")
@@ -157,7 +157,7 @@ class _Planner:
         """The rows of single tokens that an adapter trained, by the tensor that they belong to."""
         found: dict[str, list[Any]] = {}
         for source in self.sources:
-            for module, tokens in source.layout.token_rows.items():
+            for module, tokens in source.structure.token_rows.items():
                 name = self.result.place(f"{module}.weight", source.label)
                 if name is None:
                     raise CheckFailedError(
@@ -179,9 +179,9 @@ class _Planner:
         (prefix,) = first
         return {name: f"{prefix}.{name}" for name in self.result.kept}
 
-    def _shards(self) -> dict[str, list[Output]]:
+    def _shards(self) -> dict[str, list[OutputTensor]]:
         renamed = self._names()
-        shards: dict[str, list[Output]] = {}
+        shards: dict[str, list[OutputTensor]] = {}
         for file, header in self.model.shards.items():
             order = sorted(header.tensors.values(), key=lambda tensor: tensor.start)
             shards[_shard_name(self.model, file)] = [self.result.kept[tensor.name] for tensor in order]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from loreg.adapters.header import Tensor
 from loreg.baking.configuration import vocabulary_of
-from loreg.baking.numbers import FLOATS
-from loreg.baking.shard import Output
-from loreg.baking.tying import TiedGroup, tied_groups
+from loreg.baking.dtypes import FLOATS
+from loreg.baking.shard import OutputTensor
+from loreg.baking.weight_tying import TiedGroup, tied_groups
 from loreg.bases import names
 from loreg.bases.architecture import transformers_release
 from loreg.bases.identify import digest_tensor
@@ -33,20 +33,20 @@ class ResultTensors:
         self.files = model.tensors
         self.raw = names.by_canonical_name({name: name for name in self.files})
         self.groups = tied_groups(lookup, self.raw, self._is_same_in_files)
-        self.kept: dict[str, Output] = {name: self._as_it_is(name, *found) for name, found in self.files.items()}
-        self.added: dict[str, Output] = {}
+        self.kept: dict[str, OutputTensor] = {name: self._as_it_is(name, *found) for name, found in self.files.items()}
+        self.added: dict[str, OutputTensor] = {}
         self.whole: dict[str, Tensor] = {}
         #: Tensors of the base before an adapter's take their place: what a weight that is parted from them begins as.
-        self.untrained: dict[str, Output] = {}
+        self.untrained: dict[str, OutputTensor] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.added or name in self.kept
 
-    def __getitem__(self, name: str) -> Output:
+    def __getitem__(self, name: str) -> OutputTensor:
         """What is known so far of the tensor of that name."""
         return self.added.get(name) or self.kept[name]
 
-    def decide(self, output: Output) -> None:
+    def decide(self, output: OutputTensor) -> None:
         """Decide anew on a tensor that is there."""
         (self.added if output.name in self.added else self.kept)[output.name] = output
 
@@ -117,9 +117,9 @@ class ResultTensors:
             raise MergeError(f"the vocabulary grew unevenly, {told} rows", hint="serve it as an adapter")
         return next(iter(changes.values()), 0)
 
-    def _as_it_is(self, name: str, file: Path, tensor: Tensor) -> Output:
+    def _as_it_is(self, name: str, file: Path, tensor: Tensor) -> OutputTensor:
         dtype = self.dtype if self.dtype and tensor.dtype in FLOATS else tensor.dtype
-        return Output(name, file, tensor, dtype, as_matrix(tensor.shape))
+        return OutputTensor(name, file, tensor, dtype, as_matrix(tensor.shape))
 
     def _is_same_in_files(self, one: str, other: str) -> bool:
         leaves = [digest_tensor(*self.files[name]) for name in (one, other)]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from loreg.adapters.header import BITS, Tensor
-from loreg.baking.change import Change, Term
-from loreg.baking.numbers import STORED, Array, Scratch, computed_in, decode, encode, read_into
-from loreg.baking.rows import TokenRowUpdate
+from loreg.baking.dtypes import NUMPY_DTYPES, Array, Scratch, compute_dtype, decode, encode, read_into
+from loreg.baking.low_rank_update import LowRankTerm, LowRankUpdate
+from loreg.baking.token_rows import TokenRowUpdate
 from loreg.errors import MergeError
 
 _TILE = 1 << 19  # numbers that are changed at once: with their delta near what a core's own cache holds
@@ -29,16 +29,16 @@ _LARGEST_HALF = 65504.0
 _NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 #: The terms of one matrix of a tensor, by its number; made when they are needed, so that they are not all held.
-Terms = Callable[[int], Sequence[Term]]
+Terms = Callable[[int], Sequence[LowRankTerm]]
 
 
-def no_terms(matrix: int) -> Sequence[Term]:
+def no_terms(matrix: int) -> Sequence[LowRankTerm]:
     """Nothing is added."""
     return ()
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputTensor:
     """One tensor of the result: ``source`` lies in ``file``, as ``matrices`` (n, rows, columns) to which ``terms`` are
     added; it is stored as ``dtype``. Without terms and in its own dtype it is copied as it lies. ``at_once`` says that
     a matrix must be seen as a whole before any row of it can be changed. Last, ``rows`` take the place of some."""
@@ -63,7 +63,7 @@ class Output:
         return self.terms is no_terms and not self.rows and self.dtype == self.source.dtype
 
 
-def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: Callable[[int], None]) -> None:
+def write_shard(path: Path, outputs: Sequence[OutputTensor], threads: int, on_bytes: Callable[[int], None]) -> None:
     """Write the tensors, in this order, to the new file ``path``.
 
     Raises MergeError for a result that does not fit into its dtype, OSError where the disk is full.
@@ -82,7 +82,7 @@ def write_shard(path: Path, outputs: Sequence[Output], threads: int, on_bytes: C
             _run([lambda scratch, job=job: job(out, scratch, on_bytes) for job in jobs], threads)  # type: ignore[misc]
 
 
-def _header(outputs: Sequence[Output]) -> tuple[bytes, list[int]]:
+def _header(outputs: Sequence[OutputTensor]) -> tuple[bytes, list[int]]:
     document: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offsets, position = [], 0
     for output in outputs:
@@ -99,7 +99,7 @@ def _header(outputs: Sequence[Output]) -> tuple[bytes, list[int]]:
 Job = Callable[[int, Scratch, Callable[[int], None]], None]
 
 
-def _copies(outputs: Sequence[Output], offsets: Sequence[int], begin: int) -> Iterator[Job]:
+def _copies(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int) -> Iterator[Job]:
     """Runs of bytes that lie in one piece on both sides."""
     runs: list[tuple[Path, int, int, int]] = []
     for output, offset in zip(outputs, offsets, strict=True):
@@ -138,7 +138,7 @@ def _copy(file: Path, start: int, size: int, to: int) -> Job:
     return job
 
 
-def _changes(outputs: Sequence[Output], offsets: Sequence[int], begin: int) -> Iterator[Job]:
+def _changes(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int) -> Iterator[Job]:
     """Pieces of the tensors that change, each for one thread."""
     for output, offset in zip(outputs, offsets, strict=True):
         if output.is_copied:
@@ -151,14 +151,16 @@ def _changes(outputs: Sequence[Output], offsets: Sequence[int], begin: int) -> I
                 yield _change(output, begin + offset, matrix, rows)
 
 
-def _change(output: Output, to: int, matrix: int, rows: tuple[int, int]) -> Job:
+def _change(output: OutputTensor, to: int, matrix: int, rows: tuple[int, int]) -> Job:
     def job(out: int, scratch: Scratch, on_bytes: Callable[[int], None]) -> None:
         source = os.open(output.file, os.O_RDONLY)
         try:
             for first, tile in changed_tiles(output, source, matrix, rows, scratch):
                 row = matrix * output.matrices[1] + first
                 stored = encode(tile.reshape(-1), output.dtype, scratch)
-                write_all(out, stored.view(np.uint8), to + row * output.matrices[2] * STORED[output.dtype].itemsize)
+                write_all(
+                    out, stored.view(np.uint8), to + row * output.matrices[2] * NUMPY_DTYPES[output.dtype].itemsize
+                )
                 on_bytes(stored.nbytes)
         finally:
             os.close(source)
@@ -167,7 +169,7 @@ def _change(output: Output, to: int, matrix: int, rows: tuple[int, int]) -> Job:
 
 
 def changed_tiles(
-    output: Output,
+    output: OutputTensor,
     source: int,
     matrix: int,
     rows: tuple[int, int],
@@ -179,8 +181,8 @@ def changed_tiles(
     Raises MergeError for what does not fit into the dtype of the result.
     """
     _, height, width = output.matrices
-    wide = wide or computed_in(output.source.dtype, output.dtype)
-    stored = STORED[output.source.dtype]
+    wide = wide or compute_dtype(output.source.dtype, output.dtype)
+    stored = NUMPY_DTYPES[output.source.dtype]
     step = max(1, _TILE // max(1, width))
     begin = output.source.start + matrix * height * width * stored.itemsize
 
@@ -190,7 +192,7 @@ def changed_tiles(
         return decode(buffer, output.source.dtype, wide, scratch).reshape(count, width)
 
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused below
-        change = Change(output.terms(matrix), wide)
+        change = LowRankUpdate(output.terms(matrix), wide)
         if change.needs_norms:
             change.measure(read, height, step)
     for first in range(rows[0], rows[0] + rows[1], step):
@@ -199,11 +201,11 @@ def changed_tiles(
             change.apply(tile, first, scratch)
         for tokens in output.rows:
             tokens.apply(tile, first)
-        _refuse_what_does_not_fit(output, tile)
+        _refuse_overflow(output, tile)
         yield first, tile
 
 
-def _refuse_what_does_not_fit(output: Output, tile: Array) -> None:
+def _refuse_overflow(output: OutputTensor, tile: Array) -> None:
     # A sum of squares is finite where every number is, unless some are huge: then each is looked at.
     numbers = tile.reshape(-1)
     if not math.isfinite(np.dot(numbers, numbers)) and not np.isfinite(tile).all():

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from loreg.adapters.header import Tensor, read_header
-from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, computed_in, decode, read_into
+from loreg.baking.dtypes import FLOATS, NUMPY_DTYPES, Array, Scratch, compute_dtype, decode, read_into
 from loreg.baking.plan import Plan
-from loreg.baking.shard import Output, changed_tiles
+from loreg.baking.shard import OutputTensor, changed_tiles
 from loreg.entities import Progress
 from loreg.errors import IntegrityError
 
@@ -34,7 +34,7 @@ def verify(folder: Path, plan: Plan) -> int:
     for copied in (False, True):
         every = [(name, o) for name, outputs in plan.shards.items() for o in outputs if o.is_copied == copied]
         for name, output in chosen.sample(every, min(_SAMPLED, len(every))):
-            found = _found(folder / name, output)
+            found = _written_tensor(folder / name, output)
             matrix = chosen.randrange(output.matrices[0])
             count = max(1, min(output.matrices[1], _ROWS // max(1, output.matrices[2])))
             rows = (chosen.randrange(output.matrices[1] - count + 1), count)
@@ -52,21 +52,21 @@ def verify_whole(folder: Path, plan: Plan, progress: Progress) -> None:
         if strange := sorted(read_header(folder / name).tensors.keys() - names):
             raise IntegrityError(f"{folder / name}: {strange[0]} does not belong there", hint=_AGAIN)
         for output in outputs:
-            found = _found(folder / name, output)
+            found = _written_tensor(folder / name, output)
             for matrix in range(output.matrices[0]):
                 _compare(folder / name, found, output, matrix, (0, output.matrices[1]))
             done += output.size
             progress("comparing", done, total)
 
 
-def _found(file: Path, output: Output) -> Tensor:
+def _written_tensor(file: Path, output: OutputTensor) -> Tensor:
     found = read_header(file).tensors.get(output.name)
     if found is None or (found.dtype, found.shape) != (output.dtype, output.source.shape):
         raise _differs(file, output, "is missing or of another shape")
     return found
 
 
-def _compare(file: Path, found: Tensor, output: Output, matrix: int, rows: tuple[int, int]) -> None:
+def _compare(file: Path, found: Tensor, output: OutputTensor, matrix: int, rows: tuple[int, int]) -> None:
     if not found.parameters:
         return
     if found.dtype not in FLOATS:
@@ -76,7 +76,7 @@ def _compare(file: Path, found: Tensor, output: Output, matrix: int, rows: tuple
     for first, expected, written in _tiles(file, found, output, matrix, rows):
         allowed = np.abs(expected) * _HALF_STEP[output.dtype] * (1 + 2.0**-10)
         if not output.is_copied:
-            allowed += np.abs(expected).max() * (_ARITHMETIC if computed_in(output.dtype).itemsize == 4 else 2.0**-40)
+            allowed += np.abs(expected).max() * (_ARITHMETIC if compute_dtype(output.dtype).itemsize == 4 else 2.0**-40)
         wrong = ~(np.abs(written - expected) <= allowed) & ~(np.isnan(expected) & np.isnan(written))
         if output.is_copied:
             wrong = (written != expected) & ~(np.isnan(expected) & np.isnan(written))
@@ -86,11 +86,11 @@ def _compare(file: Path, found: Tensor, output: Output, matrix: int, rows: tuple
 
 
 def _tiles(
-    file: Path, found: Tensor, output: Output, matrix: int, rows: tuple[int, int]
+    file: Path, found: Tensor, output: OutputTensor, matrix: int, rows: tuple[int, int]
 ) -> Iterator[tuple[int, Array, Array]]:
     """The same rows as they should be and as they were written, in float64."""
     _, height, width = output.matrices
-    kind, wide, scratch, other = STORED[found.dtype], np.dtype(np.float64), Scratch(), Scratch()
+    kind, wide, scratch, other = NUMPY_DTYPES[found.dtype], np.dtype(np.float64), Scratch(), Scratch()
     source, result = os.open(output.file, os.O_RDONLY), os.open(file, os.O_RDONLY)
     try:
         for first, expected in changed_tiles(output, source, matrix, rows, scratch, wide):
@@ -108,5 +108,5 @@ def _bytes(file: Path, tensor: Tensor) -> bytes:
         return stream.read(tensor.end - tensor.start)
 
 
-def _differs(file: Path, output: Output, what: str) -> IntegrityError:
+def _differs(file: Path, output: OutputTensor, what: str) -> IntegrityError:
     return IntegrityError(f"{file}: {output.name} {what}", hint=_AGAIN)

@@ -12,9 +12,9 @@ from typing import Any
 from loreg.adapters.keys import PREFIX
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, Module
 from loreg.bases import names
+from loreg.checking.full_tensors import full_biases, whole_modules
 from loreg.checking.missing_modules import missing_in_layers, missing_partners
 from loreg.checking.rules import Subject
-from loreg.checking.whole_tensors import full_biases, whole_modules
 
 #: Given an adapter and the value that the profile has for the condition.
 Condition = Callable[[Subject, Any], Iterable[str]]

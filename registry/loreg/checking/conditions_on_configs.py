@@ -8,8 +8,8 @@ from typing import Any
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.patterns import fullmatch
 from loreg.checking.conditions import declare_condition
+from loreg.checking.full_tensors import named_in_vain, not_named
 from loreg.checking.rules import Subject
-from loreg.checking.whole_tensors import named_in_vain, not_named
 
 
 @declare_condition

@@ -8,7 +8,7 @@ from typing import Any
 
 from loreg.adapters.keys import PREFIX
 from loreg.bases import names
-from loreg.checking.whole_tensors import named_in_vain, not_named, whole_modules
+from loreg.checking.full_tensors import named_in_vain, not_named, whole_modules
 from loreg.exporting.editable import EditableAdapter
 
 Leaves = Mapping[str, Mapping[str, Any]]

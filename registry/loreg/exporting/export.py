@@ -15,7 +15,7 @@ from loreg.adapters.keys import PREFIX, factor_key
 from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.parameters import file_modules
 from loreg.adapters.structure import AdapterStructure
-from loreg.baking.numbers import STORED
+from loreg.baking.dtypes import NUMPY_DTYPES
 from loreg.checking.profile import EFFECTS, Profile
 from loreg.exporting.config_document import stripped, with_ranks_and_scales, without_paths
 from loreg.exporting.editable import EditableAdapter, EditableModule, load_editable
@@ -129,7 +129,7 @@ def plan_export(
 
 
 def _whole(name: str, tensor: Tensor, dtype: str) -> Output:
-    return Output(name, dtype if dtype and tensor.dtype in STORED else tensor.dtype, tensor.shape, copy=tensor)
+    return Output(name, dtype if dtype and tensor.dtype in NUMPY_DTYPES else tensor.dtype, tensor.shape, copy=tensor)
 
 
 def _of_module(file: str, module: EditableModule, dtype: str) -> Iterator[Output]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from loreg.adapters.header import BITS, Tensor
 from loreg.adapters.module_shape import ModuleShape, as_matrices
-from loreg.baking.numbers import STORED, Array, Scratch, decode, encode
+from loreg.baking.dtypes import NUMPY_DTYPES, Array, Scratch, decode, encode
 from loreg.errors import CheckFailedError
 from loreg.exporting.editable import EditableModule
 from loreg.exporting.export import Plan, factor_shapes
@@ -138,8 +138,8 @@ def _kind_of(dtype: str) -> np.dtype[Any]:
 
 def _wide(bits: Array, dtype: str) -> Array:
     """Stored numbers as float64, exactly."""
-    if dtype in STORED:
-        return decode(bits.reshape(-1).view(STORED[dtype]), dtype, _DOUBLE, Scratch()).reshape(bits.shape)
+    if dtype in NUMPY_DTYPES:
+        return decode(bits.reshape(-1).view(NUMPY_DTYPES[dtype]), dtype, _DOUBLE, Scratch()).reshape(bits.shape)
     if dtype == "F8_E5M2":  # the upper half of a float16
         return (bits.astype("<u2") << 8).view("<f2").astype(_DOUBLE)
     if dtype == "F8_E4M3":
@@ -161,7 +161,7 @@ _OF_E4M3 = _e4m3()
 
 def _rounded(wide: Array, dtype: str) -> Array:
     """float64 as it is stored, rounded once."""
-    if dtype not in STORED:
+    if dtype not in NUMPY_DTYPES:
         raise CheckFailedError(
             f"it cannot be exported: what has to be computed cannot be stored as {dtype}", hint="--dtype bfloat16"
         )

@@ -15,9 +15,9 @@ from typing import Any
 from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.patterns import Patterns
 from loreg.adapters.structure import read_structure
-from loreg.baking.bake import MODEL_NAME, has_the_files, staging_for, staging_of, write_model
-from loreg.baking.factors import Source
+from loreg.baking.bake import MODEL_NAME, has_model_files, open_staging, staging_path, write_model
 from loreg.baking.plan import Plan, make_plan
+from loreg.baking.tensor_updates import BakeSource
 from loreg.baking.verify import verify as compare_sample
 from loreg.baking.verify import verify_whole
 from loreg.bases import cache
@@ -106,7 +106,7 @@ def bake(
                 rank=rank, extras=extras, initial=initial, base=base, allow_derived=allow_derived, device=device,
                 folder=merged, progress=progress,
             ).provenance.recipe  # fmt: skip
-            given, chosen = [Source("the merged adapter", "", read_structure(merged), lambda module: 1.0)], None
+            given, chosen = [BakeSource("the merged adapter", "", read_structure(merged), lambda module: 1.0)], None
         plan = make_plan(model, given, chosen, stored_as)
         record = {
             "schema": SCHEMA,
@@ -138,7 +138,7 @@ def bake(
 
 
 def _explained(folder: Path) -> contextlib.AbstractContextManager[None]:
-    staging = staging_of(folder)
+    staging = staging_path(folder)
     hint = f"the same command goes on where this one stopped; rm -r {staging} gives it up"
     return explain_os_errors(staging, hint)
 
@@ -168,7 +168,7 @@ class _Writing:
         if not is_free(self.folder):
             return self._as_it_is()
         make_folders(self.folder.resolve().parent)
-        with staging_for(self.folder, self._inputs(recipe), start_over=start_over) as staging:
+        with open_staging(self.folder, self._inputs(recipe), start_over=start_over) as staging:
             if not is_free(self.folder):  # another bake has ended since
                 return self._as_it_is()
             document = f"{json.dumps(self.record, indent=1, ensure_ascii=False)}\n".encode()
@@ -183,7 +183,7 @@ class _Writing:
         _refuse_another_bake(self.folder, self.record)
         checked = compare_sample(self.folder, self.plan) if self.verify else 0
         try:
-            same = has_the_files(self.folder, self.model, self.plan, FILE_NAME)
+            same = has_model_files(self.folder, self.model, self.plan, FILE_NAME)
             if same:
                 verify_whole(self.folder, self.plan, self.progress)
         except (IntegrityError, AdapterFormatError):
@@ -214,7 +214,7 @@ class _Writing:
 
 def _as_they_are(
     opened: Sequence[Opened], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
-) -> list[Source]:
+) -> list[BakeSource]:
     """The sources for the exact weighted sum. Raises MergeError for what their factors alone do not say."""
     patterns = Patterns({pattern: tuple(some) for pattern, some in weights_for.items()})
     given = []
@@ -235,7 +235,7 @@ def _as_they_are(
         def weight(module: str, number: int = number) -> float:
             return scale * patterns.first(module, tuple(weights))[number]
 
-        given.append(Source(source.label, source.digest, source.layout, weight))
+        given.append(BakeSource(source.label, source.digest, source.layout, weight))
     return given
 
 

@@ -14,13 +14,13 @@ from loreg.errors import IntegrityError
 Array = NDArray[Any]
 
 #: How each dtype lies in a file, and in which one it is computed.
-STORED: dict[str, np.dtype[Any]] = {
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"),
 }  # fmt: skip
-FLOATS = tuple(STORED)
+FLOATS = tuple(NUMPY_DTYPES)
 
 
-def computed_in(*dtypes: str) -> np.dtype[Any]:
+def compute_dtype(*dtypes: str) -> np.dtype[Any]:
     """float32, or float64 where one of the dtypes is wider than float32."""
     return np.dtype(np.float64 if "F64" in dtypes else np.float32)
 
@@ -67,12 +67,12 @@ def decode(stored: Array, dtype: str, wide: np.dtype[Any], scratch: Scratch, nam
 
 def encode(wide: Array, dtype: str, scratch: Scratch) -> Array:
     """``wide`` (n) as it is stored, rounded to the nearest, ties to even; in a buffer of ``scratch``."""
-    into = scratch.get("stored", wide.size, STORED[dtype])
+    into = scratch.get("stored", wide.size, NUMPY_DTYPES[dtype])
     if dtype != "BF16":
         with np.errstate(over="ignore"):
             np.copyto(into, wide, casting="unsafe")
         return into
-    bits = wide.view(np.uint32) if wide.itemsize == 4 else _to_odd(wide)
+    bits = wide.view(np.uint32) if wide.itemsize == 4 else _round_to_odd(wide)
     # Half of the last place that stays, and one more where that place is odd: the carry rounds.
     rounded = scratch.get("rounded", wide.size, np.uint32)
     np.right_shift(bits, 16, out=rounded)
@@ -84,7 +84,7 @@ def encode(wide: Array, dtype: str, scratch: Scratch) -> Array:
     return into
 
 
-def _to_odd(wide: Array) -> Array:
+def _round_to_odd(wide: Array) -> Array:
     """float64 to float32 bits so that rounding these once more rounds as if there had been one step.
 
     Rounding to odd: Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums".
@@ -102,6 +102,6 @@ def _to_odd(wide: Array) -> Array:
 def read_tensor(descriptor: int, tensor: Tensor, wide: np.dtype[Any]) -> Array:
     """A whole small tensor, in its shape."""
     scratch = Scratch()
-    stored = np.empty(tensor.parameters, STORED[tensor.dtype])
+    stored = np.empty(tensor.parameters, NUMPY_DTYPES[tensor.dtype])
     read_into(descriptor, tensor.start, stored)
     return decode(stored, tensor.dtype, wide, scratch).reshape(tensor.shape)

@@ -10,29 +10,29 @@ from loreg.adapters.full_tensors import choose_full_tensors, refuse_factors_of_f
 from loreg.adapters.header import Tensor
 from loreg.adapters.keys import weight_of_full_tensor
 from loreg.baking.configuration import vocabulary_of
-from loreg.baking.factors import Source
-from loreg.baking.numbers import FLOATS
+from loreg.baking.dtypes import FLOATS
 from loreg.baking.result import ResultTensors, as_matrix
-from loreg.baking.shard import Output
+from loreg.baking.shard import OutputTensor
+from loreg.baking.tensor_updates import BakeSource
 from loreg.bases.weight_lookup import is_in_a_layer
 from loreg.errors import CheckFailedError, MergeError
 
 
-def take_whole_tensors(
-    result: ResultTensors, sources: Sequence[Source], chosen: int | None, notes: list[str]
+def take_full_tensors(
+    result: ResultTensors, sources: Sequence[BakeSource], chosen: int | None, notes: list[str]
 ) -> dict[str, Tensor]:
     """Put whole tensors of one source in the place of the base's; ``chosen`` is that source, where there is a choice.
 
     First what PEFT saved of the base itself because the vocabulary was resized: that is what every weight that is tied
     to it is. Returns those that were trained, by the names that they got.
     """
-    layouts, labels = [source.layout for source in sources], [source.label for source in sources]
+    layouts, labels = [source.structure for source in sources], [source.label for source in sources]
     taken = choose_full_tensors([layout.full_tensors for layout in layouts], labels, _are_same(sources), chosen)
     if taken is None:
         return {}
     refuse_factors_of_full_modules(layouts, labels, taken)
     source = sources[taken]
-    extras = source.layout.full_tensors
+    extras = source.structure.full_tensors
     of_the_base = {key for key in extras if _is_the_bases_own(result, source, key)}
     trained = {}
     for key in sorted(extras, key=lambda key: key not in of_the_base):
@@ -72,7 +72,7 @@ def refuse_an_uneven_vocabulary(result: ResultTensors, config: Mapping[str, obje
     _refuse_old_size(old, size)
 
 
-def _of_old_size(result: ResultTensors, size: int | None) -> list[Output]:
+def _of_old_size(result: ResultTensors, size: int | None) -> list[OutputTensor]:
     """The tensors that would stay as long as the base's vocabulary, where that becomes ``size``."""
     old = vocabulary_of(result.model.config)
     outputs = (*result.kept.values(), *result.added.values()) if old != size else ()
@@ -80,7 +80,7 @@ def _of_old_size(result: ResultTensors, size: int | None) -> list[Output]:
     return [o for o in stay if old in o.source.shape and o.source.shape[:1] != (size,)]
 
 
-def _refuse_old_size(outputs: Iterable[Output], size: int | None) -> None:
+def _refuse_old_size(outputs: Iterable[OutputTensor], size: int | None) -> None:
     for output in outputs:
         raise MergeError(
             f"{output.name} is {output.source.shape}, and the vocabulary has {size} tokens now",
@@ -88,7 +88,7 @@ def _refuse_old_size(outputs: Iterable[Output], size: int | None) -> None:
         )
 
 
-def _outputs_of(result: ResultTensors, weights: frozenset[str]) -> list[Output]:
+def _outputs_of(result: ResultTensors, weights: frozenset[str]) -> list[OutputTensor]:
     """The tensors of the result that weights which can be tied are."""
     places = [place.name for weight in weights for place in result.lookup.find(weight)[:1] if not place.part.how]
     tied = [name for group in result.groups for name in group.members.values() if weights & set(group.members)]
@@ -109,13 +109,13 @@ def _resize_what_is_tied(result: ResultTensors) -> None:
                     result.whole[other] = tensor
 
 
-def _is_the_bases_own(result: ResultTensors, source: Source, key: str) -> bool:
+def _is_the_bases_own(result: ResultTensors, source: BakeSource, key: str) -> bool:
     weight = weight_of_full_tensor(key)
     tied = weight.endswith(".weight") and result.group_of(weight) is not None
-    return tied and not was_trained(key, source.layout.config)
+    return tied and not was_trained(key, source.structure.config)
 
 
-def _replace_group(result: ResultTensors, source: Source, key: str, notes: list[str]) -> None:
+def _replace_group(result: ResultTensors, source: BakeSource, key: str, notes: list[str]) -> None:
     group = result.group_of(weight_of_full_tensor(key))
     assert group is not None  # noqa: S101  such a tensor belongs to one
     for name in group.stored:
@@ -123,7 +123,7 @@ def _replace_group(result: ResultTensors, source: Source, key: str, notes: list[
         result.untrained[name] = result.kept[name]
 
 
-def _replace(result: ResultTensors, source: Source, key: str, notes: list[str]) -> str:
+def _replace(result: ResultTensors, source: BakeSource, key: str, notes: list[str]) -> str:
     weight = weight_of_full_tensor(key)
     name = result.place(weight, source.label)
     places = result.lookup.find(weight)
@@ -135,15 +135,15 @@ def _replace(result: ResultTensors, source: Source, key: str, notes: list[str]) 
     if name is not None:
         _put(result, source, key, name, notes)
         return name
-    tensor, dtype = source.layout.full_tensors[key], result.usual_dtype()
+    tensor, dtype = source.structure.full_tensors[key], result.usual_dtype()
     _refuse_another_dtype(source, key, dtype)
-    result.added[weight] = Output(weight, source.layout.weights, tensor, dtype, as_matrix(tensor.shape))
+    result.added[weight] = OutputTensor(weight, source.structure.weights, tensor, dtype, as_matrix(tensor.shape))
     result.whole[weight] = tensor
     return weight
 
 
-def _put(result: ResultTensors, source: Source, key: str, name: str, notes: list[str]) -> None:
-    old, tensor = result[name], source.layout.full_tensors[key]
+def _put(result: ResultTensors, source: BakeSource, key: str, name: str, notes: list[str]) -> None:
+    old, tensor = result[name], source.structure.full_tensors[key]
     result.untrained.setdefault(name, old)
     if tensor.shape != old.source.shape:
         if len(tensor.shape) != len(old.source.shape) or tensor.shape[1:] != old.source.shape[1:]:
@@ -153,12 +153,12 @@ def _put(result: ResultTensors, source: Source, key: str, name: str, notes: list
             )
         notes.append(f"{name} has {tensor.shape[0]} rows now, the base had {old.source.shape[0]}")
     _refuse_another_dtype(source, key, old.dtype)
-    result.decide(Output(name, source.layout.weights, tensor, old.dtype, as_matrix(tensor.shape)))
+    result.decide(OutputTensor(name, source.structure.weights, tensor, old.dtype, as_matrix(tensor.shape)))
     result.whole[name] = tensor
 
 
-def _refuse_another_dtype(source: Source, key: str, dtype: str) -> None:
-    found = source.layout.full_tensors[key].dtype
+def _refuse_another_dtype(source: BakeSource, key: str, dtype: str) -> None:
+    found = source.structure.full_tensors[key].dtype
     if found != dtype and not {found, dtype} <= set(FLOATS):
         raise MergeError(
             f"{source.label} cannot be baked: {key} is {found}, the base has it as {dtype}",
@@ -166,16 +166,16 @@ def _refuse_another_dtype(source: Source, key: str, dtype: str) -> None:
         )
 
 
-def _are_same(sources: Sequence[Source]) -> bool:
+def _are_same(sources: Sequence[BakeSource]) -> bool:
     """Whether all adapters that have whole tensors have the same ones, to the bit."""
-    having = [source for source in sources if source.layout.full_tensors]
+    having = [source for source in sources if source.structure.full_tensors]
     contents = [
-        {name: _bytes_of(source, tensor) for name, tensor in source.layout.full_tensors.items()} for source in having
+        {name: _bytes_of(source, tensor) for name, tensor in source.structure.full_tensors.items()} for source in having
     ]
     return all(content == contents[0] for content in contents)
 
 
-def _bytes_of(source: Source, tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
-    with source.layout.weights.open("rb") as stream:
+def _bytes_of(source: BakeSource, tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
+    with source.structure.weights.open("rb") as stream:
         stream.seek(tensor.start)
         return tensor.dtype, tensor.shape, stream.read(tensor.end - tensor.start)

@@ -13,8 +13,8 @@ import numpy as np
 
 from loreg.adapters.header import Tensor
 from loreg.adapters.module_shape import ModuleShape
-from loreg.baking.numbers import FLOATS, STORED, Array, Scratch, decode, read_into
-from loreg.baking.tying import tied_groups
+from loreg.baking.dtypes import FLOATS, NUMPY_DTYPES, Array, Scratch, decode, read_into
+from loreg.baking.weight_tying import tied_groups
 from loreg.bases import names
 from loreg.bases.architecture import Architecture, find_architecture
 from loreg.bases.identify import digest_tensor
@@ -29,7 +29,7 @@ _EMBEDDING = re.compile(r"(^|[._])(embed\w*|wte|wpe)\.")
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowBlock:
     """The rows from ``first`` on, ``count`` of them, of one tensor in both models; each row is ``width`` numbers."""
 
     new: tuple[Path, Tensor]
@@ -55,7 +55,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ChangedWeight:
     """One weight of both models: ``name`` is what it is called in memory. ``old`` is None where the base lacks it.
 
     ``form`` is how factors would hold the difference, None where it must be kept whole, for ``reason``. A matrix that
@@ -66,10 +66,10 @@ class Pair:
     name: str
     new: tuple[Path, Tensor]
     old: tuple[Path, Tensor] | None
-    form: ModuleShape | None
+    shape: ModuleShape | None
     reason: str = ""
     transposed: bool = False
-    matrices: tuple[tuple[Rows, ...], ...] = ()
+    matrices: tuple[tuple[RowBlock, ...], ...] = ()
 
     def tiles(self, matrix: int = 0) -> Iterator[tuple[int, Array]]:
         """``new − old`` of one matrix in float32 as it is stored: (first row, (n, columns)), some rows at a time."""
@@ -79,10 +79,10 @@ class Pair:
                 yield first, tile
                 first += len(tile)
 
-    def _all_rows(self) -> Rows:
+    def _all_rows(self) -> RowBlock:
         assert self.old is not None  # noqa: S101  only pairs with a form have a difference
         shape = self.new[1].shape
-        return Rows(self.new, self.old, 0, shape[0], math.prod(shape[1:]))
+        return RowBlock(self.new, self.old, 0, shape[0], math.prod(shape[1:]))
 
     def is_changed(self) -> bool:
         """Whether any number differs; stops at the first that does."""
@@ -97,7 +97,7 @@ class Pair:
         return any(tile.any() for _, tile in self.tiles())
 
 
-def pairs(base: Model, tuned: Model) -> list[Pair]:
+def changed_weights(base: Model, tuned: Model) -> list[ChangedWeight]:
     """Every weight of the tuned model that is not the same in the base, in the order of its files.
 
     A weight that is tied to others in the tuned model is there under each of their names, so that the adapter changes
@@ -125,28 +125,28 @@ def pairs(base: Model, tuned: Model) -> list[Pair]:
 
 def _of_experts(
     weight: str, pieces: list[tuple[WeightInFile, tuple[Path, Tensor], tuple[Path, Tensor] | None]]
-) -> Pair:
+) -> ChangedWeight:
     """The parameter that holds the experts of a layer, whose tensors the files hold one by one."""
-    matrices: dict[int, list[Rows]] = {}
+    matrices: dict[int, list[RowBlock]] = {}
     for part, new, old in sorted(pieces, key=lambda piece: (piece[0].expert or 0, piece[0].source)):
         if old is None or old[1].shape != new[1].shape or not {new[1].dtype, old[1].dtype} <= set(FLOATS):
             raise MergeError(
                 f"{new[1].name} is not in the base as {new[1].dtype} {new[1].shape}", hint="--base names its own base"
             )
-        matrices.setdefault(part.expert or 0, []).append(Rows(new, old, 0, *new[1].shape))
+        matrices.setdefault(part.expert or 0, []).append(RowBlock(new, old, 0, *new[1].shape))
     every = tuple(tuple(rows) for _, rows in sorted(matrices.items()))
     out, in_ = sum(rows.count for rows in every[0]), every[0][0].width
     form = ModuleShape("experts", 1, out, in_, len(every), parameter=weight.rpartition(".")[2])
-    return Pair(weight, pieces[0][1], pieces[0][2], form, matrices=every)
+    return ChangedWeight(weight, pieces[0][1], pieces[0][2], form, matrices=every)
 
 
-def _stacked(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor], transposed: bool) -> Pair:
+def _stacked(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor], transposed: bool) -> ChangedWeight:
     """The parameter that holds the experts of a layer, in one tensor of three dimensions."""
     count, height, width = new[1].shape
-    matrices = tuple((Rows(new, old, expert * height, height, width),) for expert in range(count))
+    matrices = tuple((RowBlock(new, old, expert * height, height, width),) for expert in range(count))
     out, in_ = (width, height) if transposed else (height, width)
     form = ModuleShape("experts", 1, out, in_, count, parameter=name.rpartition(".")[2])
-    return Pair(name, new, old, form, transposed=transposed, matrices=matrices)
+    return ChangedWeight(name, new, old, form, transposed=transposed, matrices=matrices)
 
 
 def _weights(
@@ -184,31 +184,33 @@ def _converted(name: str, part: WeightInFile) -> MergeError:
 
 def _pair(
     name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor] | None, architecture: Architecture | None
-) -> Pair:
+) -> ChangedWeight:
     shape = new[1].shape
     if old is None:
-        return Pair(name, new, None, None, "the base has no such tensor")
+        return ChangedWeight(name, new, None, None, "the base has no such tensor")
     if old[1].shape != shape:
-        return Pair(name, new, old, None, f"its shape was {old[1].shape}, and is {shape} now")
+        return ChangedWeight(name, new, old, None, f"its shape was {old[1].shape}, and is {shape} now")
     for _, tensor in (new, old):
         if tensor.dtype not in FLOATS:
-            return Pair(name, new, old, None, f"its dtype is {tensor.dtype}")
+            return ChangedWeight(name, new, old, None, f"its dtype is {tensor.dtype}")
     module = name.removesuffix(".weight")
     if len(shape) == 3 and module == name and architecture is not None:
         return _stacked(name, new, old, architecture.has_transposed_experts(name))
     if len(shape) < 2 or module == name or (architecture is not None and not architecture.is_layer(module)):
-        return Pair(name, new, old, None, "it is no matrix of a layer that factors can be added to")
+        return ChangedWeight(name, new, old, None, "it is no matrix of a layer that factors can be added to")
     if len(shape) > 2:
-        return Pair(name, new, old, ModuleShape("convolution", 1, shape[0], math.prod(shape[1:]), kernel=shape[1:]))
+        return ChangedWeight(
+            name, new, old, ModuleShape("convolution", 1, shape[0], math.prod(shape[1:]), kernel=shape[1:])
+        )
     if architecture.is_embedding(module) if architecture else _EMBEDDING.search(name):
-        return Pair(name, new, old, ModuleShape("embedding", 1, shape[1], shape[0]), transposed=True)
+        return ChangedWeight(name, new, old, ModuleShape("embedding", 1, shape[1], shape[0]), transposed=True)
     transposed = architecture is not None and architecture.is_transposed(module)
     out, in_ = reversed(shape) if transposed else shape
-    return Pair(name, new, old, ModuleShape("linear", 1, out, in_), transposed=transposed)
+    return ChangedWeight(name, new, old, ModuleShape("linear", 1, out, in_), transposed=transposed)
 
 
 def _read(file: int, tensor: Tensor, first: int, count: int, scratch: Scratch, wide: np.dtype[np.float32]) -> Array:
-    kind = STORED[tensor.dtype]
+    kind = NUMPY_DTYPES[tensor.dtype]
     stored = scratch.get("read", count, kind)
     read_into(file, tensor.start + first * kind.itemsize, stored)
     return decode(stored, tensor.dtype, wide, scratch)

@@ -11,8 +11,8 @@ import numpy as np
 
 from loreg.adapters.module_shape import as_matrices
 from loreg.adapters.structure import AdapterStructure, Module
-from loreg.baking.change import Term
-from loreg.baking.numbers import FLOATS, Array, computed_in, read_tensor
+from loreg.baking.dtypes import FLOATS, Array, compute_dtype, read_tensor
+from loreg.baking.low_rank_update import LowRankTerm
 from loreg.bases.affected_tensors import TargetTensor
 from loreg.errors import MergeError
 
@@ -20,12 +20,12 @@ _ROUNDING = 1e-6  # of float32, relative to a whole delta
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class BakeSource:
     """An adapter that is baked in: its deltas times ``weight(module)``."""
 
     label: str
     digest: str
-    layout: AdapterStructure
+    structure: AdapterStructure
     weight: Callable[[str], float]
 
     def tensor(self, module: Module, part: str) -> Array:
@@ -36,33 +36,33 @@ class Source:
                 f"{self.label} cannot be baked: {found.name} is {found.dtype}, expected one of {', '.join(FLOATS)}",
                 hint="convert its factors to one of these first",
             )
-        descriptor = os.open(self.layout.weights, os.O_RDONLY)
+        descriptor = os.open(self.structure.weights, os.O_RDONLY)
         try:
-            return read_tensor(descriptor, found, computed_in(found.dtype))
+            return read_tensor(descriptor, found, compute_dtype(found.dtype))
         finally:
             os.close(descriptor)
 
 
 @dataclass(frozen=True)
-class Hit:
+class TensorUpdate:
     """A part of one adapter that falls on a tensor, and whether that tensor is stored transposed."""
 
-    source: Source
-    part: TargetTensor
+    source: BakeSource
+    target: TargetTensor
     transposed: bool
 
 
-def terms_of(hits: Sequence[Hit], rows: int) -> Callable[[int], Sequence[Term]]:
+def build_terms(hits: Sequence[TensorUpdate], rows: int) -> Callable[[int], Sequence[LowRankTerm]]:
     """The terms of each matrix, of so many rows, of the tensor that the parts fall on."""
-    return lambda matrix: [_within(_term(hit, matrix), hit.part.into, rows) for hit in hits]
+    return lambda matrix: [_within(_term(hit, matrix), hit.target.into, rows) for hit in hits]
 
 
-def same_change(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
+def is_same_update(one: Sequence[TensorUpdate], other: Sequence[TensorUpdate]) -> bool:
     """Whether parts that fall on two tensors change both alike, but for rounding in float32."""
     terms = [[_term(hit, 0) for hit in hits] for hits in (one, other)]
     if any(term.magnitude is not None for some in terms for term in some):
         return False
-    left, right = (_together(some) for some in terms)
+    left, right = (_sum_terms(some) for some in terms)
     if left is None or right is None:
         return left is right
     if left[0].shape[0] != right[0].shape[0] or left[1].shape[1] != right[1].shape[1]:
@@ -72,7 +72,7 @@ def same_change(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
     return _squared_norm(*difference) <= _ROUNDING**2 * max(_squared_norm(*left), _squared_norm(*right))
 
 
-def _together(terms: Sequence[Term]) -> tuple[Array, Array] | None:
+def _sum_terms(terms: Sequence[LowRankTerm]) -> tuple[Array, Array] | None:
     """The sum of the terms as one product of two matrices, in float64; None if there are none."""
     if not terms:
         return None
@@ -85,17 +85,17 @@ def _squared_norm(p: Array, q: Array) -> float:
     return float(np.sum((p.T @ p) * (q @ q.T)))
 
 
-def bias_terms(sources: Sequence[tuple[Source, Module]]) -> Callable[[int], Sequence[Term]]:
+def bias_terms(sources: Sequence[tuple[BakeSource, Module]]) -> Callable[[int], Sequence[LowRankTerm]]:
     """``lora_bias``: the scaled biases of the adapters, on the base's bias as one row."""
     one = np.ones((1, 1), np.float32)
     return lambda matrix: [
-        Term(one, np.atleast_2d(source.tensor(module, "bias")), module.scale, source.weight(module.name))
+        LowRankTerm(one, np.atleast_2d(source.tensor(module, "bias")), module.scale, source.weight(module.name))
         for source, module in sources
     ]
 
 
-def _term(hit: Hit, matrix: int) -> Term:
-    part, module = hit.part, hit.part.module
+def _term(hit: TensorUpdate, matrix: int) -> LowRankTerm:
+    part, module = hit.target, hit.target.module
     b, a = _factors(hit.source, module.name)
     number = matrix if part.matrix is None else part.matrix
     rows = slice(*part.rows) if part.rows else slice(None)
@@ -103,10 +103,10 @@ def _term(hit: Hit, matrix: int) -> Term:
     if hit.transposed:
         p, q = q.T, p.T
     magnitude = hit.source.tensor(module, "magnitude").reshape(-1) if "magnitude" in module.tensors else None
-    return Term(p, q, module.scale, hit.source.weight(module.name), magnitude, hit.transposed)
+    return LowRankTerm(p, q, module.scale, hit.source.weight(module.name), magnitude, hit.transposed)
 
 
-def _within(term: Term, into: tuple[int, int] | None, rows: int) -> Term:
+def _within(term: LowRankTerm, into: tuple[int, int] | None, rows: int) -> LowRankTerm:
     """The same change as one of the whole tensor, where it falls on one of several equal runs of its rows."""
     if into is None:
         return term
@@ -117,9 +117,9 @@ def _within(term: Term, into: tuple[int, int] | None, rows: int) -> Term:
 
 
 @functools.lru_cache(maxsize=8)
-def _factors(source: Source, name: str) -> tuple[Array, Array]:
+def _factors(source: BakeSource, name: str) -> tuple[Array, Array]:
     """``b (E, out, r)`` and ``a (E, r, in)`` of one module, without the scale."""
-    module = source.layout.modules[name]
+    module = source.structure.modules[name]
     assert module.shape is not None  # noqa: S101  parts are made of modules that have one
     a_part, b_part = module.shape.tensor_names
     return as_matrices(module.shape, source.tensor(module, a_part), source.tensor(module, b_part))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loreg.baking.numbers import Array, Scratch
+from loreg.baking.dtypes import Array, Scratch
 
 
 @dataclass(frozen=True)
-class Term:
+class LowRankTerm:
     """One adapter's change of a matrix W (rows, columns) as it is stored: ``weight · scale · p @ q``.
 
     p is (rows, r), q (r, columns). With a ``magnitude`` (outputs) it is ``weight · (m ⊙ V/‖V‖ − W)`` with
@@ -30,17 +30,17 @@ class Term:
 
 
 #: The stored rows ``first : first + n`` of the matrix, in a buffer that may be written to.
-Rows = Callable[[int, int], Array]
+RowUpdate = Callable[[int, int], Array]
 
 
-class Change:
+class LowRankUpdate:
     """Several terms on one matrix."""
 
-    def __init__(self, terms: Sequence[Term], wide: np.dtype[np.floating]) -> None:
+    def __init__(self, terms: Sequence[LowRankTerm], wide: np.dtype[np.floating]) -> None:
         plain = [term for term in terms if term.magnitude is None]
         self._dora = [term for term in terms if term.magnitude is not None]
-        self._delta = _side_by_side(plain, [term.weight * term.scale for term in plain], wide)
-        self._deltas = [_side_by_side([term], [term.scale], wide) for term in self._dora]
+        self._delta = _concatenate(plain, [term.weight * term.scale for term in plain], wide)
+        self._deltas = [_concatenate([term], [term.scale], wide) for term in self._dora]
         self._norms: list[Array] = []
 
     @property
@@ -48,7 +48,7 @@ class Change:
         """Whether :meth:`measure` must see the whole matrix before any of it can be changed."""
         return any(term.transposed for term in self._dora)
 
-    def measure(self, rows: Rows, height: int, step: int) -> None:
+    def measure(self, rows: RowUpdate, height: int, step: int) -> None:
         """Find the norms of the columns of ``W + p@q`` where these are DoRA's outputs."""
         self._norms = []
         for term, (p, q) in zip(self._dora, self._deltas, strict=True):
@@ -79,7 +79,9 @@ class Change:
             tile += term.weight * (factor * trained - before)
 
 
-def _side_by_side(terms: Sequence[Term], factors: Sequence[float], wide: np.dtype[np.floating]) -> tuple[Array, Array]:
+def _concatenate(
+    terms: Sequence[LowRankTerm], factors: Sequence[float], wide: np.dtype[np.floating]
+) -> tuple[Array, Array]:
     """``Σ factor · p @ q`` as one product."""
     if not terms:
         return np.zeros((0, 0), wide), np.zeros((0, 0), wide)

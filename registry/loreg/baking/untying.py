@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from loreg.adapters.header import Tensor
-from loreg.baking.factors import Hit, same_change
 from loreg.baking.result import ResultTensors
-from loreg.baking.rows import TokenRowUpdate
-from loreg.baking.tying import TiedGroup, untied
+from loreg.baking.tensor_updates import TensorUpdate, is_same_update
+from loreg.baking.token_rows import TokenRowUpdate
+from loreg.baking.weight_tying import TiedGroup, untied_config
 from loreg.bases.architecture import Tie
 from loreg.errors import MergeError
 
 
 @dataclass(frozen=True)
-class Changes:
+class PlannedChanges:
     """What adapters change, by the tensor of the result: parts of factors, rows of tokens, whole tensors."""
 
-    hits: dict[str, list[Hit]]
+    updates: dict[str, list[TensorUpdate]]
     rows: dict[str, tuple[TokenRowUpdate, ...]]
     whole: Mapping[str, Tensor]
 
     @property
     def names(self) -> set[str]:
         """Every tensor that changes."""
-        return {*self.hits, *self.rows, *self.whole}
+        return {*self.updates, *self.rows, *self.whole}
 
 
-def settle_ties(result: ResultTensors, changes: Changes, notes: list[str]) -> dict[str, Any]:
+def resolve_ties(result: ResultTensors, changes: PlannedChanges, notes: list[str]) -> dict[str, Any]:
     """Part the weights that one flag ties where some of them change and others do not.
 
     One flag holds for all that it ties: where one group is parted, all of its groups are. Weights that all change alike
@@ -42,10 +42,10 @@ def settle_ties(result: ResultTensors, changes: Changes, notes: list[str]) -> di
         if changes.rows and not tie.unlisted:
             _spread_rows(result, tie, changes)
         touched = [group for group in groups if not changes.names.isdisjoint(group.members.values())]
-        if all(_change_alike(result, group, changes) for group in touched):
+        if all(_change_identically(result, group, changes) for group in touched):
             for name in {name for group in touched for name in {*group.members.values()} - {*group.stored}}:
                 result.added.pop(name, None)
-                changes.hits.pop(name, None)
+                changes.updates.pop(name, None)
                 changes.rows.pop(name, None)
             continue
         if (tie.patterns or tie.computes) and not tie.forced:
@@ -57,12 +57,12 @@ def settle_ties(result: ResultTensors, changes: Changes, notes: list[str]) -> di
         for group in groups:
             for name in group.members.values():
                 result.make_member(group, name)
-            notes.append(_told(group))
-        config |= untied(tie, {**result.model.config, **config})
+            notes.append(_describe_group(group))
+        config |= untied_config(tie, {**result.model.config, **config})
     return config
 
 
-def _spread_rows(result: ResultTensors, tie: Tie, changes: Changes) -> None:
+def _spread_rows(result: ResultTensors, tie: Tie, changes: PlannedChanges) -> None:
     """PEFT trains the rows of an embedding together with those of all that its class ties to it, and saves them once.
 
     It asks the class and the flag alone, and not whether the weights are one tensor.
@@ -76,19 +76,19 @@ def _spread_rows(result: ResultTensors, tie: Tie, changes: Changes) -> None:
                 changes.rows.setdefault(name, changes.rows[given[0]])
 
 
-def _change_alike(result: ResultTensors, group: TiedGroup, changes: Changes) -> bool:
-    hits, rows, whole = changes.hits, changes.rows, changes.whole
+def _change_identically(result: ResultTensors, group: TiedGroup, changes: PlannedChanges) -> bool:
+    hits, rows, whole = changes.updates, changes.rows, changes.whole
     first, *others = set(group.members.values())
     return all(
         rows.get(first) == rows.get(name)
         and (first in whole) == (name in whole)
         and (first not in whole or result.is_same(first, name))
-        and same_change(hits.get(first, ()), hits.get(name, ()))
+        and is_same_update(hits.get(first, ()), hits.get(name, ()))
         for name in others
     )
 
 
-def _told(group: TiedGroup) -> str:
+def _describe_group(group: TiedGroup) -> str:
     """What to tell a person of weights that are no longer one tensor."""
     many = sorted(set(group.members.values()))
     count = {2: "two", 3: "three", 4: "four"}.get(len(many), str(len(many)))

@@ -38,7 +38,7 @@ def tied_groups(lookup: WeightLookup, files: Mapping[str, str], same: Callable[[
     return [group for tie in lookup.ties for group in _of_one_flag(tie, lookup, files, same)]
 
 
-def untied(tie: Tie, config: Mapping[str, Any]) -> dict[str, Any]:
+def untied_config(tie: Tie, config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of ``config.json`` that change where the weights that a flag ties are no longer one."""
     return {} if tie.forced else set_flag(config, tie.flag, value=False)
 

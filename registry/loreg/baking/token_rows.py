@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from loreg.adapters.header import Tensor
 from loreg.adapters.structure import TokenRows
-from loreg.baking.factors import Source
-from loreg.baking.numbers import FLOATS, Array, computed_in, read_tensor
+from loreg.baking.dtypes import FLOATS, Array, compute_dtype, read_tensor
+from loreg.baking.tensor_updates import BakeSource
 from loreg.errors import CheckFailedError, MergeError
 
 
@@ -20,7 +20,7 @@ class TokenRowUpdate:
     With a ``weight`` other than 1 only so much of the difference is taken.
     """
 
-    source: Source
+    source: BakeSource
     tokens: TokenRows
     weight: float
 
@@ -35,14 +35,14 @@ class TokenRowUpdate:
 
     def _numbers(self) -> Array:
         tensor = self.tokens.tensor
-        descriptor = os.open(self.source.layout.weights, os.O_RDONLY)
+        descriptor = os.open(self.source.structure.weights, os.O_RDONLY)
         try:
-            return read_tensor(descriptor, tensor, computed_in(tensor.dtype)).reshape(tensor.shape)
+            return read_tensor(descriptor, tensor, compute_dtype(tensor.dtype)).reshape(tensor.shape)
         finally:
             os.close(descriptor)
 
 
-def token_rows(name: str, old: Tensor, some: Sequence[tuple[Source, TokenRows]]) -> tuple[TokenRowUpdate, ...]:
+def token_rows(name: str, old: Tensor, some: Sequence[tuple[BakeSource, TokenRows]]) -> tuple[TokenRowUpdate, ...]:
     """The rows of all adapters that fall on the tensor ``name``.
 
     Raises CheckFailedError where they do not fit it, MergeError where two adapters have a row for one token.

@@ -86,19 +86,19 @@ def where_the_time_goes(folders: list[Path], rank: int, device: str) -> None:
     from merge import loreg
 
     from loreg.algebra import decompositions
-    from loreg.merging import batch, certificate, run
+    from loreg.merging import batch, certificate, engine
 
     spent: dict[str, float] = {}
     with ExitStack() as stack:
         for owner, name, label in (
-            (run.Run, "_load", "reading and transferring"),
+            (engine.MergeEngine, "_load", "reading and transferring"),
             (batch, "framed", "frames: Gram matrices and Cholesky"),
             (decompositions, "svd", "singular values"),
             (certificate, "measure", "certifying"),
-            (run.Run, "_merge", "all of it"),
+            (engine.MergeEngine, "_merge", "all of it"),
         ):
             stack.enter_context(timed(owner, name, label, spent, device))
-        stack.enter_context(patch.object(run, "side_by_side", lambda function, tasks, device: map(function, tasks)))
+        stack.enter_context(patch.object(engine, "side_by_side", lambda function, tasks, device: map(function, tasks)))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as while tasks run side by side
         loreg(folders, rank, 1, device)

@@ -52,15 +52,15 @@ def loreg(folders: list[Path], rank: int, runs: int, device: str, **how: Any) ->
     """Reading, merging and certifying: everything but writing the file."""
     from loreg.adapters.structure import read_structure
     from loreg.entities import Source
-    from loreg.merging.execute import execute
+    from loreg.merging.execute import execute_recipe
     from loreg.merging.ranks import RankRule
     from loreg.merging.recipe import Recipe
-    from loreg.merging.sources import Input
+    from loreg.merging.sources import MergeInput
 
-    inputs = [Input(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
+    inputs = [MergeInput(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
     sources = tuple(Source(given.label, given.digest, 1 / len(folders)) for given in inputs)
     recipe = Recipe(sources, rank=RankRule("fixed", rank), **how)
-    run = lambda: execute(inputs, recipe, device=device)  # noqa: E731
+    run = lambda: execute_recipe(inputs, recipe, device=device)  # noqa: E731
     if runs:
         return {"seconds": seconds(run, runs), "peak": peak_gb()}
     begin = time.perf_counter()
@@ -73,7 +73,7 @@ def mathematics(shapes: Shapes, rank: int, count: int, keep: int, runs: int, dev
     from loreg.algebra.factors import Factors, stack
     from loreg.merging.batch import Batch
     from loreg.merging.methods import find_method
-    from loreg.merging.parallel import side_by_side
+    from loreg.merging.parallel import parallel_map
 
     sources = [factors(shapes, rank, number) for number in range(count)]
     buckets: dict[tuple[int, int], list[str]] = {}
@@ -96,7 +96,7 @@ def mathematics(shapes: Shapes, rank: int, count: int, keep: int, runs: int, dev
         return kept.b.float(), kept.a.float()
 
     def run() -> None:
-        list(side_by_side(merge, tasks, torch.device(device)))
+        list(parallel_map(merge, tasks, torch.device(device)))
         if device == "cuda":
             torch.cuda.synchronize()
 

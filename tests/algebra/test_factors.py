@@ -11,7 +11,7 @@ from torch import Tensor
 from loreg.algebra.canonical import canonical
 from loreg.algebra.factors import Factors, inner, rounding_error, squared_norm, stack
 from loreg.algebra.frames import frame, framed
-from loreg.algebra.spectrum import Spectrum, decompose, retained
+from loreg.algebra.spectrum import Spectrum, decompose, retained_energy
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 10))
 MODULES = 2
@@ -103,7 +103,7 @@ def test_a_frame_is_orthonormal_whichever_way_it_is_made(way: str, scales: list[
     found = frame(x)
     assert found.implicit == (way == "independent")
     identity = torch.eye(found.r.shape[-2], dtype=torch.float64).expand(4, -1, -1)
-    q = found.lift(identity)
+    q = found.to_full_space(identity)
     close(q.mT @ q, identity, 1e-9)
     columns = x.norm(dim=-2, keepdim=True).clamp_min(1e-300)
     close(q @ found.r / columns, x / columns, 1e-9)
@@ -124,11 +124,11 @@ def test_inner_products_norms_and_grams_are_the_dense_ones(parts: list[Factors])
 def test_what_a_truncation_retains_of_a_source(parts: list[Factors], rank: int):
     view = framed(stack(parts))
     found = spectrum_of(parts, [1.0] * len(parts))
-    u, v = (side.lift(x)[..., :rank] for side, x in ((view.left, found.u), (view.right, found.v)))
+    u, v = (side.to_full_space(x)[..., :rank] for side, x in ((view.left, found.u), (view.right, found.v)))
     ranks = torch.full((MODULES,), rank)
     for part, inside in zip(parts, view.sources(), strict=True):
         expected = (u.mT @ dense(part) @ v).square().sum((-2, -1))
-        close(retained(found.u, found.v, inside, ranks), expected)
+        close(retained_energy(found.u, found.v, inside, ranks), expected)
 
 
 @given(factors())

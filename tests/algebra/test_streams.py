@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from loreg.algebra import draws
-from loreg.algebra.selection import cut_for
+from loreg.algebra import counter_rng
+from loreg.algebra.order_statistics import kth_largest
 from loreg.algebra.sketch import largest_singular
 from loreg.algebra.tucker import shared_subspaces
 
@@ -23,7 +23,7 @@ def test_a_cut_is_between_the_kth_and_the_next_whatever_the_sample(data: st.Data
     numbers = torch.tensor(data.draw(st.lists(st.floats(-5, 5), min_size=2, max_size=60)), dtype=torch.float64)
     sample = torch.tensor(data.draw(st.lists(st.sampled_from(numbers.tolist()), min_size=1, max_size=8))).double()
     k = data.draw(st.integers(1, numbers.numel() - 1))
-    found = cut_for(lambda: numbers.split(7), sample, numbers.numel(), k)
+    found = kth_largest(lambda: numbers.split(7), sample, numbers.numel(), k)
     ordered = sorted(numbers.tolist(), reverse=True)
     assert float(found) == pytest.approx((ordered[k - 1] + ordered[k]) / 2, abs=1e-15)
 
@@ -36,7 +36,7 @@ def test_a_good_sample_needs_one_pass():
         passes.append(1)
         return numbers.split(10_000)
 
-    found = cut_for(tiles, numbers[::10], numbers.numel(), 40_000)
+    found = kth_largest(tiles, numbers[::10], numbers.numel(), 40_000)
     assert int((numbers >= found).sum()) == 40_000
     assert len(passes) == 1
 
@@ -62,24 +62,27 @@ def test_the_largest_singular_values_of_tiles(shape: tuple[int, int], rank: int)
 class TestDraws:
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
     def test_are_the_documented_hash(self, share: float):
-        key = draws.key("aa", "model.q_proj", 3)
-        found = draws.chosen(share, key, 0, 0, torch.empty(13, 11))
+        key = counter_rng.derive_key("aa", "model.q_proj", 3)
+        found = counter_rng.bernoulli_mask(share, key, 0, 0, torch.empty(13, 11))
         assert torch.equal(found, torch.from_numpy(oracles.uniform((13, 11), "aa", "model.q_proj", 3) < share))
 
     def test_do_not_depend_on_the_blocks(self):
-        key = draws.key("a", "b", 0)
-        whole = draws.chosen(0.4, key, 0, 0, torch.empty(50, 9))
-        parts = [draws.chosen(0.4, key, first, 0, torch.empty(10, 9)) for first in range(0, 50, 10)]
+        key = counter_rng.derive_key("a", "b", 0)
+        whole = counter_rng.bernoulli_mask(0.4, key, 0, 0, torch.empty(50, 9))
+        parts = [counter_rng.bernoulli_mask(0.4, key, first, 0, torch.empty(10, 9)) for first in range(0, 50, 10)]
         assert torch.equal(whole, torch.cat(parts))
-        right = draws.chosen(0.4, key, 20, 5, torch.empty(3, 4))
+        right = counter_rng.bernoulli_mask(0.4, key, 20, 5, torch.empty(3, 4))
         assert torch.equal(whole[20:23, 5:], right)
 
     @pytest.mark.parametrize(("share", "kept"), [(0.0, 0), (1.0, 600)])
     def test_at_the_ends(self, share: float, kept: int):
-        assert int(draws.chosen(share, 7, 0, 0, torch.empty(20, 30)).sum()) == kept
+        assert int(counter_rng.bernoulli_mask(share, 7, 0, 0, torch.empty(20, 30)).sum()) == kept
 
     def test_are_even_and_of_different_keys_independent(self):
-        one, other = (draws.chosen(0.3, draws.key(word), 0, 0, torch.empty(400, 500)).double() for word in ("a", "b"))
+        one, other = (
+            counter_rng.bernoulli_mask(0.3, counter_rng.derive_key(word), 0, 0, torch.empty(400, 500)).double()
+            for word in ("a", "b")
+        )
         assert float(one.mean()) == pytest.approx(0.3, abs=0.005)
         assert float((one * other).mean()) == pytest.approx(0.09, abs=0.005)
         assert float(one.mean(0).std()) == pytest.approx((0.21 / 400) ** 0.5, rel=0.2)

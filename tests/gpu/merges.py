@@ -15,11 +15,11 @@ from torch import Tensor
 from loreg.adapters.structure import read_structure
 from loreg.entities import Source
 from loreg.errors import LoregError
-from loreg.merging.execute import Merged, execute
+from loreg.merging.execute import MergedAdapter, execute_recipe
 from loreg.merging.method import Method, Parameter
 from loreg.merging.ranks import LOSSLESS, RankRule
 from loreg.merging.recipe import Recipe
-from loreg.merging.sources import Input
+from loreg.merging.sources import MergeInput
 
 Shapes = Mapping[str, tuple[int, int]]  # module -> (out, in)
 
@@ -59,8 +59,8 @@ def several(folder: Path, ranks: Sequence[int] = (8, 8, 8), shapes: Shapes = SHA
     return [write(folder / f"source-{i}", shapes, rank, 100 + i, **how) for i, rank in enumerate(ranks)]
 
 
-def inputs(folders: Sequence[Path]) -> list[Input]:
-    return [Input(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
+def inputs(folders: Sequence[Path]) -> list[MergeInput]:
+    return [MergeInput(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
 
 
 def merge(
@@ -70,20 +70,20 @@ def merge(
     given: Mapping[str, Any] | None = None,
     rank: RankRule = LOSSLESS,
     calibration: Path | None = None,
-) -> Merged:
+) -> MergedAdapter:
     sources = tuple(
         Source(folder.name, f"{i:064x}", weight)
         for i, (folder, weight) in enumerate(zip(folders, WEIGHTS[: len(folders)], strict=True))
     )
     recipe = Recipe(sources, method=method, parameters=given or {}, rank=rank)
-    return execute(inputs(folders), recipe, device=device, calibration=calibration)
+    return execute_recipe(inputs(folders), recipe, device=device, calibration=calibration)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of it: the merged adapter, or the words in which it was refused."""
 
-    merged: Merged | None
+    merged: MergedAdapter | None
     refused: str = ""
 
 
@@ -94,7 +94,7 @@ def outcome(*args: Any, **how: Any) -> Outcome:
         return Outcome(None, str(error))
 
 
-def deltas(merged: Merged) -> dict[str, Tensor]:
+def deltas(merged: MergedAdapter) -> dict[str, Tensor]:
     """The delta of every module in float64."""
     return {
         name: module.factors.b.double() @ module.factors.a.double() for name, module in merged.adapter.modules.items()
@@ -127,7 +127,7 @@ def assert_alike(found: Outcome, expected: Outcome, error: float = 1e-6) -> None
         torch.testing.assert_close(_figures(mine, determined), _figures(other, determined), rtol=error, atol=error)
 
 
-def _is_determined(merged: Merged, module: str) -> bool:
+def _is_determined(merged: MergedAdapter, module: str) -> bool:
     sigmas, rank = merged.sigmas[module], merged.adapter.modules[module].factors.rank
     return rank >= len(sigmas) or sigmas[rank] == 0 or sigmas[rank - 1] - sigmas[rank] > 1e-6 * sigmas[0]
 
@@ -137,7 +137,7 @@ def _figures(certificate: Mapping[str, Any], determined: bool) -> Tensor:
     return torch.tensor([certificate["norm"], certificate["retained_energy"], *shares], dtype=torch.float64)
 
 
-def assert_equal_bits(found: Merged, other: Merged) -> None:
+def assert_equal_bits(found: MergedAdapter, other: MergedAdapter) -> None:
     """The same factors to the last bit, and the same certificate."""
     assert found.certificate == other.certificate
     assert found.adapter.modules.keys() == other.adapter.modules.keys()

@@ -27,10 +27,10 @@ from gpu.merges import (
     several,
     variants,
 )
-from loreg.algebra import decompositions, draws
-from loreg.algebra.selection import cut_for
+from loreg.algebra import counter_rng, decompositions
+from loreg.algebra.order_statistics import kth_largest
 from loreg.errors import MergeError
-from loreg.merging import entrywise, plan
+from loreg.merging import entrywise, work_items
 from loreg.merging.compare import compare
 from loreg.merging.entrywise import Tiling
 from loreg.merging.methods import METHODS
@@ -44,7 +44,7 @@ LARGE = {"layers.0.up_proj": (3072, 1024), "layers.0.down_proj": (1024, 3072)}
 
 
 def ranks_for(name: str, rank: int = 8) -> tuple[int, ...]:
-    return (rank,) * (METHODS[name].most or 3)
+    return (rank,) * (METHODS[name].max_sources or 3)
 
 
 @pytest.mark.parametrize(("name", "given"), CASES)
@@ -69,7 +69,7 @@ def test_again_is_equal_to_the_last_bit(name: str, device: str, tmp_path: Path, 
     shapes = {f"layers.{i}.q_proj": (128, 96) for i in range(24)}
     folders = several(tmp_path, ranks_for(name), shapes)
     for limit in ("_BYTES_ON_GPU", "_BYTES_ON_CPU"):
-        monkeypatch.setattr(plan, limit, 1 << 17)
+        monkeypatch.setattr(work_items, limit, 1 << 17)
     how = {"threshold": "global"} if "threshold" in {p.name for p in METHODS[name].parameters} else {}
     first = merge(folders, device, name, how)
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_every_rank_rule_is_what_the_cpu_finds(rank: RankRule, device: str, tmp_
 def test_a_budget_over_many_tasks(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shapes = {f"layers.{i}.q_proj": (256, 192) for i in range(40)}
     folders = several(tmp_path, (8, 8), shapes)
-    monkeypatch.setattr(plan, "_BYTES_ON_GPU", 1 << 18)
+    monkeypatch.setattr(work_items, "_BYTES_ON_GPU", 1 << 18)
     how = {"rank": RankRule("budget", 60_000)}
     first = merge(folders, device, **how)
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_calibration_data(device: str, tmp_path: Path):
 @pytest.mark.parametrize("name", METHODS)
 def test_mixed_dtypes_and_ranks(name: str, device: str, tmp_path: Path):
     """Refused in the same words, or the same up to the float32 that is written."""
-    folders = mixed(tmp_path)[: METHODS[name].most]
+    folders = mixed(tmp_path)[: METHODS[name].max_sources]
     how = {"rank": RankRule("fixed", 6)}
     assert_alike(outcome(folders, device, name, **how), outcome(folders, "cpu", name, **how), 3e-6)
 
@@ -115,7 +115,7 @@ def test_mixed_dtypes_and_ranks(name: str, device: str, tmp_path: Path):
 def test_unusual_sources(kind: str, device: str, tmp_path: Path):
     folders = UNUSUAL[kind](tmp_path)
     for name, method in METHODS.items():
-        if method.most is None or method.most >= len(folders):
+        if method.max_sources is None or method.max_sources >= len(folders):
             rank = RankRule("fixed", 3)
             assert_alike(outcome(folders, device, name, rank=rank), outcome(folders, "cpu", name, rank=rank))
 
@@ -130,12 +130,12 @@ def test_comparing(device: str, tmp_path: Path):
 def test_draws_are_the_cpus_bit_for_bit(device: str):
     like = torch.zeros(700, 900)
     spread = torch.linspace(0, 1, 900, dtype=torch.float64).expand(700, 900)
-    for key in (0, 1, draws.key("a", "b"), 2**64 - 1):
+    for key in (0, 1, counter_rng.derive_key("a", "b"), 2**64 - 1):
         for probability in (0.0, 1e-6, 0.37, 1.0):
-            here = draws.chosen(probability, key, 5, 2**20, like)
-            assert torch.equal(draws.chosen(probability, key, 5, 2**20, like.to(device)).cpu(), here)
-        there = draws.chosen(spread.to(device), key, 0, 0, like.to(device)).cpu()
-        assert torch.equal(there, draws.chosen(spread, key, 0, 0, like))
+            here = counter_rng.bernoulli_mask(probability, key, 5, 2**20, like)
+            assert torch.equal(counter_rng.bernoulli_mask(probability, key, 5, 2**20, like.to(device)).cpu(), here)
+        there = counter_rng.bernoulli_mask(spread.to(device), key, 0, 0, like.to(device)).cpu()
+        assert torch.equal(there, counter_rng.bernoulli_mask(spread, key, 0, 0, like))
 
 
 def test_a_cut_is_the_cpus(device: str):
@@ -144,8 +144,8 @@ def test_a_cut_is_the_cpus(device: str):
     sample = torch.cat([tile.flatten()[:200] for tile in tiles])
     there = [tile.to(device) for tile in tiles]
     for k in (1, 1000, 300_000, 599_999):
-        found = cut_for(lambda: there, sample.to(device), 600_000, k)
-        assert float(found) == float(cut_for(lambda: tiles, sample, 600_000, k))
+        found = kth_largest(lambda: there, sample.to(device), 600_000, k)
+        assert float(found) == float(kth_largest(lambda: tiles, sample, 600_000, k))
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 40), (5, 3, 200, 30), (2, 30, 200), (2, 4000, 64), (64, 4000)])
@@ -225,7 +225,7 @@ class TestMemory:
 
     def test_what_was_used_is_used_again(self, gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """Many tasks take no more memory than a few: none is kept for streams that are gone."""
-        monkeypatch.setattr(plan, "_BYTES_ON_GPU", 1 << 24)
+        monkeypatch.setattr(work_items, "_BYTES_ON_GPU", 1 << 24)
         held = []
         for modules in (32, 128):
             shapes = {f"layers.{i}.q_proj": (2048, 2048) for i in range(modules)}
@@ -243,7 +243,7 @@ def test_every_gpu_finds_the_same(gpu: torch.device, tmp_path: Path):
         pytest.skip("there is one GPU here")
     folders = several(tmp_path)
     for name in METHODS:
-        some = folders[: METHODS[name].most]
+        some = folders[: METHODS[name].max_sources]
         first = merge(some, "cuda:0", name)
         for number in range(1, count):
             assert_equal_bits(merge(some, f"cuda:{number}", name), first)

@@ -17,16 +17,16 @@ from loreg.errors import MergeError
 from loreg.merging import entrywise
 from loreg.merging.compare import compare
 from loreg.merging.device import explain_out_of_memory
-from loreg.merging.dropping import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST, Rule
-from loreg.merging.entrywise import Entries, Tiling, View
+from loreg.merging.entrywise import DeltaView, TiledDelta, Tiling
 from loreg.merging.methods import METHODS
+from loreg.merging.pruning import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST, PruneRule
 from loreg.merging.ranks import RankRule
 
 CASES = [(name, given) for name, method in METHODS.items() for given in variants(method)]
 
 
 def count(name: str) -> int:
-    return METHODS[name].most or 3
+    return METHODS[name].max_sources or 3
 
 
 class TestPretending:
@@ -87,13 +87,13 @@ def test_the_cpu_does_not_wait_for_every_module(name: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("rule", [LARGEST, BETWEEN, AT_RANDOM, LARGE_AT_RANDOM])
-def test_the_cpu_does_not_wait_for_a_block(rule: Rule, monkeypatch: Any):
+def test_the_cpu_does_not_wait_for_a_block(rule: PruneRule, monkeypatch: Any):
     values = {"density": 0.5, "epsilon": 0.1, "rescale": "density"}
     monkeypatch.setattr(entrywise, "_ON_GPU", Tiling(400, 16, 1 << 20))
     with pretending(monkeypatch) as device:
         part = Factors(torch.ones(96, 2, device="cuda"), torch.ones(2, 40, device="cuda"))
         cuts = [(torch.tensor(1.0, device="cuda"), torch.tensor(3.0, device="cuda"))[: 1 + (rule is BETWEEN)]]
-        blocks = list(Entries(View([part]), (7,), values, cuts).kept(rule))
+        blocks = list(TiledDelta(DeltaView([part]), (7,), values, cuts).pruned_blocks(rule))
         assert len(blocks) > 8
         assert device.waits == []
 

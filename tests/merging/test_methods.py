@@ -44,8 +44,8 @@ def merged(name: str, parts: list[Factors], weights, rank: int | None = None, mo
     method = find_method(name)
     values = method.values(given)
     batch = batch_of(parts, weights, rank, modules)
-    if method.survey:
-        batch = replace(batch, survey=method.survey(lambda: iter([batch]), values))
+    if method.calibrate:
+        batch = replace(batch, survey=method.calibrate(lambda: iter([batch]), values))
     spectrum = method.merge(batch, values)
     kept = spectrum.truncate(torch.full(spectrum.energy.shape, spectrum.s.shape[-1]))
     dense = kept.b @ kept.a

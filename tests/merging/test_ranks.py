@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from loreg.errors import UsageError
-from loreg.merging.ranks import Costs, read_rank_rule, spend
+from loreg.merging.ranks import ModuleCost, read_rank_rule, spend_budget
 from loreg.registry import Registry, connect
 from making import deltas_by_peft, new_model, relative_error, train
 
@@ -78,9 +78,9 @@ def test_a_budget_is_spent_where_it_keeps_the_most(here: Registry, source: Path,
     more=st.integers(0, 30),
 )
 def test_spending_is_within_the_budget_and_no_other_choice_of_equal_costs_is_better(modules, more: int):
-    costs = [Costs(sorted(squares, reverse=True), 3) for squares, _ in modules]
+    costs = [ModuleCost(sorted(squares, reverse=True), 3) for squares, _ in modules]
     budget = 3 * len(costs) + more
-    chosen = spend(budget, costs)
+    chosen = spend_budget(budget, costs)
     assert sum(3 * rank for rank in chosen) <= budget
     energy = sum(sum(c.squares[:r]) for c, r in zip(costs, chosen, strict=True))
     for other in itertools.product(*(range(1, len(c.squares) + 1) for c in costs)):

@@ -193,9 +193,9 @@ class TestDora:
 def test_a_number_that_is_not_finite_is_named_with_its_source(here: Registry, tmp_path: Path):
     from loreg.adapters.structure import read_structure
     from loreg.entities import Source
-    from loreg.merging.execute import execute
+    from loreg.merging.execute import execute_recipe
     from loreg.merging.recipe import Recipe
-    from loreg.merging.sources import Input
+    from loreg.merging.sources import MergeInput
 
     folder = train(tmp_path / "a", 1, ["plain"])
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -204,4 +204,4 @@ def test_a_number_that_is_not_finite_is_named_with_its_source(here: Registry, tm
     save_file(tensors, folder / "adapter_model.safetensors")
     recipe = Recipe((Source("team/a:v3", "0" * 64, 1.0),))
     with pytest.raises(MergeError, match=rf"team/a:v3 cannot be merged: tensor {name} has NaN or infinite"):
-        execute([Input(read_structure(folder), "team/a:v3", "0" * 64)], recipe)
+        execute_recipe([MergeInput(read_structure(folder), "team/a:v3", "0" * 64)], recipe)

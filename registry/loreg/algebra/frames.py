@@ -27,7 +27,7 @@ class Frame:
     r: Tensor
     implicit: bool
 
-    def lift(self, coordinates: Tensor) -> Tensor:
+    def to_full_space(self, coordinates: Tensor) -> Tensor:
         """``q @ coordinates``: (…, m, j) in the frame → (…, rows, j) in the open."""
         if not self.implicit:
             return self.columns @ coordinates

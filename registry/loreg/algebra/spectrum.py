@@ -60,8 +60,8 @@ class Spectrum:
         within = torch.arange(keep, device=self.s.device) < ranks.unsqueeze(-1)
         root = (self.s[..., :keep].sqrt() * within).unsqueeze(-2)
         b, a = self.u[..., :keep] * root, self.v[..., :keep] * root
-        b = self.left.lift(b) if self.left else b
-        a = self.right.lift(a) if self.right else a
+        b = self.left.to_full_space(b) if self.left else b
+        a = self.right.to_full_space(a) if self.right else a
         least, most_positive = b.aminmax(dim=-2, keepdim=True)
         sign = torch.where(most_positive < -least, -1.0, 1.0).to(b.dtype)
         b, a = b.mul_(sign), a.mul_(sign).mT
@@ -89,7 +89,7 @@ def without_rounding(s: Tensor, size: Tensor | float, longest: int) -> Tensor:
     return torch.where(s > smallest.unsqueeze(-1), s, 0.0)
 
 
-def retained(u: Tensor, v: Tensor, source: Factors, ranks: Tensor) -> Tensor:
+def retained_energy(u: Tensor, v: Tensor, source: Factors, ranks: Tensor) -> Tensor:
     """``‖Uᵣᵀ·X·Vᵣ‖²`` (n): how much of the delta X lies in the subspaces that truncations at ``ranks`` (n) keep.
 
     ``u``, ``v`` and the factors of X are in the same coordinates.

@@ -23,7 +23,7 @@ from loreg.bases.model import Model
 from loreg.entities import ExtractedModule, Progress
 from loreg.errors import MergeError
 from loreg.merging.device import explain_out_of_memory
-from loreg.merging.parallel import side_by_side
+from loreg.merging.parallel import parallel_map
 
 _HELD = 1 << 24  # numbers of a difference that is kept between passes, 64 MB; a larger one is made again
 _FIRST_GUESS = 16
@@ -71,7 +71,7 @@ def extract(
     done: list[tuple[ModuleToWrite, ExtractedModule]] = []
     chosen = torch.device(device)
     with explain_out_of_memory(chosen):
-        for result in side_by_side(lambda pair: _factor(pair, rank, energy, chosen), factored, chosen):
+        for result in parallel_map(lambda pair: _factor(pair, rank, energy, chosen), factored, chosen):
             done.append(result)
             progress("extracting", len(done), len(factored))
     modules = {figures.module: written for written, figures in done}

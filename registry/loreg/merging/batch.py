@@ -27,7 +27,7 @@ class Batch:
     digests: tuple[str, ...]
     modules: tuple[str, ...]
     rank: int | None = None
-    survey: Any = None
+    thresholds: Any = None
     _framed: Framed | None = field(default=None, init=False, repr=False)
 
     @property
@@ -51,8 +51,10 @@ class Batch:
         """The same, one module at a time."""
         for i, module in enumerate(self.modules):
             one = Stack(self.stack.b[i : i + 1], self.stack.a[i : i + 1], self.stack.ranks)
-            yield Batch(one, self.weights[i : i + 1], self.positions, self.digests, (module,), self.rank, self.survey)
+            yield Batch(
+                one, self.weights[i : i + 1], self.positions, self.digests, (module,), self.rank, self.thresholds
+            )
 
 
 #: All batches of a merge, again at every call: what a method that looks at all modules first is given.
-Survey = Callable[[], Iterator[Batch]]
+Batches = Callable[[], Iterator[Batch]]

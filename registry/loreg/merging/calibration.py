@@ -90,7 +90,7 @@ def read_moments(path: Path, ranks: Mapping[str, int]) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class OnData:
+class CalibratedDeltas:
     """n deltas in the norm of the data: ``spectrum`` has the singular values that count there."""
 
     framed: Framed
@@ -106,9 +106,9 @@ class OnData:
         return decompose(self.framed.left, self.framed.right, core)
 
 
-def on_data(framed: Framed, moments: Tensor) -> OnData:
+def whiten(framed: Framed, moments: Tensor) -> CalibratedDeltas:
     """See the deltas of one source in the norm of ``moments (n, r, r)``, those of ``a @ x``."""
     values, vectors = eigh((moments + moments.mT) / 2)
     root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
     u, s, vh = svd(framed.left.r @ root)
-    return OnData(framed, Spectrum(None, None, u, s, vh.mT, s.square().sum(-1)), root)
+    return CalibratedDeltas(framed, Spectrum(None, None, u, s, vh.mT, s.square().sum(-1)), root)

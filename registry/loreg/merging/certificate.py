@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from loreg.algebra.factors import Factors, Stack, rounding_error, squared_norm
-from loreg.algebra.spectrum import Spectrum, retained
+from loreg.algebra.spectrum import Spectrum, retained_energy
 
 SCHEMA = "loreg.certificate/2"
 _SHARES = {"90": 0.9, "99": 0.99, "99.9": 0.999}
@@ -57,7 +57,7 @@ class Energies:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CertifiedModule:
     """One matrix: its certificate, the squared norms behind it, the singular values that are known."""
 
     certificate: Certificate
@@ -65,7 +65,7 @@ class Measured:
     sigmas: tuple[float, ...]
 
 
-def measure(
+def certify(
     modules: Sequence[str],
     spectrum: Spectrum,
     ranks: Tensor,
@@ -76,7 +76,7 @@ def measure(
     positions: Sequence[int],
     count: int,
     lost: Tensor,
-) -> list[Measured]:
+) -> list[CertifiedModule]:
     """Certify n merged deltas, truncated at ``ranks`` (n): ``kept`` in float64, ``stored`` what goes into the file.
 
     ``subspaces`` has the singular vectors of ``kept``; ``sources`` are the T deltas in the coordinates of the
@@ -86,7 +86,7 @@ def measure(
     known = squares.shape[-1]
     rounding = rounding_error(kept, stored).tolist()
     within = torch.minimum(ranks, subspaces.numerical_rank())  # what has no singular value has no direction of its own
-    shares = torch.stack([retained(subspaces.u, subspaces.v, s, within) for s in sources.sources()], -1).tolist()
+    shares = torch.stack([retained_energy(subspaces.u, subspaces.v, s, within) for s in sources.sources()], -1).tolist()
     wholes = torch.stack([squared_norm(s) for s in sources.sources()], -1).tolist()
     smallest = {name: _smallest_ranks(squares, spectrum.energy, share) for name, share in _SHARES.items()}
     energy, missing, sigmas = spectrum.energy.tolist(), lost.tolist(), spectrum.s.tolist()
@@ -106,11 +106,11 @@ def measure(
             ranks={name: r if (r := values[i]) <= known else None for name, values in smallest.items()},
             complete=spectrum.complete,
         )
-        measured.append(Measured(certificate, energies, tuple(sigmas[i])))
+        measured.append(CertifiedModule(certificate, energies, tuple(sigmas[i])))
     return measured
 
 
-def together(module: str, parts: Sequence[Measured]) -> Measured:
+def aggregate(module: str, parts: Sequence[CertifiedModule]) -> CertifiedModule:
     """Several matrices as one block-diagonal delta: squared norms add, also those of a place in the spectrum."""
     every = [part.energies for part in parts]
     sources = tuple(
@@ -132,7 +132,7 @@ def together(module: str, parts: Sequence[Measured]) -> Measured:
         complete=all(c.complete for c in certificates),
     )
     by_place = zip_longest(*(part.sigmas for part in parts), fillvalue=0.0)
-    return Measured(certificate, energies, tuple(math.hypot(*values) for values in by_place))
+    return CertifiedModule(certificate, energies, tuple(math.hypot(*values) for values in by_place))
 
 
 def warnings(whole: Certificate, labels: Sequence[str]) -> list[str]:
@@ -149,9 +149,9 @@ def warnings(whole: Certificate, labels: Sequence[str]) -> list[str]:
     return found
 
 
-def to_json(modules: Sequence[Measured], labels: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
+def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
     """The certificate of all modules as a JSON document, as it is stored with the version."""
-    whole = together("", modules).certificate
+    whole = aggregate("", modules).certificate
     return {
         "schema": SCHEMA,
         "total": _document(whole),

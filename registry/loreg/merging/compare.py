@@ -10,16 +10,16 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from loreg.algebra import draws
+from loreg.algebra import counter_rng
 from loreg.algebra.canonical import canonical
 from loreg.algebra.factors import Factors, stack
 from loreg.algebra.frames import framed
 from loreg.entities import AdapterSimilarity, Progress, no_progress
 from loreg.errors import MergeError
-from loreg.merging.compatible import refuse_what_cannot_be_merged
+from loreg.merging.compatibility import require_mergeable
 from loreg.merging.device import explain_out_of_memory
-from loreg.merging.plan import plan
-from loreg.merging.sources import Input, Source, open_sources
+from loreg.merging.sources import MergeInput, OpenSource, open_sources
+from loreg.merging.work_items import plan_work
 
 _SAMPLES = 4096  # entries of each module whose signs are compared
 _SAME = 0.99  # cosine from which two deltas differ by noise
@@ -27,25 +27,25 @@ _ZERO = 1e-12
 
 
 def compare(
-    inputs: Sequence[Input], *, device: str = "cpu", progress: Progress = no_progress
+    inputs: Sequence[MergeInput], *, device: str = "cpu", progress: Progress = no_progress
 ) -> list[AdapterSimilarity]:
     """Every pair of adapters, over the modules that both have. Raises MergeError if their shapes differ."""
-    refuse_what_cannot_be_merged(inputs)
+    require_mergeable(inputs)
     sums: dict[tuple[int, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     with open_sources(inputs, 0) as sources, explain_out_of_memory(torch.device(device)):
-        tasks = plan(sources, torch.device(device))
+        tasks = plan_work(sources, torch.device(device))
         for done, task in enumerate(tasks, 1):
             for module in task.modules:
                 parts = {t: sources[t].factors(module, torch.device(device)) for t in task.positions}
                 for i, j in combinations(task.positions, 2):
-                    _add(sums[i, j], parts[i], parts[j], draws.key(module))
+                    _add(sums[i, j], parts[i], parts[j], counter_rng.derive_key(module))
             progress("comparing", done, len(tasks))
         return [_likeness(sources, i, j, sums[i, j]) for i, j in combinations(range(len(inputs)), 2)]
 
 
-def largest_difference(given: Input, other: Input) -> float:
+def largest_difference(given: MergeInput, other: MergeInput) -> float:
     """``max ‖Δ − Δ'‖ / ‖Δ‖`` over the modules of two adapters; infinite if their modules differ."""
-    if given.layout.modules.keys() != other.layout.modules.keys():
+    if given.structure.modules.keys() != other.structure.modules.keys():
         return math.inf
     cpu, worst = torch.device("cpu"), 0.0
     with open_sources([given, other], 0) as (a, b):
@@ -89,8 +89,8 @@ def _sample(part: Factors, key: int) -> Tensor:
     return (part.b[:, row] * part.a.mT[:, column]).sum(-1)
 
 
-def _likeness(sources: Sequence[Source], i: int, j: int, sums: dict[str, float]) -> AdapterSimilarity:
-    a, b = sources[i].given, sources[j].given
+def _likeness(sources: Sequence[OpenSource], i: int, j: int, sums: dict[str, float]) -> AdapterSimilarity:
+    a, b = sources[i].input, sources[j].input
     if not sums["modules"]:
         raise MergeError(f"{a.label} and {b.label} have no module in common", hint="loreg show tells their modules")
     norms = math.sqrt(sums["x"]), math.sqrt(sums["y"])

@@ -18,17 +18,17 @@ from loreg.entities import Progress, no_progress
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
-from loreg.merging.compatible import fields_of_result, refuse_what_cannot_be_merged
+from loreg.merging.compatibility import require_mergeable, result_fields
+from loreg.merging.engine import MergedModule, MergeEngine
 from loreg.merging.method import Method
 from loreg.merging.methods import find_method
 from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
-from loreg.merging.run import Done, Run
-from loreg.merging.sources import Input, Source, conversions, open_sources
+from loreg.merging.sources import MergeInput, OpenSource, conversion_notes, open_sources
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedAdapter:
     """The result: an adapter to write, its certificate as JSON, and the recipe with every choice filled in.
 
     ``sigmas`` has the known singular values of each merged delta, largest first; ``notes`` are for the person.
@@ -41,28 +41,31 @@ class Merged:
     notes: tuple[str, ...]
 
 
-def execute(
-    inputs: Sequence[Input],
+def execute_recipe(
+    inputs: Sequence[MergeInput],
     recipe: Recipe,
     *,
     device: str = "cpu",
     calibration: Path | None = None,
     progress: Progress = no_progress,
-) -> Merged:
+) -> MergedAdapter:
     """Merge ``inputs``, the recipe's sources in order, over the union of their modules.
 
     A module that only some have still merges. Computed in float64 on ``device``, stored in the widest dtype of the
     inputs. ``calibration`` is a file of second moments (``merging.calibration``) for re-ranking a single source.
     Raises MergeError, naming what stands in the way, and UsageError for a recipe that cannot be.
     """
-    layouts, labels = [given.layout for given in inputs], [given.label for given in inputs]
-    refuse_what_cannot_be_merged(inputs)
+    layouts, labels = [given.structure for given in inputs], [given.label for given in inputs]
+    require_mergeable(inputs)
     method = find_method(recipe.method)
     recipe = _completed(recipe, method, inputs)
     with open_sources(inputs, recipe.rank.most or 0) as sources:
         adapters = [source.adapter for source in sources]
         extras = choose_full_tensors(
-            [layout.full_tensors_and_token_rows for layout in layouts], labels, _same_extras(adapters), recipe.extras
+            [layout.full_tensors_and_token_rows for layout in layouts],
+            labels,
+            _have_same_full_tensors(adapters),
+            recipe.extras,
         )
         whole = {}
         if extras is not None:
@@ -74,34 +77,38 @@ def execute(
                 for name in taken.structure.full_tensors_and_token_rows
             }
         moments = _moments(calibration, sources) if calibration else None
-        run = Run(sources, recipe, method, torch.device(device), moments, progress)
-        done = sorted(run.all(), key=lambda module: module.name)
-        notes = conversions(sources)
+        run = MergeEngine(sources, recipe, method, torch.device(device), moments, progress)
+        done = sorted(run.run(), key=lambda module: module.name)
+        notes = conversion_notes(sources)
     if recipe.rank.uniform:
         done = _at_one_rank(done)
     biased = {}
-    if any(module.written.bias is not None for module in done):
+    if any(module.module.bias is not None for module in done):
         done, biased = _with_biases(done), {"lora_bias": True}
-    modules = {module.name: module.written for module in done}
-    return Merged(
-        adapter=AdapterToWrite(modules, whole, {**fields_of_result(layouts, extras), **biased}),
-        certificate=certificate.to_json([module.measured for module in done], labels),
+    modules = {module.name: module.module for module in done}
+    return MergedAdapter(
+        adapter=AdapterToWrite(modules, whole, {**result_fields(layouts, extras), **biased}),
+        certificate=certificate.to_json([module.certified for module in done], labels),
         recipe=replace(recipe, extras=extras),
-        sigmas={module.name: module.measured.sigmas for module in done},
+        sigmas={module.name: module.certified.sigmas for module in done},
         notes=tuple(notes),
     )
 
 
-def _completed(recipe: Recipe, method: Method, inputs: Sequence[Input]) -> Recipe:
+def _completed(recipe: Recipe, method: Method, inputs: Sequence[MergeInput]) -> Recipe:
     """The recipe with the method's defaults filled in. Raises UsageError for what the method cannot do."""
     count = len(inputs)
-    if count < method.needs or (method.most is not None and count > method.most):
-        expected = f"exactly {method.needs}" if method.most == method.needs else f"{method.needs} or more"
+    if count < method.min_sources or (method.max_sources is not None and count > method.max_sources):
+        expected = (
+            f"exactly {method.min_sources}"
+            if method.max_sources == method.min_sources
+            else f"{method.min_sources} or more"
+        )
         raise UsageError(
             f"the method {method.name} merges {expected} adapters, not {count}", hint=f"loreg methods {method.name}"
         )
     for given in inputs:
-        if method.name != "linear" and any("bias" in module.tensors for module in given.layout.modules.values()):
+        if method.name != "linear" and any("bias" in module.tensors for module in given.structure.modules.values()):
             raise MergeError(
                 f"{given.label} cannot be merged by {method.name}: lora_bias is true, and only linear says what a "
                 "merged bias is",
@@ -113,12 +120,12 @@ def _completed(recipe: Recipe, method: Method, inputs: Sequence[Input]) -> Recip
                 f"the method {method.name} makes a delta of full rank: its result can only be of a fixed rank",
                 hint="merge with --rank N, then loreg rerank",
             )
-        every = [module.rank for given in inputs for module in given.layout.modules.values()]
+        every = [module.rank for given in inputs for module in given.structure.modules.values()]
         recipe = replace(recipe, rank=RankRule("fixed", max(every)))
     return replace(recipe, parameters=method.values(recipe.parameters))
 
 
-def _moments(path: Path, sources: Sequence[Source]) -> dict[str, Tensor]:
+def _moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, Tensor]:
     if len(sources) != 1 or sources[0].initial or any(form.kind != "linear" for form in sources[0].modules.values()):
         raise UsageError(
             "calibration data fit one adapter of plain linear LoRA modules", hint="loreg rerank REF --calibration FILE"
@@ -128,25 +135,25 @@ def _moments(path: Path, sources: Sequence[Source]) -> dict[str, Tensor]:
     return read_moments(path, {name: sources[0].rank(name) for name in sources[0].modules})
 
 
-def _at_one_rank(done: Sequence[Done]) -> list[Done]:
-    rank = max(module.written.factors.rank for module in done)
+def _at_one_rank(done: Sequence[MergedModule]) -> list[MergedModule]:
+    rank = max(module.module.factors.rank for module in done)
     return [
-        replace(module, written=replace(module.written, factors=pad_rank(module.written.factors, rank)))
+        replace(module, module=replace(module.module, factors=pad_rank(module.module.factors, rank)))
         for module in done
     ]
 
 
-def _with_biases(done: Sequence[Done]) -> list[Done]:
+def _with_biases(done: Sequence[MergedModule]) -> list[MergedModule]:
     """PEFT looks for a bias at every module of an adapter that has any: zeros where no source had one."""
 
     def biased(written: ModuleToWrite) -> ModuleToWrite:
         b = written.factors.b
         return written if written.bias is not None else replace(written, bias=b.new_zeros(b.shape[-2]))
 
-    return [replace(module, written=biased(module.written)) for module in done]
+    return [replace(module, module=biased(module.module)) for module in done]
 
 
-def _same_extras(adapters: Sequence[OpenAdapter]) -> bool:
+def _have_same_full_tensors(adapters: Sequence[OpenAdapter]) -> bool:
     """Whether all adapters that have whole tensors have the same ones, to the bit."""
 
     def names(adapter: OpenAdapter) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from loreg.algebra.spectrum import Spectrum
 from loreg.errors import UsageError
-from loreg.merging.batch import Batch, Survey
+from loreg.merging.batch import Batch, Batches
 
 Values = Mapping[str, Any]
 
@@ -73,9 +73,9 @@ class Method:
     merge: Callable[[Batch, Values], Spectrum]
     parameters: tuple[Parameter, ...] = ()
     full_rank: bool = False
-    survey: Callable[[Survey, Values], Any] | None = None
-    needs: int = 1
-    most: int | None = None
+    calibrate: Callable[[Batches, Values], Any] | None = None
+    min_sources: int = 1
+    max_sources: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The method as it is declared."""

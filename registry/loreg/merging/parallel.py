@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(function: Callable[[T], R], tasks: Sequence[T], device: torch.device) -> Iterator[R]:
+def parallel_map(function: Callable[[T], R], tasks: Sequence[T], device: torch.device) -> Iterator[R]:
     """``function`` of every task, in order.
 
     On a CPU each task has one core: the decompositions inside use several badly, and a result then does not depend

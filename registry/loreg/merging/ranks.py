@@ -64,7 +64,7 @@ class RankRule:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerRanks:
     """What a server says of ranks: those it can be started with (empty: any), and whether it wants one for all."""
 
     ranks: tuple[int, ...] = ()
@@ -72,11 +72,11 @@ class Server:
 
 
 #: Read from vLLM 0.33 (``MaxLoRARanks``), SGLang 0.5.23 and LoRAX (no rank_pattern), TensorRT-LLM.
-SERVERS: Mapping[str, Server] = {
-    "vllm": Server(ranks=(1, 8, 16, 32, 64, 128, 256, 320, 512)),
-    "sglang": Server(one_rank=True),
-    "lorax": Server(one_rank=True),
-    "tensorrt-llm": Server(),
+SERVERS: Mapping[str, ServerRanks] = {
+    "vllm": ServerRanks(ranks=(1, 8, 16, 32, 64, 128, 256, 320, 512)),
+    "sglang": ServerRanks(one_rank=True),
+    "lorax": ServerRanks(one_rank=True),
+    "tensorrt-llm": ServerRanks(),
 }
 
 LOSSLESS = RankRule()
@@ -121,14 +121,14 @@ def _fit(text: str) -> RankRule:
 
 
 @dataclass(frozen=True)
-class Costs:
+class ModuleCost:
     """One module in a budget: the squares of its singular values, and what one more rank costs in parameters."""
 
     squares: Sequence[float]
     each: int
 
 
-def spend(budget: int, modules: Sequence[Costs]) -> list[int]:
+def spend_budget(budget: int, modules: Sequence[ModuleCost]) -> list[int]:
     """The ranks that keep the most energy for ``budget`` parameters: greedy by σ²/(out+in), at least 1 everywhere.
 
     Greedy is optimal up to the one value that no longer fits, for squares fall within a module. Raises UsageError

@@ -35,7 +35,7 @@ def refuse_different_bases(layouts: Sequence[AdapterStructure], labels: Sequence
             )
 
 
-def what_is_shared(layouts: Sequence[AdapterStructure], labels: Sequence[str]) -> Iterator[str]:
+def describe_shared_modules(layouts: Sequence[AdapterStructure], labels: Sequence[str]) -> Iterator[str]:
     """How many modules all sources have, and which source alone has which, in words for a person."""
     if len(layouts) < 2:
         return

@@ -24,15 +24,15 @@ from loreg.bases.model import Model, read_model
 from loreg.errors import MergeError
 
 #: Floating-point types by safetensors' names. Integers and 8-bit floats are quantised: alone they are not the factors.
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Input:
+class MergeInput:
     """What is given for one source: ``initial`` is the adapter that its training started from, where that changed
     the base (PiSSA, OLoRA, CorDA, LoRA-GA); ``base`` the model, where the delta depends on it (DoRA)."""
 
-    layout: AdapterStructure
+    structure: AdapterStructure
     label: str
     digest: str
     initial: AdapterStructure | None = None
@@ -40,21 +40,21 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Base:
+class OpenBase:
     """An open model: its files by tensor, and its tensors by canonical name."""
 
     model: Model
     files: Mapping[str, Any]
     raw: Mapping[str, str]
 
-    def weight(self, given: Input, module: str, shape: tuple[int, int]) -> Tensor:
+    def weight(self, given: MergeInput, module: str, shape: tuple[int, int]) -> Tensor:
         """The weight (out, in) of a module on which an adapter was trained.
 
         Raises MergeError where the base has none, one of another shape, or one of which nothing says how it lies.
         """
-        one = {module: given.layout.modules[module]}
-        lookup = build_lookup(given.layout, self.raw, self.model.config)
-        (part,) = target_tensors(replace(given.layout, modules=one), lookup)
+        one = {module: given.structure.modules[module]}
+        lookup = build_lookup(given.structure, self.raw, self.model.config)
+        (part,) = target_tensors(replace(given.structure, modules=one), lookup)
         if part.place is None or part.why_not:
             why = part.why_not or f"has no tensor {part.name}"
             raise _not_the_base(f"the base {given.base} {why}, on which {given.label} was trained")
@@ -74,12 +74,12 @@ class Base:
         return weight
 
 
-def open_base(stack: contextlib.ExitStack, path: Path) -> Base:
+def open_base(stack: contextlib.ExitStack, path: Path) -> OpenBase:
     """Map the shards of the model at ``path`` into memory; nothing is read yet."""
     model = read_model(path)
     files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in model.shards]
     by_name = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
-    return Base(model, by_name, names.by_canonical_name({name: name for name in by_name}))
+    return OpenBase(model, by_name, names.by_canonical_name({name: name for name in by_name}))
 
 
 def _not_the_base(message: str) -> MergeError:
@@ -87,13 +87,13 @@ def _not_the_base(message: str) -> MergeError:
 
 
 @dataclass
-class Source:
+class OpenSource:
     """One open source. ``lost`` collects, for a converted adapter, (‖delta‖², what the conversion lost of it)."""
 
-    given: Input
+    input: MergeInput
     adapter: OpenAdapter
     initial: OpenAdapter | None
-    base: Base | None
+    base: OpenBase | None
     least_rank: int
     lost: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -113,7 +113,7 @@ class Source:
     def dtype(self, module: str) -> torch.dtype:
         """The widest dtype of the two factors in the file."""
         parts = self.adapter.structure.modules[module].tensors
-        return widest([DTYPES[parts[part].dtype] for part in self.modules[module].tensor_names])
+        return widest_dtype([TORCH_DTYPES[parts[part].dtype] for part in self.modules[module].tensor_names])
 
     def factors(self, module: str, device: torch.device) -> Factors:
         """``b (E, out, r)`` and ``a (E, r, in)`` in float64 with √scale in each, on ``device``."""
@@ -122,10 +122,10 @@ class Source:
             torch.empty(form.matrices, form.out, rank, dtype=torch.float64, device=device),
             torch.empty(form.matrices, rank, form.in_, dtype=torch.float64, device=device),
         )
-        self.put(module, into)
+        self.copy_factors(module, into)
         return into
 
-    def put(self, module: str, into: Factors) -> None:
+    def copy_factors(self, module: str, into: Factors) -> None:
         """Write the factors into the place that is made for them."""
         if "magnitude" in self.adapter.structure.modules[module].tensors:
             _put(self._converted(module, into.b.device), 1.0, into)
@@ -154,27 +154,27 @@ class Source:
 
     def _weight(self, module: str, shape: tuple[int, int]) -> Tensor:
         assert self.base is not None  # noqa: S101  refused before where an adapter needs one
-        return self.base.weight(self.given, module, shape)
+        return self.base.weight(self.input, module, shape)
 
     def refuse_what_is_not_finite(self, module: str) -> None:
         """Raise MergeError if a tensor of the module has NaN or infinite numbers, naming it."""
         for tensor in self.adapter.structure.modules[module].tensors.values():
             if not self.adapter.full_tensor(tensor.name).isfinite().all():
                 raise MergeError(
-                    f"{self.given.label} cannot be merged: tensor {tensor.name} has NaN or infinite numbers",
+                    f"{self.input.label} cannot be merged: tensor {tensor.name} has NaN or infinite numbers",
                     hint="train again with a lower learning rate, or merge an earlier checkpoint",
                 )
 
 
 @contextlib.contextmanager
-def open_sources(inputs: Sequence[Input], least_rank: int) -> Iterator[list[Source]]:
+def open_sources(inputs: Sequence[MergeInput], least_rank: int) -> Iterator[list[OpenSource]]:
     """Open every source; a conversion keeps ``least_rank`` at least."""
     with contextlib.ExitStack() as stack:
         bases = {path: open_base(stack, path) for path in {given.base for given in inputs if given.base is not None}}
         yield [
-            Source(
+            OpenSource(
                 given,
-                stack.enter_context(open_adapter(given.layout)),
+                stack.enter_context(open_adapter(given.structure)),
                 stack.enter_context(open_adapter(given.initial)) if given.initial else None,
                 bases[given.base] if given.base else None,
                 least_rank,
@@ -183,7 +183,7 @@ def open_sources(inputs: Sequence[Input], least_rank: int) -> Iterator[list[Sour
         ]
 
 
-def conversions(sources: Sequence[Source]) -> list[str]:
+def conversion_notes(sources: Sequence[OpenSource]) -> list[str]:
     """What to tell a person of the sources that had to be converted."""
     notes = []
     for source in sources:
@@ -191,10 +191,10 @@ def conversions(sources: Sequence[Source]) -> list[str]:
             whole, lost = (sum(column) for column in zip(*source.lost.values(), strict=True))
             error = (lost / whole) ** 0.5 if whole else 0.0
             ranks = {source.rank(module) for module in source.lost}
-            notes.append(f"{source.given.label}: DoRA converted to factors of rank {max(ranks)}, ε = {error:.2g}")
+            notes.append(f"{source.input.label}: DoRA converted to factors of rank {max(ranks)}, ε = {error:.2g}")
         if source.initial:
             notes.append(
-                f"{source.given.label}: its initial adapter is subtracted; the result is for the original base"
+                f"{source.input.label}: its initial adapter is subtracted; the result is for the original base"
             )
     return notes
 
@@ -209,6 +209,6 @@ def _put(factors: Factors, scale: float, into: Factors) -> None:
             place.mul_(scale**0.5)
 
 
-def widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:
+def widest_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
     """The narrowest dtype that holds all of these."""
     return functools.reduce(torch.promote_types, dtypes)

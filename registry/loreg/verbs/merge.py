@@ -12,7 +12,7 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MergeResult, Metric, Progress, Provenance, Source, no_progress
 from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
 from loreg.merging import provenance
-from loreg.merging.shared_modules import refuse_different_bases, what_is_shared
+from loreg.merging.shared_modules import describe_shared_modules, refuse_different_bases
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
 from loreg.verbs.common_base import common_base, refuse_another_base
@@ -23,7 +23,7 @@ from loreg.verbs.push import push
 from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, position_of, refuse_wrong_weights, require_torch
 
 if TYPE_CHECKING:
-    from loreg.merging.execute import Merged
+    from loreg.merging.execute import MergedAdapter
     from loreg.merging.recipe import Recipe
 
 Rank = int | Mapping[str, Any] | None
@@ -98,7 +98,7 @@ def merge(
             _refuse_another_merge(folder, recipe)
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        told = (*notes(opened), *about_bases, *what_is_shared(layouts, labels_), *merged.notes)
+        told = (*notes(opened), *about_bases, *describe_shared_modules(layouts, labels_), *merged.notes)
         if plot is not None:
             with picture(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)
@@ -140,17 +140,17 @@ def blend(
     calibration: Path | str | None,
     device: str,
     progress: Progress,
-) -> Merged:
+) -> MergedAdapter:
     """Do what the recipe says with the open sources."""
     from loreg.merging.device import choose_device
-    from loreg.merging.execute import execute
+    from loreg.merging.execute import execute_recipe
 
     inputs = inputs_of(opened, initials, base)
     path = Path(calibration) if calibration is not None else None
-    return execute(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
+    return execute_recipe(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
 
 
-def write(folder: Path, merged: Merged, made_by: Provenance) -> None:
+def write(folder: Path, merged: MergedAdapter, made_by: Provenance) -> None:
     """Write the adapter and how it was made into the existing ``folder``."""
     from loreg.adapters.tensors import write_adapter
 

@@ -53,7 +53,7 @@ def reproduce(
     with open_sources(context, refs, progress) as everything, tempfile.TemporaryDirectory(prefix="loreg-") as name:
         from loreg.merging.compare import largest_difference
         from loreg.merging.recipe import read_recipe
-        from loreg.merging.sources import Input
+        from loreg.merging.sources import MergeInput
 
         recipe = read_recipe(made_by.recipe)
         _refuse_other_calibration(recipe.calibration, calibration)
@@ -65,7 +65,9 @@ def reproduce(
             fetch_temporarily(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
                 return ReproduceResult(version, True, 0.0, folder)
-            again, before = (Input(read_structure(path), version.ref, version.digest) for path in (staging, stored))
+            again, before = (
+                MergeInput(read_structure(path), version.ref, version.digest) for path in (staging, stored)
+            )
             difference = largest_difference(before, again)
             if difference > _TOLERANCE.get(version.facts.dtype, 1e-6):
                 raise IntegrityError(

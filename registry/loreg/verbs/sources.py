@@ -22,7 +22,7 @@ from loreg.verbs.fetch import fetch_temporarily
 from loreg.verbs.prepare import prepare
 
 if TYPE_CHECKING:
-    from loreg.merging.sources import Input
+    from loreg.merging.sources import MergeInput
 
 
 #: The rule on tensors without numbers. Older releases stored these, and a merge would pass them on.
@@ -71,14 +71,14 @@ def _open(context: Context, source: str, progress: Progress, mended: Collection[
         yield Opened(version.ref, version.digest, layout, version.base, others)
 
 
-def inputs_of(opened: Sequence[Opened], initials: Sequence[Opened], base: Path | str | None) -> list[Input]:
+def inputs_of(opened: Sequence[Opened], initials: Sequence[Opened], base: Path | str | None) -> list[MergeInput]:
     """What the mathematics takes: every source with the initial adapter or the base that its delta depends on."""
-    from loreg.merging.sources import Input
+    from loreg.merging.sources import MergeInput
 
     model = Path(base).expanduser() if base is not None else None
     started = _initial_of_each(opened, initials)
     return [
-        Input(source.layout, source.label, source.digest, initial.layout if initial else None, model)
+        MergeInput(source.layout, source.label, source.digest, initial.layout if initial else None, model)
         for source, initial in zip(opened, started, strict=True)
     ]
 

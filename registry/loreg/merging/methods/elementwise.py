@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from loreg.merging.dropping import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST
-from loreg.merging.entrywise import in_the_open, merge_entrywise, survey_cuts
-from loreg.merging.fuse import ELECTION
+from loreg.merging.entrywise import calibrate_thresholds, dense_view, merge_entrywise
 from loreg.merging.method import Method, Parameter
+from loreg.merging.pruning import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST
+from loreg.merging.sign_election import ELECTION
 
 _DENSITY = "the share of entries that is kept"
 _SEED = Parameter("seed", 0, "of the draw, which also depends on the source's digest and the module", 0, 2**63)
@@ -39,27 +39,27 @@ METHODS = (
         family="elementwise",
         summary="the largest entries of each delta, summed",
         source="PEFT, magnitude_prune; Han et al. 2015, arXiv 1506.02626",
-        merge=merge_entrywise(in_the_open, LARGEST),
+        merge=merge_entrywise(dense_view, LARGEST),
         parameters=(Parameter("density", 0.5, _DENSITY, 0, 1), _THRESHOLD, _PRUNED, _PRECISION),
         full_rank=True,
-        survey=survey_cuts(in_the_open, LARGEST),
+        calibrate=calibrate_thresholds(dense_view, LARGEST),
     ),
     Method(
         name="ties",
         family="elementwise",
         summary="the largest entries of each delta; the elected sign decides which of them are averaged",
         source="Yadav et al. 2023, TIES-Merging, arXiv 2306.01708",
-        merge=merge_entrywise(in_the_open, LARGEST),
+        merge=merge_entrywise(dense_view, LARGEST),
         parameters=(Parameter("density", 0.2, _DENSITY, 0, 1), *ELECTION, _THRESHOLD, _PRUNED, _PRECISION),
         full_rank=True,
-        survey=survey_cuts(in_the_open, LARGEST),
+        calibrate=calibrate_thresholds(dense_view, LARGEST),
     ),
     Method(
         name="dare_linear",
         family="elementwise",
         summary="random entries of each delta, rescaled and summed",
         source="Yu et al. 2024, DARE, arXiv 2311.03099",
-        merge=merge_entrywise(in_the_open, AT_RANDOM),
+        merge=merge_entrywise(dense_view, AT_RANDOM),
         parameters=(Parameter("density", 0.5, _DENSITY, 1e-6, 1), _SEED, _DRAWN, _PRECISION),
         full_rank=True,
     ),
@@ -68,7 +68,7 @@ METHODS = (
         family="elementwise",
         summary="random entries of each delta, rescaled; the elected sign decides which of them are averaged",
         source="Yu et al. 2024, DARE, arXiv 2311.03099, with the election of TIES",
-        merge=merge_entrywise(in_the_open, AT_RANDOM),
+        merge=merge_entrywise(dense_view, AT_RANDOM),
         parameters=(Parameter("density", 0.5, _DENSITY, 1e-6, 1), _SEED, *ELECTION, _DRAWN, _PRECISION),
         full_rank=True,
     ),
@@ -77,7 +77,7 @@ METHODS = (
         family="elementwise",
         summary="random entries, large ones more likely; the elected sign decides which of them are averaged",
         source="Deep et al. 2024, DELLA-Merging, arXiv 2406.11617",
-        merge=merge_entrywise(in_the_open, LARGE_AT_RANDOM),
+        merge=merge_entrywise(dense_view, LARGE_AT_RANDOM),
         parameters=(
             Parameter("density", 0.5, _DENSITY, 1e-6, 1),
             Parameter("epsilon", 0.15, "how far the probabilities spread around the density", 0, 1),
@@ -94,7 +94,7 @@ METHODS = (
         family="elementwise",
         summary="each delta without its largest and its smallest entries, summed",
         source="Davari & Belilovsky 2024, Model Breadcrumbs, arXiv 2312.06795",
-        merge=merge_entrywise(in_the_open, BETWEEN),
+        merge=merge_entrywise(dense_view, BETWEEN),
         parameters=(
             Parameter("density", 0.9, _DENSITY, 0, 1),
             Parameter("gamma", 0.01, "the share of largest entries that is dropped", 0, 1),
@@ -104,6 +104,6 @@ METHODS = (
             _PRECISION,
         ),
         full_rank=True,
-        survey=survey_cuts(in_the_open, BETWEEN),
+        calibrate=calibrate_thresholds(dense_view, BETWEEN),
     ),
 )

@@ -131,8 +131,8 @@ METHODS = (
         summary="along the great circle between two deltas",
         source="Shoemake 1985, Animating rotation with quaternion curves",
         merge=_combine(slerp),
-        needs=2,
-        most=2,
+        min_sources=2,
+        max_sources=2,
     ),
     Method(
         name="karcher",

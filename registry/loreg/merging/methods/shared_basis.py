@@ -14,23 +14,23 @@ from loreg.algebra.decompositions import svd
 from loreg.algebra.factors import Factors
 from loreg.algebra.tucker import shared_subspaces
 from loreg.merging.batch import Batch
-from loreg.merging.dropping import AT_RANDOM, LARGEST, Rule
-from loreg.merging.entrywise import Entries, View, merge_entrywise, survey_cuts
-from loreg.merging.fuse import ELECTION
+from loreg.merging.entrywise import DeltaView, TiledDelta, calibrate_thresholds, merge_entrywise
 from loreg.merging.method import Method, Parameter, Values
+from loreg.merging.pruning import AT_RANDOM, LARGEST, PruneRule
+from loreg.merging.sign_election import ELECTION
 
 
-def aligned(batch: Batch, values: Values) -> list[View]:
+def aligned(batch: Batch, values: Values) -> list[DeltaView]:
     """KnOTS: with ``[Δ₁ … Δ_T] = U S [V₁ᵀ … V_Tᵀ]``, source t has the entries ``S Vₜᵀ = UᵀΔₜ`` (k, in)."""
     left = batch.framed.left.turned(_directions(torch.cat(list(batch.framed.cores()), dim=-1)))
     framed, stacked = batch.framed.sources(), batch.stack.sources()
     return [
-        View([Factors(left[i].T @ f.b[i], s.a[i]) for f, s in zip(framed, stacked, strict=True)], left=left[i])
+        DeltaView([Factors(left[i].T @ f.b[i], s.a[i]) for f, s in zip(framed, stacked, strict=True)], left=left[i])
         for i in range(len(batch.modules))
     ]
 
 
-def canonical_cores(batch: Batch, values: Values) -> list[View]:
+def canonical_cores(batch: Batch, values: Values) -> list[DeltaView]:
     """Core Space: the entries of ``P_Bᵀ Δₜ P_A`` (k, k), P the singular vectors of all canonical factors stacked."""
     forms = [canonical(part) for part in batch.framed.sources()]
     left = _directions(torch.cat([form.u * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
@@ -38,7 +38,7 @@ def canonical_cores(batch: Batch, values: Values) -> list[View]:
     return _in_bases(batch, left, right)
 
 
-def compressed(batch: Batch, values: Values) -> list[View]:
+def compressed(batch: Batch, values: Values) -> list[DeltaView]:
     """Compress-then-Merge: the entries of ``UᵀΔₜV`` (r, r) in subspaces that fit all deltas, norms balanced."""
     cores = batch.framed.cores().transpose(0, 1)
     norms = torch.linalg.matrix_norm(cores).unsqueeze(-1).unsqueeze(-1)
@@ -48,11 +48,11 @@ def compressed(batch: Batch, values: Values) -> list[View]:
     return _in_bases(batch, *shared_subspaces(balanced, rank))
 
 
-def _in_bases(batch: Batch, left: Tensor, right: Tensor) -> list[View]:
+def _in_bases(batch: Batch, left: Tensor, right: Tensor) -> list[DeltaView]:
     sources = batch.framed.sources()
     left, right = batch.framed.left.turned(left), batch.framed.right.turned(right)
     return [
-        View([Factors(left[i].T @ p.b[i], p.a[i] @ right[i]) for p in sources], left[i], right[i])
+        DeltaView([Factors(left[i].T @ p.b[i], p.a[i] @ right[i]) for p in sources], left[i], right[i])
         for i in range(len(batch.modules))
     ]
 
@@ -61,16 +61,16 @@ def _directions(columns: Tensor) -> Tensor:
     return svd(columns)[0]
 
 
-def _rule(values: Values) -> Rule:
+def _rule(values: Values) -> PruneRule:
     return LARGEST if values["drop"] == "small" else AT_RANDOM
 
 
-def _drop(module: Entries, entries: Tensor, t: int, row: int, column: int) -> None:
-    _rule(module.values).drop(module, entries, t, row, column)
+def _drop(module: TiledDelta, entries: Tensor, t: int, row: int, column: int) -> None:
+    _rule(module.values).prune(module, entries, t, row, column)
 
 
 #: Dropping as the parameter ``drop`` says.
-_CHOSEN = Rule(_drop, lambda values, total: _rule(values).counts(values, total))
+_CHOSEN = PruneRule(_drop, lambda values, total: _rule(values).counts(values, total))
 _RULE = (
     Parameter(
         "drop", "small", "which entries are dropped: the small ones, or random ones", choices=("small", "random")
@@ -101,7 +101,7 @@ METHODS = (
         source="Stoica et al. 2025, KnOTS, arXiv 2410.19735",
         merge=merge_entrywise(aligned, _CHOSEN),
         parameters=(*_RULE, _threshold("global")),
-        survey=survey_cuts(aligned, _CHOSEN),
+        calibrate=calibrate_thresholds(aligned, _CHOSEN),
     ),
     Method(
         name="core_ties",
@@ -110,7 +110,7 @@ METHODS = (
         source="Panariello et al. 2025, Core Space, arXiv 2509.17786",
         merge=merge_entrywise(canonical_cores, _CHOSEN),
         parameters=(*_RULE, _threshold("tensor")),
-        survey=survey_cuts(canonical_cores, _CHOSEN),
+        calibrate=calibrate_thresholds(canonical_cores, _CHOSEN),
     ),
     Method(
         name="ctm",
@@ -123,6 +123,6 @@ METHODS = (
             Parameter("balance", 1.0, "how far the deltas' norms are made equal before fitting: 0 not, 1 fully", 0, 1),
             _threshold("tensor"),
         ),
-        survey=survey_cuts(compressed, _CHOSEN),
+        calibrate=calibrate_thresholds(compressed, _CHOSEN),
     ),
 )

@@ -81,17 +81,21 @@ def _sum(batch: Batch) -> Spectrum:
     return decompose(framed.left, framed.right, framed.weighted(batch.weights), size)
 
 
-def _directions(form: Canonical, keep: int) -> Canonical:
+def _directions(canonical_form: Canonical, keep: int) -> Canonical:
     """The ``keep`` leading singular vectors; those of a zero singular value are zero."""
-    u, s, v = form.u[..., :keep], form.s[..., :keep], form.v[..., :keep]
+    u, s, v = canonical_form.u[..., :keep], canonical_form.s[..., :keep], canonical_form.v[..., :keep]
     real = (s > s[..., :1] * u.shape[-2] * torch.finfo(s.dtype).eps).to(s.dtype).unsqueeze(-2)
     return Canonical(u * real, s * real.squeeze(-2), v * real)
 
 
-def _weighted(form: Canonical, weight: Tensor) -> Canonical:
-    sign = torch.where(weight < 0, -1.0, 1.0).to(form.u)
-    zero = (weight != 0).to(form.u).reshape(-1, 1, 1)
-    return Canonical(form.u * sign.reshape(-1, 1, 1) * zero, form.s * weight.abs().unsqueeze(-1), form.v * zero)
+def _weighted(canonical_form: Canonical, weight: Tensor) -> Canonical:
+    sign = torch.where(weight < 0, -1.0, 1.0).to(canonical_form.u)
+    zero = (weight != 0).to(canonical_form.u).reshape(-1, 1, 1)
+    return Canonical(
+        canonical_form.u * sign.reshape(-1, 1, 1) * zero,
+        canonical_form.s * weight.abs().unsqueeze(-1),
+        canonical_form.v * zero,
+    )
 
 
 def _orthogonal(batch: Batch, parts: list[Canonical], s: Tensor) -> Spectrum:

@@ -18,77 +18,79 @@ from loreg.entities import Progress
 from loreg.errors import MergeError
 from loreg.merging import certificate
 from loreg.merging.batch import Batch
-from loreg.merging.calibration import OnData, on_data
-from loreg.merging.certificate import Measured
+from loreg.merging.calibration import CalibratedDeltas, whiten
+from loreg.merging.certificate import CertifiedModule
 from loreg.merging.device import explain_out_of_memory
 from loreg.merging.method import Method
-from loreg.merging.parallel import side_by_side
-from loreg.merging.plan import Task, plan
-from loreg.merging.ranks import Costs, spend
+from loreg.merging.parallel import parallel_map
+from loreg.merging.ranks import ModuleCost, spend_budget
 from loreg.merging.recipe import Recipe
-from loreg.merging.sources import Source
+from loreg.merging.sources import OpenSource
+from loreg.merging.work_items import WorkItem, plan_work
 
 
 @dataclass(frozen=True)
-class Done:
+class MergedModule:
     """One merged module: what is written of it, and its certificate."""
 
     name: str
-    written: ModuleToWrite
-    measured: Measured
+    module: ModuleToWrite
+    certified: CertifiedModule
 
 
 @dataclass(frozen=True)
-class Run:
+class MergeEngine:
     """One execution of a recipe over open sources."""
 
-    sources: Sequence[Source]
+    sources: Sequence[OpenSource]
     recipe: Recipe
     method: Method
     device: torch.device
     moments: Mapping[str, Tensor] | None
     progress: Progress
 
-    def all(self) -> list[Done]:
+    def run(self) -> list[MergedModule]:
         """Every module, merged. Raises MergeError if the device has no room."""
         with explain_out_of_memory(self.device):
-            tasks = plan(self.sources, self.device)
-            survey = self._survey(tasks)
+            tasks = plan_work(self.sources, self.device)
+            survey = self._calibrate(tasks)
             ranks = self._within_budget(tasks, survey) if self.recipe.rank.kind == "budget" else {}
             total = sum(len(task.modules) for task in tasks)
-            done: list[Done] = []
-            for some in side_by_side(lambda task: self._merge(task, survey, ranks), tasks, self.device):
+            done: list[MergedModule] = []
+            for some in parallel_map(lambda task: self._merge(task, survey, ranks), tasks, self.device):
                 done += some
                 self.progress("merging", len(done), total)
             return done
 
-    def _survey(self, tasks: Sequence[Task]) -> Any:
+    def _calibrate(self, tasks: Sequence[WorkItem]) -> Any:
         """What the method finds out of all modules before it merges one."""
-        survey = self.method.survey
+        survey = self.method.calibrate
         if survey is None:
             return None
         batches = lambda: (self._load(task) for task in tasks)  # noqa: E731
         with self._explaining(tasks):
-            (found,) = side_by_side(lambda values: survey(batches, values), [self.recipe.parameters], self.device)
+            (found,) = parallel_map(lambda values: survey(batches, values), [self.recipe.parameters], self.device)
         return found
 
-    def _merge(self, task: Task, survey: Any, ranks: Mapping[str, int]) -> list[Done]:
+    def _merge(self, task: WorkItem, survey: Any, ranks: Mapping[str, int]) -> list[MergedModule]:
         batch = self._load(task, survey)
         spectrum = self._spectrum(task, batch)
         data = self._on_data(batch)
         if self.recipe.rank.kind == "budget":
-            budgeted = [ranks[name] for name in task.modules for _ in range(task.form.matrices)]
+            budgeted = [ranks[name] for name in task.modules for _ in range(task.shape.matrices)]
             chosen = torch.tensor(budgeted, device=self.device)
         else:
             chosen = self.recipe.rank.choose(data.spectrum if data else spectrum)
         # The matrices of one module are written at one rank: the largest that one of them needs.
-        each = task.form.matrices
-        chosen = chosen.reshape(-1, each).amax(-1).repeat_interleave(each).clamp(max=min(task.form.out, task.form.in_))
+        each = task.shape.matrices
+        chosen = (
+            chosen.reshape(-1, each).amax(-1).repeat_interleave(each).clamp(max=min(task.shape.out, task.shape.in_))
+        )
         best = data.truncate(chosen) if data else spectrum
         kept = best.truncate(chosen)
         stored = Factors(*(x.to(task.dtype, memory_format=torch.contiguous_format) for x in (kept.b, kept.a)))
         _refuse_overflow(stored, task)
-        measured = certificate.measure(
+        measured = certificate.certify(
             batch.modules,
             spectrum,
             chosen,
@@ -109,13 +111,13 @@ class Run:
         for i, (name, rank) in enumerate(zip(task.modules, chosen[::each].tolist(), strict=True)):
             span = slice(i * each, (i + 1) * each)
             factors = Factors(b[span, :, :rank].contiguous(), a[span, :rank].contiguous())
-            written = ModuleToWrite(task.form, factors, self._bias(name, task))
+            written = ModuleToWrite(task.shape, factors, self._bias(name, task))
             figures = measured[span]
-            done.append(Done(name, written, figures[0] if each == 1 else certificate.together(name, figures)))
+            done.append(MergedModule(name, written, figures[0] if each == 1 else certificate.aggregate(name, figures)))
         return done
 
-    def _load(self, task: Task, survey: Any = None) -> Batch:
-        form, each, rank = task.form, task.form.matrices, sum(task.ranks)
+    def _load(self, task: WorkItem, survey: Any = None) -> Batch:
+        form, each, rank = task.shape, task.shape.matrices, sum(task.ranks)
         n = len(task.modules) * each
         b = torch.empty(n, form.out, rank, dtype=torch.float64, device=self.device)
         a = torch.empty(n, rank, form.in_, dtype=torch.float64, device=self.device)
@@ -123,7 +125,7 @@ class Run:
         for position, place in zip(task.positions, stack.sources(), strict=True):
             for i, module in enumerate(task.modules):
                 span = slice(i * each, (i + 1) * each)
-                self.sources[position].put(module, Factors(place.b[span], place.a[span]))
+                self.sources[position].copy_factors(module, Factors(place.b[span], place.a[span]))
         # Comparing entries with a cut would drop a NaN without a word; decompositions fail at it by themselves.
         if self.method.full_rank and not (b.sum() + a.sum()).isfinite():
             self._refuse_what_is_not_finite(task)
@@ -134,18 +136,18 @@ class Run:
             stack,
             torch.tensor(weights, dtype=torch.float64, device=self.device),
             task.positions,
-            tuple(self.sources[t].given.digest for t in task.positions),
+            tuple(self.sources[t].input.digest for t in task.positions),
             tuple(names),
             self.recipe.rank.most,
             survey,
         )
 
-    def _refuse_what_is_not_finite(self, task: Task) -> None:
+    def _refuse_what_is_not_finite(self, task: WorkItem) -> None:
         for module, position in itertools.product(task.modules, task.positions):
             self.sources[position].refuse_what_is_not_finite(module)
 
     @contextlib.contextmanager
-    def _explaining(self, tasks: Sequence[Task]) -> Iterator[None]:
+    def _explaining(self, tasks: Sequence[WorkItem]) -> Iterator[None]:
         """Raise MergeError, saying what is not finite, where LAPACK was given infinity or NaN in the block."""
         try:
             yield
@@ -154,7 +156,7 @@ class Run:
                 self._refuse_what_is_not_finite(task)
             raise _too_large(tasks[0]) from None
 
-    def _spectrum(self, task: Task, batch: Batch) -> Spectrum:
+    def _spectrum(self, task: WorkItem, batch: Batch) -> Spectrum:
         with self._explaining([task]):
             spectrum = self.method.merge(batch, self.recipe.parameters).scaled(self.recipe.scale)
         if not spectrum.energy.isfinite().all():
@@ -162,34 +164,34 @@ class Run:
             raise _too_large(task)
         return spectrum
 
-    def _on_data(self, batch: Batch) -> OnData | None:
+    def _on_data(self, batch: Batch) -> CalibratedDeltas | None:
         if self.moments is None:
             return None
         (source,) = self.sources
         # The factors that are framed here carry √scale, and so does what they see.
         each = [source.adapter.scale(name) * self.moments[name].double() for name in batch.modules]
-        return on_data(batch.framed, torch.stack(each).to(self.device))
+        return whiten(batch.framed, torch.stack(each).to(self.device))
 
-    def _for_ranks(self, task: Task, survey: Any) -> Tensor:
+    def _for_ranks(self, task: WorkItem, survey: Any) -> Tensor:
         """The squares of the singular values that a budget looks at, (modules, p)."""
         batch = self._load(task, survey)
         data = self._on_data(batch)
         spectrum = data.spectrum if data else self._spectrum(task, batch)
-        return spectrum.s.square().reshape(len(task.modules), task.form.matrices, -1).sum(1)
+        return spectrum.s.square().reshape(len(task.modules), task.shape.matrices, -1).sum(1)
 
-    def _within_budget(self, tasks: Sequence[Task], survey: Any) -> dict[str, int]:
+    def _within_budget(self, tasks: Sequence[WorkItem], survey: Any) -> dict[str, int]:
         """The ranks that a budget allows: every spectrum first, then the ranks, then the factors."""
         names: list[str] = []
-        costs: list[Costs] = []
-        squares = side_by_side(lambda task: self._for_ranks(task, survey), tasks, self.device)
+        costs: list[ModuleCost] = []
+        squares = parallel_map(lambda task: self._for_ranks(task, survey), tasks, self.device)
         for task, of_task in zip(tasks, squares, strict=True):
             names += task.modules
-            each = task.form.matrices * (task.form.out + task.form.in_)
-            costs += [Costs(values, each) for values in of_task.tolist()]
-        ranks = spend(int(self.recipe.rank.value), costs)
+            each = task.shape.matrices * (task.shape.out + task.shape.in_)
+            costs += [ModuleCost(values, each) for values in of_task.tolist()]
+        ranks = spend_budget(int(self.recipe.rank.value), costs)
         return dict(zip(names, ranks, strict=True))
 
-    def _bias(self, module: str, task: Task) -> Tensor | None:
+    def _bias(self, module: str, task: WorkItem) -> Tensor | None:
         """``lora_bias``: the weighted sum of the sources' biases, which lie beside the factors' product."""
         weights = self.recipe.weights(module)
         biases = [
@@ -206,12 +208,12 @@ def _difference(whole: Spectrum, part: Spectrum) -> Tensor:
     return (rebuilt[0] - rebuilt[1]).square().sum((-2, -1))
 
 
-def _too_large(task: Task) -> MergeError:
+def _too_large(task: WorkItem) -> MergeError:
     """What the sources came to, each of them finite."""
     return MergeError(f"the merged delta of {task.modules[0]} does not fit into float64", hint="use smaller weights")
 
 
-def _refuse_overflow(stored: Factors, task: Task) -> None:
+def _refuse_overflow(stored: Factors, task: WorkItem) -> None:
     for tensor in (stored.b, stored.a):
         if not torch.stack(torch.aminmax(tensor)).isfinite().all():
             raise MergeError(

@@ -15,7 +15,7 @@ from torch import Tensor
 _DEVIATIONS = 4  # of the binomial distribution, on either side of the quantile: one cut in 16,000 needs another pass
 
 
-def cut_for(tiles: Callable[[], Iterable[Tensor]], sample: Tensor, total: int, k: int) -> Tensor:
+def kth_largest(tiles: Callable[[], Iterable[Tensor]], sample: Tensor, total: int, k: int) -> Tensor:
     """A cut that k (1 ≤ k < total) of the ``total`` numbers in ``tiles()`` reach: midway to the next largest.
 
     Midway, so that a number which another order of summation changes in its last bit stays on its side. Equal

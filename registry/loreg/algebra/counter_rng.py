@@ -14,12 +14,12 @@ from torch import Tensor
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B
 
 
-def key(*words: object) -> int:
+def derive_key(*words: object) -> int:
     """A 64-bit key from anything that has a text: digests, names, seeds."""
     return int.from_bytes(hashlib.sha256("\0".join(map(str, words)).encode()).digest()[:8], "little")
 
 
-def chosen(probability: float | Tensor, key: int, first_row: int, first_column: int, like: Tensor) -> Tensor:
+def bernoulli_mask(probability: float | Tensor, key: int, first_row: int, first_column: int, like: Tensor) -> Tensor:
     """A mask of the shape of ``like (rows, columns)`` whose entries are True with ``probability``, one or each its own.
 
     ``like`` is the block of a matrix that begins at (first_row, first_column).

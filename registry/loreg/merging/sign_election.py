@@ -41,7 +41,7 @@ def fuse(entries: Tensor, weights: Tensor, values: Values, tie: Tensor | float =
     elect = values.get("elect", "none")
     if elect == "none":
         return entries.sum(0) if values.get("sign") != "unweighted" else torch.tensordot(weights, entries, dims=1)
-    sign = elected(entries, elect, tie)
+    sign = elect_sign(entries, elect, tie)
     agreeing = entries.mul_(sign).clamp_min_(0)
     total = agreeing.sum(0) if values["sign"] == "weighted" else torch.tensordot(weights, agreeing, dims=1)
     if values["mean"] == "none":
@@ -51,7 +51,7 @@ def fuse(entries: Tensor, weights: Tensor, values: Values, tie: Tensor | float =
     return total.mul_(sign).div_(of.clamp_min_(torch.finfo(of.dtype).tiny))
 
 
-def elected(electing: Tensor, by: str, tie: Tensor | float) -> Tensor:
+def elect_sign(electing: Tensor, by: str, tie: Tensor | float) -> Tensor:
     """The winning sign of each entry, ±1, of ``electing (T, …)``."""
     score = electing.sum(0) if by == "mass" else electing.sign().sum(0)
     return score.sign_().add_(0.5 * tie).sign_()  # half a tie decides where the score is zero, and nowhere else

@@ -10,14 +10,14 @@ from loreg.adapters.config import is_hub_name, why_not_mergeable
 from loreg.adapters.module_shape import ModuleShape
 from loreg.adapters.structure import AdapterStructure
 from loreg.errors import MergeError, UsageError
-from loreg.merging.sources import DTYPES, Input
+from loreg.merging.sources import TORCH_DTYPES, MergeInput
 
 
-def refuse_what_cannot_be_merged(inputs: Sequence[Input]) -> None:
+def require_mergeable(inputs: Sequence[MergeInput]) -> None:
     """Raise MergeError for the first adapter, field or module that stands in the way."""
     for given in inputs:
         _refuse_configuration(given)
-        for module in given.layout.modules.values():
+        for module in given.structure.modules.values():
             if module.shape is None:
                 raise MergeError(
                     f"{given.label} cannot be merged: {module.why_unreadable}",
@@ -25,10 +25,10 @@ def refuse_what_cannot_be_merged(inputs: Sequence[Input]) -> None:
                 )
             for part in module.shape.tensor_names:
                 tensor = module.tensors[part]
-                if tensor.dtype not in DTYPES:
+                if tensor.dtype not in TORCH_DTYPES:
                     raise MergeError(
                         f"{given.label} cannot be merged: {tensor.name} is {tensor.dtype}, "
-                        f"expected one of {', '.join(DTYPES)}",
+                        f"expected one of {', '.join(TORCH_DTYPES)}",
                         hint="convert its factors to one of these first",
                     )
             if "magnitude" in module.tensors and module.shape.kind not in ("linear", "embedding"):
@@ -37,12 +37,12 @@ def refuse_what_cannot_be_merged(inputs: Sequence[Input]) -> None:
                     f"{module.shape.kind}, expected a linear layer or an embedding",
                     hint="leave that module out of the adapter",
                 )
-    layouts, labels = [given.layout for given in inputs], [given.label for given in inputs]
+    layouts, labels = [given.structure for given in inputs], [given.label for given in inputs]
     _refuse_different_shapes(layouts, labels)
 
 
-def _refuse_configuration(given: Input) -> None:
-    config = given.layout.config
+def _refuse_configuration(given: MergeInput) -> None:
+    config = given.structure.config
     if reason := why_not_mergeable(config):
         raise MergeError(
             f"{given.label} cannot be merged: {reason}", hint="merge plain LoRA adapters, or train it without"
@@ -62,10 +62,10 @@ def _refuse_configuration(given: Input) -> None:
         _refuse_another_initial(given, given.initial)
 
 
-def _refuse_another_initial(given: Input, initial: AdapterStructure) -> None:
-    if not given.layout.config.changes_the_base:
+def _refuse_another_initial(given: MergeInput, initial: AdapterStructure) -> None:
+    if not given.structure.config.changes_the_base:
         raise UsageError(f"{given.label} has no initial adapter: its training started from the base itself")
-    for module in given.layout.modules.values():
+    for module in given.structure.modules.values():
         other = initial.modules.get(module.name)
         fits = module.shape and other and other.shape
         if not fits or (module.shape.out, module.shape.in_) != (other.shape.out, other.shape.in_):  # type: ignore[union-attr]
@@ -75,7 +75,7 @@ def _refuse_another_initial(given: Input, initial: AdapterStructure) -> None:
             )
 
 
-def fields_of_result(layouts: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
+def result_fields(layouts: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
     """The configuration fields of the result that do not follow from its factors.
 
     What all sources agree on stays; what belongs to whole tensors comes from the source that they come from.

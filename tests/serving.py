@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from loreg.server.app import create_app
-from loreg.server.serve import configured, open_service
+from loreg.server.run import open_service, uvicorn_config
 from loreg.settings import load
 from places import Place
 
@@ -19,7 +19,7 @@ from places import Place
 def serving(place: Place, *, is_open: bool = True) -> Iterator[str]:
     """A server on the place; yields its endpoint."""
     settings = load({}, {**place.environment, "LOREG_ENDPOINT": ""})
-    config = configured(lambda: create_app(open_service(settings, is_open=is_open)))
+    config = uvicorn_config(lambda: create_app(open_service(settings, is_open=is_open)))
     config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -28,7 +28,7 @@ def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool
     from loreg.errors import MissingExtraError
 
     try:
-        from loreg.server import serve as serving
+        from loreg.server import run as serving
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"the server needs {error.name}, which is not installed", hint="pip install 'loreg[server]'"

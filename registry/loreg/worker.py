@@ -28,23 +28,23 @@ from loreg.verbs.context import Context, show_version
 from loreg.verbs.merge import merge, rerank
 from loreg.verbs.sources import has_torch
 
-_BEAT = jobs.LEASE.total_seconds() / 3
+_HEARTBEAT_INTERVAL = jobs.LEASE.total_seconds() / 3
 _IDLE = 1.0
 _POLL = 5.0  # seconds between two looks where the database tells of new jobs
-_SWEEP = 3600.0
-_TRIES = 5  # to reach a database that never answered, or that somebody waits for
+_CLEANUP_INTERVAL = 3600.0
+_MAX_CONNECT_ATTEMPTS = 5  # to reach a database that never answered, or that somebody waits for
 _MOST_REFUSALS = 20  # of what a database that answers does not take
 _MOST_NOTES = 50
 _LONGEST_NOTE = 500
 #: The database does not answer, or somebody else changed the same: what was lost is asked again.
-_PASSING = (UnavailableError, ConflictError)
+_TRANSIENT = (UnavailableError, ConflictError)
 _log = logging.getLogger("loreg.worker")
 
 #: How a job ends, or does not end: what is written down of it.
-End = Callable[[Transaction], None]
+Outcome = Callable[[Transaction], None]
 
 
-class _GivenUpError(Exception):
+class JobCancelledError(Exception):
     """The job was cancelled, or another worker has it by now."""
 
 
@@ -56,14 +56,14 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
-        self._backing = open_local(settings)
-        self._catalog = self._backing.catalog
+        self._local = open_local(settings)
+        self._catalog = self._local.catalog
         self._bell = self._catalog.listen(jobs.CHANNEL)
         self._cache = settings.home / "cache" / "bases"
         self._bases, self._models, self._device = bases, models, device
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._left: dict[int, float] = {}  # jobs that were put back, and until when they are left to others
-        self._swept = -_SWEEP
+        self._deferred: dict[int, float] = {}  # jobs that were put back, and until when they are left to others
+        self._cleaned_up_at = -_CLEANUP_INTERVAL
         self._pause = threading.Event()  # is never set
 
     def work(self, *, until_idle: bool = False) -> int:
@@ -74,14 +74,14 @@ class Worker:
         """
         count = failures = 0
         answered = False
-        self._left = {}
+        self._deferred = {}
         with contextlib.closing(self._catalog), contextlib.closing(self._bell):
             while True:
                 try:
                     claimed = self._claim()
-                except _PASSING as error:
+                except _TRANSIENT as error:
                     failures += 1
-                    if failures == _TRIES and (until_idle or not answered):
+                    if failures == _MAX_CONNECT_ATTEMPTS and (until_idle or not answered):
                         raise
                     _log.warning("no job could be claimed: %s", error)
                     self._pause.wait(_IDLE)
@@ -97,22 +97,22 @@ class Worker:
 
     def _claim(self) -> tuple[Job, Access] | None:
         with self._catalog.write(Access.superuser(self._name)) as tx:
-            if time.monotonic() - self._swept > _SWEEP:
+            if time.monotonic() - self._cleaned_up_at > _CLEANUP_INTERVAL:
                 jobs.clean_up(tx)
-                self._swept = time.monotonic()
-            self._left = {job_id: until for job_id, until in self._left.items() if until > time.monotonic()}
+                self._cleaned_up_at = time.monotonic()
+            self._deferred = {job_id: until for job_id, until in self._deferred.items() if until > time.monotonic()}
             return jobs.claim(
                 tx,
                 self._name,
-                jobs.WorkerCapabilities(self._has_base, self._models is not None, has_torch(), self._left),
+                jobs.WorkerCapabilities(self._has_base, self._models is not None, has_torch(), self._deferred),
             )
 
     def _do(self, job: Job, access: Access) -> None:
         _log.info("job %s: %s for %s", job.id, job.kind, job.author)
-        with _Heart(self._catalog, job) as heart:
+        with Heartbeat(self._catalog, job) as heart:
             try:
-                self._write_down(self._end(job, access, heart))
-            except _GivenUpError:
+                self._record_outcome(self._run(job, access, heart))
+            except JobCancelledError:
                 _log.info("job %s was given up", job.id)
             except BaseException:  # this process is told to end: somebody else may have the job at once
                 with contextlib.suppress(LoregError), self._catalog.write(Access.superuser(self._name)) as tx:
@@ -121,33 +121,33 @@ class Worker:
         if job.kind == "bake":
             self._clear_up(job)
 
-    def _end(self, job: Job, access: Access, heart: _Heart) -> End:
+    def _run(self, job: Job, access: Access, heart: Heartbeat) -> Outcome:
         """Do the job. What came of it is a result, an error, or that it should be tried again."""
         try:
             return partial(jobs.finish, job=job, result=self._result(job, access, heart))
         except UnderWayError as error:  # a worker that was taken for dead is not, and has the folder
-            self._leave(job, jobs.LEASE.total_seconds(), error)
+            self._defer(job, jobs.LEASE.total_seconds(), error)
             return partial(jobs.requeue, job=job)
         except UnavailableError as error:
-            self._leave(job, _POLL, error)
-            return partial(jobs.lose, job=job, error=_told(error))
+            self._defer(job, _POLL, error)
+            return partial(jobs.lose, job=job, error=_public_error(error))
         except LoregError as error:
             if error.outside != error.message:
                 _log.warning("job %s: %s", job.id, error)
-            return partial(jobs.fail, job=job, error=_told(error))
-        except _GivenUpError:
+            return partial(jobs.fail, job=job, error=_public_error(error))
+        except JobCancelledError:
             raise
         except Exception as error:
             _log.exception("job %s", job.id)
             ours = LoregError(f"the worker failed: {type(error).__name__}", hint="its log says more, at the job's id")
-            return partial(jobs.fail, job=job, error=_told(ours))
+            return partial(jobs.fail, job=job, error=_public_error(ours))
 
-    def _leave(self, job: Job, pause: float, error: LoregError) -> None:
+    def _defer(self, job: Job, pause: float, error: LoregError) -> None:
         """Leave a job to others for some seconds."""
         _log.warning("job %s is put back: %s", job.id, error)
-        self._left[job.id] = time.monotonic() + pause
+        self._deferred[job.id] = time.monotonic() + pause
 
-    def _write_down(self, end: End) -> None:
+    def _record_outcome(self, end: Outcome) -> None:
         """Write down how a job ended, however long the database is away. Writing it down twice does no harm."""
         refused = 0
         while refused < _MOST_REFUSALS:
@@ -155,7 +155,7 @@ class Worker:
                 with self._catalog.write(Access.superuser(self._name)) as tx:
                     end(tx)
                 return
-            except _PASSING as error:
+            except _TRANSIENT as error:
                 _log.warning("the end of a job could not be written down: %s", error)
                 self._pause.wait(_IDLE)
                 refused += self._answers()
@@ -177,9 +177,9 @@ class Worker:
             if ended and folder is not None:
                 discard_staging(folder)
 
-    def _result(self, job: Job, access: Access, heart: _Heart) -> dict[str, Any]:
+    def _result(self, job: Job, access: Access, heart: Heartbeat) -> dict[str, Any]:
         require(access, "write", namespace_of(job.kind, job.request))
-        backing = replace(self._backing, policy=self._policy_of(job))
+        backing = replace(self._local, policy=self._policy_of(job))
         context = Context(backing.backend(access), backing.store, self._cache, backing.policy)
         request = self._pinned(job, context)
         if (base := request.get("base")) is not None:
@@ -188,13 +188,13 @@ class Worker:
             name = request.pop("name")
             options = {"device": self._device, "start_over": True, "progress": heart.progress, **request}
             baked = bake(context, folder=self._folder_of(name), **options)
-            return {"model": name, "changed": baked.changed, "size": baked.size, "notes": _some(baked.notes)}
+            return {"model": name, "changed": baked.changed, "size": baked.size, "notes": _shorten_notes(baked.notes)}
         verb = merge if job.kind == "merge" else rerank
         merged = verb(context, device=self._device, progress=heart.progress, **request)
         if merged.pushed is None:
             raise NotFoundError("the merge made no version", hint="--push NAME")
         version = merged.pushed.version
-        return {"version": version.ref, "digest": version.digest, "notes": _some(merged.notes)}
+        return {"version": version.ref, "digest": version.digest, "notes": _shorten_notes(merged.notes)}
 
     def _pinned(self, job: Job, context: Context) -> dict[str, Any]:
         """What was asked for, of the versions that it meant when the first worker began."""
@@ -208,7 +208,7 @@ class Worker:
         """The policy of the server that took the job: whoever starts a worker in another folder guards no less."""
         with self._catalog.read() as tx:
             document = jobs.policy_of(tx, job)
-        return self._backing.policy if document is None else policy_from_json(document)
+        return self._local.policy if document is None else policy_from_json(document)
 
     def _has_base(self, name: str) -> bool:
         return self._bases is not None and (self._bases / name).is_dir()
@@ -224,7 +224,7 @@ class Worker:
         return self._models / name
 
 
-class _Heart:
+class Heartbeat:
     """Says every few seconds that a job goes on, and how far it is; tells the job if nobody wants it any more."""
 
     def __init__(self, catalog: Catalog, job: Job) -> None:
@@ -240,7 +240,7 @@ class _Heart:
         while begins and self._wanted and not self._ask():
             self._stopped.wait(_IDLE)  # the database is away: nothing that would be seen is done without it
         if not self._wanted:
-            raise _GivenUpError
+            raise JobCancelledError
 
     def _ask(self) -> bool:
         """Beat once; whether the database answered."""
@@ -253,10 +253,10 @@ class _Heart:
         return True
 
     def _beat(self) -> None:
-        while not self._stopped.wait(min(_BEAT, _IDLE)):
+        while not self._stopped.wait(min(_HEARTBEAT_INTERVAL, _IDLE)):
             self._ask()
 
-    def __enter__(self) -> _Heart:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 
@@ -265,12 +265,12 @@ class _Heart:
         self._thread.join()
 
 
-def _told(error: LoregError) -> dict[str, str]:
+def _public_error(error: LoregError) -> dict[str, str]:
     """What whoever asked for the job hears of an error."""
     message, hint = error.outside[: 4 * _LONGEST_NOTE], error.hint_outside[:_LONGEST_NOTE]
     return {"code": error.code, "message": message, "hint": hint}
 
 
-def _some(notes: tuple[str, ...]) -> list[str]:
+def _shorten_notes(notes: tuple[str, ...]) -> list[str]:
     """Notes as they are kept: a job is a row of a table, and shown on a page with others."""
     return [note[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]

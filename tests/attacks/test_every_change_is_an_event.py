@@ -23,7 +23,7 @@ from loreg.checking.profile import read_profile
 from loreg.exporting.folder import digest_request
 from loreg.registry import Registry, connect
 from loreg.server.app import create_app
-from loreg.server.serve import open_service
+from loreg.server.run import open_service
 from loreg.settings import load
 from making import new_model, train, write_base
 from places import HISTORY, SCIENCE, Place

@@ -123,14 +123,14 @@ def test_a_bake_that_lost_its_token_makes_no_model(served: Guarded, tmp_path: Pa
     write_base(tmp_path / "bases" / "small")
     served.behind.push(train(tmp_path / "a", 1), "team/small")
     served.registry("writer").submit("bake", sources=["team/small"], base="small", name="team/baked")
-    progress = loreg.worker._Heart.progress
+    progress = loreg.worker.Heartbeat.progress
 
     def late(heart: Any, what: str, done: int, total: int) -> None:
         if what == "placing":
             lose_rights(served, REVOKED)
         progress(heart, what, done, total)
 
-    monkeypatch.setattr(loreg.worker._Heart, "progress", late)
+    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", late)
     work(served, tmp_path / "bases", tmp_path / "models")
     assert not (tmp_path / "models" / "team" / "baked").exists()
 

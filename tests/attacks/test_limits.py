@@ -24,7 +24,7 @@ from starlette.types import Message
 
 from loreg.registry import connect
 from loreg.server import bodies, connections
-from loreg.server.bodies import MOST_JSON, is_deep
+from loreg.server.bodies import MAX_JSON, is_deep
 from places import SCIENCE, Place
 from server.test_start import LOREG, free_port
 from strangers import PATIENCE, Attacked, attacked, open_socket, said, status_of
@@ -280,7 +280,7 @@ def test_bodies_are_as_large_as_their_routes_need(guarded: Attacked):
     http = guarded.http("root")
     for path in ("/api/v1/tokens", "/api/v1/jobs", "/api/v1/uploads", "/api/v1/bases", "/api/repos/create"):
         large = {"Content-Type": "application/json"}
-        assert http.post(path, content=b" " * (MOST_JSON + 1), headers=large).status_code == 413, path
+        assert http.post(path, content=b" " * (MAX_JSON + 1), headers=large).status_code == 413, path
         assert http.post(path, content=iter([b" " * 65536] * 17), headers=large).status_code == 413, path
 
 

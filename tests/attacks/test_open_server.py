@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from loreg.registry import connect
-from loreg.server import service
+from loreg.server import state
 from places import Loreg, Place
 from server.test_start import free_port, running
 from strangers import attacked, open_socket, said
@@ -145,7 +145,7 @@ def test_a_body_of_no_type_is_refused_where_a_browser_sent_it(tmp_path: Path):
 
 
 def test_it_is_open_no_more_once_there_is_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(service, "_FRESH", 3600.0)  # what was made here need not be looked for
+    monkeypatch.setattr(state, "_FRESH", 3600.0)  # what was made here need not be looked for
     with attacked(tmp_path, is_open=True) as server:
         http = server.http()
         assert http.get("/api/v1/whoami").json()["grants"] == {"*": "admin"}

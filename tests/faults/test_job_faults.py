@@ -344,14 +344,14 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
 
 def test_a_cancelled_bake_leaves_nothing_behind(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     job = here.submit("bake", **BAKE)
-    move = loreg.worker._Heart.progress
+    move = loreg.worker.Heartbeat.progress
 
     def cancelled(heart: Any, what: str, done: int, total: int) -> None:
         if what == "placing":
             here.cancel_job(job.id)
         move(heart, what, done, total)
 
-    monkeypatch.setattr(loreg.worker._Heart, "progress", cancelled)
+    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancelled)
     worker(here, tmp_path).work(until_idle=True)
     assert here.job(job.id).state == "cancelled"
     assert list((tmp_path / "models" / "team").iterdir()) == []

@@ -138,8 +138,7 @@ def _moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, Tensor]:
 def _at_one_rank(done: Sequence[MergedModule]) -> list[MergedModule]:
     rank = max(module.module.factors.rank for module in done)
     return [
-        replace(module, module=replace(module.module, factors=pad_rank(module.module.factors, rank)))
-        for module in done
+        replace(module, module=replace(module.module, factors=pad_rank(module.module.factors, rank))) for module in done
     ]
 
 

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from loreg.server.envelope import Envelope
-from loreg.server.problems import ProblemDetails, answer_with_problems
+from loreg.server.cleanup import periodic_cleanup
+from loreg.server.middleware import RequestMiddleware
+from loreg.server.problems import ProblemDetails, install_problem_handlers
 from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
-from loreg.server.service import VERSION, Service
-from loreg.server.sweeping import sweeping
+from loreg.server.state import VERSION, Service
 
 
 def create_app(service: Service) -> FastAPI:
@@ -19,7 +19,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with sweeping(service):
+        async with periodic_cleanup(service):
             yield
         await service.catalog.aclose()
 
@@ -33,11 +33,11 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    answer_with_problems(app)
+    install_problem_handlers(app)
     for room in (versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
         app.include_router(room.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
-    app.add_middleware(Envelope, service=service)
+    app.add_middleware(RequestMiddleware, service=service)
     return app
 
 

@@ -23,17 +23,17 @@ from loreg.adapters.header import is_unicode
 from loreg.errors import UsageError
 from loreg.local.authorization import require, require_somewhere
 from loreg.refs import NO_NAMESPACE, parse_adapter_name
-from loreg.server.service import access_of, backend_of
+from loreg.server.state import access_of, backend_of
 from loreg.strict_json import count_values, parse_finite
 
-MOST_JSON = 1024 * 1024
-MOST_VALUES = 100_000
+MAX_JSON = 1024 * 1024
+MAX_VALUES = 100_000
 _FEW = 2000
-MOST_MANIFEST = 8 * 1024 * 1024  # some ten thousand files
-_DEEPEST = 64
-PATIENCE = 15.0  # seconds for the next byte of JSON
+MAX_MANIFEST = 8 * 1024 * 1024  # some ten thousand files
+_MAX_DEPTH = 64
+BODY_TIMEOUT = 15.0  # seconds for the next byte of JSON
 _FLOOR = 8 * 1024  # bytes of JSON a second, after the first of these
-STREAM_PATIENCE = 60.0  # seconds for so many bytes of a stream:
+STREAM_TIMEOUT = 60.0  # seconds for so many bytes of a stream:
 _STREAM_FLOOR = 64 * 1024
 _STRUCTURE = np.zeros(256, np.int8)
 _STRUCTURE[[ord("["), ord("{")]], _STRUCTURE[[ord("]"), ord("}")]] = 1, -1
@@ -56,7 +56,7 @@ class BodyRoute(APIRoute):
         if self.body_field is None:
             return handle
         refuse = _REFUSING.get(self.path, _refuse_readers)
-        most, values = (MOST_MANIFEST, 250_000) if self.path in _WITH_MANIFEST else (MOST_JSON, MOST_VALUES)
+        most, values = (MAX_MANIFEST, 250_000) if self.path in _WITH_MANIFEST else (MAX_JSON, MAX_VALUES)
         decoder = msgspec.json.Decoder(self.body_field.field_info.annotation)
 
         async def answer(request: Request) -> Response:
@@ -67,12 +67,12 @@ class BodyRoute(APIRoute):
             if _refuse_many(body, values) > _FEW:
                 _refuse_deep(body)
                 _refuse_first_mistake(decoder, body)
-            return await handle(_Read(request, parse(body)))
+            return await handle(_ParsedRequest(request, parse(body)))
 
         return answer
 
 
-class _Read(Request):
+class _ParsedRequest(Request):
     """A request whose body was read and parsed already: FastAPI hides what is raised while it does so."""
 
     def __init__(self, request: Request, document: Any) -> None:
@@ -94,8 +94,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     Raises UsageError.
     """
     refuse_forms(request)
-    body = await read_body(request, MOST_JSON) or b"{}"
-    _refuse_many(body, MOST_VALUES)
+    body = await read_body(request, MAX_JSON) or b"{}"
+    _refuse_many(body, MAX_VALUES)
     document = parse(body)
     if not isinstance(document, dict):
         raise UsageError("the body is not a JSON object", hint="Content-Type: application/json")
@@ -108,11 +108,11 @@ async def read_body(request: Request, most: int) -> bytes:
     if announced.isdecimal() and int(announced[:20]) > most:
         raise _too_large(most)
     body, begin = bytearray(), monotonic()
-    async for piece in _pieces(request, PATIENCE):
+    async for piece in _pieces(request, BODY_TIMEOUT):
         body += piece
         if len(body) > most:
             raise _too_large(most)
-        if monotonic() - begin > PATIENCE + len(body) / _FLOOR:
+        if monotonic() - begin > BODY_TIMEOUT + len(body) / _FLOOR:
             raise _too_slow()
     return bytes(body)
 
@@ -135,7 +135,7 @@ def _refuse_first_mistake(decoder: msgspec.json.Decoder[Any], body: bytes) -> No
 
 def _refuse_deep(body: bytes) -> None:
     if is_deep(body):
-        raise UsageError(f"JSON may be nested {_DEEPEST} deep", hint="/openapi.json says what is expected")
+        raise UsageError(f"JSON may be nested {_MAX_DEPTH} deep", hint="/openapi.json says what is expected")
 
 
 def parse(body: bytes) -> Any:
@@ -159,10 +159,10 @@ def parse(body: bytes) -> Any:
 async def read_stream(request: Request) -> AsyncIterator[bytes]:
     """The body, piece by piece, as long as it moves: 64 KiB a minute. Raises HTTPException 408."""
     begin, count = monotonic(), 0
-    async for piece in _pieces(request, STREAM_PATIENCE):
+    async for piece in _pieces(request, STREAM_TIMEOUT):
         count += len(piece)
         yield piece
-        if (now := monotonic()) - begin > STREAM_PATIENCE:
+        if (now := monotonic()) - begin > STREAM_TIMEOUT:
             if count < _STREAM_FLOOR:
                 raise _too_slow()
             begin, count = now, 0
@@ -181,7 +181,7 @@ def is_deep(body: bytes) -> bool:
 
     A body of eight megabytes takes some 50 ms, whatever is in it.
     """
-    if body.count(b"[") + body.count(b"{") <= _DEEPEST:
+    if body.count(b"[") + body.count(b"{") <= _MAX_DEPTH:
         return False
     # \\ first: what then is left of \" is an escaped quote.
     plain = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
@@ -190,7 +190,7 @@ def is_deep(body: bytes) -> bool:
         piece = plain[start : start + _PIECE]
         inside = np.cumsum(piece == ord('"'), dtype=np.int64) + quotes
         depths = np.cumsum(_STRUCTURE[piece] * (inside % 2 == 0), dtype=np.int64) + depth
-        if depths.max() > _DEEPEST:
+        if depths.max() > _MAX_DEPTH:
             return True
         depth, quotes = int(depths[-1]), int(inside[-1])
     return False

@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-_MOST = 2000
+_MAX_CONNECTIONS = 2000
 _MOST_AT_ONCE = 2048
 _OF_ITS_OWN = 256  # descriptors that are kept for the catalog, the store and files
 
@@ -28,10 +28,10 @@ def _connections() -> tuple[int, int]:
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
-        return _MOST, _MOST_AT_ONCE
+        return _MAX_CONNECTIONS, _MOST_AT_ONCE
     free = max(descriptors - _OF_ITS_OWN, descriptors // 2)
     at_once = min(_MOST_AT_ONCE, free // 4)
-    return min(_MOST, free - 2 * at_once), at_once
+    return min(_MAX_CONNECTIONS, free - 2 * at_once), at_once
 
 
 @dataclass

@@ -37,7 +37,7 @@ _UPLOAD = "hf upload REPO DIR"
 
 
 @dataclass
-class _Asked:
+class _ParsedCommit:
     """What the lines say; ``contents`` has where in the body the base64 of each file begins and ends."""
 
     message: str = ""
@@ -52,7 +52,7 @@ def read_commit(body: Path, store: StagedStore) -> HubCommit:
     Raises UsageError for a body that is none, or too many files, AdapterFormatError for a name that no version has.
     """
     with _mapped(body) as data:
-        asked = _Asked()
+        asked = _ParsedCommit()
         for number, (document, content) in _lines(data):
             if number > MOST_OPERATIONS:  # the first line is the header
                 raise UsageError(
@@ -68,7 +68,7 @@ def read_commit(body: Path, store: StagedStore) -> HubCommit:
     return HubCommit(asked.message, added, tuple(asked.removed), asked.parent)
 
 
-def _read_line(asked: _Asked, document: dict[str, Any], content: tuple[int, int] | None) -> None:
+def _read_line(asked: _ParsedCommit, document: dict[str, Any], content: tuple[int, int] | None) -> None:
     key, value = document["key"], document["value"]
     if key == "header":
         asked.message = str(value.get("summary", ""))[:1000]

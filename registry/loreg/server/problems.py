@@ -63,7 +63,7 @@ class ProblemDetails:
     hint: str = ""
 
 
-def problem(error: LoregError) -> Response:
+def problem_response(error: LoregError) -> Response:
     """The answer to a request that raised ``error``."""
     status = STATUS.get(type(error), 500)
     headers = {}
@@ -71,42 +71,44 @@ def problem(error: LoregError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="loreg"'
     if status == 503:
         headers["Retry-After"] = "2"
-    return answer(status, error.code, *told(error), headers)
+    return build_problem(status, error.code, *public_message(error), headers)
 
 
-def told(error: LoregError) -> tuple[str, str]:
+def public_message(error: LoregError) -> tuple[str, str]:
     """The message and the hint that may leave the server: they name no database, no store and no folder behind it."""
     if error.outside != error.message:
         _log.warning("%s: %s", error.code, error)
     return error.outside, error.hint_outside
 
 
-def answer(status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:
+def build_problem(
+    status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None
+) -> Response:
     """A problem as a response."""
     told = detail[:_LONGEST_DETAIL].encode(errors="replace").decode()  # a key of JSON may hold half a character
     body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, told, code, hint)
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
-def answer_with_problems(app: FastAPI) -> None:
+def install_problem_handlers(app: FastAPI) -> None:
     """Every error of the application leaves it as a problem."""
 
     @app.exception_handler(LoregError)
     def of_loreg(request: Request, error: LoregError) -> Response:
-        return problem(error)
+        return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
     def of_validation(request: Request, error: RequestValidationError) -> Response:
         first: dict[str, Any] = dict(error.errors()[0])
         where = ".".join(str(part) for part in first["loc"])
-        return answer(400, "usage", f"{where}: {first['msg']}", "/openapi.json says what is expected")
+        return build_problem(400, "usage", f"{where}: {first['msg']}", "/openapi.json says what is expected")
 
     @app.exception_handler(HTTPException)
     def of_routing(request: Request, error: HTTPException) -> Response:
         code = _CODES.get(error.status_code, "usage")
         told = _TITLES.get(error.status_code, str(error.detail))
-        return answer(error.status_code, code, told, headers=dict(error.headers or {}))
+        return build_problem(error.status_code, code, told, headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     def of_a_mistake(request: Request, error: Exception) -> Response:
-        return answer(500, "internal", "the server made a mistake; its log has it under the request's id")
+        return build_problem(500, "internal", "the server made a mistake; its log has it under the request's id")

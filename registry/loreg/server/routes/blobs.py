@@ -15,10 +15,10 @@ from starlette.concurrency import run_in_threadpool
 
 from loreg.errors import IntegrityError, NotFoundError
 from loreg.schemas import BlobSpec, UploadTicket
-from loreg.server.answers import errors, json, nothing
 from loreg.server.bodies import BodyRoute, read_stream
-from loreg.server.inputs import Sha256
-from loreg.server.service import Asking, Serving
+from loreg.server.dependencies import Sha256
+from loreg.server.responses import error_responses, json_response, no_content
+from loreg.server.state import CurrentAccess, ServiceDep
 from loreg.storage import Blob, BlobStore
 from loreg.storage.blobs import PUSH_AGAIN
 
@@ -27,9 +27,12 @@ _CHUNK = 1024 * 1024
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
-@routes.post("/uploads", response_model=tuple[UploadTicket, ...], responses=errors())
+@routes.post("/uploads", response_model=tuple[UploadTicket, ...], responses=error_responses())
 def announce(
-    body: Annotated[tuple[BlobSpec, ...], Body(max_length=1000)], service: Serving, access: Asking, request: Request
+    body: Annotated[tuple[BlobSpec, ...], Body(max_length=1000)],
+    service: ServiceDep,
+    access: CurrentAccess,
+    request: Request,
 ) -> Response:
     """An upload for each of these blobs that cannot be committed without it."""
     found = service.uploads(access).announce([Blob(each.sha256, each.size) for each in body])
@@ -42,16 +45,16 @@ def announce(
         )
         for each, signed in found
     ]
-    return json(grants)
+    return json_response(grants)
 
 
 @routes.put(
     "/uploads/{upload_id}",
     status_code=204,
-    responses=errors(404, 422),
+    responses=error_responses(404, 422),
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
 )
-async def receive(upload_id: str, request: Request, service: Serving, access: Asking) -> Response:
+async def receive(upload_id: str, request: Request, service: ServiceDep, access: CurrentAccess) -> Response:
     """The bytes of an announced blob, where the store does not take them itself."""
     uploads = service.uploads(access)
     upload = await run_in_threadpool(uploads.find, upload_id)
@@ -59,7 +62,7 @@ async def receive(upload_id: str, request: Request, service: Serving, access: As
         path = Path(name) / upload.sha256
         await _write(path, read_stream(request), Blob(upload.sha256, upload.size))
         await run_in_threadpool(uploads.receive, upload, path)
-    return nothing()
+    return no_content()
 
 
 async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None:
@@ -88,12 +91,15 @@ async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None
         206: {"description": "A part of them.", "content": {"application/octet-stream": {}}},
         307: {"description": "Where the bytes are."},
         416: {"description": "No such part."},
-        **errors(404),
+        **error_responses(404),
     },
     response_class=Response,
 )
 def blob(
-    sha256: Sha256, service: Serving, access: Asking, range_: Annotated[str | None, Header(alias="Range")] = None
+    sha256: Sha256,
+    service: ServiceDep,
+    access: CurrentAccess,
+    range_: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Response:
     """The bytes of a blob that a readable version has, or where they are; one range is honoured."""
     service.uploads(access).require_readable(sha256)
@@ -102,8 +108,10 @@ def blob(
     return stream(service.store, sha256, range_)
 
 
-@routes.head("/blobs/{sha256}", responses={200: {"description": "Content-Length says its size."}, **errors(404)})
-def size(sha256: Sha256, service: Serving, access: Asking) -> Response:
+@routes.head(
+    "/blobs/{sha256}", responses={200: {"description": "Content-Length says its size."}, **error_responses(404)}
+)
+def size(sha256: Sha256, service: ServiceDep, access: CurrentAccess) -> Response:
     """How many bytes a blob has that a readable version has."""
     service.uploads(access).require_readable(sha256)
     return Response(headers={"Content-Length": str(_size_of(service.store, sha256)), "Accept-Ranges": "bytes"})

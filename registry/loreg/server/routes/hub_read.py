@@ -23,11 +23,11 @@ from loreg.local.backend import LocalBackend
 from loreg.local.pending_uploads import find_pending
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
-from loreg.server.answers import json
-from loreg.server.bodies import MOST_JSON, read_body, read_json
-from loreg.server.problems import STATUS, told
+from loreg.server.bodies import MAX_JSON, read_body, read_json
+from loreg.server.problems import STATUS, public_message
+from loreg.server.responses import json_response
 from loreg.server.routes.blobs import stream
-from loreg.server.service import Asking, Books, Serving
+from loreg.server.state import BackendDep, CurrentAccess, ServiceDep
 
 MAIN = "main"
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -45,7 +45,9 @@ class HubError(Exception):
         super().__init__(message)
         told = _UNPRINTABLE.sub(" ", message[:_LONGEST_TOLD].encode("ascii", "replace").decode())
         headers = {"X-Error-Message": told, "X-Error-Code": code, "X-Repo-Commit": commit}
-        self.response = json({"error": message}, status, {name: value for name, value in headers.items() if value})
+        self.response = json_response(
+            {"error": message}, status, {name: value for name, value in headers.items() if value}
+        )
 
 
 class HubRoute(APIRoute):
@@ -61,7 +63,7 @@ class HubRoute(APIRoute):
             except HubError as error:
                 return error.response
             except LoregError as error:
-                message, hint = told(error)
+                message, hint = public_message(error)
                 text = f"{message} Hint: {hint}" if hint else message
                 return HubError(STATUS.get(type(error), 500), "", text).response
 
@@ -119,7 +121,7 @@ class Snapshot:
         return found
 
 
-async def snapshot_of(backend: Books, access: Asking, repository: str, revision: str) -> Snapshot:
+async def snapshot_of(backend: BackendDep, access: CurrentAccess, repository: str, revision: str) -> Snapshot:
     """What a revision means; what is missing is told apart, as clients expect. Drafts are for who may write them."""
     return await backend.catalog.run_async(_snapshot_of, backend, access, repository, revision)
 
@@ -141,39 +143,39 @@ def _snapshot_of(backend: LocalBackend, access: Access, repository: str, revisio
         raise HubError(404, "RevisionNotFound", error.message) from None
 
 
-async def newest_of(backend: Books, access: Asking, repository: str) -> Snapshot:
+async def newest_of(backend: BackendDep, access: CurrentAccess, repository: str) -> Snapshot:
     """The newest version of a repository."""
     return await snapshot_of(backend, access, repository, MAIN)
 
 
-At = Annotated[Snapshot, Depends(snapshot_of)]
-Newest = Annotated[Snapshot, Depends(newest_of)]
+SnapshotDep = Annotated[Snapshot, Depends(snapshot_of)]
+NewestDep = Annotated[Snapshot, Depends(newest_of)]
 
 
 @routes.get("/api/models/{repository:path}/revision/{revision}")
-async def model_at(found: At) -> Response:
+async def model_at(found: SnapshotDep) -> Response:
     """A repository at a revision."""
-    return json(_model(found))
+    return json_response(_model(found))
 
 
 @routes.get("/api/models/{repository:path}/tree/{revision}")
 @routes.get("/api/models/{repository:path}/tree/{revision}/{folder:path}")
 async def tree(
-    found: At, request: Request, folder: str = "", cursor: Annotated[int, Query(ge=0, lt=2**31)] = 0
+    found: SnapshotDep, request: Request, folder: str = "", cursor: Annotated[int, Query(ge=0, lt=2**31)] = 0
 ) -> Response:
     """A page of the files, or of those below a folder; where the next one is says ``Link``, as at the Hub."""
     below = f"{folder.strip('/')}/" if folder.strip("/") else ""
     files = [file for file in found.manifest.files if file.path.startswith(below)]
     end = cursor + _MOST_FILES
     following = {"Link": f'<{request.url.include_query_params(cursor=end)}>; rel="next"'} if end < len(files) else None
-    return json([_entry(file) for file in files[cursor:end]], headers=following)
+    return json_response([_entry(file) for file in files[cursor:end]], headers=following)
 
 
 @routes.post("/api/models/{repository:path}/paths-info/{revision}")
-async def paths_info(found: At, request: Request) -> Response:
+async def paths_info(found: SnapshotDep, request: Request) -> Response:
     """Some files, by their paths."""
     wanted = await _paths(request)
-    return json([_entry(file) for file in found.manifest.files if file.path in wanted])
+    return json_response([_entry(file) for file in found.manifest.files if file.path in wanted])
 
 
 async def _paths(request: Request) -> frozenset[str]:
@@ -181,7 +183,7 @@ async def _paths(request: Request) -> frozenset[str]:
     if request.headers.get("Content-Type", "").startswith("application/json"):
         paths = (await read_json(request)).get("paths", [])
     else:
-        given = (await read_body(request, MOST_JSON)).decode(errors="replace")
+        given = (await read_body(request, MAX_JSON)).decode(errors="replace")
         try:
             paths = parse_qs(given, max_num_fields=_MOST_PATHS).get("paths", [])
         except ValueError:
@@ -192,7 +194,7 @@ async def _paths(request: Request) -> frozenset[str]:
 
 
 @routes.get("/api/models/{repository:path}/refs")
-async def refs(found: Newest, backend: Books) -> Response:
+async def refs(found: NewestDep, backend: BackendDep) -> Response:
     """Aliases as branches, versions as tags."""
     branches, tags = [_branch("heads", MAIN, found.manifest.digest)], []
     cursor: str | None = None
@@ -202,13 +204,13 @@ async def refs(found: Newest, backend: Books) -> Response:
         tags += [_branch("tags", f"v{version.number}", version.digest) for version in page.items]
         if (cursor := page.cursor) is None:
             break
-    return json({"branches": branches, "tags": tags, "converts": []})
+    return json_response({"branches": branches, "tags": tags, "converts": []})
 
 
 @routes.get("/api/models/{repository:path}")
-async def model(found: Newest) -> Response:
+async def model(found: NewestDep) -> Response:
     """A repository at its newest version."""
-    return json(_model(found))
+    return json_response(_model(found))
 
 
 def _model(found: Snapshot) -> dict[str, Any]:
@@ -246,12 +248,12 @@ def _branch(kind: str, name: str, digest: str) -> dict[str, str]:
 
 
 @routes.get("/api/whoami-v2")
-def whoami(access: Asking) -> Response:
+def whoami(access: CurrentAccess) -> Response:
     """Who asks, as the Hub's login wants to know it."""
     if not access.permissions:
         raise HubError(401, "", "Invalid credentials: no token was sent")
     role = "write" if access.may_somewhere("write") else "read"
-    return json(
+    return json_response(
         {
             "type": "user",
             "id": access.author,
@@ -264,14 +266,14 @@ def whoami(access: Asking) -> Response:
 
 
 @routes.head("/{repository:path}/resolve/{revision}/{path:path}")
-async def head(found: At, path: str) -> Response:
+async def head(found: SnapshotDep, path: str) -> Response:
     """What a file is: its commit, its digest and its size."""
     return Response(headers=_headers(found, found.file(path)))
 
 
 @routes.get("/{repository:path}/resolve/{revision}/{path:path}")
 def resolve(
-    found: At, path: str, service: Serving, range_: Annotated[str | None, Header(alias="Range")] = None
+    found: SnapshotDep, path: str, service: ServiceDep, range_: Annotated[str | None, Header(alias="Range")] = None
 ) -> Response:
     """A file's bytes, or where they are."""
     file = found.file(path)

@@ -17,11 +17,11 @@ from loreg.errors import NotFoundError, StaleError, UsageError
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.pending_uploads import commit_files, create_branch
 from loreg.refs import parse_alias
-from loreg.server.answers import json
 from loreg.server.bodies import read_json, read_stream, refuse_forms
 from loreg.server.ndjson import read_commit
+from loreg.server.responses import json_response
 from loreg.server.routes.hub_read import MAIN, HubError, HubRoute, adapter_of, commit_of, ref_of
-from loreg.server.service import Asking, Books, Serving
+from loreg.server.state import BackendDep, CurrentAccess, ServiceDep
 from loreg.storage.staged import StagedStore
 
 MOST_COMMIT_BYTES = 8 * 1024**3  # a third more than the files in it: they come as base64
@@ -29,7 +29,7 @@ routes = APIRouter(tags=["hub"], include_in_schema=False, route_class=HubRoute)
 
 
 @routes.post("/api/repos/create")
-async def create(request: Request, access: Asking, backend: Books) -> Response:
+async def create(request: Request, access: CurrentAccess, backend: BackendDep) -> Response:
     """Begin an adapter; there is nothing of it to see until its first version is whole."""
     require_somewhere(access, "write")
     asked = await read_json(request)
@@ -43,45 +43,47 @@ async def create(request: Request, access: Asking, backend: Books) -> Response:
         await run_in_threadpool(backend.versions, adapter, 1, None)
     except NotFoundError:
         await run_in_threadpool(create_branch, backend, access, adapter, "")
-        return json(answer)
-    return json({**answer, "error": "You already created this model repo"}, 409)
+        return json_response(answer)
+    return json_response({**answer, "error": "You already created this model repo"}, 409)
 
 
 @routes.post("/api/validate-yaml")
 def validate_yaml() -> Response:
     """Cards are the author's own."""
-    return json({"errors": [], "warnings": []})
+    return json_response({"errors": [], "warnings": []})
 
 
 @routes.post("/api/models/{repository:path}/branch/{branch}")
-async def branch(repository: str, branch: str, request: Request, access: Asking, backend: Books) -> Response:
+async def branch(
+    repository: str, branch: str, request: Request, access: CurrentAccess, backend: BackendDep
+) -> Response:
     """A branch is an alias; it points to something after the first commit to it."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
     start = (await read_json(request)).get("startingPoint")
     begun = ref_of(repository, str(start)) if start is not None else None
     await run_in_threadpool(create_branch, backend, access, adapter, _alias_of(branch), begun)
-    return json({})
+    return json_response({})
 
 
 @routes.post("/api/models/{repository:path}/tag/{branch}")
-async def tag(repository: str, branch: str, request: Request, access: Asking, backend: Books) -> Response:
+async def tag(repository: str, branch: str, request: Request, access: CurrentAccess, backend: BackendDep) -> Response:
     """A tag is an alias of the version that ``branch`` is now, and moves none; without a name it is a branch."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
     name = (await read_json(request)).get("tag")
     if name is None:
         await run_in_threadpool(create_branch, backend, access, adapter, _alias_of(branch))
-        return json({})
+        return json_response({})
     try:
         await run_in_threadpool(backend.tag, ref_of(repository, branch), parse_alias(str(name)), 0)
     except StaleError:
         raise HubError(409, "", f"there is an alias {name!r} of {adapter} already") from None
-    return json({})
+    return json_response({})
 
 
 @routes.post("/api/models/{repository:path}/preupload/{revision}")
-async def preupload(repository: str, revision: str, request: Request, access: Asking) -> Response:
+async def preupload(repository: str, revision: str, request: Request, access: CurrentAccess) -> Response:
     """How each file is to be sent, and which are no part of an adapter."""
     adapter = adapter_of(repository)
     require(access, "write", adapter.namespace)
@@ -89,7 +91,7 @@ async def preupload(repository: str, revision: str, request: Request, access: As
     asked = (await read_json(request)).get("files", [])
     if not isinstance(asked, list) or not all(isinstance(f, dict) and isinstance(f.get("path"), str) for f in asked):
         raise UsageError("files is not a list of objects with a path", hint='{"files": [{"path": "README.md"}]}')
-    return json(
+    return json_response(
         {
             "files": [
                 {
@@ -106,7 +108,7 @@ async def preupload(repository: str, revision: str, request: Request, access: As
 
 @routes.post("/api/models/{repository:path}/commit/{revision}")
 async def commit(
-    repository: str, revision: str, request: Request, service: Serving, access: Asking, backend: Books
+    repository: str, revision: str, request: Request, service: ServiceDep, access: CurrentAccess, backend: BackendDep
 ) -> Response:
     """Files that come and go; a version when the adapter is whole and sound, else its findings as the error."""
     adapter, alias = adapter_of(repository), _alias_of(revision)
@@ -130,7 +132,7 @@ async def commit(
 
         oid = await run_in_threadpool(apply)
     url = f"{str(request.base_url).rstrip('/')}/{adapter}/commit/{oid}"
-    return json({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
+    return json_response({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
 
 def _alias_of(revision: str) -> str:

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Response
 
 from loreg.errors import NotAllowedError
 from loreg.refs import parse_ref
-from loreg.server.answers import errors, json
-from loreg.server.service import Books, Serving
+from loreg.server.responses import error_responses, json_response
+from loreg.server.state import BackendDep, ServiceDep
 
 routes = APIRouter(tags=["lorax"])
 
@@ -25,11 +25,13 @@ class AdapterStatus:
     adapterPath: str  # noqa: N815  LoRAX's own word
 
 
-@routes.get("/v2/repos/{name:path}/version/{version}", response_model=AdapterStatus, responses=errors(404, 409))
-def version(name: str, version: str, backend: Books, service: Serving) -> Response:
+@routes.get(
+    "/v2/repos/{name:path}/version/{version}", response_model=AdapterStatus, responses=error_responses(404, 409)
+)
+def version(name: str, version: str, backend: BackendDep, service: ServiceDep) -> Response:
     """Where the files of a version lie under their names: a number, or an alias."""
     found, files = backend.files_of(parse_ref(f"{name}:{f'v{version}' if version.isdecimal() else version}"))
     where = service.store.materialize_folder(found.digest, {file.path: file.sha256 for file in files})
     if where is None:
         raise NotAllowedError("LoRAX takes adapters from S3, and this registry's store is a folder", hint="loreg pull")
-    return json(AdapterStatus("completed", where))
+    return json_response(AdapterStatus("completed", where))

@@ -18,16 +18,16 @@ from loreg.local.backend import LocalBackend
 from loreg.local.factory import LocalRegistry
 from loreg.local.token_secrets import digest_secret, is_secret
 from loreg.local.uploads import Uploads
-from loreg.server.origins import OwnNames
+from loreg.server.allowed_hosts import AllowedHosts
 
 VERSION = version("loreg")
 AUTHOR_HEADER = "X-Loreg-Author"
 ANONYMOUS = Access("anonymous", {})
-_FRESH = 0.02  # seconds: what a thousand requests a second would otherwise each ask for
+_TOKEN_CACHE_SECONDS = 0.02  # seconds: what a thousand requests a second would otherwise each ask for
 
 
 @dataclass
-class _Seen:
+class _TokenLookup:
     """When the catalog was last asked for tokens, and whether there was one."""
 
     at: float = float("-inf")
@@ -47,14 +47,14 @@ class Service(LocalRegistry):
     That ends with the first token that is made; None if everybody needs one from the beginning.
     """
 
-    open_to: OwnNames | None
-    _seen: _Seen = field(default_factory=_Seen, repr=False, compare=False)
+    open_to: AllowedHosts | None
+    _seen: _TokenLookup = field(default_factory=_TokenLookup, repr=False, compare=False)
 
     async def is_open(self) -> bool:
         """Whether there is no token yet: one that was made elsewhere is seen after 20 ms at most."""
         if self.open_to is None or self._seen.token:
             return False
-        if time.monotonic() - self._seen.at > _FRESH:
+        if time.monotonic() - self._seen.at > _TOKEN_CACHE_SECONDS:
             self._seen.token = await self.catalog.run_async(has_tokens, self.catalog)
             self._seen.at = time.monotonic()
         return not self._seen.token
@@ -114,6 +114,6 @@ async def backend_of(request: Request) -> LocalBackend:
 
 
 # None of these depends on another, for FastAPI needs longer to follow that than they to ask each other.
-Serving = Annotated[Service, Depends(service_of)]
-Asking = Annotated[Access, Depends(access_of)]
-Books = Annotated[LocalBackend, Depends(backend_of)]
+ServiceDep = Annotated[Service, Depends(service_of)]
+CurrentAccess = Annotated[Access, Depends(access_of)]
+BackendDep = Annotated[LocalBackend, Depends(backend_of)]

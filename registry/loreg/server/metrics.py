@@ -18,7 +18,7 @@ _requests = Counter("loreg_requests_total", "Requests that were answered.", _LAB
 _seconds = Histogram("loreg_request_seconds", "Seconds from a request to the end of its answer.", ("method", "route"))
 
 
-def measured(method: str, route: str, status: int, seconds: float) -> None:
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count one request."""
     requests, latency = _of(method, route, status)
     requests.inc()
@@ -30,7 +30,7 @@ def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return _requests.labels(method, route, str(status)), _seconds.labels(method, route)
 
 
-def exposition() -> tuple[bytes, str]:
+def render_metrics() -> tuple[bytes, str]:
     """All measures as text, with its media type: those of all processes that are measured together."""
     registry = REGISTRY
     if _TOGETHER in os.environ:
@@ -40,7 +40,7 @@ def exposition() -> tuple[bytes, str]:
 
 
 @contextlib.contextmanager
-def measured_together() -> Iterator[None]:
+def share_between_processes() -> Iterator[None]:
     """Processes that are started meanwhile count in files that each of them can read."""
     with tempfile.TemporaryDirectory(prefix="loreg-measures-") as folder:
         os.environ[_TOGETHER] = folder

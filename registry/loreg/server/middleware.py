@@ -14,11 +14,11 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loreg.server.allowed_hosts import why_refused
 from loreg.server.logs import REQUESTS
-from loreg.server.measures import measured
-from loreg.server.origins import why_refused
-from loreg.server.problems import answer
-from loreg.server.service import Service
+from loreg.server.metrics import count_request
+from loreg.server.problems import build_problem
+from loreg.server.state import Service
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HINT = "without tokens only programs on this machine are answered: loreg serve --init, and --require-tokens"
@@ -30,7 +30,7 @@ _HEADERS = [
 ]
 
 
-class Envelope:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -53,31 +53,31 @@ class Envelope:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_HEADERS]
             elif not message.get("more_body", False):
-                _write_down(scope, request_id, status, time.perf_counter() - begin)
+                _log_request(scope, request_id, status, time.perf_counter() - begin)
                 written = True
             await send(message)
 
         try:
             if (reason := self._why_refused(scope)) and await self._service.is_open():
-                await answer(403, "not-allowed", reason, _HINT)(scope, receive, send_on)
+                await build_problem(403, "not-allowed", reason, _HINT)(scope, receive, send_on)
             elif b"%00" in scope["query_string"] or "\0" in scope["path"]:
-                await answer(400, "usage", "a NUL is no part of a name or a text")(scope, receive, send_on)
+                await build_problem(400, "usage", "a NUL is no part of a name or a text")(scope, receive, send_on)
             else:
                 await self._app(scope, receive, send_on)
         except ClientDisconnect:
             status = 499  # as nginx calls it: nobody is there to be answered
         finally:
             if not written:  # nobody waited for the end
-                _write_down(scope, request_id, status, time.perf_counter() - begin)
+                _log_request(scope, request_id, status, time.perf_counter() - begin)
 
     def _why_refused(self, scope: Scope) -> str:
         names = self._service.open_to
         return "" if names is None else why_refused(scope["http_version"], scope["headers"], names)
 
 
-def _write_down(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "(none)")
-    measured(scope["method"], route, status, seconds)
+    count_request(scope["method"], route, status, seconds)
     line: dict[str, Any] = {
         "request": request_id,
         "method": scope["method"],

@@ -15,16 +15,16 @@ from collections.abc import AsyncIterator
 from loreg.catalog import Catalog, jobs, pending_uploads, uploads
 from loreg.entities import Access
 from loreg.errors import LoregError
-from loreg.server.service import Service
+from loreg.server.state import Service
 
 _HOUR = 3600.0
 _log = logging.getLogger("loreg.sweeping")
 
 
 @contextlib.asynccontextmanager
-async def sweeping(service: Service) -> AsyncIterator[None]:
+async def periodic_cleanup(service: Service) -> AsyncIterator[None]:
     """Sweep now and every hour, as long as the context lasts."""
-    task = asyncio.create_task(_sweep(service))
+    task = asyncio.create_task(_clean_up(service))
     try:
         yield
     finally:
@@ -33,7 +33,7 @@ async def sweeping(service: Service) -> AsyncIterator[None]:
             await task
 
 
-async def _sweep(service: Service) -> None:
+async def _clean_up(service: Service) -> None:
     while True:
         try:
             old = await service.catalog.run_async(_forget_old, service.catalog)

@@ -17,7 +17,7 @@ _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::
 
 
 @dataclass(frozen=True)
-class OwnNames:
+class AllowedHosts:
     """What a server is called. On ``loopback`` that is localhost; else it is any address, or one of the ``names``.
 
     No stranger can make a page that has an address, or a name without a dot, as its origin.
@@ -37,11 +37,11 @@ class OwnNames:
         return address.is_loopback or not self.loopback
 
 
-def own_names(host: str) -> OwnNames:
+def allowed_hosts(host: str) -> AllowedHosts:
     """What a server is called that listens on ``host``."""
     if is_loopback(host):
-        return OwnNames(loopback=True)
-    return OwnNames(loopback=False, names=frozenset(name.lower() for name in (host, socket.gethostname())))
+        return AllowedHosts(loopback=True)
+    return AllowedHosts(loopback=False, names=frozenset(name.lower() for name in (host, socket.gethostname())))
 
 
 def is_loopback(host: str) -> bool:
@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], own: OwnNames) -> str:
+def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], own: AllowedHosts) -> str:
     """Why a request with these headers is not answered without a token, in words; empty if it is.
 
     nginx with nothing set but ``proxy_pass`` names this server as its own Host, and says nothing of who asked. It is

@@ -18,11 +18,11 @@ from loreg.errors import NotAllowedError, UsageError
 from loreg.local.factory import open_local
 from loreg.local.token_secrets import digest_secret, is_secret, new_secret
 from loreg.local.tokens import is_administrator
+from loreg.server.allowed_hosts import allowed_hosts, is_loopback
 from loreg.server.app import create_app
 from loreg.server.logs import write_json_lines
-from loreg.server.measures import measured_together
-from loreg.server.origins import is_loopback, own_names
-from loreg.server.service import Service, has_tokens
+from loreg.server.metrics import share_between_processes
+from loreg.server.state import Service, has_tokens
 from loreg.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,17 +68,17 @@ def serve(
             hint="loreg serve --init makes the first one; --allow-anonymous lets everybody do everything",
         )
     write_json_lines()
-    config = configured(functools.partial(_application, settings, is_open, host), processes)
-    with _listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+    config = uvicorn_config(functools.partial(_application, settings, is_open, host), processes)
+    with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         _log.info("running on http://%s:%d", f"[{host}]" if ":" in host else host, listener.getsockname()[1])
         if processes == 1:
             uvicorn.Server(config).run([listener])
         else:
-            with measured_together():
+            with share_between_processes():
                 Multiprocess(config, [listener]).run()
 
 
-def configured(application: Callable[[], FastAPI], processes: int = 1) -> uvicorn.Config:
+def uvicorn_config(application: Callable[[], FastAPI], processes: int = 1) -> uvicorn.Config:
     """How uvicorn runs what ``application`` makes."""
     import uvicorn
 
@@ -106,7 +106,7 @@ def _application(settings: Settings, is_open: bool, host: str) -> FastAPI:
     return create_app(open_service(settings, is_open=is_open, host=host))
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """A socket there. It is of the protocol TCP by name: asyncio then sends what it has at once (TCP_NODELAY)."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -124,7 +124,7 @@ def _listening(host: str, port: int) -> socket.socket:
 def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") -> Service:
     """The service on the catalog and store of the settings; ``is_open`` to all who call it as what listens there."""
     backing = open_local(settings)
-    return Service(backing.catalog, backing.store, backing.policy, own_names(host) if is_open else None)
+    return Service(backing.catalog, backing.store, backing.policy, allowed_hosts(host) if is_open else None)
 
 
 def _are_there_tokens(settings: Settings) -> bool:

@@ -30,7 +30,7 @@ from loreg.verbs import push as pushing
 from loreg.verbs import reproduce as reproducing
 from loreg.verbs import search as searching
 from loreg.verbs import tag as tagging
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,9 +99,9 @@ class Registry:
     extract = _verb(extracting.extract)
     search = _verb(searching.search)
     adapters = _verb(searching.adapters)
-    versions = _verb(searching.versions_of)
+    versions = _verb(searching.versions)
     show = _verb(searching.show)
-    lineage = _verb(searching.ancestors)
+    lineage = _verb(searching.lineage)
     add_base = _verb(knowing.add_base)
     bases = _verb(knowing.bases)
     show_base = _verb(knowing.show_base)

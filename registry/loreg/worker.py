@@ -24,9 +24,9 @@ from loreg.local.factory import open_local
 from loreg.local.jobs import namespace_of, pin_refs
 from loreg.settings import Settings
 from loreg.verbs.bake import bake
-from loreg.verbs.context import Context, show_version
 from loreg.verbs.merge import merge, rerank
-from loreg.verbs.sources import has_torch
+from loreg.workspace.context import Context, show_version
+from loreg.workspace.resolve_sources import has_torch
 
 _HEARTBEAT_INTERVAL = jobs.LEASE.total_seconds() / 3
 _IDLE = 1.0

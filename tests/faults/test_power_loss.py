@@ -17,7 +17,7 @@ from loreg.baking import bake
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
 from loreg.storage import Blob, digest_of, durable, folder, open_store
-from loreg.verbs.place import UNFINISHED
+from loreg.workspace.atomic_folder import UNFINISHED
 from making import copy, new_model, train, write_base
 from places import NEWS, Place
 

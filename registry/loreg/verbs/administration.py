@@ -10,7 +10,7 @@ from loreg.entities import Event, Namespace, Page, Token
 from loreg.errors import UsageError
 from loreg.parsing import parse_grants
 from loreg.refs import parse_adapter_name
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}

@@ -36,11 +36,11 @@ from loreg.errors import (
     explain_os_errors,
 )
 from loreg.storage.durable import make_folders
-from loreg.verbs.common_base import DERIVED, SAME
-from loreg.verbs.context import Context
-from loreg.verbs.fit import identified, trained, verdict_on
-from loreg.verbs.place import is_free, move_into_place, refuse_unless_free
-from loreg.verbs.sources import Opened, open_sources, position_of, refuse_wrong_weights
+from loreg.workspace.atomic_folder import is_free, move_into_place, refuse_unless_free
+from loreg.workspace.base_lookup import assess_fit, base_of_identity, trained_adapter
+from loreg.workspace.common_base import DERIVED, SAME
+from loreg.workspace.context import Context
+from loreg.workspace.resolve_sources import ResolvedSource, position_of, refuse_wrong_weights, resolve_sources
 
 FILE_NAME = "loreg_bake.json"
 SCHEMA = "loreg.bake/1"
@@ -88,7 +88,7 @@ def bake(
     refuse_unless_free(folder, FILE_NAME)
     recipe: Mapping[str, Any] = {}
     how = {"method": method, "parameters": dict(parameters or {}), "rank": rank, "initial": list(initial)}
-    with open_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
+    with resolve_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
         refuse_wrong_weights(sources, weights, weights_for or {}, scale)
         with explain_os_errors(base, "check the folder of the base and its permissions"):
             model = read_model(base)
@@ -96,7 +96,7 @@ def bake(
             verdicts, content = _verdicts(context, model, opened, allow_derived, progress)
         chosen = position_of(extras, sources, opened) if extras is not None else None
         if method == "linear" and rank is None and not parameters and not initial:
-            given = _as_they_are(opened, weights, weights_for or {}, scale)
+            given = _exact_sources(opened, weights, weights_for or {}, scale)
         else:
             from loreg.verbs.merge import merge
 
@@ -121,7 +121,7 @@ def bake(
             "base": {"content": content, "struct": architecture_digest(model), "verdicts": [v.kind for v in verdicts]},
         }
         with _explained(folder):
-            written = _Writing(folder, model, plan, record, verify, progress).write(recipe, start_over)
+            written = _BakeWriter(folder, model, plan, record, verify, progress).write(recipe, start_over)
     outputs = [output for some in plan.shards.values() for output in some]
     notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != "exact"]
     return BakeResult(
@@ -144,7 +144,7 @@ def _explained(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _WriteOutcome:
     """How many shards an earlier bake had written, how many tensors were compared, whether all was there before."""
 
     resumed: int = 0
@@ -153,7 +153,7 @@ class _Written:
 
 
 @dataclass(frozen=True)
-class _Writing:
+class _BakeWriter:
     """What is written, and where to."""
 
     folder: Path
@@ -163,7 +163,7 @@ class _Writing:
     verify: bool
     progress: Progress
 
-    def write(self, recipe: Mapping[str, Any], start_over: bool) -> _Written:
+    def write(self, recipe: Mapping[str, Any], start_over: bool) -> _WriteOutcome:
         """Write the model, unless it is there already. Raises ConflictError if something else is."""
         if not is_free(self.folder):
             return self._as_it_is()
@@ -176,9 +176,9 @@ class _Writing:
             checked = compare_sample(staging / MODEL_NAME, self.plan) if self.verify else 0
             self.progress("placing", 1, 1)
             move_into_place(staging / MODEL_NAME, self.folder)
-        return _Written(resumed, checked)
+        return _WriteOutcome(resumed, checked)
 
-    def _as_it_is(self) -> _Written:
+    def _as_it_is(self) -> _WriteOutcome:
         """Look at what lies in the folder. Raises ConflictError unless this bake would write the same."""
         _refuse_another_bake(self.folder, self.record)
         checked = compare_sample(self.folder, self.plan) if self.verify else 0
@@ -193,7 +193,7 @@ class _Writing:
                 f"{self.folder} is not empty and not what this bake makes; nothing was changed",
                 hint="choose a new folder for --to",
             )
-        return _Written(verified=checked, already=True)
+        return _WriteOutcome(verified=checked, already=True)
 
     def _inputs(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """All that the bytes of the shards depend on: only a bake with the same goes on with them."""
@@ -212,18 +212,18 @@ class _Writing:
         }
 
 
-def _as_they_are(
-    opened: Sequence[Opened], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
+def _exact_sources(
+    opened: Sequence[ResolvedSource], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
 ) -> list[BakeSource]:
     """The sources for the exact weighted sum. Raises MergeError for what their factors alone do not say."""
     patterns = Patterns({pattern: tuple(some) for pattern, some in weights_for.items()})
     given = []
     for number, source in enumerate(opened):
-        config = source.layout.config
+        config = source.structure.config
         reason = why_not_mergeable(config)
         if config.changes_the_base:
             reason = f"init_lora_weights is {config.raw['init_lora_weights']!r}: its delta needs the initial adapter"
-        unreadable = next((m.why_unreadable for m in source.layout.modules.values() if m.shape is None), "")
+        unreadable = next((m.why_unreadable for m in source.structure.modules.values() if m.shape is None), "")
         if reason or unreadable:
             raise MergeError(
                 f"{source.label} cannot be baked: {reason or unreadable}",
@@ -235,25 +235,27 @@ def _as_they_are(
         def weight(module: str, number: int = number) -> float:
             return scale * patterns.first(module, tuple(weights))[number]
 
-        given.append(BakeSource(source.label, source.digest, source.layout, weight))
+        given.append(BakeSource(source.label, source.digest, source.structure, weight))
     return given
 
 
 def _verdicts(
-    context: Context, model: Model, opened: Sequence[Opened], allow_derived: bool, progress: Progress
+    context: Context, model: Model, opened: Sequence[ResolvedSource], allow_derived: bool, progress: Progress
 ) -> tuple[tuple[Verdict, ...], str | None]:
     """How well the base fits each source, and the base's content digest if it was needed or is known already.
 
     Raises CheckFailedError for a base that is another one than that of a source.
     """
-    remembered = all(cache.recall(context.cache, file) is not None for file in model.shards)
+    remembered = all(cache.recall(context.base_cache, file) is not None for file in model.shards)
     if remembered or any(source.base is not None and source.base.complete for source in opened):
-        candidate: BaseTensors = identified(identify(model.path, (model.path.resolve().name,), progress, context.cache))
+        candidate: BaseTensors = base_of_identity(
+            identify(model.path, (model.path.resolve().name,), progress, context.base_cache)
+        )
     else:
-        candidate = identified(identify_headers(model, (model.path.resolve().name,)))
+        candidate = base_of_identity(identify_headers(model, (model.path.resolve().name,)))
     verdicts = []
     for source in opened:
-        verdict = verdict_on(context, trained(context, source.layout, source.base), candidate)
+        verdict = assess_fit(context, trained_adapter(context, source.structure, source.base), candidate)
         accepted = verdict.kind in SAME or (verdict.kind in DERIVED and allow_derived)
         known_to_differ = source.base is not None and source.base.complete
         if verdict.kind == "mismatch" or (known_to_differ and not accepted):
@@ -267,15 +269,15 @@ def _verdicts(
     return tuple(verdicts), candidate.base.digest if candidate.base.complete else None
 
 
-def _refuse_quantised(context: Context, model: Model, opened: Sequence[Opened]) -> None:
+def _refuse_quantised(context: Context, model: Model, opened: Sequence[ResolvedSource]) -> None:
     """Raise MergeError with the way out for a base whose weights were rounded to a few bits."""
     quantised = model.config.get("quantization_config")
     if not quantised:
         return
     kind = quantised.get("quant_method", "quantised") if isinstance(quantised, dict) else "quantised"
     origin = next((source.base for source in opened if source.base is not None), None)
-    if all(cache.recall(context.cache, file) is not None for file in model.shards):
-        known = identify(model.path, cached=context.cache).base
+    if all(cache.recall(context.base_cache, file) is not None for file in model.shards):
+        known = identify(model.path, cached=context.base_cache).base
         with contextlib.suppress(NotFoundError):
             edges = [e for e in context.backend.base(known.digest).edges if e.child == known.digest]
             parents = [edge.parent for edge in edges if edge.kind == "quantized_from"]

@@ -23,9 +23,9 @@ from loreg.entities import (
 )
 from loreg.errors import explain_os_errors
 from loreg.storage import put_bytes
-from loreg.verbs.context import Context
-from loreg.verbs.fit import known, trained, verdict_on
-from loreg.verbs.sources import open_sources
+from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
+from loreg.workspace.context import Context
+from loreg.workspace.resolve_sources import resolve_sources
 
 
 def add_base(
@@ -49,7 +49,7 @@ def add_base(
             if header_only:
                 identity = identify_headers(read_model(path), tuple(names))
             else:
-                identity = identify(path, tuple(names), progress, context.cache)
+                identity = identify(path, tuple(names), progress, context.base_cache)
     put_bytes(context.store, identity.tensor_list)
     return context.backend.add_base(identity.base)
 
@@ -78,13 +78,13 @@ def relate_bases(
 
 def match_bases(context: Context, source: str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:
     """Every known base with its verdict on the adapter, a ref or a folder, the best first."""
-    with open_sources(context, [source], progress) as (opened,):
-        adapter = trained(context, opened.layout, opened.base)
+    with resolve_sources(context, [source], progress) as (opened,):
+        adapter = trained_adapter(context, opened.structure, opened.base)
     matches = []
     cursor: str | None = None
     while True:
         page = bases(context, limit=200, cursor=cursor)
-        matches += [BaseMatch(base, verdict_on(context, adapter, known(context, base))) for base in page.items]
+        matches += [BaseMatch(base, assess_fit(context, adapter, load_base(context, base))) for base in page.items]
         cursor = page.cursor
         if cursor is None:
             return tuple(sorted(matches, key=lambda match: match.verdict, reverse=True))

@@ -22,15 +22,15 @@ from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, V
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
-from loreg.verbs.context import Context, is_path, show_version
-from loreg.verbs.fetch import fetch_temporarily
-from loreg.verbs.fit import candidate, trained, verdict_on
+from loreg.workspace.base_lookup import assess_fit, find_base, trained_adapter
+from loreg.workspace.context import Context, is_path, show_version
+from loreg.workspace.download import download_to_temporary
 
 _HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the weights"
 
 
 @dataclass(frozen=True)
-class _Looked:
+class _InspectedSource:
     """What was read of one adapter: its rules' subject, bytes of all files, card, sha256 of the weights if known."""
 
     subject: Subject
@@ -61,7 +61,7 @@ def check(
     UsageError for a wrong base, profile or ref.
     """
     servers = [read_profile(text) for text in profiles]
-    model = candidate(context, base) if base is not None else None
+    model = find_base(context, base) if base is not None else None
     against = against or context.policy.against
     if ":" in against:
         context.backend.show(parse_ref(against))
@@ -80,16 +80,20 @@ def _check(
     against: str,
     header_only: bool,
 ) -> CheckReport:
-    name, path, folder, stored = _meant(context, source)
+    name, path, folder, stored = _resolve(context, source)
     try:
         if folder is not None:
-            looked = _look_at_folder(folder, header_only)
+            looked = _inspect_folder(folder, header_only)
         elif stored is not None:
-            looked = _look_at_version(context, stored, header_only)
+            looked = _inspect_version(context, stored, header_only)
         else:
-            looked = _look_on_hub(source)
+            looked = _inspect_hub(source)
         known_base = stored.version.base if stored else None
-        verdict = verdict_on(context, trained(context, looked.subject.structure, known_base), model) if model else None
+        verdict = (
+            assess_fit(context, trained_adapter(context, looked.subject.structure, known_base), model)
+            if model
+            else None
+        )
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
     copies, notes = _copies(context, looked)
@@ -102,7 +106,7 @@ def _check(
     return CheckReport(name, path, found, (*notes, *([_HEADER_ONLY] if seen.scans is None else [])))
 
 
-def _meant(context: Context, source: str) -> tuple[str, str, Path | None, Details | None]:
+def _resolve(context: Context, source: str) -> tuple[str, str, Path | None, Details | None]:
     """The name and path for the report, and the folder or the version; neither for an adapter on the Hub."""
     if source.startswith(PREFIX):
         return source, "", None, None
@@ -114,7 +118,7 @@ def _meant(context: Context, source: str) -> tuple[str, str, Path | None, Detail
     return found.version.ref, "", None, found
 
 
-def _look_at_folder(folder: Path, header_only: bool) -> _Looked:
+def _inspect_folder(folder: Path, header_only: bool) -> _InspectedSource:
     with explain_os_errors(folder, "check the folder and its permissions"):
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
@@ -124,10 +128,10 @@ def _look_at_folder(folder: Path, header_only: bool) -> _Looked:
         subject = _read(read_structure(folder), files, header_only)
         size = sum(path.stat().st_size for path in taken.values())
         weights = "" if header_only else digest_of(folder / WEIGHTS_NAME).sha256
-        return _Looked(subject, size, read_card(folder / CARD_NAME), weights)
+        return _InspectedSource(subject, size, read_card(folder / CARD_NAME), weights)
 
 
-def _look_at_version(context: Context, stored: Details, header_only: bool) -> _Looked:
+def _inspect_version(context: Context, stored: Details, header_only: bool) -> _InspectedSource:
     """Of a version headers can be read where the blobs lie; for its numbers it is fetched."""
     version, files = stored.version, {file.path: file for file in stored.files}
     weights, names = files[WEIGHTS_NAME], tuple(files)
@@ -138,25 +142,25 @@ def _look_at_version(context: Context, stored: Details, header_only: bool) -> _L
             weights.size,
             lambda start, size: context.store.read_part(weights.sha256, start, size),
         )
-        return _Looked(
+        return _InspectedSource(
             Subject(layout, None, names), version.size, stored.card, weights.sha256, version, stored.alias_moves
         )
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
-        fetch_temporarily(context, stored.files, Path(name), no_progress)
+        download_to_temporary(context, stored.files, Path(name), no_progress)
         subject = _read(read_structure(Path(name)), names, header_only=False)
-    return _Looked(subject, version.size, stored.card, weights.sha256, version, stored.alias_moves)
+    return _InspectedSource(subject, version.size, stored.card, weights.sha256, version, stored.alias_moves)
 
 
-def _look_on_hub(source: str) -> _Looked:
+def _inspect_hub(source: str) -> _InspectedSource:
     there = read_hub_adapter(source)
-    return _Looked(Subject(there.structure, None, there.files), there.size, there.card, there.sha256)
+    return _InspectedSource(Subject(there.structure, None, there.files), there.size, there.card, there.sha256)
 
 
 def _read(layout: AdapterStructure, files: tuple[str, ...], header_only: bool) -> Subject:
     return Subject(layout, None, files) if header_only else read_weights(layout, files)
 
 
-def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _copies(context: Context, looked: _InspectedSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Versions with the same weights, and a note if nobody could say. A catalog is not made only to be asked this."""
     if not looked.weights or not context.backend.is_there():
         return (), ()
@@ -167,7 +171,9 @@ def _copies(context: Context, looked: _Looked) -> tuple[tuple[str, ...], tuple[s
     return tuple(ref for ref in found if looked.version is None or ref != looked.version.ref), ()
 
 
-def _for_the_policy(context: Context, looked: _Looked, model: BaseTensors | None, against: str) -> policy.Candidate:
+def _for_the_policy(
+    context: Context, looked: _InspectedSource, model: BaseTensors | None, against: str
+) -> policy.Candidate:
     if looked.version is not None:
         other = policy.reference_version(
             against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version

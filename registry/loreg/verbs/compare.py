@@ -7,10 +7,10 @@ from pathlib import Path
 
 from loreg.entities import AdapterSimilarity, Progress, no_progress
 from loreg.errors import UsageError
-from loreg.verbs.common_base import common_base
-from loreg.verbs.context import Context
-from loreg.verbs.picture import picture
-from loreg.verbs.sources import inputs_of, open_sources, require_torch
+from loreg.workspace.common_base import common_base
+from loreg.workspace.context import Context
+from loreg.workspace.plotting import open_plotting
+from loreg.workspace.resolve_sources import merge_inputs, require_torch, resolve_sources
 
 
 def compare(
@@ -32,15 +32,15 @@ def compare(
     if len(sources) < 2:
         raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
     require_torch()
-    with open_sources(context, [*sources, *initial], progress) as everything:
+    with resolve_sources(context, [*sources, *initial], progress) as everything:
         opened, initials = everything[: len(sources)], everything[len(sources) :]
         from loreg.merging import compare as comparing
         from loreg.merging.device import choose_device
 
         common_base(context, opened, allow_derived=True)
-        inputs = inputs_of(opened, initials, base)
+        inputs = merge_inputs(opened, initials, base)
         pairs = comparing.compare(inputs, device=choose_device(device), progress=progress)
         if plot is not None:
-            with picture(Path(plot)) as drawing:
+            with open_plotting(Path(plot)) as drawing:
                 drawing.draw_comparison(Path(plot), [source.label for source in opened], pairs)
         return tuple(pairs)

@@ -11,7 +11,7 @@ from loreg.errors import ConflictError, LoregError, NotFoundError
 from loreg.refs import parse_ref
 from loreg.settings import Settings, masked
 from loreg.storage import BlobStore
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 _OPTIONAL = ("torch", "psycopg", "fastapi", "ray")
 _SAMPLES = 5

@@ -25,11 +25,11 @@ from loreg.exporting.folder import (
 )
 from loreg.manifest import Manifest
 from loreg.refs import parse_ref
-from loreg.verbs.context import Context, show_version
-from loreg.verbs.fit import candidate, known
 from loreg.verbs.merge import new_folder, refuse_wrong_target
-from loreg.verbs.prepare import hash_files
-from loreg.verbs.sources import Opened, open_sources
+from loreg.workspace.base_lookup import find_base, load_base
+from loreg.workspace.context import Context, show_version
+from loreg.workspace.inspect import hash_files
+from loreg.workspace.resolve_sources import ResolvedSource, resolve_sources
 
 #: Rules that what is written keeps, whether the source does or not.
 _MENDED = ("LR019",)
@@ -60,10 +60,10 @@ def export(
         raise UsageError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}", hint="--dtype bfloat16")
     target = Path(folder)
     refuse_wrong_target(None, target, FILE_NAME)
-    model = candidate(context, base) if base is not None else None
-    with open_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:
+    model = find_base(context, base) if base is not None else None
+    with resolve_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:
         if model is None and opened.base is not None:
-            model = known(context, opened.base)
+            model = load_base(context, opened.base)
         fitted = write_folder(plan_for_profile(_source(opened), server, model, dtype), staging)
     return ExportResult(opened.label, target, fitted)
 
@@ -79,7 +79,7 @@ def drop_export(context: Context, ref: str, profile: str) -> None:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFiles:
     """The files of a version as a server takes it; in ``folder`` if they were made just now, else in the store."""
 
     manifest: Manifest
@@ -87,9 +87,9 @@ class Exported:
 
 
 @contextlib.contextmanager
-def exported(
+def export_for_profile(
     context: Context, found: Details, profile: str, verify: bool, progress: Progress, *, anew: bool = False
-) -> Iterator[Exported]:
+) -> Iterator[ExportedFiles]:
     """The version as the server of ``profile`` takes it: what the registry made of it, or made here.
 
     What is stored is taken if it is what headers say that it must be. The registry makes it if it has it not, and who
@@ -98,25 +98,25 @@ def exported(
     with ``verify`` IntegrityError if what is stored is not the same.
     """
     server, version = read_profile(profile), found.version
-    model = known(context, version.base) if version.base else None
+    model = load_base(context, version.base) if version.base else None
     files = {file.path: file for file in found.files}
     made = plan_for_profile(read_headers(context.store, version.ref, version.digest, files), server, model)
     if not (verify or anew) and (stored := _stored(context, found, profile, made)) is not None:
-        yield Exported(stored, None)
+        yield ExportedFiles(stored, None)
         return
     if anew:
         _made_by_the_registry(context, found, profile, made)
-    with open_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
+    with resolve_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
         write_folder(plan_for_profile(_source(opened), server, model), staging)
         manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
         if verify:
             stored = context.backend.export(parse_ref(version.ref), digest_request(server, version.base))
             _refuse_another(stored, manifest, made, profile)
-        yield Exported(manifest, staging)
+        yield ExportedFiles(manifest, staging)
 
 
-def _source(opened: Opened) -> ExportSource:
-    return ExportSource(opened.label, opened.digest, opened.layout)
+def _source(opened: ResolvedSource) -> ExportSource:
+    return ExportSource(opened.label, opened.digest, opened.structure)
 
 
 def _stored(context: Context, found: Details, profile: str, made: PlannedExport) -> Manifest | None:

@@ -12,10 +12,10 @@ from loreg.bases.identify import architecture_digest
 from loreg.bases.model import read_model
 from loreg.entities import ExtractResult, Metric, Progress, no_progress
 from loreg.errors import UsageError, explain_os_errors
-from loreg.verbs.context import Context
 from loreg.verbs.merge import new_folder, refuse_wrong_target
 from loreg.verbs.push import push
-from loreg.verbs.sources import require_torch
+from loreg.workspace.context import Context
+from loreg.workspace.resolve_sources import require_torch
 
 FILE_NAME = "loreg_extract.json"
 SCHEMA = "loreg.extract/1"

@@ -7,7 +7,7 @@ from typing import Any
 
 from loreg.entities import Job, Page, Progress, no_progress
 from loreg.errors import ConflictError, of_code
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 _PAUSE = 0.5
 

@@ -15,12 +15,26 @@ from loreg.merging import provenance
 from loreg.merging.shared_modules import describe_shared_modules, refuse_different_bases
 from loreg.refs import parse_adapter_name
 from loreg.storage import digest_of
-from loreg.verbs.common_base import common_base, refuse_another_base
-from loreg.verbs.context import Context
-from loreg.verbs.picture import picture
-from loreg.verbs.place import is_free, is_the_same, move_into_place, refuse_unless_free, temporary_staging
 from loreg.verbs.push import push
-from loreg.verbs.sources import Opened, inputs_of, notes, open_sources, position_of, refuse_wrong_weights, require_torch
+from loreg.workspace.atomic_folder import (
+    has_same_files,
+    is_free,
+    move_into_place,
+    refuse_unless_free,
+    temporary_staging,
+)
+from loreg.workspace.common_base import common_base, refuse_another_base
+from loreg.workspace.context import Context
+from loreg.workspace.plotting import open_plotting
+from loreg.workspace.resolve_sources import (
+    ResolvedSource,
+    merge_inputs,
+    notes,
+    position_of,
+    refuse_wrong_weights,
+    require_torch,
+    resolve_sources,
+)
 
 if TYPE_CHECKING:
     from loreg.merging.execute import MergedAdapter
@@ -73,13 +87,13 @@ def merge(
     refuse_wrong_weights(sources, weights, weights_for or {}, scale)
     refuse_wrong_target(name, folder, provenance.FILE_NAME)
     require_torch()
-    with open_sources(context, [*sources, *initial], progress) as everything:
+    with resolve_sources(context, [*sources, *initial], progress) as everything:
         opened, initials = everything[: len(sources)], everything[len(sources) :]
         from loreg.merging.ranks import read_rank_rule
         from loreg.merging.recipe import Recipe
 
         common, about_bases = common_base(context, opened, allow_derived)
-        layouts, labels_ = [source.layout for source in opened], [source.label for source in opened]
+        layouts, labels_ = [source.structure for source in opened], [source.label for source in opened]
         if base is not None:
             refuse_another_base(context, base, opened)
         refuse_different_bases(layouts, labels_, one_base=common is not None or base is not None)
@@ -100,7 +114,7 @@ def merge(
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
         told = (*notes(opened), *about_bases, *describe_shared_modules(layouts, labels_), *merged.notes)
         if plot is not None:
-            with picture(Path(plot)) as drawing:
+            with open_plotting(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)
         if name is None and folder is None:
             return MergeResult(made_by, told)
@@ -133,9 +147,9 @@ def rerank(context: Context, /, source: str, rank: Rank, **options: Any) -> Merg
 
 
 def blend(
-    opened: Sequence[Opened],
+    opened: Sequence[ResolvedSource],
     recipe: Recipe,
-    initials: Sequence[Opened],
+    initials: Sequence[ResolvedSource],
     base: Path | str | None,
     calibration: Path | str | None,
     device: str,
@@ -145,7 +159,7 @@ def blend(
     from loreg.merging.device import choose_device
     from loreg.merging.execute import execute_recipe
 
-    inputs = inputs_of(opened, initials, base)
+    inputs = merge_inputs(opened, initials, base)
     path = Path(calibration) if calibration is not None else None
     return execute_recipe(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
 
@@ -174,7 +188,7 @@ def new_folder(target: Path | None) -> Iterator[Path]:
             yield staging
             if is_free(target):
                 move_into_place(staging, target)
-            elif not is_the_same(staging, target):
+            elif not has_same_files(staging, target):
                 raise ConflictError(f"{target} holds something else; nothing was changed", hint=hint)
 
 

@@ -20,10 +20,10 @@ from loreg.manifest import File, Manifest
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.storage.durable import make_folders
-from loreg.verbs.context import Context
-from loreg.verbs.export import exported
-from loreg.verbs.fetch import fetch
-from loreg.verbs.place import UNFINISHED, is_free, move_into_place, staging_of, take_back
+from loreg.verbs.export import export_for_profile
+from loreg.workspace.atomic_folder import UNFINISHED, is_free, move_into_place, recover_moved, staging_path
+from loreg.workspace.context import Context
+from loreg.workspace.download import download_files
 
 PATIENCE = 30.0  # seconds that another pull of the same version to the same folder may stand still
 _INTERVAL = 0.1
@@ -61,7 +61,7 @@ def pull(
         return PullResult(found.version, target, downloaded)
     anew = False
     while True:
-        with exported(context, found, profile, verify, progress, anew=anew) as made:
+        with export_for_profile(context, found, profile, verify, progress, anew=anew) as made:
             files = made.manifest.files
             try:
                 downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
@@ -95,15 +95,15 @@ def _place(
     with explain_os_errors(target, f"choose another folder: loreg pull {version.ref} DIR"):
         real = target.resolve()  # "x/.." is a folder even where there is no x
         while is_free(real):
-            staging = staging_of(real, f"{version.digest[:12]}.partial")
+            staging = staging_path(real, f"{version.digest[:12]}.partial")
             make_folders(staging.parent)
             staging.mkdir(exist_ok=True)
             with _alone_in(staging, sum(file.size for file in files), progress) as alone:
                 if not alone:  # another pull had it, and has made something of it: look again
                     continue
                 try:
-                    take_back(real, staging)
-                    downloaded = fetch(context, files, staging, progress, source)
+                    recover_moved(real, staging)
+                    downloaded = download_files(context, files, staging, progress, source)
                     _remove_strangers(staging, files)
                     if with_base_hint:
                         with_base_path(staging / CONFIG_NAME, version.facts.base_hint)

@@ -15,9 +15,9 @@ from loreg.merging import provenance
 from loreg.parsing import parse_metric, parse_word
 from loreg.refs import parse_adapter_name, parse_alias
 from loreg.storage import Blob, put_bytes
-from loreg.verbs.context import Context, is_path
-from loreg.verbs.fit import identified, known
-from loreg.verbs.prepare import Prepared, prepare
+from loreg.workspace.base_lookup import base_of_identity, load_base
+from loreg.workspace.context import Context, is_path
+from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
 
 
 def push(
@@ -43,11 +43,11 @@ def push(
     measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
     tasks = tuple(parse_word(task, "task") for task in tasks)
     aliases = tuple(parse_alias(alias) for alias in aliases)
-    with prepare(Path(folder), progress) as prepared:
+    with inspect_adapter(Path(folder), progress) as prepared:
         identity = _identity(context, base, prepared, progress)
         if identity is not None:
-            found = identified(identity) if isinstance(identity, Identity) else known(context, identity)
-            refuse_mismatch(prepared.layout, found)  # before anything is sent
+            found = base_of_identity(identity) if isinstance(identity, Identity) else load_base(context, identity)
+            refuse_mismatch(prepared.structure, found)  # before anything is sent
         _refuse_foreign_provenance(prepared)
         _store(context, prepared, identity, progress)
         done = context.backend.commit(
@@ -55,7 +55,7 @@ def push(
                 adapter=adapter,
                 manifest=prepared.manifest,
                 base=identity.base if isinstance(identity, Identity) else identity,
-                base_hint=prepared.layout.config.base_hint,
+                base_hint=prepared.structure.config.base_hint,
                 message=message,
                 tasks=tasks,
                 labels=labels or {},
@@ -67,17 +67,17 @@ def push(
 
 
 def _identity(
-    context: Context, base: str | None, prepared: Prepared, progress: Progress
+    context: Context, base: str | None, prepared: InspectedAdapter, progress: Progress
 ) -> Identity | BaseModel | None:
     """Hash the base at a path, or find the one that a name or digest means."""
     if base is None:
         return None
     if is_path(base):
         path = Path(base).expanduser()
-        hint = prepared.layout.config.base_hint
+        hint = prepared.structure.config.base_hint
         name = hint if is_hub_name(hint) else path.resolve().name
         with explain_os_errors(path, "check the folder of the base and its permissions"):
-            return identify(path, (name,), progress, context.cache)
+            return identify(path, (name,), progress, context.base_cache)
     try:
         return context.backend.base(base).base
     except NotFoundError as error:
@@ -86,14 +86,16 @@ def _identity(
         raise
 
 
-def _refuse_foreign_provenance(prepared: Prepared) -> None:
+def _refuse_foreign_provenance(prepared: InspectedAdapter) -> None:
     """Raise AdapterFormatError for a file that says how the adapter was merged, and that loreg did not write."""
     if path := prepared.files.get(provenance.FILE_NAME):
         weights = next(file.sha256 for file in prepared.manifest.files if file.path == WEIGHTS_NAME)
         provenance.read(path.read_bytes(), weights)
 
 
-def _store(context: Context, prepared: Prepared, identity: Identity | BaseModel | None, progress: Progress) -> None:
+def _store(
+    context: Context, prepared: InspectedAdapter, identity: Identity | BaseModel | None, progress: Progress
+) -> None:
     total, done = prepared.manifest.size, 0
 
     def count(size: int) -> None:

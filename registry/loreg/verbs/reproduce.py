@@ -10,10 +10,10 @@ from loreg.entities import Progress, Provenance, ReproduceResult, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
-from loreg.verbs.context import Context
-from loreg.verbs.fetch import fetch_temporarily
 from loreg.verbs.merge import blend, new_folder, write
-from loreg.verbs.sources import open_sources, require_torch
+from loreg.workspace.context import Context
+from loreg.workspace.download import download_to_temporary
+from loreg.workspace.resolve_sources import require_torch, resolve_sources
 
 #: Relative difference of a delta up to which two merges are the same, by what the result was stored in.
 _TOLERANCE = {"F64": 1e-6, "F32": 1e-6, "F16": 4e-3, "BF16": 3e-2}
@@ -50,7 +50,7 @@ def reproduce(
                 hint=f"push the folder that it was: loreg push DIR NAME, then loreg reproduce {ref}",
             )
     refs = [f"{there.ref}@sha256:{there.digest}" for there, _, _ in found if there is not None]
-    with open_sources(context, refs, progress) as everything, tempfile.TemporaryDirectory(prefix="loreg-") as name:
+    with resolve_sources(context, refs, progress) as everything, tempfile.TemporaryDirectory(prefix="loreg-") as name:
         from loreg.merging.compare import largest_difference
         from loreg.merging.recipe import read_recipe
         from loreg.merging.sources import MergeInput
@@ -62,7 +62,7 @@ def reproduce(
         with new_folder(folder) as staging:
             write(staging, merged, Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate))
             stored = Path(name)
-            fetch_temporarily(context, details.files, stored, progress)
+            download_to_temporary(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):
                 return ReproduceResult(version, True, 0.0, folder)
             again, before = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from loreg.entities import AdapterEntry, Details, LineageEdge, Page, Query, Version
 from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
 from loreg.refs import parse_adapter_name, parse_ref
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 
 def search(
@@ -55,7 +55,7 @@ def adapters(context: Context, *, limit: int = 50, cursor: str | None = None) ->
     return context.backend.adapters(limit, cursor)
 
 
-def versions_of(context: Context, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
+def versions(context: Context, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
     """A page of the versions of one adapter, the newest first, yanked ones too. Raises NotFoundError."""
     return context.backend.versions(parse_adapter_name(name), limit, cursor)
 
@@ -65,6 +65,6 @@ def show(context: Context, ref: str) -> Details:
     return context.backend.show(parse_ref(ref))
 
 
-def ancestors(context: Context, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
+def lineage(context: Context, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
     """The version that ``ref`` means, and every merge that it descends from, nearest first."""
     return context.backend.lineage(parse_ref(ref))

@@ -8,7 +8,7 @@ from loreg.entities import Metric, Version
 from loreg.errors import UsageError
 from loreg.parsing import parse_metric
 from loreg.refs import parse_adapter_name, parse_alias, parse_ref
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 
 def tag(context: Context, ref: str, alias: str, *, expected: int | None = None) -> Version:

@@ -25,7 +25,7 @@ from loreg.server.pages import page_of
 from loreg.server.responses import error_responses, json_response, no_content
 from loreg.server.state import BackendDep, CurrentAccess, ServiceDep, backend_of
 from loreg.verbs import check as checking
-from loreg.verbs.context import Context, is_path
+from loreg.workspace.context import Context, is_path
 
 routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
 Word = Annotated[str, StringConstraints(max_length=200)]

@@ -43,12 +43,12 @@ def is_free(target: Path) -> bool:
     for path in real.rglob("*"):
         name = path.relative_to(real)
         is_ours = name.parts[0].startswith(UNFINISHED) or (str(name) in folders and not path.is_symlink())
-        if not is_ours and moved.get(str(name)) != _stamp(path):
+        if not is_ours and moved.get(str(name)) != _file_stamp(path):
             return False
     return True
 
 
-def staging_of(target: Path, mark: str) -> Path:
+def staging_path(target: Path, mark: str) -> Path:
     """Where what becomes ``target`` grows: in the folder that is there already, else beside it."""
     real = target.resolve()
     return real / f"{UNFINISHED}.{mark}" if real.is_dir() else hidden_beside(real, mark)
@@ -104,7 +104,7 @@ def refuse_unless_free(target: Path, record: str) -> None:
         raise ConflictError(f"{target} is not empty; nothing was changed", hint="choose a new folder for --to")
 
 
-def is_the_same(written: Path, target: Path) -> bool:
+def has_same_files(written: Path, target: Path) -> bool:
     """Whether ``target`` has the very files that were written just now, and no others; these may lie inside it."""
     names = {path.name for path in written.iterdir()}
     there = {path.name for path in target.iterdir() if not path.name.startswith(UNFINISHED)}
@@ -113,7 +113,7 @@ def is_the_same(written: Path, target: Path) -> bool:
     )
 
 
-def take_back(target: Path, staging: Path) -> None:
+def recover_moved(target: Path, staging: Path) -> None:
     """Move to ``staging`` what an interrupted call had moved from there to the folder ``target``."""
     for name, path in _moved_into_place(target.resolve()):
         if not (staging / name).exists():
@@ -128,7 +128,7 @@ def _fill(folder: Path, staging: Path) -> None:
         for _, path in _moved_into_place(folder):  # of another call, which nobody goes on with
             path.unlink()
         paths = {path.relative_to(staging): path for path in staging.rglob("*") if not path.is_dir()}
-        moved = {str(name): _stamp(path) for name, path in paths.items()}
+        moved = {str(name): _file_stamp(path) for name, path in paths.items()}
         listed = folder / _MOVED
         listed.write_text(json.dumps(moved), encoding="utf-8")
         _flush(listed)
@@ -153,11 +153,11 @@ def _moved_into_place(folder: Path) -> Iterator[tuple[str, Path]]:
     moved = _moved_into(folder)
     for path in list(folder.rglob("*")) if moved else []:
         name = str(path.relative_to(folder))
-        if moved.get(name) == _stamp(path) and path.is_file() and not path.is_symlink():
+        if moved.get(name) == _file_stamp(path) and path.is_file() and not path.is_symlink():
             yield name, path
 
 
-def _stamp(path: Path) -> _Stamp:
+def _file_stamp(path: Path) -> _Stamp:
     status = path.lstat()
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 

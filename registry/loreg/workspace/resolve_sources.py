@@ -17,9 +17,9 @@ from loreg.checking.run import check_adapter, raise_first_error
 from loreg.entities import BaseModel, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
-from loreg.verbs.context import Context, is_path, show_version
-from loreg.verbs.fetch import fetch_temporarily
-from loreg.verbs.prepare import prepare
+from loreg.workspace.context import Context, is_path, show_version
+from loreg.workspace.download import download_to_temporary
+from loreg.workspace.inspect import inspect_adapter
 
 if TYPE_CHECKING:
     from loreg.merging.sources import MergeInput
@@ -30,20 +30,20 @@ _EMPTY = "LR018"
 
 
 @dataclass(frozen=True)
-class Opened:
+class ResolvedSource:
     """A source on this machine. ``label`` names it for others: a pinned ref, or the last part of a folder's path."""
 
     label: str
     digest: str
-    layout: AdapterStructure
+    structure: AdapterStructure
     base: BaseModel | None
     others: tuple[str, ...]
 
 
 @contextlib.contextmanager
-def open_sources(
+def resolve_sources(
     context: Context, sources: Sequence[str], progress: Progress, mended: Collection[str] = ()
-) -> Iterator[list[Opened]]:
+) -> Iterator[list[ResolvedSource]]:
     """Open refs and folders; what is fetched for it is removed at the end.
 
     Folders may break the rules whose codes are ``mended``. Raises what push and pull raise.
@@ -53,39 +53,43 @@ def open_sources(
 
 
 @contextlib.contextmanager
-def _open(context: Context, source: str, progress: Progress, mended: Collection[str]) -> Iterator[Opened]:
+def _open(context: Context, source: str, progress: Progress, mended: Collection[str]) -> Iterator[ResolvedSource]:
     if is_path(source):
         folder = Path(source).expanduser()
-        with prepare(folder, progress, mended) as prepared:
+        with inspect_adapter(folder, progress, mended) as prepared:
             others = _not_the_adapters_own(prepared.files)
-            yield Opened(folder.resolve().name, prepared.manifest.digest, prepared.layout, None, others)
+            yield ResolvedSource(folder.resolve().name, prepared.manifest.digest, prepared.structure, None, others)
         return
     found = show_version(context, source)
     version = found.version
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
-        fetch_temporarily(context, found.files, Path(name), progress)
+        download_to_temporary(context, found.files, Path(name), progress)
         layout = read_structure(Path(name))
         empty = [finding for finding in check_adapter(Subject(layout)) if finding.code == _EMPTY]
         raise_first_error(version.ref, tuple(empty))
         others = _not_the_adapters_own([file.path for file in found.files])
-        yield Opened(version.ref, version.digest, layout, version.base, others)
+        yield ResolvedSource(version.ref, version.digest, layout, version.base, others)
 
 
-def inputs_of(opened: Sequence[Opened], initials: Sequence[Opened], base: Path | str | None) -> list[MergeInput]:
+def merge_inputs(
+    opened: Sequence[ResolvedSource], initials: Sequence[ResolvedSource], base: Path | str | None
+) -> list[MergeInput]:
     """What the mathematics takes: every source with the initial adapter or the base that its delta depends on."""
     from loreg.merging.sources import MergeInput
 
     model = Path(base).expanduser() if base is not None else None
     started = _initial_of_each(opened, initials)
     return [
-        MergeInput(source.layout, source.label, source.digest, initial.layout if initial else None, model)
+        MergeInput(source.structure, source.label, source.digest, initial.structure if initial else None, model)
         for source, initial in zip(opened, started, strict=True)
     ]
 
 
-def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> list[Opened | None]:
+def _initial_of_each(
+    opened: Sequence[ResolvedSource], initials: Sequence[ResolvedSource]
+) -> list[ResolvedSource | None]:
     """Which initial adapter belongs to which source: one for all that need one, or one for each of these in order."""
-    needing = [i for i, source in enumerate(opened) if source.layout.config.changes_the_base]
+    needing = [i for i, source in enumerate(opened) if source.structure.config.changes_the_base]
     if initials and not needing:
         raise UsageError(f"no source needs an initial adapter, {initials[0].label} was given", hint="omit --initial")
     if len(initials) not in (0, 1, len(needing)):
@@ -93,7 +97,7 @@ def _initial_of_each(opened: Sequence[Opened], initials: Sequence[Opened]) -> li
             f"{len(initials)} initial adapters for {len(needing)} sources that need one: expected 1 or {len(needing)}",
             hint=" ".join(f"--initial DIR-OF-{opened[i].label}" for i in needing),
         )
-    chosen: list[Opened | None] = [None] * len(opened)
+    chosen: list[ResolvedSource | None] = [None] * len(opened)
     for place, i in enumerate(needing):
         if initials:
             chosen[i] = initials[0] if len(initials) == 1 else initials[place]
@@ -117,7 +121,7 @@ def refuse_wrong_weights(
         raise UsageError(f"lambda is {scale}, expected a finite number", hint="--lambda 1")
 
 
-def position_of(extras: str, sources: Sequence[str], opened: Sequence[Opened]) -> int:
+def position_of(extras: str, sources: Sequence[str], opened: Sequence[ResolvedSource]) -> int:
     """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
     labels = [source.label for source in opened]
     if extras in sources:
@@ -127,10 +131,10 @@ def position_of(extras: str, sources: Sequence[str], opened: Sequence[Opened]) -
     raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")
 
 
-def notes(opened: Sequence[Opened]) -> tuple[str, ...]:
+def notes(opened: Sequence[ResolvedSource]) -> tuple[str, ...]:
     """What a person should know of the sources: files that do not travel on, names that do not agree."""
     found = [f"not carried over from {s.label}: {', '.join(s.others)}" for s in opened if s.others]
-    hints = {source.layout.config.base_hint for source in opened} - {""}
+    hints = {source.structure.config.base_hint for source in opened} - {""}
     if len(hints) > 1:
         found.append("the sources name their base differently: only the shapes say that they fit together")
     return tuple(found)

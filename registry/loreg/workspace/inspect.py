@@ -19,10 +19,10 @@ from loreg.storage import digest_of
 
 
 @dataclass(frozen=True)
-class Prepared:
+class InspectedAdapter:
     """An adapter that is fit to be a version: ``files`` are to be read from the given paths, in this form."""
 
-    layout: AdapterStructure
+    structure: AdapterStructure
     files: dict[str, Path]
     manifest: Manifest
     left_out: tuple[tuple[str, str], ...]
@@ -30,7 +30,7 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def prepare(folder: Path, progress: Progress, mended: Collection[str] = ()) -> Iterator[Prepared]:
+def inspect_adapter(folder: Path, progress: Progress, mended: Collection[str] = ()) -> Iterator[InspectedAdapter]:
     """Select, read, check and hash the adapter in ``folder``; it is not changed.
 
     ``mended`` are the codes of rules that it may break, because the caller writes it anew. Raises what selecting and
@@ -42,7 +42,7 @@ def prepare(folder: Path, progress: Progress, mended: Collection[str] = ()) -> I
         yield prepared
 
 
-def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> Prepared:
+def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> InspectedAdapter:
     selection = select_files(folder)
     layout = read_structure(folder)
     findings = [
@@ -57,7 +57,7 @@ def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection
         files[name].write_bytes(content)
     if clean:
         notes.append(f"the base's path on this machine was taken out of {', '.join(sorted(clean))}")
-    return Prepared(layout, files, hash_files(files, progress), selection.left_out, tuple(notes))
+    return InspectedAdapter(layout, files, hash_files(files, progress), selection.left_out, tuple(notes))
 
 
 def hash_files(files: Mapping[str, Path], progress: Progress) -> Manifest:

@@ -10,34 +10,34 @@ from loreg.bases.identify import Identity, identify_headers, parse_tensor_digest
 from loreg.bases.model import read_model
 from loreg.entities import BaseEdge, BaseModel, Verdict
 from loreg.errors import explain_os_errors
-from loreg.verbs.context import Context, is_path
+from loreg.workspace.context import Context, is_path
 
 
-def known(context: Context, base: BaseModel) -> BaseTensors:
+def load_base(context: Context, base: BaseModel) -> BaseTensors:
     """A base of the backend with its leaves from the store."""
     return BaseTensors(base, parse_tensor_digests(context.store.read(base.digest)))
 
 
-def identified(identity: Identity) -> BaseTensors:
+def base_of_identity(identity: Identity) -> BaseTensors:
     """A base that was looked at just now."""
     return BaseTensors(identity.base, parse_tensor_digests(identity.tensor_list))
 
 
-def candidate(context: Context, base: str) -> BaseTensors:
+def find_base(context: Context, base: str) -> BaseTensors:
     """The base at a path by its headers, or one that the registry knows by name or digest."""
     if is_path(base):
         path = Path(base).expanduser()
         with explain_os_errors(path, "check the folder of the base and its permissions"):
-            return identified(identify_headers(read_model(path), (path.resolve().name,)))
-    return known(context, context.backend.base(base).base)
+            return base_of_identity(identify_headers(read_model(path), (path.resolve().name,)))
+    return load_base(context, context.backend.base(base).base)
 
 
-def trained(context: Context, layout: AdapterStructure, base: BaseModel | None) -> TrainedAdapter:
+def trained_adapter(context: Context, layout: AdapterStructure, base: BaseModel | None) -> TrainedAdapter:
     """What is known of the base that the adapter was trained on."""
-    return TrainedAdapter(layout, known(context, base) if base else None)
+    return TrainedAdapter(layout, load_base(context, base) if base else None)
 
 
-def verdict_on(context: Context, adapter: TrainedAdapter, candidate: BaseTensors) -> Verdict:
+def assess_fit(context: Context, adapter: TrainedAdapter, candidate: BaseTensors) -> Verdict:
     """The verdict, with what the backend knows of how the two bases relate."""
     path: tuple[BaseEdge, ...] = ()
     if adapter.base is not None and adapter.base.base.digest != candidate.base.digest:

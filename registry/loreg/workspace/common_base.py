@@ -7,9 +7,9 @@ from pathlib import Path
 
 from loreg.entities import BaseModel, Verdict
 from loreg.errors import CheckFailedError
-from loreg.verbs.context import Context
-from loreg.verbs.fit import candidate, known, trained, verdict_on
-from loreg.verbs.sources import Opened
+from loreg.workspace.base_lookup import assess_fit, find_base, load_base, trained_adapter
+from loreg.workspace.context import Context
+from loreg.workspace.resolve_sources import ResolvedSource
 
 #: Verdicts that say: the weights which the adapter changes are those that it was trained on.
 SAME = ("exact", "target-exact")
@@ -17,7 +17,7 @@ DERIVED = ("verified-derived", "declared-derived")
 
 
 def common_base(
-    context: Context, opened: Sequence[Opened], allow_derived: bool
+    context: Context, opened: Sequence[ResolvedSource], allow_derived: bool
 ) -> tuple[BaseModel | None, tuple[str, ...]]:
     """The base of all sources, None if it is not known of each, and what a person should know of the choice.
 
@@ -32,15 +32,15 @@ def common_base(
     base = bases[0]
     if len(bases) > 1:
         base, notes = _agreed(context, opened, bases, allow_derived)
-    declared = all(source.base or source.layout.config.base_hint in base.names for source in opened)
+    declared = all(source.base or source.structure.config.base_hint in base.names for source in opened)
     return base if declared else None, notes
 
 
-def refuse_another_base(context: Context, base: Path | str, opened: Sequence[Opened]) -> None:
+def refuse_another_base(context: Context, base: Path | str, opened: Sequence[ResolvedSource]) -> None:
     """Raise CheckFailedError for a source whose tensors do not fit the model at the path ``base``."""
-    given = candidate(context, str(Path(base).expanduser().absolute()))
+    given = find_base(context, str(Path(base).expanduser().absolute()))
     for source in opened:
-        verdict = verdict_on(context, trained(context, source.layout, None), given)
+        verdict = assess_fit(context, trained_adapter(context, source.structure, None), given)
         if verdict.kind == "mismatch":
             raise CheckFailedError(
                 f"base mismatch: {source.label} does not fit {given.base.title}: {verdict.reason}",
@@ -49,14 +49,14 @@ def refuse_another_base(context: Context, base: Path | str, opened: Sequence[Ope
 
 
 def _agreed(
-    context: Context, opened: Sequence[Opened], bases: Sequence[BaseModel], allow_derived: bool
+    context: Context, opened: Sequence[ResolvedSource], bases: Sequence[BaseModel], allow_derived: bool
 ) -> tuple[BaseModel, tuple[str, ...]]:
     """The base on which every source's verdict is strong enough, the strongest of them."""
-    best: tuple[Verdict, BaseModel, Opened] | None = None
-    sources = [(source, trained(context, source.layout, source.base)) for source in opened if source.base]
+    best: tuple[Verdict, BaseModel, ResolvedSource] | None = None
+    sources = [(source, trained_adapter(context, source.structure, source.base)) for source in opened if source.base]
     for base in bases:
-        candidate = known(context, base)
-        verdicts = [(verdict_on(context, adapter, candidate), source) for source, adapter in sources]
+        candidate = load_base(context, base)
+        verdicts = [(assess_fit(context, adapter, candidate), source) for source, adapter in sources]
         weakest, source = min(verdicts, key=lambda pair: pair[0])
         if best is None or best[0] < weakest:
             best = weakest, base, source

@@ -11,7 +11,7 @@ from loreg.errors import MissingExtraError, UsageError, explain_os_errors
 
 
 @contextlib.contextmanager
-def picture(path: Path) -> Iterator[ModuleType]:
+def open_plotting(path: Path) -> Iterator[ModuleType]:
     """The module that draws, for drawing to ``path``. Raises MissingExtraError, UsageError, NotAllowedError."""
     try:
         from loreg.merging import plot

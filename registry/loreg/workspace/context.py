@@ -19,7 +19,7 @@ class Context:
 
     backend: Backend
     store: BlobStore
-    cache: Path
+    base_cache: Path
     policy: Policy
 
 

@@ -12,10 +12,12 @@ from loreg.file_modes import sync_folder
 from loreg.manifest import File, inside
 from loreg.storage import Blob, digest_of
 from loreg.storage.durable import sync_file
-from loreg.verbs.context import Context
+from loreg.workspace.context import Context
 
 
-def fetch(context: Context, files: Sequence[File], folder: Path, progress: Progress, source: Path | None = None) -> int:
+def download_files(
+    context: Context, files: Sequence[File], folder: Path, progress: Progress, source: Path | None = None
+) -> int:
     """Write the files into the existing ``folder``; returns the bytes that were not there already.
 
     They come from the store, or from the folder ``source`` on this machine.
@@ -49,7 +51,7 @@ def fetch(context: Context, files: Sequence[File], folder: Path, progress: Progr
     return downloaded
 
 
-def fetch_temporarily(context: Context, files: Sequence[File], folder: Path, progress: Progress) -> None:
+def download_to_temporary(context: Context, files: Sequence[File], folder: Path, progress: Progress) -> None:
     """Write the files into the temporary ``folder``, whose errors are then not those of the store."""
     with explain_os_errors("the temporary folder", "set TMPDIR to a folder with space that you may write"):
-        fetch(context, files, folder, progress)
+        download_files(context, files, folder, progress)

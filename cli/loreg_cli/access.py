@@ -7,7 +7,7 @@ import sys
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_settings
-from loreg_cli.output import note, print_json, print_table, say
+from loreg_cli.output import echo, print_json, print_table, warn
 
 
 @click.command()
@@ -32,13 +32,13 @@ def login(endpoint: str, token: str | None) -> None:
     access = Server(endpoint, token, "").whoami()
     path = credentials.write(endpoint, token)
     scopes = ", ".join(scopes_of(access.permissions)) or "what is public"
-    say(f"{access.author} at {masked(endpoint)}: {scopes}")
-    note(f"written to {path}")
+    echo(f"{access.author} at {masked(endpoint)}: {scopes}")
+    warn(f"written to {path}")
     settings = read_settings()
     if settings.endpoint != endpoint:
         places = ("home", "database_url", "storage_url", "endpoint")
         named = " and ".join(f"{key} ({origin})" for key in places if (origin := settings.origin[key]) != "default")
-        note(f"not in force here, where {named} goes before it; loreg doctor shows where commands go")
+        warn(f"not in force here, where {named} goes before it; loreg doctor shows where commands go")
 
 
 @click.command()
@@ -46,7 +46,7 @@ def logout() -> None:
     """Forget server and token; the token itself holds on until somebody revokes it."""
     from loreg import credentials
 
-    say("logged out" if credentials.remove() else "nobody was logged in")
+    echo("logged out" if credentials.remove() else "nobody was logged in")
 
 
 @click.group()
@@ -74,7 +74,7 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
     """
     made, secret = open_registry().create_token(name, scopes, expires=expires)
     until = f", holds until {made.expires_at:%Y-%m-%d %H:%M} UTC" if made.expires_at else ""
-    note(f"token {made.id} of {made.name}{until}; it cannot be shown again")
+    warn(f"token {made.id} of {made.name}{until}; it cannot be shown again")
     click.echo(secret)
 
 
@@ -105,7 +105,7 @@ def tokens(format_: str) -> None:
 @click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def revoke(token_id: int) -> None:
     """Let a token hold no more, from now on."""
-    say(f"token {token_id} of {open_registry().revoke_token(token_id).name} is revoked")
+    echo(f"token {token_id} of {open_registry().revoke_token(token_id).name} is revoked")
 
 
 @click.group()
@@ -135,7 +135,7 @@ def namespaces(format_: str) -> None:
 def set_public(name: str, public: bool) -> None:
     """Let everyone read a namespace (- is that of adapters without one), or only who has a token for it."""
     open_registry().set_public("" if name == "-" else name, public)
-    say(f"{name} is {'public' if public else 'private'}")
+    echo(f"{name} is {'public' if public else 'private'}")
 
 
 @click.command()
@@ -157,4 +157,4 @@ def events(limit: int, cursor: str | None, format_: str) -> None:
         ]
         print_table(["AT (UTC)", "WHO", "WHAT", "REF", "DETAIL"], rows, cut=["DETAIL"])
     if page.cursor:
-        note(f"more: --cursor {page.cursor}")
+        warn(f"more: --cursor {page.cursor}")

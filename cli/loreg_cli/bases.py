@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options
-from loreg_cli.output import note, print_json, print_page, print_pairs, print_table, say
+from loreg_cli.output import echo, print_json, print_page, print_pairs, print_table, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def add(where: str | None, header_only: str | None, names: tuple[str, ...], form
             where or header_only or "", names, header_only=header_only is not None, progress=progress
         )
     for text in result.notes:
-        note(text)
+        warn(text)
     if format_ == "json":
         print_json(result)
     elif format_ == "quiet":
         click.echo(result.base.digest)
     else:
         state = "added" if result.created else "known already:"
-        say(f"{state} {result.base.title}: {_summary(result.base)}")
+        echo(f"{state} {result.base.title}: {_summary(result.base)}")
 
 
 @base.command("ls")
@@ -118,7 +118,7 @@ def match(source: str, format_: str) -> None:
         rows = [(m.verdict.kind, m.base.title, m.verdict.reason) for m in matches]
         print_table(["VERDICT", "BASE", "WHY"], rows, cut=["WHY"])
     else:
-        note("no base is known yet: loreg base add PATH --name NAME")
+        warn("no base is known yet: loreg base add PATH --name NAME")
 
 
 @base.command("relate")
@@ -145,9 +145,9 @@ def relate(
     elif format_ == "quiet":
         click.echo(edge.child)
     elif edge.child == edge.parent:
-        say(f"{child} and {parent} are one base: their content is the same")
+        echo(f"{child} and {parent} are one base: their content is the same")
     else:
-        say(f"{child} {kind} {parent}: {'verified' if edge.verified else 'declared'}")
+        echo(f"{child} {kind} {parent}: {'verified' if edge.verified else 'declared'}")
 
 
 def _summary(found: BaseModel) -> str:

@@ -21,7 +21,7 @@ INTERRUPTED = 130
 _STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(BaseException):  # as KeyboardInterrupt, which is no error either
+class StopRequested(BaseException):  # as KeyboardInterrupt, which is no error either
     """Somebody asked the process to end. Temporary files are removed on the way out, as with Ctrl-C."""
 
     def __init__(self, number: int) -> None:
@@ -30,7 +30,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt, which is no error either
 
 
 @contextlib.contextmanager
-def stopping_in_order() -> Iterator[None]:
+def handle_stop_signals() -> Iterator[None]:
     """Let the signals that ask a process to end raise Stopped; a second one ends it at once.
 
     A signal that whoever started the process had it ignore (``nohup``), or that has a handler, is left as it is.
@@ -43,7 +43,7 @@ def stopping_in_order() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in ours:
             signal.signal(each, signal.SIG_DFL)
-        raise Stopped(number)
+        raise StopRequested(number)
 
     for number in ours:
         signal.signal(number, stop)
@@ -54,7 +54,7 @@ def stopping_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-class Commands(click.Group):
+class ErrorReportingGroup(click.Group):
     """A group whose every error is one line with a hint; a traceback is always a bug of loreg."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -66,12 +66,12 @@ class Commands(click.Group):
                 stream.reconfigure(errors="replace")  # a terminal of another encoding still shows the rest
         try:
             code = self._run(*args, **extra)
-        except Stopped as stopped:
-            code = _say(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
+        except StopRequested as stopped:
+            code = _print_error(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
             sys.stdout.flush()
             os.kill(os.getpid(), stopped.number)  # as without us: whoever started it sees by what it ended
         if (error := what_stopped_stdout()) is not None:
-            _say(f"stdout: {error.strerror}; what it was to get is said above", 1)
+            _print_error(f"stdout: {error.strerror}; what it was to get is said above", 1)
             code = code or 1
         sys.exit(code)
 
@@ -80,26 +80,26 @@ class Commands(click.Group):
 
         try:
             _refuse_what_is_not_utf8(args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:])
-            with stopping_in_order():
+            with handle_stop_signals():
                 result = super().main(*args, **extra)
             sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.ctx.get_help() if error.ctx else "", err=True)
             return error.exit_code
         except LoregError as error:
-            return _say(str(error), error.exit_code)
+            return _print_error(str(error), error.exit_code)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "loreg"
-            return _say(f"{error.format_message().rstrip('.')}. Hint: {command} --help", error.exit_code)
+            return _print_error(f"{error.format_message().rstrip('.')}. Hint: {command} --help", error.exit_code)
         except click.ClickException as error:
-            return _say(error.format_message(), error.exit_code)
+            return _print_error(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            return _say("interrupted", INTERRUPTED)
+            return _print_error("interrupted", INTERRUPTED)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            return _say(f"{place}{error.strerror or error}. Hint: loreg doctor", 1)
+            return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1)
         return result if isinstance(result, int) else 0
 
 
@@ -109,6 +109,6 @@ def _refuse_what_is_not_utf8(arguments: Sequence[str]) -> None:
             raise click.UsageError(f"the argument {argument!a} is not UTF-8")
 
 
-def _say(message: str, exit_code: int) -> int:
+def _print_error(message: str, exit_code: int) -> int:
     click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
     return exit_code

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loreg_cli.output import note, print_table
+from loreg_cli.output import print_table, warn
 
 if TYPE_CHECKING:
     from loreg.entities import Provenance
@@ -51,7 +51,7 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
         click.echo(f"and {len(modules) - len(worst)} more modules that lost no more{where}")
     click.echo()
     for text in certificate["warnings"]:
-        note(text)
+        warn(text)
 
 
 def _row(module: dict[str, Any], prefix: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import click
 
 import loreg
 from loreg_cli.options import open_registry
-from loreg_cli.output import note, print_json, print_pairs, say
+from loreg_cli.output import echo, print_json, print_pairs, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -101,14 +101,14 @@ def _print(reports: Sequence[CheckReport], format_: str) -> None:
         for report in reports:
             _print_report(report)
         for text in dict.fromkeys(text for report in reports for text in report.notes):  # once, not for each adapter
-            note(text)
+            warn(text)
 
 
 def _print_report(report: CheckReport) -> None:
     """The adapter, its findings by severity, what to do about each, and how many there are."""
     counted = Counter(finding.severity for finding in report.findings)
     told = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(counted.items()))
-    say(f"{report.name}: {told or 'nothing to object to'}")
+    echo(f"{report.name}: {told or 'nothing to object to'}")
     for severity in ("error", "warning"):
         remedies: dict[tuple[str, str], list[str]] = {}
         for finding in report.findings:
@@ -117,10 +117,10 @@ def _print_report(report: CheckReport) -> None:
         for (code, remedy), messages in remedies.items():
             for message in messages[:_MOST]:
                 click.echo(f"  {click.style(severity, fg=_COLOURS[severity])} {code} ", nl=False)
-                say(message)
+                echo(message)
             if len(messages) > _MOST:
                 click.echo(f"  and {len(messages) - _MOST} more of {code}")
-            say(f"    → {remedy}")
+            echo(f"    → {remedy}")
 
 
 def _explain(code: str) -> None:

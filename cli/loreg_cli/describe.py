@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from loreg_cli.options import open_registry
-from loreg_cli.output import say
+from loreg_cli.output import echo
 
 
 @click.command()
@@ -65,4 +65,4 @@ def metric_add(ref: str, metrics: tuple[str, ...], lower_is_better: bool) -> Non
 
     measured = [parse_metric(text, lower_is_better=lower_is_better) for text in metrics]
     version = open_registry().add_metrics(ref, measured)
-    say(f"{version.pinned} has {', '.join(map(str, version.metrics))}")
+    echo(f"{version.pinned} has {', '.join(map(str, version.metrics))}")

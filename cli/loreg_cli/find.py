@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_labels
-from loreg_cli.output import base, print_json, print_page, print_pairs, print_table, ranks, say, size, summary
+from loreg_cli.output import (
+    echo,
+    format_base,
+    format_ranks,
+    format_size,
+    print_json,
+    print_page,
+    print_pairs,
+    print_table,
+    summarize_version,
+)
 
 if TYPE_CHECKING:
     from loreg.entities import Details, Page, Version
@@ -99,7 +109,7 @@ def lineage(ref: str, format_: str) -> None:
         print_json({"ref": version.ref, "digest": version.digest, "edges": edges})
     elif format_ == "quiet":
         for edge in edges:
-            say(edge.parent_ref or edge.parent.label)
+            echo(edge.parent_ref or edge.parent.label)
     elif not edges:
         click.echo(f"{version.pinned} was pushed from a folder, not merged here")
     else:
@@ -107,7 +117,7 @@ def lineage(ref: str, format_: str) -> None:
         for edge in edges:
             parent = edge.parent_ref or f"{edge.parent.label} (not in this registry)"
             made = f"  in {edge.child}" if edge.depth > 1 else ""
-            say(f"{'  ' * edge.depth}{edge.parent.weight:+g} × {parent}@sha256:{edge.parent.digest[:12]}{made}")
+            echo(f"{'  ' * edge.depth}{edge.parent.weight:+g} × {parent}@sha256:{edge.parent.digest[:12]}{made}")
 
 
 def _print_versions(page: Page[Version], format_: str) -> None:
@@ -118,8 +128,8 @@ def _print_versions(page: Page[Version], format_: str) -> None:
                 (
                     version.ref + "".join(f" ({alias})" for alias in version.aliases) + (" yanked" * version.yanked),
                     version.digest[:12],
-                    base(version),
-                    ranks(version).removeprefix("rank "),
+                    format_base(version),
+                    format_ranks(version).removeprefix("rank "),
                     ", ".join(version.tasks),
                     ", ".join(map(str, version.metrics)),
                     f"{version.created_at:%Y-%m-%d}",
@@ -138,11 +148,11 @@ def _print_details(details: Details) -> None:
         [
             ("ref", version.ref + (" (yanked)" if version.yanked else "")),
             ("digest", f"sha256:{version.digest}"),
-            ("content", summary(version)),
+            ("content", summarize_version(version)),
             ("alpha", f"{version.facts.alpha:g}"),
             ("dtype", version.facts.dtype),
             ("task type", version.facts.task_type),
-            ("base", base(version)),
+            ("base", format_base(version)),
             ("tasks", ", ".join(version.tasks)),
             ("metrics", ", ".join(map(str, version.metrics))),
             ("labels", ", ".join(f"{key}={value}" for key, value in version.labels.items())),
@@ -155,7 +165,7 @@ def _print_details(details: Details) -> None:
     modules = [(m.name, str(m.count), _span(m.rank_min, m.rank_max)) for m in version.facts.module_types]
     print_table(["MODULE TYPE", "COUNT", "RANK"], modules, right=["COUNT", "RANK"])
     click.echo()
-    files = [(file.path, size(file.size), file.sha256[:12]) for file in details.files]
+    files = [(file.path, format_size(file.size), file.sha256[:12]) for file in details.files]
     print_table(["FILE", "SIZE", "SHA256"], files, right=["SIZE"])
     if details.provenance:
         from loreg_cli.certificate import print_certificate

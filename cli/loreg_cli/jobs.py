@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_settings
-from loreg_cli.output import note, print_json, print_pairs, print_table, say
+from loreg_cli.output import echo, print_json, print_pairs, print_table, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def do_remotely(kind: str, request: dict[str, Any]) -> Job:
     registry = open_registry()
     given = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
     job = registry.submit(kind, **given)
-    note(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
+    warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
     with progress_bar() as progress:
         done = registry.wait_for_job(job.id, progress=progress)
     for text in done.result.get("notes", ()):
-        note(text)
+        warn(text)
     return done
 
 
@@ -50,7 +50,7 @@ def worker(bases: Path | None, models: Path | None, device: str, until_idle: boo
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     count = Worker(read_settings(), bases, models, device).work(until_idle=until_idle)
-    say(f"{count} job{'' if count == 1 else 's'} done")
+    echo(f"{count} job{'' if count == 1 else 's'} done")
 
 
 @click.group()
@@ -70,10 +70,10 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
         for one in page.items:
             click.echo(one.id)
     else:
-        rows = [(str(one.id), one.kind, one.state, one.author, _told(one)) for one in page.items]
+        rows = [(str(one.id), one.kind, one.state, one.author, _describe_outcome(one)) for one in page.items]
         print_table(["ID", "KIND", "STATE", "FOR", "WHAT"], rows, right=["ID"], cut=["WHAT"])
     if page.cursor and format_ != "json":
-        note(f"more: --cursor {page.cursor}")
+        warn(f"more: --cursor {page.cursor}")
 
 
 @job.command("show")
@@ -95,7 +95,7 @@ def show(job_id: int, format_: str) -> None:
             ("state", one.state),
             ("worker", f"{one.worker}, attempt {one.attempts}" if one.worker else ""),
             ("progress", f"{one.what} {one.done} of {one.total}" if one.total else ""),
-            ("outcome", _told(one)),
+            ("outcome", _describe_outcome(one)),
         ]
     )
 
@@ -104,10 +104,10 @@ def show(job_id: int, format_: str) -> None:
 @click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def cancel(job_id: int) -> None:
     """Give a job up; one that has ended stays as it is."""
-    say(f"job {job_id} is {open_registry().cancel_job(job_id).state}")
+    echo(f"job {job_id} is {open_registry().cancel_job(job_id).state}")
 
 
-def _told(one: Job) -> str:
+def _describe_outcome(one: Job) -> str:
     """What came of it."""
     if one.error:
         return str(one.error.get("message", ""))

@@ -6,10 +6,12 @@ import click
 
 import loreg
 from loreg_cli import access, bases, checking, describe, find, jobs, merging, models, operate, transfer
-from loreg_cli.boundary import Commands
+from loreg_cli.boundary import ErrorReportingGroup
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--home", metavar="DIR", help="The registry in this folder. [env: LOREG_HOME]")
 @click.option("--database-url", metavar="URL", help="sqlite:///… or postgresql://… [env: LOREG_DATABASE_URL]")
 @click.option("--storage-url", metavar="URL", help="A folder or s3://bucket/prefix. [env: LOREG_STORAGE_URL]")

@@ -11,7 +11,7 @@ import click
 
 from loreg_cli.jobs import do_remotely, remote_option
 from loreg_cli.options import format_option, open_registry, push_options
-from loreg_cli.output import note, print_json, print_pairs, print_pushed, print_table, say
+from loreg_cli.output import echo, print_json, print_pairs, print_pushed, print_table, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _do_remotely(kind: str, request: dict[str, Any], format_: str) -> None:
     elif format_ == "quiet":
         click.echo(done.result["version"])
     else:
-        say(f"{done.result['version']}@sha256:{done.result['digest'][:12]}")
+        echo(f"{done.result['version']}@sha256:{done.result['digest'][:12]}")
 
 
 @click.command()
@@ -263,9 +263,11 @@ def reproduce(
     elif format_ == "quiet":
         click.echo(result.version.ref)
     elif result.identical:
-        say(f"{result.version.pinned} is reproduced, bit for bit")
+        echo(f"{result.version.pinned} is reproduced, bit for bit")
     else:
-        say(f"{result.version.pinned} is reproduced: no delta differs by more than {result.difference:.1e} of its norm")
+        echo(
+            f"{result.version.pinned} is reproduced: no delta differs by more than {result.difference:.1e} of its norm"
+        )
 
 
 @click.command()
@@ -299,7 +301,7 @@ def compare(
         click.echo("\ncolumns, rows: shared subspaces, 0 to 1; signs: share of entries of opposite sign")
     for pair in pairs:
         if pair.near_duplicate:
-            note(f"{pair.a} and {pair.b} are nearly the same: merging them adds little")
+            warn(f"{pair.a} and {pair.b} are nearly the same: merging them adds little")
 
 
 @click.command()
@@ -359,7 +361,7 @@ def _refuse_wrong_output(name: str | None, folder: Path | None, dry_run: bool, s
 
 def _print_merged(result: MergeResult, format_: str) -> None:
     for text in result.notes:
-        note(text)
+        warn(text)
     if format_ == "json":
         print_json(result)
         return

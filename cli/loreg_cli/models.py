@@ -10,7 +10,7 @@ import click
 from loreg_cli.jobs import do_remotely, remote_option
 from loreg_cli.merging import PATH, device_option, initial_option, method_options, rank_options
 from loreg_cli.options import format_option, open_registry, push_options
-from loreg_cli.output import note, print_json, print_pushed, print_table, say, size
+from loreg_cli.output import echo, format_size, print_json, print_pushed, print_table, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def bake(
         if format_ == "json":
             print_json(done)
         else:
-            say(str(done.result["model"]))
+            echo(str(done.result["model"]))
         return
     with progress_bar() as progress:
         result = open_registry().bake(
@@ -76,13 +76,13 @@ def bake(
             progress=progress,
         )
     for text in result.notes:
-        note(text)
+        warn(text)
     if format_ == "json":
         print_json(result)
     elif format_ == "quiet":
         click.echo(result.folder)
     else:
-        say(_summary(result))
+        echo(_summary(result))
 
 
 @click.command()
@@ -127,7 +127,7 @@ def extract(
             progress=progress, **said,
         )  # fmt: skip
     for text in result.notes:
-        note(text)
+        warn(text)
     if format_ == "json":
         print_json(result)
         return
@@ -159,7 +159,9 @@ def _print_modules(result: ExtractResult) -> None:
 def _summary(result: BakeResult) -> str:
     if result.already and not result.verified:
         return f"{result.folder} is this very model already"
-    text = f"baked {result.folder}: {result.changed} tensors changed, {result.copied} copied, {size(result.size)}"
+    text = (
+        f"baked {result.folder}: {result.changed} tensors changed, {result.copied} copied, {format_size(result.size)}"
+    )
     if result.resumed:
         text += f"; {result.resumed} shards were there already"
     return text + (f"; {result.verified} tensors computed again: the same" if result.verified else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loreg_cli.output import note
+from loreg_cli.output import warn
 
 if TYPE_CHECKING:
     from loreg.registry import Registry
@@ -25,7 +25,7 @@ def read_settings() -> Settings:
 
     settings = load(click.get_current_context().find_root().params, os.environ)
     for text in settings.notes:
-        note(text)
+        warn(text)
     return settings
 
 

@@ -47,7 +47,7 @@ def print_table(
     click.echo(printed.get(), nl=False)
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Print one line to stdout, whatever a stranger wrote into it."""
     click.echo(printable(text))
 
@@ -60,7 +60,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {printable(value)}")
 
 
-def note(text: str) -> None:
+def warn(text: str) -> None:
     """Tell the person something beside the data."""
     click.echo(f"{click.style('note:', fg='yellow')} {printable(text)}", err=True)
 
@@ -68,15 +68,15 @@ def note(text: str) -> None:
 def print_pushed(result: PushResult, format_: str) -> None:
     """Print what a push did, and on stderr what it left out and noticed."""
     for name, reason in result.left_out:
-        note(f"left out: {name} ({reason})")
+        warn(f"left out: {name} ({reason})")
     for text in result.notes:
-        note(text)
+        warn(text)
     if format_ == "json":
         print_json(result)
     elif format_ == "quiet":
         click.echo(result.version.ref)
     elif result.created:
-        say(f"pushed {result.version.pinned}: {summary(result.version)}")
+        echo(f"pushed {result.version.pinned}: {summarize_version(result.version)}")
     else:
         click.echo(f"no new version: this content is {result.version.pinned} already")
 
@@ -98,27 +98,28 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in " ".join(text.splitlines()))
 
 
-def summary(version: Version) -> str:
+def summarize_version(version: Version) -> str:
     """One line on what a version is."""
     facts = version.facts
     kinds = ", ".join(kind.name for kind in facts.module_types)
-    return f"{facts.variant}, {ranks(version)} on {kinds}, {facts.parameters:,} parameters, {size(version.size)}"
+    size = format_size(version.size)
+    return f"{facts.variant}, {format_ranks(version)} on {kinds}, {facts.parameters:,} parameters, {size}"
 
 
-def ranks(version: Version) -> str:
+def format_ranks(version: Version) -> str:
     """``rank 8``, or ``rank 8-16``."""
     facts = version.facts
     return f"rank {facts.rank_min}" + (f"-{facts.rank_max}" if facts.rank_max != facts.rank_min else "")
 
 
-def base(version: Version) -> str:
+def format_base(version: Version) -> str:
     """The base by name and digest where it is known by content; a question mark where it is only declared."""
     if version.base:
         return f"{version.base.names[0] if version.base.names else ''} {version.base.digest[:12]}".strip()
     return f"{version.facts.base_hint}?" if version.facts.base_hint else "unknown"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes for people: 301 kB."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):

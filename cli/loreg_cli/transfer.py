@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, push_options
-from loreg_cli.output import print_json, print_pushed, say, size
+from loreg_cli.output import echo, format_size, print_json, print_pushed
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def pull(ref: str, folder: Path | None, profile: str | None, verify: bool, with_
     elif format_ == "quiet":
         click.echo(result.folder)
     elif result.downloaded:
-        click.echo(f"pulled {result.version.pinned} to {result.folder} ({size(result.downloaded)})")
+        click.echo(f"pulled {result.version.pinned} to {result.folder} ({format_size(result.downloaded)})")
     else:
         click.echo(f"{result.folder} is {result.version.pinned} already")
     if format_ == "table" and result.fitted:
@@ -99,7 +99,7 @@ def export(
         if base is not None or dtype is not None:
             raise click.UsageError("--drop forgets what pull --profile stored: it takes no --base and no --dtype")
         open_registry().drop_export(source, profile)
-        say(f"dropped what the registry made of {source} for {profile}")
+        echo(f"dropped what the registry made of {source} for {profile}")
         return
     with progress_bar() as progress:
         result = open_registry().export(source, profile, folder, base=base, dtype=dtype, progress=progress)
@@ -108,17 +108,17 @@ def export(
     elif format_ == "quiet":
         click.echo(result.folder)
     else:
-        say(f"exported {result.source} to {result.folder}")
+        echo(f"exported {result.source} to {result.folder}")
         _print_fitted(result.fitted)
 
 
 def _print_fitted(fitted: ExportSummary) -> None:
     """What was changed for the server, and what that did to the deltas."""
-    say(f"for {fitted.server}:" + ("" if fitted.changes else " nothing had to be changed"))
+    echo(f"for {fitted.server}:" + ("" if fitted.changes else " nothing had to be changed"))
     for change in fitted.changes:
-        say(f"  {change}")
+        echo(f"  {change}")
     if not fitted.moved:
-        say("  every delta is the same, to the last bit")
+        echo("  every delta is the same, to the last bit")
     else:
         deltas = "1 delta" if fitted.moved == 1 else f"{fitted.moved} deltas"
-        say(f"  {deltas} moved: ε = {fitted.epsilon:.1e} in all, {fitted.worst_epsilon:.1e} at {fitted.worst}")
+        echo(f"  {deltas} moved: ε = {fitted.epsilon:.1e} in all, {fitted.worst_epsilon:.1e} at {fitted.worst}")

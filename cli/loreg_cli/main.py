@@ -1,17 +1,41 @@
-"""The command ``loreg`` and its subcommands. Only click is imported before a command runs."""
+"""The command ``loreg`` and its subcommands. Only click and the file of the command that was typed are imported."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 import loreg
-from loreg_cli import access, bases, checking, describe, find, jobs, merging, models, operate, transfer
 from loreg_cli.boundary import ErrorReportingGroup
 
+#: The file in which each command is.
+_FILES = {
+    name: name
+    for name in (
+        "bake", "base", "check", "compare", "completion", "db", "doctor", "events", "export", "extract", "job",
+        "lineage", "login", "ls", "merge", "methods", "metric", "namespace", "pull", "push", "reproduce", "search",
+        "serve", "show", "tag", "token", "worker", "yank",
+    )
+} | {"logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}  # fmt: skip
 
-@click.group(
-    cls=ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+
+class _Commands(ErrorReportingGroup):
+    """Import the file of a command when it is typed, or when the help lists it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the alphabet."""
+        return sorted(_FILES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, None if there is none of that name."""
+        if cmd_name not in _FILES:
+            return None
+        command: click.Command = getattr(import_module(f"loreg_cli.{_FILES[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--home", metavar="DIR", help="The registry in this folder. [env: LOREG_HOME]")
 @click.option("--database-url", metavar="URL", help="sqlite:///… or postgresql://… [env: LOREG_DATABASE_URL]")
 @click.option("--storage-url", metavar="URL", help="A folder or s3://bucket/prefix. [env: LOREG_STORAGE_URL]")
@@ -27,42 +51,6 @@ def cli(**settings: str | None) -> None:
     [ns/]name[:alias|:vN][@sha256:…]
     """
 
-
-for command in (
-    transfer.push,
-    transfer.pull,
-    transfer.export,
-    find.ls,
-    find.search,
-    find.show,
-    find.lineage,
-    bases.base,
-    checking.check,
-    merging.merge,
-    merging.rerank,
-    merging.compare,
-    merging.reproduce,
-    merging.methods,
-    models.bake,
-    models.extract,
-    describe.tag,
-    describe.untag,
-    describe.yank,
-    describe.unyank,
-    describe.metric,
-    access.login,
-    access.logout,
-    access.token,
-    access.namespace,
-    access.events,
-    jobs.job,
-    jobs.worker,
-    operate.serve,
-    operate.doctor,
-    operate.db,
-    operate.completion,
-):
-    cli.add_command(command)
 
 if __name__ == "__main__":
     cli()

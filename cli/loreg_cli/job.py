@@ -1,56 +1,16 @@
-"""worker and job: merges and bakes that another machine does."""
+"""``loreg job``: list, show and cancel what workers were asked for."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options, read_settings
+from loreg_cli.options import format_option, open_registry, page_options
 from loreg_cli.output import echo, print_json, print_pairs, print_table, warn
-from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from loreg.entities import Job
-
-remote_option = click.option(
-    "--remote", is_flag=True, help="Let a worker do it: sources are refs, the result is pushed. See loreg worker."
-)
-
-
-def do_remotely(kind: str, request: dict[str, Any]) -> Job:
-    """Ask a worker, wait for it, and say what came of it."""
-    registry = open_registry()
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
-    job = registry.submit(kind, **given)
-    warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
-    with progress_bar() as progress:
-        done = registry.wait_for_job(job.id, progress=progress)
-    for text in done.result.get("notes", ()):
-        warn(text)
-    return done
-
-
-@click.command()
-@click.option(
-    "--bases", type=click.Path(path_type=Path), metavar="DIR", help="Models that jobs may name as their base."
-)
-@click.option("--models", type=click.Path(path_type=Path), metavar="DIR", help="Where bakes write models to.")
-@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
-@click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
-def worker(bases: Path | None, models: Path | None, device: str, until_idle: bool) -> None:
-    """Do the merges and bakes that were asked for with --remote. As many workers as you like share the jobs.
-
-    A worker needs the database and the store themselves. One that dies is noticed, and its job is done again.
-    """
-    import logging
-
-    from loreg.worker import Worker
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    count = Worker(read_settings(), bases, models, device).work(until_idle=until_idle)
-    echo(f"{count} job{'' if count == 1 else 's'} done")
 
 
 @click.group()

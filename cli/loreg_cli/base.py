@@ -1,4 +1,4 @@
-"""base add, ls, show, match and relate."""
+"""``loreg base``: add, list, show, match and relate base models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""check."""
+"""``loreg check``: findings on adapters, for people and for CI systems."""
 
 from __future__ import annotations
 

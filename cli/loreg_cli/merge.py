@@ -1,0 +1,174 @@
+"""``loreg merge`` and ``loreg rerank``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loreg_cli.merge_options import (
+    PATH,
+    base_option,
+    calibration_option,
+    device_option,
+    given_options,
+    initial_option,
+    method_options,
+    output_options,
+    plot_option,
+    rank_options,
+    require_one_output,
+)
+from loreg_cli.options import format_option, open_registry
+from loreg_cli.output import echo, print_json, print_pushed, warn
+from loreg_cli.progress import progress_bar
+from loreg_cli.remote_jobs import do_remotely, remote_option
+
+if TYPE_CHECKING:
+    from loreg.entities import MergeResult
+
+
+@click.command()
+@click.argument("sources", metavar="[REF|DIR]...", nargs=-1)
+@method_options
+@initial_option
+@base_option
+@click.option("--allow-derived", is_flag=True, help="Merge adapters of a base and of what was made from it.")
+@click.option("--recipe", type=PATH, metavar="FILE.toml", help="All of these from a file.")
+@rank_options
+@output_options
+@device_option
+@plot_option
+@remote_option
+@format_option
+def merge(
+    sources: tuple[str, ...],
+    how: dict[str, Any],
+    initial: tuple[str, ...],
+    base: Path | None,
+    allow_derived: bool,
+    recipe: Path | None,
+    rank: dict[str, Any] | None,
+    name: str | None,
+    folder: Path | None,
+    dry_run: bool,
+    said: dict[str, Any],
+    device: str,
+    plot: Path | None,
+    remote: bool,
+    format_: str,
+) -> None:
+    """Merge adapters, by default into the exact weighted sum of their deltas, with a certificate.
+
+    A source is a ref, or a folder written like a path: ./runs/42.
+
+    \b
+    loreg merge team/news team/movies --weights 0.7,0.3 --push team/blend
+    loreg merge a b c --method ties --density 0.2 --rank 16 --to ./merged
+    """
+    how = given_options(
+        **how,
+        sources=sources or None,
+        initial=initial or None,
+        base=base,
+        allow_derived=allow_derived or None,
+        rank=rank,
+    )
+    if recipe is not None:
+        from loreg.verbs.recipe_file import read_recipe_file
+
+        if how:
+            raise click.UsageError(f"--recipe says it all: leave out {', '.join(how)}, or write it into {recipe}")
+        how = read_recipe_file(recipe)
+    if "sources" not in how:
+        raise click.UsageError("expected refs or folders to merge, or --recipe FILE.toml")
+    require_one_output(name, folder, dry_run, said)
+    if remote:
+        _do_remotely("merge", {**how, "name": name, "plot": plot, **said}, format_)
+        return
+    with progress_bar() as progress:
+        result = open_registry().merge(
+            **how, name=name, folder=folder, device=device, plot=plot, progress=progress, **said
+        )
+    _print_merged(result, format_)
+
+
+@click.command()
+@click.argument("source", metavar="REF|DIR")
+@calibration_option
+@rank_options
+@output_options
+@device_option
+@plot_option
+@remote_option
+@format_option
+def rerank(
+    source: str,
+    calibration: Path | None,
+    rank: dict[str, Any] | None,
+    name: str | None,
+    folder: Path | None,
+    dry_run: bool,
+    said: dict[str, Any],
+    device: str,
+    plot: Path | None,
+    remote: bool,
+    format_: str,
+) -> None:
+    """The best approximation of an adapter at other ranks; a higher rank pads with zeros.
+
+    \b
+    loreg rerank team/news --energy 0.99 --push team/news-small
+    loreg rerank ./run --fit vllm:16 --to ./served
+    """
+    if rank is None:
+        raise click.UsageError("expected one of --rank, --energy, --tolerance, --budget and --fit")
+    require_one_output(name, folder, dry_run, said)
+    if remote:
+        request = {"source": source, "rank": rank, "calibration": calibration, "name": name, "plot": plot, **said}
+        _do_remotely("rerank", request, format_)
+        return
+    with progress_bar() as progress:
+        result = open_registry().rerank(
+            source,
+            rank,
+            calibration=calibration,
+            name=name,
+            folder=folder,
+            device=device,
+            plot=plot,
+            progress=progress,
+            **said,
+        )
+    _print_merged(result, format_)
+
+
+def _do_remotely(kind: str, request: dict[str, Any], format_: str) -> None:
+    """Let a worker do it; then show the version that it pushed."""
+    if not request["name"]:
+        raise click.UsageError("--remote pushes what it makes: it needs --push NAME")
+    done = do_remotely(kind, request)
+    if format_ == "json":
+        print_json(done)
+    elif format_ == "quiet":
+        click.echo(done.result["version"])
+    else:
+        echo(f"{done.result['version']}@sha256:{done.result['digest'][:12]}")
+
+
+def _print_merged(result: MergeResult, format_: str) -> None:
+    for text in result.notes:
+        warn(text)
+    if format_ == "json":
+        print_json(result)
+        return
+    if format_ == "table":
+        from loreg_cli.certificate import print_certificate
+
+        print_certificate(result.provenance, result.pushed.version.ref if result.pushed else "")
+    if result.pushed:
+        print_pushed(result.pushed, format_)
+    elif result.folder:
+        wrote = f"{result.folder} is this very merge already" if result.already else f"wrote {result.folder}"
+        click.echo(result.folder if format_ == "quiet" else wrote)

@@ -1,0 +1,38 @@
+"""``loreg namespace``: who may read a team's adapters."""
+
+from __future__ import annotations
+
+import click
+
+from loreg_cli.options import format_option, open_registry
+from loreg_cli.output import echo, print_json, print_table
+
+
+@click.group()
+def namespace() -> None:
+    """Who may read a team's adapters on a server."""
+
+
+@namespace.command("ls")
+@format_option
+def namespaces(format_: str) -> None:
+    """List namespaces and whether they are public."""
+    found = open_registry().namespaces()
+    if format_ == "json":
+        print_json(list(found))
+        return
+    if format_ == "quiet":
+        for one in found:
+            click.echo(one.name or "-")
+        return
+    rows = [(one.name or "-", "everyone" if one.public else "tokens", str(one.adapters)) for one in found]
+    print_table(["NAMESPACE", "READ BY", "ADAPTERS"], rows, right=["ADAPTERS"])
+
+
+@namespace.command("set")
+@click.argument("name", metavar="NAMESPACE")
+@click.option("--public/--private", required=True, help="Everyone reads it, or only who has a token for it.")
+def set_public(name: str, public: bool) -> None:
+    """Let everyone read a namespace (- is that of adapters without one), or only who has a token for it."""
+    open_registry().set_public("" if name == "-" else name, public)
+    echo(f"{name} is {'public' if public else 'private'}")

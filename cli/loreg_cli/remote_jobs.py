@@ -1,0 +1,32 @@
+"""Let a worker do what a command asks for: ``--remote``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loreg_cli.options import open_registry
+from loreg_cli.output import warn
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from loreg.entities import Job
+
+remote_option = click.option(
+    "--remote", is_flag=True, help="Let a worker do it: sources are refs, the result is pushed. See loreg worker."
+)
+
+
+def do_remotely(kind: str, request: dict[str, Any]) -> Job:
+    """Ask a worker, wait for it, and say what came of it."""
+    registry = open_registry()
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
+    job = registry.submit(kind, **given)
+    warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
+    with progress_bar() as progress:
+        done = registry.wait_for_job(job.id, progress=progress)
+    for text in done.result.get("notes", ()):
+        warn(text)
+    return done

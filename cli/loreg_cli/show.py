@@ -1,0 +1,76 @@
+"""``loreg show``: all that is known of a version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from loreg_cli.options import format_option, open_registry
+from loreg_cli.output import (
+    format_base,
+    format_size,
+    print_json,
+    print_pairs,
+    print_table,
+    summarize_version,
+)
+
+if TYPE_CHECKING:
+    from loreg.entities import Details
+
+
+@click.command()
+@click.argument("ref")
+@format_option
+def show(ref: str, format_: str) -> None:
+    """Show all that is known of the version that REF means."""
+    details = open_registry().show(ref)
+    if format_ == "json":
+        print_json(details)
+    elif format_ == "quiet":
+        click.echo(details.version.pinned)
+    else:
+        _print_details(details)
+
+
+def _print_details(details: Details) -> None:
+    version = details.version
+    print_pairs(
+        [
+            ("ref", version.ref + (" (yanked)" if version.yanked else "")),
+            ("digest", f"sha256:{version.digest}"),
+            ("content", summarize_version(version)),
+            ("alpha", f"{version.facts.alpha:g}"),
+            ("dtype", version.facts.dtype),
+            ("task type", version.facts.task_type),
+            ("base", format_base(version)),
+            ("tasks", ", ".join(version.tasks)),
+            ("metrics", ", ".join(map(str, version.metrics))),
+            ("labels", ", ".join(f"{key}={value}" for key, value in version.labels.items())),
+            ("aliases", ", ".join(version.aliases)),
+            ("message", version.message),
+            ("pushed", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.author}"),
+        ]
+    )
+    click.echo()
+    modules = [(m.name, str(m.count), _span(m.rank_min, m.rank_max)) for m in version.facts.module_types]
+    print_table(["MODULE TYPE", "COUNT", "RANK"], modules, right=["COUNT", "RANK"])
+    click.echo()
+    files = [(file.path, format_size(file.size), file.sha256[:12]) for file in details.files]
+    print_table(["FILE", "SIZE", "SHA256"], files, right=["SIZE"])
+    if details.provenance:
+        from loreg_cli.certificate import print_certificate
+
+        print_certificate(details.provenance, version.ref)
+    if details.alias_moves:
+        moves = [
+            (f"{move.at:%Y-%m-%d %H:%M}", move.alias, f"v{move.number}" if move.number else "removed", move.author)
+            for move in details.alias_moves[:10]
+        ]
+        click.echo()
+        print_table(["WHEN", "ALIAS", "TO", "BY"], moves)
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"

@@ -1,0 +1,67 @@
+"""``loreg token``: create, list and revoke tokens."""
+
+from __future__ import annotations
+
+import click
+
+from loreg_cli.options import format_option, open_registry
+from loreg_cli.output import echo, print_json, print_table, warn
+
+
+@click.group()
+def token() -> None:
+    """Who may do what on a server."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    metavar="LEVEL:NAMESPACE",
+    help="read, write or admin; repeatable.",
+)
+@click.option("--expires", metavar="SPAN", help="12h, 30d or 8w; never if it is not given.")
+def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
+    """Make a token and print it, this once.
+
+    \b
+    loreg token create ci-bot --scope write:team --expires 30d
+    loreg token create serving --scope 'read:*'
+    """
+    made, secret = open_registry().create_token(name, scopes, expires=expires)
+    until = f", holds until {made.expires_at:%Y-%m-%d %H:%M} UTC" if made.expires_at else ""
+    warn(f"token {made.id} of {made.name}{until}; it cannot be shown again")
+    click.echo(secret)
+
+
+@token.command("ls")
+@format_option
+def tokens(format_: str) -> None:
+    """List tokens, without their secrets."""
+    from loreg.parsing import scopes_of
+
+    found = open_registry().tokens()
+    if format_ == "json":
+        print_json(list(found))
+        return
+    if format_ == "quiet":
+        for one in found:
+            click.echo(one.id)
+        return
+    rows = []
+    for one in found:
+        scopes = " ".join(scopes_of(one.grants))
+        state = "revoked" if one.revoked_at else f"{one.expires_at:%Y-%m-%d %H:%M}" if one.expires_at else "never"
+        used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
+        rows.append((str(one.id), one.name, scopes, one.author, state, used))
+    print_table(["ID", "NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED"], rows, right=["ID"], cut=["SCOPES"])
+
+
+@token.command("revoke")
+@click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
+def revoke(token_id: int) -> None:
+    """Let a token hold no more, from now on."""
+    echo(f"token {token_id} of {open_registry().revoke_token(token_id).name} is revoked")

@@ -1,0 +1,38 @@
+"""Tables of versions, as ls and search print them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loreg_cli.output import (
+    format_base,
+    format_ranks,
+    print_page,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from loreg.entities import Page, Version
+
+
+def print_versions(page: Page[Version], format_: str) -> None:
+    """Print a page of versions as a table, as JSON or as refs."""
+    if format_ == "table" and page.items:
+        print_table(
+            ["REF", "DIGEST", "BASE", "RANK", "TASKS", "METRICS", "CREATED"],
+            [
+                (
+                    version.ref + "".join(f" ({alias})" for alias in version.aliases) + (" yanked" * version.yanked),
+                    version.digest[:12],
+                    format_base(version),
+                    format_ranks(version).removeprefix("rank "),
+                    ", ".join(version.tasks),
+                    ", ".join(map(str, version.metrics)),
+                    f"{version.created_at:%Y-%m-%d}",
+                )
+                for version in page.items
+            ],
+            right=["RANK"],
+            cut=["REF", "BASE", "TASKS", "METRICS"],
+        )
+    print_page(page, format_, [version.ref for version in page.items])

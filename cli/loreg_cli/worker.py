@@ -1,0 +1,35 @@
+"""``loreg worker``: do the jobs that others asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loreg_cli.options import read_settings
+from loreg_cli.output import echo
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@click.option(
+    "--bases", type=click.Path(path_type=Path), metavar="DIR", help="Models that jobs may name as their base."
+)
+@click.option("--models", type=click.Path(path_type=Path), metavar="DIR", help="Where bakes write models to.")
+@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
+@click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
+def worker(bases: Path | None, models: Path | None, device: str, until_idle: bool) -> None:
+    """Do the merges and bakes that were asked for with --remote. As many workers as you like share the jobs.
+
+    A worker needs the database and the store themselves. One that dies is noticed, and its job is done again.
+    """
+    import logging
+
+    from loreg.worker import Worker
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    count = Worker(read_settings(), bases, models, device).work(until_idle=until_idle)
+    echo(f"{count} job{'' if count == 1 else 's'} done")

@@ -1,0 +1,23 @@
+"""``loreg yank`` and ``loreg unyank``: hide a version, and show it again."""
+
+from __future__ import annotations
+
+import click
+
+from loreg_cli.options import open_registry
+
+
+@click.command()
+@click.argument("ref")
+@click.option("-m", "--reason", default="", metavar="TEXT", help="Why; it is kept in the events.")
+def yank(ref: str, reason: str) -> None:
+    """Hide a version from search, aliases and refs without a version; nothing is deleted."""
+    version = open_registry().yank(ref, reason=reason)
+    click.echo(f"yanked {version.pinned}; it can still be pulled as {version.ref}")
+
+
+@click.command()
+@click.argument("ref")
+def unyank(ref: str) -> None:
+    """Show a yanked version again."""
+    click.echo(f"{open_registry().unyank(ref).pinned} is found again")

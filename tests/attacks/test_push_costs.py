@@ -500,7 +500,7 @@ def test_names_and_tensors_that_would_have_to_be_compared_each_with_each_are_ref
     config = json.dumps({"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"], field: given}).encode()
     refusal = pytest.raises(AdapterFormatError, match=f"{field} names 1,500 for 1,50")
     with refusal if is_refused else contextlib.nullcontext():
-        layout = read_remote_structure(
+        structure = read_remote_structure(
             Path("a"), config, len(weights), lambda start, size: weights[start : start + size]
         )
-        check_adapter(Subject(layout, None, (CONFIG, WEIGHTS_NAME)))
+        check_adapter(Subject(structure, None, (CONFIG, WEIGHTS_NAME)))

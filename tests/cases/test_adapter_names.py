@@ -103,12 +103,12 @@ def test_is_refused_and_exported_as_it_was_trained(here: Registry, tmp_path: Pat
 def test_the_trained_copy_is_read_and_what_it_was_before_is_not(tmp_path: Path):
     peft = trained(llama(), modules_to_save=["lm_head"])
     tensors = {name: tensor for name, tensor in peft.state_dict().items() if "lora_" in name or "lm_head" in name}
-    layout = read_structure(write(save(peft, tmp_path / "a"), tensors))
-    assert {name: tensor.name for name, tensor in layout.full_tensors.items()} == {
+    structure = read_structure(write(save(peft, tmp_path / "a"), tensors))
+    assert {name: tensor.name for name, tensor in structure.full_tensors.items()} == {
         f"{PREFIX}lm_head.weight": f"{PREFIX}lm_head.modules_to_save.default.weight"
     }
-    assert layout.naming.adapter == "default"
-    assert layout.naming.dropped == (f"{PREFIX}lm_head.original_module.weight",)
+    assert structure.naming.adapter == "default"
+    assert structure.naming.dropped == (f"{PREFIX}lm_head.original_module.weight",)
 
 
 def test_rows_of_tokens_are_read_too(here: Registry, tmp_path: Path):

@@ -283,8 +283,8 @@ class TestStacked:
         of_adapter(MODELS["mixtral"](), tmp_path / "new")
 
     def test_as_many_experts_as_ranks_are_no_other_form(self, tmp_path: Path):
-        layout = read_structure(self.adapter(tmp_path / "a", ["gate_up_proj"], experts=4, rank=4))
-        form = layout.modules["model.layers.0.mlp.experts.gate_up_proj"].shape
+        structure = read_structure(self.adapter(tmp_path / "a", ["gate_up_proj"], experts=4, rank=4))
+        form = structure.modules["model.layers.0.mlp.experts.gate_up_proj"].shape
         assert form is not None
         assert (form.kind, form.matrices, form.rank, form.out, form.in_) == ("experts", 4, 4, 96, 32)
         assert form.stacked

@@ -93,13 +93,13 @@ def test_two_such_adapters_merge_to_the_sum_of_their_deltas(here: Registry, tmp_
 def test_of_a_vocabulary_that_grew_what_was_trained_is_read(here: Registry, tmp_path: Path, name: str):
     peft = trained(grown(), ["q_proj"], **WHOLE[name])
     folder = save(peft, tmp_path / "a", save_embedding_layers=True)
-    layout = read_structure(folder)
-    assert {name.rpartition("base_model.model.")[2] for name in layout.full_tensors} == {
+    structure = read_structure(folder)
+    assert {name.rpartition("base_model.model.")[2] for name in structure.full_tensors} == {
         "lm_head.weight", "model.embed_tokens.weight",
     }  # fmt: skip
     assert codes(here, folder) == ["LR021"]
-    copies = [name for name in layout.tensors if ".original_module." in name or ".modules_to_save." in name]
-    assert sorted(layout.naming.dropped) == sorted(copies)
+    copies = [name for name in structure.tensors if ".original_module." in name or ".modules_to_save." in name]
+    assert sorted(structure.naming.dropped) == sorted(copies)
 
 
 @pytest.mark.parametrize("name", WHOLE)

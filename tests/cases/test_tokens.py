@@ -27,10 +27,10 @@ CASES: dict[str, tuple[bool, Any, dict[str, tuple[int, ...]]]] = {
 def test_are_read_with_the_tokens_that_they_are_of(here: Registry, tmp_path: Path, name: str):
     tied, indices, expected = CASES[name]
     folder = save(trained(llama(tied), trainable_token_indices=indices, target_modules=["q_proj"]), tmp_path / "a")
-    layout = read_structure(folder)
-    assert {module: tokens.indices for module, tokens in layout.token_rows.items()} == expected
-    assert all(tokens.tensor.shape == (len(tokens.indices), 32) for tokens in layout.token_rows.values())
-    assert layout.full_tensors == {}
+    structure = read_structure(folder)
+    assert {module: tokens.indices for module, tokens in structure.token_rows.items()} == expected
+    assert all(tokens.tensor.shape == (len(tokens.indices), 32) for tokens in structure.token_rows.values())
+    assert structure.full_tensors == {}
     assert codes(here, folder) == []
 
 
@@ -73,8 +73,8 @@ def test_a_vocabulary_that_grew_beside_them_is_read_by_its_name(tmp_path: Path):
     model = llama()
     model.resize_token_embeddings(103, mean_resizing=False)
     peft = trained(model, trainable_token_indices=[97, 98])
-    layout = read_structure(save(peft, tmp_path / "a", save_embedding_layers=True))
-    assert layout.token_rows["model.embed_tokens"].indices == (97, 98)
-    shapes = {weight_of_full_tensor(name): tensor.shape for name, tensor in layout.full_tensors.items()}
+    structure = read_structure(save(peft, tmp_path / "a", save_embedding_layers=True))
+    assert structure.token_rows["model.embed_tokens"].indices == (97, 98)
+    shapes = {weight_of_full_tensor(name): tensor.shape for name, tensor in structure.full_tensors.items()}
     assert shapes == {"model.embed_tokens.weight": (103, 32), "lm_head.weight": (103, 32)}
-    assert f"{PREFIX}lm_head.weight" in layout.full_tensors
+    assert f"{PREFIX}lm_head.weight" in structure.full_tensors

@@ -88,10 +88,10 @@ def test_is_refused_by_the_wrappers_name_and_exported_as_it_was_trained(
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_is_read_under_the_names_that_peft_gives(tmp_path: Path, plain: Path, name: str):
-    layout, expected = read_structure(wrapped(plain, tmp_path / "a", WRAPPED[name][1])), read_structure(plain)
-    assert layout.modules.keys() == expected.modules.keys()
-    assert layout.full_tensors.keys() == expected.full_tensors.keys()
-    assert layout.unexpected_keys == ()
+    structure, expected = read_structure(wrapped(plain, tmp_path / "a", WRAPPED[name][1])), read_structure(plain)
+    assert structure.modules.keys() == expected.modules.keys()
+    assert structure.full_tensors.keys() == expected.full_tensors.keys()
+    assert structure.unexpected_keys == ()
 
 
 @pytest.mark.parametrize("profile", ["vllm", "sglang"])

@@ -43,13 +43,13 @@ def look(config: bytes, weights: bytes, size: int, card: str = "") -> tuple[Find
         return part + bytes(max(0, min(count, size - start, 1 << 20) - len(part)))
 
     try:
-        layout = read_remote_structure(Path("fuzzed"), config, size, read)
+        structure = read_remote_structure(Path("fuzzed"), config, size, read)
     except (AdapterFormatError, IntegrityError) as error:
         assert error.message
         assert error.hint
         return ()
-    layout.facts()
-    subject = Subject(layout, None, ("adapter_model.safetensors",))
+    structure.facts()
+    subject = Subject(structure, None, ("adapter_model.safetensors",))
     found = check_adapter(subject)
     for profile in _PROFILES:
         found += serving.findings(profile, subject)

@@ -33,16 +33,16 @@ def choose_full_tensors(
     return having[0] if having else None
 
 
-def refuse_factors_of_full_modules(layouts: Sequence[AdapterStructure], labels: Sequence[str], extras: int) -> None:
+def refuse_factors_of_full_modules(structures: Sequence[AdapterStructure], labels: Sequence[str], extras: int) -> None:
     """Raise MergeError where a source has factors for a module that the result takes whole from another one."""
-    names = [plain_full_name(name).removeprefix(PREFIX) for name in layouts[extras].full_tensors]
+    names = [plain_full_name(name).removeprefix(PREFIX) for name in structures[extras].full_tensors]
     whole = {name.rpartition(".")[0] for name in names if not name.endswith(".bias")}
-    for layout, label in zip(layouts, labels, strict=True):
-        for module in layout.modules:
+    for structure, label in zip(structures, labels, strict=True):
+        for module in structure.modules:
             if module in whole:
                 raise MergeError(
                     f"module {module} is whole in {labels[extras]} and has factors in {label}: PEFT would drop these",
-                    hint=f"--extras {label}" if layout.full_tensors else "merge them without that module",
+                    hint=f"--extras {label}" if structure.full_tensors else "merge them without that module",
                 )
 
 

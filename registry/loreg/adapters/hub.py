@@ -37,8 +37,8 @@ class HubAdapter:
 def read_hub_adapter(text: str) -> HubAdapter:
     """Read configuration, header and card of the adapter that ``hf:NAME[@REV]`` means; no weight is downloaded.
 
-    Raises what reading a layout raises, NotFoundError, NotAllowedError for a gated adapter, MissingExtraError without
-    huggingface_hub, UnavailableError where the Hub does not answer.
+    Raises what reading a structure raises, NotFoundError, NotAllowedError for a gated adapter, MissingExtraError
+    without huggingface_hub, UnavailableError where the Hub does not answer.
     """
     repo, _, revision = text.removeprefix(PREFIX).partition("@")
     with translate_hub_errors(text, hint="loreg check ./the/downloaded/folder works offline") as hub:
@@ -55,12 +55,12 @@ def read_hub_adapter(text: str) -> HubAdapter:
             hub.utils.hf_raise_for_status(answer)
             return bytes(answer.content[:size])
 
-        layout = read_remote_structure(
+        structure = read_remote_structure(
             Path(text), read(CONFIG_NAME, 0, sizes[CONFIG_NAME]), sizes[WEIGHTS_NAME],
             lambda start, size: read(WEIGHTS_NAME, start, size),
         )  # fmt: skip
         card = read(CARD_NAME, 0, sizes[CARD_NAME]).decode(errors="replace") if sizes.get(CARD_NAME) else ""
-    return HubAdapter(layout, tuple(sorted(sizes)), sum(sizes.values()), digests.get(WEIGHTS_NAME, ""), card)
+    return HubAdapter(structure, tuple(sorted(sizes)), sum(sizes.values()), digests.get(WEIGHTS_NAME, ""), card)
 
 
 def _no_adapter(text: str, needed: str, names: Collection[str]) -> NotFoundError:

@@ -64,10 +64,10 @@ class OpenAdapter:
 
 
 @contextlib.contextmanager
-def open_adapter(layout: AdapterStructure) -> Iterator[OpenAdapter]:
+def open_adapter(structure: AdapterStructure) -> Iterator[OpenAdapter]:
     """Map the weights of the adapter into memory; nothing is read yet."""
-    with safe_open(layout.weights, framework="pt") as file:
-        yield OpenAdapter(layout, file)
+    with safe_open(structure.weights, framework="pt") as file:
+        yield OpenAdapter(structure, file)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ def take_full_tensors(
     First what PEFT saved of the base itself because the vocabulary was resized: that is what every weight that is tied
     to it is. Returns those that were trained, by the names that they got.
     """
-    layouts, labels = [source.structure for source in sources], [source.label for source in sources]
-    taken = choose_full_tensors([layout.full_tensors for layout in layouts], labels, _are_same(sources), chosen)
+    structures, labels = [source.structure for source in sources], [source.label for source in sources]
+    taken = choose_full_tensors(
+        [structure.full_tensors for structure in structures], labels, _are_same(sources), chosen
+    )
     if taken is None:
         return {}
-    refuse_factors_of_full_modules(layouts, labels, taken)
+    refuse_factors_of_full_modules(structures, labels, taken)
     source = sources[taken]
     extras = source.structure.full_tensors
     of_the_base = {key for key in extras if _is_the_bases_own(result, source, key)}

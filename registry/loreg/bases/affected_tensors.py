@@ -50,32 +50,32 @@ class TargetTensor:
         return None if form.out == form.in_ else tuple(shape[-2:]) == (form.in_, form.out)
 
 
-def build_lookup(layout: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
+def build_lookup(structure: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
     """The base's ``tensors`` by canonical name, as the class that the model is with the adapter names and ties them."""
-    mapping = layout.config.raw.get("auto_mapping")
+    mapping = structure.config.raw.get("auto_mapping")
     trained = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
-    whole = any(not key.endswith(".bias") for key in layout.full_tensors)
-    return WeightLookup(tensors, find_architecture(config, layout.config.task_type, trained, whole=whole), config)
+    whole = any(not key.endswith(".bias") for key in structure.full_tensors)
+    return WeightLookup(tensors, find_architecture(config, structure.config.task_type, trained, whole=whole), config)
 
 
-def target_tensors(layout: AdapterStructure, lookup: WeightLookup) -> tuple[TargetTensor, ...]:
+def target_tensors(structure: AdapterStructure, lookup: WeightLookup) -> tuple[TargetTensor, ...]:
     """Every tensor that the factors of the adapter change."""
     return tuple(
         part
-        for module in layout.modules.values()
+        for module in structure.modules.values()
         if module.shape is not None
-        for part in _target_tensors(module, module.shape, layout, lookup)
+        for part in _target_tensors(module, module.shape, structure, lookup)
     )
 
 
 def _target_tensors(
-    module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup
+    module: Module, form: ModuleShape, structure: AdapterStructure, lookup: WeightLookup
 ) -> Iterator[TargetTensor]:
     places = lookup.find(module.weight)
     if form.kind == "experts" and places and places[0].is_of_experts:
         yield from _per_expert_tensors(module, form, places)
         return
-    transposed = _transposed(module, form, layout, lookup)
+    transposed = _transposed(module, form, structure, lookup)
     if not places:
         yield TargetTensor(module, module.weight, None, _shapes(form, transposed), transposed=transposed)
         return
@@ -94,7 +94,7 @@ def _target_tensors(
     yield TargetTensor(module, module.weight, place.name, shapes, into=into, transposed=transposed, tied=place.tied)
 
 
-def _transposed(module: Module, form: ModuleShape, layout: AdapterStructure, lookup: WeightLookup) -> bool | None:
+def _transposed(module: Module, form: ModuleShape, structure: AdapterStructure, lookup: WeightLookup) -> bool | None:
     """Which way the weight lies in memory: the class of the model says so. PEFT keeps one ``fan_in_fan_out`` for all
     modules of an adapter, that of the last."""
     if form.kind == "embedding":
@@ -107,7 +107,7 @@ def _transposed(module: Module, form: ModuleShape, layout: AdapterStructure, loo
         return False
     if lookup.architecture is not None:
         return lookup.architecture.is_transposed(module.name)
-    return None if layout.config.raw.get("fan_in_fan_out") else False
+    return None if structure.config.raw.get("fan_in_fan_out") else False
 
 
 def _shapes(form: ModuleShape, transposed: bool | None) -> tuple[Shape, ...]:
@@ -134,10 +134,10 @@ def _per_expert_tensors(module: Module, form: ModuleShape, places: Iterable[Weig
 
 
 def affected_digest(
-    leaves: Mapping[str, Mapping[str, Any]], layout: AdapterStructure, lookup: WeightLookup
+    leaves: Mapping[str, Mapping[str, Any]], structure: AdapterStructure, lookup: WeightLookup
 ) -> str | None:
     """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
-    some = target_tensors(layout, lookup)
+    some = target_tensors(structure, lookup)
     if any(part.place is None for part in some):
         return None
     chosen = {names.canonical_name(part.name): leaves[part.place] for part in some if part.place}

@@ -24,16 +24,16 @@ class BaseTensors:
     tensor_digests: Mapping[str, Mapping[str, Any]]
     _lookups: dict[Any, WeightLookup] = field(default_factory=dict, compare=False, repr=False)
 
-    def lookup(self, layout: AdapterStructure) -> WeightLookup:
+    def lookup(self, structure: AdapterStructure) -> WeightLookup:
         """Its tensors as the class that the adapter was trained on names them; made once for each such class."""
-        asked = layout.config.task_type, str(layout.config.raw.get("auto_mapping")), bool(layout.full_tensors)
+        asked = structure.config.task_type, str(structure.config.raw.get("auto_mapping")), bool(structure.full_tensors)
         if asked not in self._lookups:
-            self._lookups[asked] = build_lookup(layout, self.tensor_digests, self.base.config)
+            self._lookups[asked] = build_lookup(structure, self.tensor_digests, self.base.config)
         return self._lookups[asked]
 
-    def target_tensors(self, layout: AdapterStructure) -> tuple[TargetTensor, ...]:
+    def target_tensors(self, structure: AdapterStructure) -> tuple[TargetTensor, ...]:
         """Its tensors that the factors of the adapter change."""
-        return target_tensors(layout, self.lookup(layout))
+        return target_tensors(structure, self.lookup(structure))
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ def assess(trained: TrainedAdapter, candidate: BaseTensors, path: Sequence[BaseE
     return Verdict("struct-only", _why_not_more(trained, candidate))
 
 
-def refuse_mismatch(layout: AdapterStructure, base: BaseTensors) -> None:
+def refuse_mismatch(structure: AdapterStructure, base: BaseTensors) -> None:
     """Raise CheckFailedError if the adapter cannot be of that base."""
-    verdict = assess(TrainedAdapter(layout, None), base)
+    verdict = assess(TrainedAdapter(structure, None), base)
     if verdict.kind == "mismatch":
         raise CheckFailedError(
             f"base mismatch: {verdict.reason} ({base.base.title})", hint="--base names the model that it was trained on"
         )
 
 
-def _first_mismatch(layout: AdapterStructure, candidate: BaseTensors, *, derived: bool) -> str:
+def _first_mismatch(structure: AdapterStructure, candidate: BaseTensors, *, derived: bool) -> str:
     """The first tensor that is missing or has another shape. A quantised copy may keep it in other tensors."""
-    for part in candidate.target_tensors(layout):
+    for part in candidate.target_tensors(structure):
         if part.why_not:
             continue
         leaf = candidate.tensor_digests[part.place] if part.place else None

@@ -125,11 +125,11 @@ def _is_one(base: BaseTensors, lookup: WeightLookup, one: str, other: str) -> bo
     return len(set(stored)) < 2 or ("sha256" in leaves[0] and leaves[0] == leaves[1])
 
 
-def _tied_by_their_names(layout: AdapterStructure, lookup: WeightLookup) -> Iterable[str]:
+def _tied_by_their_names(structure: AdapterStructure, lookup: WeightLookup) -> Iterable[str]:
     """The same of a base whose class is not known: one that has an embedding and no head is likely tied."""
     if names.embedding_among(sorted(lookup.names)) is None or names.head_among(lookup.names):
         return
-    changed = [name for name in weights_changed(layout) if names.is_head(name) or names.is_embedding(name)]
+    changed = [name for name in weights_changed(structure) if names.is_head(name) or names.is_embedding(name)]
     if len(changed) == 1:
         yield f"{changed[0]} changes, and the matrix that it is tied to does not"
 
@@ -154,8 +154,8 @@ def the_class_of_the_base_is_known(subject: Subject) -> Iterable[str]:
             return
 
 
-def weights_changed(layout: AdapterStructure) -> set[str]:
+def weights_changed(structure: AdapterStructure) -> set[str]:
     """Every matrix that the adapter changes by factors or whole. Rows of tokens PEFT changes in all that is tied."""
-    factors = {module.weight for module in layout.modules.values() if module.shape is not None}
-    whole = {weight_of_full_tensor(key) for key in layout.full_tensors if was_trained(key, layout.config)}
+    factors = {module.weight for module in structure.modules.values() if module.shape is not None}
+    whole = {weight_of_full_tensor(key) for key in structure.full_tensors if was_trained(key, structure.config)}
     return {name for name in factors | whole if not name.endswith(".bias")}

@@ -30,8 +30,8 @@ def declare_condition(find: Condition) -> Condition:
 @declare_condition
 def rank_over(subject: Subject, most: int) -> Iterable[str]:
     """A module has a higher rank than ``value``."""
-    layout = subject.structure
-    highest = max(layout.modules.values(), key=lambda module: module.rank)
+    structure = subject.structure
+    highest = max(structure.modules.values(), key=lambda module: module.rank)
     if highest.rank > most:
         yield f"rank {highest.rank} ({highest.name}) is over {most}"
 
@@ -238,8 +238,8 @@ def has_another_safetensors(subject: Subject, _: Any) -> Iterable[str]:
             yield f"{name} lies in the folder"
 
 
-def _by_type(layout: AdapterStructure) -> Mapping[str, list[Module]]:
+def _by_type(structure: AdapterStructure) -> Mapping[str, list[Module]]:
     found: dict[str, list[Module]] = {}
-    for module in layout.modules.values():
+    for module in structure.modules.values():
         found.setdefault(module.type, []).append(module)
     return found

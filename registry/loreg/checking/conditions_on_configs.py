@@ -32,9 +32,9 @@ def r_over(subject: Subject, most: int) -> Iterable[str]:
 @declare_condition
 def names_what_is_not_there(subject: Subject, but: list[str]) -> Iterable[str]:
     """``bias``, ``lora_bias`` or ``modules_to_save`` name what is not in the file; accepted: ``value``."""
-    layout = subject.structure
-    lora_bias = any("bias" in module.tensors for module in layout.modules.values())
-    for field, content in named_in_vain(layout.config.raw, layout.full_tensors, lora_bias, but).items():
+    structure = subject.structure
+    lora_bias = any("bias" in module.tensors for module in structure.modules.values())
+    for field, content in named_in_vain(structure.config.raw, structure.full_tensors, lora_bias, but).items():
         yield f"{field} is {content!r}, and nothing of it is in the file"
 
 

@@ -13,7 +13,7 @@ from loreg.entities import Finding, Verdict
 
 @dataclass(frozen=True)
 class Subject:
-    """One adapter: its layout; what scanning every number showed, None if the weights were not read; the other
+    """One adapter: its structure; what scanning every number showed, None if the weights were not read; the other
     ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named; the refs of
     versions in the registry that have the same weights."""
 

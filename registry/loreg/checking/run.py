@@ -20,9 +20,9 @@ def check_adapter(subject: Subject) -> tuple[Finding, ...]:
     return run_rules(subject, (rule for _, rule in sorted(RULES.items())))
 
 
-def read_weights(layout: AdapterStructure, files: Iterable[str] = ()) -> Subject:
+def read_weights(structure: AdapterStructure, files: Iterable[str] = ()) -> Subject:
     """The adapter with all of its numbers looked at once."""
-    return Subject(layout, dict(scan_numbers(layout.weights, layout.tensors)), tuple(files))
+    return Subject(structure, dict(scan_numbers(structure.weights, structure.tensors)), tuple(files))
 
 
 def raise_first_error(name: str, findings: tuple[Finding, ...]) -> None:

@@ -23,15 +23,17 @@ _WRITTEN_BY_PEFT = ("gate.weight", "gate_up_proj", "down_proj")
 @declare_rule("LR018", "error", GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
 def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
     """Every tensor has its numbers: ZeRO-3 and FSDP keep them in pieces on several GPUs until they are gathered."""
-    layout = subject.structure
-    pieces = {t.name: t for t in layout.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)}
-    for module in layout.modules.values():
+    structure = subject.structure
+    pieces = {
+        t.name: t for t in structure.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)
+    }
+    for module in structure.modules.values():
         factors = (module.tensors[part] for part in ("A", "B") if part in module.tensors)
         pieces |= {tensor.name: tensor for tensor in factors if is_in_pieces(tensor.shape)}
     if pieces:
         some = next(iter(pieces.values()))
         first = f"e.g. {some.name} {some.shape}"
-        yield f"{len(pieces)} of {len(layout.tensors)} tensors are empty or pieces, {first}: {NOT_GATHERED}"
+        yield f"{len(pieces)} of {len(structure.tensors)} tensors are empty or pieces, {first}: {NOT_GATHERED}"
 
 
 @declare_rule(
@@ -68,8 +70,8 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
 )
 def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
     """Whole tensors are those of modules_to_save and bias, or embedding and head as PEFT saves them."""
-    layout = subject.structure
-    unasked = {key: tensor for key, tensor in layout.full_tensors.items() if not _is_asked_for(key, layout)}
+    structure = subject.structure
+    unasked = {key: tensor for key, tensor in structure.full_tensors.items() if not _is_asked_for(key, structure)}
     weights = {weight_of_full_tensor(key) for key, tensor in unasked.items() if len(tensor.shape) == 2}
     vocabulary = {name.rpartition(".")[0] for name in weights if is_outside_the_layers(name)}
     others = [key for key in unasked if weight_of_full_tensor(key).rpartition(".")[0] not in vocabulary]
@@ -78,13 +80,13 @@ def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
         yield f"{len(unasked)} whole tensors are in the file that no field names, e.g. {first} {unasked[first].shape}"
 
 
-def _is_asked_for(key: str, layout: AdapterStructure) -> bool:
-    raw, name = layout.config.raw, weight_of_full_tensor(key)
+def _is_asked_for(key: str, structure: AdapterStructure) -> bool:
+    raw, name = structure.config.raw, weight_of_full_tensor(key)
     module, _, last = name.rpartition(".")
     if last == "bias" and raw.get("bias") not in (None, "none", False):
         return True
     saved = raw.get("modules_to_save")
-    whole = (*(map(str, saved) if isinstance(saved, list) else ()), *_HEADS.get(layout.config.task_type, ()))
+    whole = (*(map(str, saved) if isinstance(saved, list) else ()), *_HEADS.get(structure.config.task_type, ()))
     parts = module.split(".")
     above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     # PEFT compares ends, and not whole parts of names: of DistilBERT classifier is pre_classifier too.
@@ -105,15 +107,15 @@ def no_copy_lies_beside(subject: Subject) -> Iterable[str]:
 @declare_rule("LR022", "warning", "mend or remove it: what it was to change was trained without it", "peft#3582")
 def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
     """What the configuration says of modules by pattern matches some module of the adapter."""
-    layout = subject.structure
-    config, raw = layout.config, layout.config.raw
-    names = [module.weight if module.parameter else module.name for module in layout.modules.values()]
+    structure = subject.structure
+    config, raw = structure.config, structure.config.raw
+    names = [module.weight if module.parameter else module.name for module in structure.modules.values()]
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         for pattern in patterns.matching_none(names):
             why = _why_no_match(pattern, names, config.pattern_budget)
             yield f"{field} has {pattern!r}, which matches no module of the adapter{why}"
     yield from _unmatched_targets(raw.get("target_modules"), names, config.pattern_budget)
-    parameters = {end for module in layout.modules.values() if module.parameter for end in endings(module.weight)}
+    parameters = {end for module in structure.modules.values() if module.parameter for end in endings(module.weight)}
     targets = raw.get("target_parameters")
     for target in targets if isinstance(targets, list) else ():
         if target not in _WRITTEN_BY_PEFT and str(target) not in parameters:
@@ -161,13 +163,13 @@ def _would_match(pattern: str, name: str, patience: PatternBudget) -> bool:
 @declare_rule("LR023", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
 def token_rows_are_those_of_the_configuration(subject: Subject) -> Iterable[str]:
     """trainable_token_indices says which tokens the saved rows are of, one for each row."""
-    layout = subject.structure
-    for module, tokens in layout.token_rows.items():
+    structure = subject.structure
+    for module, tokens in structure.token_rows.items():
         rows = tokens.tensor.shape[0] if tokens.tensor.shape else 0
         if len(tokens.tensor.shape) != 2 or rows != len(tokens.indices):
             told = f"{len(tokens.indices)} tokens"
             yield f"{module} has rows of the shape {tokens.tensor.shape}, trainable_token_indices names {told} of it"
         elif len(set(tokens.indices)) < rows or min(tokens.indices, default=0) < 0:
             yield f"trainable_token_indices names a token of {module} twice, or one below 0"
-    if layout.config.raw.get("trainable_token_indices") and not layout.token_rows:
+    if structure.config.raw.get("trainable_token_indices") and not structure.token_rows:
         yield "trainable_token_indices is set, and no rows of single tokens are in the file"

@@ -63,10 +63,10 @@ def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
     yield from _uneven_experts(subject.structure)
 
 
-def _uneven_experts(layout: AdapterStructure) -> Iterator[str]:
+def _uneven_experts(structure: AdapterStructure) -> Iterator[str]:
     """Parameters of one module that would be of different numbers of experts, which a wrong rank makes of them."""
     counted: dict[str, dict[str, int]] = {}
-    for module in layout.modules.values():
+    for module in structure.modules.values():
         if module.parameter and module.shape is not None and module.shape.matrices > 1:
             counted.setdefault(owner_of(module.name, module.parameter), {})[module.parameter] = module.shape.matrices
     for owner, counts in counted.items():
@@ -170,14 +170,14 @@ def is_in_pieces(shape: tuple[int, ...]) -> bool:
     return len(shape) == 1 or 0 in shape
 
 
-def _with_factors(layout: AdapterStructure) -> Iterator[Module]:
+def _with_factors(structure: AdapterStructure) -> Iterator[Module]:
     """Modules with A and B. Embeddings have names of their own for them."""
-    return (module for module in layout.modules.values() if "A" in module.tensors or "B" in module.tensors)
+    return (module for module in structure.modules.values() if "A" in module.tensors or "B" in module.tensors)
 
 
-def _ordinary(layout: AdapterStructure) -> Iterator[Module]:
+def _ordinary(structure: AdapterStructure) -> Iterator[Module]:
     """Those that target_modules selects, and not target_parameters."""
-    return (module for module in _with_factors(layout) if not module.parameter)
+    return (module for module in _with_factors(structure) if not module.parameter)
 
 
 def is_outside_the_layers(module: str) -> bool:

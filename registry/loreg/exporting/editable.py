@@ -72,13 +72,13 @@ class EditableAdapter:
         return sorted({name.rpartition(".")[2] for name in self.modules})
 
 
-def load_editable(layout: AdapterStructure) -> EditableAdapter:
+def load_editable(structure: AdapterStructure) -> EditableAdapter:
     """What the adapter is, with stacked experts as the parameters that PEFT targets.
 
     Raises CheckFailedError for factors that are of no form that loreg knows.
     """
     modules, stacks = {}, {}
-    for name, module in layout.modules.items():
+    for name, module in structure.modules.items():
         if module.shape is None:
             raise CheckFailedError(f"it cannot be exported: {module.why_unreadable}", hint="serve it with PEFT itself")
         if module.shape.stacked:
@@ -88,10 +88,10 @@ def load_editable(layout: AdapterStructure) -> EditableAdapter:
     for name, stack in as_parameters(stacks).items():
         modules[name] = EditableModule(stack.shape, _widest(stack.blocks), stack.scale, stack.blocks, {}, origin=name)
     forms = {name: module.shape for name, module in modules.items()}
-    document = dict(layout.config.raw)
+    document = dict(structure.config.raw)
     if any(form.parameter for form in forms.values()):
         document = as_peft_targets(document, forms)
-    return EditableAdapter(dict(sorted(modules.items())), layout.full_tensors_and_token_rows, document)
+    return EditableAdapter(dict(sorted(modules.items())), structure.full_tensors_and_token_rows, document)
 
 
 def _block(module: Module, form: ModuleShape) -> Block:

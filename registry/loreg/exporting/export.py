@@ -99,7 +99,7 @@ class Plan:
 
 
 def plan_export(
-    layout: AdapterStructure, profile: Profile, leaves: TensorDigests | None, dtype: str | None = None
+    structure: AdapterStructure, profile: Profile, leaves: TensorDigests | None, dtype: str | None = None
 ) -> Plan:
     """Change the adapter as far as the server of ``profile`` asks for it, and no further.
 
@@ -108,7 +108,7 @@ def plan_export(
     mended, not what makes it slow. ``dtype`` is a key of :data:`DTYPES` for every tensor, None leaves them. No weight
     is read. Raises CheckFailedError where a shape is not known.
     """
-    before = held = load_editable(layout)
+    before = held = load_editable(structure)
     minded = [rule for rule in profile.rules if EFFECTS[rule.effect][0] == "error"]
     changes = []
     for transform in TRANSFORMS:
@@ -116,9 +116,9 @@ def plan_export(
         if asked:
             held, told = transform.change(held, asked, leaves)
             changes += [told] if told else []
-    joined = any(module.shape is not None and module.shape.stacked for module in layout.modules.values())
+    joined = any(module.shape is not None and module.shape.stacked for module in structure.modules.values())
     document = with_ranks_and_scales(held) if changes or joined else dict(held.document)
-    if dtype is not None and any(tensor.dtype != DTYPES[dtype] for tensor in layout.tensors.values()):
+    if dtype is not None and any(tensor.dtype != DTYPES[dtype] for tensor in structure.tensors.values()):
         held = cast(held, DTYPES[dtype])
         changes.append(f"every tensor is {dtype}")
     document = stripped(without_paths(document), profile.reads)

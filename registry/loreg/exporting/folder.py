@@ -157,16 +157,16 @@ def _is_untouched(plan: Plan, name: str) -> bool:
     return not module.origin or (not module.computed and module.scale == plan.before.modules[module.origin].scale)
 
 
-def _as_peft_writes(layout: AdapterStructure) -> Iterator[str]:
+def _as_peft_writes(structure: AdapterStructure) -> Iterator[str]:
     """What is written otherwise than it was read because PEFT writes it so."""
-    naming = layout.naming
+    naming = structure.naming
     taken_out = [*naming.wrappers, *([f".{naming.adapter}"] if naming.adapter else [])]
     if taken_out or naming.wrapped:
         told = f" without {', '.join(taken_out)}" if taken_out else ""
         yield f"tensors have the names that PEFT gives them{told}"
     if naming.dropped:
         yield f"{len(naming.dropped)} copies in PEFT's wrappers left out, e.g. {naming.dropped[0]}"
-    stacked = [module for module in layout.modules.values() if module.shape is not None and module.shape.stacked]
+    stacked = [module for module in structure.modules.values() if module.shape is not None and module.shape.stacked]
     if stacked:
         yield f"{len(stacked)} stacks of experts written as target_parameters, e.g. {stacked[0].name}"
 

@@ -55,16 +55,16 @@ def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, Accepte
     blobs = _CommitBlobs(store, accepted)
     for file in commit.manifest.files:
         blobs.require_stored(file)
-    layout = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
-    raise_first_error(str(commit.adapter), check_adapter(Subject(layout, None, tuple(files))))
+    structure = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
+    raise_first_error(str(commit.adapter), check_adapter(Subject(structure, None, tuple(files))))
     base = read_verified_base(store, commit.base) if commit.base is not None else None
-    target_digest = _affected_digest(base, layout) if base is not None else None
+    target_digest = _affected_digest(base, structure) if base is not None else None
     made_by, notes = _provenance(blobs, files)
     put_bytes(store, commit.manifest.to_bytes())
     draft = NewVersion(
         adapter=commit.adapter,
         manifest=commit.manifest,
-        facts=layout.facts(commit.base_hint),
+        facts=structure.facts(commit.base_hint),
         card=_card(blobs, files),
         message=commit.message.replace("\x00", ""),
         base=base.base if base is not None else None,
@@ -159,11 +159,11 @@ def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> Ada
     )
 
 
-def _affected_digest(listed: VerifiedBase, layout: AdapterStructure) -> str | None:
+def _affected_digest(listed: VerifiedBase, structure: AdapterStructure) -> str | None:
     """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
     base = BaseTensors(listed.base, listed.leaves)
-    refuse_mismatch(layout, base)
-    return affected_digest(base.tensor_digests, layout, base.lookup(layout)) if base.base.complete else None
+    refuse_mismatch(structure, base)
+    return affected_digest(base.tensor_digests, structure, base.lookup(structure)) if base.base.complete else None
 
 
 def _card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:

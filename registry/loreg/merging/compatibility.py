@@ -37,8 +37,8 @@ def require_mergeable(inputs: Sequence[MergeInput]) -> None:
                     f"{module.shape.kind}, expected a linear layer or an embedding",
                     hint="leave that module out of the adapter",
                 )
-    layouts, labels = [given.structure for given in inputs], [given.label for given in inputs]
-    _refuse_different_shapes(layouts, labels)
+    structures, labels = [given.structure for given in inputs], [given.label for given in inputs]
+    _refuse_different_shapes(structures, labels)
 
 
 def _refuse_configuration(given: MergeInput) -> None:
@@ -75,13 +75,13 @@ def _refuse_another_initial(given: MergeInput, initial: AdapterStructure) -> Non
             )
 
 
-def result_fields(layouts: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
+def result_fields(structures: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
     """The configuration fields of the result that do not follow from its factors.
 
     What all sources agree on stays; what belongs to whole tensors comes from the source that they come from.
     """
-    whole = layouts[extras].config.raw if extras is not None else {}
-    raws = [layout.config.raw for layout in layouts]
+    whole = structures[extras].config.raw if extras is not None else {}
+    raws = [structure.config.raw for structure in structures]
     agreed = {name: _common([raw.get(name) for raw in raws]) for name in ("task_type", "base_model_name_or_path")}
     base = agreed["base_model_name_or_path"]
     return {
@@ -97,10 +97,10 @@ def result_fields(layouts: Sequence[AdapterStructure], extras: int | None) -> Ma
     }
 
 
-def _refuse_different_shapes(layouts: Sequence[AdapterStructure], labels: Sequence[str]) -> None:
+def _refuse_different_shapes(structures: Sequence[AdapterStructure], labels: Sequence[str]) -> None:
     seen: dict[str, tuple[ModuleShape, str]] = {}
-    for layout, label in zip(layouts, labels, strict=True):
-        for module in layout.modules.values():
+    for structure, label in zip(structures, labels, strict=True):
+        for module in structure.modules.values():
             if module.shape is None:
                 continue
             form = replace(module.shape, rank=0)

@@ -55,21 +55,21 @@ def execute_recipe(
     inputs. ``calibration`` is a file of second moments (``merging.calibration``) for re-ranking a single source.
     Raises MergeError, naming what stands in the way, and UsageError for a recipe that cannot be.
     """
-    layouts, labels = [given.structure for given in inputs], [given.label for given in inputs]
+    structures, labels = [given.structure for given in inputs], [given.label for given in inputs]
     require_mergeable(inputs)
     method = find_method(recipe.method)
     recipe = _completed(recipe, method, inputs)
     with open_sources(inputs, recipe.rank.most or 0) as sources:
         adapters = [source.adapter for source in sources]
         extras = choose_full_tensors(
-            [layout.full_tensors_and_token_rows for layout in layouts],
+            [structure.full_tensors_and_token_rows for structure in structures],
             labels,
             _have_same_full_tensors(adapters),
             recipe.extras,
         )
         whole = {}
         if extras is not None:
-            refuse_factors_of_full_modules(layouts, labels, extras)
+            refuse_factors_of_full_modules(structures, labels, extras)
             names = {name for source in sources for name in source.modules}
             taken = adapters[extras]
             whole = {
@@ -87,7 +87,7 @@ def execute_recipe(
         done, biased = _with_biases(done), {"lora_bias": True}
     modules = {module.name: module.module for module in done}
     return MergedAdapter(
-        adapter=AdapterToWrite(modules, whole, {**result_fields(layouts, extras), **biased}),
+        adapter=AdapterToWrite(modules, whole, {**result_fields(structures, extras), **biased}),
         certificate=certificate.to_json([module.certified for module in done], labels),
         recipe=replace(recipe, extras=extras),
         sigmas={module.name: module.certified.sigmas for module in done},

@@ -136,14 +136,14 @@ def _inspect_version(context: Context, stored: Details, header_only: bool) -> _I
     version, files = stored.version, {file.path: file for file in stored.files}
     weights, names = files[WEIGHTS_NAME], tuple(files)
     if header_only:
-        layout = read_remote_structure(
+        structure = read_remote_structure(
             Path(version.ref),
             context.store.read(files[CONFIG_NAME].sha256),
             weights.size,
             lambda start, size: context.store.read_part(weights.sha256, start, size),
         )
         return _InspectedSource(
-            Subject(layout, None, names), version.size, stored.card, weights.sha256, version, stored.alias_moves
+            Subject(structure, None, names), version.size, stored.card, weights.sha256, version, stored.alias_moves
         )
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
         download_to_temporary(context, stored.files, Path(name), no_progress)
@@ -156,8 +156,8 @@ def _inspect_hub(source: str) -> _InspectedSource:
     return _InspectedSource(Subject(there.structure, None, there.files), there.size, there.card, there.sha256)
 
 
-def _read(layout: AdapterStructure, files: tuple[str, ...], header_only: bool) -> Subject:
-    return Subject(layout, None, files) if header_only else read_weights(layout, files)
+def _read(structure: AdapterStructure, files: tuple[str, ...], header_only: bool) -> Subject:
+    return Subject(structure, None, files) if header_only else read_weights(structure, files)
 
 
 def _copies(context: Context, looked: _InspectedSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -180,6 +180,6 @@ def _for_the_policy(
         )
         held = policy.build_candidate(looked.version, looked.card, other)
         return held if held.base_license or model is None else replace(held, base_license=model.base.license)
-    layout, license_ = looked.subject.structure, model.base.license if model else ""
-    rank = max(module.rank for module in layout.modules.values())
-    return policy.Candidate(rank, layout.config.base_hint, looked.size, looked.card, None, license_)
+    structure, license_ = looked.subject.structure, model.base.license if model else ""
+    rank = max(module.rank for module in structure.modules.values())
+    return policy.Candidate(rank, structure.config.base_hint, looked.size, looked.card, None, license_)

@@ -93,10 +93,10 @@ def merge(
         from loreg.merging.recipe import Recipe
 
         common, about_bases = common_base(context, opened, allow_derived)
-        layouts, labels_ = [source.structure for source in opened], [source.label for source in opened]
+        structures, labels_ = [source.structure for source in opened], [source.label for source in opened]
         if base is not None:
             refuse_another_base(context, base, opened)
-        refuse_different_bases(layouts, labels_, one_base=common is not None or base is not None)
+        refuse_different_bases(structures, labels_, one_base=common is not None or base is not None)
         recipe = Recipe(
             tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
             method=method,
@@ -112,7 +112,7 @@ def merge(
             _refuse_another_merge(folder, recipe)
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        told = (*notes(opened), *about_bases, *describe_shared_modules(layouts, labels_), *merged.notes)
+        told = (*notes(opened), *about_bases, *describe_shared_modules(structures, labels_), *merged.notes)
         if plot is not None:
             with open_plotting(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)

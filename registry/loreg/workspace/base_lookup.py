@@ -32,9 +32,9 @@ def find_base(context: Context, base: str) -> BaseTensors:
     return load_base(context, context.backend.base(base).base)
 
 
-def trained_adapter(context: Context, layout: AdapterStructure, base: BaseModel | None) -> TrainedAdapter:
+def trained_adapter(context: Context, structure: AdapterStructure, base: BaseModel | None) -> TrainedAdapter:
     """What is known of the base that the adapter was trained on."""
-    return TrainedAdapter(layout, load_base(context, base) if base else None)
+    return TrainedAdapter(structure, load_base(context, base) if base else None)
 
 
 def assess_fit(context: Context, adapter: TrainedAdapter, candidate: BaseTensors) -> Verdict:

@@ -44,20 +44,20 @@ def inspect_adapter(folder: Path, progress: Progress, mended: Collection[str] = 
 
 def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> InspectedAdapter:
     selection = select_files(folder)
-    layout = read_structure(folder)
+    structure = read_structure(folder)
     findings = [
-        f for f in check_adapter(read_weights(layout)) if f.code not in ("LR015", *mended)
+        f for f in check_adapter(read_weights(structure)) if f.code not in ("LR015", *mended)
     ]  # push takes paths out
     raise_first_error(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
     files = dict(selection.files)
-    clean = without_base_path(files, layout.config.base_hint)
+    clean = without_base_path(files, structure.config.base_hint)
     for number, (name, content) in enumerate(sorted(clean.items())):
         files[name] = staging / str(number)
         files[name].write_bytes(content)
     if clean:
         notes.append(f"the base's path on this machine was taken out of {', '.join(sorted(clean))}")
-    return InspectedAdapter(layout, files, hash_files(files, progress), selection.left_out, tuple(notes))
+    return InspectedAdapter(structure, files, hash_files(files, progress), selection.left_out, tuple(notes))
 
 
 def hash_files(files: Mapping[str, Path], progress: Progress) -> Manifest:

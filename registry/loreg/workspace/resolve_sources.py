@@ -64,11 +64,11 @@ def _open(context: Context, source: str, progress: Progress, mended: Collection[
     version = found.version
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
         download_to_temporary(context, found.files, Path(name), progress)
-        layout = read_structure(Path(name))
-        empty = [finding for finding in check_adapter(Subject(layout)) if finding.code == _EMPTY]
+        structure = read_structure(Path(name))
+        empty = [finding for finding in check_adapter(Subject(structure)) if finding.code == _EMPTY]
         raise_first_error(version.ref, tuple(empty))
         others = _not_the_adapters_own([file.path for file in found.files])
-        yield ResolvedSource(version.ref, version.digest, layout, version.base, others)
+        yield ResolvedSource(version.ref, version.digest, structure, version.base, others)
 
 
 def merge_inputs(

@@ -38,10 +38,10 @@ def test_the_facts_of_a_real_adapter():
 
 
 def test_a_dora_adapter_is_known_by_its_magnitudes():
-    layout = read_structure(DORA)
-    assert layout.facts().variant == "dora"
-    assert all(set(module.tensors) == {"A", "B", "magnitude"} for module in layout.modules.values())
-    assert layout.full_tensors == {}
+    structure = read_structure(DORA)
+    assert structure.facts().variant == "dora"
+    assert all(set(module.tensors) == {"A", "B", "magnitude"} for module in structure.modules.values())
+    assert structure.full_tensors == {}
 
 
 def test_whole_tensors_are_extras():

@@ -52,15 +52,15 @@ def connected() -> socket.socket:
 
 def slow_connections(stop: Stop) -> None:
     """300 connections that send a byte of a header, and a byte more every second; what was closed is made again."""
-    held: list[socket.socket] = []
+    editable: list[socket.socket] = []
     while not stop.wait(1):
-        for connection in list(held):
+        for connection in list(editable):
             try:
                 connection.send(b"x")
             except OSError:
-                held.remove(connection)
-        held += [connected() for _ in range(300 - len(held))]
-    for connection in held:
+                editable.remove(connection)
+        editable += [connected() for _ in range(300 - len(editable))]
+    for connection in editable:
         connection.close()
 
 

@@ -177,8 +177,8 @@ def test_a_base_of_a_million_tensors_is_refused_and_its_list_not_read(store: Blo
 
 def test_a_name_proves_itself_against_ten_lists_and_against_none_of_another_size(store: BlobStore):
     """Whoever adds a base names as many others as he likes: what that costs does not depend on them."""
-    leaves = {"w": {"dtype": "F32", "shape": [2], "sha256": "0" * 64}}
-    document = json.dumps({"schema": "loreg.base-leaves/2", "tensors": leaves}).encode()
+    tensor_digests = {"w": {"dtype": "F32", "shape": [2], "sha256": "0" * 64}}
+    document = json.dumps({"schema": "loreg.base-leaves/2", "tensors": tensor_digests}).encode()
     listed = read_verified_base(
         store, BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2)
     )
@@ -199,8 +199,10 @@ def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
         __hash__ = None  # type: ignore[assignment]
 
     ends = ("lm_head.weight", "embed_tokens.weight")
-    leaves = {f"m{n}.{end}": {"dtype": "F32", "shape": Counted([n, len(end)])} for n in range(500) for end in ends}
-    document = {"schema": "loreg.base-headers/1", "tensors": leaves}
+    tensor_digests = {
+        f"m{n}.{end}": {"dtype": "F32", "shape": Counted([n, len(end)])} for n in range(500) for end in ends
+    }
+    document = {"schema": "loreg.base-headers/1", "tensors": tensor_digests}
     with_listed_facts(BaseModel("0" * 64, ()), document)
     assert Counted.compared < 5000
 

@@ -95,8 +95,11 @@ def test_other_shapes_names_and_kinds_are_another_base(tmp_path: Path, original:
 
 def test_a_value_that_only_a_wider_type_holds_widens_only_its_tensor(tmp_path: Path):
     tensors = {**model(torch.float32), "fine": torch.tensor([1.0 + 2**-23])}
-    leaves = json.loads(identify(write(tmp_path / "m", tensors)).tensor_list)["tensors"]
-    assert {name: leaf["dtype"] for name, leaf in leaves.items()} == {**dict.fromkeys(model(), "BF16"), "fine": "F32"}
+    tensor_digests = json.loads(identify(write(tmp_path / "m", tensors)).tensor_list)["tensors"]
+    assert {name: leaf["dtype"] for name, leaf in tensor_digests.items()} == {
+        **dict.fromkeys(model(), "BF16"),
+        "fine": "F32",
+    }
     wider = write(tmp_path / "w", {"x": torch.tensor([1.0 + 2**-40], dtype=torch.float64)})
     assert json.loads(identify(wider).tensor_list)["tensors"]["x"]["dtype"] == "F64"
 
@@ -184,10 +187,10 @@ def test_a_model_larger_than_a_buffer_is_hashed_as_a_whole(tmp_path: Path):
     f32 = bf16.float()
     f32[-1, -1] = 1 + 2**-20
     folder = write(tmp_path / "m", {"a": bf16, "b": f32})
-    leaves = json.loads(identify(folder).tensor_list)["tensors"]
+    tensor_digests = json.loads(identify(folder).tensor_list)["tensors"]
     for name, kind, tensor in (("a", "BF16", bf16.view(torch.int16)), ("b", "F32", f32)):
         expected = hashlib.sha256(f"{kind} [3, 700001]\n".encode() + tensor.numpy().tobytes()).hexdigest()
-        assert leaves[name] == {"dtype": kind, "shape": [3, 700001], "sha256": expected}
+        assert tensor_digests[name] == {"dtype": kind, "shape": [3, 700001], "sha256": expected}
 
 
 def test_a_tensor_in_two_shards_is_a_conflict(tmp_path: Path):

@@ -69,7 +69,7 @@ class Held:
 
 
 @pytest.fixture
-def held(postgres_and_s3: Place, tmp_path: Path) -> Iterator[Held]:
+def editable(postgres_and_s3: Place, tmp_path: Path) -> Iterator[Held]:
     place = postgres_and_s3
     with (
         connect(
@@ -82,11 +82,11 @@ def held(postgres_and_s3: Place, tmp_path: Path) -> Iterator[Held]:
         yield Held(here, http, place.database_url)
 
 
-def after(held: Held, sql: str, call: Callable[[], Any]) -> Any:
+def after(editable: Held, sql: str, call: Callable[[], Any]) -> Any:
     """What comes of the call, which waits for the statement of somebody else until that is committed."""
-    with ThreadPoolExecutor(1) as pool, held.statement(sql) as other:
+    with ThreadPoolExecutor(1) as pool, editable.statement(sql) as other:
         done: Future[Any] = pool.submit(call)
-        eventually(lambda: somebody_waits(held.url))
+        eventually(lambda: somebody_waits(editable.url))
         other.commit()
         return done.result()
 
@@ -99,35 +99,35 @@ def meant(here: Registry) -> int | None:
 
 
 @pytest.mark.parametrize("ref", ["team/a:v1", "team/a:v2"])
-def test_if_match_holds_against_a_move_that_is_not_committed_yet(held: Held, ref: str):
-    held.here.tag("team/a:v1", "prod")
-    put = lambda: held.http.put(ALIAS, json={"ref": ref}, headers={"If-Match": '"v1"'})  # noqa: E731
-    answer = after(held, MOVE, put)
+def test_if_match_holds_against_a_move_that_is_not_committed_yet(editable: Held, ref: str):
+    editable.here.tag("team/a:v1", "prod")
+    put = lambda: editable.http.put(ALIAS, json={"ref": ref}, headers={"If-Match": '"v1"'})  # noqa: E731
+    answer = after(editable, MOVE, put)
     assert (answer.status_code, answer.json()["code"]) == (412, "stale")
     assert "means v2 by now, not v1" in answer.json()["detail"]
-    assert meant(held.here) == 2
+    assert meant(editable.here) == 2
 
 
-def test_if_none_match_holds_against_an_alias_that_is_not_committed_yet(held: Held):
-    put = lambda: held.http.put(ALIAS, json={"ref": "team/a:v1"}, headers={"If-None-Match": "*"})  # noqa: E731
-    assert after(held, MAKE, put).status_code == 412
-    assert meant(held.here) == 2
+def test_if_none_match_holds_against_an_alias_that_is_not_committed_yet(editable: Held):
+    put = lambda: editable.http.put(ALIAS, json={"ref": "team/a:v1"}, headers={"If-None-Match": "*"})  # noqa: E731
+    assert after(editable, MAKE, put).status_code == 412
+    assert meant(editable.here) == 2
 
 
-def test_if_match_holds_against_a_removal_that_is_not_committed_yet(held: Held):
-    held.here.tag("team/a:v1", "prod")
-    put = lambda: held.http.put(ALIAS, json={"ref": "team/a:v2"}, headers={"If-Match": '"v1"'})  # noqa: E731
-    answer = after(held, "DELETE FROM aliases WHERE alias = 'prod'", put)
-    assert (answer.status_code, meant(held.here)) == (412, None)
+def test_if_match_holds_against_a_removal_that_is_not_committed_yet(editable: Held):
+    editable.here.tag("team/a:v1", "prod")
+    put = lambda: editable.http.put(ALIAS, json={"ref": "team/a:v2"}, headers={"If-Match": '"v1"'})  # noqa: E731
+    answer = after(editable, "DELETE FROM aliases WHERE alias = 'prod'", put)
+    assert (answer.status_code, meant(editable.here)) == (412, None)
 
 
-def test_a_removal_with_if_match_removes_only_what_was_seen(held: Held):
-    held.here.tag("team/a:v1", "prod")
-    delete = lambda: held.http.delete(ALIAS, headers={"If-Match": '"v1"'})  # noqa: E731
-    assert after(held, MOVE, delete).status_code == 412
-    assert meant(held.here) == 2
-    assert held.http.delete(ALIAS, headers={"If-Match": '"v2"'}).status_code == 204
-    assert meant(held.here) is None
+def test_a_removal_with_if_match_removes_only_what_was_seen(editable: Held):
+    editable.here.tag("team/a:v1", "prod")
+    delete = lambda: editable.http.delete(ALIAS, headers={"If-Match": '"v1"'})  # noqa: E731
+    assert after(editable, MOVE, delete).status_code == 412
+    assert meant(editable.here) == 2
+    assert editable.http.delete(ALIAS, headers={"If-Match": '"v2"'}).status_code == 204
+    assert meant(editable.here) is None
 
 
 class Paused:

@@ -226,15 +226,15 @@ class TestMemory:
     def test_what_was_used_is_used_again(self, gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """Many tasks take no more memory than a few: none is kept for streams that are gone."""
         monkeypatch.setattr(work_items, "_BYTES_ON_GPU", 1 << 24)
-        held = []
+        editable = []
         for modules in (32, 128):
             shapes = {f"layers.{i}.q_proj": (2048, 2048) for i in range(modules)}
             folders = several(tmp_path / str(modules), (32, 32), shapes, dtype=torch.bfloat16)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             merge(folders, str(gpu))
-            held.append(torch.cuda.max_memory_reserved())
-        assert held[1] <= 1.5 * held[0]
+            editable.append(torch.cuda.max_memory_reserved())
+        assert editable[1] <= 1.5 * editable[0]
 
 
 def test_every_gpu_finds_the_same(gpu: torch.device, tmp_path: Path):

@@ -125,8 +125,8 @@ class TestBase:
         assert version.base.names == ("sentence-transformers/all-MiniLM-L6-v2",)
         for text_ in (version.base.names[0], version.base.digest, version.base.digest[:8]):
             assert [found.ref for found in registry.search(base=text_).items] == ["a:v1"]
-        leaves = json.loads(registry.context.store.read(version.base.digest))
-        assert len(leaves["tensors"]) == version.base.tensors
+        tensor_digests = json.loads(registry.context.store.read(version.base.digest))
+        assert len(tensor_digests["tensors"]) == version.base.tensors
 
     def test_can_be_named_when_it_is_known(self, registry: Registry, tmp_path: Path, minilm: Path):
         base = registry.push(NEWS, "a", base=str(minilm)).version.base

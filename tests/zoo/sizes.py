@@ -112,8 +112,8 @@ def tiny(kind: str | type[PreTrainedConfig], changed: Mapping[str, Any]) -> PreT
     if config_class.sub_configs:
         default = config_class()
         for part in config_class.sub_configs:
-            held = dict(rest.pop(part, {}))
-            chosen = held.pop("model_type", None) or (type(d) if (d := getattr(default, part, None)) else None)
+            editable = dict(rest.pop(part, {}))
+            chosen = editable.pop("model_type", None) or (type(d) if (d := getattr(default, part, None)) else None)
             if chosen is not None:
-                parts[part] = tiny(chosen, held)
+                parts[part] = tiny(chosen, editable)
     return config_class(**{**values, **parts, **rest})

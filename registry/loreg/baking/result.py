@@ -84,8 +84,8 @@ class ResultTensors:
 
     def is_same(self, one: str, other: str) -> bool:
         """Whether two tensors have the same content before any factors are added."""
-        leaves = [digest_tensor(output.file, output.source) for output in (self[one], self[other])]
-        return leaves[0] == leaves[1]
+        tensor_digests = [digest_tensor(output.file, output.source) for output in (self[one], self[other])]
+        return tensor_digests[0] == tensor_digests[1]
 
     def usual_dtype(self) -> str:
         """The dtype of most numbers of the base, or that which the result shall have."""
@@ -122,8 +122,8 @@ class ResultTensors:
         return OutputTensor(name, file, tensor, dtype, as_matrix(tensor.shape))
 
     def _is_same_in_files(self, one: str, other: str) -> bool:
-        leaves = [digest_tensor(*self.files[name]) for name in (one, other)]
-        return leaves[0] == leaves[1]
+        tensor_digests = [digest_tensor(*self.files[name]) for name in (one, other)]
+        return tensor_digests[0] == tensor_digests[1]
 
     def _refuse_what_may_be_tied(self, weight: str, label: str) -> None:
         """Raise MergeError for a weight that is shared, or may be: the class of the model is not known."""

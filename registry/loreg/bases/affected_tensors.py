@@ -134,12 +134,12 @@ def _per_expert_tensors(module: Module, form: ModuleShape, places: Iterable[Weig
 
 
 def affected_digest(
-    leaves: Mapping[str, Mapping[str, Any]], structure: AdapterStructure, lookup: WeightLookup
+    tensor_digests: Mapping[str, Mapping[str, Any]], structure: AdapterStructure, lookup: WeightLookup
 ) -> str | None:
     """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
     some = target_tensors(structure, lookup)
     if any(part.place is None for part in some):
         return None
-    chosen = {names.canonical_name(part.name): leaves[part.place] for part in some if part.place}
+    chosen = {names.canonical_name(part.name): tensor_digests[part.place] for part in some if part.place}
     document = {"schema": SCHEMA, "names": names.VERSION, "tensors": chosen}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -25,7 +25,7 @@ def file_stamp(file: Path) -> Stamp:
 
 
 def recall(folder: Path | None, file: Path) -> dict[str, dict[str, Any]] | None:
-    """The leaves of the file's tensors by name, if it has not changed since they were remembered."""
+    """The tensor digests of the file's tensors by name, if it has not changed since they were remembered."""
     if folder is None:
         return None
     try:
@@ -35,14 +35,14 @@ def recall(folder: Path | None, file: Path) -> dict[str, dict[str, Any]] | None:
         return None
 
 
-def remember(folder: Path | None, file: Path, leaves: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keep the leaves of the file's tensors; a place that cannot be written is no error."""
+def remember(folder: Path | None, file: Path, tensor_digests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Keep the tensor digests of the file's tensors; a place that cannot be written is no error."""
     if folder is None:
         return
     with contextlib.suppress(OSError):
         entry = _entry(folder, file)
         make_folder(entry.parent)
-        write_file(entry, json.dumps({"stamp": file_stamp(file), "tensors": leaves}).encode())
+        write_file(entry, json.dumps({"stamp": file_stamp(file), "tensors": tensor_digests}).encode())
 
 
 def _entry(folder: Path, file: Path) -> Path:

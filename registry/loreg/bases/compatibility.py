@@ -18,7 +18,7 @@ _QUANTISED = ("I32", "I8", "U8", "U32", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "
 
 @dataclass(frozen=True)
 class BaseTensors:
-    """A base with its leaves by canonical name; without digests if only its headers are known."""
+    """A base with its tensor digests by canonical name; without digests if only its headers are known."""
 
     base: BaseModel
     tensor_digests: Mapping[str, Mapping[str, Any]]

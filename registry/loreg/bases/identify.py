@@ -36,7 +36,7 @@ TensorDigest = dict[str, Any]
 
 @dataclass(frozen=True)
 class Identity:
-    """A base and ``leaves``, the canonical JSON that lists its tensors; its sha256 is the base's digest."""
+    """A base and ``tensor_digests``, the canonical JSON that lists its tensors; its sha256 is the base's digest."""
 
     base: BaseModel
     tensor_list: bytes
@@ -52,8 +52,8 @@ def identify(
     it is read.
     """
     model = read_model(path)
-    leaves = _digest_tensors(model, progress, cached)
-    document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(leaves)}
+    tensor_digests = _digest_tensors(model, progress, cached)
+    document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(tensor_digests)}
     return identity_of(document, names_, model)
 
 
@@ -65,21 +65,21 @@ def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[
 
 def identity_of(document: Mapping[str, Any], names_: tuple[str, ...], model: Model) -> Identity:
     """The base that ``document`` lists the tensors of ``model`` of."""
-    leaves = _canonical_json(document)
+    tensor_digests = _canonical_json(document)
     said = BaseModel(
-        hashlib.sha256(leaves).hexdigest(), names_, license=model.license, config=describe_config(model.config)
+        hashlib.sha256(tensor_digests).hexdigest(), names_, license=model.license, config=describe_config(model.config)
     )
-    return Identity(with_listed_facts(said, document), leaves)
+    return Identity(with_listed_facts(said, document), tensor_digests)
 
 
 def with_listed_facts(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
     """The base with what follows from the list of its tensors: how many, of which structure, known by what."""
-    leaves: Mapping[str, TensorDigest] = document["tensors"]
+    tensor_digests: Mapping[str, TensorDigest] = document["tensors"]
     return replace(
         base,
-        tensors=len(leaves),
-        parameters=sum(math.prod(leaf["shape"]) for leaf in leaves.values()),
-        struct=_architecture_digest(leaves, base.config),
+        tensors=len(tensor_digests),
+        parameters=sum(math.prod(leaf["shape"]) for leaf in tensor_digests.values()),
+        struct=_architecture_digest(tensor_digests, base.config),
         complete=document["schema"] == CONTENT,
     )
 
@@ -98,12 +98,12 @@ def _headers(model: Model) -> dict[str, TensorDigest]:
     return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
 
 
-def _architecture_digest(leaves: Mapping[str, TensorDigest], config: Mapping[str, Any]) -> str:
+def _architecture_digest(tensor_digests: Mapping[str, TensorDigest], config: Mapping[str, Any]) -> str:
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
     fields = {name: config.get(name) for name in ("model_type", *OF_THE_HEADS)}
     fields["num_key_value_heads"] = fields["num_key_value_heads"] or fields["num_attention_heads"]
-    shapes = _shapes_without_like_heads(leaves)
+    shapes = _shapes_without_like_heads(tensor_digests)
     document = {"schema": "loreg.base-struct/1", "names": names.VERSION, "shapes": shapes, "config": fields}
     return hashlib.sha256(_canonical_json(document)).hexdigest()
 
@@ -116,21 +116,21 @@ def has_headers_of(whole: Mapping[str, TensorDigest], headers: Mapping[str, Tens
     return all(whole[name]["dtype"] in CANDIDATES.get(dtype, (dtype,)) for name, dtype in stored.items())
 
 
-def _shapes_without_like_heads(leaves: Mapping[str, TensorDigest]) -> dict[str, list[int]]:
-    shapes = {name: leaf["shape"] for name, leaf in leaves.items()}
+def _shapes_without_like_heads(tensor_digests: Mapping[str, TensorDigest]) -> dict[str, list[int]]:
+    shapes = {name: leaf["shape"] for name, leaf in tensor_digests.items()}
     embeddings = {tuple(shape) for name, shape in shapes.items() if names.is_embedding(name)}
     return {name: shape for name, shape in shapes.items() if not (names.is_head(name) and tuple(shape) in embeddings)}
 
 
-def without_tied_heads(leaves: Mapping[str, TensorDigest]) -> dict[str, TensorDigest]:
-    """The leaves under canonical names, without output heads that are their embedding once more."""
-    leaves = names.by_canonical_name(leaves)
-    embeddings = [leaf for name, leaf in leaves.items() if names.is_embedding(name)]
-    return {name: leaf for name, leaf in leaves.items() if not (names.is_head(name) and leaf in embeddings)}
+def without_tied_heads(tensor_digests: Mapping[str, TensorDigest]) -> dict[str, TensorDigest]:
+    """The tensor digests under canonical names, without output heads that are their embedding once more."""
+    tensor_digests = names.by_canonical_name(tensor_digests)
+    embeddings = [leaf for name, leaf in tensor_digests.items() if names.is_embedding(name)]
+    return {name: leaf for name, leaf in tensor_digests.items() if not (names.is_head(name) and leaf in embeddings)}
 
 
 def parse_tensor_digests(document: bytes) -> dict[str, TensorDigest]:
-    """The leaves by canonical name in the bytes that :func:`identify` made."""
+    """The tensor digests by canonical name in the bytes that :func:`identify` made."""
     return dict(json.loads(document)["tensors"])
 
 
@@ -141,8 +141,10 @@ def parse_shard_digests(document: bytes) -> dict[str, str]:
 
 def _digest_tensors(model: Model, progress: Progress, cached: Path | None) -> dict[str, TensorDigest]:
     """Digest of every tensor by its name in the files; the largest first, so that cores end together."""
-    known = {file: leaves for file in model.shards if (leaves := cache.recall(cached, file)) is not None}
-    found = {name: leaf for leaves in known.values() for name, leaf in leaves.items()}
+    known = {
+        file: tensor_digests for file in model.shards if (tensor_digests := cache.recall(cached, file)) is not None
+    }
+    found = {name: leaf for tensor_digests in known.values() for name, leaf in tensor_digests.items()}
     todo = [(file, tensor) for name, (file, tensor) in model.tensors.items() if file not in known]
     todo.sort(key=lambda item: item[1].start - item[1].end)
     total, done = sum(tensor.end - tensor.start for _, tensor in todo), 0

@@ -64,11 +64,15 @@ def file_names_of(name: str) -> tuple[str, ...]:
     return (name, other) if other != name else (name,)
 
 
-def has_tensor_named(name: str, leaves: Mapping[str, object]) -> bool:
+def has_tensor_named(name: str, tensor_digests: Mapping[str, object]) -> bool:
     """Whether a base has a tensor of that name, with or without what transformers puts before it for a head."""
     name = canonical_name(name)
     first, _, rest = name.partition(".")
-    return name in leaves or (first in _INSIDE and rest in leaves) or any(f"{p}.{name}" in leaves for p in _INSIDE)
+    return (
+        name in tensor_digests
+        or (first in _INSIDE and rest in tensor_digests)
+        or any(f"{p}.{name}" in tensor_digests for p in _INSIDE)
+    )
 
 
 def by_canonical_name(tensors: Mapping[str, T]) -> dict[str, T]:

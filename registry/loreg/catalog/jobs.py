@@ -47,12 +47,12 @@ _OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in ("qu
 
 @dataclass(frozen=True)
 class WorkerCapabilities:
-    """What a worker has: which bases, torch, and a place for models. It ``leaves`` some jobs to others for now."""
+    """What a worker has: which bases, torch, and a place for models. ``deferred`` jobs are others' for now."""
 
     has_base: Callable[[str], bool]
     has_models: bool
     has_torch: bool = True
-    leaves: Collection[int] = ()
+    deferred: Collection[int] = ()
 
 
 _ALL_CAPABILITIES = WorkerCapabilities(lambda name: True, True)
@@ -149,7 +149,7 @@ def claim(
     )
     seen = update(JobRow).where(_QUEUED, doable, JobRow.able_at < clock.now(tx, -_ABLE_EVERY))
     tx.connection.execute(seen.values(able_at=clock.now(tx)))
-    wanted = JobRow.id.not_in(list(capabilities.leaves))
+    wanted = JobRow.id.not_in(list(capabilities.deferred))
     query = select(JobRow).where(_QUEUED, doable, wanted).order_by(JobRow.turn, JobRow.id).limit(1)
     while (row := tx.connection.execute(query.with_for_update(skip_locked=True)).one_or_none()) is not None:
         access = _access(tx, row)

@@ -38,15 +38,15 @@ def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
         yield f"and {len(unexplained) - _SHOWN} more modules that the base does not have"
 
 
-def find_other_prefix(name: str, leaves: Mapping[str, object]) -> str | None:
+def find_other_prefix(name: str, tensor_digests: Mapping[str, object]) -> str | None:
     """The one tensor of the base that differs from ``name`` by a prefix alone, by its canonical name; else None."""
     wanted = names.canonical_name(name)
-    endings = [other for other in leaves if other.endswith(f".{wanted}")]
+    endings = [other for other in tensor_digests if other.endswith(f".{wanted}")]
     if len(endings) == 1:
         return endings[0]
     levels = wanted.split(".")
     shorter = (".".join(levels[level:]) for level in range(1, len(levels) - 2))
-    return next((other for other in shorter if other in leaves), None)
+    return next((other for other in shorter if other in tensor_digests), None)
 
 
 def _prefix(name: str, other: str) -> str:
@@ -121,8 +121,8 @@ def tied_matrices_change_together(subject: Subject) -> Iterable[str]:
 def _is_one(base: BaseTensors, lookup: WeightLookup, one: str, other: str) -> bool:
     """Whether two weights that a flag ties are one tensor: of two that are stored transformers ties what is equal."""
     stored = [place.name for weight in (one, other) for place in lookup.find(weight)[:1]]
-    leaves = [base.tensor_digests[name] for name in stored]
-    return len(set(stored)) < 2 or ("sha256" in leaves[0] and leaves[0] == leaves[1])
+    tensor_digests = [base.tensor_digests[name] for name in stored]
+    return len(set(stored)) < 2 or ("sha256" in tensor_digests[0] and tensor_digests[0] == tensor_digests[1])
 
 
 def _tied_by_their_names(structure: AdapterStructure, lookup: WeightLookup) -> Iterable[str]:

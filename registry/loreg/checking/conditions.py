@@ -198,9 +198,9 @@ def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str
 @declare_condition
 def type_is_missing_in_a_layer(subject: Subject, _: Any) -> Iterable[str]:
     """A module type is there in some layers (of the base, if it is known) and not in others."""
-    leaves = subject.base.tensor_digests if subject.base is not None else None
+    tensor_digests = subject.base.tensor_digests if subject.base is not None else None
     missing: dict[str, list[str]] = {}
-    for name in missing_in_layers(subject.structure.modules, leaves):
+    for name in missing_in_layers(subject.structure.modules, tensor_digests):
         missing.setdefault(name.rpartition(".")[2], []).append(name)
     for kind, without in missing.items():
         yield f"{kind} is missing in {len(without)} layer{'s' if len(without) > 1 else ''}, e.g. {without[0]}"

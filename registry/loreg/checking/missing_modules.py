@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from loreg.bases import names
 
 
-def missing_in_layers(modules: Iterable[str], leaves: Mapping[str, object] | None) -> list[str]:
+def missing_in_layers(modules: Iterable[str], tensor_digests: Mapping[str, object] | None) -> list[str]:
     """The modules that are there in some layers and not in others, in order of layers.
 
-    The layers are those of the base whose ``leaves`` are given, by canonical name; else those in which the adapter
-    has anything.
+    The layers are those of the base whose ``tensor_digests`` are given, by canonical name; else those in which the
+    adapter has anything.
     """
     having: dict[tuple[str, str], set[int]] = {}
     layers: dict[str, set[int]] = {}
@@ -20,8 +20,8 @@ def missing_in_layers(modules: Iterable[str], leaves: Mapping[str, object] | Non
         if number is not None:
             having.setdefault((before, after), set()).add(number)
             layers.setdefault(before, set()).add(number)
-    if leaves is not None:
-        for name in leaves:
+    if tensor_digests is not None:
+        for name in tensor_digests:
             before, number, _ = split_layer(name)
             if number is not None and before in layers:
                 layers[before].add(number)
@@ -29,7 +29,7 @@ def missing_in_layers(modules: Iterable[str], leaves: Mapping[str, object] | Non
     for (before, after), numbers in having.items():
         for number in sorted(layers[before] - numbers):
             name = f"{before}{number}{after}"
-            if leaves is None or names.canonical_name(f"{name}.weight") in leaves:
+            if tensor_digests is None or names.canonical_name(f"{name}.weight") in tensor_digests:
                 missing.append(name)
     return missing
 

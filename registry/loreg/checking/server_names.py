@@ -12,15 +12,15 @@ _WRAPPERS = ("language_model.", "model.language_model.")
 _OF_A_LANGUAGE_MODEL = {"model", "lm_head", "score", "classifier"}
 
 
-def map_to_base_names(modules: Iterable[str], leaves: Mapping[str, object]) -> dict[str, str | None]:
-    """Each module's name in a base with these ``leaves`` (by canonical name), None for one that it has not.
+def map_to_base_names(modules: Iterable[str], tensor_digests: Mapping[str, object]) -> dict[str, str | None]:
+    """Each module's name in a base with these ``tensor_digests`` (by canonical name), None for one that it has not.
 
     A server neither adds a prefix nor takes one away. Not so in a base with towers beside its language model: releases
     of transformers call that one differently, and servers know it. The head of a base that ties it is known by its own
     name, and a base that was saved without the prefix of the class with a head is served by that class.
     """
-    owners = {f"{leaf.rpartition('.')[0]}.weight": None for leaf in leaves} | dict.fromkeys(leaves)
-    alone = {leaf.partition(".")[0] for leaf in leaves} <= _OF_A_LANGUAGE_MODEL
+    owners = {f"{leaf.rpartition('.')[0]}.weight": None for leaf in tensor_digests} | dict.fromkeys(tensor_digests)
+    alone = {leaf.partition(".")[0] for leaf in tensor_digests} <= _OF_A_LANGUAGE_MODEL
     return {module: _name_in_base(module, owners, alone) for module in modules}
 
 

@@ -27,15 +27,15 @@ _DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def with_ranks_and_scales(held: EditableAdapter) -> dict[str, Any]:
+def with_ranks_and_scales(editable: EditableAdapter) -> dict[str, Any]:
     """The document with r, lora_alpha and both patterns such that PEFT arrives at the ranks and scales held."""
-    document = dict(held.document)
+    document = dict(editable.document)
     rslora = bool(document.get("use_rslora"))
-    keys = {name: pattern_name(name, module.shape) for name, module in held.modules.items()}
-    ranks = {keys[name]: module.shape.rank for name, module in held.modules.items()}
+    keys = {name: pattern_name(name, module.shape) for name, module in editable.modules.items()}
+    ranks = {keys[name]: module.shape.rank for name, module in editable.modules.items()}
     alphas = {
         keys[name]: module.scale * (math.sqrt(module.shape.rank) if rslora else module.shape.rank)
-        for name, module in held.modules.items()
+        for name, module in editable.modules.items()
     }
     r, alpha = int(most_common(ranks.values())), most_common(alphas.values())
     # The longest names first: a pattern also matches as the end of a name, and the first that matches wins.

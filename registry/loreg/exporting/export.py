@@ -99,33 +99,33 @@ class Plan:
 
 
 def plan_export(
-    structure: AdapterStructure, profile: Profile, leaves: TensorDigests | None, dtype: str | None = None
+    structure: AdapterStructure, profile: Profile, tensor_digests: TensorDigests | None, dtype: str | None = None
 ) -> Plan:
     """Change the adapter as far as the server of ``profile`` asks for it, and no further.
 
-    ``leaves`` are the tensors of its base by canonical name, None if that is not known: then names cannot be
+    ``tensor_digests`` are the tensors of its base by canonical name, None if that is not known: then names cannot be
     compared, and modules are only added where a like one is there. Only what the server refuses or gets wrong is
     mended, not what makes it slow. ``dtype`` is a key of :data:`DTYPES` for every tensor, None leaves them. No weight
     is read. Raises CheckFailedError where a shape is not known.
     """
-    before = held = load_editable(structure)
+    before = editable = load_editable(structure)
     minded = [rule for rule in profile.rules if EFFECTS[rule.effect][0] == "error"]
     changes = []
     for transform in TRANSFORMS:
         asked = {rule.condition: profile.value(rule) for rule in minded if rule.condition in transform.conditions}
         if asked:
-            held, told = transform.change(held, asked, leaves)
+            editable, told = transform.change(editable, asked, tensor_digests)
             changes += [told] if told else []
     joined = any(module.shape is not None and module.shape.stacked for module in structure.modules.values())
-    document = with_ranks_and_scales(held) if changes or joined else dict(held.document)
+    document = with_ranks_and_scales(editable) if changes or joined else dict(editable.document)
     if dtype is not None and any(tensor.dtype != DTYPES[dtype] for tensor in structure.tensors.values()):
-        held = cast(held, DTYPES[dtype])
+        editable = cast(editable, DTYPES[dtype])
         changes.append(f"every tensor is {dtype}")
     document = stripped(without_paths(document), profile.reads)
     if left_out := sorted(before.document.keys() - document.keys()):
         fields = f"{', '.join(left_out[:3])}" + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
         changes.append(f"fields left out of adapter_config.json: {fields}")
-    return Plan(before, held, document, tuple(changes))
+    return Plan(before, editable, document, tuple(changes))
 
 
 def _whole(name: str, tensor: Tensor, dtype: str) -> Output:

@@ -36,10 +36,10 @@ _MOST_NUMBERS = 2**63  # of all tensors together: what a database counts up to
 
 @dataclass(frozen=True)
 class VerifiedBase:
-    """A base with what its stored list of tensors says of it: the ``leaves``, and the ``size`` of the list in bytes."""
+    """A base with what its stored list of tensors says: ``tensor_digests``, and the ``size`` of the list in bytes."""
 
     base: BaseModel
-    leaves: Mapping[str, TensorDigest]
+    tensor_digests: Mapping[str, TensorDigest]
     size: int
 
 
@@ -86,10 +86,12 @@ def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
     try:
         refuse_many_values(document, _MOST_VALUES)
         found = json.loads(document)
-        leaves = found["tensors"].items()
+        tensor_digests = found["tensors"].items()
         fields = _FIELDS[found["schema"]]
-        right = found.keys() <= _KEYS and all(_is_leaf(leaf, fields) and name.isprintable() for name, leaf in leaves)
-        right = right and sum(math.prod(leaf["shape"]) for _, leaf in leaves) < _MOST_NUMBERS
+        right = found.keys() <= _KEYS and all(
+            _is_leaf(leaf, fields) and name.isprintable() for name, leaf in tensor_digests
+        )
+        right = right and sum(math.prod(leaf["shape"]) for _, leaf in tensor_digests) < _MOST_NUMBERS
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return found if right else {}
@@ -118,7 +120,9 @@ def matching_header_bases(store: BlobStore, listed: VerifiedBase, known: Sequenc
         return ()
     like = [each for each in known if abs(each.tensors - listed.base.tensors) <= _MOST_HEADS][:_MOST_PROVEN]
     return tuple(
-        each.digest for each in like if has_headers_of(listed.leaves, parse_tensor_digests(store.read(each.digest)))
+        each.digest
+        for each in like
+        if has_headers_of(listed.tensor_digests, parse_tensor_digests(store.read(each.digest)))
     )
 
 
@@ -130,7 +134,7 @@ def is_proven(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) 
     if kind == "cast_of":
         both = ours.keys() & theirs.keys()
         return len(both) == min(len(ours), len(theirs)) and all(ours[name] == theirs[name] for name in both)
-    one, other = (Counter(leaf["sha256"] for leaf in leaves.values()) for leaves in (ours, theirs))
+    one, other = (Counter(leaf["sha256"] for leaf in tensor_digests.values()) for tensor_digests in (ours, theirs))
     if one != other:
         raise ConflictError(
             f"{child.title} is not a renaming of {parent.title}: "

@@ -161,7 +161,7 @@ def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> Ada
 
 def _affected_digest(listed: VerifiedBase, structure: AdapterStructure) -> str | None:
     """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
-    base = BaseTensors(listed.base, listed.leaves)
+    base = BaseTensors(listed.base, listed.tensor_digests)
     refuse_mismatch(structure, base)
     return affected_digest(base.tensor_digests, structure, base.lookup(structure)) if base.base.complete else None
 

@@ -32,7 +32,7 @@ class Tiling:
 
     block: int
     rows: int
-    held: int
+    editable: int
 
 
 _ON_CPU = Tiling(1 << 19, 256, 1 << 28)  # 4 MiB, near what caches hold
@@ -191,19 +191,19 @@ def _merge_module(
         tie = torch.where(torch.stack(balance).sum() < 0, -1.0, 1.0)
 
     height, width = module.shape
-    held = height * width * weights.element_size() <= module.tiling.held
+    editable = height * width * weights.element_size() <= module.tiling.editable
 
     def merged() -> Iterator[tuple[int, Tensor]]:
         first, tile = 0, weights.new_empty(0, width)
         for rows, columns, kept in module.pruned_blocks(rule):
-            if columns.start == 0 and (rows.start == 0 or not held):
-                first, tile = rows.start, weights.new_empty(height if held else rows.stop - rows.start, width)
+            if columns.start == 0 and (rows.start == 0 or not editable):
+                first, tile = rows.start, weights.new_empty(height if editable else rows.stop - rows.start, width)
             tile[rows.start - first : rows.stop - first, columns] = fuse(kept, weights, values, tie)
-            if columns.stop == width and (rows.stop == height or not held):
+            if columns.stop == width and (rows.stop == height or not editable):
                 yield first, tile
 
     tiles: Callable[[], Iterable[tuple[int, Tensor]]] = merged
-    if held:
+    if editable:
         whole = list(merged())
         tiles = lambda: whole  # noqa: E731
     u, s, v, energy = largest_singular(tiles, module.shape, rank or min(module.shape), weights.device)

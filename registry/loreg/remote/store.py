@@ -63,8 +63,10 @@ class RemoteStore:
 
     def inline_contents(self, digests: Iterable[str]) -> tuple[str, ...]:
         """These blobs in base64, as far as they are held."""
-        held = dict(self._inline)
-        return tuple(base64.b64encode(held[digest]).decode() for digest in dict.fromkeys(digests) if digest in held)
+        editable = dict(self._inline)
+        return tuple(
+            base64.b64encode(editable[digest]).decode() for digest in dict.fromkeys(digests) if digest in editable
+        )
 
     def forget_inline(self, digests: Iterable[str]) -> None:
         """Hold these blobs no longer: a version has them now."""

@@ -178,8 +178,10 @@ def _for_the_policy(
         other = policy.reference_version(
             against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version
         )
-        held = policy.build_candidate(looked.version, looked.card, other)
-        return held if held.base_license or model is None else replace(held, base_license=model.base.license)
+        editable = policy.build_candidate(looked.version, looked.card, other)
+        return (
+            editable if editable.base_license or model is None else replace(editable, base_license=model.base.license)
+        )
     structure, license_ = looked.subject.structure, model.base.license if model else ""
     rank = max(module.rank for module in structure.modules.values())
     return policy.Candidate(rank, structure.config.base_hint, looked.size, looked.card, None, license_)

@@ -14,7 +14,7 @@ from loreg.workspace.context import Context, is_path
 
 
 def load_base(context: Context, base: BaseModel) -> BaseTensors:
-    """A base of the backend with its leaves from the store."""
+    """A base of the backend with its tensor digests from the store."""
     return BaseTensors(base, parse_tensor_digests(context.store.read(base.digest)))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from places import SCIENCE
+from deployments import SCIENCE
 
 PORT = 8476
 TOKEN = "lrg_" + "r" * 43

@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from filling import BASES, TASKS, fill
 
-from servers import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
+from services import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
 SMALL, LARGE = 10_000, int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 MEGABYTES, ROUNDS = 200, 7

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from servers import ACCESS_KEY, SECRET_KEY, postgres_server, s3_server
+from services import ACCESS_KEY, SECRET_KEY, postgres_server, s3_server
 
 LOREG = str(Path(sys.executable).with_name("loreg"))
 PORT = "8470"

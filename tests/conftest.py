@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from hypothesis import settings
 
+from deployments import Deployment, Loreg, command_line
+from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
-from places import Loreg, Place, command_line
-from servers import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
-from serving import serving
+from services import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
 _count = itertools.count()
 
@@ -52,7 +52,7 @@ def postgres_url(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the person who runs the tests gets in: no settings, no folder, no keys."""
     for name in (
         "LOREG_HOME",
@@ -74,33 +74,33 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def postgres_and_s3(postgres_url: str, s3: S3Server, tmp_path: Path) -> Place:
+def postgres_and_s3(postgres_url: str, s3: S3Server, tmp_path: Path) -> Deployment:
     prefix = f"test-{tmp_path.parent.parent.name}-{next(_count)}"
-    return Place(postgres_url, f"s3://{s3.bucket}/{prefix}", s3.endpoint)
+    return Deployment(postgres_url, f"s3://{s3.bucket}/{prefix}", s3.endpoint)
 
 
 @pytest.fixture(params=["sqlite+folder", "postgres+s3", "server"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     if request.param == "sqlite+folder":
-        yield Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        yield Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
         return
-    behind: Place = request.getfixturevalue("postgres_and_s3")
+    behind: Deployment = request.getfixturevalue("postgres_and_s3")
     if request.param == "postgres+s3":
         yield behind
         return
-    with serving(behind) as endpoint:
+    with live_server(behind) as endpoint:
         yield replace(behind, endpoint=endpoint)
 
 
 @pytest.fixture
-def registry(place: Place) -> Iterator[Registry]:
-    with connect(**place.settings) as registry:
+def registry(deployment: Deployment) -> Iterator[Registry]:
+    with connect(**deployment.settings) as registry:
         yield registry
 
 
 @pytest.fixture
-def loreg(place: Place) -> Loreg:
-    return command_line(place.environment)
+def loreg(deployment: Deployment) -> Loreg:
+    return command_line(deployment.environment)
 
 
 @pytest.fixture

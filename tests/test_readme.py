@@ -12,10 +12,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import loreg
+from deployments import EXAMPLES, command_line
+from factories import IN, new_model
 from loreg.checking.policy import read_policy
 from loreg.verbs.recipe_file import read_recipe_file
-from making import IN, new_model
-from places import EXAMPLES, command_line
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments import SCIENCE
+from factories import copy
 from loreg.adapters.folder import select_files
 from loreg.errors import AdapterFormatError, LoregError, NotFoundError
-from making import copy
-from places import SCIENCE
 
 OWN = {"adapter_config.json", "adapter_model.safetensors"}
 

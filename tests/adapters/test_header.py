@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from deployments import NEWS
 from loreg.adapters.header import read_header
 from loreg.errors import IntegrityError
-from places import NEWS
 
 
 def write(path: Path, header: object, data: bytes = b"") -> Path:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from deployments import DORA, MOVIES, NEWS, SCIENCE
+from factories import change_config, change_tensors, copy, new_model, train
 from loreg.adapters.patterns import Patterns
 from loreg.adapters.structure import read_structure
 from loreg.checking.run import check_adapter, read_weights
 from loreg.entities import ModuleType
 from loreg.errors import AdapterFormatError, NotFoundError
-from making import change_config, change_tensors, copy, new_model, train
-from places import DORA, MOVIES, NEWS, SCIENCE
 
 
 def test_the_facts_of_a_real_adapter():

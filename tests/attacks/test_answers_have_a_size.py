@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from attackers import attacked
+from deployments import SCIENCE
 from loreg.catalog import aliases, versions
 from loreg.entities import Access
 from loreg.local.backend import LocalBackend
 from loreg.manifest import Manifest
 from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
-from places import SCIENCE
-from strangers import attacked
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from sqlalchemy import update
 
+from factories import new_model, train, write_base
 from loreg.bases.identify import identify
 from loreg.catalog.schema import BaseRow
 from loreg.entities import Access
 from loreg.local.backend import LocalBackend
-from making import new_model, train, write_base
 from server.conftest import Guarded
 from server.test_uploads import send
 

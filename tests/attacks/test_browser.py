@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-from strangers import Attacked, attacked
+from attackers import Attacked, attacked
 
 EVIL, REBOUND, TRUSTED = "evil.example", "rebind.evil.example", "localhost"
 COMMIT = "/api/models/team/science/commit/prod"

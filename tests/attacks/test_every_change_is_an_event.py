@@ -18,6 +18,8 @@ import torch
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from deployments import HISTORY, SCIENCE, Deployment
+from factories import new_model, train, write_base
 from loreg.bases.identify import identify
 from loreg.checking.profile import read_profile
 from loreg.exporting.folder import digest_request
@@ -25,8 +27,6 @@ from loreg.registry import Registry, connect
 from loreg.server.app import create_app
 from loreg.server.run import open_service
 from loreg.settings import load
-from making import new_model, train, write_base
-from places import HISTORY, SCIENCE, Place
 from server.conftest import Guarded
 from server.test_uploads import send
 
@@ -145,8 +145,8 @@ def routes_of(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 def test_every_route_that_changes_something_is_in_the_table(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    app = create_app(open_service(load({}, place.environment), is_open=True))
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    app = create_app(open_service(load({}, deployment.environment), is_open=True))
     found = {(method, path) for method, path in routes_of(app.routes) if method not in _READING}
     assert len(found) > 15
     assert found == ROUTES.keys() | NO_CHANGE.keys()
@@ -173,30 +173,43 @@ def test_a_route_that_changes_something_leaves_an_event(
 
 
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
-    "push": ("push", lambda here, folder: here.push(HISTORY, "team/history")),
-    "pull": ("export", lambda here, folder: here.pull("team/science", folder / "out", profile="vllm")),
-    "drop_export": ("export drop", lambda here, folder: here.drop_export("team/exported", "vllm")),
-    "merge": ("push", lambda here, folder: here.merge(["team/science"], [1.0], name="team/merged")),
-    "rerank": ("push", lambda here, folder: here.rerank("team/science", 2, name="team/small")),
+    "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
+    "pull": (
+        "export",
+        lambda local_registry, folder: local_registry.pull("team/science", folder / "out", profile="vllm"),
+    ),
+    "drop_export": ("export drop", lambda local_registry, folder: local_registry.drop_export("team/exported", "vllm")),
+    "merge": ("push", lambda local_registry, folder: local_registry.merge(["team/science"], [1.0], name="team/merged")),
+    "rerank": ("push", lambda local_registry, folder: local_registry.rerank("team/science", 2, name="team/small")),
     "extract": (
         "push",
-        lambda here, folder: here.extract(folder / "one", folder / "two", rank=1, name="team/extracted"),
+        lambda local_registry, folder: local_registry.extract(
+            folder / "one", folder / "two", rank=1, name="team/extracted"
+        ),
     ),
     "add_base": (
         "base add",
-        lambda here, folder: here.add_base(write_base(folder / "3", {"head.bias": torch.ones(3)}), ["three"]),
+        lambda local_registry, folder: local_registry.add_base(
+            write_base(folder / "3", {"head.bias": torch.ones(3)}), ["three"]
+        ),
     ),
-    "relate_bases": ("base relate", lambda here, folder: here.relate_bases("two", "one", "finetuned_from")),
-    "tag": ("tag", lambda here, folder: here.tag("team/science", "canary")),
-    "untag": ("untag", lambda here, folder: here.untag("team/science", "prod")),
-    "yank": ("yank", lambda here, folder: here.yank("team/science:v1")),
-    "unyank": ("unyank", lambda here, folder: here.unyank("team/yanked:v1")),
-    "add_metrics": ("metric", lambda here, folder: here.add_metrics("team/science", ["f1=0.5"])),
-    "create_token": ("token create", lambda here, folder: here.create_token("x", ["read:team"])),
-    "revoke_token": ("token revoke", lambda here, folder: here.revoke_token(1)),
-    "set_public": ("namespace", lambda here, folder: here.set_public("team", True)),
-    "submit": ("job submit", lambda here, folder: here.submit("merge", sources=["team/science"], name="team/merged")),
-    "cancel_job": ("job cancel", lambda here, folder: here.cancel_job(1)),
+    "relate_bases": (
+        "base relate",
+        lambda local_registry, folder: local_registry.relate_bases("two", "one", "finetuned_from"),
+    ),
+    "tag": ("tag", lambda local_registry, folder: local_registry.tag("team/science", "canary")),
+    "untag": ("untag", lambda local_registry, folder: local_registry.untag("team/science", "prod")),
+    "yank": ("yank", lambda local_registry, folder: local_registry.yank("team/science:v1")),
+    "unyank": ("unyank", lambda local_registry, folder: local_registry.unyank("team/yanked:v1")),
+    "add_metrics": ("metric", lambda local_registry, folder: local_registry.add_metrics("team/science", ["f1=0.5"])),
+    "create_token": ("token create", lambda local_registry, folder: local_registry.create_token("x", ["read:team"])),
+    "revoke_token": ("token revoke", lambda local_registry, folder: local_registry.revoke_token(1)),
+    "set_public": ("namespace", lambda local_registry, folder: local_registry.set_public("team", True)),
+    "submit": (
+        "job submit",
+        lambda local_registry, folder: local_registry.submit("merge", sources=["team/science"], name="team/merged"),
+    ),
+    "cancel_job": ("job cancel", lambda local_registry, folder: local_registry.cancel_job(1)),
 }
 #: Verbs that leave the registry as it is.
 READING = {
@@ -215,18 +228,18 @@ def test_every_verb_is_in_a_table():
 @pytest.fixture
 def filled(tmp_path: Path) -> Iterator[Registry]:
     """A registry with something to change for every verb."""
-    with connect(home=str(tmp_path / "home"), author="grace") as here:
-        here.push(SCIENCE, "team/science", aliases=["prod"])
-        here.push(train(tmp_path / "a", 1), "team/yanked")
-        here.yank("team/yanked")
-        here.push(SCIENCE, "team/exported")
-        here.pull("team/exported", tmp_path / "exported", profile="vllm")
-        here.add_base(write_base(tmp_path / "one"), ["one"])
+    with connect(home=str(tmp_path / "home"), author="grace") as local_registry:
+        local_registry.push(SCIENCE, "team/science", aliases=["prod"])
+        local_registry.push(train(tmp_path / "a", 1), "team/yanked")
+        local_registry.yank("team/yanked")
+        local_registry.push(SCIENCE, "team/exported")
+        local_registry.pull("team/exported", tmp_path / "exported", profile="vllm")
+        local_registry.add_base(write_base(tmp_path / "one"), ["one"])
         weight = new_model().state_dict()[Q] + torch.randn(24, 1) @ torch.randn(1, 20)
-        here.add_base(write_base(tmp_path / "two", {Q: weight}), ["two"])
-        here.create_token("old", ["read:team"])
-        here.submit("merge", sources=["team/science"], name="team/merged")
-        yield here
+        local_registry.add_base(write_base(tmp_path / "two", {Q: weight}), ["two"])
+        local_registry.create_token("old", ["read:team"])
+        local_registry.submit("merge", sources=["team/science"], name="team/merged")
+        yield local_registry
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from sqlalchemy import delete, insert, update
 from torch import ones
 
+from deployments import NEWS, SCIENCE, Loreg, command_line
+from factories import change_config, change_tensors, copy, train, write_base
 from loreg.catalog.schema import BlobRow, ExportFileRow, FileRow
 from loreg.checking.profile import read_profile
 from loreg.entities import Access
@@ -26,8 +28,6 @@ from loreg.refs import Ref, parse_ref
 from loreg.registry import Registry, connect
 from loreg.storage import digest_of, put_bytes
 from loreg.storage.folder import FolderStore
-from making import change_config, change_tensors, copy, train, write_base
-from places import NEWS, SCIENCE, Loreg, command_line
 from server.conftest import Guarded
 from server.test_uploads import send
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments import Deployment
+from factories import train
+from live_server import live_server
 from loreg.entities import Access, Metric
 from loreg.errors import CheckFailedError, LoregError, NotAllowedError
 from loreg.local.factory import open_local
@@ -16,10 +19,7 @@ from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from loreg.settings import load
 from loreg.worker import Worker
-from making import train
-from places import Place
 from server.conftest import SCOPES, Guarded
-from serving import serving
 
 POLICY = '[check]\nagainst = "prod"\naliases = ["prod"]\n'
 ALIAS = "/api/v1/adapters/team/a/aliases/prod"
@@ -27,14 +27,14 @@ WORSE = r"v\d cannot become 'prod': LP008 accuracy=0\.\d+@imdb is worse than acc
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def behind(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def behind(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
     if request.param == "sqlite":
-        return Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        return Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     return request.getfixturevalue("postgres_and_s3")
 
 
 @pytest.fixture
-def team(behind: Place, tmp_path: Path) -> Iterator[Guarded]:
+def team(behind: Deployment, tmp_path: Path) -> Iterator[Guarded]:
     """A server whose policy guards ``prod``, which means v1, better than v2."""
     (tmp_path / "loreg.toml").write_text(POLICY)
     with (
@@ -43,7 +43,7 @@ def team(behind: Place, tmp_path: Path) -> Iterator[Guarded]:
             storage_url=behind.storage_url,
             storage_endpoint=behind.storage_endpoint,
         ) as registry,
-        serving(behind, is_open=False) as endpoint,
+        live_server(behind, is_open=False) as endpoint,
     ):
         tokens = {role: registry.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
         registry.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
@@ -82,11 +82,11 @@ def test_a_known_content_that_is_pushed_again_is_compared_too(team: Guarded, wri
 
 def test_two_guarded_aliases_of_one_push_are_both_asked_before_either_moves(tmp_path: Path):
     (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["canary"]\n')
-    here = connect(home=str(tmp_path / "home"))
-    here.push(train(tmp_path / "good", 1), "a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
+    local_registry = connect(home=str(tmp_path / "home"))
+    local_registry.push(train(tmp_path / "good", 1), "a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
     with pytest.raises(CheckFailedError, match="a:v2 cannot become 'canary': LP008"):
-        here.push(train(tmp_path / "bad", 2), "a", metrics=["accuracy=0.6@imdb"], aliases=["prod", "canary"])
-    assert here.show("a:prod").version.number == 1
+        local_registry.push(train(tmp_path / "bad", 2), "a", metrics=["accuracy=0.6@imdb"], aliases=["prod", "canary"])
+    assert local_registry.show("a:prod").version.number == 1
 
 
 def test_a_writer_may_not_take_a_guarded_alias_away(team: Guarded, writer: Registry):
@@ -138,7 +138,9 @@ def test_a_writer_may_not_show_again_what_an_administrator_hid(team: Guarded, wr
     assert prod(team) == 1
 
 
-def test_the_policy_is_asked_before_a_guarded_alias_means_a_version_again(team: Guarded, behind: Place, tmp_path: Path):
+def test_the_policy_is_asked_before_a_guarded_alias_means_a_version_again(
+    team: Guarded, behind: Deployment, tmp_path: Path
+):
     team.behind.yank("team/a:v1")
     (tmp_path / "loreg.toml").write_text(POLICY + 'metrics = ["accuracy>=0.95"]\n')
     stricter = connect(
@@ -183,9 +185,9 @@ def test_a_writer_may_not_make_worse_what_a_guarded_alias_is_compared_with(
 
 def test_the_metrics_of_what_an_unguarded_alias_means_are_kept_too_where_the_policy_compares_with_it(tmp_path: Path):
     (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["canary"]\n')
-    here = connect(home=str(tmp_path / "home"))
-    here.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
-    backend = open_local(here.settings).backend(Access("mallory", {"team": "write"}))
+    local_registry = connect(home=str(tmp_path / "home"))
+    local_registry.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
+    backend = open_local(local_registry.settings).backend(Access("mallory", {"team": "write"}))
     with pytest.raises(NotAllowedError, match=WORSE_METRIC):
         backend.add_metrics(parse_ref("team/a:prod"), [Metric("accuracy", 0.5, "imdb")])
 
@@ -227,7 +229,7 @@ def test_a_tag_of_the_hub_that_is_a_guarded_alias_is_guarded(team: Guarded):
     assert prod(team) == 1
 
 
-def test_a_job_that_ends_in_a_guarded_alias_is_guarded(team: Guarded, behind: Place):
+def test_a_job_that_ends_in_a_guarded_alias_is_guarded(team: Guarded, behind: Deployment):
     asked = {"source": "team/a:v2", "rank": 2, "name": "team/a", "metrics": ["accuracy=0.5@imdb"], "aliases": ["prod"]}
     job = team.http("writer").post("/api/v1/jobs", json={"kind": "rerank", "request": asked}).json()
     Worker(load({}, {**behind.environment, "LOREG_ENDPOINT": ""}), None, None, "cpu").work(until_idle=True)
@@ -237,7 +239,7 @@ def test_a_job_that_ends_in_a_guarded_alias_is_guarded(team: Guarded, behind: Pl
 
 
 def test_a_job_is_guarded_as_the_server_says_that_took_it_wherever_the_worker_was_started(
-    team: Guarded, behind: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    team: Guarded, behind: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked = {"source": "team/a:v2", "rank": 2, "name": "team/a", "metrics": ["accuracy=0.5@imdb"], "aliases": ["prod"]}
     job = team.http("writer").post("/api/v1/jobs", json={"kind": "rerank", "request": asked}).json()
@@ -280,10 +282,10 @@ def test_every_move_and_removal_has_an_event(team: Guarded):
 
 def test_whoever_has_the_database_is_an_administrator_of_all(tmp_path: Path):
     (tmp_path / "loreg.toml").write_text(POLICY)
-    here = connect(home=str(tmp_path / "home"))
-    here.push(train(tmp_path / "good", 1), "a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
+    local_registry = connect(home=str(tmp_path / "home"))
+    local_registry.push(train(tmp_path / "good", 1), "a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
     assert Access.superuser("ada").may("admin", "")
-    here.yank("a:v1")
-    here.untag("a", "prod")
+    local_registry.yank("a:v1")
+    local_registry.untag("a", "prod")
     with pytest.raises(LoregError, match="LP008"):
-        here.push(train(tmp_path / "bad", 2), "a", metrics=["accuracy=0.6@imdb"], aliases=["prod"])
+        local_registry.push(train(tmp_path / "bad", 2), "a", metrics=["accuracy=0.6@imdb"], aliases=["prod"])

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from attackers import attacked
+from deployments import NEWS, SCIENCE
 from loreg.catalog import Catalog, versions
 from loreg.catalog.schema import AdapterRow
 from loreg.entities import Access
 from loreg.errors import UsageError
 from loreg.registry import Registry, connect
-from places import NEWS, SCIENCE
-from strangers import attacked
 
 HALF = "\ud800 x"
 

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments import NEWS, SCIENCE, Deployment
+from factories import change_config, copy
+from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.entities import Access
 from loreg.local import pending_uploads
 from loreg.registry import connect
-from making import change_config, copy
-from places import NEWS, SCIENCE, Place
 from server.conftest import SCOPES, Guarded
-from serving import serving
 
 COMMIT = "/api/models/team/new/commit/main"
 
@@ -26,10 +26,10 @@ COMMIT = "/api/models/team/new/commit/main"
 @pytest.fixture
 def team(tmp_path: Path) -> Iterator[Guarded]:
     (tmp_path / "loreg.toml").write_text('[check]\nmax_rank = 4\naliases = ["prod"]\n')
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     with (
-        connect(database_url=place.database_url, storage_url=place.storage_url) as registry,
-        serving(place, is_open=False) as endpoint,
+        connect(database_url=deployment.database_url, storage_url=deployment.storage_url) as registry,
+        live_server(deployment, is_open=False) as endpoint,
     ):
         tokens = {role: registry.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
         registry.push(SCIENCE, "team/science")

@@ -14,6 +14,9 @@ from sqlalchemy import text, update
 
 import loreg.verbs.merge
 import loreg.worker
+from attackers import Attacked, attacked
+from deployments import HISTORY
+from factories import train, write_base
 from loreg.catalog import Catalog, jobs, pending_uploads, tokens
 from loreg.catalog.pending_uploads import PendingUpload
 from loreg.catalog.schema import TokenRow
@@ -23,11 +26,8 @@ from loreg.manifest import File
 from loreg.refs import AdapterName
 from loreg.server import pages
 from loreg.worker import Worker
-from making import train, write_base
-from places import HISTORY
 from server import conftest
 from server.conftest import Guarded
-from strangers import Attacked, attacked
 
 guarded, guarded_folder = conftest.guarded, conftest.guarded_folder
 TWO = {"sources": ["team/science", "team/history"], "name": "team/blend", "aliases": ["prod"]}

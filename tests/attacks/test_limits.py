@@ -22,12 +22,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
+from attackers import PATIENCE, Attacked, attacked, open_socket, read_until_closed, status_of
+from deployments import SCIENCE, Deployment
 from loreg.registry import connect
 from loreg.server import bodies, connections
 from loreg.server.bodies import MAX_JSON, is_deep
-from places import SCIENCE, Place
 from server.test_start import LOREG, free_port
-from strangers import PATIENCE, Attacked, attacked, open_socket, said, status_of
 
 SOON = 0.3  # seconds: what a limit of the tests is
 
@@ -59,13 +59,13 @@ HEALTH = head("GET", "/healthz")
 def test_a_header_that_does_not_come_ends_the_connection(guarded: Attacked, hurried: None, sent: bytes):
     with guarded.socket() as connection:
         connection.sendall(sent)
-        assert said(connection) == b""
+        assert read_until_closed(connection) == b""
 
 
 def test_the_next_header_of_a_connection_has_its_time_from_the_first_byte(guarded: Attacked, hurried: None):
     with guarded.socket() as connection:
         connection.sendall(HEALTH + b"\r\n")
-        assert said(connection).startswith(b"HTTP/1.1 200")
+        assert read_until_closed(connection).startswith(b"HTTP/1.1 200")
 
 
 def test_a_connection_that_lies_idle_between_requests_is_kept(guarded: Attacked, hurried: None):
@@ -74,7 +74,7 @@ def test_a_connection_that_lies_idle_between_requests_is_kept(guarded: Attacked,
         for _ in range(3):
             streams.add(http.get("/healthz").extensions["network_stream"].get_extra_info("client_addr"))
             with guarded.socket() as other:  # as long as a header has
-                assert said(other) == b""
+                assert read_until_closed(other) == b""
         assert len(streams) == 1
 
 
@@ -92,7 +92,7 @@ def test_an_endless_header_is_refused_when_it_is_too_large(guarded: Attacked, be
             while sent < 64 * 1024 * 1024:
                 connection.sendall(piece)
                 sent += len(piece)
-        answer = said(connection)
+        answer = read_until_closed(connection)
     assert sent < 16 * 1024 * 1024  # what fits into the buffers on the way
     assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
 
@@ -119,7 +119,7 @@ def test_what_comes_beside_a_body_is_limited_too(guarded: Attacked, tail: bytes)
 def test_a_thousand_requests_ahead_of_their_answers_are_not_kept(guarded: Attacked):
     with guarded.socket() as connection:
         connection.sendall(head("GET", "/api/v1/adapters") * 1000)
-        answers = said(connection)
+        answers = read_until_closed(connection)
     assert b" 429 " in answers
     assert answers.count(b"HTTP/1.1 200") <= connections.LIMITS.ahead + 1
 
@@ -134,15 +134,15 @@ def test_where_there_are_too_many_the_connection_that_waited_longest_goes(
             with contextlib.suppress(ConnectionError):
                 connection.sendall(b"G")
         assert httpx.get(f"{guarded.endpoint}/api/v1/adapters").status_code == 200
-        assert said(idle[0]) == b""
+        assert read_until_closed(idle[0]) == b""
 
 
 def test_three_hundred_slow_connections_and_few_descriptors_keep_nobody_out(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     port = free_port()
     limited = f"import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); os.execv({str(LOREG)!r}, "
     command = [sys.executable, "-c", f"{limited}['loreg', 'serve', '--port', '{port}', '--processes', '2'])"]
-    process = subprocess.Popen(command, env={**os.environ, **place.environment}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env={**os.environ, **deployment.environment}, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert any("running on" in line for line in process.stdout)
@@ -204,7 +204,7 @@ def test_who_writes_elsewhere_is_told_so_before_a_byte_of_his_body_has_come(guar
 def test_the_rest_of_a_body_that_nobody_reads_has_its_time(guarded: Attacked, hurried: None):
     with guarded.socket() as connection:
         connection.sendall(head("POST", "/nothing", Content_Length=8_000_000) + b"[" * 1_000_000)
-        assert said(connection).startswith(b"HTTP/1.1 404")
+        assert read_until_closed(connection).startswith(b"HTTP/1.1 404")
 
 
 def test_a_connection_goes_on_after_a_body_that_nobody_read(guarded: Attacked):
@@ -222,7 +222,7 @@ def test_json_that_does_not_come_is_given_up(guarded: Attacked, hurried: None):
         with guarded.socket() as connection:
             asked = head("POST", path, Content_Type="application/json", Content_Length=1000)
             connection.sendall(asked[:-2] + f"Authorization: Bearer {guarded.tokens['writer']}\r\n\r\n[".encode())
-            assert said(connection).startswith(b"HTTP/1.1 408")
+            assert read_until_closed(connection).startswith(b"HTTP/1.1 408")
 
 
 @pytest.mark.parametrize("path", ["/api/models/team/science/commit/main", "/api/v1/uploads/{id}"])
@@ -232,7 +232,7 @@ def test_a_stream_that_stands_still_is_given_up(guarded: Attacked, hurried: None
     asked = head(method, url, Content_Length=1000)[:-2]
     with guarded.socket() as connection:
         connection.sendall(asked + f"Authorization: Bearer {guarded.tokens['writer']}\r\n\r\nx".encode())
-        assert said(connection).startswith(b"HTTP/1.1 408")
+        assert read_until_closed(connection).startswith(b"HTTP/1.1 408")
 
 
 @pytest.mark.parametrize(("piece", "seconds", "moves"), [(1, 50, False), (64 * 1024, 50, True), (10, 0.001, True)])
@@ -270,10 +270,10 @@ def test_an_answer_that_nobody_takes_is_given_up(guarded: Attacked, hurried: Non
         asked = head("GET", f"/api/v1/blobs/{files['notes.txt']}")
         connection.sendall(asked[:-2] + f"Authorization: Bearer {guarded.tokens['reader']}\r\n\r\n".encode())
         with guarded.socket() as other:  # as long as an answer has to be taken
-            said(other)
+            read_until_closed(other)
         with guarded.socket() as other:
-            said(other)
-        assert len(said(connection)) < 32 * 1024 * 1024
+            read_until_closed(other)
+        assert len(read_until_closed(connection)) < 32 * 1024 * 1024
 
 
 def test_bodies_are_as_large_as_their_routes_need(guarded: Attacked):

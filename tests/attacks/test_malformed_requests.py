@@ -14,6 +14,8 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from attackers import Attacked, attacked, status_of
+from deployments import SCIENCE
 from loreg.catalog import jobs
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, UsageError
@@ -21,8 +23,6 @@ from loreg.registry import Registry, connect
 from loreg.server import pages
 from loreg.server.routes import administration, bases, blobs, hub_read, hub_write, lorax, versions
 from loreg.server.routes import jobs as jobs_routes
-from places import SCIENCE
-from strangers import Attacked, attacked, status_of
 
 ROOMS = (versions, bases, blobs, administration, jobs_routes, lorax, hub_write, hub_read)
 ROUTES = [

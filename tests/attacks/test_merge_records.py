@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from deployments import SCIENCE
+from factories import copy
 from loreg.errors import AdapterFormatError
 from loreg.merging import provenance
 from loreg.registry import Registry
 from loreg.storage import digest_of
-from making import copy
-from places import SCIENCE
 
 FIGURES = {
     "module": "model.layers.0.mlp.experts.0.gate_proj", "shape": [768, 2048], "rank_in": 64, "rank": 32, "norm": 1.25,

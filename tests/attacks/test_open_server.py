@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from attackers import attacked, open_socket, read_until_closed
+from deployments import Deployment, Loreg
 from loreg.registry import connect
 from loreg.server import state
-from places import Loreg, Place
 from server.test_start import free_port, running
-from strangers import attacked, open_socket, said
 
 COMMIT = "/api/models/team/science/commit/prod"
 LINES = b"\n".join(
@@ -65,7 +65,7 @@ def test_a_request_with_two_names_or_none_is_refused(tmp_path: Path):
         for hosts in ("", "Host: localhost\r\nHost: evil.example\r\n", "Host: evil.example\r\nHost: localhost\r\n"):
             with open_socket(server.endpoint) as connection:
                 connection.sendall(f"GET /api/v1/adapters HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
-                assert b" 403 " in said(connection).splitlines()[0]
+                assert b" 403 " in read_until_closed(connection).splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_a_proxy_that_names_the_server_as_its_host_and_says_nothing_else_is_refu
             with open_socket(server.endpoint) as connection:
                 line = f"GET /api/v1/whoami HTTP/{version}\r\nHost: {host}\r\nConnection: close\r\n\r\n"
                 connection.sendall(line.encode())
-                assert int(said(connection).split()[1]) == status
+                assert int(read_until_closed(connection).split()[1]) == status
     with attacked(tmp_path / "tokens") as server, open_socket(server.endpoint) as connection:  # there a proxy may ask
         connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: loreg.company.com\r\n\r\n")
-        assert int(said(connection).split()[1]) == 200
+        assert int(read_until_closed(connection).split()[1]) == 200
 
 
 def test_a_page_of_its_own_is_answered(tmp_path: Path):
@@ -170,8 +170,8 @@ def test_a_token_that_another_program_made_closes_it_too(tmp_path: Path):
 
 
 def test_serve_without_options_asks_for_tokens_where_there_are_some(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    with running(place, LOREG_ADMIN_TOKEN="lrg_" + "r" * 43) as server:
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    with running(deployment, LOREG_ADMIN_TOKEN="lrg_" + "r" * 43) as server:
         proxied = {"X-Forwarded-For": "203.0.113.9", "Host": "loreg.company.com"}
         assert httpx.get(f"{server.endpoint}/api/v1/whoami", headers=proxied).json()["grants"] == {}
         assert httpx.get(f"{server.endpoint}/api/v1/whoami").json()["grants"] == {}
@@ -185,7 +185,7 @@ def test_tokens_and_allow_anonymous_contradict_each_other(local: Loreg):
 
 
 def test_everywhere_it_answers_to_addresses_and_local_names_and_to_no_name_of_a_stranger(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    with running(place, "--host", "0.0.0.0", "--allow-anonymous") as server:
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    with running(deployment, "--host", "0.0.0.0", "--allow-anonymous") as server:
         for host, status in (("10.1.2.3:8470", 200), ("loreg:8470", 200), ("rebind.evil.example:8470", 403)):
             assert httpx.get(f"{server.endpoint}/api/v1/adapters", headers={"Host": host}).status_code == status

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from deployments import NEWS, Loreg, command_line
+from factories import train, write_base
 from loreg import credentials
 from loreg.file_modes import make_folder
 from loreg.plugins.resolved import remember
 from loreg.registry import connect
-from making import train, write_base
-from people import everything_in
-from places import NEWS, Loreg, command_line
+from os_users import permissions_below
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o000], ids=oct)
@@ -35,7 +35,7 @@ def ordinary(tmp_path: Path) -> Path:
 
 
 def open_to_others(folder: Path) -> dict[str, str]:
-    return {name: f"{mode:04o}" for name, mode in everything_in(folder).items() if mode & 0o077}
+    return {name: f"{mode:04o}" for name, mode in permissions_below(folder).items() if mode & 0o077}
 
 
 def test_nothing_of_a_registry_is_for_others(umask: int, ordinary: Path):
@@ -83,7 +83,7 @@ def test_what_vllm_was_served_is_for_nobody_else(umask: int, ordinary: Path):
 def test_what_is_pulled_has_the_permissions_of_all_that_a_person_makes(umask: int, local: Loreg, tmp_path: Path):
     local("push", NEWS, "news")
     local("pull", "news", tmp_path / "a")
-    assert everything_in(tmp_path / "a") == {
+    assert permissions_below(tmp_path / "a") == {
         ".": 0o777 & ~umask,
         "adapter_config.json": 0o666 & ~umask,
         "adapter_model.safetensors": 0o666 & ~umask,
@@ -96,7 +96,7 @@ def test_a_store_that_was_opened_to_all_stays_so_for_what_is_added(local: Loreg,
     subprocess.run(["chmod", "-R", "a+rX", store], check=True)
     with connect(home=str(tmp_path / "home")) as registry:
         registry.push(train(tmp_path / "adapter", 1), "mine", base=str(write_base(tmp_path / "base")))
-    assert {f"{mode:04o}" for mode in everything_in(store).values()} == {"0755", "0444"}
+    assert {f"{mode:04o}" for mode in permissions_below(store).values()} == {"0755", "0444"}
 
 
 def test_a_database_that_is_there_keeps_the_permissions_that_it_was_given(local: Loreg, tmp_path: Path):
@@ -104,7 +104,7 @@ def test_a_database_that_is_there_keeps_the_permissions_that_it_was_given(local:
     (tmp_path / "home" / "catalog.db").chmod(0o644)
     with connect(home=str(tmp_path / "home")) as registry:
         registry.tag("news", "prod")
-        modes = everything_in(tmp_path / "home")
+        modes = permissions_below(tmp_path / "home")
     assert {modes[name] for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm")} == {0o644}
 
 

@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from attackers import Attacked, attacked
+from deployments import SCIENCE
+from factories import copy
 from loreg.adapters import patterns
 from loreg.adapters.patterns import PatternBudget, Patterns, endings
 from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_structure
@@ -32,9 +35,6 @@ from loreg.local.commit import read_commit
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
 from loreg.storage import BlobStore, open_store, put_bytes
-from making import copy
-from places import SCIENCE
-from strangers import Attacked, attacked
 
 CONFIG = "adapter_config.json"
 MEGABYTE = 1024 * 1024

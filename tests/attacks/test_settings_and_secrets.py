@@ -14,15 +14,15 @@ import platformdirs
 import pytest
 from sqlalchemy import text
 
-from listening import CLEARTEXT, MD5, http_listener, postgres_listener
+from deployments import Deployment, Loreg, command_line, make_readable_by_others
+from listeners import CLEARTEXT, MD5, http_listener, postgres_listener
+from live_server import live_server
 from loreg.catalog.engine import open_engine
 from loreg.errors import LoregError, UnavailableError, UsageError
 from loreg.registry import connect
 from loreg.remote.http import Server
 from loreg.settings import load, masked
-from places import Loreg, Place, command_line, open_to_others
 from server.conftest import Guarded, guarded, guarded_folder  # noqa: F401  fixtures
-from serving import serving
 
 TOKEN = "lrg_" + "t" * 43
 OTHER = "lrg_" + "o" * 43
@@ -196,7 +196,7 @@ os.seteuid(int(sys.argv[1]))
 print(load({}, {"LOREG_AUTHOR": ""}).author)
 """
         (tmp_path / "loreg.toml").write_text("author = 'project'\n")
-        open_to_others(tmp_path)
+        make_readable_by_others(tmp_path)
 
         def author(uid: int, **environment: str) -> str:
             command = [sys.executable, "-c", code, str(uid)]
@@ -290,8 +290,8 @@ def test_a_home_that_is_named_is_used_although_somebody_logged_in(tmp_path: Path
 
 
 def test_who_logs_in_is_told_if_something_else_goes_before(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/c.db", str(tmp_path / "store"))
-    with serving(place) as endpoint:
+    deployment = Deployment(f"sqlite:///{tmp_path}/c.db", str(tmp_path / "store"))
+    with live_server(deployment) as endpoint:
         assert "not in force" not in command_line({})("login", endpoint, "--token", "").stderr
         done = command_line({"LOREG_DATABASE_URL": "sqlite:////x"})("login", endpoint, "--token", "")
     assert "not in force here, where database_url (environment) goes before it" in done.stderr
@@ -446,8 +446,8 @@ def test_no_word_on_a_server_has_the_password_of_its_url(tmp_path: Path):
             done = command_line({"LOREG_ENDPOINT": endpoint})(*command)
             assert done.exit_code != 0
             assert PASSWORD not in done.stdout + done.stderr
-    place = Place(f"sqlite:///{tmp_path}/c.db", str(tmp_path / "store"))
-    with serving(place) as endpoint:
+    deployment = Deployment(f"sqlite:///{tmp_path}/c.db", str(tmp_path / "store"))
+    with live_server(deployment) as endpoint:
         with_password = endpoint.replace("://", f"://u:{PASSWORD}@")
         done = command_line({})("login", with_password, "--token", "")
         assert done.exit_code == 0
@@ -486,7 +486,7 @@ def test_a_stranger_learns_nothing_of_a_database_that_is_down(
     tmp_path: Path, ask: Callable[[httpx.Client], httpx.Response], caplog: pytest.LogCaptureFixture
 ):
     url = f"postgresql://secretuser@127.0.0.1:9/secretname?password={PASSWORD}"
-    with serving(Place(url, str(tmp_path / "secretstore")), is_open=False) as endpoint:
+    with live_server(Deployment(url, str(tmp_path / "secretstore")), is_open=False) as endpoint:
         answer = ask(httpx.Client(base_url=endpoint))
     assert answer.status_code == 503
     told = answer.text + str(answer.headers)

@@ -19,6 +19,8 @@ import boto3
 import httpx
 import pytest
 
+from deployments import MOVIES, NEWS, SCIENCE, Deployment
+from factories import copy
 from loreg.entities import Commit
 from loreg.errors import IntegrityError, UnavailableError
 from loreg.manifest import File, Manifest
@@ -28,10 +30,8 @@ from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.storage import Blob, open_store
 from loreg.storage.blobs import key_of
-from making import copy
-from places import MOVIES, NEWS, SCIENCE, Place
 from server.conftest import Guarded
-from servers import S3Server
+from services import S3Server
 
 FOREIGN = {
     "Content-Encoding": "gzip",
@@ -64,16 +64,16 @@ def either(request: pytest.FixtureRequest) -> Guarded:
 
 
 @pytest.fixture
-def objects(postgres_and_s3: Place, s3: S3Server) -> Objects:
+def objects(postgres_and_s3: Deployment, s3: S3Server) -> Objects:
     return Objects(postgres_and_s3, s3)
 
 
 class Objects:
     """The objects of the store, as S3 tells of them."""
 
-    def __init__(self, place: Place, s3: S3Server) -> None:
+    def __init__(self, deployment: Deployment, s3: S3Server) -> None:
         self.bucket = s3.bucket
-        self.prefix = place.storage_url.removeprefix(f"s3://{s3.bucket}/")
+        self.prefix = deployment.storage_url.removeprefix(f"s3://{s3.bucket}/")
         self.client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
 
     def head(self, data: bytes) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hub import Hub, serve, use
+from factories import train, write_base
+from fake_hub import Hub, serve, use
 from loreg.errors import AdapterFormatError, MissingExtraError, NotAllowedError, NotFoundError, UnavailableError
 from loreg.registry import Registry, connect
-from making import train, write_base
 
 
 @pytest.fixture
@@ -22,48 +22,48 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
-def test_names_shapes_and_digests_come_without_the_weights(hub: type[Hub], here: Registry, tmp_path: Path):
-    added = here.add_base("hf:org/tiny", ["tiny"])
+def test_names_shapes_and_digests_come_without_the_weights(hub: type[Hub], local_registry: Registry, tmp_path: Path):
+    added = local_registry.add_base("hf:org/tiny", ["tiny"])
     assert added.base.names == ("org/tiny", "tiny")
     assert not added.base.complete
     assert hub.sent < hub.folder.joinpath("model.safetensors").stat().st_size + 200_000
-    assert here.show_base("org/tiny").files == {"model.safetensors": "ab" * 32}
-    local = here.add_base(hub.folder, ["local"]).base
+    assert local_registry.show_base("org/tiny").files == {"model.safetensors": "ab" * 32}
+    local = local_registry.add_base(hub.folder, ["local"]).base
     assert local.struct == added.base.struct
-    (match,) = [m for m in here.match_bases(str(train(tmp_path / "a", 1))) if m.base == added.base]
+    (match,) = [m for m in local_registry.match_bases(str(train(tmp_path / "a", 1))) if m.base == added.base]
     assert match.verdict.kind == "struct-only"
 
 
-def test_what_the_hub_refuses_is_one_clear_line(hub: type[Hub], here: Registry):
+def test_what_the_hub_refuses_is_one_clear_line(hub: type[Hub], local_registry: Registry):
     with pytest.raises(NotFoundError, match="hf:org/nobody: there is no such model on the Hub"):
-        here.add_base("hf:org/nobody")
+        local_registry.add_base("hf:org/nobody")
     with pytest.raises(NotFoundError, match="org/tiny has no such revision"):
-        here.add_base("hf:org/tiny@nowhere")
+        local_registry.add_base("hf:org/tiny@nowhere")
     with pytest.raises(NotAllowedError, match="hf:org/gated is gated"):
-        here.add_base("hf:org/gated")
+        local_registry.add_base("hf:org/gated")
     with pytest.raises(AdapterFormatError, match="hf:org/pickled has no safetensors"):
-        here.add_base("hf:org/pickled")
+        local_registry.add_base("hf:org/pickled")
     with pytest.raises(NotFoundError, match="there is no such model"):
-        here.add_base("hf:not a name")
-    assert here.bases().items == ()
+        local_registry.add_base("hf:not a name")
+    assert local_registry.bases().items == ()
 
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_without_a_network_the_hint_is_the_local_folder(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ):
     use(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache", offline=offline)
     with pytest.raises(UnavailableError, match="hf:org/tiny cannot be looked up, the Hub does not answer") as error:
-        here.add_base("hf:org/tiny")
+        local_registry.add_base("hf:org/tiny")
     assert "loreg base add ./the/downloaded/folder works offline" in error.value.hint
 
 
-def test_without_the_extra_it_is_named(here: Registry, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_extra_it_is_named(local_registry: Registry, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError) as error:
-        here.add_base("hf:org/tiny")
+        local_registry.add_base("hf:org/tiny")
     assert error.value.hint == "pip install 'loreg[hub]'"

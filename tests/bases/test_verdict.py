@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from factories import OUT, new_model, train, write_base
 from loreg.entities import VERDICTS
 from loreg.errors import ConflictError, NotFoundError, UsageError
 from loreg.registry import Registry
-from making import OUT, new_model, train, write_base
 
 Q = "layers.0.q_proj.weight"
 

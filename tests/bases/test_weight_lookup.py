@@ -13,7 +13,7 @@ def lookup(tensors: list[str], **config: object) -> WeightLookup:
 
 
 def names_of(found: WeightLookup, weight: str) -> list[str]:
-    return [place.name for place in found.find(weight)]
+    return [deployment.name for deployment in found.find(weight)]
 
 
 def known(name: str, model_type: str) -> Architecture:
@@ -34,7 +34,7 @@ def test_a_head_that_is_not_there_is_the_embedding_it_is_tied_to():
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     embedding = "model.embed_tokens.weight"
     tied = lookup([embedding], **config, tie_word_embeddings=True)
-    assert [(place.name, place.tied) for place in tied.find("lm_head.weight")] == [(embedding, True)]
+    assert [(deployment.name, deployment.tied) for deployment in tied.find("lm_head.weight")] == [(embedding, True)]
     assert names_of(lookup([embedding], **config), "lm_head.weight") == []
     assert names_of(lookup([embedding, "lm_head.weight"], **config), "lm_head.weight") == ["lm_head.weight"]
     assert names_of(lookup([embedding]), "lm_head.weight") == [embedding]  # of no class: most are tied
@@ -74,10 +74,10 @@ def test_experts_of_a_file_are_the_parts_of_one_parameter():
     ]
     found = lookup(tensors, architectures=["MixtralForCausalLM"], model_type="mixtral")
     places = found.find("model.layers.0.mlp.experts.gate_up_proj")
-    assert [(place.part.expert, place.part.source) for place in places] == [
+    assert [(deployment.part.expert, deployment.part.source) for deployment in places] == [
         (0, 0), (0, 1), (1, 0), (1, 1), (10, 0), (10, 1),
     ]  # fmt: skip
-    assert all(place.is_of_experts and not place.why_not for place in places)
+    assert all(deployment.is_of_experts and not deployment.why_not for deployment in places)
 
 
 def name_of(config: dict[str, object], *adapter: str, whole: bool = False) -> str | None:

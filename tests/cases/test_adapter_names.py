@@ -88,16 +88,20 @@ def model(options: str) -> object:
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", RAW)
-def test_is_refused_and_exported_as_it_was_trained(here: Registry, tmp_path: Path, base: Path, name: str, options: str):
+def test_is_refused_and_exported_as_it_was_trained(
+    local_registry: Registry, tmp_path: Path, base: Path, name: str, options: str
+):
     peft = trained(model(options), **OPTIONS[options])
     adapter = write(save(peft, tmp_path / "a"), RAW[name](state(peft)))
     expected = save(peft, tmp_path / "plain", save_embedding_layers=False)
-    assert "LR019" in codes(here, adapter)
-    refused_everywhere(here, adapter, base, tmp_path / "out", "LR019", "loreg export DIR --profile peft --to NEW")
-    here.export(str(adapter), "peft", tmp_path / "new")
+    assert "LR019" in codes(local_registry, adapter)
+    refused_everywhere(
+        local_registry, adapter, base, tmp_path / "out", "LR019", "loreg export DIR --profile peft --to NEW"
+    )
+    local_registry.export(str(adapter), "peft", tmp_path / "new")
     assert load_file(tmp_path / "new" / WEIGHTS).keys() == load_file(expected / WEIGHTS).keys()
     agree(of_adapter(model(options), tmp_path / "new"), answers(peft))
-    assert codes(here, tmp_path / "new") == []
+    assert codes(local_registry, tmp_path / "new") == []
 
 
 def test_the_trained_copy_is_read_and_what_it_was_before_is_not(tmp_path: Path):
@@ -111,19 +115,21 @@ def test_the_trained_copy_is_read_and_what_it_was_before_is_not(tmp_path: Path):
     assert structure.naming.dropped == (f"{PREFIX}lm_head.original_module.weight",)
 
 
-def test_rows_of_tokens_are_read_too(here: Registry, tmp_path: Path):
+def test_rows_of_tokens_are_read_too(local_registry: Registry, tmp_path: Path):
     peft = trained(llama(), trainable_token_indices=[1, 90])
     adapter = write(save(peft, tmp_path / "a"), state(peft))
-    here.export(str(adapter), "peft", tmp_path / "new")
+    local_registry.export(str(adapter), "peft", tmp_path / "new")
     agree(of_adapter(llama(), tmp_path / "new"), answers(peft))
 
 
-def test_several_adapters_in_one_file_are_refused_by_name(here: Registry, tmp_path: Path, base: Path):
+def test_several_adapters_in_one_file_are_refused_by_name(local_registry: Registry, tmp_path: Path, base: Path):
     peft = trained(llama())
     peft.add_adapter("reference", LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
     adapter = write(save(peft, tmp_path / "a"), state(peft))
     shutil.rmtree(adapter / "reference")
-    refused_everywhere(here, adapter, base, tmp_path / "out", "2 adapters: default, reference", "selected_adapters=")
+    refused_everywhere(
+        local_registry, adapter, base, tmp_path / "out", "2 adapters: default, reference", "selected_adapters="
+    )
 
 
 class TestTheWholeModel:
@@ -133,17 +139,17 @@ class TestTheWholeModel:
         tensors = {name.replace(".default.weight", ".weight"): t for name, t in peft.state_dict().items()}
         return write(save(peft, folder), tensors)
 
-    def test_is_told_of_and_stored(self, here: Registry, tmp_path: Path):
+    def test_is_told_of_and_stored(self, local_registry: Registry, tmp_path: Path):
         adapter = self.adapter(trained(llama()), tmp_path / "a")
-        (report,) = here.check([str(adapter)])
+        (report,) = local_registry.check([str(adapter)])
         (finding,) = report.findings
         assert (finding.code, finding.severity) == ("LR020", "warning")
         assert "21 whole tensors" in finding.message
-        assert any("21 whole tensors" in note for note in here.push(str(adapter), "team/a").notes)
+        assert any("21 whole tensors" in note for note in local_registry.push(str(adapter), "team/a").notes)
 
-    def test_bakes_to_what_was_trained(self, here: Registry, tmp_path: Path, base: Path):
+    def test_bakes_to_what_was_trained(self, local_registry: Registry, tmp_path: Path, base: Path):
         peft = trained(llama())
-        here.bake([str(self.adapter(peft, tmp_path / "a"))], base=str(base), folder=tmp_path / "baked")
+        local_registry.bake([str(self.adapter(peft, tmp_path / "a"))], base=str(base), folder=tmp_path / "baked")
         agree(of_baked(tmp_path / "baked"), answers(peft))
 
 
@@ -159,10 +165,10 @@ class TestTheWholeModel:
         {"target_modules": "all-linear"},
     ],
 )
-def test_nothing_is_told_of_what_peft_itself_saves(here: Registry, tmp_path: Path, options: dict):
+def test_nothing_is_told_of_what_peft_itself_saves(local_registry: Registry, tmp_path: Path, options: dict):
     peft = trained(llama(attention_bias="bias" in options), **options)
-    assert codes(here, save(peft, tmp_path / "a")) == []
-    with_embeddings = codes(here, save(peft, tmp_path / "b", save_embedding_layers=True))
+    assert codes(local_registry, save(peft, tmp_path / "a")) == []
+    with_embeddings = codes(local_registry, save(peft, tmp_path / "b", save_embedding_layers=True))
     assert set(with_embeddings) <= {"LR021"}
 
 
@@ -173,8 +179,8 @@ def phi() -> PhiForCausalLM:
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens", "lm_head"], ["q_proj"]])
-def test_nothing_is_told_of_a_head_with_a_bias(here: Registry, tmp_path: Path, targets: list[str]):
-    assert codes(here, save(trained(phi(), targets), tmp_path / "a", save_embedding_layers=True)) == []
+def test_nothing_is_told_of_a_head_with_a_bias(local_registry: Registry, tmp_path: Path, targets: list[str]):
+    assert codes(local_registry, save(trained(phi(), targets), tmp_path / "a", save_embedding_layers=True)) == []
 
 
 def roberta() -> RobertaForSequenceClassification:
@@ -188,26 +194,26 @@ def distilbert() -> DistilBertForSequenceClassification:
     )
 
 
-def test_nothing_is_told_of_biases_that_peft_itself_saves_twice(here: Registry, tmp_path: Path):
+def test_nothing_is_told_of_biases_that_peft_itself_saves_twice(local_registry: Registry, tmp_path: Path):
     folder = save(trained(roberta(), ["query", "value"], task_type="SEQ_CLS", bias="all"), tmp_path / "a")
     assert len(read_structure(folder).naming.dropped) == 4
-    assert codes(here, folder) == []
+    assert codes(local_registry, folder) == []
 
 
-def test_nothing_is_told_of_a_module_whose_name_ends_as_one_that_is_saved(here: Registry, tmp_path: Path):
+def test_nothing_is_told_of_a_module_whose_name_ends_as_one_that_is_saved(local_registry: Registry, tmp_path: Path):
     """PEFT saves pre_classifier for classifier."""
     folder = save(trained(distilbert(), ["q_lin", "v_lin"], task_type="SEQ_CLS"), tmp_path / "a")
     assert any("pre_classifier" in name for name in read_structure(folder).full_tensors)
-    assert codes(here, folder) == []
+    assert codes(local_registry, folder) == []
 
 
-def test_a_base_saved_with_lora_in_it_is_refused_by_name(here: Registry, tmp_path: Path):
+def test_a_base_saved_with_lora_in_it_is_refused_by_name(local_registry: Registry, tmp_path: Path):
     peft = trained(llama())
     folder = save(llama(), tmp_path / "base")
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in peft.state_dict().items()}
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
     adapter = save(trained(llama()), tmp_path / "a")
     with pytest.raises(LoregError, match="LoRA"):
-        here.bake([str(adapter)], base=str(folder), folder=tmp_path / "baked")
+        local_registry.bake([str(adapter)], base=str(folder), folder=tmp_path / "baked")
     with pytest.raises(LoregError, match="LoRA"):
-        here.add_base(str(folder))
+        local_registry.add_base(str(folder))

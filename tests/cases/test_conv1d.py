@@ -22,10 +22,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bakes_to_what_was_trained(here: Registry, tmp_path: Path, name: str):
+def test_bakes_to_what_was_trained(local_registry: Registry, tmp_path: Path, name: str):
     tied, options = CASES[name]
     peft = trained(gpt2(tied), **options)
     base, folder = save(gpt2(tied), tmp_path / "base"), save(peft, tmp_path / "a")
-    assert not {"LB001", "LB002"} & set(codes(here, folder, base=str(base)))
-    here.bake([str(folder)], base=str(base), folder=tmp_path / "baked")
+    assert not {"LB001", "LB002"} & set(codes(local_registry, folder, base=str(base)))
+    local_registry.bake([str(folder)], base=str(base), folder=tmp_path / "baked")
     agree(of_baked(tmp_path / "baked", 60), answers(peft, 60))

@@ -138,7 +138,7 @@ def deltas(model: PreTrainedModel, folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("name", "targets"), BARE)
 def test_parameters_without_owner_are_read_as_peft_applies_them(
-    here: Registry, tmp_path: Path, name: str, targets: list[str] | str
+    local_registry: Registry, tmp_path: Path, name: str, targets: list[str] | str
 ):
     peft = trained(MODELS[name](), targets)
     folder = save(peft, tmp_path / "a")
@@ -146,35 +146,37 @@ def test_parameters_without_owner_are_read_as_peft_applies_them(
         "." in target for target in json.loads((folder / "adapter_config.json").read_text())["target_parameters"]
     )
     assert found_layout(folder) == expected_layout(peft)
-    assert codes(here, folder) == []
+    assert codes(local_registry, folder) == []
 
 
 @pytest.mark.parametrize(("name", "options"), NAMED)
-def test_so_are_those_with_an_owner(here: Registry, tmp_path: Path, name: str, options: dict):
+def test_so_are_those_with_an_owner(local_registry: Registry, tmp_path: Path, name: str, options: dict):
     peft = trained(MODELS[name](), **{"target_modules": ["q_proj"], **options})
     folder = save(peft, tmp_path / "a")
     assert found_layout(folder) == expected_layout(peft)
-    assert codes(here, folder) == []
+    assert codes(local_registry, folder) == []
 
 
 @pytest.mark.parametrize(("name", "targets"), BARE)
 def test_they_fit_their_base_and_bake_to_what_was_trained(
-    here: Registry, tmp_path: Path, name: str, targets: list[str] | str
+    local_registry: Registry, tmp_path: Path, name: str, targets: list[str] | str
 ):
     peft = trained(MODELS[name](), targets)
     folder, base = save(peft, tmp_path / "a"), save(MODELS[name](), tmp_path / "base")
-    assert codes(here, folder, base=str(base)) == ["LB003"]
-    here.bake([str(folder)], base=str(base), folder=tmp_path / "baked")
+    assert codes(local_registry, folder, base=str(base)) == ["LB003"]
+    local_registry.bake([str(folder)], base=str(base), folder=tmp_path / "baked")
     agree(of_baked(tmp_path / "baked"), answers(peft))
 
 
 @pytest.mark.parametrize(("name", "targets"), BARE[:5])
-def test_two_merge_to_the_sum_of_what_peft_adds(here: Registry, tmp_path: Path, name: str, targets: list[str] | str):
+def test_two_merge_to_the_sum_of_what_peft_adds(
+    local_registry: Registry, tmp_path: Path, name: str, targets: list[str] | str
+):
     sources = [
         save(trained(MODELS[name](), targets, size, r=r), tmp_path / f"{r}") for size, r in ((0.05, 4), (0.1, 2))
     ]
-    here.merge([str(source) for source in sources], [0.6, -0.4], folder=tmp_path / "merged")
-    assert codes(here, tmp_path / "merged") == []
+    local_registry.merge([str(source) for source in sources], [0.6, -0.4], folder=tmp_path / "merged")
+    assert codes(local_registry, tmp_path / "merged") == []
     found = deltas(MODELS[name](), tmp_path / "merged")
     one, other = (deltas(MODELS[name](), source) for source in sources)
     assert found.keys() == one.keys()
@@ -182,13 +184,13 @@ def test_two_merge_to_the_sum_of_what_peft_adds(here: Registry, tmp_path: Path, 
         agree(delta, 0.6 * one[weight] - 0.4 * other[weight])
 
 
-def test_adapters_of_different_parameters_of_one_module_merge(here: Registry, tmp_path: Path):
+def test_adapters_of_different_parameters_of_one_module_merge(local_registry: Registry, tmp_path: Path):
     """Alone the factors of either lie at the same place in the file, and only the configuration tells them apart."""
     sources = [
         save(trained(MODELS["mixtral"](), ["q_proj"], target_parameters=[target]), tmp_path / f"{number}")
         for number, target in enumerate(BOTH)
     ]
-    here.merge([str(source) for source in sources], [0.6, 0.5], folder=tmp_path / "merged")
+    local_registry.merge([str(source) for source in sources], [0.6, 0.5], folder=tmp_path / "merged")
     found = deltas(MODELS["mixtral"](), tmp_path / "merged")
     up, down = (deltas(MODELS["mixtral"](), source) for source in sources)
     assert found.keys() == up.keys() | down.keys()
@@ -196,7 +198,7 @@ def test_adapters_of_different_parameters_of_one_module_merge(here: Registry, tm
         agree(delta, sum(w * d[weight] for w, d in ((0.6, up), (0.5, down)) if weight in d))
 
 
-def test_modules_beside_them_are_still_checked(here: Registry, tmp_path: Path):
+def test_modules_beside_them_are_still_checked(local_registry: Registry, tmp_path: Path):
     for fields, expected in (
         ({"target_modules": ["k_proj"]}, ["LR006"]),
         ({"r": 8}, ["LR003"]),
@@ -205,17 +207,17 @@ def test_modules_beside_them_are_still_checked(here: Registry, tmp_path: Path):
         folder = save(trained(MODELS["mixtral"](), ["q_proj"], target_parameters=BOTH), tmp_path / expected[0])
         path = folder / "adapter_config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-        assert codes(here, folder) == expected
+        assert codes(local_registry, folder) == expected
 
 
-def test_a_rank_of_which_the_rows_are_no_multiple_is_refused(here: Registry, tmp_path: Path):
+def test_a_rank_of_which_the_rows_are_no_multiple_is_refused(local_registry: Registry, tmp_path: Path):
     folder = save(trained(MODELS["mixtral"](), ["q_proj"], target_parameters=BOTH), tmp_path / "a")
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "rank_pattern": {"experts.gate_up_proj": 3}}))
-    assert codes(here, folder) == ["LR003"]
+    assert codes(local_registry, folder) == ["LR003"]
     path.write_text(json.dumps({**config, "rank_pattern": {"experts.gate_up_proj": 2}}))  # eight experts, and four
-    assert codes(here, folder) == ["LR003"]
+    assert codes(local_registry, folder) == ["LR003"]
 
 
 class TestStacked:
@@ -253,23 +255,25 @@ class TestStacked:
         }
 
     @pytest.mark.parametrize("rank", [4, 3])
-    def test_are_refused_and_exported_as_parameters(self, here: Registry, tmp_path: Path, rank: int):
+    def test_are_refused_and_exported_as_parameters(self, local_registry: Registry, tmp_path: Path, rank: int):
         adapter = self.adapter(tmp_path / "a", ["gate_up_proj", "down_proj"], rank=rank)
         base = save(MODELS["mixtral"](), tmp_path / "base")
-        assert codes(here, adapter) == ["LR019"]
-        refused_everywhere(here, adapter, base, tmp_path / "out", "LR019", "loreg export DIR --profile peft --to NEW")
-        here.export(str(adapter), "peft", tmp_path / "new")
-        assert codes(here, tmp_path / "new") == []
+        assert codes(local_registry, adapter) == ["LR019"]
+        refused_everywhere(
+            local_registry, adapter, base, tmp_path / "out", "LR019", "loreg export DIR --profile peft --to NEW"
+        )
+        local_registry.export(str(adapter), "peft", tmp_path / "new")
+        assert codes(local_registry, tmp_path / "new") == []
         found, expected = deltas(MODELS["mixtral"](), tmp_path / "new"), self.by_hand(adapter)
         assert {name for name in found if "experts" in name} == expected.keys()
         for name, delta in expected.items():
             agree(found[name], delta)
-        here.push(str(tmp_path / "new"), "team/a")
+        local_registry.push(str(tmp_path / "new"), "team/a")
 
     @pytest.mark.parametrize("projections", [["gate_proj", "up_proj", "down_proj"], ["w1", "w2", "w3"], ["up_proj"]])
-    def test_gate_and_up_become_one_parameter(self, here: Registry, tmp_path: Path, projections: list[str]):
+    def test_gate_and_up_become_one_parameter(self, local_registry: Registry, tmp_path: Path, projections: list[str]):
         adapter = self.adapter(tmp_path / "a", projections)
-        here.export(str(adapter), "peft", tmp_path / "new")
+        local_registry.export(str(adapter), "peft", tmp_path / "new")
         found, parts = deltas(MODELS["mixtral"](), tmp_path / "new"), self.by_hand(adapter)
         for layer in (0, 1):
             experts = f"model.layers.{layer}.mlp.experts"
@@ -289,9 +293,9 @@ class TestStacked:
         assert (form.kind, form.matrices, form.rank, form.out, form.in_) == ("experts", 4, 4, 96, 32)
         assert form.stacked
 
-    def test_halves_of_different_experts_are_refused(self, here: Registry, tmp_path: Path):
+    def test_halves_of_different_experts_are_refused(self, local_registry: Registry, tmp_path: Path):
         adapter = self.adapter(tmp_path / "a", ["gate_proj", "up_proj"])
         tensors = load_file(adapter / WEIGHTS)
         write(adapter, {n: t[:3] if ".1.mlp.experts.up_proj" in n else t for n, t in tensors.items()})
         with pytest.raises(LoregError, match="experts"):
-            here.export(str(adapter), "peft", tmp_path / "new")
+            local_registry.export(str(adapter), "peft", tmp_path / "new")

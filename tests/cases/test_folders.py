@@ -33,48 +33,48 @@ def named(folder: Path) -> Path:
     return save(peft, folder, selected_adapters=["reference", "policy"])
 
 
-def test_the_checkpoints_of_a_run_are_named_the_newest_first(here: Registry, tmp_path: Path):
+def test_the_checkpoints_of_a_run_are_named_the_newest_first(local_registry: Registry, tmp_path: Path):
     folder = run(tmp_path / "run")
     with pytest.raises(
         NotFoundError, match="3 adapters lie in it: checkpoint-1000, checkpoint-900, checkpoint-100"
     ) as e:
-        here.push(str(folder), "team/a")
+        local_registry.push(str(folder), "team/a")
     assert e.value.hint == f"loreg push {folder}/checkpoint-1000 NAME"
-    (report,) = here.check([str(folder)])
+    (report,) = local_registry.check([str(folder)])
     assert [(f.code, f.remedy) for f in report.findings] == [("LR000", e.value.hint)]
-    here.push(e.value.hint.split()[2], "team/a")
+    local_registry.push(e.value.hint.split()[2], "team/a")
 
 
-def test_adapters_with_names_are_named(here: Registry, tmp_path: Path):
+def test_adapters_with_names_are_named(local_registry: Registry, tmp_path: Path):
     folder = named(tmp_path / "named")
     with pytest.raises(NotFoundError, match="2 adapters lie in it: policy, reference") as error:
-        here.merge([str(folder)], [1.0], folder=tmp_path / "out")
+        local_registry.merge([str(folder)], [1.0], folder=tmp_path / "out")
     assert error.value.hint == f"loreg push {folder}/policy NAME"
-    here.push(f"{folder}/policy", "team/a")
+    local_registry.push(f"{folder}/policy", "team/a")
 
 
-def test_a_run_of_several_adapters_is_looked_through(here: Registry, tmp_path: Path):
+def test_a_run_of_several_adapters_is_looked_through(local_registry: Registry, tmp_path: Path):
     named(tmp_path / "run" / "checkpoint-20")
     named(tmp_path / "run" / "checkpoint-3")
     with pytest.raises(NotFoundError, match="4 adapters lie in it: checkpoint-20/policy, checkpoint-20/reference,"):
-        here.push(str(tmp_path / "run"), "team/a")
+        local_registry.push(str(tmp_path / "run"), "team/a")
 
 
-def test_an_adapter_beside_another_is_left_out_of_its_version(here: Registry, tmp_path: Path):
+def test_an_adapter_beside_another_is_left_out_of_its_version(local_registry: Registry, tmp_path: Path):
     peft = trained(llama())
     peft.add_adapter("reference", second())
-    done = here.push(str(save(peft, tmp_path / "dpo")), "team/a")
+    done = local_registry.push(str(save(peft, tmp_path / "dpo")), "team/a")
     assert done.left_out == (("reference/", "another adapter"),)
 
 
-def test_a_folder_with_nothing_in_it_is_told_as_before(here: Registry, tmp_path: Path):
+def test_a_folder_with_nothing_in_it_is_told_as_before(local_registry: Registry, tmp_path: Path):
     (tmp_path / "empty" / "data").mkdir(parents=True)
     with pytest.raises(NotFoundError, match="it is not a PEFT adapter"):
-        here.push(str(tmp_path / "empty"), "team/a")
+        local_registry.push(str(tmp_path / "empty"), "team/a")
 
 
-def test_a_configuration_whose_weights_lie_below_names_them(here: Registry, tmp_path: Path):
+def test_a_configuration_whose_weights_lie_below_names_them(local_registry: Registry, tmp_path: Path):
     folder = run(tmp_path / "run")
     (folder / "adapter_config.json").write_bytes((folder / "checkpoint-900" / "adapter_config.json").read_bytes())
     with pytest.raises(NotFoundError, match=r"no adapter_model\.safetensors itself; 3 adapters lie in it"):
-        here.push(str(folder), "team/a")
+        local_registry.push(str(folder), "team/a")

@@ -58,29 +58,31 @@ def grown(tied: bool = True):
 @pytest.mark.parametrize("name", LORA)
 @pytest.mark.parametrize("tied", [True, False])
 def test_lora_on_them_bakes_to_what_was_trained(
-    here: Registry, tmp_path: Path, base: Path, tied_base: Path, name: str, tied: bool
+    local_registry: Registry, tmp_path: Path, base: Path, tied_base: Path, name: str, tied: bool
 ):
     peft = trained(llama(tied), **LORA[name])
-    here.bake([str(save(peft, tmp_path / "a"))], base=str(tied_base if tied else base), folder=tmp_path / "baked")
+    local_registry.bake(
+        [str(save(peft, tmp_path / "a"))], base=str(tied_base if tied else base), folder=tmp_path / "baked"
+    )
     agree(of_baked(tmp_path / "baked"), answers(peft))
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_peft_saves_beside_lora_on_the_head_does_no_harm(
-    here: Registry, tmp_path: Path, base: Path, tied_base: Path, tied: bool
+    local_registry: Registry, tmp_path: Path, base: Path, tied_base: Path, tied: bool
 ):
     """The head's own weight lies beside its factors, and the embedding (peft#2092)."""
     peft = trained(llama(tied), ["q_proj", "lm_head"])
     folder = save(peft, tmp_path / "a", save_embedding_layers=True)
-    assert codes(here, folder) == []
-    here.bake([str(folder)], base=str(tied_base if tied else base), folder=tmp_path / "baked")
+    assert codes(local_registry, folder) == []
+    local_registry.bake([str(folder)], base=str(tied_base if tied else base), folder=tmp_path / "baked")
     agree(of_baked(tmp_path / "baked"), answers(peft))
 
 
-def test_two_such_adapters_merge_to_the_sum_of_their_deltas(here: Registry, tmp_path: Path):
+def test_two_such_adapters_merge_to_the_sum_of_their_deltas(local_registry: Registry, tmp_path: Path):
     peft = [trained(llama(), ["q_proj", "lm_head"], size, lora_alpha=alpha) for size, alpha in ((0.05, 8), (0.1, 16))]
     sources = [str(save(each, tmp_path / f"{i}", save_embedding_layers=True)) for i, each in enumerate(peft)]
-    here.merge(sources, [0.6, -0.4], folder=tmp_path / "merged")
+    local_registry.merge(sources, [0.6, -0.4], folder=tmp_path / "merged")
     expected = llama()
     for each, weight in zip(peft, (0.6, -0.4), strict=True):
         for name, layer in each.base_model.model.named_modules():
@@ -90,35 +92,35 @@ def test_two_such_adapters_merge_to_the_sum_of_their_deltas(here: Registry, tmp_
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_of_a_vocabulary_that_grew_what_was_trained_is_read(here: Registry, tmp_path: Path, name: str):
+def test_of_a_vocabulary_that_grew_what_was_trained_is_read(local_registry: Registry, tmp_path: Path, name: str):
     peft = trained(grown(), ["q_proj"], **WHOLE[name])
     folder = save(peft, tmp_path / "a", save_embedding_layers=True)
     structure = read_structure(folder)
     assert {name.rpartition("base_model.model.")[2] for name in structure.full_tensors} == {
         "lm_head.weight", "model.embed_tokens.weight",
     }  # fmt: skip
-    assert codes(here, folder) == ["LR021"]
+    assert codes(local_registry, folder) == ["LR021"]
     copies = [name for name in structure.tensors if ".original_module." in name or ".modules_to_save." in name]
     assert sorted(structure.naming.dropped) == sorted(copies)
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_of_a_vocabulary_that_grew_what_was_trained_is_baked(
-    here: Registry, tmp_path: Path, tied_base: Path, name: str
+    local_registry: Registry, tmp_path: Path, tied_base: Path, name: str
 ):
     peft = trained(grown(), ["q_proj"], **WHOLE[name])
     folder = save(peft, tmp_path / "a", save_embedding_layers=True)
-    here.bake([str(folder)], base=str(tied_base), folder=tmp_path / "baked")
+    local_registry.bake([str(folder)], base=str(tied_base), folder=tmp_path / "baked")
     agree(of_baked(tmp_path / "baked", GROWN), answers(peft, GROWN))
 
 
 @pytest.mark.parametrize("name", MAMBA)
-def test_mamba_whose_head_is_its_embedding(here: Registry, tmp_path: Path, name: str):
+def test_mamba_whose_head_is_its_embedding(local_registry: Registry, tmp_path: Path, name: str):
     peft = trained(mamba(), **MAMBA[name])
     base = save(mamba(), tmp_path / "base")
     folder = save(peft, tmp_path / "a")
-    assert not {"LB001", "LB002"} & set(codes(here, folder, base=str(base)))
-    here.bake([str(folder)], base=str(base), folder=tmp_path / "baked")
+    assert not {"LB001", "LB002"} & set(codes(local_registry, folder, base=str(base)))
+    local_registry.bake([str(folder)], base=str(base), folder=tmp_path / "baked")
     agree(of_baked(tmp_path / "baked"), answers(peft))
 
 
@@ -133,10 +135,10 @@ def biogpt() -> BioGptForCausalLM:
 
 
 @pytest.mark.parametrize("make", [opt, biogpt, partial(llama, tied=True)])
-def test_what_peft_ties_by_itself_needs_no_name_in_target_modules(here: Registry, tmp_path: Path, make: Any):
+def test_what_peft_ties_by_itself_needs_no_name_in_target_modules(local_registry: Registry, tmp_path: Path, make: Any):
     """Whatever the head is called: lm_head, output_projection."""
     peft = trained(make(), ["embed_tokens", "q_proj"], ensure_weight_tying=True)
-    assert codes(here, save(peft, tmp_path / "a")) == []
+    assert codes(local_registry, save(peft, tmp_path / "a")) == []
 
 
 def test_the_models_here_answer_something() -> None:

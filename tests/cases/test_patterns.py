@@ -36,25 +36,25 @@ ALIVE = {
 
 
 @pytest.mark.parametrize("name", DEAD)
-def test_a_dead_pattern_is_named(here: Registry, tmp_path: Path, name: str):
+def test_a_dead_pattern_is_named(local_registry: Registry, tmp_path: Path, name: str):
     options, told = DEAD[name]
-    (report,) = here.check([str(save(trained(llama(), **options), tmp_path / "a"))])
+    (report,) = local_registry.check([str(save(trained(llama(), **options), tmp_path / "a"))])
     (finding,) = report.findings
     assert (finding.code, finding.severity) == ("LR022", "warning")
     assert told in finding.message
-    here.push(str(tmp_path / "a"), "team/a")
+    local_registry.push(str(tmp_path / "a"), "team/a")
 
 
 @pytest.mark.parametrize("name", ALIVE)
-def test_a_live_pattern_is_not(here: Registry, tmp_path: Path, name: str):
+def test_a_live_pattern_is_not(local_registry: Registry, tmp_path: Path, name: str):
     peft = trained(llama(), **ALIVE[name])
     folder = save(peft, tmp_path / "a")
-    assert codes(here, folder) == []
+    assert codes(local_registry, folder) == []
     for module, found in read_structure(folder).modules.items():
         layer = peft.base_model.model.get_submodule(module)
         assert (found.rank, found.scale) == (layer.r["default"], layer.scaling["default"])
 
 
-def test_the_pattern_that_would_match_is_told(here: Registry, tmp_path: Path):
-    (report,) = here.check([str(save(trained(llama(), alpha_pattern={"^q_proj": 100}), tmp_path / "a"))])
+def test_the_pattern_that_would_match_is_told(local_registry: Registry, tmp_path: Path):
+    (report,) = local_registry.check([str(save(trained(llama(), alpha_pattern={"^q_proj": 100}), tmp_path / "a"))])
     assert report.findings[0].message.endswith("; 'q_proj' would")

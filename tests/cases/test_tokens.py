@@ -24,49 +24,51 @@ CASES: dict[str, tuple[bool, Any, dict[str, tuple[int, ...]]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_are_read_with_the_tokens_that_they_are_of(here: Registry, tmp_path: Path, name: str):
+def test_are_read_with_the_tokens_that_they_are_of(local_registry: Registry, tmp_path: Path, name: str):
     tied, indices, expected = CASES[name]
     folder = save(trained(llama(tied), trainable_token_indices=indices, target_modules=["q_proj"]), tmp_path / "a")
     structure = read_structure(folder)
     assert {module: tokens.indices for module, tokens in structure.token_rows.items()} == expected
     assert all(tokens.tensor.shape == (len(tokens.indices), 32) for tokens in structure.token_rows.values())
     assert structure.full_tensors == {}
-    assert codes(here, folder) == []
+    assert codes(local_registry, folder) == []
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_are_baked_as_peft_applies_them(here: Registry, tmp_path: Path, base: Path, tied_base: Path, name: str):
+def test_are_baked_as_peft_applies_them(
+    local_registry: Registry, tmp_path: Path, base: Path, tied_base: Path, name: str
+):
     tied, indices, _ = CASES[name]
     peft = trained(llama(tied), trainable_token_indices=indices, target_modules=["q_proj"], size=0.3)
     folder = save(peft, tmp_path / "a")
-    here.bake([str(folder)], base=str(tied_base if tied else base), folder=tmp_path / "baked")
+    local_registry.bake([str(folder)], base=str(tied_base if tied else base), folder=tmp_path / "baked")
     agree(of_baked(tmp_path / "baked"), answers(peft))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_are_exported_as_they_are(here: Registry, tmp_path: Path, name: str):
+def test_are_exported_as_they_are(local_registry: Registry, tmp_path: Path, name: str):
     tied, indices, _ = CASES[name]
     peft = trained(llama(tied), trainable_token_indices=indices, target_modules=["q_proj"], size=0.3)
     folder = save(peft, tmp_path / "a")
-    here.export(str(folder), "peft", tmp_path / "new")
+    local_registry.export(str(folder), "peft", tmp_path / "new")
     assert load_file(folder / WEIGHTS).keys() == load_file(tmp_path / "new" / WEIGHTS).keys()
     agree(of_adapter(llama(tied), tmp_path / "new"), answers(peft))
 
 
-def test_of_two_adapters_that_overlap_are_not_blended(here: Registry, tmp_path: Path):
+def test_of_two_adapters_that_overlap_are_not_blended(local_registry: Registry, tmp_path: Path):
     sources = [
         str(save(trained(llama(), trainable_token_indices=indices, target_modules=["q_proj"]), tmp_path / name))
         for name, indices in (("a", [1, 2, 90]), ("b", [2, 90, 91]))
     ]
     with pytest.raises(MergeError, match="token"):
-        here.merge(sources, [0.5, 0.5], folder=tmp_path / "merged")
+        local_registry.merge(sources, [0.5, 0.5], folder=tmp_path / "merged")
 
 
-def test_that_are_not_as_many_as_the_tokens_are_refused(here: Registry, tmp_path: Path):
+def test_that_are_not_as_many_as_the_tokens_are_refused(local_registry: Registry, tmp_path: Path):
     folder = save(trained(llama(), trainable_token_indices=[1, 2]), tmp_path / "a")
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "trainable_token_indices": [1, 2, 3]}))
-    assert codes(here, folder) == ["LR023"]
+    assert codes(local_registry, folder) == ["LR023"]
 
 
 def test_a_vocabulary_that_grew_beside_them_is_read_by_its_name(tmp_path: Path):

@@ -71,19 +71,21 @@ def wrapped(plain: Path, folder: Path, rename: Rename) -> Path:
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_is_refused_by_the_wrappers_name_and_exported_as_it_was_trained(
-    here: Registry, tmp_path: Path, base: Path, plain: Path, name: str
+    local_registry: Registry, tmp_path: Path, base: Path, plain: Path, name: str
 ):
     wrapper, rename = WRAPPED[name]
     adapter = wrapped(plain, tmp_path / "a", rename)
-    (report,) = here.check([str(adapter)])
+    (report,) = local_registry.check([str(adapter)])
     assert {finding.code for finding in report.findings} == {"LR019"}
     assert wrapper in report.findings[0].message
-    refused_everywhere(here, adapter, base, tmp_path / "out", "LR019", "loreg export DIR --profile peft --to NEW")
-    here.export(str(adapter), "peft", tmp_path / "new")
+    refused_everywhere(
+        local_registry, adapter, base, tmp_path / "out", "LR019", "loreg export DIR --profile peft --to NEW"
+    )
+    local_registry.export(str(adapter), "peft", tmp_path / "new")
     assert load_file(tmp_path / "new" / WEIGHTS).keys() == load_file(plain / WEIGHTS).keys()
     agree(of_adapter(llama(), tmp_path / "new"), of_adapter(llama(), plain))
-    assert codes(here, tmp_path / "new", base=str(base)) == ["LB003"]
-    here.push(str(tmp_path / "new"), "team/a", base=str(base))
+    assert codes(local_registry, tmp_path / "new", base=str(base)) == ["LB003"]
+    local_registry.push(str(tmp_path / "new"), "team/a", base=str(base))
 
 
 @pytest.mark.parametrize("name", WRAPPED)
@@ -95,26 +97,26 @@ def test_is_read_under_the_names_that_peft_gives(tmp_path: Path, plain: Path, na
 
 
 @pytest.mark.parametrize("profile", ["vllm", "sglang"])
-def test_is_exported_for_a_server_in_one_step(here: Registry, tmp_path: Path, profile: str):
+def test_is_exported_for_a_server_in_one_step(local_registry: Registry, tmp_path: Path, profile: str):
     adapter = renamed(save(trained(llama()), tmp_path / "a"), lambda n: f"_orig_mod.{n}")
-    here.export(str(adapter), profile, tmp_path / "new")
+    local_registry.export(str(adapter), profile, tmp_path / "new")
     assert read_structure(tmp_path / "new").naming.plain
 
 
-def test_magnitudes_of_dora_are_exported_too(here: Registry, tmp_path: Path):
+def test_magnitudes_of_dora_are_exported_too(local_registry: Registry, tmp_path: Path):
     plain = save(trained(llama(), use_dora=True), tmp_path / "plain")
     adapter = wrapped(plain, tmp_path / "a", lambda n: n.replace(PREFIX, f"{PREFIX}_orig_mod."))
-    here.export(str(adapter), "peft", tmp_path / "new")
+    local_registry.export(str(adapter), "peft", tmp_path / "new")
     agree(of_adapter(llama(), tmp_path / "new"), of_adapter(llama(), plain))
 
 
-def test_two_names_that_mean_one_tensor_are_refused(here: Registry, tmp_path: Path, base: Path, plain: Path):
+def test_two_names_that_mean_one_tensor_are_refused(local_registry: Registry, tmp_path: Path, base: Path, plain: Path):
     tensors = load_file(plain / WEIGHTS)
     twice = {name.replace(PREFIX, f"{PREFIX}_orig_mod."): tensor for name, tensor in tensors.items()}
     adapter = write(wrapped(plain, tmp_path / "a", lambda n: n), {**tensors, **twice})
-    refused_everywhere(here, adapter, base, tmp_path / "out", "mean one tensor", "remove one of the two")
+    refused_everywhere(local_registry, adapter, base, tmp_path / "out", "mean one tensor", "remove one of the two")
     with pytest.raises(AdapterFormatError, match=r"_orig_mod\..*mean one tensor"):
-        here.export(str(adapter), "peft", tmp_path / "new")
+        local_registry.export(str(adapter), "peft", tmp_path / "new")
 
 
 class Inner(nn.Module):
@@ -147,7 +149,7 @@ class Own(nn.Module):
     ],
 )
 def test_a_part_of_the_model_itself_keeps_its_name(
-    here: Registry, tmp_path: Path, name: str, targets: list[str] | str, module: str
+    local_registry: Registry, tmp_path: Path, name: str, targets: list[str] | str, module: str
 ):
     peft = get_peft_model(Own(name), LoraConfig(r=2, target_modules=targets))
     with torch.no_grad():
@@ -155,4 +157,4 @@ def test_a_part_of_the_model_itself_keeps_its_name(
             parameter.normal_()
     peft.save_pretrained(tmp_path / "a")
     assert list(read_structure(tmp_path / "a").modules) == [module]
-    assert codes(here, tmp_path / "a") == []
+    assert codes(local_registry, tmp_path / "a") == []

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from drafts import draft
 from loreg.catalog import Catalog, versions
 from loreg.entities import Access, Version
+from version_factories import new_version
 
 Record = Callable[..., Version]
 
@@ -27,6 +27,6 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
 def record(catalog: Catalog) -> Record:
     def record(name: str, content: str | None = None, author: str = "ada", **options: Any) -> Version:
         with catalog.write(Access.superuser(author)) as tx:
-            return versions.record(tx, draft(name, content or f"{name} {options}", **options))[0].version
+            return versions.record(tx, new_version(name, content or f"{name} {options}", **options))[0].version
 
     return record

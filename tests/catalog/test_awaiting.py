@@ -8,16 +8,16 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from drafts import draft
 from loreg.catalog import Catalog, engine, versions
 from loreg.entities import Access
 from loreg.errors import NotFoundError
 from loreg.refs import parse_ref
+from version_factories import new_version
 
 
 def record(catalog: Catalog, name: str) -> str:
     with catalog.write(Access.superuser("ada")) as tx:
-        return versions.record(tx, draft(name, name))[0].version.ref
+        return versions.record(tx, new_version(name, name))[0].version.ref
 
 
 def resolve(catalog: Catalog, ref: str) -> str:
@@ -39,7 +39,7 @@ def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
 def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
     def fails(catalog: Catalog) -> None:
         with catalog.write(Access.superuser("ada")) as tx:
-            versions.record(tx, draft("team/a", "one"))
+            versions.record(tx, new_version("team/a", "one"))
             raise NotFoundError("on purpose")
 
     async def awaited() -> None:

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from drafts import draft
+from concurrency import all_at_once
 from loreg.catalog import Catalog, jobs, lineage, migrations, versions
 from loreg.catalog.engine import open_engine
 from loreg.catalog.search import search
@@ -19,7 +19,7 @@ from loreg.catalog.version_details import version_details
 from loreg.entities import Access, Query
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
 from loreg.refs import parse_ref
-from together import all_at_once
+from version_factories import new_version
 
 OLD = Path(__file__).parents[1] / "data"
 
@@ -79,7 +79,7 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         assert [(move.alias, move.number) for move in in_production.alias_moves] == [("prod", 1)]
         assert sum(file.size for file in in_production.files) == in_production.version.size
         assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
-        assert versions.record(tx, draft("team/science", "new"))[0].version.number == 2
+        assert versions.record(tx, new_version("team/science", "new"))[0].version.number == 2
         bases = tx.connection.execute(text("SELECT substr(digest, 1, 2), author FROM bases"))
         authors = dict(bases.all())
         assert (authors["58"], authors.get("ab", "ada")) == ("", "ada")  # the events say who added the one

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from drafts import draft
+from concurrency import all_at_once
 from loreg.catalog import Catalog, Transaction, aliases, bases, metrics, versions
 from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details
@@ -17,7 +17,7 @@ from loreg.entities import Access, BaseModel, Metric, Query, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.parsing import parse_metric, parse_sort
 from loreg.refs import parse_ref
-from together import all_at_once
+from version_factories import new_version
 
 
 def resolve(catalog: Catalog, ref: str) -> str:
@@ -85,7 +85,9 @@ class TestRecording:
     def test_the_same_content_makes_no_new_version_but_adds_what_is_said(self, catalog: Catalog, record):
         record("a", "one", tasks=("x",))
         with catalog.write(Access.superuser("ada")) as tx:
-            again, created = versions.record(tx, draft("a", "one", tasks=("y",), labels={"k": "v"}, aliases=("prod",)))
+            again, created = versions.record(
+                tx, new_version("a", "one", tasks=("y",), labels={"k": "v"}, aliases=("prod",))
+            )
         version = again.version
         assert not created
         assert (version.number, version.tasks, version.labels, version.aliases) == (
@@ -124,7 +126,7 @@ class TestRecording:
         def push(who: int) -> None:
             for i in range(5):
                 with catalog.write(Access.superuser(f"user{who}")) as tx:
-                    versions.record(tx, draft("team/busy", f"{who} {i}"))
+                    versions.record(tx, new_version("team/busy", f"{who} {i}"))
 
         all_at_once([partial(push, who) for who in range(4)])
         with catalog.read() as tx:
@@ -133,7 +135,7 @@ class TestRecording:
 
     def test_an_error_in_a_transaction_leaves_nothing(self, catalog: Catalog):
         with pytest.raises(RuntimeError), catalog.write(Access.superuser("ada")) as tx:
-            versions.record(tx, draft("a", "one"))
+            versions.record(tx, new_version("a", "one"))
             raise RuntimeError
         with catalog.read() as tx:
             for table in ("adapters", "versions", "blobs", "files", "events", "tasks"):

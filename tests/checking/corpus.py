@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from making import change_config, change_tensors
-from places import DORA, MOVIES, NEWS, SCIENCE
+from deployments import DORA, MOVIES, NEWS, SCIENCE
+from factories import change_config, change_tensors
 
 PREFIX = "base_model.model."
 Q0 = f"{PREFIX}model.layers.0.self_attn.q_proj"

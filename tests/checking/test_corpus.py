@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from checking.corpus import ITSELF, ON_A_BASE, UNREADABLE, Case
+from deployments import SCIENCE
 from loreg.adapters.structure import read_structure
 from loreg.checking.rules import RULES
 from loreg.registry import Registry, connect
-from places import SCIENCE
 
 CORPUS = UNREADABLE | ITSELF
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -29,23 +29,23 @@ def test_the_corpus_is_large():
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_gets_exactly_its_codes(here: Registry, tmp_path: Path, name: str):
+def test_gets_exactly_its_codes(local_registry: Registry, tmp_path: Path, name: str):
     case: Case = CORPUS[name]
     shutil.copytree(case.start, tmp_path / "a")
     case.breaking(tmp_path / "a")
-    (report,) = here.check([str(tmp_path / "a")])
+    (report,) = local_registry.check([str(tmp_path / "a")])
     assert " ".join(sorted({finding.code for finding in report.findings})) == case.codes
     for finding in report.findings:
         assert finding.message
         assert finding.remedy
         assert "\n" not in finding.message
-    (again,) = here.check([str(tmp_path / "a")], header_only=True)
+    (again,) = local_registry.check([str(tmp_path / "a")], header_only=True)
     numbers = {"LR005", "LR008", "LR010", "LR011"}
     assert {f.code for f in again.findings} == {f.code for f in report.findings} - numbers
 
 
 @pytest.mark.parametrize("name", ON_A_BASE)
-def test_on_a_base(here: Registry, tmp_path: Path, name: str):
+def test_on_a_base(local_registry: Registry, tmp_path: Path, name: str):
     codes, change = ON_A_BASE[name]
     modules = read_structure(SCIENCE).modules.values()
     shapes = change({f"{m.name}.weight": (m.shape.out, m.shape.in_) for m in modules if m.shape})
@@ -58,7 +58,7 @@ def test_on_a_base(here: Registry, tmp_path: Path, name: str):
     with (tmp_path / "base.safetensors").open("wb") as file:  # a file with a hole: only headers are read
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + at)
-    (report,) = here.check([str(SCIENCE)], base=str(tmp_path / "base.safetensors"))
+    (report,) = local_registry.check([str(SCIENCE)], base=str(tmp_path / "base.safetensors"))
     assert " ".join(sorted({finding.code for finding in report.findings})) == codes
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from deployments import SCIENCE, Loreg
+from factories import train, write_base
 from loreg.checking.explain import explain
 from loreg.checking.policy import Policy, policy_from_json, policy_to_json, read_policy
 from loreg.entities import Metric
 from loreg.errors import CheckFailedError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
-from making import train, write_base
-from places import SCIENCE, Loreg
 
 POLICY = """
 [check]
@@ -89,9 +89,9 @@ def test_an_alias_is_guarded_by_tag_and_by_push(asked: Registry, tmp_path: Path)
 
 
 def test_without_a_policy_nothing_is_asked(tmp_path: Path):
-    here = connect(home=str(tmp_path / "home"))
-    assert broken(here, str(SCIENCE)) == {}
-    here.push(SCIENCE, "a", aliases=["prod"])
+    local_registry = connect(home=str(tmp_path / "home"))
+    assert broken(local_registry, str(SCIENCE)) == {}
+    local_registry.push(SCIENCE, "a", aliases=["prod"])
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def policy(tmp_path: Path, text: str) -> Registry:
 
 class TestTheCard:
     def test_has_every_field_that_is_asked_for(self, tmp_path: Path):
-        here = policy(tmp_path, 'card = ["license", "datasets", "language"]')
+        local_registry = policy(tmp_path, 'card = ["license", "datasets", "language"]')
         adapter = train(tmp_path / "a", 1)
         (adapter / "README.md").write_text(CARD.format(license="mit"))
-        assert broken(here, str(adapter)) == {"LP006": "the card lacks language"}
-        here.push(adapter, "a")
-        assert broken(here, "a") == {"LP006": "the card lacks language"}
+        assert broken(local_registry, str(adapter)) == {"LP006": "the card lacks language"}
+        local_registry.push(adapter, "a")
+        assert broken(local_registry, "a") == {"LP006": "the card lacks language"}
         (adapter / "README.md").write_text(CARD.format(license="mit\nlanguage: en"))
-        assert broken(here, str(adapter)) == {}
+        assert broken(local_registry, str(adapter)) == {}
 
     @pytest.mark.parametrize(
         "text",
@@ -158,10 +158,10 @@ class TestTheCard:
         ],
     )
     def test_without_sound_yaml_has_no_fields(self, tmp_path: Path, text: str):
-        here = policy(tmp_path, 'card = ["license"]')
+        local_registry = policy(tmp_path, 'card = ["license"]')
         adapter = train(tmp_path / "a", 1)
         (adapter / "README.md").write_text(text)
-        assert broken(here, str(adapter)) == {"LP006": "the card lacks license"}
+        assert broken(local_registry, str(adapter)) == {"LP006": "the card lacks license"}
 
 
 class TestTheLicense:
@@ -195,53 +195,55 @@ class TestTheLicense:
         ],
     )
     def test_is_one_that_the_base_allows(self, tmp_path: Path, adapter: str, base: str, said: str | None):
-        here = policy(tmp_path, "license = true")
+        local_registry = policy(tmp_path, "license = true")
         folder, model = train(tmp_path / "a", 1), write_base(tmp_path / "base")
         if adapter:
             (folder / "README.md").write_text(CARD.format(license=adapter))
         if base:
             (model / "README.md").write_text(CARD.format(license=base))
-        here.push(folder, "a", base=str(model))
-        found = broken(here, "a")
+        local_registry.push(folder, "a", base=str(model))
+        found = broken(local_registry, "a")
         assert found.keys() == ({"LP007"} if said else set())
         assert (said or "") in found.get("LP007", "")
-        (report,) = here.check([str(folder)], base=str(model))
+        (report,) = local_registry.check([str(folder)], base=str(model))
         assert [f.message for f in report.findings if f.code == "LP007"] == list(found.values())
 
     def test_of_a_base_is_shown_and_learned_later(self, tmp_path: Path):
-        here = connect(home=str(tmp_path / "home"))
+        local_registry = connect(home=str(tmp_path / "home"))
         model = write_base(tmp_path / "base")
-        assert here.add_base(model, ["b"]).base.license == ""
+        assert local_registry.add_base(model, ["b"]).base.license == ""
         (model / "README.md").write_text(CARD.format(license="llama3.1"))
-        assert here.add_base(model).base.license == "llama3.1"
-        assert here.show_base("b").base.license == "llama3.1"
+        assert local_registry.add_base(model).base.license == "llama3.1"
+        assert local_registry.show_base("b").base.license == "llama3.1"
 
 
 class TestAgainst:
-    def pushed(self, here: Registry, tmp_path: Path) -> None:
-        here.push(train(tmp_path / "a", 1), "a", metrics=["accuracy=0.93@imdb", "loss=0.2"], aliases=["prod"])
-        here.push(train(tmp_path / "b", 2), "a", metrics=["accuracy=0.92@imdb"])
+    def pushed(self, local_registry: Registry, tmp_path: Path) -> None:
+        local_registry.push(train(tmp_path / "a", 1), "a", metrics=["accuracy=0.93@imdb", "loss=0.2"], aliases=["prod"])
+        local_registry.push(train(tmp_path / "b", 2), "a", metrics=["accuracy=0.92@imdb"])
 
     def test_a_version_in_use_nothing_may_be_worse(self, tmp_path: Path):
-        here = connect(home=str(tmp_path / "home"))
-        self.pushed(here, tmp_path)
+        local_registry = connect(home=str(tmp_path / "home"))
+        self.pushed(local_registry, tmp_path)
         for against in ("prod", "a:prod", "a:v1"):
-            (report,) = here.check(["a"], against=against)
+            (report,) = local_registry.check(["a"], against=against)
             assert [(f.code, f.severity, f.message) for f in report.findings] == [
                 ("LP008", "error", "accuracy=0.92@imdb is worse than accuracy=0.93@imdb of a:v1"),
                 ("LP009", "warning", "loss=0.2 of a:v1 was not measured"),
             ]
-        assert here.check(["a:prod"], against="prod")[0].findings == ()
-        assert here.check(["a"], against="nobody")[0].findings == ()  # the first version has nothing to compare with
+        assert local_registry.check(["a:prod"], against="prod")[0].findings == ()
+        assert (
+            local_registry.check(["a"], against="nobody")[0].findings == ()
+        )  # the first version has nothing to compare with
         with pytest.raises(NotFoundError):
-            here.check(["a"], against="a:nobody")
+            local_registry.check(["a"], against="a:nobody")
 
     def test_lower_is_better_where_it_was_said(self, tmp_path: Path):
-        here = connect(home=str(tmp_path / "home"))
+        local_registry = connect(home=str(tmp_path / "home"))
         worse = [Metric("loss", 0.2, higher_is_better=False)], [Metric("loss", 0.3, higher_is_better=False)]
-        here.push(train(tmp_path / "a", 1), "a", metrics=worse[0], aliases=["prod"])
-        here.push(train(tmp_path / "b", 2), "a", metrics=worse[1])
-        assert [f.code for f in here.check(["a"], against="prod")[0].findings] == ["LP008"]
+        local_registry.push(train(tmp_path / "a", 1), "a", metrics=worse[0], aliases=["prod"])
+        local_registry.push(train(tmp_path / "b", 2), "a", metrics=worse[1])
+        assert [f.code for f in local_registry.check(["a"], against="prod")[0].findings] == ["LP008"]
 
     @pytest.mark.parametrize(
         ("tolerance", "codes"),
@@ -252,17 +254,17 @@ class TestAgainst:
         ],
     )
     def test_by_more_than_the_tolerance(self, tmp_path: Path, tolerance: str, codes: list[str]):
-        here = policy(tmp_path, f'against = "prod"\ntolerance = {tolerance}')
-        self.pushed(here, tmp_path)
-        assert [f.code for f in here.check(["a"])[0].findings] == codes
+        local_registry = policy(tmp_path, f'against = "prod"\ntolerance = {tolerance}')
+        self.pushed(local_registry, tmp_path)
+        assert [f.code for f in local_registry.check(["a"])[0].findings] == codes
 
     def test_guards_the_alias_that_it_is_compared_with(self, tmp_path: Path):
-        here = policy(tmp_path, 'against = "prod"\naliases = ["prod"]')
-        self.pushed(here, tmp_path)
+        local_registry = policy(tmp_path, 'against = "prod"\naliases = ["prod"]')
+        self.pushed(local_registry, tmp_path)
         with pytest.raises(CheckFailedError, match=r"a:v2 cannot become 'prod': LP008 accuracy=0\.92@imdb is worse"):
-            here.tag("a", "prod")
-        here.add_metrics("a", ["accuracy=0.94@imdb"])
-        assert here.tag("a", "prod").number == 2
+            local_registry.tag("a", "prod")
+        local_registry.add_metrics("a", ["accuracy=0.94@imdb"])
+        assert local_registry.tag("a", "prod").number == 2
 
 
 @pytest.mark.parametrize(

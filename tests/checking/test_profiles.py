@@ -11,26 +11,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from everything import train as train_everything
+from deployments import SCIENCE
+from factories import change_config, change_tensors, copy, train, write_base
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.explain import explain
 from loreg.checking.profile import known_profiles, read_profile
 from loreg.errors import CheckFailedError, NotFoundError, UsageError
 from loreg.merging.ranks import SERVERS
 from loreg.registry import Registry, connect
-from making import change_config, change_tensors, copy, train, write_base
-from places import SCIENCE
+from module_kinds import train as train_everything
 
 Made = Callable[[Path], Path]
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
-def codes(here: Registry, adapter: Path, profile: str, **options: Any) -> dict[str, str]:
-    (report,) = here.check([str(adapter)], profiles=[profile], **options)
+def codes(local_registry: Registry, adapter: Path, profile: str, **options: Any) -> dict[str, str]:
+    (report,) = local_registry.check([str(adapter)], profiles=[profile], **options)
     return {f.code: f.severity for f in report.findings if f.code[:2] not in ("LR", "LB")}
 
 
@@ -199,26 +199,28 @@ def renamed(folder: Path, old: str, new: str) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES)
-def test_a_server_is_known_to_mind(here: Registry, tmp_path: Path, case: str):
+def test_a_server_is_known_to_mind(local_registry: Registry, tmp_path: Path, case: str):
     profile, code, made = CASES[case]
-    found = codes(here, made(tmp_path / "a"), profile)
+    found = codes(local_registry, made(tmp_path / "a"), profile)
     assert code in found
     assert found[code] == ("warning" if code == "LX001" else "error")
 
 
 @pytest.mark.parametrize("profile", ["vllm", "sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "ollama", "peft"])
-def test_no_server_minds_a_plain_adapter(here: Registry, tmp_path: Path, profile: str):
-    assert codes(here, plain(tmp_path / "a"), profile) == {}
+def test_no_server_minds_a_plain_adapter(local_registry: Registry, tmp_path: Path, profile: str):
+    assert codes(local_registry, plain(tmp_path / "a"), profile) == {}
 
 
 @pytest.mark.parametrize(("profile", "code"), [("vllm", "VL007"), ("lorax", "LX009"), ("tgi", "TG009")])
-def test_names_that_only_the_adapter_has_are_silently_wrong(here: Registry, tmp_path: Path, profile: str, code: str):
+def test_names_that_only_the_adapter_has_are_silently_wrong(
+    local_registry: Registry, tmp_path: Path, profile: str, code: str
+):
     adapter, base = train(tmp_path / "a", 1), write_base(tmp_path / "base")
-    assert code not in codes(here, adapter, profile, base=str(base))
+    assert code not in codes(local_registry, adapter, profile, base=str(base))
     (tmp_path / "wrapped").mkdir()
     tensors = {f"wrapper.{module}.weight": torch.ones(24, 20) for module in ("layers.0.q_proj", "layers.1.q_proj")}
     save_file(tensors, tmp_path / "wrapped" / "model.safetensors")
-    assert code in codes(here, adapter, profile, base=str(tmp_path / "wrapped"))
+    assert code in codes(local_registry, adapter, profile, base=str(tmp_path / "wrapped"))
 
 
 WRAPPED, DECODER = "model.language_model.", "model."
@@ -261,40 +263,40 @@ class TestNames:
     )
     @pytest.mark.parametrize("server", ["vllm", "lorax", "peft", "peft:0.10", "transformers"])
     def test_a_prefix_more_or_less_is_wrong_and_mended(
-        self, here: Registry, tmp_path: Path, old: str, new: str, server: str
+        self, local_registry: Registry, tmp_path: Path, old: str, new: str, server: str
     ):
         base, code = str(llama(tmp_path / "base")), self.CODES[server]
         if server == "transformers" and new == "layers":
             return  # load_adapter adds the prefix of the class by itself
-        assert code not in codes(here, plain(tmp_path / "right"), server, base=base)
+        assert code not in codes(local_registry, plain(tmp_path / "right"), server, base=base)
         wrong = renamed(plain(tmp_path / "a"), old, new)
-        assert code in codes(here, wrong, server, base=base)
-        here.export(str(wrong), server, tmp_path / "out", base=base)
+        assert code in codes(local_registry, wrong, server, base=base)
+        local_registry.export(str(wrong), server, tmp_path / "out", base=base)
         right = load_file(SCIENCE / "adapter_model.safetensors").keys()
         assert load_file(tmp_path / "out" / "adapter_model.safetensors").keys() == right
 
-    def test_a_wrapper_is_right_where_the_base_has_towers(self, here: Registry, tmp_path: Path):
+    def test_a_wrapper_is_right_where_the_base_has_towers(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", WRAPPED, more=("model.visual.blocks.0.attn.qkv.weight",))
         adapter = renamed(plain(tmp_path / "a"), DECODER + "layers", WRAPPED + "layers")
-        assert codes(here, adapter, "vllm", base=str(base)) == {}
+        assert codes(local_registry, adapter, "vllm", base=str(base)) == {}
 
     @pytest.mark.parametrize("has_head", [True, False])
-    def test_a_head_is_right_tied_or_not(self, here: Registry, tmp_path: Path, has_head: bool):
+    def test_a_head_is_right_tied_or_not(self, local_registry: Registry, tmp_path: Path, has_head: bool):
         adapter = plain(tmp_path / "a")
         factors = {"A": torch.ones(8, 576), "B": torch.ones(49152, 8)}
         change_tensors(adapter, {f"base_model.model.lm_head.lora_{part}.weight": t for part, t in factors.items()})
         base = llama(tmp_path / "base", head=has_head)
-        assert codes(here, adapter, "vllm", base=str(base)) == {}
-        assert codes(here, adapter, "llama.cpp", base=str(base)).keys() == (set() if has_head else {"LC013"})
+        assert codes(local_registry, adapter, "vllm", base=str(base)) == {}
+        assert codes(local_registry, adapter, "llama.cpp", base=str(base)).keys() == (set() if has_head else {"LC013"})
 
-    def test_two_names_of_one_module_are_not_exported(self, here: Registry, tmp_path: Path):
+    def test_two_names_of_one_module_are_not_exported(self, local_registry: Registry, tmp_path: Path):
         adapter = plain(tmp_path / "a")
         tensors = load_file(adapter / "adapter_model.safetensors")
         change_tensors(
             adapter, {n.replace("model.layers", "layers"): t for n, t in tensors.items() if ".layers.3." in n}
         )
         with pytest.raises(CheckFailedError, match=r"are one module of the base, model\.layers\.3\.self_attn"):
-            here.export(str(adapter), "vllm", tmp_path / "out", base=str(llama(tmp_path / "base")))
+            local_registry.export(str(adapter), "vllm", tmp_path / "out", base=str(llama(tmp_path / "base")))
 
 
 @pytest.mark.parametrize(
@@ -311,14 +313,14 @@ class TestNames:
     ],
 )
 def test_a_configuration_that_says_too_much_or_too_little_is_mended(
-    here: Registry, tmp_path: Path, case: str, fields: dict[str, Any]
+    local_registry: Registry, tmp_path: Path, case: str, fields: dict[str, Any]
 ):
     server, code, made = CASES[case]
     adapter = made(tmp_path / "a")
-    result = here.export(str(adapter), server, tmp_path / "out")
+    result = local_registry.export(str(adapter), server, tmp_path / "out")
     document = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert {name: document.get(name) for name in fields} == fields
-    assert code not in codes(here, tmp_path / "out", server)
+    assert code not in codes(local_registry, tmp_path / "out", server)
     assert result.fitted.moved == 0
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -379,10 +381,10 @@ source = "the wiki"
 """
 
 
-def test_a_users_own_profile_works_the_same_way(here: Registry, tmp_path: Path):
+def test_a_users_own_profile_works_the_same_way(local_registry: Registry, tmp_path: Path):
     (tmp_path / "mine.toml").write_text(MINE)
     adapter = train(tmp_path / "a", 1, r=5, rank_pattern={"v_proj": 2})
-    (report,) = here.check([str(adapter)], profiles=[str(tmp_path / "mine.toml")])
+    (report,) = local_registry.check([str(adapter)], profiles=[str(tmp_path / "mine.toml")])
     told = {finding.code: finding.message for finding in report.findings}
     assert told["MY001"].startswith("our server 3 refuses it: rank 5")
     assert told["MY002"] == "our server 3 loads it, and is slower for it: ranks from 2 to 5"
@@ -398,13 +400,13 @@ def test_a_users_own_profile_works_the_same_way(here: Registry, tmp_path: Path):
         (MINE.replace('value = "most"', 'value = "least"'), "is no profile: it lacks 'least'"),
     ],
 )
-def test_a_wrong_profile_is_one_clear_line(here: Registry, tmp_path: Path, text: str, said: str):
+def test_a_wrong_profile_is_one_clear_line(local_registry: Registry, tmp_path: Path, text: str, said: str):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(UsageError, match=said):
-        here.check([str(SCIENCE)], profiles=[str(tmp_path / "mine.toml")])
+        local_registry.check([str(SCIENCE)], profiles=[str(tmp_path / "mine.toml")])
 
 
-def test_wrong_names_releases_and_parameters_are_refused(here: Registry):
+def test_wrong_names_releases_and_parameters_are_refused(local_registry: Registry):
     for profile, kind in (
         ("nobody", NotFoundError),
         ("vllm:0.1", NotFoundError),
@@ -413,25 +415,27 @@ def test_wrong_names_releases_and_parameters_are_refused(here: Registry):
         ("./none.toml", NotFoundError),
     ):
         with pytest.raises(kind):
-            here.check([str(SCIENCE)], profiles=[profile])
+            local_registry.check([str(SCIENCE)], profiles=[profile])
 
 
 @pytest.mark.parametrize(("profile", "code"), [("lorax", "LX008"), ("tgi", "TG008")])
-def test_layers_of_the_base_without_factors_are_found(here: Registry, tmp_path: Path, profile: str, code: str):
+def test_layers_of_the_base_without_factors_are_found(
+    local_registry: Registry, tmp_path: Path, profile: str, code: str
+):
     """By the adapter alone one layer is all there is; the base says that there are two."""
     adapter = train(tmp_path / "a", 1, target_modules=["layers.0.q_proj", "layers.0.v_proj"])
-    assert code not in codes(here, adapter, profile)
-    assert code in codes(here, adapter, profile, base=str(write_base(tmp_path / "base")))
+    assert code not in codes(local_registry, adapter, profile)
+    assert code in codes(local_registry, adapter, profile, base=str(write_base(tmp_path / "base")))
 
 
 @pytest.mark.parametrize(("rank", "minded"), [(1, True), (8, False), (16, False), (24, True), (48, False)])
-def test_ranks_that_the_kernels_take_are_not_padded(here: Registry, tmp_path: Path, rank: int, minded: bool):
-    assert ("LX012" in codes(here, train(tmp_path / "a", 1, r=rank), "lorax")) is minded
+def test_ranks_that_the_kernels_take_are_not_padded(local_registry: Registry, tmp_path: Path, rank: int, minded: bool):
+    assert ("LX012" in codes(local_registry, train(tmp_path / "a", 1, r=rank), "lorax")) is minded
     alone = train(tmp_path / "b", 1, r=rank, target_modules=["q_proj"])
-    assert "LX012" not in codes(here, alone, "lorax"), "there is no next module type"
+    assert "LX012" not in codes(local_registry, alone, "lorax"), "there is no next module type"
 
 
-def test_ranks_that_vllm_can_be_started_with_are_those_of_rerank(here: Registry):
+def test_ranks_that_vllm_can_be_started_with_are_those_of_rerank(local_registry: Registry):
     assert tuple(read_profile("vllm").among["max_lora_rank"]) == SERVERS["vllm"].ranks
     with pytest.raises(UsageError, match=r"vLLM cannot be started with max_lora_rank 20: expected one of 1, 8, 16"):
         read_profile("vllm:max_lora_rank=20")
@@ -439,14 +443,14 @@ def test_ranks_that_vllm_can_be_started_with_are_those_of_rerank(here: Registry)
         read_profile("sglang:max_lora_rank=0")
 
 
-def test_lora_ga_trains_an_adapter_for_the_unchanged_base(here: Registry, tmp_path: Path):
+def test_lora_ga_trains_an_adapter_for_the_unchanged_base(local_registry: Registry, tmp_path: Path):
     adapter = change_config(plain(tmp_path / "a"), init_lora_weights="lora_ga")
-    assert "VL005" not in codes(here, adapter, "vllm")
+    assert "VL005" not in codes(local_registry, adapter, "vllm")
     for server in ("sglang", "lorax", "llama.cpp"):  # they use the base as it is, and so does PEFT
-        assert codes(here, adapter, server) == {}
+        assert codes(local_registry, adapter, server) == {}
 
 
-def test_a_head_that_vllm_takes(here: Registry, tmp_path: Path):
+def test_a_head_that_vllm_takes(local_registry: Registry, tmp_path: Path):
     adapter = change_config(plain(tmp_path / "a"), modules_to_save=["score"])
     change_tensors(adapter, {"base_model.model.score.weight": torch.ones(2, 576)})
-    assert "VL003" not in codes(here, adapter, "vllm")
+    assert "VL003" not in codes(local_registry, adapter, "vllm")

@@ -29,11 +29,11 @@ from transformers import (
 
 from cases.building import PREFIX, VOCABULARY, WEIGHTS, gpt2, llama, renamed, save, trained, write
 from checking.corpus import ITSELF, UNREADABLE
+from factories import change_config
 from loreg.checking import policy
 from loreg.checking.profile import known_profiles, read_profile
 from loreg.checking.rules import RULES
 from loreg.registry import Registry, connect
-from making import change_config
 
 _COMMAND = re.compile(r"loreg (?!reads)(\w+)(?: (\w+))?")
 #: What a person does elsewhere, by the first words of a remedy or of its second half.
@@ -198,7 +198,7 @@ RULES_OF_PROFILES = [(name, rule.code) for name in known_profiles() for rule in 
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -226,28 +226,28 @@ def is_an_action(remedy: str) -> bool:
     return any(part.strip().startswith(_ACTIONS) for part in re.split(r"[;:] | or ", remedy))
 
 
-def carry_out(here: Registry, command: tuple[str, str], profile: str, given: Trained, target: Path) -> None:
+def carry_out(local_registry: Registry, command: tuple[str, str], profile: str, given: Trained, target: Path) -> None:
     """Run the command on the adapter; it raises if it does not take it."""
     verb, adapter = command[0], str(given.adapter)
     if verb == "export":
-        here.export(adapter, profile, target, base=str(given.base))
+        local_registry.export(adapter, profile, target, base=str(given.base))
     elif verb == "bake":
-        here.bake([adapter], base=str(given.base), folder=target)
+        local_registry.bake([adapter], base=str(given.base), folder=target)
     elif verb == "merge":
-        here.merge([adapter], [1.0], initial=[str(given.initial)], folder=target)
+        local_registry.merge([adapter], [1.0], initial=[str(given.initial)], folder=target)
     elif verb == "rerank":
-        here.rerank(adapter, rank=8, folder=target)
+        local_registry.rerank(adapter, rank=8, folder=target)
     elif verb == "push":
-        here.push(adapter, "team/a", base=str(given.base))
+        local_registry.push(adapter, "team/a", base=str(given.base))
     elif verb == "tag":
-        here.push(adapter, "team/a")
-        here.tag("team/a", "prod")
+        local_registry.push(adapter, "team/a")
+        local_registry.tag("team/a", "prod")
     elif command == ("base", "match"):
-        here.add_base(str(given.base))
-        here.match_bases(adapter)
+        local_registry.add_base(str(given.base))
+        local_registry.match_bases(adapter)
     elif command == ("metric", "add"):
-        here.push(adapter, "team/a")
-        here.add_metrics("team/a", ["accuracy=0.9"])
+        local_registry.push(adapter, "team/a")
+        local_registry.add_metrics("team/a", ["accuracy=0.9"])
     else:
         pytest.fail(f"a remedy names loreg {' '.join(command)}, which nobody knows")
 
@@ -255,25 +255,25 @@ def carry_out(here: Registry, command: tuple[str, str], profile: str, given: Tra
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("profile", "code"), RULES_OF_PROFILES)
 def test_the_remedy_of_a_profile_takes_the_adapter(
-    here: Registry, tmp_path: Path, adapters: Callable[[str], Trained], profile: str, code: str
+    local_registry: Registry, tmp_path: Path, adapters: Callable[[str], Trained], profile: str, code: str
 ):
     rules = {rule.code: rule for rule in read_profile(profile).rules}
     rule = rules[code]
     given = adapters(code if code in OF_RULES else rule.condition)
     text = f"{profile}:{read_profile(profile).release}" if code.startswith("PE") else profile
-    (report,) = here.check([str(given.adapter)], base=str(given.base), profiles=[text])
+    (report,) = local_registry.check([str(given.adapter)], base=str(given.base), profiles=[text])
     assert code in {finding.code for finding in report.findings}, f"{rule.condition} does not break {code}"
     found = list(commands(rule.remedy))
     assert found or is_an_action(rule.remedy), rule.remedy
     for number, command in enumerate(found):
-        carry_out(here, command, text, given, tmp_path / f"out-{number}")
+        carry_out(local_registry, command, text, given, tmp_path / f"out-{number}")
         if command[0] == "export":
-            (again,) = here.check([str(tmp_path / f"out-{number}")], base=str(given.base), profiles=[text])
+            (again,) = local_registry.check([str(tmp_path / f"out-{number}")], base=str(given.base), profiles=[text])
             assert code not in {finding.code for finding in again.findings}
 
 
 @pytest.mark.parametrize("code", sorted(RULES))
-def test_the_remedy_of_a_rule_takes_the_adapter(here: Registry, tmp_path: Path, code: str):
+def test_the_remedy_of_a_rule_takes_the_adapter(local_registry: Registry, tmp_path: Path, code: str):
     remedy = RULES[code].remedy
     found = list(commands(remedy))
     assert found or is_an_action(remedy), remedy
@@ -286,30 +286,30 @@ def test_the_remedy_of_a_rule_takes_the_adapter(here: Registry, tmp_path: Path, 
             case.breaking(tmp_path / "a")
             given = Trained(tmp_path / "a", save(llama(), tmp_path / "base"))
         if command[0] == "export":
-            here.export(str(given.adapter), "peft", tmp_path / f"out-{number}")
-            (again,) = here.check([str(tmp_path / f"out-{number}")])
+            local_registry.export(str(given.adapter), "peft", tmp_path / f"out-{number}")
+            (again,) = local_registry.check([str(tmp_path / f"out-{number}")])
             assert code not in {finding.code for finding in again.findings}
         elif command[0] == "push" and case is not None:
-            here.push(str(given.adapter), "team/a")
+            local_registry.push(str(given.adapter), "team/a")
         else:
-            carry_out(here, command, "peft", given, tmp_path / f"out-{number}")
+            carry_out(local_registry, command, "peft", given, tmp_path / f"out-{number}")
 
 
 @pytest.mark.parametrize("code", sorted(policy.RULES))
-def test_the_remedy_of_a_policy_takes_the_adapter(here: Registry, tmp_path: Path, code: str):
+def test_the_remedy_of_a_policy_takes_the_adapter(local_registry: Registry, tmp_path: Path, code: str):
     remedy = policy.RULES[code].remedy
     found = list(commands(remedy))
     assert found or is_an_action(remedy), remedy
     for number, command in enumerate(found):
-        carry_out(here, command, "peft", on(llama)(tmp_path / str(number)), tmp_path / f"out-{number}")
+        carry_out(local_registry, command, "peft", on(llama)(tmp_path / str(number)), tmp_path / f"out-{number}")
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_cannot_be_read_has_a_way_out(here: Registry, tmp_path: Path, name: str):
+def test_what_cannot_be_read_has_a_way_out(local_registry: Registry, tmp_path: Path, name: str):
     case = UNREADABLE[name]
     shutil.copytree(case.start, tmp_path / "a")
     case.breaking(tmp_path / "a")
-    (report,) = here.check([str(tmp_path / "a")])
+    (report,) = local_registry.check([str(tmp_path / "a")])
     for finding in report.findings:
         assert finding.remedy
         assert all(command[0] in ("push", "check") for command in commands(finding.remedy)), finding.remedy

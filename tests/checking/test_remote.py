@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from hub import COMMIT, serve, use
+from deployments import DORA, SCIENCE, Loreg
+from factories import change_config, change_tensors, copy, train, write_base
+from fake_hub import COMMIT, serve, use
 from loreg.errors import MissingExtraError, NotAllowedError, UnavailableError
 from loreg.registry import Registry, connect
-from making import change_config, change_tensors, copy, train, write_base
-from places import DORA, SCIENCE, Loreg
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -64,20 +64,22 @@ def test_copies_are_named(registry: Registry, tmp_path: Path, where: str):
     assert registry.check([str(DORA)])[0].findings == ()
 
 
-def test_a_catalog_is_not_made_only_to_look_for_copies(here: Registry, tmp_path: Path):
-    here.check([str(SCIENCE)])
+def test_a_catalog_is_not_made_only_to_look_for_copies(local_registry: Registry, tmp_path: Path):
+    local_registry.check([str(SCIENCE)])
     assert not (tmp_path / "home" / "catalog.db").exists()
 
 
 def test_a_catalog_that_does_not_answer_is_a_note():
-    here = connect(database_url="postgresql://nobody@127.0.0.1:9/none")
-    (report,) = here.check([str(SCIENCE)])
+    local_registry = connect(database_url="postgresql://nobody@127.0.0.1:9/none")
+    (report,) = local_registry.check([str(SCIENCE)])
     assert report.findings == ()
     assert report.notes[0].startswith("whether these weights are in the registry already is not known: ")
 
 
 class TestOnTheHub:
-    def test_only_headers_are_asked_for(self, here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_only_headers_are_asked_for(
+        self, local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         adapter = change_config(copy(DORA, tmp_path / "a"), base_model_name_or_path="/home/ada/x")
         (adapter / "README.md").write_text("---\nlicense: mit\n---\n")
         (tmp_path / "loreg.toml").write_text('[check]\ncard = ["license", "language"]\n')
@@ -88,18 +90,22 @@ class TestOnTheHub:
             assert report.notes == ("NaN, zero and huge numbers were not looked for: they need the weights",)
             size = (adapter / "adapter_model.safetensors").stat().st_size
             assert hub.sent < 100_000 < size
-            (report,) = here.check([f"hf:org/tiny@{COMMIT}"])
+            (report,) = local_registry.check([f"hf:org/tiny@{COMMIT}"])
             assert [finding.code for finding in report.findings] == ["LR015"]
 
-    def test_a_copy_is_known_by_its_digest(self, here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        here.push(SCIENCE, "a")
+    def test_a_copy_is_known_by_its_digest(
+        self, local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        local_registry.push(SCIENCE, "a")
         with serve(copy(SCIENCE, tmp_path / "x"), tmp_path / "cache", monkeypatch) as hub:
             weights = (SCIENCE / "adapter_model.safetensors").read_bytes()
             monkeypatch.setattr(hub, "sha256", hashlib.sha256(weights).hexdigest())
-            (report,) = here.check(["hf:org/tiny"])
+            (report,) = local_registry.check(["hf:org/tiny"])
         assert [finding.message for finding in report.findings] == ["the same weights are a:v1 already"]
 
-    def test_what_is_no_adapter_is_a_finding(self, here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_what_is_no_adapter_is_a_finding(
+        self, local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         broken = copy(SCIENCE, tmp_path / "a")
         (broken / "adapter_model.safetensors").write_bytes(b"x" * 100)
         with serve(broken, tmp_path / "cache", monkeypatch) as hub:
@@ -108,20 +114,22 @@ class TestOnTheHub:
                 ("hf:org/nobody", "there is no such model on the Hub"),
                 ("hf:org/pickled", "has no adapter_config.json: it is not a PEFT adapter"),
             ):
-                (report,) = here.check([source])
+                (report,) = local_registry.check([source])
                 assert [finding.code for finding in report.findings] == ["LR000"]
                 assert said in report.findings[0].message
             with pytest.raises(NotAllowedError, match="gated"):
-                here.check(["hf:org/gated"])
+                local_registry.check(["hf:org/gated"])
             assert hub.sent < 10_000
 
-    def test_without_network_or_extra_it_is_told(self, here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_without_network_or_extra_it_is_told(
+        self, local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         use(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache", offline=False)
         with pytest.raises(UnavailableError, match="the Hub does not answer"):
-            here.check(["hf:org/tiny"])
+            local_registry.check(["hf:org/tiny"])
         monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
         with pytest.raises(MissingExtraError):
-            here.check(["hf:org/tiny"])
+            local_registry.check(["hf:org/tiny"])
 
 
 def test_against_by_command_line(local: Loreg, tmp_path: Path):

@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft4Validator
 
+from deployments import DORA, EXAMPLES, SCIENCE, Loreg
+from factories import change_config, copy
 from loreg.checking.reports.github import github
 from loreg.checking.reports.junit import junit
 from loreg.checking.reports.sarif import sarif
 from loreg.entities import CheckReport, Finding
-from making import change_config, copy
-from places import DORA, EXAMPLES, SCIENCE, Loreg
 
 ODD = CheckReport(
     "team/odd: name",

@@ -21,13 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from deployments import EXAMPLES, SCIENCE
+from factories import change_config, change_tensors, copy, train
 from loreg.adapters.structure import read_structure
 from loreg.checking.run import check_adapter as run_rules
 from loreg.checking.run import raise_first_error, read_weights
 from loreg.entities import Finding
 from loreg.errors import CheckFailedError
-from making import change_config, change_tensors, copy, train
-from places import EXAMPLES, SCIENCE
 
 
 def run(folder: Path) -> tuple[Finding, ...]:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from making import change_config, change_tensors, copy
-from places import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line, open_to_others
+from deployments import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line, make_readable_by_others
+from factories import change_config, change_tensors, copy
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -185,7 +185,7 @@ class TestNoPermission:
 
     @pytest.fixture(autouse=True)
     def reachable(self, tmp_path: Path) -> None:
-        open_to_others(tmp_path)
+        make_readable_by_others(tmp_path)
         copy(NEWS, tmp_path / "news")
         (tmp_path / "nobody").mkdir()
         os.chown(tmp_path / "nobody", *((65534, 65534) if os.getuid() == 0 else (-1, -1)))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deployments import HISTORY, MOVIES, NEWS, SCIENCE, Deployment, Loreg
+from factories import deltas_by_hand, relative_error, weighted_sum
 from loreg.catalog.migrations import HEAD
-from making import deltas_by_hand, relative_error, weighted_sum
-from places import HISTORY, MOVIES, NEWS, SCIENCE, Loreg, Place
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_merge_to_a_folder_and_dry_run(loreg: Loreg, tmp_path: Path):
 
 
 def test_push_says_what_it_left_out(loreg: Loreg, tmp_path: Path):
-    from making import copy
+    from factories import copy
 
     folder = copy(SCIENCE, tmp_path / "f")
     (folder / "optimizer.pt").write_bytes(b"")
@@ -184,19 +184,19 @@ def test_push_says_what_it_left_out(loreg: Loreg, tmp_path: Path):
     assert "no new version: this content is a:v1@" in loreg("push", folder, "a").stdout
 
 
-def test_doctor_shows_settings_and_what_can_be_reached(loreg: Loreg, place: Place):
+def test_doctor_shows_settings_and_what_can_be_reached(loreg: Loreg, deployment: Deployment):
     outcome = loreg("doctor")
     assert outcome.exit_code == 0, outcome.stdout
     assert "environment" in outcome.stdout
     checks = {check["name"]: check for check in json.loads(loreg("doctor", "--format", "json").stdout)}
-    assert checks["server" if place.endpoint else "database"]["ok"]
+    assert checks["server" if deployment.endpoint else "database"]["ok"]
     assert checks["store"]["ok"]
     assert checks["torch"]["value"].startswith("2.")
 
 
-def test_upgrade_says_what_it_did(loreg: Loreg, place: Place):
+def test_upgrade_says_what_it_did(loreg: Loreg, deployment: Deployment):
     loreg("ls")
-    if place.endpoint:
+    if deployment.endpoint:
         assert "loreg db upgrade on the server" in loreg("db", "upgrade").stderr
         return
     assert loreg("db", "upgrade").stdout == f"schema {HEAD}, no change\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
+from deployments import NEWS, Loreg
 from loreg.adapters.structure import read_structure
 from loreg_cli.main import cli
-from places import NEWS, Loreg
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -17,13 +17,13 @@ import httpx
 import psycopg
 import pytest
 
+from concurrency import eventually
+from deployments import Deployment
+from factories import train
+from live_server import live_server
 from loreg.catalog import Transaction, aliases
 from loreg.errors import CheckFailedError, NotAllowedError, NotFoundError, StaleError
 from loreg.registry import Registry, connect
-from making import train
-from places import Place
-from serving import serving
-from together import eventually
 
 ALIAS = "/api/v1/adapters/team/a/aliases/prod"
 MOVE = """
@@ -47,16 +47,16 @@ def somebody_waits(url: str) -> bool:
         )
 
 
-def two_versions(here: Registry, folder: Path) -> None:
-    here.push(train(folder / "a", 1), "team/a")
-    here.push(train(folder / "b", 2), "team/a")
+def two_versions(local_registry: Registry, folder: Path) -> None:
+    local_registry.push(train(folder / "a", 1), "team/a")
+    local_registry.push(train(folder / "b", 2), "team/a")
 
 
 @dataclass(frozen=True)
 class Held:
     """A PostgreSQL registry with a server, and a connection beside it whose transaction is open."""
 
-    here: Registry
+    local_registry: Registry
     http: httpx.Client
     url: str
 
@@ -69,17 +69,19 @@ class Held:
 
 
 @pytest.fixture
-def editable(postgres_and_s3: Place, tmp_path: Path) -> Iterator[Held]:
-    place = postgres_and_s3
+def editable(postgres_and_s3: Deployment, tmp_path: Path) -> Iterator[Held]:
+    deployment = postgres_and_s3
     with (
         connect(
-            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
-        ) as here,
-        serving(place) as endpoint,
+            database_url=deployment.database_url,
+            storage_url=deployment.storage_url,
+            storage_endpoint=deployment.storage_endpoint,
+        ) as local_registry,
+        live_server(deployment) as endpoint,
         httpx.Client(base_url=endpoint, timeout=60) as http,
     ):
-        two_versions(here, tmp_path)
-        yield Held(here, http, place.database_url)
+        two_versions(local_registry, tmp_path)
+        yield Held(local_registry, http, deployment.database_url)
 
 
 def after(editable: Held, sql: str, call: Callable[[], Any]) -> Any:
@@ -91,43 +93,43 @@ def after(editable: Held, sql: str, call: Callable[[], Any]) -> Any:
         return done.result()
 
 
-def meant(here: Registry) -> int | None:
+def meant(local_registry: Registry) -> int | None:
     try:
-        return here.show("team/a:prod").version.number
+        return local_registry.show("team/a:prod").version.number
     except NotFoundError:
         return None
 
 
 @pytest.mark.parametrize("ref", ["team/a:v1", "team/a:v2"])
 def test_if_match_holds_against_a_move_that_is_not_committed_yet(editable: Held, ref: str):
-    editable.here.tag("team/a:v1", "prod")
+    editable.local_registry.tag("team/a:v1", "prod")
     put = lambda: editable.http.put(ALIAS, json={"ref": ref}, headers={"If-Match": '"v1"'})  # noqa: E731
     answer = after(editable, MOVE, put)
     assert (answer.status_code, answer.json()["code"]) == (412, "stale")
     assert "means v2 by now, not v1" in answer.json()["detail"]
-    assert meant(editable.here) == 2
+    assert meant(editable.local_registry) == 2
 
 
 def test_if_none_match_holds_against_an_alias_that_is_not_committed_yet(editable: Held):
     put = lambda: editable.http.put(ALIAS, json={"ref": "team/a:v1"}, headers={"If-None-Match": "*"})  # noqa: E731
     assert after(editable, MAKE, put).status_code == 412
-    assert meant(editable.here) == 2
+    assert meant(editable.local_registry) == 2
 
 
 def test_if_match_holds_against_a_removal_that_is_not_committed_yet(editable: Held):
-    editable.here.tag("team/a:v1", "prod")
+    editable.local_registry.tag("team/a:v1", "prod")
     put = lambda: editable.http.put(ALIAS, json={"ref": "team/a:v2"}, headers={"If-Match": '"v1"'})  # noqa: E731
     answer = after(editable, "DELETE FROM aliases WHERE alias = 'prod'", put)
-    assert (answer.status_code, meant(editable.here)) == (412, None)
+    assert (answer.status_code, meant(editable.local_registry)) == (412, None)
 
 
 def test_a_removal_with_if_match_removes_only_what_was_seen(editable: Held):
-    editable.here.tag("team/a:v1", "prod")
+    editable.local_registry.tag("team/a:v1", "prod")
     delete = lambda: editable.http.delete(ALIAS, headers={"If-Match": '"v1"'})  # noqa: E731
     assert after(editable, MOVE, delete).status_code == 412
-    assert meant(editable.here) == 2
+    assert meant(editable.local_registry) == 2
     assert editable.http.delete(ALIAS, headers={"If-Match": '"v2"'}).status_code == 204
-    assert meant(editable.here) is None
+    assert meant(editable.local_registry) is None
 
 
 class Paused:
@@ -147,19 +149,23 @@ class Paused:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+def local_registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     (tmp_path / "loreg.toml").write_text('[check]\nagainst = "prod"\naliases = ["prod"]\n')
     if request.param == "sqlite":
-        place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     else:
-        place = request.getfixturevalue("postgres_and_s3")
+        deployment = request.getfixturevalue("postgres_and_s3")
     with connect(
-        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+        database_url=deployment.database_url,
+        storage_url=deployment.storage_url,
+        storage_endpoint=deployment.storage_endpoint,
     ) as registry:
         yield registry
 
 
-def first_then(here: Registry, paused: Paused, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+def first_then(
+    local_registry: Registry, paused: Paused, one: Callable[[], Any], other: Callable[[], Any]
+) -> tuple[Any, Any]:
     """What comes of two calls, of which the one is held inside its transaction when the other begins."""
 
     def outcome(call: Callable[[], Any]) -> Any:
@@ -172,55 +178,72 @@ def first_then(here: Registry, paused: Paused, one: Callable[[], Any], other: Ca
         first = pool.submit(outcome, one)
         assert paused.reached.wait(60)
         second = pool.submit(outcome, other)
-        eventually(lambda: second.done() or somebody_waits(here.settings.database_url))
+        eventually(lambda: second.done() or somebody_waits(local_registry.settings.database_url))
         paused.go.set()
         return first.result(), second.result()
 
 
-def test_if_match_holds_against_a_tag_without_it(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    two_versions(here, tmp_path)
-    here.tag("team/a:v1", "prod")
+def test_if_match_holds_against_a_tag_without_it(
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    two_versions(local_registry, tmp_path)
+    local_registry.tag("team/a:v1", "prod")
     paused = Paused(monkeypatch, aliases, "point")
     won, told = first_then(
-        here, paused, lambda: here.tag("team/a:v2", "prod"), lambda: here.tag("team/a:v1", "prod", expected=1)
+        local_registry,
+        paused,
+        lambda: local_registry.tag("team/a:v2", "prod"),
+        lambda: local_registry.tag("team/a:v1", "prod", expected=1),
     )
     assert won.number == 2
     assert isinstance(told, StaleError)
-    assert meant(here) == 2
+    assert meant(local_registry) == 2
 
 
-def test_if_match_holds_against_a_push_with_the_alias(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    two_versions(here, tmp_path)
-    here.tag("team/a:v1", "prod")
+def test_if_match_holds_against_a_push_with_the_alias(
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    two_versions(local_registry, tmp_path)
+    local_registry.tag("team/a:v1", "prod")
     paused = Paused(monkeypatch, aliases, "point")
     won, told = first_then(
-        here,
+        local_registry,
         paused,
-        lambda: here.push(train(tmp_path / "c", 3), "team/a", aliases=["prod"]).version,
-        lambda: here.tag("team/a:v2", "prod", expected=1),
+        lambda: local_registry.push(train(tmp_path / "c", 3), "team/a", aliases=["prod"]).version,
+        lambda: local_registry.tag("team/a:v2", "prod", expected=1),
     )
     assert won.number == 3
     assert isinstance(told, StaleError)
-    assert meant(here) == 3
+    assert meant(local_registry) == 3
 
 
 def test_a_version_that_is_yanked_at_the_same_moment_gets_no_alias(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    two_versions(here, tmp_path)
+    two_versions(local_registry, tmp_path)
     paused = Paused(monkeypatch, Transaction, "log")  # yanked, and not committed
-    _, told = first_then(here, paused, lambda: here.yank("team/a:v2"), lambda: here.tag("team/a:v2", "prod"))
+    _, told = first_then(
+        local_registry,
+        paused,
+        lambda: local_registry.yank("team/a:v2"),
+        lambda: local_registry.tag("team/a:v2", "prod"),
+    )
     assert isinstance(told, NotAllowedError)
-    assert meant(here) is None
+    assert meant(local_registry) is None
 
 
 def test_the_guard_compares_with_what_somebody_else_sets_at_the_same_moment(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for number, accuracy in enumerate((0.5, 0.9, 0.6), 1):
-        here.push(train(tmp_path / str(number), number), "team/a", metrics=[f"accuracy={accuracy}@imdb"])
-    here.tag("team/a:v1", "prod")
+        local_registry.push(train(tmp_path / str(number), number), "team/a", metrics=[f"accuracy={accuracy}@imdb"])
+    local_registry.tag("team/a:v1", "prod")
     paused = Paused(monkeypatch, aliases, "point")
-    _, told = first_then(here, paused, lambda: here.tag("team/a:v2", "prod"), lambda: here.tag("team/a:v3", "prod"))
+    _, told = first_then(
+        local_registry,
+        paused,
+        lambda: local_registry.tag("team/a:v2", "prod"),
+        lambda: local_registry.tag("team/a:v3", "prod"),
+    )
     assert isinstance(told, CheckFailedError)
-    assert meant(here) == 2
+    assert meant(local_registry) == 2

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
+from factories import new_model, train
 from loreg.errors import ConflictError, UnderWayError
 from loreg.registry import Registry, connect
-from making import new_model, train
 
 #: Forks once for each point: the child bakes, and is killed at its n-th look at the file system that changes something.
 EVERY_POINT = """
@@ -65,7 +65,7 @@ print(at)
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -118,22 +118,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def bake_as_told(here: Registry, adapter: Path, base: Path, target: Path, **options: object) -> None:
+def bake_as_told(local_registry: Registry, adapter: Path, base: Path, target: Path, **options: object) -> None:
     """Bake, and where an unfinished bake of other inputs stands in the way do what the hint says."""
     try:
-        here.bake([str(adapter)], base, target, **options)
+        local_registry.bake([str(adapter)], base, target, **options)
     except ConflictError as error:
         assert error.hint.startswith("rm -r ")
         shutil.rmtree(error.hint.removeprefix("rm -r ").partition(",")[0])
-        here.bake([str(adapter)], base, target, **options)
+        local_registry.bake([str(adapter)], base, target, **options)
 
 
 def test_a_bake_of_another_adapter_takes_no_shard_of_one_that_was_killed_anywhere(
-    here: Registry, killed: Killed, tmp_path: Path
+    local_registry: Registry, killed: Killed, tmp_path: Path
 ):
     second = train(tmp_path / "second", 2)
-    here.bake([str(killed.adapter)], killed.base, tmp_path / "fresh-first")
-    here.bake([str(second)], killed.base, tmp_path / "fresh-second")
+    local_registry.bake([str(killed.adapter)], killed.base, tmp_path / "fresh-first")
+    local_registry.bake([str(second)], killed.base, tmp_path / "fresh-second")
     first_alone, second_alone = contents(tmp_path / "fresh-first"), contents(tmp_path / "fresh-second")
     whole = 0
     for target in killed.targets(tmp_path / "at"):
@@ -141,20 +141,20 @@ def test_a_bake_of_another_adapter_takes_no_shard_of_one_that_was_killed_anywher
             whole += 1
             assert contents(target) == first_alone
             with pytest.raises(ConflictError):
-                here.bake([str(second)], killed.base, target)
+                local_registry.bake([str(second)], killed.base, target)
             shutil.rmtree(target)
-        bake_as_told(here, second, killed.base, target)
+        bake_as_told(local_registry, second, killed.base, target)
         assert contents(target) == second_alone
         assert not list(target.parent.glob(".*"))
     assert whole
 
 
-def test_the_same_bake_goes_on_wherever_it_was_killed(here: Registry, killed: Killed, tmp_path: Path):
-    here.bake([str(killed.adapter)], killed.base, tmp_path / "fresh")
+def test_the_same_bake_goes_on_wherever_it_was_killed(local_registry: Registry, killed: Killed, tmp_path: Path):
+    local_registry.bake([str(killed.adapter)], killed.base, tmp_path / "fresh")
     expected = contents(tmp_path / "fresh")
     resumed, already = set(), 0
     for target in killed.targets(tmp_path / "at"):
-        result = here.bake([str(killed.adapter)], killed.base, target)
+        result = local_registry.bake([str(killed.adapter)], killed.base, target)
         assert contents(target) == expected
         resumed.add(result.resumed)
         already += result.already
@@ -166,13 +166,13 @@ def test_the_same_bake_goes_on_wherever_it_was_killed(here: Registry, killed: Ki
     "other", [{"weights": [0.5]}, {"dtype": "bfloat16"}, {"rank": 2}], ids=["weights", "dtype", "rank"]
 )
 def test_a_bake_in_another_way_takes_no_shard_of_one_that_was_killed(
-    here: Registry, killed: Killed, tmp_path: Path, other: dict[str, object]
+    local_registry: Registry, killed: Killed, tmp_path: Path, other: dict[str, object]
 ):
-    refuses_or_is_fresh(here, killed, tmp_path, **other)
+    refuses_or_is_fresh(local_registry, killed, tmp_path, **other)
 
 
 def test_a_bake_into_another_base_of_the_same_path_size_and_time_takes_no_shard_of_the_old_one(
-    here: Registry, killed: Killed, tmp_path: Path
+    local_registry: Registry, killed: Killed, tmp_path: Path
 ):
     aside = killed.base.rename(killed.base.with_name("aside"))
     shutil.copytree(aside, killed.base)
@@ -183,39 +183,39 @@ def test_a_bake_into_another_base_of_the_same_path_size_and_time_takes_no_shard_
         before = (aside / file.name).stat()
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     try:
-        refuses_or_is_fresh(here, killed, tmp_path)
+        refuses_or_is_fresh(local_registry, killed, tmp_path)
     finally:
         shutil.rmtree(killed.base)
         aside.rename(killed.base)
 
 
-def refuses_or_is_fresh(here: Registry, killed: Killed, tmp_path: Path, **other: object) -> None:
-    here.bake([str(killed.adapter)], killed.base, tmp_path / "fresh", **other)
+def refuses_or_is_fresh(local_registry: Registry, killed: Killed, tmp_path: Path, **other: object) -> None:
+    local_registry.bake([str(killed.adapter)], killed.base, tmp_path / "fresh", **other)
     expected, begun = contents(tmp_path / "fresh"), 0
     for target in killed.targets(tmp_path / "at"):
         if list(target.parent.glob(".*/model/*")) and not target.exists():
             begun += 1
-            bake_as_told(here, killed.adapter, killed.base, target, **other)
+            bake_as_told(local_registry, killed.adapter, killed.base, target, **other)
             assert contents(target) == expected
     assert begun
 
 
-def test_shards_without_a_plan_are_not_taken(here: Registry, base: Path, tmp_path: Path):
+def test_shards_without_a_plan_are_not_taken(local_registry: Registry, base: Path, tmp_path: Path):
     """What a release before left when it was killed between the two last steps."""
     first, second = train(tmp_path / "first", 1), train(tmp_path / "second", 2)
-    here.bake([str(first)], base, tmp_path / "old")
-    here.bake([str(second)], base, tmp_path / "fresh")
+    local_registry.bake([str(first)], base, tmp_path / "old")
+    local_registry.bake([str(second)], base, tmp_path / "fresh")
     for inner in (".", "model"):
         staging = tmp_path / ".baked.baking"
         shutil.copytree(tmp_path / "old", staging / inner)
-        assert here.bake([str(second)], base, tmp_path / "baked").resumed == 0
+        assert local_registry.bake([str(second)], base, tmp_path / "baked").resumed == 0
         assert contents(tmp_path / "baked") == contents(tmp_path / "fresh")
         assert not staging.exists()
         shutil.rmtree(tmp_path / "baked")
 
 
 def test_a_folder_that_was_filled_meanwhile_is_left_alone_and_what_was_baked_is_kept(
-    here: Registry, base: Path, tmp_path: Path
+    local_registry: Registry, base: Path, tmp_path: Path
 ):
     """Found without any kill: the plan was gone before the rename that was refused."""
     first, second = train(tmp_path / "first", 1), train(tmp_path / "second", 2)
@@ -227,15 +227,15 @@ def test_a_folder_that_was_filled_meanwhile_is_left_alone_and_what_was_baked_is_
             (target / "mine").write_text("x")
 
     with pytest.raises(Exception, match="baked"):
-        here.bake([str(first)], base, target, progress=fill)
+        local_registry.bake([str(first)], base, target, progress=fill)
     assert contents(target) == {"mine": b"x"}
     shutil.rmtree(target)
     with pytest.raises(ConflictError, match="an unfinished bake of other inputs"):
-        here.bake([str(second)], base, target)
-    assert here.bake([str(first)], base, target).resumed == 4
+        local_registry.bake([str(second)], base, target)
+    assert local_registry.bake([str(first)], base, target).resumed == 4
 
 
-def test_what_an_alias_named_then_is_not_what_it_names_now(here: Registry, base: Path, tmp_path: Path):
+def test_what_an_alias_named_then_is_not_what_it_names_now(local_registry: Registry, base: Path, tmp_path: Path):
     """An initial adapter is part of the plan by its content."""
     adapter, initial = train(tmp_path / "a", 1, init_lora_weights="pissa"), tmp_path / "initial"
     train(initial, 2, init_lora_weights="pissa")
@@ -245,16 +245,16 @@ def test_what_an_alias_named_then_is_not_what_it_names_now(here: Registry, base:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        here.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)], progress=stop)
+        local_registry.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)], progress=stop)
     shutil.rmtree(initial)
     train(initial, 3, init_lora_weights="pissa")
     with pytest.raises(ConflictError, match="an unfinished bake of other inputs"):
-        here.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)])
-    result = here.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)], start_over=True)
+        local_registry.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)])
+    result = local_registry.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)], start_over=True)
     assert result.resumed == 0
 
 
-def test_a_second_bake_to_a_folder_waits_for_none(here: Registry, base: Path, tmp_path: Path):
+def test_a_second_bake_to_a_folder_waits_for_none(local_registry: Registry, base: Path, tmp_path: Path):
     adapter = train(tmp_path / "a", 1)
     asked = []
 
@@ -262,14 +262,16 @@ def test_a_second_bake_to_a_folder_waits_for_none(here: Registry, base: Path, tm
         if what == "placing" and not asked:
             asked.append(what)
             with pytest.raises(UnderWayError, match="is under way"):
-                here.bake([str(adapter)], base, tmp_path / "baked")
+                local_registry.bake([str(adapter)], base, tmp_path / "baked")
 
-    here.bake([str(adapter)], base, tmp_path / "baked", progress=again)
+    local_registry.bake([str(adapter)], base, tmp_path / "baked", progress=again)
     assert asked
     assert not list(tmp_path.glob(".*baking"))
 
 
-def test_a_bake_that_is_repeated_finds_its_result_and_nothing_else(here: Registry, base: Path, tmp_path: Path, local):
+def test_a_bake_that_is_repeated_finds_its_result_and_nothing_else(
+    local_registry: Registry, base: Path, tmp_path: Path, local
+):
     adapter = train(tmp_path / "a", 1)
     arguments = ("bake", adapter, "--base", base, "--to", tmp_path / "baked")
     assert local(*arguments).exit_code == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from factories import write_base
 from loreg.bases.identify import identify
-from making import write_base
 
 
 def other_weights(folder: Path) -> Path:

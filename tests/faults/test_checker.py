@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments import Deployment, Loreg, command_line
+from factories import train, write_base
 from faults.checker import contents, differences, faults, files_below, half, look
 from faults.soak.journal import Operation, lost
-from making import train, write_base
-from places import Loreg, Place, command_line
 
 _DRAFT = "namespace, name, branch, files, author, updated_at"
 _JOB = (
@@ -28,7 +28,7 @@ class Registry:
 
     def __init__(self, room: Path) -> None:
         self.database, self.store = room / "catalog.db", room / "store"
-        self.loreg: Loreg = command_line(Place(f"sqlite:///{self.database}", str(self.store)).environment)
+        self.loreg: Loreg = command_line(Deployment(f"sqlite:///{self.database}", str(self.store)).environment)
 
     def do(self, *arguments: str | Path) -> None:
         outcome = self.loreg(*arguments)
@@ -218,22 +218,22 @@ def test_what_was_acknowledged_and_is_not_there_is_lost(whole: Registry):
     assert [line.partition(":")[0] for line in said] == [operation.kind for operation in absent]
 
 
-def test_postgresql_and_s3_are_read_as_well(postgres_and_s3: Place, tmp_path: Path):
-    place = postgres_and_s3
-    outcome = command_line(place.environment)("push", train(tmp_path / "one", 1), "team/one", "--alias", "prod")
+def test_postgresql_and_s3_are_read_as_well(postgres_and_s3: Deployment, tmp_path: Path):
+    deployment = postgres_and_s3
+    outcome = command_line(deployment.environment)("push", train(tmp_path / "one", 1), "team/one", "--alias", "prod")
     assert outcome.exit_code == 0, outcome.stderr
-    where = (place.database_url, place.storage_url, place.storage_endpoint)
+    where = (deployment.database_url, deployment.storage_url, deployment.storage_endpoint)
     seen = look(*where)
     assert faults(seen) == []
     import psycopg
 
     from faults.checker import s3_client
 
-    bucket, _, prefix = place.storage_url.removeprefix("s3://").partition("/")
+    bucket, _, prefix = deployment.storage_url.removeprefix("s3://").partition("/")
     digest = next(row["digest"] for row in seen["files"] if row["path"] == "adapter_config.json")
     key = f"{prefix}/sha256/{digest[:2]}/{digest}"
-    s3_client(place.storage_endpoint).put_object(Bucket=bucket, Key=key, Body=b"other")
-    with psycopg.connect(place.database_url) as connection:
+    s3_client(deployment.storage_endpoint).put_object(Bucket=bucket, Key=key, Body=b"other")
+    with psycopg.connect(deployment.database_url) as connection:
         connection.execute("UPDATE versions SET number = 2")
     said = "\n".join(faults(look(*where)))
     assert "adapter_config.json: " in said

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from places import NEWS, Loreg
+from deployments import NEWS, Loreg
 
 LOREG = Path(sys.executable).with_name("loreg")
 Shell = Callable[[str], subprocess.CompletedProcess[str]]

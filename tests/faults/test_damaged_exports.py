@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deployments import Deployment
+from factories import train
 from loreg.checking.profile import read_profile
 from loreg.errors import IntegrityError
 from loreg.exporting.folder import digest_request
@@ -14,10 +16,8 @@ from loreg.manifest import File, Manifest
 from loreg.refs import parse_ref
 from loreg.registry import Registry
 from loreg.storage import Blob, open_store
-from making import train
-from places import Place
 from server.conftest import Guarded
-from stored import DAMAGES, Stored
+from stored_bytes import DAMAGES, Stored
 
 SERVER = "sglang"
 
@@ -52,11 +52,11 @@ def adapter(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_an_export_that_is_damaged_or_lost_is_made_again_by_who_pulls_it(
-    registry: Registry, place: Place, adapter: Path, damage: str, tmp_path: Path
+    registry: Registry, deployment: Deployment, adapter: Path, damage: str, tmp_path: Path
 ):
-    if place.endpoint and damage == "longer":
+    if deployment.endpoint and damage == "longer":
         pytest.skip("who asks a server for the bytes that were promised gets them, and no word of what follows them")
-    stored, store = Stored(place), open_store(place.storage_url, place.storage_endpoint)
+    stored, store = Stored(deployment), open_store(deployment.storage_url, deployment.storage_endpoint)
     registry.push(adapter, "t/a")
     registry.pull("t/a", tmp_path / "before", profile=SERVER)
     files = made(registry, "t/a")
@@ -84,19 +84,19 @@ def test_who_may_only_read_makes_a_damaged_export_here(
     there.registry("writer").pull("team/a", tmp_path / "before", profile=SERVER)
     files = made(there.behind, "team/a")
     for file in of_its_own(there.behind, "team/a"):
-        Stored(Place("", settings.storage_url, settings.storage_endpoint)).change(file.sha256, DAMAGES[damage])
+        Stored(Deployment("", settings.storage_url, settings.storage_endpoint)).change(file.sha256, DAMAGES[damage])
     there.registry("reader").pull("team/a", tmp_path / "after", profile=SERVER)
     assert whole(tmp_path / "after", files)
 
 
 def test_a_version_that_is_damaged_itself_is_mended_by_pushing_it_again(
-    registry: Registry, place: Place, adapter: Path, tmp_path: Path
+    registry: Registry, deployment: Deployment, adapter: Path, tmp_path: Path
 ):
     registry.push(adapter, "t/a")
     registry.pull("t/a", tmp_path / "before", profile=SERVER)
     for files in (registry.show("t/a"), made(registry, "t/a")):
         (weights,) = [file for file in files.files if file.path == "adapter_model.safetensors"]
-        Stored(place).change(weights.sha256, DAMAGES["flipped"])
+        Stored(deployment).change(weights.sha256, DAMAGES["flipped"])
     with pytest.raises(IntegrityError) as error:
         registry.pull("t/a", tmp_path / "after", profile=SERVER)
     assert "push the adapter again" in error.value.hint

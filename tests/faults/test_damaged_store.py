@@ -12,32 +12,32 @@ from typing import Any
 import boto3
 import pytest
 
+from deployments import MOVIES, NEWS, Deployment, Loreg
+from factories import copy
 from loreg.errors import IntegrityError, LoregError, NotFoundError
 from loreg.registry import Registry, connect
 from loreg.storage import Blob, BlobStore, open_store
 from loreg.storage.blobs import key_of
 from loreg.storage.s3 import S3Store
-from making import copy
-from places import MOVIES, NEWS, Loreg, Place
 from server.conftest import Guarded
-from servers import S3Server
-from stored import DAMAGES, Stored
+from services import S3Server
+from stored_bytes import DAMAGES, Stored
 
 
 @pytest.fixture
-def stored(place: Place) -> Stored:
-    return Stored(place)
+def stored(deployment: Deployment) -> Stored:
+    return Stored(deployment)
 
 
 @pytest.fixture
-def store(place: Place) -> BlobStore:
-    return open_store(place.storage_url, place.storage_endpoint)
+def store(deployment: Deployment) -> BlobStore:
+    return open_store(deployment.storage_url, deployment.storage_endpoint)
 
 
 @pytest.fixture
 def on_a_folder(guarded_folder: Guarded, tmp_path: Path) -> tuple[Registry, Stored]:
     """A client of a server whose store is a folder, and that store."""
-    return guarded_folder.registry("writer"), Stored(Place("", str(tmp_path / "store")))
+    return guarded_folder.registry("writer"), Stored(Deployment("", str(tmp_path / "store")))
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,9 @@ def test_a_blob_that_is_replaced_has_its_digest_at_once_for_who_reads_it(store: 
     assert store.size(blob.sha256) == Blob(blob.sha256, 7).size
 
 
-def test_the_same_process_sees_what_another_lost(place: Place, stored: Stored, tmp_path: Path):
+def test_the_same_process_sees_what_another_lost(deployment: Deployment, stored: Stored, tmp_path: Path):
     """Nothing is called present from memory: not by a client that pushed it, not by a server that read it."""
-    with connect(**place.settings) as registry:
+    with connect(**deployment.settings) as registry:
         registry.push(NEWS, "t/news")
         for path, digest in digests_of(registry, "t/news").items():
             stored.change(digest, DAMAGES["lost"])

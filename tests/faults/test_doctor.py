@@ -12,16 +12,16 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from deployments import NEWS, SCIENCE, Deployment, Loreg, Outcome, command_line
+from factories import write_base
+from live_server import live_server
 from loreg.catalog import Catalog, migrations
 from loreg.catalog.engine import open_engine
 from loreg.catalog.schema import TableBase
 from loreg.entities import Access
 from loreg.errors import UnavailableError
 from loreg.registry import Registry
-from making import write_base
-from places import NEWS, SCIENCE, Loreg, Outcome, Place, command_line
-from servers import S3Server
-from serving import serving
+from services import S3Server
 
 
 @pytest.fixture
@@ -72,16 +72,16 @@ def test_another_store_in_place_of_the_store_is_found(local: Loreg, home: Path):
     assert "adapter_config.json of team/news:v1 is not in" in found["weights"]
 
 
-def test_another_bucket_or_folder_in_place_of_the_store_is_found(postgres_and_s3: Place):
+def test_another_bucket_or_folder_in_place_of_the_store_is_found(postgres_and_s3: Deployment):
     command_line(postgres_and_s3.environment)("push", NEWS, "team/news")
     other = {**postgres_and_s3.environment, "LOREG_STORAGE_URL": postgres_and_s3.storage_url + "-other"}
     assert "is not in s3://" in failed(command_line(other)("doctor", "--format", "json"))["weights"]
 
 
 def test_a_server_that_lost_its_store_is_not_ready(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    command_line(place.environment)("push", NEWS, "team/news")
-    with serving(place) as endpoint:
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    command_line(deployment.environment)("push", NEWS, "team/news")
+    with live_server(deployment) as endpoint:
         assert httpx.get(f"{endpoint}/readyz").status_code == 200
         shutil.rmtree(tmp_path / "store")
         answer = httpx.get(f"{endpoint}/readyz")
@@ -103,7 +103,7 @@ def test_an_empty_catalog_over_a_full_store_is_found(local: Loreg, home: Path, h
     assert "the catalog is empty, but" in found["weights"]
 
 
-def test_an_empty_catalog_over_a_full_bucket_is_found(postgres_and_s3: Place, s3: S3Server, tmp_path: Path):
+def test_an_empty_catalog_over_a_full_bucket_is_found(postgres_and_s3: Deployment, s3: S3Server, tmp_path: Path):
     loreg = command_line(postgres_and_s3.environment)
     assert failed(loreg("doctor", "--format", "json")) == {}
     elsewhere = {**postgres_and_s3.environment, "LOREG_DATABASE_URL": f"sqlite:///{tmp_path}/other.db"}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deployments import NEWS, Loreg
+from factories import copy, train, write_base
 from loreg.adapters.folder import select_files
 from loreg.entities import Commit
 from loreg.errors import AdapterFormatError, IntegrityError
@@ -15,8 +17,6 @@ from loreg.refs import parse_adapter_name
 from loreg.registry import Registry
 from loreg.storage import Blob
 from loreg.storage.blobs import partial_path
-from making import copy, train, write_base
-from places import NEWS, Loreg
 
 NAMES = [
     "𐍈" * 60,  # 240 bytes

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from making import train, write_base
-from places import Loreg
+from deployments import Loreg
+from factories import train, write_base
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -17,16 +17,16 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from clients import VERSIONS, Client, python_with
+from concurrency import all_at_once, eventually
+from deployments import Deployment
+from factories import train
+from hub_clients import VERSIONS, Client, python_with
+from live_server import live_server
 from loreg.catalog import Catalog, Transaction
 from loreg.entities import Access
 from loreg.local.backend import LocalBackend
 from loreg.registry import Registry, connect
 from loreg.storage.staged import StagedStore
-from making import train
-from places import Place
-from serving import serving
-from together import all_at_once, eventually
 
 ADAPTER = ("README.md", "adapter_config.json", "adapter_model.safetensors")
 
@@ -34,8 +34,8 @@ ADAPTER = ("README.md", "adapter_config.json", "adapter_model.safetensors")
 class Hub:
     """A server whose clients are those of the Hub, what lies behind it, and an adapter of three files."""
 
-    def __init__(self, place: Place, endpoint: str, behind: Registry, folder: Path) -> None:
-        self.place, self.endpoint, self.behind = place, endpoint, behind
+    def __init__(self, deployment: Deployment, endpoint: str, behind: Registry, folder: Path) -> None:
+        self.deployment, self.endpoint, self.behind = deployment, endpoint, behind
         self.adapter = train(folder / "adapter", 7)
 
     def commit(self, path: str, content: bytes, *, branch: str = "main", parent: str = "") -> httpx.Response:
@@ -55,23 +55,25 @@ class Hub:
         return {sibling["rfilename"] for sibling in found["siblings"]}
 
     def drafts(self) -> int:
-        with Catalog(self.place.database_url).read(Access.superuser("ada")) as tx:
+        with Catalog(self.deployment.database_url).read(Access.superuser("ada")) as tx:
             return int(tx.connection.execute(text("SELECT count(*) FROM drafts")).scalar_one())
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
     if request.param == "sqlite":
-        place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     else:
-        place = request.getfixturevalue("postgres_and_s3")
+        deployment = request.getfixturevalue("postgres_and_s3")
     with (
         connect(
-            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+            database_url=deployment.database_url,
+            storage_url=deployment.storage_url,
+            storage_endpoint=deployment.storage_endpoint,
         ) as behind,
-        serving(place) as endpoint,
+        live_server(deployment) as endpoint,
     ):
-        yield Hub(place, endpoint, behind, tmp_path)
+        yield Hub(deployment, endpoint, behind, tmp_path)
 
 
 class Paused:
@@ -239,7 +241,7 @@ def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
 def stale_draft(hub: Hub, name: str, content: bytes) -> None:
     """A draft as a release that could die between two transactions left it, with one file."""
     digest = hashlib.sha256(content).hexdigest()
-    with Catalog(hub.place.database_url).write(Access.superuser("ada")) as tx:
+    with Catalog(hub.deployment.database_url).write(Access.superuser("ada")) as tx:
         tx.connection.execute(
             text(
                 "INSERT INTO drafts (namespace, name, branch, files, author, updated_at) "
@@ -291,16 +293,20 @@ def test_a_branch_begins_where_its_maker_says_and_is_not_begun_twice(hub: Hub, t
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_commit_waits_for_a_draft_that_somebody_else_is_writing(postgres_and_s3: Place, tmp_path: Path, there: bool):
+def test_a_commit_waits_for_a_draft_that_somebody_else_is_writing(
+    postgres_and_s3: Deployment, tmp_path: Path, there: bool
+):
     """The other is a connection to PostgreSQL with its statement made and not committed."""
-    place = postgres_and_s3
+    deployment = postgres_and_s3
     with (
         connect(
-            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+            database_url=deployment.database_url,
+            storage_url=deployment.storage_url,
+            storage_endpoint=deployment.storage_endpoint,
         ) as behind,
-        serving(place) as endpoint,
+        live_server(deployment) as endpoint,
     ):
-        hub = Hub(place, endpoint, behind, tmp_path)
+        hub = Hub(deployment, endpoint, behind, tmp_path)
         if there:
             hub.commit("LICENSE", b"mit")
             statement = "UPDATE drafts SET files = %s::json WHERE branch = ''"
@@ -309,10 +315,10 @@ def test_a_commit_waits_for_a_draft_that_somebody_else_is_writing(postgres_and_s
                 "INSERT INTO drafts (namespace, name, branch, files, author, updated_at) "
                 "VALUES ('team', 'news', '', %s::json, 'ada', now())"
             )
-        with ThreadPoolExecutor(1) as pool, psycopg.connect(place.database_url) as other:
+        with ThreadPoolExecutor(1) as pool, psycopg.connect(deployment.database_url) as other:
             other.execute(statement, [json.dumps([["theirs.txt", hashlib.sha256(b"").hexdigest(), 0]])])
             slow: Future[httpx.Response] = pool.submit(hub.commit, "ours.txt", b"ours")
-            eventually(lambda: slow.done() or waits(place.database_url))
+            eventually(lambda: slow.done() or waits(deployment.database_url))
             other.commit()
             assert slow.result().status_code == 200
         assert hub.files() == {"theirs.txt", "ours.txt"}

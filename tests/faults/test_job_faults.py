@@ -21,14 +21,14 @@ from sqlalchemy import event, text
 
 import loreg.catalog.catalog
 import loreg.worker
+from concurrency import eventually
+from factories import train, write_base
 from loreg.baking.bake import PLAN_NAME, staging_path
 from loreg.catalog import Catalog, jobs
 from loreg.entities import Access
 from loreg.errors import NotFoundError, UnavailableError
 from loreg.registry import Registry, connect
 from loreg.worker import Worker
-from making import train, write_base
-from together import eventually
 
 MERGE = {"sources": ["team/a"], "name": "team/b"}
 BAKE = {"sources": ["team/a"], "base": "small", "name": "team/baked"}
@@ -48,7 +48,7 @@ def catalog(url: str) -> Iterator[Catalog]:
 
 
 @pytest.fixture
-def here(url: str, tmp_path: Path) -> Iterator[Registry]:
+def local_registry(url: str, tmp_path: Path) -> Iterator[Registry]:
     """A registry with one adapter, a base that workers have, and a folder where they bake to."""
     write_base(tmp_path / "bases" / "small")
     Catalog(url).upgrade()
@@ -57,20 +57,20 @@ def here(url: str, tmp_path: Path) -> Iterator[Registry]:
         yield registry
 
 
-def worker(here: Registry, tmp_path: Path) -> Worker:
-    return Worker(here.settings, tmp_path / "bases", tmp_path / "models", "cpu")
+def worker(local_registry: Registry, tmp_path: Path) -> Worker:
+    return Worker(local_registry.settings, tmp_path / "bases", tmp_path / "models", "cpu")
 
 
-def change(here: Registry, statement: str, **values: Any) -> None:
-    catalog = Catalog(here.settings.database_url)
+def change(local_registry: Registry, statement: str, **values: Any) -> None:
+    catalog = Catalog(local_registry.settings.database_url)
     with catalog.write(Access.superuser("test")) as tx:
         tx.connection.execute(text(statement), values)
     catalog.close()
 
 
-def stalled(here: Registry) -> None:
+def stalled(local_registry: Registry) -> None:
     """Let every worker have been heard of for the last time too long ago."""
-    change(here, "UPDATE jobs SET beat_at = :at", at=datetime.now(UTC) - jobs.LEASE - timedelta(seconds=5))
+    change(local_registry, "UPDATE jobs SET beat_at = :at", at=datetime.now(UTC) - jobs.LEASE - timedelta(seconds=5))
 
 
 # ── a long history ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,27 +153,31 @@ def test_a_namespace_with_many_jobs_does_not_keep_another_waiting(catalog: Catal
             taken.append(job.namespace)
             jobs.finish(tx, job, {})
     assert taken.count("many") == 20
-    assert [place for place, name in enumerate(taken) if name == "few"][-1] <= 11
+    assert [deployment for deployment, name in enumerate(taken) if name == "few"][-1] <= 11
 
 
-def test_a_worker_leaves_to_others_what_it_has_no_folder_for(here: Registry, tmp_path: Path):
-    baked = here.submit("bake", **BAKE)
-    merged = here.submit("merge", **MERGE)
-    assert Worker(here.settings, None, None, "cpu").work(until_idle=True) == 1
-    assert Worker(here.settings, tmp_path / "bases", None, "cpu").work(until_idle=True) == 0
-    assert (here.job(baked.id).state, here.job(merged.id).state) == ("queued", "done")
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    assert here.job(baked.id).state == "done"
+def test_a_worker_leaves_to_others_what_it_has_no_folder_for(local_registry: Registry, tmp_path: Path):
+    baked = local_registry.submit("bake", **BAKE)
+    merged = local_registry.submit("merge", **MERGE)
+    assert Worker(local_registry.settings, None, None, "cpu").work(until_idle=True) == 1
+    assert Worker(local_registry.settings, tmp_path / "bases", None, "cpu").work(until_idle=True) == 0
+    assert (local_registry.job(baked.id).state, local_registry.job(merged.id).state) == ("queued", "done")
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    assert local_registry.job(baked.id).state == "done"
 
 
-def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(here: Registry, tmp_path: Path):
-    job = here.submit("bake", **{**BAKE, "base": "llama"})
-    assert worker(here, tmp_path).work(until_idle=True) == 0
-    assert here.job(job.id).state == "queued"
-    change(here, "UPDATE jobs SET able_at = :at", at=datetime.now(UTC) - jobs.QUEUE_TIMEOUT - timedelta(minutes=1))
-    assert worker(here, tmp_path).work(until_idle=True) == 0
+def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(local_registry: Registry, tmp_path: Path):
+    job = local_registry.submit("bake", **{**BAKE, "base": "llama"})
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 0
+    assert local_registry.job(job.id).state == "queued"
+    change(
+        local_registry,
+        "UPDATE jobs SET able_at = :at",
+        at=datetime.now(UTC) - jobs.QUEUE_TIMEOUT - timedelta(minutes=1),
+    )
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 0
     with pytest.raises(NotFoundError, match=r"no worker that has 'llama' among its bases .* for 24 hours"):
-        here.wait_for_job(job.id)
+        local_registry.wait_for_job(job.id)
 
 
 def test_a_job_that_only_waits_its_turn_does_not_end(catalog: Catalog):
@@ -216,9 +220,9 @@ def test_a_worker_whose_clock_is_wrong_takes_no_job_of_another(
 
 
 def test_a_model_that_was_whole_when_its_worker_died_is_the_result(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = here.submit("bake", **BAKE)
+    job = local_registry.submit("bake", **BAKE)
 
     class KilledError(BaseException):
         pass
@@ -229,41 +233,41 @@ def test_a_model_that_was_whole_when_its_worker_died_is_the_result(
     with monkeypatch.context() as patched, pytest.raises(KilledError):
         patched.setattr(jobs, "finish", die)
         patched.setattr(jobs, "put_back", die)
-        worker(here, tmp_path).work(until_idle=True)
+        worker(local_registry, tmp_path).work(until_idle=True)
     assert (tmp_path / "models" / "team" / "baked" / "model.safetensors").exists()
-    stalled(here)
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    done = here.wait_for_job(job.id)
+    stalled(local_registry)
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    done = local_registry.wait_for_job(job.id)
     assert (done.state, done.attempts) == ("done", 2)
 
 
-def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(here: Registry, tmp_path: Path):
+def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(local_registry: Registry, tmp_path: Path):
     """The first worker is taken for dead, and has the folder locked still."""
-    job = here.submit("bake", **BAKE)
+    job = local_registry.submit("bake", **BAKE)
     staging = staging_path(tmp_path / "models" / "team" / "baked")
     staging.mkdir(parents=True)
-    change(here, "UPDATE jobs SET created_at = :at", at=datetime.now(UTC) - timedelta(days=3))
+    change(local_registry, "UPDATE jobs SET created_at = :at", at=datetime.now(UTC) - timedelta(days=3))
     with (staging / PLAN_NAME).open("a+") as plan:
         fcntl.flock(plan, fcntl.LOCK_EX)
         for _ in range(jobs.MAX_LOSSES + 1):
-            assert worker(here, tmp_path).work(until_idle=True) == 1
-            assert here.job(job.id).state == "queued"
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    assert here.wait_for_job(job.id).state == "done"
+            assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+            assert local_registry.job(job.id).state == "queued"
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    assert local_registry.wait_for_job(job.id).state == "done"
 
 
 @pytest.mark.parametrize("kind", ["bake", "merge", "rerank"])
 def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
-    here.push(train(tmp_path / "b", 2), "team/two")
-    meant, other = here.show("team/a").version, here.show("team/two").version
+    local_registry.push(train(tmp_path / "b", 2), "team/two")
+    meant, other = local_registry.show("team/a").version, local_registry.show("team/two").version
     asked: dict[str, Any] = {
         "bake": {**BAKE, "sources": ["team/a", "team/two"], "extras": "team/two"},
         "merge": {**MERGE, "sources": ["team/a", "team/two"], "extras": "team/two"},
         "rerank": {"source": "team/a", "rank": 1, "name": "team/b"},
     }[kind]
-    job = here.submit(kind, **asked)
+    job = local_registry.submit(kind, **asked)
 
     class KilledError(BaseException):
         pass
@@ -273,18 +277,18 @@ def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
 
     with monkeypatch.context() as patched, pytest.raises(KilledError):
         patched.setattr(loreg.worker, kind, die)
-        worker(here, tmp_path).work(until_idle=True)
-    here.push(train(tmp_path / "c", 3), "team/a")
-    here.push(train(tmp_path / "d", 4), "team/two")
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    done = here.wait_for_job(job.id)
+        worker(local_registry, tmp_path).work(until_idle=True)
+    local_registry.push(train(tmp_path / "c", 3), "team/a")
+    local_registry.push(train(tmp_path / "d", 4), "team/two")
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    done = local_registry.wait_for_job(job.id)
     assert (done.state, done.error) == ("done", {})
     wanted = [meant.digest] if kind == "rerank" else [meant.digest, other.digest]
     if kind == "bake":
         record = json.loads((tmp_path / "models" / "team" / "baked" / "loreg_bake.json").read_text())
         found = [source["digest"] for source in record["sources"]]
     else:
-        made_by = here.show("team/b").provenance
+        made_by = local_registry.show("team/b").provenance
         assert made_by is not None
         found = [source.digest for source in made_by.sources]
     assert found == wanted
@@ -306,23 +310,23 @@ def test_workers_that_end_in_order_use_up_no_try_of_a_job(catalog: Catalog):
 
 
 def test_a_worker_without_torch_leaves_to_others_what_needs_it(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked = {
-        "merge": here.submit("merge", **MERGE),
-        "rerank": here.submit("rerank", source="team/a", rank=1, name="team/c"),
-        "ties": here.submit("bake", **{**BAKE, "name": "team/ties", "method": "ties"}),
-        "small": here.submit("bake", **{**BAKE, "name": "team/small", "rank": 1}),
-        "bake": here.submit("bake", **BAKE),
+        "merge": local_registry.submit("merge", **MERGE),
+        "rerank": local_registry.submit("rerank", source="team/a", rank=1, name="team/c"),
+        "ties": local_registry.submit("bake", **{**BAKE, "name": "team/ties", "method": "ties"}),
+        "small": local_registry.submit("bake", **{**BAKE, "name": "team/small", "rank": 1}),
+        "bake": local_registry.submit("bake", **BAKE),
     }
     with monkeypatch.context() as patched:
         patched.setattr(loreg.worker, "has_torch", lambda: False)
-        assert worker(here, tmp_path).work(until_idle=True) == 1
-    assert {name: here.job(job.id).state for name, job in asked.items()} == {
+        assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    assert {name: local_registry.job(job.id).state for name, job in asked.items()} == {
         **dict.fromkeys(asked, "queued"), "bake": "done",
     }  # fmt: skip
-    assert worker(here, tmp_path).work(until_idle=True) == 4
-    assert {here.job(job.id).state for job in asked.values()} == {"done"}
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 4
+    assert {local_registry.job(job.id).state for job in asked.values()} == {"done"}
 
 
 def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
@@ -342,29 +346,31 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
         assert jobs.find(tx, second.id).state == "done"
 
 
-def test_a_cancelled_bake_leaves_nothing_behind(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    job = here.submit("bake", **BAKE)
+def test_a_cancelled_bake_leaves_nothing_behind(
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job = local_registry.submit("bake", **BAKE)
     move = loreg.worker.Heartbeat.progress
 
     def cancelled(heart: Any, what: str, done: int, total: int) -> None:
         if what == "placing":
-            here.cancel_job(job.id)
+            local_registry.cancel_job(job.id)
         move(heart, what, done, total)
 
     monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancelled)
-    worker(here, tmp_path).work(until_idle=True)
-    assert here.job(job.id).state == "cancelled"
+    worker(local_registry, tmp_path).work(until_idle=True)
+    assert local_registry.job(job.id).state == "cancelled"
     assert list((tmp_path / "models" / "team").iterdir()) == []
 
 
-def test_a_worker_that_is_told_to_end_puts_its_job_back(here: Registry, tmp_path: Path):
-    job = here.submit("merge", **MERGE)
+def test_a_worker_that_is_told_to_end_puts_its_job_back(local_registry: Registry, tmp_path: Path):
+    job = local_registry.submit("merge", **MERGE)
     busy = (
         "import loreg.worker as w, signal\n"
         "w.merge = lambda *a, **k: (print('busy', flush=True), signal.pause())\n"
         "from loreg_cli.main import cli\ncli()"
     )
-    settings = here.settings
+    settings = local_registry.settings
     more = {"LOREG_DATABASE_URL": settings.database_url, "LOREG_STORAGE_URL": settings.storage_url}
     command = [sys.executable, "-c", busy, "worker"]
     with subprocess.Popen(command, env={**os.environ, **more}, stdout=subprocess.PIPE, text=True) as process:
@@ -372,9 +378,9 @@ def test_a_worker_that_is_told_to_end_puts_its_job_back(here: Registry, tmp_path
         assert process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
-    assert here.job(job.id).state == "queued"
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    assert here.job(job.id).state == "done"
+    assert local_registry.job(job.id).state == "queued"
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    assert local_registry.job(job.id).state == "done"
 
 
 # ── a database that is away ────────────────────────────────────────────────────────────────────────────────────────
@@ -395,33 +401,39 @@ class Away:
         return self._real(*arguments, **more)
 
 
-def test_a_lost_answer_does_not_end_an_idle_worker(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    job = here.submit("merge", **MERGE)
+def test_a_lost_answer_does_not_end_an_idle_worker(
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job = local_registry.submit("merge", **MERGE)
     Away(monkeypatch, "claim", 3)
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    assert here.job(job.id).state == "done"
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    assert local_registry.job(job.id).state == "done"
 
 
-def test_a_database_that_never_answers_is_told(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_that_never_answers_is_told(
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     Away(monkeypatch, "claim", 1000)
     with pytest.raises(UnavailableError):
-        worker(here, tmp_path).work()
+        worker(local_registry, tmp_path).work()
 
 
 @pytest.mark.parametrize("name", ["finish", "fail"])
-def test_a_result_waits_for_the_database(here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_a_result_waits_for_the_database(
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
     sources = MERGE["sources"] if name == "finish" else ["team/nothing"]
-    job = here.submit("merge", **{**MERGE, "sources": sources})
+    job = local_registry.submit("merge", **{**MERGE, "sources": sources})
     away = Away(monkeypatch, name, 6)
-    assert worker(here, tmp_path).work(until_idle=True) == 1
-    found = here.job(job.id)
+    assert worker(local_registry, tmp_path).work(until_idle=True) == 1
+    found = local_registry.job(job.id)
     assert (found.state, found.attempts, away.times) == ("done" if name == "finish" else "failed", 1, 0)
 
 
 def test_a_result_whose_answer_was_lost_is_written_down_once(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = here.submit("merge", **MERGE)
+    job = local_registry.submit("merge", **MERGE)
     write, lost = Catalog.write, []
 
     def lose(catalog: Catalog, access: Any) -> Any:
@@ -430,7 +442,7 @@ def test_a_result_whose_answer_was_lost_is_written_down_once(
 
         def left(*exception: Any) -> Any:
             result = leave(*exception)
-            if here.job(job.id).state == "done" and not lost:
+            if local_registry.job(job.id).state == "done" and not lost:
                 lost.append(1)
                 raise UnavailableError("the answer was lost")
             return result
@@ -440,17 +452,17 @@ def test_a_result_whose_answer_was_lost_is_written_down_once(
 
     monkeypatch.setattr(Catalog, "write", lose)
     monkeypatch.setattr(loreg.worker, "_IDLE", 0.01)
-    worker(here, tmp_path).work(until_idle=True)
+    worker(local_registry, tmp_path).work(until_idle=True)
     monkeypatch.undo()
     assert lost
-    assert here.job(job.id).state == "done"
-    assert [event.action for event in here.events().items].count("job end") == 1
+    assert local_registry.job(job.id).state == "done"
+    assert [event.action for event in local_registry.events().items].count("job end") == 1
 
 
 def test_a_job_that_lost_the_database_in_its_midst_is_done_again(
-    here: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = here.submit("merge", **MERGE)
+    job = local_registry.submit("merge", **MERGE)
     merge, times = loreg.worker.merge, []
 
     def once(*arguments: Any, **more: Any) -> Any:
@@ -460,10 +472,10 @@ def test_a_job_that_lost_the_database_in_its_midst_is_done_again(
         return merge(*arguments, **more)
 
     monkeypatch.setattr(loreg.worker, "merge", once)
-    worker(here, tmp_path).work(until_idle=True)
-    assert here.job(job.id).state == "queued"
-    worker(here, tmp_path).work(until_idle=True)
-    assert here.job(job.id).state == "done"
+    worker(local_registry, tmp_path).work(until_idle=True)
+    assert local_registry.job(job.id).state == "queued"
+    worker(local_registry, tmp_path).work(until_idle=True)
+    assert local_registry.job(job.id).state == "done"
 
 
 def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
@@ -471,9 +483,11 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
 ):
     monkeypatch.setattr(loreg.worker, "_POLL", 3600.0)  # nothing is found by looking
     monkeypatch.setattr(loreg.worker, "_IDLE", 0.01)
-    here = connect(database_url=postgres_url, storage_url=str(tmp_path / "store"), home=str(tmp_path / "home"))
-    here.push(train(tmp_path / "a", 1), "team/a")
-    idle = worker(here, tmp_path)
+    local_registry = connect(
+        database_url=postgres_url, storage_url=str(tmp_path / "store"), home=str(tmp_path / "home")
+    )
+    local_registry.push(train(tmp_path / "a", 1), "team/a")
+    idle = worker(local_registry, tmp_path)
     claim, ending = jobs.claim, threading.Event()
 
     def asked(*arguments: Any) -> Any:
@@ -499,8 +513,8 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
 
         for number in range(2):
             eventually(listens)
-            job = here.submit("merge", **{**MERGE, "name": f"team/b{number}"})
-            eventually(lambda job=job: here.job(job.id).state == "done")
+            job = local_registry.submit("merge", **{**MERGE, "name": f"team/b{number}"})
+            eventually(lambda job=job: local_registry.job(job.id).state == "done")
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -510,4 +524,4 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
         connection.execute("NOTIFY loreg_jobs")
         working.join(60)
         assert not working.is_alive()
-    here.close()
+    local_registry.close()

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployments import MOVIES, NEWS, SCIENCE, Deployment, Loreg
+from factories import change_config, copy, train, write_base
+from live_server import live_server
 from loreg.errors import CheckFailedError, NotFoundError, UnavailableError
 from loreg.registry import Registry, connect
 from loreg.storage.blobs import key_of
-from making import change_config, copy, train, write_base
-from places import MOVIES, NEWS, SCIENCE, Loreg, Place
-from serving import serving
-from stored import Stored
+from stored_bytes import Stored
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def behind(tmp_path: Path, store: Path) -> Place:
-    return Place(f"sqlite:///{tmp_path}/catalog.db", str(store))
+def behind(tmp_path: Path, store: Path) -> Deployment:
+    return Deployment(f"sqlite:///{tmp_path}/catalog.db", str(store))
 
 
 @pytest.fixture(params=["gone", "an empty folder"])
@@ -66,7 +66,7 @@ WRITE: dict[str, Callable[[Registry, Path], object]] = {
 @pytest.mark.parametrize("through", ["here", "a server"])
 @pytest.mark.parametrize("write", WRITE)
 def test_nobody_writes_to_a_store_that_is_gone(
-    behind: Place, store: Path, lose: Callable[[], None], write: str, through: str, tmp_path: Path
+    behind: Deployment, store: Path, lose: Callable[[], None], write: str, through: str, tmp_path: Path
 ):
     with connect(**behind.settings) as registry:
         registry.push(NEWS, "t/news")
@@ -75,7 +75,7 @@ def test_nobody_writes_to_a_store_that_is_gone(
             with pytest.raises(UnavailableError, match="is not there, though the catalog knows versions"):
                 WRITE[write](registry, tmp_path)
         else:
-            with serving(behind) as endpoint, connect(endpoint=endpoint) as client:
+            with live_server(behind) as endpoint, connect(endpoint=endpoint) as client:
                 with pytest.raises(UnavailableError) as error:
                     WRITE[write](client, tmp_path)
                 assert str(store) not in str(error.value)
@@ -88,9 +88,9 @@ def test_nobody_writes_to_a_store_that_is_gone(
 
 
 def test_a_commit_of_the_hub_does_not_write_to_a_store_that_is_gone(
-    behind: Place, store: Path, lose: Callable[[], None]
+    behind: Deployment, store: Path, lose: Callable[[], None]
 ):
-    with connect(**behind.settings) as registry, serving(behind) as endpoint:
+    with connect(**behind.settings) as registry, live_server(behind) as endpoint:
         registry.push(NEWS, "t/news")
         lose()
         assert commit_a_card(endpoint).status_code == 503
@@ -103,9 +103,9 @@ def test_who_lost_a_store_for_good_starts_a_new_one_as_the_hint_says(local: Lore
     shutil.rmtree(tmp_path / "home" / "store")
     refused = local("push", NEWS, "t/news")
     assert refused.exit_code == 1
-    place = refused.stderr.strip().rpartition("mkdir -p ")[2]
-    assert place == str(tmp_path / "home" / "store" / "sha256")
-    Path(place).mkdir(parents=True)
+    deployment = refused.stderr.strip().rpartition("mkdir -p ")[2]
+    assert deployment == str(tmp_path / "home" / "store" / "sha256")
+    Path(deployment).mkdir(parents=True)
     assert local("push", NEWS, "t/news").exit_code == 0
     assert local("pull", "t/news", tmp_path / "out").exit_code == 0
     assert local("doctor").exit_code == 0
@@ -115,21 +115,23 @@ def wrong(registry: Registry) -> dict[str, str]:
     return {check.name: check.value for check in registry.doctor() if not check.ok}
 
 
-def test_doctor_finds_what_is_lost_however_much_was_pushed_since(registry: Registry, place: Place, tmp_path: Path):
-    if place.endpoint:
+def test_doctor_finds_what_is_lost_however_much_was_pushed_since(
+    registry: Registry, deployment: Deployment, tmp_path: Path
+):
+    if deployment.endpoint:
         pytest.skip("at what lies further back whoever runs the server looks")
     files = {}
     for name in ("one", "two", "three", "four", "five", "six", "seven"):
         registry.push(change_config(copy(NEWS, tmp_path / name), name=name), f"t/{name}")
         files[name] = {file.path: file.sha256 for file in registry.show(f"t/{name}").files}["adapter_config.json"]
     assert wrong(registry) == {}
-    Stored(place).change(files["one"], lambda content: None)
+    Stored(deployment).change(files["one"], lambda content: None)
     assert "adapter_config.json of t/one:v1 is not in" in wrong(registry)["weights"]
     registry.push(tmp_path / "one", "t/one")
     assert wrong(registry) == {}
 
 
-def test_a_registry_of_yanked_versions_alone_is_well_until_its_store_is_gone(behind: Place, store: Path):
+def test_a_registry_of_yanked_versions_alone_is_well_until_its_store_is_gone(behind: Deployment, store: Path):
     with connect(**behind.settings) as registry:
         registry.push(NEWS, "t/news")
         registry.yank("t/news:v1", reason="wrong")
@@ -140,7 +142,7 @@ def test_a_registry_of_yanked_versions_alone_is_well_until_its_store_is_gone(beh
             registry.push(MOVIES, "t/movies")
 
 
-def test_a_registry_of_bases_alone_is_well_until_its_store_is_gone(behind: Place, store: Path, tmp_path: Path):
+def test_a_registry_of_bases_alone_is_well_until_its_store_is_gone(behind: Deployment, store: Path, tmp_path: Path):
     with connect(**behind.settings) as registry:
         base = registry.add_base(write_base(tmp_path / "base")).base
         assert wrong(registry) == {}
@@ -150,14 +152,14 @@ def test_a_registry_of_bases_alone_is_well_until_its_store_is_gone(behind: Place
         assert "is not there" in wrong(registry)["store"]
 
 
-def test_an_unfinished_upload_is_no_empty_catalog(behind: Place):
-    with connect(**behind.settings) as registry, serving(behind) as endpoint:
+def test_an_unfinished_upload_is_no_empty_catalog(behind: Deployment):
+    with connect(**behind.settings) as registry, live_server(behind) as endpoint:
         assert commit_a_card(endpoint).is_success
         assert wrong(registry) == {}
 
 
-def test_an_upload_that_no_commit_followed_is_no_empty_catalog(behind: Place):
-    with connect(**behind.settings) as registry, serving(behind) as endpoint, connect(endpoint=endpoint) as client:
+def test_an_upload_that_no_commit_followed_is_no_empty_catalog(behind: Deployment):
+    with connect(**behind.settings) as registry, live_server(behind) as endpoint, connect(endpoint=endpoint) as client:
         commit = client.context.backend.commit
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(type(client.context.backend), "commit", lambda self, asked: commit.nothing)
@@ -167,9 +169,9 @@ def test_an_upload_that_no_commit_followed_is_no_empty_catalog(behind: Place):
 
 
 @pytest.mark.parametrize("through", ["here", "a server"])
-def test_a_first_push_that_the_policy_refuses_is_no_empty_catalog(behind: Place, through: str, tmp_path: Path):
+def test_a_first_push_that_the_policy_refuses_is_no_empty_catalog(behind: Deployment, through: str, tmp_path: Path):
     (tmp_path / "loreg.toml").write_text('[check]\nmax_rank = 4\naliases = ["prod"]\n')
-    with connect(**behind.settings) as registry, serving(behind) as endpoint, connect(endpoint=endpoint) as client:
+    with connect(**behind.settings) as registry, live_server(behind) as endpoint, connect(endpoint=endpoint) as client:
         with pytest.raises(CheckFailedError):
             (registry if through == "here" else client).push(NEWS, "t/news", aliases=["prod"])
         with pytest.raises(NotFoundError):
@@ -177,7 +179,7 @@ def test_a_first_push_that_the_policy_refuses_is_no_empty_catalog(behind: Place,
         assert wrong(registry) == {}
 
 
-def test_what_is_left_of_a_first_push_that_was_interrupted_is_said_and_mended_by_the_hint(behind: Place):
+def test_what_is_left_of_a_first_push_that_was_interrupted_is_said_and_mended_by_the_hint(behind: Deployment):
     with connect(**behind.settings) as registry:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(type(registry.context.backend), "commit", lambda self, asked: 1 / 0)

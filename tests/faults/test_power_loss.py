@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from torch import ones
 
+from deployments import NEWS, Deployment
+from factories import copy, new_model, train, write_base
 from loreg.baking import bake
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
 from loreg.storage import Blob, digest_of, durable, folder, open_store
 from loreg.workspace.atomic_folder import UNFINISHED
-from making import copy, new_model, train, write_base
-from places import NEWS, Place
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,8 @@ def test_a_disk_that_is_full_where_a_pull_writes_is_named_and_not_the_store(
     assert error.value.hint == "free some space and try again"
 
 
-def test_a_place_of_a_registry_needs_no_more_than_its_folder(place: Place, registry: Registry):
+def test_a_place_of_a_registry_needs_no_more_than_its_folder(deployment: Deployment, registry: Registry):
     """Nothing hidden is left beside the blobs after a push."""
     registry.push(NEWS, "t/news")
-    if not place.storage_endpoint:
-        assert list(Path(place.storage_url).rglob(".*")) == []
+    if not deployment.storage_endpoint:
+        assert list(Path(deployment.storage_url).rglob(".*")) == []

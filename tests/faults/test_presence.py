@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployments import NEWS, SCIENCE, Deployment
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
 from loreg.registry import Registry
 from loreg.storage import Blob
-from places import NEWS, SCIENCE, Place
 from server.conftest import Guarded
-from stored import DAMAGES, Stored
+from stored_bytes import DAMAGES, Stored
 
 
 @pytest.fixture(params=["guarded", "guarded_folder"])
@@ -25,7 +25,7 @@ def either(request: pytest.FixtureRequest) -> Guarded:
 @pytest.fixture
 def stored(either: Guarded) -> Stored:
     settings = either.behind.settings
-    return Stored(Place("", settings.storage_url, settings.storage_endpoint))
+    return Stored(Deployment("", settings.storage_url, settings.storage_endpoint))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -105,10 +105,10 @@ def test_a_lost_blob_is_named_by_who_pulls_it(either: Guarded, stored: Stored):
     assert "push the adapter again" in error.value.hint
 
 
-def test_a_lost_base_is_asked_for_by_a_commit(registry: Registry, place: Place, minilm: Path):
+def test_a_lost_base_is_asked_for_by_a_commit(registry: Registry, deployment: Deployment, minilm: Path):
     known = registry.add_base(minilm).base
     registry.push(NEWS, "t/one", base=known.digest)
-    Stored(place).change(known.digest, DAMAGES["lost"])
+    Stored(deployment).change(known.digest, DAMAGES["lost"])
     with pytest.raises(NotFoundError):
         registry.push(NEWS, "t/two", base=known.digest)
     with pytest.raises(NotFoundError):

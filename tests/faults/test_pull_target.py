@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from concurrency import all_at_once, eventually
+from deployments import MOVIES, NEWS, Deployment, Loreg
+from factories import copy, train, write_base
 from loreg.entities import PullResult
 from loreg.errors import ConflictError, UnavailableError
 from loreg.registry import Registry, connect
-from making import copy, train, write_base
-from people import ANN, TEAM, People, commons, folder_of
-from places import MOVIES, NEWS, Loreg, Place
-from together import all_at_once, eventually
+from os_users import ANN, TEAM, People, commons, folder_of
 
 root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be another, or mount")
 
@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch) -> Path:
+def local_registry(tmp_path: Path, monkeypatch) -> Path:
     """An empty folder that a person stands in."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -56,31 +56,35 @@ def as_a_shell_shows(script: str, folder: Path, home: Path) -> str:
 
 
 @pytest.mark.parametrize("target", [".", "./x/..", "../here", "../link"])
-def test_a_person_who_pulls_to_where_he_stands_sees_the_files_there(pushed: Registry, here: Path, target: str):
-    (here.parent / "link").symlink_to(here)
-    said = as_a_shell_shows(f"loreg pull --format quiet news:v1 {target}; ls; cd .; ls -A", here, here.parent / "home")
+def test_a_person_who_pulls_to_where_he_stands_sees_the_files_there(
+    pushed: Registry, local_registry: Path, target: str
+):
+    (local_registry.parent / "link").symlink_to(local_registry)
+    said = as_a_shell_shows(
+        f"loreg pull --format quiet news:v1 {target}; ls; cd .; ls -A", local_registry, local_registry.parent / "home"
+    )
     files = "adapter_config.json\nadapter_model.safetensors\n"
     assert said == f"{target if target != './x/..' else 'x/..'}\n{files}{files}"
 
 
-@pytest.mark.parametrize("target", [".", "./x/..", "{here}", "{link}", "../link/"])
-def test_a_folder_that_is_there_stays_the_same_folder(pushed: Registry, here: Path, target: str):
-    link = here.parent / "link"
-    link.symlink_to(here)
-    before = here.stat().st_ino
-    result = pushed.pull("news:v1", target.format(here=here, link=link))
-    assert here.stat().st_ino == before
+@pytest.mark.parametrize("target", [".", "./x/..", "{local_registry}", "{link}", "../link/"])
+def test_a_folder_that_is_there_stays_the_same_folder(pushed: Registry, local_registry: Path, target: str):
+    link = local_registry.parent / "link"
+    link.symlink_to(local_registry)
+    before = local_registry.stat().st_ino
+    result = pushed.pull("news:v1", target.format(local_registry=local_registry, link=link))
+    assert local_registry.stat().st_ino == before
     assert link.is_symlink()
     assert contents(Path()) == contents(NEWS)
     assert result.downloaded > 0
-    assert pushed.pull("news:v1", target.format(here=here, link=link)).downloaded == 0
+    assert pushed.pull("news:v1", target.format(local_registry=local_registry, link=link)).downloaded == 0
 
 
-def test_x_and_back_is_not_an_empty_place(pushed: Registry, here: Path):
-    (here / "mine.txt").write_text("mine")
+def test_x_and_back_is_not_an_empty_place(pushed: Registry, local_registry: Path):
+    (local_registry / "mine.txt").write_text("mine")
     with pytest.raises(ConflictError):
         pushed.pull("news:v1", "./x/..")
-    assert contents(here) == {"mine.txt": b"mine"}
+    assert contents(local_registry) == {"mine.txt": b"mine"}
 
 
 def test_merge_export_and_bake_leave_a_person_standing_too(local: Loreg, tmp_path: Path, monkeypatch):
@@ -266,12 +270,12 @@ def killed_at(point: int, call: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_who_pulls_the_same_to_the_same_place_waits_and_finds_it(place: Place, tmp_path: Path, there: bool):
+def test_who_pulls_the_same_to_the_same_place_waits_and_finds_it(deployment: Deployment, tmp_path: Path, there: bool):
     target = tmp_path / "target"
     if there:
         target.mkdir()
     with contextlib.ExitStack() as stack:
-        registries = [stack.enter_context(connect(**place.settings)) for _ in range(8)]
+        registries = [stack.enter_context(connect(**deployment.settings)) for _ in range(8)]
         registries[0].push(NEWS, "news")
         results = all_at_once([lambda r=registry: r.pull("news", target) for registry in registries])
     assert sum(result.downloaded > 0 for result in results) == 1

@@ -13,14 +13,14 @@ from sqlite3 import connect as connect_to
 
 import pytest
 
+from concurrency import all_at_once
+from deployments import NEWS, Outcome
 from loreg.catalog import Catalog, sqlite
 from loreg.catalog.listing import list_adapters
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, UnavailableError
 from loreg.registry import connect
-from people import ANN, BOB, EVE, TEAM, People, Person, commons, everything_in, folder_of
-from places import NEWS, Outcome
-from together import all_at_once
+from os_users import ANN, BOB, EVE, TEAM, People, Person, commons, folder_of, permissions_below
 
 Run = Callable[..., Outcome]
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can be several people")
@@ -71,7 +71,7 @@ def test_a_group_works_in_one_folder_under_any_umask(crowd, square: Path, mode: 
     check(run(BOB, "pull", "team/a:prod", mine / "a", umask=umask))
     assert "team/b" in check(run(ANN, "ls", umask=umask)).stdout
     files = mode & 0o666
-    assert set(everything_in(shared).values()) == {mode & 0o777, files, files & 0o444}
+    assert set(permissions_below(shared).values()) == {mode & 0o777, files, files & 0o444}
 
 
 def test_a_group_that_is_the_own_group_of_all_needs_no_setgid(crowd, square: Path):
@@ -120,7 +120,7 @@ class TestReadingOnly:
         return run
 
     def read_all(self, run: Run, person: Person, square: Path) -> None:
-        before = everything_in(square / "home")
+        before = permissions_below(square / "home")
         for arguments in (("ls",), ("ls", "team/a"), ("show", "team/a"), ("search",), ("lineage", "team/a")):
             assert "team/a" in check(run(person, *arguments)).stdout
         mine = square / "mine"
@@ -128,7 +128,7 @@ class TestReadingOnly:
         folder_of(person, mine, 0o755)
         check(run(person, "pull", "team/a", mine / "a"))
         check(run(person, "check", "team/a"))
-        assert everything_in(square / "home") == before
+        assert permissions_below(square / "home") == before
 
     def test_who_may_read_a_registry_reads_it(self, run: Run, square: Path, home: Path):
         self.read_all(run, EVE, square)
@@ -191,25 +191,25 @@ class TestReadingOnly:
         assert "catalog.db-wal belongs to user 54302" in refused.stderr
 
     def test_a_registry_on_a_read_only_mount_is_read(self, run: Run, square: Path, home: Path):
-        here = square / "mounted"
-        here.mkdir()
-        if subprocess.run(["mount", "--bind", home, here], check=False).returncode:
+        local_registry = square / "mounted"
+        local_registry.mkdir()
+        if subprocess.run(["mount", "--bind", home, local_registry], check=False).returncode:
             pytest.skip("nothing can be mounted here")
         try:
-            subprocess.run(["mount", "-o", "remount,ro,bind", here], check=True)
+            subprocess.run(["mount", "-o", "remount,ro,bind", local_registry], check=True)
             for person in (ANN, EVE):
-                self.on_the_mount(run, person, here, square)
+                self.on_the_mount(run, person, local_registry, square)
             self.write_and_die(home, "UPDATE adapters SET name = 'b'")
             for person in (ANN, EVE):
-                assert "team/b" in check(run(person, "ls", LOREG_HOME=here)).stdout
+                assert "team/b" in check(run(person, "ls", LOREG_HOME=local_registry)).stdout
         finally:
-            subprocess.run(["umount", here], check=True)
+            subprocess.run(["umount", local_registry], check=True)
 
-    def on_the_mount(self, run: Run, person: Person, here: Path, square: Path) -> None:
-        assert "team/a" in check(run(person, "ls", LOREG_HOME=here)).stdout
+    def on_the_mount(self, run: Run, person: Person, local_registry: Path, square: Path) -> None:
+        assert "team/a" in check(run(person, "ls", LOREG_HOME=local_registry)).stdout
         mine = folder_of(person, square / f"of-{person.uid}", 0o755)
-        check(run(person, "pull", "team/a", mine / "a", LOREG_HOME=here))
-        refused = run(person, "push", square / "news", "team/b", LOREG_HOME=here)
+        check(run(person, "pull", "team/a", mine / "a", LOREG_HOME=local_registry))
+        refused = run(person, "push", square / "news", "team/b", LOREG_HOME=local_registry)
         assert refused.exit_code == 4
 
     def test_a_schema_of_before_is_named_and_not_upgraded_by_a_reader(self, run: Run, square: Path, home: Path):

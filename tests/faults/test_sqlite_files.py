@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from deployments import NEWS
+from factories import train
 from loreg.catalog import Catalog, sqlite
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, UnavailableError
 from loreg.registry import Registry, connect
-from making import train
-from places import NEWS
 
 
 def test_what_is_committed_is_on_the_disk_when_that_is_said(tmp_path: Path):

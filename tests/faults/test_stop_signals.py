@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from making import train, write_base
-from places import NEWS
+from deployments import NEWS
+from factories import train, write_base
 
 #: Runs a command line and sends the signal to itself at the nth call of ``os.fsync``, ``os.rename`` or ``os.mkdir``.
 PROGRAM = """
@@ -96,7 +96,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path):
 
 
 def test_handlers_of_a_program_that_calls_the_command_line_come_back(tmp_path: Path):
-    from places import command_line
+    from deployments import command_line
 
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     command_line({"LOREG_HOME": str(tmp_path)})("ls")

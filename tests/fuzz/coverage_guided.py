@@ -18,7 +18,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["loreg.adapters", "loreg.checking", "loreg.bases"]):
-    from fuzz.looking import SEPARATOR, look_at_bytes, to_bytes
+    from fuzz.targets import SEPARATOR, look_at_bytes, to_bytes
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "I64": 64, "BOOL": 8}
 _ENDS = (

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fuzz.looking import bounded, look, look_at_bytes, to_bytes
-from places import DORA, NEWS, SCIENCE
+from deployments import DORA, NEWS, SCIENCE
+from fuzz.targets import bounded, look, look_at_bytes, to_bytes
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 

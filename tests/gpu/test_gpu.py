@@ -132,8 +132,10 @@ def test_draws_are_the_cpus_bit_for_bit(device: str):
     spread = torch.linspace(0, 1, 900, dtype=torch.float64).expand(700, 900)
     for key in (0, 1, counter_rng.derive_key("a", "b"), 2**64 - 1):
         for probability in (0.0, 1e-6, 0.37, 1.0):
-            here = counter_rng.bernoulli_mask(probability, key, 5, 2**20, like)
-            assert torch.equal(counter_rng.bernoulli_mask(probability, key, 5, 2**20, like.to(device)).cpu(), here)
+            local_registry = counter_rng.bernoulli_mask(probability, key, 5, 2**20, like)
+            assert torch.equal(
+                counter_rng.bernoulli_mask(probability, key, 5, 2**20, like.to(device)).cpu(), local_registry
+            )
         there = counter_rng.bernoulli_mask(spread.to(device), key, 0, 0, like.to(device)).cpu()
         assert torch.equal(there, counter_rng.bernoulli_mask(spread, key, 0, 0, like))
 

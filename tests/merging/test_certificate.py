@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from factories import deltas_by_peft, train, weighted_sum
 from loreg.registry import connect
-from making import deltas_by_peft, train, weighted_sum
 
 RANK = 3
 WEIGHTS = [0.8, -0.3]

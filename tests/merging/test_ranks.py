@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 
+from factories import deltas_by_peft, new_model, relative_error, train
 from loreg.errors import UsageError
 from loreg.merging.ranks import ModuleCost, read_rank_rule, spend_budget
 from loreg.registry import Registry, connect
-from making import deltas_by_peft, new_model, relative_error, train
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -43,16 +43,20 @@ def spectra(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
-def test_energy_is_the_smallest_rank_that_keeps_it(here: Registry, source: Path, tmp_path: Path, share: float):
-    here.rerank(str(source), {"energy": share}, folder=tmp_path / "out")
+def test_energy_is_the_smallest_rank_that_keeps_it(
+    local_registry: Registry, source: Path, tmp_path: Path, share: float
+):
+    local_registry.rerank(str(source), {"energy": share}, folder=tmp_path / "out")
     for name, s in spectra(source).items():
         kept = torch.cumsum(s.square(), 0) / s.square().sum()
         assert ranks(tmp_path / "out")[name] == int((kept < share - 1e-12).sum()) + 1
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.7])
-def test_tolerance_is_the_smallest_rank_that_loses_no_more(here: Registry, source: Path, tmp_path: Path, share: float):
-    here.rerank(str(source), {"tolerance": share}, folder=tmp_path / "out")
+def test_tolerance_is_the_smallest_rank_that_loses_no_more(
+    local_registry: Registry, source: Path, tmp_path: Path, share: float
+):
+    local_registry.rerank(str(source), {"tolerance": share}, folder=tmp_path / "out")
     for name, s in spectra(source).items():
         rank = ranks(tmp_path / "out")[name]
         lost = lambda r: float((s[r:].square().sum() / s.square().sum()).sqrt())  # noqa: B023, E731
@@ -60,9 +64,9 @@ def test_tolerance_is_the_smallest_rank_that_loses_no_more(here: Registry, sourc
         assert rank == 1 or lost(rank - 1) > share
 
 
-def test_a_budget_is_spent_where_it_keeps_the_most(here: Registry, source: Path, tmp_path: Path):
+def test_a_budget_is_spent_where_it_keeps_the_most(local_registry: Registry, source: Path, tmp_path: Path):
     budget = 44 * 13  # all modules have 24 + 20 parameters a rank
-    result = here.rerank(str(source), {"budget": budget}, folder=tmp_path / "out")
+    result = local_registry.rerank(str(source), {"budget": budget}, folder=tmp_path / "out")
     found = ranks(tmp_path / "out")
     assert 44 * sum(found.values()) == budget
     best = sorted((float(s) ** 2 for of in spectra(source).values() for s in of[1:]), reverse=True)
@@ -88,29 +92,29 @@ def test_spending_is_within_the_budget_and_no_other_choice_of_equal_costs_is_bet
             assert energy >= sum(sum(c.squares[:r]) for c, r in zip(costs, other, strict=True)) - 1e-9
 
 
-def test_a_budget_below_rank_one_everywhere_is_refused(here: Registry, source: Path):
+def test_a_budget_below_rank_one_everywhere_is_refused(local_registry: Registry, source: Path):
     with pytest.raises(UsageError, match=r"rank 1 in every module is 176") as error:
-        here.rerank(str(source), {"budget": 100})
+        local_registry.rerank(str(source), {"budget": 100})
     assert error.value.hint == "--budget 176"
 
 
-def test_a_higher_rank_pads_with_zeros(here: Registry, source: Path, tmp_path: Path):
-    here.rerank(str(source), 12, folder=tmp_path / "out")
+def test_a_higher_rank_pads_with_zeros(local_registry: Registry, source: Path, tmp_path: Path):
+    local_registry.rerank(str(source), 12, folder=tmp_path / "out")
     assert set(ranks(tmp_path / "out").values()) == {12}
     assert relative_error(deltas_by_peft(tmp_path / "out"), deltas_by_peft(source)) < 1e-6
 
 
 class TestFit:
-    def test_vllm_takes_several_ranks_up_to_its_own(self, here: Registry, tmp_path: Path):
+    def test_vllm_takes_several_ranks_up_to_its_own(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "source", 1, r=12, rank_pattern={"v_proj": 3})
-        here.rerank(str(source), {"fit": "vllm:8"}, folder=tmp_path / "out")
+        local_registry.rerank(str(source), {"fit": "vllm:8"}, folder=tmp_path / "out")
         assert {name.rpartition(".")[2]: rank for name, rank in ranks(tmp_path / "out").items()} == {
             "q_proj": 8,
             "v_proj": 3,
         }
 
-    def test_a_server_that_wants_one_rank_gets_one(self, here: Registry, source: Path, tmp_path: Path):
-        here.rerank(str(source), {"fit": "sglang:16"}, folder=tmp_path / "out")
+    def test_a_server_that_wants_one_rank_gets_one(self, local_registry: Registry, source: Path, tmp_path: Path):
+        local_registry.rerank(str(source), {"fit": "sglang:16"}, folder=tmp_path / "out")
         assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["rank_pattern"] == {}
         assert set(ranks(tmp_path / "out").values()) == {8}
         assert relative_error(deltas_by_peft(tmp_path / "out"), deltas_by_peft(source)) < 1e-6
@@ -137,11 +141,13 @@ def test_a_rule_survives_its_document(rule: dict):
     assert read_rank_rule(read_rank_rule(rule).to_json()) == read_rank_rule(rule)
 
 
-def test_a_method_of_full_rank_takes_the_largest_rank_of_the_sources_or_a_fixed_one(here: Registry, tmp_path: Path):
+def test_a_method_of_full_rank_takes_the_largest_rank_of_the_sources_or_a_fixed_one(
+    local_registry: Registry, tmp_path: Path
+):
     sources = [str(train(tmp_path / "a", 1, r=3)), str(train(tmp_path / "b", 2, r=5))]
-    assert here.merge(sources, method="ties").provenance.recipe["rank"] == {"fixed": 5}
+    assert local_registry.merge(sources, method="ties").provenance.recipe["rank"] == {"fixed": 5}
     with pytest.raises(UsageError, match="full rank: its result can only be of a fixed rank"):
-        here.merge(sources, method="ties", rank={"energy": 0.9})
+        local_registry.merge(sources, method="ties", rank={"energy": 0.9})
 
 
 class TestCalibration:
@@ -158,11 +164,11 @@ class TestCalibration:
         moments.save(path)
         return x
 
-    def test_is_the_best_of_its_rank_on_that_data(self, here: Registry, tmp_path: Path):
+    def test_is_the_best_of_its_rank_on_that_data(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "source", 3, target_modules=["layers.0.q_proj"], r=6)
         x = self.collect(source, tmp_path / "k.safetensors").double()
         for folder, calibration in (("data", tmp_path / "k.safetensors"), ("plain", None)):
-            here.rerank(str(source), 2, calibration=calibration, folder=tmp_path / folder)
+            local_registry.rerank(str(source), 2, calibration=calibration, folder=tmp_path / folder)
         (exact,), (data,), (plain,) = (
             deltas_by_peft(f).values() for f in (source, tmp_path / "data", tmp_path / "plain")
         )
@@ -175,14 +181,14 @@ class TestCalibration:
         measured = float(torch.linalg.norm(data - exact) / torch.linalg.norm(exact))
         assert certificate["total"]["epsilon"] == pytest.approx(measured, rel=1e-4)
 
-    def test_of_another_adapter_is_refused(self, here: Registry, tmp_path: Path):
+    def test_of_another_adapter_is_refused(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "source", 3, r=6)
         self.collect(train(tmp_path / "other", 4, r=5), tmp_path / "k.safetensors")
         with pytest.raises(UsageError, match=r"second moments of layers\.0\.q_proj are \(5, 5\), expected .* \(6, 6\)"):
-            here.rerank(str(source), 2, calibration=tmp_path / "k.safetensors")
+            local_registry.rerank(str(source), 2, calibration=tmp_path / "k.safetensors")
         with pytest.raises(UsageError, match="fit one adapter"):
-            here.merge([str(source)] * 2, rank=2, calibration=tmp_path / "k.safetensors")
-        assert "energy" in str(here.rerank(str(source), {"energy": 0.9}).provenance.recipe["rank"])
+            local_registry.merge([str(source)] * 2, rank=2, calibration=tmp_path / "k.safetensors")
+        assert "energy" in str(local_registry.rerank(str(source), {"energy": 0.9}).provenance.recipe["rank"])
 
     def test_of_a_model_without_the_adapter_is_refused(self):
         import loreg

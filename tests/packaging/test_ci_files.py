@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import yaml
 
-from making import change_config, copy
-from places import DORA, EXAMPLES, SCIENCE
+from deployments import DORA, EXAMPLES, SCIENCE
+from factories import change_config, copy
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from making import deltas_by_hand, relative_error, weighted_sum
-from places import HISTORY, SCIENCE
+from deployments import HISTORY, SCIENCE
+from factories import deltas_by_hand, relative_error, weighted_sum
 
 ROOT = Path(__file__).parents[2]
 

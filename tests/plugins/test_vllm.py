@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deployments import DORA, HISTORY, SCIENCE
+from factories import change_config, copy, write_base
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
-from making import change_config, copy, write_base
-from places import DORA, HISTORY, SCIENCE
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -74,7 +74,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoRAResolver:
 
 
 @pytest.fixture
-def here(resolver: LoRAResolver, tmp_path: Path) -> Registry:
+def local_registry(resolver: LoRAResolver, tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -82,8 +82,8 @@ def ask(resolver: LoRAResolver, name: str, base: str = BASE) -> LoRARequest | No
     return asyncio.run(resolver.resolve_lora(base_model_name=base, lora_name=name))
 
 
-def test_a_ref_is_pulled_to_a_path_with_its_digest(resolver: LoRAResolver, here: Registry):
-    version = here.push(SCIENCE, "team/science", aliases=["prod"]).version
+def test_a_ref_is_pulled_to_a_path_with_its_digest(resolver: LoRAResolver, local_registry: Registry):
+    version = local_registry.push(SCIENCE, "team/science", aliases=["prod"]).version
     found = ask(resolver, "team/science:prod")
     assert found is not None
     assert found.lora_name == "team/science:prod"
@@ -94,10 +94,10 @@ def test_a_ref_is_pulled_to_a_path_with_its_digest(resolver: LoRAResolver, here:
     assert ask(resolver, "team/science:prod") == found
 
 
-def test_an_alias_that_moved_is_another_path_and_number(resolver: LoRAResolver, here: Registry):
-    here.push(SCIENCE, "team/science", aliases=["prod"])
+def test_an_alias_that_moved_is_another_path_and_number(resolver: LoRAResolver, local_registry: Registry):
+    local_registry.push(SCIENCE, "team/science", aliases=["prod"])
     before = ask(resolver, "team/science:prod")
-    here.push(HISTORY, "team/science", aliases=["prod"])
+    local_registry.push(HISTORY, "team/science", aliases=["prod"])
     after = ask(resolver, "team/science:prod")
     assert before is not None
     assert after is not None
@@ -106,9 +106,9 @@ def test_an_alias_that_moved_is_another_path_and_number(resolver: LoRAResolver, 
 
 
 def test_another_base_is_refused_with_the_reason(
-    resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    resolver: LoRAResolver, local_registry: Registry, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ):
-    here.push(SCIENCE, "team/science")
+    local_registry.push(SCIENCE, "team/science")
     assert ask(resolver, "team/science", "meta-llama/Llama-3.1-8B") is None
     assert f"wrong base: it was trained on {BASE}, not meta-llama/Llama-3.1-8B" in caplog.text
     other = write_base(tmp_path / "other")
@@ -117,9 +117,9 @@ def test_another_base_is_refused_with_the_reason(
 
 
 def test_what_is_no_ref_or_not_there_is_none(
-    resolver: LoRAResolver, here: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    resolver: LoRAResolver, local_registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    here.push(change_config(copy(SCIENCE, tmp_path / "x"), base_model_name_or_path=None), "team/without")
+    local_registry.push(change_config(copy(SCIENCE, tmp_path / "x"), base_model_name_or_path=None), "team/without")
     for name in ("../etc", "a b"):
         assert ask(resolver, name) is None
     assert caplog.text == ""
@@ -134,7 +134,9 @@ def test_what_is_no_ref_or_not_there_is_none(
         caplog.clear()
 
 
-def test_reasons_reach_the_log_of_vllm(resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture):
+def test_reasons_reach_the_log_of_vllm(
+    resolver: LoRAResolver, local_registry: Registry, caplog: pytest.LogCaptureFixture
+):
     """Its dependency sets the root logger to ERROR; what is below ``vllm`` has a handler of its own."""
     ask(resolver, "team/nothing")
     (record,) = caplog.records
@@ -142,16 +144,16 @@ def test_reasons_reach_the_log_of_vllm(resolver: LoRAResolver, here: Registry, c
 
 
 def test_what_vllm_would_refuse_or_get_wrong_is_unfit(
-    resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture
+    resolver: LoRAResolver, local_registry: Registry, caplog: pytest.LogCaptureFixture
 ):
-    here.push(DORA, "team/dora")
+    local_registry.push(DORA, "team/dora")
     assert ask(resolver, "team/dora") is None
     assert "team/dora:v1 is not loaded: unfit: VL002 vLLM" in caplog.text
 
 
-def test_of_the_rank_vllm_speaks_itself(resolver: LoRAResolver, here: Registry, tmp_path: Path):
+def test_of_the_rank_vllm_speaks_itself(resolver: LoRAResolver, local_registry: Registry, tmp_path: Path):
     """The resolver is not told what --max-lora-rank is: an adapter of rank 32 is right where that is 64."""
-    here.push(train_of_rank(copy(SCIENCE, tmp_path / "a"), 32), "team/large")
+    local_registry.push(train_of_rank(copy(SCIENCE, tmp_path / "a"), 32), "team/large")
     assert ask(resolver, "team/large") is not None
 
 
@@ -167,10 +169,10 @@ def train_of_rank(folder: Path, rank: int) -> Path:
 
 
 def test_a_yanked_version_is_told_from_an_unknown_one(
-    resolver: LoRAResolver, here: Registry, caplog: pytest.LogCaptureFixture
+    resolver: LoRAResolver, local_registry: Registry, caplog: pytest.LogCaptureFixture
 ):
-    here.push(SCIENCE, "team/science", aliases=["prod"])
-    here.yank("team/science:v1")
+    local_registry.push(SCIENCE, "team/science", aliases=["prod"])
+    local_registry.yank("team/science:v1")
     for name in ("team/science", "team/science:prod"):
         assert ask(resolver, name) is None
         assert f"{name} is not loaded: yanked: " in caplog.text
@@ -191,11 +193,15 @@ class TestARegistryThatDoesNotAnswer:
         return close
 
     def test_serves_what_the_name_meant_last(
-        self, resolver: LoRAResolver, here: Registry, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+        self,
+        resolver: LoRAResolver,
+        local_registry: Registry,
+        gone: Callable[[], None],
+        caplog: pytest.LogCaptureFixture,
     ):
-        here.push(SCIENCE, "team/science", aliases=["prod"])
+        local_registry.push(SCIENCE, "team/science", aliases=["prod"])
         before = ask(resolver, "team/science:prod")
-        here.push(HISTORY, "team/science", aliases=["prod"])
+        local_registry.push(HISTORY, "team/science", aliases=["prod"])
         after = ask(resolver, "team/science:prod")
         assert before != after
         gone()
@@ -203,9 +209,13 @@ class TestARegistryThatDoesNotAnswer:
         assert "as it was last: unreachable: the database does not answer" in caplog.text
 
     def test_serves_nothing_on_another_base_or_under_another_name(
-        self, resolver: LoRAResolver, here: Registry, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+        self,
+        resolver: LoRAResolver,
+        local_registry: Registry,
+        gone: Callable[[], None],
+        caplog: pytest.LogCaptureFixture,
     ):
-        here.push(SCIENCE, "team/science", aliases=["prod"])
+        local_registry.push(SCIENCE, "team/science", aliases=["prod"])
         assert ask(resolver, "team/science:prod") is not None
         gone()
         assert ask(resolver, "team/science:prod", "another/base") is None
@@ -213,11 +223,11 @@ class TestARegistryThatDoesNotAnswer:
         assert "team/science is not loaded: unreachable: the database does not answer" in caplog.text
 
     def test_serves_nothing_by_a_record_that_was_spoilt(
-        self, resolver: LoRAResolver, here: Registry, gone: Callable[[], None]
+        self, resolver: LoRAResolver, local_registry: Registry, gone: Callable[[], None]
     ):
-        here.push(SCIENCE, "team/science")
+        local_registry.push(SCIENCE, "team/science")
         assert ask(resolver, "team/science") is not None
-        (record,) = (here.settings.home / "cache" / "served" / "names").iterdir()
+        (record,) = (local_registry.settings.home / "cache" / "served" / "names").iterdir()
         gone()
         for content in (b"", b"../../store", b"\xff", b"0" * 64):
             record.write_bytes(content)

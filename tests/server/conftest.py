@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 
+from deployments import SCIENCE, Deployment
+from live_server import live_server
 from loreg.registry import Registry, connect
-from places import SCIENCE, Place
-from serving import serving
 
 SCOPES = {
     "reader": ["read:team"],
@@ -40,23 +40,23 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(postgres_and_s3: Place) -> Iterator[Guarded]:
+def guarded(postgres_and_s3: Deployment) -> Iterator[Guarded]:
     yield from _guarded(postgres_and_s3)
 
 
 @pytest.fixture
 def guarded_folder(tmp_path) -> Iterator[Guarded]:
-    yield from _guarded(Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store")))
+    yield from _guarded(Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store")))
 
 
-def _guarded(place: Place) -> Iterator[Guarded]:
+def _guarded(deployment: Deployment) -> Iterator[Guarded]:
     with (
         connect(
-            database_url=place.database_url,
-            storage_url=place.storage_url,
-            storage_endpoint=place.storage_endpoint,
+            database_url=deployment.database_url,
+            storage_url=deployment.storage_url,
+            storage_endpoint=deployment.storage_endpoint,
         ) as behind,
-        serving(replace(place), is_open=False) as endpoint,
+        live_server(replace(deployment), is_open=False) as endpoint,
     ):
         tokens = {role: behind.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
         behind.push(SCIENCE, "team/science", aliases=["prod"], tasks=["qa"])

@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from places import DORA
+from deployments import DORA
 from server.conftest import Guarded
 
 
@@ -97,7 +97,9 @@ def test_a_version_is_checked_by_the_server_and_no_path_of_its_own_is_read(guard
     http, path = guarded_folder.http("reader"), "/api/v1/adapters/team/dora/versions/latest/check"
     report = http.get(path, params={"profile": ["vllm", "sglang"]}).json()
     assert [finding["code"] for finding in report["findings"]] == ["VL002", "SG004"]
-    here = guarded_folder.behind.check(["team/dora"], profiles=["vllm", "sglang"], header_only=True)[0]
-    assert [finding["message"] for finding in report["findings"]] == [finding.message for finding in here.findings]
+    local_registry = guarded_folder.behind.check(["team/dora"], profiles=["vllm", "sglang"], header_only=True)[0]
+    assert [finding["message"] for finding in report["findings"]] == [
+        finding.message for finding in local_registry.findings
+    ]
     for wrong in ({"profile": "./mine.toml"}, {"profile": "/etc/x.toml"}, {"base": "/etc"}, {"base": "./model"}):
         assert http.get(path, params=wrong).status_code == 400

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clients import VERSIONS, Client, python_with
+from deployments import MOVIES, NEWS, SCIENCE
+from factories import change_config, copy
+from hub_clients import VERSIONS, Client, python_with
 from loreg.server.routes import hub_write
-from making import change_config, copy
-from places import MOVIES, NEWS, SCIENCE
 from server.conftest import Guarded
 
 Connect = Callable[[str], Client]

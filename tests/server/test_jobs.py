@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from concurrency import all_at_once
+from deployments import HISTORY, Deployment, command_line
+from factories import train, write_base
 from loreg.catalog import Catalog, jobs
 from loreg.entities import Access
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from loreg.registry import Registry
 from loreg.worker import Worker
-from making import train, write_base
-from places import HISTORY, Place, command_line
 from server.conftest import Guarded
-from together import all_at_once
 
 TWO = {"sources": ["team/science", "team/history"], "weights": [0.7, 0.3], "name": "team/blend"}
 
@@ -51,9 +51,9 @@ def test_a_remote_merge_is_the_version_that_a_merge_here_makes(two: Guarded):
     assert (job.state, job.author) == ("queued", "writer")
     assert worker(two).work(until_idle=True) == 1
     done = writer.wait_for_job(job.id)
-    here = two.behind.merge(TWO["sources"], TWO["weights"], name="here/blend").pushed
-    assert here is not None
-    assert done.result["digest"] == here.version.digest
+    local_registry = two.behind.merge(TWO["sources"], TWO["weights"], name="here/blend").pushed
+    assert local_registry is not None
+    assert done.result["digest"] == local_registry.version.digest
     assert done.result["version"] == "team/blend:v1"
     assert two.behind.show("team/blend").version.author == "writer"
 
@@ -169,7 +169,7 @@ def test_one_that_runs_is_given_up_when_it_is_cancelled(two: Guarded, monkeypatc
         two.behind.show("team/blend")
 
 
-def test_a_killed_worker_s_job_is_done_by_another(two: Guarded, postgres_and_s3: Place):
+def test_a_killed_worker_s_job_is_done_by_another(two: Guarded, postgres_and_s3: Deployment):
     """The first is stopped dead in the middle of it; after its life is over the second takes the job."""
     writer = two.registry("writer")
     job = writer.submit("merge", **TWO)
@@ -202,7 +202,7 @@ def test_one_that_kills_every_worker_is_given_up(two: Guarded):
     assert (found.state, found.error["message"]) == ("failed", "3 workers died of it")
 
 
-def test_the_command_line(two: Guarded, postgres_and_s3: Place):
+def test_the_command_line(two: Guarded, postgres_and_s3: Deployment):
     client = command_line({"LOREG_ENDPOINT": two.endpoint, "LOREG_TOKEN": two.tokens["writer"]})
     behind = command_line(postgres_and_s3.environment)
     assert client("merge", "team/science", "--remote", "--dry-run").exit_code == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import boto3
 
-from places import SCIENCE
+from deployments import SCIENCE
 from server.conftest import Guarded
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployments import SCIENCE, Deployment, Loreg, command_line
 from loreg.errors import LoregError, UnauthenticatedError
 from loreg.registry import connect
-from places import SCIENCE, Loreg, Place, command_line
 
 LOREG = Path(sys.executable).with_name("loreg")
 
@@ -33,11 +33,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(place: Place, *options: str, port: int = 0, **environment: str) -> Iterator[Running]:
+def running(deployment: Deployment, *options: str, port: int = 0, **environment: str) -> Iterator[Running]:
     chosen = port or free_port()
     command = [str(LOREG), "serve", "--port", str(chosen), *options]
     process = subprocess.Popen(
-        command, env={**os.environ, **place.environment, **environment}, stdout=subprocess.PIPE, text=True
+        command, env={**os.environ, **deployment.environment, **environment}, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -66,8 +66,8 @@ def test_it_does_not_start_open_on_a_public_address(local: Loreg):
 
 
 def test_several_processes_answer_and_count_as_one(tmp_path: Path):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    with running(place, "--processes", "2") as server:
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    with running(deployment, "--processes", "2") as server:
         with connect(endpoint=server.endpoint) as registry:
             registry.push(SCIENCE, "team/science")
         answered_by = Counter(httpx.get(f"{server.endpoint}/api/v1/adapters").status_code for _ in range(50))
@@ -106,9 +106,9 @@ def test_the_first_token_is_made_once(local: Loreg):
 
 
 def test_login_use_and_logout(tmp_path: Path, local: Loreg):
-    place = Place(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     root = "lrg_" + "r" * 43
-    with running(place, "--require-tokens", LOREG_ADMIN_TOKEN=root) as server:
+    with running(deployment, "--require-tokens", LOREG_ADMIN_TOKEN=root) as server:
         anywhere = command_line({"LOREG_HOME": str(tmp_path / "elsewhere")})
         assert anywhere("login", server.endpoint, "--token", "lrg_" + "x" * 43).exit_code == 4
         assert anywhere("login", server.endpoint, "--token", root).stdout == (
@@ -133,10 +133,10 @@ def test_login_use_and_logout(tmp_path: Path, local: Loreg):
         assert anywhere("ls").stdout.count("science") == 0
 
 
-def test_killed_in_the_middle_of_a_push_leaves_no_version_and_the_push_goes_on(postgres_and_s3: Place):
-    place, port = postgres_and_s3, free_port()
+def test_killed_in_the_middle_of_a_push_leaves_no_version_and_the_push_goes_on(postgres_and_s3: Deployment):
+    deployment, port = postgres_and_s3, free_port()
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(running(place, port=port))
+        first = stack.enter_context(running(deployment, port=port))
         registry = stack.enter_context(connect(endpoint=first.endpoint))
 
         def kill(what: str, done: int, total: int) -> None:
@@ -146,7 +146,7 @@ def test_killed_in_the_middle_of_a_push_leaves_no_version_and_the_push_goes_on(p
 
         with pytest.raises(LoregError, match="does not answer"):
             registry.push(SCIENCE, "team/science", progress=kill)
-        stack.enter_context(running(place, port=port))
+        stack.enter_context(running(deployment, port=port))
         assert registry.adapters().items == ()
         assert registry.push(SCIENCE, "team/science").created
 
@@ -167,9 +167,9 @@ def test_a_plain_page_of_another_server_is_told_apart(local: Loreg, tmp_path: Pa
     assert "not like a loreg server" in done.stderr
 
 
-def test_who_has_no_token_is_told_to_log_in(postgres_and_s3: Place):
-    place = replace(postgres_and_s3)
-    with running(place, "--require-tokens", LOREG_ADMIN_TOKEN="lrg_" + "r" * 43) as server:
+def test_who_has_no_token_is_told_to_log_in(postgres_and_s3: Deployment):
+    deployment = replace(postgres_and_s3)
+    with running(deployment, "--require-tokens", LOREG_ADMIN_TOKEN="lrg_" + "r" * 43) as server:
         with connect(endpoint=server.endpoint) as registry, pytest.raises(UnauthenticatedError) as error:
             registry.push(SCIENCE, "team/science")
         assert error.value.hint == "loreg login URL"

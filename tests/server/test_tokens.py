@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from concurrency import all_at_once
+from factories import write_base
 from loreg.catalog import Catalog
 from loreg.entities import Access
 from loreg.errors import ConflictError, NotFoundError, UnauthenticatedError, UsageError
 from loreg.registry import Registry, connect
-from making import write_base
 from server.conftest import Guarded
-from together import all_at_once
 
 
 def asks(guarded: Guarded, authorization: str) -> tuple[int, str]:
@@ -89,9 +89,9 @@ def test_of_many_who_make_tokens_of_one_name_and_other_scopes_at_once_one_does(
     where = f"sqlite:///{tmp_path}/c.db" if url == "sqlite" else request.getfixturevalue("postgres_url")
 
     def make(scope: str) -> bool:
-        with connect(database_url=where, storage_url=str(tmp_path / "store")) as here:
+        with connect(database_url=where, storage_url=str(tmp_path / "store")) as local_registry:
             try:
-                here.create_token("ci-bot", [scope])
+                local_registry.create_token("ci-bot", [scope])
             except ConflictError:
                 return False
             return True

@@ -19,6 +19,10 @@ import pytest
 from botocore import auth
 from sqlalchemy import text
 
+from concurrency import all_at_once, eventually
+from deployments import MOVIES, NEWS, SCIENCE, Deployment
+from factories import change_config, copy
+from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.entities import Access, Commit
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, StaleError
@@ -30,12 +34,8 @@ from loreg.remote.store import RemoteStore
 from loreg.schemas import CommitRequest
 from loreg.storage import Blob, PresignedUpload
 from loreg.storage.s3 import S3Store
-from making import change_config, copy
-from places import MOVIES, NEWS, SCIENCE, Place
 from server.conftest import Guarded
-from servers import S3Server
-from serving import serving
-from together import all_at_once, eventually
+from services import S3Server
 
 
 def blob_of(data: bytes) -> Blob:
@@ -164,7 +164,7 @@ def test_of_two_who_move_an_alias_one_wins_and_the_other_is_told(guarded: Guarde
 
 
 def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(
-    guarded: Guarded, postgres_and_s3: Place, s3: S3Server
+    guarded: Guarded, postgres_and_s3: Deployment, s3: S3Server
 ):
     http, data = guarded.http("writer"), b"never committed"
     wanted = [{"sha256": blob_of(data).sha256, "size": len(data)}]
@@ -177,7 +177,7 @@ def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(
     with catalog.write(Access.superuser("ada")) as tx:
         tx.connection.execute(text("UPDATE uploads SET created_at = created_at - interval '8 days'"))
     catalog.close()
-    with serving(postgres_and_s3):  # sweeps when it starts, and every hour
+    with live_server(postgres_and_s3):  # sweeps when it starts, and every hour
         eventually(lambda: not client.list_objects_v2(Bucket=s3.bucket, Prefix=lies_aside)["KeyCount"])
     assert len(http.post("/api/v1/uploads", json=wanted).json()) == 1
 
@@ -317,16 +317,18 @@ def test_clients_that_send_slowly_keep_nobody_waiting(guarded_folder: Guarded):
     assert Path("pulled/adapter_config.json").exists()
 
 
-def test_the_same_place_with_and_without_the_server(postgres_and_s3: Place):
-    place = postgres_and_s3
-    here = connect(
-        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+def test_the_same_place_with_and_without_the_server(postgres_and_s3: Deployment):
+    deployment = postgres_and_s3
+    local_registry = connect(
+        database_url=deployment.database_url,
+        storage_url=deployment.storage_url,
+        storage_endpoint=deployment.storage_endpoint,
     )
-    with here, serving(place) as endpoint, connect(endpoint=endpoint, author="grace") as there:
+    with local_registry, live_server(deployment) as endpoint, connect(endpoint=endpoint, author="grace") as there:
         pushed = there.push(SCIENCE, "science").version
         assert pushed.author == "grace"
-        assert here.show("science") == there.show("science")
-        assert not here.push(SCIENCE, "science").created
+        assert local_registry.show("science") == there.show("science")
+        assert not local_registry.push(SCIENCE, "science").created
 
 
 def test_who_may_only_read_pulls_for_a_server_all_the_same(guarded: Guarded, tmp_path: Path):

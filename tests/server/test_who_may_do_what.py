@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from deployments import SCIENCE
 from loreg.checking.profile import read_profile
 from loreg.exporting.folder import digest_request
 from loreg.server.routes import hub_read, hub_write
-from places import SCIENCE
 from server.conftest import ROLES, Guarded
 
 CONTENT = hashlib.sha256((SCIENCE / "adapter_config.json").read_bytes()).hexdigest()

@@ -14,32 +14,32 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from concurrency import all_at_once
+from deployments import Deployment
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage import Blob, BlobStore, digest_of, open_store
 from loreg.storage.blobs import VerifiedCache, key_of, partial_path
-from places import Place
-from together import all_at_once
 
 LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
 
 
 @pytest.fixture
-def store(place: Place) -> BlobStore:
-    return open_store(place.storage_url, place.storage_endpoint)
+def store(deployment: Deployment) -> BlobStore:
+    return open_store(deployment.storage_url, deployment.storage_endpoint)
 
 
 @pytest.fixture
-def damage(place: Place) -> Callable[[Blob, bytes], None]:
+def damage(deployment: Deployment) -> Callable[[Blob, bytes], None]:
     """Replace the stored bytes of a blob behind the store's back."""
 
     def replace(blob: Blob, content: bytes) -> None:
-        if place.storage_endpoint:
-            bucket, _, prefix = place.storage_url.removeprefix("s3://").partition("/")
+        if deployment.storage_endpoint:
+            bucket, _, prefix = deployment.storage_url.removeprefix("s3://").partition("/")
             key = f"{prefix}/{key_of(blob.sha256)}"
-            client = boto3.client("s3", endpoint_url=place.storage_endpoint, region_name="us-east-1")
+            client = boto3.client("s3", endpoint_url=deployment.storage_endpoint, region_name="us-east-1")
             client.put_object(Bucket=bucket, Key=key, Body=content)
         else:
-            path = Path(place.storage_url) / key_of(blob.sha256)
+            path = Path(deployment.storage_url) / key_of(blob.sha256)
             path.chmod(0o644)
             path.write_bytes(content)
 

@@ -31,19 +31,19 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from everything import FORMS, new_model, train
+from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from factories import change_config, change_tensors, write_base
+from factories import train as train_plain
 from loreg.errors import CheckFailedError, ConflictError, IntegrityError, LoregError, MergeError, UsageError
 from loreg.registry import Registry, connect
-from making import change_config, change_tensors, write_base
-from making import train as train_plain
-from places import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from module_kinds import FORMS, new_model, train
 
 HALF_STEP = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 ARITHMETIC = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 3e-6, torch.bfloat16: 3e-6}
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -88,10 +88,10 @@ VARIANTS: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_is_what_peft_makes_of_it(here: Registry, tmp_path: Path, variant: str):
+def test_is_what_peft_makes_of_it(local_registry: Registry, tmp_path: Path, variant: str):
     targets, options = VARIANTS[variant]
     adapter, base = train(tmp_path / "a", 1, targets, **options), write_everything(tmp_path / "base")
-    result = here.bake([str(adapter)], base, tmp_path / "baked", verify=True)
+    result = local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True)
     check(tmp_path / "baked", merged_by_peft(base, [adapter], [1]))
     assert result.changed + result.copied == len(new_model().state_dict())
     assert result.verified == min(16, result.changed) + min(16, result.copied)
@@ -99,41 +99,43 @@ def test_is_what_peft_makes_of_it(here: Registry, tmp_path: Path, variant: str):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("variant", ["mixed", "transposed", "experts, nested", "dora on a transposed layer"])
-def test_is_rounded_once_to_the_dtype_of_the_base(here: Registry, tmp_path: Path, variant: str, dtype: torch.dtype):
+def test_is_rounded_once_to_the_dtype_of_the_base(
+    local_registry: Registry, tmp_path: Path, variant: str, dtype: torch.dtype
+):
     targets, options = VARIANTS[variant]
     adapter, base = train(tmp_path / "a", 1, targets, **options), write_everything(tmp_path / "base", dtype)
-    here.bake([str(adapter)], base, tmp_path / "baked", verify=True)
+    local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True)
     assert {t.dtype for t in load_file(tmp_path / "baked" / "model.safetensors").values()} == {dtype}
     check(tmp_path / "baked", merged_by_peft(base, [adapter], [1]))
 
 
 @pytest.mark.parametrize("variant", ["mixed", "with biases", "experts, nested", "dora", "dora on a transposed layer"])
-def test_several_adapters_are_their_weighted_sum(here: Registry, tmp_path: Path, variant: str):
+def test_several_adapters_are_their_weighted_sum(local_registry: Registry, tmp_path: Path, variant: str):
     targets, options = VARIANTS[variant]
     adapters = [train(tmp_path / f"{i}", i, targets, **{**options, "r": 2 + i}) for i in range(2)]
     base = write_everything(tmp_path / "base")
-    here.bake([str(a) for a in adapters], base, tmp_path / "baked", [0.7, -0.4], scale=0.5)
+    local_registry.bake([str(a) for a in adapters], base, tmp_path / "baked", [0.7, -0.4], scale=0.5)
     check(tmp_path / "baked", merged_by_peft(base, adapters, [0.35, -0.2]))
 
 
-def test_weights_for_modules(here: Registry, tmp_path: Path):
+def test_weights_for_modules(local_registry: Registry, tmp_path: Path):
     adapters = [train(tmp_path / f"{i}", i, ["plain", "words"]) for i in range(2)]
     base = write_everything(tmp_path / "base")
-    here.bake([str(a) for a in adapters], base, tmp_path / "baked", [1, 0], weights_for={"plain": [0, 2]})
+    local_registry.bake([str(a) for a in adapters], base, tmp_path / "baked", [1, 0], weights_for={"plain": [0, 2]})
     first, second = merged_by_peft(base, adapters, [1, 0]), merged_by_peft(base, adapters, [0, 2])
     check(tmp_path / "baked", {**first, "plain.weight": second["plain.weight"]})
 
 
-def test_other_methods_bake_what_merging_writes(here: Registry, tmp_path: Path):
+def test_other_methods_bake_what_merging_writes(local_registry: Registry, tmp_path: Path):
     adapters = [str(train(tmp_path / f"{i}", i, ["plain", "image"])) for i in range(2)]
     base = write_everything(tmp_path / "base")
     how = {"method": "ties", "parameters": {"density": 0.5}, "rank": 3}
-    here.merge(adapters, [0.7, 0.3], folder=tmp_path / "merged", **how)
-    here.bake(adapters, base, tmp_path / "baked", [0.7, 0.3], **how)
+    local_registry.merge(adapters, [0.7, 0.3], folder=tmp_path / "merged", **how)
+    local_registry.bake(adapters, base, tmp_path / "baked", [0.7, 0.3], **how)
     check(tmp_path / "baked", merged_by_peft(base, [tmp_path / "merged"], [1]))
 
 
-def test_pissa_is_baked_with_its_initial_adapter(here: Registry, tmp_path: Path):
+def test_pissa_is_baked_with_its_initial_adapter(local_registry: Registry, tmp_path: Path):
     model = new_model()
     peft = get_peft_model(model, LoraConfig(target_modules=["plain"], r=3, init_lora_weights="pissa"))
     peft.save_pretrained(tmp_path / "initial")
@@ -143,17 +145,17 @@ def test_pissa_is_baked_with_its_initial_adapter(here: Registry, tmp_path: Path)
     peft.save_pretrained(tmp_path / "trained")
     base, trained = write_everything(tmp_path / "base"), str(tmp_path / "trained")
     with pytest.raises(MergeError, match="init_lora_weights is 'pissa'") as error:
-        here.bake([trained], base, tmp_path / "baked")
+        local_registry.bake([trained], base, tmp_path / "baked")
     assert "--initial DIR" in error.value.hint
-    here.bake([trained], base, tmp_path / "baked", initial=[str(tmp_path / "initial")])
+    local_registry.bake([trained], base, tmp_path / "baked", initial=[str(tmp_path / "initial")])
     found = load_file(tmp_path / "baked" / "model.safetensors")["plain.weight"]
     assert torch.allclose(found, peft.merge_and_unload().plain.weight, atol=1e-5)
 
 
-def test_another_dtype_is_for_every_number_and_says_so(here: Registry, tmp_path: Path):
+def test_another_dtype_is_for_every_number_and_says_so(local_registry: Registry, tmp_path: Path):
     adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base")
     (base / "config.json").write_text(json.dumps({"dtype": "float32", "model_type": "x"}))
-    here.bake([str(adapter)], base, tmp_path / "baked", dtype="bfloat16", verify=True)
+    local_registry.bake([str(adapter)], base, tmp_path / "baked", dtype="bfloat16", verify=True)
     found = load_file(tmp_path / "baked" / "model.safetensors")
     assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
     expected = merged_by_peft(base, [adapter], [1])
@@ -206,10 +208,10 @@ ATTENTION = ["q_proj", "v_proj"]
 
 
 class TestLlama:
-    def test_runs_like_base_and_adapter(self, here: Registry, tmp_path: Path):
+    def test_runs_like_base_and_adapter(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", tied=False)
         adapter = adapt(base, tmp_path / "a", target_modules="all-linear")
-        here.bake([str(adapter)], base, tmp_path / "baked", verify=True)
+        local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True)
         runs_like_base_and_adapter(base, adapter, tmp_path / "baked")
 
     @pytest.mark.parametrize(
@@ -222,22 +224,24 @@ class TestLlama:
             ({"target_modules": ATTENTION, "modules_to_save": ["lm_head"]}, False),
         ],
     )
-    def test_tied_weights_stay_tied_or_it_is_said(self, here: Registry, tmp_path: Path, options: Any, stays: bool):
+    def test_tied_weights_stay_tied_or_it_is_said(
+        self, local_registry: Registry, tmp_path: Path, options: Any, stays: bool
+    ):
         base = llama(tmp_path / "base")
         adapter = adapt(base, tmp_path / "a", **options)
-        result = here.bake([str(adapter)], base, tmp_path / "baked")
+        result = local_registry.bake([str(adapter)], base, tmp_path / "baked")
         config = json.loads((tmp_path / "baked" / "config.json").read_text())
         assert config["tie_word_embeddings"] is stays
         assert ("lm_head.weight" in load_file(tmp_path / "baked" / "model.safetensors")) is not stays
         assert any("they are two now" in note for note in result.notes) is not stays
         runs_like_base_and_adapter(base, adapter, tmp_path / "baked")
 
-    def test_shards_keep_their_names_and_what_lies_beside_comes_along(self, here: Registry, tmp_path: Path):
+    def test_shards_keep_their_names_and_what_lies_beside_comes_along(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", shard="60KB")
         for name in ("tokenizer.json", "chat_template.jinja", "README.md", "pytorch_model.bin", ".hidden"):
             (base / name).write_text("{}")
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
-        here.bake([str(adapter)], base, tmp_path / "baked", verify=True)
+        local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True)
         names = {path.name for path in (tmp_path / "baked").iterdir()}
         left = {"README.md", "pytorch_model.bin", ".hidden"}
         assert names == {path.name for path in base.iterdir()} - left | {"loreg_bake.json"}
@@ -248,19 +252,19 @@ class TestLlama:
         assert index["metadata"]["total_size"] == before["metadata"]["total_size"]
         runs_like_base_and_adapter(base, adapter, tmp_path / "baked")
 
-    def test_a_larger_vocabulary_replaces_both_tables(self, here: Registry, tmp_path: Path):
+    def test_a_larger_vocabulary_replaces_both_tables(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", tied=False)
         model = AutoModelForCausalLM.from_pretrained(base)
         model.resize_token_embeddings(170)
         options = {"target_modules": ATTENTION, "modules_to_save": ["embed_tokens", "lm_head"]}
         get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, **options)).save_pretrained(tmp_path / "a")
-        result = here.bake([str(tmp_path / "a")], base, tmp_path / "baked")
+        result = local_registry.bake([str(tmp_path / "a")], base, tmp_path / "baked")
         assert any("the vocabulary has 170 tokens now" in note for note in result.notes)
         baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked")
         peft = PeftModel.from_pretrained(model, tmp_path / "a")
         assert torch.allclose(logits(baked), logits(peft), atol=1e-5)
 
-    def test_a_larger_tied_vocabulary_stays_tied(self, here: Registry, tmp_path: Path):
+    def test_a_larger_tied_vocabulary_stays_tied(self, local_registry: Registry, tmp_path: Path):
         """PEFT saves the resized embedding beside the factors by itself: it is the base's, not a trained copy."""
         base = llama(tmp_path / "base")
         model = AutoModelForCausalLM.from_pretrained(base)
@@ -268,23 +272,23 @@ class TestLlama:
         options = {"target_modules": ATTENTION, "init_lora_weights": False}
         get_peft_model(model, LoraConfig(r=4, **options)).save_pretrained(tmp_path / "a")
         assert any("embed_tokens" in name for name in load_file(tmp_path / "a" / "adapter_model.safetensors"))
-        here.bake([str(tmp_path / "a")], base, tmp_path / "baked")
+        local_registry.bake([str(tmp_path / "a")], base, tmp_path / "baked")
         baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked")
         assert baked.config.tie_word_embeddings
         fresh = AutoModelForCausalLM.from_pretrained(base)
         fresh.resize_token_embeddings(170)
         assert torch.allclose(logits(baked), logits(PeftModel.from_pretrained(fresh, tmp_path / "a")), atol=1e-5)
 
-    def test_a_vocabulary_of_two_sizes_is_refused(self, here: Registry, tmp_path: Path):
+    def test_a_vocabulary_of_two_sizes_is_refused(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", tied=False)
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION, modules_to_save=["embed_tokens"])
         name = "base_model.model.model.embed_tokens.weight"
         change_tensors(adapter, {name: torch.zeros(170, 48)})
         with pytest.raises(MergeError, match=r"embed_tokens\.weight would have 170 rows and lm_head\.weight 160"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
 
     @pytest.mark.parametrize("tied", [True, False])
-    def test_no_hint_asks_for_what_cannot_help(self, here: Registry, tmp_path: Path, tied: bool):
+    def test_no_hint_asks_for_what_cannot_help(self, local_registry: Registry, tmp_path: Path, tied: bool):
         """BART and its kin pad a buffer with the vocabulary, and no adapter of PEFT can hold one."""
         sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
         heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "pad_token_id": 1}
@@ -297,35 +301,35 @@ class TestLlama:
         options = {"target_modules": ATTENTION[:2], "modules_to_save": ["embed_tokens", "lm_head"]}
         get_peft_model(model, LoraConfig(r=4, **options)).save_pretrained(tmp_path / "a")
         with pytest.raises(MergeError, match=r"final_logits_bias is .*74 tokens now") as refused:
-            here.bake([str(tmp_path / "a")], tmp_path / "base", tmp_path / "baked")
+            local_registry.bake([str(tmp_path / "a")], tmp_path / "base", tmp_path / "baked")
         assert refused.value.hint == "serve it as an adapter"
 
-    def test_ensured_tying_is_kept(self, here: Registry, tmp_path: Path):
+    def test_ensured_tying_is_kept(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")
         targets = [*ATTENTION, "embed_tokens"]
         adapter = adapt(base, tmp_path / "a", target_modules=targets, ensure_weight_tying=True)
-        here.bake([str(adapter)], base, tmp_path / "baked")
+        local_registry.bake([str(adapter)], base, tmp_path / "baked")
         assert "lm_head.weight" not in load_file(tmp_path / "baked" / "model.safetensors")
         runs_like_base_and_adapter(base, adapter, tmp_path / "baked")
 
-    def test_unchanged_tensors_are_the_same_bytes(self, here: Registry, tmp_path: Path):
+    def test_unchanged_tensors_are_the_same_bytes(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", dtype=torch.bfloat16)
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
-        here.bake([str(adapter)], base, tmp_path / "baked")
+        local_registry.bake([str(adapter)], base, tmp_path / "baked")
         before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "baked"))
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {f"model.layers.{i}.self_attn.{p}.weight" for i in range(3) for p in ATTENTION}
 
 
-def test_gpt2_whose_matrices_lie_transposed(here: Registry, tmp_path: Path):
+def test_gpt2_whose_matrices_lie_transposed(local_registry: Registry, tmp_path: Path):
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(n_embd=24, n_layer=2, n_head=2, vocab_size=160)).save_pretrained(tmp_path / "base")
     adapter = adapt(tmp_path / "base", tmp_path / "a", target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
-    here.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
+    local_registry.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
     runs_like_base_and_adapter(tmp_path / "base", adapter, tmp_path / "baked")
 
 
-def test_experts_that_are_stored_one_by_one(here: Registry, tmp_path: Path):
+def test_experts_that_are_stored_one_by_one(local_registry: Registry, tmp_path: Path):
     torch.manual_seed(0)
     config = MixtralConfig(
         hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -335,12 +339,12 @@ def test_experts_that_are_stored_one_by_one(here: Registry, tmp_path: Path):
     assert any(".experts.0.w1" in name for name in load_file(tmp_path / "base" / "model.safetensors"))
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     adapter = adapt(tmp_path / "base", tmp_path / "a", target_modules=ATTENTION, target_parameters=parameters)
-    here.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
+    local_registry.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
     runs_like_base_and_adapter(tmp_path / "base", adapter, tmp_path / "baked", torch.float32)
 
 
 @pytest.mark.parametrize("width", [48, 32])
-def test_experts_that_are_stored_together_and_transposed(here: Registry, tmp_path: Path, width: int):
+def test_experts_that_are_stored_together_and_transposed(local_registry: Registry, tmp_path: Path, width: int):
     """As in gpt-oss; where a matrix is square, only the kind of model says which way it lies."""
     torch.manual_seed(0)
     config = GptOssConfig(
@@ -350,26 +354,28 @@ def test_experts_that_are_stored_together_and_transposed(here: Registry, tmp_pat
     GptOssForCausalLM(config).save_pretrained(tmp_path / "base")
     parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     adapter = adapt(tmp_path / "base", tmp_path / "a", target_modules=ATTENTION, target_parameters=parameters)
-    here.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
+    local_registry.bake([str(adapter)], tmp_path / "base", tmp_path / "baked", verify=True)
     runs_like_base_and_adapter(tmp_path / "base", adapter, tmp_path / "baked", torch.float32)
 
 
 @pytest.mark.parametrize(
     "odd", [{"architectures": 5}, {"architectures": "x"}, {"text_config": None}, {"tie_word_embeddings": "yes"}]
 )
-def test_an_odd_configuration_does_no_harm(here: Registry, tmp_path: Path, odd: dict[str, Any]):
+def test_an_odd_configuration_does_no_harm(local_registry: Registry, tmp_path: Path, odd: dict[str, Any]):
     base = llama(tmp_path / "base", tied=False)
     adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
-    here.bake([str(adapter)], base, tmp_path / "plain")
+    local_registry.bake([str(adapter)], base, tmp_path / "plain")
     (base / "config.json").write_text(json.dumps({**json.loads((base / "config.json").read_text()), **odd}))
-    here.bake([str(adapter)], base, tmp_path / "baked")
+    local_registry.bake([str(adapter)], base, tmp_path / "baked")
     both = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "baked")]
     assert both[0] == both[1]
 
 
 @pytest.mark.parametrize(("adapter", "labels"), [(NEWS, 5), (MOVIES, 2)])
-def test_the_real_minilm_becomes_a_classifier(here: Registry, tmp_path: Path, minilm: Path, adapter: Path, labels: int):
-    result = here.bake([str(adapter)], minilm, tmp_path / "baked", verify=True)
+def test_the_real_minilm_becomes_a_classifier(
+    local_registry: Registry, tmp_path: Path, minilm: Path, adapter: Path, labels: int
+):
+    result = local_registry.bake([str(adapter)], minilm, tmp_path / "baked", verify=True)
     assert any("BertForSequenceClassification" in note for note in result.notes)
     base = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=labels, dtype=torch.float64)
     expected = logits(PeftModel.from_pretrained(base, adapter).double())
@@ -381,7 +387,7 @@ def test_the_real_minilm_becomes_a_classifier(here: Registry, tmp_path: Path, mi
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_real_adapters_on_the_shapes_of_smollm2(here: Registry, tmp_path: Path, dtype: torch.dtype):
+def test_real_adapters_on_the_shapes_of_smollm2(local_registry: Registry, tmp_path: Path, dtype: torch.dtype):
     """The weights of SmolLM2 are not here; its shapes are, and the adapters are real."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -391,7 +397,7 @@ def test_real_adapters_on_the_shapes_of_smollm2(here: Registry, tmp_path: Path, 
     LlamaForCausalLM(config).to(dtype).save_pretrained(tmp_path / "base")
     real = ((SCIENCE, 0.6), (HISTORY, 0.4), (DORA, 0.5))
     sources, weights = [str(adapter) for adapter, _ in real], [weight for _, weight in real]
-    here.bake(sources, tmp_path / "base", tmp_path / "baked", weights, verify=True)
+    local_registry.bake(sources, tmp_path / "base", tmp_path / "baked", weights, verify=True)
     found = load_file(tmp_path / "baked" / "model.safetensors")
     tensors = {name: t.double() for name, t in load_file(tmp_path / "base" / "model.safetensors").items()}
     expected = dict(tensors)
@@ -409,56 +415,56 @@ def test_real_adapters_on_the_shapes_of_smollm2(here: Registry, tmp_path: Path, 
 
 
 class TestBase:
-    def push(self, here: Registry, tmp_path: Path) -> tuple[Path, Path]:
+    def push(self, local_registry: Registry, tmp_path: Path) -> tuple[Path, Path]:
         base, adapter = write_base(tmp_path / "base"), train_plain(tmp_path / "a", 1)
-        here.push(adapter, "a", base=str(base))
+        local_registry.push(adapter, "a", base=str(base))
         return base, adapter
 
-    def test_that_is_known_by_content_is_exact(self, here: Registry, tmp_path: Path):
-        base, _ = self.push(here, tmp_path)
-        result = here.bake(["a"], base, tmp_path / "baked")
+    def test_that_is_known_by_content_is_exact(self, local_registry: Registry, tmp_path: Path):
+        base, _ = self.push(local_registry, tmp_path)
+        result = local_registry.bake(["a"], base, tmp_path / "baked")
         assert [verdict.kind for verdict in result.verdicts] == ["exact"]
         record = json.loads((tmp_path / "baked" / "loreg_bake.json").read_text())
-        assert record["base"]["content"] == here.show_base("base").base.digest
+        assert record["base"]["content"] == local_registry.show_base("base").base.digest
         assert record["sources"][0]["label"] == "a:v1"
 
-    def test_of_other_weights_is_refused(self, here: Registry, tmp_path: Path):
-        self.push(here, tmp_path)
+    def test_of_other_weights_is_refused(self, local_registry: Registry, tmp_path: Path):
+        self.push(local_registry, tmp_path)
         other = write_base(tmp_path / "other", {"layers.0.q_proj.weight": torch.zeros(24, 20)})
         with pytest.raises(CheckFailedError, match=r"a:v1 does not fit other .*it was trained on other weights"):
-            here.bake(["a"], other, tmp_path / "baked")
-        digest = here.add_base(other, ["other"]).base.digest
-        here.relate_bases(digest, "base", "finetuned_from")
+            local_registry.bake(["a"], other, tmp_path / "baked")
+        digest = local_registry.add_base(other, ["other"]).base.digest
+        local_registry.relate_bases(digest, "base", "finetuned_from")
         with pytest.raises(CheckFailedError) as error:
-            here.bake(["a"], other, tmp_path / "baked")
+            local_registry.bake(["a"], other, tmp_path / "baked")
         assert error.value.hint == "--allow-derived bakes it all the same"
-        result = here.bake(["a"], other, tmp_path / "baked", allow_derived=True)
+        result = local_registry.bake(["a"], other, tmp_path / "baked", allow_derived=True)
         assert result.verdicts[0].kind == "declared-derived"
 
-    def test_of_another_shape_is_refused(self, here: Registry, tmp_path: Path):
-        _, adapter = self.push(here, tmp_path)
+    def test_of_another_shape_is_refused(self, local_registry: Registry, tmp_path: Path):
+        _, adapter = self.push(local_registry, tmp_path)
         other = write_base(tmp_path / "other", {"layers.0.q_proj.weight": torch.zeros(24, 21)})
         with pytest.raises(CheckFailedError, match=r"q_proj is \(24, 20\) in the adapter, this base has \(24, 21\)"):
-            here.bake([str(adapter)], other, tmp_path / "baked")
+            local_registry.bake([str(adapter)], other, tmp_path / "baked")
         assert not (tmp_path / "baked").exists()
         assert not list(tmp_path.glob(".*baking"))
 
     @pytest.mark.parametrize("kind", ["gptq", "bitsandbytes", "fp8"])
-    def test_that_is_quantised_is_refused_with_the_way_out(self, here: Registry, tmp_path: Path, kind: str):
-        _, adapter = self.push(here, tmp_path)
+    def test_that_is_quantised_is_refused_with_the_way_out(self, local_registry: Registry, tmp_path: Path, kind: str):
+        _, adapter = self.push(local_registry, tmp_path)
         quantised = write_base(tmp_path / kind, {"layers.0.q_proj.weight": torch.zeros(24, 20, dtype=torch.uint8)})
         if kind != "fp8":
             (quantised / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": kind}}))
         with pytest.raises((MergeError, CheckFailedError), match=r"quantised|no tensor") as error:
-            here.bake([str(adapter)], quantised, tmp_path / "baked")
+            local_registry.bake([str(adapter)], quantised, tmp_path / "baked")
         if kind != "fp8":
             assert "the model that it was quantised from" in error.value.hint
-            here.add_base(quantised, ["small"])
-            here.relate_bases("small", "base", "quantized_from", {"bits": 8})
+            local_registry.add_base(quantised, ["small"])
+            local_registry.relate_bases("small", "base", "quantized_from", {"bits": 8})
             with pytest.raises(MergeError, match=f"is quantised \\({kind}\\).*It was made from base"):
-                here.bake([str(adapter)], quantised, tmp_path / "baked")
+                local_registry.bake([str(adapter)], quantised, tmp_path / "baked")
 
-    def test_with_a_missing_shard_or_an_index_that_lies_is_refused(self, here: Registry, tmp_path: Path):
+    def test_with_a_missing_shard_or_an_index_that_lies_is_refused(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", shard="60KB")
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
         index = base / "model.safetensors.index.json"
@@ -466,33 +472,33 @@ class TestBase:
         name = next(iter(document["weight_map"]))
         index.write_text(json.dumps({**document, "weight_map": {**document["weight_map"], name: "other"}}))
         with pytest.raises(LoregError, match="the shard other is missing"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
         shard = max(base.glob("*.safetensors"))
         index.write_text(json.dumps({**document, "weight_map": {**document["weight_map"], name: shard.name}}))
         with pytest.raises(IntegrityError, match="does not tell the truth"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
         index.write_text(json.dumps(document))
         shard.write_bytes(shard.read_bytes()[:-8])
         with pytest.raises(IntegrityError, match="cut short"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
         assert not (tmp_path / "baked").exists()
 
-    def test_without_the_bias_that_lora_bias_needs_is_refused(self, here: Registry, tmp_path: Path):
+    def test_without_the_bias_that_lora_bias_needs_is_refused(self, local_registry: Registry, tmp_path: Path):
         adapter, base = train(tmp_path / "a", 1, ["plain"], lora_bias=True), write_everything(tmp_path / "base")
         tensors = load_file(base / "model.safetensors")
         del tensors["plain.bias"]
         save_file(tensors, base / "model.safetensors")
         with pytest.raises(MergeError, match="lora_bias is true, and plain has no bias in the base"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
 
-    def test_without_a_head_that_the_adapter_has_is_refused(self, here: Registry, tmp_path: Path):
+    def test_without_a_head_that_the_adapter_has_is_refused(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", tied=False)
         adapter = adapt(base, tmp_path / "a", target_modules=["lm_head"])
         tensors = load_file(base / "model.safetensors")
         del tensors["lm_head.weight"]
         save_file(tensors, base / "model.safetensors")
         with pytest.raises(CheckFailedError, match=r"has no tensor lm_head\.weight"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
 
 
 # ── what is left behind ────────────────────────────────────────────────────────────────────────────────────────────
@@ -522,10 +528,10 @@ with loreg.connect(home=str(Path(target).parent / "home")) as registry:
 
 
 class TestInterrupted:
-    def test_a_kill_at_any_shard_is_gone_on_from(self, here: Registry, tmp_path: Path):
+    def test_a_kill_at_any_shard_is_gone_on_from(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", shard="60KB")
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
-        here.bake([str(adapter)], base, tmp_path / "whole")
+        local_registry.bake([str(adapter)], base, tmp_path / "whole")
         shards = len(list(base.glob("*.safetensors")))
         assert shards > 3
         for after in range(shards):
@@ -533,20 +539,20 @@ class TestInterrupted:
             command = [sys.executable, "-c", KILLED, base, adapter, target, str(after)]
             assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
             assert not target.exists()
-            result = here.bake([str(adapter)], base, target)
+            result = local_registry.bake([str(adapter)], base, target)
             assert result.resumed == after
             assert contents(target) == contents(tmp_path / "whole")
             assert not list(tmp_path.glob(".*baking"))
 
-    def test_what_was_begun_with_other_inputs_is_not_gone_on_with(self, here: Registry, tmp_path: Path):
+    def test_what_was_begun_with_other_inputs_is_not_gone_on_with(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base", shard="60KB")
         adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
         command = [sys.executable, "-c", KILLED, base, adapter, tmp_path / "baked", "2"]
         subprocess.run(command, check=False)
         with pytest.raises(ConflictError, match="an unfinished bake of other inputs lies in") as error:
-            here.bake([str(adapter)], base, tmp_path / "baked", [0.5])
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", [0.5])
         assert error.value.hint.startswith("rm -r ")
-        assert here.bake([str(adapter)], base, tmp_path / "baked").resumed == 2
+        assert local_registry.bake([str(adapter)], base, tmp_path / "baked").resumed == 2
 
     def test_a_full_disk_leaves_nothing_under_the_name(self, local, tmp_path: Path):
         base = llama(tmp_path / "base", shard="60KB")
@@ -568,28 +574,28 @@ class TestInterrupted:
         assert again.exit_code == 0, again.stderr
         runs_like_base_and_adapter(base, adapter, tmp_path / "baked")
 
-    def test_a_folder_that_is_not_empty_is_refused(self, here: Registry, tmp_path: Path):
+    def test_a_folder_that_is_not_empty_is_refused(self, local_registry: Registry, tmp_path: Path):
         adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base")
         (tmp_path / "baked").mkdir()
         (tmp_path / "baked" / "mine").write_text("x")
         with pytest.raises(ConflictError, match="is not empty; nothing was changed"):
-            here.bake([str(adapter)], base, tmp_path / "baked")
+            local_registry.bake([str(adapter)], base, tmp_path / "baked")
         assert contents(tmp_path / "baked") == {"mine": b"x"}
 
-    def test_what_does_not_fit_into_half_precision_leaves_nothing(self, here: Registry, tmp_path: Path):
+    def test_what_does_not_fit_into_half_precision_leaves_nothing(self, local_registry: Registry, tmp_path: Path):
         adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base", torch.float16)
         with pytest.raises(MergeError, match=r"plain\.weight has numbers over 65504"):
-            here.bake([str(adapter)], base, tmp_path / "baked", [1e6])
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", [1e6])
         with pytest.raises(MergeError, match=r"plain\.weight has NaN or infinite numbers"):
-            here.bake([str(adapter)], base, tmp_path / "baked", [1e60])
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", [1e60])
         assert not list(tmp_path.glob("*baked")) + list(tmp_path.glob(".*baking"))
 
 
 class TestVerify:
-    def test_finds_a_flipped_bit(self, here: Registry, tmp_path: Path):
+    def test_finds_a_flipped_bit(self, local_registry: Registry, tmp_path: Path):
         adapter, base = train(tmp_path / "a", 1, ["plain", "words"]), write_everything(tmp_path / "base")
-        here.bake([str(adapter)], base, tmp_path / "baked", verify=True)
-        assert here.bake([str(adapter)], base, tmp_path / "baked", verify=True).verified == len(
+        local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True)
+        assert local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True).verified == len(
             new_model().state_dict()
         )
         file = tmp_path / "baked" / "model.safetensors"
@@ -598,25 +604,25 @@ class TestVerify:
             tensors[name].view(torch.int32).view(-1)[3] ^= 1 << 20
             save_file(tensors, file)
             with pytest.raises(IntegrityError, match=f"{name} has a number in row"):
-                here.bake([str(adapter)], base, tmp_path / "baked", verify=True)
+                local_registry.bake([str(adapter)], base, tmp_path / "baked", verify=True)
             tensors[name].view(torch.int32).view(-1)[3] ^= 1 << 20
             save_file(tensors, file)
 
-    def test_of_another_bake_is_refused(self, here: Registry, tmp_path: Path):
+    def test_of_another_bake_is_refused(self, local_registry: Registry, tmp_path: Path):
         adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base")
-        here.bake([str(adapter)], base, tmp_path / "baked")
+        local_registry.bake([str(adapter)], base, tmp_path / "baked")
         with pytest.raises(ConflictError, match="is the result of another bake"):
-            here.bake([str(adapter)], base, tmp_path / "baked", [0.5], verify=True)
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", [0.5], verify=True)
 
 
-def test_bad_calls_are_refused(here: Registry, tmp_path: Path):
+def test_bad_calls_are_refused(local_registry: Registry, tmp_path: Path):
     adapter, base = str(train(tmp_path / "a", 1, ["plain"])), write_everything(tmp_path / "base")
     with pytest.raises(UsageError, match="there is no dtype 'int4'"):
-        here.bake([adapter], base, tmp_path / "baked", dtype="int4")
+        local_registry.bake([adapter], base, tmp_path / "baked", dtype="int4")
     with pytest.raises(UsageError, match="1 adapters and 2 weights"):
-        here.bake([adapter], base, tmp_path / "baked", [1, 2])
+        local_registry.bake([adapter], base, tmp_path / "baked", [1, 2])
     with pytest.raises(UsageError, match="not all finite"):
-        here.bake([adapter], base, tmp_path / "baked", [float("nan")])
+        local_registry.bake([adapter], base, tmp_path / "baked", [float("nan")])
     with pytest.raises(MergeError, match="alora_invocation_tokens is set"):
         change_config(Path(adapter), alora_invocation_tokens=[1, 2])
-        here.bake([adapter], base, tmp_path / "baked")
+        local_registry.bake([adapter], base, tmp_path / "baked")

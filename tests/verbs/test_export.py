@@ -18,11 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from everything import new_model as everything
-from everything import train as train_everything
-from loreg.errors import CheckFailedError, ConflictError, NotFoundError, UsageError
-from loreg.registry import Registry, connect
-from making import (
+from deployments import DORA, MOVIES, SCIENCE, command_line
+from factories import (
     IN,
     change_config,
     change_tensors,
@@ -34,14 +31,17 @@ from making import (
     train,
     write_base,
 )
-from places import DORA, MOVIES, SCIENCE, command_line
+from loreg.errors import CheckFailedError, ConflictError, NotFoundError, UsageError
+from loreg.registry import Registry, connect
+from module_kinds import new_model as everything
+from module_kinds import train as train_everything
 
 PREFIX = "base_model.model."
 Made = Callable[[Path], Path]
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -156,10 +156,10 @@ def in_dtype(folder: Path, dtype: torch.dtype) -> Path:
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("odd", ODD)
-def test_what_a_server_computes_is_what_was_trained(here: Registry, tmp_path: Path, server: str, odd: str):
+def test_what_a_server_computes_is_what_was_trained(local_registry: Registry, tmp_path: Path, server: str, odd: str):
     adapter, base = ODD[odd](tmp_path / "a"), write_base(tmp_path / "base")
-    result = here.export(str(adapter), server, tmp_path / "out", base=str(base))
-    (report,) = here.check([str(tmp_path / "out")], base=str(base), profiles=[server])
+    result = local_registry.export(str(adapter), server, tmp_path / "out", base=str(base))
+    (report,) = local_registry.check([str(tmp_path / "out")], base=str(base), profiles=[server])
     assert {f.code for f in report.findings if f.severity == "error"} == set()
     trained, served = deltas_by_peft(adapter), SERVERS[server](tmp_path / "out")
     added = {name: delta for name, delta in served.items() if name not in trained}
@@ -171,9 +171,11 @@ def test_what_a_server_computes_is_what_was_trained(here: Registry, tmp_path: Pa
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("server", [*SERVERS, "peft:0.10", "peft"])
-def test_peft_loads_what_was_exported_and_computes_the_same(here: Registry, tmp_path: Path, server: str, odd: str):
+def test_peft_loads_what_was_exported_and_computes_the_same(
+    local_registry: Registry, tmp_path: Path, server: str, odd: str
+):
     adapter, base = ODD[odd](tmp_path / "a"), write_base(tmp_path / "base")
-    here.export(str(adapter), server, tmp_path / "out", base=str(base))
+    local_registry.export(str(adapter), server, tmp_path / "out", base=str(base))
     torch.manual_seed(3)
     x = torch.randn(5, IN)
     before, after = (PeftModel.from_pretrained(new_model(), f)(x) for f in (adapter, tmp_path / "out"))
@@ -181,12 +183,12 @@ def test_peft_loads_what_was_exported_and_computes_the_same(here: Registry, tmp_
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_without_export_the_findings_are_true(here: Registry, tmp_path: Path, odd: str):
+def test_without_export_the_findings_are_true(local_registry: Registry, tmp_path: Path, odd: str):
     """Said to be wrong is wrong by the own arithmetic of the server; said to be right is right."""
     adapter, base = ODD[odd](tmp_path / "a"), write_base(tmp_path / "base")
     trained = deltas_by_peft(adapter)
     for server, compute in SERVERS.items():
-        (report,) = here.check([str(adapter)], base=str(base), profiles=[server], header_only=True)
+        (report,) = local_registry.check([str(adapter)], base=str(base), profiles=[server], header_only=True)
         minded = [f for f in report.findings if f.severity == "error"]
         try:
             served = compute(adapter)
@@ -199,9 +201,9 @@ def test_without_export_the_findings_are_true(here: Registry, tmp_path: Path, od
         assert right is (not minded), (server, [f.message for f in minded])
 
 
-def test_nothing_is_changed_that_need_not_be(here: Registry, tmp_path: Path):
+def test_nothing_is_changed_that_need_not_be(local_registry: Registry, tmp_path: Path):
     adapter = train(tmp_path / "a", 1, r=8, use_rslora=True, alpha_pattern={"v_proj": 3}, rank_pattern={"q_proj": 4})
-    result = here.export(str(adapter), "vllm", tmp_path / "out")
+    result = local_registry.export(str(adapter), "vllm", tmp_path / "out")
     assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == (
         adapter / "adapter_model.safetensors"
     ).read_bytes()
@@ -213,17 +215,17 @@ def test_nothing_is_changed_that_need_not_be(here: Registry, tmp_path: Path):
     assert result.fitted.moved == 0
 
 
-def test_lorax_reads_rslora_and_keeps_it(here: Registry, tmp_path: Path):
-    here.export(str(train(tmp_path / "a", 1, r=16, use_rslora=True)), "lorax", tmp_path / "out")
+def test_lorax_reads_rslora_and_keeps_it(local_registry: Registry, tmp_path: Path):
+    local_registry.export(str(train(tmp_path / "a", 1, r=16, use_rslora=True)), "lorax", tmp_path / "out")
     assert config(tmp_path / "out")["use_rslora"] is True
-    here.export(str(tmp_path / "a"), "sglang", tmp_path / "plain")
+    local_registry.export(str(tmp_path / "a"), "sglang", tmp_path / "plain")
     assert (config(tmp_path / "plain").get("use_rslora"), config(tmp_path / "plain")["lora_alpha"]) == (None, 32)
 
 
 class TestCuttingDown:
-    def test_takes_the_best_approximation_and_states_what_it_lost(self, here: Registry, tmp_path: Path):
+    def test_takes_the_best_approximation_and_states_what_it_lost(self, local_registry: Registry, tmp_path: Path):
         adapter = train(tmp_path / "a", 1, r=12, rank_pattern={"layers.0.v_proj": 4})
-        result = here.export(str(adapter), "vllm:max_lora_rank=8", tmp_path / "out")
+        result = local_registry.export(str(adapter), "vllm:max_lora_rank=8", tmp_path / "out")
         trained, served = deltas_by_peft(adapter), by_vllm(tmp_path / "out")
         record = json.loads((tmp_path / "out" / "loreg_export.json").read_text())
         stated = {module["module"]: module for module in record["certificate"]["modules"]}
@@ -241,10 +243,10 @@ class TestCuttingDown:
         assert result.fitted.epsilon == pytest.approx(math.sqrt(lost / whole), rel=1e-6)
         assert result.fitted.changes[0] == "3 modules cut down to rank 8"
 
-    def test_every_form_can_be_cut(self, here: Registry, tmp_path: Path):
+    def test_every_form_can_be_cut(self, local_registry: Registry, tmp_path: Path):
         (tmp_path / "mine.toml").write_text(LIMIT)
         adapter = train_everything(tmp_path / "a", 1, ["words", "image", "sound", "plain"], r=5)
-        here.export(str(adapter), str(tmp_path / "mine.toml"), tmp_path / "out")
+        local_registry.export(str(adapter), str(tmp_path / "mine.toml"), tmp_path / "out")
         model = PeftModel.from_pretrained(everything(), tmp_path / "out")
         for name, module in model.base_model.model.named_modules():
             if hasattr(module, "get_delta_weight"):
@@ -255,8 +257,8 @@ class TestCuttingDown:
                 best = torch.linalg.svdvals(flat)[2:].square().sum().sqrt()
                 assert float(torch.linalg.norm(found - flat)) == pytest.approx(float(best), rel=1e-5)
 
-    def test_what_only_makes_a_server_slow_is_left(self, here: Registry, tmp_path: Path):
-        result = here.export(str(train(tmp_path / "a", 1, r=144)), "lorax", tmp_path / "out")
+    def test_what_only_makes_a_server_slow_is_left(self, local_registry: Registry, tmp_path: Path):
+        result = local_registry.export(str(train(tmp_path / "a", 1, r=144)), "lorax", tmp_path / "out")
         assert config(tmp_path / "out")["r"] == 144
         assert result.fitted.moved == 0
 
@@ -282,7 +284,9 @@ def trained_delta(adapter: Path, name: str) -> Tensor:
 
 class TestNames:
     @pytest.mark.parametrize(("adapter_prefix", "base_prefix"), [("deep.er.", ""), ("", "vision.text.")])
-    def test_become_those_of_the_base(self, here: Registry, tmp_path: Path, adapter_prefix: str, base_prefix: str):
+    def test_become_those_of_the_base(
+        self, local_registry: Registry, tmp_path: Path, adapter_prefix: str, base_prefix: str
+    ):
         right = train(tmp_path / "right", 1)
         wrong = copy(right, tmp_path / "wrong")
         tensors = load_file(wrong / "adapter_model.safetensors")
@@ -291,25 +295,25 @@ class TestNames:
         (tmp_path / "base").mkdir()
         state = {base_prefix + name: tensor for name, tensor in new_model().state_dict().items()}
         save_file(state, tmp_path / "base" / "model.safetensors")
-        result = here.export(str(wrong), "vllm", tmp_path / "out", base=str(tmp_path / "base"))
+        result = local_registry.export(str(wrong), "vllm", tmp_path / "out", base=str(tmp_path / "base"))
         old, new = f"{adapter_prefix}layers.0.q_proj", f"{base_prefix}layers.0.q_proj"
         assert result.fitted.changes[0] == f"4 modules renamed as in the base, e.g. {old} → {new}"
         served = {name.removeprefix(base_prefix): delta for name, delta in by_vllm(tmp_path / "out").items()}
         assert relative_error(served, deltas_by_peft(right)) == 0
 
-    def test_of_another_model_are_refused(self, here: Registry, tmp_path: Path):
+    def test_of_another_model_are_refused(self, local_registry: Registry, tmp_path: Path):
         (tmp_path / "base").mkdir()
         save_file({"other.weight": torch.ones(3, 3)}, tmp_path / "base" / "model.safetensors")
         with pytest.raises(CheckFailedError, match=r"cannot be exported: LB001 the base has no layers\.0"):
-            here.export(str(train(tmp_path / "a", 1)), "vllm", tmp_path / "out", base=str(tmp_path / "base"))
+            local_registry.export(str(train(tmp_path / "a", 1)), "vllm", tmp_path / "out", base=str(tmp_path / "base"))
         assert not (tmp_path / "out").exists()
 
 
 class TestMissingModules:
-    def test_of_layers_that_only_the_base_has(self, here: Registry, tmp_path: Path):
+    def test_of_layers_that_only_the_base_has(self, local_registry: Registry, tmp_path: Path):
         adapter = train(tmp_path / "a", 1, r=8, target_modules=["layers.0.q_proj", "layers.0.v_proj"])
         base = write_base(tmp_path / "base")
-        result = here.export(str(adapter), "lorax", tmp_path / "out", base=str(base))
+        result = local_registry.export(str(adapter), "lorax", tmp_path / "out", base=str(base))
         assert result.fitted.changes[0] == "2 modules added with zero factors, e.g. layers.1.q_proj"
         served = by_lorax(tmp_path / "out")
         assert (
@@ -317,20 +321,20 @@ class TestMissingModules:
             < 1e-12
         )
 
-    def test_of_a_shape_that_nobody_knows_are_refused(self, here: Registry, tmp_path: Path):
+    def test_of_a_shape_that_nobody_knows_are_refused(self, local_registry: Registry, tmp_path: Path):
         adapter = train(tmp_path / "a", 1, target_modules=["q_proj"])
         with pytest.raises(CheckFailedError, match=r"zero factors for layers\.0\.v_proj cannot be added") as error:
-            here.export(str(adapter), "sglang", tmp_path / "out")
+            local_registry.export(str(adapter), "sglang", tmp_path / "out")
         assert error.value.hint == "--base names the model that it was trained on"
         assert not (tmp_path / "out").exists()
 
-    def test_are_shaped_like_k_where_no_base_is_known(self, here: Registry, tmp_path: Path):
+    def test_are_shaped_like_k_where_no_base_is_known(self, local_registry: Registry, tmp_path: Path):
         adapter = copy(SCIENCE, tmp_path / "a")
         tensors = load_file(adapter / "adapter_model.safetensors")
         as_k = {name.replace("v_proj", "k_proj"): tensor for name, tensor in tensors.items()}
         save_file(as_k, adapter / "adapter_model.safetensors", {"format": "pt"})
         change_config(adapter, target_modules=["q_proj", "k_proj"])
-        here.export(str(adapter), "sglang", tmp_path / "out")
+        local_registry.export(str(adapter), "sglang", tmp_path / "out")
         assert factors(tmp_path / "out")["model.layers.7.self_attn.v_proj"][1].shape == (192, 8)
 
 
@@ -348,20 +352,20 @@ class TestMissingModules:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_what_cannot_be_mended_is_refused_and_nothing_is_written(
-    here: Registry, tmp_path: Path, server: str, adapter: Made, code: str
+    local_registry: Registry, tmp_path: Path, server: str, adapter: Made, code: str
 ):
     with pytest.raises(CheckFailedError, match=code) as error:
-        here.export(str(adapter(tmp_path / "a")), server, tmp_path / "out")
+        local_registry.export(str(adapter(tmp_path / "a")), server, tmp_path / "out")
     assert "loreg bake" in error.value.hint
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("a", "home")] == []
 
 
-def test_one_safetensors_file_is_left_and_the_card_travels(here: Registry, tmp_path: Path):
+def test_one_safetensors_file_is_left_and_the_card_travels(local_registry: Registry, tmp_path: Path):
     adapter = copy(SCIENCE, tmp_path / "a")
     save_file({"x": torch.ones(1)}, adapter / "more.safetensors")
     (adapter / "README.md").write_text("what it is for")
     (adapter / "adapter_model.bin").write_bytes(b"pickle")
-    here.export(str(adapter), "sglang", tmp_path / "out")
+    local_registry.export(str(adapter), "sglang", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "loreg_export.json",
     ]  # fmt: skip
@@ -372,60 +376,60 @@ def deltas_by_hand_of(folder: Path) -> dict[str, Tensor]:
     return deltas_by_hand(change_config(folder, rank_pattern={}, alpha_pattern={}))
 
 
-def test_another_dtype(here: Registry, tmp_path: Path):
-    result = here.export(str(SCIENCE), "vllm", tmp_path / "out", dtype="bfloat16")
+def test_another_dtype(local_registry: Registry, tmp_path: Path):
+    result = local_registry.export(str(SCIENCE), "vllm", tmp_path / "out", dtype="bfloat16")
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     assert 1e-4 < result.fitted.epsilon < 4e-3
     error = relative_error(deltas_by_hand_of(tmp_path / "out"), deltas_by_hand(SCIENCE))
     assert result.fitted.worst_epsilon == pytest.approx(error, rel=1e-6)
     with pytest.raises(UsageError, match="dtype is 'int8'"):
-        here.export(str(SCIENCE), "vllm", tmp_path / "again", dtype="int8")
+        local_registry.export(str(SCIENCE), "vllm", tmp_path / "again", dtype="int8")
 
 
-def test_files_are_laid_out_as_safetensors_lays_them_out(here: Registry, tmp_path: Path):
+def test_files_are_laid_out_as_safetensors_lays_them_out(local_registry: Registry, tmp_path: Path):
     adapter = train(tmp_path / "a", 1, r=8, head=True, rank_pattern={"layers.0.v_proj": 2})
     tensors = load_file(adapter / "adapter_model.safetensors")
     kinds = (torch.bfloat16, torch.float32, torch.float16, torch.float64)
     mixed = {name: tensor.to(kinds[i % 4]) for i, (name, tensor) in enumerate(sorted(tensors.items()))}
     change_tensors(adapter, mixed)
-    here.export(str(adapter), "peft", tmp_path / "out")
+    local_registry.export(str(adapter), "peft", tmp_path / "out")
     written = tmp_path / "out" / "adapter_model.safetensors"
     save_file(load_file(written), tmp_path / "again", {"format": "pt"})
     assert written.read_bytes() == (tmp_path / "again").read_bytes()
 
 
-def test_an_alpha_of_zero_beside_others_is_a_b_of_zeros(here: Registry, tmp_path: Path):
+def test_an_alpha_of_zero_beside_others_is_a_b_of_zeros(local_registry: Registry, tmp_path: Path):
     adapter = train(tmp_path / "a", 1, r=8, lora_alpha=0, alpha_pattern={"layers.1.v_proj": 4})
-    here.export(str(adapter), "sglang", tmp_path / "out")
+    local_registry.export(str(adapter), "sglang", tmp_path / "out")
     assert relative_error(by_sglang(tmp_path / "out"), deltas_by_peft(adapter)) < 1e-7
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_eight_bits_become_sixteen_exactly(here: Registry, tmp_path: Path, kind: torch.dtype):
+def test_eight_bits_become_sixteen_exactly(local_registry: Registry, tmp_path: Path, kind: torch.dtype):
     adapter = in_dtype(train(tmp_path / "a", 1, r=8), kind)
-    here.export(str(adapter), "peft", tmp_path / "out", dtype="bfloat16")
+    local_registry.export(str(adapter), "peft", tmp_path / "out", dtype="bfloat16")
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, tmp_path / "out"))
     assert all(torch.equal(before[name].to(torch.bfloat16), tensor) for name, tensor in after.items())
 
 
-def test_a_path_of_one_machine_does_not_travel(here: Registry, tmp_path: Path):
+def test_a_path_of_one_machine_does_not_travel(local_registry: Registry, tmp_path: Path):
     adapter = change_config(train(tmp_path / "a", 1), base_model_name_or_path="/home/ada/llama")
-    here.export(str(adapter), "vllm", tmp_path / "out")
+    local_registry.export(str(adapter), "vllm", tmp_path / "out")
     assert config(tmp_path / "out")["base_model_name_or_path"] is None
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(here: Registry, tmp_path: Path):
+def test_a_folder_that_is_not_empty_is_left_alone(local_registry: Registry, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(ConflictError, match="is not empty"):
-        here.export(str(SCIENCE), "vllm", tmp_path / "out")
+        local_registry.export(str(SCIENCE), "vllm", tmp_path / "out")
 
 
-def test_the_real_minilm_classifier_says_the_same(here: Registry, tmp_path: Path, minilm: Path):
+def test_the_real_minilm_classifier_says_the_same(local_registry: Registry, tmp_path: Path, minilm: Path):
     """vLLM takes a classifier whole; PEFT loads what is left of the configuration."""
     adapter = change_config(copy(MOVIES, tmp_path / "a"), use_rslora=True)
-    here.export(str(adapter), "vllm", tmp_path / "out", base=str(minilm))
+    local_registry.export(str(adapter), "vllm", tmp_path / "out", base=str(minilm))
     outputs = []
     for folder in (adapter, tmp_path / "out"):
         base = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2)
@@ -436,9 +440,9 @@ def test_the_real_minilm_classifier_says_the_same(here: Registry, tmp_path: Path
 
 
 class TestPulling:
-    def test_for_a_server_is_made_once_and_then_needs_no_torch(self, here: Registry, tmp_path: Path):
-        version = here.push(train(tmp_path / "a", 1, r=6, use_rslora=True), "team/a").version
-        first = here.pull("team/a", tmp_path / "one", profile="sglang")
+    def test_for_a_server_is_made_once_and_then_needs_no_torch(self, local_registry: Registry, tmp_path: Path):
+        version = local_registry.push(train(tmp_path / "a", 1, r=6, use_rslora=True), "team/a").version
+        first = local_registry.pull("team/a", tmp_path / "one", profile="sglang")
         assert first.fitted.server == "SGLang 0.5.23"
         assert "lora_alpha is" in first.fitted.changes[0]
         code = f"""
@@ -453,34 +457,34 @@ print(here.pull("team/a", {str(tmp_path / "two")!r}, profile="sglang").fitted.mo
         assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "loreg_export.json"}
         for name in names:
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-        assert here.pull("team/a", tmp_path / "one", profile="sglang").downloaded == 0
-        assert here.versions("team/a").items == (version,)
+        assert local_registry.pull("team/a", tmp_path / "one", profile="sglang").downloaded == 0
+        assert local_registry.versions("team/a").items == (version,)
 
-    def test_another_profile_or_parameter_makes_other_files(self, here: Registry, tmp_path: Path):
-        here.push(train(tmp_path / "a", 1, r=12), "a")
+    def test_another_profile_or_parameter_makes_other_files(self, local_registry: Registry, tmp_path: Path):
+        local_registry.push(train(tmp_path / "a", 1, r=12), "a")
         ranks = {}
         for limit in (8, 16):
-            here.pull("a", tmp_path / str(limit), profile=f"vllm:max_lora_rank={limit}")
+            local_registry.pull("a", tmp_path / str(limit), profile=f"vllm:max_lora_rank={limit}")
             ranks[limit] = config(tmp_path / str(limit))["r"]
         assert ranks == {8: 8, 16: 12}
         (tmp_path / "mine.toml").write_text(LIMIT)
-        here.pull("a", tmp_path / "mine", profile=str(tmp_path / "mine.toml"))
+        local_registry.pull("a", tmp_path / "mine", profile=str(tmp_path / "mine.toml"))
         assert config(tmp_path / "mine")["r"] == 2
         with pytest.raises(ConflictError, match="is not empty and is not a:v1"):
-            here.pull("a", tmp_path / "8", profile="vllm:max_lora_rank=16")
+            local_registry.pull("a", tmp_path / "8", profile="vllm:max_lora_rank=16")
 
-    def test_the_base_that_it_was_pushed_with_is_looked_at(self, here: Registry, tmp_path: Path):
+    def test_the_base_that_it_was_pushed_with_is_looked_at(self, local_registry: Registry, tmp_path: Path):
         base = write_base(tmp_path / "base")
-        here.push(train(tmp_path / "a", 1, target_modules=["q_proj"]), "a", base=str(base))
-        here.pull("a", tmp_path / "out", profile="sglang")
+        local_registry.push(train(tmp_path / "a", 1, target_modules=["q_proj"]), "a", base=str(base))
+        local_registry.pull("a", tmp_path / "out", profile="sglang")
         assert len(factors(tmp_path / "out")) == 4
 
-    def test_is_refused_where_export_is(self, here: Registry, tmp_path: Path):
-        here.push(DORA, "dora")
+    def test_is_refused_where_export_is(self, local_registry: Registry, tmp_path: Path):
+        local_registry.push(DORA, "dora")
         with pytest.raises(CheckFailedError, match="VL002"):
-            here.pull("dora", tmp_path / "out", profile="vllm")
+            local_registry.pull("dora", tmp_path / "out", profile="vllm")
         with pytest.raises(NotFoundError, match="there is no profile 'nobody'"):
-            here.pull("dora", tmp_path / "out", profile="nobody")
+            local_registry.pull("dora", tmp_path / "out", profile="nobody")
         assert not (tmp_path / "out").exists()
 
 

@@ -12,14 +12,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from factories import IN, new_model, train
 from loreg.registry import connect
-from making import IN, new_model, train
 
 LOAD = """
 import sys
 import peft
 from safetensors.torch import load_file, save_file
-from making import new_model
+from factories import new_model
 assert peft.__version__ == "0.10.0"
 model = peft.PeftModel.from_pretrained(new_model(), sys.argv[1])
 save_file({"y": model(load_file(sys.argv[2])["x"]).detach()}, sys.argv[3])

@@ -27,7 +27,7 @@ from loreg.registry import Registry, connect
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -78,20 +78,20 @@ def logits(model: nn.Module) -> Tensor:
         return model(torch.randint(0, 150, (2, 9))).logits
 
 
-def baked_equals_tuned(here: Registry, base: Path, adapter: Path, tuned: Path, folder: Path) -> None:
-    here.bake([str(adapter)], base, folder)
+def baked_equals_tuned(local_registry: Registry, base: Path, adapter: Path, tuned: Path, folder: Path) -> None:
+    local_registry.bake([str(adapter)], base, folder)
     expected, found = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float64) for f in (tuned, folder))
     assert torch.allclose(logits(found), logits(expected), atol=2e-5)
 
 
-def test_what_was_baked_in_comes_out(here: Registry, tmp_path: Path):
+def test_what_was_baked_in_comes_out(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(base)
     get_peft_model(
         model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     ).save_pretrained(tmp_path / "a")
-    here.bake([str(tmp_path / "a")], base, tmp_path / "baked")
-    result = here.extract(base, tmp_path / "baked", rank=4, folder=tmp_path / "out")
+    local_registry.bake([str(tmp_path / "a")], base, tmp_path / "baked")
+    result = local_registry.extract(base, tmp_path / "baked", rank=4, folder=tmp_path / "out")
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "a")
     found = deltas(tmp_path / "out")
     expected = {
@@ -107,32 +107,32 @@ def test_what_was_baked_in_comes_out(here: Registry, tmp_path: Path):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_whole_fine_tune_comes_out_whole_at_full_rank(here: Registry, tmp_path: Path, tied: bool):
+def test_a_whole_fine_tune_comes_out_whole_at_full_rank(local_registry: Registry, tmp_path: Path, tied: bool):
     """Every parameter moves: norms travel whole, an embedding as factors, a tied one stays tied."""
     base = llama(tmp_path / "base", tied=tied)
     tuned = tune(base, tmp_path / "tuned", lambda name: True)
-    result = here.extract(base, tuned, energy=1.0, folder=tmp_path / "out")
+    result = local_registry.extract(base, tuned, energy=1.0, folder=tmp_path / "out")
     assert {name for name, _ in result.whole} == {
         name for name in load_file(base / "model.safetensors") if "norm" in name
     }
     assert any("kept whole: " in note for note in result.notes)
-    baked_equals_tuned(here, base, tmp_path / "out", tuned, tmp_path / "baked")
+    baked_equals_tuned(local_registry, base, tmp_path / "out", tuned, tmp_path / "baked")
     baked = json.loads((tmp_path / "baked" / "config.json").read_text())
     assert baked["tie_word_embeddings"] is tied
 
 
-def test_peft_runs_what_comes_out(here: Registry, tmp_path: Path):
+def test_peft_runs_what_comes_out(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "proj" in name or "norm" in name or "embed" in name, rank=3)
-    here.extract(base, tuned, rank=3, folder=tmp_path / "out")
+    local_registry.extract(base, tuned, rank=3, folder=tmp_path / "out")
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "out")
     assert torch.allclose(logits(peft), logits(AutoModelForCausalLM.from_pretrained(tuned)), atol=1e-4)
 
 
-def test_ranks_keep_the_energy_that_a_dense_svd_says(here: Registry, tmp_path: Path):
+def test_ranks_keep_the_energy_that_a_dense_svd_says(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "proj" in name)
-    result = here.extract(base, tuned, energy=0.8, folder=tmp_path / "out")
+    result = local_registry.extract(base, tuned, energy=0.8, folder=tmp_path / "out")
     moved = changes(base, tuned)
     found = deltas(tmp_path / "out")
     for module in result.modules:
@@ -148,10 +148,10 @@ def test_ranks_keep_the_energy_that_a_dense_svd_says(here: Registry, tmp_path: P
         assert 1 - lost == pytest.approx(module.retained, abs=1e-4)
 
 
-def test_a_fixed_rank_is_near_the_best_there_is(here: Registry, tmp_path: Path):
+def test_a_fixed_rank_is_near_the_best_there_is(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "q_proj" in name)
-    here.extract(base, tuned, rank=5, folder=tmp_path / "out")
+    local_registry.extract(base, tuned, rank=5, folder=tmp_path / "out")
     moved = changes(base, tuned)
     for name, delta in deltas(tmp_path / "out").items():
         s = torch.linalg.svdvals(moved[f"{name}.weight"]).square()
@@ -160,25 +160,25 @@ def test_a_fixed_rank_is_near_the_best_there_is(here: Registry, tmp_path: Path):
         assert lost <= 1.02 * float(s[5:].sum())
 
 
-def test_the_same_call_gives_the_same_bytes(here: Registry, tmp_path: Path):
+def test_the_same_call_gives_the_same_bytes(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "proj" in name)
     for name in ("one", "two"):
-        here.extract(base, tuned, rank=4, folder=tmp_path / name)
+        local_registry.extract(base, tuned, rank=4, folder=tmp_path / name)
     one, two = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
 
 
-def test_gpt2_whose_matrices_lie_transposed(here: Registry, tmp_path: Path):
+def test_gpt2_whose_matrices_lie_transposed(local_registry: Registry, tmp_path: Path):
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(n_embd=24, n_layer=2, n_head=2, vocab_size=160)).save_pretrained(tmp_path / "base")
     tuned = tune(tmp_path / "base", tmp_path / "tuned", lambda name: "c_attn" in name or "c_fc" in name, rank=2)
-    here.extract(tmp_path / "base", tuned, rank=2, folder=tmp_path / "out")
+    local_registry.extract(tmp_path / "base", tuned, rank=2, folder=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["fan_in_fan_out"] is True
-    baked_equals_tuned(here, tmp_path / "base", tmp_path / "out", tuned, tmp_path / "baked")
+    baked_equals_tuned(local_registry, tmp_path / "base", tmp_path / "out", tuned, tmp_path / "baked")
 
 
-def test_another_dtype_on_either_side(here: Registry, tmp_path: Path):
+def test_another_dtype_on_either_side(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "q_proj" in name, rank=2)
     half = {name: t.bfloat16() for name, t in load_file(base / "model.safetensors").items()}
@@ -186,61 +186,61 @@ def test_another_dtype_on_either_side(here: Registry, tmp_path: Path):
     moved = load_file(tuned / "model.safetensors")
     same = {name: t if "q_proj" in name else half[name] for name, t in moved.items()}
     save_file(same, tuned / "model.safetensors", {"format": "pt"})
-    result = here.extract(base, tuned, energy=0.999, folder=tmp_path / "out")
+    result = local_registry.extract(base, tuned, energy=0.999, folder=tmp_path / "out")
     assert {module.module.rpartition(".")[2] for module in result.modules} == {"q_proj"}
 
 
-def test_a_resized_vocabulary_travels_whole_with_a_message(here: Registry, tmp_path: Path):
+def test_a_resized_vocabulary_travels_whole_with_a_message(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tune(base, tmp_path / "tuned", lambda name: "q_proj" in name, rank=2))
     model.resize_token_embeddings(170)
     model.save_pretrained(tmp_path / "larger")
-    result = here.extract(base, tmp_path / "larger", rank=2, folder=tmp_path / "out")
+    result = local_registry.extract(base, tmp_path / "larger", rank=2, folder=tmp_path / "out")
     assert {name for name, _ in result.whole} == {"model.embed_tokens.weight", "lm_head.weight"}
     assert any("its shape was (160, 48), and is (170, 48) now" in note for note in result.notes)
-    baked_equals_tuned(here, base, tmp_path / "out", tmp_path / "larger", tmp_path / "baked")
+    baked_equals_tuned(local_registry, base, tmp_path / "out", tmp_path / "larger", tmp_path / "baked")
 
 
-def test_the_real_minilm_with_a_classifier(here: Registry, tmp_path: Path, minilm: Path):
+def test_the_real_minilm_with_a_classifier(local_registry: Registry, tmp_path: Path, minilm: Path):
     tuned = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=3)
     torch.manual_seed(1)
     for name, parameter in tuned.named_parameters():
         if "query.weight" in name or "LayerNorm" in name or "query.bias" in name:
             parameter.data.add_(0.02 * torch.randn_like(parameter))
     tuned.save_pretrained(tmp_path / "tuned")
-    result = here.extract(minilm, tmp_path / "tuned", energy=1.0, folder=tmp_path / "out")
+    result = local_registry.extract(minilm, tmp_path / "tuned", energy=1.0, folder=tmp_path / "out")
     assert {module.module.rpartition(".")[2] for module in result.modules} == {"query"}
     assert any("the base has no such tensor" in note for note in result.notes)
     base = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=3)
     peft = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     assert torch.allclose(logits(peft), logits(tuned.eval()), atol=1e-4)
-    here.bake([str(tmp_path / "out")], minilm, tmp_path / "baked")
+    local_registry.bake([str(tmp_path / "out")], minilm, tmp_path / "baked")
     baked = AutoModelForSequenceClassification.from_pretrained(tmp_path / "baked").eval()
     assert torch.allclose(logits(baked), logits(tuned), atol=1e-4)
 
 
-def test_is_pushed_with_its_base(here: Registry, tmp_path: Path):
+def test_is_pushed_with_its_base(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "q_proj" in name)
-    version = here.extract(base, tuned, rank=2, name="team/tuned", tasks=["chat"]).pushed.version
+    version = local_registry.extract(base, tuned, rank=2, name="team/tuned", tasks=["chat"]).pushed.version
     assert (version.base.names, version.tasks, version.facts.rank_max) == (("base",), ("chat",), 2)
-    assert [match.verdict.kind for match in here.match_bases("team/tuned")] == ["exact"]
+    assert [match.verdict.kind for match in local_registry.match_bases("team/tuned")] == ["exact"]
 
 
 class TestRefused:
-    def test_whole_tensors_on_request(self, here: Registry, tmp_path: Path):
+    def test_whole_tensors_on_request(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")
         tuned = tune(base, tmp_path / "tuned", lambda name: "q_proj" in name or "norm" in name)
         with pytest.raises(MergeError, match=r"5 tensors cannot be factored: .*norm\.weight: it is no matrix"):
-            here.extract(base, tuned, rank=2, whole="refuse", folder=tmp_path / "out")
+            local_registry.extract(base, tuned, rank=2, whole="refuse", folder=tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_the_same_model(self, here: Registry, tmp_path: Path):
+    def test_the_same_model(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")
         with pytest.raises(MergeError, match=r"no matrix of .* differs"):
-            here.extract(base, base, rank=2, folder=tmp_path / "out")
+            local_registry.extract(base, base, rank=2, folder=tmp_path / "out")
 
-    def test_a_head_that_peft_cannot_name_apart(self, here: Registry, tmp_path: Path):
+    def test_a_head_that_peft_cannot_name_apart(self, local_registry: Registry, tmp_path: Path):
         """PEFT's modules_to_save=['output'] is the head of GIT and every attention.output, which have factors here."""
         sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
         config = GitConfig(**sizes, vocab_size=71, vision_config={**sizes, "image_size": 16, "patch_size": 8})
@@ -250,10 +250,10 @@ class TestRefused:
         model.resize_token_embeddings(74)
         model.save_pretrained(tmp_path / "tuned")
         with pytest.raises(MergeError, match=r"output changed as a whole, and by that name PEFT .*attention\.output"):
-            here.extract(tmp_path / "base", tmp_path / "tuned", rank=2, folder=tmp_path / "out")
+            local_registry.extract(tmp_path / "base", tmp_path / "tuned", rank=2, folder=tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_numbers_that_are_not_finite(self, here: Registry, tmp_path: Path):
+    def test_numbers_that_are_not_finite(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")
         tuned = tune(base, tmp_path / "tuned", lambda name: "q_proj" in name)
         for value in (float("nan"), float("inf")):
@@ -261,16 +261,16 @@ class TestRefused:
             tensors["model.layers.1.self_attn.q_proj.weight"][3, 3] = value
             save_file(tensors, tuned / "model.safetensors", {"format": "pt"})
             with pytest.raises(MergeError, match=r"layers\.1\.self_attn\.q_proj\.weight has NaN or infinite"):
-                here.extract(base, tuned, rank=2, folder=tmp_path / "out")
+                local_registry.extract(base, tuned, rank=2, folder=tmp_path / "out")
 
-    def test_calls_that_do_not_say_what_or_where(self, here: Registry, tmp_path: Path):
+    def test_calls_that_do_not_say_what_or_where(self, local_registry: Registry, tmp_path: Path):
         base = llama(tmp_path / "base")
         for options in ({}, {"rank": 2, "energy": 0.9}, {"rank": 0}, {"energy": 1.5}):
             with pytest.raises(UsageError):
-                here.extract(base, base, folder=tmp_path / "out", **options)
+                local_registry.extract(base, base, folder=tmp_path / "out", **options)
         with pytest.raises(UsageError, match="a name to push to, or a folder"):
-            here.extract(base, base, rank=2)
+            local_registry.extract(base, base, rank=2)
         with pytest.raises(NotFoundError, match="there is no model at"):
-            here.extract(base, tmp_path / "nothing", rank=2, folder=tmp_path / "out")
+            local_registry.extract(base, tmp_path / "nothing", rank=2, folder=tmp_path / "out")
         with pytest.raises(ConflictError):
-            here.extract(base, base, rank=2, folder=base)
+            local_registry.extract(base, base, rank=2, folder=base)

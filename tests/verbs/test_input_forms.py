@@ -12,9 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from everything import FORMS, new_model, train, write_base
 from loreg.errors import CheckFailedError, MergeError, UsageError
 from loreg.registry import Registry, connect
+from module_kinds import FORMS, new_model, train, write_base
 
 EXACT = 1e-6
 
@@ -48,46 +48,46 @@ def check(folder: Path, sources: list[Path], weights: list[float], tolerance: fl
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_merges_exactly_and_peft_agrees(here: Registry, tmp_path: Path, form: str):
+def test_merges_exactly_and_peft_agrees(local_registry: Registry, tmp_path: Path, form: str):
     targets, options = FORMS[form]
     sources = [
         train(tmp_path / "a", 1, targets, **options),
         train(tmp_path / "b", 2, targets, **{**options, "r": 2, "lora_alpha": 9}),
     ]
-    here.merge([str(source) for source in sources], [0.7, -0.4], folder=tmp_path / "merged")
+    local_registry.merge([str(source) for source in sources], [0.7, -0.4], folder=tmp_path / "merged")
     check(tmp_path / "merged", sources, [0.7, -0.4])
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_merges_with_an_adapter_of_other_modules(here: Registry, tmp_path: Path, form: str):
+def test_merges_with_an_adapter_of_other_modules(local_registry: Registry, tmp_path: Path, form: str):
     targets, options = FORMS[form]
     other = ["sound"] if "sound" not in targets else ["words"]
     fan = {"fan_in_fan_out": True} if "fan_in_fan_out" in options else {}
     sources = [train(tmp_path / "a", 1, targets, **options), train(tmp_path / "b", 2, other, r=4, **fan)]
     base = write_base(tmp_path / "base")
-    here.merge([str(source) for source in sources], [0.5, 2], base=base, folder=tmp_path / "merged")
+    local_registry.merge([str(source) for source in sources], [0.5, 2], base=base, folder=tmp_path / "merged")
     check(tmp_path / "merged", sources, [0.5, 2])
 
 
 @pytest.mark.parametrize("form", ["embedding", "convolution", "transposed", "experts, nested"])
-def test_other_methods_and_ranks_take_every_form(here: Registry, tmp_path: Path, form: str):
+def test_other_methods_and_ranks_take_every_form(local_registry: Registry, tmp_path: Path, form: str):
     targets, options = FORMS[form]
     sources = [str(train(tmp_path / f"{i}", i, targets, **options)) for i in range(2)]
     for method, rank in (("ties", 2), ("tsv", None), ("linear", {"energy": 0.5}), ("linear", {"budget": 400})):
         target = tmp_path / f"{method}-{rank}".replace(" ", "")
-        here.merge(sources, method=method, rank=rank, folder=target)
+        local_registry.merge(sources, method=method, rank=rank, folder=target)
         assert deltas(target).keys() == deltas(Path(sources[0])).keys()
 
 
-def test_biases_have_no_meaning_for_other_methods(here: Registry, tmp_path: Path):
+def test_biases_have_no_meaning_for_other_methods(local_registry: Registry, tmp_path: Path):
     source = str(train(tmp_path / "a", 1, ["plain"], lora_bias=True))
     with pytest.raises(MergeError, match="lora_bias is true, and only linear"):
-        here.merge([source, source], method="ties", folder=tmp_path / "merged")
+        local_registry.merge([source, source], method="ties", folder=tmp_path / "merged")
 
 
 class TestAnInitialAdapter:
@@ -107,9 +107,9 @@ class TestAnInitialAdapter:
         return folder / "initial", folder / "trained", before, peft.merge_and_unload().plain.weight.detach()
 
     @pytest.mark.parametrize("kind", ["pissa", "olora"])
-    def test_is_subtracted_exactly_at_twice_the_rank(self, here: Registry, tmp_path: Path, kind: str):
+    def test_is_subtracted_exactly_at_twice_the_rank(self, local_registry: Registry, tmp_path: Path, kind: str):
         initial, trained, before, after = self.trained(tmp_path, kind, 1)
-        result = here.merge([str(trained)], [1], initial=[str(initial)], folder=tmp_path / "merged")
+        result = local_registry.merge([str(trained)], [1], initial=[str(initial)], folder=tmp_path / "merged")
         found = deltas(tmp_path / "merged")["plain"]
         expected = (after - before).double()
         # PEFT's own way to the trained weight goes through float32.
@@ -117,33 +117,33 @@ class TestAnInitialAdapter:
         assert json.loads((tmp_path / "merged" / "adapter_config.json").read_text())["r"] == 6
         assert any("original base" in note for note in result.notes)
 
-    def test_is_missed_by_name(self, here: Registry, tmp_path: Path):
+    def test_is_missed_by_name(self, local_registry: Registry, tmp_path: Path):
         _, trained, _, _ = self.trained(tmp_path, "pissa", 1)
         with pytest.raises(MergeError, match=r"init_lora_weights is 'pissa'.*needs the initial adapter") as error:
-            here.merge([str(trained)], [1], folder=tmp_path / "merged")
+            local_registry.merge([str(trained)], [1], folder=tmp_path / "merged")
         assert "--initial DIR" in error.value.hint
 
-    def test_merges_with_plain_adapters(self, here: Registry, tmp_path: Path):
+    def test_merges_with_plain_adapters(self, local_registry: Registry, tmp_path: Path):
         initial, trained, before, after = self.trained(tmp_path, "pissa", 1)
         plain = train(tmp_path / "b", 2, ["plain"])
-        here.merge([str(plain), str(trained)], [2, 0.5], initial=[str(initial)], folder=tmp_path / "merged")
+        local_registry.merge([str(plain), str(trained)], [2, 0.5], initial=[str(initial)], folder=tmp_path / "merged")
         expected = 2 * deltas(plain)["plain"] + 0.5 * (after - before).double()
         found = deltas(tmp_path / "merged")["plain"]
         assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
 
-    def test_of_another_shape_is_refused(self, here: Registry, tmp_path: Path):
+    def test_of_another_shape_is_refused(self, local_registry: Registry, tmp_path: Path):
         _, trained, _, _ = self.trained(tmp_path, "pissa", 1)
         other = train(tmp_path / "b", 2, ["old"], fan_in_fan_out=True)
         with pytest.raises(MergeError, match="initial adapter b does not fit trained at plain"):
-            here.merge([str(trained)], [1], initial=[str(other)], folder=tmp_path / "merged")
+            local_registry.merge([str(trained)], [1], initial=[str(other)], folder=tmp_path / "merged")
 
-    def test_that_nobody_needs_or_too_many_are_refused(self, here: Registry, tmp_path: Path):
+    def test_that_nobody_needs_or_too_many_are_refused(self, local_registry: Registry, tmp_path: Path):
         plain = str(train(tmp_path / "b", 2, ["plain"]))
         with pytest.raises(UsageError, match="no source needs an initial adapter"):
-            here.merge([plain], [1], initial=[plain], folder=tmp_path / "merged")
+            local_registry.merge([plain], [1], initial=[plain], folder=tmp_path / "merged")
         initial, trained, _, _ = self.trained(tmp_path, "pissa", 1)
         with pytest.raises(UsageError, match="2 initial adapters for 1 sources"):
-            here.merge([str(trained)], [1], initial=[str(initial)] * 2, folder=tmp_path / "merged")
+            local_registry.merge([str(trained)], [1], initial=[str(initial)] * 2, folder=tmp_path / "merged")
 
 
 class TestDora:
@@ -157,15 +157,19 @@ class TestDora:
         peft = PeftModel.from_pretrained(new_model().double(), trained)
         return peft.merge_and_unload().plain.weight.detach() - new_model().double().plain.weight.detach()
 
-    def test_is_converted_at_full_rank_exactly(self, here: Registry, tmp_path: Path):
+    def test_is_converted_at_full_rank_exactly(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
-        here.merge([str(trained)], [1], base=self.base(tmp_path / "base"), folder=tmp_path / "merged")
+        local_registry.merge([str(trained)], [1], base=self.base(tmp_path / "base"), folder=tmp_path / "merged")
         found, expected = deltas(tmp_path / "merged")["plain"], self.expected(trained)
         assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
 
-    def test_is_converted_to_its_best_approximation_and_the_error_is_told(self, here: Registry, tmp_path: Path):
+    def test_is_converted_to_its_best_approximation_and_the_error_is_told(
+        self, local_registry: Registry, tmp_path: Path
+    ):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True, r=1)
-        result = here.merge([str(trained)], [1], base=self.base(tmp_path / "base"), folder=tmp_path / "merged")
+        result = local_registry.merge(
+            [str(trained)], [1], base=self.base(tmp_path / "base"), folder=tmp_path / "merged"
+        )
         u, s, vh = torch.linalg.svd(self.expected(trained), full_matrices=False)
         best = u[:, :2] * s[:2] @ vh[:2]
         found = deltas(tmp_path / "merged")["plain"]
@@ -173,12 +177,12 @@ class TestDora:
         error = float((s[2:].square().sum() / s.square().sum()).sqrt())
         assert f"DoRA converted to factors of rank 2, ε = {error:.2g}" in " ".join(result.notes)
 
-    def test_is_missed_by_name(self, here: Registry, tmp_path: Path):
+    def test_is_missed_by_name(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
         with pytest.raises(MergeError, match="use_dora is true: its delta needs the base"):
-            here.merge([str(trained)], [1], folder=tmp_path / "merged")
+            local_registry.merge([str(trained)], [1], folder=tmp_path / "merged")
 
-    def test_of_another_base_is_refused(self, here: Registry, tmp_path: Path):
+    def test_of_another_base_is_refused(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
         (tmp_path / "base").mkdir()
         for tensors, said in (
@@ -187,10 +191,10 @@ class TestDora:
         ):
             save_file(tensors, tmp_path / "base" / "model.safetensors")
             with pytest.raises(CheckFailedError, match=said):
-                here.merge([str(trained)], [1], base=tmp_path / "base", folder=tmp_path / "merged")
+                local_registry.merge([str(trained)], [1], base=tmp_path / "base", folder=tmp_path / "merged")
 
 
-def test_a_number_that_is_not_finite_is_named_with_its_source(here: Registry, tmp_path: Path):
+def test_a_number_that_is_not_finite_is_named_with_its_source(local_registry: Registry, tmp_path: Path):
     from loreg.adapters.structure import read_structure
     from loreg.entities import Source
     from loreg.merging.execute import execute_recipe

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from loreg.errors import CheckFailedError, ConflictError, LoregError, MergeError, UsageError
-from loreg.registry import Registry, connect
-from making import (
+from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from factories import (
     change_config,
     change_tensors,
     copy,
@@ -27,13 +26,14 @@ from making import (
     weighted_sum,
     write_base,
 )
-from places import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from loreg.errors import CheckFailedError, ConflictError, LoregError, MergeError, UsageError
+from loreg.registry import Registry, connect
 
 EXACT = 1e-6
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
@@ -42,14 +42,14 @@ def merge(registry: Registry, folders: list[Path], weights: list[float], target:
     return target
 
 
-def test_the_merge_of_the_real_minilm_adapters_is_the_weighted_sum(here: Registry, tmp_path: Path):
-    merged = merge(here, [NEWS, MOVIES], [0.7, 0.3], tmp_path / "merged", extras=str(NEWS))
+def test_the_merge_of_the_real_minilm_adapters_is_the_weighted_sum(local_registry: Registry, tmp_path: Path):
+    merged = merge(local_registry, [NEWS, MOVIES], [0.7, 0.3], tmp_path / "merged", extras=str(NEWS))
     expected = weighted_sum([deltas_by_hand(NEWS), deltas_by_hand(MOVIES)], [0.7, 0.3])
     assert relative_error(deltas_by_hand(merged), expected) < EXACT
 
 
-def test_the_merge_of_the_real_smollm2_adapters_is_the_weighted_sum(here: Registry, tmp_path: Path):
-    merged = merge(here, [SCIENCE, HISTORY], [1.5, -0.5], tmp_path / "merged")
+def test_the_merge_of_the_real_smollm2_adapters_is_the_weighted_sum(local_registry: Registry, tmp_path: Path):
+    merged = merge(local_registry, [SCIENCE, HISTORY], [1.5, -0.5], tmp_path / "merged")
     expected = weighted_sum([deltas_by_hand(SCIENCE), deltas_by_hand(HISTORY)], [1.5, -0.5])
     assert relative_error(deltas_by_hand(merged), expected) < EXACT
 
@@ -70,11 +70,11 @@ MIXES = {
 
 
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
-def test_every_mix_merges_exactly_and_peft_agrees(here: Registry, tmp_path: Path, mix: list[dict]):
+def test_every_mix_merges_exactly_and_peft_agrees(local_registry: Registry, tmp_path: Path, mix: list[dict]):
     folders = [train(tmp_path / f"source{i}", i, **options) for i, options in enumerate(mix)]
     weights = [0.7, -0.4, 1.3][: len(mix)]
     base = write_base(tmp_path / "base")  # which proves of adapters without a common module that they belong together
-    merged = merge(here, folders, weights, tmp_path / "merged", base=base)
+    merged = merge(local_registry, folders, weights, tmp_path / "merged", base=base)
     expected = weighted_sum([deltas_by_peft(folder) for folder in folders], weights)
     assert relative_error(deltas_by_peft(merged), expected) < EXACT
     assert_peft_computes(merged, expected)
@@ -98,11 +98,11 @@ def test_every_mix_merges_exactly_and_peft_agrees(here: Registry, tmp_path: Path
     ),
     weights=st.lists(st.floats(-2, 2).filter(lambda w: abs(w) > 1e-3), min_size=4, max_size=4),
 )
-def test_any_mix_merges_exactly(here: Registry, tmp_path_factory: pytest.TempPathFactory, sources, weights):
+def test_any_mix_merges_exactly(local_registry: Registry, tmp_path_factory: pytest.TempPathFactory, sources, weights):
     folder = tmp_path_factory.mktemp("mix")
     folders = [train(folder / f"source{i}", i, **options) for i, options in enumerate(sources)]
     weights = weights[: len(sources)]
-    merged = merge(here, folders, weights, folder / "merged", base=write_base(folder / "base"))
+    merged = merge(local_registry, folders, weights, folder / "merged", base=write_base(folder / "base"))
     expected = weighted_sum([deltas_by_peft(each) for each in folders], weights)
     assert relative_error(deltas_by_peft(merged), expected) < EXACT
 
@@ -123,9 +123,9 @@ def assert_peft_computes(merged: Path, expected: dict[str, torch.Tensor]) -> Non
     torch.testing.assert_close(model(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_given_rank_is_the_best_one_of_that_rank(here: Registry, tmp_path: Path):
+def test_a_given_rank_is_the_best_one_of_that_rank(local_registry: Registry, tmp_path: Path):
     folders = [train(tmp_path / "a", 1), train(tmp_path / "b", 2)]
-    merged = merge(here, folders, [1, 1], tmp_path / "merged", rank=3)
+    merged = merge(local_registry, folders, [1, 1], tmp_path / "merged", rank=3)
     exact = weighted_sum([deltas_by_peft(folder) for folder in folders], [1, 1])
     best = {}
     for module, delta in exact.items():
@@ -134,21 +134,21 @@ def test_a_given_rank_is_the_best_one_of_that_rank(here: Registry, tmp_path: Pat
     assert relative_error(deltas_by_peft(merged), best) < EXACT
 
 
-def test_a_rank_above_what_there_is_pads_with_zeros(here: Registry, tmp_path: Path):
+def test_a_rank_above_what_there_is_pads_with_zeros(local_registry: Registry, tmp_path: Path):
     source = train(tmp_path / "a", 1)
-    merged = merge(here, [source], [1], tmp_path / "merged", rank=10)
+    merged = merge(local_registry, [source], [1], tmp_path / "merged", rank=10)
     assert json.loads((merged / "adapter_config.json").read_text())["r"] == 10
     assert relative_error(deltas_by_peft(merged), deltas_by_peft(source)) < EXACT
 
 
-def test_the_default_drops_only_what_is_numerically_zero(here: Registry, tmp_path: Path):
+def test_the_default_drops_only_what_is_numerically_zero(local_registry: Registry, tmp_path: Path):
     source = train(tmp_path / "a", 1, r=4)
-    merged = merge(here, [source, source], [0.5, 0.5], tmp_path / "merged")
+    merged = merge(local_registry, [source, source], [0.5, 0.5], tmp_path / "merged")
     assert json.loads((merged / "adapter_config.json").read_text())["r"] == 4
     assert relative_error(deltas_by_peft(merged), deltas_by_peft(source)) < EXACT
 
 
-def test_the_result_is_stored_in_the_widest_dtype_of_the_sources(here: Registry, tmp_path: Path):
+def test_the_result_is_stored_in_the_widest_dtype_of_the_sources(local_registry: Registry, tmp_path: Path):
     for name, dtypes, expected in (
         ("narrow", (torch.bfloat16, torch.bfloat16), torch.bfloat16),
         ("mixed", (torch.bfloat16, torch.float16), torch.float32),
@@ -159,23 +159,23 @@ def test_the_result_is_stored_in_the_widest_dtype_of_the_sources(here: Registry,
             folder = train(tmp_path / f"{name}{i}", i)
             tensors = load_file(folder / "adapter_model.safetensors")
             folders.append(change_tensors(folder, {key: tensor.to(dtype) for key, tensor in tensors.items()}))
-        merged = merge(here, folders, [1, 1], tmp_path / name)
+        merged = merge(local_registry, folders, [1, 1], tmp_path / name)
         found = {tensor.dtype for tensor in load_file(merged / "adapter_model.safetensors").values()}
         assert found == {expected}
 
 
 class TestWholeTensors:
-    def test_that_differ_are_refused_with_the_choice_to_make(self, here: Registry, tmp_path: Path):
+    def test_that_differ_are_refused_with_the_choice_to_make(self, local_registry: Registry, tmp_path: Path):
         with pytest.raises(MergeError) as error:
-            merge(here, [NEWS, MOVIES], [1, 1], tmp_path / "merged")
+            merge(local_registry, [NEWS, MOVIES], [1, 1], tmp_path / "merged")
         assert "classifier.weight (5, 384)" in error.value.message
         assert "classifier.weight (2, 384)" in error.value.message
         assert "--extras minilm-news-topics-r8" in error.value.hint
         assert not (tmp_path / "merged").exists()
 
     @pytest.mark.parametrize("chosen", [NEWS, MOVIES])
-    def test_come_from_the_chosen_source(self, here: Registry, tmp_path: Path, chosen: Path):
-        merged = merge(here, [NEWS, MOVIES], [1, 1], tmp_path / "merged", extras=str(chosen))
+    def test_come_from_the_chosen_source(self, local_registry: Registry, tmp_path: Path, chosen: Path):
+        merged = merge(local_registry, [NEWS, MOVIES], [1, 1], tmp_path / "merged", extras=str(chosen))
         name = "base_model.model.classifier.weight"
         expected = load_file(chosen / "adapter_model.safetensors")[name]
         assert torch.equal(load_file(merged / "adapter_model.safetensors")[name], expected)
@@ -183,21 +183,21 @@ class TestWholeTensors:
         assert config["modules_to_save"] == ["classifier", "score"]
         assert config["task_type"] == "SEQ_CLS"
 
-    def test_that_only_one_source_has_are_kept_and_peft_loads_them(self, here: Registry, tmp_path: Path):
+    def test_that_only_one_source_has_are_kept_and_peft_loads_them(self, local_registry: Registry, tmp_path: Path):
         folders = [train(tmp_path / "a", 1, head=True), train(tmp_path / "b", 2)]
-        merged = merge(here, folders, [1, 1], tmp_path / "merged")
+        merged = merge(local_registry, folders, [1, 1], tmp_path / "merged")
         model = PeftModel.from_pretrained(new_model(), merged)
         expected = load_file(folders[0] / "adapter_model.safetensors")["base_model.model.head.weight"]
         assert torch.equal(model.base_model.model.head.modules_to_save["default"].weight, expected)
 
-    def test_that_are_the_same_in_all_sources_need_no_choice(self, here: Registry, tmp_path: Path):
+    def test_that_are_the_same_in_all_sources_need_no_choice(self, local_registry: Registry, tmp_path: Path):
         folder = train(tmp_path / "a", 1, head=True)
-        merged = merge(here, [folder, folder], [1, 1], tmp_path / "merged")
+        merged = merge(local_registry, [folder, folder], [1, 1], tmp_path / "merged")
         assert "base_model.model.head.weight" in load_file(merged / "adapter_model.safetensors")
 
-    def test_extras_must_be_a_source(self, here: Registry, tmp_path: Path):
+    def test_extras_must_be_a_source(self, local_registry: Registry, tmp_path: Path):
         with pytest.raises(UsageError, match="is not one of the sources"):
-            merge(here, [NEWS, MOVIES], [1, 1], tmp_path / "merged", extras="nobody")
+            merge(local_registry, [NEWS, MOVIES], [1, 1], tmp_path / "merged", extras="nobody")
 
 
 REFUSED = {
@@ -213,61 +213,65 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_cannot_be_merged_is_refused_by_the_name_of_the_field(here: Registry, tmp_path: Path, reason: str):
+def test_what_cannot_be_merged_is_refused_by_the_name_of_the_field(
+    local_registry: Registry, tmp_path: Path, reason: str
+):
     source, fields = REFUSED[reason]
     folder = change_config(copy(source, tmp_path / "odd"), **fields)
     with pytest.raises(MergeError) as error:
-        merge(here, [folder, SCIENCE], [1, 1], tmp_path / "merged")
+        merge(local_registry, [folder, SCIENCE], [1, 1], tmp_path / "merged")
     assert reason.split(maxsplit=1)[0] in error.value.message
     assert not (tmp_path / "merged").exists()
 
 
-def test_factors_that_do_not_fit_together_are_refused_by_the_name_of_the_module(here: Registry, tmp_path: Path):
+def test_factors_that_do_not_fit_together_are_refused_by_the_name_of_the_module(
+    local_registry: Registry, tmp_path: Path
+):
     extra = {
         "base_model.model.emb.lora_embedding_A": torch.ones(4, 9),
         "base_model.model.emb.lora_embedding_B": torch.ones(5, 3),
     }
     folder = change_tensors(train(tmp_path / "a", 1), extra)
     with pytest.raises(LoregError, match="module emb"):
-        merge(here, [folder], [1], tmp_path / "merged")
+        merge(local_registry, [folder], [1], tmp_path / "merged")
 
 
 class TestBases:
-    def test_of_other_shapes_are_refused(self, here: Registry, tmp_path: Path):
+    def test_of_other_shapes_are_refused(self, local_registry: Registry, tmp_path: Path):
         other = train(tmp_path / "a", 1)
         tensors = load_file(other / "adapter_model.safetensors")
         name = "base_model.model.layers.0.q_proj.lora_A.weight"
         change_tensors(other, {name: torch.cat([tensors[name]] * 2, dim=1)})
         with pytest.raises(MergeError, match=r"different bases: module layers\.0\.q_proj is \(24, 20\)"):
-            merge(here, [train(tmp_path / "b", 2), other], [1, 1], tmp_path / "merged")
+            merge(local_registry, [train(tmp_path / "b", 2), other], [1, 1], tmp_path / "merged")
 
-    def test_of_other_content_are_refused_by_hash(self, here: Registry, tmp_path: Path):
+    def test_of_other_content_are_refused_by_hash(self, local_registry: Registry, tmp_path: Path):
         for i in range(2):
             base = write_base(tmp_path / f"base{i}", {"layers.0.q_proj.weight": torch.full((24, 20), float(i))})
-            here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
+            local_registry.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
         with pytest.raises(
             CheckFailedError, match=r"different bases: a1:v1 does not fit base0 .* other weights"
         ) as error:
-            here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+            local_registry.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
         assert error.value.hint.startswith("merge adapters of one base: loreg search --base ")
 
-    def test_that_differ_only_where_nobody_touches_them_fit(self, here: Registry, tmp_path: Path):
+    def test_that_differ_only_where_nobody_touches_them_fit(self, local_registry: Registry, tmp_path: Path):
         for i in range(2):
             base = write_base(tmp_path / f"base{i}", {"head.weight": torch.full((3, 20), float(i))})
-            here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
-        merged = here.merge(["a0", "a1"], [1, 1], name="both")
+            local_registry.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
+        merged = local_registry.merge(["a0", "a1"], [1, 1], name="both")
         assert "differ only in what none of them touches" in " ".join(merged.notes)
         assert merged.pushed.version.base.names == ("base0",)
 
-    def test_that_came_from_one_another_need_to_be_allowed(self, here: Registry, tmp_path: Path):
+    def test_that_came_from_one_another_need_to_be_allowed(self, local_registry: Registry, tmp_path: Path):
         for i in range(2):
             base = write_base(tmp_path / f"base{i}", {"layers.0.q_proj.weight": torch.full((24, 20), float(i))})
-            here.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
-        here.relate_bases("base1", "base0", "finetuned_from")
+            local_registry.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
+        local_registry.relate_bases("base1", "base0", "finetuned_from")
         with pytest.raises(CheckFailedError, match=r"finetuned_from .* \(declared by ada\)") as error:
-            here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+            local_registry.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
         assert error.value.hint == "--allow-derived merges them all the same"
-        merged = here.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged", allow_derived=True)
+        merged = local_registry.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged", allow_derived=True)
         assert "a1:v1 is merged for base0" in " ".join(merged.notes)
 
 
@@ -339,41 +343,41 @@ class TestRecord:
 
 
 class TestCall:
-    def test_a_count_of_weights_that_does_not_match_is_a_usage_error(self, here: Registry, tmp_path: Path):
+    def test_a_count_of_weights_that_does_not_match_is_a_usage_error(self, local_registry: Registry, tmp_path: Path):
         with pytest.raises(UsageError, match="2 adapters and 3 weights"):
-            merge(here, [NEWS, MOVIES], [1, 1, 1], tmp_path / "merged")
+            merge(local_registry, [NEWS, MOVIES], [1, 1, 1], tmp_path / "merged")
 
-    def test_a_folder_that_is_not_empty_is_left_alone(self, here: Registry, tmp_path: Path):
+    def test_a_folder_that_is_not_empty_is_left_alone(self, local_registry: Registry, tmp_path: Path):
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "mine.txt").write_text("mine")
         with pytest.raises(ConflictError):
-            merge(here, [SCIENCE, HISTORY], [1, 1], tmp_path / "full")
+            merge(local_registry, [SCIENCE, HISTORY], [1, 1], tmp_path / "full")
         assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
-    def test_weights_beyond_what_the_dtype_holds_are_refused(self, here: Registry, tmp_path: Path):
+    def test_weights_beyond_what_the_dtype_holds_are_refused(self, local_registry: Registry, tmp_path: Path):
         with pytest.raises(MergeError, match=r"do not fit into torch\.float32"):
-            merge(here, [SCIENCE], [1e80], tmp_path / "merged")
+            merge(local_registry, [SCIENCE], [1e80], tmp_path / "merged")
         assert not (tmp_path / "merged").exists()
 
-    def test_without_a_target_only_the_certificate_is_made(self, here: Registry):
-        result = here.merge([str(SCIENCE), str(HISTORY)], [1, 1])
+    def test_without_a_target_only_the_certificate_is_made(self, local_registry: Registry):
+        result = local_registry.merge([str(SCIENCE), str(HISTORY)], [1, 1])
         assert result.pushed is None
         assert result.folder is None
         assert result.provenance.certificate["total"]["rank"] == 16
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
-def test_quantised_factors_are_refused(here: Registry, tmp_path: Path, dtype: torch.dtype):
+def test_quantised_factors_are_refused(local_registry: Registry, tmp_path: Path, dtype: torch.dtype):
     folder = train(tmp_path / "a", 1)
     tensors = load_file(folder / "adapter_model.safetensors")
     change_tensors(folder, {name: tensor.to(dtype) for name, tensor in tensors.items()})
     with pytest.raises(MergeError, match="expected one of F64, F32, F16, BF16"):
-        merge(here, [folder], [1], tmp_path / "merged")
+        merge(local_registry, [folder], [1], tmp_path / "merged")
 
 
-def test_biases_that_travel_along_are_loaded_by_peft(here: Registry, tmp_path: Path):
+def test_biases_that_travel_along_are_loaded_by_peft(local_registry: Registry, tmp_path: Path):
     folders = [train(tmp_path / "a", 1, bias="all"), train(tmp_path / "b", 2)]
-    merged = merge(here, folders, [1, 1], tmp_path / "merged", extras=str(folders[0]))
+    merged = merge(local_registry, folders, [1, 1], tmp_path / "merged", extras=str(folders[0]))
     model = PeftModel.from_pretrained(new_model(), merged)
     stored = load_file(folders[0] / "adapter_model.safetensors")["base_model.model.layers.0.q_proj.base_layer.bias"]
     assert torch.equal(model.base_model.model.layers[0].q_proj.base_layer.bias, stored)
@@ -391,13 +395,15 @@ class TestWhatPeftWouldDrop:
             ({"target_modules": ["q_proj"], "bias": "all"}, {"target_modules": ["q_proj", "v_proj"]}, 0),
         ],
     )
-    def test_biases_are_where_peft_looks(self, here: Registry, tmp_path: Path, first: dict, second: dict, chosen: int):
+    def test_biases_are_where_peft_looks(
+        self, local_registry: Registry, tmp_path: Path, first: dict, second: dict, chosen: int
+    ):
         folders = [train(tmp_path / "a", 1, **first), train(tmp_path / "b", 2, **second)]
         for folder in folders:  # trained biases differ from the base's
             tensors = load_file(folder / "adapter_model.safetensors")
             change_tensors(folder, {name: t + 1 for name, t in tensors.items() if name.endswith("bias")})
         base = write_base(tmp_path / "base")
-        merged = merge(here, folders, [0.7, 0.3], tmp_path / "merged", extras=str(folders[chosen]), base=base)
+        merged = merge(local_registry, folders, [0.7, 0.3], tmp_path / "merged", extras=str(folders[chosen]), base=base)
         found = PeftModel.from_pretrained(new_model(), merged).base_model.model
         expected = PeftModel.from_pretrained(new_model(), folders[chosen]).base_model.model
         for i in (0, 1):
@@ -405,11 +411,13 @@ class TestWhatPeftWouldDrop:
                 x, y = (getattr(model.layers[i], name) for model in (found, expected))
                 assert torch.equal(getattr(x, "base_layer", x).bias, getattr(y, "base_layer", y).bias)
 
-    def test_a_module_that_is_whole_in_one_and_has_factors_in_another_is_refused(self, here: Registry, tmp_path: Path):
+    def test_a_module_that_is_whole_in_one_and_has_factors_in_another_is_refused(
+        self, local_registry: Registry, tmp_path: Path
+    ):
         whole = train(tmp_path / "whole", 1, target_modules=["q_proj"], head=True)
         factors = train(tmp_path / "factors", 2, target_modules=["q_proj", "head"])
         with pytest.raises(MergeError, match="module head is whole in whole and has factors in factors"):
-            merge(here, [whole, factors], [1, 1], tmp_path / "merged")
+            merge(local_registry, [whole, factors], [1, 1], tmp_path / "merged")
 
 
 class TestBaseOfTheResult:
@@ -432,23 +440,23 @@ class TestBaseOfTheResult:
 
 class TestNumbersAtTheEdge:
     @pytest.mark.parametrize("weight", [1e200, 1e308, -1e308])
-    def test_weights_that_overflow_are_refused(self, here: Registry, tmp_path: Path, weight: float):
+    def test_weights_that_overflow_are_refused(self, local_registry: Registry, tmp_path: Path, weight: float):
         with pytest.raises(MergeError, match="does not fit into float64"):
-            here.merge([str(train(tmp_path / "a", 1))] * 2, [weight, 1.0])
+            local_registry.merge([str(train(tmp_path / "a", 1))] * 2, [weight, 1.0])
 
-    def test_a_rank_beyond_the_matrix_is_that_of_the_matrix(self, here: Registry, tmp_path: Path):
+    def test_a_rank_beyond_the_matrix_is_that_of_the_matrix(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "a", 1)
-        merged = merge(here, [source], [1], tmp_path / "merged", rank=99_999_999)
+        merged = merge(local_registry, [source], [1], tmp_path / "merged", rank=99_999_999)
         assert json.loads((merged / "adapter_config.json").read_text())["r"] == 20
         assert relative_error(deltas_by_peft(merged), deltas_by_peft(source)) < EXACT
 
-    def test_sources_that_cancel_leave_nothing(self, here: Registry, tmp_path: Path):
+    def test_sources_that_cancel_leave_nothing(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "a", 1)
-        total = here.merge([str(source)] * 2, [1, -1]).provenance.certificate["total"]
+        total = local_registry.merge([str(source)] * 2, [1, -1]).provenance.certificate["total"]
         assert (total["rank"], total["norm"], total["epsilon"]) == (1, 0, 0)
 
 
-def test_many_modules_with_patterns_are_read_in_one_go(here: Registry, tmp_path: Path):
+def test_many_modules_with_patterns_are_read_in_one_go(local_registry: Registry, tmp_path: Path):
     """What a merge writes for modules of different ranks, read again: patterns times modules, not more."""
     names = [f"layers.{i}.m{j}" for i in range(60) for j in range(10)]
     for folder, rank in (("a", 2), ("b", 3)):
@@ -461,6 +469,6 @@ def test_many_modules_with_patterns_are_read_in_one_go(here: Registry, tmp_path:
         save_file(tensors, tmp_path / folder / "adapter_model.safetensors")
         config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": some}
         (tmp_path / folder / "adapter_config.json").write_text(json.dumps(config))
-    merged = merge(here, [tmp_path / "a", tmp_path / "b"], [1, 1], tmp_path / "merged")
-    pushed = here.push(merged, "merged").version
+    merged = merge(local_registry, [tmp_path / "a", tmp_path / "b"], [1, 1], tmp_path / "merged")
+    pushed = local_registry.push(merged, "merged").version
     assert (pushed.facts.rank_min, pushed.facts.rank_max) == (2, 5)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments import MOVIES, NEWS
 from loreg.errors import ConflictError, IntegrityError, NotAllowedError, UnavailableError
 from loreg.registry import Registry
 from loreg.storage import FolderStore
-from places import MOVIES, NEWS
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from sqlalchemy import text
 
+from concurrency import all_at_once
+from deployments import NEWS, SCIENCE, Deployment
+from factories import change_config, copy, train, write_base
 from loreg.catalog import Catalog
 from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.registry import Registry, connect
-from making import change_config, copy, train, write_base
-from places import NEWS, SCIENCE, Place
-from together import all_at_once
 
 SECRET = "/home/ada/secret-project/llama-3-8b"
 
@@ -171,18 +171,18 @@ class TestNothingHalfWritten:
         ],
     )
     def test_when_something_said_is_wrong(
-        self, registry: Registry, place: Place, options: dict, error: type[LoregError]
+        self, registry: Registry, deployment: Deployment, options: dict, error: type[LoregError]
     ):
         with pytest.raises(error):
             registry.push(NEWS, "a", **options)
-        assert [count(place.database_url, table) for table in ("adapters", "versions", "blobs")] == [0, 0, 0]
+        assert [count(deployment.database_url, table) for table in ("adapters", "versions", "blobs")] == [0, 0, 0]
 
-    def test_when_the_adapter_breaks_a_rule(self, registry: Registry, place: Place, tmp_path: Path):
+    def test_when_the_adapter_breaks_a_rule(self, registry: Registry, deployment: Deployment, tmp_path: Path):
         with pytest.raises(CheckFailedError):
             registry.push(change_config(copy(NEWS, tmp_path / "f"), r=4), "a")
-        assert count(place.database_url, "adapters") == 0
+        assert count(deployment.database_url, "adapters") == 0
 
-    def test_when_it_is_killed_between_blobs_and_catalog(self, registry: Registry, place: Place, monkeypatch):
+    def test_when_it_is_killed_between_blobs_and_catalog(self, registry: Registry, deployment: Deployment, monkeypatch):
         from loreg.catalog import versions
 
         def die(*arguments: object) -> None:
@@ -191,17 +191,17 @@ class TestNothingHalfWritten:
         with monkeypatch.context() as patch, pytest.raises((RuntimeError, LoregError)):
             patch.setattr(versions, "record", die)
             registry.push(NEWS, "a")
-        assert count(place.database_url, "adapters") == count(place.database_url, "files") == 0
+        assert count(deployment.database_url, "adapters") == count(deployment.database_url, "files") == 0
         assert registry.push(NEWS, "a").created
 
-    def test_when_it_is_killed_while_storing(self, registry: Registry, place: Place):
+    def test_when_it_is_killed_while_storing(self, registry: Registry, deployment: Deployment):
         def die(what: str, done: int, total: int) -> None:
             if what == "storing":
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             registry.push(NEWS, "a", progress=die)
-        assert count(place.database_url, "adapters") == 0
+        assert count(deployment.database_url, "adapters") == 0
         assert registry.push(NEWS, "a").created
 
 
@@ -213,19 +213,23 @@ def test_a_store_that_is_down_leaves_no_version(tmp_path: Path):
     assert count(registry.settings.database_url, "adapters") == 0
 
 
-def test_many_push_to_one_adapter_at_once(place: Place, tmp_path: Path):
+def test_many_push_to_one_adapter_at_once(deployment: Deployment, tmp_path: Path):
     """Each process has a registry of its own; every content becomes exactly one version."""
     folders = [train(tmp_path / f"f{i}", i) for i in range(4)]
 
     def push(folder: Path) -> None:
         with connect(
-            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+            database_url=deployment.database_url,
+            storage_url=deployment.storage_url,
+            storage_endpoint=deployment.storage_endpoint,
         ) as registry:
             registry.push(folder, "team/busy")
 
     all_at_once([partial(push, folder) for folder in folders * 2])
     registry = connect(
-        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+        database_url=deployment.database_url,
+        storage_url=deployment.storage_url,
+        storage_endpoint=deployment.storage_endpoint,
     )
     assert sorted(version.number for version in registry.versions("team/busy").items) == [1, 2, 3, 4]
 
@@ -289,14 +293,16 @@ class TestStrangersRecords:
         ],
         ids=str,
     )
-    def test_what_is_not_whole_is_refused(self, registry: Registry, place: Place, tmp_path: Path, change: dict):
+    def test_what_is_not_whole_is_refused(
+        self, registry: Registry, deployment: Deployment, tmp_path: Path, change: dict
+    ):
         path = self.merged(registry, tmp_path)
         document = json.loads(path.read_text())
         changed = {key: {**document[key], **fields} if fields else {} for key, fields in change.items()}
         path.write_text(json.dumps({**document, **changed}))
         with pytest.raises(LoregError, match="is not what loreg writes"):
             registry.push(path.parent, "a")
-        assert count(place.database_url, "versions") == 0
+        assert count(deployment.database_url, "versions") == 0
 
 
 def test_half_a_character_is_refused_before_anything_is_stored(registry: Registry, tmp_path: Path):
@@ -305,15 +311,19 @@ def test_half_a_character_is_refused_before_anything_is_stored(registry: Registr
             registry.push(change_config(copy(SCIENCE, tmp_path / str(i)), **fields), "a")
 
 
-def test_two_who_record_metrics_in_other_orders_do_not_lock_each_other_out(place: Place):
+def test_two_who_record_metrics_in_other_orders_do_not_lock_each_other_out(deployment: Deployment):
     def add(numbers: list[int]) -> None:
         with connect(
-            database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+            database_url=deployment.database_url,
+            storage_url=deployment.storage_url,
+            storage_endpoint=deployment.storage_endpoint,
         ) as registry:
             registry.add_metrics("a", [f"m{i}={len(numbers) + i}" for i in numbers])
 
     with connect(
-        database_url=place.database_url, storage_url=place.storage_url, storage_endpoint=place.storage_endpoint
+        database_url=deployment.database_url,
+        storage_url=deployment.storage_url,
+        storage_endpoint=deployment.storage_endpoint,
     ) as registry:
         registry.push(SCIENCE, "a")
     for _ in range(3):

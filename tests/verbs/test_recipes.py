@@ -9,23 +9,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deployments import HISTORY, MOVIES, NEWS, SCIENCE
+from factories import change_tensors, copy, deltas_by_peft, relative_error, train, weighted_sum
 from loreg.errors import IntegrityError, LoregError, MergeError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
 from loreg.verbs.recipe_file import read_recipe_file
-from making import change_tensors, copy, deltas_by_peft, relative_error, train, weighted_sum
-from places import HISTORY, MOVIES, NEWS, SCIENCE
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Registry:
+def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
 class TestWeightsFor:
-    def test_modules_that_a_pattern_matches_have_their_own(self, here: Registry, tmp_path: Path):
+    def test_modules_that_a_pattern_matches_have_their_own(self, local_registry: Registry, tmp_path: Path):
         sources = [train(tmp_path / "a", 1), train(tmp_path / "b", 2)]
         chosen = {"v_proj": [2, -1], r"layers\.0\..*": [0, 1]}
-        here.merge([str(s) for s in sources], [1, 1], weights_for=chosen, folder=tmp_path / "out")
+        local_registry.merge([str(s) for s in sources], [1, 1], weights_for=chosen, folder=tmp_path / "out")
         deltas = [deltas_by_peft(source) for source in sources]
         expected = {}
         for name in deltas[0]:
@@ -33,14 +33,14 @@ class TestWeightsFor:
             expected[name] = weighted_sum(deltas, weights)[name]
         assert relative_error(deltas_by_peft(tmp_path / "out"), expected) < 1e-6
 
-    def test_a_count_that_does_not_match_is_refused(self, here: Registry, tmp_path: Path):
+    def test_a_count_that_does_not_match_is_refused(self, local_registry: Registry, tmp_path: Path):
         with pytest.raises(UsageError, match="2 adapters and 3 weights in 'mlp"):
-            here.merge([str(NEWS), str(MOVIES)], [1, 1], weights_for={"mlp.*": [1, 1, 1]})
+            local_registry.merge([str(NEWS), str(MOVIES)], [1, 1], weights_for={"mlp.*": [1, 1, 1]})
 
-    def test_lambda_multiplies_the_result(self, here: Registry, tmp_path: Path):
+    def test_lambda_multiplies_the_result(self, local_registry: Registry, tmp_path: Path):
         sources = [train(tmp_path / "a", 1), train(tmp_path / "b", 2)]
         for name, scale in (("one", 1.0), ("minus", -2.5)):
-            here.merge([str(s) for s in sources], method="tsv", scale=scale, folder=tmp_path / name)
+            local_registry.merge([str(s) for s in sources], method="tsv", scale=scale, folder=tmp_path / name)
         one, minus = deltas_by_peft(tmp_path / "one"), deltas_by_peft(tmp_path / "minus")
         assert relative_error(minus, {name: -2.5 * delta for name, delta in one.items()}) < 1e-6
 
@@ -67,53 +67,53 @@ class TestReproduce:
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "pulled" / name).read_bytes()
 
-    def test_finds_sources_that_were_folders_if_they_were_pushed_since(self, here: Registry):
-        here.merge([str(SCIENCE), str(HISTORY)], [1, 1], name="blend")
+    def test_finds_sources_that_were_folders_if_they_were_pushed_since(self, local_registry: Registry):
+        local_registry.merge([str(SCIENCE), str(HISTORY)], [1, 1], name="blend")
         with pytest.raises(NotFoundError, match=r"smollm2-science-r8 \(sha256:74824d86c206\), which is not in"):
-            here.reproduce("blend")
-        here.push(SCIENCE, "somewhere/science")
-        here.push(HISTORY, "somewhere/history")
-        assert here.reproduce("blend").identical
+            local_registry.reproduce("blend")
+        local_registry.push(SCIENCE, "somewhere/science")
+        local_registry.push(HISTORY, "somewhere/history")
+        assert local_registry.reproduce("blend").identical
 
-    def test_says_when_a_version_is_not_what_its_recipe_makes(self, here: Registry, tmp_path: Path):
-        here.push(SCIENCE, "science")
+    def test_says_when_a_version_is_not_what_its_recipe_makes(self, local_registry: Registry, tmp_path: Path):
+        local_registry.push(SCIENCE, "science")
         merged = tmp_path / "merged"
-        here.merge(["science"], [0.5], folder=merged)
+        local_registry.merge(["science"], [0.5], folder=merged)
         document = json.loads((merged / "loreg_merge.json").read_text())
         document["recipe"]["sources"][0]["weight"] = 0.75
         (merged / "loreg_merge.json").write_text(json.dumps(document))
-        here.push(merged, "wrong")
+        local_registry.push(merged, "wrong")
         with pytest.raises(IntegrityError, match=r"wrong:v1 is not what its recipe makes: a delta differs by 5\.0e-01"):
-            here.reproduce("wrong")
+            local_registry.reproduce("wrong")
 
-    def test_small_differences_are_told_not_refused(self, here: Registry, tmp_path: Path):
+    def test_small_differences_are_told_not_refused(self, local_registry: Registry, tmp_path: Path):
         from loreg.merging import provenance
         from loreg.storage import digest_of
 
-        here.push(SCIENCE, "science")
+        local_registry.push(SCIENCE, "science")
         merged = tmp_path / "merged"
-        made_by = here.merge(["science"], [0.5], folder=merged).provenance
+        made_by = local_registry.merge(["science"], [0.5], folder=merged).provenance
         tensors = load_file(merged / "adapter_model.safetensors")
         name = next(name for name in tensors if "lora_B" in name)
         change_tensors(merged, {name: tensors[name] * (1 + 1e-7)})
         provenance.write(merged, made_by, digest_of(merged / "adapter_model.safetensors").sha256)
-        here.push(merged, "almost")
-        result = here.reproduce("almost")
+        local_registry.push(merged, "almost")
+        result = local_registry.reproduce("almost")
         assert not result.identical
         assert 1e-9 < result.difference < 1e-6
 
-    def test_what_was_not_merged_has_no_recipe(self, here: Registry):
-        here.push(SCIENCE, "science")
+    def test_what_was_not_merged_has_no_recipe(self, local_registry: Registry):
+        local_registry.push(SCIENCE, "science")
         with pytest.raises(UsageError, match="science:v1 was not merged"):
-            here.reproduce("science")
+            local_registry.reproduce("science")
 
-    def test_with_an_initial_adapter(self, here: Registry, tmp_path: Path):
+    def test_with_an_initial_adapter(self, local_registry: Registry, tmp_path: Path):
         initial = train(tmp_path / "initial", 1, init_lora_weights="pissa")
         trained = train(tmp_path / "trained", 2, init_lora_weights="pissa")
-        here.push(initial, "initial")
-        here.push(trained, "trained")
-        here.merge(["trained"], [1], initial=["initial"], name="blend")
-        assert here.reproduce("blend").identical
+        local_registry.push(initial, "initial")
+        local_registry.push(trained, "trained")
+        local_registry.merge(["trained"], [1], initial=["initial"], name="blend")
+        assert local_registry.reproduce("blend").identical
 
 
 class TestRecipeFile:
@@ -121,7 +121,7 @@ class TestRecipeFile:
         (tmp_path / "r.toml").write_text(text)
         return tmp_path / "r.toml"
 
-    def test_says_what_the_options_say(self, here: Registry, tmp_path: Path):
+    def test_says_what_the_options_say(self, local_registry: Registry, tmp_path: Path):
         path = self.write(
             tmp_path,
             f"""
@@ -136,8 +136,8 @@ class TestRecipeFile:
             "v_proj" = [1, 0]
             """,
         )
-        by_file = here.merge(**read_recipe_file(path)).provenance
-        by_hand = here.merge(
+        by_file = local_registry.merge(**read_recipe_file(path)).provenance
+        by_hand = local_registry.merge(
             [str(SCIENCE), str(HISTORY)],
             [0.7, 0.3],
             method="ties",
@@ -169,9 +169,9 @@ class TestRecipeFile:
 
 
 class TestCompare:
-    def test_figures_are_the_dense_ones(self, here: Registry, tmp_path: Path):
+    def test_figures_are_the_dense_ones(self, local_registry: Registry, tmp_path: Path):
         a, b = train(tmp_path / "a", 1, r=3), train(tmp_path / "b", 2, r=5)
-        (pair,) = here.compare([str(a), str(b)])
+        (pair,) = local_registry.compare([str(a), str(b)])
         x, y = deltas_by_peft(a), deltas_by_peft(b)
         inner = sum(float((x[m] * y[m]).sum()) for m in x)
         norms = [sum(float(d.square().sum()) for d in deltas.values()) ** 0.5 for deltas in (x, y)]
@@ -189,34 +189,34 @@ class TestCompare:
         assert pair.sign_conflict == pytest.approx(opposite, abs=0.03)
         assert not pair.near_duplicate
 
-    def test_the_same_adapter_refactored_is_a_near_duplicate(self, here: Registry, tmp_path: Path):
+    def test_the_same_adapter_refactored_is_a_near_duplicate(self, local_registry: Registry, tmp_path: Path):
         a = train(tmp_path / "a", 1)
         tensors = load_file(a / "adapter_model.safetensors")
         other = copy(a, tmp_path / "b")
         turned = {k: -2 * t if "lora_A" in k else -t / 2 for k, t in tensors.items()}
         save_file(turned, other / "adapter_model.safetensors", {"format": "pt"})
-        (pair,) = here.compare([str(a), str(other)])
+        (pair,) = local_registry.compare([str(a), str(other)])
         assert (pair.cosine, pair.norm_ratio) == (pytest.approx(1), pytest.approx(1))
         assert (pair.left_overlap, pair.right_overlap) == (pytest.approx(1), pytest.approx(1))
         assert pair.sign_conflict == 0
         assert pair.near_duplicate
 
-    def test_adapters_of_other_modules_have_nothing_to_compare(self, here: Registry, tmp_path: Path):
+    def test_adapters_of_other_modules_have_nothing_to_compare(self, local_registry: Registry, tmp_path: Path):
         a, b = train(tmp_path / "a", 1, target_modules=["q_proj"]), train(tmp_path / "b", 2, target_modules=["v_proj"])
         with pytest.raises(MergeError, match="no module in common"):
-            here.compare([str(a), str(b)])
+            local_registry.compare([str(a), str(b)])
 
-    def test_one_adapter_is_too_few(self, here: Registry):
+    def test_one_adapter_is_too_few(self, local_registry: Registry):
         with pytest.raises(UsageError, match="two adapters or more"):
-            here.compare([str(SCIENCE)])
+            local_registry.compare([str(SCIENCE)])
 
-    def test_is_drawn(self, here: Registry, tmp_path: Path):
-        here.compare([str(SCIENCE), str(HISTORY)], plot=tmp_path / "c.png")
-        here.merge([str(SCIENCE), str(HISTORY)], rank=8, plot=tmp_path / "m.svg")
+    def test_is_drawn(self, local_registry: Registry, tmp_path: Path):
+        local_registry.compare([str(SCIENCE), str(HISTORY)], plot=tmp_path / "c.png")
+        local_registry.merge([str(SCIENCE), str(HISTORY)], rank=8, plot=tmp_path / "m.svg")
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / "m.svg").read_text()
 
-    def test_a_picture_that_cannot_be_drawn(self, here: Registry, tmp_path: Path):
+    def test_a_picture_that_cannot_be_drawn(self, local_registry: Registry, tmp_path: Path):
         for path in (tmp_path / "c.doc", tmp_path / "missing" / "c.png"):
             with pytest.raises(LoregError):
-                here.compare([str(SCIENCE), str(HISTORY)], plot=path)
+                local_registry.compare([str(SCIENCE), str(HISTORY)], plot=path)

@@ -18,11 +18,11 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from deployments import Deployment
 from faults.checker import faults, look
 from faults.soak.client import write_base
 from faults.soak.journal import WRONG, figures, lost, read
-from places import Place
-from servers import ACCESS_KEY, SECRET_KEY, Restartable, restartable_postgres, restartable_s3
+from services import ACCESS_KEY, SECRET_KEY, Restartable, restartable_postgres, restartable_s3
 
 LOREG = str(Path(sys.executable).with_name("loreg"))
 VICTIMS = ("database", "server", "store", "worker")
@@ -38,10 +38,10 @@ class Soak:
         self._drawn, self._victims = random.Random(seed), victims
         url, postgres = stack.enter_context(restartable_postgres())
         s3, store = stack.enter_context(restartable_s3())
-        self.place = Place(url, f"s3://{s3.bucket}/soak", s3.endpoint)
+        self.deployment = Deployment(url, f"s3://{s3.bucket}/soak", s3.endpoint)
         self.endpoint = f"http://127.0.0.1:{port}"
         self.token = "lrg_" + secrets.token_urlsafe(32)
-        self.environment = {**os.environ, **self.place.environment, "LOREG_HOME": str(room / "home")}
+        self.environment = {**os.environ, **self.deployment.environment, "LOREG_HOME": str(room / "home")}
         subprocess.run([LOREG, "db", "upgrade"], env=self.environment, check=True, stdout=subprocess.DEVNULL)
         write_base(room / "bases" / "base")
         environment = {**self.environment, "LOREG_ADMIN_TOKEN": self.token, "OMP_NUM_THREADS": "1"}
@@ -95,7 +95,10 @@ class Soak:
         deadline = time.monotonic() + _SETTLING
         while time.monotonic() < deadline:
             self.revive()
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.place.database_url) as connection:
+            with (
+                contextlib.suppress(psycopg.OperationalError),
+                psycopg.connect(self.deployment.database_url) as connection,
+            ):
                 row = connection.execute(query).fetchone()
                 if row == (0,):
                     return
@@ -118,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             client.wait()
         soak.settle()
         operations = read(room)
-        where = (soak.place.database_url, soak.place.storage_url, soak.place.storage_endpoint)
+        where = (soak.deployment.database_url, soak.deployment.storage_url, soak.deployment.storage_endpoint)
         seen = look(*where)
         found = [*faults(seen), *lost(operations, seen)]
         found += [

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+from deployments import Deployment
 from faults.checker import s3_client
-from places import Place
-from servers import S3Server
+from services import S3Server
 
 
 class Backend(Protocol):
@@ -19,19 +19,19 @@ class Backend(Protocol):
     name: str
     title: str
 
-    def empty(self, room: Path) -> Place:
+    def empty(self, room: Path) -> Deployment:
         """A registry with nothing in it, not even a schema."""
         ...
 
-    def copy(self, place: Place, room: Path) -> Place:
+    def copy(self, deployment: Deployment, room: Path) -> Deployment:
         """Another one with the same content, which nobody uses meanwhile."""
         ...
 
-    def drop(self, place: Place) -> None:
+    def drop(self, deployment: Deployment) -> None:
         """Remove one."""
         ...
 
-    def an_hour_passes(self, place: Place) -> None:
+    def an_hour_passes(self, deployment: Deployment) -> None:
         """Let every job look an hour older."""
         ...
 
@@ -42,30 +42,30 @@ class SqliteAndFolder:
     name = "sqlite"
     title = "SQLite + folder"
 
-    def empty(self, room: Path) -> Place:
+    def empty(self, room: Path) -> Deployment:
         (room / "registry").mkdir(parents=True)
         return _in(room)
 
-    def copy(self, place: Place, room: Path) -> Place:
-        shutil.copytree(Path(place.storage_url).parent, room / "registry")
+    def copy(self, deployment: Deployment, room: Path) -> Deployment:
+        shutil.copytree(Path(deployment.storage_url).parent, room / "registry")
         return _in(room)
 
-    def drop(self, place: Place) -> None:
+    def drop(self, deployment: Deployment) -> None:
         """It goes with its room."""
 
-    def an_hour_passes(self, place: Place) -> None:
+    def an_hour_passes(self, deployment: Deployment) -> None:
         import contextlib
         import sqlite3
 
-        with contextlib.closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"))) as connection:
+        with contextlib.closing(sqlite3.connect(deployment.database_url.removeprefix("sqlite:///"))) as connection:
             times = [row[1] for row in connection.execute("PRAGMA table_info(jobs)") if row[2] == "DATETIME"]
             earlier = ", ".join(f"{name} = strftime('%Y-%m-%d %H:%M:%f000', {name}, '-1 hour')" for name in times)
             connection.execute(f"UPDATE jobs SET {earlier}")
             connection.commit()
 
 
-def _in(room: Path) -> Place:
-    return Place(f"sqlite:///{room}/registry/catalog.db", f"{room}/registry/store")
+def _in(room: Path) -> Deployment:
+    return Deployment(f"sqlite:///{room}/registry/catalog.db", f"{room}/registry/store")
 
 
 class PostgresAndS3:
@@ -79,12 +79,12 @@ class PostgresAndS3:
         self._s3 = s3
         self._count = itertools.count()
 
-    def empty(self, room: Path) -> Place:
+    def empty(self, room: Path) -> Deployment:
         return self._made("template0")
 
-    def copy(self, place: Place, room: Path) -> Place:
-        made = self._made(_database(place))
-        client, source, target = self._client, f"{_prefix(place)}/", f"{_prefix(made)}/"
+    def copy(self, deployment: Deployment, room: Path) -> Deployment:
+        made = self._made(_database(deployment))
+        client, source, target = self._client, f"{_prefix(deployment)}/", f"{_prefix(made)}/"
         for item in self._items(source):
             key = target + item["Key"].removeprefix(source)
             client.copy_object(
@@ -92,18 +92,18 @@ class PostgresAndS3:
             )
         return made
 
-    def drop(self, place: Place) -> None:
-        self._ask(f"DROP DATABASE {_database(place)} WITH (FORCE)")
-        for item in self._items(f"{_prefix(place)}/"):
+    def drop(self, deployment: Deployment) -> None:
+        self._ask(f"DROP DATABASE {_database(deployment)} WITH (FORCE)")
+        for item in self._items(f"{_prefix(deployment)}/"):
             self._client.delete_object(Bucket=self._s3.bucket, Key=item["Key"])
 
-    def an_hour_passes(self, place: Place) -> None:
+    def an_hour_passes(self, deployment: Deployment) -> None:
         import psycopg
 
         query = (
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'jobs' AND data_type LIKE 'time%'"
         )
-        with psycopg.connect(place.database_url) as connection:
+        with psycopg.connect(deployment.database_url) as connection:
             times = [name for (name,) in connection.execute(query)]
             connection.execute("UPDATE jobs SET " + ", ".join(f"{name} = {name} - interval '1 hour'" for name in times))
 
@@ -115,10 +115,10 @@ class PostgresAndS3:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._s3.bucket, Prefix=prefix)
         return [item for page in pages for item in page.get("Contents", [])]
 
-    def _made(self, template: str) -> Place:
+    def _made(self, template: str) -> Deployment:
         name = f"sweep_{os.getpid()}_{next(self._count)}"
         self._ask(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return Place(f"{self._host}/{name}", f"s3://{self._s3.bucket}/{name}", self._s3.endpoint)
+        return Deployment(f"{self._host}/{name}", f"s3://{self._s3.bucket}/{name}", self._s3.endpoint)
 
     def _ask(self, statement: str) -> None:
         import psycopg
@@ -127,9 +127,9 @@ class PostgresAndS3:
             connection.execute(statement)
 
 
-def _database(place: Place) -> str:
-    return place.database_url.rpartition("/")[2]
+def _database(deployment: Deployment) -> str:
+    return deployment.database_url.rpartition("/")[2]
 
 
-def _prefix(place: Place) -> str:
-    return place.storage_url.removeprefix("s3://").partition("/")[2]
+def _prefix(deployment: Deployment) -> str:
+    return deployment.storage_url.removeprefix("s3://").partition("/")[2]

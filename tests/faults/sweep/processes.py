@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deployments import Deployment
 from faults.sweep.points import Point, Watch
-from places import Place
 
 PATIENCE = 120.0  # seconds after which a command hangs
 _UNEXPECTED = 70
@@ -51,10 +51,10 @@ class Room:
         for name in ("work", "tmp", "home"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
-    def environment(self, place: Place) -> dict[str, str]:
+    def environment(self, deployment: Deployment) -> dict[str, str]:
         """What a command in this room reads of its environment."""
         return {
-            **place.environment,
+            **deployment.environment,
             "LOREG_HOME": str(self.folder / "home"),
             "HOME": str(self.folder / "home"),
             "XDG_CONFIG_HOME": str(self.folder / "home" / "config"),
@@ -98,11 +98,17 @@ class Process:
 
     @classmethod
     def start(
-        cls, call: Callable[[], object], room: Room, place: Place, *, counted: bool = False, fatal: Point | None = None
+        cls,
+        call: Callable[[], object],
+        room: Room,
+        deployment: Deployment,
+        *,
+        counted: bool = False,
+        fatal: Point | None = None,
     ) -> Process:
         """Start it; ``counted`` or killed at the point ``fatal``, if one is given."""
         if not counted and fatal is None:
-            return cls(call, room, room.environment(place))
+            return cls(call, room, room.environment(deployment))
 
         def watched() -> None:
             report = os.open(cls._report_of_child, os.O_WRONLY | os.O_APPEND)
@@ -113,7 +119,7 @@ class Process:
             finally:
                 watch.end()
 
-        return cls(watched, room, room.environment(place))
+        return cls(watched, room, room.environment(deployment))
 
     _report_of_child = ""
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments import Deployment
 from faults.checker import contents, differences, faults, files_below, half, look
 from faults.sweep.backends import Backend
 from faults.sweep.cases import FILLED, SERVE, Case, Command
 from faults.sweep.points import Point, numbered
 from faults.sweep.processes import Ended, Process, Room, address_of, command, first_to_end
-from places import Place
 
 _HANGS = 124
 _SHOWN = 3
@@ -60,19 +60,19 @@ class Picture:
 class Sweep:
     """Tries ``case`` on ``backend``, each time from the state ``before``, in rooms below ``folder``."""
 
-    def __init__(self, case: Case, backend: Backend, before: Place, folder: Path, inputs: Path) -> None:
+    def __init__(self, case: Case, backend: Backend, before: Deployment, folder: Path, inputs: Path) -> None:
         self._case, self._backend, self._before = case, backend, before
         self._folder, self._inputs = folder, inputs
 
     def count(self) -> list[Point]:
         """Do the verb, undisturbed, and count; raises RuntimeError if even that does not succeed."""
-        with self._room() as (room, place):
-            ended = self._do(self._case.command, room, place, counted=True)
+        with self._room() as (room, deployment):
+            ended = self._do(self._case.command, room, deployment, counted=True)
             if ended.status:
                 raise RuntimeError(f"{self._case.name} fails undisturbed: {ended.said}")
-            if found := faults(look(*_where(place))):
+            if found := faults(look(*_where(deployment))):
                 raise RuntimeError(f"{self._case.name} leaves, undisturbed: {found}")
-            self._whole = _picture(room, place)
+            self._whole = _picture(room, deployment)
             self._target = files_below(room.work / self._case.target) if self._case.target else {}
         again = self._after(self._case.command)
         if again is None or (drift := _unlike(again, self._whole)):
@@ -85,59 +85,61 @@ class Sweep:
 
     def _after(self, *commands: Command) -> Picture | None:
         """What there is after these; None if one of them is refused."""
-        with self._room() as (room, place):
-            if any(self._do(done, room, place).status for done in commands):
+        with self._room() as (room, deployment):
+            if any(self._do(done, room, deployment).status for done in commands):
                 return None
-            return _picture(room, place)
+            return _picture(room, deployment)
 
     def kill_at(self, number: int, point: Point) -> tuple[list[Fault], bool, bool]:
         """What was wrong, whether the point was reached, and whether anything was left lying about at the end."""
-        with self._room() as (room, place):
-            ended = self._do(self._case.command, room, place, fatal=point)
+        with self._room() as (room, deployment):
+            ended = self._do(self._case.command, room, deployment, fatal=point)
             if not ended.killed:
                 return [], False, False
-            found = [("killed", fault) for fault in self._wrong_after_the_kill(room, place)]
+            found = [("killed", fault) for fault in self._wrong_after_the_kill(room, deployment)]
             if self._case.job is not None:
-                self._backend.an_hour_passes(place)
-            ended = self._do(self._case.then or self._case.command, room, place)
+                self._backend.an_hour_passes(deployment)
+            ended = self._do(self._case.then or self._case.command, room, deployment)
             if ended.status == 0:
-                found += [("repeated", fault) for fault in self._wrong_after_the_repeat(room, place)]
+                found += [("repeated", fault) for fault in self._wrong_after_the_repeat(room, deployment)]
             elif self._case.then is not None and 0 < ended.status < 10:  # a refusal, in loreg's own words
-                found += [("refused", fault) for fault in self._wrong_after_the_kill(room, place)]
+                found += [("refused", fault) for fault in self._wrong_after_the_kill(room, deployment)]
             else:
                 found.append(("repeated", f"exit {ended.status}: {ended.said[-400:]}"))
-            left = set(_picture(room, place).about) - {path for picture in self._expected for path in picture.about}
+            left = set(_picture(room, deployment).about) - {
+                path for picture in self._expected for path in picture.about
+            }
         said: dict[str, list[str]] = {}
         for when, fault in found:
             said.setdefault(when, []).append(fault)
         return [Fault(number, _named(point), when, _some(some)) for when, some in said.items()], True, bool(left)
 
-    def _wrong_after_the_kill(self, room: Room, place: Place) -> Iterator[str]:
-        yield from faults(look(*_where(place)))
+    def _wrong_after_the_kill(self, room: Room, deployment: Deployment) -> Iterator[str]:
+        yield from faults(look(*_where(deployment)))
         if self._case.target:
             yield from half(room.work / self._case.target, self._target)
 
-    def _wrong_after_the_repeat(self, room: Room, place: Place) -> Iterator[str]:
-        yield from faults(look(*_where(place)))
-        picture = _picture(room, place)
+    def _wrong_after_the_repeat(self, room: Room, deployment: Deployment) -> Iterator[str]:
+        yield from faults(look(*_where(deployment)))
+        picture = _picture(room, deployment)
         yield from min((_unlike(picture, expected) for expected in self._expected), key=len)
 
     def _do(
-        self, done: Command, room: Room, place: Place, *, counted: bool = False, fatal: Point | None = None
+        self, done: Command, room: Room, deployment: Deployment, *, counted: bool = False, fatal: Point | None = None
     ) -> Ended:
         """Run a command to its end, or to its kill; a server until what is asked of it is done."""
         call, watched = command(room.typed(done)), {"counted": counted, "fatal": fatal}
         if not self._case.serves:
-            process = Process.start(call, room, place, **watched)
+            process = Process.start(call, room, deployment, **watched)
             ended = process.wait()
             if ended is None:
                 return dataclasses.replace(process.end(), status=_HANGS, said=f"hangs: {process.said()[-300:]}")
             return ended
-        server = Process.start(command(SERVE), room, place, **watched)
+        server = Process.start(command(SERVE), room, deployment, **watched)
         address = address_of(server)
         if address is None:
             return server.end()
-        client = Process.start(call, room, dataclasses.replace(place, endpoint=address))
+        client = Process.start(call, room, dataclasses.replace(deployment, endpoint=address))
         first_to_end([client, server])
         if (served := server.wait(0)) is not None:
             client.end()
@@ -149,20 +151,25 @@ class Sweep:
         return Ended(_HANGS if asked is None else asked.status, said, served.labels)
 
     @contextlib.contextmanager
-    def _room(self) -> Iterator[tuple[Room, Place]]:
+    def _room(self) -> Iterator[tuple[Room, Deployment]]:
         """A room with a registry as it was before, and nothing else."""
         room = Room(self._folder / f"room-{next(_count)}", self._inputs)
         room.prepare()
-        place = self._backend.copy(self._before, room.folder)
+        deployment = self._backend.copy(self._before, room.folder)
         try:
-            yield room, place
+            yield room, deployment
         finally:
-            self._backend.drop(place)
+            self._backend.drop(deployment)
             shutil.rmtree(room.folder)
 
 
 def sweep(
-    case: Case, backend: Backend, before: Place, folder: Path, inputs: Path, chosen: Callable[[int], Sequence[int]]
+    case: Case,
+    backend: Backend,
+    before: Deployment,
+    folder: Path,
+    inputs: Path,
+    chosen: Callable[[int], Sequence[int]],
 ) -> Swept:
     """Kill at the ``chosen`` of the points, which are numbered from 1 to the number that is given."""
     started = time.monotonic()
@@ -186,18 +193,18 @@ def sweep(
     return Swept(case.name, backend.name, labels, swept, tuple(missed), tuple(found), left, seconds)
 
 
-def state_before(case: Case, backend: Backend, filled: Place, folder: Path, inputs: Path) -> Place:
+def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path, inputs: Path) -> Deployment:
     """The registry in which a case begins."""
     room = Room(folder, inputs)
     room.prepare()
     if case.empty:
-        place = backend.empty(room.folder)
+        deployment = backend.empty(room.folder)
         if backend.name == "postgres":
-            _run_all([("db", "upgrade")], room, place)
-        return place
+            _run_all([("db", "upgrade")], room, deployment)
+        return deployment
     if case.job is None:
         return filled
-    place = backend.copy(filled, room.folder)
+    deployment = backend.copy(filled, room.folder)
 
     def submit() -> None:
         from loreg.registry import connect
@@ -206,23 +213,23 @@ def state_before(case: Case, backend: Backend, filled: Place, folder: Path, inpu
         with connect() as registry:
             registry.submit(case.job.kind, **case.job.request)
 
-    _succeed(Process.start(submit, room, place))
-    return place
+    _succeed(Process.start(submit, room, deployment))
+    return deployment
 
 
-def fill(backend: Backend, folder: Path, inputs: Path) -> Place:
+def fill(backend: Backend, folder: Path, inputs: Path) -> Deployment:
     """A registry with what every one holds before."""
     room = Room(folder, inputs)
     room.prepare()
-    place = backend.empty(room.folder)
+    deployment = backend.empty(room.folder)
     first = [("db", "upgrade")] if backend.name == "postgres" else []
-    _run_all([*first, *FILLED], room, place)
-    return place
+    _run_all([*first, *FILLED], room, deployment)
+    return deployment
 
 
-def _run_all(commands: Sequence[Command], room: Room, place: Place) -> None:
+def _run_all(commands: Sequence[Command], room: Room, deployment: Deployment) -> None:
     for typed in commands:
-        _succeed(Process.start(command(room.typed(typed)), room, place))
+        _succeed(Process.start(command(room.typed(typed)), room, deployment))
 
 
 def _succeed(process: Process) -> None:
@@ -231,8 +238,8 @@ def _succeed(process: Process) -> None:
         raise RuntimeError(f"the state before cannot be made: {process.end().said}")
 
 
-def _picture(room: Room, place: Place) -> Picture:
-    seen = look(*_where(place))
+def _picture(room: Room, deployment: Deployment) -> Picture:
+    seen = look(*_where(deployment))
     files = files_below(room.work)
     hidden = {path for path in files if any(part.startswith(".") for part in Path(path).parts)}
     shown = {path: sha256 for path, sha256 in files.items() if path not in hidden}
@@ -243,8 +250,8 @@ def _unlike(found: Picture, expected: Picture) -> list[str]:
     return differences(found.registry, expected.registry) + differences(found.files, expected.files)
 
 
-def _where(place: Place) -> tuple[str, str, str]:
-    return place.database_url, place.storage_url, place.storage_endpoint
+def _where(deployment: Deployment) -> tuple[str, str, str]:
+    return deployment.database_url, deployment.storage_url, deployment.storage_endpoint
 
 
 def _some(said: Sequence[str]) -> str:

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from deployments import Deployment
 from loreg.server.app import create_app
 from loreg.server.run import open_service, uvicorn_config
 from loreg.settings import load
-from places import Place
 
 
 @contextlib.contextmanager
-def serving(place: Place, *, is_open: bool = True) -> Iterator[str]:
+def live_server(deployment: Deployment, *, is_open: bool = True) -> Iterator[str]:
     """A server on the place; yields its endpoint."""
-    settings = load({}, {**place.environment, "LOREG_ENDPOINT": ""})
+    settings = load({}, {**deployment.environment, "LOREG_ENDPOINT": ""})
     config = uvicorn_config(lambda: create_app(open_service(settings, is_open=is_open)))
     config.port = 0
     server = uvicorn.Server(config)

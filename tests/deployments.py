@@ -17,7 +17,7 @@ HISTORY = EXAMPLES / "smollm2-history-r8"
 DORA = EXAMPLES / "smollm2-movies-dora-r8"
 
 
-def open_to_others(folder: Path) -> None:
+def make_readable_by_others(folder: Path) -> None:
     """Let other users in, through the folders that pytest closes to them."""
     temporary = Path(tempfile.gettempdir())
     for each in (folder, *folder.parents):
@@ -26,7 +26,7 @@ def open_to_others(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class Deployment:
     """A fresh, empty catalog and store; with ``endpoint`` they are those of a server."""
 
     database_url: str

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from places import NEWS, Outcome
+from deployments import NEWS, Outcome
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def folder_of(person: Person, path: Path, mode: int, group: int | None = None) -
     return path
 
 
-def everything_in(folder: Path) -> dict[str, int]:
+def permissions_below(folder: Path) -> dict[str, int]:
     """The permissions of the folder and of all that lies in it."""
     return {str(path.relative_to(folder)): path.lstat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
 

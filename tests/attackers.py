@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from deployments import SCIENCE, Deployment
+from live_server import live_server
 from loreg.registry import Registry, connect
-from places import SCIENCE, Place
-from serving import serving
 
 PATIENCE = 60.0  # seconds until a test gives up; nothing is expected to take so long
 
@@ -40,10 +40,10 @@ SCOPES = {"reader": ["read:team"], "writer": ["write:team"], "stranger": ["write
 @contextlib.contextmanager
 def attacked(folder: Path, *, is_open: bool = False, database_url: str = "") -> Iterator[Attacked]:
     """A server with team/science in it; if it ``is_open`` there are no tokens."""
-    place = Place(database_url or f"sqlite:///{folder}/catalog.db", str(folder / "store"))
+    deployment = Deployment(database_url or f"sqlite:///{folder}/catalog.db", str(folder / "store"))
     with (
-        connect(database_url=place.database_url, storage_url=place.storage_url) as behind,
-        serving(place, is_open=is_open) as endpoint,
+        connect(database_url=deployment.database_url, storage_url=deployment.storage_url) as behind,
+        live_server(deployment, is_open=is_open) as endpoint,
     ):
         tokens = {} if is_open else {role: behind.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
         behind.push(SCIENCE, "team/science", aliases=["prod"])
@@ -55,7 +55,7 @@ def open_socket(endpoint: str) -> socket.socket:
     return socket.create_connection((where.hostname, where.port), timeout=PATIENCE)
 
 
-def said(connection: socket.socket) -> bytes:
+def read_until_closed(connection: socket.socket) -> bytes:
     """All that the server says until it closes the connection."""
     found = b""
     with contextlib.suppress(ConnectionResetError):

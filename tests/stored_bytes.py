@@ -7,8 +7,8 @@ from pathlib import Path
 
 import boto3
 
+from deployments import Deployment
 from loreg.storage.blobs import key_of
-from places import Place
 
 Change = Callable[[bytes], bytes | None]
 DAMAGES: dict[str, Change] = {
@@ -23,15 +23,15 @@ DAMAGES: dict[str, Change] = {
 class Stored:
     """The bytes of a store, reached behind its back."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        if place.storage_endpoint:
-            self._bucket, _, self._prefix = place.storage_url.removeprefix("s3://").partition("/")
-            self._client = boto3.client("s3", endpoint_url=place.storage_endpoint, region_name="us-east-1")
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        if deployment.storage_endpoint:
+            self._bucket, _, self._prefix = deployment.storage_url.removeprefix("s3://").partition("/")
+            self._client = boto3.client("s3", endpoint_url=deployment.storage_endpoint, region_name="us-east-1")
 
     @property
     def is_on_s3(self) -> bool:
-        return bool(self._place.storage_endpoint)
+        return bool(self._deployment.storage_endpoint)
 
     def lose_upload(self, upload_id: str) -> None:
         """Delete from S3 what was sent straight to it, before it is accepted."""
@@ -49,7 +49,7 @@ class Stored:
             else:
                 self._client.put_object(**where, Body=changed)
             return
-        path = Path(self._place.storage_url) / key_of(sha256)
+        path = Path(self._deployment.storage_url) / key_of(sha256)
         changed = change(path.read_bytes())
         if changed is None:
             path.unlink()

@@ -11,7 +11,7 @@ from loreg.manifest import File, Manifest
 from loreg.refs import parse_adapter_name
 
 
-def draft(name: str, content: str, **options: Any) -> NewVersion:
+def new_version(name: str, content: str, **options: Any) -> NewVersion:
     """A version of ``name``; options are fields of the draft or of its facts, ``modules`` names module types."""
     facts = Facts("lora", "CAUSAL_LM", 8, 8, 16.0, 1000, "F32", (), "")
     ranks = options.pop("ranks", (8, 8))

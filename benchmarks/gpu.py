@@ -28,6 +28,8 @@ from models import write_model
 from safetensors.torch import save_file
 from shapes import ATTENTION, LLAMA, SMOLLM2, Shapes, transformer, write
 
+from loreg.entities import MergeOptions
+
 TINY = transformer(1, 256, 128, 512)
 
 
@@ -94,11 +96,11 @@ def where_the_time_goes(folders: list[Path], rank: int, device: str) -> None:
             (engine.MergeEngine, "_load", "reading and transferring"),
             (batch, "framed", "frames: Gram matrices and Cholesky"),
             (decompositions, "svd", "singular values"),
-            (certificate, "measure", "certifying"),
+            (certificate, "certify", "certifying"),
             (engine.MergeEngine, "_merge", "all of it"),
         ):
             stack.enter_context(timed(owner, name, label, spent, device))
-        stack.enter_context(patch.object(engine, "side_by_side", lambda function, tasks, device: map(function, tasks)))
+        stack.enter_context(patch.object(engine, "parallel_map", lambda function, tasks, device: map(function, tasks)))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as while tasks run side by side
         loreg(folders, rank, 1, device)
@@ -192,7 +194,7 @@ def baking(folder: Path, device: str, small: bool) -> None:
     row("floor: copying the files with fsync", floor)
     with loreg.connect(home=str(folder / "home")) as registry:
         for where in ("cpu", device):
-            bake = lambda where=where: registry.bake(adapters, model, target, rank=16, device=where)  # noqa: E731
+            bake = lambda where=where: registry.bake(adapters, model, target, MergeOptions(rank=16), device=where)  # noqa: E731
             clean()
             bake()
             took = median(3, bake, clean)
@@ -242,11 +244,11 @@ def fine_tune(folder: Path, shapes: Shapes) -> list[torch.Tensor]:
 
 
 def factored(changes: list[torch.Tensor], device: str) -> None:
-    from loreg.algebra.sketch import largest_singular
+    from loreg.algebra.sketch import randomized_svd
 
     for change in changes:
         there = change.to(device)
-        largest_singular(lambda there=there: [(0, there)], tuple(there.shape), 64, there.device)
+        randomized_svd(lambda there=there: [(0, there)], tuple(there.shape), 64, there.device)
     finish(device)
 
 

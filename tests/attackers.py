@@ -45,7 +45,7 @@ def attacked(folder: Path, *, is_open: bool = False, database_url: str = "") -> 
         connect(database_url=deployment.database_url, storage_url=deployment.storage_url) as behind,
         live_server(deployment, is_open=is_open) as endpoint,
     ):
-        tokens = {} if is_open else {role: behind.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
+        tokens = {} if is_open else {role: behind.tokens.create(role, scopes)[1] for role, scopes in SCOPES.items()}
         behind.push(SCIENCE, "team/science", aliases=["prod"])
         yield Attacked(endpoint, behind, tokens)
 

@@ -11,7 +11,7 @@ import uvicorn
 
 from deployments import Deployment
 from loreg.server.app import create_app
-from loreg.server.run import open_service, uvicorn_config
+from loreg.server.run import build_uvicorn_config, open_service
 from loreg.settings import load
 
 
@@ -19,7 +19,7 @@ from loreg.settings import load
 def live_server(deployment: Deployment, *, is_open: bool = True) -> Iterator[str]:
     """A server on the place; yields its endpoint."""
     settings = load({}, {**deployment.environment, "LOREG_ENDPOINT": ""})
-    config = uvicorn_config(lambda: create_app(open_service(settings, is_open=is_open)))
+    config = build_uvicorn_config(lambda: create_app(open_service(settings, is_open=is_open)))
     config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

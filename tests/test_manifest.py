@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loreg.errors import IntegrityError
-from loreg.manifest import File, Manifest, inside
+from loreg.manifest import File, Manifest, resolve_inside
 
 FILES = (File("b/é.txt", "b" * 64, 2), File("a.json", "a" * 64, 1))
 
@@ -26,8 +26,8 @@ def test_the_order_of_files_does_not_matter():
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a\\b", ""])
 def test_no_file_of_a_version_leaves_its_folder(tmp_path: Path, path: str):
     with pytest.raises(IntegrityError):
-        inside(tmp_path, path)
+        resolve_inside(tmp_path, path)
 
 
 def test_files_may_lie_in_folders(tmp_path: Path):
-    assert inside(tmp_path, "1_Pooling/config.json") == tmp_path / "1_Pooling" / "config.json"
+    assert resolve_inside(tmp_path, "1_Pooling/config.json") == tmp_path / "1_Pooling" / "config.json"

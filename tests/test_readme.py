@@ -15,7 +15,7 @@ import loreg
 from deployments import EXAMPLES, command_line
 from factories import IN, new_model
 from loreg.checking.policy import read_policy
-from loreg.verbs.recipe_file import read_recipe_file
+from loreg.workspace.recipe_file import read_recipe_file
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -52,24 +52,23 @@ def bake(
     """
     if remote:
         what = {"sources": sources, "base": str(base), "name": str(folder), "rank": rank, "initial": initial}
-        told = {"dtype": dtype, "verify": verify, "allow_derived": allow_derived}
-        done = do_remotely("bake", {**how, **what, **told})
+        flags = {"dtype": dtype, "verify": verify, "allow_derived": allow_derived}
+        done = do_remotely("bake", {**how, **what, **flags})
         if format_ == "json":
             print_json(done)
         else:
             echo(str(done.result["model"]))
         return
+    from loreg.entities import MergeOptions
+
     with progress_bar() as progress:
         result = open_registry().bake(
             sources,
             base,
             folder,
-            **how,
-            initial=initial,
-            rank=rank,
+            MergeOptions(**how, initial=initial, rank=rank, allow_derived=allow_derived),
             dtype=dtype,
             verify=verify,
-            allow_derived=allow_derived,
             device=device,
             progress=progress,
         )

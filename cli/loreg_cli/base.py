@@ -34,7 +34,7 @@ def add(where: str | None, header_only: str | None, names: tuple[str, ...], form
     if (where is None) == (header_only is None):
         raise click.UsageError("expected one of PATH, hf:NAME and --header-only PATH")
     with progress_bar() as progress:
-        result = open_registry().add_base(
+        result = open_registry().bases.add(
             where or header_only or "", names, header_only=header_only is not None, progress=progress
         )
     for text in result.notes:
@@ -53,7 +53,7 @@ def add(where: str | None, header_only: str | None, names: tuple[str, ...], form
 @format_option
 def ls(limit: int, cursor: str | None, format_: str) -> None:
     """The bases that the registry knows, the newest first."""
-    page = open_registry().bases(limit=limit, cursor=cursor)
+    page = open_registry().bases.list(limit=limit, cursor=cursor)
     if format_ == "table" and page.items:
         rows = [
             (each.digest[:12], ", ".join(each.names), f"{each.tensors:,}", f"{each.parameters:,}", _known_by(each))
@@ -69,7 +69,7 @@ def ls(limit: int, cursor: str | None, format_: str) -> None:
 @format_option
 def show(name: str, format_: str) -> None:
     """All that is known of a base: its digests, names, and what it came from."""
-    found = open_registry().show_base(name)
+    found = open_registry().bases.show(name)
     if format_ == "json":
         print_json(found)
         return
@@ -107,7 +107,7 @@ def match(source: str, format_: str) -> None:
     verified-derived, declared-derived, struct-only (shapes alone), mismatch.
     """
     with progress_bar() as progress:
-        matches = open_registry().match_bases(source, progress=progress)
+        matches = open_registry().bases.match(source, progress=progress)
     if format_ == "json":
         print_json(list(matches))
     elif format_ == "quiet":
@@ -139,7 +139,7 @@ def relate(
     """
     given = {"method": method, "bits": bits, "group": group}
     detail = {name: value for name, value in given.items() if value is not None}
-    edge = open_registry().relate_bases(child, parent, kind, detail)
+    edge = open_registry().bases.relate(child, parent, kind, detail)
     if format_ == "json":
         print_json(edge)
     elif format_ == "quiet":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from loreg_cli.output import printable
 from loreg_cli.streams import take_over, what_stopped_stdout
 
 INTERRUPTED = 130
-_STOPPING = (signal.SIGTERM, signal.SIGHUP)
+_STOPPING = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
 
 
 class StopRequested(BaseException):  # as KeyboardInterrupt, which is no error either
@@ -87,7 +88,7 @@ class ErrorReportingGroup(click.Group):
             click.echo(error.ctx.get_help() if error.ctx else "", err=True)
             return error.exit_code
         except LoregError as error:
-            return _print_error(str(error), error.exit_code)
+            return _print_error(str(error), error.exit_code, error)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "loreg"
             return _print_error(f"{error.format_message().rstrip('.')}. Hint: {command} --help", error.exit_code)
@@ -99,7 +100,7 @@ class ErrorReportingGroup(click.Group):
             return end.code if isinstance(end.code, int) else 0
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1)
+            return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1, error)
         return result if isinstance(result, int) else 0
 
 
@@ -109,6 +110,11 @@ def _refuse_what_is_not_utf8(arguments: Sequence[str]) -> None:
             raise click.UsageError(f"the argument {argument!a} is not UTF-8")
 
 
-def _print_error(message: str, exit_code: int) -> int:
+def _print_error(message: str, exit_code: int, error: BaseException | None = None) -> int:
+    """Print the one line that people see; after ``--debug`` what led to ``error`` comes before it."""
+    if error is not None and logging.getLogger("loreg").isEnabledFor(logging.DEBUG):
+        from loreg_cli.debug import format_chain
+
+        click.echo(format_chain(error), err=True)
     click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
     return exit_code

@@ -44,7 +44,7 @@ def extract(
     name: str | None,
     folder: Path | None,
     device: str,
-    said: dict[str, Any],
+    metadata: dict[str, Any],
     format_: str,
 ) -> None:
     """Take an adapter out of a fine-tuned model: the best factors of what each matrix changed by.
@@ -52,12 +52,14 @@ def extract(
     \b
     loreg extract --base ./models/llama --tuned ./runs/full --rank 32 --push team/news
     """
-    if name is None and any(said.values()):
+    if name is None and any(metadata.values()):
         raise click.UsageError("--task, --metric, --label, --alias and -m go with --push NAME")
+    from loreg.entities import VersionMetadata
+
     with progress_bar() as progress:
         result = open_registry().extract(
             base, tuned, rank=rank, energy=energy, whole=whole, device=device, name=name, folder=folder,
-            progress=progress, **said,
+            progress=progress, metadata=VersionMetadata(**metadata),
         )  # fmt: skip
     for text in result.notes:
         warn(text)

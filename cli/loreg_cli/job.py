@@ -23,7 +23,7 @@ def job() -> None:
 @format_option
 def jobs(limit: int, cursor: str | None, format_: str) -> None:
     """List jobs, the newest first."""
-    page = open_registry().jobs(limit=limit, cursor=cursor)
+    page = open_registry().jobs.list(limit=limit, cursor=cursor)
     if format_ == "json":
         print_json(page)
     elif format_ == "quiet":
@@ -41,7 +41,7 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
 @format_option
 def show(job_id: int, format_: str) -> None:
     """Show a job: what was asked, how far it is, what came of it."""
-    one = open_registry().job(job_id)
+    one = open_registry().jobs.show(job_id)
     if format_ == "json":
         print_json(one)
         return
@@ -64,7 +64,7 @@ def show(job_id: int, format_: str) -> None:
 @click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def cancel(job_id: int) -> None:
     """Give a job up; one that has ended stays as it is."""
-    echo(f"job {job_id} is {open_registry().cancel_job(job_id).state}")
+    echo(f"job {job_id} is {open_registry().jobs.cancel(job_id).state}")
 
 
 def _describe_outcome(one: Job) -> str:

@@ -20,9 +20,9 @@ def login(endpoint: str, token: str | None) -> None:
     loreg login https://loreg.example.org
     """
     from loreg import credentials
-    from loreg.parsing import scopes_of
+    from loreg.parsing import format_scopes
     from loreg.remote.http import Server
-    from loreg.settings import masked
+    from loreg.settings import mask_url
 
     if token == "-":  # noqa: S105  the usual name of stdin
         token = sys.stdin.readline().strip()
@@ -31,8 +31,8 @@ def login(endpoint: str, token: str | None) -> None:
     endpoint = endpoint.rstrip("/")
     access = Server(endpoint, token, "").whoami()
     path = credentials.write(endpoint, token)
-    scopes = ", ".join(scopes_of(access.permissions)) or "what is public"
-    echo(f"{access.author} at {masked(endpoint)}: {scopes}")
+    scopes = ", ".join(format_scopes(access.permissions)) or "what is public"
+    echo(f"{access.author} at {mask_url(endpoint)}: {scopes}")
     warn(f"written to {path}")
     settings = read_settings()
     if settings.endpoint != endpoint:

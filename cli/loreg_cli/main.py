@@ -42,14 +42,19 @@ class _Commands(ErrorReportingGroup):
 @click.option("--storage-endpoint", metavar="URL", help="An S3 server other than AWS. [env: LOREG_STORAGE_ENDPOINT]")
 @click.option("--endpoint", metavar="URL", help="A loreg server, instead of database and store. [env: LOREG_ENDPOINT]")
 @click.option("--author", metavar="NAME", help="Who acts; default: your login. [env: LOREG_AUTHOR]")
+@click.option("--debug", is_flag=True, envvar="LOREG_DEBUG", help="Log to stderr what is asked. [env: LOREG_DEBUG]")
 @click.version_option(loreg.__version__, prog_name="loreg")
-def cli(**settings: str | None) -> None:
+def cli(debug: bool, **settings: str | None) -> None:
     """The registry that LoRA adapters lack.
 
     It knows what is inside an adapter: which base it was trained on, which modules it touches at which rank, how good
     it is on which task, and what merging two of them keeps and loses. A ref names a version:
     [ns/]name[:alias|:vN][@sha256:…]
     """
+    if debug:
+        from loreg_cli.debug import log_to_stderr
+
+        log_to_stderr()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def merge(
     name: str | None,
     folder: Path | None,
     dry_run: bool,
-    said: dict[str, Any],
+    metadata: dict[str, Any],
     device: str,
     plot: Path | None,
     remote: bool,
@@ -71,25 +71,36 @@ def merge(
         **how,
         sources=sources or None,
         initial=initial or None,
-        base=base,
+        base=str(base) if base is not None else None,
         allow_derived=allow_derived or None,
         rank=rank,
     )
     if recipe is not None:
-        from loreg.verbs.recipe_file import read_recipe_file
+        from loreg.workspace.recipe_file import read_recipe_file
 
         if how:
             raise click.UsageError(f"--recipe says it all: leave out {', '.join(how)}, or write it into {recipe}")
         how = read_recipe_file(recipe)
     if "sources" not in how:
         raise click.UsageError("expected refs or folders to merge, or --recipe FILE.toml")
-    require_one_output(name, folder, dry_run, said)
+    require_one_output(name, folder, dry_run, metadata)
     if remote:
-        _do_remotely("merge", {**how, "name": name, "plot": plot, **said}, format_)
+        _do_remotely("merge", {**how, "name": name, "plot": plot, **metadata}, format_)
         return
+    from loreg.requests import read_request
+
     with progress_bar() as progress:
+        request = read_request("merge", {**how, **metadata}, where=str(recipe or ""), hint="loreg merge --help")
         result = open_registry().merge(
-            **how, name=name, folder=folder, device=device, plot=plot, progress=progress, **said
+            request.sources,
+            request.options,
+            base=request.base,
+            name=name,
+            metadata=request.metadata,
+            folder=folder,
+            device=device,
+            plot=plot,
+            progress=progress,
         )
     _print_merged(result, format_)
 
@@ -110,7 +121,7 @@ def rerank(
     name: str | None,
     folder: Path | None,
     dry_run: bool,
-    said: dict[str, Any],
+    metadata: dict[str, Any],
     device: str,
     plot: Path | None,
     remote: bool,
@@ -124,11 +135,13 @@ def rerank(
     """
     if rank is None:
         raise click.UsageError("expected one of --rank, --energy, --tolerance, --budget and --fit")
-    require_one_output(name, folder, dry_run, said)
+    require_one_output(name, folder, dry_run, metadata)
     if remote:
-        request = {"source": source, "rank": rank, "calibration": calibration, "name": name, "plot": plot, **said}
+        request = {"source": source, "rank": rank, "calibration": calibration, "name": name, "plot": plot, **metadata}
         _do_remotely("rerank", request, format_)
         return
+    from loreg.entities import VersionMetadata
+
     with progress_bar() as progress:
         result = open_registry().rerank(
             source,
@@ -139,7 +152,7 @@ def rerank(
             device=device,
             plot=plot,
             progress=progress,
-            **said,
+            metadata=VersionMetadata(**metadata),
         )
     _print_merged(result, format_)
 

@@ -122,9 +122,9 @@ def given_options(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def require_one_output(name: str | None, folder: Path | None, dry_run: bool, said: dict[str, Any]) -> None:
+def require_one_output(name: str | None, folder: Path | None, dry_run: bool, metadata: dict[str, Any]) -> None:
     """Raise click.UsageError unless the result has exactly one place to go, and metadata only if it is pushed."""
     if [name is not None, folder is not None, dry_run].count(True) != 1:
         raise click.UsageError("expected exactly one of --push NAME, --to DIR and --dry-run")
-    if name is None and any(said.values()):
+    if name is None and any(metadata.values()):
         raise click.UsageError("--task, --metric, --label, --alias and -m go with --push NAME")

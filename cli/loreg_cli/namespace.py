@@ -17,7 +17,7 @@ def namespace() -> None:
 @format_option
 def namespaces(format_: str) -> None:
     """List namespaces and whether they are public."""
-    found = open_registry().namespaces()
+    found = open_registry().namespaces.list()
     if format_ == "json":
         print_json(list(found))
         return
@@ -34,5 +34,5 @@ def namespaces(format_: str) -> None:
 @click.option("--public/--private", required=True, help="Everyone reads it, or only who has a token for it.")
 def set_public(name: str, public: bool) -> None:
     """Let everyone read a namespace (- is that of adapters without one), or only who has a token for it."""
-    open_registry().set_public("" if name == "-" else name, public)
+    open_registry().namespaces.set_public("" if name == "-" else name, public)
     echo(f"{name} is {'public' if public else 'private'}")

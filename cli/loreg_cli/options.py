@@ -57,7 +57,7 @@ def page_options(command: Command) -> Command:
 
 
 def push_options(command: Command) -> Command:
-    """Add what may be said of a version that is pushed; the command gets it as the one argument ``said``."""
+    """Add the metadata of a pushed version; the command gets it as the one argument ``metadata``, by field."""
 
     @click.option("--task", "tasks", multiple=True, metavar="TASK", help="What it is for; may be repeated.")
     @click.option(
@@ -80,8 +80,8 @@ def push_options(command: Command) -> Command:
         message: str,
         **others: Any,
     ) -> Any:
-        said = {"tasks": tasks, "metrics": metrics, "labels": read_labels(labels), "aliases": aliases}
-        return command(said={**said, "message": message}, **others)
+        metadata = {"tasks": tasks, "metrics": metrics, "labels": read_labels(labels), "aliases": aliases}
+        return command(metadata={**metadata, "message": message}, **others)
 
     return with_options
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 )
 @push_options
 @format_option
-def push(folder: Path, name: str, base: str | None, said: dict[str, Any], format_: str) -> None:
+def push(folder: Path, name: str, base: str | None, metadata: dict[str, Any], format_: str) -> None:
     """Store the adapter in DIR as the next version of NAME.
 
     \b
     loreg push ./runs/42 team/sentiment --task sentiment --metric accuracy=0.93@imdb --alias prod
     """
     with progress_bar() as progress:
-        result = open_registry().push(folder, name, base=base, progress=progress, **said)
+        result = open_registry().push(folder, name, base=base, progress=progress, **metadata)
     print_pushed(result, format_)

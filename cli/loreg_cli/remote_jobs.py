@@ -23,10 +23,10 @@ def do_remotely(kind: str, request: dict[str, Any]) -> Job:
     """Ask a worker, wait for it, and say what came of it."""
     registry = open_registry()
     given = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
-    job = registry.submit(kind, **given)
+    job = registry.jobs.submit(kind, **given)
     warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
     with progress_bar() as progress:
-        done = registry.wait_for_job(job.id, progress=progress)
+        done = registry.jobs.wait(job.id, progress=progress)
     for text in done.result.get("notes", ()):
         warn(text)
     return done

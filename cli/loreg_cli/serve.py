@@ -31,7 +31,7 @@ def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"the server needs {error.name}, which is not installed", hint="pip install 'loreg[server]'"
-        ) from None
+        ) from error
     settings = read_settings()
     if init:
         click.echo(serving.make_administrator(settings, os.environ.get("LOREG_ADMIN_TOKEN", "")))

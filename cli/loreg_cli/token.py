@@ -31,7 +31,7 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
     loreg token create ci-bot --scope write:team --expires 30d
     loreg token create serving --scope 'read:*'
     """
-    made, secret = open_registry().create_token(name, scopes, expires=expires)
+    made, secret = open_registry().tokens.create(name, scopes, expires=expires)
     until = f", holds until {made.expires_at:%Y-%m-%d %H:%M} UTC" if made.expires_at else ""
     warn(f"token {made.id} of {made.name}{until}; it cannot be shown again")
     click.echo(secret)
@@ -41,9 +41,9 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
 @format_option
 def tokens(format_: str) -> None:
     """List tokens, without their secrets."""
-    from loreg.parsing import scopes_of
+    from loreg.parsing import format_scopes
 
-    found = open_registry().tokens()
+    found = open_registry().tokens.list()
     if format_ == "json":
         print_json(list(found))
         return
@@ -53,7 +53,7 @@ def tokens(format_: str) -> None:
         return
     rows = []
     for one in found:
-        scopes = " ".join(scopes_of(one.grants))
+        scopes = " ".join(format_scopes(one.grants))
         state = "revoked" if one.revoked_at else f"{one.expires_at:%Y-%m-%d %H:%M}" if one.expires_at else "never"
         used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
         rows.append((str(one.id), one.name, scopes, one.author, state, used))
@@ -64,4 +64,4 @@ def tokens(format_: str) -> None:
 @click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def revoke(token_id: int) -> None:
     """Let a token hold no more, from now on."""
-    echo(f"token {token_id} of {open_registry().revoke_token(token_id).name} is revoked")
+    echo(f"token {token_id} of {open_registry().tokens.revoke(token_id).name} is revoked")

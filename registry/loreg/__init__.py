@@ -10,16 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loreg.entities import MergeOptions, VersionMetadata
     from loreg.errors import LoregError
     from loreg.merging.calibration import collect as collect_calibration
     from loreg.registry import Registry, connect
 
 __version__ = "0.1.0"
-__all__ = ["LoregError", "Registry", "__version__", "collect_calibration", "connect"]
+__all__ = [
+    "LoregError", "MergeOptions", "Registry", "VersionMetadata", "__version__", "collect_calibration", "connect",
+]  # fmt: skip
 
 _HOMES = {
     "connect": ("loreg.registry", "connect"),
     "Registry": ("loreg.registry", "Registry"),
+    "MergeOptions": ("loreg.entities", "MergeOptions"),
+    "VersionMetadata": ("loreg.entities", "VersionMetadata"),
     "LoregError": ("loreg.errors", "LoregError"),
     "collect_calibration": ("loreg.merging.calibration", "collect"),
 }

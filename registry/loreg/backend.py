@@ -1,4 +1,7 @@
-"""What is known of versions and bases, and the only way to change it: a catalog on this machine, or a server."""
+"""The protocol of everything that a registry answers: on this machine's catalog and store, or asked over HTTP.
+
+Come here to see what a registry can be asked, and what each answer promises; `local/` and `remote/` keep it.
+"""
 
 from __future__ import annotations
 
@@ -30,145 +33,124 @@ from loreg.refs import AdapterName, Ref
 
 
 class Backend(Protocol):
-    """Each call is one transaction: all of it happens, or nothing.
+    """Everything that a registry can be asked or told. Each call is one transaction: all of it happens, or nothing.
 
-    Raises NotFoundError for what is not there, ConflictError where others were faster, NotAllowedError, and
-    UnavailableError where nobody answers.
+    Every method may raise NotFoundError for what is not there or may not be seen by the caller, NotAllowedError for
+    what the caller may not do, ConflictError where another writer was faster, and UnavailableError where the database,
+    the store or the server does not answer; further errors are named at the method.
     """
 
     def is_there(self) -> bool:
-        """Whether there is anything to ask: a catalog on this machine is made on first use."""
+        """Return whether there is anything to ask yet: a SQLite catalog is made on first use."""
         ...
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever stored for it, as far as whoever asks may know."""
+        """Return whether nothing was ever stored, as far as the caller may know."""
         ...
 
     def describe(self) -> str:
-        """What keeps it, and its version."""
+        """Return the name and version of what keeps the registry, for people."""
         ...
 
     def show(self, ref: Ref) -> Details:
-        """All that is known of the version that ``ref`` means."""
+        """Return all that is known of the version that ``ref`` means."""
         ...
 
     def with_content(self, digest: str) -> Version | None:
-        """A version of any adapter with exactly this content, the oldest; None if there is none."""
+        """Return the oldest version of any adapter whose manifest has this hex sha256; None if there is none."""
         ...
 
     def with_file(self, sha256: str) -> tuple[str, ...]:
-        """The refs of the versions that have a file with this content, the oldest first."""
+        """Return the refs of the versions that have a file with this content, the oldest first."""
         ...
 
     def search(self, query: Query) -> Page[Version]:
-        """A page of the versions that hold every condition."""
+        """Return a page of the versions for which every condition of ``query`` holds."""
         ...
 
     def samples(self, count: int) -> tuple[Version, ...]:
-        """Some versions to look at, yanked ones too: the oldest, the newest, and others between them."""
+        """Return up to ``count`` versions to look at, from the oldest to the newest, yanked ones too.
+
+        A server gives its newest ones that are not yanked: to look at the others is for its operator.
+        """
         ...
 
     def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
-        """A page of all adapters, by name."""
+        """Return a page of all adapters, by name."""
         ...
 
     def versions(self, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
-        """A page of the versions of one adapter, the newest first, yanked ones too."""
+        """Return a page of the versions of one adapter, the newest first, yanked ones too."""
         ...
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
-        """The version that ``ref`` means, and every merge that it descends from, nearest first."""
+        """Return the version that ``ref`` means, and every merge that it descends from, nearest first."""
         ...
 
     def commit(self, commit: Commit) -> Committed:
         """Record a version whose blobs are all stored; what it is, is read from these.
 
         Content that the adapter has already makes no new version. Raises AdapterFormatError, CheckFailedError or
-        IntegrityError for blobs that are no sound adapter, or a base that it does not fit.
+        IntegrityError for blobs that are no sound adapter, that break the policy of an alias, or that do not fit the
+        base.
         """
         ...
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
-        """Let ``alias`` mean the version of ``ref``; if ``expected`` is given, only if it means that number now.
+        """Point ``alias`` to the version of ``ref``; with ``expected`` only if it means that number now.
 
-        0 expects that there is no such alias.
+        0 expects that there is no such alias. Raises NotAllowedError for a yanked version, CheckFailedError if the
+        version breaks the policy that guards the alias, ConflictError if the alias means another number.
         """
         ...
 
-    def untag(self, adapter: AdapterName, alias: str) -> None:
-        """Forget an alias; its history stays."""
+    def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
+        """Remove an alias, with ``expected`` only if it means that number now; its history stays.
+
+        One that the policy guards is an administrator's to remove: NotAllowedError.
+        """
         ...
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
-        """Hide a version from search and alias, or show it again."""
+        """Hide a version from search and aliases, or show it again.
+
+        One that a guarded alias last meant is an administrator's to hide or show: NotAllowedError.
+        """
         ...
 
     def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
-        """Record measured numbers of a version; one measured on the same data before is replaced."""
+        """Record measured numbers of a version; one measured on the same data before is replaced.
+
+        Those that the policy compares others with become worse for an administrator alone: NotAllowedError.
+        """
         ...
 
     def base(self, text: str) -> BaseDetails:
-        """The base of that name or digest."""
+        """Return the base of that name, digest, or beginning of a digest. Raises ConflictError if several match."""
         ...
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
-        """A page of the known bases, the newest first."""
+        """Return a page of the known bases, the newest first."""
         ...
 
     def add_base(self, base: BaseModel) -> BaseAdded:
-        """Make a base known whose list of tensors is stored under its digest."""
+        """Record a base whose list of tensors is stored under its digest. Raises IntegrityError if that is not so."""
         ...
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
-        """Record that one known base came from another: declared, or verified where the two contents prove it."""
+        """Record that one known base came from another, as verified where the two contents prove it, else as declared.
+
+        ``kind`` is one of :data:`loreg.entities.BASE_RELATIONS`. Raises UsageError for another one, ConflictError if
+        the contents prove that it is not so, or if both are one base.
+        """
         ...
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
-        """The fewest edges that lead from one base to the other, by digest; empty if none do."""
+        """Return the fewest edges that lead from one base to the other, both by digest; empty if none do."""
         ...
 
     def export(self, ref: Ref, request: str) -> Manifest | None:
-        """The files that the version became for ``request``, a digest of what was asked for; None if never made."""
-        ...
-
-    def events(self, limit: int, cursor: str | None) -> Page[Event]:
-        """A page of events, the newest first: who did what."""
-        ...
-
-    def namespaces(self) -> tuple[Namespace, ...]:
-        """All namespaces that may be read."""
-        ...
-
-    def set_public(self, namespace: str, public: bool) -> None:
-        """Let everyone read a namespace, or only those who have a token for it."""
-        ...
-
-    def tokens(self) -> tuple[Token, ...]:
-        """All tokens, the newest first, those that hold no more too."""
-        ...
-
-    def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
-        """A new token, and its secret, which nobody can read again."""
-        ...
-
-    def revoke_token(self, token_id: int) -> Token:
-        """Let a token hold no more, from now on."""
-        ...
-
-    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
-        """Ask a worker for a job."""
-        ...
-
-    def job(self, job_id: int) -> Job:
-        """How a job is doing."""
-        ...
-
-    def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
-        """A page of jobs, the newest first."""
-        ...
-
-    def cancel_job(self, job_id: int) -> Job:
-        """Give a job up; one that has ended stays as it is."""
+        """Return the files that the version became for ``request``, a digest of what was asked for; None if none."""
         ...
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
@@ -179,5 +161,55 @@ class Backend(Protocol):
         ...
 
     def drop_export(self, ref: Ref, request: str) -> None:
-        """Forget the files that the version became for ``request``."""
+        """Forget the files that the version became for ``request``: for who had them made, and administrators."""
+        ...
+
+    def events(self, limit: int, cursor: str | None) -> Page[Event]:
+        """Return a page of events, the newest first: who did what, and when."""
+        ...
+
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """Return all namespaces that the caller may read, by name."""
+        ...
+
+    def set_public(self, namespace: str, public: bool) -> None:
+        """Let everyone read a namespace, or only those who have a token for it; for its administrators."""
+        ...
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Return all tokens, the newest first, also those that do not hold any more; for administrators."""
+        ...
+
+    def create_token(self, name: str, permissions: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
+        """Make a token; return it with its secret, which nobody can read again. For administrators.
+
+        ``permissions`` maps a namespace, or ``*`` for all, to a role. Raises UsageError for a name or a time that
+        cannot be, ConflictError for a name under which others act.
+        """
+        ...
+
+    def revoke_token(self, token_id: int) -> Token:
+        """Let a token hold no more, from now on, and end the jobs that it asked for; for administrators.
+
+        Raises NotAllowedError for the last token that may do everything.
+        """
+        ...
+
+    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+        """Queue a job for a worker: ``kind`` is merge, rerank or bake, ``request`` that verb's arguments by name.
+
+        Raises UsageError for what a worker cannot do, QuotaError for too many jobs of a namespace.
+        """
+        ...
+
+    def job(self, job_id: int) -> Job:
+        """Return what was asked for, how far it is, and what came of it."""
+        ...
+
+    def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
+        """Return a page of jobs, the newest first."""
+        ...
+
+    def cancel_job(self, job_id: int) -> Job:
+        """End a job that has not ended; one that has stays as it is."""
         ...

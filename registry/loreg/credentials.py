@@ -1,4 +1,4 @@
-"""What ``loreg login`` leaves for later commands: a server and the token for it, readable by this person alone."""
+"""The server and token that ``loreg login`` keeps for later commands, in a file readable by this user alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from loreg.file_modes import make_folder
 
 
 def file() -> Path:
-    """Where they lie."""
+    """Return the path of the credentials file."""
     return platformdirs.user_config_path("loreg") / "credentials.toml"
 
 
 def read() -> tuple[str, str]:
-    """The endpoint and the token for it; empty if nobody logged in, or the file is not one of ours."""
+    """Return the endpoint and its token; both empty if nobody logged in, or the file is not one of ours."""
     try:
         document = tomllib.loads(file().read_text(encoding="utf-8"))
         return str(document["endpoint"]), str(document["token"])
@@ -28,20 +28,20 @@ def read() -> tuple[str, str]:
 
 
 def write(endpoint: str, token: str) -> Path:
-    """Remember them; the file is nobody else's to read, from its first byte on."""
+    """Store the endpoint and its token; nobody else can read the file, from its first byte on. Returns its path."""
     path = file()
     with explain_os_errors(path, "export LOREG_ENDPOINT=… LOREG_TOKEN=… instead"):
         make_folder(path.parent)
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
             for key, value in (("endpoint", endpoint), ("token", token)):
-                stream.write(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")  # a string of JSON is one of TOML
+                stream.write(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")  # a JSON string is a TOML string
     return path
 
 
 def remove() -> bool:
-    """Forget them; False if there was nothing."""
+    """Remove the credentials file; False if there was none."""
     with explain_os_errors(file(), "remove the file"):
-        there = file().exists()
+        existed = file().exists()
         file().unlink(missing_ok=True)
-    return there
+    return existed

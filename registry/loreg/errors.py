@@ -1,4 +1,23 @@
-"""What can go wrong, by meaning. Every error names the thing, what was found, what was expected, what to do."""
+"""What can go wrong, by meaning. Every error names the thing, what was found, what was expected, what to do.
+
+    LoregError                     exit code 1
+    ├── UsageError                 2   the call itself is wrong
+    ├── NotFoundError              3   there is no such thing, or the caller may not see it
+    ├── NotAllowedError            4   the caller may not do that
+    │   ├── UnauthenticatedError   4   ... without a token, or with one that does not hold
+    │   └── QuotaError             4   ... now: too much at once, or in all
+    ├── CheckFailedError           5   an adapter breaks a rule, a policy, or does not fit its base
+    ├── IntegrityError             6   bytes are not what their digest says
+    ├── ConflictError              7   what is there is in the way
+    │   ├── StaleError             7   ... for it is not what the caller had seen
+    │   └── UnderWayError          7   ... for another process is at it
+    ├── AdapterFormatError         1   a file is no adapter that loreg can read
+    ├── MergeError                 1   these adapters cannot be combined so
+    ├── UnavailableError           1   a database, store or server does not answer
+    └── MissingExtraError          1   an optional dependency is not installed
+
+The error that was translated is kept as the cause (``raise … from error``); ``loreg --debug`` prints it.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +162,7 @@ def explain_os_errors(place: Path | str, hint: str) -> Iterator[None]:
         name = error.filename or place
         reason = error.strerror or str(error)
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise NotAllowedError(f"no permission for {name}: {reason}", hint=hint, outside="no permission") from None
+            raise NotAllowedError(f"no permission for {name}: {reason}", hint=hint, outside="no permission") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "free some space and try again"
-        raise UnavailableError(f"{name} cannot be used: {reason}", hint=hint) from None
+        raise UnavailableError(f"{name} cannot be used: {reason}", hint=hint) from error

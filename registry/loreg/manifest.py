@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from loreg.errors import IntegrityError
 
 SCHEMA = "loreg.manifest/1"
-LONGEST_NAME = 255  # bytes, not characters: what Linux's file systems take (NAME_MAX)
+MAX_NAME_BYTES = 255  # bytes, not characters: what Linux's file systems take (NAME_MAX)
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -38,49 +38,51 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """The size of all files together, in bytes."""
         return sum(file.size for file in self.files)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON (RFC 8785 for these types): sorted keys, no spaces, UTF-8, files by path."""
+        """Encode as canonical JSON (RFC 8785 for these types): sorted keys, no spaces, UTF-8, files by path."""
         files = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in sorted(self.files, key=lambda f: f.path)]
         document = {"files": files, "schema": SCHEMA}
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def refuse_wrong_files(manifest: Manifest) -> None:
-    """Raise IntegrityError for a path that is there twice, or is a folder too, or a digest or size that is none."""
+def validate_files(manifest: Manifest) -> None:
+    """Raise IntegrityError if a path is there twice or is also a folder, or if a digest or a size is invalid."""
     paths = {file.path for file in manifest.files}
     if len(paths) != len(manifest.files):
         raise IntegrityError("a manifest names a file twice", hint="push the folder again")
     folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} - {"."}
-    if both := paths & folders:
-        raise IntegrityError(f"a manifest names {min(both)!r} as a file and as a folder", hint="push the folder again")
+    if conflicts := paths & folders:
+        raise IntegrityError(
+            f"a manifest names {min(conflicts)!r} as a file and as a folder", hint="push the folder again"
+        )
     for file in manifest.files:
         if not is_digest(file.sha256) or file.size < 0:
             raise IntegrityError(f"{file.sha256[:70]!r} is no sha256, or {file.size} no size", hint="push again")
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is a sha256 in hex."""
+    """Return whether ``text`` is a sha256 in lowercase hex."""
     return _DIGEST.fullmatch(text) is not None
 
 
-def inside(root: Path, path: str) -> Path:
-    """Where the file ``path`` of a manifest lies below ``root``. Raises IntegrityError if it would lie outside."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
+def resolve_inside(root: Path, path: str) -> Path:
+    """Return where the file ``path`` of a manifest lies below ``root``. Raises IntegrityError if that is outside."""
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in path or not relative.parts:
         raise IntegrityError(f"a version holds the file {path!r}, which would leave its folder", hint="do not pull it")
-    return root.joinpath(*pure.parts)
+    return root.joinpath(*relative.parts)
 
 
-def hidden_beside(path: Path, mark: str) -> Path:
-    """A hidden path beside ``path`` for what becomes it: its name and the short ``mark``.
+def hidden_sibling(path: Path, mark: str) -> Path:
+    """Return a hidden path beside ``path``, for a file or folder that is to replace it: its name and ``mark``.
 
-    A name that would be too long with it is cut; a digest then keeps it apart from others.
+    A name that would be too long for the file system is cut, and a digest of it added, which keeps it unique.
     """
     name = path.name
     encoded = os.fsencode(name)
-    if len(encoded) + len(mark) + 2 > LONGEST_NAME:
+    if len(encoded) + len(mark) + 2 > MAX_NAME_BYTES:
         name = f"{encoded[:64].decode(errors='ignore')}.{hashlib.sha256(encoded).hexdigest()[:12]}"
     return path.with_name(f".{name}.{mark}")

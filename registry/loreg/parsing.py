@@ -1,4 +1,4 @@
-"""What people type beside refs: metrics, comparisons, labels, sort orders, weights."""
+"""Parse what people type beside refs: metrics, comparisons, labels, scopes, sort orders, weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from loreg.entities import LEVELS, Comparison, Metric, MetricCondition, Sort
+from loreg.entities import Comparison, Metric, MetricCondition, Role, Sort
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE
 
@@ -15,15 +15,15 @@ _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[
 _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
-#: Metrics of which less is better, by the words that their names are made of.
+#: Words in the names of metrics for which lower is better.
 _LOWER_IS_BETTER = frozenset(
     {"loss", "perplexity", "ppl", "error", "mae", "mse", "rmse", "wer", "cer", "ter", "latency", "brier"}
 )
 
 
 def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
-    """Read ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower)."""
-    name, operator, value, dataset, split = _metric(text, "accuracy=0.93@imdb:test")
+    """Parse ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower)."""
+    name, operator, value, dataset, split = _split_metric(text, "accuracy=0.93@imdb:test")
     if operator != "=":
         raise UsageError(f"invalid metric {text!r}: expected name=value[@dataset[:split]]", hint="accuracy=0.93@imdb")
     words = set(re.split(r"[_\W]+", name.lower()))
@@ -31,21 +31,21 @@ def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
 
 
 def parse_metric_condition(text: str) -> MetricCondition:
-    """Read ``name>=value[@dataset[:split]]`` with any of ``= < <= > >=``."""
-    name, operator, value, dataset, split = _metric(text, "'accuracy>=0.9@imdb'")
+    """Parse ``name>=value[@dataset[:split]]`` with any of ``= < <= > >=``."""
+    name, operator, value, dataset, split = _split_metric(text, "'accuracy>=0.9@imdb'")
     return MetricCondition(name, Comparison(operator, value), dataset, split)
 
 
 def parse_comparison(text: str) -> Comparison:
-    """Read ``<=16``, ``>= 8`` or ``16`` (equal)."""
+    """Parse ``<=16``, ``>= 8`` or ``16`` (equal)."""
     match = _COMPARISON.fullmatch(text.strip())
     if not match:
         raise UsageError(f"invalid comparison {text!r}: expected a number after = < <= > >=", hint="--rank '<=16'")
-    return Comparison(match[1] or "=", _number(match[2], text))
+    return Comparison(match[1] or "=", _parse_number(match[2], text))
 
 
 def parse_label(text: str) -> tuple[str, str]:
-    """Read ``key=value``; the value may be any text without control characters."""
+    """Parse ``key=value``; the value may be any text without control characters."""
     key, equals, value = text.partition("=")
     if not equals or not _WORD.fullmatch(key) or len(value) > 256 or not value.isprintable():
         raise UsageError(f"invalid label {text!r}: expected key=value", hint="--label team=search")
@@ -53,7 +53,7 @@ def parse_label(text: str) -> tuple[str, str]:
 
 
 def parse_word(text: str, what: str) -> str:
-    """A task or module type: one printable word of at most 128 characters."""
+    """Return a task or module type: one word of at most 128 characters. Raises UsageError naming ``what`` it is."""
     if not _WORD.fullmatch(text):
         raise UsageError(
             f"invalid {what} {text!r}: expected letters, digits and '._/-', starting with a letter or digit",
@@ -62,34 +62,34 @@ def parse_word(text: str, what: str) -> str:
     return text
 
 
-def parse_grants(scopes: Sequence[str]) -> dict[str, str]:
-    """Read ``write:team``, ``read:*`` or ``read:-`` (adapters without a namespace), several of them."""
-    grants: dict[str, str] = {}
+def parse_scopes(scopes: Sequence[str]) -> dict[str, Role]:
+    """Parse scopes such as ``write:team``, ``read:*`` or ``read:-`` (no namespace) to the level of each namespace."""
+    grants: dict[str, Role] = {}
     for scope in scopes:
         level, colon, namespace = scope.partition(":")
         if (
             not colon
-            or level not in LEVELS
+            or level not in set(Role)
             or not (namespace in ("*", NO_NAMESPACE) or _NAMESPACE.fullmatch(namespace))
         ):
             raise UsageError(
-                f"invalid scope {scope!r}: expected {'|'.join(LEVELS)}:NAMESPACE, with * for all and - for none",
+                f"invalid scope {scope!r}: expected {'|'.join(Role)}:NAMESPACE, with * for all and - for none",
                 hint="--scope write:team",
             )
-        name = "" if namespace == NO_NAMESPACE else namespace
-        grants[name] = max(level, grants.get(name, level), key=LEVELS.index)
+        key = "" if namespace == NO_NAMESPACE else namespace
+        grants[key] = max(Role(level), grants.get(key, Role(level)), key=tuple(Role).index)
     if not grants:
         raise UsageError("a token needs a scope", hint="--scope read:*")
     return grants
 
 
-def scopes_of(grants: Mapping[str, str]) -> list[str]:
-    """What :func:`parse_grants` reads as these grants."""
+def format_scopes(grants: Mapping[str, str]) -> list[str]:
+    """Format the level of each namespace as scopes that :func:`parse_scopes` reads."""
     return [f"{level}:{namespace or NO_NAMESPACE}" for namespace, level in grants.items()]
 
 
 def validate_metric(metric: Metric) -> Metric:
-    """The metric, if it is one that could have been typed. Raises UsageError."""
+    """Return the metric if it could have been typed, see :func:`parse_metric`. Raises UsageError."""
     parse_metric(f"{metric.name}={metric.value!r}" + (f"@{metric.dataset}" if metric.dataset else ""))
     if not (metric.dataset + metric.split).isprintable() or max(len(metric.dataset), 2 * len(metric.split)) > 256:
         raise UsageError(f"the dataset or split of {metric.name} cannot be kept", hint="accuracy=0.93@imdb:test")
@@ -97,7 +97,7 @@ def validate_metric(metric: Metric) -> Metric:
 
 
 def parse_sort(text: str) -> Sort:
-    """Read ``created``, ``name``, ``rank``, ``size`` or ``metric:NAME[@dataset]``."""
+    """Parse ``created``, ``name``, ``rank``, ``size`` or ``metric:NAME[@dataset]``."""
     kind, colon, metric = text.partition(":")
     if not colon and kind in ("created", "name", "rank", "size"):
         return Sort(kind)
@@ -112,55 +112,55 @@ def parse_sort(text: str) -> Sort:
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
-    """Read ``0.7,0.3``. Any finite numbers, negative ones too; they need not sum to 1."""
-    return tuple(_number(part.strip(), text) for part in text.split(","))
+    """Parse ``0.7,0.3``: finite numbers, also negative ones; they need not sum to 1."""
+    return tuple(_parse_number(part.strip(), text) for part in text.split(","))
 
 
 def parse_weights_for(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Read ``pattern=0.2,0.8``, several of them; the pattern is matched as in ``rank_pattern``."""
-    found = {}
+    """Parse several ``pattern=0.2,0.8``; the patterns are matched as in ``rank_pattern``."""
+    weights_by_pattern = {}
     for text in texts:
         pattern, equals, weights = text.rpartition("=")
         if not equals or not pattern:
             raise UsageError(f"invalid weights {text!r}: expected PATTERN=W,W", hint="--weights-for 'mlp.*=0.2,0.8'")
-        found[pattern] = parse_weights(weights)
-    return found
+        weights_by_pattern[pattern] = parse_weights(weights)
+    return weights_by_pattern
 
 
 def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
-    """Read ``name=value``, several of them."""
-    found = {}
+    """Parse several ``name=value``."""
+    pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"invalid parameter {text!r}: expected NAME=VALUE", hint="--param elect=count")
-        found[name] = value
-    return found
+        pairs[name] = value
+    return pairs
 
 
 def parse_count(text: str) -> int:
-    """Read ``2000000``, ``2M`` or ``1.5k``."""
+    """Parse ``2000000``, ``2M`` or ``1.5k``."""
     match = _COUNT.fullmatch(text)
     if not match:
         raise UsageError(f"invalid number {text!r}: expected something like 2M", hint="--budget 2M")
     return round(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]])
 
 
-def _metric(text: str, example: str) -> tuple[str, str, float, str, str]:
+def _split_metric(text: str, example: str) -> tuple[str, str, float, str, str]:
     match = _METRIC.fullmatch(text)
     if not match or not text.isprintable() or not _WORD.fullmatch(match["name"]):
         raise UsageError(f"invalid metric {text!r}: expected a name, a comparison and a number", hint=example)
     dataset, _, split = (match["where"] or "").partition(":")
     if len(dataset) > 256 or len(split) > 128:
         raise UsageError(f"the dataset of {match['name']} is over 256 characters, or its split over 128", hint=example)
-    return match["name"], match["operator"], _number(match["value"], text), dataset, split
+    return match["name"], match["operator"], _parse_number(match["value"], text), dataset, split
 
 
-def _number(text: str, whole: str) -> float:
+def _parse_number(text: str, expression: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{text!r} in {whole!r} is not a finite number", hint="write it like 0.7 or -1.5e-3")
+        raise UsageError(f"{text!r} in {expression!r} is not a finite number", hint="write it like 0.7 or -1.5e-3")
     return value

@@ -1,4 +1,4 @@
-"""Refs: how people name a version. ``[ns/]name[:alias|:vN][@sha256:…]``."""
+"""Parse refs, the names that people give a version: ``[ns/]name[:alias|:vN][@sha256:…]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loreg.errors import UsageError
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
-#: Stands for the namespace of adapters that have none: no name can be it.
+#: Stands for the namespace of adapters that have none; no valid namespace is spelled so.
 NO_NAMESPACE = "-"
 _GRAMMAR = "[ns/]name[:alias|:vN][@sha256:…]"
 
@@ -28,7 +28,7 @@ class AdapterName:
 
 @dataclass(frozen=True)
 class Ref:
-    """One version, as a person names it; neither ``alias`` nor ``number`` means the newest not yanked.
+    """One version, as a user names it; neither ``alias`` nor ``number`` means the newest not yanked.
 
     ``digest`` is a prefix of at least 8 hexadecimal digits, without ``sha256:``.
     """
@@ -44,7 +44,7 @@ class Ref:
 
 
 def parse_adapter_name(text: str) -> AdapterName:
-    """Read ``[ns/]name``. Raises UsageError, also for a name that carries a version or climbs a path."""
+    """Parse ``[ns/]name``. Raises UsageError, also for a name with a version or with ``..`` in it."""
     parts = text.split("/")
     if len(parts) > 2 or not all(_PART.fullmatch(part) and ".." not in part for part in parts):
         raise UsageError(
@@ -56,7 +56,7 @@ def parse_adapter_name(text: str) -> AdapterName:
 
 
 def parse_alias(text: str) -> str:
-    """Check an alias name. Raises UsageError: ``latest`` and ``vN`` would be ambiguous."""
+    """Return ``text`` if it can name an alias. Raises UsageError, also for ``latest`` and ``vN``."""
     if text == "latest" or re.fullmatch(r"v[0-9]+", text):
         raise UsageError(
             f"{text!r} cannot be an alias: 'latest' and 'vN' already name versions",
@@ -70,7 +70,7 @@ def parse_alias(text: str) -> str:
 
 
 def parse_ref(text: str) -> Ref:
-    """Read a ref. ``:latest`` is the same as no suffix. Raises UsageError."""
+    """Parse a ref; ``:latest`` means the same as no suffix. Raises UsageError."""
     rest, at, digest_text = text.partition("@")
     digest = _DIGEST.fullmatch(digest_text)
     if at and not digest:

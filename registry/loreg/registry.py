@@ -1,39 +1,56 @@
-"""Registry: the verbs of loreg on one catalog and one store."""
+"""The public API: open a registry with :func:`connect`; every command of the command line is a method of it.
+
+Come here to see what loreg can do from Python. Groups of commands are attributes: ``registry.bases.add``,
+``registry.tokens.create``, ``registry.jobs.wait``. A verb is imported when it is called: listing costs no torch.
+"""
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from loreg.backend import Backend
-from loreg.checking.policy import Policy, read_policy
-from loreg.entities import Access, DoctorCheck
-from loreg.errors import NotAllowedError
+from loreg.entities import (
+    Access,
+    AdapterEntry,
+    AdapterSimilarity,
+    BakeResult,
+    CheckReport,
+    Details,
+    DoctorCheck,
+    Event,
+    ExportResult,
+    ExtractResult,
+    LineageEdge,
+    MergeOptions,
+    MergeResult,
+    Metric,
+    Page,
+    Progress,
+    PullResult,
+    PushResult,
+    Query,
+    ReproduceResult,
+    Version,
+    VersionMetadata,
+    no_progress,
+)
+from loreg.errors import NotAllowedError, UsageError
+from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort
+from loreg.refs import parse_adapter_name, parse_alias, parse_ref
 from loreg.settings import Settings, load
-from loreg.storage import BlobStore
-from loreg.verbs import administration as administering
-from loreg.verbs import bake as baking
-from loreg.verbs import bases as knowing
-from loreg.verbs import check as checking
-from loreg.verbs import compare as comparing
-from loreg.verbs import doctor as diagnosing
-from loreg.verbs import export as exporting
-from loreg.verbs import extract as extracting
-from loreg.verbs import jobs as working
-from loreg.verbs import merge as merging
-from loreg.verbs import pull as pulling
-from loreg.verbs import push as pushing
-from loreg.verbs import reproduce as reproducing
-from loreg.verbs import search as searching
-from loreg.verbs import tag as tagging
-from loreg.workspace.context import Context
+from loreg.storage import BlobTransfer
+from loreg.verbs.jobs import Jobs
+from loreg.verbs.tokens import Namespaces, Tokens
 
-P = ParamSpec("P")
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from loreg.verbs.bases import Bases
+    from loreg.workspace.context import Context
 
 
 def connect(
@@ -68,68 +85,465 @@ def connect(
     return Registry(settings)
 
 
-def _verb(function: Callable[Concatenate[Context, P], R]) -> Callable[Concatenate[Registry, P], R]:
-    """The verb as a method: the same parameters and docstring, with the registry's own context."""
-
-    @functools.wraps(function)
-    def method(self: Registry, /, *args: P.args, **options: P.kwargs) -> R:
-        return function(self.context, *args, **options)
-
-    return method
-
-
 class Registry:
-    """Every verb as a method. Close it when done, or use it in a ``with`` statement."""
+    """A registry on this machine or behind a server. Close it when done, or use it in a ``with`` statement.
+
+    Every method may raise NotAllowedError and UnavailableError; a ref that means nothing raises NotFoundError, one
+    that does not parse UsageError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._opened = opened = _open_server(settings) if settings.endpoint else _open_here(settings)
-        self.context = Context(opened.backend, opened.store, settings.home / "cache" / "bases", opened.policy)
+        self._opened = _open_server(settings) if settings.endpoint else _open_local(settings)
+        self._backend = self._opened.backend
 
-    push = _verb(pushing.push)
-    pull = _verb(pulling.pull)
-    merge = _verb(merging.merge)
-    rerank = _verb(merging.rerank)
-    reproduce = _verb(reproducing.reproduce)
-    compare = _verb(comparing.compare)
-    bake = _verb(baking.bake)
-    check = _verb(checking.check)
-    export = _verb(exporting.export)
-    drop_export = _verb(exporting.drop_export)
-    extract = _verb(extracting.extract)
-    search = _verb(searching.search)
-    adapters = _verb(searching.adapters)
-    versions = _verb(searching.versions)
-    show = _verb(searching.show)
-    lineage = _verb(searching.lineage)
-    add_base = _verb(knowing.add_base)
-    bases = _verb(knowing.bases)
-    show_base = _verb(knowing.show_base)
-    relate_bases = _verb(knowing.relate_bases)
-    match_bases = _verb(knowing.match_bases)
-    tag = _verb(tagging.tag)
-    untag = _verb(tagging.untag)
-    yank = _verb(tagging.yank)
-    unyank = _verb(tagging.unyank)
-    add_metrics = _verb(tagging.add_metrics)
-    create_token = _verb(administering.create_token)
-    tokens = _verb(administering.tokens)
-    revoke_token = _verb(administering.revoke_token)
-    namespaces = _verb(administering.namespaces)
-    set_public = _verb(administering.set_public)
-    events = _verb(administering.events)
-    submit = _verb(working.submit)
-    job = _verb(working.job)
-    jobs = _verb(working.jobs)
-    cancel_job = _verb(working.cancel_job)
-    wait_for_job = _verb(working.wait_for_job)
+    @cached_property
+    def context(self) -> Context:
+        """What verbs work on: the backend, the store, a cache of digests, the policy."""
+        from loreg.checking.policy import read_policy
+        from loreg.workspace.context import Context
+
+        policy = read_policy(self.settings.check, self.settings.origin["check"])
+        return Context(self._backend, self._opened.store, self.settings.home / "cache" / "bases", policy)
+
+    # Groups of commands
+
+    @cached_property
+    def bases(self) -> Bases:
+        """Base models by content: add, list, show, match, relate."""
+        from loreg.verbs.bases import Bases
+
+        return Bases(self.context)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Tokens of a server: create, list, revoke."""
+        return Tokens(self._backend)
+
+    @cached_property
+    def namespaces(self) -> Namespaces:
+        """Who may read which adapters of a server: list, set_public."""
+        return Namespaces(self._backend)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Work for workers: submit, show, list, cancel, wait."""
+        return Jobs(self._backend)
+
+    # Adapters in and out
+
+    def push(
+        self,
+        folder: Path | str,
+        name: str,
+        *,
+        base: str | None = None,
+        tasks: Sequence[str] = (),
+        metrics: Sequence[str | Metric] = (),
+        labels: Mapping[str, str] | None = None,
+        aliases: Sequence[str] = (),
+        message: str = "",
+        progress: Progress = no_progress,
+    ) -> PushResult:
+        """Store the adapter in ``folder`` as the next version of ``name``.
+
+        Content that ``name`` has already makes no new version; tasks, metrics, labels and aliases are then added to
+        the one that is there. ``base`` is the path of the model it was trained on, or a name or digest that the
+        registry knows. Raises UsageError, NotFoundError, AdapterFormatError, CheckFailedError, IntegrityError or
+        ConflictError; then nothing is recorded.
+        """
+        from loreg.verbs.push import push
+
+        metadata = VersionMetadata(tasks, metrics, labels or {}, aliases, message)
+        return push(self.context, folder, name, metadata, base=base, progress=progress)
+
+    def pull(
+        self,
+        ref: str,
+        folder: Path | str | None = None,
+        *,
+        profile: str | None = None,
+        with_base_hint: bool = False,
+        verify: bool = False,
+        progress: Progress = no_progress,
+    ) -> PullResult:
+        """Write the files of the version that ``ref`` means to ``folder`` (default: ``./name``).
+
+        A folder that holds exactly these files already is left as it is; one that holds anything else is refused.
+        What an interrupted pull left is gone on with. With ``profile``, e.g. ``vllm:max_lora_rank=64``, the files are
+        those that :meth:`export` makes of it for that server; the registry makes them once and stores them. With
+        ``verify`` they are made here from the version's own files, and what is stored must be the same.
+        ``with_base_hint`` writes the base's path on the pusher's machine into the configuration. Raises ConflictError,
+        IntegrityError, and CheckFailedError for what the server cannot be given.
+        """
+        from loreg.verbs.pull import pull
+
+        return pull(
+            self.context,
+            ref,
+            folder,
+            profile=profile,
+            with_base_hint=with_base_hint,
+            verify=verify,
+            progress=progress,
+        )
+
+    def export(
+        self,
+        source: str,
+        profile: str,
+        folder: Path | str,
+        *,
+        base: str | None = None,
+        dtype: str | None = None,
+        progress: Progress = no_progress,
+    ) -> ExportResult:
+        """Write the adapter of a ref or folder to the new ``folder`` as the server of ``profile`` takes it.
+
+        Only what that server refuses or gets silently wrong is changed: scales go into B, ranks are padded or cut
+        down, missing modules become zeros, names become the base's, fields that it does not read are left out. Names
+        of wrappers and adapters, and stacked experts, become what PEFT writes, for every server. ``base`` is the
+        model's path or a name that the registry knows; by default the one that the version was pushed with. ``dtype``
+        is float32, float16 or bfloat16, by default that of each tensor. ``loreg_export.json`` says what was done, and
+        how far each delta moved. Raises CheckFailedError for what cannot be mended, UsageError and what pulling
+        raises; then nothing is written.
+        """
+        from loreg.verbs.export import export
+
+        return export(self.context, source, profile, folder, base=base, dtype=dtype, progress=progress)
+
+    def drop_export(self, ref: str, profile: str) -> None:
+        """Forget what the registry made of the version for the server of ``profile``; the next pull has it made again.
+
+        Whoever had it made may do so, and an administrator of the namespace.
+        """
+        from loreg.verbs.export import drop_export
+
+        drop_export(self.context, ref, profile)
+
+    # Combining adapters
+
+    def merge(
+        self,
+        sources: Sequence[str],
+        options: MergeOptions = MergeOptions(),
+        *,
+        base: Path | str | None = None,
+        name: str | None = None,
+        metadata: VersionMetadata = VersionMetadata(),
+        folder: Path | str | None = None,
+        device: str = "auto",
+        plot: Path | str | None = None,
+        progress: Progress = no_progress,
+    ) -> MergeResult:
+        """Merge the refs or folders ``sources`` as ``options`` say: by default ``Σ weights·deltas``, exactly.
+
+        Pushed as the next version of ``name`` with ``metadata``, or written to the new ``folder``; with neither, only
+        certified. A folder that holds this very merge is left as it is. ``base`` is the path of the model that DoRA
+        needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to draw. Raises UsageError, MergeError and what pushing and
+        pulling raise; then nothing is written.
+        """
+        from loreg.verbs.merge import merge
+
+        return merge(
+            self.context,
+            sources,
+            options,
+            base=base,
+            device=device,
+            name=name,
+            metadata=metadata,
+            folder=folder,
+            plot=plot,
+            progress=progress,
+        )
+
+    def rerank(
+        self,
+        source: str,
+        rank: int | Mapping[str, Any] | None,
+        *,
+        calibration: Path | str | None = None,
+        initial: Sequence[str] = (),
+        base: Path | str | None = None,
+        name: str | None = None,
+        metadata: VersionMetadata = VersionMetadata(),
+        folder: Path | str | None = None,
+        device: str = "auto",
+        plot: Path | str | None = None,
+        progress: Progress = no_progress,
+    ) -> MergeResult:
+        """Make the best approximation of one adapter at other ranks; a number above its rank pads with zeros.
+
+        ``rank`` is that of :class:`MergeOptions`. With ``calibration``, a file of second moments, the best on that
+        data. The rest is as for :meth:`merge`.
+        """
+        from loreg.verbs.merge import merge
+
+        return merge(
+            self.context,
+            [source],
+            MergeOptions(rank=rank, initial=initial),
+            base=base,
+            calibration=calibration,
+            device=device,
+            name=name,
+            metadata=metadata,
+            folder=folder,
+            plot=plot,
+            progress=progress,
+        )
+
+    def reproduce(
+        self,
+        ref: str,
+        folder: Path | str | None = None,
+        *,
+        base: Path | str | None = None,
+        calibration: Path | str | None = None,
+        device: str = "auto",
+        progress: Progress = no_progress,
+    ) -> ReproduceResult:
+        """Merge again what ``ref`` was merged from, by digest, and compare; kept in ``folder`` if it is given.
+
+        Raises NotFoundError if a source is no longer in the registry, UsageError if the version is not a merge, and
+        IntegrityError if the deltas differ by more than the dtype explains.
+        """
+        from loreg.verbs.reproduce import reproduce
+
+        return reproduce(
+            self.context, ref, folder, base=base, calibration=calibration, device=device, progress=progress
+        )
+
+    def compare(
+        self,
+        sources: Sequence[str],
+        *,
+        initial: Sequence[str] = (),
+        base: Path | str | None = None,
+        device: str = "auto",
+        plot: Path | str | None = None,
+        progress: Progress = no_progress,
+    ) -> tuple[AdapterSimilarity, ...]:
+        """Compare every pair of the refs or folders ``sources``; draw heat maps to the file ``plot`` if it is given.
+
+        ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for :meth:`merge`. Raises UsageError
+        for fewer than two, CheckFailedError for adapters of unrelated bases, MergeError for those without a common
+        module.
+        """
+        from loreg.verbs.compare import compare
+
+        return compare(self.context, sources, initial=initial, base=base, device=device, plot=plot, progress=progress)
+
+    def bake(
+        self,
+        sources: Sequence[str],
+        base: Path | str,
+        folder: Path | str,
+        options: MergeOptions = MergeOptions(),
+        *,
+        dtype: str | None = None,
+        verify: bool = False,
+        start_over: bool = False,
+        device: str = "auto",
+        progress: Progress = no_progress,
+    ) -> BakeResult:
+        """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
+
+        By default each delta is added times its weight, in float32, and rounded once to the dtype of the base, or to
+        ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another method, a rank or initial adapters
+        merge first, as :meth:`merge` does. The same call goes on where an interrupted one stopped, and leaves a
+        ``folder`` that holds this very model as it is; ``start_over`` removes what an interrupted call with other
+        arguments left. ``verify`` computes a sample of tensors again and compares,
+        also in a ``folder`` that was baked before.
+
+        Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not
+        fit (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be
+        baked, IntegrityError for damaged shards; then nothing is left under the name ``folder``.
+        """
+        from loreg.verbs.bake import bake
+
+        return bake(
+            self.context,
+            sources,
+            base,
+            folder,
+            options,
+            dtype=dtype,
+            verify=verify,
+            start_over=start_over,
+            device=device,
+            progress=progress,
+        )
+
+    def extract(
+        self,
+        base: Path | str,
+        tuned: Path | str,
+        *,
+        rank: int | None = None,
+        energy: float | None = None,
+        whole: str = "keep",
+        name: str | None = None,
+        metadata: VersionMetadata = VersionMetadata(),
+        folder: Path | str | None = None,
+        device: str = "auto",
+        progress: Progress = no_progress,
+    ) -> ExtractResult:
+        """Take an adapter out of the model ``tuned``, which was trained from ``base``; both are paths.
+
+        Every matrix that changed becomes factors of ``rank``, or of the rank that keeps the share ``energy`` of its
+        change. ``whole`` says what becomes of norms, biases and matrices of another shape: ``keep`` takes them along
+        whole, ``refuse`` raises MergeError. Pushed as the next version of ``name`` with its base, or written to the
+        new ``folder``. Raises UsageError, MergeError and what reading models and pushing raise; then nothing is
+        written.
+        """
+        from loreg.verbs.extract import extract
+
+        return extract(
+            self.context,
+            base,
+            tuned,
+            rank=rank,
+            energy=energy,
+            whole=whole,
+            device=device,
+            name=name,
+            metadata=metadata,
+            folder=folder,
+            progress=progress,
+        )
+
+    def check(
+        self,
+        sources: Sequence[str],
+        *,
+        base: str | None = None,
+        profiles: Sequence[str] = (),
+        against: str = "",
+        header_only: bool = False,
+        progress: Progress = no_progress,
+    ) -> tuple[CheckReport, ...]:
+        """Report every finding on each of the refs, folders or adapters on the Hub (``hf:NAME[@REV]``) in ``sources``.
+
+        ``base`` is the model that they are to meet, a path (of which headers alone are read) or one that the registry
+        knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file; the policy in ``[check]`` of
+        loreg.toml holds too. ``against`` is an alias (of the same adapter: what it last meant) or a ref: no metric may
+        be worse than that version's. With ``header_only``, and on the Hub, headers are read by ranged requests and no
+        weights: NaN and zero are not looked for. An adapter that cannot be read is a finding, not an error. Raises
+        UsageError for a wrong base or profile.
+        """
+        from loreg.verbs.check import check
+
+        return check(
+            self.context,
+            sources,
+            base=base,
+            profiles=profiles,
+            against=against,
+            header_only=header_only,
+            progress=progress,
+        )
+
+    # Finding and describing versions
+
+    def search(
+        self,
+        text: str = "",
+        *,
+        tasks: Sequence[str] = (),
+        base: str = "",
+        modules: Sequence[str] = (),
+        ranks: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        author: str = "",
+        variant: str = "",
+        sort: str = "created",
+        all_versions: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Version]:
+        """Return a page of the versions for which every condition holds; of each adapter the newest.
+
+        ``all_versions`` looks at older ones too. ``ranks`` are comparisons such as ``<=16`` with the largest rank,
+        ``metrics`` such as ``accuracy>=0.9@imdb``. Raises UsageError for a condition that does not parse.
+        """
+        query = Query(
+            text=text,
+            tasks=tuple(tasks),
+            base=base,
+            modules=tuple(modules),
+            ranks=tuple(parse_comparison(rank) for rank in ranks),
+            metrics=tuple(parse_metric_condition(metric) for metric in metrics),
+            labels=tuple((labels or {}).items()),
+            author=author,
+            variant=variant,
+            sort=parse_sort(sort),
+            all_versions=all_versions,
+            limit=limit,
+            cursor=cursor,
+        )
+        return self._backend.search(query)
+
+    def adapters(self, *, limit: int = 50, cursor: str | None = None) -> Page[AdapterEntry]:
+        """Return a page of all adapters, by name."""
+        return self._backend.adapters(limit, cursor)
+
+    def versions(self, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
+        """Return a page of the versions of the adapter ``name``, the newest first, yanked ones too."""
+        return self._backend.versions(parse_adapter_name(name), limit, cursor)
+
+    def show(self, ref: str) -> Details:
+        """Return all that is known of the version that ``ref`` means. Raises ConflictError for an ambiguous digest."""
+        return self._backend.show(parse_ref(ref))
+
+    def lineage(self, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
+        """Return the version that ``ref`` means, and every merge that it descends from, nearest first."""
+        return self._backend.lineage(parse_ref(ref))
+
+    def tag(self, ref: str, alias: str, *, expected: int | None = None) -> Version:
+        """Point ``alias`` to the version of ``ref`` from now on.
+
+        With ``expected`` only if it still means the version of that number (0: if there is no such alias yet); raises
+        ConflictError if somebody else moved it. Raises NotAllowedError if the version is yanked, CheckFailedError if
+        it breaks the policy that guards the alias.
+        """
+        if expected is not None and expected < 0:
+            raise UsageError(f"an alias cannot mean v{expected}", hint="expected is the number of a version, or 0")
+        return self._backend.tag(parse_ref(ref), parse_alias(alias), expected)
+
+    def untag(self, name: str, alias: str) -> None:
+        """Remove an alias of the adapter ``name``; its history stays."""
+        self._backend.untag(parse_adapter_name(name), parse_alias(alias))
+
+    def yank(self, ref: str, *, reason: str = "") -> Version:
+        """Hide a version from search, aliases and refs without a version; an exact ref still pulls it."""
+        return self._backend.set_yanked(parse_ref(ref), True, reason)
+
+    def unyank(self, ref: str) -> Version:
+        """Show a yanked version again."""
+        return self._backend.set_yanked(parse_ref(ref), False, "")
+
+    def add_metrics(self, ref: str, metrics: Sequence[str | Metric]) -> Version:
+        """Record measured numbers of a version; one measured on the same data before is replaced."""
+        measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
+        return self._backend.add_metrics(parse_ref(ref), measured)
+
+    # The registry itself
+
+    def events(self, *, limit: int = 50, cursor: str | None = None) -> Page[Event]:
+        """Return a page of events, the newest first: who did what, and when."""
+        return self._backend.events(limit, cursor)
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
-        """See :func:`loreg.verbs.doctor.doctor`."""
-        return diagnosing.doctor(self.context, self.settings)
+        """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing."""
+        from loreg.verbs.doctor import doctor
+
+        return doctor(self.context, self.settings)
 
     def upgrade(self) -> tuple[str | None, str]:
-        """Bring the database's schema up to date; returns its revisions before and after."""
+        """Bring the database's schema up to date; return its revisions before and after."""
         return self._opened.upgrade()
 
     def close(self) -> None:
@@ -145,26 +559,25 @@ class Registry:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A backend and a store, what the team asks, and what only they can do."""
+    """A backend and a store, and what only those who opened them can do."""
 
     backend: Backend
-    store: BlobStore
-    policy: Policy
+    store: BlobTransfer
     upgrade: Callable[[], tuple[str | None, str]]
     close: Callable[[], None]
 
 
-def _open_here(settings: Settings) -> _Opened:
-    """A catalog and a store that this machine reaches itself."""
+def _open_local(settings: Settings) -> _Opened:
+    """Open a catalog and a store that this machine reaches itself."""
     from loreg.local.factory import open_local
 
-    backing = open_local(settings)
-    backend = backing.backend(Access.superuser(settings.author))
-    return _Opened(backend, backing.store, backing.policy, backing.catalog.upgrade, backing.catalog.close)
+    local = open_local(settings)
+    backend = local.backend(Access.superuser(settings.author))
+    return _Opened(backend, local.store, local.catalog.upgrade, local.catalog.close)
 
 
 def _open_server(settings: Settings) -> _Opened:
-    """A server that is asked; SQLAlchemy and boto3 are not even imported."""
+    """Open a server that is asked; SQLAlchemy and boto3 are not even imported."""
     from loreg.remote.backend import RemoteBackend
     from loreg.remote.http import Server
     from loreg.remote.store import RemoteStore
@@ -179,5 +592,4 @@ def _open_server(settings: Settings) -> _Opened:
         store.close()
         server.close()
 
-    policy = read_policy(settings.check, settings.origin["check"])
-    return _Opened(RemoteBackend(server, store), store, policy, upgrade, close)
+    return _Opened(RemoteBackend(server, store), store, upgrade, close)

@@ -1,14 +1,13 @@
-"""Settings, and where each comes from: flag > ``LOREG_*`` environment > user file > what ``loreg login`` left.
+"""Resolve every setting: flag > ``LOREG_*`` environment > user file > what ``loreg login`` left > default.
 
-These alone, which are the person's own, decide where requests and secrets go. A project's ``loreg.toml`` comes with
-files that anybody may have written: it says what is asked of adapters and who acts, and leads nowhere.
+Only these sources, which are the user's own, decide where requests and secrets go. A project's ``loreg.toml`` comes
+with files that anybody may have written: it may set only what is asked of adapters and who acts.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
-import pwd
 import re
 import shlex
 import tomllib
@@ -21,8 +20,9 @@ import platformdirs
 
 from loreg import credentials
 from loreg.errors import UsageError
+from loreg.file_modes import HAS_OWNERS
 
-#: The table that says what a team asks of adapters; ``checking.policy`` reads it.
+#: The table of what a team asks of adapters; ``checking.policy`` reads it.
 CHECK = "check"
 KEYS = (
     "home",
@@ -34,14 +34,15 @@ KEYS = (
     "token",
     "author",
 )
-#: All that a project's file may set.
+#: All keys that a project's file may set.
 PROJECT_KEYS = (CHECK, "author")
 _FLAG = "flag"
 _ENVIRONMENT = "environment"
-# What names a registry on this machine. Outside of flags, home is where caches lie too, of a server's clients as well.
+# Keys that name a registry on this machine. ``home`` does so only as a flag: else it is also where caches lie, those of
+# a server's clients too.
 _LOCAL = ("database_url", "storage_url")
 _LOCAL_FLAGS = ("home", "database_url", "storage_url", "storage_endpoint")
-# Userinfo without a password is a name for a database; for other servers it is as often a key.
+# Userinfo without a password is a user's name in a database's URL; in others it is as often a key.
 _URL = re.compile(
     r"(?P<scheme>[\w+.-]+://)(?P<user>[^:/?#@]*(?::[^/?#@]*)?@)?(?P<place>[^?#@=]*)(?:[?#].*)?", re.DOTALL
 )
@@ -49,10 +50,11 @@ _URL = re.compile(
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in force; ``origin`` says where each was found, ``notes`` what was passed over.
+    """The settings in force; ``origin`` says where each was found, ``notes`` what was ignored and why.
 
-    With ``endpoint`` a server is asked, with ``token``; else the catalog and store directly. A server tells its clients
-    ``storage_public_endpoint`` where they reach its store elsewhere. ``check`` is that table as it lies in a file.
+    With ``endpoint`` a server is asked, with ``token``; else the catalog and store directly. A server sends its clients
+    to ``storage_public_endpoint`` where they reach its store under another URL. ``check`` is the table as it is in the
+    file.
     """
 
     home: Path
@@ -70,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Where settings were found, and which."""
+    """One source of settings: its name and the values in it."""
 
     name: str
     values: Mapping[str, Any]
@@ -79,13 +81,13 @@ class _Layer:
         return any(self.values.get(key) for key in keys)
 
     @property
-    def is_said_now(self) -> bool:
-        """Whether the person says it for this one command."""
+    def is_for_this_command(self) -> bool:
+        """Whether it is set for this one command."""
         return self.name in (_FLAG, _ENVIRONMENT)
 
     @property
     def names_local(self) -> bool:
-        """Whether it names a catalog and a store that this machine reaches itself."""
+        """Whether it names a catalog or a store that this machine reaches itself."""
         return self.has(*(_LOCAL_FLAGS if self.name == _FLAG else _LOCAL))
 
 
@@ -93,27 +95,31 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
     """Resolve every setting. ``folder`` is where the search for ``loreg.toml`` starts, upwards.
 
     Raises UsageError if a file is not valid TOML, has an unknown key or a value that is not text; if flags name both a
-    server and a registry on this machine; and if a project's file would lead somewhere and the person names no place.
+    server and a registry on this machine; and if a project's file says where requests go and the user does not.
     """
-    own = _own_layers(flags, environment)
-    found, origin = _resolve(own)
+    own_layers = _own_layers(flags, environment)
+    values, origin = _resolve(own_layers)
     project, notes = _project_layer(folder or Path.cwd())
     if project is not None:
-        notes += _passed_over(project, found, chosen=any(layer.has("endpoint", "home", *_LOCAL) for layer in own))
-        above = [layer for layer in own if layer.is_said_now]  # a project knows better than a user's file
+        notes += _check_ignored_keys(
+            project, values, has_chosen=any(layer.has("endpoint", "home", *_LOCAL) for layer in own_layers)
+        )
+        stronger = [
+            layer for layer in own_layers if layer.is_for_this_command
+        ]  # a project's file goes before the user's
         for key in PROJECT_KEYS:
-            if project.has(key) and not any(layer.has(key) for layer in above):
-                found[key], origin[key] = project.values[key], project.name
+            if project.has(key) and not any(layer.has(key) for layer in stronger):
+                values[key], origin[key] = project.values[key], project.name
     return Settings(
-        **{key: found[key] for key in KEYS},
-        check=found.get(CHECK) or {},
+        **{key: values[key] for key in KEYS},
+        check=values.get(CHECK) or {},
         origin={key: origin.get(key, "default") for key in (*KEYS, CHECK)},
         notes=tuple(notes),
     )
 
 
-def masked(url: str) -> str:
-    """A URL for people to read: without password and query, and without more where that is not plain to see."""
+def mask_url(url: str) -> str:
+    """Return a URL for people to read: without password and query, and cut shorter where these cannot be told apart."""
     if "://" not in url or url.startswith("sqlite:///"):
         return url
     match = _URL.fullmatch(url)
@@ -122,12 +128,12 @@ def masked(url: str) -> str:
     user, colon, _ = (match["user"] or "").rstrip("@").partition(":")
     if match["user"] and not match["scheme"].startswith("postgres"):
         user, colon = "***", ""
-    shown = f"{user}{':***' if colon else ''}@" if match["user"] else ""
-    return f"{match['scheme']}{shown}{match['place']}"
+    userinfo = f"{user}{':***' if colon else ''}@" if match["user"] else ""
+    return f"{match['scheme']}{userinfo}{match['place']}"
 
 
 def _own_layers(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> list[_Layer]:
-    """What the person says, the nearest first."""
+    """Return the user's own sources, the strongest first."""
     user_file = platformdirs.user_config_path("loreg") / "config.toml"
     logged_in, token = credentials.read()
     return [
@@ -139,24 +145,24 @@ def _own_layers(flags: Mapping[str, str | None], environment: Mapping[str, str])
 
 
 def _resolve(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every setting of these layers and its origin."""
-    found: dict[str, Any] = {}
+    """Return every setting that these layers and the defaults give, and the origin of those from a layer."""
+    values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for key in (*KEYS, CHECK):
-        layer = next((layer for layer in layers if layer.has(key) and _counts(layer, key, layers, found)), None)
+        layer = next((layer for layer in layers if layer.has(key) and _is_in_force(layer, key, layers, values)), None)
         if layer is not None:
-            found[key], origin[key] = layer.values[key], layer.name
-    home = Path(found.get("home") or platformdirs.user_data_path("loreg")).expanduser().absolute()
+            values[key], origin[key] = layer.values[key], layer.name
+    home = Path(values.get("home") or platformdirs.user_data_path("loreg")).expanduser().absolute()
     defaults = {"database_url": f"sqlite:///{home / 'catalog.db'}", "storage_url": str(home / "store")}
-    author = (found.get("author") or _login()).encode(errors="replace").decode()[:128]
-    endpoint = (found.get("endpoint") or "").rstrip("/")
-    settings = {**dict.fromkeys(KEYS, ""), **defaults, **found, "home": home, "author": author, "endpoint": endpoint}
+    author = (values.get("author") or _login_name()).encode(errors="replace").decode()[:128]
+    endpoint = (values.get("endpoint") or "").rstrip("/")
+    settings = {**dict.fromkeys(KEYS, ""), **defaults, **values, "home": home, "author": author, "endpoint": endpoint}
     return settings, origin
 
 
-def _counts(layer: _Layer, key: str, layers: Sequence[_Layer], found: Mapping[str, Any]) -> bool:
-    """Whether a value that no nearer layer has is in force, beside what else the person says."""
-    nearer = layers[: layers.index(layer)]
+def _is_in_force(layer: _Layer, key: str, layers: Sequence[_Layer], values: Mapping[str, Any]) -> bool:
+    """Return whether the layer's value of ``key`` holds beside what else is set; no stronger layer has one."""
+    stronger = layers[: layers.index(layer)]
     if key == "endpoint":
         if layer.name == _FLAG and layer.names_local:
             raise UsageError(
@@ -164,17 +170,19 @@ def _counts(layer: _Layer, key: str, layers: Sequence[_Layer], found: Mapping[st
                 "store",
                 hint="loreg --endpoint URL …, or loreg --home DIR …",
             )
-        return not any(other.names_local for other in nearer)
-    if key in _LOCAL:  # with --home, catalog and store are those of that folder
+        return not any(other.names_local for other in stronger)
+    if key in _LOCAL:  # --home replaces catalog and store of all but flags
         return layer.name == _FLAG or not layers[0].has("home")
-    if key == "token":  # one that lies in a file was given for the endpoint beside it
-        endpoint = found.get("endpoint", "").rstrip("/")
-        return bool(endpoint) and (layer.is_said_now or (layer.values.get("endpoint") or "").rstrip("/") == endpoint)
+    if key == "token":  # one in a file is for the endpoint in the same file
+        endpoint = values.get("endpoint", "").rstrip("/")
+        return bool(endpoint) and (
+            layer.is_for_this_command or (layer.values.get("endpoint") or "").rstrip("/") == endpoint
+        )
     return True
 
 
 def _project_layer(folder: Path) -> tuple[_Layer | None, list[str]]:
-    """The nearest ``loreg.toml`` that is this person's, and a word on those that are not."""
+    """Return the nearest ``loreg.toml`` that is this user's, and notes on those that are not."""
     notes = []
     for parent in (folder, *folder.parents):
         path = parent / "loreg.toml"
@@ -188,12 +196,16 @@ def _project_layer(folder: Path) -> tuple[_Layer | None, list[str]]:
 
 
 def _other_owner(path: Path) -> str:
-    """Who owns the file or the link to it, unless that is this person; root may do as he likes anyhow."""
-    mine = {0, os.geteuid()}
-    if os.geteuid() == 0 and (behind_sudo := os.environ.get("SUDO_UID", "")).isdecimal():
-        mine.add(int(behind_sudo))
+    """Return who owns the file or the link to it; empty for this user, and for root, whom nothing keeps out anyhow."""
+    if not HAS_OWNERS:
+        return ""
+    import pwd
+
+    own_ids = {0, os.geteuid()}
+    if os.geteuid() == 0 and (sudo_uid := os.environ.get("SUDO_UID", "")).isdecimal():
+        own_ids.add(int(sudo_uid))
     for owner in (path.lstat().st_uid, path.stat().st_uid):
-        if owner not in mine:
+        if owner not in own_ids:
             try:
                 return pwd.getpwuid(owner).pw_name
             except KeyError:
@@ -201,20 +213,20 @@ def _other_owner(path: Path) -> str:
     return ""
 
 
-def _passed_over(project: _Layer, found: Mapping[str, Any], *, chosen: bool) -> list[str]:
-    """A word on keys of a project's file that would lead elsewhere, if the person has ``chosen`` where to.
+def _check_ignored_keys(project: _Layer, values: Mapping[str, Any], *, has_chosen: bool) -> list[str]:
+    """Return a note on keys of a project's file that it may not set; raise UsageError unless the user ``has_chosen``.
 
-    Nobody who has may be led or stopped by files that he did not write. For who has chosen nothing the file may have
-    been the only word on where his registry is: going on without it could push to another, so that is refused.
+    A user who has chosen where requests go may neither be led elsewhere nor stopped by files of others. For one who has
+    not, the file may have been the only thing to say where the registry is: going on could push to another.
     """
-    elsewhere = [key for key in KEYS if key not in PROJECT_KEYS and _differs(project, key, found)]
-    if not elsewhere:
+    ignored_keys = [key for key in KEYS if key not in PROJECT_KEYS and _would_change(project, key, values)]
+    if not ignored_keys:
         return []
-    keys = " and ".join(repr(key) for key in elsewhere)
+    keys = " and ".join(repr(key) for key in ignored_keys)
     user_file = platformdirs.user_config_path("loreg") / "config.toml"
-    if chosen:
+    if has_chosen:
         return [f"{project.name} sets {keys}, which is not obeyed: a project's file leads nowhere"]
-    default = shlex.quote(str(found["home"]))
+    default = shlex.quote(str(values["home"]))
     raise UsageError(
         f"{project.name} sets {keys}, which only a flag, the environment or {user_file} may: a project's file leads "
         "nowhere",
@@ -222,18 +234,18 @@ def _passed_over(project: _Layer, found: Mapping[str, Any], *, chosen: bool) -> 
     )
 
 
-def _differs(project: _Layer, key: str, found: Mapping[str, Any]) -> bool:
+def _would_change(project: _Layer, key: str, values: Mapping[str, Any]) -> bool:
     value = project.values.get(key) or ""
-    return bool(value) and value.rstrip("/") != str(found[key]).rstrip("/")
+    return bool(value) and value.rstrip("/") != str(values[key]).rstrip("/")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from None
+        raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"mend {path}") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"mend {path}") from error
     for key, value in document.items():
         if key == CHECK and isinstance(value, dict):
             continue
@@ -242,16 +254,18 @@ def _read(path: Path) -> dict[str, Any]:
                 f"{path}: {key!r} is not a setting or not text; expected one of {', '.join(KEYS)}",
                 hint="loreg doctor shows every setting and where it comes from",
             )
-    return {key: _beside(path, value) if key in ("home", "storage_url") else value for key, value in document.items()}
+    return {
+        key: _resolve_path(path, value) if key in ("home", "storage_url") else value for key, value in document.items()
+    }
 
 
-def _beside(file: Path, value: str) -> str:
-    """A relative path in a settings file is relative to that file, wherever the command is run."""
+def _resolve_path(file: Path, value: str) -> str:
+    """Resolve a relative path in a settings file against the folder of that file; leave URLs as they are."""
     return value if "://" in value else str(file.parent / Path(value).expanduser())
 
 
-def _login() -> str:
+def _login_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (ImportError, KeyError, OSError):
         return "unknown"

@@ -1,4 +1,4 @@
-"""A worker: takes jobs from the table and does them, one at a time, as who asked for them."""
+"""Do jobs: claim them from the catalog, run them one at a time, each with the permissions of its submitter."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from typing import Any
 from loreg.baking.bake import discard_staging
 from loreg.catalog import Catalog, Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
-from loreg.entities import Access, Job
+from loreg.entities import Access, Job, Role
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.local.authorization import require
 from loreg.local.factory import open_local
 from loreg.local.jobs import namespace_of, pin_refs
+from loreg.requests import read_request
 from loreg.settings import Settings
 from loreg.verbs.bake import bake
-from loreg.verbs.merge import merge, rerank
+from loreg.verbs.merge import merge
 from loreg.workspace.context import Context, show_version
 from loreg.workspace.resolve_sources import has_torch
 
 _HEARTBEAT_INTERVAL = jobs.LEASE.total_seconds() / 3
-_IDLE = 1.0
-_POLL = 5.0  # seconds between two looks where the database tells of new jobs
-_CLEANUP_INTERVAL = 3600.0
-_MAX_CONNECT_ATTEMPTS = 5  # to reach a database that never answered, or that somebody waits for
-_MOST_REFUSALS = 20  # of what a database that answers does not take
-_MOST_NOTES = 50
-_LONGEST_NOTE = 500
-#: The database does not answer, or somebody else changed the same: what was lost is asked again.
+_IDLE = 1.0  # seconds before something that failed, or found no job, is tried again
+_POLL = 5.0  # seconds between two polls where the database notifies of new jobs
+_CLEANUP_INTERVAL = 3600.0  # seconds
+_MAX_CONNECT_ATTEMPTS = 5  # to reach a database that never answered, or while the caller waits
+_MAX_REFUSALS = 20  # of an outcome by a database that answers
+_MAX_NOTES = 50
+_MAX_NOTE_LENGTH = 500  # characters
+#: Raised where the database does not answer or another transaction was first: the transaction is tried again.
 _TRANSIENT = (UnavailableError, ConflictError)
 _log = logging.getLogger("loreg.worker")
 
-#: How a job ends, or does not end: what is written down of it.
+#: Records in a transaction how a job ended, or that it is to be tried again.
 Outcome = Callable[[Transaction], None]
 
 
@@ -51,31 +52,30 @@ class JobCancelledError(Exception):
 class Worker:
     """Does jobs with the catalog and store of ``settings``.
 
-    ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. What
-    needs one that is not there is left to other workers.
+    ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. Jobs
+    that need a folder which this worker lacks are left to others.
     """
 
     def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
         self._local = open_local(settings)
         self._catalog = self._local.catalog
-        self._bell = self._catalog.listen(jobs.CHANNEL)
+        self._listener = self._catalog.listen(jobs.CHANNEL)
         self._cache = settings.home / "cache" / "bases"
         self._bases, self._models, self._device = bases, models, device
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._deferred: dict[int, float] = {}  # jobs that were put back, and until when they are left to others
+        self._deferred: dict[int, float] = {}  # jobs that were requeued, and until when they are left to others
         self._cleaned_up_at = -_CLEANUP_INTERVAL
         self._pause = threading.Event()  # is never set
 
     def work(self, *, until_idle: bool = False) -> int:
-        """Do jobs until the process is stopped, or until there is none that this worker can do; returns how many.
+        """Do jobs until the process is stopped or, with ``until_idle``, none is left that it can do; returns how many.
 
-        A database that does not answer is asked again. Raises UnavailableError if it never did, or is away when the
-        worker is to leave.
+        Waits for a database that does not answer, and raises UnavailableError if it never did or if ``until_idle``.
         """
         count = failures = 0
         answered = False
         self._deferred = {}
-        with contextlib.closing(self._catalog), contextlib.closing(self._bell):
+        with contextlib.closing(self._catalog), contextlib.closing(self._listener):
             while True:
                 try:
                     claimed = self._claim()
@@ -88,12 +88,12 @@ class Worker:
                     continue
                 failures, answered = 0, True
                 if claimed is not None:
-                    self._do(*claimed)
+                    self._process(*claimed)
                     count += 1
                 elif until_idle:
                     return count
                 else:
-                    self._bell.wait(_POLL, without=_IDLE)
+                    self._listener.wait(_POLL, without=_IDLE)
 
     def _claim(self) -> tuple[Job, Access] | None:
         with self._catalog.write(Access.superuser(self._name)) as tx:
@@ -107,25 +107,25 @@ class Worker:
                 jobs.WorkerCapabilities(self._has_base, self._models is not None, has_torch(), self._deferred),
             )
 
-    def _do(self, job: Job, access: Access) -> None:
+    def _process(self, job: Job, access: Access) -> None:
         _log.info("job %s: %s for %s", job.id, job.kind, job.author)
-        with Heartbeat(self._catalog, job) as heart:
+        with Heartbeat(self._catalog, job) as heartbeat:
             try:
-                self._record_outcome(self._run(job, access, heart))
+                self._record_outcome(self._run(job, access, heartbeat))
             except JobCancelledError:
                 _log.info("job %s was given up", job.id)
-            except BaseException:  # this process is told to end: somebody else may have the job at once
+            except BaseException:  # this process is to end: another worker may have the job at once
                 with contextlib.suppress(LoregError), self._catalog.write(Access.superuser(self._name)) as tx:
                     jobs.requeue(tx, job)
                 raise
         if job.kind == "bake":
-            self._clear_up(job)
+            self._discard_staging(job)
 
-    def _run(self, job: Job, access: Access, heart: Heartbeat) -> Outcome:
-        """Do the job. What came of it is a result, an error, or that it should be tried again."""
+    def _run(self, job: Job, access: Access, heartbeat: Heartbeat) -> Outcome:
+        """Run the job; returns how to record its result, its error, or that it is to be tried again."""
         try:
-            return partial(jobs.finish, job=job, result=self._result(job, access, heart))
-        except UnderWayError as error:  # a worker that was taken for dead is not, and has the folder
+            return partial(jobs.finish, job=job, result=self._call_verb(job, access, heartbeat))
+        except UnderWayError as error:  # a worker taken for dead is alive, and has the folder
             self._defer(job, jobs.LEASE.total_seconds(), error)
             return partial(jobs.requeue, job=job)
         except UnavailableError as error:
@@ -139,65 +139,85 @@ class Worker:
             raise
         except Exception as error:
             _log.exception("job %s", job.id)
-            ours = LoregError(f"the worker failed: {type(error).__name__}", hint="its log says more, at the job's id")
-            return partial(jobs.fail, job=job, error=_public_error(ours))
+            failure = LoregError(
+                f"the worker failed: {type(error).__name__}", hint="its log says more, at the job's id"
+            )
+            return partial(jobs.fail, job=job, error=_public_error(failure))
 
     def _defer(self, job: Job, pause: float, error: LoregError) -> None:
-        """Leave a job to others for some seconds."""
+        """Leave the job to other workers for ``pause`` seconds."""
         _log.warning("job %s is put back: %s", job.id, error)
         self._deferred[job.id] = time.monotonic() + pause
 
-    def _record_outcome(self, end: Outcome) -> None:
-        """Write down how a job ended, however long the database is away. Writing it down twice does no harm."""
-        refused = 0
-        while refused < _MOST_REFUSALS:
+    def _record_outcome(self, record: Outcome) -> None:
+        """Record how a job ended, however long the database is away. Recording it twice does no harm."""
+        refusals = 0
+        while refusals < _MAX_REFUSALS:
             try:
                 with self._catalog.write(Access.superuser(self._name)) as tx:
-                    end(tx)
+                    record(tx)
                 return
             except _TRANSIENT as error:
                 _log.warning("the end of a job could not be written down: %s", error)
                 self._pause.wait(_IDLE)
-                refused += self._answers()
+                refusals += self._is_database_up()
         _log.error("the end of a job is not written down")
 
-    def _answers(self) -> bool:
-        """Whether the database is there: then it is not the time that is wrong with what is to be written."""
+    def _is_database_up(self) -> bool:
+        """Return whether the database answers: then waiting hardly makes it accept what it refused."""
         with contextlib.suppress(LoregError):
             self._catalog.describe()
             return True
         return False
 
-    def _clear_up(self, job: Job) -> None:
-        """Remove what a bake left that nobody goes on with."""
-        folder = self._folder_of(job.request["name"]) if self._models is not None else None
+    def _discard_staging(self, job: Job) -> None:
+        """Remove the staging folder of a bake that has ended, not of one that is to be tried again."""
+        folder = self._model_folder(job.request["name"]) if self._models is not None else None
         with contextlib.suppress(LoregError, OSError):
             with self._catalog.read() as tx:
                 ended = jobs.has_ended(tx, job)
             if ended and folder is not None:
                 discard_staging(folder)
 
-    def _result(self, job: Job, access: Access, heart: Heartbeat) -> dict[str, Any]:
-        require(access, "write", namespace_of(job.kind, job.request))
-        backing = replace(self._local, policy=self._policy_of(job))
-        context = Context(backing.backend(access), backing.store, self._cache, backing.policy)
-        request = self._pinned(job, context)
-        if (base := request.get("base")) is not None:
-            request["base"] = self._base(base)
-        if job.kind == "bake":
-            name = request.pop("name")
-            options = {"device": self._device, "start_over": True, "progress": heart.progress, **request}
-            baked = bake(context, folder=self._folder_of(name), **options)
+    def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, Any]:
+        """Call the verb that the job names; returns the job's result."""
+        require(access, Role.WRITE, namespace_of(job.kind, job.request))
+        local_registry = replace(self._local, policy=self._policy_of(job))
+        context = Context(local_registry.backend(access), local_registry.store, self._cache, local_registry.policy)
+        request = read_request(job.kind, self._pin_request(job, context), hint=f"loreg {job.kind} --help")
+        base = self._base_folder(request.base) if request.base is not None else None
+        name = request.name or ""
+        if job.kind == "bake" and base is not None:
+            baked = bake(
+                context,
+                request.sources,
+                base,
+                self._model_folder(name),
+                request.options,
+                dtype=request.dtype,
+                verify=request.verify,
+                start_over=True,
+                device=self._device,
+                progress=heartbeat.progress,
+            )
             return {"model": name, "changed": baked.changed, "size": baked.size, "notes": _shorten_notes(baked.notes)}
-        verb = merge if job.kind == "merge" else rerank
-        merged = verb(context, device=self._device, progress=heart.progress, **request)
+        merged = merge(
+            context,
+            request.sources,
+            request.options,
+            base=base,
+            name=name,
+            metadata=request.metadata,
+            device=self._device,
+            progress=heartbeat.progress,
+        )
         if merged.pushed is None:
             raise NotFoundError("the merge made no version", hint="--push NAME")
         version = merged.pushed.version
         return {"version": version.ref, "digest": version.digest, "notes": _shorten_notes(merged.notes)}
 
-    def _pinned(self, job: Job, context: Context) -> dict[str, Any]:
-        """What was asked for, of the versions that it meant when the first worker began."""
+    def _pin_request(self, job: Job, context: Context) -> dict[str, Any]:
+        """Return the request with refs pinned to the versions that they meant when the first worker began."""
         request = pin_refs(job.request, lambda ref: show_version(context, ref).version.pinned)
         if request != job.request:
             with self._catalog.write(Access.superuser(self._name)) as tx:
@@ -205,56 +225,59 @@ class Worker:
         return request
 
     def _policy_of(self, job: Job) -> Policy:
-        """The policy of the server that took the job: whoever starts a worker in another folder guards no less."""
+        """Return the policy of the server that took the job: a worker in another folder guards aliases no less."""
         with self._catalog.read() as tx:
-            document = jobs.policy_of(tx, job)
+            document = jobs.find_policy(tx, job)
         return self._local.policy if document is None else policy_from_json(document)
 
     def _has_base(self, name: str) -> bool:
         return self._bases is not None and (self._bases / name).is_dir()
 
-    def _base(self, name: str) -> Path:
+    def _base_folder(self, name: str) -> Path:
         if self._bases is None or not self._has_base(name):
             raise NotFoundError(f"this worker has no {name!r} among its bases", hint="loreg worker --bases DIR")
         return self._bases / name
 
-    def _folder_of(self, name: str) -> Path:
+    def _model_folder(self, name: str) -> Path:
         if self._models is None:
             raise NotFoundError(f"this worker has no place for {name!r}", hint="loreg worker --models DIR")
         return self._models / name
 
 
 class Heartbeat:
-    """Says every few seconds that a job goes on, and how far it is; tells the job if nobody wants it any more."""
+    """Reports every second that a job goes on and how far it is; stops one that is cancelled or lost."""
 
     def __init__(self, catalog: Catalog, job: Job) -> None:
         self._catalog, self._job = catalog, job
         self._state = ("", 0, 0)
-        self._wanted = True
+        self._is_active = True
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Keep how far it is for the next beat. Before another thing is begun, ask whether it is wanted still."""
-        begins, self._state = what != self._state[0], (what, done, total)
-        while begins and self._wanted and not self._ask():
-            self._stopped.wait(_IDLE)  # the database is away: nothing that would be seen is done without it
-        if not self._wanted:
+        """Set what the next beat reports. Raises JobCancelledError if the job was cancelled or another worker has it.
+
+        Beats at once where ``what`` is new, and waits until the database has answered.
+        """
+        is_new, self._state = what != self._state[0], (what, done, total)
+        while is_new and self._is_active and not self._beat():
+            self._stopped.wait(_IDLE)  # nothing that others could see is done while the database is away
+        if not self._is_active:
             raise JobCancelledError
 
-    def _ask(self) -> bool:
-        """Beat once; whether the database answered."""
+    def _beat(self) -> bool:
+        """Send one heartbeat; returns whether the database answered."""
         try:
             with self._catalog.write(Access.superuser("")) as tx:
-                self._wanted = jobs.heartbeat(tx, self._job, *self._state)
-        except LoregError:  # whoever is first back has the job
+                self._is_active = jobs.heartbeat(tx, self._job, *self._state)
+        except LoregError:  # the lease decides who has the job when the database is back
             _log.warning("job %s: no heartbeat", self._job.id)
             return False
         return True
 
-    def _beat(self) -> None:
+    def _keep_beating(self) -> None:
         while not self._stopped.wait(min(_HEARTBEAT_INTERVAL, _IDLE)):
-            self._ask()
+            self._beat()
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -266,11 +289,11 @@ class Heartbeat:
 
 
 def _public_error(error: LoregError) -> dict[str, str]:
-    """What whoever asked for the job hears of an error."""
-    message, hint = error.outside[: 4 * _LONGEST_NOTE], error.hint_outside[:_LONGEST_NOTE]
+    """Return the error as it is shown to the user who submitted the job."""
+    message, hint = error.outside[: 4 * _MAX_NOTE_LENGTH], error.hint_outside[:_MAX_NOTE_LENGTH]
     return {"code": error.code, "message": message, "hint": hint}
 
 
 def _shorten_notes(notes: tuple[str, ...]) -> list[str]:
-    """Notes as they are kept: a job is a row of a table, and shown on a page with others."""
-    return [note[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]
+    """Return as many and as long notes as are stored: a job is one row, and listed on a page with others."""
+    return [note[:_MAX_NOTE_LENGTH] for note in notes[:_MAX_NOTES]]

@@ -12,7 +12,7 @@ from factories import copy
 from loreg.adapters.folder import select_files
 from loreg.errors import AdapterFormatError, LoregError, NotFoundError
 
-OWN = {"adapter_config.json", "adapter_model.safetensors"}
+REQUIRED_FILES = {"adapter_config.json", "adapter_model.safetensors"}
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return copy(SCIENCE, tmp_path / "adapter")
 
 
-def put(path: Path, content: str = "x", mode: int = 0o644) -> Path:
+def write_file(path: Path, content: str = "x", mode: int = 0o644) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(mode)
@@ -29,9 +29,9 @@ def put(path: Path, content: str = "x", mode: int = 0o644) -> Path:
 
 def test_what_people_need_travels_along(folder: Path):
     for name in ("README.md", "tokenizer.json", "chat_template.jinja", "1_Pooling/config.json", "LICENSE"):
-        put(folder / name)
+        write_file(folder / name)
     selection = select_files(folder)
-    assert set(selection.files) == OWN | {
+    assert set(selection.files) == REQUIRED_FILES | {
         "README.md",
         "tokenizer.json",
         "chat_template.jinja",
@@ -63,25 +63,25 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_what_does_not_travel_is_named_with_the_reason(folder: Path, name: str):
-    put(folder / name / "inside" if name.endswith("/") else folder / name)
+    write_file(folder / name / "inside" if name.endswith("/") else folder / name)
     selection = select_files(folder)
-    assert set(selection.files) == OWN
+    assert set(selection.files) == REQUIRED_FILES
     assert selection.left_out == ((name, LEFT_OUT[name]),)
 
 
 def test_a_file_that_may_be_run_stays_behind(folder: Path):
-    put(folder / "tool", mode=0o755)
+    write_file(folder / "tool", mode=0o755)
     assert select_files(folder).left_out == (("tool", "executable"),)
 
 
 def test_a_symlink_that_leaves_the_folder_stays_behind(folder: Path, tmp_path: Path):
-    put(tmp_path / "secret.txt", "secret")
+    write_file(tmp_path / "secret.txt", "secret")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     (folder / "up").symlink_to(tmp_path)
     (folder / "dead.txt").symlink_to("nowhere")
     (folder / "alias.json").symlink_to("adapter_config.json")
     selection = select_files(folder)
-    assert set(selection.files) == OWN | {"alias.json"}
+    assert set(selection.files) == REQUIRED_FILES | {"alias.json"}
     assert dict(selection.left_out) == {
         "link.txt": "a symlink that leaves the folder",
         "up/": "a symlink to a folder",
@@ -106,7 +106,7 @@ def test_weights_behind_a_symlink_that_leaves_are_explained(folder: Path, tmp_pa
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "adapter_model.ckpt"])
 def test_a_pickle_is_refused_unopened_with_the_command_that_converts_it(folder: Path, name: str):
     (folder / "adapter_model.safetensors").unlink()
-    put(folder / name, "cos\nsystem\n(S'touch /tmp/pwned'\ntR.")
+    write_file(folder / name, "cos\nsystem\n(S'touch /tmp/pwned'\ntR.")
     with pytest.raises(AdapterFormatError, match="is a pickle, which loreg never opens") as error:
         select_files(folder)
     assert "weights_only=True" in error.value.hint
@@ -130,17 +130,17 @@ def test_the_command_that_converts_a_pickle_works(folder: Path):
     command = shlex.split(error.value.hint)
     assert command[0] == "python"
     subprocess.run([sys.executable, *command[1:]], check=True)
-    found = load_file(weights)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    converted = load_file(weights)
+    assert converted.keys() == expected.keys()
+    assert all(torch.equal(converted[name], expected[name]) for name in expected)
 
 
 def test_a_pickle_named_itself_is_refused_too(tmp_path: Path):
     with pytest.raises(AdapterFormatError, match="is a pickle"):
-        select_files(put(tmp_path / "adapter_model.bin"))
+        select_files(write_file(tmp_path / "adapter_model.bin"))
 
 
-@pytest.mark.parametrize("missing", sorted(OWN))
+@pytest.mark.parametrize("missing", sorted(REQUIRED_FILES))
 def test_a_folder_without_one_of_the_two_files_is_not_an_adapter(folder: Path, missing: str):
     (folder / missing).unlink()
     with pytest.raises(NotFoundError, match=f"has no {missing}"):
@@ -154,9 +154,9 @@ def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path):
 
 @pytest.mark.parametrize("target", [".env", ".git/config", "optimizer.pt", "checkpoint-5/notes.txt", "run.py"])
 def test_a_link_does_not_carry_what_stays_behind(folder: Path, target: str):
-    put(folder / target, "SECRET")
+    write_file(folder / target, "SECRET")
     (folder / "innocent.txt").symlink_to(target)
-    assert set(select_files(folder).files) == OWN
+    assert set(select_files(folder).files) == REQUIRED_FILES
 
 
 def test_a_link_to_itself_is_left_out(folder: Path):
@@ -166,10 +166,10 @@ def test_a_link_to_itself_is_left_out(folder: Path):
 
 @pytest.mark.parametrize("name", ["MODEL.PT", "Run.PY", "a.dill", "OLD.SafeTensors"])
 def test_capitals_do_not_let_a_file_through(folder: Path, name: str):
-    put(folder / name)
-    assert set(select_files(folder).files) == OWN
+    write_file(folder / name)
+    assert set(select_files(folder).files) == REQUIRED_FILES
 
 
 def test_a_script_without_permission_to_run_is_a_program_still(folder: Path):
-    put(folder / "run", "#!/bin/sh\nrm -rf /")
+    write_file(folder / "run", "#!/bin/sh\nrm -rf /")
     assert select_files(folder).left_out == (("run", "executable"),)

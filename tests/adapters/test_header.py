@@ -18,7 +18,7 @@ from loreg.adapters.header import read_header
 from loreg.errors import IntegrityError
 
 
-def write(path: Path, header: object, data: bytes = b"") -> Path:
+def write_file(path: Path, header: object, data: bytes = b"") -> Path:
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
     return path
@@ -30,8 +30,8 @@ def test_a_real_adapter_reads_as_the_reference_reads_it():
     with safe_open(path, framework="np") as reference:
         assert header.tensors.keys() == set(reference.keys())
         for name, tensor in header.tensors.items():
-            part = reference.get_slice(name)
-            assert (tensor.dtype, list(tensor.shape)) == (part.get_dtype(), part.get_shape())
+            expected = reference.get_slice(name)
+            assert (tensor.dtype, list(tensor.shape)) == (expected.get_dtype(), expected.get_shape())
             raw = path.read_bytes()[tensor.start : tensor.end]
             assert raw == reference.get_tensor(name).tobytes()
 
@@ -47,12 +47,12 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_siz
 def test_every_file_that_the_reference_writes_is_read(tmp_path: Path, shapes, dtype):
     path = tmp_path / "x.safetensors"
     save_file({name: np.zeros(shape, dtype) for name, shape in shapes.items() if name != "__metadata__"}, path)
-    found = {name: list(tensor.shape) for name, tensor in read_header(path).tensors.items()}
-    assert found == {name: shape for name, shape in shapes.items() if name != "__metadata__"}
+    read_shapes = {name: list(tensor.shape) for name, tensor in read_header(path).tensors.items()}
+    assert read_shapes == {name: shape for name, shape in shapes.items() if name != "__metadata__"}
 
 
 EMPTY = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
-TWICE = {
+REPEATED = {
     "a tensor": f'{{"a":{EMPTY},"a":{EMPTY}}}',
     "a tensor without a name": f'{{"":{EMPTY},"":{EMPTY}}}',
     "a tensor, once as a number": f'{{"a":0,"a":{EMPTY}}}',
@@ -67,16 +67,16 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize("what", TWICE)
+@pytest.mark.parametrize("what", REPEATED)
 def test_what_is_there_twice_is_refused_for_readers_differ_about_which_counts(tmp_path: Path, what: str):
-    write(tmp_path / "x.safetensors", TWICE[what].encode(), b"")
+    write_file(tmp_path / "x.safetensors", REPEATED[what].encode(), b"")
     with pytest.raises(IntegrityError, match="appears twice"):
         read_header(tmp_path / "x.safetensors")
 
 
 def test_other_fields_and_escaped_names_are_no_repetition(tmp_path: Path):
     header = f'{{"__metadata__":{{"a":"1","b":"2"}},"a":{EMPTY},"\\u0062":{EMPTY[:-1]},"a":[{{"a":"a"}}]}}}}'
-    write(tmp_path / "x.safetensors", header.encode(), b"")
+    write_file(tmp_path / "x.safetensors", header.encode(), b"")
     assert list(read_header(tmp_path / "x.safetensors").tensors) == ["a", "b"]
 
 
@@ -109,15 +109,15 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_refused_in_one_line(tmp_path: Path, name: str):
-    header, data, says = BROKEN[name]
+    header, data, reason = BROKEN[name]
     path = tmp_path / "x.safetensors"
     if name in ("empty", "header longer than the file"):
         path.write_bytes(header)
     else:
-        write(path, header, data)
+        write_file(path, header, data)
     with pytest.raises(IntegrityError) as error:
         read_header(path)
-    assert says in error.value.message
+    assert reason in error.value.message
     assert str(path) in error.value.message
     with pytest.raises((SafetensorError, OverflowError, ValueError)), safe_open(path, framework="np") as reference:
         reference.keys()

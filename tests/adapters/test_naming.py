@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loreg.adapters.config import LoraConfig, parse_config
 from loreg.adapters.header import Tensor
-from loreg.adapters.naming import KeyNaming, plain_names
+from loreg.adapters.naming import KeyNaming, normalize_names
 from loreg.errors import AdapterFormatError
 
 PREFIX = "base_model.model."
@@ -26,17 +26,17 @@ def config(**fields: object) -> LoraConfig:
     return parse_config({"peft_type": "LORA", "target_modules": ["x"], **fields}, "a.json")
 
 
-def read(names: list[str], **fields: object) -> tuple[dict[str, str], KeyNaming]:
-    """The plain name of each, by what it is called in the file."""
+def read_names(names: list[str], **fields: object) -> tuple[dict[str, str], KeyNaming]:
+    """Return the plain name of each tensor by its name in the file."""
     tensors = {name: Tensor(name, "F32", (2, 2), 0, 16) for name in names}
-    plain, naming = plain_names(Path("a.safetensors"), tensors, config(**fields))
+    plain, naming = normalize_names(Path("a.safetensors"), tensors, config(**fields))
     return {tensor.name: name for name, tensor in plain.items()}, naming
 
 
 @given(modules=st.lists(MODULES, min_size=1, max_size=4, unique=True))
 def test_the_names_that_peft_writes_stay_as_they_are(modules: list[str]):
     names = [PREFIX + module + ending for module in modules for ending in ENDINGS]
-    assert read(names) == ({name: name for name in names}, KeyNaming())
+    assert read_names(names) == ({name: name for name in names}, KeyNaming())
 
 
 @given(module=MODULES, ending=st.sampled_from(ENDINGS), data=st.data())
@@ -46,8 +46,8 @@ def test_wrappers_anywhere_in_a_name_are_taken_out(module: str, ending: str, dat
     for part in parts:
         wrapped += [*data.draw(st.lists(st.sampled_from(WRAPPERS), max_size=2)), part]
     name = ".".join(wrapped) + ending
-    found, naming = read([name])
-    assert found == {name: PREFIX + module + ending}
+    names_by_key, naming = read_names([name])
+    assert names_by_key == {name: PREFIX + module + ending}
     assert set(naming.wrappers) == {f"{part}." for part in wrapped if part in WRAPPERS}
     assert naming.plain is (wrapped == parts)
 
@@ -62,8 +62,8 @@ def test_the_adapters_name_is_taken_out_of_every_kind_of_key(module: str, adapte
         f"lora_magnitude_vector.{adapter}.weight": "lora_magnitude_vector",
         f"token_adapter.trainable_tokens_delta.{adapter}": "token_adapter.trainable_tokens_delta",
     }
-    found, naming = read([f"{PREFIX}{module}.{kind}" for kind in kinds])
-    assert found == {f"{PREFIX}{module}.{kind}": f"{PREFIX}{module}.{plain}" for kind, plain in kinds.items()}
+    names_by_key, naming = read_names([f"{PREFIX}{module}.{kind}" for kind in kinds])
+    assert names_by_key == {f"{PREFIX}{module}.{kind}": f"{PREFIX}{module}.{plain}" for kind, plain in kinds.items()}
     assert naming.adapter == adapter
 
 
@@ -78,24 +78,24 @@ def test_the_adapters_name_is_taken_out_of_every_kind_of_key(module: str, adapte
     ],
 )
 def test_the_trained_copy_of_a_module_has_the_modules_name(names: list[str], plain: str):
-    found, naming = read([PREFIX + name for name in names])
-    assert found == {PREFIX + names[0]: PREFIX + plain}
+    names_by_key, naming = read_names([PREFIX + name for name in names])
+    assert names_by_key == {PREFIX + names[0]: PREFIX + plain}
     assert naming.wrapped == (PREFIX + names[0],)
     assert naming.dropped == tuple(PREFIX + name for name in names[1:])
 
 
 def test_what_peft_saved_twice_is_taken_under_its_plain_name():
     names = [f"{PREFIX}head.{inside}weight" for inside in ("", "modules_to_save.", "original_module.")]
-    found, naming = read(names)
-    assert found == {names[0]: names[0]}
+    names_by_key, naming = read_names(names)
+    assert names_by_key == {names[0]: names[0]}
     assert (naming.plain, naming.dropped) == (True, tuple(names[1:]))
 
 
 def test_so_is_what_it_saved_twice_with_the_adapters_name():
     """With bias="all" PEFT saves a trained bias under both."""
     names = [f"{PREFIX}head.{inside}dense.bias" for inside in ("", "modules_to_save.default.", "original_module.")]
-    found, naming = read(names)
-    assert found == {names[0]: names[0]}
+    names_by_key, naming = read_names(names)
+    assert names_by_key == {names[0]: names[0]}
     assert naming == KeyNaming(dropped=tuple(names[1:]))
 
 
@@ -110,7 +110,7 @@ def test_so_is_what_it_saved_twice_with_the_adapters_name():
 )
 def test_two_names_of_one_tensor_are_refused_with_both(names: list[str]):
     with pytest.raises(AdapterFormatError, match="mean one tensor") as error:
-        read(names)
+        read_names(names)
     assert all(repr(name) in error.value.message for name in names)
 
 
@@ -127,4 +127,4 @@ def test_two_names_of_one_tensor_are_refused_with_both(names: list[str]):
 )
 def test_a_part_that_is_called_module_is_the_models_own_where_its_configuration_says_so(fields: dict, expected: str):
     name = f"{PREFIX}module.q.lora_A.weight"
-    assert read([name], **{"target_modules": ["q"], **fields})[0] == {name: f"{PREFIX}{expected}.lora_A.weight"}
+    assert read_names([name], **{"target_modules": ["q"], **fields})[0] == {name: f"{PREFIX}{expected}.lora_A.weight"}

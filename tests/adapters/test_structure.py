@@ -17,7 +17,7 @@ from deployments import DORA, MOVIES, NEWS, SCIENCE
 from factories import change_config, change_tensors, copy, new_model, train
 from loreg.adapters.patterns import Patterns
 from loreg.adapters.structure import read_structure
-from loreg.checking.run import check_adapter, read_weights
+from loreg.checking.run import check_adapter, scan_adapter
 from loreg.entities import ModuleType
 from loreg.errors import AdapterFormatError, NotFoundError
 
@@ -87,7 +87,7 @@ def test_the_variant_in_one_word(tmp_path: Path, fields: dict, variant: str):
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA', expected 'LORA'"),
         ({"r": 0}, "r is 0, expected a positive number"),
@@ -100,10 +100,10 @@ def test_the_variant_in_one_word(tmp_path: Path, fields: dict, variant: str):
         ({"alpha_pattern": [1]}, "alpha_pattern is not an object"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(tmp_path: Path, fields: dict, says: str):
+def test_a_field_that_is_wrong_is_named(tmp_path: Path, fields: dict, message: str):
     with pytest.raises(AdapterFormatError) as error:
         read_structure(change_config(copy(SCIENCE, tmp_path / "a"), **fields))
-    assert says in error.value.message
+    assert message in error.value.message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\xff", "[" * 100_000])
@@ -173,7 +173,7 @@ def test_a_hostile_pattern_is_refused_and_holds_nobody_up(tmp_path: Path, field:
     )
     change_config(folder, **{field: pattern if field == "target_modules" else {pattern: 4}})
     try:
-        findings = check_adapter(read_weights(read_structure(folder)))
+        findings = check_adapter(scan_adapter(read_structure(folder)))
     except AdapterFormatError as error:
         assert "invalid pattern" in error.message
     else:  # one that is merely slow for some engines, or matches nothing

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from loreg.algebra.canonical import canonical
-from loreg.algebra.factors import Factors, inner, rounding_error, squared_norm, stack
-from loreg.algebra.frames import frame, framed
+from loreg.algebra.canonical import canonicalize
+from loreg.algebra.factors import Factors, inner_product, rounding_error, squared_norm, stack
+from loreg.algebra.frames import frame, frame_stack
 from loreg.algebra.spectrum import Spectrum, decompose, retained_energy
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 10))
@@ -28,7 +28,7 @@ def factors(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> Factors:
 
 
 @st.composite
-def several(draw: st.DrawFn) -> list[Factors]:
+def factors_of_sources(draw: st.DrawFn) -> list[Factors]:
     shape = draw(SHAPES)
     return draw(st.lists(factors(shape), min_size=1, max_size=4))
 
@@ -37,54 +37,54 @@ def dense(x: Factors) -> Tensor:
     return x.b.double() @ x.a.double()
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def spectrum_of(parts: list[Factors], weights: list[float]) -> Spectrum:
-    view = framed(stack(parts))
-    each = torch.tensor([weights] * MODULES, dtype=torch.float64)
-    return decompose(view.left, view.right, view.weighted(each))
+    view = frame_stack(stack(parts))
+    coefficients = torch.tensor([weights] * MODULES, dtype=torch.float64)
+    return decompose(view.left, view.right, view.weighted_sum(coefficients))
 
 
-@given(several(), st.data())
+@given(factors_of_sources(), st.data())
 def test_a_weighted_sum_in_frames_is_the_dense_one(parts: list[Factors], data: st.DataObject):
     weights = data.draw(st.lists(st.floats(-3, 3), min_size=len(parts), max_size=len(parts)))
-    found = spectrum_of(parts, weights)
+    spectrum = spectrum_of(parts, weights)
     expected = sum(w * dense(p) for p, w in zip(parts, weights, strict=True))
-    everything = torch.full((MODULES,), found.s.shape[-1])
-    close(dense(found.truncate(everything)), expected)
-    close(found.energy, expected.square().sum((-2, -1)))
+    full_rank = torch.full((MODULES,), spectrum.s.shape[-1])
+    close(dense(spectrum.truncate(full_rank)), expected)
+    close(spectrum.energy, expected.square().sum((-2, -1)))
 
 
 @given(factors())
 def test_a_spectrum_is_the_singular_value_decomposition(x: Factors):
-    found, expected = spectrum_of([x], [1.0]), torch.linalg.svdvals(dense(x))
-    k = min(found.s.shape[-1], expected.shape[-1])
-    close(found.s[:, :k], expected[:, :k])
+    spectrum, expected = spectrum_of([x], [1.0]), torch.linalg.svdvals(dense(x))
+    k = min(spectrum.s.shape[-1], expected.shape[-1])
+    close(spectrum.s[:, :k], expected[:, :k])
     assert float(expected[:, k:].sum()) < 1e-9
 
 
 @given(factors(), st.integers(1, 16), st.integers(1, 16))
 def test_a_truncation_is_the_best_of_its_rank_in_every_module(x: Factors, first: int, second: int):
     ranks = torch.tensor([first, second])
-    found = spectrum_of([x], [1.0])
-    kept = found.truncate(ranks)
+    spectrum = spectrum_of([x], [1.0])
+    truncated = spectrum.truncate(ranks)
     u, s, vh = torch.linalg.svd(dense(x), full_matrices=False)
     for i, rank in enumerate((first, second)):
         best = u[i, :, :rank] * s[i, :rank] @ vh[i, :rank]
-        close(dense(kept)[i], best)
-        assert float(kept.b[i, :, rank:].abs().sum()) == 0
-        close(found.lost(ranks)[i], (dense(x)[i] - best).square().sum())
-    assert kept.rank == max(first, second)
+        close(dense(truncated)[i], best)
+        assert float(truncated.b[i, :, rank:].abs().sum()) == 0
+        close(spectrum.truncation_error(ranks)[i], (dense(x)[i] - best).square().sum())
+    assert truncated.rank == max(first, second)
 
 
 @given(factors())
 def test_a_truncation_is_balanced_and_its_signs_are_fixed(x: Factors):
-    found = spectrum_of([x], [1.0])
-    kept = found.truncate(found.numerical_rank())
-    close(kept.b.norm(dim=-2), kept.a.norm(dim=-1))
-    largest = kept.b.gather(-2, kept.b.abs().argmax(dim=-2, keepdim=True))
+    spectrum = spectrum_of([x], [1.0])
+    truncated = spectrum.truncate(spectrum.numerical_rank())
+    close(truncated.b.norm(dim=-2), truncated.a.norm(dim=-1))
+    largest = truncated.b.gather(-2, truncated.b.abs().argmax(dim=-2, keepdim=True))
     assert bool((largest >= 0).all())
 
 
@@ -100,40 +100,40 @@ def test_a_frame_is_orthonormal_whichever_way_it_is_made(way: str, scales: list[
         x = x.mT.contiguous()
     if way == "zero":
         x[1] = 0
-    found = frame(x)
-    assert found.implicit == (way == "independent")
-    identity = torch.eye(found.r.shape[-2], dtype=torch.float64).expand(4, -1, -1)
-    q = found.to_full_space(identity)
+    basis = frame(x)
+    assert basis.implicit == (way == "independent")
+    identity = torch.eye(basis.r.shape[-2], dtype=torch.float64).expand(4, -1, -1)
+    q = basis.to_full_space(identity)
     close(q.mT @ q, identity, 1e-9)
     columns = x.norm(dim=-2, keepdim=True).clamp_min(1e-300)
-    close(q @ found.r / columns, x / columns, 1e-9)
+    close(q @ basis.r / columns, x / columns, 1e-9)
 
 
-@given(several())
+@given(factors_of_sources())
 def test_inner_products_norms_and_grams_are_the_dense_ones(parts: list[Factors]):
     deltas = [dense(part) for part in parts]
-    close(inner(parts[0], parts[-1]), (deltas[0] * deltas[-1]).sum((-2, -1)))
+    close(inner_product(parts[0], parts[-1]), (deltas[0] * deltas[-1]).sum((-2, -1)))
     close(squared_norm(parts[0]), deltas[0].square().sum((-2, -1)))
-    found = framed(stack(parts))
+    view = frame_stack(stack(parts))
     gram = torch.stack([torch.stack([(x * y).sum((-2, -1)) for y in deltas], -1) for x in deltas], -2)
-    close(found.gram(), gram)
-    close(found.cores().square().sum((-2, -1)), torch.stack([d.square().sum((-2, -1)) for d in deltas]))
+    close(view.gram(), gram)
+    close(view.cores().square().sum((-2, -1)), torch.stack([d.square().sum((-2, -1)) for d in deltas]))
 
 
-@given(several(), st.integers(1, 14))
+@given(factors_of_sources(), st.integers(1, 14))
 def test_what_a_truncation_retains_of_a_source(parts: list[Factors], rank: int):
-    view = framed(stack(parts))
-    found = spectrum_of(parts, [1.0] * len(parts))
-    u, v = (side.to_full_space(x)[..., :rank] for side, x in ((view.left, found.u), (view.right, found.v)))
+    view = frame_stack(stack(parts))
+    spectrum = spectrum_of(parts, [1.0] * len(parts))
+    u, v = (side.to_full_space(x)[..., :rank] for side, x in ((view.left, spectrum.u), (view.right, spectrum.v)))
     ranks = torch.full((MODULES,), rank)
-    for part, inside in zip(parts, view.sources(), strict=True):
+    for part, part_in_frames in zip(parts, view.sources(), strict=True):
         expected = (u.mT @ dense(part) @ v).square().sum((-2, -1))
-        close(retained_energy(found.u, found.v, inside, ranks), expected)
+        close(retained_energy(spectrum.u, spectrum.v, part_in_frames, ranks), expected)
 
 
 @given(factors())
 def test_the_canonical_form_is_the_thin_decomposition(x: Factors):
-    form = canonical(x)
+    form = canonicalize(x)
     close(form.u * form.s.unsqueeze(-2) @ form.v.mT, dense(x))
     close(form.s[..., :1], torch.linalg.svdvals(dense(x))[..., :1])
 
@@ -141,8 +141,8 @@ def test_the_canonical_form_is_the_thin_decomposition(x: Factors):
 @settings(max_examples=40)
 @given(factors(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
 def test_the_error_of_rounding_is_the_dense_one(x: Factors, dtype: torch.dtype):
-    found = spectrum_of([x], [1.0])
-    exact = found.truncate(found.numerical_rank())
+    spectrum = spectrum_of([x], [1.0])
+    exact = spectrum.truncate(spectrum.numerical_rank())
     rounded = Factors(exact.b.to(dtype), exact.a.to(dtype))
     expected = (dense(rounded) - dense(exact)).square().sum((-2, -1))
     precision = torch.finfo(dtype).eps
@@ -153,5 +153,7 @@ def test_a_numerical_rank_does_not_count_rounding():
     b = torch.randn(1, 30, 2, dtype=torch.float64)
     a = torch.randn(1, 2, 20, dtype=torch.float64)
     doubled = Factors(torch.cat([b, 0.3 * b], dim=-1), torch.cat([a, a], dim=-2))
-    view = framed(stack([doubled]))
-    assert decompose(view.left, view.right, view.weighted(torch.ones(1, 1).double())).numerical_rank().tolist() == [2]
+    view = frame_stack(stack([doubled]))
+    assert decompose(view.left, view.right, view.weighted_sum(torch.ones(1, 1).double())).numerical_rank().tolist() == [
+        2
+    ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import oracles
 from loreg.algebra import counter_rng
 from loreg.algebra.order_statistics import kth_largest
-from loreg.algebra.sketch import largest_singular
+from loreg.algebra.sketch import randomized_svd
 from loreg.algebra.tucker import shared_subspaces
 
 CPU = torch.device("cpu")
@@ -23,9 +23,9 @@ def test_a_cut_is_between_the_kth_and_the_next_whatever_the_sample(data: st.Data
     numbers = torch.tensor(data.draw(st.lists(st.floats(-5, 5), min_size=2, max_size=60)), dtype=torch.float64)
     sample = torch.tensor(data.draw(st.lists(st.sampled_from(numbers.tolist()), min_size=1, max_size=8))).double()
     k = data.draw(st.integers(1, numbers.numel() - 1))
-    found = kth_largest(lambda: numbers.split(7), sample, numbers.numel(), k)
+    threshold = kth_largest(lambda: numbers.split(7), sample, numbers.numel(), k)
     ordered = sorted(numbers.tolist(), reverse=True)
-    assert float(found) == pytest.approx((ordered[k - 1] + ordered[k]) / 2, abs=1e-15)
+    assert float(threshold) == pytest.approx((ordered[k - 1] + ordered[k]) / 2, abs=1e-15)
 
 
 def test_a_good_sample_needs_one_pass():
@@ -36,8 +36,8 @@ def test_a_good_sample_needs_one_pass():
         passes.append(1)
         return numbers.split(10_000)
 
-    found = kth_largest(tiles, numbers[::10], numbers.numel(), 40_000)
-    assert int((numbers >= found).sum()) == 40_000
+    threshold = kth_largest(tiles, numbers[::10], numbers.numel(), 40_000)
+    assert int((numbers >= threshold).sum()) == 40_000
     assert len(passes) == 1
 
 
@@ -50,7 +50,7 @@ def test_the_largest_singular_values_of_tiles(shape: tuple[int, int], rank: int)
     sigmas = 0.8 ** torch.arange(min(shape), dtype=torch.float64)
     matrix = u * sigmas @ v.T
     tiles = [(first, matrix[first : first + 7]) for first in range(0, shape[0], 7)]
-    left, s, right, energy = largest_singular(lambda: tiles, shape, rank, CPU)
+    left, s, right, energy = randomized_svd(lambda: tiles, shape, rank, CPU)
     keep = min(rank, *shape)
     torch.testing.assert_close(s[:keep], sigmas[:keep], rtol=1e-6, atol=0)
     torch.testing.assert_close(energy, sigmas.square().sum())
@@ -63,8 +63,8 @@ class TestDraws:
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
     def test_are_the_documented_hash(self, share: float):
         key = counter_rng.derive_key("aa", "model.q_proj", 3)
-        found = counter_rng.bernoulli_mask(share, key, 0, 0, torch.empty(13, 11))
-        assert torch.equal(found, torch.from_numpy(oracles.uniform((13, 11), "aa", "model.q_proj", 3) < share))
+        mask = counter_rng.bernoulli_mask(share, key, 0, 0, torch.empty(13, 11))
+        assert torch.equal(mask, torch.from_numpy(oracles.uniform((13, 11), "aa", "model.q_proj", 3) < share))
 
     def test_do_not_depend_on_the_blocks(self):
         key = counter_rng.derive_key("a", "b", 0)
@@ -79,14 +79,14 @@ class TestDraws:
         assert int(counter_rng.bernoulli_mask(share, 7, 0, 0, torch.empty(20, 30)).sum()) == kept
 
     def test_are_even_and_of_different_keys_independent(self):
-        one, other = (
+        mask_a, mask_b = (
             counter_rng.bernoulli_mask(0.3, counter_rng.derive_key(word), 0, 0, torch.empty(400, 500)).double()
             for word in ("a", "b")
         )
-        assert float(one.mean()) == pytest.approx(0.3, abs=0.005)
-        assert float((one * other).mean()) == pytest.approx(0.09, abs=0.005)
-        assert float(one.mean(0).std()) == pytest.approx((0.21 / 400) ** 0.5, rel=0.2)
-        assert float(one.mean(1).std()) == pytest.approx((0.21 / 500) ** 0.5, rel=0.2)
+        assert float(mask_a.mean()) == pytest.approx(0.3, abs=0.005)
+        assert float((mask_a * mask_b).mean()) == pytest.approx(0.09, abs=0.005)
+        assert float(mask_a.mean(0).std()) == pytest.approx((0.21 / 400) ** 0.5, rel=0.2)
+        assert float(mask_a.mean(1).std()) == pytest.approx((0.21 / 500) ** 0.5, rel=0.2)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -45,7 +45,7 @@ def test_a_file_that_many_versions_have_is_answered_with_so_many(local: Registry
     config = next(file.sha256 for file in local.show("team/a0").files if file.path == "adapter_config.json")
     backend = local.context.backend
     assert backend.with_file(config) == tuple(done.version.ref for done in pushed)
-    monkeypatch.setattr(versions, "_MOST_COPIES", 3)
+    monkeypatch.setattr(versions, "_MAX_COPIES", 3)
     assert backend.with_file(config) == ("team/a0:v1", "team/a1:v1", "team/a2:v1")
 
 

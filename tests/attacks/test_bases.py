@@ -50,16 +50,16 @@ def claim(there: Guarded, role: str, document: Any, **fields: Any) -> httpx.Resp
 def test_the_license_of_a_base_is_changed_by_who_added_it_and_by_administrators_alone(either: Guarded, tmp_path: Path):
     owner, stranger, root = (either.registry(role) for role in ("owner", "stranger", "root"))
     base = licensed(tmp_path / "base", "llama3")
-    owner.add_base(base, ["llama"])
+    owner.bases.add(base, ["llama"])
     licensed(base, "apache-2.0")
-    assert "its license stays 'llama3'" in " ".join(stranger.add_base(base, ["llama"]).notes)
+    assert "its license stays 'llama3'" in " ".join(stranger.bases.add(base, ["llama"]).notes)
     stranger.push(train(tmp_path / "a", 1), "other/a", base=str(base))
-    assert owner.show_base("llama").base.license == "llama3"
-    owner.add_base(base, ["llama"])
-    assert owner.show_base("llama").base.license == "apache-2.0"
+    assert owner.bases.show("llama").base.license == "llama3"
+    owner.bases.add(base, ["llama"])
+    assert owner.bases.show("llama").base.license == "apache-2.0"
     licensed(base, "mit")
-    root.add_base(base, ["llama"])
-    assert owner.show_base("llama").base.license == "mit"
+    root.bases.add(base, ["llama"])
+    assert owner.bases.show("llama").base.license == "mit"
     assert changes(either) == [("owner", "base add"), ("owner", "base change"), ("root", "base change")]
     (event,) = [e for e in either.behind.events().items if e.author == "root" and e.action == "base change"]
     assert event.detail["license"] == "mit"
@@ -68,18 +68,18 @@ def test_the_license_of_a_base_is_changed_by_who_added_it_and_by_administrators_
 
 def test_a_license_that_is_not_known_is_not_filled_in_by_others(either: Guarded, tmp_path: Path):
     base = write_base(tmp_path / "base")
-    either.registry("owner").add_base(base, ["llama"])
+    either.registry("owner").bases.add(base, ["llama"])
     either.registry("stranger").push(train(tmp_path / "a", 1), "other/a", base=str(licensed(base, "apache-2.0")))
-    assert either.behind.show_base("llama").base.license == ""
+    assert either.behind.bases.show("llama").base.license == ""
 
 
 def test_a_base_gets_no_name_from_others(either: Guarded, tmp_path: Path):
     base = write_base(tmp_path / "base")
-    either.registry("owner").add_base(base, ["llama"])
-    added = either.registry("stranger").add_base(base, ["mistral"])
+    either.registry("owner").bases.add(base, ["llama"])
+    added = either.registry("stranger").bases.add(base, ["mistral"])
     assert added.base.names == ("llama",)
     assert any("the name 'mistral' was not given" in note for note in added.notes)
-    assert either.registry("owner").add_base(base, ["llama-3"]).base.names == ("llama", "llama-3")
+    assert either.registry("owner").bases.add(base, ["llama-3"]).base.names == ("llama", "llama-3")
     assert changes(either) == [("owner", "base add"), ("owner", "base change")]
 
 
@@ -88,54 +88,54 @@ def test_an_invented_base_does_not_take_the_name_of_one_that_is_known_by_headers
     either: Guarded, tmp_path: Path, who: str
 ):
     """Not even with the claim to be of the same structure, and not even for who may change it."""
-    known = either.registry("owner").add_base(write_base(tmp_path / "base"), ["llama"], header_only=True).base
+    known = either.registry("owner").bases.add(write_base(tmp_path / "base"), ["llama"], header_only=True).base
     tensors = {"model.x.weight": {"dtype": "BF16", "shape": [3, 3], "sha256": "0" * 64}}
     claimed = {"struct": known.struct, "complete": True, "tensors": 1, "names": ["llama"]}
     answer = claim(either, who, {"schema": "loreg.base-leaves/2", "names": 1, "tensors": tensors}, **claimed)
     assert answer.status_code == 200
     assert answer.json()["base"]["struct"] != known.struct
-    assert either.behind.show_base("llama").base.digest == known.digest
+    assert either.behind.bases.show("llama").base.digest == known.digest
 
 
 def test_the_same_headers_with_invented_contents_take_no_name_from_others(either: Guarded, tmp_path: Path):
     base = write_base(tmp_path / "base")
-    known = either.registry("owner").add_base(base, ["llama"], header_only=True).base
+    known = either.registry("owner").bases.add(base, ["llama"], header_only=True).base
     document = json.loads(identify(base).tensor_list)
     for leaf in document["tensors"].values():
         leaf["sha256"] = "0" * 64
     raw = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     said = {"complete": True, "tensors": len(document["tensors"]), "names": ["llama"]}
     assert claim(either, "stranger", raw, **said).status_code == 200
-    assert either.behind.show_base("llama").base.digest == known.digest
+    assert either.behind.bases.show("llama").base.digest == known.digest
 
 
 def test_who_added_a_base_by_its_headers_gives_its_name_to_the_whole_of_it(either: Guarded, tmp_path: Path):
     base = write_base(tmp_path / "base")
     owner, stranger = either.registry("owner"), either.registry("stranger")
-    owner.add_base(base, ["llama"], header_only=True)
-    assert not stranger.add_base(base, ["llama"]).base.names
-    assert owner.show_base("llama").base.complete is False
-    assert owner.add_base(write_base(tmp_path / "other", {"head.bias": torch.ones(3)}), ["llama"]).base.names == (
+    owner.bases.add(base, ["llama"], header_only=True)
+    assert not stranger.bases.add(base, ["llama"]).base.names
+    assert owner.bases.show("llama").base.complete is False
+    assert owner.bases.add(write_base(tmp_path / "other", {"head.bias": torch.ones(3)}), ["llama"]).base.names == (
         "llama",
     )
-    assert owner.show_base("llama").base.complete
+    assert owner.bases.show("llama").base.complete
     assert changes(either)[-2:] == [("owner", "base add"), ("owner", "base change")]
 
 
 def test_edges_are_drawn_by_who_added_the_base_that_came_from_the_other(either: Guarded, tmp_path: Path):
     owner, stranger, root = (either.registry(role) for role in ("owner", "stranger", "root"))
-    owner.add_base(write_base(tmp_path / "1"), ["parent"])
-    owner.add_base(write_base(tmp_path / "2", {"head.bias": torch.ones(3)}), ["child"])
-    owner.relate_bases("child", "parent", "finetuned_from")
-    stranger.add_base(write_base(tmp_path / "3", {"head.bias": torch.zeros(3)}), ["mine"])
+    owner.bases.add(write_base(tmp_path / "1"), ["parent"])
+    owner.bases.add(write_base(tmp_path / "2", {"head.bias": torch.ones(3)}), ["child"])
+    owner.bases.relate("child", "parent", "finetuned_from")
+    stranger.bases.add(write_base(tmp_path / "3", {"head.bias": torch.zeros(3)}), ["mine"])
     http = either.http("stranger")
     for child, parent in (("child", "parent"), ("parent", "child"), ("child", "mine")):
         for kind in ("quantized_from", "finetuned_from"):
             edge = {"child": child, "parent": parent, "kind": kind, "detail": {"bits": 1}}
             assert http.post("/api/v1/base-edges", json=edge).status_code == 403
-    stranger.relate_bases("mine", "parent", "finetuned_from")
-    root.relate_bases("child", "parent", "quantized_from", {"bits": 4})
-    assert [(edge.kind, edge.author, edge.detail) for edge in owner.show_base("child").edges] == [
+    stranger.bases.relate("mine", "parent", "finetuned_from")
+    root.bases.relate("child", "parent", "quantized_from", {"bits": 4})
+    assert [(edge.kind, edge.author, edge.detail) for edge in owner.bases.show("child").edges] == [
         ("finetuned_from", "owner", {}), ("quantized_from", "root", {"bits": 4}),
     ]  # fmt: skip
 
@@ -155,8 +155,8 @@ def test_the_detail_of_an_edge_is_small_and_never_an_error_of_the_server(
     guarded_folder: Guarded, tmp_path: Path, detail: dict[str, Any]
 ):
     owner = guarded_folder.registry("owner")
-    owner.add_base(write_base(tmp_path / "1"), ["parent"])
-    owner.add_base(write_base(tmp_path / "2", {"head.bias": torch.ones(3)}), ["child"])
+    owner.bases.add(write_base(tmp_path / "1"), ["parent"])
+    owner.bases.add(write_base(tmp_path / "2", {"head.bias": torch.ones(3)}), ["child"])
     edge = {"child": "child", "parent": "parent", "kind": "finetuned_from", "detail": detail}
     assert guarded_folder.http("owner").post("/api/v1/base-edges", json=edge).status_code in (200, 400)
 
@@ -175,7 +175,7 @@ def test_the_structure_that_is_read_is_the_one_that_was_sent(either: Guarded, tm
     base = write_base(tmp_path / "base")
     (base / "config.json").write_text(json.dumps({"model_type": "x", **heads}))
     for header_only in (True, False):
-        added = either.registry("owner").add_base(base, ["tiny"], header_only=header_only).base
+        added = either.registry("owner").bases.add(base, ["tiny"], header_only=header_only).base
         assert added.struct == identify(base).base.struct
 
 
@@ -195,17 +195,17 @@ def test_a_list_that_others_could_not_read_is_refused(guarded_folder: Guarded, t
     document = {"schema": "loreg.base-leaves/2", "names": 1, "tensors": tensors}
     count = len(tensors) if isinstance(tensors, list | dict | str) else 0
     assert claim(guarded_folder, "stranger", document, complete=True, tensors=count).status_code == 422
-    assert guarded_folder.registry("reader").match_bases("team/science") == ()
+    assert guarded_folder.registry("reader").bases.match("team/science") == ()
 
 
 def test_a_base_without_a_known_author_is_the_administrators(guarded_folder: Guarded, tmp_path: Path):
-    guarded_folder.behind.add_base(write_base(tmp_path / "base"), ["llama"])
+    guarded_folder.behind.bases.add(write_base(tmp_path / "base"), ["llama"])
     backend = guarded_folder.behind.context.backend
     assert isinstance(backend, LocalBackend)
     with backend.catalog.write(Access.superuser("x")) as tx:
         tx.connection.execute(update(BaseRow).values(author=""))
-    assert guarded_folder.registry("owner").add_base(tmp_path / "base", ["mine"]).base.names == ("llama",)
-    assert guarded_folder.registry("root").add_base(tmp_path / "base", ["mine"]).base.names == ("llama", "mine")
+    assert guarded_folder.registry("owner").bases.add(tmp_path / "base", ["mine"]).base.names == ("llama",)
+    assert guarded_folder.registry("root").bases.add(tmp_path / "base", ["mine"]).base.names == ("llama", "mine")
 
 
 def test_two_models_with_the_head_stored_or_tied_count_as_many_parameters(tmp_path: Path):

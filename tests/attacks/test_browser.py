@@ -127,7 +127,12 @@ def port_of(server: Attacked) -> str:
 
 def state(server: Attacked) -> tuple[object, ...]:
     behind = server.behind
-    return behind.events().items, behind.show("team/science:prod").version.number, behind.tokens(), behind.jobs().items
+    return (
+        behind.events().items,
+        behind.show("team/science:prod").version.number,
+        behind.tokens.list(),
+        behind.jobs.list().items,
+    )
 
 
 SEND = """async ([url, options]) => {

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from deployments import HISTORY, SCIENCE, Deployment
 from factories import new_model, train, write_base
 from loreg.bases.identify import identify
 from loreg.checking.profile import read_profile
+from loreg.entities import MergeOptions
 from loreg.exporting.folder import digest_request
 from loreg.registry import Registry, connect
 from loreg.server.app import create_app
 from loreg.server.run import open_service
 from loreg.settings import load
+from loreg.verbs.bases import Bases
+from loreg.verbs.jobs import Jobs
+from loreg.verbs.tokens import Namespaces, Tokens
 from server.conftest import Guarded
 from server.test_uploads import send
 
@@ -79,8 +84,8 @@ def base(there: Guarded, folder: Path) -> dict[str, Any]:
 
 
 def edge(there: Guarded, folder: Path) -> dict[str, Any]:
-    there.behind.add_base(write_base(folder / "1"), ["one"])
-    there.behind.add_base(write_base(folder / "2", {"head.bias": torch.ones(3)}), ["two"])
+    there.behind.bases.add(write_base(folder / "1"), ["one"])
+    there.behind.bases.add(write_base(folder / "2", {"head.bias": torch.ones(3)}), ["two"])
     return {"json": {"child": "two", "parent": "one", "kind": "finetuned_from"}}
 
 
@@ -179,7 +184,12 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         lambda local_registry, folder: local_registry.pull("team/science", folder / "out", profile="vllm"),
     ),
     "drop_export": ("export drop", lambda local_registry, folder: local_registry.drop_export("team/exported", "vllm")),
-    "merge": ("push", lambda local_registry, folder: local_registry.merge(["team/science"], [1.0], name="team/merged")),
+    "merge": (
+        "push",
+        lambda local_registry, folder: local_registry.merge(
+            ["team/science"], MergeOptions(weights=[1.0]), name="team/merged"
+        ),
+    ),
     "rerank": ("push", lambda local_registry, folder: local_registry.rerank("team/science", 2, name="team/small")),
     "extract": (
         "push",
@@ -187,41 +197,54 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
             folder / "one", folder / "two", rank=1, name="team/extracted"
         ),
     ),
-    "add_base": (
+    "bases.add": (
         "base add",
-        lambda local_registry, folder: local_registry.add_base(
+        lambda local_registry, folder: local_registry.bases.add(
             write_base(folder / "3", {"head.bias": torch.ones(3)}), ["three"]
         ),
     ),
-    "relate_bases": (
+    "bases.relate": (
         "base relate",
-        lambda local_registry, folder: local_registry.relate_bases("two", "one", "finetuned_from"),
+        lambda local_registry, folder: local_registry.bases.relate("two", "one", "finetuned_from"),
     ),
     "tag": ("tag", lambda local_registry, folder: local_registry.tag("team/science", "canary")),
     "untag": ("untag", lambda local_registry, folder: local_registry.untag("team/science", "prod")),
     "yank": ("yank", lambda local_registry, folder: local_registry.yank("team/science:v1")),
     "unyank": ("unyank", lambda local_registry, folder: local_registry.unyank("team/yanked:v1")),
     "add_metrics": ("metric", lambda local_registry, folder: local_registry.add_metrics("team/science", ["f1=0.5"])),
-    "create_token": ("token create", lambda local_registry, folder: local_registry.create_token("x", ["read:team"])),
-    "revoke_token": ("token revoke", lambda local_registry, folder: local_registry.revoke_token(1)),
-    "set_public": ("namespace", lambda local_registry, folder: local_registry.set_public("team", True)),
-    "submit": (
-        "job submit",
-        lambda local_registry, folder: local_registry.submit("merge", sources=["team/science"], name="team/merged"),
+    "tokens.create": ("token create", lambda local_registry, folder: local_registry.tokens.create("x", ["read:team"])),
+    "tokens.revoke": ("token revoke", lambda local_registry, folder: local_registry.tokens.revoke(1)),
+    "namespaces.set_public": (
+        "namespace",
+        lambda local_registry, folder: local_registry.namespaces.set_public("team", True),
     ),
-    "cancel_job": ("job cancel", lambda local_registry, folder: local_registry.cancel_job(1)),
+    "jobs.submit": (
+        "job submit",
+        lambda local_registry, folder: local_registry.jobs.submit(
+            "merge", sources=["team/science"], name="team/merged"
+        ),
+    ),
+    "jobs.cancel": ("job cancel", lambda local_registry, folder: local_registry.jobs.cancel(1)),
 }
 #: Verbs that leave the registry as it is.
 READING = {
-    "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage", "bases",
-    "show_base", "match_bases", "tokens", "namespaces", "events", "job", "jobs", "wait_for_job", "doctor", "close",
+    "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
+    "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
+    "jobs.wait", "doctor", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}
 
 
+def methods(class_: type) -> list[str]:
+    return [name for name, value in vars(class_).items() if callable(value) and name[0] != "_" and name != "context"]
+
+
 def test_every_verb_is_in_a_table():
-    verbs = {name for name, value in vars(Registry).items() if callable(value) and not name.startswith("_")}
+    verbs = set(methods(Registry))
+    for group, class_ in {"bases": Bases, "tokens": Tokens, "namespaces": Namespaces, "jobs": Jobs}.items():
+        assert isinstance(vars(Registry)[group], cached_property)
+        verbs |= {f"{group}.{name}" for name in methods(class_)}
     assert verbs == VERBS.keys() | READING | NOT_LOGGED.keys()
 
 
@@ -234,11 +257,11 @@ def filled(tmp_path: Path) -> Iterator[Registry]:
         local_registry.yank("team/yanked")
         local_registry.push(SCIENCE, "team/exported")
         local_registry.pull("team/exported", tmp_path / "exported", profile="vllm")
-        local_registry.add_base(write_base(tmp_path / "one"), ["one"])
+        local_registry.bases.add(write_base(tmp_path / "one"), ["one"])
         weight = new_model().state_dict()[Q] + torch.randn(24, 1) @ torch.randn(1, 20)
-        local_registry.add_base(write_base(tmp_path / "two", {Q: weight}), ["two"])
-        local_registry.create_token("old", ["read:team"])
-        local_registry.submit("merge", sources=["team/science"], name="team/merged")
+        local_registry.bases.add(write_base(tmp_path / "two", {Q: weight}), ["two"])
+        local_registry.tokens.create("old", ["read:team"])
+        local_registry.jobs.submit("merge", sources=["team/science"], name="team/merged")
         yield local_registry
 
 

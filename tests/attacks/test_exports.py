@@ -115,7 +115,7 @@ def exports_of(there: Guarded) -> list[str]:
 
 
 def test_an_export_is_logged_and_dropped_by_who_had_it_made_or_an_administrator(either: Guarded, tmp_path: Path):
-    second = either.behind.create_token("second", ["write:team"])[1]
+    second = either.behind.tokens.create("second", ["write:team"])[1]
     writer, owner, reader = (either.registry(role) for role in ("writer", "owner", "reader"))
     writer.pull("team/science", tmp_path / "1", profile="vllm")
     reader.pull("team/science", tmp_path / "2", profile="vllm")
@@ -263,7 +263,7 @@ def test_nobody_without_a_token_needs_one_to_pull_what_is_public_for_a_server(gu
     base = write_base(tmp_path / "base")
     guarded.behind.push(train(tmp_path / "a", 1), "open/a", base=str(base))
     guarded.behind.push(train(tmp_path / "b", 2), "team/b", base=str(write_base(tmp_path / "other", {"x": ones(3)})))
-    guarded.behind.set_public("open", True)
+    guarded.behind.namespaces.set_public("open", True)
     nobody = guarded.registry("anonymous")
     assert nobody.pull("open/a", tmp_path / "pulled", profile="sglang").downloaded > 0
     public, private = (guarded.behind.show(ref).version.base for ref in ("open/a", "team/b"))
@@ -287,7 +287,7 @@ print(here.export("a", "vllm:max_lora_rank=8", {str(tmp_path / "2")!r}, dtype="b
 
 def test_what_may_not_be_read_answers_as_what_is_not_there(guarded_folder: Guarded, tmp_path: Path):
     behind = guarded_folder.behind
-    base = behind.add_base(write_base(tmp_path / "base"), ["tiny"]).base
+    base = behind.bases.add(write_base(tmp_path / "base"), ["tiny"]).base
     behind.push(train(tmp_path / "a", 1), "team/a", base="tiny")
     behind.pull("team/science", tmp_path / "pulled", profile="vllm")
     version = behind.show("team/science")
@@ -312,8 +312,8 @@ def test_what_may_not_be_read_answers_as_what_is_not_there(guarded_folder: Guard
                 texts = [text.replace(digest[:12], nothing[:12]) for text in texts]
             assert (answers[0].status_code, texts[0]) == (answers[1].status_code, texts[1]), (role, method, one)
     stranger = guarded_folder.registry("stranger")
-    assert stranger.show_base(base.digest).versions == 0
-    assert guarded_folder.registry("reader").show_base(base.digest).versions == 1
+    assert stranger.bases.show(base.digest).versions == 0
+    assert guarded_folder.registry("reader").bases.show(base.digest).versions == 1
 
 
 def test_export_takes_a_folder_or_drops(local: Loreg, tmp_path: Path):

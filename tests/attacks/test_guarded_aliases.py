@@ -12,7 +12,7 @@ import pytest
 from deployments import Deployment
 from factories import train
 from live_server import live_server
-from loreg.entities import Access, Metric
+from loreg.entities import Access, Metric, VersionMetadata
 from loreg.errors import CheckFailedError, LoregError, NotAllowedError
 from loreg.local.factory import open_local
 from loreg.refs import parse_ref
@@ -45,7 +45,7 @@ def team(behind: Deployment, tmp_path: Path) -> Iterator[Guarded]:
         ) as registry,
         live_server(behind, is_open=False) as endpoint,
     ):
-        tokens = {role: registry.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
+        tokens = {role: registry.tokens.create(role, scopes)[1] for role, scopes in SCOPES.items()}
         registry.push(train(tmp_path / "good", 1), "team/a", metrics=["accuracy=0.93@imdb"], aliases=["prod"])
         registry.push(train(tmp_path / "bad", 2), "team/a", metrics=["accuracy=0.60@imdb"])
         yield Guarded(endpoint, tokens, registry)
@@ -254,7 +254,11 @@ def test_a_job_is_guarded_as_the_server_says_that_took_it_wherever_the_worker_wa
 
 def test_a_merge_that_is_pushed_to_a_guarded_alias_is_guarded(team: Guarded, writer: Registry):
     with pytest.raises(CheckFailedError, match="LP008"):
-        writer.merge(["team/a:v1", "team/a:v2"], name="team/a", metrics=["accuracy=0.5@imdb"], aliases=["prod"])
+        writer.merge(
+            ["team/a:v1", "team/a:v2"],
+            name="team/a",
+            metadata=VersionMetadata(metrics=["accuracy=0.5@imdb"], aliases=["prod"]),
+        )
     assert prod(team) == 1
 
 

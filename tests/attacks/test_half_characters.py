@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from base64 import b64encode
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from attackers import attacked
 from deployments import NEWS, SCIENCE
-from loreg.catalog import Catalog, versions
+from loreg.catalog import Catalog, Transaction, versions
 from loreg.catalog.schema import AdapterRow
 from loreg.entities import Access
 from loreg.errors import UsageError
@@ -75,23 +77,38 @@ def test_what_the_driver_cannot_write_is_refused_and_the_lock_is_given_back_at_o
                 pytest.raises(UsageError, match="cannot hold that") as kept,
                 catalog.write(Access.superuser("ada")) as tx,
             ):
-                tx.rows(versions.select_version(True, "number"), **{"number": 1, **wrong})
+                tx.select_compiled(versions.select_version(True, "number"), **{"number": 1, **wrong})
+            assert can_be_written(tmp_path / "catalog.db"), kept
+        for wrong in ({"name": HALF}, {"id": 2**70}):
+            with (
+                pytest.raises(UsageError, match="cannot hold that") as kept,
+                catalog.write(Access.superuser("ada")) as tx,
+            ):
+                tx.insert_if_missing(AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at, **wrong})
             assert can_be_written(tmp_path / "catalog.db"), kept
 
 
-def test_a_writer_who_is_cut_off_between_rows_gives_the_lock_back_at_once(tmp_path: Path):
+SELECTS: dict[str, Callable[[Transaction], Sequence[Any]]] = {
+    "compiled once": lambda tx: tx.select_compiled(select(AdapterRow.name, AdapterRow.namespace)),
+    "by SQLAlchemy": lambda tx: tx.connection.execute(select(AdapterRow.name, AdapterRow.namespace)).all(),
+}
+
+
+@pytest.mark.parametrize("way", SELECTS)
+def test_a_writer_who_is_cut_off_between_rows_gives_the_lock_back_at_once(tmp_path: Path, way: str):
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
 
     def cut_off(_: bytes) -> str:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as kept, catalog.write(Access.superuser("ada")) as tx:
-        tx.get_or_create_locked(
-            AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at}, "namespace", "name"
-        )
+        for name in ("a", "b"):
+            tx.get_or_create_locked(
+                AdapterRow, {"namespace": "team", "name": name, "created_at": tx.at}, "namespace", "name"
+            )
         tx.connection.connection.driver_connection.text_factory = cut_off
-        tx.rows(select(AdapterRow.name, AdapterRow.namespace))
+        SELECTS[way](tx)
     assert can_be_written(tmp_path / "catalog.db"), kept
     with catalog.read() as tx:
-        assert tx.rows(select(AdapterRow.name)) == []
+        assert SELECTS[way](tx) == []
     catalog.close()

@@ -31,7 +31,7 @@ def team(tmp_path: Path) -> Iterator[Guarded]:
         connect(database_url=deployment.database_url, storage_url=deployment.storage_url) as registry,
         live_server(deployment, is_open=False) as endpoint,
     ):
-        tokens = {role: registry.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
+        tokens = {role: registry.tokens.create(role, scopes)[1] for role, scopes in SCOPES.items()}
         registry.push(SCIENCE, "team/science")
         yield Guarded(endpoint, tokens, registry)
 
@@ -143,7 +143,7 @@ def test_who_may_not_write_is_told_before_his_body_is_looked_at(team: Guarded, r
 def test_a_namespace_has_so_many_drafts_and_no_more(
     team: Guarded, writer: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pending_uploads, "MOST_DRAFTS", 2)
+    monkeypatch.setattr(pending_uploads, "MAX_PENDING", 2)
 
     def create(name: str) -> httpx.Response:
         return writer.post("/api/repos/create", json={"name": name, "organization": "team"})
@@ -164,7 +164,7 @@ def test_a_namespace_has_so_many_drafts_and_no_more(
 def test_a_draft_that_nobody_touched_for_a_week_gives_way_to_another(
     team: Guarded, writer: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pending_uploads, "MOST_DRAFTS", 1)
+    monkeypatch.setattr(pending_uploads, "MAX_PENDING", 1)
     assert writer.post("/api/models/team/old/commit/main", content=line("README.md")).status_code == 200
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
     with catalog.write(Access.superuser("ada")) as tx:
@@ -181,7 +181,7 @@ def test_a_draft_that_nobody_touched_for_a_week_gives_way_to_another(
 
 
 def test_a_draft_has_so_many_files_and_no_more(writer: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(pending_uploads, "MOST_FILES", 2)
+    monkeypatch.setattr(pending_uploads, "MAX_FILES", 2)
     assert writer.post(COMMIT, content="\n".join(map(line, ("a.txt", "b.txt")))).status_code == 200
     before = stored(tmp_path)
     refused = writer.post(COMMIT, content=line("c.txt", b"another"))

@@ -45,7 +45,7 @@ def work(served: Guarded, bases: Path | None = None, models: Path | None = None)
 
 
 def token_of(served: Guarded, role: str) -> int:
-    return next(token.id for token in served.behind.tokens() if token.name == role)
+    return next(token.id for token in served.behind.tokens.list() if token.name == role)
 
 
 def change(served: Guarded, statement: str, **values: Any) -> None:
@@ -72,23 +72,23 @@ def lose_rights(served: Guarded, values: dict[str, Any]) -> None:
 
 
 def test_a_revoked_token_ends_its_queued_jobs(served: Guarded):
-    job = served.registry("writer").submit("merge", **TWO)
-    other = served.registry("owner").submit("merge", **{**TWO, "name": "team/other", "aliases": []})
-    served.behind.revoke_token(token_of(served, "writer"))
-    ended = served.behind.job(job.id)
+    job = served.registry("writer").jobs.submit("merge", **TWO)
+    other = served.registry("owner").jobs.submit("merge", **{**TWO, "name": "team/other", "aliases": []})
+    served.behind.tokens.revoke(token_of(served, "writer"))
+    ended = served.behind.jobs.show(job.id)
     assert (ended.state, ended.error["code"]) == ("failed", "unauthenticated")
     assert work(served) == 1
-    assert served.behind.job(other.id).state == "done"
+    assert served.behind.jobs.show(other.id).state == "done"
     with pytest.raises(NotFoundError):
         served.behind.show("team/blend")
 
 
 @pytest.mark.parametrize("how", [REVOKED, EXPIRED, LESS], ids=["revoked", "expired", "less"])
 def test_a_job_may_do_when_it_begins_what_its_token_may_then(served: Guarded, how: Any):
-    job = served.registry("writer").submit("merge", **TWO)
+    job = served.registry("writer").jobs.submit("merge", **TWO)
     lose_rights(served, how)
     work(served)
-    ended = served.behind.job(job.id)
+    ended = served.behind.jobs.show(job.id)
     assert ended.state == "failed"
     assert ended.error["code"] in ("unauthenticated", "not-allowed")
     with pytest.raises(NotFoundError):
@@ -99,20 +99,20 @@ def test_a_job_may_do_when_it_begins_what_its_token_may_then(served: Guarded, ho
 def test_a_job_may_do_when_it_commits_what_its_token_may_then(
     served: Guarded, monkeypatch: pytest.MonkeyPatch, how: Any
 ):
-    job = served.registry("writer").submit("merge", **TWO)
+    job = served.registry("writer").jobs.submit("merge", **TWO)
     push = loreg.verbs.merge.push
 
     def late(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.setattr(jobs, "beat", lambda *beat: True)  # the commit itself must see it
+        monkeypatch.setattr(jobs, "heartbeat", lambda *beat: True)  # the commit itself must see it
         if how == "revoke":
-            served.behind.revoke_token(token_of(served, "writer"))
+            served.behind.tokens.revoke(token_of(served, "writer"))
         else:
             lose_rights(served, how)
         return push(*arguments, **more)
 
     monkeypatch.setattr(loreg.verbs.merge, "push", late)
     work(served)
-    assert served.behind.job(job.id).state == "failed"
+    assert served.behind.jobs.show(job.id).state == "failed"
     with pytest.raises(NotFoundError):
         served.behind.show("team/blend")
     with pytest.raises(NotFoundError):
@@ -122,7 +122,7 @@ def test_a_job_may_do_when_it_commits_what_its_token_may_then(
 def test_a_bake_that_lost_its_token_makes_no_model(served: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_base(tmp_path / "bases" / "small")
     served.behind.push(train(tmp_path / "a", 1), "team/small")
-    served.registry("writer").submit("bake", sources=["team/small"], base="small", name="team/baked")
+    served.registry("writer").jobs.submit("bake", sources=["team/small"], base="small", name="team/baked")
     progress = loreg.worker.Heartbeat.progress
 
     def late(heart: Any, what: str, done: int, total: int) -> None:
@@ -165,14 +165,14 @@ def test_what_was_asked_of_an_open_server_is_not_done_once_there_is_a_token(open
     )
     worker = Worker(opened.behind.settings, None, None, "cpu")
     assert worker._claim() is not None  # while there is none it is done, as it was
-    owners = opened.behind.submit("merge", **{**TWO, "name": "team/owners"})
+    owners = opened.behind.jobs.submit("merge", **{**TWO, "name": "team/owners"})
     assert opened.http().post("/api/v1/tokens", json={"name": "root", "scopes": ["admin:*"]}).status_code == 201
     assert Worker(opened.behind.settings, None, None, "cpu").work(until_idle=True) == 1
-    ended = opened.behind.job(queued.json()["id"])
+    ended = opened.behind.jobs.show(queued.json()["id"])
     assert (ended.state, ended.error["code"]) == ("failed", "unauthenticated")
-    assert opened.behind.job(owners.id).state == "done"  # who has the database needs no token
+    assert opened.behind.jobs.show(owners.id).state == "done"  # who has the database needs no token
     with closing(Catalog(opened.behind.settings.database_url)) as catalog, catalog.write(Access.superuser("w")) as tx:
-        assert not jobs.heartbeat(tx, opened.behind.job(done.json()["id"]), "", 0, 0)
+        assert not jobs.heartbeat(tx, opened.behind.jobs.show(done.json()["id"]), "", 0, 0)
 
 
 def test_what_was_asked_of_an_open_server_commits_nothing_once_there_is_a_token(
@@ -182,13 +182,13 @@ def test_what_was_asked_of_an_open_server_commits_nothing_once_there_is_a_token(
     push = loreg.verbs.merge.push
 
     def late(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.setattr(jobs, "beat", lambda *beat: True)  # the commit itself must see it
-        opened.behind.create_token("root", ["admin:*"])
+        monkeypatch.setattr(jobs, "heartbeat", lambda *beat: True)  # the commit itself must see it
+        opened.behind.tokens.create("root", ["admin:*"])
         return push(*arguments, **more)
 
     monkeypatch.setattr(loreg.verbs.merge, "push", late)
     Worker(opened.behind.settings, None, None, "cpu").work(until_idle=True)
-    assert opened.behind.job(job["id"]).error["code"] == "unauthenticated"
+    assert opened.behind.jobs.show(job["id"]).error["code"] == "unauthenticated"
     with pytest.raises(NotFoundError):
         opened.behind.show("team/blend")
 
@@ -198,7 +198,7 @@ def test_a_request_to_an_open_server_that_outlives_the_first_token_changes_nothi
     catalog = Catalog(opened.behind.settings.database_url)
     with catalog.write(access):
         pass
-    opened.behind.create_token("root", ["admin:*"])
+    opened.behind.tokens.create("root", ["admin:*"])
     with pytest.raises(UnauthenticatedError), catalog.write(access):
         pass
     catalog.close()
@@ -207,18 +207,18 @@ def test_a_request_to_an_open_server_that_outlives_the_first_token_changes_nothi
 @pytest.mark.parametrize("name", ["other/model", "model", "Team/model", "-/model", "team", "team/", "team/../other/x"])
 def test_a_bake_goes_below_a_namespace_that_may_be_written(served: Guarded, name: str):
     with pytest.raises((NotAllowedError, UsageError)):
-        served.registry("writer").submit("bake", sources=["team/science"], base="small", name=name)
-    assert served.behind.jobs().items == ()
+        served.registry("writer").jobs.submit("bake", sources=["team/science"], base="small", name=name)
+    assert served.behind.jobs.list().items == ()
 
 
 def test_a_bake_of_before_that_goes_elsewhere_is_not_done(served: Guarded, tmp_path: Path):
     write_base(tmp_path / "bases" / "small")
     served.behind.push(train(tmp_path / "a", 1), "team/small")
-    job = served.registry("writer").submit("bake", sources=["team/small"], base="small", name="team/baked")
+    job = served.registry("writer").jobs.submit("bake", sources=["team/small"], base="small", name="team/baked")
     kind = "text" if "sqlite" in served.behind.settings.database_url else "json"
     change(served, f"UPDATE jobs SET request = CAST(replace(CAST(request AS text), 'team/b', 'other/b') AS {kind})")
     work(served, tmp_path / "bases", tmp_path / "models")
-    assert served.behind.job(job.id).error["code"] == "not-allowed"
+    assert served.behind.jobs.show(job.id).error["code"] == "not-allowed"
     assert not (tmp_path / "models" / "other").exists()
 
 
@@ -227,38 +227,38 @@ def test_a_bake_of_before_that_goes_elsewhere_is_not_done(served: Guarded, tmp_p
 
 def test_a_namespace_has_so_many_open_jobs_and_no_more(served: Guarded):
     writer, http = served.registry("writer"), served.http("writer")
-    accepted = [writer.submit("merge", **{**TWO, "name": f"team/b{number}"}) for number in range(jobs.MAX_OPEN)]
+    accepted = [writer.jobs.submit("merge", **{**TWO, "name": f"team/b{number}"}) for number in range(jobs.MAX_OPEN)]
     with pytest.raises(QuotaError, match=f"no more than {jobs.MAX_OPEN} may"):
-        writer.submit("merge", **TWO)
+        writer.jobs.submit("merge", **TWO)
     refused = http.post("/api/v1/jobs", json={"kind": "merge", "request": TWO})
     assert (refused.status_code, refused.json()["code"]) == (429, "quota")
-    other = served.registry("stranger").submit("merge", sources=["other/a"], name="other/b")
+    other = served.registry("stranger").jobs.submit("merge", sources=["other/a"], name="other/b")
     assert other.state == "queued"
-    writer.cancel_job(accepted[0].id)
-    writer.submit("merge", **TWO)
+    writer.jobs.cancel(accepted[0].id)
+    writer.jobs.submit("merge", **TWO)
 
 
 def test_a_token_has_so_many_open_jobs_in_all_its_namespaces(served: Guarded, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jobs, "MOST_OPEN", 3)
+    monkeypatch.setattr(jobs, "MAX_OPEN", 3)
     root = served.registry("root")
     for number in range(3):
-        root.submit("merge", sources=["team/science"], name=f"n{number}/x")
+        root.jobs.submit("merge", sources=["team/science"], name=f"n{number}/x")
     with pytest.raises(QuotaError, match="of this token"):
-        root.submit("merge", sources=["team/science"], name="n4/x")
-    served.registry("writer").submit("merge", **TWO)
+        root.jobs.submit("merge", sources=["team/science"], name="n4/x")
+    served.registry("writer").jobs.submit("merge", **TWO)
 
 
 def test_a_job_has_so_many_bytes_and_no_more(served: Guarded):
     for request in ({**TWO, "message": "x" * 8_000_000}, {**TWO, "tasks": ["x" * 100] * 1000}):
         body = {"kind": "merge", "request": request}
         assert served.http("writer").post("/api/v1/jobs", json=body).status_code in (400, 413)
-    assert served.behind.jobs().items == ()
+    assert served.behind.jobs.list().items == ()
 
 
 def test_a_page_of_jobs_has_so_many_bytes_and_goes_on(served: Guarded, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pages, "_MOST_BYTES", 100_000)
+    monkeypatch.setattr(pages, "_MAX_BYTES", 100_000)
     for number in range(20):
-        served.registry("writer").submit("merge", **{**TWO, "name": f"team/b{number}", "message": "x" * 20_000})
+        served.registry("writer").jobs.submit("merge", **{**TWO, "name": f"team/b{number}", "message": "x" * 20_000})
     reader, seen, cursor = served.http("reader"), [], ""
     while True:
         answer = reader.get("/api/v1/jobs", params={"limit": 1000, **({"cursor": cursor} if cursor else {})})
@@ -293,13 +293,13 @@ def test_a_draft_that_nobody_goes_on_with_is_forgotten(catalog: Catalog):
 
 def test_what_becomes_of_a_job_is_written_down_with_who_did_it(served: Guarded):
     writer = served.registry("writer")
-    done = writer.submit("merge", **{**TWO, "aliases": []})
+    done = writer.jobs.submit("merge", **{**TWO, "aliases": []})
     work(served)
-    cancelled = writer.submit("merge", **TWO)
-    writer.cancel_job(cancelled.id)
-    writer.cancel_job(cancelled.id)  # nothing is changed
-    ended = writer.submit("merge", **TWO)
-    served.behind.revoke_token(token_of(served, "writer"))
+    cancelled = writer.jobs.submit("merge", **TWO)
+    writer.jobs.cancel(cancelled.id)
+    writer.jobs.cancel(cancelled.id)  # nothing is changed
+    ended = writer.jobs.submit("merge", **TWO)
+    served.behind.tokens.revoke(token_of(served, "writer"))
     told: dict[int, list[tuple[str, str]]] = {}
     for event in reversed(served.behind.events().items):
         if event.action.startswith("job "):

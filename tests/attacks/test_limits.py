@@ -43,8 +43,8 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every time limit is short."""
     for name in ("header_seconds", "rest_seconds", "answer_seconds"):
         monkeypatch.setattr(connections.LIMITS, name, SOON)
-    monkeypatch.setattr(bodies, "PATIENCE", SOON)
-    monkeypatch.setattr(bodies, "STREAM_PATIENCE", SOON)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT", SOON)
+    monkeypatch.setattr(bodies, "STREAM_TIMEOUT", SOON)
 
 
 def head(method: str, path: str, **headers: object) -> bytes:
@@ -317,7 +317,7 @@ MANY: dict[str, bytes] = {
 def test_values_without_number_are_refused_before_something_is_made_of_each(
     guarded: Attacked, monkeypatch: pytest.MonkeyPatch, path: str
 ):
-    monkeypatch.setattr(bodies, "parse", lambda body: pytest.fail("it was parsed"))
+    monkeypatch.setattr(bodies, "parse_json", lambda body: pytest.fail("it was parsed"))
     json_ = {"Content-Type": "application/json"}
     assert guarded.http("root").post(path, content=MANY[path], headers=json_).status_code == 400
 

@@ -294,7 +294,7 @@ def test_malformed_requests_are_no_mistakes_in_the_log(guarded: Attacked, caplog
 
 def test_text_that_a_database_cannot_hold_is_refused_at_once_and_not_to_be_tried_again(registry: Registry):
     with pytest.raises(UsageError):
-        registry.create_token("a\0b", ["read:*"])
+        registry.tokens.create("a\0b", ["read:*"])
     assert registry.push(SCIENCE, "team/a", message="a\0b").version.message == "ab"
 
 
@@ -325,7 +325,7 @@ def test_a_commit_of_the_hub_has_so_many_lines_and_stores_nothing_before_all_are
 @pytest.fixture
 def many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs without end, as a release before this one took them."""
-    monkeypatch.setattr(jobs, "MOST_OPEN", 1000)
+    monkeypatch.setattr(jobs, "MAX_OPEN", 1000)
 
 
 @pytest.mark.usefixtures("many_jobs")
@@ -376,7 +376,7 @@ def test_every_list_is_cut_by_its_size(guarded: Attacked, monkeypatch: pytest.Mo
             jobs.submit(tx, "merge", {}, "team")
     http = guarded.http("root")
     whole = http.get(f"/api/v1/{path}").json()["items"]
-    monkeypatch.setattr(pages, "_MOST_BYTES", 1)
+    monkeypatch.setattr(pages, "_MAX_BYTES", 1)
     seen, cursor = [], None
     for _ in range(len(whole) or 1):
         page = http.get(f"/api/v1/{path}", params={"cursor": cursor} if cursor else {}).json()
@@ -390,7 +390,7 @@ def test_a_tree_of_the_hub_has_pages_that_its_clients_follow(
 ):
     from huggingface_hub import HfApi
 
-    monkeypatch.setattr(hub_read, "_MOST_FILES", 1)
+    monkeypatch.setattr(hub_read, "_MAX_FILES", 1)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     found = HfApi(endpoint=guarded.endpoint, token=guarded.tokens["reader"]).list_repo_tree(
         "team/science", recursive=True
@@ -407,7 +407,7 @@ def test_a_tree_of_the_hub_has_pages_that_its_clients_follow(
 def test_a_token_that_has_expired_already_is_not_made(guarded: Attacked):
     for at in (datetime.now(UTC) - timedelta(seconds=1), datetime(2001, 1, 1, tzinfo=UTC)):
         with pytest.raises(UsageError, match="would never hold"):
-            guarded.behind.create_token("x", ["read:*"], expires=at)
+            guarded.behind.tokens.create("x", ["read:*"], expires=at)
         body = {"name": "x", "scopes": ["read:*"], "expires_at": at.isoformat()}
         assert guarded.http("root").post("/api/v1/tokens", json=body).status_code == 400
     naive = {"name": "x", "scopes": ["read:*"], "expires_at": "2001-01-01T00:00:00"}
@@ -424,18 +424,18 @@ def administered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reg
 
 
 def test_the_last_administrator_cannot_be_revoked_by_accident(administered: Registry):
-    first, _ = administered.create_token("first", ["admin:*"])
-    administered.create_token("owner", ["admin:team"])
-    gone, _ = administered.create_token("gone", ["admin:*"])
-    administered.revoke_token(gone.id)
+    first, _ = administered.tokens.create("first", ["admin:*"])
+    administered.tokens.create("owner", ["admin:team"])
+    gone, _ = administered.tokens.create("gone", ["admin:*"])
+    administered.tokens.revoke(gone.id)
     with pytest.raises(NotAllowedError, match="the last administrator") as error:
-        administered.revoke_token(first.id)
+        administered.tokens.revoke(first.id)
     assert error.value.hint == "loreg token create NAME --scope 'admin:*'"
-    second, _ = administered.create_token("second", ["admin:*"])
-    administered.revoke_token(first.id)
+    second, _ = administered.tokens.create("second", ["admin:*"])
+    administered.tokens.revoke(first.id)
     with pytest.raises(NotAllowedError):
-        administered.revoke_token(second.id)
-    administered.revoke_token(first.id)  # again, which changes nothing
+        administered.tokens.revoke(second.id)
+    administered.tokens.revoke(first.id)  # again, which changes nothing
 
 
 def test_an_administrator_cannot_lock_everybody_out_over_http(guarded: Attacked):

@@ -57,7 +57,7 @@ def test_under_another_name_nobody_reads_and_nobody_makes_a_token(tmp_path: Path
                 assert server.http().get(path, headers=asking).status_code == 403, (host, path)
             made = server.http().post("/api/v1/tokens", json={"name": "x", "scopes": ["admin:*"]}, headers=asking)
             assert made.status_code == 403
-        assert server.behind.tokens() == ()
+        assert server.behind.tokens.list() == ()
 
 
 def test_a_request_with_two_names_or_none_is_refused(tmp_path: Path):
@@ -134,7 +134,7 @@ def test_forms_change_nothing_with_a_token_or_without(tmp_path: Path, role: str,
         ):
             assert http.post(path, content=json.dumps(body), headers=headers).status_code == 400, path
         assert server.behind.events().items == before
-        assert server.behind.jobs().items == ()
+        assert server.behind.jobs.list().items == ()
 
 
 def test_a_body_of_no_type_is_refused_where_a_browser_sent_it(tmp_path: Path):
@@ -145,7 +145,7 @@ def test_a_body_of_no_type_is_refused_where_a_browser_sent_it(tmp_path: Path):
 
 
 def test_it_is_open_no_more_once_there_is_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(state, "_FRESH", 3600.0)  # what was made here need not be looked for
+    monkeypatch.setattr(state, "_TOKEN_CACHE_SECONDS", 3600.0)  # what was made here need not be looked for
     with attacked(tmp_path, is_open=True) as server:
         http = server.http()
         assert http.get("/api/v1/whoami").json()["grants"] == {"*": "admin"}
@@ -154,7 +154,7 @@ def test_it_is_open_no_more_once_there_is_a_token(tmp_path: Path, monkeypatch: p
         assert http.post("/api/v1/tokens", json={"name": "x", "scopes": ["admin:*"]}).status_code == 401
         with connect(endpoint=server.endpoint, token=secret) as registry:
             assert registry.show("team/science").version.number == 1
-            registry.revoke_token(registry.create_token("old", ["read:*"])[0].id)
+            registry.tokens.revoke(registry.tokens.create("old", ["read:*"])[0].id)
         # With tokens it may lie behind a proxy, under any name.
         proxied = {"Host": "loreg.company.com", "X-Forwarded-For": "203.0.113.9"}
         assert http.get("/healthz", headers=proxied).status_code == 200
@@ -162,10 +162,10 @@ def test_it_is_open_no_more_once_there_is_a_token(tmp_path: Path, monkeypatch: p
 
 def test_a_token_that_another_program_made_closes_it_too(tmp_path: Path):
     with attacked(tmp_path, is_open=True) as server:
-        token, _ = server.behind.create_token("first", ["admin:*"])
-        other = server.behind.create_token("second", ["admin:*"])[0]
+        token, _ = server.behind.tokens.create("first", ["admin:*"])
+        other = server.behind.tokens.create("second", ["admin:*"])[0]
         assert server.http().get("/api/v1/whoami").json()["grants"] == {}
-        server.behind.revoke_token(token.id)
+        server.behind.tokens.revoke(token.id)
         assert server.http().get("/api/v1/whoami").json()["grants"] == {}, other
 
 

@@ -24,7 +24,7 @@ from factories import copy
 from loreg.adapters import patterns
 from loreg.adapters.patterns import PatternBudget, Patterns, endings
 from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_structure
-from loreg.bases.identify import with_listed_facts
+from loreg.bases.identify import with_tensor_facts
 from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter
 from loreg.entities import BaseModel, Commit, Metric
@@ -203,7 +203,7 @@ def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
         f"m{n}.{end}": {"dtype": "F32", "shape": Counted([n, len(end)])} for n in range(500) for end in ends
     }
     document = {"schema": "loreg.base-headers/1", "tensors": tensor_digests}
-    with_listed_facts(BaseModel("0" * 64, ()), document)
+    with_tensor_facts(BaseModel("0" * 64, ()), document)
     assert Counted.compared < 5000
 
 
@@ -345,7 +345,7 @@ def test_the_patterns_of_one_adapter_take_three_seconds_of_processor_time_at_mos
             tried.append(timeout)
             return real.fullmatch(pattern, text, timeout=0.001)
 
-    monkeypatch.setattr(patterns, "_ONE", 0.05)
+    monkeypatch.setattr(patterns, "_MAX_MATCH_SECONDS", 0.05)
     monkeypatch.setattr(patterns, "regex", Counting())
     with_findings: list[object] = []
     try:
@@ -410,16 +410,16 @@ def test_patterns_without_operators_are_looked_up_and_not_tried_one_by_one(monke
     """As a merge of two adapters of many ranks writes them, for 4,000 modules."""
     modules = [f"model.layers.{n // 8}.mlp.experts.{n % 8}.w{n % 3}_proj" for n in range(4000)]
     compared = []
-    real = patterns._PlainPatterns._matching
+    real = patterns._PlainPatterns._iter_positions
 
     def counted(self: Any, module: str) -> Iterator[int]:
-        compared.append(sum(len(self._ways.get(len(end), {})) for end in endings(module)))
+        compared.append(sum(len(self._by_length_and_dots.get(len(end), {})) for end in endings(module)))
         return real(self, module)
 
-    monkeypatch.setattr(patterns._PlainPatterns, "_matching", counted)
+    monkeypatch.setattr(patterns._PlainPatterns, "_iter_positions", counted)
     found = Patterns({module: n for n, module in enumerate(modules)})
     assert [found.first(module, -1) for module in modules] == list(range(4000))
-    assert found.matching_none(modules) == []
+    assert found.unmatched(modules) == []
     assert max(compared) <= 8  # ways in which the numbers in these names can be written
 
 
@@ -434,7 +434,7 @@ def test_the_first_pattern_that_matches_wins_of_either_kind():
         matches = {m: [n for n, p in enumerate(some) if re.match(rf"(.*\.)?({p})$", m)] for m in modules}
         assert [found.first(module, -1) for module in modules] == [min(matches[m], default=-1) for m in modules]
         dead = [p for n, p in enumerate(some) if p not in modules and not any(n in matches[m] for m in modules)]
-        assert found.matching_none(modules) == dead
+        assert found.unmatched(modules) == dead
 
 
 def test_a_budget_is_of_one_adapter_and_of_all_that_ask():

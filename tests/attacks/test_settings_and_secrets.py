@@ -21,7 +21,7 @@ from loreg.catalog.engine import open_engine
 from loreg.errors import LoregError, UnavailableError, UsageError
 from loreg.registry import connect
 from loreg.remote.http import Server
-from loreg.settings import load, masked
+from loreg.settings import load, mask_url
 from server.conftest import Guarded, guarded, guarded_folder  # noqa: F401  fixtures
 
 TOKEN = "lrg_" + "t" * 43
@@ -469,7 +469,7 @@ def test_no_word_on_a_server_has_the_password_of_its_url(tmp_path: Path):
     ],
 )
 def test_what_a_url_shows(url: str, shown: str):
-    assert masked(url) == shown
+    assert mask_url(url) == shown
 
 
 ASKS: list[Callable[[httpx.Client], httpx.Response]] = [

@@ -13,12 +13,12 @@ import torch
 import transformers
 
 from loreg.bases import names
-from loreg.bases.architecture import architecture_called
+from loreg.bases.architecture import get_architecture
 
 ROOT = Path(__file__).parents[2]
 TABLE = msgspec.json.decode((ROOT / "registry" / "loreg" / "bases" / "architectures.json").read_bytes())
 #: Of every kind: what ties, what is renamed, what lies transposed, what is inside another model.
-SOME = (
+CLASSES = (
     "BartForConditionalGeneration", "BertForMaskedLM", "Blip2ForConditionalGeneration", "GPT2LMHeadModel",
     "GPTNeoXForCausalLM", "GptOssForCausalLM", "LlavaForConditionalGeneration", "MambaForCausalLM",
     "MixtralForCausalLM", "NomicBertModel", "Qwen2VLForConditionalGeneration", "T5ForConditionalGeneration",
@@ -42,7 +42,7 @@ def row_of(name: str) -> dict[str, Any]:
     return row | {"renames": TABLE["renames"][row["renames"]]}
 
 
-def made(generator: ModuleType, name: str) -> dict[str, Any]:
+def make_row(generator: ModuleType, name: str) -> dict[str, Any]:
     rules: list[Any] = []
     row = generator.describe(name, rules)
     return row | {"renames": rules[row["renames"]]}
@@ -52,16 +52,16 @@ def test_the_table_is_of_the_release_that_the_tests_run_with():
     assert TABLE["transformers"] == transformers.__version__, "run tools/architectures.py"
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_table_says_what_the_installed_release_says(generator: ModuleType, name: str):
-    assert row_of(name) == msgspec.json.decode(msgspec.json.encode(made(generator, name)))
+    assert row_of(name) == msgspec.json.decode(msgspec.json.encode(make_row(generator, name)))
 
 
 @pytest.mark.slow
 def test_every_row_is_what_the_installed_release_says(generator: ModuleType):
     wrong = [
         name for name in sorted(TABLE["classes"])
-        if row_of(name) != msgspec.json.decode(msgspec.json.encode(made(generator, name)))
+        if row_of(name) != msgspec.json.decode(msgspec.json.encode(make_row(generator, name)))
     ]  # fmt: skip
     assert wrong == []
 
@@ -77,14 +77,14 @@ def test_what_the_table_ties_is_one_tensor_in_the_model(generator: ModuleType, n
     for weight, parameter in model.named_parameters(remove_duplicate=False):
         shared.setdefault(parameter.data_ptr(), set()).add(weight)
     expected = {frozenset(group) for group in shared.values() if len(group) > 1}
-    (tie,) = architecture_called(name).tied({"tie_word_embeddings": True})
+    (tie,) = get_architecture(name).active_ties({"tie_word_embeddings": True})
     assert set(tie.groups) == expected
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", CLASSES)
 def test_a_weight_that_is_called_as_in_memory_keeps_its_name(generator: ModuleType, name: str):
     """Else an adapter's name, which is one in memory, would be taken for another."""
-    found = architecture_called(name)
+    architecture = get_architecture(name)
     for weight in generator.make(name).state_dict():
-        parts = list(found.weights_in_file(weight))
+        parts = list(architecture.weights_in_file(weight))
         assert names.canonical_name(weight) in {names.canonical_name(part.weight) for part in parts}

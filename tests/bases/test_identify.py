@@ -96,7 +96,7 @@ def test_other_shapes_names_and_kinds_are_another_base(tmp_path: Path, original:
 def test_a_value_that_only_a_wider_type_holds_widens_only_its_tensor(tmp_path: Path):
     tensors = {**model(torch.float32), "fine": torch.tensor([1.0 + 2**-23])}
     tensor_digests = json.loads(identify(write(tmp_path / "m", tensors)).tensor_list)["tensors"]
-    assert {name: leaf["dtype"] for name, leaf in tensor_digests.items()} == {
+    assert {name: tensor["dtype"] for name, tensor in tensor_digests.items()} == {
         **dict.fromkeys(model(), "BF16"),
         "fine": "F32",
     }
@@ -106,15 +106,16 @@ def test_a_value_that_only_a_wider_type_holds_widens_only_its_tensor(tmp_path: P
 
 def test_nan_and_infinity_survive_the_narrowing(tmp_path: Path):
     values = torch.tensor([float("nan"), float("inf"), -0.0, 1e-40], dtype=torch.bfloat16)
-    same = {digest(write(tmp_path / str(d)[6:], {"x": values.to(d)})) for d in (torch.bfloat16, torch.float32)}
-    assert len(same) == 1
+    dtypes = (torch.bfloat16, torch.float32)
+    digests = {digest(write(tmp_path / str(dtype)[6:], {"x": values.to(dtype)})) for dtype in dtypes}
+    assert len(digests) == 1
 
 
 def test_the_real_minilm(minilm: Path):
-    found = identify(minilm, ("minilm",))
+    identity = identify(minilm, ("minilm",))
     reference = load_file(minilm / "model.safetensors")
-    assert found.base.tensors == len(reference)
-    assert found.base.parameters == sum(tensor.numel() for tensor in reference.values())
+    assert identity.base.tensors == len(reference)
+    assert identity.base.parameters == sum(tensor.numel() for tensor in reference.values())
 
 
 def test_progress_ends_at_the_size_of_all_tensors(tmp_path: Path):
@@ -128,9 +129,11 @@ def test_what_is_no_model_is_refused(tmp_path: Path):
         identify(tmp_path)
     with pytest.raises(NotFoundError):
         identify(tmp_path / "nowhere")
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(AdapterFormatError, match="as a pickle"):
-        identify(tmp_path)
+    for name in ("pytorch_model.bin", "consolidated.00.pth"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(AdapterFormatError, match="as a pickle"):
+            identify(tmp_path)
+        (tmp_path / name).unlink()
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(IntegrityError):
         identify(tmp_path)
@@ -169,16 +172,16 @@ def test_the_structure_is_shapes_and_what_they_do_not_say(tmp_path: Path):
 
 def test_what_was_hashed_once_is_remembered_until_the_file_changes(tmp_path: Path):
     folder, cache = write(tmp_path / "m", model()), tmp_path / "cache"
-    first = identify(folder, cached=cache)
+    first = identify(folder, cache_folder=cache)
     calls: list[int] = []
     again = identify(folder, (), lambda what, done, total: calls.append(done), cache)
     assert again == first
     assert calls == []
     write(folder, {name: tensor + 1 for name, tensor in model().items()})
-    assert identify(folder, cached=cache).base.digest == digest(folder) != first.base.digest
+    assert identify(folder, cache_folder=cache).base.digest == digest(folder) != first.base.digest
     entry = next(cache.iterdir())
     entry.write_text("{")
-    assert identify(folder, cached=cache).base.digest == digest(folder)
+    assert identify(folder, cache_folder=cache).base.digest == digest(folder)
 
 
 def test_a_model_larger_than_a_buffer_is_hashed_as_a_whole(tmp_path: Path):
@@ -203,14 +206,14 @@ def test_a_tensor_in_two_shards_is_a_conflict(tmp_path: Path):
 def test_an_index_that_lies_and_a_missing_shard_are_refused(tmp_path: Path):
     folder = write(tmp_path / "m", model())
     index = folder / "model.safetensors.index.json"
-    told = dict.fromkeys(model(), "model.safetensors")
-    index.write_text(json.dumps({"weight_map": {**told, "phantom": "model.safetensors"}}))
+    weight_map = dict.fromkeys(model(), "model.safetensors")
+    index.write_text(json.dumps({"weight_map": {**weight_map, "phantom": "model.safetensors"}}))
     with pytest.raises(IntegrityError, match="it has 'phantom' in model"):
         identify(folder)
-    index.write_text(json.dumps({"weight_map": dict(list(told.items())[1:])}))
+    index.write_text(json.dumps({"weight_map": dict(list(weight_map.items())[1:])}))
     with pytest.raises(IntegrityError, match=r"it has 'layer\.0\.weight' in no shard"):
         identify(folder)
-    index.write_text(json.dumps({"weight_map": {**told, "x": "model-00002.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": {**weight_map, "x": "model-00002.safetensors"}}))
     with pytest.raises(NotFoundError, match=r"the shard model-00002\.safetensors is missing"):
         identify(folder)
 

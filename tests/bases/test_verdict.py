@@ -17,11 +17,11 @@ Q = "layers.0.q_proj.weight"
 
 
 def verdicts(registry: Registry, source: str) -> dict[str, str]:
-    return {match.base.names[0]: match.verdict.kind for match in registry.match_bases(source)}
+    return {match.base.names[0]: match.verdict.kind for match in registry.bases.match(source)}
 
 
 def add(registry: Registry, path: Path, name: str) -> str:
-    return registry.add_base(path, [name]).base.digest
+    return registry.bases.add(path, [name]).base.digest
 
 
 @pytest.fixture
@@ -42,17 +42,17 @@ def test_every_verdict_from_the_strongest_to_the_weakest(pushed: Registry, tmp_p
     add(pushed, write_base(tmp_path / "2", q), "rounded")
     add(pushed, write_base(tmp_path / "3", {Q: q[Q] + 1}), "unrelated")
     add(pushed, write_base(tmp_path / "4", {Q: torch.ones(OUT, 3)}), "other shapes")
-    pushed.relate_bases("rounded", "original", "quantized_from", {"bits": 8})
-    found = verdicts(pushed, "a")
-    assert found == {
+    pushed.bases.relate("rounded", "original", "quantized_from", {"bits": 8})
+    by_name = verdicts(pushed, "a")
+    assert by_name == {
         "original": "exact",
         "resized head": "target-exact",
         "rounded": "declared-derived",
         "unrelated": "struct-only",
         "other shapes": "mismatch",
     }
-    assert [VERDICTS.index(kind) for kind in found.values()] == sorted(map(VERDICTS.index, found.values()))
-    reasons = {match.base.names[0]: match.verdict.reason for match in pushed.match_bases("a")}
+    assert [VERDICTS.index(kind) for kind in by_name.values()] == sorted(map(VERDICTS.index, by_name.values()))
+    reasons = {match.base.names[0]: match.verdict.reason for match in pushed.bases.match("a")}
     assert reasons["original"] == "it was trained on this very content"
     assert reasons["resized head"] == "the 4 tensors that it touches are the same, others are not"
     assert "quantized_from" in reasons["rounded"]
@@ -72,13 +72,13 @@ def test_a_renaming_is_proven_by_the_contents(pushed: Registry, tmp_path: Path):
     (tmp_path / "renamed").mkdir()
     save_file(renamed, tmp_path / "renamed" / "model.safetensors")
     add(pushed, tmp_path / "renamed", "renamed")
-    edge = pushed.relate_bases("renamed", "original", "renamed_from")
+    edge = pushed.bases.relate("renamed", "original", "renamed_from")
     assert edge.verified
     # One leading part more is found all the same, and then the tensors are the very same.
     assert verdicts(pushed, "a")["renamed"] == "target-exact"
     add(pushed, write_base(tmp_path / "other", changed(Q)), "other")
     with pytest.raises(ConflictError, match=r"is not a renaming of .*: 1 of its tensors have other content"):
-        pushed.relate_bases("other", "original", "renamed_from")
+        pushed.bases.relate("other", "original", "renamed_from")
 
 
 def test_a_lossless_cast_is_the_same_base(pushed: Registry, tmp_path: Path):
@@ -86,21 +86,22 @@ def test_a_lossless_cast_is_the_same_base(pushed: Registry, tmp_path: Path):
     (tmp_path / "wide").mkdir()
     save_file(wide, tmp_path / "wide" / "model.safetensors")
     add(pushed, tmp_path / "wide", "wide")
-    edge = pushed.relate_bases("wide", "original", "cast_of")
+    edge = pushed.bases.relate("wide", "original", "cast_of")
     assert edge.verified
     assert edge.child == edge.parent
     with pytest.raises(ConflictError, match="wide and original are one base"):
-        pushed.relate_bases("wide", "original", "finetuned_from")
+        pushed.bases.relate("wide", "original", "finetuned_from")
 
 
 def test_a_lossless_cast_that_lacks_a_tensor_is_verified_and_a_rounding_is_declared(pushed: Registry, tmp_path: Path):
     tensors = {name: tensor for name, tensor in new_model().state_dict().items() if "head" not in name}
-    for name, some in (("part", tensors), ("half", {n: t.half() for n, t in tensors.items()})):
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    for name, stored in (("part", tensors), ("half", halves)):
         (tmp_path / name).mkdir()
-        save_file(some, tmp_path / name / "model.safetensors")
+        save_file(stored, tmp_path / name / "model.safetensors")
         add(pushed, tmp_path / name, name)
-    assert pushed.relate_bases("part", "original", "cast_of").verified
-    assert not pushed.relate_bases("half", "original", "cast_of").verified
+    assert pushed.bases.relate("part", "original", "cast_of").verified
+    assert not pushed.bases.relate("half", "original", "cast_of").verified
     assert verdicts(pushed, "a") == {"original": "exact", "part": "target-exact", "half": "declared-derived"}
 
 
@@ -113,30 +114,30 @@ def test_two_verified_steps_are_a_verified_derivation(registry: Registry, tmp_pa
         add(registry, tmp_path / name, name)
     registry.push(train(tmp_path / "adapter", 1), "a", base="one")
     assert verdicts(registry, "a")["three"] == "mismatch"
-    registry.relate_bases("two", "one", "renamed_from")
-    registry.relate_bases("three", "two", "renamed_from")
+    registry.bases.relate("two", "one", "renamed_from")
+    registry.bases.relate("three", "two", "renamed_from")
     assert verdicts(registry, "a") == {"one": "exact", "two": "verified-derived", "three": "verified-derived"}
-    registry.relate_bases("two", "one", "finetuned_from")  # a weaker way beside a verified one changes nothing
+    registry.bases.relate("two", "one", "finetuned_from")  # a weaker way beside a verified one changes nothing
     assert verdicts(registry, "a")["three"] == "verified-derived"
 
 
 def test_relations_that_cannot_be_are_refused(pushed: Registry):
     with pytest.raises(UsageError, match="'made_from' is no way"):
-        pushed.relate_bases("original", "original", "made_from")
+        pushed.bases.relate("original", "original", "made_from")
     with pytest.raises(NotFoundError, match="there is no base 'nobody'"):
-        pushed.relate_bases("original", "nobody", "cast_of")
+        pushed.bases.relate("original", "nobody", "cast_of")
 
 
 def test_headers_alone_say_whether_shapes_fit(registry: Registry, tmp_path: Path):
     base = write_base(tmp_path / "base")
-    known = registry.add_base(base, ["tiny"], header_only=True).base
-    assert not known.complete
+    by_headers = registry.bases.add(base, ["tiny"], header_only=True).base
+    assert not by_headers.complete
     adapter = train(tmp_path / "adapter", 1)
     assert verdicts(registry, str(adapter)) == {"tiny": "struct-only"}
-    whole = registry.add_base(base, ["tiny"]).base
-    assert whole.struct == known.struct
+    whole = registry.bases.add(base, ["tiny"]).base
+    assert whole.struct == by_headers.struct
     assert whole.complete
-    assert registry.show_base("tiny").base == whole  # the name goes over to the base that is known better
+    assert registry.bases.show("tiny").base == whole  # the name goes over to the base that is known better
     assert registry.push(adapter, "a", base="tiny").version.target is not None
 
 

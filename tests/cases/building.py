@@ -23,6 +23,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from loreg.entities import MergeOptions
+
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 VOCABULARY = 96
@@ -130,7 +132,7 @@ def everything_that_takes_it(registry: Any, adapter: Path, base: Path, target: P
     """Every verb that could store or use an adapter, as something to call."""
     return [
         lambda: registry.push(str(adapter), "team/a"),
-        lambda: registry.merge([str(adapter)], [1.0], folder=target / "merged"),
+        lambda: registry.merge([str(adapter)], MergeOptions(weights=[1.0]), folder=target / "merged"),
         lambda: registry.bake([str(adapter)], base=str(base), folder=target / "baked"),
     ]
 

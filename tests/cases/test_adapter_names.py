@@ -216,4 +216,4 @@ def test_a_base_saved_with_lora_in_it_is_refused_by_name(local_registry: Registr
     with pytest.raises(LoregError, match="LoRA"):
         local_registry.bake([str(adapter)], base=str(folder), folder=tmp_path / "baked")
     with pytest.raises(LoregError, match="LoRA"):
-        local_registry.add_base(str(folder))
+        local_registry.bases.add(str(folder))

@@ -46,6 +46,7 @@ from cases.building import (
     write,
 )
 from loreg.adapters.structure import read_structure
+from loreg.entities import MergeOptions
 from loreg.errors import LoregError
 from loreg.registry import Registry
 
@@ -175,7 +176,9 @@ def test_two_merge_to_the_sum_of_what_peft_adds(
     sources = [
         save(trained(MODELS[name](), targets, size, r=r), tmp_path / f"{r}") for size, r in ((0.05, 4), (0.1, 2))
     ]
-    local_registry.merge([str(source) for source in sources], [0.6, -0.4], folder=tmp_path / "merged")
+    local_registry.merge(
+        [str(source) for source in sources], MergeOptions(weights=[0.6, -0.4]), folder=tmp_path / "merged"
+    )
     assert codes(local_registry, tmp_path / "merged") == []
     found = deltas(MODELS[name](), tmp_path / "merged")
     one, other = (deltas(MODELS[name](), source) for source in sources)
@@ -190,7 +193,9 @@ def test_adapters_of_different_parameters_of_one_module_merge(local_registry: Re
         save(trained(MODELS["mixtral"](), ["q_proj"], target_parameters=[target]), tmp_path / f"{number}")
         for number, target in enumerate(BOTH)
     ]
-    local_registry.merge([str(source) for source in sources], [0.6, 0.5], folder=tmp_path / "merged")
+    local_registry.merge(
+        [str(source) for source in sources], MergeOptions(weights=[0.6, 0.5]), folder=tmp_path / "merged"
+    )
     found = deltas(MODELS["mixtral"](), tmp_path / "merged")
     up, down = (deltas(MODELS["mixtral"](), source) for source in sources)
     assert found.keys() == up.keys() | down.keys()

@@ -8,6 +8,7 @@ import pytest
 from peft import LoraConfig
 
 from cases.building import llama, save, trained
+from loreg.entities import MergeOptions
 from loreg.errors import NotFoundError
 from loreg.registry import Registry
 
@@ -48,7 +49,7 @@ def test_the_checkpoints_of_a_run_are_named_the_newest_first(local_registry: Reg
 def test_adapters_with_names_are_named(local_registry: Registry, tmp_path: Path):
     folder = named(tmp_path / "named")
     with pytest.raises(NotFoundError, match="2 adapters lie in it: policy, reference") as error:
-        local_registry.merge([str(folder)], [1.0], folder=tmp_path / "out")
+        local_registry.merge([str(folder)], MergeOptions(weights=[1.0]), folder=tmp_path / "out")
     assert error.value.hint == f"loreg push {folder}/policy NAME"
     local_registry.push(f"{folder}/policy", "team/a")
 

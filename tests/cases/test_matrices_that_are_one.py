@@ -25,6 +25,7 @@ from cases.building import (
     trained,
 )
 from loreg.adapters.structure import read_structure
+from loreg.entities import MergeOptions
 from loreg.registry import Registry
 
 LORA = {
@@ -82,7 +83,7 @@ def test_what_peft_saves_beside_lora_on_the_head_does_no_harm(
 def test_two_such_adapters_merge_to_the_sum_of_their_deltas(local_registry: Registry, tmp_path: Path):
     peft = [trained(llama(), ["q_proj", "lm_head"], size, lora_alpha=alpha) for size, alpha in ((0.05, 8), (0.1, 16))]
     sources = [str(save(each, tmp_path / f"{i}", save_embedding_layers=True)) for i, each in enumerate(peft)]
-    local_registry.merge(sources, [0.6, -0.4], folder=tmp_path / "merged")
+    local_registry.merge(sources, MergeOptions(weights=[0.6, -0.4]), folder=tmp_path / "merged")
     expected = llama()
     for each, weight in zip(peft, (0.6, -0.4), strict=True):
         for name, layer in each.base_model.model.named_modules():

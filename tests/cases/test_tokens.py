@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from cases.building import PREFIX, WEIGHTS, agree, answers, codes, llama, of_adapter, of_baked, save, trained
 from loreg.adapters.keys import weight_of_full_tensor
 from loreg.adapters.structure import read_structure
+from loreg.entities import MergeOptions
 from loreg.errors import MergeError
 from loreg.registry import Registry
 
@@ -61,7 +62,7 @@ def test_of_two_adapters_that_overlap_are_not_blended(local_registry: Registry, 
         for name, indices in (("a", [1, 2, 90]), ("b", [2, 90, 91]))
     ]
     with pytest.raises(MergeError, match="token"):
-        local_registry.merge(sources, [0.5, 0.5], folder=tmp_path / "merged")
+        local_registry.merge(sources, MergeOptions(weights=[0.5, 0.5]), folder=tmp_path / "merged")
 
 
 def test_that_are_not_as_many_as_the_tokens_are_refused(local_registry: Registry, tmp_path: Path):

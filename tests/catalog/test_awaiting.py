@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from loreg.catalog import Catalog, engine, versions
 from loreg.entities import Access
@@ -28,12 +29,34 @@ def resolve(catalog: Catalog, ref: str) -> str:
 def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
     async def both() -> list[str]:
         recorded = await catalog.run_async(record, catalog, "team/a")
-        found = await asyncio.gather(*(catalog.run_async(resolve, catalog, "team/a") for _ in range(8)))
+        resolved = await asyncio.gather(*(catalog.run_async(resolve, catalog, "team/a") for _ in range(8)))
         await catalog.aclose()
-        return [recorded, *found]
+        return [recorded, *resolved]
 
     assert asyncio.run(both()) == ["team/a:v1"] * 9
     assert resolve(catalog, "team/a") == "team/a:v1"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_statement_that_is_compiled_once_is_an_event_of_sqlalchemy(catalog: Catalog, awaited: bool):
+    seen: list[tuple[str, str, Any]] = []
+
+    def resolve_watched() -> None:
+        with catalog.read() as tx:
+            for name in ("before_cursor_execute", "after_cursor_execute"):
+                event.listen(tx.connection, name, lambda *call, name=name: seen.append((name, call[2], call[3])))
+            versions.resolve(tx, parse_ref("team/a"))
+
+    async def run() -> None:
+        await catalog.run_async(resolve_watched)
+        await catalog.aclose()
+
+    record(catalog, "team/a")
+    asyncio.run(run()) if awaited else resolve_watched()
+    (before, sql, parameters), (after, *same) = seen
+    assert (before, after, same) == ("before_cursor_execute", "after_cursor_execute", [sql, parameters])
+    assert sql.startswith("SELECT")
+    assert (parameters["namespace"], parameters["name"]) == ("team", "a")
 
 
 def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
@@ -65,12 +88,12 @@ def test_the_loop_goes_on_while_the_database_works(catalog: Catalog, postgres_ur
     async def both() -> bool:
         with psycopg.connect(postgres_url, autocommit=True) as holder:
             holder.execute("SELECT pg_advisory_lock(7)")
-            asked = asyncio.ensure_future(slow.run_async(ask, slow))
+            answer = asyncio.ensure_future(slow.run_async(ask, slow))
             for _ in range(100):
                 await asyncio.sleep(0)
-            assert not asked.done()
+            assert not answer.done()
             holder.execute("SELECT pg_advisory_unlock(7)")
-            await asked
+            await answer
         await slow.aclose()
         return True
 
@@ -86,16 +109,16 @@ def kill_all_but_me(url: str) -> None:
 
 
 def test_a_connection_that_died_while_it_lay_idle_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engine, "_IDLE", -1.0)
+    monkeypatch.setattr(engine, "_IDLE_SECONDS", -1.0)
     catalog = Catalog(postgres_url)
 
     async def twice() -> list[str]:
-        found = []
+        refs = []
         for _ in range(2):
-            found.append(await catalog.run_async(resolve, catalog, "team/a"))
+            refs.append(await catalog.run_async(resolve, catalog, "team/a"))
             kill_all_but_me(postgres_url)
         await catalog.aclose()
-        return found
+        return refs
 
     record(catalog, "team/a")
     kill_all_but_me(postgres_url)

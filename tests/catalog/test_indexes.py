@@ -88,10 +88,10 @@ def test_a_common_search_reads_no_large_table_from_end_to_end(large: Catalog, na
 def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_it(large: Catalog):
     shared = "1".rjust(64, "0")
     with large.read() as tx:
-        assert uploads.readable(tx, [shared, "f" * 64]) == {shared}
+        assert uploads.find_readable(tx, [shared, "f" * 64]) == {shared}
         compiled = uploads.select_readable(sees_all=True, has_token=True).compile(dialect=tx.connection.dialect)
         explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}"
-        plan = tx.connection.exec_driver_sql(explained, {**compiled.params, "wanted": [shared]}).scalar()
+        plan = tx.connection.exec_driver_sql(explained, {**compiled.params, "digests": [shared]}).scalar()
     assert rows_read(plan[0]["Plan"]) < 100  # of 20,000 that have it
 
 

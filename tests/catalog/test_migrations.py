@@ -71,14 +71,14 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
     catalog = Catalog(f"sqlite:///{tmp_path}/c.db")
     assert migrations.HEAD in catalog.describe()
     with catalog.write(Access.superuser("ada")) as tx:
-        found = versions.resolve(tx, parse_ref("team/science")).version
-        assert (found.base.digest[:6], found.target, found.tasks) == ("58c97f", None, ("qa",))
-        on_its_base = search(tx, Query(tasks=("qa",), base=found.base.names[0])).items
-        assert [version.ref for version in on_its_base] == [found.ref]
+        version = versions.resolve(tx, parse_ref("team/science")).version
+        assert (version.base.digest[:6], version.target, version.tasks) == ("58c97f", None, ("qa",))
+        on_its_base = search(tx, Query(tasks=("qa",), base=version.base.names[0])).items
+        assert [other.ref for other in on_its_base] == [version.ref]
         in_production = version_details(tx, parse_ref("team/history:prod"))
         assert [(move.alias, move.number) for move in in_production.alias_moves] == [("prod", 1)]
         assert sum(file.size for file in in_production.files) == in_production.version.size
-        assert len(lineage.ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
+        assert len(lineage.list_ancestors(tx, versions.resolve(tx, parse_ref("team/blend")).id)) == 2
         assert versions.record(tx, new_version("team/science", "new"))[0].version.number == 2
         bases = tx.connection.execute(text("SELECT substr(digest, 1, 2), author FROM bases"))
         authors = dict(bases.all())
@@ -137,8 +137,8 @@ def test_a_new_sqlite_database_that_many_open_at_once(tmp_path: Path):
 
 
 def test_two_first_uses_at_once_both_succeed(tmp_path: Path):
-    found = all_at_once([lambda: Catalog(f"sqlite:///{tmp_path}/c.db").describe()] * 4)
-    assert all(migrations.HEAD in each for each in found)
+    descriptions = all_at_once([lambda: Catalog(f"sqlite:///{tmp_path}/c.db").describe()] * 4)
+    assert all(migrations.HEAD in description for description in descriptions)
 
 
 def test_sqlite_keeps_foreign_keys_and_a_write_ahead_log(tmp_path: Path):

@@ -10,15 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from loreg.catalog import Catalog, bases, versions
+from loreg.catalog import Catalog, Transaction, bases, versions
 from loreg.catalog.search import search
+from loreg.catalog.version_details import version_details
 from loreg.entities import Access, BaseModel, Query
 from loreg.errors import UsageError
 from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort
 from loreg.refs import parse_ref
 
 
-def found(catalog: Catalog, **conditions: Any) -> list[str]:
+def find_refs(catalog: Catalog, **conditions: Any) -> list[str]:
     with catalog.read() as tx:
         return [version.ref for version in search(tx, Query(**conditions)).items]
 
@@ -90,27 +91,27 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("conditions", "expected"), CASES, ids=[str(c)[:60] for c, _ in CASES])
 def test_conditions(catalog: Catalog, three, conditions, expected):
-    assert found(catalog, **conditions) == expected
+    assert find_refs(catalog, **conditions) == expected
 
 
 def test_less_is_better_for_a_loss(catalog: Catalog, record):
     for name, loss in (("a", 0.5), ("b", 0.1), ("c", 0.9)):
         record(name, metrics=(parse_metric(f"eval_loss={loss}"),))
-    assert found(catalog, sort=parse_sort("metric:eval_loss")) == ["b:v1", "a:v1", "c:v1"]
+    assert find_refs(catalog, sort=parse_sort("metric:eval_loss")) == ["b:v1", "a:v1", "c:v1"]
 
 
 def test_the_best_of_several_datasets_counts_once(catalog: Catalog, record):
     record("a", metrics=(parse_metric("f1=0.5@x"), parse_metric("f1=0.9@y")))
     record("b", metrics=(parse_metric("f1=0.7@x"),))
-    assert found(catalog, sort=parse_sort("metric:f1")) == ["a:v1", "b:v1"]
+    assert find_refs(catalog, sort=parse_sort("metric:f1")) == ["a:v1", "b:v1"]
 
 
 def test_only_the_newest_version_unless_asked(catalog: Catalog, record):
     record("a", "one", tasks=("old",))
     record("a", "two", tasks=("new",))
-    assert found(catalog, tasks=("old",)) == []
-    assert found(catalog, tasks=("old",), all_versions=True) == ["a:v1"]
-    assert found(catalog) == ["a:v2"]
+    assert find_refs(catalog, tasks=("old",)) == []
+    assert find_refs(catalog, tasks=("old",), all_versions=True) == ["a:v1"]
+    assert find_refs(catalog) == ["a:v2"]
 
 
 def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Catalog, record):
@@ -118,8 +119,8 @@ def test_a_yanked_version_is_hidden_and_the_one_before_is_the_newest(catalog: Ca
     second = record("a", "two")
     with catalog.write(Access.superuser("ada")) as tx:
         versions.set_yanked(tx, versions.resolve(tx, parse_ref(second.ref)), True)
-    assert found(catalog) == ["a:v1"]
-    assert found(catalog, all_versions=True) == ["a:v1"]
+    assert find_refs(catalog) == ["a:v1"]
+    assert find_refs(catalog, all_versions=True) == ["a:v1"]
 
 
 def test_a_task_is_found_on_the_base_that_is_known_by_now(catalog: Catalog, record):
@@ -130,13 +131,13 @@ def test_a_task_is_found_on_the_base_that_is_known_by_now(catalog: Catalog, reco
     record("team/known", "x", tasks=("qa",), base_hint="org/llama")
     record("team/other", tasks=("qa",), base_hint="org/mistral")
     on_llama = {"tasks": ("qa",), "base": "org/llama"}
-    assert found(catalog, **on_llama) == ["team/known:v1", "team/declared:v1"]
+    assert find_refs(catalog, **on_llama) == ["team/known:v1", "team/declared:v1"]
     record("team/known", "x", base=base)
     record("team/known", "x", tasks=("summaries",))
-    assert found(catalog, **on_llama) == ["team/known:v1", "team/declared:v1"]
-    assert found(catalog, tasks=("qa", "summaries"), base="org/llama") == ["team/known:v1"]
-    assert found(catalog, tasks=("qa",), base="sha256:cdcdcd") == ["team/known:v1"]
-    assert found(catalog, tasks=("qa",), base="org/mistral") == ["team/other:v1"]
+    assert find_refs(catalog, **on_llama) == ["team/known:v1", "team/declared:v1"]
+    assert find_refs(catalog, tasks=("qa", "summaries"), base="org/llama") == ["team/known:v1"]
+    assert find_refs(catalog, tasks=("qa",), base="sha256:cdcdcd") == ["team/known:v1"]
+    assert find_refs(catalog, tasks=("qa",), base="org/mistral") == ["team/other:v1"]
 
 
 def test_a_base_is_found_by_name_digest_and_prefix(catalog: Catalog, record):
@@ -146,11 +147,11 @@ def test_a_base_is_found_by_name_digest_and_prefix(catalog: Catalog, record):
     record("known", base=base)
     record("declared", base_hint="org/llama")
     record("other", base_hint="org/mistral")
-    assert found(catalog, base="org/llama") == ["declared:v1", "known:v1"]
-    assert found(catalog, base="local-llama") == ["known:v1"]
-    assert found(catalog, base="ababab") == ["known:v1"]
-    assert found(catalog, base="sha256:" + "ab" * 32) == ["known:v1"]
-    assert found(catalog, base="abababac") == []
+    assert find_refs(catalog, base="org/llama") == ["declared:v1", "known:v1"]
+    assert find_refs(catalog, base="local-llama") == ["known:v1"]
+    assert find_refs(catalog, base="ababab") == ["known:v1"]
+    assert find_refs(catalog, base="sha256:" + "ab" * 32) == ["known:v1"]
+    assert find_refs(catalog, base="abababac") == []
 
 
 def test_the_numbers_of_metrics_come_back_to_the_last_bit(catalog: Catalog, record):
@@ -159,14 +160,24 @@ def test_the_numbers_of_metrics_come_back_to_the_last_bit(catalog: Catalog, reco
         assert version.metrics[0].value == value
 
 
-def test_everything_of_a_version_arrives_in_one_statement(catalog: Catalog, three):
+def count_statements(tx: Transaction) -> list[str]:
+    """A list that every statement is added to before the driver is sent it."""
     statements: list[str] = []
-    event.listen(catalog._engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    event.listen(tx.connection, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    return statements
+
+
+def test_everything_of_a_version_arrives_in_one_statement(catalog: Catalog, three):
     with catalog.read() as tx:
-        statements.clear()
-        page = search(tx, Query(tasks=("sentiment",)))
-    assert [s for s in statements if s.strip().upper() != "BEGIN"] == statements[-1:]
-    version = page.items[0]
+        statements = count_statements(tx)
+        version = search(tx, Query(tasks=("sentiment",))).items[0]
+        assert len(statements) == 1
+    with catalog.read() as tx:
+        statements = count_statements(tx)
+        details = version_details(tx, parse_ref("team/movies:v1"))
+        assert len(statements) == 1
+    assert details.version == version
+    assert sum(file.size for file in details.files) == 200
     assert version.tasks == ("reviews", "sentiment")
     assert version.labels == {"owner": "grace"}
     assert [str(metric) for metric in version.metrics] == ["accuracy=0.79@imdb", "loss=0.4@imdb"]
@@ -218,7 +229,7 @@ def test_a_version_pushed_while_someone_pages_moves_nothing(catalog: Catalog, re
 def test_a_cursor_of_something_else_is_a_usage_error(catalog: Catalog, record, cursor: str):
     record("a")
     if cursor == "":
-        assert found(catalog, cursor=cursor) == ["a:v1"]
+        assert find_refs(catalog, cursor=cursor) == ["a:v1"]
         return
     with pytest.raises(UsageError, match="this cursor is not of this search"):
-        found(catalog, cursor=cursor)
+        find_refs(catalog, cursor=cursor)

@@ -159,13 +159,13 @@ class TestHistory:
     def test_a_metric_measured_again_replaces_the_value_and_the_event_keeps_the_old_one(self, catalog: Catalog, record):
         version = record("a", metrics=(parse_metric("f1=0.5@x"),))
         with catalog.write(Access.superuser("ada")) as tx:
-            kept = row(tx, version)
-            metrics.put(tx, kept.adapter_id, kept.id, parse_metric("f1=0.6@x"))
-            metrics.put(tx, kept.adapter_id, kept.id, parse_metric("f1=0.7@y"))
-            assert [str(m) for m in versions.by_id(tx, kept.id).metrics] == ["f1=0.6@x", "f1=0.7@y"]
-            told = tx.connection.execute(text("SELECT detail FROM events WHERE action = 'metric' ORDER BY id"))
-            told = [d if isinstance(d, dict) else json.loads(d) for d in told.scalars()]
-            assert [d["replaced"] for d in told] == [None, 0.5, None]
+            measured = row(tx, version)
+            metrics.put(tx, measured.adapter_id, measured.id, parse_metric("f1=0.6@x"))
+            metrics.put(tx, measured.adapter_id, measured.id, parse_metric("f1=0.7@y"))
+            assert [str(m) for m in versions.by_id(tx, measured.id).metrics] == ["f1=0.6@x", "f1=0.7@y"]
+            rows = tx.connection.execute(text("SELECT detail FROM events WHERE action = 'metric' ORDER BY id"))
+            details = [d if isinstance(d, dict) else json.loads(d) for d in rows.scalars()]
+            assert [d["replaced"] for d in details] == [None, 0.5, None]
 
     def test_a_metric_of_which_less_is_better_after_all(self, catalog: Catalog, record):
         for name, value in (("a", 0.1), ("b", 0.2)):

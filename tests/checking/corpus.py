@@ -41,8 +41,8 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / WEIGHTS)
 
 
-def write(folder: Path, found: Mapping[str, Tensor]) -> None:
-    save_file(dict(found), folder / WEIGHTS, {"format": "pt"})
+def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    save_file(dict(weights), folder / WEIGHTS, {"format": "pt"})
 
 
 def renamed(change: Callable[[str], str]) -> Callable[[Path], object]:
@@ -76,8 +76,8 @@ def every_b(change: Callable[[Tensor], Tensor]) -> Callable[[Path], object]:
 
 def both(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
-        for each in changes:
-            each(folder)
+        for breaking in changes:
+            breaking(folder)
 
     return change
 
@@ -256,6 +256,7 @@ ITSELF: dict[str, Case] = {
     "a second safetensors": Case("LR012", text("model.safetensors", b"x")),
     "two more safetensors": Case("LR012", both(text("a.safetensors", b"x"), text("b.safetensors", b"x"))),
     "a pickle of weights": Case("LR013", text("adapter_model.bin", b"x")),
+    "a pickle by joblib": Case("LR013", text("adapter_model.joblib", b"x")),
     "a checkpoint of Lightning": Case("LR013", text("pytorch_model.ckpt", b"x")),
     "code of somebody": Case("LR009 LR014", config(auto_map={"AutoModel": "org/x--model.Model"})),
     "pipelines of somebody": Case("LR009 LR014", config(custom_pipelines={"x": {"impl": "x.X"}})),

@@ -28,7 +28,7 @@ aliases = ["prod"]
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Registry:
+def team_registry(tmp_path: Path) -> Registry:
     """A registry whose team asks for something."""
     (tmp_path / "loreg.toml").write_text(POLICY)
     return connect(home=str(tmp_path / "home"))
@@ -51,40 +51,40 @@ def test_a_policy_that_was_written_down_is_the_same_when_it_is_read_back():
 GOOD = {"tasks": ["qa"], "metrics": ["accuracy=0.93@sciq:test", "loss=0.2"]}
 
 
-def test_a_version_that_has_it_all_breaks_nothing(asked: Registry, tmp_path: Path):
-    asked.push(train(tmp_path / "a", 1), "a", base=str(write_base(tmp_path / "base")), **GOOD)
-    assert broken(asked, "a") == {}
-    assert asked.tag("a", "prod").aliases == ("prod",)
+def test_a_version_that_has_it_all_breaks_nothing(team_registry: Registry, tmp_path: Path):
+    team_registry.push(train(tmp_path / "a", 1), "a", base=str(write_base(tmp_path / "base")), **GOOD)
+    assert broken(team_registry, "a") == {}
+    assert team_registry.tag("a", "prod").aliases == ("prod",)
 
 
-def test_everything_that_a_version_breaks_is_told_with_what_was_found(asked: Registry, tmp_path: Path):
-    asked.push(train(tmp_path / "a", 1, r=8), "a", metrics=["accuracy=0.8@sciq", "loss=0.7"])
-    found = broken(asked, "a")
-    assert found["LP001"] == "the task qa is missing"
-    assert found["LP003"] == "the base is unknown, allowed are base"
-    assert found["LP004"] == "rank 8 is over 4"
-    (report,) = asked.check(["a"])
-    told = [finding.message for finding in report.findings if finding.code == "LP002"]
-    assert told == [
+def test_everything_that_a_version_breaks_is_told_with_what_was_found(team_registry: Registry, tmp_path: Path):
+    team_registry.push(train(tmp_path / "a", 1, r=8), "a", metrics=["accuracy=0.8@sciq", "loss=0.7"])
+    breaches = broken(team_registry, "a")
+    assert breaches["LP001"] == "the task qa is missing"
+    assert breaches["LP003"] == "the base is unknown, allowed are base"
+    assert breaches["LP004"] == "rank 8 is over 4"
+    (report,) = team_registry.check(["a"])
+    messages = [finding.message for finding in report.findings if finding.code == "LP002"]
+    assert messages == [
         "accuracy>=0.9@sciq is asked for, measured is accuracy=0.8@sciq",
         "loss<0.5 is asked for, measured is loss=0.7",
     ]
 
 
-def test_a_folder_is_asked_only_for_what_it_has(asked: Registry):
-    assert set(broken(asked, str(SCIENCE))) == {"LP003", "LP004", "LP005"}
+def test_a_folder_is_asked_only_for_what_it_has(team_registry: Registry):
+    assert set(broken(team_registry, str(SCIENCE))) == {"LP003", "LP004", "LP005"}
 
 
-def test_an_alias_is_guarded_by_tag_and_by_push(asked: Registry, tmp_path: Path):
+def test_an_alias_is_guarded_by_tag_and_by_push(team_registry: Registry, tmp_path: Path):
     base = str(write_base(tmp_path / "base"))
-    first = asked.push(train(tmp_path / "a", 1), "a", base=base, aliases=["prod"], **GOOD).version
+    first = team_registry.push(train(tmp_path / "a", 1), "a", base=base, aliases=["prod"], **GOOD).version
     with pytest.raises(CheckFailedError, match=r"LP001 the task qa is missing \(and 2 more\)"):
-        asked.push(train(tmp_path / "b", 2), "a", base=base, aliases=["prod"])
-    assert [version.number for version in asked.versions("a").items] == [1]  # nothing was recorded
-    second = asked.push(tmp_path / "b", "a", base=base, aliases=["dev"]).version
+        team_registry.push(train(tmp_path / "b", 2), "a", base=base, aliases=["prod"])
+    assert [version.number for version in team_registry.versions("a").items] == [1]  # nothing was recorded
+    second = team_registry.push(tmp_path / "b", "a", base=base, aliases=["dev"]).version
     with pytest.raises(CheckFailedError, match="a:v2 cannot become 'prod': LP001"):
-        asked.tag("a:v2", "prod")
-    assert asked.show("a:prod").version.number == first.number
+        team_registry.tag("a:v2", "prod")
+    assert team_registry.show("a:prod").version.number == first.number
     assert second.aliases == ("dev",)
 
 
@@ -166,7 +166,7 @@ class TestTheCard:
 
 class TestTheLicense:
     @pytest.mark.parametrize(
-        ("adapter", "base", "said"),
+        ("adapter", "base", "reason"),
         [
             ("mit", "apache-2.0", None),
             ("cc-by-nc-4.0", "mit", None),
@@ -194,7 +194,7 @@ class TestTheLicense:
             ("llama-4", "other\nlicense_name: Llama-4", None),
         ],
     )
-    def test_is_one_that_the_base_allows(self, tmp_path: Path, adapter: str, base: str, said: str | None):
+    def test_is_one_that_the_base_allows(self, tmp_path: Path, adapter: str, base: str, reason: str | None):
         local_registry = policy(tmp_path, "license = true")
         folder, model = train(tmp_path / "a", 1), write_base(tmp_path / "base")
         if adapter:
@@ -202,19 +202,19 @@ class TestTheLicense:
         if base:
             (model / "README.md").write_text(CARD.format(license=base))
         local_registry.push(folder, "a", base=str(model))
-        found = broken(local_registry, "a")
-        assert found.keys() == ({"LP007"} if said else set())
-        assert (said or "") in found.get("LP007", "")
+        breaches = broken(local_registry, "a")
+        assert breaches.keys() == ({"LP007"} if reason else set())
+        assert (reason or "") in breaches.get("LP007", "")
         (report,) = local_registry.check([str(folder)], base=str(model))
-        assert [f.message for f in report.findings if f.code == "LP007"] == list(found.values())
+        assert [f.message for f in report.findings if f.code == "LP007"] == list(breaches.values())
 
     def test_of_a_base_is_shown_and_learned_later(self, tmp_path: Path):
         local_registry = connect(home=str(tmp_path / "home"))
         model = write_base(tmp_path / "base")
-        assert local_registry.add_base(model, ["b"]).base.license == ""
+        assert local_registry.bases.add(model, ["b"]).base.license == ""
         (model / "README.md").write_text(CARD.format(license="llama3.1"))
-        assert local_registry.add_base(model).base.license == "llama3.1"
-        assert local_registry.show_base("b").base.license == "llama3.1"
+        assert local_registry.bases.add(model).base.license == "llama3.1"
+        assert local_registry.bases.show("b").base.license == "llama3.1"
 
 
 class TestAgainst:

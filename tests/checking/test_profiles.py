@@ -15,13 +15,13 @@ from deployments import SCIENCE
 from factories import change_config, change_tensors, copy, train, write_base
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.explain import explain
-from loreg.checking.profile import known_profiles, read_profile
+from loreg.checking.profile import list_profiles, read_profile
 from loreg.errors import CheckFailedError, NotFoundError, UsageError
-from loreg.merging.ranks import SERVERS
+from loreg.merging.ranks import SERVERS, needs_one_rank, read_rank_rule
 from loreg.registry import Registry, connect
 from module_kinds import train as train_everything
 
-Made = Callable[[Path], Path]
+Make = Callable[[Path], Path]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def ranks_only_in_patterns(folder: Path) -> Path:
 
 
 #: A profile, a rule of it, an adapter that the rule is about.
-CASES: dict[str, tuple[str, str, Made]] = {
+CASES: dict[str, tuple[str, str, Make]] = {
     "vllm, rank": ("vllm:max_lora_rank=1", "VL001", plain),
     "vllm, dora": ("vllm", "VL002", lambda f: train(f, 1, use_dora=True)),
     "vllm, head": ("vllm", "VL003", lambda f: train(f, 1, head=True)),
@@ -200,10 +200,10 @@ def renamed(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES)
 def test_a_server_is_known_to_mind(local_registry: Registry, tmp_path: Path, case: str):
-    profile, code, made = CASES[case]
-    found = codes(local_registry, made(tmp_path / "a"), profile)
-    assert code in found
-    assert found[code] == ("warning" if code == "LX001" else "error")
+    profile, code, make = CASES[case]
+    severities = codes(local_registry, make(tmp_path / "a"), profile)
+    assert code in severities
+    assert severities[code] == ("warning" if code == "LX001" else "error")
 
 
 @pytest.mark.parametrize("profile", ["vllm", "sglang", "lorax", "tgi", "tensorrt-llm", "llama.cpp", "ollama", "peft"])
@@ -315,8 +315,8 @@ class TestNames:
 def test_a_configuration_that_says_too_much_or_too_little_is_mended(
     local_registry: Registry, tmp_path: Path, case: str, fields: dict[str, Any]
 ):
-    server, code, made = CASES[case]
-    adapter = made(tmp_path / "a")
+    server, code, make = CASES[case]
+    adapter = make(tmp_path / "a")
     result = local_registry.export(str(adapter), server, tmp_path / "out")
     document = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert {name: document.get(name) for name in fields} == fields
@@ -329,26 +329,26 @@ def test_a_configuration_that_says_too_much_or_too_little_is_mended(
 
 def test_every_rule_of_every_profile_is_shown_to_find_something():
     shown = {code for _, code, _ in CASES.values()} | {"VL007", "LX009", "TG009", "PE008", "PE021", "TF003", "LC013"}
-    every = {rule.code for name in known_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
+    all_codes = {rule.code for name in list_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
     # TGI runs LoRAX's code: its rules are the same but for their codes.
-    assert {code for code in every if not code.startswith("TG")} <= shown
+    assert {code for code in all_codes if not code.startswith("TG")} <= shown
 
 
 def test_every_condition_is_asked_by_some_profile_or_by_a_users_own():
-    asked = {rule.condition for name in known_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
-    assert asked <= CONDITIONS.keys()
-    assert CONDITIONS.keys() - asked == {"ranks_differ"}
+    conditions = {rule.condition for name in list_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
+    assert conditions <= CONDITIONS.keys()
+    assert CONDITIONS.keys() - conditions == {"ranks_differ"}
 
 
 def test_every_code_is_explained_and_stands_for_one_thing():
-    every = [rule for name in known_profiles() for rule in read_profile(name.replace("-0", ":0")).rules]
-    assert len({rule.code for rule in every}) == len(every)
-    for rule in every:
-        told = explain(rule.code)
-        assert told.about
-        assert "``" not in told.about
-        assert told.remedy
-        assert told.source
+    rules = [rule for name in list_profiles() for rule in read_profile(name.replace("-0", ":0")).rules]
+    assert len({rule.code for rule in rules}) == len(rules)
+    for rule in rules:
+        explanation = explain(rule.code)
+        assert explanation.about
+        assert "``" not in explanation.about
+        assert explanation.remedy
+        assert explanation.source
     about = (
         "vLLM 0.33 refuses it if: r or a rank in rank_pattern is over 16 (max_lora_rank), whatever ranks the tensors"
     )
@@ -385,13 +385,13 @@ def test_a_users_own_profile_works_the_same_way(local_registry: Registry, tmp_pa
     (tmp_path / "mine.toml").write_text(MINE)
     adapter = train(tmp_path / "a", 1, r=5, rank_pattern={"v_proj": 2})
     (report,) = local_registry.check([str(adapter)], profiles=[str(tmp_path / "mine.toml")])
-    told = {finding.code: finding.message for finding in report.findings}
-    assert told["MY001"].startswith("our server 3 refuses it: rank 5")
-    assert told["MY002"] == "our server 3 loads it, and is slower for it: ranks from 2 to 5"
+    messages = {finding.code: finding.message for finding in report.findings}
+    assert messages["MY001"].startswith("our server 3 refuses it: rank 5")
+    assert messages["MY002"] == "our server 3 loads it, and is slower for it: ranks from 2 to 5"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[", "is not valid TOML"),
         ("name = 'x'", "is no profile: it lacks 'rules'"),
@@ -400,9 +400,9 @@ def test_a_users_own_profile_works_the_same_way(local_registry: Registry, tmp_pa
         (MINE.replace('value = "most"', 'value = "least"'), "is no profile: it lacks 'least'"),
     ],
 )
-def test_a_wrong_profile_is_one_clear_line(local_registry: Registry, tmp_path: Path, text: str, said: str):
+def test_a_wrong_profile_is_one_clear_line(local_registry: Registry, tmp_path: Path, text: str, message: str):
     (tmp_path / "mine.toml").write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         local_registry.check([str(SCIENCE)], profiles=[str(tmp_path / "mine.toml")])
 
 
@@ -435,8 +435,21 @@ def test_ranks_that_the_kernels_take_are_not_padded(local_registry: Registry, tm
     assert "LX012" not in codes(local_registry, alone, "lorax"), "there is no next module type"
 
 
-def test_ranks_that_vllm_can_be_started_with_are_those_of_rerank(local_registry: Registry):
-    assert tuple(read_profile("vllm").among["max_lora_rank"]) == SERVERS["vllm"].ranks
+def test_which_servers_need_one_rank_for_all_modules():
+    assert {name: needs_one_rank(read_profile(name)) for name in SERVERS} == {
+        "vllm": False,
+        "sglang": True,
+        "lorax": True,
+        "tensorrt-llm": False,
+    }
+
+
+def test_ranks_that_vllm_can_be_started_with_are_those_of_rerank():
+    for rank in (1, 8, 16, 32, 64, 128, 256, 320, 512):
+        assert read_rank_rule({"fit": f"vllm:{rank}"}).max_rank == rank
+    with pytest.raises(UsageError, match=r"vllm cannot be started with rank 20: expected one of 1, 8, 16") as error:
+        read_rank_rule({"fit": "vllm:20"})
+    assert error.value.hint == "--fit vllm:16"
     with pytest.raises(UsageError, match=r"vLLM cannot be started with max_lora_rank 20: expected one of 1, 8, 16"):
         read_profile("vllm:max_lora_rank=20")
     with pytest.raises(UsageError, match="expected 1 or more"):

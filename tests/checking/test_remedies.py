@@ -31,8 +31,9 @@ from cases.building import PREFIX, VOCABULARY, WEIGHTS, gpt2, llama, renamed, sa
 from checking.corpus import ITSELF, UNREADABLE
 from factories import change_config
 from loreg.checking import policy
-from loreg.checking.profile import known_profiles, read_profile
+from loreg.checking.profile import list_profiles, read_profile
 from loreg.checking.rules import RULES
+from loreg.entities import MergeOptions
 from loreg.registry import Registry, connect
 
 _COMMAND = re.compile(r"loreg (?!reads)(\w+)(?: (\w+))?")
@@ -69,9 +70,9 @@ def then(make: Make, change: Callable[[Path], object]) -> Make:
     """Of the same adapter, changed."""
 
     def changed(folder: Path) -> Trained:
-        found = make(folder)
-        change(found.adapter)
-        return found
+        made = make(folder)
+        change(made.adapter)
+        return made
 
     return changed
 
@@ -194,7 +195,7 @@ OF_RULES: dict[str, Make] = {
     "TR006": on(llama, modules_to_save=["norm"]),
     "TR007": dora_on_single_experts,
 }
-RULES_OF_PROFILES = [(name, rule.code) for name in known_profiles() for rule in read_profile(name).rules]
+RULES_OF_PROFILES = [(name, rule.code) for name in list_profiles() for rule in read_profile(name).rules]
 
 
 @pytest.fixture
@@ -226,25 +227,25 @@ def is_an_action(remedy: str) -> bool:
     return any(part.strip().startswith(_ACTIONS) for part in re.split(r"[;:] | or ", remedy))
 
 
-def carry_out(local_registry: Registry, command: tuple[str, str], profile: str, given: Trained, target: Path) -> None:
+def carry_out(local_registry: Registry, command: tuple[str, str], profile: str, subject: Trained, target: Path) -> None:
     """Run the command on the adapter; it raises if it does not take it."""
-    verb, adapter = command[0], str(given.adapter)
+    verb, adapter = command[0], str(subject.adapter)
     if verb == "export":
-        local_registry.export(adapter, profile, target, base=str(given.base))
+        local_registry.export(adapter, profile, target, base=str(subject.base))
     elif verb == "bake":
-        local_registry.bake([adapter], base=str(given.base), folder=target)
+        local_registry.bake([adapter], base=str(subject.base), folder=target)
     elif verb == "merge":
-        local_registry.merge([adapter], [1.0], initial=[str(given.initial)], folder=target)
+        local_registry.merge([adapter], MergeOptions(weights=[1.0], initial=[str(subject.initial)]), folder=target)
     elif verb == "rerank":
         local_registry.rerank(adapter, rank=8, folder=target)
     elif verb == "push":
-        local_registry.push(adapter, "team/a", base=str(given.base))
+        local_registry.push(adapter, "team/a", base=str(subject.base))
     elif verb == "tag":
         local_registry.push(adapter, "team/a")
         local_registry.tag("team/a", "prod")
     elif command == ("base", "match"):
-        local_registry.add_base(str(given.base))
-        local_registry.match_bases(adapter)
+        local_registry.bases.add(str(subject.base))
+        local_registry.bases.match(adapter)
     elif command == ("metric", "add"):
         local_registry.push(adapter, "team/a")
         local_registry.add_metrics("team/a", ["accuracy=0.9"])
@@ -259,48 +260,48 @@ def test_the_remedy_of_a_profile_takes_the_adapter(
 ):
     rules = {rule.code: rule for rule in read_profile(profile).rules}
     rule = rules[code]
-    given = adapters(code if code in OF_RULES else rule.condition)
+    subject = adapters(code if code in OF_RULES else rule.condition)
     text = f"{profile}:{read_profile(profile).release}" if code.startswith("PE") else profile
-    (report,) = local_registry.check([str(given.adapter)], base=str(given.base), profiles=[text])
+    (report,) = local_registry.check([str(subject.adapter)], base=str(subject.base), profiles=[text])
     assert code in {finding.code for finding in report.findings}, f"{rule.condition} does not break {code}"
-    found = list(commands(rule.remedy))
-    assert found or is_an_action(rule.remedy), rule.remedy
-    for number, command in enumerate(found):
-        carry_out(local_registry, command, text, given, tmp_path / f"out-{number}")
+    remedy_commands = list(commands(rule.remedy))
+    assert remedy_commands or is_an_action(rule.remedy), rule.remedy
+    for number, command in enumerate(remedy_commands):
+        carry_out(local_registry, command, text, subject, tmp_path / f"out-{number}")
         if command[0] == "export":
-            (again,) = local_registry.check([str(tmp_path / f"out-{number}")], base=str(given.base), profiles=[text])
+            (again,) = local_registry.check([str(tmp_path / f"out-{number}")], base=str(subject.base), profiles=[text])
             assert code not in {finding.code for finding in again.findings}
 
 
 @pytest.mark.parametrize("code", sorted(RULES))
 def test_the_remedy_of_a_rule_takes_the_adapter(local_registry: Registry, tmp_path: Path, code: str):
     remedy = RULES[code].remedy
-    found = list(commands(remedy))
-    assert found or is_an_action(remedy), remedy
+    remedy_commands = list(commands(remedy))
+    assert remedy_commands or is_an_action(remedy), remedy
     case = next((case for case in ITSELF.values() if case.codes == code), None)
-    for number, command in enumerate(found):
+    for number, command in enumerate(remedy_commands):
         if case is None:  # LB: an adapter on its own base; LR017: one that is pushed twice
-            given = on(llama)(tmp_path)
+            subject = on(llama)(tmp_path)
         else:
             shutil.copytree(case.start, tmp_path / "a")
             case.breaking(tmp_path / "a")
-            given = Trained(tmp_path / "a", save(llama(), tmp_path / "base"))
+            subject = Trained(tmp_path / "a", save(llama(), tmp_path / "base"))
         if command[0] == "export":
-            local_registry.export(str(given.adapter), "peft", tmp_path / f"out-{number}")
+            local_registry.export(str(subject.adapter), "peft", tmp_path / f"out-{number}")
             (again,) = local_registry.check([str(tmp_path / f"out-{number}")])
             assert code not in {finding.code for finding in again.findings}
         elif command[0] == "push" and case is not None:
-            local_registry.push(str(given.adapter), "team/a")
+            local_registry.push(str(subject.adapter), "team/a")
         else:
-            carry_out(local_registry, command, "peft", given, tmp_path / f"out-{number}")
+            carry_out(local_registry, command, "peft", subject, tmp_path / f"out-{number}")
 
 
 @pytest.mark.parametrize("code", sorted(policy.RULES))
 def test_the_remedy_of_a_policy_takes_the_adapter(local_registry: Registry, tmp_path: Path, code: str):
     remedy = policy.RULES[code].remedy
-    found = list(commands(remedy))
-    assert found or is_an_action(remedy), remedy
-    for number, command in enumerate(found):
+    remedy_commands = list(commands(remedy))
+    assert remedy_commands or is_an_action(remedy), remedy
+    for number, command in enumerate(remedy_commands):
         carry_out(local_registry, command, "peft", on(llama)(tmp_path / str(number)), tmp_path / f"out-{number}")
 
 
@@ -316,4 +317,4 @@ def test_what_cannot_be_read_has_a_way_out(local_registry: Registry, tmp_path: P
 
 
 def test_every_condition_has_an_adapter():
-    assert {rule.condition for name in known_profiles() for rule in read_profile(name).rules} <= CONDITIONS.keys()
+    assert {rule.condition for name in list_profiles() for rule in read_profile(name).rules} <= CONDITIONS.keys()

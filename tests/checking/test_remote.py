@@ -25,16 +25,16 @@ class TestAVersion:
     def test_is_checked_without_its_weights(self, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         base = write_base(tmp_path / "base")
         registry.push(train(tmp_path / "a", 1, use_dora=True), "a", base=str(base))
-        asked: list[int] = []
+        sizes: list[int] = []
         part = registry.context.store.read_part
         monkeypatch.setattr(registry.context.store, "get", lambda *_: pytest.fail("the weights were fetched"))
         monkeypatch.setattr(
-            registry.context.store, "read_part", lambda sha, start, n: asked.append(n) or part(sha, start, n)
+            registry.context.store, "read_part", lambda sha, start, n: sizes.append(n) or part(sha, start, n)
         )
         (report,) = registry.check(["a"], base=str(base), profiles=["vllm"], header_only=True)
         assert [finding.code for finding in report.findings] == ["LB003", "VL002"]
         assert report.notes == ("NaN, zero and huge numbers were not looked for: they need the weights",)
-        assert sum(asked) <= 64 * 1024
+        assert sum(sizes) <= 64 * 1024
 
     def test_with_a_large_header_is_read_in_two_parts(self, registry: Registry, tmp_path: Path):
         adapter = copy(SCIENCE, tmp_path / "a")
@@ -58,9 +58,9 @@ def test_copies_are_named(registry: Registry, tmp_path: Path, where: str):
     registry.push(change_config(copy(SCIENCE, tmp_path / "a"), lora_dropout=0.5), "a")
     source = str(tmp_path / "a") if where == "folder" else "a"
     (report,) = registry.check([source])
-    told = {"a": "the same weights are team/science:v1 already"}
-    told["folder"] = "the same weights are team/science:v1 and 1 more already"
-    assert [(f.code, f.severity, f.message) for f in report.findings] == [("LR017", "warning", told[where])]
+    messages = {"a": "the same weights are team/science:v1 already"}
+    messages["folder"] = "the same weights are team/science:v1 and 1 more already"
+    assert [(f.code, f.severity, f.message) for f in report.findings] == [("LR017", "warning", messages[where])]
     assert registry.check([str(DORA)])[0].findings == ()
 
 
@@ -109,14 +109,14 @@ class TestOnTheHub:
         broken = copy(SCIENCE, tmp_path / "a")
         (broken / "adapter_model.safetensors").write_bytes(b"x" * 100)
         with serve(broken, tmp_path / "cache", monkeypatch) as hub:
-            for source, said in (
+            for source, message in (
                 ("hf:org/tiny", "is not a sound safetensors file"),
                 ("hf:org/nobody", "there is no such model on the Hub"),
                 ("hf:org/pickled", "has no adapter_config.json: it is not a PEFT adapter"),
             ):
                 (report,) = local_registry.check([source])
                 assert [finding.code for finding in report.findings] == ["LR000"]
-                assert said in report.findings[0].message
+                assert message in report.findings[0].message
             with pytest.raises(NotAllowedError, match="gated"):
                 local_registry.check(["hf:org/gated"])
             assert hub.sent < 10_000

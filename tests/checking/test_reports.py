@@ -72,8 +72,8 @@ def test_text_groups_and_counts(local: Loreg):
 
 
 def test_header_only_says_what_it_did_not_look_for(local: Loreg):
-    told = local("check", SCIENCE, DORA, "--header-only").stderr
-    assert told.count("NaN, zero and huge numbers were not looked for") == 1
+    stderr = local("check", SCIENCE, DORA, "--header-only").stderr
+    assert stderr.count("NaN, zero and huge numbers were not looked for") == 1
 
 
 def test_a_version_is_checked_by_its_ref(local: Loreg):

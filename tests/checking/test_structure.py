@@ -24,15 +24,16 @@ from transformers.pytorch_utils import Conv1D
 from deployments import EXAMPLES, SCIENCE
 from factories import change_config, change_tensors, copy, train
 from loreg.adapters.structure import read_structure
+from loreg.checking.findings import raise_first_error
 from loreg.checking.run import check_adapter as run_rules
-from loreg.checking.run import raise_first_error, read_weights
+from loreg.checking.run import scan_adapter
 from loreg.entities import Finding
 from loreg.errors import CheckFailedError
 
 
 def run(folder: Path) -> tuple[Finding, ...]:
     files = [path.name for path in folder.iterdir()]
-    return run_rules(read_weights(read_structure(folder), files))
+    return run_rules(scan_adapter(read_structure(folder), files))
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -188,7 +188,7 @@ def test_if_match_holds_against_a_tag_without_it(
 ):
     two_versions(local_registry, tmp_path)
     local_registry.tag("team/a:v1", "prod")
-    paused = Paused(monkeypatch, aliases, "point")
+    paused = Paused(monkeypatch, aliases, "set_alias")
     won, told = first_then(
         local_registry,
         paused,
@@ -205,7 +205,7 @@ def test_if_match_holds_against_a_push_with_the_alias(
 ):
     two_versions(local_registry, tmp_path)
     local_registry.tag("team/a:v1", "prod")
-    paused = Paused(monkeypatch, aliases, "point")
+    paused = Paused(monkeypatch, aliases, "set_alias")
     won, told = first_then(
         local_registry,
         paused,
@@ -238,7 +238,7 @@ def test_the_guard_compares_with_what_somebody_else_sets_at_the_same_moment(
     for number, accuracy in enumerate((0.5, 0.9, 0.6), 1):
         local_registry.push(train(tmp_path / str(number), number), "team/a", metrics=[f"accuracy={accuracy}@imdb"])
     local_registry.tag("team/a:v1", "prod")
-    paused = Paused(monkeypatch, aliases, "point")
+    paused = Paused(monkeypatch, aliases, "set_alias")
     _, told = first_then(
         local_registry,
         paused,

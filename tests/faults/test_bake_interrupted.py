@@ -10,11 +10,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
 from factories import new_model, train
+from loreg.entities import MergeOptions
 from loreg.errors import ConflictError, UnderWayError
 from loreg.registry import Registry, connect
 
@@ -118,7 +120,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def bake_as_told(local_registry: Registry, adapter: Path, base: Path, target: Path, **options: object) -> None:
+def bake_as_told(local_registry: Registry, adapter: Path, base: Path, target: Path, **options: Any) -> None:
     """Bake, and where an unfinished bake of other inputs stands in the way do what the hint says."""
     try:
         local_registry.bake([str(adapter)], base, target, **options)
@@ -163,7 +165,9 @@ def test_the_same_bake_goes_on_wherever_it_was_killed(local_registry: Registry, 
 
 
 @pytest.mark.parametrize(
-    "other", [{"weights": [0.5]}, {"dtype": "bfloat16"}, {"rank": 2}], ids=["weights", "dtype", "rank"]
+    "other",
+    [{"options": MergeOptions(weights=[0.5])}, {"dtype": "bfloat16"}, {"options": MergeOptions(rank=2)}],
+    ids=["weights", "dtype", "rank"],
 )
 def test_a_bake_in_another_way_takes_no_shard_of_one_that_was_killed(
     local_registry: Registry, killed: Killed, tmp_path: Path, other: dict[str, object]
@@ -189,7 +193,7 @@ def test_a_bake_into_another_base_of_the_same_path_size_and_time_takes_no_shard_
         aside.rename(killed.base)
 
 
-def refuses_or_is_fresh(local_registry: Registry, killed: Killed, tmp_path: Path, **other: object) -> None:
+def refuses_or_is_fresh(local_registry: Registry, killed: Killed, tmp_path: Path, **other: Any) -> None:
     local_registry.bake([str(killed.adapter)], killed.base, tmp_path / "fresh", **other)
     expected, begun = contents(tmp_path / "fresh"), 0
     for target in killed.targets(tmp_path / "at"):
@@ -245,12 +249,16 @@ def test_what_an_alias_named_then_is_not_what_it_names_now(local_registry: Regis
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        local_registry.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)], progress=stop)
+        local_registry.bake(
+            [str(adapter)], base, tmp_path / "baked", MergeOptions(initial=[str(initial)]), progress=stop
+        )
     shutil.rmtree(initial)
     train(initial, 3, init_lora_weights="pissa")
     with pytest.raises(ConflictError, match="an unfinished bake of other inputs"):
-        local_registry.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)])
-    result = local_registry.bake([str(adapter)], base, tmp_path / "baked", initial=[str(initial)], start_over=True)
+        local_registry.bake([str(adapter)], base, tmp_path / "baked", MergeOptions(initial=[str(initial)]))
+    result = local_registry.bake(
+        [str(adapter)], base, tmp_path / "baked", MergeOptions(initial=[str(initial)]), start_over=True
+    )
     assert result.resumed == 0
 
 

@@ -207,13 +207,13 @@ def test_a_version_with_other_files_is_not_made_of_damaged_ones(registry: Regist
 
 
 def test_the_base_of_an_adapter_is_mended_by_adding_it_again(registry: Registry, stored: Stored, minilm: Path):
-    digest = registry.add_base(minilm).base.digest
+    digest = registry.bases.add(minilm).base.digest
     for damage in DAMAGES.values():
         stored.change(digest, damage)
         with pytest.raises(LoregError, match="base") as error:
             registry.push(NEWS, "t/news", base=digest)
         assert "add its base again" in error.value.hint or error.value.hint == "push again"
-        registry.add_base(minilm)
+        registry.bases.add(minilm)
         assert registry.push(NEWS, "t/news", base=digest)
 
 

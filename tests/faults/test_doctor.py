@@ -112,7 +112,7 @@ def test_an_empty_catalog_over_a_full_bucket_is_found(postgres_and_s3: Deploymen
 
 
 def test_a_base_that_is_known_is_no_empty_catalog(registry: Registry, tmp_path: Path):
-    registry.add_base(write_base(tmp_path / "base"))
+    registry.bases.add(write_base(tmp_path / "base"))
     assert all(check.ok for check in registry.doctor())
 
 

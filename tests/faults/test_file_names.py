@@ -12,7 +12,7 @@ from factories import copy, train, write_base
 from loreg.adapters.folder import select_files
 from loreg.entities import Commit
 from loreg.errors import AdapterFormatError, IntegrityError
-from loreg.manifest import Manifest, hidden_beside
+from loreg.manifest import Manifest, hidden_sibling
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry
 from loreg.storage import Blob
@@ -67,10 +67,10 @@ def test_a_target_of_any_name_that_a_folder_can_have_is_written(local: Loreg, tm
 
 
 def test_targets_whose_names_begin_alike_grow_apart():
-    one, other = (hidden_beside(Path("/x") / ("n" * 250 + end), "0123456789ab.partial") for end in "ab")
+    one, other = (hidden_sibling(Path("/x") / ("n" * 250 + end), "0123456789ab.partial") for end in "ab")
     assert one != other
     assert max(len(path.name) for path in (one, other)) <= 255
-    assert hidden_beside(Path("/x/name"), "partial") == Path("/x/.name.partial")
+    assert hidden_sibling(Path("/x/name"), "partial") == Path("/x/.name.partial")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +98,7 @@ def test_in_a_folder_such_a_file_is_left_out_with_a_word(tmp_path: Path, monkeyp
     """Some file systems count characters (NTFS, APFS): what they hold cannot be pulled on others."""
     adapter = copy(NEWS, tmp_path / "adapter")
     (adapter / "note").write_text("")
-    monkeypatch.setattr("loreg.adapters.folder.LONGEST_NAME", 30)
+    monkeypatch.setattr("loreg.adapters.folder.MAX_NAME_BYTES", 30)
     (adapter / ("文" * 11)).write_text("")
     assert ("文" * 11, "named longer than a file can be (30 bytes)") in select_files(adapter).left_out
 

@@ -89,7 +89,7 @@ class Paused:
                 assert self.go.wait(60)
             keep(store)
 
-        monkeypatch.setattr(StagedStore, "keep", pausing)
+        monkeypatch.setattr(StagedStore, "flush", pausing)
 
 
 def test_parallel_commits_of_a_real_client_lose_nothing(hub: Hub, tmp_path: Path):

@@ -119,12 +119,12 @@ def test_asking_for_a_job_and_taking_it_reads_no_job_that_has_ended(catalog: Cat
 
 
 def test_jobs_that_ended_long_ago_or_before_many_others_are_removed(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jobs, "MOST_ENDED", 10)
+    monkeypatch.setattr(jobs, "MAX_ENDED", 10)
     fill(catalog, 400)
     with catalog.write(Access.superuser("ada")) as tx:
         old = jobs.submit(tx, "merge", MERGE, "team")
         jobs.cancel(tx, old.id)
-        long_ago = {"at": datetime.now(UTC) - jobs.KEPT - timedelta(hours=1), "id": old.id}
+        long_ago = {"at": datetime.now(UTC) - jobs.RETENTION - timedelta(hours=1), "id": old.id}
         tx.connection.execute(text("UPDATE jobs SET finished_at = :at WHERE id = :id"), long_ago)
         waiting = jobs.submit(tx, "merge", MERGE, "team")
         jobs.clean_up(tx)
@@ -157,19 +157,19 @@ def test_a_namespace_with_many_jobs_does_not_keep_another_waiting(catalog: Catal
 
 
 def test_a_worker_leaves_to_others_what_it_has_no_folder_for(local_registry: Registry, tmp_path: Path):
-    baked = local_registry.submit("bake", **BAKE)
-    merged = local_registry.submit("merge", **MERGE)
+    baked = local_registry.jobs.submit("bake", **BAKE)
+    merged = local_registry.jobs.submit("merge", **MERGE)
     assert Worker(local_registry.settings, None, None, "cpu").work(until_idle=True) == 1
     assert Worker(local_registry.settings, tmp_path / "bases", None, "cpu").work(until_idle=True) == 0
-    assert (local_registry.job(baked.id).state, local_registry.job(merged.id).state) == ("queued", "done")
+    assert (local_registry.jobs.show(baked.id).state, local_registry.jobs.show(merged.id).state) == ("queued", "done")
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    assert local_registry.job(baked.id).state == "done"
+    assert local_registry.jobs.show(baked.id).state == "done"
 
 
 def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(local_registry: Registry, tmp_path: Path):
-    job = local_registry.submit("bake", **{**BAKE, "base": "llama"})
+    job = local_registry.jobs.submit("bake", **{**BAKE, "base": "llama"})
     assert worker(local_registry, tmp_path).work(until_idle=True) == 0
-    assert local_registry.job(job.id).state == "queued"
+    assert local_registry.jobs.show(job.id).state == "queued"
     change(
         local_registry,
         "UPDATE jobs SET able_at = :at",
@@ -177,7 +177,7 @@ def test_a_job_that_no_worker_can_do_ends_with_what_it_needs(local_registry: Reg
     )
     assert worker(local_registry, tmp_path).work(until_idle=True) == 0
     with pytest.raises(NotFoundError, match=r"no worker that has 'llama' among its bases .* for 24 hours"):
-        local_registry.wait_for_job(job.id)
+        local_registry.jobs.wait(job.id)
 
 
 def test_a_job_that_only_waits_its_turn_does_not_end(catalog: Catalog):
@@ -222,7 +222,7 @@ def test_a_worker_whose_clock_is_wrong_takes_no_job_of_another(
 def test_a_model_that_was_whole_when_its_worker_died_is_the_result(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = local_registry.submit("bake", **BAKE)
+    job = local_registry.jobs.submit("bake", **BAKE)
 
     class KilledError(BaseException):
         pass
@@ -232,18 +232,18 @@ def test_a_model_that_was_whole_when_its_worker_died_is_the_result(
 
     with monkeypatch.context() as patched, pytest.raises(KilledError):
         patched.setattr(jobs, "finish", die)
-        patched.setattr(jobs, "put_back", die)
+        patched.setattr(jobs, "requeue", die)
         worker(local_registry, tmp_path).work(until_idle=True)
     assert (tmp_path / "models" / "team" / "baked" / "model.safetensors").exists()
     stalled(local_registry)
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    done = local_registry.wait_for_job(job.id)
+    done = local_registry.jobs.wait(job.id)
     assert (done.state, done.attempts) == ("done", 2)
 
 
 def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(local_registry: Registry, tmp_path: Path):
     """The first worker is taken for dead, and has the folder locked still."""
-    job = local_registry.submit("bake", **BAKE)
+    job = local_registry.jobs.submit("bake", **BAKE)
     staging = staging_path(tmp_path / "models" / "team" / "baked")
     staging.mkdir(parents=True)
     change(local_registry, "UPDATE jobs SET created_at = :at", at=datetime.now(UTC) - timedelta(days=3))
@@ -251,9 +251,9 @@ def test_a_model_that_a_stalled_worker_holds_is_left_to_it_or_done_later(local_r
         fcntl.flock(plan, fcntl.LOCK_EX)
         for _ in range(jobs.MAX_LOSSES + 1):
             assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-            assert local_registry.job(job.id).state == "queued"
+            assert local_registry.jobs.show(job.id).state == "queued"
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    assert local_registry.wait_for_job(job.id).state == "done"
+    assert local_registry.jobs.wait(job.id).state == "done"
 
 
 @pytest.mark.parametrize("kind", ["bake", "merge", "rerank"])
@@ -267,7 +267,7 @@ def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
         "merge": {**MERGE, "sources": ["team/a", "team/two"], "extras": "team/two"},
         "rerank": {"source": "team/a", "rank": 1, "name": "team/b"},
     }[kind]
-    job = local_registry.submit(kind, **asked)
+    job = local_registry.jobs.submit(kind, **asked)
 
     class KilledError(BaseException):
         pass
@@ -276,12 +276,12 @@ def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
         raise KilledError
 
     with monkeypatch.context() as patched, pytest.raises(KilledError):
-        patched.setattr(loreg.worker, kind, die)
+        patched.setattr(loreg.worker, "bake" if kind == "bake" else "merge", die)
         worker(local_registry, tmp_path).work(until_idle=True)
     local_registry.push(train(tmp_path / "c", 3), "team/a")
     local_registry.push(train(tmp_path / "d", 4), "team/two")
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    done = local_registry.wait_for_job(job.id)
+    done = local_registry.jobs.wait(job.id)
     assert (done.state, done.error) == ("done", {})
     wanted = [meant.digest] if kind == "rerank" else [meant.digest, other.digest]
     if kind == "bake":
@@ -313,20 +313,20 @@ def test_a_worker_without_torch_leaves_to_others_what_needs_it(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked = {
-        "merge": local_registry.submit("merge", **MERGE),
-        "rerank": local_registry.submit("rerank", source="team/a", rank=1, name="team/c"),
-        "ties": local_registry.submit("bake", **{**BAKE, "name": "team/ties", "method": "ties"}),
-        "small": local_registry.submit("bake", **{**BAKE, "name": "team/small", "rank": 1}),
-        "bake": local_registry.submit("bake", **BAKE),
+        "merge": local_registry.jobs.submit("merge", **MERGE),
+        "rerank": local_registry.jobs.submit("rerank", source="team/a", rank=1, name="team/c"),
+        "ties": local_registry.jobs.submit("bake", **{**BAKE, "name": "team/ties", "method": "ties"}),
+        "small": local_registry.jobs.submit("bake", **{**BAKE, "name": "team/small", "rank": 1}),
+        "bake": local_registry.jobs.submit("bake", **BAKE),
     }
     with monkeypatch.context() as patched:
         patched.setattr(loreg.worker, "has_torch", lambda: False)
         assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    assert {name: local_registry.job(job.id).state for name, job in asked.items()} == {
+    assert {name: local_registry.jobs.show(job.id).state for name, job in asked.items()} == {
         **dict.fromkeys(asked, "queued"), "bake": "done",
     }  # fmt: skip
     assert worker(local_registry, tmp_path).work(until_idle=True) == 4
-    assert {local_registry.job(job.id).state for job in asked.values()} == {"done"}
+    assert {local_registry.jobs.show(job.id).state for job in asked.values()} == {"done"}
 
 
 def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
@@ -349,22 +349,22 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing_down(catalog: Catalog):
 def test_a_cancelled_bake_leaves_nothing_behind(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = local_registry.submit("bake", **BAKE)
+    job = local_registry.jobs.submit("bake", **BAKE)
     move = loreg.worker.Heartbeat.progress
 
     def cancelled(heart: Any, what: str, done: int, total: int) -> None:
         if what == "placing":
-            local_registry.cancel_job(job.id)
+            local_registry.jobs.cancel(job.id)
         move(heart, what, done, total)
 
     monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancelled)
     worker(local_registry, tmp_path).work(until_idle=True)
-    assert local_registry.job(job.id).state == "cancelled"
+    assert local_registry.jobs.show(job.id).state == "cancelled"
     assert list((tmp_path / "models" / "team").iterdir()) == []
 
 
 def test_a_worker_that_is_told_to_end_puts_its_job_back(local_registry: Registry, tmp_path: Path):
-    job = local_registry.submit("merge", **MERGE)
+    job = local_registry.jobs.submit("merge", **MERGE)
     busy = (
         "import loreg.worker as w, signal\n"
         "w.merge = lambda *a, **k: (print('busy', flush=True), signal.pause())\n"
@@ -378,9 +378,9 @@ def test_a_worker_that_is_told_to_end_puts_its_job_back(local_registry: Registry
         assert process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
-    assert local_registry.job(job.id).state == "queued"
+    assert local_registry.jobs.show(job.id).state == "queued"
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    assert local_registry.job(job.id).state == "done"
+    assert local_registry.jobs.show(job.id).state == "done"
 
 
 # ── a database that is away ────────────────────────────────────────────────────────────────────────────────────────
@@ -404,10 +404,10 @@ class Away:
 def test_a_lost_answer_does_not_end_an_idle_worker(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = local_registry.submit("merge", **MERGE)
+    job = local_registry.jobs.submit("merge", **MERGE)
     Away(monkeypatch, "claim", 3)
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    assert local_registry.job(job.id).state == "done"
+    assert local_registry.jobs.show(job.id).state == "done"
 
 
 def test_a_database_that_never_answers_is_told(
@@ -423,17 +423,17 @@ def test_a_result_waits_for_the_database(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     sources = MERGE["sources"] if name == "finish" else ["team/nothing"]
-    job = local_registry.submit("merge", **{**MERGE, "sources": sources})
+    job = local_registry.jobs.submit("merge", **{**MERGE, "sources": sources})
     away = Away(monkeypatch, name, 6)
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    found = local_registry.job(job.id)
+    found = local_registry.jobs.show(job.id)
     assert (found.state, found.attempts, away.times) == ("done" if name == "finish" else "failed", 1, 0)
 
 
 def test_a_result_whose_answer_was_lost_is_written_down_once(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = local_registry.submit("merge", **MERGE)
+    job = local_registry.jobs.submit("merge", **MERGE)
     write, lost = Catalog.write, []
 
     def lose(catalog: Catalog, access: Any) -> Any:
@@ -442,7 +442,7 @@ def test_a_result_whose_answer_was_lost_is_written_down_once(
 
         def left(*exception: Any) -> Any:
             result = leave(*exception)
-            if local_registry.job(job.id).state == "done" and not lost:
+            if local_registry.jobs.show(job.id).state == "done" and not lost:
                 lost.append(1)
                 raise UnavailableError("the answer was lost")
             return result
@@ -455,14 +455,14 @@ def test_a_result_whose_answer_was_lost_is_written_down_once(
     worker(local_registry, tmp_path).work(until_idle=True)
     monkeypatch.undo()
     assert lost
-    assert local_registry.job(job.id).state == "done"
+    assert local_registry.jobs.show(job.id).state == "done"
     assert [event.action for event in local_registry.events().items].count("job end") == 1
 
 
 def test_a_job_that_lost_the_database_in_its_midst_is_done_again(
     local_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    job = local_registry.submit("merge", **MERGE)
+    job = local_registry.jobs.submit("merge", **MERGE)
     merge, times = loreg.worker.merge, []
 
     def once(*arguments: Any, **more: Any) -> Any:
@@ -473,9 +473,9 @@ def test_a_job_that_lost_the_database_in_its_midst_is_done_again(
 
     monkeypatch.setattr(loreg.worker, "merge", once)
     worker(local_registry, tmp_path).work(until_idle=True)
-    assert local_registry.job(job.id).state == "queued"
+    assert local_registry.jobs.show(job.id).state == "queued"
     worker(local_registry, tmp_path).work(until_idle=True)
-    assert local_registry.job(job.id).state == "done"
+    assert local_registry.jobs.show(job.id).state == "done"
 
 
 def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
@@ -513,8 +513,8 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
 
         for number in range(2):
             eventually(listens)
-            job = local_registry.submit("merge", **{**MERGE, "name": f"team/b{number}"})
-            eventually(lambda job=job: local_registry.job(job.id).state == "done")
+            job = local_registry.jobs.submit("merge", **{**MERGE, "name": f"team/b{number}"})
+            eventually(lambda job=job: local_registry.jobs.show(job.id).state == "done")
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND query LIKE 'LISTEN%'"

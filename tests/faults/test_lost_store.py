@@ -58,7 +58,7 @@ WRITE: dict[str, Callable[[Registry, Path], object]] = {
     "push with a base": lambda registry, tmp: registry.push(
         train(tmp / "a", 1), "t/other", base=str(write_base(tmp / "base"))
     ),
-    "base add": lambda registry, tmp: registry.add_base(write_base(tmp / "base")),
+    "base add": lambda registry, tmp: registry.bases.add(write_base(tmp / "base")),
     "rerank": lambda registry, tmp: registry.rerank(str(MOVIES), rank=2, name="t/smaller"),
 }
 
@@ -144,7 +144,7 @@ def test_a_registry_of_yanked_versions_alone_is_well_until_its_store_is_gone(beh
 
 def test_a_registry_of_bases_alone_is_well_until_its_store_is_gone(behind: Deployment, store: Path, tmp_path: Path):
     with connect(**behind.settings) as registry:
-        base = registry.add_base(write_base(tmp_path / "base")).base
+        base = registry.bases.add(write_base(tmp_path / "base")).base
         assert wrong(registry) == {}
         (store / key_of(base.digest)).unlink()
         assert "the list of tensors of" in wrong(registry)["weights"]

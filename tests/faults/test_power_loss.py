@@ -16,6 +16,7 @@ from torch import ones
 from deployments import NEWS, Deployment
 from factories import copy, new_model, train, write_base
 from loreg.baking import bake
+from loreg.entities import MergeOptions
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
 from loreg.storage import Blob, digest_of, durable, folder, open_store
@@ -112,7 +113,9 @@ def test_what_a_folder_stores_is_on_the_disk_when_it_says_so(disk: Disk, tmp_pat
 WRITE: dict[str, Callable[[Registry, Path, Path], object]] = {
     "pull": lambda registry, _, target: registry.pull("t/news", target),
     "pull for a server": lambda registry, _, target: registry.pull("t/news", target, profile="sglang"),
-    "merge": lambda registry, tmp, target: registry.merge(["t/news", str(tmp / "adapter")], [0.5, 0.5], folder=target),
+    "merge": lambda registry, tmp, target: registry.merge(
+        ["t/news", str(tmp / "adapter")], MergeOptions(weights=[0.5, 0.5]), folder=target
+    ),
     "export": lambda registry, _, target: registry.export("t/news", "sglang", target),
     "extract": lambda registry, tmp, target: registry.extract(tmp / "base", tmp / "tuned", rank=2, folder=target),
     "bake": lambda registry, tmp, target: registry.bake([str(tmp / "adapter")], tmp / "base", target),
@@ -167,7 +170,7 @@ def test_the_plan_of_a_bake_is_on_the_disk_before_its_first_shard(
         keep(growing, path)
         seen.append(path.stat().st_ino in disk.synced[: disk.named[-1].when])
 
-    monkeypatch.setattr(bake, "_keep", look_and_keep)
+    monkeypatch.setattr(bake, "_finish_shard", look_and_keep)
     with connect(home=str(tmp_path / "home")) as registry:
         registry.bake([str(train(tmp_path / "adapter", 1))], write_base(tmp_path / "base"), tmp_path / "baked")
     assert seen == [True, True]
@@ -237,7 +240,7 @@ def test_a_disk_that_is_full_where_a_pull_writes_is_named_and_not_the_store(
         partial.symlink_to("/dev/full")
         return partial
 
-    monkeypatch.setattr(folder, "partial_of", full)
+    monkeypatch.setattr(folder, "partial_path", full)
     with connect(home=str(tmp_path / "home")) as registry:
         registry.push(NEWS, "t/news")
         with pytest.raises(UnavailableError, match="out cannot be used: No space left") as error:

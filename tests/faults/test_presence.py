@@ -53,7 +53,7 @@ def test_what_was_uploaded_and_lost_before_the_commit_is_not_called_present(eith
         sent = send(blob, path, *more)
         if path.name == "adapter_model.safetensors" and not lost:
             if stored.is_on_s3:
-                stored.lose_upload(*store.uploads_of([blob.sha256]))
+                stored.lose_upload(*store.upload_ids([blob.sha256]))
             else:
                 stored.change(blob.sha256, DAMAGES["lost"])
             lost.append(blob.sha256)
@@ -106,7 +106,7 @@ def test_a_lost_blob_is_named_by_who_pulls_it(either: Guarded, stored: Stored):
 
 
 def test_a_lost_base_is_asked_for_by_a_commit(registry: Registry, deployment: Deployment, minilm: Path):
-    known = registry.add_base(minilm).base
+    known = registry.bases.add(minilm).base
     registry.push(NEWS, "t/one", base=known.digest)
     Stored(deployment).change(known.digest, DAMAGES["lost"])
     with pytest.raises(NotFoundError):

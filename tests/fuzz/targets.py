@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from loreg.adapters.card import card_license, parse_card_fields
 from loreg.adapters.structure import read_remote_structure
 from loreg.checking import profile as serving
-from loreg.checking.profile import known_profiles, read_profile
+from loreg.checking.profile import list_profiles, read_profile
 from loreg.checking.reports.github import github
 from loreg.checking.reports.junit import junit
 from loreg.checking.reports.sarif import sarif
@@ -27,7 +27,7 @@ from loreg.errors import AdapterFormatError, IntegrityError
 SEPARATOR = b"\n\x00\n"
 #: A case that takes longer hangs; one that needs more memory than this beyond what the program has is a bomb.
 SECONDS, MEGABYTES = 1, 200
-_PROFILES = [read_profile(name.replace("-0", ":0")) for name in known_profiles()]
+_PROFILES = [read_profile(name.replace("-0", ":0")) for name in list_profiles()]
 
 
 def look(config: bytes, weights: bytes, size: int, card: str = "") -> tuple[Finding, ...]:
@@ -52,7 +52,7 @@ def look(config: bytes, weights: bytes, size: int, card: str = "") -> tuple[Find
     subject = Subject(structure, None, ("adapter_model.safetensors",))
     found = check_adapter(subject)
     for profile in _PROFILES:
-        found += serving.findings(profile, subject)
+        found += serving.check_profile(profile, subject)
     _report(CheckReport("fuzzed", "", found))
     return found
 

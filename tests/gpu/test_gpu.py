@@ -30,11 +30,11 @@ from gpu.merges import (
 from loreg.algebra import counter_rng, decompositions
 from loreg.algebra.order_statistics import kth_largest
 from loreg.errors import MergeError
-from loreg.merging import entrywise, work_items
+from loreg.merging import tiled_delta, work_items
 from loreg.merging.compare import compare
-from loreg.merging.entrywise import Tiling
 from loreg.merging.methods import METHODS
 from loreg.merging.ranks import RankRule
+from loreg.merging.tiled_delta import Tiling
 from loreg_cli.main import cli
 
 CASES = [(name, given) for name, method in METHODS.items() for given in variants(method)]
@@ -59,7 +59,7 @@ def test_every_method_is_what_the_cpu_finds(name: str, given: dict[str, Any], de
 def test_every_method_on_large_matrices(name: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders = several(tmp_path, ranks_for(name, 48), LARGE)
     how = {"rank": RankRule("fixed", 48)}
-    monkeypatch.setattr(entrywise, "_ON_GPU", Tiling(1 << 20, 256, 1 << 20))
+    monkeypatch.setattr(tiled_delta, "_ON_GPU", Tiling(1 << 20, 256, 1 << 20))
     assert_alike(outcome(folders, device, name, **how), outcome(folders, "cpu", name, **how))
 
 

@@ -14,13 +14,13 @@ from gpu.pretending import pretending
 from loreg.algebra import decompositions
 from loreg.algebra.factors import Factors
 from loreg.errors import MergeError
-from loreg.merging import entrywise
+from loreg.merging import tiled_delta
 from loreg.merging.compare import compare
 from loreg.merging.device import explain_out_of_memory
-from loreg.merging.entrywise import DeltaView, TiledDelta, Tiling
 from loreg.merging.methods import METHODS
 from loreg.merging.pruning import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST, PruneRule
 from loreg.merging.ranks import RankRule
+from loreg.merging.tiled_delta import DeltaView, TiledDelta, Tiling
 
 CASES = [(name, given) for name, method in METHODS.items() for given in variants(method)]
 
@@ -69,7 +69,7 @@ def test_small_tiles_and_matrices_that_are_tall_for_the_host(name: str, tmp_path
     folders = several(tmp_path, (8, 8, 8)[: count(name)])
     expected = outcome(folders, "cpu", name)
     monkeypatch.setattr(decompositions, "_SMALL", 1)
-    monkeypatch.setattr(entrywise, "_ON_GPU", Tiling(6000, 20, 0))
+    monkeypatch.setattr(tiled_delta, "_ON_GPU", Tiling(6000, 20, 0))
     with pretending(monkeypatch):
         assert_alike(outcome(folders, "cuda", name), expected, 1e-9)
 
@@ -89,7 +89,7 @@ def test_the_cpu_does_not_wait_for_every_module(name: str, tmp_path: Path, monke
 @pytest.mark.parametrize("rule", [LARGEST, BETWEEN, AT_RANDOM, LARGE_AT_RANDOM])
 def test_the_cpu_does_not_wait_for_a_block(rule: PruneRule, monkeypatch: Any):
     values = {"density": 0.5, "epsilon": 0.1, "rescale": "density"}
-    monkeypatch.setattr(entrywise, "_ON_GPU", Tiling(400, 16, 1 << 20))
+    monkeypatch.setattr(tiled_delta, "_ON_GPU", Tiling(400, 16, 1 << 20))
     with pretending(monkeypatch) as device:
         part = Factors(torch.ones(96, 2, device="cuda"), torch.ones(2, 40, device="cuda"))
         cuts = [(torch.tensor(1.0, device="cuda"), torch.tensor(3.0, device="cuda"))[: 1 + (rule is BETWEEN)]]
@@ -105,14 +105,14 @@ def test_the_signs_that_a_decomposition_leaves_open_decide_nothing(
     """Two libraries need not choose the same."""
     folders = several(tmp_path, (8, 8, 8)[: count(name)])
     expected = outcome(folders, "cpu", name, given)
-    thin = decompositions._thin
+    thin = decompositions._thin_svd
 
     def turned(x: Tensor) -> tuple[Tensor, ...]:
         u, s, vh = thin(x)
         sign = torch.where(torch.arange(s.shape[-1]) % 3 == 0, -1.0, 1.0).to(u)
         return u * sign, s, vh * sign.unsqueeze(-1)
 
-    monkeypatch.setattr(decompositions, "_thin", turned)
+    monkeypatch.setattr(decompositions, "_thin_svd", turned)
     assert_alike(outcome(folders, "cpu", name, given), expected, 1e-3 if given.get("precision") == "single" else 1e-9)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from factories import deltas_by_peft, train, weighted_sum
+from loreg.entities import MergeOptions
 from loreg.registry import connect
 
 RANK = 3
@@ -20,7 +21,9 @@ WEIGHTS = [0.8, -0.3]
 def merged(tmp_path: Path):
     folders = [train(tmp_path / "a", 1, r=5), train(tmp_path / "b", 2, r=2, use_rslora=True, target_modules=["q_proj"])]
     registry = connect(home=str(tmp_path / "home"))
-    result = registry.merge([str(f) for f in folders], WEIGHTS, folder=tmp_path / "merged", rank=RANK)
+    result = registry.merge(
+        [str(f) for f in folders], MergeOptions(weights=WEIGHTS, rank=RANK), folder=tmp_path / "merged"
+    )
     deltas = [deltas_by_peft(folder) for folder in folders]
     return result.provenance.certificate, deltas, weighted_sum(deltas, WEIGHTS), tmp_path / "merged"
 
@@ -85,7 +88,11 @@ def test_it_is_stored_beside_the_weights(merged):
 
 def test_a_lossless_merge_says_so(tmp_path: Path):
     folders = [str(train(tmp_path / "a", 1)), str(train(tmp_path / "b", 2))]
-    total = connect(home=str(tmp_path / "home")).merge(folders, [1, 1]).provenance.certificate["total"]
+    total = (
+        connect(home=str(tmp_path / "home"))
+        .merge(folders, MergeOptions(weights=[1, 1]))
+        .provenance.certificate["total"]
+    )
     assert total["epsilon"] < 1e-12
     assert total["sigma_next"] == 0
     assert total["retention"] == pytest.approx([1, 1])
@@ -95,7 +102,7 @@ def test_a_lossless_merge_says_so(tmp_path: Path):
 def test_a_source_that_is_wiped_out_is_a_warning(tmp_path: Path):
     folders = [str(train(tmp_path / "a", 1)), str(train(tmp_path / "b", 2))]
     registry = connect(home=str(tmp_path / "home"))
-    warnings = registry.merge(folders, [1, 0.001], rank=4).provenance.certificate["warnings"]
+    warnings = registry.merge(folders, MergeOptions(weights=[1, 0.001], rank=4)).provenance.certificate["warnings"]
     assert len(warnings) == 1
     assert warnings[0].startswith("b keeps ")
     assert "raise its weight or the rank" in warnings[0]
@@ -103,7 +110,9 @@ def test_a_source_that_is_wiped_out_is_a_warning(tmp_path: Path):
 
 def test_a_sum_that_cancels_has_a_certificate_too(tmp_path: Path):
     folder = str(train(tmp_path / "a", 1))
-    result = connect(home=str(tmp_path / "home")).merge([folder, folder], [1, -1], folder=tmp_path / "zero")
+    result = connect(home=str(tmp_path / "home")).merge(
+        [folder, folder], MergeOptions(weights=[1, -1]), folder=tmp_path / "zero"
+    )
     total = result.provenance.certificate["total"]
     assert total["epsilon"] == pytest.approx(0, abs=1e-6)
     deltas = deltas_by_peft(tmp_path / "zero")

@@ -45,7 +45,7 @@ def merged(name: str, parts: list[Factors], weights, rank: int | None = None, mo
     values = method.values(given)
     batch = batch_of(parts, weights, rank, modules)
     if method.calibrate:
-        batch = replace(batch, survey=method.calibrate(lambda: iter([batch]), values))
+        batch = replace(batch, thresholds=method.calibrate(lambda: iter([batch]), values))
     spectrum = method.merge(batch, values)
     kept = spectrum.truncate(torch.full(spectrum.energy.shape, spectrum.s.shape[-1]))
     dense = kept.b @ kept.a

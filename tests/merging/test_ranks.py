@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from factories import deltas_by_peft, new_model, relative_error, train
+from loreg.entities import MergeOptions
 from loreg.errors import UsageError
 from loreg.merging.ranks import ModuleCost, read_rank_rule, spend_budget
 from loreg.registry import Registry, connect
+from loreg.verbs.merge import merge
 
 
 @pytest.fixture
@@ -145,9 +147,9 @@ def test_a_method_of_full_rank_takes_the_largest_rank_of_the_sources_or_a_fixed_
     local_registry: Registry, tmp_path: Path
 ):
     sources = [str(train(tmp_path / "a", 1, r=3)), str(train(tmp_path / "b", 2, r=5))]
-    assert local_registry.merge(sources, method="ties").provenance.recipe["rank"] == {"fixed": 5}
+    assert local_registry.merge(sources, MergeOptions(method="ties")).provenance.recipe["rank"] == {"fixed": 5}
     with pytest.raises(UsageError, match="full rank: its result can only be of a fixed rank"):
-        local_registry.merge(sources, method="ties", rank={"energy": 0.9})
+        local_registry.merge(sources, MergeOptions(method="ties", rank={"energy": 0.9}))
 
 
 class TestCalibration:
@@ -187,7 +189,12 @@ class TestCalibration:
         with pytest.raises(UsageError, match=r"second moments of layers\.0\.q_proj are \(5, 5\), expected .* \(6, 6\)"):
             local_registry.rerank(str(source), 2, calibration=tmp_path / "k.safetensors")
         with pytest.raises(UsageError, match="fit one adapter"):
-            local_registry.merge([str(source)] * 2, rank=2, calibration=tmp_path / "k.safetensors")
+            merge(
+                local_registry.context,
+                [str(source)] * 2,
+                MergeOptions(rank=2),
+                calibration=tmp_path / "k.safetensors",
+            )
         assert "energy" in str(local_registry.rerank(str(source), {"energy": 0.9}).provenance.recipe["rank"])
 
     def test_of_a_model_without_the_adapter_is_refused(self):

@@ -1,4 +1,4 @@
-"""The hook, the action and the GitLab job: what is in them is run here, as far as it can be without their services."""
+"""The hook, the action, the GitLab job and the forms: run or read, as far as it can be without their services."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 import yaml
 
 from deployments import DORA, EXAMPLES, SCIENCE
@@ -71,3 +73,25 @@ def test_the_gitlab_job_writes_its_report_and_fails(tmp_path: Path):
     report = tmp_path / job["artifacts"]["reports"]["junit"]
     suites = ElementTree.parse(report).getroot().findall("testsuite")
     assert {suite.get("name") for suite in suites} >= {DORA.name, SCIENCE.name}
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda path: path.stem
+)
+def test_a_form_asks_for_what_a_report_needs(form: Path):
+    """As GitHub's schema has it: a form that breaks it is not offered, and nobody is told."""
+    document = yaml.safe_load(form.read_text())
+    assert document.keys() == {"name", "description", "labels", "body"}
+    fields = [field for field in document["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in fields} <= {"input", "textarea", "dropdown"}
+    assert len({field["id"] for field in fields}) == len(fields) > 2
+    assert all(field["attributes"]["label"] for field in fields)
+    assert any(field.get("validations", {}).get("required") is True for field in fields)
+
+
+def test_every_python_that_is_supported_is_tested():
+    tested = read(".github/workflows/ci.yml")["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={tested[0]}"
+    said = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    assert set(said) <= set(tested)

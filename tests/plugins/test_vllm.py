@@ -188,7 +188,7 @@ class TestARegistryThatDoesNotAnswer:
             def unavailable(*_: object) -> None:
                 raise UnavailableError("the database does not answer", hint="loreg doctor")
 
-            monkeypatch.setattr("loreg.local.backend.LocalLedger.show", unavailable)
+            monkeypatch.setattr("loreg.local.backend.LocalBackend.show", unavailable)
 
         return close
 
@@ -237,6 +237,6 @@ class TestARegistryThatDoesNotAnswer:
         self, resolver: LoRAResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ):
         monkeypatch.setenv("LOREG_ENDPOINT", "http://127.0.0.1:9")
-        monkeypatch.setattr("loreg.remote.http.pause", lambda *_: None)
+        monkeypatch.setattr("loreg.remote.http.sleep_before_retry", lambda *_: None)
         assert ask(resolver, "team/science") is None
         assert "team/science is not loaded: unreachable: the server http://127.0.0.1:9 does not answer" in caplog.text

@@ -58,6 +58,6 @@ def _guarded(deployment: Deployment) -> Iterator[Guarded]:
         ) as behind,
         live_server(replace(deployment), is_open=False) as endpoint,
     ):
-        tokens = {role: behind.create_token(role, scopes)[1] for role, scopes in SCOPES.items()}
+        tokens = {role: behind.tokens.create(role, scopes)[1] for role, scopes in SCOPES.items()}
         behind.push(SCIENCE, "team/science", aliases=["prod"], tasks=["qa"])
         yield Guarded(endpoint, tokens, behind)

@@ -51,12 +51,12 @@ def test_every_answer_has_an_id_and_headers_that_browsers_heed(guarded_folder: G
 def test_a_request_is_a_line_of_json_and_a_measurement(guarded_folder: Guarded, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="loreg.server"):
         guarded_folder.http("writer").get("/api/v1/adapters/team/science/versions/v1", headers={"X-Request-Id": "r1"})
-    line = next(found for record in caplog.records if (found := json.loads(record.message))["request"] == "r1")
+    line = next(line for record in caplog.records if (line := json.loads(record.message))["request"] == "r1")
     assert (line["method"], line["status"], line["author"]) == ("GET", 200, "writer")
     assert line["path"] == "/api/v1/adapters/team/science/versions/v1"
-    told = guarded_folder.http("reader").get("/metrics").text
+    metrics = guarded_folder.http("reader").get("/metrics").text
     route = "/api/v1/adapters/{namespace}/{name}/versions/{selector}"
-    assert f'loreg_requests_total{{method="GET",route="{route}",status="200"}}' in told
+    assert f'loreg_requests_total{{method="GET",route="{route}",status="200"}}' in metrics
 
 
 def test_a_store_that_is_down_is_503_and_not_ready(guarded_folder: Guarded):
@@ -97,9 +97,9 @@ def test_a_version_is_checked_by_the_server_and_no_path_of_its_own_is_read(guard
     http, path = guarded_folder.http("reader"), "/api/v1/adapters/team/dora/versions/latest/check"
     report = http.get(path, params={"profile": ["vllm", "sglang"]}).json()
     assert [finding["code"] for finding in report["findings"]] == ["VL002", "SG004"]
-    local_registry = guarded_folder.behind.check(["team/dora"], profiles=["vllm", "sglang"], header_only=True)[0]
+    local_report = guarded_folder.behind.check(["team/dora"], profiles=["vllm", "sglang"], header_only=True)[0]
     assert [finding["message"] for finding in report["findings"]] == [
-        finding.message for finding in local_registry.findings
+        finding.message for finding in local_report.findings
     ]
     for wrong in ({"profile": "./mine.toml"}, {"profile": "/etc/x.toml"}, {"base": "/etc"}, {"base": "./model"}):
         assert http.get(path, params=wrong).status_code == 400

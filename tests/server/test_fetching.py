@@ -14,11 +14,11 @@ from loreg.remote.downloads import Downloader
 
 @pytest.fixture
 def proxy() -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
+    paths: list[str] = []
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"by the proxy")
@@ -28,20 +28,20 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
 
     with HTTPServer(("127.0.0.1", 0), Proxy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", paths
         server.shutdown()
 
 
 def test_the_proxy_of_the_environment_is_used_but_for_those_that_need_none(
     proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ):
-    address, asked = proxy
+    address, paths = proxy
     monkeypatch.setenv("http_proxy", address)
-    fetcher = Downloader()
-    assert fetcher.get("http://store.invalid/blob", {}, 100).data == b"by the proxy"
-    assert asked == ["http://store.invalid/blob"]
+    downloader = Downloader()
+    assert downloader.get("http://store.invalid/blob", {}, 100).data == b"by the proxy"
+    assert paths == ["http://store.invalid/blob"]
     monkeypatch.setenv("no_proxy", "store.invalid")
     with pytest.raises(HTTPError):
-        fetcher.get("http://store.invalid/blob", {}, 100)
-    assert len(asked) == 1
-    fetcher.close()
+        downloader.get("http://store.invalid/blob", {}, 100)
+    assert len(paths) == 1
+    downloader.close()

@@ -67,14 +67,14 @@ def test_what_is_not_there_is_the_exception_that_clients_expect(guarded: Guarded
 
 
 def test_a_public_namespace_is_read_without_a_token(guarded: Guarded, client: Connect):
-    guarded.behind.set_public("team", True)
+    guarded.behind.namespaces.set_public("team", True)
     download = "from huggingface_hub import snapshot_download; result = snapshot_download('team/science')"
     folder = client("anonymous").run(download)
     assert names_in(folder) == names_in(SCIENCE)
 
 
 def test_what_is_known_of_a_repository(guarded: Guarded, client: Connect):
-    found = client("reader").run(
+    facts = client("reader").run(
         "from huggingface_hub import HfApi\n"
         "api = HfApi()\n"
         "info, refs = api.model_info('team/science', revision='prod'), api.list_repo_refs('team/science')\n"
@@ -87,7 +87,7 @@ def test_what_is_known_of_a_repository(guarded: Guarded, client: Connect):
     )
     version, files = guarded.behind.show("team/science").version, sorted(names_in(SCIENCE))
     sizes = [file.size for file in guarded.behind.show("team/science").files]
-    assert found == [
+    assert facts == [
         "team/science", version.digest[:40], files, True, False, files, ["main", "prod"], ["v1"], "reader", True, False,
         ["adapter_config.json"], sizes,
     ]  # fmt: skip
@@ -116,8 +116,8 @@ def test_commits_are_a_draft_until_the_adapter_is_whole(guarded: Guarded, client
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         done = writer.hf("upload", "team/news", NEWS / name, name)
         assert done.returncode == 0, done.stderr
-        there = name != "adapter_config.json"
-        assert bool(guarded.http("reader").get("/api/v1/adapters/team/news/versions").is_success) == there
+        is_complete = name != "adapter_config.json"
+        assert bool(guarded.http("reader").get("/api/v1/adapters/team/news/versions").is_success) == is_complete
     assert names_in(NEWS) == {f.path: f.sha256 for f in guarded.behind.show("team/news").files}
 
 
@@ -148,7 +148,7 @@ def test_peft_loads_and_pushes_by_name(guarded: Guarded, minilm: Path, tmp_path:
     """PeftModel.from_pretrained and push_to_hub, and the adapter loading of transformers, as people write them."""
     guarded.behind.push(NEWS, "team/news", aliases=["prod"])
     client = Client(Path(sys.executable), guarded.endpoint, guarded.tokens["writer"], tmp_path / "home")
-    found = client.run(
+    equal = client.run(
         "import torch\n"
         "from peft import PeftModel\n"
         "from transformers import AutoModelForSequenceClassification\n"
@@ -166,7 +166,7 @@ def test_peft_loads_and_pushes_by_name(guarded: Guarded, minilm: Path, tmp_path:
         minilm=str(minilm),
         folder=str(NEWS),
     )
-    assert found == [True, True, False]
+    assert equal == [True, True, False]
     pushed = guarded.behind.show("team/pushed")
     assert {f.path: f.sha256 for f in pushed.files}["adapter_model.safetensors"] == names_in(NEWS)[
         "adapter_model.safetensors"
@@ -188,7 +188,7 @@ def test_a_download_that_was_cut_goes_on(guarded: Guarded, client: Connect, tmp_
 
 
 def test_a_commit_has_a_limit(guarded_folder: Guarded, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hub_write, "MOST_COMMIT_BYTES", 1000)
+    monkeypatch.setattr(hub_write, "MAX_COMMIT_BYTES", 1000)
     line = b'{"key": "file", "value": {"path": "README.md", "content": "%s", "encoding": "base64"}}\n'
     http, path = guarded_folder.http("writer"), "/api/models/team/new/commit/main"
     refused = http.post(path, content=line % (b"QUJD" * 300))

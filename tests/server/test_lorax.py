@@ -16,11 +16,11 @@ def test_a_version_is_a_folder_in_s3(guarded: Guarded):
     bucket, _, folder = by_number["adapterPath"].removeprefix("s3://").partition("/")
     endpoint = guarded.behind.settings.storage_endpoint
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-    found = {
+    files = {
         entry["Key"].removeprefix(f"{folder}/"): client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
         for entry in client.list_objects_v2(Bucket=bucket, Prefix=folder)["Contents"]
     }
-    assert found == {path.name: path.read_bytes() for path in SCIENCE.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in SCIENCE.iterdir()}
 
 
 def test_what_may_not_be_read_is_not_there(guarded: Guarded):
@@ -28,5 +28,5 @@ def test_what_may_not_be_read_is_not_there(guarded: Guarded):
 
 
 def test_a_folder_is_no_place_for_lorax(guarded_folder: Guarded):
-    told = guarded_folder.http("reader").get("/v2/repos/team/science/version/1")
-    assert (told.status_code, told.json()["code"]) == (403, "not-allowed")
+    response = guarded_folder.http("reader").get("/v2/repos/team/science/version/1")
+    assert (response.status_code, response.json()["code"]) == (403, "not-allowed")

@@ -51,9 +51,9 @@ def running(deployment: Deployment, *options: str, port: int = 0, **environment:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def test_it_does_not_start_open_on_a_public_address(local: Loreg):
@@ -101,8 +101,8 @@ def test_the_first_token_is_made_once(local: Loreg):
     assert (again.exit_code, again.stdout) == (4, "")
     assert "loreg token create" in again.stderr
     assert "first administrator" in local("token", "ls").stdout
-    given = local("serve", "--init", LOREG_ADMIN_TOKEN="short")
-    assert given.exit_code == 2
+    malformed = local("serve", "--init", LOREG_ADMIN_TOKEN="short")
+    assert malformed.exit_code == 2
 
 
 def test_login_use_and_logout(tmp_path: Path, local: Loreg):

@@ -43,24 +43,24 @@ def test_malformed_and_unknown_ones(guarded_folder: Guarded, authorization: str)
 
 
 def test_one_that_expired(guarded_folder: Guarded):
-    made, secret = guarded_folder.behind.create_token("old", ["read:*"], expires="1h")
+    token, secret = guarded_folder.behind.tokens.create("old", ["read:*"], expires="1h")
     with guarded_folder.behind.context.backend.catalog.write(Access.superuser("ada")) as tx:
         past = datetime.now(UTC) - timedelta(seconds=1)
-        tx.connection.execute(text("UPDATE tokens SET expires_at = :at WHERE id = :id"), {"at": past, "id": made.id})
+        tx.connection.execute(text("UPDATE tokens SET expires_at = :at WHERE id = :id"), {"at": past, "id": token.id})
     assert asks(guarded_folder, f"Bearer {secret}") == REFUSED
-    _, secret = guarded_folder.behind.create_token("new", ["read:*"], expires="1h")
+    _, secret = guarded_folder.behind.tokens.create("new", ["read:*"], expires="1h")
     assert asks(guarded_folder, f"Bearer {secret}")[0] == 200
 
 
 def test_two_with_other_scopes_do_not_have_one_name(guarded_folder: Guarded):
     behind = guarded_folder.behind
-    made, _ = behind.create_token("ci-bot", ["write:team"])
+    token, _ = behind.tokens.create("ci-bot", ["write:team"])
     for scopes in (["read:team"], ["write:other"], ["admin:*"]):
-        with pytest.raises(ConflictError, match=f"'ci-bot' is the name of token {made.id}"):
-            behind.create_token("ci-bot", scopes)
+        with pytest.raises(ConflictError, match=f"'ci-bot' is the name of token {token.id}"):
+            behind.tokens.create("ci-bot", scopes)
     refused = guarded_folder.http("root").post("/api/v1/tokens", json={"name": "ci-bot", "scopes": ["read:x"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
-    assert behind.create_token("ci-bot", ["write:team"], expires="1h")[0].id > made.id
+    assert behind.tokens.create("ci-bot", ["write:team"], expires="1h")[0].id > token.id
 
 
 def test_what_was_made_under_a_name_is_not_given_to_who_gets_it_with_other_scopes(
@@ -69,17 +69,17 @@ def test_what_was_made_under_a_name_is_not_given_to_who_gets_it_with_other_scope
     behind = guarded_folder.behind
 
     def bot(scope: str) -> tuple[int, Registry]:
-        made, secret = behind.create_token("ci-bot", [scope])
-        return made.id, connect(endpoint=guarded_folder.endpoint, token=secret)
+        token, secret = behind.tokens.create("ci-bot", [scope])
+        return token.id, connect(endpoint=guarded_folder.endpoint, token=secret)
 
     first, team = bot("write:team")
-    added = team.add_base(write_base(tmp_path / "base"), ["base"]).base
-    behind.revoke_token(first)
+    added = team.bases.add(write_base(tmp_path / "base"), ["base"]).base
+    behind.tokens.revoke(first)
     with pytest.raises(ConflictError, match="'ci-bot' is the name of token"):
         bot("write:other")
     _, again = bot("write:team")
-    again.add_base(tmp_path / "base", ["renamed"])  # who had it before goes on
-    assert behind.show_base(added.digest).base.names == ("base", "renamed")
+    again.bases.add(tmp_path / "base", ["renamed"])  # who had it before goes on
+    assert behind.bases.show(added.digest).base.names == ("base", "renamed")
 
 
 @pytest.mark.parametrize("url", ["sqlite", "postgresql"])
@@ -91,7 +91,7 @@ def test_of_many_who_make_tokens_of_one_name_and_other_scopes_at_once_one_does(
     def make(scope: str) -> bool:
         with connect(database_url=where, storage_url=str(tmp_path / "store")) as local_registry:
             try:
-                local_registry.create_token("ci-bot", [scope])
+                local_registry.tokens.create("ci-bot", [scope])
             except ConflictError:
                 return False
             return True
@@ -100,33 +100,33 @@ def test_of_many_who_make_tokens_of_one_name_and_other_scopes_at_once_one_does(
 
 
 def test_one_that_was_revoked(guarded_folder: Guarded):
-    made, secret = guarded_folder.behind.create_token("x", ["read:*"])
+    token, secret = guarded_folder.behind.tokens.create("x", ["read:*"])
     assert asks(guarded_folder, f"Bearer {secret}")[0] == 200
     root = guarded_folder.registry("root")
-    assert root.revoke_token(made.id).revoked_at is not None
+    assert root.tokens.revoke(token.id).revoked_at is not None
     assert asks(guarded_folder, f"Bearer {secret}") == REFUSED
     with connect(endpoint=guarded_folder.endpoint, token=secret) as registry, pytest.raises(UnauthenticatedError):
         registry.adapters()
     with pytest.raises(NotFoundError):
-        root.revoke_token(99)
+        root.tokens.revoke(99)
 
 
 def test_the_secret_is_nowhere(guarded_folder: Guarded):
     root = guarded_folder.registry("root")
-    made, secret = root.create_token("ci", ["write:team", "read:*"], expires="2w")
+    token, secret = root.tokens.create("ci", ["write:team", "read:*"], expires="2w")
     assert secret.startswith("lrg_")
-    assert made.grants == {"team": "write", "*": "read"}
+    assert token.grants == {"team": "write", "*": "read"}
     catalog = Catalog(guarded_folder.behind.settings.database_url)
     with catalog.read() as tx:
         for table in ("tokens", "events"):
             assert secret[4:] not in str(tx.connection.execute(text(f"SELECT * FROM {table}")).all())
     catalog.close()
-    assert all(secret[4:] not in str(token) for token in root.tokens())
+    assert all(secret[4:] not in str(token) for token in root.tokens.list())
 
 
 def test_its_last_use_is_written_down(guarded_folder: Guarded):
     guarded_folder.registry("reader").adapters()
-    used = {token.name: token.last_used_at for token in guarded_folder.behind.tokens()}
+    used = {token.name: token.last_used_at for token in guarded_folder.behind.tokens.list()}
     assert used["reader"] is not None
     assert used["stranger"] is None
 
@@ -137,7 +137,7 @@ def test_every_change_is_an_event_with_its_author(guarded_folder: Guarded):
     writer.add_metrics("team/science:v1", ["accuracy=0.5"])
     writer.yank("team/science:v1", reason="leak")
     writer.untag("team/science", "canary")
-    guarded_folder.registry("owner").set_public("team", True)
+    guarded_folder.registry("owner").namespaces.set_public("team", True)
     seen = [(event.author, event.action) for event in guarded_folder.behind.events().items][:5]
     assert seen == [
         ("owner", "namespace"),
@@ -151,6 +151,6 @@ def test_every_change_is_an_event_with_its_author(guarded_folder: Guarded):
 @pytest.mark.parametrize("scope", ["team", "write", "write:", "all:team", "write:../x", "write:a b"])
 def test_scopes_that_are_none(guarded_folder: Guarded, scope: str):
     with pytest.raises(UsageError, match="invalid scope"):
-        guarded_folder.behind.create_token("x", [scope])
+        guarded_folder.behind.tokens.create("x", [scope])
     response = guarded_folder.http("root").post("/api/v1/tokens", json={"name": "x", "scopes": [scope]})
     assert response.status_code == 400

@@ -46,9 +46,9 @@ def commit_of(registry: Registry, source: str, name: str) -> Commit:
     return Commit(parse_adapter_name(name), Manifest(registry.show(source).files))
 
 
-def send(http: httpx.Client, grant: dict, data: bytes) -> httpx.Response:
-    plain = grant["url"].startswith("http")
-    return (httpx if plain else http).put(grant["url"], content=data, headers=grant["headers"])
+def send(http: httpx.Client, ticket: dict, data: bytes) -> httpx.Response:
+    plain = ticket["url"].startswith("http")
+    return (httpx if plain else http).put(ticket["url"], content=data, headers=ticket["headers"])
 
 
 @pytest.fixture(params=["guarded", "guarded_folder"])
@@ -66,9 +66,9 @@ def test_somebody_elses_private_blobs_are_not_committed_by_their_digests(either:
 
 def test_nobody_learns_whether_a_private_blob_is_stored(either: Guarded):
     file = either.behind.show("team/science").files[0]
-    ask = [{"sha256": file.sha256, "size": file.size}]
-    assert len(either.http("stranger").post("/api/v1/uploads", json=ask).json()) == 1
-    assert either.http("writer").post("/api/v1/uploads", json=ask).json() == []
+    specs = [{"sha256": file.sha256, "size": file.size}]
+    assert len(either.http("stranger").post("/api/v1/uploads", json=specs).json()) == 1
+    assert either.http("writer").post("/api/v1/uploads", json=specs).json() == []
     assert either.http("stranger").get(f"/api/v1/blobs/{file.sha256}").status_code == 404
 
 
@@ -79,14 +79,14 @@ def test_who_has_the_same_bytes_may_commit_them(either: Guarded):
 
 
 def test_an_upload_proves_nothing_for_somebody_else(either: Guarded):
-    sent, thief = either.registry("writer"), either.registry("stranger")
+    sender, thief = either.registry("writer"), either.registry("stranger")
     weights = SCIENCE / "adapter_model.safetensors"
     either.http("root").post("/api/v1/tokens", json={"name": "x", "scopes": ["write:team"]})
-    sent.push(MOVIES, "team/movies")
-    store = sent.context.store
+    sender.push(MOVIES, "team/movies")
+    store = sender.context.store
     assert isinstance(store, RemoteStore)
-    asked = commit_of(either.behind, "team/movies", "other/mine")
-    body = {"commit": asked, "uploads": store.upload_ids([file.sha256 for file in asked.manifest.files])}
+    commit = commit_of(either.behind, "team/movies", "other/mine")
+    body = {"commit": commit, "uploads": store.upload_ids([file.sha256 for file in commit.manifest.files])}
     with pytest.raises(NotAllowedError, match="was not sent"):
         thief.context.backend._server.post("/api/v1/adapters/other/mine/versions", dict, body)
     assert weights.exists()
@@ -95,20 +95,20 @@ def test_an_upload_proves_nothing_for_somebody_else(either: Guarded):
 def test_a_url_for_one_blob_takes_no_other(either: Guarded):
     http = either.http("writer")
     right, wrong = b"what was announced", b"something else, ha"
-    (grant,) = http.post("/api/v1/uploads", json=[{"sha256": blob_of(right).sha256, "size": len(right)}]).json()
-    assert send(http, grant, wrong).status_code in (400, 422)
-    headers = {**grant["headers"], "x-amz-checksum-sha256": "AAAA"}
-    assert send(http, {**grant, "headers": headers}, wrong).status_code in (400, 403, 422)
+    (ticket,) = http.post("/api/v1/uploads", json=[{"sha256": blob_of(right).sha256, "size": len(right)}]).json()
+    assert send(http, ticket, wrong).status_code in (400, 422)
+    headers = {**ticket["headers"], "x-amz-checksum-sha256": "AAAA"}
+    assert send(http, {**ticket, "headers": headers}, wrong).status_code in (400, 403, 422)
     assert either.behind.context.store.size(blob_of(right).sha256) is None
-    assert send(http, grant, right).status_code in (200, 204)
+    assert send(http, ticket, right).status_code in (200, 204)
 
 
 @pytest.mark.parametrize("sent", [b"longer than what was announced", b"short"])
 def test_a_body_of_another_size_is_refused_and_nothing_is_stored(either: Guarded, sent: bytes):
     http = either.http("writer")
     right = blob_of(b"announced bytes")
-    (grant,) = http.post("/api/v1/uploads", json=[{"sha256": right.sha256, "size": right.size}]).json()
-    assert send(http, grant, sent).status_code in (400, 422)
+    (ticket,) = http.post("/api/v1/uploads", json=[{"sha256": right.sha256, "size": right.size}]).json()
+    assert send(http, ticket, sent).status_code in (400, 422)
     assert either.behind.context.store.size(right.sha256) is None
 
 
@@ -120,9 +120,9 @@ def test_sizes_and_digests_are_those_of_the_store_not_of_the_manifest(either: Gu
         (replace(files[0], sha256="../../../../etc/passwd"), IntegrityError),
         (replace(files[0], sha256="0" * 64), NotAllowedError),
     ):
-        asked = Commit(parse_adapter_name("team/y"), Manifest((wrong, *files[1:])))
+        commit = Commit(parse_adapter_name("team/y"), Manifest((wrong, *files[1:])))
         with pytest.raises(error):
-            writer.context.backend.commit(asked)
+            writer.context.backend.commit(commit)
     with pytest.raises(NotFoundError):
         writer.show("team/y")
 
@@ -157,9 +157,9 @@ def test_of_two_who_move_an_alias_one_wins_and_the_other_is_told(guarded: Guarde
             except StaleError as error:
                 return error.message
 
-    won, told = sorted(all_at_once([partial(move, 2), partial(move, 3)]), key=len)
+    won, lost = sorted(all_at_once([partial(move, 2), partial(move, 3)]), key=len)
     assert won in ("team/science:v2", "team/science:v3")
-    assert f"means {won[-2:]} by now, not v1" in told
+    assert f"means {won[-2:]} by now, not v1" in lost
     assert guarded.behind.show("team/science:prod").version.ref == won
 
 
@@ -167,19 +167,19 @@ def test_an_upload_that_nobody_committed_is_forgotten_after_a_week(
     guarded: Guarded, postgres_and_s3: Deployment, s3: S3Server
 ):
     http, data = guarded.http("writer"), b"never committed"
-    wanted = [{"sha256": blob_of(data).sha256, "size": len(data)}]
-    (grant,) = http.post("/api/v1/uploads", json=wanted).json()
-    assert send(http, grant, data).is_success
-    lies_aside = urlsplit(grant["url"]).path.removeprefix(f"/{s3.bucket}/")
+    specs = [{"sha256": blob_of(data).sha256, "size": len(data)}]
+    (ticket,) = http.post("/api/v1/uploads", json=specs).json()
+    assert send(http, ticket, data).is_success
+    key = urlsplit(ticket["url"]).path.removeprefix(f"/{s3.bucket}/")
     client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
-    assert client.head_object(Bucket=s3.bucket, Key=lies_aside)["ContentLength"] == len(data)
+    assert client.head_object(Bucket=s3.bucket, Key=key)["ContentLength"] == len(data)
     catalog = Catalog(guarded.behind.settings.database_url)
     with catalog.write(Access.superuser("ada")) as tx:
         tx.connection.execute(text("UPDATE uploads SET created_at = created_at - interval '8 days'"))
     catalog.close()
     with live_server(postgres_and_s3):  # sweeps when it starts, and every hour
-        eventually(lambda: not client.list_objects_v2(Bucket=s3.bucket, Prefix=lies_aside)["KeyCount"])
-    assert len(http.post("/api/v1/uploads", json=wanted).json()) == 1
+        eventually(lambda: not client.list_objects_v2(Bucket=s3.bucket, Prefix=key)["KeyCount"])
+    assert len(http.post("/api/v1/uploads", json=specs).json()) == 1
 
 
 def test_a_push_asks_once_and_names_only_its_own_uploads(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
@@ -254,8 +254,8 @@ def test_contents_that_are_not_the_versions_are_refused(either: Guarded, content
     body = {"commit": msgspec.to_builtins(commit), "contents": contents}
     answer = stranger.post("/api/v1/adapters/other/mine/versions", json=body)
     assert (answer.status_code, detail in answer.json()["detail"]) == (status, True), answer.text
-    else_ = blob_of(b"something else")
-    assert not either.behind.context.store.has(else_)  # what is of no version that is asked for is not stored
+    other = blob_of(b"something else")
+    assert not either.behind.context.store.has(other)  # what is of no version that is asked for is not stored
 
 
 def test_a_url_that_is_too_old_by_now_is_asked_for_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
@@ -289,7 +289,7 @@ def test_ranges_of_a_streamed_blob(guarded_folder: Guarded):
     whole = (SCIENCE / file.path).read_bytes()
     path = f"/api/v1/blobs/{file.sha256}"
     assert http.get(path).content == whole
-    for asked, status, content in (
+    for range_, status, content in (
         ("bytes=0-9", 206, whole[:10]),
         (f"bytes={len(whole) - 3}-", 206, whole[-3:]),
         (f"bytes=10-{len(whole) + 99}", 206, whole[10:]),
@@ -297,7 +297,7 @@ def test_ranges_of_a_streamed_blob(guarded_folder: Guarded):
         ("bytes=5-2", 416, b""),
         ("lines=1-2", 200, whole),
     ):
-        response = http.get(path, headers={"Range": asked})
+        response = http.get(path, headers={"Range": range_})
         assert (response.status_code, response.content) == (status, content)
         if status == 206:
             assert response.headers["Content-Range"].endswith(f"/{len(whole)}")

@@ -132,24 +132,24 @@ HUB: dict[tuple[str, str], Row] = {
 
 
 def test_every_route_of_the_hub_has_a_row():
-    found = {
+    routes = {
         (method, route.path)
-        for each in (hub_read, hub_write)
-        for route in each.routes.routes
+        for module in (hub_read, hub_write)
+        for route in module.routes.routes
         for method in route.methods
     }
-    assert found == set(HUB)
+    assert routes == set(HUB)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_who_may_do_what_with_a_client_of_the_hub(guarded: Guarded, role: str):
     filled = {"repository": "team/science", "revision": "main", "path": "adapter_config.json", "branch": "canary"}
-    asking, got, expected = guarded.http(role), {}, {}
+    caller, statuses, expected = guarded.http(role), {}, {}
     for (method, path), row in HUB.items():
         url = path.replace(":path}", "}").format(**filled, folder="x")
-        got[method, path] = asking.request(method, url, **row.request(guarded)).status_code
+        statuses[method, path] = caller.request(method, url, **row.request(guarded)).status_code
         expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
-    assert got == expected
+    assert statuses == expected
 
 
 def test_every_route_has_a_row(guarded: Guarded):
@@ -160,37 +160,37 @@ def test_every_route_has_a_row(guarded: Guarded):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_who_may_do_what(guarded: Guarded, role: str):
-    asking, root = guarded.http(role), guarded.http("root")
+    caller, root = guarded.http(role), guarded.http("root")
     digest = guarded.behind.show("team/science").version.digest
     root.post("/api/v1/jobs", json=JOB)
-    got, expected = {}, {}
+    statuses, expected = {}, {}
     for (method, path), row in TABLE.items():
         root.put((VERSION + "/exports/{request}").format(**FILLED), json={"profile": "vllm"})
         root.put(ALIAS.format(**FILLED), json={"ref": "team/science:v1"})
         url = row.url or path.format(**FILLED, digest=digest)
-        response = asking.request(method, url, **row.request(guarded))
-        got[method, path] = response.status_code
+        response = caller.request(method, url, **row.request(guarded))
+        statuses[method, path] = response.status_code
         expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
-    assert got == expected
+    assert statuses == expected
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_lists_hold_what_may_be_read_and_nothing_else(guarded: Guarded, role: str):
     guarded.behind.push(SCIENCE, "open/science")
-    guarded.behind.set_public("open", True)
-    asking = guarded.registry(role)
+    guarded.behind.namespaces.set_public("open", True)
+    caller = guarded.registry(role)
     mine = ["open/science", *(["team/science"] if READ[role] == 200 else [])]
-    assert [str(entry.adapter) for entry in asking.adapters().items] == mine
-    assert sorted(str(version.adapter) for version in asking.search().items) == mine
-    assert [namespace.name for namespace in asking.namespaces()] == [name.partition("/")[0] for name in mine]
-    assert {event.ref.partition(":")[0] for event in asking.events().items} - {""} == set(mine)
+    assert [str(entry.adapter) for entry in caller.adapters().items] == mine
+    assert sorted(str(version.adapter) for version in caller.search().items) == mine
+    assert [namespace.name for namespace in caller.namespaces.list()] == [name.partition("/")[0] for name in mine]
+    assert {event.ref.partition(":")[0] for event in caller.events().items} - {""} == set(mine)
     http = guarded.http(role)
     weights = next(f.sha256 for f in guarded.behind.show("team/science").files if f.path.endswith(".safetensors"))
     assert http.get(f"/api/v1/files/{weights}").json() == [f"{name}:v1" for name in reversed(mine)]
 
 
 def test_a_misspelt_name_does_not_tell_what_else_there_is(guarded: Guarded):
-    told = guarded.http("stranger").get("/api/v1/adapters/team/sciense/versions").json()
-    assert "science" not in told["detail"]
-    told = guarded.http("reader").get("/api/v1/adapters/team/sciense/versions").json()
-    assert "did you mean 'team/science'" in told["detail"]
+    problem = guarded.http("stranger").get("/api/v1/adapters/team/sciense/versions").json()
+    assert "science" not in problem["detail"]
+    problem = guarded.http("reader").get("/api/v1/adapters/team/sciense/versions").json()
+    assert "did you mean 'team/science'" in problem["detail"]

@@ -62,9 +62,9 @@ class _CutsOff(BaseHTTPRequestHandler):
     ranges: list[str]
 
     def do_GET(self) -> None:
-        asked = self.headers["Range"]
-        self.ranges.append(asked)
-        rest = self.content[int(asked.removeprefix("bytes=").rstrip("-")) :]
+        range_ = self.headers["Range"]
+        self.ranges.append(range_)
+        rest = self.content[int(range_.removeprefix("bytes=").rstrip("-")) :]
         self.send_response(206)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -11,16 +10,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from concurrency import all_at_once
 from deployments import Deployment
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage import Blob, BlobStore, digest_of, open_store
 from loreg.storage.blobs import VerifiedCache, key_of, partial_path
-
-LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
+from storage.conformance import LARGE, StoreConformance, write
 
 
 @pytest.fixture
@@ -46,52 +41,8 @@ def damage(deployment: Deployment) -> Callable[[Blob, bytes], None]:
     return replace
 
 
-def write(path: Path, content: bytes) -> Blob:
-    path.write_bytes(content)
-    return Blob(hashlib.sha256(content).hexdigest(), len(content))
-
-
-@pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 16 * 1024 * 1024, 16 * 1024 * 1024 + 1, LARGE])
-def test_what_goes_in_comes_out(store: BlobStore, tmp_path: Path, size: int):
-    blob = write(tmp_path / "in", os.urandom(size))
-    assert store.size(blob.sha256) is None
-    assert store.put(blob, tmp_path / "in")
-    assert store.size(blob.sha256) == blob.size
-    store.get(blob, tmp_path / "out")
-    assert digest_of(tmp_path / "out") == blob
-    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
-
-
-def test_nothing_is_sent_twice(store: BlobStore, tmp_path: Path):
-    blob = write(tmp_path / "in", b"weights")
-    assert store.put(blob, tmp_path / "in")
-    assert not store.put(blob, tmp_path / "in")
-
-
-def test_every_byte_is_counted_once(store: BlobStore, tmp_path: Path):
-    blob = write(tmp_path / "in", os.urandom(3 * 1024 * 1024))
-    sent: list[int] = []
-    store.put(blob, tmp_path / "in", sent.append)
-    got: list[int] = []
-    store.get(blob, tmp_path / "out", got.append)
-    assert sum(sent) == sum(got) == blob.size
-
-
-@pytest.mark.parametrize("size", [100, LARGE])
-def test_a_file_that_changed_since_it_was_hashed_is_not_stored(store: BlobStore, tmp_path: Path, size: int):
-    blob = write(tmp_path / "in", os.urandom(size))
-    write(tmp_path / "in", os.urandom(size))
-    with pytest.raises(IntegrityError, match="changed while it was read"):
-        store.put(blob, tmp_path / "in")
-    assert store.size(blob.sha256) is None
-
-
-def test_a_blob_that_is_not_there_is_said_so_and_leaves_nothing(store: BlobStore, tmp_path: Path):
-    with pytest.raises(NotFoundError):
-        store.get(Blob("0" * 64, 5), tmp_path / "out")
-    with pytest.raises(NotFoundError):
-        store.read("0" * 64)
-    assert not (tmp_path / "out").exists()
+class TestEveryStore(StoreConformance):
+    """On a folder, and on a real S3 server: by the fixture ``store`` of this file."""
 
 
 @pytest.mark.parametrize("content", [b"other bytes, same size", b"cut", b"more bytes than there were before"])
@@ -104,37 +55,6 @@ def test_damaged_bytes_never_arrive(store: BlobStore, damage, tmp_path: Path, co
     with pytest.raises(IntegrityError):
         store.read(blob.sha256)
     assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
-
-
-def test_small_blobs_are_read_whole(store: BlobStore, tmp_path: Path):
-    blob = write(tmp_path / "in", b"{}")
-    store.put(blob, tmp_path / "in")
-    assert store.read(blob.sha256) == b"{}"
-
-
-def test_racing_writers_of_one_blob_all_succeed(store: BlobStore, tmp_path: Path):
-    blob = write(tmp_path / "in", os.urandom(100_000))
-    outcomes = all_at_once([lambda: store.put(blob, tmp_path / "in")] * 6)
-    assert any(outcomes)
-    store.get(blob, tmp_path / "out")
-
-
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=3000), cut=st.integers(0, 3000))
-def test_an_interrupted_download_goes_on_from_any_byte(store: BlobStore, tmp_path: Path, content: bytes, cut: int):
-    blob = write(tmp_path / "in", content)
-    store.put(blob, tmp_path / "in")
-    partial_path(tmp_path / "out", blob).write_bytes(content[:cut])
-    store.get(blob, tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == content
-
-
-def test_check_passes_on_a_store_that_can_be_used_and_makes_nothing(store: BlobStore, tmp_path: Path):
-    store.check()
-    assert list(tmp_path.iterdir()) == []
-    assert store.has_blobs() is False
-    store.put(write(tmp_path / "in", b"weights"), tmp_path / "in")
-    assert store.has_blobs() is True
 
 
 class TestFolder:
@@ -176,9 +96,9 @@ class TestS3:
         blob = write(tmp_path / "in", content)
         store.put(blob, tmp_path / "in")
         partial = partial_path(tmp_path / "out", blob)
-        asked: list[str] = []
+        ranges: list[str] = []
         store._client.meta.events.register(
-            "before-parameter-build.s3.GetObject", lambda params, **_: asked.append(params["Range"])
+            "before-parameter-build.s3.GetObject", lambda params, **_: ranges.append(params["Range"])
         )
         partial.write_bytes(content[: LARGE - 5])
         store.get(blob, tmp_path / "out")
@@ -186,7 +106,7 @@ class TestS3:
         partial.write_bytes(b"\0" * (LARGE - 5))
         store.get(blob, tmp_path / "out")
         assert digest_of(tmp_path / "out") == blob
-        assert asked == [f"bytes={LARGE - 5}-", f"bytes={LARGE - 5}-", "bytes=0-"]
+        assert ranges == [f"bytes={LARGE - 5}-", f"bytes={LARGE - 5}-", "bytes=0-"]
 
     def test_a_server_that_is_not_there_is_one_line_with_a_hint(self):
         with pytest.raises(UnavailableError) as error:
@@ -246,13 +166,13 @@ class TestWhatTheServerEnforces:
         client = boto3.client("s3", endpoint_url=s3.endpoint, region_name="us-east-1")
         key = f"meanwhile/{key_of(blob.sha256)}"
         before = client.head_object(Bucket=s3.bucket, Key=key)
-        look, looked = store._soundness, []
+        is_sound, calls = store._is_sound, []
 
         def nothing_there_at_first(blob: Blob, path: Path) -> bool | None:
-            looked.append(blob)
-            return None if size == LARGE and len(looked) == 1 else look(blob, path)
+            calls.append(blob)
+            return None if size == LARGE and len(calls) == 1 else is_sound(blob, path)
 
-        monkeypatch.setattr(store, "_soundness", nothing_there_at_first)
+        monkeypatch.setattr(store, "_is_sound", nothing_there_at_first)
         assert not store.put(blob, tmp_path / "in")
         after = client.head_object(Bucket=s3.bucket, Key=key)
         assert (after["LastModified"], after["ETag"]) == (before["LastModified"], before["ETag"])

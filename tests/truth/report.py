@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from loreg.checking.profile import known_profiles, read_profile
+from loreg.checking.profile import list_profiles, read_profile
 from truth import TOLERANCE, Row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ def write_proofs(rows: Iterable[Row], ran: Mapping[str, str]) -> int:
     proven = {code: ran[row.server] for row in rows for code in row.proven}
     rules = {
         rule.code: {"if": rule.condition, "effect": rule.effect, "ran": proven[rule.code]}
-        for name in known_profiles()
+        for name in list_profiles()
         for rule in read_profile(name.replace("-0", ":0")).rules
         if rule.code in proven
     }
@@ -64,7 +64,7 @@ def _rules(rows: Sequence[Row]) -> list[str]:
             seen.setdefault(code, row)
     for code, row in sorted(seen.items()):
         lines.append(f"| {code} | {row.server} | {row.adapter} | {_cell(row.does)} |")
-    every = {rule.code for name in known_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
+    every = {rule.code for name in list_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
     return [*lines, "", f"Read in the source alone: {', '.join(sorted(every - seen.keys()))}."]
 
 

@@ -34,6 +34,7 @@ from transformers import (
 from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE
 from factories import change_config, change_tensors, write_base
 from factories import train as train_plain
+from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, ConflictError, IntegrityError, LoregError, MergeError, UsageError
 from loreg.registry import Registry, connect
 from module_kinds import FORMS, new_model, train
@@ -114,14 +115,21 @@ def test_several_adapters_are_their_weighted_sum(local_registry: Registry, tmp_p
     targets, options = VARIANTS[variant]
     adapters = [train(tmp_path / f"{i}", i, targets, **{**options, "r": 2 + i}) for i in range(2)]
     base = write_everything(tmp_path / "base")
-    local_registry.bake([str(a) for a in adapters], base, tmp_path / "baked", [0.7, -0.4], scale=0.5)
+    local_registry.bake(
+        [str(a) for a in adapters], base, tmp_path / "baked", MergeOptions(weights=[0.7, -0.4], scale=0.5)
+    )
     check(tmp_path / "baked", merged_by_peft(base, adapters, [0.35, -0.2]))
 
 
 def test_weights_for_modules(local_registry: Registry, tmp_path: Path):
     adapters = [train(tmp_path / f"{i}", i, ["plain", "words"]) for i in range(2)]
     base = write_everything(tmp_path / "base")
-    local_registry.bake([str(a) for a in adapters], base, tmp_path / "baked", [1, 0], weights_for={"plain": [0, 2]})
+    local_registry.bake(
+        [str(a) for a in adapters],
+        base,
+        tmp_path / "baked",
+        MergeOptions(weights=[1, 0], weights_for={"plain": [0, 2]}),
+    )
     first, second = merged_by_peft(base, adapters, [1, 0]), merged_by_peft(base, adapters, [0, 2])
     check(tmp_path / "baked", {**first, "plain.weight": second["plain.weight"]})
 
@@ -130,8 +138,8 @@ def test_other_methods_bake_what_merging_writes(local_registry: Registry, tmp_pa
     adapters = [str(train(tmp_path / f"{i}", i, ["plain", "image"])) for i in range(2)]
     base = write_everything(tmp_path / "base")
     how = {"method": "ties", "parameters": {"density": 0.5}, "rank": 3}
-    local_registry.merge(adapters, [0.7, 0.3], folder=tmp_path / "merged", **how)
-    local_registry.bake(adapters, base, tmp_path / "baked", [0.7, 0.3], **how)
+    local_registry.merge(adapters, MergeOptions(weights=[0.7, 0.3], **how), folder=tmp_path / "merged")
+    local_registry.bake(adapters, base, tmp_path / "baked", MergeOptions(weights=[0.7, 0.3], **how))
     check(tmp_path / "baked", merged_by_peft(base, [tmp_path / "merged"], [1]))
 
 
@@ -147,7 +155,7 @@ def test_pissa_is_baked_with_its_initial_adapter(local_registry: Registry, tmp_p
     with pytest.raises(MergeError, match="init_lora_weights is 'pissa'") as error:
         local_registry.bake([trained], base, tmp_path / "baked")
     assert "--initial DIR" in error.value.hint
-    local_registry.bake([trained], base, tmp_path / "baked", initial=[str(tmp_path / "initial")])
+    local_registry.bake([trained], base, tmp_path / "baked", MergeOptions(initial=[str(tmp_path / "initial")]))
     found = load_file(tmp_path / "baked" / "model.safetensors")["plain.weight"]
     assert torch.allclose(found, peft.merge_and_unload().plain.weight, atol=1e-5)
 
@@ -397,7 +405,7 @@ def test_real_adapters_on_the_shapes_of_smollm2(local_registry: Registry, tmp_pa
     LlamaForCausalLM(config).to(dtype).save_pretrained(tmp_path / "base")
     real = ((SCIENCE, 0.6), (HISTORY, 0.4), (DORA, 0.5))
     sources, weights = [str(adapter) for adapter, _ in real], [weight for _, weight in real]
-    local_registry.bake(sources, tmp_path / "base", tmp_path / "baked", weights, verify=True)
+    local_registry.bake(sources, tmp_path / "base", tmp_path / "baked", MergeOptions(weights=weights), verify=True)
     found = load_file(tmp_path / "baked" / "model.safetensors")
     tensors = {name: t.double() for name, t in load_file(tmp_path / "base" / "model.safetensors").items()}
     expected = dict(tensors)
@@ -425,7 +433,7 @@ class TestBase:
         result = local_registry.bake(["a"], base, tmp_path / "baked")
         assert [verdict.kind for verdict in result.verdicts] == ["exact"]
         record = json.loads((tmp_path / "baked" / "loreg_bake.json").read_text())
-        assert record["base"]["content"] == local_registry.show_base("base").base.digest
+        assert record["base"]["content"] == local_registry.bases.show("base").base.digest
         assert record["sources"][0]["label"] == "a:v1"
 
     def test_of_other_weights_is_refused(self, local_registry: Registry, tmp_path: Path):
@@ -433,12 +441,12 @@ class TestBase:
         other = write_base(tmp_path / "other", {"layers.0.q_proj.weight": torch.zeros(24, 20)})
         with pytest.raises(CheckFailedError, match=r"a:v1 does not fit other .*it was trained on other weights"):
             local_registry.bake(["a"], other, tmp_path / "baked")
-        digest = local_registry.add_base(other, ["other"]).base.digest
-        local_registry.relate_bases(digest, "base", "finetuned_from")
+        digest = local_registry.bases.add(other, ["other"]).base.digest
+        local_registry.bases.relate(digest, "base", "finetuned_from")
         with pytest.raises(CheckFailedError) as error:
             local_registry.bake(["a"], other, tmp_path / "baked")
         assert error.value.hint == "--allow-derived bakes it all the same"
-        result = local_registry.bake(["a"], other, tmp_path / "baked", allow_derived=True)
+        result = local_registry.bake(["a"], other, tmp_path / "baked", MergeOptions(allow_derived=True))
         assert result.verdicts[0].kind == "declared-derived"
 
     def test_of_another_shape_is_refused(self, local_registry: Registry, tmp_path: Path):
@@ -459,8 +467,8 @@ class TestBase:
             local_registry.bake([str(adapter)], quantised, tmp_path / "baked")
         if kind != "fp8":
             assert "the model that it was quantised from" in error.value.hint
-            local_registry.add_base(quantised, ["small"])
-            local_registry.relate_bases("small", "base", "quantized_from", {"bits": 8})
+            local_registry.bases.add(quantised, ["small"])
+            local_registry.bases.relate("small", "base", "quantized_from", {"bits": 8})
             with pytest.raises(MergeError, match=f"is quantised \\({kind}\\).*It was made from base"):
                 local_registry.bake([str(adapter)], quantised, tmp_path / "baked")
 
@@ -550,7 +558,7 @@ class TestInterrupted:
         command = [sys.executable, "-c", KILLED, base, adapter, tmp_path / "baked", "2"]
         subprocess.run(command, check=False)
         with pytest.raises(ConflictError, match="an unfinished bake of other inputs lies in") as error:
-            local_registry.bake([str(adapter)], base, tmp_path / "baked", [0.5])
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", MergeOptions(weights=[0.5]))
         assert error.value.hint.startswith("rm -r ")
         assert local_registry.bake([str(adapter)], base, tmp_path / "baked").resumed == 2
 
@@ -585,9 +593,9 @@ class TestInterrupted:
     def test_what_does_not_fit_into_half_precision_leaves_nothing(self, local_registry: Registry, tmp_path: Path):
         adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base", torch.float16)
         with pytest.raises(MergeError, match=r"plain\.weight has numbers over 65504"):
-            local_registry.bake([str(adapter)], base, tmp_path / "baked", [1e6])
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", MergeOptions(weights=[1e6]))
         with pytest.raises(MergeError, match=r"plain\.weight has NaN or infinite numbers"):
-            local_registry.bake([str(adapter)], base, tmp_path / "baked", [1e60])
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", MergeOptions(weights=[1e60]))
         assert not list(tmp_path.glob("*baked")) + list(tmp_path.glob(".*baking"))
 
 
@@ -612,7 +620,7 @@ class TestVerify:
         adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base")
         local_registry.bake([str(adapter)], base, tmp_path / "baked")
         with pytest.raises(ConflictError, match="is the result of another bake"):
-            local_registry.bake([str(adapter)], base, tmp_path / "baked", [0.5], verify=True)
+            local_registry.bake([str(adapter)], base, tmp_path / "baked", MergeOptions(weights=[0.5]), verify=True)
 
 
 def test_bad_calls_are_refused(local_registry: Registry, tmp_path: Path):
@@ -620,9 +628,9 @@ def test_bad_calls_are_refused(local_registry: Registry, tmp_path: Path):
     with pytest.raises(UsageError, match="there is no dtype 'int4'"):
         local_registry.bake([adapter], base, tmp_path / "baked", dtype="int4")
     with pytest.raises(UsageError, match="1 adapters and 2 weights"):
-        local_registry.bake([adapter], base, tmp_path / "baked", [1, 2])
+        local_registry.bake([adapter], base, tmp_path / "baked", MergeOptions(weights=[1, 2]))
     with pytest.raises(UsageError, match="not all finite"):
-        local_registry.bake([adapter], base, tmp_path / "baked", [float("nan")])
+        local_registry.bake([adapter], base, tmp_path / "baked", MergeOptions(weights=[float("nan")]))
     with pytest.raises(MergeError, match="alora_invocation_tokens is set"):
         change_config(Path(adapter), alora_invocation_tokens=[1, 2])
         local_registry.bake([adapter], base, tmp_path / "baked")

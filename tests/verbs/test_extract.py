@@ -22,6 +22,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from loreg.entities import VersionMetadata
 from loreg.errors import ConflictError, MergeError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
 
@@ -222,9 +223,11 @@ def test_the_real_minilm_with_a_classifier(local_registry: Registry, tmp_path: P
 def test_is_pushed_with_its_base(local_registry: Registry, tmp_path: Path):
     base = llama(tmp_path / "base")
     tuned = tune(base, tmp_path / "tuned", lambda name: "q_proj" in name)
-    version = local_registry.extract(base, tuned, rank=2, name="team/tuned", tasks=["chat"]).pushed.version
+    version = local_registry.extract(
+        base, tuned, rank=2, name="team/tuned", metadata=VersionMetadata(tasks=["chat"])
+    ).pushed.version
     assert (version.base.names, version.tasks, version.facts.rank_max) == (("base",), ("chat",), 2)
-    assert [match.verdict.kind for match in local_registry.match_bases("team/tuned")] == ["exact"]
+    assert [match.verdict.kind for match in local_registry.bases.match("team/tuned")] == ["exact"]
 
 
 class TestRefused:

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, MergeError, UsageError
 from loreg.registry import Registry, connect
 from module_kinds import FORMS, new_model, train, write_base
@@ -59,7 +60,9 @@ def test_merges_exactly_and_peft_agrees(local_registry: Registry, tmp_path: Path
         train(tmp_path / "a", 1, targets, **options),
         train(tmp_path / "b", 2, targets, **{**options, "r": 2, "lora_alpha": 9}),
     ]
-    local_registry.merge([str(source) for source in sources], [0.7, -0.4], folder=tmp_path / "merged")
+    local_registry.merge(
+        [str(source) for source in sources], MergeOptions(weights=[0.7, -0.4]), folder=tmp_path / "merged"
+    )
     check(tmp_path / "merged", sources, [0.7, -0.4])
 
 
@@ -70,7 +73,9 @@ def test_merges_with_an_adapter_of_other_modules(local_registry: Registry, tmp_p
     fan = {"fan_in_fan_out": True} if "fan_in_fan_out" in options else {}
     sources = [train(tmp_path / "a", 1, targets, **options), train(tmp_path / "b", 2, other, r=4, **fan)]
     base = write_base(tmp_path / "base")
-    local_registry.merge([str(source) for source in sources], [0.5, 2], base=base, folder=tmp_path / "merged")
+    local_registry.merge(
+        [str(source) for source in sources], MergeOptions(weights=[0.5, 2]), base=base, folder=tmp_path / "merged"
+    )
     check(tmp_path / "merged", sources, [0.5, 2])
 
 
@@ -80,14 +85,14 @@ def test_other_methods_and_ranks_take_every_form(local_registry: Registry, tmp_p
     sources = [str(train(tmp_path / f"{i}", i, targets, **options)) for i in range(2)]
     for method, rank in (("ties", 2), ("tsv", None), ("linear", {"energy": 0.5}), ("linear", {"budget": 400})):
         target = tmp_path / f"{method}-{rank}".replace(" ", "")
-        local_registry.merge(sources, method=method, rank=rank, folder=target)
+        local_registry.merge(sources, MergeOptions(method=method, rank=rank), folder=target)
         assert deltas(target).keys() == deltas(Path(sources[0])).keys()
 
 
 def test_biases_have_no_meaning_for_other_methods(local_registry: Registry, tmp_path: Path):
     source = str(train(tmp_path / "a", 1, ["plain"], lora_bias=True))
     with pytest.raises(MergeError, match="lora_bias is true, and only linear"):
-        local_registry.merge([source, source], method="ties", folder=tmp_path / "merged")
+        local_registry.merge([source, source], MergeOptions(method="ties"), folder=tmp_path / "merged")
 
 
 class TestAnInitialAdapter:
@@ -109,7 +114,9 @@ class TestAnInitialAdapter:
     @pytest.mark.parametrize("kind", ["pissa", "olora"])
     def test_is_subtracted_exactly_at_twice_the_rank(self, local_registry: Registry, tmp_path: Path, kind: str):
         initial, trained, before, after = self.trained(tmp_path, kind, 1)
-        result = local_registry.merge([str(trained)], [1], initial=[str(initial)], folder=tmp_path / "merged")
+        result = local_registry.merge(
+            [str(trained)], MergeOptions(weights=[1], initial=[str(initial)]), folder=tmp_path / "merged"
+        )
         found = deltas(tmp_path / "merged")["plain"]
         expected = (after - before).double()
         # PEFT's own way to the trained weight goes through float32.
@@ -120,13 +127,17 @@ class TestAnInitialAdapter:
     def test_is_missed_by_name(self, local_registry: Registry, tmp_path: Path):
         _, trained, _, _ = self.trained(tmp_path, "pissa", 1)
         with pytest.raises(MergeError, match=r"init_lora_weights is 'pissa'.*needs the initial adapter") as error:
-            local_registry.merge([str(trained)], [1], folder=tmp_path / "merged")
+            local_registry.merge([str(trained)], MergeOptions(weights=[1]), folder=tmp_path / "merged")
         assert "--initial DIR" in error.value.hint
 
     def test_merges_with_plain_adapters(self, local_registry: Registry, tmp_path: Path):
         initial, trained, before, after = self.trained(tmp_path, "pissa", 1)
         plain = train(tmp_path / "b", 2, ["plain"])
-        local_registry.merge([str(plain), str(trained)], [2, 0.5], initial=[str(initial)], folder=tmp_path / "merged")
+        local_registry.merge(
+            [str(plain), str(trained)],
+            MergeOptions(weights=[2, 0.5], initial=[str(initial)]),
+            folder=tmp_path / "merged",
+        )
         expected = 2 * deltas(plain)["plain"] + 0.5 * (after - before).double()
         found = deltas(tmp_path / "merged")["plain"]
         assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
@@ -135,15 +146,19 @@ class TestAnInitialAdapter:
         _, trained, _, _ = self.trained(tmp_path, "pissa", 1)
         other = train(tmp_path / "b", 2, ["old"], fan_in_fan_out=True)
         with pytest.raises(MergeError, match="initial adapter b does not fit trained at plain"):
-            local_registry.merge([str(trained)], [1], initial=[str(other)], folder=tmp_path / "merged")
+            local_registry.merge(
+                [str(trained)], MergeOptions(weights=[1], initial=[str(other)]), folder=tmp_path / "merged"
+            )
 
     def test_that_nobody_needs_or_too_many_are_refused(self, local_registry: Registry, tmp_path: Path):
         plain = str(train(tmp_path / "b", 2, ["plain"]))
         with pytest.raises(UsageError, match="no source needs an initial adapter"):
-            local_registry.merge([plain], [1], initial=[plain], folder=tmp_path / "merged")
+            local_registry.merge([plain], MergeOptions(weights=[1], initial=[plain]), folder=tmp_path / "merged")
         initial, trained, _, _ = self.trained(tmp_path, "pissa", 1)
         with pytest.raises(UsageError, match="2 initial adapters for 1 sources"):
-            local_registry.merge([str(trained)], [1], initial=[str(initial)] * 2, folder=tmp_path / "merged")
+            local_registry.merge(
+                [str(trained)], MergeOptions(weights=[1], initial=[str(initial)] * 2), folder=tmp_path / "merged"
+            )
 
 
 class TestDora:
@@ -159,7 +174,9 @@ class TestDora:
 
     def test_is_converted_at_full_rank_exactly(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
-        local_registry.merge([str(trained)], [1], base=self.base(tmp_path / "base"), folder=tmp_path / "merged")
+        local_registry.merge(
+            [str(trained)], MergeOptions(weights=[1]), base=self.base(tmp_path / "base"), folder=tmp_path / "merged"
+        )
         found, expected = deltas(tmp_path / "merged")["plain"], self.expected(trained)
         assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
 
@@ -168,7 +185,7 @@ class TestDora:
     ):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True, r=1)
         result = local_registry.merge(
-            [str(trained)], [1], base=self.base(tmp_path / "base"), folder=tmp_path / "merged"
+            [str(trained)], MergeOptions(weights=[1]), base=self.base(tmp_path / "base"), folder=tmp_path / "merged"
         )
         u, s, vh = torch.linalg.svd(self.expected(trained), full_matrices=False)
         best = u[:, :2] * s[:2] @ vh[:2]
@@ -180,7 +197,7 @@ class TestDora:
     def test_is_missed_by_name(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
         with pytest.raises(MergeError, match="use_dora is true: its delta needs the base"):
-            local_registry.merge([str(trained)], [1], folder=tmp_path / "merged")
+            local_registry.merge([str(trained)], MergeOptions(weights=[1]), folder=tmp_path / "merged")
 
     def test_of_another_base_is_refused(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
@@ -191,7 +208,9 @@ class TestDora:
         ):
             save_file(tensors, tmp_path / "base" / "model.safetensors")
             with pytest.raises(CheckFailedError, match=said):
-                local_registry.merge([str(trained)], [1], base=tmp_path / "base", folder=tmp_path / "merged")
+                local_registry.merge(
+                    [str(trained)], MergeOptions(weights=[1]), base=tmp_path / "base", folder=tmp_path / "merged"
+                )
 
 
 def test_a_number_that_is_not_finite_is_named_with_its_source(local_registry: Registry, tmp_path: Path):

@@ -26,6 +26,7 @@ from factories import (
     weighted_sum,
     write_base,
 )
+from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, ConflictError, LoregError, MergeError, UsageError
 from loreg.registry import Registry, connect
 
@@ -37,8 +38,11 @@ def local_registry(tmp_path: Path) -> Registry:
     return connect(home=str(tmp_path / "home"))
 
 
-def merge(registry: Registry, folders: list[Path], weights: list[float], target: Path, **options):
-    registry.merge([str(folder) for folder in folders], weights, folder=target, **options)
+def merge(
+    registry: Registry, folders: list[Path], weights: list[float], target: Path, base: Path | None = None, **options
+):
+    sources = [str(folder) for folder in folders]
+    registry.merge(sources, MergeOptions(weights=weights, **options), base=base, folder=target)
     return target
 
 
@@ -252,14 +256,14 @@ class TestBases:
         with pytest.raises(
             CheckFailedError, match=r"different bases: a1:v1 does not fit base0 .* other weights"
         ) as error:
-            local_registry.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+            local_registry.merge(["a0", "a1"], MergeOptions(weights=[1, 1]), folder=tmp_path / "merged")
         assert error.value.hint.startswith("merge adapters of one base: loreg search --base ")
 
     def test_that_differ_only_where_nobody_touches_them_fit(self, local_registry: Registry, tmp_path: Path):
         for i in range(2):
             base = write_base(tmp_path / f"base{i}", {"head.weight": torch.full((3, 20), float(i))})
             local_registry.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
-        merged = local_registry.merge(["a0", "a1"], [1, 1], name="both")
+        merged = local_registry.merge(["a0", "a1"], MergeOptions(weights=[1, 1]), name="both")
         assert "differ only in what none of them touches" in " ".join(merged.notes)
         assert merged.pushed.version.base.names == ("base0",)
 
@@ -267,18 +271,22 @@ class TestBases:
         for i in range(2):
             base = write_base(tmp_path / f"base{i}", {"layers.0.q_proj.weight": torch.full((24, 20), float(i))})
             local_registry.push(train(tmp_path / f"a{i}", i), f"a{i}", base=str(base))
-        local_registry.relate_bases("base1", "base0", "finetuned_from")
+        local_registry.bases.relate("base1", "base0", "finetuned_from")
         with pytest.raises(CheckFailedError, match=r"finetuned_from .* \(declared by ada\)") as error:
-            local_registry.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged")
+            local_registry.merge(["a0", "a1"], MergeOptions(weights=[1, 1]), folder=tmp_path / "merged")
         assert error.value.hint == "--allow-derived merges them all the same"
-        merged = local_registry.merge(["a0", "a1"], [1, 1], folder=tmp_path / "merged", allow_derived=True)
+        merged = local_registry.merge(
+            ["a0", "a1"], MergeOptions(weights=[1, 1], allow_derived=True), folder=tmp_path / "merged"
+        )
         assert "a1:v1 is merged for base0" in " ".join(merged.notes)
 
 
 class TestRecord:
     def test_lineage_has_weights_and_digests(self, registry: Registry):
         news, movies = registry.push(NEWS, "news").version, registry.push(MOVIES, "movies").version
-        merged = registry.merge(["news", "movies:v1"], [0.7, 0.3], name="blend", extras="news", rank=8)
+        merged = registry.merge(
+            ["news", "movies:v1"], MergeOptions(weights=[0.7, 0.3], extras="news", rank=8), name="blend"
+        )
         version, edges = registry.lineage("blend")
         assert version == merged.pushed.version
         assert [(e.parent_ref, e.parent.digest, e.parent.weight) for e in edges] == [
@@ -292,8 +300,8 @@ class TestRecord:
     def test_lineage_reaches_through_merges_of_merges(self, registry: Registry):
         registry.push(SCIENCE, "science")
         registry.push(HISTORY, "history")
-        registry.merge(["science", "history"], [1, 1], name="both")
-        registry.merge(["both", "science"], [0.5, 2], name="more")
+        registry.merge(["science", "history"], MergeOptions(weights=[1, 1]), name="both")
+        registry.merge(["both", "science"], MergeOptions(weights=[0.5, 2]), name="more")
         _, edges = registry.lineage("more")
         assert [(e.depth, e.child, e.parent_ref, e.parent.weight) for e in edges] == [
             (1, "more:v1", "both:v1", 0.5),
@@ -324,8 +332,8 @@ class TestRecord:
 
     def test_the_same_merge_again_is_the_same_content(self, registry: Registry):
         registry.push(SCIENCE, "science")
-        first = registry.merge(["science"], [0.5], name="half").pushed
-        again = registry.merge(["science"], [0.5], name="half").pushed
+        first = registry.merge(["science"], MergeOptions(weights=[0.5]), name="half").pushed
+        again = registry.merge(["science"], MergeOptions(weights=[0.5]), name="half").pushed
         assert first.created
         assert not again.created
         assert again.version.number == 1
@@ -333,7 +341,7 @@ class TestRecord:
     def test_the_base_of_the_sources_is_the_base_of_the_result(self, registry: Registry, tmp_path: Path):
         base = write_base(tmp_path / "base")
         pushed = registry.push(train(tmp_path / "a", 1), "a", base=str(base)).version
-        merged = registry.merge(["a"], [2], name="twice").pushed.version
+        merged = registry.merge(["a"], MergeOptions(weights=[2]), name="twice").pushed.version
         assert merged.base.digest == pushed.base.digest
 
     def test_names_of_folders_on_this_machine_stay_here(self, registry: Registry, tmp_path: Path):
@@ -360,7 +368,7 @@ class TestCall:
         assert not (tmp_path / "merged").exists()
 
     def test_without_a_target_only_the_certificate_is_made(self, local_registry: Registry):
-        result = local_registry.merge([str(SCIENCE), str(HISTORY)], [1, 1])
+        result = local_registry.merge([str(SCIENCE), str(HISTORY)], MergeOptions(weights=[1, 1]))
         assert result.pushed is None
         assert result.folder is None
         assert result.provenance.certificate["total"]["rank"] == 16
@@ -427,7 +435,7 @@ class TestBaseOfTheResult:
         change_config(folders[1], base_model_name_or_path="org/other")
         registry.push(folders[0], "a", base=str(write_base(tmp_path / "base")))
         registry.push(folders[1], "b")
-        assert registry.merge(["a", "b"], [1, 1], name="blend").pushed.version.base is None
+        assert registry.merge(["a", "b"], MergeOptions(weights=[1, 1]), name="blend").pushed.version.base is None
 
     def test_is_that_which_a_source_declares_by_its_name(self, registry: Registry, tmp_path: Path):
         folders = [train(tmp_path / name, i) for i, name in enumerate("ab")]
@@ -435,14 +443,14 @@ class TestBaseOfTheResult:
             change_config(folder, base_model_name_or_path="org/one")
         base = registry.push(folders[0], "a", base=str(write_base(tmp_path / "base"))).version.base
         registry.push(folders[1], "b")
-        assert registry.merge(["a", "b"], [1, 1], name="blend").pushed.version.base == base
+        assert registry.merge(["a", "b"], MergeOptions(weights=[1, 1]), name="blend").pushed.version.base == base
 
 
 class TestNumbersAtTheEdge:
     @pytest.mark.parametrize("weight", [1e200, 1e308, -1e308])
     def test_weights_that_overflow_are_refused(self, local_registry: Registry, tmp_path: Path, weight: float):
         with pytest.raises(MergeError, match="does not fit into float64"):
-            local_registry.merge([str(train(tmp_path / "a", 1))] * 2, [weight, 1.0])
+            local_registry.merge([str(train(tmp_path / "a", 1))] * 2, MergeOptions(weights=[weight, 1.0]))
 
     def test_a_rank_beyond_the_matrix_is_that_of_the_matrix(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "a", 1)
@@ -452,7 +460,7 @@ class TestNumbersAtTheEdge:
 
     def test_sources_that_cancel_leave_nothing(self, local_registry: Registry, tmp_path: Path):
         source = train(tmp_path / "a", 1)
-        total = local_registry.merge([str(source)] * 2, [1, -1]).provenance.certificate["total"]
+        total = local_registry.merge([str(source)] * 2, MergeOptions(weights=[1, -1])).provenance.certificate["total"]
         assert (total["rank"], total["norm"], total["epsilon"]) == (1, 0, 0)
 
 

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from factories import change_config, deltas_by_peft, relative_error, train, weighted_sum, write_base
+from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, MergeError
 from loreg.registry import Registry, connect
 
@@ -40,7 +41,9 @@ def test_adapters_without_a_common_module_merge_where_their_base_is_given(local_
     base = write_base(tmp_path / "base")
     with pytest.raises(MergeError, match="q has no module in common with the others: it has q_proj"):
         local_registry.merge([str(source) for source in sources], folder=tmp_path / "merged")
-    result = local_registry.merge([str(source) for source in sources], [0.5, 2], base=base, folder=tmp_path / "merged")
+    result = local_registry.merge(
+        [str(source) for source in sources], MergeOptions(weights=[0.5, 2]), base=base, folder=tmp_path / "merged"
+    )
     expected = weighted_sum([deltas_by_peft(source) for source in sources], [0.5, 2])
     assert relative_error(deltas_by_peft(tmp_path / "merged"), expected) < 1e-6
     assert "0 of 4 modules are in all 2 sources; the others merge as they are" in result.notes
@@ -85,7 +88,7 @@ def test_the_flag_for_transposed_layers_does_not_part_adapters_of_one_base(local
     """PEFT writes that of the module which it made last: GPT-2 with its head says false, without it true."""
     sources = [str(train(tmp_path / name, i)) for i, name in enumerate(("a", "b"))]
     change_config(tmp_path / "a", fan_in_fan_out=True)
-    local_registry.merge(sources, [1, 1], folder=tmp_path / "merged")
+    local_registry.merge(sources, MergeOptions(weights=[1, 1]), folder=tmp_path / "merged")
     expected = weighted_sum([deltas_by_peft(tmp_path / name) for name in ("a", "b")], [1, 1])
     change_config(tmp_path / "merged", fan_in_fan_out=False)
     assert relative_error(deltas_by_peft(tmp_path / "merged"), expected) < 1e-6

@@ -14,6 +14,7 @@ from concurrency import all_at_once
 from deployments import NEWS, SCIENCE, Deployment
 from factories import change_config, copy, train, write_base
 from loreg.catalog import Catalog
+from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.registry import Registry, connect
 
@@ -278,7 +279,7 @@ class TestStrangersRecords:
     """``loreg_merge.json`` may come from anybody: what is recorded of it can be shown again."""
 
     def merged(self, registry: Registry, tmp_path: Path) -> Path:
-        registry.merge([str(SCIENCE)], [0.5], folder=tmp_path / "m")
+        registry.merge([str(SCIENCE)], MergeOptions(weights=[0.5]), folder=tmp_path / "m")
         return tmp_path / "m" / "loreg_merge.json"
 
     @pytest.mark.parametrize(

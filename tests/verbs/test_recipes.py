@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from deployments import HISTORY, MOVIES, NEWS, SCIENCE
 from factories import change_tensors, copy, deltas_by_peft, relative_error, train, weighted_sum
+from loreg.entities import MergeOptions
 from loreg.errors import IntegrityError, LoregError, MergeError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
-from loreg.verbs.recipe_file import read_recipe_file
+from loreg.requests import read_request
+from loreg.workspace.recipe_file import read_recipe_file
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ class TestWeightsFor:
     def test_modules_that_a_pattern_matches_have_their_own(self, local_registry: Registry, tmp_path: Path):
         sources = [train(tmp_path / "a", 1), train(tmp_path / "b", 2)]
         chosen = {"v_proj": [2, -1], r"layers\.0\..*": [0, 1]}
-        local_registry.merge([str(s) for s in sources], [1, 1], weights_for=chosen, folder=tmp_path / "out")
+        local_registry.merge(
+            [str(s) for s in sources], MergeOptions(weights=[1, 1], weights_for=chosen), folder=tmp_path / "out"
+        )
         deltas = [deltas_by_peft(source) for source in sources]
         expected = {}
         for name in deltas[0]:
@@ -35,12 +39,16 @@ class TestWeightsFor:
 
     def test_a_count_that_does_not_match_is_refused(self, local_registry: Registry, tmp_path: Path):
         with pytest.raises(UsageError, match="2 adapters and 3 weights in 'mlp"):
-            local_registry.merge([str(NEWS), str(MOVIES)], [1, 1], weights_for={"mlp.*": [1, 1, 1]})
+            local_registry.merge(
+                [str(NEWS), str(MOVIES)], MergeOptions(weights=[1, 1], weights_for={"mlp.*": [1, 1, 1]})
+            )
 
     def test_lambda_multiplies_the_result(self, local_registry: Registry, tmp_path: Path):
         sources = [train(tmp_path / "a", 1), train(tmp_path / "b", 2)]
         for name, scale in (("one", 1.0), ("minus", -2.5)):
-            local_registry.merge([str(s) for s in sources], method="tsv", scale=scale, folder=tmp_path / name)
+            local_registry.merge(
+                [str(s) for s in sources], MergeOptions(method="tsv", scale=scale), folder=tmp_path / name
+            )
         one, minus = deltas_by_peft(tmp_path / "one"), deltas_by_peft(tmp_path / "minus")
         assert relative_error(minus, {name: -2.5 * delta for name, delta in one.items()}) < 1e-6
 
@@ -60,7 +68,7 @@ class TestReproduce:
     def test_gives_the_same_file_to_the_bit(self, registry: Registry, tmp_path: Path, how: dict):
         registry.push(NEWS, "news")
         registry.push(MOVIES, "movies")
-        registry.merge(["news", "movies"], extras="news", name="blend", **how)
+        registry.merge(["news", "movies"], MergeOptions(extras="news", **how), name="blend")
         result = registry.reproduce("blend", tmp_path / "again")
         assert result.identical
         registry.pull("blend", tmp_path / "pulled")
@@ -68,7 +76,7 @@ class TestReproduce:
             assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "pulled" / name).read_bytes()
 
     def test_finds_sources_that_were_folders_if_they_were_pushed_since(self, local_registry: Registry):
-        local_registry.merge([str(SCIENCE), str(HISTORY)], [1, 1], name="blend")
+        local_registry.merge([str(SCIENCE), str(HISTORY)], MergeOptions(weights=[1, 1]), name="blend")
         with pytest.raises(NotFoundError, match=r"smollm2-science-r8 \(sha256:74824d86c206\), which is not in"):
             local_registry.reproduce("blend")
         local_registry.push(SCIENCE, "somewhere/science")
@@ -78,7 +86,7 @@ class TestReproduce:
     def test_says_when_a_version_is_not_what_its_recipe_makes(self, local_registry: Registry, tmp_path: Path):
         local_registry.push(SCIENCE, "science")
         merged = tmp_path / "merged"
-        local_registry.merge(["science"], [0.5], folder=merged)
+        local_registry.merge(["science"], MergeOptions(weights=[0.5]), folder=merged)
         document = json.loads((merged / "loreg_merge.json").read_text())
         document["recipe"]["sources"][0]["weight"] = 0.75
         (merged / "loreg_merge.json").write_text(json.dumps(document))
@@ -92,7 +100,7 @@ class TestReproduce:
 
         local_registry.push(SCIENCE, "science")
         merged = tmp_path / "merged"
-        made_by = local_registry.merge(["science"], [0.5], folder=merged).provenance
+        made_by = local_registry.merge(["science"], MergeOptions(weights=[0.5]), folder=merged).provenance
         tensors = load_file(merged / "adapter_model.safetensors")
         name = next(name for name in tensors if "lora_B" in name)
         change_tensors(merged, {name: tensors[name] * (1 + 1e-7)})
@@ -112,7 +120,7 @@ class TestReproduce:
         trained = train(tmp_path / "trained", 2, init_lora_weights="pissa")
         local_registry.push(initial, "initial")
         local_registry.push(trained, "trained")
-        local_registry.merge(["trained"], [1], initial=["initial"], name="blend")
+        local_registry.merge(["trained"], MergeOptions(weights=[1], initial=["initial"]), name="blend")
         assert local_registry.reproduce("blend").identical
 
 
@@ -136,15 +144,18 @@ class TestRecipeFile:
             "v_proj" = [1, 0]
             """,
         )
-        by_file = local_registry.merge(**read_recipe_file(path)).provenance
+        request = read_request("merge", read_recipe_file(path), hint="mend it")
+        by_file = local_registry.merge(request.sources, MergeOptions(weights=request.options)).provenance
         by_hand = local_registry.merge(
             [str(SCIENCE), str(HISTORY)],
-            [0.7, 0.3],
-            method="ties",
-            scale=2,
-            rank=4,
-            parameters={"density": 0.3},
-            weights_for={"v_proj": [1, 0]},
+            MergeOptions(
+                weights=[0.7, 0.3],
+                method="ties",
+                scale=2,
+                rank=4,
+                parameters={"density": 0.3},
+                weights_for={"v_proj": [1, 0]},
+            ),
         ).provenance
         assert by_file == by_hand
 
@@ -154,9 +165,9 @@ class TestRecipeFile:
             ("sources = [", "is not TOML"),
             ("method = 'ties'", "names no sources"),
             ("sources = ['a']\nweight = [1]", "weight is not known"),
-            ("sources = ['a']\nweights = ['x']", "weights = .* is of the wrong kind"),
-            ("sources = 'a'", "sources = a is of the wrong kind"),
-            ("sources = ['a']\n[weights_for]\nx = 1", "weights_for = .* is of the wrong kind"),
+            ("sources = ['a']\nweights = ['x']", r"weights is \['x'\], expected a list of numbers"),
+            ("sources = 'a'", "sources is 'a', expected a list"),
+            ("sources = ['a']\n[weights_for]\nx = 1", "weights_for is .*, expected an object of lists"),
         ],
     )
     def test_what_it_cannot_be(self, tmp_path: Path, text: str, said: str):
@@ -212,7 +223,7 @@ class TestCompare:
 
     def test_is_drawn(self, local_registry: Registry, tmp_path: Path):
         local_registry.compare([str(SCIENCE), str(HISTORY)], plot=tmp_path / "c.png")
-        local_registry.merge([str(SCIENCE), str(HISTORY)], rank=8, plot=tmp_path / "m.svg")
+        local_registry.merge([str(SCIENCE), str(HISTORY)], MergeOptions(rank=8), plot=tmp_path / "m.svg")
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / "m.svg").read_text()
 

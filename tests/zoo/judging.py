@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, LoregError
 from loreg.registry import Registry
 from zoo.inputs import answer, difference
@@ -95,7 +96,7 @@ def _base(case: Case) -> Verdict:
     (report,) = case.registry.check([ref], base=digest)
     findings = [f for f in beside.findings if f.code != "LB003"]  # headers alone do not say which weights these are
     found = [f"{f.code} {f.message}" for f in (*findings, *report.findings) if not _is_right(case, f.code)]
-    matches = [m.verdict for m in case.registry.match_bases(ref) if m.base == pushed.version.base]
+    matches = [m.verdict for m in case.registry.bases.match(ref) if m.base == pushed.version.base]
     found += [f"verdict {v.kind}: {v.reason}" for v in matches if v.kind != "exact"]
     return _alarms("base", found)
 
@@ -105,19 +106,20 @@ def _merge(case: Case) -> Verdict:
     merged = case.room / "merged"
     case.registry.merge(
         sources,
-        WEIGHTS,
+        MergeOptions(
+            weights=WEIGHTS,
+            extras=sources[0] if case.whole_is_trained else None,
+            rank=_full_rank(case) if _is_dora(case) else None,
+        ),
+        base=case.base.folder if _is_dora(case) else None,
         folder=merged,
-        extras=sources[0] if case.whole_is_trained else None,
-        **_for_dora(case),
     )
     return _as_adapter("merge", case, merged, merged_by_hand(case.base, [case.first, case.second], WEIGHTS))
 
 
-def _for_dora(case: Case) -> dict[str, Any]:
+def _is_dora(case: Case) -> bool:
     """DoRA's delta needs the base, and has more than the adapter's rank: all that the largest weight can have."""
-    if not case.first.fields.get("use_dora"):
-        return {}
-    return {"base": case.base.folder, "rank": _full_rank(case)}
+    return bool(case.first.fields.get("use_dora"))
 
 
 def _bake(case: Case) -> Verdict:

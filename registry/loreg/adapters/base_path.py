@@ -1,4 +1,4 @@
-"""Where a base lay on the pusher's machine is nobody else's business: it leaves the files before they are stored."""
+"""Take the path of the base on the pusher's machine out of files before they are stored, and put it back on request."""
 
 from __future__ import annotations
 
@@ -12,57 +12,59 @@ from loreg.adapters.config import CONFIG_NAME, dump_config, is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.errors import AdapterFormatError
 
-_MOST_TEXT_BYTES = 16 * 1024 * 1024
-_ABSOLUTE = re.compile(r"(/|~/|\\\\|[A-Za-z]:[\\/]).*", re.DOTALL)
+_MAX_TEXT_BYTES = 16 * 1024 * 1024
+_ABSOLUTE_PATH = re.compile(r"(/|~/|\\\\|[A-Za-z]:[\\/]).*", re.DOTALL)
 
 
-def without_base_path(files: dict[str, Path], base_hint: str) -> dict[str, bytes]:
-    """The new content of every file that names the base by a path of this machine.
+def remove_base_path(files: dict[str, Path], base_hint: str) -> dict[str, bytes]:
+    """Return the new content of every file that names the base by a path of this machine.
 
-    In ``adapter_config.json`` that field, and every other value that is an absolute path, becomes null; in other
-    files of text the path becomes its last part, also where it stands as JSON writes it.
+    In ``adapter_config.json`` that field, and every other value that is an absolute path, becomes null; in other files
+    of up to 16 MiB the path becomes its last part, also where it stands as JSON writes it.
     """
     changed = {}
-    private = "" if is_hub_name(base_hint) else base_hint
+    base_path = "" if is_hub_name(base_hint) else base_hint
     document = json.loads(files[CONFIG_NAME].read_bytes())
-    clean = _without_paths(document)
-    if private:
-        clean["base_model_name_or_path"] = None
-    if clean != document:
-        changed[CONFIG_NAME] = dump_config(clean)
+    cleaned_document = _remove_paths(document)
+    if base_path:
+        cleaned_document["base_model_name_or_path"] = None
+    if cleaned_document != document:
+        changed[CONFIG_NAME] = dump_config(cleaned_document)
     for name, path in files.items():
-        if private and name not in (CONFIG_NAME, WEIGHTS_NAME) and path.stat().st_size <= _MOST_TEXT_BYTES:
+        if base_path and name not in (CONFIG_NAME, WEIGHTS_NAME) and path.stat().st_size <= _MAX_TEXT_BYTES:
             content = path.read_bytes()
-            if (without := _without(content, private)) != content:
-                changed[name] = without
+            if (cleaned := _replace_path(content, base_path)) != content:
+                changed[name] = cleaned
     return changed
 
 
-def holds_a_path(value: Any) -> bool:
-    """Whether a value of a configuration is, or has in it, a path of one machine."""
-    return bool(_without_paths(value) != value)
+def contains_local_path(value: Any) -> bool:
+    """Whether a value of a configuration is, or has in it, an absolute path."""
+    return bool(_remove_paths(value) != value)
 
 
-def _without_paths(value: Any) -> Any:
+def _remove_paths(value: Any) -> Any:
+    """Return the JSON value with null for every text that is an absolute path."""
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: _remove_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(item) for item in value]
-    return None if isinstance(value, str) and _ABSOLUTE.fullmatch(value) else value
+        return [_remove_paths(item) for item in value]
+    return None if isinstance(value, str) and _ABSOLUTE_PATH.fullmatch(value) else value
 
 
-def _without(content: bytes, private: str) -> bytes:
-    path = private.rstrip("/\\")
-    last = _last_part(path)
-    if last == path:
+def _replace_path(content: bytes, base_path: str) -> bytes:
+    """Return the content with the last part of the path for the path, as it is and as JSON writes it."""
+    path = base_path.rstrip("/\\")
+    last_part = _last_part(path)
+    if last_part == path:
         return content
-    for form in (path, json.dumps(path, ensure_ascii=False)[1:-1], json.dumps(path)[1:-1]):
-        content = content.replace(form.encode(), last.encode())
+    for spelling in (path, json.dumps(path, ensure_ascii=False)[1:-1], json.dumps(path)[1:-1]):
+        content = content.replace(spelling.encode(), last_part.encode())
     return content
 
 
-def has_base_path(config: Path, sha256: str) -> bool:
-    """Whether ``config`` is the stored file of that digest but for the base's path that was written back."""
+def differs_only_by_base_path(config: Path, sha256: str) -> bool:
+    """Whether ``config`` is the stored file of that ``sha256``, but for the base's path that was written back."""
     try:
         document = json.loads(config.read_bytes())
         stored = dump_config({**document, "base_model_name_or_path": None})
@@ -71,10 +73,10 @@ def has_base_path(config: Path, sha256: str) -> bool:
     return hashlib.sha256(stored).hexdigest() == sha256
 
 
-def with_base_path(config: Path, base_hint: str) -> None:
-    """Write the base's path back into the configuration at ``config``, for someone who asked for it.
+def restore_base_path(config: Path, base_hint: str) -> None:
+    """Write the path of the base back into the configuration at ``config``.
 
-    A name that others know is there already: nothing is changed then.
+    Does nothing where ``base_hint`` is empty or a name on the Hub, which was never taken out.
     """
     if not base_hint or is_hub_name(base_hint):
         return
@@ -86,6 +88,6 @@ def with_base_path(config: Path, base_hint: str) -> None:
 
 
 def _last_part(path: str) -> str:
-    """``llama`` for ``/home/anna/llama``; a path too short to be told from other text stays as it is."""
+    """Return ``llama`` for ``/home/anna/llama``; a path too short to be told from other text stays as it is."""
     pure = PureWindowsPath(path) if "\\" in path else PurePosixPath(path)
     return pure.name if len(path) > 3 and len(pure.parts) > 1 else path

@@ -1,4 +1,4 @@
-"""The card of an adapter or a model: the YAML at the top of its README.md, as the Hub reads it.
+"""Read the card of an adapter or a model: the YAML at the top of its README.md, as the Hub reads it.
 
 Format: https://huggingface.co/docs/hub/model-cards — a line of three dashes, YAML, another such line.
 """
@@ -17,7 +17,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_card(path: Path) -> str:
-    """The beginning of the card's text; empty where there is none."""
+    """Return the beginning of the text of the card at ``path``; empty where there is none."""
     try:
         with path.open("rb") as stream:
             return decode_card(stream.read(4 * MAX_CARD_CHARACTERS))  # UTF-8 takes up to four bytes a character
@@ -26,12 +26,12 @@ def read_card(path: Path) -> str:
 
 
 def decode_card(content: bytes) -> str:
-    """The text that is kept of a card's bytes: its beginning, without NUL."""
+    """Return the text of a card that is stored: its beginning, up to MAX_CARD_CHARACTERS, without NUL."""
     return content.decode(errors="replace").replace("\r\n", "\n")[:MAX_CARD_CHARACTERS].replace("\x00", "")
 
 
 def parse_card_fields(card: str) -> Mapping[str, Any]:
-    """The fields of a card's text; none where it has no YAML, or none that is sound."""
+    """Return the fields of a card's YAML; none where it has no YAML, or none that can be read."""
     lines = card.lstrip("\ufeff").splitlines()
     if not lines or lines[0].rstrip() != "---":
         return {}
@@ -50,10 +50,14 @@ def parse_card_fields(card: str) -> Mapping[str, Any]:
 
 
 def card_license(card: str) -> str:
-    """The license that a card names, in the Hub's lower-case words: ``apache-2.0``; of ``other`` its own name."""
+    """Return the license that a card names, in the Hub's lower-case words: ``apache-2.0``; empty where it names none.
+
+    Where the card says ``other``, it is ``license_name``. At most 64 characters.
+    """
     fields = parse_card_fields(card)
     name = fields.get("license")
-    name = name[0] if isinstance(name, list) and len(name) == 1 else name
+    if isinstance(name, list) and len(name) == 1:
+        name = name[0]
     if name == "other" and isinstance(fields.get("license_name"), str):
         name = fields["license_name"]
     return name.strip().lower()[:64] if isinstance(name, str) else ""

@@ -1,4 +1,4 @@
-"""``adapter_config.json`` of a PEFT LoRA: which fields there are, what each means for the weights.
+"""Read the ``adapter_config.json`` of a PEFT LoRA: which fields there are, what each means for the weights.
 
 Source: PEFT 0.21, ``peft/tuners/lora/config.py``.
 """
@@ -22,20 +22,20 @@ from loreg.strict_json import refuse_many_values
 
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
-_MOST_BRACKETS = 100_000  # patterns, however many, are in two of them
-_MOST_VALUES = 1_000_000
-_MOST_BARE = 100  # parameters that are targeted without naming their owner: each of these may have them all
+_MAX_BRACKETS = 100_000  # lists and objects; patterns, however many, are in two of them
+_MAX_VALUES = 1_000_000
+_MAX_BARE_PARAMETERS = 100  # parameters that are targeted without naming their owner: each of these may have them all
 V = TypeVar("V")
 
 #: Fields without effect on what the saved weights mean: selectors (the tensors are the truth), training, hints.
-_NEUTRAL = frozenset({
+_NEUTRAL_FIELDS = frozenset({
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "inference_mode", "layers_pattern",
     "layers_to_transform",
     "lora_dropout", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "revision", "runtime_config",
     "target_modules", "task_type", "lora_ga_config", "corda_config", "eva_config", "loftq_config",
 })  # fmt: skip
-#: Fields that are read and carried out, per module or for the adapter.
-_UNDERSTOOD = frozenset({
+#: Fields that are read and applied, per module or for the adapter.
+_APPLIED_FIELDS = frozenset({
     "alpha_pattern", "bias", "ensure_weight_tying", "fan_in_fan_out", "init_lora_weights", "lora_alpha", "lora_bias",
     "modules_to_save", "r", "rank_pattern", "target_parameters", "trainable_token_indices", "use_dora", "use_rslora",
 })  # fmt: skip
@@ -48,9 +48,9 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """The fields that loreg carries out; ``raw`` is the whole document.
+    """The fields of a configuration that loreg applies; ``raw`` is the whole document.
 
-    ``patience`` is for all patterns in it together, whoever matches them.
+    ``pattern_budget`` is for all patterns in it together.
     """
 
     r: int
@@ -64,12 +64,12 @@ class LoraConfig:
 
     @property
     def variant(self) -> str:
-        """One word for how the weights are to be read: lora, rslora, dora, pissa, loftq, …"""
+        """How the weights are to be read, in one word: lora, rslora, dora, pissa, loftq, …"""
         init = self.raw.get("init_lora_weights")
         if self.use_dora:
             return "dora"
         if isinstance(init, str) and init not in _PLAIN_INITS:
-            return next((kind for kind in (*_MUTATING_INITS, "loftq") if init.startswith(kind)), init[:32])
+            return next((name for name in (*_MUTATING_INITS, "loftq") if init.startswith(name)), init[:32])
         return "rslora" if self.use_rslora else "lora"
 
     @property
@@ -90,25 +90,27 @@ class LoraConfig:
 
     @cached_property
     def selects(self) -> Callable[[str], bool]:
-        """Whether ``target_modules`` selects a module, as :func:`loreg.adapters.selection.selector` says."""
+        """A function that says whether ``target_modules`` selects a module, as PEFT does."""
         return target_selector(self.raw.get("target_modules"), self.pattern_budget)
 
     @cached_property
     def target_parameters(self) -> Mapping[str, frozenset[str]]:
         """The parameters that ``target_parameters`` names, by the end of their owner's name; empty if it has none."""
         targets = self.raw.get("target_parameters")
-        found: dict[str, set[str]] = {}
+        parameters: dict[str, set[str]] = {}
         for target in targets if isinstance(targets, list) else ():
             owner, _, name = str(target).rpartition(".")
-            found.setdefault(owner, set()).add(name)
-        if len(found.get("", ())) > _MOST_BARE:
-            raise AdapterFormatError(f"target_parameters has over {_MOST_BARE} names without an owner", hint="mend it")
-        return {owner: frozenset(names) for owner, names in found.items()}
+            parameters.setdefault(owner, set()).add(name)
+        if len(parameters.get("", ())) > _MAX_BARE_PARAMETERS:
+            raise AdapterFormatError(
+                f"target_parameters has over {_MAX_BARE_PARAMETERS} names without an owner", hint="mend it"
+            )
+        return {owner: frozenset(names) for owner, names in parameters.items()}
 
-    def settings_not_understood(self) -> dict[str, Any]:
-        """Fields that may change what the weights mean, that loreg does not know and that are set."""
-        known = _NEUTRAL | _UNDERSTOOD
-        return {name: value for name, value in self.raw.items() if name not in known and _is_set(value)}
+    def unknown_fields(self) -> dict[str, Any]:
+        """Return the fields that are set and unknown to loreg, so that they may change what the weights mean."""
+        known = _NEUTRAL_FIELDS | _APPLIED_FIELDS
+        return {name: value for name, value in self.raw.items() if name not in known and value}
 
 
 def read_config(folder: Path) -> LoraConfig:
@@ -119,36 +121,39 @@ def read_config(folder: Path) -> LoraConfig:
     path = folder / CONFIG_NAME
     try:
         refuse_large_config(path, path.stat().st_size)
-        return read_document(path, path.read_bytes())
-    except FileNotFoundError:
-        raise no_adapter_error(folder, CONFIG_NAME, "model.save_pretrained(DIR) writes one") from None
+        return parse_config_bytes(path, path.read_bytes())
+    except FileNotFoundError as error:
+        raise no_adapter_error(folder, CONFIG_NAME, "model.save_pretrained(DIR) writes one") from error
 
 
 def refuse_large_config(path: Path, size: int) -> None:
-    """Raise AdapterFormatError for a file that is no configuration, by its size: it is read whole."""
+    """Raise AdapterFormatError if a configuration of ``size`` bytes is too large to be read whole."""
     if size > MAX_CONFIG_BYTES:
         raise AdapterFormatError(f"{path} is larger than 16 MiB", hint="is this the right file?")
 
 
 def no_adapter_error(folder: Path, needed: str, hint: str) -> NotFoundError:
-    """The error for a folder that lacks a file of an adapter; adapters that lie below it are named."""
-    if inside := find_adapters_below(folder, CONFIG_NAME):
-        told, command = describe_adapters_below(folder, inside)
-        return NotFoundError(f"{folder} has no {needed} itself; {told}", hint=command)
+    """Return the error for a folder without the file ``needed`` of an adapter; it names adapters that lie below."""
+    if adapters := find_adapters_below(folder, CONFIG_NAME):
+        description, command = describe_adapters_below(folder, adapters)
+        return NotFoundError(f"{folder} has no {needed} itself; {description}", hint=command)
     return NotFoundError(f"{folder} has no {needed}: it is not a PEFT adapter", hint=hint)
 
 
-def read_document(path: Path, content: bytes) -> LoraConfig:
-    """Read the bytes of a configuration; ``path`` is what errors call it. Raises AdapterFormatError."""
-    if content.count(b"[") + content.count(b"{") > _MOST_BRACKETS:  # each takes more memory than all else
-        raise AdapterFormatError(f"{path} has over {_MOST_BRACKETS:,} lists and objects", hint="save the adapter again")
+def parse_config_bytes(path: Path, content: bytes) -> LoraConfig:
+    """Parse the bytes of a configuration; ``path`` is what errors call it.
+
+    Raises AdapterFormatError if they are not the JSON of a PEFT LoRA.
+    """
+    if content.count(b"[") + content.count(b"{") > _MAX_BRACKETS:  # each takes more memory than all else
+        raise AdapterFormatError(f"{path} has over {_MAX_BRACKETS:,} lists and objects", hint="save the adapter again")
     try:
-        refuse_many_values(content, _MOST_VALUES)
+        refuse_many_values(content, _MAX_VALUES)
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise AdapterFormatError(
             f"{path} is not JSON, or too much of it: {error}", hint="save the adapter again"
-        ) from None
+        ) from error
     if not isinstance(document, dict):
         raise AdapterFormatError(f"{path} is not a JSON object", hint="save the adapter again")
     if not is_unicode(json.dumps(document, ensure_ascii=False)):
@@ -157,51 +162,51 @@ def read_document(path: Path, content: bytes) -> LoraConfig:
 
 
 def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
-    """Make a LoraConfig of the JSON document. Raises AdapterFormatError, naming the field."""
-    kind = document.get("peft_type")
-    if kind != "LORA":
-        found = f"peft_type is {kind!r}" if "peft_type" in document else "peft_type is missing"
+    """Make a LoraConfig of the JSON document. Raises AdapterFormatError, naming the field that is wrong."""
+    peft_type = document.get("peft_type")
+    if peft_type != "LORA":
+        problem = f"peft_type is {peft_type!r}" if "peft_type" in document else "peft_type is missing"
         hint = (
             "an MLX adapter: convert it to PEFT first"
             if "fine_tune_type" in document
             else "loreg reads PEFT LoRA adapters"
         )
-        raise AdapterFormatError(f"{where}: {found}, expected 'LORA'", hint=hint)
-    patience = PatternBudget()
+        raise AdapterFormatError(f"{where}: {problem}, expected 'LORA'", hint=hint)
+    budget = PatternBudget()
     return LoraConfig(
-        r=_rank(document, "r", 8, where),
-        lora_alpha=_alpha(document, "lora_alpha", 8, where),
-        rank_pattern=Patterns(_pattern(document, "rank_pattern", where, _rank), patience),
-        alpha_pattern=Patterns(_pattern(document, "alpha_pattern", where, _alpha), patience),
+        r=_read_rank(document, "r", 8, where),
+        lora_alpha=_read_alpha(document, "lora_alpha", 8, where),
+        rank_pattern=Patterns(_read_patterns(document, "rank_pattern", where, _read_rank), budget),
+        alpha_pattern=Patterns(_read_patterns(document, "alpha_pattern", where, _read_alpha), budget),
         use_rslora=bool(document.get("use_rslora")),
         use_dora=bool(document.get("use_dora")),
         raw=document,
-        pattern_budget=patience,
+        pattern_budget=budget,
     )
 
 
-def _alpha(document: Mapping[str, Any], name: str, default: float, where: str) -> float:
-    """The numerator of a scale; at 0 the factors do nothing, and PEFT and the servers accept it."""
+def _read_alpha(document: Mapping[str, Any], name: str, default: float, where: str) -> float:
     value = document.get(name, default)
+    # At 0 the factors do nothing, and PEFT and the servers accept it.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise _no_number(name, value, "a number from 0 on", where)
+        raise _number_error(name, value, "a number from 0 on", where)
     return value
 
 
-def _rank(document: Mapping[str, Any], name: str, default: int, where: str) -> int:
+def _read_rank(document: Mapping[str, Any], name: str, default: int, where: str) -> int:
     value = document.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise _no_number(name, value, "a positive number", where)
+        raise _number_error(name, value, "a positive number", where)
     if not isinstance(value, int):
-        raise _no_number(name, value, "a whole number", where)
+        raise _number_error(name, value, "a whole number", where)
     return value
 
 
-def _no_number(name: str, value: Any, expected: str, where: str) -> AdapterFormatError:
+def _number_error(name: str, value: object, expected: str, where: str) -> AdapterFormatError:
     return AdapterFormatError(f"{where}: {name} is {value!r}, expected {expected}", hint=f"mend {name}")
 
 
-def _pattern(
+def _read_patterns(
     document: Mapping[str, Any], name: str, where: str, read: Callable[[Mapping[str, Any], str, int, str], V]
 ) -> dict[str, V]:
     patterns = document.get(name) or {}
@@ -210,30 +215,29 @@ def _pattern(
     return {pattern: read(patterns, pattern, 0, f"{where}: {name}") for pattern in patterns}
 
 
-def _is_set(value: Any) -> bool:
-    return bool(value)
-
-
 def why_not_mergeable(config: LoraConfig) -> str:
-    """The first field, in words, that keeps this adapter from being merged by its factors; empty if none does."""
+    """Return why an adapter cannot be merged by its factors: the first field that keeps it from that; empty if none."""
     init = config.raw.get("init_lora_weights")
     if init == "loftq":
         return "init_lora_weights is 'loftq': its base is a quantised one"
     if init not in _PLAIN_INITS and not config.changes_the_base:
         return f"init_lora_weights is {init!r}, which loreg does not know"
-    return next(
-        (f"{name} is set to {json.dumps(value)[:80]}" for name, value in config.settings_not_understood().items()), ""
-    )
+    for name, value in config.unknown_fields().items():
+        return f"{name} is set to {json.dumps(value)[:80]}"
+    return ""
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether ``text`` reads like a name that others know (``org/model``), and not like a path on one machine."""
+    """Whether ``text`` reads like a model's name on the Hub (``org/model``), and not like a path on one machine."""
     return len(text) <= 200 and bool(_HUB_NAME.fullmatch(text)) and ".." not in text
 
 
 def dump_config(document: Mapping[str, Any]) -> bytes:
-    """The bytes of an ``adapter_config.json``, as PEFT writes it: two spaces, keys in the given order."""
+    """Return the bytes of an ``adapter_config.json``, as PEFT writes it: indented by two spaces, keys in their order.
+
+    Raises AdapterFormatError for a number that is not finite.
+    """
     try:
         return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except ValueError as error:
-        raise AdapterFormatError(f"{CONFIG_NAME} holds a number that is not finite: {error}", hint="mend it") from None
+        raise AdapterFormatError(f"{CONFIG_NAME} holds a number that is not finite: {error}", hint="mend it") from error

@@ -1,4 +1,4 @@
-"""What lies on the Hugging Face Hub, looked at by ranged requests; this file knows huggingface_hub's errors."""
+"""Read an adapter on the Hugging Face Hub by ranged requests, and translate huggingface_hub's errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from loreg.errors import (
     UnavailableError,
 )
 
-PREFIX = "hf:"
+HUB_PREFIX = "hf:"
+#: Releases of huggingface_hub speak HTTP through requests, httpx and others: their errors share only names.
+_HUB_ERRORS = frozenset({"OSError", "HTTPError", "HFValidationError", "NotASafetensorsRepoError"})
 
 
 @dataclass(frozen=True)
 class HubAdapter:
-    """An adapter on the Hub: all that can be known without its weights. ``sha256`` is that of the weights."""
+    """An adapter on the Hub, without its weights: ``size`` has the bytes of all files, ``sha256`` is of the weights."""
 
     structure: AdapterStructure
     files: tuple[str, ...]
@@ -35,25 +37,25 @@ class HubAdapter:
 
 
 def read_hub_adapter(text: str) -> HubAdapter:
-    """Read configuration, header and card of the adapter that ``hf:NAME[@REV]`` means; no weight is downloaded.
+    """Read configuration, header and card of the adapter ``text`` (``hf:NAME[@REV]``); no weight is downloaded.
 
-    Raises what reading a structure raises, NotFoundError, NotAllowedError for a gated adapter, MissingExtraError
-    without huggingface_hub, UnavailableError where the Hub does not answer.
+    Raises what :func:`~loreg.adapters.structure.read_remote_structure` raises, NotFoundError, NotAllowedError for a
+    gated adapter, MissingExtraError without huggingface_hub, UnavailableError where the Hub does not answer.
     """
-    repo, _, revision = text.removeprefix(PREFIX).partition("@")
+    repo, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
     with translate_hub_errors(text, hint="loreg check ./the/downloaded/folder works offline") as hub:
         info = hub.HfApi().model_info(repo, revision=revision or None, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}
         for needed in (CONFIG_NAME, WEIGHTS_NAME):
             if needed not in sizes:
-                raise _no_adapter(text, needed, sizes)
+                raise _no_adapter_error(text, needed, sizes)
 
         def read(name: str, start: int, size: int) -> bytes:
             headers = {**hub.utils.build_hf_headers(), "range": f"bytes={start}-{start + size - 1}"}
-            answer = hub.utils.get_session().get(hub.hf_hub_url(repo, name, revision=info.sha), headers=headers)
-            hub.utils.hf_raise_for_status(answer)
-            return bytes(answer.content[:size])
+            response = hub.utils.get_session().get(hub.hf_hub_url(repo, name, revision=info.sha), headers=headers)
+            hub.utils.hf_raise_for_status(response)
+            return bytes(response.content[:size])
 
         structure = read_remote_structure(
             Path(text), read(CONFIG_NAME, 0, sizes[CONFIG_NAME]), sizes[WEIGHTS_NAME],
@@ -63,44 +65,48 @@ def read_hub_adapter(text: str) -> HubAdapter:
     return HubAdapter(structure, tuple(sorted(sizes)), sum(sizes.values()), digests.get(WEIGHTS_NAME, ""), card)
 
 
-def _no_adapter(text: str, needed: str, names: Collection[str]) -> NotFoundError:
-    inside = sorted(name.removesuffix(f"/{needed}") for name in names if name.endswith(f"/{needed}"))
-    if not inside:
+def _no_adapter_error(text: str, needed: str, names: Collection[str]) -> NotFoundError:
+    folders = sorted(name.removesuffix(f"/{needed}") for name in names if name.endswith(f"/{needed}"))
+    if not folders:
         return NotFoundError(f"{text} has no {needed}: it is not a PEFT adapter", hint="loreg reads PEFT's files")
-    repo = text.removeprefix(PREFIX).partition("@")[0]
+    repo = text.removeprefix(HUB_PREFIX).partition("@")[0]
     return NotFoundError(
-        f"{text} has no {needed} itself; there is one in {', '.join(inside[:6])}",
-        hint=f"hf download {repo} --include '{inside[0]}/*' --local-dir . && loreg check ./{inside[0]}",
+        f"{text} has no {needed} itself; there is one in {', '.join(folders[:6])}",
+        hint=f"hf download {repo} --include '{folders[0]}/*' --local-dir . && loreg check ./{folders[0]}",
     )
 
 
 @contextlib.contextmanager
 def translate_hub_errors(text: str, hint: str) -> Iterator[Any]:
-    """The package huggingface_hub, its errors told as ours about ``text``; ``hint`` is what works without the Hub."""
+    """Yield the package huggingface_hub, and translate its errors into ours about ``text``.
+
+    ``hint`` is what works without the Hub. Raises MissingExtraError without the package, and NotAllowedError,
+    NotFoundError, AdapterFormatError or UnavailableError where it raises.
+    """
     try:
         import huggingface_hub as hub
-    except ImportError:
+    except ImportError as error:
         raise MissingExtraError(
             f"{text} is on the Hub, and huggingface_hub is not installed", hint="pip install 'loreg[hub]'"
-        ) from None
+        ) from error
     try:
         yield hub
     except LoregError:
         raise
     except Exception as error:
-        # Releases of huggingface_hub speak HTTP through requests, httpx and others: their errors share only names.
-        known = {"OSError", "HTTPError", "HFValidationError", "NotASafetensorsRepoError"}
-        if known.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+        if _HUB_ERRORS.isdisjoint(class_.__name__ for class_ in type(error).__mro__):
             raise
-        raise _explained(text, error, hub.errors, hint) from None
+        raise _translate(text, error, hub.errors, hint) from error
 
 
-def _explained(text: str, error: Exception, errors: Any, hint: str) -> LoregError:
+def _translate(text: str, error: Exception, errors: Any, hint: str) -> LoregError:
     if isinstance(error, errors.GatedRepoError):
         return NotAllowedError(f"{text} is gated, and your account may not read it", hint="hf auth login")
     if isinstance(error, errors.RevisionNotFoundError):
         repo, _, _ = text.partition("@")
-        return NotFoundError(f"{text}: {repo.removeprefix(PREFIX)} has no such revision", hint=f"without it: {repo}")
+        return NotFoundError(
+            f"{text}: {repo.removeprefix(HUB_PREFIX)} has no such revision", hint=f"without it: {repo}"
+        )
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return NotFoundError(
             f"{text}: there is no such model on the Hub, or your account may not see it", hint="hf auth login"

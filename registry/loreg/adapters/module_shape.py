@@ -1,4 +1,4 @@
-"""How the factors of one module lie in the file, and which matrices they are.
+"""Tell how the factors of one module lie in the file, and which matrices they are.
 
 Source: PEFT 0.21, ``peft/tuners/lora/layer.py``: Linear, Embedding, _ConvNd, ParamWrapper.
 """
@@ -8,14 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, Self, TypeVar
 
 from loreg.adapters.header import Tensor
 
 
+class _Array(Protocol):
+    """An array of NumPy or torch."""
+
+    def reshape(self, first: int, second: int, third: int, /) -> Self: ...
+    def swapaxes(self, axis0: int, axis1: int, /) -> Self: ...
+
+
+ArrayT = TypeVar("ArrayT", bound=_Array)
+
+
 @dataclass(frozen=True)
 class ModuleShape:
-    """The deltas of one module are ``matrices`` matrices (out, in) of rank ``rank``.
+    """The shape of one module: its deltas are ``matrices`` matrices (out, in) of rank ``rank``.
 
     ``kind`` is linear (A (r, in), B (out, r)), embedding (A (r, tokens), B (dim, r), the delta transposed),
     convolution (A (r, *kernel), B (out, r, 1, …), the kernel with its channels) or experts (A (r·E, in), B (out, r·E)),
@@ -34,18 +44,19 @@ class ModuleShape:
 
     @property
     def tensor_names(self) -> tuple[str, str]:
-        """What the two factors are called: A first."""
+        """The names of the two factors: A first."""
         return ("embedding_A", "embedding_B") if self.kind == "embedding" else ("A", "B")
 
 
-def infer_shape(parts: Mapping[str, Tensor], rank: int, parameter: str) -> ModuleShape | None:
-    """The form of a module with these tensors; None if they do not fit together.
+def infer_shape(tensors: Mapping[str, Tensor], rank: int, parameter: str) -> ModuleShape | None:
+    """Return the shape of a module with these ``tensors``; None if they do not fit together.
 
-    ``parameter`` is the one that they act on, empty for a module itself.
+    ``rank`` tells how many experts lie side by side. ``parameter`` is the one that the tensors act on, empty for a
+    module itself.
     """
-    a, b = _factor(parts, "A"), _factor(parts, "B")
+    a, b = _shape_of(tensors, "A"), _shape_of(tensors, "B")
     if a is None or b is None:
-        a, b = _factor(parts, "embedding_A"), _factor(parts, "embedding_B")
+        a, b = _shape_of(tensors, "embedding_A"), _shape_of(tensors, "embedding_B")
         if a is None or b is None or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             return None
         return ModuleShape("embedding", a[0], b[0], a[1])
@@ -67,27 +78,30 @@ def infer_shape(parts: Mapping[str, Tensor], rank: int, parameter: str) -> Modul
 
 
 def are_stacked(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether the factors are A (E, r, in) and B (E, out, r), one pair for each expert."""
+    """Whether the shapes are those of factors A (E, r, in) and B (E, out, r), one pair for each expert."""
     return len(a) == len(b) == 3 and a[0] == b[0] and a[1] == b[2]
 
 
 def is_convolution(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether the factors are A (r, in, *kernel) and B (out, r, 1, …); of one in groups B is (out, r/groups, 1, …)."""
+    """Whether the shapes are those of a convolution's factors: A (r, in, *kernel) and B (out, r, 1, …).
+
+    Of a convolution in groups B is (out, r/groups, 1, …).
+    """
     return len(a) == len(b) > 2 and set(b[2:]) == {1} and b[1] > 0 and a[0] % b[1] == 0
 
 
-def as_matrices(form: ModuleShape, a: Any, b: Any) -> tuple[Any, Any]:
-    """The factors as they lie in the file, arrays of NumPy or torch, as ``b (E, out, r)`` and ``a (E, r, in)``.
+def as_matrices(shape: ModuleShape, a: ArrayT, b: ArrayT) -> tuple[ArrayT, ArrayT]:
+    """Return the factors of the file, arrays of NumPy or torch, as ``b (E, out, r)`` and ``a (E, r, in)``.
 
     E is 1, or how many experts there are; a convolution's kernel counts as input.
     """
-    if form.stacked:
+    if shape.stacked:
         return b, a
-    if form.kind == "experts":
-        b = b.reshape(form.out, form.rank, form.matrices).swapaxes(0, 2).swapaxes(1, 2)
-        return b, a.reshape(form.matrices, form.rank, form.in_)
-    return b.reshape(1, form.out, form.rank), a.reshape(1, form.rank, form.in_)
+    if shape.kind == "experts":
+        b = b.reshape(shape.out, shape.rank, shape.matrices).swapaxes(0, 2).swapaxes(1, 2)
+        return b, a.reshape(shape.matrices, shape.rank, shape.in_)
+    return b.reshape(1, shape.out, shape.rank), a.reshape(1, shape.rank, shape.in_)
 
 
-def _factor(parts: Mapping[str, Tensor], part: str) -> tuple[int, ...] | None:
-    return parts[part].shape if part in parts else None
+def _shape_of(tensors: Mapping[str, Tensor], part: str) -> tuple[int, ...] | None:
+    return tensors[part].shape if part in tensors else None

@@ -1,6 +1,6 @@
-"""Patterns of a configuration against module names: as PEFT matches them, but never longer than a moment.
+"""Match the patterns of a configuration with module names as PEFT does, but never for longer than some seconds.
 
-A configuration is a stranger's file, a pattern with nested repetition can keep ``re`` busy for years, and thousands of
+A configuration is untrusted: a pattern with nested repetition can keep ``re`` busy for years, and thousands of
 patterns on thousands of modules for minutes. So all that one adapter's patterns may take together is limited, and those
 without operators, which merges write for every module, are looked up instead of tried one by one.
 """
@@ -19,41 +19,47 @@ import regex
 
 from loreg.errors import AdapterFormatError
 
-_ONE = 0.5  # seconds that one match may take
-_ALTOGETHER = 3.0  # seconds of processor time for all of an adapter
-_LONGEST = 64 * 1024
-_MOST_WIDE = 16
-_MOST_COPIES = 200_000  # some 50 MB
-_PLAIN = re.compile(r"[\w.-]+")
+_MAX_MATCH_SECONDS = 0.5  # seconds that one match may take
+_MAX_TOTAL_SECONDS = 3.0  # seconds of processor time for all of an adapter
+_MAX_PATTERN_CHARACTERS = 64 * 1024
+_MAX_WIDE_RANGES = 16  # of one pattern
+_MAX_COPIES = 200_000  # of characters, by counted repetition: some 50 MB
+_PLAIN_PATTERN = re.compile(r"[\w.-]+")
 #: A range of characters that ends beyond ASCII: ``re`` makes a table of it, with each of its characters in other cases.
-_WIDE = re.compile(r"-(?:[^\x00-\x7f]|\\[xuUN0-7])")
-#: A count, and the sign before it: ``regex`` makes a copy of what is repeated for each time, groups in groups too.
-_COUNTED = re.compile(r"(.?)\{(\d*),?(\d*)\}", re.DOTALL)
+_WIDE_RANGE = re.compile(r"-(?:[^\x00-\x7f]|\\[xuUN0-7])")
+#: A count, and the character before it: ``regex`` copies what is repeated as many times, groups in groups too.
+_REPETITION = re.compile(r"(.?)\{(\d*),?(\d*)\}", re.DOTALL)
 T = TypeVar("T")
 V = TypeVar("V")
 
 
 @dataclass
 class PatternBudget:
-    """How many seconds of processor time the patterns of one adapter may still take, whoever asks for them."""
+    """The seconds of processor time that the patterns of one adapter may still take, of whatever field they are."""
 
-    seconds_left: float = _ALTOGETHER
+    seconds_left: float = _MAX_TOTAL_SECONDS
 
     def spend(self, pattern: str, call: Callable[[float], T]) -> T:
-        """What ``call`` returns, which is given how long it may take. Raises AdapterFormatError."""
+        """Return what ``call`` returns, which is given the seconds that it may take.
+
+        Raises AdapterFormatError for a ``pattern`` that is invalid or takes too long, or if the budget is spent.
+        """
         if self.seconds_left <= 0:
-            raise _refused(pattern, TimeoutError())
+            raise _invalid_pattern_error(pattern, TimeoutError())
         begin = thread_time()
         try:
-            return call(min(_ONE, self.seconds_left))
+            return call(min(_MAX_MATCH_SECONDS, self.seconds_left))
         except (re.error, regex.error, TimeoutError, RecursionError, MemoryError, OverflowError, ValueError) as error:
-            raise _refused(pattern, error) from None
+            raise _invalid_pattern_error(pattern, error) from error
         finally:
             self.seconds_left -= thread_time() - begin
 
 
 def fullmatch(pattern: str, module: str, budget: PatternBudget) -> bool:
-    """``re.fullmatch``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
+    """Return whether ``re.fullmatch`` matches.
+
+    Raises AdapterFormatError for a pattern that is invalid or takes too long.
+    """
 
     def call(seconds: float) -> bool:
         _check(pattern)
@@ -63,7 +69,10 @@ def fullmatch(pattern: str, module: str, budget: PatternBudget) -> bool:
 
 
 def match(pattern: str, module: str, budget: PatternBudget) -> regex.Match[str] | None:
-    """``re.match``. Raises AdapterFormatError for a pattern that is invalid or takes too long."""
+    """Return what ``re.match`` returns.
+
+    Raises AdapterFormatError for a pattern that is invalid or takes too long.
+    """
 
     def call(seconds: float) -> regex.Match[str] | None:
         _check(pattern)
@@ -73,7 +82,7 @@ def match(pattern: str, module: str, budget: PatternBudget) -> regex.Match[str] 
 
 
 def endings(name: str) -> Iterator[str]:
-    """The name, and what is left of it after each of its dots."""
+    """Yield the name, and what is left of it after each of its dots: ``a.b.c``, ``b.c``, ``c``."""
     start = 0
     while True:
         yield name[start:]
@@ -84,112 +93,120 @@ def endings(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Patterns(Generic[V]):
-    """``rank_pattern`` or ``alpha_pattern``: values by pattern, in order."""
+    """The values by pattern of ``rank_pattern`` or ``alpha_pattern``, in order.
+
+    Every function raises AdapterFormatError for a pattern that is invalid or takes too long.
+    """
 
     values: Mapping[str, V]
     budget: PatternBudget = field(default_factory=PatternBudget, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for pattern in self.values:
-            if not _PLAIN.fullmatch(pattern):
-                self.budget.spend(pattern, functools.partial(_check_end, pattern))
+            if not _PLAIN_PATTERN.fullmatch(pattern):
+                self.budget.spend(pattern, functools.partial(_check_suffix, pattern))
 
     def first(self, module: str, default: V) -> V:
-        """The value of the first pattern with ``re.match(rf"(.*\\.)?({pattern})$", module)``, as in PEFT 0.21."""
+        """Return the value of the first pattern that matches the end of the name, else ``default``.
+
+        As in PEFT 0.21: ``re.match(rf"(.*\\.)?({pattern})$", module)``.
+        """
         if not self.values:
             return default
-        found = min(self._plain.matching(module, self.budget), default=len(self.values))
-        for position, pattern in self._others:
-            if position > found:
+        first = min(self._plain.match_positions(module, self.budget), default=len(self.values))
+        for position, pattern in self._with_operators:
+            if position > first:
                 break
             if self._matches(pattern, module):
-                found = position
-        return self._by_position[found] if found < len(self.values) else default
+                first = position
+        return self._by_position[first] if first < len(self.values) else default
 
-    def matching_none(self, modules: Iterable[str]) -> list[str]:
-        """The patterns that match none of these."""
+    def unmatched(self, modules: Iterable[str]) -> list[str]:
+        """Return the patterns that match none of ``modules``."""
         modules = set(modules)
-        alive = {position for module in modules for position in self._plain.matching(module, self.budget)}
-        alive |= {position for position, p in self._others if any(self._matches(p, module) for module in modules)}
-        return [p for position, p in enumerate(self.values) if position not in alive and p not in modules]
+        matched = {i for module in modules for i in self._plain.match_positions(module, self.budget)}
+        matched |= {i for i, pattern in self._with_operators if any(self._matches(pattern, m) for m in modules)}
+        return [pattern for i, pattern in enumerate(self.values) if i not in matched and pattern not in modules]
 
     @cached_property
     def _plain(self) -> _PlainPatterns:
-        return _PlainPatterns((i, pattern) for i, pattern in enumerate(self.values) if _PLAIN.fullmatch(pattern))
+        return _PlainPatterns(
+            (i, pattern) for i, pattern in enumerate(self.values) if _PLAIN_PATTERN.fullmatch(pattern)
+        )
 
     @cached_property
-    def _others(self) -> tuple[tuple[int, str], ...]:
-        return tuple((i, pattern) for i, pattern in enumerate(self.values) if not _PLAIN.fullmatch(pattern))
+    def _with_operators(self) -> tuple[tuple[int, str], ...]:
+        return tuple((i, pattern) for i, pattern in enumerate(self.values) if not _PLAIN_PATTERN.fullmatch(pattern))
 
     @cached_property
     def _by_position(self) -> tuple[V, ...]:
         return tuple(self.values.values())
 
     def _matches(self, pattern: str, module: str) -> bool:
-        whole = _suffix(pattern)
-        return self.budget.spend(pattern, lambda seconds: bool(regex.match(whole, module, timeout=seconds)))
+        suffix_pattern = _as_suffix(pattern)
+        return self.budget.spend(pattern, lambda seconds: bool(regex.match(suffix_pattern, module, timeout=seconds)))
 
 
 class _PlainPatterns:
-    """Patterns without operators but the dot, which stands for any character: what merges write.
+    """Patterns without operators but the dot, which stands for any character: what merges write for every module.
 
-    They lie by their length, by where their dots are, and by their text: a name is asked for once for each of the few
-    ways in which the patterns of an adapter are made, and not once for each pattern.
+    They are kept by their length, by where their dots are, and by their text: a name is looked up once for each of the
+    few placements of dots in the patterns of an adapter, and not compared with each pattern.
     """
 
     def __init__(self, patterns: Iterable[tuple[int, str]]) -> None:
-        self._ways: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
+        self._by_length_and_dots: dict[int, dict[tuple[int, ...], dict[str, int]]] = {}
         for position, pattern in patterns:
-            dots = tuple(i for i, sign in enumerate(pattern) if sign == ".")
-            self._ways.setdefault(len(pattern), {}).setdefault(dots, {})[pattern] = position
+            dots = tuple(i for i, character in enumerate(pattern) if character == ".")
+            self._by_length_and_dots.setdefault(len(pattern), {}).setdefault(dots, {})[pattern] = position
 
-    def matching(self, module: str, patience: PatternBudget) -> list[int]:
-        """The positions of those that match the end of the name."""
-        return patience.spend("", lambda _: [*self._matching(module)]) if self._ways else []
+    def match_positions(self, module: str, budget: PatternBudget) -> list[int]:
+        """Return the positions of the patterns that match the end of the name."""
+        return budget.spend("", lambda _: [*self._iter_positions(module)]) if self._by_length_and_dots else []
 
-    def _matching(self, module: str) -> Iterator[int]:
+    def _iter_positions(self, module: str) -> Iterator[int]:
         for ending in endings(module):
-            for dots, texts in self._ways.get(len(ending), {}).items():
+            for dots, texts in self._by_length_and_dots.get(len(ending), {}).items():
                 text = ending
                 if any(ending[dot] != "." for dot in dots):
-                    signs = list(ending)
+                    characters = list(ending)
                     for dot in dots:
-                        signs[dot] = "."
-                    text = "".join(signs)
+                        characters[dot] = "."
+                    text = "".join(characters)
                 if text in texts:
                     yield texts[text]
 
 
-def _suffix(pattern: str) -> str:
+def _as_suffix(pattern: str) -> str:
     return rf"(.*\.)?({pattern})$"
 
 
-def _check_end(pattern: str, _: float) -> None:
-    _check(_suffix(pattern))
+def _check_suffix(pattern: str, _: float) -> None:
+    _check(_as_suffix(pattern))
 
 
 def _check(pattern: str) -> None:
-    if len(pattern) > _LONGEST:
+    if len(pattern) > _MAX_PATTERN_CHARACTERS:
         raise OverflowError(f"it has {len(pattern)} characters")
     _refuse_costly(pattern)
     re.compile(pattern)
 
 
 def _refuse_costly(pattern: str) -> None:
-    """Raise OverflowError for what takes long to compile, or much memory: nothing can interrupt that."""
-    if len(_WIDE.findall(pattern)) > _MOST_WIDE:
-        raise OverflowError(f"it has over {_MOST_WIDE} ranges of characters beyond ASCII")
-    once, of_groups = len(pattern), 1
-    for before, *counts in _COUNTED.findall(pattern):
+    """Raise OverflowError for a pattern that takes long to compile, or much memory: nothing can interrupt that."""
+    if len(_WIDE_RANGE.findall(pattern)) > _MAX_WIDE_RANGES:
+        raise OverflowError(f"it has over {_MAX_WIDE_RANGES} ranges of characters beyond ASCII")
+    characters, group_copies = len(pattern), 1
+    for before, *counts in _REPETITION.findall(pattern):
         count = max(int(digits[:9] or 1) for digits in counts)
         if before == ")":
-            of_groups *= max(count, 1)
+            group_copies *= max(count, 1)
         else:
-            once += count
-    if once * of_groups > _MOST_COPIES:
+            characters += count
+    if characters * group_copies > _MAX_COPIES:
         raise OverflowError("it repeats too much")
 
 
-def _refused(pattern: str, error: Exception) -> AdapterFormatError:
+def _invalid_pattern_error(pattern: str, error: Exception) -> AdapterFormatError:
     reason = "it takes too long, or all of them do" if isinstance(error, TimeoutError) else str(error)
     return AdapterFormatError(f"invalid pattern {pattern[:80]!r} in adapter_config.json ({reason})", hint="mend it")

@@ -1,1 +1,1 @@
-"""Pure tensor functions on factors: canonical form, truncation, Gram. No files, no network, no configuration."""
+"""Pure tensor functions on low-rank factors: norms, bases, spectra, truncation. No files, no network, no settings."""

@@ -1,4 +1,7 @@
-"""The canonical form of a low-rank delta: what does not depend on how it is factored."""
+"""Bring a low-rank delta to its canonical form, which does not depend on how the delta is factored.
+
+Suffixes: o out, i in, r rank; each tensor may have leading batch dimensions besides.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,20 @@ from loreg.algebra.factors import Factors
 
 
 @dataclass(frozen=True)
-class Canonical:
-    """``u (…, out, r) · diag(s) (…, r) · vᵀ``, ``v (…, in, r)``: orthonormal, s falling."""
+class CanonicalForm:
+    """A delta as ``u (…, out, r) · diag(s) (…, r) · vᵀ`` with ``v (…, in, r)``: u, v orthonormal, s falling."""
 
     u: Tensor
     s: Tensor
     v: Tensor
 
 
-def canonical(x: Factors) -> Canonical:
-    """The thin singular value decomposition of a delta, by QR of both factors and an SVD of the (r, r) core."""
-    q_b, r_b = qr(x.b)
-    q_a, r_a = qr(x.a.mT)
-    u, s, vh = svd(r_b @ r_a.mT)
-    return Canonical(q_b @ u, s, q_a @ vh.mT)
+def canonicalize(x: Factors) -> CanonicalForm:
+    """Return the thin singular value decomposition of the delta ``b (…, out, r) @ a (…, r, in)``.
+
+    By QR of both factors and an SVD of the (r, r) core: the delta is never formed.
+    """
+    q_or, r_rr = qr(x.b)
+    q_ir, l_rr = qr(x.a.mT)
+    u_rr, s_r, vh_rr = svd(r_rr @ l_rr.mT)
+    return CanonicalForm(q_or @ u_rr, s_r, q_ir @ vh_rr.mT)

@@ -1,4 +1,4 @@
-"""Singular values, orthonormal columns, eigenvectors: of every matrix of a batch, where that is fast.
+"""Decompose every matrix of a batch (SVD, QR, symmetric eigenvalues, pseudoinverse), where that is fast.
 
 On a CPU these are torch's own. On a GPU its library takes the matrices of a batch one after another, and one of a few
 hundred rows leaves it idle: LAPACK on the host is ahead (pytorch issues 86234 and 174674). So what is small goes to
@@ -14,62 +14,71 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-_SMALL = 1 << 17  # numbers of a matrix, 1 MiB, up to which QR too is the host's
+_SMALL = 1 << 17  # elements of a matrix (1 MiB in float64) up to which QR, too, is done on the host
 
 
 def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``u (…, rows, p)``, ``s (…, p)`` falling, ``vᵀ (…, p, columns)`` with p = min(rows, columns)."""
+    """Return the thin SVD of ``x (…, rows, columns)``, with p = min(rows, columns).
+
+    ``u (…, rows, p)``, ``s (…, p)`` falling, ``vᵀ (…, p, columns)``.
+    """
     if not x.is_cuda:
-        u, s, vh = _thin(x)
+        u, s, vh = _thin_svd(x)
         return u, s, vh
     rows, columns = x.shape[-2:]
     if rows < columns:
         v, s, uh = svd(x.mT)
         return uh.mT, s, v.mT
     if rows == columns or rows * columns <= _SMALL:
-        u, s, vh = _on_host(_thin, x)
+        u, s, vh = _on_host(_thin_svd, x)
         return u, s, vh
     q, r = qr(x)
-    u, s, vh = _on_host(_thin, r)
+    u, s, vh = _on_host(_thin_svd, r)
     return q @ u, s, vh
 
 
 def qr(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``q (…, rows, p)`` with orthonormal columns and ``r (…, p, columns)``, by Householder's reflections."""
+    """Return the thin QR of ``x (…, rows, columns)`` by Householder reflections, with p = min(rows, columns).
+
+    ``q (…, rows, p)`` with orthonormal columns and ``r (…, p, columns)``, upper triangular.
+    """
     small = x.shape[-2] * x.shape[-1] <= _SMALL
     q, r = _on_host(torch.linalg.qr, x) if x.is_cuda and small else torch.linalg.qr(x)
     return q, r
 
 
 def eigh(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (…, n), rising, and eigenvectors (…, n, n) of symmetric matrices."""
+    """Return eigenvalues (…, n), rising, and eigenvectors (…, n, n) of the symmetric matrices ``x (…, n, n)``."""
     values, vectors = _on_host(torch.linalg.eigh, x) if x.is_cuda else torch.linalg.eigh(x)
     return values, vectors
 
 
 def pinv(x: Tensor, rtol: float) -> Tensor:
-    """The pseudoinverse, singular values up to ``rtol`` of the largest taken as zero."""
+    """Return the pseudoinverse (…, columns, rows) of ``x (…, rows, columns)`` (Moore–Penrose).
 
-    def inverted(some: Tensor) -> tuple[Tensor, ...]:
-        return (torch.linalg.pinv(some, rtol=rtol),)
+    Singular values up to ``rtol`` of the largest are taken as zero.
+    """
 
-    (inverse,) = _on_host(inverted, x) if x.is_cuda else inverted(x)
+    def invert(matrices: Tensor) -> tuple[Tensor, ...]:
+        return (torch.linalg.pinv(matrices, rtol=rtol),)
+
+    (inverse,) = _on_host(invert, x) if x.is_cuda else invert(x)
     return inverse
 
 
-def _thin(x: Tensor) -> tuple[Tensor, ...]:
-    found: tuple[Tensor, ...] = torch.linalg.svd(x, full_matrices=False)
-    return found
+def _thin_svd(x: Tensor) -> tuple[Tensor, ...]:
+    usv: tuple[Tensor, ...] = torch.linalg.svd(x, full_matrices=False)
+    return usv
 
 
 def _on_host(function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, ...]:
-    """``function`` of every matrix in ``x (…, rows, columns)``, a share of them on each core of the host."""
+    """Apply ``function`` to every matrix in ``x (…, rows, columns)``, a share of them on each core of the host."""
     matrices = x.cpu().reshape(-1, *x.shape[-2:])
     shares = matrices.tensor_split(min(len(matrices), os.cpu_count() or 1))
     if len(shares) == 1:
-        found = [function(matrices)]
+        results = [function(matrices)]
     else:
         with ThreadPoolExecutor(len(shares)) as pool:
-            found = list(pool.map(function, shares))
-    parts = (torch.cat(part) for part in zip(*found, strict=True))
-    return tuple(part.reshape(*x.shape[:-2], *part.shape[1:]).to(x.device) for part in parts)
+            results = list(pool.map(function, shares))
+    outputs = (torch.cat(share_outputs) for share_outputs in zip(*results, strict=True))
+    return tuple(output.reshape(*x.shape[:-2], *output.shape[1:]).to(x.device) for output in outputs)

@@ -1,6 +1,9 @@
-"""Low-rank factors. Tensors in, tensors out; leading dimensions are a batch of matrices of one shape.
+"""Low-rank factors of one source, or of several side by side, with their inner products and norms.
 
-A delta is ``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``, its scale included. It is never formed here.
+A delta is ``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``, its scale included. It is never formed here. Leading
+dimensions are a batch of matrices of one shape.
+
+Suffixes: o out, i in, r rank.
 """
 
 from __future__ import annotations
@@ -14,14 +17,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Factors:
-    """``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``."""
+    """The delta ``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``."""
 
     b: Tensor
     a: Tensor
 
     @property
     def rank(self) -> int:
-        """r, the inner dimension."""
+        """The inner dimension r."""
         return self.a.shape[-2]
 
     @property
@@ -42,17 +45,18 @@ class Stack:
     ranks: tuple[int, ...]
 
     def source(self, t: int) -> Factors:
-        """The factors of source t for every module."""
+        """Return the factors of source t for every module: ``b (n, out, r_t)``, ``a (n, r_t, in)``."""
         start = sum(self.ranks[:t])
-        return Factors(self.b[..., start : start + self.ranks[t]], self.a[..., start : start + self.ranks[t], :])
+        end = start + self.ranks[t]
+        return Factors(self.b[..., start:end], self.a[..., start:end, :])
 
     def sources(self) -> list[Factors]:
-        """The factors of every source."""
+        """Return the factors of each of the T sources, as :meth:`source` does."""
         return [self.source(t) for t in range(len(self.ranks))]
 
 
 def stack(parts: Sequence[Factors]) -> Stack:
-    """Lay the factors of several sources side by side, in float64."""
+    """Lay the factors of several sources, ``b (n, out, r_t)`` and ``a (n, r_t, in)``, side by side in float64."""
     return Stack(
         torch.cat([part.b for part in parts], dim=-1).double(),
         torch.cat([part.a for part in parts], dim=-2).double(),
@@ -60,23 +64,28 @@ def stack(parts: Sequence[Factors]) -> Stack:
     )
 
 
-def inner(x: Factors, y: Factors) -> Tensor:
-    """``⟨X, Y⟩ = Σ Xᵢⱼ·Yᵢⱼ`` (…) of two deltas, from their factors: ``Σ (B_xᵀB_y) ∘ (A_x A_yᵀ)``."""
+def inner_product(x: Factors, y: Factors) -> Tensor:
+    """Return ``⟨X, Y⟩ = Σ Xᵢⱼ·Yᵢⱼ`` (…) of two deltas of one shape, their ranks may differ.
+
+    From the factors: ``Σ (B_xᵀB_y) ∘ (A_x A_yᵀ)``, both products (…, r_x, r_y).
+    """
     return ((x.b.mT @ y.b) * (x.a @ y.a.mT)).sum((-2, -1))
 
 
 def squared_norm(x: Factors) -> Tensor:
-    """``‖X‖²`` (…) in Frobenius norm."""
-    return inner(x, x).clamp_min(0)
+    """Return the squared Frobenius norm ``‖X‖²`` (…) of a delta."""
+    return inner_product(x, x).clamp_min(0)
 
 
 def rounding_error(balanced: Factors, stored: Factors) -> Tensor:
-    """``‖B'A' − BA‖²`` (…) of factors stored in another dtype, without subtracting two large norms.
+    """Return ``‖B'A' − BA‖²`` (…) of factors stored in another dtype, without subtracting two large norms.
 
     ``balanced`` is ``U√S, √SVᵀ`` with orthonormal U and V. With E = B' − B and D = A' − A the difference is
     ``E·A + B·D``, and a term that is smaller by the dtype's precision.
     """
-    e, d = stored.b - balanced.b, stored.a - balanced.a
-    sizes = balanced.a.square().sum(-1)
-    own = (sizes * (e.square().sum(-2) + d.square().sum(-1))).sum(-1)
-    return (own + 2 * inner(Factors(e, balanced.a), Factors(balanced.b, d))).clamp_min(0)
+    e_or, d_ri = stored.b - balanced.b, stored.a - balanced.a
+    # The rows of A, and the columns of B, are orthogonal with squared norms S: ‖E·A‖² = Σᵣ sᵣ ‖eᵣ‖², the same for B·D.
+    s_r = balanced.a.square().sum(-1)
+    squares = (s_r * (e_or.square().sum(-2) + d_ri.square().sum(-1))).sum(-1)
+    cross = inner_product(Factors(e_or, balanced.a), Factors(balanced.b, d_ri))
+    return (squares + 2 * cross).clamp_min(0)

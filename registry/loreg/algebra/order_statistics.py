@@ -1,7 +1,8 @@
-"""Where to cut very many numbers that come in tiles so that k of them are left, exactly and in little memory.
+"""Find the k-th largest of very many numbers that come in tiles, exactly and in little memory.
 
 A random sample brackets the answer; one pass counts what lies above the bracket and keeps what lies inside. Where
-the bracket misses, it is moved and the pass repeated. Source: Floyd & Rivest 1975, made for streams.
+the bracket misses, it is moved and the pass repeated. Source: Floyd & Rivest 1975, Expected time bounds for selection,
+CACM 18(3), made for streams.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_DEVIATIONS = 4  # of the binomial distribution, on either side of the quantile: one cut in 16,000 needs another pass
+#: Half the bracket's width, in standard deviations of the binomial distribution: one in 16,000 needs another pass.
+_DEVIATIONS = 4
 
 
 def kth_largest(tiles: Callable[[], Iterable[Tensor]], sample: Tensor, total: int, k: int) -> Tensor:
-    """A cut that k (1 ≤ k < total) of the ``total`` numbers in ``tiles()`` reach: midway to the next largest.
+    """Return a threshold () that k (1 ≤ k < total) of the ``total`` numbers in ``tiles()`` reach.
 
-    Midway, so that a number which another order of summation changes in its last bit stays on its side. Equal
-    numbers stay together, and then more than k may reach the cut. ``sample`` is some of the numbers, at random.
+    It lies midway between the k-th largest and the next, so that a number which another order of summation changes in
+    its last bit stays on its side. Equal numbers stay together, and then more than k may reach it. The tiles may have
+    any shape, and ``tiles()`` is called again for every pass. ``sample`` is some of the numbers, at random.
     """
+    # bracket
     ordered = sample.flatten().sort(descending=True).values
     count = ordered.numel()
     share = k / total
@@ -29,27 +33,31 @@ def kth_largest(tiles: Callable[[], Iterable[Tensor]], sample: Tensor, total: in
     high = ordered[first] if first >= 0 else torch.full_like(ordered[0], torch.inf)
     low = ordered[last] if last < count else torch.full_like(ordered[0], -torch.inf)
     while True:
+        # count what lies above, keep what lies inside
         above, inside = 0, []
         for tile in tiles():
-            reaching, between = _compare(tile, low, high)
-            above += reaching
-            inside.append(between)
-        found = sum(part.numel() for part in inside)
-        if above < k < above + found:
-            between = torch.cat(inside)
-            kth, following = (between.kthvalue(above + found - place).values for place in (k - 1, k))
+            tile_above, tile_inside = _split_tile(tile, low, high)
+            above += tile_above
+            inside.append(tile_inside)
+        inside_count = sum(part.numel() for part in inside)
+        if above < k < above + inside_count:
+            # select
+            numbers = torch.cat(inside)
+            kth, following = (numbers.kthvalue(above + inside_count - place).values for place in (k - 1, k))
             return following + (kth - following) / 2
+        # move the bracket
         if k <= above:
             low, high = high, torch.full_like(high, torch.inf)
         else:
-            low, high = torch.full_like(low, -torch.inf), low if found == 0 or k > above + found else high
+            is_below = inside_count == 0 or k > above + inside_count
+            low, high = torch.full_like(low, -torch.inf), low if is_below else high
 
 
-def _compare(tile: Tensor, low: Tensor, high: Tensor) -> tuple[int, Tensor]:
-    """How many numbers reach ``high``, and those between ``low`` and it."""
+def _split_tile(tile: Tensor, low: Tensor, high: Tensor) -> tuple[int, Tensor]:
+    """Return how many numbers reach ``high``, and those from ``low`` up to it."""
     if tile.is_cuda:
-        reaching = tile >= high
-        return int(reaching.count_nonzero()), tile[(tile >= low) ^ reaching]
+        is_above = tile >= high
+        return int(is_above.count_nonzero()), tile[(tile >= low) ^ is_above]
     numbers = tile.numpy()  # shares the memory; NumPy picks by a mask ten times as fast as torch does on a CPU
-    large = numbers >= high.numpy()
-    return int(np.count_nonzero(large)), torch.from_numpy(numbers[(numbers >= low.numpy()) ^ large])
+    mask_above = numbers >= high.numpy()
+    return int(np.count_nonzero(mask_above)), torch.from_numpy(numbers[(numbers >= low.numpy()) ^ mask_above])

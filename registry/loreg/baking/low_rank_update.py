@@ -1,4 +1,4 @@
-"""What adapters do to one tensor of the base, row by row.
+"""Apply the low-rank updates of adapters to one matrix of the base, some rows at a time.
 
 LoRA adds ``B·A``; DoRA (Liu et al. 2024, arXiv 2402.09353) also gives each output the norm that its magnitude says.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loreg.baking.dtypes import Array, Scratch
+from loreg.baking.float_codec import Array, Scratch
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class LowRankTerm:
     transposed: bool = False
 
 
-#: The stored rows ``first : first + n`` of the matrix, in a buffer that may be written to.
-RowUpdate = Callable[[int, int], Array]
+#: ``read(first, n)``: the stored rows ``first : first + n`` of the matrix, in a buffer that may be written to.
+ReadRows = Callable[[int, int], Array]
 
 
 class LowRankUpdate:
-    """Several terms on one matrix."""
+    """The sum of several terms on one matrix, computed in the dtype ``wide``."""
 
     def __init__(self, terms: Sequence[LowRankTerm], wide: np.dtype[np.floating]) -> None:
         plain = [term for term in terms if term.magnitude is None]
@@ -45,22 +45,22 @@ class LowRankUpdate:
 
     @property
     def needs_norms(self) -> bool:
-        """Whether :meth:`measure` must see the whole matrix before any of it can be changed."""
+        """Whether :meth:`measure_norms` must see the whole matrix before any of it can be changed."""
         return any(term.transposed for term in self._dora)
 
-    def measure(self, rows: RowUpdate, height: int, step: int) -> None:
-        """Find the norms of the columns of ``W + p@q`` where these are DoRA's outputs."""
+    def measure_norms(self, read: ReadRows, height: int, step: int) -> None:
+        """Compute the column norms of ``W + scale · p @ q`` for transposed DoRA, ``step`` rows at a time."""
         self._norms = []
         for term, (p, q) in zip(self._dora, self._deltas, strict=True):
             if term.transposed:
                 squares = np.zeros(q.shape[1], np.float64)
                 for first in range(0, height, step):
-                    some = rows(first, min(step, height - first))
-                    squares += np.square(some + p[first : first + len(some)] @ q, dtype=np.float64).sum(0)
+                    tile = read(first, min(step, height - first))
+                    squares += np.square(tile + p[first : first + len(tile)] @ q, dtype=np.float64).sum(0)
                 self._norms.append(np.sqrt(squares).astype(q.dtype))
 
     def apply(self, tile: Array, first: int, scratch: Scratch) -> None:
-        """Change ``tile`` (n, columns), which are the rows of the matrix from ``first`` on, in place."""
+        """Change ``tile`` (n, columns), the rows of the matrix from ``first`` on, in place."""
         end = first + len(tile)
         before = tile.copy() if self._dora else tile
         p, q = self._delta
@@ -82,7 +82,7 @@ class LowRankUpdate:
 def _concatenate(
     terms: Sequence[LowRankTerm], factors: Sequence[float], wide: np.dtype[np.floating]
 ) -> tuple[Array, Array]:
-    """``Σ factor · p @ q`` as one product."""
+    """Return ``p`` and ``q`` of ``Σ factor · p @ q`` as one product."""
     if not terms:
         return np.zeros((0, 0), wide), np.zeros((0, 0), wide)
     p = [np.multiply(term.p, factor, dtype=wide) for term, factor in zip(terms, factors, strict=True)]

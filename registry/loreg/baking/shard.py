@@ -1,4 +1,4 @@
-"""Writing one safetensors file of a baked model: what stays is copied as bytes, what changes is computed by tiles."""
+"""Write one safetensors file of a baked model: unchanged tensors are copied as bytes, others computed by tiles."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from typing import Any
 
 import numpy as np
 
-from loreg.adapters.header import BITS, Tensor
-from loreg.baking.dtypes import NUMPY_DTYPES, Array, Scratch, compute_dtype, decode, encode, read_into
+from loreg.adapters.dtypes import DTYPES
+from loreg.adapters.header import Tensor
+from loreg.baking.float_codec import NUMPY_DTYPES, Array, Scratch, compute_dtype, decode, encode, read_into
 from loreg.baking.low_rank_update import LowRankTerm, LowRankUpdate
 from loreg.baking.token_rows import TokenRowUpdate
 from loreg.errors import MergeError
 
-_TILE = 1 << 19  # numbers that are changed at once: with their delta near what a core's own cache holds
-_PIECE = 1 << 24  # numbers of one matrix that one thread changes in one go
-_COPIED = 1 << 26  # bytes that are copied in one go
-_LARGEST_HALF = 65504.0
-#: Two file systems, one that cannot, or a kernel that has no such call.
-_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+_TILE_ELEMENTS = 1 << 19  # elements that are changed at once: with their delta near what a core's own cache holds
+_JOB_ELEMENTS = 1 << 24  # elements of one matrix that are one job of a thread
+_COPY_BYTES = 1 << 26  # bytes that are one job of a thread
+_MAX_HALF = 65504.0
+#: Errors of copy_file_range across file systems, or where the file system or the kernel does not offer it.
+_NO_COPY_FILE_RANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
-#: The terms of one matrix of a tensor, by its number; made when they are needed, so that they are not all held.
+#: The terms of one matrix of a tensor, by its number; made when they are needed, so that they are not all in memory.
 Terms = Callable[[int], Sequence[LowRankTerm]]
 
 
 def no_terms(matrix: int) -> Sequence[LowRankTerm]:
-    """Nothing is added."""
+    """Return no terms: nothing is added."""
     return ()
 
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """One tensor of the result: ``source`` lies in ``file``, as ``matrices`` (n, rows, columns) to which ``terms`` are
-    added; it is stored as ``dtype``. Without terms and in its own dtype it is copied as it lies. ``at_once`` says that
-    a matrix must be seen as a whole before any row of it can be changed. Last, ``rows`` take the place of some."""
+    """One tensor of the result, made of the tensor ``source`` in ``file``.
+
+    To its ``matrices`` (number, rows, columns) ``terms`` are added, then ``token_rows`` replace some rows; it is stored
+    as ``dtype``. Without changes and in its own dtype it is copied byte by byte. ``needs_whole_matrix`` says that a
+    matrix must be read as a whole before any row of it can be changed.
+    """
 
     name: str
     file: Path
@@ -49,18 +53,18 @@ class OutputTensor:
     dtype: str
     matrices: tuple[int, int, int] = (1, 1, 1)
     terms: Terms = field(default=no_terms, compare=False)
-    at_once: bool = False
-    rows: tuple[TokenRowUpdate, ...] = field(default=(), compare=False)
+    needs_whole_matrix: bool = False
+    token_rows: tuple[TokenRowUpdate, ...] = field(default=(), compare=False)
 
     @property
     def size(self) -> int:
         """Bytes in the result."""
-        return self.source.parameters * BITS[self.dtype] // 8
+        return self.source.parameters * DTYPES[self.dtype].bits // 8
 
     @property
     def is_copied(self) -> bool:
-        """Whether it is the source's very bytes."""
-        return self.terms is no_terms and not self.rows and self.dtype == self.source.dtype
+        """Whether its bytes are those of the source."""
+        return self.terms is no_terms and not self.token_rows and self.dtype == self.source.dtype
 
 
 def write_shard(path: Path, outputs: Sequence[OutputTensor], threads: int, on_bytes: Callable[[int], None]) -> None:
@@ -70,19 +74,19 @@ def write_shard(path: Path, outputs: Sequence[OutputTensor], threads: int, on_by
     """
     from threadpoolctl import threadpool_limits
 
-    header, offsets = _header(outputs)
+    header, offsets = _build_header(outputs)
     with path.open("wb") as stream:
         stream.write(header)
         stream.flush()
         out = stream.fileno()
         os.ftruncate(out, len(header) + sum(output.size for output in outputs))
-        jobs = [*_copies(outputs, offsets, len(header)), *_changes(outputs, offsets, len(header))]
+        jobs = [*_copy_jobs(outputs, offsets, len(header)), *_change_jobs(outputs, offsets, len(header))]
         # Each thread multiplies small matrices of its own: BLAS with threads besides would only wait for itself.
         with threadpool_limits(1, "blas"):
-            _run([lambda scratch, job=job: job(out, scratch, on_bytes) for job in jobs], threads)  # type: ignore[misc]
+            _run_all([lambda scratch, job=job: job(out, scratch, on_bytes) for job in jobs], threads)  # type: ignore[misc]
 
 
-def _header(outputs: Sequence[OutputTensor]) -> tuple[bytes, list[int]]:
+def _build_header(outputs: Sequence[OutputTensor]) -> tuple[bytes, list[int]]:
     document: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offsets, position = [], 0
     for output in outputs:
@@ -99,8 +103,8 @@ def _header(outputs: Sequence[OutputTensor]) -> tuple[bytes, list[int]]:
 Job = Callable[[int, Scratch, Callable[[int], None]], None]
 
 
-def _copies(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int) -> Iterator[Job]:
-    """Runs of bytes that lie in one piece on both sides."""
+def _copy_jobs(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int) -> Iterator[Job]:
+    """Yield the copies of the runs of bytes that are contiguous in both files."""
     runs: list[tuple[Path, int, int, int]] = []
     for output, offset in zip(outputs, offsets, strict=True):
         if not output.is_copied or not output.size:
@@ -110,11 +114,11 @@ def _copies(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int)
             run = (run[0], runs[-1][1], run[2], runs.pop()[3])
         runs.append(run)
     for file, start, end, to in runs:
-        for at in range(start, end, _COPIED):
-            yield _copy(file, at, min(_COPIED, end - at), to + at - start)
+        for at in range(start, end, _COPY_BYTES):
+            yield _copy_job(file, at, min(_COPY_BYTES, end - at), to + at - start)
 
 
-def _copy(file: Path, start: int, size: int, to: int) -> Job:
+def _copy_job(file: Path, start: int, size: int, to: int) -> Job:
     def job(out: int, scratch: Scratch, on_bytes: Callable[[int], None]) -> None:
         source = os.open(file, os.O_RDONLY)
         try:
@@ -122,8 +126,8 @@ def _copy(file: Path, start: int, size: int, to: int) -> Job:
             while done < size:
                 try:
                     count = os.copy_file_range(source, out, size - done, start + done, to + done)
-                except OSError as error:
-                    if error.errno not in _NOT_HERE:
+                except (AttributeError, OSError) as error:  # only Linux has the call
+                    if isinstance(error, OSError) and error.errno not in _NO_COPY_FILE_RANGE:
                         raise
                     piece = scratch.get("copied", min(size - done, 1 << 20), np.uint8)
                     read_into(source, start + done, piece)
@@ -138,20 +142,20 @@ def _copy(file: Path, start: int, size: int, to: int) -> Job:
     return job
 
 
-def _changes(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int) -> Iterator[Job]:
-    """Pieces of the tensors that change, each for one thread."""
+def _change_jobs(outputs: Sequence[OutputTensor], offsets: Sequence[int], begin: int) -> Iterator[Job]:
+    """Yield the jobs that compute the tensors which change, each some rows of one matrix."""
     for output, offset in zip(outputs, offsets, strict=True):
         if output.is_copied:
             continue
         count, height, width = output.matrices
-        step = max(1, height if output.at_once else _PIECE // max(1, width))
+        step = max(1, height if output.needs_whole_matrix else _JOB_ELEMENTS // max(1, width))
         for matrix in range(count):
             for first in range(0, height, step):
                 rows = (first, min(step, height - first))
-                yield _change(output, begin + offset, matrix, rows)
+                yield _change_job(output, begin + offset, matrix, rows)
 
 
-def _change(output: OutputTensor, to: int, matrix: int, rows: tuple[int, int]) -> Job:
+def _change_job(output: OutputTensor, to: int, matrix: int, rows: tuple[int, int]) -> Job:
     def job(out: int, scratch: Scratch, on_bytes: Callable[[int], None]) -> None:
         source = os.open(output.file, os.O_RDONLY)
         try:
@@ -176,14 +180,14 @@ def changed_tiles(
     scratch: Scratch,
     wide: np.dtype[Any] | None = None,
 ) -> Iterator[tuple[int, Array]]:
-    """The rows (first, count) of one matrix, changed, some at a time: (first row, (n, columns)), before rounding.
+    """Yield the ``rows`` (first, count) of one matrix, changed, before rounding: the first row and a tile (n, columns).
 
     Raises MergeError for what does not fit into the dtype of the result.
     """
     _, height, width = output.matrices
     wide = wide or compute_dtype(output.source.dtype, output.dtype)
     stored = NUMPY_DTYPES[output.source.dtype]
-    step = max(1, _TILE // max(1, width))
+    step = max(1, _TILE_ELEMENTS // max(1, width))
     begin = output.source.start + matrix * height * width * stored.itemsize
 
     def read(first: int, count: int) -> Array:
@@ -192,15 +196,15 @@ def changed_tiles(
         return decode(buffer, output.source.dtype, wide, scratch).reshape(count, width)
 
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused below
-        change = LowRankUpdate(output.terms(matrix), wide)
-        if change.needs_norms:
-            change.measure(read, height, step)
+        update = LowRankUpdate(output.terms(matrix), wide)
+        if update.needs_norms:
+            update.measure_norms(read, height, step)
     for first in range(rows[0], rows[0] + rows[1], step):
         tile = read(first, min(step, rows[0] + rows[1] - first))
         with np.errstate(over="ignore", invalid="ignore"):
-            change.apply(tile, first, scratch)
-        for tokens in output.rows:
-            tokens.apply(tile, first)
+            update.apply(tile, first, scratch)
+        for token_rows in output.token_rows:
+            token_rows.apply(tile, first)
         _refuse_overflow(output, tile)
         yield first, tile
 
@@ -209,16 +213,16 @@ def _refuse_overflow(output: OutputTensor, tile: Array) -> None:
     # A sum of squares is finite where every number is, unless some are huge: then each is looked at.
     numbers = tile.reshape(-1)
     if not math.isfinite(np.dot(numbers, numbers)) and not np.isfinite(tile).all():
-        found = "NaN or infinite numbers"
-    elif output.dtype == "F16" and max(tile.max(), -tile.min()) >= _LARGEST_HALF + 16:
-        found = "numbers over 65504, the largest in half precision"
+        problem = "NaN or infinite numbers"
+    elif output.dtype == "F16" and max(tile.max(), -tile.min()) >= _MAX_HALF + 16:
+        problem = "numbers over 65504, the largest in half precision"
     else:
         return
-    raise MergeError(f"the baked tensor {output.name} has {found}", hint="use smaller weights, or --dtype bfloat16")
+    raise MergeError(f"the baked tensor {output.name} has {problem}", hint="use smaller weights, or --dtype bfloat16")
 
 
-def _run(jobs: Sequence[Callable[[Scratch], None]], threads: int) -> None:
-    """Every job, in order, on so many threads; the first error stops them."""
+def _run_all(jobs: Sequence[Callable[[Scratch], None]], threads: int) -> None:
+    """Run every job, in order, on that many threads; the first error stops them."""
     local = threading.local()
 
     def run(job: Callable[[Scratch], None]) -> None:
@@ -237,7 +241,7 @@ def _run(jobs: Sequence[Callable[[Scratch], None]], threads: int) -> None:
 
 
 def write_all(descriptor: int, data: Array, offset: int) -> int:
-    """Write all bytes at ``offset``; how many there were."""
+    """Write all bytes at ``offset``; return how many there were."""
     view = data.data
     done = 0
     while done < len(view):

@@ -1,4 +1,4 @@
-"""Which tensors of its base an adapter touches, of which shape they must be, and which way they lie."""
+"""Find the tensors of a base that an adapter changes: their names, the shapes that fit, which are transposed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loreg.adapters.module import Module
 from loreg.adapters.module_shape import ModuleShape
-from loreg.adapters.structure import AdapterStructure, Module
+from loreg.adapters.structure import AdapterStructure
 from loreg.bases import names
 from loreg.bases.architecture import find_architecture
+from loreg.bases.tensor_digest import TensorDigest
 from loreg.bases.weight_lookup import WeightLocation, WeightLookup
 
-SCHEMA = "loreg.base-target/1"
+AFFECTED_SCHEMA = "loreg.base-target/1"
 
 Shape = tuple[int, ...]
 
@@ -23,123 +25,136 @@ Shape = tuple[int, ...]
 class TargetTensor:
     """One tensor of the base that a module's factors change.
 
-    ``name`` is the name that the adapter's model has for the weight, ``found`` the canonical name of the tensor that
-    the base has of it, None if it has none, or none that can be changed, for the reason ``cannot``. ``shapes`` would
-    fit. It takes the ``rows`` (first, end) of the delta's matrix number ``matrix``; all rows, or all matrices, where
-    that is None. ``into`` (piece, pieces) says that the weight is one of several equal runs of the tensor's rows. The
-    tensor is held as the transpose of the delta if ``transposed``; None where nothing but its shape says so. ``tied``
-    says that the tensor is stored under the name of another weight.
+    ``name`` is the name that the adapter's model has for the weight, ``base_tensor`` the canonical name of the base's
+    tensor for it: None if the base has none, or none that can be changed, for the reason ``why_not``. A tensor of one
+    of the ``shapes`` fits. It takes the ``rows`` (first, end) of the delta's matrix number ``matrix``; all rows, or all
+    matrices, where that is None. ``row_chunk`` (number, count) says that the weight is one of ``count`` equal runs of
+    the tensor's rows. The tensor is stored as the transpose of the delta if ``transposed``; None where nothing but its
+    shape says so. ``tied`` says that the tensor is stored under the name of another weight.
     """
 
     module: Module
     name: str
-    place: str | None
+    base_tensor: str | None
     shapes: tuple[Shape, ...]
     matrix: int | None = None
     rows: tuple[int, int] | None = None
-    into: tuple[int, int] | None = None
+    row_chunk: tuple[int, int] | None = None
     transposed: bool | None = False
     tied: bool = False
     why_not: str = ""
 
-    def lies_transposed(self, shape: Shape) -> bool | None:
-        """Whether a tensor of this shape holds the transpose of the delta; None where nothing says so."""
-        form = self.module.shape
-        if self.transposed is not None or form is None:
+    def is_stored_transposed(self, shape: Shape) -> bool | None:
+        """Return whether a tensor of this shape holds the transpose of the delta; None where nothing says so."""
+        module_shape = self.module.shape
+        if self.transposed is not None or module_shape is None:
             return self.transposed
-        return None if form.out == form.in_ else tuple(shape[-2:]) == (form.in_, form.out)
+        out, in_ = module_shape.out, module_shape.in_
+        return None if out == in_ else tuple(shape[-2:]) == (in_, out)
 
 
 def build_lookup(structure: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
-    """The base's ``tensors`` by canonical name, as the class that the model is with the adapter names and ties them."""
+    """Return the lookup of a base's ``tensors`` (canonical names) as the class of the adapted model names them."""
     mapping = structure.config.raw.get("auto_mapping")
-    trained = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
-    whole = any(not key.endswith(".bias") for key in structure.full_tensors)
-    return WeightLookup(tensors, find_architecture(config, structure.config.task_type, trained, whole=whole), config)
+    trained_class = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
+    has_full_modules = any(not key.endswith(".bias") for key in structure.full_tensors)
+    architecture = find_architecture(
+        config, structure.config.task_type, trained_class, has_full_modules=has_full_modules
+    )
+    return WeightLookup(tensors, architecture, config)
 
 
 def target_tensors(structure: AdapterStructure, lookup: WeightLookup) -> tuple[TargetTensor, ...]:
-    """Every tensor that the factors of the adapter change."""
+    """Return every tensor of the base that the factors of the adapter change."""
     return tuple(
-        part
+        target
         for module in structure.modules.values()
         if module.shape is not None
-        for part in _target_tensors(module, module.shape, structure, lookup)
+        for target in _target_tensors(module, module.shape, structure, lookup)
     )
 
 
 def _target_tensors(
-    module: Module, form: ModuleShape, structure: AdapterStructure, lookup: WeightLookup
+    module: Module, shape: ModuleShape, structure: AdapterStructure, lookup: WeightLookup
 ) -> Iterator[TargetTensor]:
-    places = lookup.find(module.weight)
-    if form.kind == "experts" and places and places[0].is_of_experts:
-        yield from _per_expert_tensors(module, form, places)
+    locations = lookup.find(module.weight)
+    if shape.kind == "experts" and locations and locations[0].is_one_expert:
+        yield from _per_expert_tensors(module, shape, locations)
         return
-    transposed = _transposed(module, form, structure, lookup)
-    if not places:
-        yield TargetTensor(module, module.weight, None, _shapes(form, transposed), transposed=transposed)
+    transposed = _is_transposed_in_memory(module, shape, structure, lookup)
+    if not locations:
+        yield TargetTensor(module, module.weight, None, _possible_shapes(shape, transposed), transposed=transposed)
         return
-    place = places[0]
-    if place.why_not or place.is_of_experts:
+    location = locations[0]
+    if location.why_not or location.is_one_expert:
         yield TargetTensor(
-            module, module.weight, None, (), why_not=place.why_not or f"the files hold it as {place.name}"
+            module, module.weight, None, (), why_not=location.why_not or f"the files hold it as {location.name}"
         )
         return
-    if place.part.how and not place.is_rows:  # its matrices are turned round between file and memory
+    if location.part.conversion and not location.is_row_chunk:  # its matrices are transposed between file and memory
         transposed = None
-    into = (place.part.source, place.part.pieces) if place.is_rows else None
-    shapes = _shapes(form, transposed)
-    if into:
-        shapes = tuple((shape[0] * into[1], *shape[1:]) for shape in shapes)
-    yield TargetTensor(module, module.weight, place.name, shapes, into=into, transposed=transposed, tied=place.tied)
+    row_chunk = (location.part.source, location.part.pieces) if location.is_row_chunk else None
+    shapes = _possible_shapes(shape, transposed)
+    if row_chunk:
+        shapes = tuple((rows * row_chunk[1], *others) for rows, *others in shapes)
+    yield TargetTensor(
+        module, module.weight, location.name, shapes, row_chunk=row_chunk, transposed=transposed, tied=location.tied
+    )
 
 
-def _transposed(module: Module, form: ModuleShape, structure: AdapterStructure, lookup: WeightLookup) -> bool | None:
-    """Which way the weight lies in memory: the class of the model says so. PEFT keeps one ``fan_in_fan_out`` for all
-    modules of an adapter, that of the last."""
-    if form.kind == "embedding":
+def _is_transposed_in_memory(
+    module: Module, shape: ModuleShape, structure: AdapterStructure, lookup: WeightLookup
+) -> bool | None:
+    """Return whether the weight is (in, out) in memory, by the class of the model; None where nothing says so.
+
+    PEFT keeps one ``fan_in_fan_out`` for all modules of an adapter, that of the last.
+    """
+    if shape.kind == "embedding":
         return True
-    if form.kind == "experts":
-        if form.matrices == 1 and not module.weight.endswith("_proj"):
+    if shape.kind == "experts":
+        if shape.matrices == 1 and not module.weight.endswith("_proj"):
             return False
         return lookup.architecture.has_transposed_experts(module.weight) if lookup.architecture else None
-    if form.kind != "linear":
+    if shape.kind != "linear":
         return False
     if lookup.architecture is not None:
         return lookup.architecture.is_transposed(module.name)
     return None if structure.config.raw.get("fan_in_fan_out") else False
 
 
-def _shapes(form: ModuleShape, transposed: bool | None) -> tuple[Shape, ...]:
-    if form.kind == "convolution":
-        return ((form.out, *form.kernel),)
-    straight, turned = (form.out, form.in_), (form.in_, form.out)
-    both = {None: (straight, turned), True: (turned,), False: (straight,)}[transposed]
-    if form.kind != "experts":
-        return tuple(dict.fromkeys(both))
-    stacked = tuple((form.matrices, *shape) for shape in both)
-    return tuple(dict.fromkeys((*stacked, *(both if form.matrices == 1 else ()))))
+def _possible_shapes(shape: ModuleShape, transposed: bool | None) -> tuple[Shape, ...]:
+    if shape.kind == "convolution":
+        return ((shape.out, *shape.kernel),)
+    plain, swapped = (shape.out, shape.in_), (shape.in_, shape.out)
+    matrices = {None: (plain, swapped), True: (swapped,), False: (plain,)}[transposed]
+    if shape.kind != "experts":
+        return tuple(dict.fromkeys(matrices))
+    stacked = tuple((shape.matrices, *matrix) for matrix in matrices)
+    return tuple(dict.fromkeys((*stacked, *(matrices if shape.matrices == 1 else ()))))
 
 
-def _per_expert_tensors(module: Module, form: ModuleShape, places: Iterable[WeightLocation]) -> Iterator[TargetTensor]:
-    """The tensors of each expert, as transformers splits a parameter of all of them to save it."""
-    for place in places:
-        part = place.part
-        each = form.out // part.pieces
-        rows = (part.source * each, (part.source + 1) * each) if part.pieces > 1 else None
-        if part.expert is None or part.expert >= form.matrices:
-            yield TargetTensor(module, place.name, None, (), why_not=f"it has factors for {form.matrices} experts")
+def _per_expert_tensors(
+    module: Module, shape: ModuleShape, locations: Iterable[WeightLocation]
+) -> Iterator[TargetTensor]:
+    """Yield the tensors of each expert, as transformers splits a parameter of all of them to save it."""
+    for location in locations:
+        part = location.part
+        height = shape.out // part.pieces
+        rows = (part.source * height, (part.source + 1) * height) if part.pieces > 1 else None
+        if part.expert is None or part.expert >= shape.matrices:
+            yield TargetTensor(module, location.name, None, (), why_not=f"it has factors for {shape.matrices} experts")
             return
-        yield TargetTensor(module, place.name, place.name, ((each, form.in_),), matrix=part.expert, rows=rows)
+        yield TargetTensor(module, location.name, location.name, ((height, shape.in_),), matrix=part.expert, rows=rows)
 
 
 def affected_digest(
-    tensor_digests: Mapping[str, Mapping[str, Any]], structure: AdapterStructure, lookup: WeightLookup
+    tensor_digests: Mapping[str, TensorDigest], structure: AdapterStructure, lookup: WeightLookup
 ) -> str | None:
-    """Digest over the tensors that an adapter touches, by the names that it has for them; None if one is missing."""
-    some = target_tensors(structure, lookup)
-    if any(part.place is None for part in some):
-        return None
-    chosen = {names.canonical_name(part.name): tensor_digests[part.place] for part in some if part.place}
-    document = {"schema": SCHEMA, "names": names.VERSION, "tensors": chosen}
+    """Return the digest over the tensors that an adapter changes, by its names for them; None if one is missing."""
+    affected: dict[str, TensorDigest] = {}
+    for target in target_tensors(structure, lookup):
+        if target.base_tensor is None:
+            return None
+        affected[names.canonical_name(target.name)] = tensor_digests[target.base_tensor]
+    document = {"schema": AFFECTED_SCHEMA, "names": names.VERSION, "tensors": affected}
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What loreg knows of the class of a model: which weights are one, how files call them, which lie transposed.
+"""Look up the class of a model: which weights are tied, what files call them, which are stored transposed.
 
 The table is made from transformers by ``tools/architectures.py``; nothing here is guessed from a name.
 """
@@ -17,9 +17,9 @@ import msgspec
 from loreg.bases.renaming import Rule, WeightInFile, read_rules, weights_in_file
 
 _CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
-#: What a ``config.json`` says that shapes do not: in how many heads a matrix is cut.
-OF_THE_HEADS = ("num_attention_heads", "num_key_value_heads")
-_OF_THE_CLASS = ("architectures", "model_type", "tie_word_embeddings")
+#: What ``config.json`` says that shapes do not: into how many heads a matrix is cut.
+HEAD_COUNT_FIELDS = ("num_attention_heads", "num_key_value_heads")
+_CLASS_FIELDS = ("architectures", "model_type", "tie_word_embeddings")
 _PLAIN_NAME = re.compile(r"[\w.]+\.(?:weight|bias)")
 
 
@@ -30,8 +30,9 @@ class Tie:
 
     ``groups`` are names in memory, ``sources`` those whose tensor the others of their group take; ``patterns`` are
     regular expressions of names that are tied in other ways. A ``forced`` flag is set whatever the configuration says:
-    only weights that differ in the files are not tied then. One that is ``unlisted`` is no field of the configuration:
-    PEFT does not see it. By one that ``computes`` the model computes otherwise: Switch Transformers scales its answers.
+    only weights that differ in the files are not tied then. One that is ``not_in_config`` is no field of the
+    configuration: PEFT does not see it. One that ``changes_computation`` does more than tie: Switch Transformers scales
+    its outputs by it.
     """
 
     flag: str
@@ -39,105 +40,114 @@ class Tie:
     sources: frozenset[str] = frozenset()
     patterns: tuple[str, ...] = ()
     forced: bool = False
-    unlisted: bool = False
-    computes: bool = False
+    not_in_config: bool = False
+    changes_computation: bool = False
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One class of transformers. ``prefix`` is what the model inside a model with a head is called."""
+    """One model class of transformers. ``prefix`` is the name of the model inside a model with a head."""
 
     name: str
     model_type: str
     prefix: str
     rules: tuple[Rule, ...]
-    ties: tuple[Mapping[str, Any], ...]
+    tie_rows: tuple[Mapping[str, Any], ...]
     transposed: frozenset[str]
     experts_transposed: frozenset[str]
     embeddings: frozenset[str]
     without_layers: frozenset[str]
 
     def weights_in_file(self, name: str) -> Iterator[WeightInFile]:
-        """What the tensor that a file calls ``name`` is in memory."""
+        """Yield the weights in memory of which the tensor that a file calls ``name`` is the whole or a part."""
         return weights_in_file(name, self.rules)
 
     def is_transposed(self, module: str) -> bool:
-        """Whether the module keeps its weight as (in, out), as transformers' Conv1D does."""
+        """Return whether the module keeps its weight as (in, out), as transformers' Conv1D does."""
         return module.rpartition(".")[2] in self.transposed
 
     def is_embedding(self, module: str) -> bool:
-        """Whether the module is an embedding, whose factors lie otherwise than those of a linear layer."""
+        """Return whether the module is an embedding, whose factors are transposed to those of a linear layer."""
         return module.rpartition(".")[2] in self.embeddings
 
     def is_layer(self, module: str) -> bool:
-        """Whether factors can be added to the module as a layer: a router that is no layer has a mere parameter."""
+        """Return whether factors can be added to the module as a layer; a router may have a bare parameter instead."""
         parts = module.split(".")
         return self.without_layers.isdisjoint((parts[-1], ".".join(parts[-2:])))
 
     def has_transposed_experts(self, weight: str) -> bool:
-        """Whether the parameter keeps the matrices of its experts as (experts, in, out)."""
+        """Return whether the parameter keeps the matrices of its experts as (experts, in, out)."""
         return ".".join(weight.split(".")[-2:]) in self.experts_transposed
 
     @property
     def all_ties(self) -> tuple[Tie, ...]:
         """What each flag ties where it is set."""
-        return _ties(self.ties)
+        return _merge_rows(self.tie_rows)
 
-    def tied(self, config: Mapping[str, Any]) -> tuple[Tie, ...]:
-        """The flags that are set in a model's ``config.json``, and what each of them ties."""
-        return _ties([row for row in self.ties if _is_set(row, config)])
+    def active_ties(self, config: Mapping[str, Any]) -> tuple[Tie, ...]:
+        """Return what the flags that are set in a model's ``config.json`` tie."""
+        return _merge_rows([row for row in self.tie_rows if _is_set(row, config)])
 
 
 def find_architecture(
-    config: Mapping[str, Any], task: str = "", trained: str = "", *, whole: bool = False
+    config: Mapping[str, Any], task: str = "", trained_class: str = "", *, has_full_modules: bool = False
 ) -> Architecture | None:
-    """The class that the model with this ``config.json`` is with an adapter; None for one that the table lacks.
+    """Return the class of the model with this ``config.json`` and an adapter; None if the table lacks it.
 
-    That is the class that it was saved as, and what that ties holds, whatever class the adapter was trained on. Only a
-    model without a head becomes one with the head of the adapter's ``task`` or of the class that it says it was
-    ``trained`` on, and one with a head a classifier, where the adapter brings modules ``whole``.
+    That is the class that the model was saved as, and its ties hold, whatever class the adapter was trained on. Only a
+    model without a head becomes one with the head of the adapter's ``task`` or of its ``trained_class``, and one with a
+    head a classifier, where the adapter ``has_full_modules``.
     """
     model_type = str(config.get("model_type") or "")
-    named = config.get("architectures")
-    saved = str(named[0]) if isinstance(named, list) and named else ""
+    classes = config.get("architectures")
+    saved = str(classes[0]) if isinstance(classes, list) and classes else ""
     by_task = _table()["tasks"].get(model_type, {})
-    headless, other = by_task.get("FEATURE_EXTRACTION", ""), by_task.get(task, "")
-    if not saved:  # a head that is there is at worst a tensor more
-        candidates = [trained, other, *(by_task.get(name, "") for name in ("CAUSAL_LM", "SEQ_2_SEQ_LM")), headless]
-    elif not _is_known(saved, model_type):
+    headless, of_task = by_task.get("FEATURE_EXTRACTION", ""), by_task.get(task, "")
+    if not saved:  # a head that the model does not have is at worst a tensor more
+        candidates = [
+            trained_class,
+            of_task,
+            *(by_task.get(name, "") for name in ("CAUSAL_LM", "SEQ_2_SEQ_LM")),
+            headless,
+        ]
+    elif not _is_in_table(saved, model_type):
         return None
     elif saved == headless:
-        candidates = [trained, other, saved]
-    elif whole:
-        candidates = [trained if trained != headless else "", other if task in _CLASSIFIERS else "", saved]
+        candidates = [trained_class, of_task, saved]
+    elif has_full_modules:
+        candidates = [
+            trained_class if trained_class != headless else "",
+            of_task if task in _CLASSIFIERS else "",
+            saved,
+        ]
     else:
         candidates = [saved]
-    return next((architecture_called(name) for name in candidates if _is_known(name, model_type)), None)
+    return next((get_architecture(name) for name in candidates if _is_in_table(name, model_type)), None)
 
 
-def _is_known(name: str, model_type: str) -> bool:
+def _is_in_table(name: str, model_type: str) -> bool:
     row = _table()["classes"].get(name)
     return row is not None and row["model_type"] == model_type
 
 
 def class_for(model_type: str, task: str) -> str:
-    """The class of models of that type that does one of PEFT's tasks; empty if none is known."""
+    """Return the class of models of that type for one of PEFT's tasks; empty if none is known."""
     return str(_table()["tasks"].get(model_type, {}).get(task, ""))
 
 
 def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a ``config.json`` says of the class of a model, of its heads and of what it ties; nothing of a machine."""
-    kept = {key: config[key] for key in (*_OF_THE_CLASS, *OF_THE_HEADS) if key in config}
+    """Return what a ``config.json`` says of the model's class, heads and ties, and nothing of a machine."""
+    fields = {key: config[key] for key in (*_CLASS_FIELDS, *HEAD_COUNT_FIELDS) if key in config}
     inner = {key: describe_config(value) for key, value in config.items() if isinstance(value, dict)}
-    said = {key: value for key, value in inner.items() if "tie_word_embeddings" in value}
+    with_flag = {key: value for key, value in inner.items() if "tie_word_embeddings" in value}
     text = {"text_config": inner["text_config"]} if inner.get("text_config") else {}
-    return kept | said | text
+    return fields | with_flag | text
 
 
 def set_flag(config: Mapping[str, Any], flag: str, value: bool) -> dict[str, Any]:
-    """The fields of ``config.json`` that change where the flag at that place is set to ``value``.
+    """Return the fields of ``config.json`` that change when the flag at the path ``flag`` is set to ``value``.
 
-    At the top, a flag inside ``text_config`` follows: older releases of transformers read that one.
+    With a flag at the top, one inside ``text_config`` follows: older releases of transformers read that one.
     """
     if flag:
         first, _, rest = flag.partition(".")
@@ -152,7 +162,7 @@ def set_flag(config: Mapping[str, Any], flag: str, value: bool) -> dict[str, Any
 
 
 def transformers_release() -> str:
-    """The release of transformers that the table was made from."""
+    """Return the release of transformers that the table was made from."""
     return str(_table()["transformers"])
 
 
@@ -162,8 +172,8 @@ def _table() -> Any:
 
 
 @functools.cache
-def architecture_called(name: str) -> Architecture:
-    """The class of that name, which the table must have."""
+def get_architecture(name: str) -> Architecture:
+    """Return the class of that name. Raises KeyError if the table lacks it."""
     row = _table()["classes"][name]
     return Architecture(
         name,
@@ -184,7 +194,7 @@ def _rules(number: int) -> tuple[Rule, ...]:
 
 
 def _is_set(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether the flag of a row is set: where it stands, in the configuration that it follows, or by default."""
+    """Return whether the flag of a row is set: at its own path, in the configuration that it follows, or by default."""
     for path in (row.get("config", ""), row.get("follows")):
         if path is None or row.get("forced"):
             continue
@@ -196,41 +206,40 @@ def _is_set(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return bool(row["default"])
 
 
-def _ties(rows: Sequence[Mapping[str, Any]]) -> tuple[Tie, ...]:
-    """What these rows tie, by their flags."""
+def _merge_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Tie, ...]:
+    """Return one tie for each flag of these rows."""
     by_flag: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_flag.setdefault(row.get("config", ""), []).append(row)
-    return tuple(_tie(flag, some) for flag, some in by_flag.items())
+    return tuple(_build_tie(flag, of_flag) for flag, of_flag in by_flag.items())
 
 
-def _tie(flag: str, rows: Sequence[Mapping[str, Any]]) -> Tie:
-    """What the rows of one flag tie together."""
+def _build_tie(flag: str, rows: Sequence[Mapping[str, Any]]) -> Tie:
     pairs: list[tuple[str, str]] = []
     patterns: list[str] = []
     for row in rows:
-        before = f"{row['at']}." if "at" in row else ""
+        prefix = f"{row['at']}." if "at" in row else ""
         for target, source in row["pairs"].items():
             pair = (target, source.rstrip("$"))
             if all(map(_PLAIN_NAME.fullmatch, pair)):
-                pairs.append((before + pair[0], before + pair[1]))
+                pairs.append((prefix + pair[0], prefix + pair[1]))
             else:
-                patterns += [re.escape(before) + name.lstrip("^") for name in pair]
+                patterns += [re.escape(prefix) + name.lstrip("^") for name in pair]
     return Tie(
         flag,
-        tuple(_joined(map(set, pairs))),
+        tuple(_join_overlapping(map(set, pairs))),
         frozenset(source for _, source in pairs) - {target for target, _ in pairs},
         tuple(patterns),
         forced=any(row.get("forced") for row in rows),
-        unlisted=any(row.get("unlisted") for row in rows),
-        computes=any(row.get("computes") for row in rows),
+        not_in_config=any(row.get("unlisted") for row in rows),
+        changes_computation=any(row.get("computes") for row in rows),
     )
 
 
-def _joined(pairs: Iterable[set[str]]) -> list[frozenset[str]]:
-    """Pairs that share a name become one group."""
+def _join_overlapping(pairs: Iterable[set[str]]) -> list[frozenset[str]]:
+    """Return the groups of names that pairs with a name in common make."""
     groups: list[set[str]] = []
     for pair in pairs:
-        meeting = [group for group in groups if group & pair]
-        groups = [group for group in groups if not group & pair] + [pair.union(*meeting)]
+        overlapping = [group for group in groups if group & pair]
+        groups = [group for group in groups if not group & pair] + [pair.union(*overlapping)]
     return [frozenset(group) for group in groups]

@@ -1,4 +1,4 @@
-"""What a base model is, by content: digests over its tensors that do not depend on how they are stored.
+"""Identify a base model by content: digests over its tensors that do not depend on how they are stored.
 
 Each tensor is hashed in the narrowest of bf16, fp32 and fp64 that holds all of its values exactly: a bf16 model and
 its fp32 copy are the same base, whatever the files are called and however they are cut into shards.
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,134 +19,137 @@ from typing import Any
 
 import numpy as np
 
+from loreg.adapters.dtypes import DTYPES
 from loreg.adapters.header import Tensor
 from loreg.bases import cache, names
-from loreg.bases.architecture import OF_THE_HEADS, describe_config
-from loreg.bases.lossless_dtype import BITS_OF, BYTES, CANDIDATES, Bits, to_lossless_dtype
+from loreg.bases.architecture import HEAD_COUNT_FIELDS, describe_config
+from loreg.bases.lossless_dtype import CANDIDATES, Bits, to_lossless_dtype
 from loreg.bases.model import Model, read_model
+from loreg.bases.tensor_digest import TensorDigest
 from loreg.entities import BaseModel, Progress, no_progress
 from loreg.errors import IntegrityError
 
-CONTENT = "loreg.base-leaves/2"
-HEADERS = "loreg.base-headers/1"
-_CHUNK = 1 << 20  # bytes read and hashed together: near enough for a core's own cache
-
-TensorDigest = dict[str, Any]
+CONTENT_SCHEMA = "loreg.base-leaves/2"
+HEADERS_SCHEMA = "loreg.base-headers/1"
+_CHUNK_BYTES = 1 << 20  # bytes read and hashed together: near enough for a core's own cache
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A base and ``tensor_digests``, the canonical JSON that lists its tensors; its sha256 is the base's digest."""
+    """A base and its ``tensor_list``: canonical JSON with each tensor's digest, whose sha256 is the base's digest."""
 
     base: BaseModel
     tensor_list: bytes
 
 
 def identify(
-    path: Path, names_: tuple[str, ...] = (), progress: Progress = no_progress, cached: Path | None = None
+    path: Path, base_names: tuple[str, ...] = (), progress: Progress = no_progress, cache_folder: Path | None = None
 ) -> Identity:
     """Hash every tensor of the model at ``path``: a safetensors file, or a folder of shards.
 
-    Streams with bounded memory, one tensor per core at a time. ``cached`` is a folder that remembers what files were,
-    by path, size and time of change. Raises what reading a model raises, and IntegrityError if a file changes while
-    it is read.
+    Streams with bounded memory, one tensor per core at a time. ``cache_folder`` remembers the digests of files that
+    have not changed. Raises what :func:`read_model` raises, and IntegrityError if a file changes while it is read.
     """
     model = read_model(path)
-    tensor_digests = _digest_tensors(model, progress, cached)
-    document = {"schema": CONTENT, "names": names.VERSION, "tensors": without_tied_heads(tensor_digests)}
-    return identity_of(document, names_, model)
+    tensor_digests = _digest_tensors(model, progress, cache_folder)
+    document = {"schema": CONTENT_SCHEMA, "names": names.VERSION, "tensors": without_tied_heads(tensor_digests)}
+    return _build_identity(document, base_names, model)
 
 
-def identify_headers(model: Model, names_: tuple[str, ...] = (), files: Mapping[str, str] | None = None) -> Identity:
-    """The identity of a model by names, dtypes and shapes alone; ``files`` has the sha256 of each shard if known."""
-    document = {"schema": HEADERS, "names": names.VERSION, "tensors": _headers(model), "files": dict(files or {})}
-    return identity_of(document, names_, model)
+def identify_headers(
+    model: Model, base_names: tuple[str, ...] = (), shard_digests: Mapping[str, str] | None = None
+) -> Identity:
+    """Return the identity of a model by names, dtypes and shapes alone; ``shard_digests`` by file name, if known."""
+    document = {
+        "schema": HEADERS_SCHEMA,
+        "names": names.VERSION,
+        "tensors": _dtypes_and_shapes(model),
+        "files": dict(shard_digests or {}),
+    }
+    return _build_identity(document, base_names, model)
 
 
-def identity_of(document: Mapping[str, Any], names_: tuple[str, ...], model: Model) -> Identity:
-    """The base that ``document`` lists the tensors of ``model`` of."""
-    tensor_digests = _canonical_json(document)
-    said = BaseModel(
-        hashlib.sha256(tensor_digests).hexdigest(), names_, license=model.license, config=describe_config(model.config)
-    )
-    return Identity(with_listed_facts(said, document), tensor_digests)
+def _build_identity(document: Mapping[str, Any], base_names: tuple[str, ...], model: Model) -> Identity:
+    tensor_list = _canonical_json(document)
+    digest = hashlib.sha256(tensor_list).hexdigest()
+    base = BaseModel(digest, base_names, license=model.license, config=describe_config(model.config))
+    return Identity(with_tensor_facts(base, document), tensor_list)
 
 
-def with_listed_facts(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
-    """The base with what follows from the list of its tensors: how many, of which structure, known by what."""
+def with_tensor_facts(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
+    """Return the base with the fields that follow from the list of its tensors: counts, architecture, completeness."""
     tensor_digests: Mapping[str, TensorDigest] = document["tensors"]
     return replace(
         base,
         tensors=len(tensor_digests),
-        parameters=sum(math.prod(leaf["shape"]) for leaf in tensor_digests.values()),
+        parameters=sum(math.prod(tensor["shape"]) for tensor in tensor_digests.values()),
         struct=_architecture_digest(tensor_digests, base.config),
-        complete=document["schema"] == CONTENT,
+        complete=document["schema"] == CONTENT_SCHEMA,
     )
 
 
 def architecture_digest(model: Model) -> str:
-    """Digest over names and shapes, and what a configuration says that shapes do not; from headers alone.
+    """Return the digest over names, shapes and numbers of attention heads; from headers alone.
 
     An output head of the embedding's shape is left out: headers do not say whether it is a copy of it.
     """
-    return _architecture_digest(_headers(model), describe_config(model.config))
+    return _architecture_digest(_dtypes_and_shapes(model), describe_config(model.config))
 
 
-def _headers(model: Model) -> dict[str, TensorDigest]:
-    """The dtype and shape of every tensor by its canonical name."""
-    every = names.by_canonical_name({name: tensor for name, (_, tensor) in model.tensors.items()})
-    return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in every.items()}
+def _dtypes_and_shapes(model: Model) -> dict[str, TensorDigest]:
+    tensors = names.by_canonical_name({name: tensor for name, (_, tensor) in model.tensors.items()})
+    return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in tensors.items()}
 
 
 def _architecture_digest(tensor_digests: Mapping[str, TensorDigest], config: Mapping[str, Any]) -> str:
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
-    fields = {name: config.get(name) for name in ("model_type", *OF_THE_HEADS)}
+    fields = {name: config.get(name) for name in ("model_type", *HEAD_COUNT_FIELDS)}
     fields["num_key_value_heads"] = fields["num_key_value_heads"] or fields["num_attention_heads"]
     shapes = _shapes_without_like_heads(tensor_digests)
     document = {"schema": "loreg.base-struct/1", "names": names.VERSION, "shapes": shapes, "config": fields}
     return hashlib.sha256(_canonical_json(document)).hexdigest()
 
 
-def has_headers_of(whole: Mapping[str, TensorDigest], headers: Mapping[str, TensorDigest]) -> bool:
-    """Whether the base with all contents can be the one of which headers are known: shapes, and dtypes that hold it."""
-    if _shapes_without_like_heads(whole) != _shapes_without_like_heads(headers):
+def matches_headers(complete: Mapping[str, TensorDigest], headers: Mapping[str, TensorDigest]) -> bool:
+    """Return whether a complete base can be the one of these headers: the same shapes, and dtypes that can hold it."""
+    if _shapes_without_like_heads(complete) != _shapes_without_like_heads(headers):
         return False
-    stored = {name: headers[name]["dtype"] for name in whole.keys() & headers.keys()}
-    return all(whole[name]["dtype"] in CANDIDATES.get(dtype, (dtype,)) for name, dtype in stored.items())
+    stored = {name: headers[name]["dtype"] for name in complete.keys() & headers.keys()}
+    return all(complete[name]["dtype"] in CANDIDATES.get(dtype, (dtype,)) for name, dtype in stored.items())
 
 
 def _shapes_without_like_heads(tensor_digests: Mapping[str, TensorDigest]) -> dict[str, list[int]]:
-    shapes = {name: leaf["shape"] for name, leaf in tensor_digests.items()}
+    shapes = {name: tensor["shape"] for name, tensor in tensor_digests.items()}
     embeddings = {tuple(shape) for name, shape in shapes.items() if names.is_embedding(name)}
     return {name: shape for name, shape in shapes.items() if not (names.is_head(name) and tuple(shape) in embeddings)}
 
 
 def without_tied_heads(tensor_digests: Mapping[str, TensorDigest]) -> dict[str, TensorDigest]:
-    """The tensor digests under canonical names, without output heads that are their embedding once more."""
+    """Return the tensor digests by canonical name, without output heads that are a copy of the embedding."""
     tensor_digests = names.by_canonical_name(tensor_digests)
-    embeddings = [leaf for name, leaf in tensor_digests.items() if names.is_embedding(name)]
-    return {name: leaf for name, leaf in tensor_digests.items() if not (names.is_head(name) and leaf in embeddings)}
+    embeddings = [tensor for name, tensor in tensor_digests.items() if names.is_embedding(name)]
+    return {
+        name: tensor for name, tensor in tensor_digests.items() if not (names.is_head(name) and tensor in embeddings)
+    }
 
 
 def parse_tensor_digests(document: bytes) -> dict[str, TensorDigest]:
-    """The tensor digests by canonical name in the bytes that :func:`identify` made."""
+    """Return the tensor digests by canonical name of a ``tensor_list``."""
     return dict(json.loads(document)["tensors"])
 
 
 def parse_shard_digests(document: bytes) -> dict[str, str]:
-    """The sha256 of each shard by its name, where a header-only identity has them."""
+    """Return the sha256 of each shard by its name, as far as a ``tensor_list`` of headers has them."""
     return dict(json.loads(document).get("files", {}))
 
 
-def _digest_tensors(model: Model, progress: Progress, cached: Path | None) -> dict[str, TensorDigest]:
-    """Digest of every tensor by its name in the files; the largest first, so that cores end together."""
-    known = {
-        file: tensor_digests for file in model.shards if (tensor_digests := cache.recall(cached, file)) is not None
-    }
-    found = {name: leaf for tensor_digests in known.values() for name, leaf in tensor_digests.items()}
-    todo = [(file, tensor) for name, (file, tensor) in model.tensors.items() if file not in known]
-    todo.sort(key=lambda item: item[1].start - item[1].end)
+def _digest_tensors(model: Model, progress: Progress, cache_folder: Path | None) -> dict[str, TensorDigest]:
+    """Return the digest of every tensor by its name in the files."""
+    remembered = {file: digests for file in model.shards if (digests := cache.recall(cache_folder, file)) is not None}
+    tensor_digests = {name: tensor for digests in remembered.values() for name, tensor in digests.items()}
+    todo = [(file, tensor) for name, (file, tensor) in model.tensors.items() if file not in remembered]
+    todo.sort(key=lambda item: item[1].start - item[1].end)  # the largest first, so that cores end together
     total, done = sum(tensor.end - tensor.start for _, tensor in todo), 0
     lock = threading.Lock()
 
@@ -156,45 +159,45 @@ def _digest_tensors(model: Model, progress: Progress, cached: Path | None) -> di
             done += size
             progress("identifying the base", done, total)
 
-    before = {file: cache.file_stamp(file) for file in model.shards if file not in known}
+    before = {file: cache.file_stamp(file) for file in model.shards if file not in remembered}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks = [pool.submit(digest_tensor, file, tensor, count) for file, tensor in todo]
         try:
             for (_, tensor), task in zip(todo, tasks, strict=True):
-                found[tensor.name] = task.result()
+                tensor_digests[tensor.name] = task.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     for file, stamp in before.items():
         if cache.file_stamp(file) != stamp:
             raise IntegrityError(f"{file} changed while it was read", hint="try again when it is written")
-        cache.remember(cached, file, {name: found[name] for name in model.shards[file].tensors})
-    return found
+        cache.remember(cache_folder, file, {name: tensor_digests[name] for name in model.shards[file].tensors})
+    return tensor_digests
 
 
-def digest_tensor(file: Path, tensor: Tensor, count: Any = None) -> TensorDigest:
-    """The narrowest dtype that holds every value, and the digest over dtype, shape and little-endian bytes."""
-    for kind in CANDIDATES.get(tensor.dtype, (tensor.dtype,)):
-        hasher = hashlib.sha256(f"{kind} {list(tensor.shape)}\n".encode())
+def digest_tensor(file: Path, tensor: Tensor, on_bytes: Callable[[int], None] | None = None) -> TensorDigest:
+    """Return the narrowest dtype that holds every value, and the sha256 over dtype, shape and little-endian bytes."""
+    for dtype in CANDIDATES.get(tensor.dtype, (tensor.dtype,)):
+        hasher = hashlib.sha256(f"{dtype} {list(tensor.shape)}\n".encode())
         for chunk in _chunks(file, tensor):
-            bits = to_lossless_dtype(chunk, tensor.dtype, kind)
-            if bits is None:  # the next wider kind, from the beginning: most often the first chunk says so
+            bits = to_lossless_dtype(chunk, tensor.dtype, dtype)
+            if bits is None:  # on to the next wider dtype, from the beginning: most often the first chunk says so
                 break
             hasher.update(bits.data)
         else:
             break
-    if count:
-        count(tensor.end - tensor.start)
-    return {"dtype": kind, "shape": list(tensor.shape), "sha256": hasher.hexdigest()}
+    if on_bytes:
+        on_bytes(tensor.end - tensor.start)
+    return {"dtype": dtype, "shape": list(tensor.shape), "sha256": hasher.hexdigest()}
 
 
 def _chunks(file: Path, tensor: Tensor) -> Iterator[Bits]:
-    """The bits of a tensor, a piece at a time, in one buffer that is used again."""
-    kind = BITS_OF.get(tensor.dtype, BYTES)
-    buffer = np.empty(min(_CHUNK, tensor.end - tensor.start) // kind.itemsize, kind)
+    """Yield the bits of a tensor as unsigned integers, a chunk at a time, in one buffer that is used again."""
+    unsigned = np.dtype(DTYPES[tensor.dtype].unsigned or "u1")
+    buffer = np.empty(min(_CHUNK_BYTES, tensor.end - tensor.start) // unsigned.itemsize, unsigned)
     with file.open("rb", buffering=0) as stream:
         stream.seek(tensor.start)
-        left = (tensor.end - tensor.start) // kind.itemsize
+        left = (tensor.end - tensor.start) // unsigned.itemsize
         while left:
             view = buffer[: min(left, buffer.size)]
             if stream.readinto(view.view(np.uint8).data) != view.nbytes:

@@ -1,4 +1,4 @@
-"""Floating-point numbers in the narrowest of bf16, fp32 and fp64 that holds them all: bit work, without torch."""
+"""Narrow floating-point numbers to bf16, fp32 or fp64 where all of them fit exactly: bit work, without torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from numpy.typing import NDArray
 
 Bits = NDArray[Any]
 
-#: What a tensor of a dtype may be told as, narrowest first. bf16, integers and 8-bit floats stay what they are.
+#: The dtypes that a tensor may be narrowed to, narrowest first. bf16, integers and 8-bit floats stay what they are.
 CANDIDATES = {"F64": ("BF16", "F32", "F64"), "F32": ("BF16", "F32"), "F16": ("BF16", "F32")}
-#: How the bytes of a dtype are looked at; of the others one by one.
-BITS_OF: dict[str, np.dtype[Any]] = {"F64": np.dtype("<u8"), "F32": np.dtype("<u4"), "F16": np.dtype("<u2")}
-BYTES: np.dtype[Any] = np.dtype(np.uint8)
 #: Every half-precision number in single precision, by its bits (IEEE 754, binary16 and binary32).
 _SINGLE_OF_HALF = np.arange(1 << 16, dtype="<u2").view("<f2").astype("<f4").view("<u4")
 
 
 def to_lossless_dtype(bits: Bits, dtype: str, target: str) -> Bits | None:
-    """``bits`` (n) of ``dtype`` as the bits of ``target``; None if one of the numbers does not fit."""
+    """Return ``bits`` (n) of ``dtype`` as the bits of ``target``; None if one of the numbers does not fit."""
     if dtype == target:
         return bits
     if dtype == "F64":

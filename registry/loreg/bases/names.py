@@ -1,4 +1,4 @@
-"""One name for each tensor of a base, whichever release or wrapper wrote it.
+"""Bring the names of a base's tensors to one canonical form, whichever release or wrapper wrote them.
 
 Sources: transformers 4.51 to 5.x, ``modeling_utils.py`` and ``conversion_mapping.py``.
 """
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Of the tables below; part of every content digest, because another table gives other names.
+#: The version of the tables below; part of every content digest, because another table gives other names.
 VERSION = 1
 
 # The wrapper of a vision-language model around its language model, and the layer that transformers 4.52 put above
@@ -45,62 +45,62 @@ HEADS = (
 
 
 #: What transformers' classes call the model inside one with a head (``base_model_prefix``): files may lack it.
-_INSIDE = (
+_MODEL_PREFIXES = (
     "model", "transformer", "bert", "roberta", "distilbert", "deberta", "electra", "albert", "mpnet", "mobilebert",
     "longformer", "layoutlm", "gpt_neox", "backbone", "esm", "vit",
 )  # fmt: skip
 
 
 def canonical_name(name: str) -> str:
-    """The one name of the tensor that a file calls ``name``."""
+    """Return the canonical name of the tensor that a file calls ``name``."""
     for pattern, replacement in _ALIASES:
         name = pattern.sub(replacement, name, count=1)
     return name
 
 
-def file_names_of(name: str) -> tuple[str, ...]:
-    """What a file may have called the tensor of this canonical name, where the rules of its class look at that."""
-    other = name.replace(".mlp.", ".block_sparse_moe.", 1)
-    return (name, other) if other != name else (name,)
+def possible_file_names(name: str) -> tuple[str, ...]:
+    """Return the names that a file may have for a canonical name, where the rules of a class look at that part."""
+    of_mixtral = name.replace(".mlp.", ".block_sparse_moe.", 1)
+    return (name, of_mixtral) if of_mixtral != name else (name,)
 
 
 def has_tensor_named(name: str, tensor_digests: Mapping[str, object]) -> bool:
-    """Whether a base has a tensor of that name, with or without what transformers puts before it for a head."""
+    """Return whether a base has a tensor of that name, with or without the prefix of a model inside one with a head."""
     name = canonical_name(name)
     first, _, rest = name.partition(".")
     return (
         name in tensor_digests
-        or (first in _INSIDE and rest in tensor_digests)
-        or any(f"{p}.{name}" in tensor_digests for p in _INSIDE)
+        or (first in _MODEL_PREFIXES and rest in tensor_digests)
+        or any(f"{prefix}.{name}" in tensor_digests for prefix in _MODEL_PREFIXES)
     )
 
 
 def by_canonical_name(tensors: Mapping[str, T]) -> dict[str, T]:
-    """The same under canonical names. Two tensors that would share one keep the names that they have."""
-    counted = Counter(map(canonical_name, tensors))
-    return {new if counted[new := canonical_name(name)] == 1 else name: tensor for name, tensor in tensors.items()}
+    """Return the tensors by canonical name; two that would share one keep the names that they have."""
+    counts = Counter(map(canonical_name, tensors))
+    return {new if counts[new := canonical_name(name)] == 1 else name: tensor for name, tensor in tensors.items()}
 
 
 def is_head(name: str) -> bool:
-    """Whether ``name`` is that of an output head, which may be tied to the embedding."""
-    return _ends(name, HEADS)
+    """Return whether ``name`` is that of an output head, which may be tied to the embedding."""
+    return _has_ending(name, HEADS)
 
 
 def is_embedding(name: str) -> bool:
-    """Whether ``name`` is that of a token embedding."""
-    return _ends(name, EMBEDDINGS) and not _ends(name, HEADS)
+    """Return whether ``name`` is that of a token embedding."""
+    return _has_ending(name, EMBEDDINGS) and not _has_ending(name, HEADS)
 
 
-def embedding_among(names: Iterable[str]) -> str | None:
-    """The token embedding of a model with these tensors; None if none, or several, look like one."""
-    found = [name for name in names if is_embedding(name)]
-    return found[0] if len(found) == 1 else None
+def find_embedding(names: Iterable[str]) -> str | None:
+    """Return the token embedding of a model with these tensors; None if none, or several, look like one."""
+    embeddings = [name for name in names if is_embedding(name)]
+    return embeddings[0] if len(embeddings) == 1 else None
 
 
-def head_among(names: Iterable[str]) -> str | None:
-    """The output head of a model with these tensors, if it has one of its own."""
+def find_head(names: Iterable[str]) -> str | None:
+    """Return the output head of a model with these tensors; None if it has none of its own."""
     return next((name for name in names if is_head(name)), None)
 
 
-def _ends(name: str, ends: tuple[str, ...]) -> bool:
+def _has_ending(name: str, ends: tuple[str, ...]) -> bool:
     return any(name == end or name.endswith(f".{end}") for end in ends)

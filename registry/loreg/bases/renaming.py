@@ -1,4 +1,4 @@
-"""How a weight is called in memory that a file calls otherwise, by the rules of one class of transformers.
+"""Translate the names of tensors in files to those of weights in memory, by the rules of one class of transformers.
 
 Source: transformers 5.23, ``core_model_loading.py``: ``WeightRenaming``, ``WeightConverter``, ``rename_source_key``.
 """
@@ -16,13 +16,13 @@ from typing import Any
 class WeightInFile:
     """What the tensor of a file is of the weight ``weight`` in memory.
 
-    ``how`` is empty where it is that very weight. Else it names the operations that make the weight of it:
-    ``MergeModulelist(0) Concatenate(1)`` makes one of many, this is number ``expert`` of source ``source``;
-    ``Chunk(0)`` makes many of one, the weight is piece ``source`` of ``pieces``.
+    ``conversion`` is empty where it is that very weight. Else it names the operations that make the weight of it:
+    ``MergeModulelist(0) Concatenate(1)`` makes one weight of many tensors, of which this is number ``expert`` of source
+    ``source``; ``Chunk(0)`` makes many weights of one tensor, of which this is piece ``source`` of ``pieces``.
     """
 
     weight: str
-    how: str = ""
+    conversion: str = ""
     source: int = 0
     pieces: int = 1
     expert: int | None = None
@@ -30,70 +30,72 @@ class WeightInFile:
 
 @dataclass(frozen=True)
 class Rule:
-    """One renaming: the first of ``match`` (position, pattern) that is found is replaced.
+    """One renaming: the first of ``patterns`` (position, pattern) that matches is replaced.
 
-    ``to`` has the replacement, or several of a rule that takes a tensor apart. With a ``scope`` only names below it are
-    looked at, with or without the ``prefix`` of the model inside.
+    ``replacements`` are several in a rule that splits a tensor. With a ``scope`` only names below it are looked at,
+    with or without the ``prefix`` of the model inside.
     """
 
-    match: Sequence[tuple[int, str]]
-    to: Sequence[str]
-    how: str = ""
+    patterns: Sequence[tuple[int, str]]
+    replacements: Sequence[str]
+    conversion: str = ""
     scope: str | None = None
     prefix: str = ""
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """All patterns as one, each in a group of its own."""
-        return re.compile("|".join(f"(?P<g{position}>{pattern})" for position, pattern in self.match))
+        return re.compile("|".join(f"(?P<g{position}>{pattern})" for position, pattern in self.patterns))
 
     def apply(self, name: str) -> tuple[int, list[str], str] | None:
-        """The position of the pattern that was found, the new names and what was replaced; None if none was found."""
-        before = self._before(name)
-        if before is None:
+        """Return the position of the pattern that matches, the new names and the replaced part; None for no match."""
+        leading = self._leading_part(name)
+        if leading is None:
             return None
-        rest = name.removeprefix(before)
-        found = self.pattern.search(rest)
-        if found is None:
+        rest = name.removeprefix(leading)
+        match = self.pattern.search(rest)
+        if match is None:
             return None
-        group = next(key for key, value in found.groupdict().items() if value is not None)
+        group = next(key for key, value in match.groupdict().items() if value is not None)
         inner = self.pattern.groupindex[group] + 1
-        news = []
-        for target in self.to:
-            new = target.replace(r"\1", found.group(inner)) if r"\1" in target else target
-            news.append(before + rest.replace(found.group(0), new, 1))
-        return int(group[1:]), news, found.group(0)
+        new_names = []
+        for replacement in self.replacements:
+            new = replacement.replace(r"\1", match.group(inner)) if r"\1" in replacement else replacement
+            new_names.append(leading + rest.replace(match.group(0), new, 1))
+        return int(group[1:]), new_names, match.group(0)
 
-    def _before(self, name: str) -> str | None:
-        """What stands before the part of the name that is looked at; None if the name is not in the scope."""
+    def _leading_part(self, name: str) -> str | None:
+        """Return what precedes the part of the name that is looked at; None if the name is not in the scope."""
         if self.scope is None:
             return ""
         scope, prefix = (f"{part}." if part else "" for part in (self.scope, self.prefix))
-        return next((before for before in (prefix + scope, scope) if name.startswith(before)), None)
+        return next((leading for leading in (prefix + scope, scope) if name.startswith(leading)), None)
 
 
 def weights_in_file(name: str, rules: Sequence[Rule]) -> Iterator[WeightInFile]:
-    """The weights in memory of which the tensor ``name`` of a file is the whole or a part.
+    """Yield the weights in memory of which the tensor ``name`` of a file is the whole or a part.
 
-    Every renaming is applied in turn, then at most one rule that puts tensors together or takes one apart.
+    Every renaming is applied in turn, then at most one rule that merges tensors or splits one.
     """
     for rule in rules:
-        if not rule.how and (found := rule.apply(name)):
-            name = found[1][0]
+        if not rule.conversion and (renamed := rule.apply(name)):
+            name = renamed[1][0]
     for rule in rules:
-        if rule.how and (found := rule.apply(name)):
-            position, news, replaced = found
+        if rule.conversion and (converted := rule.apply(name)):
+            position, new_names, replaced = converted
             numbers = [int(part) for part in replaced.split(".") if part.isdecimal()]
             expert = numbers[0] if len(numbers) == 1 else None
-            if len(news) == 1:
-                yield WeightInFile(news[0], rule.how, position, len(rule.match), expert)
+            if len(new_names) == 1:
+                yield WeightInFile(new_names[0], rule.conversion, position, len(rule.patterns), expert)
             else:
-                for piece, new in enumerate(news):
-                    yield WeightInFile(new, rule.how, piece, len(news))
+                for piece, new in enumerate(new_names):
+                    yield WeightInFile(new, rule.conversion, piece, len(new_names))
             return
     yield WeightInFile(name)
 
 
 def read_rules(rows: Sequence[Mapping[str, Any]]) -> tuple[Rule, ...]:
-    """The rules of a row of the table."""
-    return tuple(Rule(**row) for row in rows)
+    """Return the rules of a list of renames in the table of architectures."""
+    return tuple(
+        Rule(row["match"], row["to"], row.get("how", ""), row.get("scope"), row.get("prefix", "")) for row in rows
+    )

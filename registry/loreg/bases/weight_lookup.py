@@ -1,4 +1,4 @@
-"""Which tensors of a base's files hold a weight that an adapter names."""
+"""Find the tensors of a base's files that hold a weight which an adapter names."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from loreg.bases import names
 from loreg.bases.architecture import Architecture, Tie
 from loreg.bases.renaming import WeightInFile
 
-_IN_A_LAYER = re.compile(r"\.\d+\.")
-#: How a weight of all experts is made of the tensors of each one, as transformers writes and reads them.
-OF_EXPERTS = ("MergeModulelist(0)", "MergeModulelist(0) Concatenate(1)")
-#: Rows of one tensor that are several weights; a tensor of experts whose matrices lie the other way.
-_ROWS, _TURNED = "Chunk(0)", "Transpose(1,2)"
+_LAYER_NUMBER = re.compile(r"\.\d+\.")
+#: How the weight of all experts is made of the tensors of each one, as transformers writes and reads them.
+EXPERT_CONVERSIONS = ("MergeModulelist(0)", "MergeModulelist(0) Concatenate(1)")
+#: Rows of one tensor that are several weights; a tensor of experts whose matrices are transposed.
+_CHUNK, _TRANSPOSE = "Chunk(0)", "Transpose(1,2)"
 
 
 @dataclass(frozen=True)
 class WeightLocation:
-    """Where the files hold a weight, or a part of it: the tensor ``name``, and what that is of the weight.
+    """Where the files hold a weight, or a part of it: the tensor ``name``, which is ``part`` of the weight.
 
     ``tied`` says that the files hold it under the name of another weight that is the same tensor.
     """
@@ -31,20 +31,20 @@ class WeightLocation:
 
     @property
     def why_not(self) -> str:
-        """Why a change of the weight cannot be told as one of the tensor; empty if it can."""
-        if self.part.how in ("", _ROWS, _TURNED, *OF_EXPERTS):
+        """Why a change of the weight cannot be expressed as one of the tensor; empty if it can."""
+        if self.part.conversion in ("", _CHUNK, _TRANSPOSE, *EXPERT_CONVERSIONS):
             return ""
-        return f"the files hold it as {self.name}, which transformers converts ({self.part.how})"
+        return f"the files hold it as {self.name}, which transformers converts ({self.part.conversion})"
 
     @property
-    def is_of_experts(self) -> bool:
+    def is_one_expert(self) -> bool:
         """Whether the tensor is that of one expert."""
-        return self.part.how in OF_EXPERTS
+        return self.part.conversion in EXPERT_CONVERSIONS
 
     @property
-    def is_rows(self) -> bool:
-        """Whether the weight is some rows of the tensor."""
-        return self.part.how == _ROWS
+    def is_row_chunk(self) -> bool:
+        """Whether the weight is a run of rows of the tensor."""
+        return self.part.conversion == _CHUNK
 
 
 @dataclass
@@ -60,107 +60,112 @@ class WeightLookup:
 
     def __post_init__(self) -> None:
         self.names = frozenset(self.tensors)
-        self.ties: tuple[Tie, ...] = self.architecture.tied(self.config) if self.architecture else ()
-        self._places: dict[str, list[WeightLocation]] = {}
+        self.ties: tuple[Tie, ...] = self.architecture.active_ties(self.config) if self.architecture else ()
+        self._locations: dict[str, list[WeightLocation]] = {}
         for name in sorted(self.names):
-            for part in self._weights_in(name):
-                self._places.setdefault(names.canonical_name(part.weight), []).append(WeightLocation(name, part))
-        self._first_parts = {name.partition(".")[0] for name in self._places}
+            for part in self._weights_in_file(name):
+                self._locations.setdefault(names.canonical_name(part.weight), []).append(WeightLocation(name, part))
+        self._first_parts = {name.partition(".")[0] for name in self._locations}
 
     @property
-    def could_be_tied(self) -> list[frozenset[str]]:
-        """The weights that the model's class ties where its flag is set, in groups, by canonical names in memory."""
+    def tieable_groups(self) -> list[frozenset[str]]:
+        """The groups of weights that the model's class ties where its flag is set, by canonical names in memory."""
         ties = self.architecture.all_ties if self.architecture else ()
         return [frozenset(map(names.canonical_name, group)) for tie in ties for group in tie.groups]
 
     def find(self, weight: str) -> list[WeightLocation]:
-        """Where the files hold the weight that an adapter calls ``weight``; empty if nowhere.
+        """Return where the files hold the weight that an adapter calls ``weight``; empty if nowhere.
 
-        The class that was trained may have wrapped the class that was saved, or the other way round: the name of the
-        model inside before it or not is the same weight. A weight that is tied may be held under another one's name.
+        The class that was trained may have wrapped the class that was saved, or the other way round: with or without
+        the prefix of the model inside, a name is that of the same weight. A tied weight may be held under the name of
+        another one.
         """
         name = names.canonical_name(weight)
-        if places := self._stored(name):
-            return places
-        if direct := next((other for other in self._with_or_without(name) if other in self.names), None):
+        if locations := self._stored_under(name):
+            return locations
+        if direct := next((other for other in self._with_and_without_prefix(name) if other in self.names), None):
             return [WeightLocation(direct, WeightInFile(direct))]
-        known = self.in_memory(weight)
-        if places := self._stored(known):
-            return places
-        tie = self.group_of(weight)
-        for other in sorted(tie[1]) if tie else ():
-            if places := self._stored(other):
-                return [WeightLocation(place.name, place.part, tied=True) for place in places]
-        if (shared := self._shared_with(known)) is not None:
+        in_memory = self.name_in_memory(weight)
+        if locations := self._stored_under(in_memory):
+            return locations
+        tied_group = self.tied_group_of(weight)
+        for member in sorted(tied_group[1]) if tied_group else ():
+            if locations := self._stored_under(member):
+                return [WeightLocation(location.name, location.part, tied=True) for location in locations]
+        if (shared := self._tensor_tied_by_pattern(in_memory)) is not None:
             return [WeightLocation(shared, WeightInFile(shared), tied=True)]
         if self.architecture is None and names.is_head(name):
-            embedding = names.embedding_among(sorted(self.names))
+            embedding = names.find_embedding(sorted(self.names))
             return [WeightLocation(embedding, WeightInFile(embedding), tied=True)] if embedding else []
         return []
 
-    def in_memory(self, weight: str) -> str:
-        """The canonical name in memory of what an adapter, perhaps one of an older release, calls ``weight``."""
+    def name_in_memory(self, weight: str) -> str:
+        """Return the canonical name in memory of what an adapter, perhaps of an older release, calls ``weight``."""
         name = names.canonical_name(weight)
-        parts = self._weights_in(name)
-        return names.canonical_name(parts[0].weight) if not parts[0].how else name
+        parts = self._weights_in_file(name)
+        return names.canonical_name(parts[0].weight) if not parts[0].conversion else name
 
-    def group_of(self, weight: str) -> tuple[Tie, frozenset[str]] | None:
-        """The flag that ties the weight, and the weights that are the same tensor, by canonical names in memory."""
-        forms = self.forms(weight)
+    def tied_group_of(self, weight: str) -> tuple[Tie, frozenset[str]] | None:
+        """Return the flag that ties the weight, and the canonical names in memory of all that are the same tensor."""
+        possible = self.possible_names(weight)
         for tie in self.ties:
             for group in tie.groups:
                 members = frozenset(map(names.canonical_name, group))
-                if forms & members:
+                if possible & members:
                     return tie, members
         return None
 
-    def member_of(self, group: frozenset[str], weight: str) -> str:
-        """What the weight is called among those that it is tied to."""
-        return next(iter(self.forms(weight) & group))
+    def name_in_group(self, group: frozenset[str], weight: str) -> str:
+        """Return the name of the weight in the group of those that it is tied to."""
+        return next(iter(self.possible_names(weight) & group))
 
-    def _shared_with(self, known: str) -> str | None:
-        """A tensor of the files that a pattern ties to the weight: the same one of another layer."""
+    def _tensor_tied_by_pattern(self, weight: str) -> str | None:
+        """Return a tensor of the files that a pattern ties to the weight: the same one of another layer."""
         for tie in self.ties:
-            found = next((match for p in tie.patterns if (match := re.match(p, known))), None)
-            for name in sorted(self._places) if found else ():
+            matched = next((match for pattern in tie.patterns if (match := re.match(pattern, weight))), None)
+            for name in sorted(self._locations) if matched else ():
                 for pattern in tie.patterns:
                     other = re.match(pattern, name)
-                    if found and other and name[other.end() :] == known[found.end() :]:
-                        return self._places[name][0].name
+                    if matched and other and name[other.end() :] == weight[matched.end() :]:
+                        return self._locations[name][0].name
         return None
 
-    def is_tied_otherwise(self, weight: str) -> bool:
-        """Whether the weight is shared in a way that is not a plain pair of names, as layers of Zamba are."""
-        known = self.in_memory(weight)
-        return any(re.match(pattern, known) for tie in self.ties for pattern in tie.patterns)
+    def is_tied_by_pattern(self, weight: str) -> bool:
+        """Return whether a pattern of names ties the weight, and no plain pair: whole layers, as in Zamba."""
+        in_memory = self.name_in_memory(weight)
+        return any(re.match(pattern, in_memory) for tie in self.ties for pattern in tie.patterns)
 
-    def _weights_in(self, name: str) -> list[WeightInFile]:
+    def _weights_in_file(self, name: str) -> list[WeightInFile]:
         if self.architecture is None:
             return [WeightInFile(name)]
-        for written in names.file_names_of(name):
-            parts = list(self.architecture.weights_in_file(written))
-            if parts != [WeightInFile(written)]:
+        for file_name in names.possible_file_names(name):
+            parts = list(self.architecture.weights_in_file(file_name))
+            if parts != [WeightInFile(file_name)]:
                 return parts
         return [WeightInFile(name)]
 
-    def forms(self, weight: str) -> set[str]:
-        """What the weight may be called in memory, by canonical names."""
-        return {*self._with_or_without(names.canonical_name(weight)), *self._with_or_without(self.in_memory(weight))}
+    def possible_names(self, weight: str) -> set[str]:
+        """Return the canonical names that the weight may have in memory."""
+        return {
+            *self._with_and_without_prefix(names.canonical_name(weight)),
+            *self._with_and_without_prefix(self.name_in_memory(weight)),
+        }
 
-    def _stored(self, known: str) -> list[WeightLocation]:
-        return next((places for name in self._with_or_without(known) if (places := self._places.get(name))), [])
+    def _stored_under(self, weight: str) -> list[WeightLocation]:
+        spellings = self._with_and_without_prefix(weight)
+        return next((locations for name in spellings if (locations := self._locations.get(name))), [])
 
-    def _with_or_without(self, name: str) -> list[str]:
-        """The name, and the same without or with that of the model inside before it."""
+    def _with_and_without_prefix(self, name: str) -> list[str]:
+        """Return the name, and the same without or with the prefix of the model inside."""
         first, _, rest = name.partition(".")
         if self.architecture is not None:
             prefix = self.architecture.prefix
             other = rest if first == prefix else f"{prefix}.{name}" if prefix else name
             return [name, other]
-        longer = [other for part in self._first_parts if (other := f"{part}.{name}") in self._places]
+        longer = [other for part in self._first_parts if (other := f"{part}.{name}") in self._locations]
         return [name, rest, *(longer if len(longer) == 1 else [])]
 
 
-def is_in_a_layer(weight: str) -> bool:
-    """Whether a weight belongs to a numbered layer: embeddings and heads, which may be tied, do not."""
-    return _IN_A_LAYER.search(f".{weight}") is not None
+def is_in_layer(weight: str) -> bool:
+    """Return whether a weight belongs to a numbered layer: embeddings and heads, which may be tied, do not."""
+    return _LAYER_NUMBER.search(f".{weight}") is not None

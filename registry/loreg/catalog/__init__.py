@@ -1,4 +1,4 @@
-"""The database of adapters. SQLAlchemy lives here and nowhere else."""
+"""The database of adapters: what is recorded, and how it is found. SQLAlchemy lives here and nowhere else."""
 
 from loreg.catalog.catalog import Catalog
 from loreg.catalog.transaction import Transaction

@@ -1,8 +1,8 @@
-"""Aliases: movable names for versions, with every move written down."""
+"""Aliases: set, remove and list the movable names of versions; every move is recorded."""
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
 from sqlalchemy.orm import aliased
 
 from loreg.catalog.schema import AliasMoveRow, AliasRow, VersionRow
@@ -10,15 +10,23 @@ from loreg.catalog.transaction import Transaction
 from loreg.entities import AliasMove
 from loreg.errors import NotFoundError, StaleError
 
-_MOST_MOVES = 1000
+_MAX_MOVES = 1000
+# No other table is joined: PostgreSQL looks again only at the row that it waited for.
+_LOCK_ALIAS = (
+    select(AliasRow.version_id)
+    .where(AliasRow.adapter_id == bindparam("adapter"), AliasRow.alias == bindparam("name"))
+    .with_for_update()
+)
+_NUMBER = select(VersionRow.number).where(VersionRow.id == bindparam("moved_to"))
+_LOG_MOVE = insert(AliasMoveRow).values(number=_NUMBER.scalar_subquery())
 
 
 def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
-    """Let ``alias`` mean this version from now on. Nothing happens if it does already.
+    """Point ``alias`` to this version; does nothing if it points there already.
 
-    Raises StaleError if there was no such alias a moment ago, and somebody else makes it at this very moment.
+    Raises StaleError if there was no such alias, and another writer makes it at the same moment.
     """
-    current = _locked(tx, adapter_id, alias)
+    current = _lock_alias(tx, adapter_id, alias)
     if current == version_id:
         return
     if current is None:
@@ -26,28 +34,28 @@ def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> 
         if not tx.insert_if_missing(AliasRow, row):
             raise StaleError(f"somebody else set the alias {alias!r} at the same moment", hint="try again")
     else:
-        tx.connection.execute(update(AliasRow).where(_same(adapter_id, alias)).values(version_id=version_id))
+        tx.connection.execute(update(AliasRow).where(_is_alias(adapter_id, alias)).values(version_id=version_id))
     _log_move(tx, "tag", adapter_id, alias, version_id)
 
 
 def remove_alias(tx: Transaction, adapter_id: int, alias: str) -> None:
-    """Forget ``alias``; its history stays. Raises NotFoundError, naming the aliases that there are."""
-    known = list_aliases(tx, adapter_id)
-    if alias not in known:
-        names = ", ".join(sorted(known)) or "none"
+    """Remove ``alias``; its history stays. Raises NotFoundError, naming the aliases that there are."""
+    numbers = list_aliases(tx, adapter_id)
+    if alias not in numbers:
+        names = ", ".join(sorted(numbers)) or "none"
         raise NotFoundError(f"there is no alias {alias!r}; there are: {names}", hint="loreg ls NAME")
-    tx.connection.execute(delete(AliasRow).where(_same(adapter_id, alias)))
+    tx.connection.execute(delete(AliasRow).where(_is_alias(adapter_id, alias)))
     _log_move(tx, "untag", adapter_id, alias, None)
 
 
-def current_number(tx: Transaction, adapter_id: int, alias: str) -> int:
-    """The number of the version that ``alias`` means, 0 if there is none; it means that until the transaction ends."""
-    version_id = _locked(tx, adapter_id, alias)
+def lock_number(tx: Transaction, adapter_id: int, alias: str) -> int:
+    """Return the number of the version that ``alias`` means, 0 if none; nobody moves it until the transaction ends."""
+    version_id = _lock_alias(tx, adapter_id, alias)
     return tx.connection.execute(select(VersionRow.number).where(VersionRow.id == version_id)).scalar() or 0
 
 
-def aliases_last_on(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str, ...]:
-    """The aliases that mean this version, or meant it when they were removed, by name."""
+def list_aliases_last_on(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str, ...]:
+    """Return the aliases that mean this version, or meant it when they were removed, sorted by name."""
     later = aliased(AliasMoveRow)
     moved_on = (
         select(later.id)
@@ -63,18 +71,18 @@ def aliases_last_on(tx: Transaction, adapter_id: int, version_id: int) -> tuple[
 
 
 def list_moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove, ...]:
-    """Where ``alias`` pointed, the newest first, and the newest thousand at most."""
+    """Return where ``alias`` pointed, newest first, 1000 moves at most."""
     query = (
         select(AliasMoveRow.alias, AliasMoveRow.number, AliasMoveRow.author, AliasMoveRow.at)
         .where(AliasMoveRow.adapter_id == adapter_id, AliasMoveRow.alias == alias)
         .order_by(AliasMoveRow.id.desc())
-        .limit(_MOST_MOVES)
+        .limit(_MAX_MOVES)
     )
     return tuple(AliasMove(*row) for row in tx.connection.execute(query))
 
 
 def list_aliases(tx: Transaction, adapter_id: int) -> dict[str, int]:
-    """Every alias of an adapter and the number of the version it means."""
+    """Return the number of the version that each alias of an adapter means, by alias."""
     query = (
         select(AliasRow.alias, VersionRow.number)
         .join(VersionRow, VersionRow.id == AliasRow.version_id)
@@ -83,21 +91,16 @@ def list_aliases(tx: Transaction, adapter_id: int) -> dict[str, int]:
     return {row.alias: row.number for row in tx.connection.execute(query)}
 
 
-def _locked(tx: Transaction, adapter_id: int, alias: str) -> int | None:
-    """The row of the version that ``alias`` means now, once whoever moves it has done so; None if there is none.
-
-    No other table is joined: PostgreSQL looks again only at the row that it waited for.
-    """
-    current = select(AliasRow.version_id).where(_same(adapter_id, alias)).with_for_update()
-    return tx.connection.execute(current).scalar()
+def _lock_alias(tx: Transaction, adapter_id: int, alias: str) -> int | None:
+    """Lock ``alias``, after those who move it now, and return the id of the version that it means; None if none."""
+    return tx.connection.execute(_LOCK_ALIAS, {"adapter": adapter_id, "name": alias}).scalar()
 
 
-def _same(adapter_id: int, alias: str) -> ColumnElement[bool]:
+def _is_alias(adapter_id: int, alias: str) -> ColumnElement[bool]:
     return and_(AliasRow.adapter_id == adapter_id, AliasRow.alias == alias)
 
 
 def _log_move(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:
-    number = select(VersionRow.number).where(VersionRow.id == version_id).scalar_subquery()
-    move = {"alias": alias, "version_id": version_id, "number": number, "author": tx.author, "at": tx.at}
-    tx.connection.execute(insert(AliasMoveRow).values(adapter_id=adapter_id, **move))
+    move = {"adapter_id": adapter_id, "alias": alias, "version_id": version_id, "author": tx.author, "at": tx.at}
+    tx.connection.execute(_LOG_MOVE, {**move, "moved_to": version_id})
     tx.log(action, adapter_id, version_id, alias=alias)

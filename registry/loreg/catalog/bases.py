@@ -1,4 +1,4 @@
-"""Base models that the registry knows, and what people call them."""
+"""Base models that the registry knows: record, find and list them, and their names."""
 
 from __future__ import annotations
 
@@ -15,59 +15,69 @@ from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonRows
-from loreg.entities import BaseModel, Page
+from loreg.entities import BaseModel, Page, Role
 from loreg.errors import ConflictError, NotFoundError
 
 _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
-def record(tx: Transaction, base: BaseModel, leaves_size: int, proven: Collection[str] = ()) -> bool:
-    """Make a base known, with its names, its class and the license that its card names; False if it was known before.
+def record(tx: Transaction, base: BaseModel, tensor_list_size: int, proven: Collection[str] = ()) -> bool:
+    """Record a base with its names, class and license; return False if it was recorded before.
 
-    Of one that was, these are changed by who added it and by administrators alone. A name that means another base
-    already stays with that one, unless that is one of the ``proven``: of these digests headers alone were known, and
-    this base has the same; then its name goes over, if who acts may change it.
+    ``tensor_list_size`` is the size in bytes of the blob that lists its tensors. Names, class and license of a base
+    that was recorded before are changed only for its author and for administrators. A name that means another base
+    stays with that one, unless its digest is among the ``proven``: bases of which only headers were known, and whose
+    headers this base has. Their names move to this base, if the caller may change them.
     """
-    blobs.record(tx, {base.digest: leaves_size})
-    row = {"digest": base.digest, "tensors": base.tensors, "parameters": base.parameters, "created_at": tx.at}
-    said = {"struct": base.struct, "complete": base.complete, "license": base.license, "config": _text(base.config)}
-    created = tx.insert_if_missing(BaseRow, {**row, **said, "author": tx.author})
-    base_id = base_id_of(tx, base.digest)
-    taken_over = [name for known in proven for name in _upgrade_header_base(tx, base_id, base, known)]
+    blobs.record(tx, {base.digest: tensor_list_size})
+    row = {
+        "digest": base.digest,
+        "tensors": base.tensors,
+        "parameters": base.parameters,
+        "struct": base.struct,
+        "complete": base.complete,
+        "license": base.license,
+        "config": _to_json(base.config),
+        "author": tx.author,
+        "created_at": tx.at,
+    }
+    created = tx.insert_if_missing(BaseRow, row)
+    base_id = find_base_id(tx, base.digest)
+    taken_over = [name for digest in proven for name in _take_over_names(tx, base_id, base, digest)]
     if created:
         _add_names(tx, base_id, base.names)
         tx.log("base add", None, None, digest=base.digest, names=list(base.names), license=base.license)
     elif may_change(tx, base):
-        _change(tx, base_id, base)
+        _update(tx, base_id, base)
     if taken_over:
         tx.log("base change", None, None, digest=base.digest, names=taken_over)
     return created
 
 
 def may_change(tx: Transaction, base: BaseModel) -> bool:
-    """Whether who acts may say what a known base is called, under which license, and where it came from."""
+    """Whether the caller may change the names, license and origin of a recorded base: its author, administrators."""
     author = tx.connection.execute(select(BaseRow.author).where(BaseRow.digest == base.digest)).scalar_one()
-    return tx.access.may("admin", "*") or (author != "" and author == tx.author)
+    return tx.access.may(Role.ADMIN, "*") or (author != "" and author == tx.author)
 
 
-def known_by_headers(tx: Transaction, base: BaseModel) -> tuple[BaseModel, ...]:
-    """The bases that one of the base's names means, and of which headers alone are known."""
+def find_header_bases(tx: Transaction, base: BaseModel) -> tuple[BaseModel, ...]:
+    """Return the other bases that one of the base's names means, and of which only headers are known."""
     named = select(BaseNameRow.base_id).where(BaseNameRow.name.in_(base.names))
-    query = _bases().where(BaseRow.id.in_(named), BaseRow.complete.is_(False), BaseRow.digest != base.digest)
+    query = _select_bases().where(BaseRow.id.in_(named), BaseRow.complete.is_(False), BaseRow.digest != base.digest)
     return tuple(map(_to_base, tx.connection.execute(query)))
 
 
-def _upgrade_header_base(tx: Transaction, base_id: int, base: BaseModel, known: str) -> tuple[str, ...]:
-    """Let the names that the base shares with the ``known`` one mean it; returns these."""
-    if not may_change(tx, replace(base, digest=known)):
+def _take_over_names(tx: Transaction, base_id: int, base: BaseModel, header_digest: str) -> tuple[str, ...]:
+    """Move the names of the base from the one with ``header_digest`` to it; return those that moved."""
+    if not may_change(tx, replace(base, digest=header_digest)):
         return ()
-    names = BaseNameRow.name.in_(base.names) & (BaseNameRow.base_id == base_id_of(tx, known))
-    moved = update(BaseNameRow).where(names).values(base_id=base_id).returning(BaseNameRow.name)
-    return tuple(sorted(tx.connection.execute(moved).scalars()))
+    shared = BaseNameRow.name.in_(base.names) & (BaseNameRow.base_id == find_base_id(tx, header_digest))
+    statement = update(BaseNameRow).where(shared).values(base_id=base_id).returning(BaseNameRow.name)
+    return tuple(sorted(tx.connection.execute(statement).scalars()))
 
 
-def _change(tx: Transaction, base_id: int, base: BaseModel) -> None:
-    """Add what is said now of a base that was known before; an event says what changed."""
+def _update(tx: Transaction, base_id: int, base: BaseModel) -> None:
+    """Add to a recorded base what is new in ``base``, and log what changed."""
     row = tx.connection.execute(select(BaseRow.license, BaseRow.config).where(BaseRow.id == base_id)).one()
     detail: dict[str, Any] = {}
     if base.license not in ("", row.license):
@@ -75,7 +85,7 @@ def _change(tx: Transaction, base_id: int, base: BaseModel) -> None:
         tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(license=base.license))
     if base.config and row.config == "{}":
         detail["config"] = dict(base.config)
-        tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(config=_text(base.config)))
+        tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(config=_to_json(base.config)))
     if added := _add_names(tx, base_id, base.names):
         detail["names"] = added
     if detail:
@@ -83,16 +93,16 @@ def _change(tx: Transaction, base_id: int, base: BaseModel) -> None:
 
 
 def _add_names(tx: Transaction, base_id: int, names: Collection[str]) -> list[str]:
-    """Give the base those of the names that mean none yet; returns these."""
+    """Give the base those of the names that mean no base yet; return these."""
     return [name for name in names if tx.insert_if_missing(BaseNameRow, {"name": name, "base_id": base_id})]
 
 
-def _text(config: Mapping[str, Any]) -> str:
+def _to_json(config: Mapping[str, Any]) -> str:
     return json.dumps(dict(config), sort_keys=True, separators=(",", ":"))
 
 
-def names_taken(tx: Transaction, base: BaseModel) -> tuple[str, ...]:
-    """Those of the base's names that mean another base in this catalog."""
+def find_taken_names(tx: Transaction, base: BaseModel) -> tuple[str, ...]:
+    """Return those of the base's names that mean another base in this catalog."""
     query = (
         select(BaseNameRow.name)
         .join(BaseRow, BaseRow.id == BaseNameRow.base_id)
@@ -102,11 +112,11 @@ def names_taken(tx: Transaction, base: BaseModel) -> tuple[str, ...]:
 
 
 def find(tx: Transaction, text: str) -> BaseModel:
-    """The base that ``text`` names, or whose digest starts with it.
+    """Return the base that ``text`` names, or whose digest starts with it.
 
     Raises NotFoundError, and ConflictError if several digests start with it.
     """
-    rows = tx.connection.execute(_bases().where(BaseRow.id.in_(select_matching(text))).limit(2)).all()
+    rows = tx.connection.execute(_select_bases().where(BaseRow.id.in_(select_matching(text))).limit(2)).all()
     if not rows:
         raise NotFoundError(
             f"there is no base {text!r} in the registry",
@@ -118,8 +128,8 @@ def find(tx: Transaction, text: str) -> BaseModel:
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
-    """A page of bases, the newest first."""
-    query = _bases()
+    """Return a page of bases, newest first."""
+    query = _select_bases()
     if cursor:
         query = query.where(BaseRow.id < decode(cursor, "bases", (int,))[0])
     rows = tx.connection.execute(query.order_by(BaseRow.id.desc()).limit(limit + 1)).all()
@@ -128,11 +138,11 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel
 
 
 def count_versions(tx: Transaction, base: BaseModel) -> int:
-    """How many versions were trained on the base."""
+    """Return how many of the versions that the caller may read were trained on the base."""
     query = (
         select(func.count())
         .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(VersionRow.base_id == base_id_of(tx, base.digest), tx.visible(AdapterRow.namespace))
+        .where(VersionRow.base_id == find_base_id(tx, base.digest), tx.visible(AdapterRow.namespace))
     )
     return tx.connection.execute(query).scalar_one()
 
@@ -153,24 +163,24 @@ def select_named(name: Any) -> Select[Any]:
 
 
 def select_named_or_digest_range(name: Any, first: Any, end: Any) -> Select[Any]:
-    """Select the ids of the bases of that name, or whose digest is in a range, see :func:`range_of_digest`."""
+    """Select the ids of the bases of that name, or whose digest is in a range, see :func:`digest_range`."""
     by_digest = select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
     return select(select_named(name).union_all(by_digest).subquery().c[0])
 
 
 def digest_range(text: str) -> tuple[str, str]:
-    """The least digest that begins so, and one that is over all of them: hex digits all sort below ``g``."""
+    """Return the bounds, first and end, of the digests that begin with ``text``: hex digits all sort below ``g``."""
     match = _DIGEST_PREFIX.fullmatch(text)
     digits = match[1] if match else ""
     return digits, f"{digits}g"
 
 
-def base_id_of(tx: Transaction, digest: str) -> int:
-    """The row of a base that is known."""
+def find_base_id(tx: Transaction, digest: str) -> int:
+    """Return the row id of a base that is recorded."""
     return tx.connection.execute(select(BaseRow.id).where(BaseRow.digest == digest)).scalar_one()
 
 
-def _bases() -> Select[Any]:
+def _select_bases() -> Select[Any]:
     names = select(JsonRows(BaseNameRow.name)).where(BaseNameRow.base_id == BaseRow.id).scalar_subquery()
     return select(*BaseRow.__table__.columns, names.label("names"))
 

@@ -1,4 +1,4 @@
-"""Blobs that are known to be stored, whether a version came of them or not."""
+"""Which blobs were stored, whether or not a version has them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from loreg.catalog.transaction import Transaction
 
 
 def record(tx: Transaction, sizes: Mapping[str, int]) -> None:
-    """Remember blobs that are stored, by digest; those that are known stay as they are."""
+    """Record the sizes in bytes of blobs that are stored, by digest; those that are recorded stay as they are."""
     rows = [{"digest": digest, "size": size} for digest, size in sorted(sizes.items())]  # one order: no deadlock
     tx.insert_missing(BlobRow, rows)
 
 
 def any_exist(tx: Transaction) -> bool:
-    """Whether any blob is known."""
+    """Whether any blob is recorded."""
     return tx.connection.execute(select(BlobRow.digest).limit(1)).first() is not None

@@ -1,4 +1,4 @@
-"""The catalog: an engine whose schema is right, and transactions on it."""
+"""The catalog: open a database, bring its schema up to date, and begin transactions on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loreg.catalog.listening import NotificationListener
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Access
 from loreg.errors import UnavailableError
-from loreg.settings import masked
+from loreg.settings import mask_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -29,7 +29,7 @@ _EVERYTHING = Access.superuser("")
 
 
 class Catalog:
-    """Where versions are recorded. Connects on first use; several processes may share one database."""
+    """A database of adapters. Connects on first use; several processes may share one database."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -39,30 +39,30 @@ class Catalog:
 
     @property
     def url(self) -> str:
-        """The database's URL, its password masked."""
-        return masked(self._url)
+        """Return the database's URL, its password masked."""
+        return mask_url(self._url)
 
     @contextlib.contextmanager
     def read(self, access: Access = _EVERYTHING) -> Iterator[Transaction]:
-        """A transaction that only reads, and finds only what ``access`` may see."""
+        """Open a transaction that only reads, and finds only what ``access`` may read."""
         with self._transaction(access, writes=False) as transaction:
             yield transaction
 
     @contextlib.contextmanager
     def write(self, access: Access) -> Iterator[Transaction]:
-        """A transaction that writes: committed at the end, rolled back on any error.
+        """Open a transaction that writes: committed at the end, rolled back on any error.
 
-        Raises UnauthenticatedError if ``access`` is of a token that does not hold any more.
+        Raises UnauthenticatedError if ``access`` is of a token that is revoked or has expired.
         """
         with self._transaction(access, writes=True) as transaction:
             tokens.refuse_unless_live(transaction)
             yield transaction
 
     async def run_async(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
-        """What ``call`` returns, which asks this catalog and waits for nothing else; the event loop goes on meanwhile.
+        """Return what ``call`` returns, which uses this catalog and waits for nothing else; the event loop runs on.
 
         PostgreSQL is awaited by the loop itself: handing the interpreter to a thread and back costs more than most
-        questions do. SQLite cannot be awaited, and is asked in a thread. One event loop may use a catalog so.
+        queries do. SQLite cannot be awaited: ``call`` runs in a thread. Only one event loop may call this.
         """
         if self._engine.dialect.name != "postgresql":
             return await asyncio.to_thread(call, *arguments)
@@ -71,24 +71,24 @@ class Catalog:
         return await greenlet_spawn(call, *arguments)
 
     def upgrade(self) -> tuple[str | None, str]:
-        """Bring the schema up to date; returns the revisions before and after."""
+        """Bring the schema up to date; return the revisions before and after."""
         with translate_errors(self._url):
             before = migrations.current(self._engine)
             migrations.upgrade(self._engine)
             return before, migrations.HEAD
 
     def exists(self) -> bool:
-        """Whether there is a catalog already: one in SQLite is made on first use."""
+        """Whether the database exists: one in SQLite is created on first use."""
         path = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
         return path is None or Path(path).exists()
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever stored for it."""
+        """Whether no blob was ever stored for this catalog."""
         with self.read() as tx:
             return not blobs.any_exist(tx)
 
     def describe(self) -> str:
-        """The server's version and the schema's revision. Raises UnavailableError, also for a schema with holes."""
+        """Return the versions of database and schema. Raises UnavailableError, also if a table or column is missing."""
         with self.read() as tx:
             if lacks := migrations.missing_tables(tx.connection):
                 raise UnavailableError(
@@ -103,15 +103,15 @@ class Catalog:
             return f"{'SQLite' if sqlite else 'PostgreSQL'} {version}, schema {migrations.HEAD}"
 
     def listen(self, channel: str) -> NotificationListener:
-        """What rings when a transaction that was committed says so on ``channel``."""
+        """Return a listener for the notifications that committed transactions send on ``channel``."""
         return NotificationListener(self._engine, channel)
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""
         self._engine.dispose()
 
     async def aclose(self) -> None:
-        """Give every connection back, those of the event loop too."""
+        """Close every connection, those of the event loop too."""
         if self._async_engine is not None:
             await self._async_engine.dispose()
         self.close()

@@ -1,4 +1,4 @@
-"""The clock of the database: what several machines compare their times with, whatever their own clocks say."""
+"""The clock of the database, by which several machines agree on the time whatever their own clocks show."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, DateTime, cast, func, literal
 from loreg.catalog.schema import UtcDateTime
 from loreg.catalog.transaction import Transaction
 
-_NOTHING = timedelta(0)
+_NO_SHIFT = timedelta(0)
 
 
-def now(tx: Transaction, shift: timedelta = _NOTHING) -> ColumnElement[Any]:
-    """What the database's clock shows, ``shift`` later."""
+def now(tx: Transaction, shift: timedelta = _NO_SHIFT) -> ColumnElement[Any]:
+    """Return the expression for the database's time, moved by ``shift``."""
     if tx.connection.dialect.name == "postgresql":
         return cast(func.clock_timestamp() + literal(shift), DateTime(timezone=True))
-    moved = f"{shift.total_seconds():+.3f} seconds"
+    modifier = f"{shift.total_seconds():+.3f} seconds"
     # Written as SQLAlchemy writes a time: SQLite compares text.
-    return func.strftime("%Y-%m-%d %H:%M:%f000", "now", moved, type_=UtcDateTime())
+    return func.strftime("%Y-%m-%d %H:%M:%f000", "now", modifier, type_=UtcDateTime())

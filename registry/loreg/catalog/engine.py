@@ -1,4 +1,4 @@
-"""Opening the database, and the one boundary where its errors become ours."""
+"""Open the database with its timeouts, and translate its errors: the one boundary where they become loreg's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -35,7 +35,7 @@ from loreg.errors import (
     UnavailableError,
     UsageError,
 )
-from loreg.settings import masked
+from loreg.settings import mask_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 _SQLITE = "sqlite:///"
 _IDLE_SECONDS = 5.0  # seconds
 LOCK_TIMEOUT = 30  # seconds that PostgreSQL works on one statement
-_SILENCE = 60  # seconds that a transaction of PostgreSQL may wait for its owner, and others for what it holds
+_IDLE_TRANSACTION_TIMEOUT = 60  # seconds that a transaction of PostgreSQL may wait for its owner, holding locks
 # READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
-# begins none. A server asks from many threads; what was used last is used next, so that few connections stay busy.
+# begins none. A server queries from many threads; the connection used last is used next, so that few stay busy.
 _POSTGRESQL: dict[str, Any] = {
     "isolation_level": "AUTOCOMMIT",
     "skip_autocommit_rollback": True,
@@ -54,42 +54,42 @@ _POSTGRESQL: dict[str, Any] = {
     "pool_use_lifo": True,
     "json_deserializer": msgspec.json.decode,
 }
-# A password is shown to no server that asks for it in clear or as MD5 (libpq's require_auth); one that trusts its
-# clients, or knows them by their socket or certificate, is shown none. Who means another says so in URL or environment.
+# No password is sent to a server that requests it in clear or as MD5 (libpq's require_auth); one that trusts its
+# clients, or knows them by their socket or certificate, gets none. URL and environment may say otherwise.
 _REQUIRE_AUTH = "!password,!md5"
 _REQUIRE_AUTH_SINCE = 160000  # libpq's version
-# Unless whoever runs the database has set others.
-_LIMITS = """
+# Unless the administrator of the database has set others.
+_SET_TIMEOUTS = """
 SELECT set_config(name, value, false)
 FROM (VALUES ('statement_timeout', %s), ('idle_in_transaction_session_timeout', %s)) AS limits (name, value)
 WHERE current_setting(name) = '0'
 """
-# A query that SQLAlchemy takes for a password, for it has an @.
+# A query that SQLAlchemy takes for a part of the password, because there is an @ in it.
 _MISPARSED = re.compile(r"[^?]*/[^?]*\?[^=]*=")
 _NO_SUCH_TABLE = ("42P01", "3F000")  # PostgreSQL, Appendix A: undefined_table, invalid_schema_name
 SERIALIZATION_ERRORS = ("40001", "40P01")  # serialization_failure, deadlock_detected
-_TOO_LONG = "57014"  # query_canceled
+_QUERY_CANCELED = "57014"  # query_canceled
 _OUTSIDE = "the catalog does not answer"
 
 
 def open_engine(url: str) -> Engine:
-    """Make the engine for a SQLite or PostgreSQL URL; connects to nothing yet.
+    """Create the engine for a SQLite or PostgreSQL URL; connects to nothing yet.
 
     Raises UsageError for any other database, MissingExtraError without the PostgreSQL driver.
     """
     parsed = parse_url(url)
     try:
         if parsed.get_backend_name() == "sqlite":
-            return open_sqlite(parsed)
+            return _refuse_unwritable_values(open_sqlite(parsed))
         return _open_postgresql(parsed)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"the PostgreSQL driver is not installed ({error.name})", hint="pip install 'loreg[postgres]'"
-        ) from None
+        ) from error
 
 
 def parse_url(url: str) -> URL:
-    """Read a database URL. ``postgresql://`` means psycopg 3. Raises UsageError."""
+    """Return the parsed database URL; ``postgresql://`` means psycopg 3. Raises UsageError."""
     if url.startswith(_SQLITE):  # all that follows is a path: it may hold "?" and "#"
         return URL.create("sqlite", database=str(Path(url.removeprefix(_SQLITE)).expanduser()))
     try:
@@ -98,7 +98,7 @@ def parse_url(url: str) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError):
         backend = "unknown"
     if backend == "postgresql":
-        # With a bare @ in it, a part of a password would be taken for the host and be told to all who resolve names.
+        # With a bare @ in it, a part of a password would be taken for the host, and be sent to the servers of DNS.
         if "@" in (parsed.host or "") or _MISPARSED.match(str(parsed.password or "")):
             raise UsageError(
                 "the database URL is not understood: an @ in a password or in the query is written %40",
@@ -114,23 +114,24 @@ def parse_url(url: str) -> URL:
 
 
 def _open_postgresql(url: URL) -> Engine:
-    return _limit_timeouts(_check_idle_connections(create_engine(url, connect_args=_connect_args(url), **_POSTGRESQL)))
+    engine = create_engine(url, connect_args=_connect_args(url), **_POSTGRESQL)
+    return _refuse_unwritable_values(_limit_timeouts(_check_idle_connections(engine)))
 
 
 def _connect_args(url: URL) -> dict[str, Any]:
-    """What libpq is told beside the URL."""
+    """Return libpq's parameters beside the URL."""
     from psycopg import pq
 
     arguments: dict[str, Any] = {"connect_timeout": 10}
-    is_said = "require_auth" in url.query or "PGREQUIREAUTH" in os.environ
-    if not is_said and pq.version() >= _REQUIRE_AUTH_SINCE:
+    is_set = "require_auth" in url.query or "PGREQUIREAUTH" in os.environ
+    if not is_set and pq.version() >= _REQUIRE_AUTH_SINCE:
         arguments["require_auth"] = _REQUIRE_AUTH
     return arguments
 
 
 @contextlib.contextmanager
 def write_connection(engine: Engine) -> Iterator[Connection]:
-    """A connection that may write, in one transaction: committed at the end, rolled back on any error."""
+    """Open a connection that may write, in one transaction: committed at the end, rolled back on any error."""
     sqlite = engine.dialect.name == "sqlite"
     options: dict[str, Any] = {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
     with engine.connect().execution_options(**options) as connection, connection.begin():
@@ -139,7 +140,7 @@ def write_connection(engine: Engine) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def read_connection(engine: Engine) -> Iterator[Connection]:
-    """A connection that only reads."""
+    """Open a connection that only reads. Raises UnavailableError if SQLite's file changed while it was read."""
     if engine.dialect.name != "sqlite":
         with engine.connect() as connection:
             yield connection
@@ -154,82 +155,94 @@ def read_connection(engine: Engine) -> Iterator[Connection]:
 
 
 def open_async(engine: Engine) -> AsyncEngine:
-    """The same PostgreSQL for one event loop, which is free for others while the database works."""
+    """Create an engine for the same PostgreSQL whose statements an event loop awaits."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    awaited = create_async_engine(engine.url, connect_args=_connect_args(engine.url), **_POSTGRESQL)
-    _limit_timeouts(_check_idle_connections(awaited.sync_engine))
-    return awaited
+    async_engine = create_async_engine(engine.url, connect_args=_connect_args(engine.url), **_POSTGRESQL)
+    _refuse_unwritable_values(_limit_timeouts(_check_idle_connections(async_engine.sync_engine)))
+    return async_engine
 
 
 def _limit_timeouts(engine: Engine) -> Engine:
-    """Let nobody keep a connection, or rows that others wait for, for longer than a request is waited for."""
+    """Limit how long a connection may work on one statement, and hold locks while its transaction is idle."""
 
     @event.listens_for(engine, "connect")
     def _limit(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(_LIMITS, (f"{LOCK_TIMEOUT}s", f"{_SILENCE}s"))
+        cursor.execute(_SET_TIMEOUTS, (f"{LOCK_TIMEOUT}s", f"{_IDLE_TRANSACTION_TIMEOUT}s"))
         cursor.close()
 
     return engine
 
 
 def disable_timeouts(connection: Connection) -> None:
-    """Let this transaction take as long as it takes: a migration of a large catalog is one statement."""
+    """Remove the time limits of this transaction: a migration of a large catalog is one statement."""
     for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
         connection.execute(text(f"SET LOCAL {name} = 0"))
 
 
 def _check_idle_connections(engine: Engine) -> Engine:
-    """Ask a connection that lay idle whether it still holds before it is used: the pool replaces one that does not."""
+    """Test a connection that was idle before it is used; the pool replaces one that has died."""
 
     @event.listens_for(engine, "checkin")
     def _on_checkin(connection: Any, record: Any) -> None:
-        record.info["since"] = time.monotonic()
+        record.info["idle_since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
     def _on_checkout(connection: Any, record: Any, proxy: Any) -> None:
-        if time.monotonic() - record.info.get("since", math.inf) > _IDLE_SECONDS:
+        if time.monotonic() - record.info.get("idle_since", math.inf) > _IDLE_SECONDS:
             try:
                 engine.dialect.do_ping(connection)
-            except engine.dialect.loaded_dbapi.Error:
-                raise DisconnectionError from None
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError from error
+
+    return engine
+
+
+def _refuse_unwritable_values(engine: Engine) -> Engine:
+    """Raise DataError for a value that the driver cannot write: SQLAlchemy lets the driver's own error through."""
+
+    @event.listens_for(engine, "handle_error")
+    def _on_error(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, UnicodeEncodeError | OverflowError):
+            raise DataError(context.statement, None, error) from error
 
     return engine
 
 
 @contextlib.contextmanager
 def translate_errors(url: str) -> Iterator[None]:
-    """Turn the database's errors into one line each, without the statement and without a password."""
+    """Translate the database's errors: each becomes one line, without the statement and without a password."""
     try:
         yield
     except DBAPIError as error:
-        raise _translate(error, masked(url), _reason(error, url)) from error
-    except PoolTimeout:
+        raise _translate(error, mask_url(url), _reason(error, url)) from error
+    except PoolTimeout as error:
         raise UnavailableError(
-            f"the catalog {masked(url)} has more to do than it can",
+            f"the catalog {mask_url(url)} has more to do than it can",
             hint="try again",
             outside="the catalog has more to do than it can",
-        ) from None
+        ) from error
 
 
 def _reason(error: DBAPIError, url: str) -> str:
-    """What the driver says; libpq may quote what it was given."""
+    """Return the driver's message without the passwords of the URL, which libpq may quote."""
     reason = " ".join(str(error.orig).split())[:300]
     parsed = parse_url(url)
-    values = {parsed.password, *(value for key, value in parsed.query.items() if "password" in key or "secret" in key)}
-    for value in values:
-        if value:
-            reason = reason.replace(str(value), "***")
+    secrets = {parsed.password, *(value for key, value in parsed.query.items() if "password" in key or "secret" in key)}
+    for secret in secrets:
+        if secret:
+            reason = reason.replace(str(secret), "***")
     return reason
 
 
 def _translate(error: DBAPIError, url: str, reason: str) -> LoregError:
     sqlstate = getattr(error.orig, "sqlstate", "")
     if isinstance(error, IntegrityError) or sqlstate in SERIALIZATION_ERRORS:
-        raced = "someone else changed the catalog at the same moment"
-        return ConflictError(f"{raced}: {reason}", hint="try again", outside=raced)
-    if sqlstate == _TOO_LONG:
+        conflict = "someone else changed the catalog at the same moment"
+        return ConflictError(f"{conflict}: {reason}", hint="try again", outside=conflict)
+    if sqlstate == _QUERY_CANCELED:
         too_long = f"took over {LOCK_TIMEOUT} s for one question and gave it up"
         return UnavailableError(
             f"the catalog {url} {too_long}", hint="try again, or ask for less", outside=f"the catalog {too_long}"
@@ -250,7 +263,7 @@ def _translate(error: DBAPIError, url: str, reason: str) -> LoregError:
             hint="SCRAM on that server; or add ?require_auth=password (or md5) to the database URL",
             outside=_OUTSIDE,
         )
-    if isinstance(error, DataError):  # NUL in a text, a number that is too large: asking again will not help
+    if isinstance(error, DataError):  # NUL in a text, a number that is too large: a retry will not help
         return UsageError(
             f"the catalog cannot hold that: {reason}",
             hint="leave out what is no text or number",

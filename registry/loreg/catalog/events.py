@@ -1,4 +1,4 @@
-"""Events: who did what, and when."""
+"""Events: list who did what, and when."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from sqlalchemy import select
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import AdapterRow, EventRow, VersionRow
 from loreg.catalog.transaction import Transaction
-from loreg.entities import Event, Page
+from loreg.entities import Event, Page, Role
 from loreg.refs import AdapterName
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Event]:
-    """A page of events, the newest first: of adapters that may be read, and for an administrator all others too."""
+    """Return a page of events, newest first: those of readable adapters, and for an administrator all others too."""
     query = (
         select(EventRow, AdapterRow.namespace, AdapterRow.name, VersionRow.number)
         .outerjoin(AdapterRow, AdapterRow.id == EventRow.adapter_id)
         .outerjoin(VersionRow, VersionRow.id == EventRow.version_id)
     )
-    if not tx.access.may("admin", "*"):
+    if not tx.access.may(Role.ADMIN, "*"):
         query = query.where(EventRow.adapter_id.is_not(None), tx.visible(AdapterRow.namespace))
     if cursor:
         query = query.where(EventRow.id < decode(cursor, "events", (int,))[0])

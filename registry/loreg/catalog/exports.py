@@ -1,4 +1,4 @@
-"""What versions became for servers: which files, by what was asked for. The same is not made twice."""
+"""Exports of versions for servers: record which files one has, and find it again, so that none is built twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loreg.manifest import File, Manifest
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """The files of a version for ``profile``, by ``request``, a digest of all that was asked for."""
+    """A version's files for the server ``profile``; ``request`` is the digest of all the options of the export."""
 
     request: str
     profile: str
@@ -23,7 +23,7 @@ class ExportRecord:
 
 
 def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
-    """The files of the version as ``request``, a digest of all that was asked for, made them; None if never made."""
+    """Return the files of the version's export for ``request``, the digest of its options; None if there is none."""
     query = (
         select(ExportFileRow.path, ExportFileRow.digest, BlobRow.size)
         .join(ExportRow, ExportRow.id == ExportFileRow.export_id)
@@ -35,39 +35,39 @@ def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
     return Manifest(files) if files else None
 
 
-def record(tx: Transaction, found: VersionRecord, made: ExportRecord) -> None:
-    """Remember an export whose files were made and stored just now, in the place of one that was there."""
-    for file in sorted(made.manifest.files, key=lambda file: file.sha256):  # one order: no deadlock
+def record(tx: Transaction, row: VersionRecord, export: ExportRecord) -> None:
+    """Record an export whose files are stored, in place of one with the same request."""
+    for file in sorted(export.manifest.files, key=lambda file: file.sha256):  # one order: no deadlock
         tx.upsert(BlobRow, {"digest": file.sha256, "size": file.size})
-    values = {"digest": made.manifest.digest, "profile": made.profile, "author": tx.author, "created_at": tx.at}
-    key = {"version_id": found.id, "request": made.request}
+    values = {"digest": export.manifest.digest, "profile": export.profile, "author": tx.author, "created_at": tx.at}
+    key = {"version_id": row.id, "request": export.request}
     export_id = tx.get_or_create_locked(ExportRow, {**key, **values}, "version_id", "request")
-    known = find(tx, found.id, made.request)
-    if known is not None and known.digest == made.manifest.digest:
+    manifest = find(tx, row.id, export.request)
+    if manifest is not None and manifest.digest == export.manifest.digest:
         return
     tx.connection.execute(delete(ExportFileRow).where(ExportFileRow.export_id == export_id))
     tx.connection.execute(update(ExportRow).where(ExportRow.id == export_id).values(**values))
-    rows = [{"export_id": export_id, "path": file.path, "digest": file.sha256} for file in made.manifest.files]
-    tx.connection.execute(insert(ExportFileRow), rows)
-    detail = {"profile": made.profile, "request": made.request, "digest": made.manifest.digest}
-    tx.log("export", found.adapter_id, found.id, **detail)
+    files = [{"export_id": export_id, "path": file.path, "digest": file.sha256} for file in export.manifest.files]
+    tx.connection.execute(insert(ExportFileRow), files)
+    detail = {"profile": export.profile, "request": export.request, "digest": export.manifest.digest}
+    tx.log("export", row.adapter_id, row.id, **detail)
 
 
-def author(tx: Transaction, found: VersionRecord, request: str) -> str:
-    """Who had the export made. Raises NotFoundError."""
-    same = (ExportRow.version_id == found.id) & (ExportRow.request == request)
-    known = tx.connection.execute(select(ExportRow.author).where(same)).scalar()
-    if known is None:
+def find_author(tx: Transaction, row: VersionRecord, request: str) -> str:
+    """Return the name of the user who had the export built. Raises NotFoundError."""
+    is_export = (ExportRow.version_id == row.id) & (ExportRow.request == request)
+    author = tx.connection.execute(select(ExportRow.author).where(is_export)).scalar()
+    if author is None:
         raise NotFoundError(
-            f"the registry has not made {found.version.ref} for that server", hint="loreg pull REF --profile SERVER"
+            f"the registry has not made {row.version.ref} for that server", hint="loreg pull REF --profile SERVER"
         )
-    return known
+    return author
 
 
-def drop(tx: Transaction, found: VersionRecord, request: str) -> None:
-    """Forget an export."""
-    same = (ExportRow.version_id == found.id) & (ExportRow.request == request)
-    row = tx.connection.execute(select(ExportRow.id, ExportRow.profile, ExportRow.digest).where(same)).one()
-    tx.connection.execute(delete(ExportFileRow).where(ExportFileRow.export_id == row.id))
-    tx.connection.execute(delete(ExportRow).where(ExportRow.id == row.id))
-    tx.log("export drop", found.adapter_id, found.id, profile=row.profile, request=request, digest=row.digest)
+def remove(tx: Transaction, row: VersionRecord, request: str) -> None:
+    """Remove an export; its blobs stay. Raises NoResultFound if there is none."""
+    is_export = (ExportRow.version_id == row.id) & (ExportRow.request == request)
+    export = tx.connection.execute(select(ExportRow.id, ExportRow.profile, ExportRow.digest).where(is_export)).one()
+    tx.connection.execute(delete(ExportFileRow).where(ExportFileRow.export_id == export.id))
+    tx.connection.execute(delete(ExportRow).where(ExportRow.id == export.id))
+    tx.log("export drop", row.adapter_id, row.id, profile=export.profile, request=request, digest=export.digest)

@@ -1,7 +1,7 @@
-"""Jobs: asked for by one process, done by another, one at a time each, and again if who did it died.
+"""The job queue: one process submits a job, a worker claims and runs it, another worker does so again if that one died.
 
-A job that no worker can do ends a day after a worker that could last looked for work. One that has ended is removed
-after 30 days, or when a thousand of its namespace have ended since.
+A job that no worker is able to run fails a day after a worker that was able last looked for work. One that has ended is
+removed after 30 days, or when a thousand of its namespace have ended since.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from loreg.catalog.transaction import Transaction
 from loreg.entities import Access, Job, Page
 from loreg.errors import NotFoundError, QuotaError
 
-#: A worker says that it is alive at least this often, or another takes its job.
+#: A worker sends a heartbeat at least this often, or another claims its job.
 LEASE = timedelta(seconds=30)
-#: How many workers may die of a job, or lose its database or store.
+#: A job fails when this many workers died of it, or lost their database or store.
 MAX_LOSSES = 3
-#: How many jobs of one namespace, and of one token, may wait or run.
+#: How many jobs of one namespace, and of one token, may be queued or running.
 MAX_OPEN = 50
-#: A job ends when for so long no worker that has what it needs looked for work.
+#: A queued job fails when for so long no worker that is able to run it looked for work.
 QUEUE_TIMEOUT = timedelta(days=1)
 #: How long a job that has ended is kept, and how many of a namespace are.
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 MAX_ENDED = 1000
-#: Bytes of JSON on one page.
-_ABLE_EVERY = timedelta(minutes=10)  # how exactly it is kept when a worker could have done a job
+_ABLE_AT_PRECISION = timedelta(minutes=10)  # ``able_at`` is not written again before: fewer writes
 CHANNEL = "loreg_jobs"
 
 
 def _in_state(state: str) -> ColumnElement[bool]:
-    """Written out in the statement: a database finds a partial index only by what it can read there."""
+    """Return the condition with the state written out: a database matches a partial index only with constants."""
     return JobRow.state == literal(state, literal_execute=True)
 
 
@@ -47,7 +46,7 @@ _OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in ("qu
 
 @dataclass(frozen=True)
 class WorkerCapabilities:
-    """What a worker has: which bases, torch, and a place for models. ``deferred`` jobs are others' for now."""
+    """What a worker has: which bases, a folder for models, torch. Jobs in ``deferred`` are left to others for now."""
 
     has_base: Callable[[str], bool]
     has_models: bool
@@ -61,11 +60,11 @@ _ALL_CAPABILITIES = WorkerCapabilities(lambda name: True, True)
 def submit(
     tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str, policy: Mapping[str, Any] | None = None
 ) -> Job:
-    """Ask for a job; it will be done with what who asks may do then, and keeps the ``policy`` of who took it.
+    """Queue a job that runs with the caller's permissions; ``policy`` guards the aliases that it will set.
 
-    Raises QuotaError if too many are open.
+    Raises QuotaError if too many jobs of the namespace or the token are open.
     """
-    if tx.connection.dialect.name == "postgresql":  # the next one counts this one
+    if tx.connection.dialect.name == "postgresql":  # so that the next one counts this one
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg jobs'))"))
     _refuse_too_many(tx, namespace)
     values = {
@@ -99,7 +98,7 @@ def submit(
 
 
 def _needs_torch(kind: str, request: Mapping[str, Any]) -> bool:
-    """A bake that only adds deltas, each times its weight, does without."""
+    """Whether a job needs torch: all but a bake that only adds weighted deltas."""
     merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None
     return kind != "bake" or merges_first or bool(request.get("parameters") or request.get("initial"))
 
@@ -118,9 +117,9 @@ def _refuse_too_many(tx: Transaction, namespace: str) -> None:
 
 
 def _next_turn(tx: Transaction, namespace: str) -> int:
-    """After the namespace's own last one, and not before those that are next: namespaces take turns.
+    """Return the turn after the namespace's last open job, and not before the next job in the queue.
 
-    Fair queueing (Demers, Keshav and Shenker 1989) with every job as long as any other.
+    So namespaces take turns: fair queueing (Demers, Keshav and Shenker 1989), with every job as long as any other.
     """
     last = tx.connection.execute(select(func.max(JobRow.turn)).where(_OPEN, JobRow.namespace == namespace)).scalar()
     first = tx.connection.execute(select(func.min(JobRow.turn)).where(_QUEUED)).scalar()
@@ -128,7 +127,7 @@ def _next_turn(tx: Transaction, namespace: str) -> int:
 
 
 def _notify_workers(tx: Transaction) -> None:
-    """Tell workers that listen; it is heard when the transaction is committed."""
+    """Notify the workers that listen, once the transaction is committed."""
     if tx.connection.dialect.name == "postgresql":
         tx.connection.execute(select(func.pg_notify(CHANNEL, "")))
 
@@ -136,23 +135,23 @@ def _notify_workers(tx: Transaction) -> None:
 def claim(
     tx: Transaction, worker: str, capabilities: WorkerCapabilities = _ALL_CAPABILITIES
 ) -> tuple[Job, Access] | None:
-    """The next job that this worker is able to do, with what it may do now; None if there is none.
+    """Claim the next job that the worker is able to run; return it with its permissions, None if there is none.
 
-    No two workers get the same.
+    No two workers claim the same.
     """
     _requeue_expired(tx)
     bases = tx.connection.execute(select(JobRow.base).where(_QUEUED).distinct()).scalars()
-    doable = and_(
+    able = and_(
         JobRow.base.in_([base for base in bases if not base or capabilities.has_base(base)]),
         true() if capabilities.has_models else JobRow.kind != "bake",
         true() if capabilities.has_torch else JobRow.needs_torch.is_(False),
     )
-    seen = update(JobRow).where(_QUEUED, doable, JobRow.able_at < clock.now(tx, -_ABLE_EVERY))
-    tx.connection.execute(seen.values(able_at=clock.now(tx)))
-    wanted = JobRow.id.not_in(list(capabilities.deferred))
-    query = select(JobRow).where(_QUEUED, doable, wanted).order_by(JobRow.turn, JobRow.id).limit(1)
+    outdated = update(JobRow).where(_QUEUED, able, JobRow.able_at < clock.now(tx, -_ABLE_AT_PRECISION))
+    tx.connection.execute(outdated.values(able_at=clock.now(tx)))
+    not_deferred = JobRow.id.not_in(list(capabilities.deferred))
+    query = select(JobRow).where(_QUEUED, able, not_deferred).order_by(JobRow.turn, JobRow.id).limit(1)
     while (row := tx.connection.execute(query.with_for_update(skip_locked=True)).one_or_none()) is not None:
-        access = _access(tx, row)
+        access = _find_access(tx, row)
         if access is None:
             _fail_without_token(tx, JobRow.id == row.id)
             continue
@@ -163,14 +162,14 @@ def claim(
 
 
 def _requeue_expired(tx: Transaction) -> None:
-    """Queue again what workers that were not heard of were doing; one that several died of has failed."""
+    """Requeue the jobs of workers whose heartbeat is overdue; one that several workers died of fails."""
     lost = and_(_RUNNING, JobRow.beat_at < clock.now(tx, -LEASE))
     for row in tx.connection.execute(select(JobRow).where(lost).with_for_update(skip_locked=True)).all():
         _lose(tx, row, _error("error", f"{row.losses + 1} workers died of it"))
 
 
 def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
-    """Queue it again, or end it with the error if it was lost too often."""
+    """Requeue a job, or fail it with the error if it was lost too often."""
     if row.losses + 1 >= MAX_LOSSES:
         _end(tx, JobRow.id == row.id, "failed", error=dict(error))
         return
@@ -179,8 +178,8 @@ def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
     _notify_workers(tx)
 
 
-def _access(tx: Transaction, row: Row[Any]) -> Access | None:
-    """What the job may do now; None if its token does not hold any more, or it had none and everybody needs one."""
+def _find_access(tx: Transaction, row: Row[Any]) -> Access | None:
+    """Return what the job may do now; None if its token is not live, or it has none and by now one is required."""
     if row.token_id is None:
         access = Access(row.author, row.grants, while_open=row.while_open)
         return None if row.while_open and tokens.any_exist(tx) else access
@@ -189,24 +188,24 @@ def _access(tx: Transaction, row: Row[Any]) -> Access | None:
 
 
 def _is_authorized(tx: Transaction) -> ColumnElement[bool]:
-    """The condition that the job may do anything still: :func:`_access` for many of them."""
-    owner = and_(JobRow.token_id.is_(None), or_(~JobRow.while_open, ~tokens.any_exist_condition()))
-    return or_(owner, tokens.is_live_condition(tx, JobRow.token_id))
+    """Return the condition that :func:`_find_access` finds some access for the job."""
+    no_token = and_(JobRow.token_id.is_(None), or_(~JobRow.while_open, ~tokens.any_exist_condition()))
+    return or_(no_token, tokens.is_live_condition(tx, JobRow.token_id))
 
 
-def _fail_without_token(tx: Transaction, which: ColumnElement[bool]) -> None:
-    for while_open, why in (
+def _fail_without_token(tx: Transaction, condition: ColumnElement[bool]) -> None:
+    for while_open, reason in (
         (False, "the token that asked for it was revoked, or has expired"),
         (True, "no token asked for it, and by now everybody needs one"),
     ):
-        error = _error("unauthenticated", why, "loreg login")
-        _end(tx, and_(which, JobRow.while_open == while_open), "failed", error=error)
+        error = _error("unauthenticated", reason, "loreg login")
+        _end(tx, and_(condition, JobRow.while_open == while_open), "failed", error=error)
 
 
-def policy_of(tx: Transaction, job: Job) -> Mapping[str, Any] | None:
-    """The policy that guards the aliases which the job sets; None for a job of an old release."""
-    found: Mapping[str, Any] | None = tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
-    return found
+def find_policy(tx: Transaction, job: Job) -> Mapping[str, Any] | None:
+    """Return the policy that guards the aliases which the job sets; None for a job of an old release."""
+    policy: Mapping[str, Any] | None = tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
+    return policy
 
 
 def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
@@ -214,14 +213,14 @@ def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
 
 
 def _still_claimed(job: Job) -> ColumnElement[bool]:
-    """The job, unless another worker has it by now."""
+    """Return the condition for the job's row, unless another worker has claimed it since."""
     return and_(JobRow.id == job.id, JobRow.attempts == job.attempts)
 
 
 def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bool:
-    """Say how far it is; False if it is to be given up.
+    """Renew the lease of a running job and store its progress; return False if the worker is to stop.
 
-    That is if it was cancelled, if another worker has it by now, or if its token does not hold any more.
+    That is if the job was cancelled, if another worker has claimed it since, or if its token is not live any more.
     """
     values = {"what": what[:128], "done": done, "total": total, "beat_at": clock.now(tx)}
     statement = update(JobRow).where(_still_claimed(job), _RUNNING, _is_authorized(tx)).values(**values)
@@ -229,74 +228,79 @@ def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bo
 
 
 def finish(tx: Transaction, job: Job, result: Mapping[str, Any]) -> None:
-    """Set it done; does nothing if it has ended, or another worker has it by now."""
+    """Set a job to done with its result; does nothing if it has ended, or another worker has claimed it since."""
     _end(tx, _still_claimed(job), "done", result=dict(result))
 
 
 def fail(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
-    """Set it failed; does nothing if it has ended, or another worker has it by now."""
+    """Set a job to failed with its error; does nothing if it has ended, or another worker has claimed it since."""
     _end(tx, _still_claimed(job), "failed", error=dict(error))
 
 
 def requeue(tx: Transaction, job: Job) -> None:
-    """Queue it again, for any worker; does nothing if another has it by now."""
+    """Return a running job to the queue; does nothing if another worker has claimed it since."""
     tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(state="queued"))
     _notify_workers(tx)
 
 
 def lose(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
-    """Queue it again after something did not answer, or end it with the error; not if another worker has it by now."""
+    """Requeue a job whose database or store did not answer, or fail it with the error if it was lost too often.
+
+    Does nothing if another worker has claimed it since.
+    """
     query = select(JobRow).where(_still_claimed(job), _RUNNING).with_for_update()
     if (row := tx.connection.execute(query).one_or_none()) is not None:
         _lose(tx, row, error)
 
 
 def pin_request(tx: Transaction, job: Job, request: Mapping[str, Any]) -> None:
-    """Write down which versions it is about: whoever does it again takes the same."""
+    """Replace the request by one that names exact versions, so that another attempt takes the same."""
     tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(request=dict(request)))
 
 
 def cancel(tx: Transaction, job_id: int) -> Job:
-    """Give it up; one that is running stops when its worker next says how far it is. One that has ended stays so."""
+    """Cancel a job and return it; does nothing if it has ended. A running one stops at its next heartbeat."""
     _end(tx, JobRow.id == job_id, "cancelled", action="job cancel")
     return find(tx, job_id)
 
 
-def cancel_of_token(tx: Transaction, token_id: int) -> None:
-    """End every job that this token asked for, and that has not ended."""
+def fail_all_of_token(tx: Transaction, token_id: int) -> None:
+    """Fail every open job that was submitted with this token."""
     _fail_without_token(tx, JobRow.token_id == token_id)
 
 
 def has_ended(tx: Transaction, job: Job) -> bool:
-    """Whether nothing happens to it any more."""
+    """Whether the job is done, failed or cancelled."""
     state = tx.connection.execute(select(JobRow.state).where(JobRow.id == job.id)).scalar()
     return state not in ("queued", "running")
 
 
 def clean_up(tx: Transaction) -> None:
-    """End what no worker can do, and what has no token any more; remove what ended long ago, or before many others."""
+    """Fail queued jobs that no worker is able to run, or without a live token; remove old jobs that have ended."""
     _fail_without_token(tx, and_(~_is_authorized(tx), _QUEUED))
-    nobody = and_(_QUEUED, JobRow.able_at < clock.now(tx, -QUEUE_TIMEOUT))
-    for row in tx.connection.execute(select(JobRow).where(nobody).with_for_update(skip_locked=True)).all():
+    unclaimable = and_(_QUEUED, JobRow.able_at < clock.now(tx, -QUEUE_TIMEOUT))
+    for row in tx.connection.execute(select(JobRow).where(unclaimable).with_for_update(skip_locked=True)).all():
         _end(tx, JobRow.id == row.id, "failed", error=_unclaimable_reason(row))
     ended = JobRow.state.not_in(["queued", "running"])
-    tx.connection.execute(delete(JobRow).where(ended, JobRow.finished_at < clock.now(tx, -KEPT)))
-    place = func.row_number().over(partition_by=JobRow.namespace, order_by=JobRow.id.desc()).label("place")
-    places = select(JobRow.id, place).where(ended).subquery()
-    tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(places.c.id).where(places.c.place > MAX_ENDED))))
+    tx.connection.execute(delete(JobRow).where(ended, JobRow.finished_at < clock.now(tx, -RETENTION)))
+    rank = func.row_number().over(partition_by=JobRow.namespace, order_by=JobRow.id.desc()).label("rank")
+    ranks = select(JobRow.id, rank).where(ended).subquery()
+    tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(ranks.c.id).where(ranks.c.rank > MAX_ENDED))))
 
 
 def _unclaimable_reason(row: Row[Any]) -> dict[str, str]:
     needs = [f"has {row.base!r} among its bases"] if row.base else []
     needs += ["writes models"] if row.kind == "bake" else []
     needs += ["has torch"] if row.needs_torch else []
-    who = f"no worker that {' and '.join(needs)}" if needs else "no worker"
+    workers = f"no worker that {' and '.join(needs)}" if needs else "no worker"
     hours = QUEUE_TIMEOUT.total_seconds() / 3600
-    return _error("not-found", f"{who} looked for work for {hours:.0f} hours", "loreg worker --bases DIR --models DIR")
+    return _error(
+        "not-found", f"{workers} looked for work for {hours:.0f} hours", "loreg worker --bases DIR --models DIR"
+    )
 
 
 def find(tx: Transaction, job_id: int) -> Job:
-    """The job of that number, if what it makes may be read. Raises NotFoundError."""
+    """Return the job with that id. Raises NotFoundError, also if the caller may not read its namespace."""
     query = select(JobRow).where(JobRow.id == job_id, tx.visible(JobRow.namespace))
     row = tx.connection.execute(query).one_or_none()
     if row is None:
@@ -305,7 +309,7 @@ def find(tx: Transaction, job_id: int) -> Job:
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
-    """A page of jobs, the newest first."""
+    """Return a page of jobs, newest first."""
     query = select(JobRow).where(tx.visible(JobRow.namespace))
     if cursor:
         query = query.where(JobRow.id < decode(cursor, "jobs", (int,))[0])
@@ -315,7 +319,7 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
 
 
 def _end(tx: Transaction, which: ColumnElement[bool], state: str, *, action: str = "job end", **values: Any) -> None:
-    """Set a terminal state where there is none yet."""
+    """Set a terminal state for the open jobs that fulfill ``which``, and log it."""
     statement = update(JobRow).where(which, _OPEN).values(state=state, finished_at=clock.now(tx), **values)
     for job_id, kind, namespace in tx.connection.execute(
         statement.returning(JobRow.id, JobRow.kind, JobRow.namespace)

@@ -1,4 +1,4 @@
-"""What versions were made from: ancestors by recorded digests, in one recursive statement."""
+"""Lineage: record what a merged version was made from, and list its ancestors in one recursive statement."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from loreg.catalog.transaction import Transaction
 from loreg.entities import LineageEdge, Provenance, Source
 from loreg.refs import AdapterName
 
-_DEEPEST = 64
+_MAX_DEPTH = 64
 
 
 def record(tx: Transaction, version_id: int, provenance: Provenance) -> None:
-    """Record the recipe and certificate of a merged version, and an edge for each of its sources."""
+    """Record the recipe and certificate of a merged version, and an edge to each of its sources."""
     documents = {"recipe": dict(provenance.recipe), "certificate": dict(provenance.certificate)}
     tx.connection.execute(insert(MergeRow).values(version_id=version_id, **documents))
     edges = [
@@ -29,8 +29,8 @@ def record(tx: Transaction, version_id: int, provenance: Provenance) -> None:
     tx.connection.execute(insert(LineageRow), edges)
 
 
-def ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
-    """Every edge above a version, nearest first, from the digests that the merges recorded."""
+def list_ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
+    """Return every edge above a version, nearest first, 64 generations at most; versions are found by digest."""
     walk = (
         select(VersionRow.id.label("child_id"), literal(1).label("depth"))
         .where(VersionRow.id == version_id)
@@ -41,7 +41,7 @@ def ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
         .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
         .join(LineageRow, LineageRow.parent_digest == VersionRow.digest)
         .join(walk, walk.c.child_id == LineageRow.child_id)
-        .where(walk.c.depth < _DEEPEST, tx.visible(AdapterRow.namespace))
+        .where(walk.c.depth < _MAX_DEPTH, tx.visible(AdapterRow.namespace))
     )
     reached = select(walk.c.child_id, func.min(walk.c.depth).label("depth")).group_by(walk.c.child_id).subquery()
     # One content may be pushed under several names: the first of them stands for it.

@@ -1,4 +1,4 @@
-"""Hearing at once that something was written, where the database tells: PostgreSQL's LISTEN."""
+"""Wait for notifications of the database, so that a worker hears of a new job at once: PostgreSQL's LISTEN."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from sqlalchemy.exc import SQLAlchemyError
 
 
 class NotificationListener:
-    """Waits for a notification on ``channel``; with a database that sends none, and while it is away, just waits.
+    """Waits for notifications on ``channel``; with a database that sends none, or cannot be reached, for a time.
 
-    Whoever waits looks again after each waiting, whether it rang or not: a lost notification costs time, nothing else.
+    The caller looks for work after each wait, notified or not: a lost notification costs time, nothing else.
     """
 
     def __init__(self, engine: Engine, channel: str) -> None:
         self._engine, self._channel = engine, channel
         self._connection: Any = None
-        self._silence = threading.Event()  # is never set
+        self._never = threading.Event()
 
     def wait(self, seconds: float, without: float) -> None:
-        """Wait until it rings, at most so long; ``without`` a bell, that long.
+        """Wait for a notification, at most ``seconds``; where none can come, wait ``without`` seconds.
 
-        Returns at once when it has begun to listen: what was written before was not heard.
+        The first call returns as soon as it listens, because what was written before was not heard.
         """
         if self._engine.dialect.name != "postgresql":
-            self._silence.wait(without)
+            self._never.wait(without)
             return
         try:
             if self._connection is None:
                 self._connection = self._listen()
                 return
-            self._hear(seconds)
+            self._receive(seconds)
         except (OSError, SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error):
             self.close()
-            self._silence.wait(without)
+            self._never.wait(without)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection; the next wait opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(self._engine.dialect.loaded_dbapi.Error):
                 connection.close()
 
     def _listen(self) -> Any:
-        """A connection of its own, out of the pool: each statement on it is a transaction."""
+        """Open a connection outside the pool, on which each statement is a transaction, and LISTEN on it."""
         pooled = self._engine.raw_connection()
         connection: Any = pooled.driver_connection
         pooled.detach()
@@ -55,7 +55,7 @@ class NotificationListener:
         connection.execute(f"LISTEN {self._channel}")
         return connection
 
-    def _hear(self, seconds: float) -> None:
+    def _receive(self, seconds: float) -> None:
         select.select([self._connection.fileno()], [], [], seconds)
         self._connection.pgconn.consume_input()
         while self._connection.pgconn.notifies() is not None:

@@ -1,4 +1,4 @@
-"""Listings: the adapters of a registry, and the versions of one."""
+"""List the adapters of a registry, and the versions of one adapter, page by page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loreg.refs import AdapterName
 
 
 def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEntry]:
-    """A page of adapters by namespace and name, in one statement."""
+    """Return a page of adapters by namespace and name, from one statement."""
     count = select(func.count()).where(VersionRow.adapter_id == AdapterRow.id).scalar_subquery()
     newest = (
         select(func.max(VersionRow.number))
@@ -49,23 +49,23 @@ def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[Adapt
 
 
 def sample_versions(tx: Transaction, count: int) -> tuple[Version, ...]:
-    """``count`` versions at most, yanked ones too, from the oldest to the newest with as many between each two."""
+    """Return ``count`` versions at most, yanked ones too, spread evenly from the oldest to the newest."""
     ids = select(VersionRow.id).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
     ids = ids.where(tx.visible(AdapterRow.namespace))
     first, last = tx.connection.execute(ids.with_only_columns(func.min(VersionRow.id), func.max(VersionRow.id))).one()
     if first is None:
         return ()
     steps = [first + (last - first) * step // max(count - 1, 1) for step in range(count)]
-    some = {
+    sample = {
         tx.connection.execute(ids.where(VersionRow.id >= step).order_by(VersionRow.id).limit(1)).scalar_one()
         for step in steps
     }
-    query = select_versions().where(VersionRow.id.in_(some)).order_by(VersionRow.id)
+    query = select_versions().where(VersionRow.id.in_(sample)).order_by(VersionRow.id)
     return tuple(map(to_version, tx.connection.execute(query).scalars()))
 
 
 def list_versions(tx: Transaction, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
-    """A page of versions of one adapter, yanked ones too, the newest first."""
+    """Return a page of versions of one adapter, yanked ones too, newest first. Raises NotFoundError."""
     query = select_versions().where(VersionRow.adapter_id == find_adapter_id(tx, adapter))
     if cursor:
         query = query.where(VersionRow.number < decode(cursor, "versions", (int,))[0])

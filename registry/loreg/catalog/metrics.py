@@ -1,4 +1,4 @@
-"""Metrics: measured numbers of versions."""
+"""Metrics: record measured numbers of versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loreg.entities import Metric
 
 
 def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:
-    """Record ``metric``; the same name, dataset and split measured again replaces the value."""
+    """Record ``metric``, in place of a value for the same name, dataset and split."""
     key = {"version_id": version_id, "name": metric.name, "dataset": metric.dataset, "split": metric.split}
     old = tx.connection.execute(select(MetricRow.value, MetricRow.score).filter_by(**key)).one_or_none()
     score = metric.value if metric.higher_is_better else -metric.value

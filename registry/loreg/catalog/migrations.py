@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this code. Alembic is the only truth of the schema."""
+"""Bring a database to the schema of this code. Alembic is the only truth of the schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loreg.catalog.engine import disable_timeouts, write_connection
 from loreg.catalog.schema import TableBase
 from loreg.catalog.sqlite import is_read_only
 from loreg.errors import ConflictError, UnavailableError
-from loreg.settings import masked
+from loreg.settings import mask_url
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -23,22 +23,22 @@ _OUTSIDE = "the catalog is not this server's: another loreg, or nobody, has it i
 
 
 def current(engine: Engine) -> str | None:
-    """The revision of the database; None if it has no schema."""
+    """Return the revision of the database; None if it has no schema."""
     with engine.connect() as connection:
         return _revision(connection)
 
 
 def require_current(engine: Engine, url: str) -> None:
-    """Make sure that the schema is this code's. A SQLite file is upgraded by whoever may write it, a server never.
+    """Raise unless the schema is this code's; a SQLite file that may be written is upgraded instead.
 
-    Raises UnavailableError if somebody must run ``loreg db upgrade``, ConflictError if the database is newer.
+    Raises UnavailableError if ``loreg db upgrade`` is to be run, ConflictError if the database is newer.
     """
-    found = current(engine)
-    if found == HEAD:
+    revision = current(engine)
+    if revision == HEAD:
         return
-    _refuse_newer(found, url)
+    _refuse_newer(revision, url)
     if engine.dialect.name != "sqlite" or is_read_only(engine):
-        state = f"has schema {found}, this loreg expects {HEAD}" if found else "has no schema yet"
+        state = f"has schema {revision}, this loreg expects {HEAD}" if revision else "has no schema yet"
         raise UnavailableError(
             f"the catalog {url} {state}", hint="loreg db upgrade", outside="the catalog waits for its owner"
         )
@@ -46,22 +46,22 @@ def require_current(engine: Engine, url: str) -> None:
 
 
 def upgrade(engine: Engine) -> None:
-    """Run every migration that the database lacks, in one transaction; two at once wait for each other.
+    """Run every migration that the database lacks, in one transaction; concurrent upgrades wait for each other.
 
-    Raises ConflictError for a database that is newer, or that has tables and does not say of which schema.
+    Raises ConflictError for a database that is newer, or that has tables but no revision.
     """
     from alembic import command
     from alembic.util import CommandError
 
-    url = masked(engine.url.render_as_string(hide_password=True))
+    url = mask_url(engine.url.render_as_string(hide_password=True))
     config = alembic_config()
     with write_connection(engine) as connection:
         if engine.dialect.name == "postgresql":
             disable_timeouts(connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg migrations'))"))
-        found = _revision(connection)
-        _refuse_newer(found, url)
-        if found is None and inspect(connection).has_table(_FIRST_TABLE):
+        revision = _revision(connection)
+        _refuse_newer(revision, url)
+        if revision is None and inspect(connection).has_table(_FIRST_TABLE):
             raise ConflictError(
                 f"the catalog {url} has tables, but does not say of which schema: alembic_version is empty or missing",
                 hint=f"restore it from a backup; if it was of this loreg, put '{HEAD}' back into alembic_version",
@@ -72,21 +72,21 @@ def upgrade(engine: Engine) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise ConflictError(
-                f"the catalog {url} cannot be upgraded from {found}: {error}",
+                f"the catalog {url} cannot be upgraded from {revision}: {error}",
                 hint="restore it from a backup",
                 outside=_OUTSIDE,
             ) from error
 
 
 def missing_tables(connection: Connection) -> tuple[str, ...]:
-    """The tables and columns that the code expects and the database lacks."""
+    """Return the tables and columns that the code expects and the database lacks, as ``table`` and ``table.column``."""
     expected = TableBase.metadata.tables
-    there = inspect(connection).get_multi_columns(filter_names=list(expected))
-    columns = {name: {column["name"] for column in found} for (_, name), found in there.items()}
-    lacks = [name for name in sorted(expected) if name not in columns]
-    for name in sorted(columns):
-        lacks += [f"{name}.{column.name}" for column in expected[name].columns if column.name not in columns[name]]
-    return tuple(lacks)
+    reflected = inspect(connection).get_multi_columns(filter_names=list(expected))
+    names = {table: {column["name"] for column in columns} for (_, table), columns in reflected.items()}
+    missing = [table for table in sorted(expected) if table not in names]
+    for table in sorted(names):
+        missing += [f"{table}.{column.name}" for column in expected[table].columns if column.name not in names[table]]
+    return tuple(missing)
 
 
 def _revision(connection: Connection) -> str | None:
@@ -95,17 +95,17 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _refuse_newer(found: str | None, url: str) -> None:
-    if found is not None and found > HEAD:
+def _refuse_newer(revision: str | None, url: str) -> None:
+    if revision is not None and revision > HEAD:
         raise ConflictError(
-            f"the catalog {url} has schema {found}, this loreg knows up to {HEAD}",
+            f"the catalog {url} has schema {revision}, this loreg knows up to {HEAD}",
             hint="pip install --upgrade loreg",
             outside=_OUTSIDE,
         )
 
 
 def alembic_config() -> Config:
-    """Alembic's settings, with the migrations of the wheel or of the checkout."""
+    """Return Alembic's configuration, with the migrations of the checkout, or else of the wheel."""
     from alembic.config import Config
 
     package = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Namespaces: who may read what is in them."""
+"""Namespaces: list them, and make them public or private."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loreg.entities import Namespace
 
 
 def list_all(tx: Transaction) -> tuple[Namespace, ...]:
-    """All namespaces that may be read, by name: those that have adapters or were made public."""
+    """Return the namespaces that the caller may read, by name: those with adapters, or that were ever public."""
     names = union(select(AdapterRow.namespace.label("name")), select(NamespaceRow.name)).subquery()
     count = select(func.count()).where(AdapterRow.namespace == names.c.name).scalar_subquery()
     query = (
@@ -23,8 +23,8 @@ def list_all(tx: Transaction) -> tuple[Namespace, ...]:
 
 
 def set_public(tx: Transaction, name: str, public: bool) -> None:
-    """Let everyone read a namespace, or only those who have a token for it."""
-    before = tx.connection.execute(select(NamespaceRow.public).where(NamespaceRow.name == name)).scalar()
-    if bool(before) != public:
+    """Make a namespace readable for everyone, or only with a token for it; does nothing if it is so already."""
+    is_public = tx.connection.execute(select(NamespaceRow.public).where(NamespaceRow.name == name)).scalar()
+    if bool(is_public) != public:
         tx.upsert(NamespaceRow, {"name": name, "public": public})
         tx.log("namespace", None, None, namespace=name, public=public)

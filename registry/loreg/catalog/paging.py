@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor holds the sort key of the last row, so that page 1000 costs what page 1 does."""
+"""Keyset pagination: a cursor holds the sort key of the last row, so that page 1000 costs what page 1 does."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from loreg.errors import UsageError
 
 
 def encode(order: str, key: list[Any]) -> str:
-    """A cursor: the order it belongs to and the key of the last row."""
+    """Return a cursor for the ``key`` of the last row in this ``order``."""
     return base64.urlsafe_b64encode(json.dumps([order, *key]).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, order: str, kinds: Sequence[type]) -> list[Any]:
-    """The key in a cursor. Raises UsageError if it is damaged, or belongs to another order."""
+def decode(cursor: str, order: str, types: Sequence[type]) -> list[Any]:
+    """Return the key in a cursor, of these ``types``. Raises UsageError if it is damaged, or of another order."""
     key: list[Any]
     try:
-        found, *key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        cursor_order, *key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError, RecursionError):
-        found, key = None, []
-    if found != order or len(key) != len(kinds) or not all(map(_is_a, key, kinds)):
+        cursor_order, key = None, []
+    if cursor_order != order or len(key) != len(types) or not all(map(_is_comparable, key, types)):
         raise UsageError("this cursor is not of this search", hint="start again without --cursor")
     return key
 
 
-def _is_a(value: Any, kind: type) -> bool:
-    """Whether a column of that kind can be compared with the value: its type, and what a database holds of it."""
-    if kind is str:
+def _is_comparable(value: Any, type_: type) -> bool:
+    """Whether a column of that type can be compared with the value: its type, and what a database can hold."""
+    if type_ is str:
         return isinstance(value, str) and value.isprintable()
-    if kind is float:
+    if type_ is float:
         return isinstance(value, int | float) and abs(value) < (2**63 if isinstance(value, int) else 1e308)
     return type(value) is int and abs(value) < 2**31

@@ -1,12 +1,16 @@
-"""Drafts: what a client of the Hub has sent of an adapter that is not whole yet. One is forgotten after 30 days."""
+"""Pending uploads: the files that a client of the Hub has sent of an adapter that is not complete yet.
+
+The table calls them drafts. One is discarded after 30 days without a change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 
 from loreg.catalog import blobs
 from loreg.catalog.schema import AdapterRow, PendingUploadRow
@@ -14,16 +18,16 @@ from loreg.catalog.transaction import Transaction
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
-_KEPT = timedelta(days=7)
-_EXPIRED = timedelta(days=30)
-_NAMED = (PendingUploadRow.namespace, PendingUploadRow.name, PendingUploadRow.branch, PendingUploadRow.files)
+_STALE_AFTER = timedelta(days=7)
+_EXPIRES_AFTER = timedelta(days=30)
+_KEY_AND_FILES = (PendingUploadRow.namespace, PendingUploadRow.name, PendingUploadRow.branch, PendingUploadRow.files)
 
 
 @dataclass(frozen=True)
 class PendingUpload:
-    """The files that are there already; ``basis`` is the version that the branch meant when they were begun.
+    """The files so far, and ``basis``, the digest of the version that the branch meant at the first of them.
 
-    It is a digest, and empty where the branch meant none.
+    ``basis`` is empty if the branch meant none.
     """
 
     files: tuple[File, ...]
@@ -31,87 +35,89 @@ class PendingUpload:
 
 
 def find(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUpload | None:
-    """What there is of a draft; None if there is none."""
-    row = tx.connection.execute(
-        select(PendingUploadRow.files, PendingUploadRow.basis).where(_same(adapter, branch))
-    ).first()
-    return _read(row.files, row.basis) if row is not None else None
+    """Return the pending upload to a branch of an adapter; None if there is none."""
+    row = tx.connection.execute(_select(adapter, branch)).first()
+    return _to_pending(row.files, row.basis) if row is not None else None
 
 
 def find_locked(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUpload | None:
-    """The same, and nobody else touches the branch's draft until the transaction ends, in which it is put or removed.
+    """Return the pending upload as :func:`find` does, and lock it until the transaction ends.
 
-    Where there is none, its place is taken.
+    If there is none, an empty one is inserted: within the transaction the caller saves or removes it.
     """
-    query = select(PendingUploadRow.files, PendingUploadRow.basis).where(_same(adapter, branch)).with_for_update()
-    place = {"files": [], "basis": "", "author": tx.author, "updated_at": tx.at}
-    while not tx.insert_if_missing(PendingUploadRow, {**_key(adapter, branch), **place}):
+    query = _select(adapter, branch).with_for_update()
+    empty = {"files": [], "basis": "", "author": tx.author, "updated_at": tx.at}
+    while not tx.insert_if_missing(PendingUploadRow, {**_key(adapter, branch), **empty}):
         row = tx.connection.execute(query).first()
         if row is not None:  # else it became a version while this waited for it
-            return _read(row.files, row.basis)
+            return _to_pending(row.files, row.basis)
     return None
 
 
-def save(tx: Transaction, adapter: AdapterName, branch: str, draft: PendingUpload) -> None:
-    """Keep these files until the adapter is whole."""
-    entries = [[file.path, file.sha256, file.size] for file in draft.files]
-    blobs.record(tx, {file.sha256: file.size for file in draft.files})
-    row = {"files": entries, "basis": draft.basis, "author": tx.author, "updated_at": tx.at}
-    tx.upsert(PendingUploadRow, {**_key(adapter, branch), **row})
+def save(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload) -> None:
+    """Store the pending upload to a branch, in place of the one before, and record its blobs."""
+    entries = [[file.path, file.sha256, file.size] for file in pending.files]
+    blobs.record(tx, {file.sha256: file.size for file in pending.files})
+    values = {"files": entries, "basis": pending.basis, "author": tx.author, "updated_at": tx.at}
+    tx.upsert(PendingUploadRow, {**_key(adapter, branch), **values})
     _log(tx, "draft", adapter, branch, len(entries))
 
 
 def remove(tx: Transaction, adapter: AdapterName, branch: str) -> None:
-    """It became a version."""
-    tx.connection.execute(delete(PendingUploadRow).where(_same(adapter, branch)))
+    """Remove the pending upload to a branch, because it became a version; does nothing if there is none."""
+    tx.connection.execute(delete(PendingUploadRow).where(_is_branch(adapter, branch)))
 
 
-def discard(tx: Transaction, adapter: AdapterName, branch: str, draft: PendingUpload) -> None:
-    """It will not become one."""
+def discard(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload) -> None:
+    """Remove the pending upload to a branch, because it will not become a version, and log that."""
     remove(tx, adapter, branch)
-    _log(tx, "undraft", adapter, branch, len(draft.files))
+    _log(tx, "undraft", adapter, branch, len(pending.files))
 
 
-def count_free(tx: Transaction, namespace: str, most: int) -> int:
-    """How many more drafts a namespace may have; those that nobody touched for a week give way to others."""
-    fresh = (PendingUploadRow.namespace == namespace) & (PendingUploadRow.updated_at >= tx.at - _KEPT)
-    return most - tx.connection.execute(select(func.count()).where(fresh)).scalar_one()
+def count_free(tx: Transaction, namespace: str, max_count: int) -> int:
+    """Return how many more pending uploads a namespace may have; those untouched for a week do not count."""
+    fresh = (PendingUploadRow.namespace == namespace) & (PendingUploadRow.updated_at >= tx.at - _STALE_AFTER)
+    return max_count - tx.connection.execute(select(func.count()).where(fresh)).scalar_one()
 
 
 def discard_expired(tx: Transaction) -> None:
-    """Remove the drafts that nothing was added to for a month."""
-    old = delete(PendingUploadRow).where(PendingUploadRow.updated_at < tx.at - _EXPIRED)
-    for row in tx.connection.execute(old.returning(*_NAMED)).all():
-        _log(tx, "undraft", AdapterName(row.namespace, row.name), row.branch, len(row.files))
+    """Discard the pending uploads that nothing was added to for 30 days."""
+    _discard_where(tx, PendingUploadRow.updated_at < tx.at - _EXPIRES_AFTER)
 
 
-def discard_stale(tx: Transaction, namespace: str, most: int) -> None:
-    """Remove the drafts of a namespace that nobody touched for a week, if there are so many."""
-    if tx.connection.execute(select(func.count()).where(PendingUploadRow.namespace == namespace)).scalar_one() < most:
-        return
-    old = delete(PendingUploadRow).where(
-        PendingUploadRow.namespace == namespace, PendingUploadRow.updated_at < tx.at - _KEPT
-    )
-    for row in tx.connection.execute(old.returning(*_NAMED)).all():
+def discard_stale(tx: Transaction, namespace: str, max_count: int) -> None:
+    """Discard the pending uploads of a namespace untouched for a week, if the namespace has ``max_count`` or more."""
+    in_namespace = PendingUploadRow.namespace == namespace
+    if tx.connection.execute(select(func.count()).where(in_namespace)).scalar_one() >= max_count:
+        _discard_where(tx, and_(in_namespace, PendingUploadRow.updated_at < tx.at - _STALE_AFTER))
+
+
+def _discard_where(tx: Transaction, condition: ColumnElement[bool]) -> None:
+    statement = delete(PendingUploadRow).where(condition).returning(*_KEY_AND_FILES)
+    for row in tx.connection.execute(statement).all():
         _log(tx, "undraft", AdapterName(row.namespace, row.name), row.branch, len(row.files))
 
 
 def _log(tx: Transaction, action: str, adapter: AdapterName, branch: str, files: int) -> None:
-    """Write it down with the adapter, or with its name alone if there is no version of it yet."""
-    same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
-    adapter_id = tx.connection.execute(select(AdapterRow.id).where(same)).scalar()
+    """Log an event of the adapter, or with its name alone if no version of it exists."""
+    is_adapter = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
+    adapter_id = tx.connection.execute(select(AdapterRow.id).where(is_adapter)).scalar()
     tx.log(action, adapter_id, None, adapter=str(adapter), branch=branch, files=files)
 
 
-def _read(files: Sequence[Sequence[object]], basis: str) -> PendingUpload:
-    return PendingUpload(tuple(File(*entry) for entry in files), basis)  # type: ignore[arg-type]  # as put wrote them
+def _to_pending(files: Sequence[tuple[str, str, int]], basis: str) -> PendingUpload:
+    return PendingUpload(tuple(File(*entry) for entry in files), basis)
+
+
+def _select(adapter: AdapterName, branch: str) -> Select[Any]:
+    return select(PendingUploadRow.files, PendingUploadRow.basis).where(_is_branch(adapter, branch))
 
 
 def _key(adapter: AdapterName, branch: str) -> dict[str, str]:
     return {"namespace": adapter.namespace, "name": adapter.name, "branch": branch}
 
 
-def _same(adapter: AdapterName, branch: str) -> ColumnElement[bool]:
+def _is_branch(adapter: AdapterName, branch: str) -> ColumnElement[bool]:
     return and_(
         PendingUploadRow.namespace == adapter.namespace,
         PendingUploadRow.name == adapter.name,

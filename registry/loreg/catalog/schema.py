@@ -1,4 +1,4 @@
-"""The tables. Alembic makes them; this file says what the code may expect of them."""
+"""The tables and indexes that the code expects; Alembic creates them (migrations/)."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ Word = String(128)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, always aware and in UTC; SQLite keeps no zone of its own."""
+    """A column type for times, always aware and in UTC; SQLite stores no zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store UTC."""
+        """Return the time in UTC, to be stored."""
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give UTC back."""
+        """Return the stored time, aware and in UTC."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class TableBase(DeclarativeBase):
-    """What all tables share: constraints with names, so that migrations can speak of them."""
+    """The base class of all tables: constraints get names, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -75,8 +75,8 @@ class AdapterRow(TableBase):
 class BaseRow(TableBase):
     """A base model; ``digest`` is also the blob that lists its tensors, with their digests if it is ``complete``.
 
-    ``config`` is JSON: what its ``config.json`` says of its class and of tied weights. ``author`` is who added it,
-    empty where that is not known.
+    ``config`` is JSON: class and tied weights from its ``config.json``. ``author`` is the user who added it, empty
+    if unknown.
     """
 
     __tablename__ = "bases"
@@ -94,7 +94,7 @@ class BaseRow(TableBase):
 
 
 class BaseNameRow(TableBase):
-    """What people call a base; one base may have many names, a name means one base."""
+    """A name of a base; a base may have many names, a name means one base."""
 
     __tablename__ = "base_names"
 
@@ -103,7 +103,7 @@ class BaseNameRow(TableBase):
 
 
 class BaseEdgeRow(TableBase):
-    """How one base came from another: a kind, and what is known of how it was done."""
+    """An edge from a base to the base it derives from: a kind, and in ``detail`` how it was derived."""
 
     __tablename__ = "base_edges"
 
@@ -117,9 +117,9 @@ class BaseEdgeRow(TableBase):
 
 
 class VersionRow(TableBase):
-    """An immutable pushed state; ``target`` is the digest of its base's tensors that it touches.
+    """An immutable pushed state; ``target`` is the digest of those tensors of its base that it modifies.
 
-    Only ``yanked_at`` changes, and a base that was not known is filled in.
+    Only ``yanked_at`` changes, and a base that was unknown is filled in.
     """
 
     __tablename__ = "versions"
@@ -158,7 +158,7 @@ class VersionRow(TableBase):
 
 
 class ModuleTypeRow(TableBase):
-    """How often, and at which ranks, a version touches one kind of module."""
+    """How many modules of one type, and at which ranks, a version has."""
 
     __tablename__ = "module_types"
     __table_args__ = (Index(None, "name", "version_id"),)
@@ -171,9 +171,9 @@ class ModuleTypeRow(TableBase):
 
 
 class TaskRow(TableBase):
-    """What a version is for; ``base`` says again which base it is on, so that one index finds both.
+    """A task that a version is for; ``base`` repeats which base it is on, so that one index finds both.
 
-    That is the digest of a known base, else the name that the adapter itself gives.
+    That is the digest of a recorded base, else the name that the adapter itself gives.
     """
 
     __tablename__ = "tasks"
@@ -185,7 +185,7 @@ class TaskRow(TableBase):
 
 
 class LabelRow(TableBase):
-    """A key with a value, for whatever a team wants to say of a version."""
+    """A label of a version: a key and a value, freely chosen."""
 
     __tablename__ = "labels"
     __table_args__ = (Index(None, "key", "value", "version_id"),)
@@ -196,9 +196,9 @@ class LabelRow(TableBase):
 
 
 class MetricRow(TableBase):
-    """A measured number; measuring again on the same data replaces it (the event keeps the old value).
+    """A measured number; another measurement on the same data replaces it (the event keeps the old value).
 
-    ``score`` is the value, or its negative where less is better: more is always better of it.
+    ``score`` is the value, or its negative where less is better: a higher score is always better.
     """
 
     __tablename__ = "metrics"
@@ -221,7 +221,7 @@ class MetricRow(TableBase):
 
 
 class AliasRow(TableBase):
-    """Where an alias points now."""
+    """An alias and the version that it points to now."""
 
     __tablename__ = "aliases"
 
@@ -231,7 +231,7 @@ class AliasRow(TableBase):
 
 
 class AliasMoveRow(TableBase):
-    """Where an alias ever pointed; no version where it was removed. ``number`` is the version's."""
+    """A move of an alias to a version, or to none when it was removed. ``number`` is the version's."""
 
     __tablename__ = "alias_moves"
     __table_args__ = (Index(None, "adapter_id", "id"),)
@@ -246,7 +246,7 @@ class AliasMoveRow(TableBase):
 
 
 class BlobRow(TableBase):
-    """A blob that was stored: for a version, an export, a base, a draft, or for what was refused then."""
+    """A blob that was stored: for a version, an export, a base or a pending upload, or for a push that was refused."""
 
     __tablename__ = "blobs"
 
@@ -266,9 +266,9 @@ class FileRow(TableBase):
 
 
 class ExportRow(TableBase):
-    """A version as the server of ``profile`` takes it, and who had it made.
+    """A version as the server of ``profile`` takes it, and the user who had it built.
 
-    ``request`` is a digest of what was asked for, ``digest`` that of its files.
+    ``request`` is the digest of the options of the export, ``digest`` that of its files.
     """
 
     __tablename__ = "exports"
@@ -304,7 +304,7 @@ class MergeRow(TableBase):
 
 
 class LineageRow(TableBase):
-    """One source of a merged version. ``parent_digest`` holds even where the parent was a folder or is elsewhere."""
+    """One source of a merged version; ``parent_digest`` is known even if the parent is not in this registry."""
 
     __tablename__ = "lineage"
 
@@ -316,7 +316,7 @@ class LineageRow(TableBase):
 
 
 class NamespaceRow(TableBase):
-    """Who may read a namespace: everyone if it is public, else those who have a token for it. None is private."""
+    """Whether a namespace may be read by everyone, or only with a token for it; one without a row is private."""
 
     __tablename__ = "namespaces"
 
@@ -342,7 +342,7 @@ class TokenRow(TableBase):
 
 
 class UploadRow(TableBase):
-    """A blob that somebody announced; ``received`` once a server that does not hand uploads to S3 has it."""
+    """A blob that a client announced; ``received`` is set by servers that receive uploads themselves (without S3)."""
 
     __tablename__ = "uploads"
     __table_args__ = (Index(None, "created_at"),)
@@ -356,9 +356,9 @@ class UploadRow(TableBase):
 
 
 class PendingUploadRow(TableBase):
-    """Files that a client of the Hub committed and that make no whole adapter yet.
+    """Files that a client of the Hub committed and that make no complete adapter yet.
 
-    ``basis`` is the digest of the version that the branch meant when they were begun, empty if it meant none.
+    ``basis`` is the digest of the version that the branch meant at the first of them, empty if it meant none.
     """
 
     __tablename__ = "drafts"
@@ -372,27 +372,27 @@ class PendingUploadRow(TableBase):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-def _where(condition: str) -> dict[str, Any]:
-    """The rows that an index has, for either database."""
+def _partial(condition: str) -> dict[str, Any]:
+    """Return the options of a partial index on the rows with the condition, for either database."""
     return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
 class JobRow(TableBase):
-    """A merge, a re-ranking or a bake that a worker does, with what who asked for it was allowed to do.
+    """A merge, a re-ranking or a bake that a worker runs, with the permissions of the user who submitted it.
 
-    ``token_id`` is the token that asked, if one did; ``while_open`` says that there was none and a server needed none.
-    ``base`` and torch are what a worker must have for it, ``policy`` what guards the aliases that it sets. Of the
-    queued ones the lowest ``turn`` comes first. ``losses`` counts the workers that died of it, or lost what they
-    needed; ``able_at`` is when a worker that can do it last looked for work.
+    ``token_id`` is the token that submitted it, if any; ``while_open``: it was submitted without one to a server that
+    needed none. ``base`` and torch are what a worker must have for it, ``policy`` guards the aliases that it sets. Of
+    the queued jobs the one with the lowest ``turn`` comes first. ``losses`` counts the workers that died of it, or lost
+    their database or store; ``able_at`` is when a worker that is able to run it last looked for work.
     """
 
     __tablename__ = "jobs"
-    # No index that claiming asks has a job that has ended.
+    # The indexes that claiming uses hold no job that has ended.
     __table_args__ = (
         Index(None, "namespace", "id"),
-        Index("ix_jobs_queued", "turn", "id", **_where("state = 'queued'")),
-        Index("ix_jobs_running", "beat_at", "id", **_where("state = 'running'")),
-        Index("ix_jobs_open", "namespace", "id", **_where("state IN ('queued', 'running')")),
+        Index("ix_jobs_queued", "turn", "id", **_partial("state = 'queued'")),
+        Index("ix_jobs_running", "beat_at", "id", **_partial("state = 'running'")),
+        Index("ix_jobs_open", "namespace", "id", **_partial("state IN ('queued', 'running')")),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)

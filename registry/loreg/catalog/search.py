@@ -1,4 +1,4 @@
-"""Search: one SQL statement per page, never a scan in Python."""
+"""Search versions by task, base, rank, metric, text, …: one SQL statement per page, never a scan in Python."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def search(tx: Transaction, query: Query) -> Page[Version]:
-    """The page of versions that hold every condition. Raises UsageError for a cursor of another search."""
+    """Return a page of the versions that fulfill every condition. Raises UsageError for a cursor of another search."""
     statement, values = page_statement(query, tx.sees_all)
-    rows = tx.rows(statement, **values)
+    rows = tx.select_compiled(statement, **values)  # run by SQLAlchemy a page took 18 to 21 % longer (SQLite, median)
     shown = rows[: query.limit]
     cursor = encode(str(query.sort), list(shown[-1][1:])) if len(rows) > query.limit else None
     return Page(tuple(to_version(document) for document, *_ in shown), cursor)
 
 
 def page_statement(query: Query, sees_all: bool) -> tuple[Select[Any], dict[str, Any]]:
-    """The one statement of a page, and its parameters: it selects one row more than the limit, to know of a next."""
+    """Return the statement of a page, and its parameters: it selects one row more than the limit, to know of a next."""
     if query.limit < 1:
         raise UsageError(f"a page of {query.limit} versions is not possible", hint="--limit 50")
     shape, values = split_query(query)
     if query.cursor:
-        values |= cursor_values(decode(query.cursor, str(query.sort), _order(shape.sort).kinds))
-    return _page(shape, sees_all), values
+        values |= cursor_values(decode(query.cursor, str(query.sort), _order(shape.sort).types))
+    return _select_page(shape, sees_all), values
 
 
 @functools.lru_cache(maxsize=256)
-def _page(shape: Query, sees_all: bool) -> Select[Any]:
-    """First the ids of the page, in an order that an index has, so that no more is looked at; then what they are."""
+def _select_page(shape: Query, sees_all: bool) -> Select[Any]:
+    """Select the ids of the page, in an order that an index has, so that no more is read; then those versions."""
     order = _order(shape.sort)
-    found = [_ids(shape, order, on, sees_all).subquery() for on in _on_base(shape.base)]
-    page = found[0]
-    if len(found) > 1:
-        both = union_all(*map(select, found)).subquery()
-        page = select(both).order_by(*order.clauses(_keys(both))).limit(_more(shape)).subquery()
-    keys = _keys(page)
+    pages = [_select_ids(shape, order, on, sees_all).subquery() for on in _base_conditions(shape.base)]
+    page = pages[0]
+    if len(pages) > 1:
+        union = union_all(*map(select, pages)).subquery()
+        page = select(union).order_by(*order.clauses(_sort_columns(union))).limit(_limit(shape)).subquery()
+    keys = _sort_columns(page)
     return select_versions().add_columns(*keys).join(page, page.c.id == VersionRow.id).order_by(*order.clauses(keys))
 
 
-def _ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Select[Any]:
-    """The ids of a page of the versions on one base, with what they are sorted by."""
+def _select_ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Select[Any]:
+    """Select the ids of a page of the versions on one base, with their sort keys."""
     columns = (column.label(f"sort_{index}") for index, column in enumerate(order.columns))
     statement = select(VersionRow.id, *columns).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
     if order.join is not None:
         statement = statement.join(order.join, order.join.version_id == VersionRow.id).where(*order.conditions)
-    # A version has each of these once: joined, an index gives them in the order of the page.
-    for task in shape.tasks:
-        row = aliased(TaskRow)
-        statement = statement.join(row, row.version_id == VersionRow.id).where(row.task == bindparam(task))
+    # A version has each of these once: when they are joined, an index gives them in the order of the page.
+    for name in shape.tasks:
+        task = aliased(TaskRow)
+        statement = statement.join(task, task.version_id == VersionRow.id).where(task.task == bindparam(name))
         if on.text is not None:
-            statement = statement.where(row.base == on.text)
+            statement = statement.where(task.base == on.text)
     for name in shape.modules:
         module = aliased(ModuleTypeRow)
         statement = statement.join(module, module.version_id == VersionRow.id).where(module.name == bindparam(name))
@@ -80,19 +80,19 @@ def _ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Sel
         label = aliased(LabelRow)
         statement = statement.join(label, label.version_id == VersionRow.id)
         statement = statement.where(label.key == bindparam(key), label.value == bindparam(value))
-    on_base = on.besides if shape.tasks and on.text is not None else on.conditions
+    on_base = on.with_task if shape.tasks and on.text is not None else on.conditions
     statement = statement.where(visible_to(sees_all, AdapterRow.namespace), *on_base, *_conditions(shape))
     if shape.cursor:
         statement = statement.where(order.after())
-    return statement.order_by(*order.clauses(order.columns)).limit(_more(shape))
+    return statement.order_by(*order.clauses(order.columns)).limit(_limit(shape))
 
 
-def _keys(page: Any) -> list[Any]:
+def _sort_columns(page: Any) -> list[Any]:
     return [column for column in page.c if column.name.startswith("sort_")]
 
 
-def _more(shape: Query) -> Any:
-    """One row more than the page has, written out: a plan is made for it."""
+def _limit(shape: Query) -> Any:
+    """Return one row more than the page has, written out: PostgreSQL plans for it."""
     return literal_column(str(shape.limit + 1))
 
 
@@ -101,7 +101,7 @@ class _Order:
     """A total order of versions: all columns go the same way, and the last is unique."""
 
     columns: Sequence[Any]
-    kinds: Sequence[type]
+    types: Sequence[type]
     descending: bool
     join: Any = None
     conditions: Sequence[ColumnElement[bool]] = ()
@@ -124,41 +124,41 @@ def _order(sort: Sort) -> _Order:
         return _Order((VersionRow.rank_max, VersionRow.id), (int, int), descending=False)
     if sort.by == "size":
         return _Order((VersionRow.bytes, VersionRow.id), (float, int), descending=False)
-    mine, better = aliased(MetricRow), aliased(MetricRow)
+    metric, better = aliased(MetricRow), aliased(MetricRow)
     best = ~exists().where(
-        better.version_id == mine.version_id,
+        better.version_id == metric.version_id,
         *_matches_metric(better, sort.metric, sort.dataset, sort.split),
-        tuple_(better.score, better.dataset, better.split) > tuple_(mine.score, mine.dataset, mine.split),
+        tuple_(better.score, better.dataset, better.split) > tuple_(metric.score, metric.dataset, metric.split),
     )
-    conditions = (*_matches_metric(mine, sort.metric, sort.dataset, sort.split), best)
-    return _Order((mine.score, mine.version_id), (float, int), descending=True, join=mine, conditions=conditions)
+    conditions = (*_matches_metric(metric, sort.metric, sort.dataset, sort.split), best)
+    return _Order((metric.score, metric.version_id), (float, int), descending=True, join=metric, conditions=conditions)
 
 
 @dataclass(frozen=True)
 class _BaseCondition:
-    """A way to be on a base.
+    """The conditions of being on a base.
 
-    ``text`` is what :class:`loreg.catalog.schema.TaskRow` calls it, if that is one thing; with a task that is of that
-    base only ``besides`` is left to ask, and nothing that PostgreSQL would take for another filter of its own.
+    ``text`` is the base as :class:`loreg.catalog.schema.TaskRow` names it, if there is one such name. A task joined
+    with that name leaves only ``with_task`` to test: PostgreSQL takes an implied condition for an independent filter.
     """
 
     conditions: Sequence[ColumnElement[bool]] = ()
     text: Any = None
-    besides: Sequence[ColumnElement[bool]] = ()
+    with_task: Sequence[ColumnElement[bool]] = ()
 
 
-def _on_base(kind: str) -> tuple[_BaseCondition, ...]:
-    """Known by content to be the base, or only declared to be."""
+def _base_conditions(kind: str) -> tuple[_BaseCondition, ...]:
+    """Return the ways to be on the base: by content, or only by the name that the adapter declares."""
     if not kind:
         return (_BaseCondition(),)
     name: Any = bindparam("base")
     if kind == BY_DIGEST:
-        some = bases.select_named_or_digest_range(name, bindparam("base_digest"), bindparam("base_end"))
-        return (_BaseCondition([VersionRow.base_id.in_(some)]),)
-    known = bases.select_named(name).scalar_subquery()
-    digest = select(BaseRow.digest).where(BaseRow.id == known).scalar_subquery()
+        ids = bases.select_named_or_digest_range(name, bindparam("base_digest"), bindparam("base_end"))
+        return (_BaseCondition([VersionRow.base_id.in_(ids)]),)
+    base_id = bases.select_named(name).scalar_subquery()
+    digest = select(BaseRow.digest).where(BaseRow.id == base_id).scalar_subquery()
     return (
-        _BaseCondition([VersionRow.base_id == known], digest, [VersionRow.base_id.is_not(None)]),
+        _BaseCondition([VersionRow.base_id == base_id], digest, [VersionRow.base_id.is_not(None)]),
         _BaseCondition(
             [VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name, [VersionRow.base_id.is_(None)]
         ),
@@ -166,10 +166,10 @@ def _on_base(kind: str) -> tuple[_BaseCondition, ...]:
 
 
 def _conditions(shape: Query) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [VersionRow.yanked_at.is_(None)]
+    conditions: list[ColumnElement[bool]] = [VersionRow.yanked_at.is_(None)]
     if not shape.all_versions:
         later = aliased(VersionRow)
-        found.append(
+        conditions.append(
             ~exists().where(
                 later.adapter_id == VersionRow.adapter_id,
                 later.number > VersionRow.number,
@@ -177,25 +177,25 @@ def _conditions(shape: Query) -> list[ColumnElement[bool]]:
             )
         )
     for index, rank in enumerate(shape.ranks):
-        found.append(_OPERATORS[rank.operator](VersionRow.rank_max, bindparam(f"rank_{index}")))
+        conditions.append(_OPERATORS[rank.operator](VersionRow.rank_max, bindparam(f"rank_{index}")))
     for index, metric in enumerate(shape.metrics):
         value = _OPERATORS[metric.comparison.operator](MetricRow.value, bindparam(f"metric_{index}_value"))
-        measures = _matches_metric(MetricRow, metric.name, metric.dataset, metric.split)
-        found.append(exists().where(MetricRow.version_id == VersionRow.id, value, *measures))
+        matches = _matches_metric(MetricRow, metric.name, metric.dataset, metric.split)
+        conditions.append(exists().where(MetricRow.version_id == VersionRow.id, value, *matches))
     if shape.author:
-        found.append(VersionRow.author == bindparam("author"))
+        conditions.append(VersionRow.author == bindparam("author"))
     if shape.variant:
-        found.append(VersionRow.variant == bindparam("variant"))
+        conditions.append(VersionRow.variant == bindparam("variant"))
     full_name = AdapterRow.namespace + "/" + AdapterRow.name
     for word in shape.text.split():
-        places = (full_name, VersionRow.message, VersionRow.card)
-        found.append(or_(*(place.icontains(bindparam(word), escape="/") for place in places)))
-    return found
+        columns = (full_name, VersionRow.message, VersionRow.card)
+        conditions.append(or_(*(column.icontains(bindparam(word), escape="/") for column in columns)))
+    return conditions
 
 
 def _matches_metric(row: Any, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
-    """That a metric's row is of these parameters; of any dataset or split where none is given."""
-    found: list[ColumnElement[bool]] = [row.name == bindparam(name)]
-    found += [row.dataset == bindparam(dataset)] if dataset else []
-    found += [row.split == bindparam(split)] if split else []
-    return found
+    """Return the conditions that a metric's row has the values of these parameters; an empty one matches any."""
+    conditions: list[ColumnElement[bool]] = [row.name == bindparam(name)]
+    conditions += [row.dataset == bindparam(dataset)] if dataset else []
+    conditions += [row.split == bindparam(split)] if split else []
+    return conditions

@@ -1,7 +1,7 @@
-"""Searches apart from what they search for: many are alike but for their words and numbers.
+"""The shape of a search: the query with parameters in place of its words and numbers, in which most searches differ.
 
-SQLAlchemy takes longer to write such a statement than PostgreSQL to run it, and PostgreSQL plans it once if it comes
-again: so each shape is written once.
+SQLAlchemy takes longer to build such a statement than PostgreSQL to run it, and PostgreSQL plans it once if it comes
+again: so the statement of each shape is built once.
 """
 
 from __future__ import annotations
@@ -17,49 +17,50 @@ BY_NAME, BY_DIGEST = "name", "digest"
 
 
 def split_query(query: Query) -> tuple[Query, dict[str, Any]]:
-    """The query with names of parameters for its words, and their values; numbers are parameters named the same way.
+    """Return the query with parameter names in place of its words, and the values of the parameters.
 
-    ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`; what is empty stays empty.
+    Numbers become parameters too, named by their position. ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`.
+    What is empty stays empty.
     """
     values: dict[str, Any] = {}
 
-    def named(name: str, value: str) -> str:
+    def bind(name: str, value: str) -> str:
         values[name] = value
         return name
 
-    def named_if_given(name: str, value: str) -> str:
-        return named(name, value) if value else ""
+    def bind_if_given(name: str, value: str) -> str:
+        return bind(name, value) if value else ""
 
-    def compared(name: str, comparison: Comparison) -> Comparison:
+    def bind_comparison(name: str, comparison: Comparison) -> Comparison:
         values[name] = comparison.value
         return Comparison(comparison.operator, 0)
 
     shape = replace(
         query,
-        text=" ".join(named(f"word_{i}", _literal(word)) for i, word in enumerate(query.text.split())),
-        tasks=tuple(named(f"task_{i}", task) for i, task in enumerate(query.tasks)),
+        text=" ".join(bind(f"word_{i}", _escape(word)) for i, word in enumerate(query.text.split())),
+        tasks=tuple(bind(f"task_{i}", task) for i, task in enumerate(query.tasks)),
         base=(BY_DIGEST if is_digest(query.base) else BY_NAME) if query.base else "",
-        modules=tuple(named(f"module_{i}", module) for i, module in enumerate(query.modules)),
-        ranks=tuple(compared(f"rank_{i}", comparison) for i, comparison in enumerate(query.ranks)),
+        modules=tuple(bind(f"module_{i}", module) for i, module in enumerate(query.modules)),
+        ranks=tuple(bind_comparison(f"rank_{i}", comparison) for i, comparison in enumerate(query.ranks)),
         metrics=tuple(
             MetricCondition(
-                named(f"metric_{i}", metric.name),
-                compared(f"metric_{i}_value", metric.comparison),
-                named_if_given(f"metric_{i}_dataset", metric.dataset),
-                named_if_given(f"metric_{i}_split", metric.split),
+                bind(f"metric_{i}", metric.name),
+                bind_comparison(f"metric_{i}_value", metric.comparison),
+                bind_if_given(f"metric_{i}_dataset", metric.dataset),
+                bind_if_given(f"metric_{i}_split", metric.split),
             )
             for i, metric in enumerate(query.metrics)
         ),
         labels=tuple(
-            (named(f"label_{i}", key), named(f"label_{i}_value", value)) for i, (key, value) in enumerate(query.labels)
+            (bind(f"label_{i}", key), bind(f"label_{i}_value", value)) for i, (key, value) in enumerate(query.labels)
         ),
-        author=named_if_given("author", query.author),
-        variant=named_if_given("variant", query.variant),
+        author=bind_if_given("author", query.author),
+        variant=bind_if_given("variant", query.variant),
         sort=Sort(
             query.sort.by,
-            named_if_given("sort_metric", query.sort.metric),
-            named_if_given("sort_dataset", query.sort.dataset),
-            named_if_given("sort_split", query.sort.split),
+            bind_if_given("sort_metric", query.sort.metric),
+            bind_if_given("sort_dataset", query.sort.dataset),
+            bind_if_given("sort_split", query.sort.split),
         ),
         cursor="cursor" if query.cursor else None,
     )
@@ -69,10 +70,10 @@ def split_query(query: Query) -> tuple[Query, dict[str, Any]]:
 
 
 def cursor_values(key: Sequence[Any]) -> dict[str, Any]:
-    """The values of the parameters that a cursor's key has."""
+    """Return the values of the parameters for the key of a cursor."""
     return {f"cursor_{index}": value for index, value in enumerate(key)}
 
 
-def _literal(word: str) -> str:
-    """The word as a pattern that matches only itself, with ``/`` as its escape."""
+def _escape(word: str) -> str:
+    """Return the LIKE pattern that matches only the word itself; ``/`` escapes."""
     return word.replace("/", "//").replace("%", "/%").replace("_", "/_")

@@ -1,14 +1,13 @@
-"""SQLite as a catalog: who may write it writes ahead; who may only read it makes and changes nothing beside it."""
+"""SQLite as a catalog: open it with a write-ahead log, or only to read, which changes nothing beside the database."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pwd
 import shlex
 import sqlite3
 import stat
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
 from loreg.errors import NotAllowedError, UnavailableError, explain_os_errors
-from loreg.file_modes import make_file, make_folder
+from loreg.file_modes import HAS_OWNERS, make_file, make_folder
 
-LOCK_TIMEOUT = 30  # seconds that who finds SQLite locked waits
+LOCK_TIMEOUT = 30  # seconds to wait for a lock of SQLite
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # sqlite3/os.h: the bytes that every connection locks for reading
-_ELSEWHERE = "export LOREG_HOME=… to a folder you may write"
-_WRITE_AHEAD = b"\x02"  # the file format's byte 18
+_HINT_HOME = "export LOREG_HOME=… to a folder you may write"
+_WAL_FORMAT = b"\x02"  # the file format's byte 18
 
 #: Descriptors of databases that are only read, by device and inode. None is ever closed: that would drop the locks
 #: of every connection that this process has to the same file (fcntl(2)).
-_open: dict[tuple[int, int], int] = {}
+_descriptors: dict[tuple[int, int], int] = {}
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,24 @@ class _ReadOnly:
 
 
 class ReadOnlyConnection(sqlite3.Connection):
-    """A connection of a process that may only read the database, and why."""
+    """A connection of a process that may only read the database, with the reason why."""
 
     path: Path
     why: _ReadOnly
-    #: What the file was like when it was opened without -wal and -shm; None where SQLite sees changes itself.
+    #: Size and time of change of the file when it was opened without -wal and -shm; None if SQLite sees changes itself.
     opened_as: tuple[int, int] | None = None
 
     def is_outdated(self) -> bool:
-        """Whether somebody writes the database by now, so that it must be opened anew."""
+        """Whether another process has written the database since, so that it must be opened again."""
         return self.opened_as is not None and (self.is_torn() or _has_content(_sibling(self.path, "-wal")))
 
     def is_torn(self) -> bool:
-        """Whether the file itself changed, so that what was just read may be partly old and partly new."""
+        """Whether the file itself has changed since, so that what was just read may be partly old and partly new."""
         return self.opened_as is not None and self.opened_as != _state(self.path)
 
 
 def open_sqlite(url: URL) -> Engine:
-    """Make the engine; the folder of the database is made if it is missing. Raises NotAllowedError."""
+    """Create the engine, and the folder of the database if it is missing. Raises NotAllowedError."""
     path: Path | None = None
     if url.database and url.database != ":memory:" and not url.query:
         path = Path(os.path.realpath(url.database))  # -wal and -shm lie beside the file itself, not beside a link to it
@@ -70,7 +69,7 @@ def open_sqlite(url: URL) -> Engine:
     def _connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> ReadOnlyConnection | None:
         if path is None:
             return None
-        with explain_os_errors(path, _ELSEWHERE):
+        with explain_os_errors(path, _HINT_HOME):
             return _connect_to_read(path, options)
 
     @event.listens_for(engine, "connect")
@@ -91,7 +90,7 @@ def open_sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A writer takes the lock at its start: one that reads first and then writes could be refused at once.
+        # A writer takes the lock when it begins: one that reads first and then writes could be refused at once.
         writes = connection.get_execution_options().get("loreg_writes")
         if writes and (reader := as_reader(connection)) is not None:
             raise NotAllowedError(
@@ -99,11 +98,19 @@ def open_sqlite(url: URL) -> Engine:
             )
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    @event.listens_for(engine, "handle_error")
+    def _release_lock(context: ExceptionContext) -> None:
+        # Cut off before the answer had come, the connection is closed, and SQLite keeps the lock of one that is closed
+        # until the last cursor of it is forgotten.
+        if context.connection is not None and not isinstance(context.original_exception, Exception):
+            driver: Any = context.connection.connection.driver_connection
+            driver.rollback()
+
     return engine
 
 
 def as_reader(connection: Connection) -> ReadOnlyConnection | None:
-    """The connection as one that may only read; None if it may write."""
+    """Return the driver's connection if it may only read, else None."""
     driver = connection.connection.dbapi_connection
     return driver if isinstance(driver, ReadOnlyConnection) else None
 
@@ -115,7 +122,7 @@ def is_read_only(engine: Engine) -> bool:
 
 
 def refuse_torn(connection: Connection) -> None:
-    """Raise UnavailableError if the database was changed under a reader whom SQLite cannot protect."""
+    """Raise UnavailableError if the file changed while a connection read it that SQLite cannot protect from that."""
     reader = as_reader(connection)
     if reader is not None and reader.is_torn():
         raise UnavailableError(f"the catalog {reader.path} was written while it was read", hint="try again")
@@ -126,12 +133,12 @@ def _make_folder_of(path: Path) -> None:
         make_folder(path.parent)
     except OSError as error:
         raise NotAllowedError(
-            f"cannot make the catalog's folder {path.parent}: {error.strerror}", hint=_ELSEWHERE
-        ) from None
+            f"cannot make the catalog's folder {path.parent}: {error.strerror}", hint=_HINT_HOME
+        ) from error
 
 
 def _connect_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection | None:
-    """Connect to a database that may only be read; None for one that may be written, and is there now."""
+    """Connect to a database that may only be read; return None for one that may be written, and create its files."""
     if not path.exists():
         make_file(path)
     files = (path, _sibling(path, "-wal"), _sibling(path, "-shm"))
@@ -142,7 +149,7 @@ def _connect_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection 
         reader = _open_to_read(path, options)
         reader.path, reader.why = path, why
         return reader
-    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if HAS_OWNERS and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         for file in files[1:]:  # SQLite would make them with this process's umask, and mend that a moment later
             if not file.exists():
                 make_file(file)
@@ -150,10 +157,10 @@ def _connect_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection 
 
 
 def _why_only_read(files: Sequence[Path]) -> _ReadOnly | None:
-    """Why the database, the first of ``files``, must not be written, though it may be read; None if it may be."""
+    """Return why the database, the first of ``files``, may be read but not written; None if it may be written."""
     path = files[0]
-    if os.statvfs(path).f_flag & os.ST_RDONLY:
-        return _ReadOnly("its file system is read-only", _ELSEWHERE)
+    if HAS_OWNERS and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return _ReadOnly("its file system is read-only", _HINT_HOME)
     refusals = (*(_why_denied(file, os.W_OK) for file in files), _why_denied(path.parent, os.W_OK | os.X_OK))
     if denied := next(filter(None, refusals), ""):
         return _ReadOnly(denied, _how_to_share(path))
@@ -163,7 +170,7 @@ def _why_only_read(files: Sequence[Path]) -> _ReadOnly | None:
 
 
 def _why_denied(path: Path, access: int) -> str:
-    """Why this process has no such access; empty if it has, or if there is nothing by now."""
+    """Return why this process has no such access to the file; empty if it has, or if the file is gone."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -174,10 +181,12 @@ def _why_denied(path: Path, access: int) -> str:
 
 
 def _owner_could_use_what_is_made_beside(path: Path) -> bool:
-    """Whether -wal and -shm, made by this process with the permissions of the database, lock nobody out.
+    """Whether the owner of the database could use -wal and -shm, if this process created them with its permissions.
 
     Root gives them to the database's owner (SQLite's findCreateFileMode).
     """
+    if not HAS_OWNERS:
+        return True
     database, folder = path.stat(), path.parent.stat()
     if os.geteuid() in (0, database.st_uid) or database.st_mode & stat.S_IWOTH:
         return True
@@ -185,20 +194,20 @@ def _owner_could_use_what_is_made_beside(path: Path) -> bool:
 
 
 def _open_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection:
-    """Connect so that nothing is made beside the database.
+    """Connect so that no file is created beside the database.
 
-    With -wal and -shm SQLite reads as always, and sees what is written meanwhile. Without them it would make them, and
-    they would be the reader's: then the file alone is read (``immutable``). It is whole, because whoever closes a
-    database last takes all of -wal into it; and it stays so, because the lock for reading keeps that from happening
-    again, but for a writer who writes a thousand pages at once: see ``refuse_torn``.
+    With -wal and -shm SQLite reads as always, and sees what is written meanwhile. Without them it would create them,
+    and they would be the reader's: then the file alone is read (``immutable``). It is complete, because the process
+    that closes a database last moves all of -wal into it; and it stays so, because the lock for reading prevents that
+    from happening again, except by a writer who writes a thousand pages at once: see ``refuse_torn``.
     """
     descriptor = _descriptor_of(path)
     uri = path.absolute().as_uri()
     wal = _sibling(path, "-wal")
-    write_ahead = os.pread(descriptor, 1, 18) == _WRITE_AHEAD
-    if write_ahead:
+    has_wal_format = os.pread(descriptor, 1, 18) == _WAL_FORMAT
+    if has_wal_format:
         _wait_while_busy(lambda: _lock_for_reading(descriptor))
-    if not write_ahead or (wal.exists() and _sibling(path, "-shm").exists()):
+    if not has_wal_format or (wal.exists() and _sibling(path, "-shm").exists()):
         return sqlite3.connect(f"{uri}?mode=ro", uri=True, factory=ReadOnlyConnection, **options)
     if _has_content(wal):
         raise UnavailableError(
@@ -213,24 +222,31 @@ def _open_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection:
 def _descriptor_of(path: Path) -> int:
     status = path.stat()
     key = (status.st_dev, status.st_ino)
-    if key not in _open:
-        _open[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    return _open[key]
+    if key not in _descriptors:
+        _descriptors[key] = os.open(path, os.O_RDONLY)
+    return _descriptors[key]
 
 
 def _lock_for_reading(descriptor: int) -> None:
-    """Lock what SQLite locks for reading, for as long as this process lives.
+    """Lock what SQLite locks for reading, until this process ends.
 
-    It is a lock of the open file description: SQLite's own are the process's, and the two do not undo each other.
+    The lock belongs to the open file description, SQLite's own to the process: neither releases the other. Only Linux
+    has such locks; elsewhere a change while it is read is found afterwards (``refuse_torn``).
     """
+    if sys.platform != "linux":
+        return
+    try:
+        import fcntl
+    except ImportError:
+        return
     lock = struct.pack("hhqqi0q", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
 
 
 def _wait_while_busy(call: Callable[[], Any]) -> None:
-    """Call again until nobody else is in the way: for what SQLite refuses at once, busy_timeout or not.
+    """Call again while the database is locked: for what SQLite refuses at once, whatever its busy_timeout.
 
-    Two who open a new database at once refuse each other WAL; who closes it last locks it for a moment.
+    Two processes that open a new database at once refuse each other WAL; the one that closes it last locks it briefly.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
@@ -266,12 +282,14 @@ def _owner(path: Path) -> str:
 
 def _name_of(uid: int) -> str:
     try:
+        import pwd
+
         return pwd.getpwuid(uid).pw_name
-    except KeyError:
+    except (ImportError, KeyError):
         return f"user {uid}"
 
 
 def _how_to_share(path: Path) -> str:
-    """The commands after which a group can work in the folder of the database."""
+    """Return the commands after which a group can work in the folder of the database."""
     folder = shlex.quote(str(path.parent))
     return f"chgrp -R GROUP {folder} && chmod -R g+rwX {folder} && find {folder} -type d -exec chmod g+s {{}} +"

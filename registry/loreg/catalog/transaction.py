@@ -1,4 +1,4 @@
-"""One unit of work on the catalog: all of it happens, or nothing."""
+"""One unit of work on the catalog, of which all or nothing happens, and the writes that every table needs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from loreg.catalog import compiled
 from loreg.catalog.schema import EventRow, NamespaceRow, TableBase
 from loreg.entities import Access
 
+_LOG_EVENT = insert(EventRow)
+
 
 @dataclass(frozen=True)
 class Transaction:
-    """A connection inside a transaction, with who acts, what on, and when."""
+    """A connection inside a transaction, with who acts and when."""
 
     connection: Connection
     access: Access
@@ -28,68 +30,72 @@ class Transaction:
 
     @property
     def author(self) -> str:
-        """Who acts."""
+        """Return the name of the user who acts."""
         return self.access.author
 
     @property
     def sees_all(self) -> bool:
-        """Whether who acts may read every namespace."""
+        """Whether the caller may read every namespace."""
         return "*" in self.access.permissions
 
     def visible(self, namespace: Any) -> ColumnElement[bool]:
-        """The condition that who acts may read what is in the column ``namespace``."""
+        """Return the condition that the caller may read the namespace in the column ``namespace``."""
         return true() if self.sees_all else _readable(namespace, namespace.in_(sorted(self.access.permissions)))
 
-    def rows(self, statement: ReturnsRows, **values: Any) -> list[compiled.Row]:
-        """Run a statement that is kept for everybody, with who asks and what for: see :func:`visible_to`."""
+    def select_compiled(self, statement: ReturnsRows, **values: Any) -> list[compiled.Row]:
+        """Return the rows of a statement that :mod:`loreg.catalog.compiled` compiles once.
+
+        The parameter of :func:`visible_to` gets its value here. Raises DBAPIError.
+        """
         return compiled.select_rows(self.connection, statement, {"readable": sorted(self.access.permissions), **values})
 
     def insert_missing(self, table: type[TableBase], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert the rows whose key is not there yet; the others stay as they are."""
+        """Insert the rows whose key is not in the table yet; leave the others as they are."""
         if rows:
-            compiled.insert_rows(self.connection, _missing(table, self.connection.dialect.name), rows)
+            self.connection.execute(_insert_missing(table, self._dialect), rows)
 
     def insert_if_missing(self, table: type[TableBase], row: Mapping[str, Any]) -> bool:
-        """Insert the row unless its key is there; whether it was not."""
-        return bool(self.rows(_one_missing(table, self.connection.dialect.name), **row))
+        """Insert the row unless its key is in the table; return whether it was inserted."""
+        return self.connection.execute(_insert_if_missing(table, self._dialect), row).first() is not None
 
     def get_or_create_locked(self, table: type[TableBase], row: Mapping[str, Any], *key: str) -> int:
-        """The id of the row with that unique key, which is inserted if need be and locked until the end."""
-        ((found,),) = self.rows(_one_with(table, key, self.connection.dialect.name), **row)
-        return int(found)
+        """Return the id of the row with that unique key, inserted if need be and locked until the transaction ends."""
+        row_id: int = self.connection.execute(_insert_or_lock(table, key, self._dialect), row).scalar_one()
+        return row_id
 
     def upsert(self, table: type[TableBase], row: Mapping[str, Any]) -> None:
         """Insert the row, or replace the values of the one with its primary key."""
-        compiled.insert_rows(self.connection, _upserting(table, tuple(row), self.connection.dialect.name), [row])
+        self.connection.execute(_upsert(table, tuple(row), self._dialect), row)
 
     def log(self, action: str, adapter_id: int | None, version_id: int | None, **detail: Any) -> None:
-        """Write down who did what."""
+        """Record an event: who did what, to which adapter and version."""
         event = {"at": self.at, "author": self.author, "action": action, "detail": detail}
-        compiled.insert_rows(self.connection, _EVENT, [{"adapter_id": adapter_id, "version_id": version_id, **event}])
+        self.connection.execute(_LOG_EVENT, {"adapter_id": adapter_id, "version_id": version_id, **event})
 
-
-_EVENT = insert(EventRow)
+    @property
+    def _dialect(self) -> str:
+        return self.connection.dialect.name
 
 
 @functools.cache
-def _missing(table: type[TableBase], dialect: str) -> postgresql.Insert | sqlite.Insert:
+def _insert_missing(table: type[TableBase], dialect: str) -> postgresql.Insert | sqlite.Insert:
     return _insert(table, dialect).on_conflict_do_nothing()
 
 
 @functools.cache
-def _one_missing(table: type[TableBase], dialect: str) -> ReturningInsert[Any]:
-    return _missing(table, dialect).returning(literal_column("1"))
+def _insert_if_missing(table: type[TableBase], dialect: str) -> ReturningInsert[Any]:
+    return _insert_missing(table, dialect).returning(literal_column("1"))
 
 
 @functools.cache
-def _one_with(table: type[TableBase], key: tuple[str, ...], dialect: str) -> ReturningInsert[Any]:
+def _insert_or_lock(table: type[TableBase], key: tuple[str, ...], dialect: str) -> ReturningInsert[Any]:
     statement = _insert(table, dialect)
-    same = {key[0]: statement.excluded[key[0]]}
-    return statement.on_conflict_do_update(index_elements=key, set_=same).returning(table.__table__.c.id)
+    unchanged = {key[0]: statement.excluded[key[0]]}  # an update locks the row, and returns its id
+    return statement.on_conflict_do_update(index_elements=key, set_=unchanged).returning(table.__table__.c.id)
 
 
 @functools.cache
-def _upserting(table: type[TableBase], columns: tuple[str, ...], dialect: str) -> Insert:
+def _upsert(table: type[TableBase], columns: tuple[str, ...], dialect: str) -> Insert:
     statement = _insert(table, dialect)
     keys = [column.name for column in table.__table__.primary_key]
     values = {name: statement.excluded[name] for name in columns if name not in keys}
@@ -101,9 +107,12 @@ def _insert(table: type[TableBase], dialect: str) -> postgresql.Insert | sqlite.
 
 
 def visible_to(sees_all: bool, namespace: Any) -> ColumnElement[bool]:
-    """:meth:`Transaction.visible` for statements that are kept: who asks is known when :meth:`rows` runs them."""
+    """Return the condition of :meth:`Transaction.visible` for a statement that is compiled once for all callers.
+
+    :meth:`Transaction.select_compiled` binds which namespaces its caller may read.
+    """
     return true() if sees_all else _readable(namespace, compiled.AnyOf(namespace, compiled.text_array("readable")))
 
 
-def _readable(namespace: Any, granted: ColumnElement[bool]) -> ColumnElement[bool]:
-    return or_(granted, namespace.in_(select(NamespaceRow.name).where(NamespaceRow.public)))
+def _readable(namespace: Any, permitted: ColumnElement[bool]) -> ColumnElement[bool]:
+    return or_(permitted, namespace.in_(select(NamespaceRow.name).where(NamespaceRow.public)))

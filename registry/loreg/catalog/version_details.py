@@ -1,4 +1,4 @@
-"""All that is known of a version, in one SELECT: what it is, its files, how it was made, how its aliases moved."""
+"""Show a version: its description, files, provenance and alias moves, from one SELECT."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from loreg.entities import AliasMove, Details, Provenance, Source, Version
 from loreg.manifest import File
 from loreg.refs import Ref
 
-_MOST_MOVES = 1000  # of all aliases together, the newest
+_MAX_MOVES = 1000  # of all aliases together, the newest
 _FILES = json_rows(FileRow, FileRow.path, FileRow.digest, FileRow.size, on=FileRow.version_id == VersionRow.id)
 
 
 def version_details(tx: Transaction, ref: Ref) -> Details:
-    """Everything about the version that ``ref`` means. Raises what :func:`loreg.catalog.versions.resolve` raises."""
-    found, (card, recipe, certificate, sources, files, moves) = find_version(tx, ref, _detailed)
-    made_by = None
+    """Return everything about the version that ``ref`` means.
+
+    Raises what :func:`loreg.catalog.versions.resolve` raises.
+    """
+    row, (card, recipe, certificate, sources, files, moves) = find_version(tx, ref, _select_details)
+    provenance = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
-        made_by = Provenance(tuple(by_position), recipe, certificate)
+        provenance = Provenance(tuple(by_position), recipe, certificate)
     return Details(
-        version=found.version,
+        version=row.version,
         files=tuple(File(*cells) for cells in sorted(files)),
         card=card,
-        provenance=made_by,
+        provenance=provenance,
         alias_moves=tuple(
             AliasMove(alias, number, author, parse_time(at))
             for _, alias, number, author, at in sorted(moves, reverse=True)
@@ -40,20 +43,22 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
 
 
 def version_files(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]:
-    """The version that ``ref`` means, and its files. Raises what :func:`loreg.catalog.versions.resolve` raises."""
-    found, files = find_version(tx, ref, _with_files)
-    return found.version, tuple(File(*cells) for cells in sorted(files))
+    """Return the version that ``ref`` means, and its files.
+
+    Raises what :func:`loreg.catalog.versions.resolve` raises.
+    """
+    row, files = find_version(tx, ref, _select_files)
+    return row.version, tuple(File(*cells) for cells in sorted(files))
 
 
 @functools.cache
-def _with_files(sees_all: bool, by: str) -> Select[Any]:
+def _select_files(sees_all: bool, by: str) -> Select[Any]:
     return select_version(sees_all, by).add_columns(_FILES.label("files"))
 
 
 @functools.cache
-def _detailed(sees_all: bool, by: str) -> Select[Any]:
-    mine = VersionRow.id
-    more = JsonRow(
+def _select_details(sees_all: bool, by: str) -> Select[Any]:
+    details = JsonRow(
         VersionRow.card,
         MergeRow.recipe,
         MergeRow.certificate,
@@ -63,7 +68,7 @@ def _detailed(sees_all: bool, by: str) -> Select[Any]:
             LineageRow.parent_label,
             LineageRow.parent_digest,
             LineageRow.weight,
-            on=LineageRow.child_id == mine,
+            on=LineageRow.child_id == VersionRow.id,
         ),
         _FILES,
         json_rows(
@@ -73,13 +78,14 @@ def _detailed(sees_all: bool, by: str) -> Select[Any]:
             AliasMoveRow.number,
             AliasMoveRow.author,
             AliasMoveRow.at,
-            on=AliasMoveRow.id.in_(_newest_moves()),
+            on=AliasMoveRow.id.in_(_select_newest_moves()),
         ),
     )
-    return select_version(sees_all, by).add_columns(more.label("more")).outerjoin(MergeRow, MergeRow.version_id == mine)
+    version = select_version(sees_all, by).add_columns(details.label("details"))
+    return version.outerjoin(MergeRow, MergeRow.version_id == VersionRow.id)
 
 
-def _newest_moves() -> Select[Any]:
+def _select_newest_moves() -> Select[Any]:
     move = aliased(AliasMoveRow)
     of_adapter = select(move.id).where(move.adapter_id == VersionRow.adapter_id).correlate(VersionRow)
-    return of_adapter.order_by(move.id.desc()).limit(_MOST_MOVES)
+    return of_adapter.order_by(move.id.desc()).limit(_MAX_MOVES)

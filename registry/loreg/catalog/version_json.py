@@ -1,6 +1,6 @@
-"""A version with all that belongs to it, as one JSON document made by the database: for show, search and every ref.
+"""A version with its tasks, labels, metrics, …, as one JSON array that the database makes and this module reads.
 
-Drivers and SQLAlchemy take their time over every column of every row; of a document there is one.
+Show, search and every ref select it: drivers and SQLAlchemy spend time on each column of each row, and this is one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from loreg.refs import AdapterName
 
 
 class JsonRow(FunctionElement[Any]):
-    """Some cells as a JSON array. Times are text in it, see :func:`time_of`; floats may be."""
+    """The SQL function that makes a JSON array of cells: times are strings, see :func:`parse_time`; floats may be."""
 
     name = "json_row"
     type = JSON()
@@ -40,60 +40,59 @@ class JsonRow(FunctionElement[Any]):
 
 
 class JsonRows(FunctionElement[Any]):
-    """Aggregates rows into one JSON array of arrays, so that children arrive with their parent's row."""
+    """The SQL function that aggregates rows into a JSON array of arrays: children arrive with their parent's row."""
 
     name = "json_rows"
     type = JSON()
     inherit_cache = True
 
 
-def _cells_of_sqlite(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
-    def written(cell: Any) -> str:
-        text = compiler.process(cell, **options)
+def _compile_cells_sqlite(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
+    def compile_cell(cell: Any) -> str:
+        sql = compiler.process(cell, **options)
         if isinstance(cell.type, Float):  # SQLite's own JSON writes 15 digits; 20 bring the same float back
-            return f"printf('%!.20g', {text})"
-        return f"json({text})" if isinstance(cell.type, JSON) else text
+            return f"printf('%!.20g', {sql})"
+        return f"json({sql})" if isinstance(cell.type, JSON) else sql
 
-    return f"json_array({', '.join(map(written, element.clauses))})"
+    return f"json_array({', '.join(map(compile_cell, element.clauses))})"
 
 
-def _cells_of_postgresql(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
+def _compile_cells_postgresql(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
     return f"json_build_array({', '.join(compiler.process(cell, **options) for cell in element.clauses)})"
 
 
 @compiles(JsonRow, "sqlite")
-def _row_of_sqlite(element: JsonRow, compiler: Any, **options: Any) -> str:
-    return _cells_of_sqlite(element, compiler, options)
+def _compile_row_sqlite(element: JsonRow, compiler: Any, **options: Any) -> str:
+    return _compile_cells_sqlite(element, compiler, options)
 
 
 @compiles(JsonRow, "postgresql")
-def _row_of_postgresql(element: JsonRow, compiler: Any, **options: Any) -> str:
-    return _cells_of_postgresql(element, compiler, options)
+def _compile_row_postgresql(element: JsonRow, compiler: Any, **options: Any) -> str:
+    return _compile_cells_postgresql(element, compiler, options)
 
 
 @compiles(JsonRows, "sqlite")
-def _rows_of_sqlite(element: JsonRows, compiler: Any, **options: Any) -> str:
-    return f"json_group_array({_cells_of_sqlite(element, compiler, options)})"
+def _compile_rows_sqlite(element: JsonRows, compiler: Any, **options: Any) -> str:
+    return f"json_group_array({_compile_cells_sqlite(element, compiler, options)})"
 
 
 @compiles(JsonRows, "postgresql")
-def _rows_of_postgresql(element: JsonRows, compiler: Any, **options: Any) -> str:
-    return f"coalesce(json_agg({_cells_of_postgresql(element, compiler, options)}), '[]')"
+def _compile_rows_postgresql(element: JsonRows, compiler: Any, **options: Any) -> str:
+    return f"coalesce(json_agg({_compile_cells_postgresql(element, compiler, options)}), '[]')"
 
 
 def parse_time(text: str) -> datetime:
-    """A point in time as the databases write it into JSON: SQLite without a zone."""
-    found = datetime.fromisoformat(text)
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    """Return the time that a database wrote into JSON, in UTC: SQLite writes no zone."""
+    time = datetime.fromisoformat(text)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def json_rows(source: Any, *columns: Any, on: ColumnElement[bool]) -> ScalarSelect[Any]:
-    """The rows of ``source`` that belong to a version, as one cell of its row."""
+    """Return the rows of ``source`` that belong to a version, as one cell of its row."""
     # Correlated by name: a statement may have joined one of the child tables itself.
     return select(JsonRows(*columns)).select_from(source).where(on).correlate(VersionRow, BaseRow).scalar_subquery()
 
 
-_MINE = VersionRow.id
 _CELLS: dict[str, Any] = {
     **{name: getattr(VersionRow, name) for name in (
         "id", "adapter_id", "number", "digest", "target", "base_hint", "variant", "task_type", "rank_min", "rank_max",
@@ -106,22 +105,22 @@ _CELLS: dict[str, Any] = {
         BaseRow.config,
     ),
     "base_names": json_rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id),
-    "tasks": json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == _MINE),
-    "labels": json_rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == _MINE),
-    "aliases": json_rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == _MINE),
+    "tasks": json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == VersionRow.id),
+    "labels": json_rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == VersionRow.id),
+    "aliases": json_rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == VersionRow.id),
     "metrics": json_rows(
         MetricRow, MetricRow.name, MetricRow.value, MetricRow.dataset, MetricRow.split, MetricRow.higher_is_better,
-        on=MetricRow.version_id == _MINE,
+        on=MetricRow.version_id == VersionRow.id,
     ),
     "module_types": json_rows(
         ModuleTypeRow, ModuleTypeRow.name, ModuleTypeRow.count, ModuleTypeRow.rank_min, ModuleTypeRow.rank_max,
-        on=ModuleTypeRow.version_id == _MINE,
+        on=ModuleTypeRow.version_id == VersionRow.id,
     ),
 }  # fmt: skip
 
 
 def select_versions() -> Select[Any]:
-    """Select versions as the documents that :func:`to_found` reads, in the first column."""
+    """Select versions as the documents that :func:`to_version_record` reads, in the first column."""
     return (
         select(JsonRow(*_CELLS.values()).label("document"))
         .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
@@ -131,7 +130,7 @@ def select_versions() -> Select[Any]:
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """A version, and the rows that it and its adapter are kept in."""
+    """A version, with the ids of its row and of its adapter's."""
 
     id: int
     adapter_id: int
@@ -139,7 +138,7 @@ class VersionRecord:
 
 
 def to_version_record(document: Sequence[Any]) -> VersionRecord:
-    """Make the frozen values of a document of :func:`versions`."""
+    """Return the version of a document that :func:`select_versions` selected."""
     cell = dict(zip(_CELLS, document, strict=True))
     base = None
     if cell["base"][0] is not None:
@@ -181,5 +180,5 @@ def to_version_record(document: Sequence[Any]) -> VersionRecord:
 
 
 def to_version(document: Sequence[Any]) -> Version:
-    """The version alone."""
+    """Return the version alone, see :func:`to_version_record`."""
     return to_version_record(document).version

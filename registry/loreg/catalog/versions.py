@@ -1,4 +1,4 @@
-"""Recording versions and finding the one that a ref means."""
+"""Versions: record one, and find the one that a ref means."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, insert, select, union_all, update
 
 from loreg.catalog import aliases, blobs, lineage, metrics
-from loreg.catalog.bases import base_id_of, digest_range
+from loreg.catalog.bases import digest_range, find_base_id
 from loreg.catalog.schema import (
     AdapterRow,
     AliasRow,
@@ -31,64 +31,75 @@ from loreg.refs import AdapterName, Ref
 
 @dataclass(frozen=True)
 class ChangePolicy:
-    """Told a version, and what is about to be said of it; refuses that by raising.
+    """Checks that refuse a change of a version by raising.
 
-    ``alias``: that the alias means it; ``metrics``: what was measured of one that was there already.
+    ``check_alias`` is called before an alias is set to a version, ``check_metrics`` before metrics are recorded for one
+    that was recorded before.
     """
 
     check_alias: Callable[[VersionRecord, str], None]
     check_metrics: Callable[[VersionRecord, Sequence[Metric]], None]
 
 
-_NO_POLICY = ChangePolicy(lambda found, alias: None, lambda found, measured: None)
-_NEIGHBOURS = 20
+_NO_POLICY = ChangePolicy(lambda row, alias: None, lambda row, measured: None)
+_MAX_NEIGHBORS = 20
 _MAX_COPIES = 100
 _BY_ID = select_versions().where(VersionRow.id == bindparam("id"))
-_KNOWN = select(VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None)).where(
-    VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest")
+_FIND_SAME_CONTENT = select(
+    VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None).label("yanked")
+).where(VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest"))
+_LAST_NUMBER = select(func.coalesce(func.max(VersionRow.number), 0)).where(
+    VersionRow.adapter_id == bindparam("adapter")
 )
-_NEWEST = select(func.coalesce(func.max(VersionRow.number), 0)).where(VersionRow.adapter_id == bindparam("adapter"))
-_VERSION = insert(VersionRow).values(number=_NEWEST.scalar_subquery() + 1).returning(VersionRow.id)
+_TASKS = select(TaskRow.task).where(TaskRow.version_id == bindparam("id"))
+_LABELS = select(LabelRow.key, LabelRow.value).where(LabelRow.version_id == bindparam("id"))
+_BASE_TEXT = (  # as TaskRow.base has it
+    select(func.coalesce(BaseRow.digest, VersionRow.base_hint))
+    .join_from(VersionRow, BaseRow, BaseRow.id == VersionRow.base_id, isouter=True)
+    .where(VersionRow.id == bindparam("id"))
+)
+_INSERT = insert(VersionRow).values(number=_LAST_NUMBER.scalar_subquery() + 1).returning(VersionRow.id)
 
 
-def record(tx: Transaction, draft: NewVersion, guard: ChangePolicy = _NO_POLICY) -> tuple[VersionRecord, bool]:
-    """Record a version whose blobs are all stored; False if this adapter had this very content already.
+def record(tx: Transaction, new: NewVersion, policy: ChangePolicy = _NO_POLICY) -> tuple[VersionRecord, bool]:
+    """Record a version whose blobs are all stored; return it, and False if the adapter had this very content already.
 
-    Tasks, labels, metrics and aliases of the draft are recorded in both cases. ``guard`` is asked for each of the
-    aliases while all of them mean what they meant before; what it raises refuses the version. Raises ConflictError
-    if the content is known as a version that was yanked, or with another base; a base that was unknown is filled in.
+    Tasks, labels, metrics and aliases are recorded in both cases. ``policy`` checks each alias while all of them mean
+    what they meant before; what it raises refuses the version. Raises ConflictError if the content is recorded as a
+    version that was yanked, or with another base; a base that was unknown is filled in.
     """
-    adapter_id = _adapter_for_update(tx, draft.adapter)
-    base_id = base_id_of(tx, draft.base.digest) if draft.base else None
-    known = tx.rows(_KNOWN, adapter=adapter_id, digest=draft.manifest.digest)
-    if not known:
-        version_id = _insert_version(tx, adapter_id, base_id, draft)
+    adapter_id = _get_or_create_adapter_locked(tx, new.adapter)
+    base_id = find_base_id(tx, new.base.digest) if new.base else None
+    content = {"adapter": adapter_id, "digest": new.manifest.digest}
+    existing = tx.connection.execute(_FIND_SAME_CONTENT, content).one_or_none()
+    if existing is None:
+        version_id = _insert_version(tx, adapter_id, base_id, new)
     else:
-        ((version_id, number, known_base_id, yanked),) = known
-        other_base = base_id is not None and known_base_id not in (None, base_id)
-        _refuse_if_not_the_same(f"{draft.adapter}:v{number}", yanked=yanked, other_base=other_base)
-        if base_id is not None and known_base_id is None:
-            filled = update(VersionRow).where(VersionRow.id == version_id)
-            tx.connection.execute(filled.values(base_id=base_id, target=draft.target))
-            digest = draft.base.digest if draft.base else ""
+        version_id = existing.id
+        other_base = base_id is not None and existing.base_id not in (None, base_id)
+        _refuse_unless_same(f"{new.adapter}:v{existing.number}", yanked=existing.yanked, other_base=other_base)
+        if base_id is not None and existing.base_id is None:
+            statement = update(VersionRow).where(VersionRow.id == version_id)
+            tx.connection.execute(statement.values(base_id=base_id, target=new.target))
+            digest = new.base.digest if new.base else ""
             tx.connection.execute(update(TaskRow).where(TaskRow.version_id == version_id).values(base=digest))
             tx.log("base", adapter_id, version_id, digest=digest)
-    described = {**_add_tasks(tx, version_id, draft.tasks), **_set_labels(tx, version_id, draft.labels)}
-    if known and described:
-        tx.log("describe", adapter_id, version_id, **described)
-    if known and draft.metrics:
-        guard.check_metrics(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), draft.metrics)
-    for metric in sorted(draft.metrics, key=lambda m: (m.name, m.dataset, m.split)):
+    changes = {**_add_tasks(tx, version_id, new.tasks), **_set_labels(tx, version_id, new.labels)}
+    if existing is not None and changes:
+        tx.log("describe", adapter_id, version_id, **changes)
+    if existing is not None and new.metrics:
+        policy.check_metrics(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), new.metrics)
+    for metric in sorted(new.metrics, key=lambda m: (m.name, m.dataset, m.split)):
         metrics.put(tx, adapter_id, version_id, metric)
-    for alias in draft.aliases:
-        guard.check_alias(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), alias)
-    for alias in draft.aliases:
+    for alias in new.aliases:
+        policy.check_alias(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), alias)
+    for alias in new.aliases:
         aliases.set_alias(tx, adapter_id, version_id, alias)
-    return VersionRecord(version_id, adapter_id, by_id(tx, version_id)), not known
+    return VersionRecord(version_id, adapter_id, by_id(tx, version_id)), existing is None
 
 
 def resolve(tx: Transaction, ref: Ref) -> VersionRecord:
-    """The version that ``ref`` means: its alias, its number, its digest, or else the newest not yanked.
+    """Return the version that ``ref`` means: by its alias, number or digest, or else the newest not yanked.
 
     Raises NotFoundError, naming what is there instead, and ConflictError if the digest in the ref is not that
     of the version which the rest of the ref means.
@@ -97,13 +108,13 @@ def resolve(tx: Transaction, ref: Ref) -> VersionRecord:
 
 
 def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> tuple[VersionRecord, Any]:
-    """What ``statement``, :func:`located` or that with a column more, finds for ``ref``, and what is in that column.
+    """Return the version that ``ref`` means, and the last cell of the row that ``statement`` selects.
 
-    Raises what :func:`resolve` raises.
+    ``statement`` is :func:`select_version`, or the same with a column more. Raises what :func:`resolve` raises.
     """
     by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
     digest, digest_end = digest_range(ref.digest or "")
-    rows = tx.rows(
+    rows = tx.select_compiled(
         statement(tx.sees_all, by),
         namespace=ref.adapter.namespace,
         name=ref.adapter.name,
@@ -113,10 +124,10 @@ def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Sel
         digest_end=digest_end,
     )
     if not rows:
-        raise _nothing_for(tx, ref, find_adapter_id(tx, ref.adapter))
+        raise _not_found_error(tx, ref, find_adapter_id(tx, ref.adapter))
     (row,) = rows
-    found = to_version_record(row[0])
-    version = found.version
+    version_record = to_version_record(row[0])
+    version = version_record.version
     if ref.alias is not None and version.yanked:
         raise NotFoundError(
             f"alias {ref.alias!r} of {ref.adapter} points to v{version.number}, which is yanked",
@@ -127,7 +138,7 @@ def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Sel
             f"{ref} is not what it was: {version.ref} has digest sha256:{version.digest[: len(ref.digest)]}",
             hint=f"loreg show {ref.adapter}@sha256:{ref.digest}",
         )
-    return found, row[-1]
+    return version_record, row[-1]
 
 
 @functools.cache
@@ -152,26 +163,25 @@ def select_version(sees_all: bool, by: str) -> Select[Any]:
 
 
 def by_id(tx: Transaction, version_id: int) -> Version:
-    """The version of that row."""
-    ((document,),) = tx.rows(_BY_ID, id=version_id)
-    return to_version(document)
+    """Return the version with that row id."""
+    return to_version(tx.connection.execute(_BY_ID, {"id": version_id}).scalar_one())
 
 
 def find_by_digest(tx: Transaction, digest: str) -> Version | None:
-    """A version of any adapter with exactly this content, the oldest; None if there is none."""
-    seen = tx.visible(AdapterRow.namespace)
-    query = select_versions().where(VersionRow.digest == digest, seen).order_by(VersionRow.id).limit(1)
+    """Return the oldest version of any adapter with exactly this content; None if there is none."""
+    visible = tx.visible(AdapterRow.namespace)
+    query = select_versions().where(VersionRow.digest == digest, visible).order_by(VersionRow.id).limit(1)
     document = tx.connection.execute(query).scalar()
     return to_version(document) if document is not None else None
 
 
 def refs_with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
-    """The refs of the versions that have a file with this content, the oldest first, and so many at most."""
-    holding = select(FileRow.version_id).where(FileRow.digest == sha256)
+    """Return the refs of the versions that have a file with this content, oldest first, 100 at most."""
+    with_file = select(FileRow.version_id).where(FileRow.digest == sha256)
     query = (
         select(AdapterRow.namespace, AdapterRow.name, VersionRow.number)
         .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(VersionRow.id.in_(holding), tx.visible(AdapterRow.namespace))
+        .where(VersionRow.id.in_(with_file), tx.visible(AdapterRow.namespace))
         .order_by(VersionRow.id)
         .limit(_MAX_COPIES)
     )
@@ -179,17 +189,17 @@ def refs_with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     return tuple(f"{AdapterName(namespace, name)}:v{number}" for namespace, name, number in rows)
 
 
-def read_card(tx: Transaction, found: VersionRecord) -> str:
-    """The text of the version's README.md, as far as the catalog keeps it."""
-    return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == found.id)).scalar_one()
+def read_card(tx: Transaction, row: VersionRecord) -> str:
+    """Return the text of the version's README.md, as far as the catalog stores it."""
+    return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == row.id)).scalar_one()
 
 
 def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
-    """The row of an adapter. Raises NotFoundError, naming the closest name that there is."""
-    same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
-    found = tx.connection.execute(select(AdapterRow.id).where(same, tx.visible(AdapterRow.namespace))).scalar()
-    if found is not None:
-        return found
+    """Return the row id of an adapter. Raises NotFoundError, naming the closest name that there is."""
+    query = select(AdapterRow.id).where(_is_adapter(adapter), tx.visible(AdapterRow.namespace))
+    adapter_id = tx.connection.execute(query).scalar()
+    if adapter_id is not None:
+        return adapter_id
     close = difflib.get_close_matches(str(adapter), _similar_names(tx, adapter), 1)
     raise NotFoundError(
         f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
@@ -198,59 +208,62 @@ def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
 
 
 def _similar_names(tx: Transaction, adapter: AdapterName) -> list[str]:
-    """Names that a person may have meant: the next ones in the namespace, and that name in other namespaces."""
+    """Return names that the user may have meant: neighbors in the namespace, and that name in other namespaces."""
     names = select(AdapterRow.namespace, AdapterRow.name).where(tx.visible(AdapterRow.namespace))
-    beside, name = names.where(AdapterRow.namespace == adapter.namespace), AdapterRow.name
-    found = union_all(
+    in_namespace, name = names.where(AdapterRow.namespace == adapter.namespace), AdapterRow.name
+    similar = union_all(
         *(
-            select(some.limit(_NEIGHBOURS).subquery())
-            for some in (
-                beside.where(name > adapter.name).order_by(name),
-                beside.where(name < adapter.name).order_by(name.desc()),
+            select(query.limit(_MAX_NEIGHBORS).subquery())
+            for query in (
+                in_namespace.where(name > adapter.name).order_by(name),
+                in_namespace.where(name < adapter.name).order_by(name.desc()),
                 names.where(name == adapter.name),
             )
         )
     )
-    return [str(AdapterName(*row)) for row in tx.connection.execute(found)]
+    return [str(AdapterName(*row)) for row in tx.connection.execute(similar)]
 
 
 def lock_adapter(tx: Transaction, adapter_id: int) -> None:
-    """Keep others from changing the adapter's versions and aliases until the transaction ends."""
-    row = select(AdapterRow.id).where(AdapterRow.id == adapter_id)
-    tx.connection.execute(row.with_for_update(key_share=True))  # what only refers to the adapter need not wait
+    """Lock an adapter, so that nobody else changes its versions and aliases until the transaction ends."""
+    query = select(AdapterRow.id).where(AdapterRow.id == adapter_id)
+    tx.connection.execute(query.with_for_update(key_share=True))  # what only refers to the adapter need not wait
 
 
 def lock_adapter_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> None:
-    """Keep others from changing what that adapter has, which need not be there; with ``make`` it is, even so."""
+    """Lock an adapter by name as :func:`lock_adapter` does, if it exists; with ``make`` it is created if need be."""
     if make:
-        _adapter_for_update(tx, adapter)
+        _get_or_create_adapter_locked(tx, adapter)
         return
-    same = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
-    tx.connection.execute(select(AdapterRow.id).where(same).with_for_update(key_share=True))
+    tx.connection.execute(select(AdapterRow.id).where(_is_adapter(adapter)).with_for_update(key_share=True))
 
 
-def set_yanked(tx: Transaction, found: VersionRecord, yanked: bool, reason: str = "") -> Version:
-    """Hide a version from search and alias, or show it again. Nothing happens if it is so already."""
-    other = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)
-    change = update(VersionRow).where(VersionRow.id == found.id, other)
-    if tx.connection.execute(change.values(yanked_at=tx.at if yanked else None)).rowcount:
-        tx.log("yank" if yanked else "unyank", found.adapter_id, found.id, reason=reason)
-    return by_id(tx, found.id)
+def set_yanked(tx: Transaction, row: VersionRecord, yanked: bool, reason: str = "") -> Version:
+    """Hide a version from search and alias, or show it again, and return it; does nothing if it is so already."""
+    differs = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)
+    statement = update(VersionRow).where(VersionRow.id == row.id, differs)
+    if tx.connection.execute(statement.values(yanked_at=tx.at if yanked else None)).rowcount:
+        tx.log("yank" if yanked else "unyank", row.adapter_id, row.id, reason=reason)
+    return by_id(tx, row.id)
 
 
-def _adapter_for_update(tx: Transaction, adapter: AdapterName) -> int:
-    """The adapter's row, made if need be and locked, so that numbers are given out one at a time."""
+def _is_adapter(adapter: AdapterName) -> ColumnElement[bool]:
+    return and_(AdapterRow.namespace == adapter.namespace, AdapterRow.name == adapter.name)
+
+
+def _get_or_create_adapter_locked(tx: Transaction, adapter: AdapterName) -> int:
+    """Return the id of the adapter's row, created if need be and locked: numbers are given out one at a time."""
     row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
     return tx.get_or_create_locked(AdapterRow, row, "namespace", "name")
 
 
-def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft: NewVersion) -> int:
-    facts = draft.facts
+def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: NewVersion) -> int:
+    facts = new.facts
     values = {
         "adapter_id": adapter_id,
-        "digest": draft.manifest.digest,
+        "digest": new.manifest.digest,
         "base_id": base_id,
-        "target": draft.target,
+        "target": new.target,
         "base_hint": facts.base_hint,
         "variant": facts.variant,
         "task_type": facts.task_type,
@@ -258,14 +271,14 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
         "rank_max": facts.rank_max,
         "alpha": facts.alpha,
         "parameters": facts.parameters,
-        "bytes": draft.manifest.size,
+        "bytes": new.manifest.size,
         "dtype": facts.dtype,
         "author": tx.author,
-        "message": draft.message,
-        "card": draft.card,
+        "message": new.message,
+        "card": new.card,
         "created_at": tx.at,
     }
-    ((version_id,),) = tx.rows(_VERSION, adapter=adapter_id, **values)
+    version_id: int = tx.connection.execute(_INSERT, {"adapter": adapter_id, **values}).scalar_one()
     tx.insert_missing(
         ModuleTypeRow,
         [
@@ -279,41 +292,35 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, draft
             for m in facts.module_types
         ],
     )
-    blobs.record(tx, {file.sha256: file.size for file in draft.manifest.files})
+    blobs.record(tx, {file.sha256: file.size for file in new.manifest.files})
     tx.insert_missing(
         FileRow,
         [
             {"version_id": version_id, "path": file.path, "digest": file.sha256, "size": file.size}
-            for file in draft.manifest.files
+            for file in new.manifest.files
         ],
     )
-    if draft.provenance:
-        lineage.record(tx, version_id, draft.provenance)
-    tx.log("push", adapter_id, version_id, digest=draft.manifest.digest)
-    return int(version_id)
+    if new.provenance:
+        lineage.record(tx, version_id, new.provenance)
+    tx.log("push", adapter_id, version_id, digest=new.manifest.digest)
+    return version_id
 
 
 def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> dict[str, Any]:
-    """Say what the version is for; returns what it was not said to be for yet."""
-    there = select(TaskRow.task).where(TaskRow.version_id == version_id)
-    new = sorted(set(tasks) - set(tx.connection.execute(there).scalars())) if tasks else []
-    if rows := [{"version_id": version_id, "task": task} for task in new]:
-        base = (
-            select(func.coalesce(BaseRow.digest, VersionRow.base_hint))
-            .join_from(VersionRow, BaseRow, BaseRow.id == VersionRow.base_id, isouter=True)
-            .where(VersionRow.id == version_id)
-        )
-        known = tx.connection.execute(base).scalar_one()
-        tx.insert_missing(TaskRow, [{**row, "base": known} for row in rows])
-    return {"tasks": new} if new else {}
+    """Add tasks to a version; return those that are new, for the event."""
+    new = sorted(set(tasks) - set(tx.connection.execute(_TASKS, {"id": version_id}).scalars())) if tasks else []
+    if not new:
+        return {}
+    base = tx.connection.execute(_BASE_TEXT, {"id": version_id}).scalar_one()
+    tx.insert_missing(TaskRow, [{"version_id": version_id, "task": task, "base": base} for task in new])
+    return {"tasks": new}
 
 
 def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Set labels; returns those that were not so before, and what they were."""
+    """Set labels of a version; return those that changed and their values before, for the event."""
     if not labels:
         return {}
-    there = select(LabelRow.key, LabelRow.value).where(LabelRow.version_id == version_id)
-    before = {row.key: row.value for row in tx.connection.execute(there)}
+    before = {row.key: row.value for row in tx.connection.execute(_LABELS, {"id": version_id})}
     new = {key: value for key, value in sorted(labels.items()) if before.get(key) != value}
     for key, value in new.items():
         tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
@@ -321,7 +328,7 @@ def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> 
     return {"labels": new, **({"labels_before": replaced} if replaced else {})} if new else {}
 
 
-def _refuse_if_not_the_same(ref: str, *, yanked: bool, other_base: bool) -> None:
+def _refuse_unless_same(ref: str, *, yanked: bool, other_base: bool) -> None:
     if yanked:
         raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
     if other_base:
@@ -331,11 +338,11 @@ def _refuse_if_not_the_same(ref: str, *, yanked: bool, other_base: bool) -> None
         )
 
 
-def _nothing_for(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
+def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
     if ref.alias:
-        known = ", ".join(sorted(aliases.list_aliases(tx, adapter_id))) or "none"
+        names = ", ".join(sorted(aliases.list_aliases(tx, adapter_id))) or "none"
         return NotFoundError(
-            f"{ref.adapter} has no alias {ref.alias!r}; it has: {known}", hint=f"loreg ls {ref.adapter}"
+            f"{ref.adapter} has no alias {ref.alias!r}; it has: {names}", hint=f"loreg ls {ref.adapter}"
         )
     if ref.number or ref.digest:
         return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")

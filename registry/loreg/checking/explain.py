@@ -1,4 +1,4 @@
-"""What a code stands for."""
+"""What the code of a finding stands for: ``loreg check --explain``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import loreg.checking.run  # noqa: F401  declares every rule
 from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
-from loreg.checking.profile import EFFECTS, Profile, ProfileRule, known_profiles, proofs, read_profile
+from loreg.checking.profile import EFFECTS, Profile, ProfileRule, list_profiles, read_profile, read_proofs
 from loreg.checking.rules import RULES
 from loreg.errors import NotFoundError
 
@@ -16,7 +16,7 @@ _UNREADABLE = "LR000"
 
 @dataclass(frozen=True)
 class Explanation:
-    """A rule in words."""
+    """One rule in words: what is right, what to do, and who says so."""
 
     code: str
     severity: str
@@ -26,7 +26,7 @@ class Explanation:
 
 
 def explain(code: str) -> Explanation:
-    """The rule of that code, of loreg or of one of its profiles. Raises NotFoundError."""
+    """Return the rule of that code, of loreg, of a policy or of a server profile. Raises NotFoundError."""
     code = code.upper()
     if code == _UNREADABLE:
         return Explanation(
@@ -37,33 +37,38 @@ def explain(code: str) -> Explanation:
         rule = RULES[code]
         return Explanation(code, rule.severity, " ".join(rule.about.split()), rule.remedy, rule.source)
     if code in policy.RULES:
-        asked = policy.RULES[code]
-        return Explanation(code, asked.severity, asked.about, asked.remedy, "[check] in your loreg.toml")
-    for name in known_profiles():
+        policy_rule = policy.RULES[code]
+        source = "[check] in your loreg.toml"
+        return Explanation(code, policy_rule.severity, policy_rule.about, policy_rule.remedy, source)
+    for name in list_profiles():
         profile = read_profile(name)
-        for each in profile.rules:
-            if each.code == code:
-                severity, does = EFFECTS[each.effect]
-                holds = " ".join((CONDITIONS[each.condition].__doc__ or "").split()).rstrip(".")
-                holds = holds.replace("``value``", _format_value(profile, each)).replace("``", "")
-                about = f"{profile.title} {profile.release} {does} if: {holds}."
-                return Explanation(code, severity, about, each.remedy, f"{each.source}; {_proof(profile, each)}")
+        for profile_rule in profile.rules:
+            if profile_rule.code == code:
+                return _explain_profile_rule(profile, profile_rule)
     raise NotFoundError(f"there is no rule {code!r}", hint=f"loreg check --explain {min(RULES)}")
 
 
-def _proof(profile: Profile, rule: ProfileRule) -> str:
-    """On which release a server was seen to do so, and of which that is assumed."""
-    proof = proofs().get(rule.code)
+def _explain_profile_rule(profile: Profile, rule: ProfileRule) -> Explanation:
+    severity, does = EFFECTS[rule.effect]
+    condition = " ".join((CONDITIONS[rule.condition].__doc__ or "").split()).rstrip(".")
+    condition = condition.replace("``value``", _format_value(profile, rule)).replace("``", "")
+    about = f"{profile.title} {profile.release} {does} if: {condition}."
+    return Explanation(rule.code, severity, about, rule.remedy, f"{rule.source}; {_describe_proof(profile, rule)}")
+
+
+def _describe_proof(profile: Profile, rule: ProfileRule) -> str:
+    """Say on which release a server was seen to do so, and of which that is assumed."""
+    proof = read_proofs().get(rule.code)
     if proof is None:
         return "read in the source"
-    is_that = any(word == profile.release or word.startswith(f"{profile.release}.") for word in proof["ran"].split())
-    return f"proven on {proof['ran']}" + ("" if is_that else f", assumed of {profile.release}")
+    ran_it = any(word == profile.release or word.startswith(f"{profile.release}.") for word in proof["ran"].split())
+    return f"proven on {proof['ran']}" + ("" if ran_it else f", assumed of {profile.release}")
 
 
 def _format_value(profile: Profile, rule: ProfileRule) -> str:
-    """What the profile has for the condition; a list in words, a parameter with its name."""
+    """Say what the profile has for the condition: a list in words, a parameter with its name."""
     if rule.value == "reads":
         return "those that it reads"
     value = profile.value(rule)
-    told = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-    return f"{told} ({rule.value})" if isinstance(rule.value, str) else told
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return f"{text} ({rule.value})" if isinstance(rule.value, str) else text

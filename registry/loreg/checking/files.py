@@ -1,16 +1,18 @@
-"""Rules on what lies beside the weights: configuration fields and files that do more than they seem to."""
+"""Rules on what lies beside the weights: configuration fields and files that do more than they seem to.
+
+The docstring of a rule is what ``loreg check --explain`` prints: what is right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from loreg.adapters.base_path import holds_a_path
+from loreg.adapters.base_path import contains_local_path
 from loreg.adapters.keys import PREFIX
 from loreg.adapters.structure import WEIGHTS_NAME
+from loreg.adapters.weight_suffixes import PICKLES
 from loreg.checking.rules import Subject, declare_rule
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @declare_rule(
@@ -21,18 +23,21 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 )
 def one_file_holds_the_weights(subject: Subject) -> Iterable[str]:
     """There is no second safetensors file: SGLang, LoRAX and TGI read every one in the folder."""
-    for name in subject.files:
-        if name.endswith(".safetensors") and name != WEIGHTS_NAME and "/" not in name:
-            yield f"{name} lies beside {WEIGHTS_NAME}, and some servers read it too"
+    for name in list_other_safetensors(subject.files):
+        yield f"{name} lies beside {WEIGHTS_NAME}, and some servers read it too"
+
+
+def list_other_safetensors(files: Iterable[str]) -> list[str]:
+    """Return the safetensors files that lie in the folder beside the adapter's weights."""
+    return [name for name in files if name.endswith(".safetensors") and name != WEIGHTS_NAME and "/" not in name]
 
 
 @declare_rule("LR013", "warning", "remove it: whoever loads it runs what is in it", "Python documentation, pickle")
 def no_pickle_lies_beside(subject: Subject) -> Iterable[str]:
     """No weights are pickled: loading a pickle runs code."""
     for name in subject.files:
-        if PurePosixPath(name).suffix in _PICKLES and PurePosixPath(name).name.startswith(
-            ("adapter_model", "pytorch_model")
-        ):
+        path = PurePosixPath(name)
+        if path.suffix in PICKLES and path.name.startswith(("adapter_model", "pytorch_model")):
             yield f"{name} is a pickle"
 
 
@@ -51,7 +56,7 @@ def no_field_asks_for_code(subject: Subject) -> Iterable[str]:
 def no_field_is_a_path_of_one_machine(subject: Subject) -> Iterable[str]:
     """No configuration value is a path that only the trainer's machine has."""
     for name, value in subject.structure.config.raw.items():
-        if holds_a_path(value):
+        if contains_local_path(value):
             yield f"{name} in adapter_config.json is an absolute path"
 
 
@@ -61,11 +66,11 @@ def what_is_saved_whole_is_there(subject: Subject) -> Iterable[str]:
 
     PEFT itself names more than a model has: classifier and score, of which one exists.
     """
-    names = subject.structure.config.raw.get("modules_to_save")
-    named = [str(name) for name in names] if isinstance(names, list) else []
-    wholes = {name.removeprefix(PREFIX).rpartition(".")[0] for name in subject.structure.full_tensors}
-    if named and not any(w == n or w.endswith(f".{n}") or f"{n}." in w for w in wholes for n in named):
-        yield f"modules_to_save names {', '.join(named)}, and no tensor of it is in the file"
+    field = subject.structure.config.raw.get("modules_to_save")
+    names = [str(name) for name in field] if isinstance(field, list) else []
+    modules = {key.removeprefix(PREFIX).rpartition(".")[0] for key in subject.structure.full_tensors}
+    if names and not any(m == n or m.endswith(f".{n}") or f"{n}." in m for m in modules for n in names):
+        yield f"modules_to_save names {', '.join(names)}, and no tensor of it is in the file"
 
 
 @declare_rule("LR017", "warning", "loreg tag REF ALIAS gives a version that is there another name", "")

@@ -6,7 +6,7 @@ derived from its base: that is the careful reading of what the licenses say, and
 
 from __future__ import annotations
 
-#: Their works may be passed on under any other license.
+#: Works under these may be passed on under any other license.
 _PERMISSIVE = frozenset({
     "apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "0bsd", "isc", "zlib",
     "unlicense", "wtfpl", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "pddl", "ecl-2.0", "afl-3.0",
@@ -15,7 +15,7 @@ _PERMISSIVE = frozenset({
 
 
 def license_conflict(adapter: str, base: str) -> str:
-    """Why ``adapter`` is no license for an adapter of a base under ``base``, in words; empty if it is one."""
+    """Say why an adapter of a base under the license ``base`` may not be under ``adapter``; empty if it may."""
     if not base:
         return "the license of the base is not known"
     if not adapter:

@@ -1,4 +1,4 @@
-"""What a team asks of adapters: the table ``[check]`` of loreg.toml."""
+"""What a team demands of adapters, the table ``[check]`` of loreg.toml: read it, and hold a version against it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from loreg.errors import UsageError
 from loreg.parsing import parse_count, parse_metric_condition
 from loreg.refs import Ref, parse_alias, parse_ref
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What must hold: before one of ``aliases`` points to a version, all of it.
+    """What a team demands of adapters; before one of ``aliases`` points to a version, all of it must hold.
 
     ``tasks`` and ``metrics`` that a version must have; ``bases`` (names or digests) of which it must have one; the
     highest rank and the most bytes; fields that its ``card`` must have; a ``license`` that its base allows. It must not
     measure worse than the version that the alias ``against`` last pointed to, by more than ``tolerance``.
 
     Only an administrator of the namespace takes such an alias away, yanks the version that it means, or replaces its
-    metrics by worse ones. Metrics are what those who may write say of a version: an event names everyone who changed
-    one. ``against`` is moved by whoever may write, unless it is among the ``aliases`` too.
+    metrics by worse ones. Metrics are what users with write permission say of a version: an event names each who
+    changed one. Any of these users moves ``against``, unless it is among the ``aliases`` too.
     """
 
     tasks: tuple[str, ...] = ()
@@ -49,9 +49,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is held against the policy: the highest rank of an adapter, its ``base_model_name_or_path``, bytes, card and
-    base, None if that is not known, and the license of the base that it meets; its ``version`` if it is one, and the
-    version that it must not be worse than.
+    """What of an adapter is held against a policy.
+
+    ``rank`` is the highest of its modules, ``base_hint`` its ``base_model_name_or_path``, ``size`` its bytes, ``base``
+    None if that is not known, ``base_license`` that of the base that it is checked with. A folder has no ``version``;
+    ``against`` is the version that it must not be worse than.
     """
 
     rank: int
@@ -66,7 +68,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a code stands for: how bad it is, what is right, what to do."""
+    """One rule of a policy: how bad a breach is, what is right, what to do."""
 
     severity: str
     about: str
@@ -96,27 +98,27 @@ RULES = {
         "warning", "Every metric of the version compared with was measured of this one.", "loreg metric add REF"
     ),
 }
-_LISTS = ("tasks", "metrics", "bases", "card", "aliases")
+_LIST_KEYS = ("tasks", "metrics", "bases", "card", "aliases")
 
 
 def read_policy(table: Mapping[str, Any], origin: str) -> Policy:
-    """The policy of the table in the file ``origin``. Raises UsageError, naming the file and the key."""
-    return Policy(**{key: _read(key, value, origin) for key, value in table.items()})
+    """Read the policy from the table ``[check]`` of the file ``origin``. Raises UsageError with file and key."""
+    return Policy(**{key: _parse_value(key, value, origin) for key, value in table.items()})
 
 
 def policy_to_json(policy: Policy) -> dict[str, Any]:
-    """The policy as JSON has it, for :func:`read_back`."""
+    """Return the policy as a JSON document, for :func:`policy_from_json`."""
     document: dict[str, Any] = msgspec.to_builtins(policy)
     return document
 
 
 def policy_from_json(document: Mapping[str, Any]) -> Policy:
-    """The policy that was :func:`written` so."""
+    """Read the policy back from what :func:`policy_to_json` returned."""
     return msgspec.convert(document, Policy)
 
 
-def _read(key: str, value: Any, origin: str) -> Any:
-    if key in _LISTS and isinstance(value, list) and all(isinstance(item, str) for item in value):
+def _parse_value(key: str, value: Any, origin: str) -> Any:
+    if key in _LIST_KEYS and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(map(parse_metric_condition, value)) if key == "metrics" else tuple(value)
     if key == "license" and isinstance(value, bool):
         return value
@@ -128,21 +130,21 @@ def _read(key: str, value: Any, origin: str) -> Any:
         if key == "tolerance" and isinstance(value, int | float) and 0 <= value < math.inf:
             return float(value)
     raise UsageError(
-        f"{origin}: [check] {key} = {value!r} is not understood; expected lists of text for {', '.join(_LISTS)}, "
+        f"{origin}: [check] {key} = {value!r} is not understood; expected lists of text for {', '.join(_LIST_KEYS)}, "
         "numbers for max_rank, max_size and tolerance, an alias for against, true or false for license",
         hint=f"mend {origin}",
     )
 
 
-def reference_version(
+def find_reference_version(
     against: str, version: Version, moves: Sequence[AliasMove], find: Callable[[Ref], Version]
 ) -> Version | None:
-    """The version that ``version`` must not be worse than; None if there is none.
+    """Find the version that ``version`` must not be worse than; None if there is none.
 
-    ``against`` is a ref, which ``find`` looks up, or an alias of the same adapter, which means what it last meant
-    (``moves`` are those of the adapter, the newest first): that it was removed since, or that version yanked, takes
-    nothing away. Only the way back stays open: when that version is yanked, the one that the alias meant before it may
-    be worse.
+    ``against`` is a ref, which ``find`` looks up, or an alias of the same adapter. An alias means what it last meant,
+    even if it was removed since, or that version yanked (``moves`` are those of the adapter, the newest first). One
+    thing stays possible: when that version is yanked, the alias may go back to the one that it meant before it, even if
+    that is worse.
     """
     if not against:
         return None
@@ -150,37 +152,39 @@ def reference_version(
         return find(parse_ref(against))
     alias = parse_alias(against)
     numbers = dict.fromkeys(move.number for move in moves if move.alias == alias and move.number is not None)
-    meant = (find(Ref(version.adapter, number=number)) for number in numbers)
-    last = next(meant, None)
+    earlier_targets = (find(Ref(version.adapter, number=number)) for number in numbers)
+    last = next(earlier_targets, None)
     if last is None or not last.yanked:
         return last
-    before = next((each for each in meant if not each.yanked), None)
+    before = next((target for target in earlier_targets if not target.yanked), None)
     return None if before is not None and before.number == version.number else last
 
 
 def build_candidate(version: Version, card: str, against: Version | None) -> Candidate:
-    """A version for the policy, beside the one that it must not be worse than, if that is another one."""
+    """Prepare a version for the policy, with the one that it must not be worse than, if that is another one."""
     other = against if against is not None and against.pinned != version.pinned else None
     license_ = version.base.license if version.base else ""
     facts = version.facts
     return Candidate(facts.rank_max, facts.base_hint, version.size, card, version.base, license_, version, other)
 
 
-def findings(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:
-    """What an adapter breaks of the policy. Tasks and metrics are asked only of a version: a folder has none."""
-    broken = [*_of_files(policy, candidate), *_of_card(policy, candidate)]
+def check_policy(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:
+    """Return what an adapter breaks of the policy. Tasks and metrics are demanded of versions: folders have none."""
+    breaches = [*_check_files(policy, candidate), *_check_card(policy, candidate)]
     if candidate.version is not None:
-        broken += _of_version(policy, candidate.version)
+        breaches += _check_version(policy, candidate.version)
         if candidate.against is not None:
-            broken += _regressions(policy, candidate.version, candidate.against)
-    return tuple(Finding(code, RULES[code].severity, message, RULES[code].remedy) for code, message in broken)
+            breaches += _check_regressions(policy, candidate.version, candidate.against)
+    return tuple(Finding(code, RULES[code].severity, message, RULES[code].remedy) for code, message in breaches)
 
 
-def _of_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
+def _check_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
     base = candidate.base
     names = (*base.names, base.digest) if base else (candidate.base_hint,)
-    allowed = any(name == one or (base and base.digest.startswith(one)) for name in names for one in policy.bases)
-    if policy.bases and not allowed:
+    is_allowed = any(
+        name == allowed or (base and base.digest.startswith(allowed)) for name in names for allowed in policy.bases
+    )
+    if policy.bases and not is_allowed:
         yield "LP003", f"the base is {names[0] or 'unknown'}, allowed are {', '.join(policy.bases)}"
     if policy.max_rank is not None and candidate.rank > policy.max_rank:
         yield "LP004", f"rank {candidate.rank} is over {policy.max_rank}"
@@ -188,7 +192,7 @@ def _of_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]
         yield "LP005", f"{candidate.size:,} bytes are over {policy.max_size:,}"
 
 
-def _of_card(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
+def _check_card(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
     if policy.card:
         fields = parse_card_fields(candidate.card)
         missing = [name for name in policy.card if fields.get(name) in (None, "", [], {})]
@@ -198,28 +202,28 @@ def _of_card(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
         yield "LP007", reason
 
 
-def _of_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]]:
+def _check_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]]:
     for task in policy.tasks:
         if task not in version.tasks:
             yield "LP001", f"the task {task} is missing"
     for condition in policy.metrics:
         if not any(_holds(condition, metric) for metric in version.metrics):
             measured = ", ".join(str(metric) for metric in version.metrics if metric.name == condition.name)
-            asked = f"{condition.name}{condition.comparison.operator}{condition.comparison.value:g}"
-            where = f"@{condition.dataset}" if condition.dataset else ""
-            yield "LP002", f"{asked}{where} is asked for, measured is {measured or 'nothing'}"
+            bound = f"{condition.name}{condition.comparison.operator}{condition.comparison.value:g}"
+            dataset = f"@{condition.dataset}" if condition.dataset else ""
+            yield "LP002", f"{bound}{dataset} is asked for, measured is {measured or 'nothing'}"
 
 
-def _regressions(policy: Policy, version: Version, against: Version) -> Iterator[tuple[str, str]]:
-    """What is worse than it was: on the same data, by more than the tolerance."""
-    now = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
+def _check_regressions(policy: Policy, version: Version, against: Version) -> Iterator[tuple[str, str]]:
+    """Yield what is worse than it was: on the same data, by more than the tolerance."""
+    metrics = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
     for before in against.metrics:
-        metric = now.get((before.name, before.dataset, before.split))
+        metric = metrics.get((before.name, before.dataset, before.split))
         if metric is None:
             yield "LP009", f"{before} of {against.ref} was not measured"
             continue
-        worse = before.value - metric.value if before.higher_is_better else metric.value - before.value
-        if worse > policy.tolerance and not math.isclose(worse, policy.tolerance, rel_tol=1e-9):
+        loss = before.value - metric.value if before.higher_is_better else metric.value - before.value
+        if loss > policy.tolerance and not math.isclose(loss, policy.tolerance, rel_tol=1e-9):
             yield "LP008", f"{metric} is worse than {before} of {against.ref}"
 
 
@@ -228,5 +232,5 @@ def _holds(condition: MetricCondition, metric: Metric) -> bool:
         metric.name == condition.name
         and condition.dataset in ("", metric.dataset)
         and condition.split in ("", metric.split)
-        and _COMPARE[condition.comparison.operator](metric.value, condition.comparison.value)
+        and _COMPARISONS[condition.comparison.operator](metric.value, condition.comparison.value)
     )

@@ -1,4 +1,4 @@
-"""Profiles: what one release of a server loads, refuses, or silently gets wrong. They are data, a user's own too."""
+"""Profiles: what one release of a server loads, refuses, or silently gets wrong. Profiles are data files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loreg.errors import NotFoundError, UsageError
 
 _FOLDER = Path(__file__).parent / "profiles"
 _PROOFS = _FOLDER / "proofs.json"
-#: What a server may do, and how bad that is: a wrong answer is never only a warning.
+#: What a server may do: how bad that is (a wrong answer is never only a warning), and the words for it.
 EFFECTS = {
     "refuses": ("error", "refuses it"),
     "wrong": ("error", "loads it and is silently wrong"),
@@ -29,7 +29,7 @@ EFFECTS = {
 
 @dataclass(frozen=True)
 class ProfileRule:
-    """If ``condition`` holds of an adapter, with ``value``, the server has that ``effect``, as ``source`` says."""
+    """One rule: if ``condition`` holds of an adapter, with ``value``, the server has ``effect``, as ``source`` says."""
 
     code: str
     condition: str
@@ -42,10 +42,10 @@ class ProfileRule:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one server accepts: ``release`` is the one that its rules were read from; ``parameters`` can be set.
+    """What one server accepts: its rules, read from one ``release``, and the ``parameters`` that a user can set.
 
     ``among`` has the values that a parameter can have, where these are few; ``reads`` the fields of
-    ``adapter_config.json`` that the server looks at, None if that was not found out.
+    ``adapter_config.json`` that the server looks at, None if that is not known.
     """
 
     name: str
@@ -57,68 +57,68 @@ class Profile:
     rules: tuple[ProfileRule, ...]
 
     def value(self, rule: ProfileRule) -> Any:
-        """What the condition of one of the rules is asked with: a text names a parameter, or ``reads``."""
+        """Return the value for the condition of ``rule``: a text in the rule names a parameter, or ``reads``."""
         if not isinstance(rule.value, str):
             return rule.value
         return self.reads if rule.value == "reads" else self.parameters[rule.value]
 
 
-def known_profiles() -> tuple[str, ...]:
-    """The names of the profiles that come with loreg."""
+def list_profiles() -> tuple[str, ...]:
+    """Return the names of the profiles that come with loreg."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 
 
 def read_profile(text: str) -> Profile:
-    """The profile that ``NAME``, ``NAME:RELEASE``, ``NAME:parameter=value,…`` or ``./file.toml`` means.
+    """Read the profile that ``NAME``, ``NAME:RELEASE``, ``NAME:parameter=value,…`` or ``./file.toml`` means.
 
     Raises NotFoundError for a name or release that is not known, UsageError for a wrong file or parameter.
     """
     if text.endswith(".toml"):
-        return _read(Path(text).expanduser())
-    name, _, given = text.partition(":")
-    candidates = [name, f"{name}-{given}"] if given and "=" not in given else [name]
-    found = next((path for each in reversed(candidates) if (path := _FOLDER / f"{each}.toml").is_file()), None)
-    if found is None or "/" in name:
+        return _read_file(Path(text).expanduser())
+    name, _, options = text.partition(":")
+    release = options if "=" not in options else ""
+    stems = [f"{name}-{release}", name] if release else [name]
+    file = next((path for stem in stems if (path := _FOLDER / f"{stem}.toml").is_file()), None)
+    if file is None or "/" in name:
         raise NotFoundError(
-            f"there is no profile {name!r}", hint=f"--profile {' | '.join(known_profiles())} | ./mine.toml"
+            f"there is no profile {name!r}", hint=f"--profile {' | '.join(list_profiles())} | ./mine.toml"
         )
-    profile = _read(found)
-    if given and "=" not in given:
-        if given != profile.release:
+    profile = _read_file(file)
+    if release:
+        if release != profile.release:
             raise NotFoundError(
-                f"there is no profile of {profile.title} {given}: its rules were read from {profile.release}",
+                f"there is no profile of {profile.title} {release}: its rules were read from {profile.release}",
                 hint=f"--profile {profile.name}",
             )
         return profile
-    return _with_parameters(profile, given) if given else profile
+    return _set_parameters(profile, options) if options else profile
 
 
 @functools.cache
-def proofs() -> Mapping[str, Mapping[str, str]]:
-    """By a rule's code: the condition and effect that a real server was seen to have, and what ``ran``.
+def read_proofs() -> Mapping[str, Mapping[str, str]]:
+    """Read, by a rule's code, the condition and effect that a real server was seen to have, and what ``ran``.
 
-    ``make truth`` writes it.
+    ``make truth`` writes the file.
     """
-    found: Mapping[str, Mapping[str, str]] = json.loads(_PROOFS.read_text(encoding="utf-8"))["rules"]
-    return found
+    proofs: Mapping[str, Mapping[str, str]] = json.loads(_PROOFS.read_text(encoding="utf-8"))["rules"]
+    return proofs
 
 
-def findings(profile: Profile, subject: Subject) -> tuple[Finding, ...]:
-    """What the server will do to the adapter, by the profile."""
-    found = []
+def check_profile(profile: Profile, subject: Subject) -> tuple[Finding, ...]:
+    """Return what the server will refuse, get wrong or do slowly with the adapter, by its profile."""
+    findings = []
     for rule in profile.rules:
         severity, does = EFFECTS[rule.effect]
-        for told in CONDITIONS[rule.condition](subject, profile.value(rule)):
-            message = f"{profile.title} {profile.release} {does}: {told}" + (
-                f"; {rule.message}" if rule.message else ""
-            )
-            found.append(Finding(rule.code, severity, message, rule.remedy))
-    return tuple(found)
+        for reason in CONDITIONS[rule.condition](subject, profile.value(rule)):
+            more = f"; {rule.message}" if rule.message else ""
+            message = f"{profile.title} {profile.release} {does}: {reason}{more}"
+            findings.append(Finding(rule.code, severity, message, rule.remedy))
+    return tuple(findings)
 
 
-def _with_parameters(profile: Profile, given: str) -> Profile:
+def _set_parameters(profile: Profile, options: str) -> Profile:
     parameters = dict(profile.parameters)
-    for pair in given.split(","):
+    for pair in options.split(","):
         name, separator, value = pair.partition("=")
         if name not in parameters or not separator or not value.isdecimal():
             raise UsageError(
@@ -136,20 +136,22 @@ def _with_parameters(profile: Profile, given: str) -> Profile:
     return replace(profile, parameters=parameters)
 
 
-def _read(path: Path) -> Profile:
+def _read_file(path: Path) -> Profile:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from None
+        raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from error
     except OSError as error:
-        raise NotFoundError(f"cannot read the profile {path}: {error.strerror}", hint="--profile ./mine.toml") from None
+        raise NotFoundError(
+            f"cannot read the profile {path}: {error.strerror}", hint="--profile ./mine.toml"
+        ) from error
     try:
         rules = tuple(
             ProfileRule(
                 code=str(rule["code"]),
-                condition=_known(rule["if"], CONDITIONS, "condition"),
+                condition=_require_known(rule["if"], CONDITIONS, "condition"),
                 value=rule.get("value"),
-                effect=_known(rule["effect"], EFFECTS, "effect"),
+                effect=_require_known(rule["effect"], EFFECTS, "effect"),
                 message=str(rule.get("message", "")),
                 remedy=str(rule["remedy"]),
                 source=str(rule["source"]),
@@ -172,10 +174,10 @@ def _read(path: Path) -> Profile:
     except (KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is no profile: it lacks {error}", hint=f"compare it with {_FOLDER.name}/vllm.toml"
-        ) from None
+        ) from error
 
 
-def _known(name: Any, among: Mapping[str, Any], what: str) -> str:
-    if name not in among:
-        raise UsageError(f"there is no {what} {name!r} for a profile", hint=f"one of {', '.join(sorted(among))}")
+def _require_known(name: Any, known: Mapping[str, object], what: str) -> str:
+    if name not in known:
+        raise UsageError(f"there is no {what} {name!r} for a profile", hint=f"one of {', '.join(sorted(known))}")
     return str(name)

@@ -1,4 +1,4 @@
-"""What rules look at, and the registry of rules that make findings."""
+"""The registry of rules: how one is declared, what it looks at, and how it makes findings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from loreg.entities import Finding, Verdict
 
 @dataclass(frozen=True)
 class Subject:
-    """One adapter: its structure; what scanning every number showed, None if the weights were not read; the other
-    ``files`` that lie beside it; the ``base`` that it is to meet, with the verdict, None if none was named; the refs of
-    versions in the registry that have the same weights."""
+    """One adapter to be checked, and what is known of its surroundings.
+
+    ``scans`` are what scanning every number showed, None if the weights were not read; ``files`` the other files that
+    lie beside it; ``base`` the base that it is to run on, with the ``verdict``, None if none was named; ``copies`` the
+    refs of versions in the registry that have the same weights.
+    """
 
     structure: AdapterStructure
     scans: Mapping[str, NumberScan] | None = None
@@ -25,22 +28,25 @@ class Subject:
     copies: tuple[str, ...] = ()
 
 
+Find = Callable[[Subject], Iterable[str]]
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A rule: ``find`` yields one message per thing that is wrong; ``about`` is what is right, ``source`` who says."""
+    """One rule: ``find`` yields a message for each thing that is wrong.
+
+    ``about`` is what is right, ``source`` who says so, ``remedy`` what to do.
+    """
 
     code: str
     severity: str
     remedy: str
     source: str
     about: str
-    find: Callable[[Subject], Iterable[str]]
+    find: Find
 
 
 RULES: dict[str, Rule] = {}
-
-
-Find = Callable[[Subject], Iterable[str]]
 
 
 def declare_rule(code: str, severity: str, remedy: str, source: str = "") -> Callable[[Find], Rule]:
@@ -54,7 +60,7 @@ def declare_rule(code: str, severity: str, remedy: str, source: str = "") -> Cal
 
 
 def run_rules(subject: Subject, rules: Iterable[Rule]) -> tuple[Finding, ...]:
-    """What these rules find, in their order."""
+    """Return what these rules find, in their order."""
     return tuple(
         Finding(rule.code, rule.severity, message, rule.remedy) for rule in rules for message in rule.find(subject)
     )

@@ -1,4 +1,7 @@
-"""Rules on how an adapter was saved: gathered, as PEFT writes it, with what was trained and nothing else."""
+"""Rules on how an adapter was saved: gathered, as PEFT writes it, with what was trained and nothing else.
+
+The docstring of a rule is what ``loreg check --explain`` prints: what is right.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from loreg.checking.rules import Subject, declare_rule
 from loreg.checking.structure import is_in_pieces, is_outside_the_layers
 from loreg.errors import AdapterFormatError
 
-_FLAT = "_flat_param"  # what FSDP calls the pieces of several parameters in one
+_FLAT_PARAMETER = "_flat_param"  # what FSDP calls the pieces of several parameters in one
 #: What PEFT itself adds to modules_to_save when it loads an adapter of these tasks (``peft_model.py``).
-_HEADS = {
+_TASK_HEADS = {
     "SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",),
 }  # fmt: skip
 #: What PEFT writes into target_parameters for any mixture of experts, whatever the model has of it.
-_WRITTEN_BY_PEFT = ("gate.weight", "gate_up_proj", "down_proj")
+_PEFT_EXPERT_TARGETS = ("gate.weight", "gate_up_proj", "down_proj")
 
 
 @declare_rule("LR018", "error", GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
@@ -25,14 +28,16 @@ def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
     """Every tensor has its numbers: ZeRO-3 and FSDP keep them in pieces on several GPUs until they are gathered."""
     structure = subject.structure
     pieces = {
-        t.name: t for t in structure.tensors.values() if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT)
+        t.name: t
+        for t in structure.tensors.values()
+        if 0 in t.shape or t.name.rpartition(".")[2].startswith(_FLAT_PARAMETER)
     }
     for module in structure.modules.values():
         factors = (module.tensors[part] for part in ("A", "B") if part in module.tensors)
         pieces |= {tensor.name: tensor for tensor in factors if is_in_pieces(tensor.shape)}
     if pieces:
-        some = next(iter(pieces.values()))
-        first = f"e.g. {some.name} {some.shape}"
+        piece = next(iter(pieces.values()))
+        first = f"e.g. {piece.name} {piece.shape}"
         yield f"{len(pieces)} of {len(structure.tensors)} tensors are empty or pieces, {first}: {NOT_GATHERED}"
 
 
@@ -71,37 +76,38 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
 def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
     """Whole tensors are those of modules_to_save and bias, or embedding and head as PEFT saves them."""
     structure = subject.structure
-    unasked = {key: tensor for key, tensor in structure.full_tensors.items() if not _is_asked_for(key, structure)}
-    weights = {weight_of_full_tensor(key) for key, tensor in unasked.items() if len(tensor.shape) == 2}
-    vocabulary = {name.rpartition(".")[0] for name in weights if is_outside_the_layers(name)}
-    others = [key for key in unasked if weight_of_full_tensor(key).rpartition(".")[0] not in vocabulary]
+    undeclared = {key: tensor for key, tensor in structure.full_tensors.items() if not _is_declared(key, structure)}
+    matrices = {weight_of_full_tensor(key) for key, tensor in undeclared.items() if len(tensor.shape) == 2}
+    vocabulary = {name.rpartition(".")[0] for name in matrices if is_outside_the_layers(name)}
+    others = [key for key in undeclared if weight_of_full_tensor(key).rpartition(".")[0] not in vocabulary]
     if others or len(vocabulary) > 2:  # PEFT saves embedding and head, each with its bias
-        first = min(unasked)
-        yield f"{len(unasked)} whole tensors are in the file that no field names, e.g. {first} {unasked[first].shape}"
+        first, count = min(undeclared), len(undeclared)
+        yield f"{count} whole tensors are in the file that no field names, e.g. {first} {undeclared[first].shape}"
 
 
-def _is_asked_for(key: str, structure: AdapterStructure) -> bool:
-    raw, name = structure.config.raw, weight_of_full_tensor(key)
-    module, _, last = name.rpartition(".")
+def _is_declared(key: str, structure: AdapterStructure) -> bool:
+    raw = structure.config.raw
+    module, _, last = weight_of_full_tensor(key).rpartition(".")
     if last == "bias" and raw.get("bias") not in (None, "none", False):
         return True
     saved = raw.get("modules_to_save")
-    whole = (*(map(str, saved) if isinstance(saved, list) else ()), *_HEADS.get(structure.config.task_type, ()))
+    heads = _TASK_HEADS.get(structure.config.task_type, ())
+    declared = (*(map(str, saved) if isinstance(saved, list) else ()), *heads)
     parts = module.split(".")
-    above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    module_and_owners = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     # PEFT compares ends, and not whole parts of names: of DistilBERT classifier is pre_classifier too.
-    return any(name.endswith(whole) for name in above)
+    return any(name.endswith(declared) for name in module_and_owners)
 
 
 @declare_rule("LR021", "warning", "loreg export DIR --profile peft --to NEW leaves them out")
 def no_copy_lies_beside(subject: Subject) -> Iterable[str]:
     """The file has what was trained once, and not what it was before: PEFT saves both where it saves embeddings."""
     # With biases that are trained everywhere PEFT writes those of a module that is saved whole twice.
-    twice = ".bias" if subject.structure.config.raw.get("bias") not in (None, "none") else "\0"
-    dropped = [name for name in subject.structure.naming.dropped if not name.endswith(twice)]
-    if dropped:
-        many = "1 tensor is a copy" if len(dropped) == 1 else f"{len(dropped)} tensors are copies"
-        yield f"{many} in PEFT's wrapper, and not taken, e.g. {dropped[0]}"
+    trains_biases = subject.structure.config.raw.get("bias") not in (None, "none")
+    copies = [name for name in subject.structure.naming.dropped if not (trains_biases and name.endswith(".bias"))]
+    if copies:
+        count = "1 tensor is a copy" if len(copies) == 1 else f"{len(copies)} tensors are copies"
+        yield f"{count} in PEFT's wrapper, and not taken, e.g. {copies[0]}"
 
 
 @declare_rule("LR022", "warning", "mend or remove it: what it was to change was trained without it", "peft#3582")
@@ -111,25 +117,25 @@ def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
     config, raw = structure.config, structure.config.raw
     names = [module.weight if module.parameter else module.name for module in structure.modules.values()]
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
-        for pattern in patterns.matching_none(names):
-            why = _why_no_match(pattern, names, config.pattern_budget)
-            yield f"{field} has {pattern!r}, which matches no module of the adapter{why}"
-    yield from _unmatched_targets(raw.get("target_modules"), names, config.pattern_budget)
+        for pattern in patterns.unmatched(names):
+            suggestion = _suggest_pattern(pattern, names, config.pattern_budget)
+            yield f"{field} has {pattern!r}, which matches no module of the adapter{suggestion}"
+    yield from _check_target_list(raw.get("target_modules"), names, config.pattern_budget)
     parameters = {end for module in structure.modules.values() if module.parameter for end in endings(module.weight)}
     targets = raw.get("target_parameters")
     for target in targets if isinstance(targets, list) else ():
-        if target not in _WRITTEN_BY_PEFT and str(target) not in parameters:
+        if target not in _PEFT_EXPERT_TARGETS and str(target) not in parameters:
             yield f"target_parameters has {target!r}, and no factors of it are in the file"
     layers = raw.get("layers_to_transform")
-    listed = layers if isinstance(layers, list) else [layers] if isinstance(layers, int) else []
+    layers = layers if isinstance(layers, list) else [layers] if isinstance(layers, int) else []
     numbers = {part for name in names for part in name.split(".") if part.isdecimal()}
-    idle = [layer for layer in listed if str(layer) not in numbers]
-    if idle:
-        yield f"layers_to_transform has {', '.join(map(str, idle[:8]))}, and no module of such a layer is in the file"
+    absent = [layer for layer in layers if str(layer) not in numbers]
+    if absent:
+        yield f"layers_to_transform has {', '.join(map(str, absent[:8]))}, and no module of such a layer is in the file"
 
 
-def _unmatched_targets(targets: object, names: list[str], patience: PatternBudget) -> Iterator[str]:
-    """Entries of a list of target_modules that no name of a module can end with.
+def _check_target_list(targets: object, names: list[str], budget: PatternBudget) -> Iterator[str]:
+    """Yield the entries of a list of target_modules that no name of a module can end with.
 
     One that is a name is nothing to mention: lists for many models, and PEFT's own for all-linear, have more than the
     adapter.
@@ -138,24 +144,27 @@ def _unmatched_targets(targets: object, names: list[str], patience: PatternBudge
     for target in map(str, targets if isinstance(targets, list) else ()):
         is_pattern = any(sign in target for sign in r"^$*+?()[]{}|\\")
         if (is_pattern or target.startswith("base_model.")) and target not in ends:
-            why = ": in a list PEFT reads names, not patterns" if is_pattern else _why_no_match(target, names, patience)
-            yield f"target_modules has {target!r}, which matches no module of the adapter{why}"
+            if is_pattern:
+                reason = ": in a list PEFT reads names, not patterns"
+            else:
+                reason = _suggest_pattern(target, names, budget)
+            yield f"target_modules has {target!r}, which matches no module of the adapter{reason}"
 
 
-def _why_no_match(pattern: str, names: list[str], patience: PatternBudget) -> str:
-    """What keeps a pattern from matching, if without it there is a match."""
-    shorter = pattern.removeprefix("^").removeprefix("base_model.").removeprefix("model.")
-    for without in (pattern.removeprefix("^"), pattern.removeprefix("base_model.model."), shorter):
-        if without != pattern and any(_would_match(without, name, patience) for name in names):
-            return f"; {without!r} would"
+def _suggest_pattern(pattern: str, names: list[str], budget: PatternBudget) -> str:
+    """Say which shorter pattern would match, without the anchor or prefix that keeps this one from it."""
+    shortest = pattern.removeprefix("^").removeprefix("base_model.").removeprefix("model.")
+    for shorter in (pattern.removeprefix("^"), pattern.removeprefix("base_model.model."), shortest):
+        if shorter != pattern and any(_would_match(shorter, name, budget) for name in names):
+            return f"; {shorter!r} would"
     return ""
 
 
-def _would_match(pattern: str, name: str, patience: PatternBudget) -> bool:
+def _would_match(pattern: str, name: str, budget: PatternBudget) -> bool:
     try:
-        return match(rf"(.*\.)?({pattern})$", name, patience) is not None
+        return match(rf"(.*\.)?({pattern})$", name, budget) is not None
     except AdapterFormatError:
-        if patience.seconds_left <= 0:
+        if budget.seconds_left <= 0:
             raise
         return False
 
@@ -167,8 +176,8 @@ def token_rows_are_those_of_the_configuration(subject: Subject) -> Iterable[str]
     for module, tokens in structure.token_rows.items():
         rows = tokens.tensor.shape[0] if tokens.tensor.shape else 0
         if len(tokens.tensor.shape) != 2 or rows != len(tokens.indices):
-            told = f"{len(tokens.indices)} tokens"
-            yield f"{module} has rows of the shape {tokens.tensor.shape}, trainable_token_indices names {told} of it"
+            count = f"{len(tokens.indices)} tokens"
+            yield f"{module} has rows of the shape {tokens.tensor.shape}, trainable_token_indices names {count} of it"
         elif len(set(tokens.indices)) < rows or min(tokens.indices, default=0) < 0:
             yield f"trainable_token_indices names a token of {module} twice, or one below 0"
     if structure.config.raw.get("trainable_token_indices") and not structure.token_rows:

@@ -1,21 +1,25 @@
-"""Rules on the adapter itself: do its tensors agree with each other and with its configuration?"""
+"""Rules on the adapter itself: whether its tensors agree with each other and with its configuration.
+
+The docstring of a rule is what ``loreg check --explain`` prints: what is right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from loreg.adapters.module import Module, configured_rank
 from loreg.adapters.module_shape import is_convolution
 from loreg.adapters.parameters import owner_of
 from loreg.adapters.scan import NumberScan
 from loreg.adapters.selection import why_skipped
-from loreg.adapters.structure import AdapterStructure, Module, configured_rank
+from loreg.adapters.structure import AdapterStructure
 from loreg.checking.rules import Subject, declare_rule
 from loreg.errors import AdapterFormatError
 
-_HUGE = 1e4
-_PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
-#: What these variants of PEFT save beside A and B. LR009 says that loreg does not carry the field out.
-_OF_VARIANTS = {
+_MAX_MAGNITUDE = 1e4  # of one number of a factor: training makes far smaller ones
+_FACTOR_PAIRS = (("A", "B"), ("embedding_A", "embedding_B"))
+#: Tensors that variants of LoRA save beside A and B, by the field that asks for them; LR009 tells of the field.
+_VARIANT_TENSORS = {
     "kasa_config": ".lora_diag",
     "velora_config": ".lora_velora_embed",
     "monteclora_config": ".lora_monteclora_sampler.",
@@ -26,7 +30,7 @@ _OF_VARIANTS = {
 def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
     """A module has both factors of a pair."""
     for module in subject.structure.modules.values():
-        if not any(a in module.tensors and b in module.tensors for a, b in _PAIRS):
+        if not any(a in module.tensors and b in module.tensors for a, b in _FACTOR_PAIRS):
             yield f"module {module.name} has {', '.join(sorted(module.tensors))}, expected A and B"
 
 
@@ -34,12 +38,12 @@ def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
 def factors_agree(subject: Subject) -> Iterable[str]:
     """A is (r, in) and B is (out, r) with the same r."""
     for module in subject.structure.modules.values():
-        for a_part, b_part in _PAIRS:
+        for a_part, b_part in _FACTOR_PAIRS:
             if a_part not in module.tensors or b_part not in module.tensors or module.shape is not None:
                 continue
             a, b = module.tensors[a_part].shape, module.tensors[b_part].shape
             if is_in_pieces(a) or is_in_pieces(b) or is_convolution(a, b):
-                continue  # of a convolution in groups the factors have no form, and PEFT loads them
+                continue  # a convolution in groups has no ModuleShape, and PEFT loads it
             if len(a) == len(b) == 2:
                 if a[0] != b[1]:
                     yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}; their ranks differ"
@@ -51,32 +55,32 @@ def factors_agree(subject: Subject) -> Iterable[str]:
 def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
     """r and rank_pattern say the rank that the tensors have; else PEFT refuses to load them."""
     config = subject.structure.config
-    for module in _with_factors(subject.structure):
-        promised = configured_rank(config, module.weight if module.parameter else module.name)
-        field = "r" if promised == config.r else "rank_pattern"
+    for module in _modules_with_factors(subject.structure):
+        rank = configured_rank(config, module.weight if module.parameter else module.name)
+        field = "r" if rank == config.r else "rank_pattern"
         if any(is_in_pieces(tensor.shape) for part, tensor in module.tensors.items() if part in ("A", "B")):
             continue
-        if module.rank != promised:
-            yield f"module {module.name} has rank {module.rank}, {field} says {promised}"
-        elif module.parameter and module.shape is None and (rows := _rows_of(module, "A")) % promised:
-            yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {promised} of them"
-    yield from _uneven_experts(subject.structure)
+        if module.rank != rank:
+            yield f"module {module.name} has rank {module.rank}, {field} says {rank}"
+        elif module.parameter and module.shape is None and (rows := _count_rows(module, "A")) % rank:
+            yield f"A of {module.name} has {rows} rows, and {field} says that each expert has {rank} of them"
+    yield from _check_expert_counts(subject.structure)
 
 
-def _uneven_experts(structure: AdapterStructure) -> Iterator[str]:
-    """Parameters of one module that would be of different numbers of experts, which a wrong rank makes of them."""
-    counted: dict[str, dict[str, int]] = {}
+def _check_expert_counts(structure: AdapterStructure) -> Iterator[str]:
+    """Yield the modules whose parameters would be of different numbers of experts, which a wrong rank makes of them."""
+    experts: dict[str, dict[str, int]] = {}
     for module in structure.modules.values():
         if module.parameter and module.shape is not None and module.shape.matrices > 1:
-            counted.setdefault(owner_of(module.name, module.parameter), {})[module.parameter] = module.shape.matrices
-    for owner, counts in counted.items():
+            experts.setdefault(owner_of(module.name, module.parameter), {})[module.parameter] = module.shape.matrices
+    for owner, counts in experts.items():
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{count} for {parameter}" for parameter, count in sorted(counts.items()))
-            yield f"by r and rank_pattern {owner} has different numbers of experts: {told}"
+            listed = ", ".join(f"{count} for {parameter}" for parameter, count in sorted(counts.items()))
+            yield f"by r and rank_pattern {owner} has different numbers of experts: {listed}"
 
 
-def _rows_of(module: Module, part: str) -> int:
-    """How many rows a tensor of the module has; none where it is not there or has no dimensions."""
+def _count_rows(module: Module, part: str) -> int:
+    """Return how many rows a tensor of the module has: 0 where it is not there or has no dimensions."""
     return next(iter(module.tensors[part].shape), 0) if part in module.tensors else 0
 
 
@@ -84,9 +88,9 @@ def _rows_of(module: Module, part: str) -> int:
 def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
     """PEFT looks at each tensor."""
     config = subject.structure.config.raw
-    of_variants = [tensor for field, tensor in _OF_VARIANTS.items() if config.get(field)]
+    variant_tensors = [tensor for field, tensor in _VARIANT_TENSORS.items() if config.get(field)]
     for name in subject.structure.unexpected_keys:
-        if not any(tensor in name for tensor in of_variants):
+        if not any(tensor in name for tensor in variant_tensors):
             yield f"tensor {name!r} is not named base_model.model.…"
 
 
@@ -105,15 +109,15 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     targets = raw.get("target_modules")
     if (targets is None and not raw.get("target_parameters")) or targets == "all-linear":
         return
-    ties = bool(raw.get("ensure_weight_tying"))  # then PEFT selects what is tied to the embedding by itself
-    reason_of = why_skipped(raw, subject.structure.config.pattern_budget)
-    for module in _ordinary(subject.structure):
+    selects_tied = bool(raw.get("ensure_weight_tying"))  # then PEFT selects what is tied to the embedding by itself
+    find_reason = why_skipped(raw, subject.structure.config.pattern_budget)
+    for module in _modules_of_targets(subject.structure):
         try:
-            reason = reason_of(module.name)
+            reason = find_reason(module.name)
         except AdapterFormatError as error:  # a pattern that is none, or that takes too long
             yield f"target_modules selects nothing: {error.message}"
             return
-        if reason and not (ties and is_outside_the_layers(module.name)):
+        if reason and not (selects_tied and is_outside_the_layers(module.name)):
             yield f"module {module.name} is {reason}"
 
 
@@ -121,72 +125,74 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
 def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
     """DoRA magnitudes are there exactly if use_dora says so: else the adapter means something else."""
     config = subject.structure.config
-    for module in _ordinary(subject.structure):
+    for module in _modules_of_targets(subject.structure):
         if ("magnitude" in module.tensors) != config.use_dora:
-            found = "no magnitude, use_dora is true" if config.use_dora else "a magnitude, use_dora is false"
-            yield f"module {module.name} has {found}"
+            contradiction = "no magnitude, use_dora is true" if config.use_dora else "a magnitude, use_dora is false"
+            yield f"module {module.name} has {contradiction}"
 
 
 @declare_rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
 def the_adapter_does_something(subject: Subject) -> Iterable[str]:
     """Some B is not zero, and some scale."""
-    found = [
-        (module, scans["B"]) for module, scans in _scanned(subject, _with_factors(subject.structure)) if "B" in scans
+    scanned = [
+        (module, scans["B"])
+        for module, scans in _scans_by_part(subject, _modules_with_factors(subject.structure))
+        if "B" in scans
     ]
-    if found and all(scan.zero for _, scan in found):
-        yield f"all {len(found)} B factors are exactly zero"
-    elif found and all(module.scale == 0 for module, _ in found):
+    if scanned and all(scan.zero for _, scan in scanned):
+        yield f"all {len(scanned)} B factors are exactly zero"
+    elif scanned and all(module.scale == 0 for module, _ in scanned):
         yield "lora_alpha is 0: what it adds to the base is multiplied with zero"
 
 
 @declare_rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
 def every_field_is_known(subject: Subject) -> Iterable[str]:
     """No configuration field is set that loreg does not know."""
-    for name in subject.structure.config.settings_not_understood():
+    for name in subject.structure.config.unknown_fields():
         yield f"{name} is set in adapter_config.json, and loreg does not carry it out"
 
 
 @declare_rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
 def no_number_is_huge(subject: Subject) -> Iterable[str]:
     """No factor has numbers far beyond what training makes: one of 10,000 swamps every other."""
-    factors = [part for pair in _PAIRS for part in pair]
-    for module, scans in _scanned(subject, subject.structure.modules.values()):
+    factors = [part for pair in _FACTOR_PAIRS for part in pair]
+    for module, scans in _scans_by_part(subject, subject.structure.modules.values()):
         for part, scan in scans.items():
-            if part in factors and not scan.nonfinite and scan.largest > _HUGE:
+            if part in factors and not scan.nonfinite and scan.largest > _MAX_MAGNITUDE:
                 yield f"tensor {module.tensors[part].name} has a number of magnitude {scan.largest:.2g}"
 
 
 @declare_rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
 def every_module_does_something(subject: Subject) -> Iterable[str]:
     """No module has a zero factor beside others that have none."""
-    found = list(_scanned(subject, _with_factors(subject.structure)))
-    zero = [module.name for module, scans in found if any(scans[part].zero for part in ("A", "B") if part in scans)]
-    if zero and len(zero) < len(found):
-        yield f"{len(zero)} of {len(found)} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"
+    scanned = list(_scans_by_part(subject, _modules_with_factors(subject.structure)))
+    zero = [module.name for module, scans in scanned if any(scans[part].zero for part in ("A", "B") if part in scans)]
+    if zero and len(zero) < len(scanned):
+        yield f"{len(zero)} of {len(scanned)} modules do nothing, e.g. {zero[0]}: one of their factors is exactly zero"
 
 
 def is_in_pieces(shape: tuple[int, ...]) -> bool:
-    """Whether a factor of this shape is a piece of one, or has no numbers at all."""
+    """Tell whether a factor of this shape is a piece of one, or has no numbers at all."""
     return len(shape) == 1 or 0 in shape
 
 
-def _with_factors(structure: AdapterStructure) -> Iterator[Module]:
-    """Modules with A and B. Embeddings have names of their own for them."""
+def _modules_with_factors(structure: AdapterStructure) -> Iterator[Module]:
+    """Return the modules with A or B. Factors of embeddings have other names."""
     return (module for module in structure.modules.values() if "A" in module.tensors or "B" in module.tensors)
 
 
-def _ordinary(structure: AdapterStructure) -> Iterator[Module]:
-    """Those that target_modules selects, and not target_parameters."""
-    return (module for module in _with_factors(structure) if not module.parameter)
+def _modules_of_targets(structure: AdapterStructure) -> Iterator[Module]:
+    """Return the modules with factors that target_modules is to select, and not target_parameters."""
+    return (module for module in _modules_with_factors(structure) if not module.parameter)
 
 
 def is_outside_the_layers(module: str) -> bool:
-    """Whether no part of the name is the number of a layer: embeddings, heads."""
+    """Tell whether no part of the name is the number of a layer: embeddings, heads."""
     return not any(part.isdecimal() for part in module.split("."))
 
 
-def _scanned(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Module, dict[str, NumberScan]]]:
-    """What scanning showed of the tensors of these modules, by part; nothing if the weights were not read."""
+def _scans_by_part(subject: Subject, modules: Iterable[Module]) -> Iterator[tuple[Module, dict[str, NumberScan]]]:
+    """Yield each module with what scanning showed of its tensors, by part; nothing if the weights were not read."""
     scans = subject.scans
     if scans is not None:
         for module in modules:

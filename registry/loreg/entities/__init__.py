@@ -1,6 +1,6 @@
 """Frozen values that every room may name."""
 
-from loreg.entities.access import LEVELS, Access, Event, Job, Namespace, Token, Upload
+from loreg.entities.access import Access, Event, Job, JobKind, JobState, Namespace, Role, Token, Upload
 from loreg.entities.bases import (
     BASE_RELATIONS,
     VERDICTS,
@@ -11,6 +11,7 @@ from loreg.entities.bases import (
     BaseModel,
     Verdict,
 )
+from loreg.entities.options import MergeOptions, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
 from loreg.entities.queries import Comparison, MetricCondition, Page, Query, Sort
 from loreg.entities.results import (
@@ -46,7 +47,6 @@ from loreg.entities.versions import (
 
 __all__ = [
     "BASE_RELATIONS",
-    "LEVELS",
     "VERDICTS",
     "Access",
     "AdapterEntry",
@@ -72,7 +72,10 @@ __all__ = [
     "Facts",
     "Finding",
     "Job",
+    "JobKind",
+    "JobState",
     "LineageEdge",
+    "MergeOptions",
     "MergeResult",
     "Metric",
     "MetricCondition",
@@ -86,11 +89,13 @@ __all__ = [
     "PushResult",
     "Query",
     "ReproduceResult",
+    "Role",
     "Sort",
     "Source",
     "Token",
     "Upload",
     "Verdict",
     "Version",
+    "VersionMetadata",
     "no_progress",
 ]

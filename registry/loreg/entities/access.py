@@ -5,12 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
+
+
+class Role(StrEnum):
+    """What a caller may do in a namespace: each role includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def includes(self, other: Role) -> bool:
+        """Return whether this role allows what ``other`` does."""
+        roles = tuple(Role)
+        return roles.index(self) >= roles.index(other)
+
+
+class JobKind(StrEnum):
+    """What a worker can be asked for."""
+
+    MERGE = "merge"
+    RERANK = "rerank"
+    BAKE = "bake"
+
+
+class JobState(StrEnum):
+    """How far a job is; the last three are its end."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who acts, and what on: ``grants`` maps a namespace, or ``*`` for all, to one of :data:`LEVELS`.
+    """Who acts, and what on: ``permissions`` maps a namespace, or ``*`` for all, to a :class:`Role`.
 
     ``token_id`` is the token that says so, if one does: a change is refused when it does not hold any more. With
     ``while_open`` a server says so that has no tokens: a change is refused when there is one.
@@ -24,20 +56,16 @@ class Access:
     @classmethod
     def superuser(cls, author: str) -> Access:
         """Allow everything: whoever has the database and the store needs no permission."""
-        return cls(author, {"*": "admin"})
+        return cls(author, {"*": Role.ADMIN})
 
-    def may(self, level: str, namespace: str) -> bool:
-        """Whether that much is allowed there; ``namespace`` is empty for names that have none."""
+    def may(self, role: Role, namespace: str) -> bool:
+        """Return whether ``role`` is given there; ``namespace`` is empty for names that have none."""
         given = (self.permissions.get(namespace), self.permissions.get("*"))
-        return any(one is not None and LEVELS.index(one) >= LEVELS.index(level) for one in given)
+        return any(Role(one).includes(role) for one in given if one is not None)
 
-    def may_somewhere(self, level: str) -> bool:
-        """Whether that much is allowed in any namespace."""
-        return any(LEVELS.index(one) >= LEVELS.index(level) for one in self.permissions.values())
-
-
-#: Each allows what those before it do.
-LEVELS = ("read", "write", "admin")
+    def may_somewhere(self, role: Role) -> bool:
+        """Return whether ``role`` is given in any namespace."""
+        return any(Role(one).includes(role) for one in self.permissions.values())
 
 
 @dataclass(frozen=True)
@@ -86,18 +114,18 @@ class Upload:
 
 @dataclass(frozen=True)
 class Job:
-    """Work for a worker: ``kind`` is merge, rerank or bake, ``request`` the verb's arguments by name.
+    """Work for a worker: ``request`` has the arguments of the verb ``kind`` by name.
 
-    ``state`` is queued, running, done, failed or cancelled; ``done`` of ``total`` of ``what`` say how far it is.
+    ``done`` of ``total`` of ``what`` say how far it is.
     ``result`` names what was made, ``error`` has code, message and hint. ``namespace`` is where it goes.
     """
 
     id: int
-    kind: str
+    kind: JobKind
     request: Mapping[str, Any]
     namespace: str
     author: str
-    state: str
+    state: JobState
     attempts: int
     worker: str
     what: str
@@ -111,4 +139,4 @@ class Job:
     @property
     def ended(self) -> bool:
         """Whether nothing happens to it any more."""
-        return self.state in ("done", "failed", "cancelled")
+        return self.state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)

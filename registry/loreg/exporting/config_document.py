@@ -1,4 +1,4 @@
-"""``adapter_config.json`` of an exported adapter: ranks and scales as they are now, and no field too many."""
+"""The document of ``adapter_config.json`` for an export: ranks and scales as they are now, and no field too many."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from loreg.adapters.base_path import holds_a_path
+from loreg.adapters.base_path import contains_local_path
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.parameters import pattern_name
 from loreg.exporting.editable import EditableAdapter, most_common
 
-#: What every release of PEFT has read, and needs to make the same adapter of the files.
-_ALWAYS = (
+#: Fields that every release of PEFT reads, and needs to make the same adapter of the files.
+_REQUIRED_FIELDS = (
     "peft_type", "task_type", "base_model_name_or_path", "inference_mode", "r", "lora_alpha", "target_modules", "bias",
     "fan_in_fan_out",
 )  # fmt: skip
 #: Without these, where they are set, the tensors would mean something else or not be loaded.
-_MEANT = frozenset({
+_MEANINGFUL_FIELDS = frozenset({
     "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save", "target_parameters", "lora_bias",
     "trainable_token_indices", "ensure_weight_tying", "layer_replication", "alora_invocation_tokens", "use_qalora",
     "use_bdlora", "arrow_config", "monteclora_config",
@@ -27,8 +27,8 @@ _DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def with_ranks_and_scales(editable: EditableAdapter) -> dict[str, Any]:
-    """The document with r, lora_alpha and both patterns such that PEFT arrives at the ranks and scales held."""
+def set_ranks_and_scales(editable: EditableAdapter) -> dict[str, Any]:
+    """Return the document with r, lora_alpha and patterns from which PEFT makes the adapter's ranks and scales."""
     document = dict(editable.document)
     rslora = bool(document.get("use_rslora"))
     keys = {name: pattern_name(name, module.shape) for name, module in editable.modules.items()}
@@ -49,35 +49,38 @@ def with_ranks_and_scales(editable: EditableAdapter) -> dict[str, Any]:
     }
 
 
-def stripped(document: Mapping[str, Any], reads: Collection[str] | None) -> dict[str, Any]:
-    """The document without fields at their default, and without those that the server does not read.
+def prune_fields(document: Mapping[str, Any], reads: Collection[str] | None) -> dict[str, Any]:
+    """Return the document without fields at their default, and without those that the server does not read.
 
-    What the tensors mean depends on stays. ``reads`` None: nothing but null and empty fields is left out.
+    Fields that the meaning of the tensors depends on stay. ``reads`` None: only fields at their default are left out.
     """
     if reads is None:
-        return {name: value for name, value in document.items() if name in _ALWAYS or not _is_default(name, value)}
-    kept = {name for name in document if name in reads or name in _MEANT}
-    kept -= {"init_lora_weights"}
-    if not _is_plain(document.get("init_lora_weights")):
-        kept.add("init_lora_weights")
+        return {
+            name: value for name, value in document.items() if name in _REQUIRED_FIELDS or not _is_default(name, value)
+        }
+    fields = {name for name in document if name in reads or name in _MEANINGFUL_FIELDS}
+    if _is_plain(document.get("init_lora_weights")):
+        fields.discard("init_lora_weights")
+    else:
+        fields.add("init_lora_weights")
     return {
         name: value
         for name, value in document.items()
-        if name in _ALWAYS or (name in kept and not _is_default(name, value))
+        if name in _REQUIRED_FIELDS or (name in fields and not _is_default(name, value))
     }
 
 
-def without_paths(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without values that only one machine knows: the base's path, and any other."""
-    hint = document.get("base_model_name_or_path")
-    hidden = {"base_model_name_or_path": None} if hint and not is_hub_name(str(hint)) else {}
-    return {**{name: value for name, value in document.items() if not holds_a_path(value)}, **hidden}
+def remove_paths(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document without values that only one machine knows: the path of the base, and any other."""
+    base_hint = document.get("base_model_name_or_path")
+    without_base = {"base_model_name_or_path": None} if base_hint and not is_hub_name(str(base_hint)) else {}
+    return {**{name: value for name, value in document.items() if not contains_local_path(value)}, **without_base}
 
 
-def _is_plain(init: Any) -> bool:
-    """Whether the saved factors are plain LoRA, however they were initialised."""
+def _is_plain(init: object) -> bool:
+    """Tell whether the saved factors are plain LoRA, however they were initialised."""
     return init in (None, True, False, "true", "false", "gaussian", "orthogonal", "eva", "mica")
 
 
-def _is_default(name: str, value: Any) -> bool:
+def _is_default(name: str, value: object) -> bool:
     return not value or value == _DEFAULTS.get(name)

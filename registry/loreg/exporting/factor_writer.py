@@ -1,6 +1,8 @@
-"""The numbers of an exported adapter, written one module at a time, and how far each delta moved by that.
+"""Write the numbers of an exported adapter, one module at a time, and measure how far each delta moved by that.
 
 NumPy alone: what is only scaled is the same to the bit on every machine.
+
+Shapes: E matrices (experts, else 1), out and in of the module, r the rank.
 """
 
 from __future__ import annotations
@@ -14,171 +16,174 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from loreg.adapters.header import BITS, Tensor
+from loreg.adapters.dtypes import DTYPES, FLOATS
+from loreg.adapters.header import Tensor
 from loreg.adapters.module_shape import ModuleShape, as_matrices
-from loreg.baking.dtypes import NUMPY_DTYPES, Array, Scratch, decode, encode
+from loreg.baking.float_codec import NUMPY_DTYPES, Array, Scratch, decode, encode
 from loreg.errors import CheckFailedError
 from loreg.exporting.editable import EditableModule
 from loreg.exporting.export import Plan, factor_shapes
 from loreg.exporting.stacked import Block
 
-_PIECE = 1 << 24  # bytes that are copied in one go
-_DOUBLE = np.dtype(np.float64)
-_BITS_OF: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 16: np.dtype("<u2"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
+_COPY_BYTES = 1 << 24  # in one go
+_FLOAT64 = np.dtype(np.float64)
 
 
 @dataclass(frozen=True)
 class Factors:
-    """``b (E, out, r)`` and ``a (E, r, in)``: stored numbers, or float64."""
+    """The factors of one module, ``b (E, out, r)`` and ``a (E, r, in)``: stored numbers, or float64."""
 
     b: Array
     a: Array
 
 
 def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, Any]:
-    """Write the planned safetensors file from the weights ``source``; returns the certificate.
+    """Write the planned safetensors file from the weights ``source``, and return the certificate.
 
     The certificate has ``epsilon``, the relative Frobenius error ``‖Δ' − Δ‖ / ‖Δ‖`` of all deltas together, and the
     same with both ranks for each of the ``modules`` whose delta moved. Raises CheckFailedError for numbers that cannot
     be computed with.
     """
-    squares: dict[str, float] = {}
+    squared_errors: dict[str, float] = {}
     with source.open("rb", buffering=0) as stream, path.open("wb") as sink:
         sink.write(plan.header)
-        made: tuple[EditableModule | None, tuple[Array, ...]] = (None, ())
+        computed: tuple[EditableModule | None, tuple[Array, ...]] = (None, ())  # the module, its A and B in the file
         for output in plan.outputs:
-            if output.copy is not None and output.dtype == output.copy.dtype:
-                _copy(stream, output.copy, sink)
-            elif output.copy is not None:
-                sink.write(_rounded(_wide(_bits(stream, output.copy), output.copy.dtype), output.dtype).tobytes())
+            if output.copied_from is not None and output.dtype == output.copied_from.dtype:
+                _copy(stream, output.copied_from, sink)
+            elif output.copied_from is not None:
+                wide = _decode(_read_bits(stream, output.copied_from), output.copied_from.dtype)
+                sink.write(_encode(wide, output.dtype).tobytes())
             elif output.module is not None:
-                if made[0] is not output.module:
-                    stored = _stored(stream, output.module)
-                    squares |= _squared_error(stream, plan, output.module, stored)
-                    made = output.module, as_file_tensors(output.module.shape, stored)
-                sink.write(made[1][output.part].tobytes())
-        for module in plan.editable.modules.values():
-            if module.copied:
-                squares |= _squared_error(stream, plan, module, None)
-        return _certificate(stream, plan, squares)
+                if computed[0] is not output.module:
+                    stored = _make_stored_factors(stream, output.module)
+                    squared_errors |= _squared_error(stream, plan, output.module, stored)
+                    computed = output.module, _as_file_tensors(output.module.shape, stored)
+                sink.write(computed[1][output.factor_index].tobytes())
+        for module in plan.after.modules.values():
+            if module.is_copied:
+                squared_errors |= _squared_error(stream, plan, module, None)
+        return _make_certificate(stream, plan, squared_errors)
 
 
-def as_file_tensors(form: ModuleShape, factors: Factors) -> tuple[Array, Array]:
-    """A and B as they lie in a file."""
-    shape_a, shape_b = factor_shapes(form)
-    b = factors.b.transpose(1, 2, 0) if form.kind == "experts" else factors.b
+def _as_file_tensors(shape: ModuleShape, factors: Factors) -> tuple[Array, Array]:
+    """Return A and B as they lie in a file: of experts B is (out, r·E)."""
+    shape_a, shape_b = factor_shapes(shape)
+    b = factors.b.transpose(1, 2, 0) if shape.kind == "experts" else factors.b
     return factors.a.reshape(shape_a), b.reshape(shape_b)
 
 
 def _copy(stream: BinaryIO, tensor: Tensor, sink: BinaryIO) -> None:
-    for start in range(tensor.start, tensor.end, _PIECE):
-        sink.write(os.pread(stream.fileno(), min(_PIECE, tensor.end - start), start))
+    for start in range(tensor.start, tensor.end, _COPY_BYTES):
+        sink.write(os.pread(stream.fileno(), min(_COPY_BYTES, tensor.end - start), start))
 
 
-def _stored(stream: BinaryIO, module: EditableModule) -> Factors:
-    """The factors as they are to be stored."""
+def _make_stored_factors(stream: BinaryIO, module: EditableModule) -> Factors:
+    """Compute the factors as they are to be stored, in their dtypes."""
     dtype_a, dtype_b = module.dtypes
-    if module.computed:
-        made = _in_double(stream, module)
+    if module.is_recomputed:
+        wide = _read_wide_factors(stream, module)
         if module.truncated_to:
-            made = _truncated(made, module.truncated_to, module.origin)
-        b, a = _rounded(made.b * module.times, dtype_b), _rounded(made.a, dtype_a)
+            wide = _truncate(wide, module.truncated_to, module.origin)
+        b, a = _encode(wide.b * module.b_multiplier, dtype_b), _encode(wide.a, dtype_a)
     elif module.blocks:
-        joined = _side_by_side(module, [_matrices(stream, block) for block in module.blocks])
+        joined = _join_blocks(module, [_read_block(stream, block) for block in module.blocks])
         b, a = joined.b, joined.a
     else:
-        one = module.shape
-        b = np.zeros((one.matrices, one.out, 0), _kind_of(dtype_b))
-        a = np.zeros((one.matrices, 0, one.in_), _kind_of(dtype_a))
-    more = module.shape.rank - a.shape[1]
-    return Factors(np.pad(b, ((0, 0), (0, 0), (0, more))), np.pad(a, ((0, 0), (0, more), (0, 0))))
+        shape = module.shape
+        b = np.zeros((shape.matrices, shape.out, 0), _unsigned_dtype(dtype_b))
+        a = np.zeros((shape.matrices, 0, shape.in_), _unsigned_dtype(dtype_a))
+    return _pad_rank(Factors(b, a), module.shape.rank)  # zero is zero bits in every dtype
 
 
-def _in_double(stream: BinaryIO, module: EditableModule) -> Factors:
-    """The factors as they were read, in float64."""
-    found = []
+def _read_wide_factors(stream: BinaryIO, module: EditableModule) -> Factors:
+    """Read the factors of a module in float64, without its scale."""
+    blocks = []
     for block in module.blocks:
-        stored = _matrices(stream, block)
-        found.append(Factors(_wide(stored.b, block.b.dtype) * block.times, _wide(stored.a, block.a.dtype)))
-    return _side_by_side(module, found)
+        stored = _read_block(stream, block)
+        blocks.append(Factors(_decode(stored.b, block.b.dtype) * block.b_multiplier, _decode(stored.a, block.a.dtype)))
+    return _join_blocks(module, blocks)
 
 
-def _side_by_side(module: EditableModule, found: list[Factors]) -> Factors:
-    """The factors of all blocks as those of one matrix: B has each in its own columns and rows, A below each other."""
-    if len(found) == 1 and found[0].b.shape[1] == module.shape.out:
-        return found[0]
-    b = np.zeros((module.shape.matrices, module.shape.out, module.rank_in), found[0].b.dtype)
+def _join_blocks(module: EditableModule, blocks: list[Factors]) -> Factors:
+    """Join the factors of all blocks to those of one matrix: B has each in its own columns and rows, A stacks them."""
+    if len(blocks) == 1 and blocks[0].b.shape[1] == module.shape.out:
+        return blocks[0]
+    b = np.zeros((module.shape.matrices, module.shape.out, module.rank_in), blocks[0].b.dtype)
     column = 0
-    for block, factors in zip(module.blocks, found, strict=True):
+    for block, factors in zip(module.blocks, blocks, strict=True):
         _, rows, rank = factors.b.shape
         b[:, block.row : block.row + rows, column : column + rank] = factors.b
         column += rank
-    return Factors(b, np.concatenate([factors.a for factors in found], axis=1))
+    return Factors(b, np.concatenate([factors.a for factors in blocks], axis=1))
 
 
-def _matrices(stream: BinaryIO, block: Block) -> Factors:
-    a, b = (_bits(stream, tensor).reshape(tensor.shape) for tensor in (block.a, block.b))
+def _read_block(stream: BinaryIO, block: Block) -> Factors:
+    a, b = (_read_bits(stream, tensor).reshape(tensor.shape) for tensor in (block.a, block.b))
     return Factors(*as_matrices(block.shape, a, b))
 
 
-def _bits(stream: BinaryIO, tensor: Tensor) -> Array:
-    """The numbers as they are stored, each a whole number without a sign."""
-    found = np.empty(tensor.parameters, _kind_of(tensor.dtype))
-    view, done = found.view(np.uint8).data, 0
+def _read_bits(stream: BinaryIO, tensor: Tensor) -> Array:
+    """Read the numbers (n) as they are stored, each as an unsigned integer."""
+    bits = np.empty(tensor.parameters, _unsigned_dtype(tensor.dtype))
+    view, done = bits.view(np.uint8).data, 0
     while done < len(view) and (count := os.preadv(stream.fileno(), [view[done:]], tensor.start + done)):
         done += count
-    return found
+    return bits
 
 
-def _kind_of(dtype: str) -> np.dtype[Any]:
-    if BITS[dtype] not in _BITS_OF:
+def _unsigned_dtype(dtype: str) -> np.dtype[Any]:
+    if not DTYPES[dtype].unsigned:
         raise CheckFailedError(f"it cannot be exported: its factors are stored as {dtype}", hint="save it as bfloat16")
-    return _BITS_OF[BITS[dtype]]
+    return np.dtype(DTYPES[dtype].unsigned)
 
 
-def _wide(bits: Array, dtype: str) -> Array:
-    """Stored numbers as float64, exactly."""
-    if dtype in NUMPY_DTYPES:
-        return decode(bits.reshape(-1).view(NUMPY_DTYPES[dtype]), dtype, _DOUBLE, Scratch()).reshape(bits.shape)
+def _decode(bits: Array, dtype: str) -> Array:
+    """Convert stored numbers to float64, exactly."""
+    if dtype in FLOATS:
+        return decode(bits.reshape(-1).view(NUMPY_DTYPES[dtype]), dtype, _FLOAT64, Scratch()).reshape(bits.shape)
     if dtype == "F8_E5M2":  # the upper half of a float16
-        return (bits.astype("<u2") << 8).view("<f2").astype(_DOUBLE)
+        return (bits.astype("<u2") << 8).view("<f2").astype(_FLOAT64)
     if dtype == "F8_E4M3":
-        return _OF_E4M3[bits]
+        return _E4M3_VALUES[bits]
     raise CheckFailedError(f"it cannot be exported: its factors are stored as {dtype}", hint="save it as bfloat16")
 
 
-def _e4m3() -> Array:
-    """Every number in 8 bits with 4 of exponent (OCP 8-bit floating point, 5.2)."""
+def _make_e4m3_table() -> Array:
+    """Return every number in 8 bits with 4 of exponent (OCP 8-bit floating point, 5.2)."""
     bits = np.arange(256)
     exponent, mantissa = bits >> 3 & 15, bits & 7
-    size = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
-    size[(bits & 127) == 127] = np.nan
-    return np.where(bits & 128, -size, size)
+    magnitude = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
+    magnitude[(bits & 127) == 127] = np.nan
+    return np.where(bits & 128, -magnitude, magnitude)
 
 
-_OF_E4M3 = _e4m3()
+_E4M3_VALUES = _make_e4m3_table()
 
 
-def _rounded(wide: Array, dtype: str) -> Array:
-    """float64 as it is stored, rounded once."""
-    if dtype not in NUMPY_DTYPES:
+def _encode(wide: Array, dtype: str) -> Array:
+    """Round float64 once to the numbers that are stored."""
+    if dtype not in FLOATS:
         raise CheckFailedError(
             f"it cannot be exported: what has to be computed cannot be stored as {dtype}", hint="--dtype bfloat16"
         )
     stored = encode(np.ascontiguousarray(wide).reshape(-1), dtype, Scratch())
-    return stored.view(_kind_of(dtype)).reshape(wide.shape)
+    return stored.view(_unsigned_dtype(dtype)).reshape(wide.shape)
 
 
-def _truncated(factors: Factors, rank: int, name: str) -> Factors:
-    """The best approximation of that rank, by QR of both factors and an SVD of the core between them."""
+def _truncate(factors: Factors, rank: int, name: str) -> Factors:
+    """Return the best approximation of that rank (Eckart & Young 1936)."""
     try:
+        # QR of both factors: B A = Q_B (R_B R_Aᵀ) Q_Aᵀ
         q_b, r_b = np.linalg.qr(factors.b)
         q_a, r_a = np.linalg.qr(factors.a.transpose(0, 2, 1))
+        # SVD of the core between them
         u, s, vh = np.linalg.svd(r_b @ r_a.transpose(0, 2, 1), full_matrices=False)
-    except np.linalg.LinAlgError:
+    except np.linalg.LinAlgError as error:
         raise CheckFailedError(
             f"{name} cannot be cut down: its factors are no numbers", hint="train it again"
-        ) from None
+        ) from error
+    # the largest singular values, half of each in either factor
     root = np.sqrt(s[:, :rank])
     b = (q_b @ u)[:, :, :rank] * root[:, None, :]
     a = (vh @ q_a.transpose(0, 2, 1))[:, :rank] * root[:, :, None]
@@ -186,55 +191,59 @@ def _truncated(factors: Factors, rank: int, name: str) -> Factors:
 
 
 def _squared_error(stream: BinaryIO, plan: Plan, module: EditableModule, stored: Factors | None) -> dict[str, float]:
-    """``‖Δ' − Δ‖²`` of the module by its name in the adapter that was read; nothing where it is 0."""
-    old = plan.before.modules.get(module.origin)
-    if old is None or (not module.computed and module.scale == old.scale):
+    """Return ``‖Δ' − Δ‖²`` of the module by its name in the adapter that was read; nothing where it is 0."""
+    before = plan.before.modules.get(module.origin)
+    if before is None or (not module.is_recomputed and module.scale == before.scale):
         return {}
-    stored = stored or _stored(stream, module)
+    stored = stored or _make_stored_factors(stream, module)
     dtype_a, dtype_b = module.dtypes
-    now = Factors(_wide(stored.b, dtype_b) * module.scale, _wide(stored.a, dtype_a))
-    error = _squared_distance(_delta(stream, old), now)
+    delta = Factors(_decode(stored.b, dtype_b) * module.scale, _decode(stored.a, dtype_a))
+    error = _squared_distance(_read_delta(stream, before), delta)
     return {module.origin: error} if error else {}
 
 
-def _certificate(stream: BinaryIO, plan: Plan, errors: Mapping[str, float]) -> dict[str, Any]:
-    if not errors:
+def _make_certificate(stream: BinaryIO, plan: Plan, squared_errors: Mapping[str, float]) -> dict[str, Any]:
+    if not squared_errors:
         return {"epsilon": 0.0, "modules": []}
     before = plan.before.modules
-    kept = {name: module for name, module in plan.editable.modules.items() if module.origin}
-    norms = {name: _squared_norm(_delta(stream, before[module.origin])) for name, module in kept.items()}
+    existing = {name: module for name, module in plan.after.modules.items() if module.origin}
+    squared_norms = {
+        name: _squared_norm(_read_delta(stream, before[module.origin])) for name, module in existing.items()
+    }
     moved = []
-    for name, module in kept.items():
-        if module.origin in errors:
-            epsilon = math.sqrt(errors[module.origin] / norms[name]) if norms[name] else 0.0
+    for name, module in existing.items():
+        if module.origin in squared_errors:
+            norm = squared_norms[name]
+            epsilon = math.sqrt(squared_errors[module.origin] / norm) if norm else 0.0
             ranks = {"rank_in": before[module.origin].shape.rank, "rank": module.shape.rank}
             moved.append({"module": name, **ranks, "epsilon": epsilon})
-    whole = sum(norms.values())
-    return {"epsilon": math.sqrt(sum(errors.values()) / whole) if whole else 0.0, "modules": moved}
+    total = sum(squared_norms.values())
+    return {"epsilon": math.sqrt(sum(squared_errors.values()) / total) if total else 0.0, "modules": moved}
 
 
-def _delta(stream: BinaryIO, module: EditableModule) -> Factors:
-    """The factors as they were read, with their scale, in float64."""
-    found = _in_double(stream, module)
-    return Factors(found.b * module.scale, found.a)
+def _read_delta(stream: BinaryIO, module: EditableModule) -> Factors:
+    """Read the factors of a module in float64, B with its scale."""
+    wide = _read_wide_factors(stream, module)
+    return Factors(wide.b * module.scale, wide.a)
 
 
 def _squared_norm(x: Factors) -> float:
-    """``‖B A‖²`` of all matrices together: ``Σ (BᵀB) ∘ (A Aᵀ)``."""
+    """Return ``‖B A‖²`` of all matrices together: ``Σ (BᵀB) ∘ (A Aᵀ)``."""
     return max(0.0, float(((x.b.transpose(0, 2, 1) @ x.b) * (x.a @ x.a.transpose(0, 2, 1))).sum()))
 
 
-def _squared_distance(one: Factors, other: Factors) -> float:
-    """``‖Δ' − Δ‖²`` without subtracting two large norms."""
-    most = max(one.a.shape[1], other.a.shape[1])
-    one, other = _padded(one, most), _padded(other, most)
-    if np.array_equal(one.a, other.a):
-        return _squared_norm(Factors(other.b - one.b, one.a))
-    left = np.linalg.qr(np.concatenate([other.b, -one.b], 2), mode="r")
-    right = np.linalg.qr(np.concatenate([other.a, one.a], 1).transpose(0, 2, 1), mode="r")
-    return float(np.square(np.asarray(left) @ np.asarray(right).transpose(0, 2, 1)).sum())
+def _squared_distance(before: Factors, after: Factors) -> float:
+    """Return ``‖Δ' − Δ‖²`` without subtracting two large norms."""
+    rank = max(before.a.shape[1], after.a.shape[1])
+    before, after = _pad_rank(before, rank), _pad_rank(after, rank)
+    if np.array_equal(before.a, after.a):
+        return _squared_norm(Factors(after.b - before.b, before.a))
+    # Δ' − Δ = [B' −B] [A'; A]: by QR of both its norm is that of the product of the two triangles
+    r_b = np.linalg.qr(np.concatenate([after.b, -before.b], 2), mode="r")
+    r_a = np.linalg.qr(np.concatenate([after.a, before.a], 1).transpose(0, 2, 1), mode="r")
+    return float(np.square(np.asarray(r_b) @ np.asarray(r_a).transpose(0, 2, 1)).sum())
 
 
-def _padded(x: Factors, rank: int) -> Factors:
-    more = rank - x.a.shape[1]
-    return Factors(np.pad(x.b, ((0, 0), (0, 0), (0, more))), np.pad(x.a, ((0, 0), (0, more), (0, 0))))
+def _pad_rank(factors: Factors, rank: int) -> Factors:
+    more = rank - factors.a.shape[1]
+    return Factors(np.pad(factors.b, ((0, 0), (0, 0), (0, more))), np.pad(factors.a, ((0, 0), (0, more), (0, 0))))

@@ -14,9 +14,9 @@ from loreg.catalog import aliases, versions
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking import policy
+from loreg.checking.findings import raise_first_error
 from loreg.checking.policy import Policy
-from loreg.checking.run import raise_first_error
-from loreg.entities import Metric
+from loreg.entities import Metric, Role
 from loreg.errors import NotAllowedError
 from loreg.refs import NO_NAMESPACE, AdapterName
 
@@ -30,14 +30,14 @@ def check_alias(tx: Transaction, asked: Policy, found: VersionRecord, alias: str
         return
     version = found.version
     moves = aliases.list_moves(tx, found.adapter_id, asked.against)
-    other = policy.reference_version(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
+    other = policy.find_reference_version(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
     candidate = policy.build_candidate(version, versions.read_card(tx, found), other)
-    raise_first_error(f"{version.ref} cannot become {alias!r}", policy.findings(asked, candidate))
+    raise_first_error(f"{version.ref} cannot become {alias!r}", policy.check_policy(asked, candidate))
 
 
 def check_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: str) -> None:
     """Raise NotAllowedError if the policy guards the alias and who acts is no administrator of the namespace."""
-    if alias in asked.aliases and not tx.access.may("admin", adapter.namespace):
+    if alias in asked.aliases and not tx.access.may(Role.ADMIN, adapter.namespace):
         raise _require_administrator(tx, adapter, alias, "takes it away")
 
 
@@ -47,10 +47,11 @@ def check_yank(tx: Transaction, asked: Policy, found: VersionRecord, *, yanked: 
     With ``yanked`` False the alias would mean the version again, so that the policy is asked too: CheckFailedError.
     """
     version = found.version
-    guarded = [alias for alias in aliases.aliases_last_on(tx, found.adapter_id, found.id) if alias in asked.aliases]
+    last_on_it = aliases.list_aliases_last_on(tx, found.adapter_id, found.id)
+    guarded = [alias for alias in last_on_it if alias in asked.aliases]
     if version.yanked == yanked or not guarded:
         return
-    if not tx.access.may("admin", version.adapter.namespace):
+    if not tx.access.may(Role.ADMIN, version.adapter.namespace):
         what = f"{'yanks' if yanked else 'unyanks'} v{version.number}, which it last meant"
         raise _require_administrator(tx, version.adapter, guarded[0], what)
     if not yanked:
@@ -65,12 +66,12 @@ def check_metrics(tx: Transaction, asked: Policy, found: VersionRecord, measured
     adapter locked: meanwhile no alias begins to mean the version.
     """
     version = found.version
-    if not asked.aliases or tx.access.may("admin", version.adapter.namespace):
+    if not asked.aliases or tx.access.may(Role.ADMIN, version.adapter.namespace):
         return
     known = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
     before = [known.get((metric.name, metric.dataset, metric.split)) for metric in measured]
     worse = [old for old, new in zip(before, measured, strict=True) if old is not None and _is_worse(new, old)]
-    meant = aliases.aliases_last_on(tx, found.adapter_id, found.id) if worse else ()
+    meant = aliases.list_aliases_last_on(tx, found.adapter_id, found.id) if worse else ()
     if compared := [alias for alias in meant if alias in (*asked.aliases, asked.against)]:
         who = _administrator(version.adapter)
         raise NotAllowedError(

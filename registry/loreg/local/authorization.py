@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from loreg.entities import Access
+from loreg.entities import Access, Role
 from loreg.errors import LoregError, NotAllowedError, UnauthenticatedError
 from loreg.refs import NO_NAMESPACE
 
 
-def require(access: Access, level: str, namespace: str) -> None:
+def require(access: Access, role: Role, namespace: str) -> None:
     """Raise NotAllowedError unless that much is allowed in the namespace."""
-    if not access.may(level, namespace):
+    if not access.may(role, namespace):
         where = f"in the namespace {namespace!r}" if namespace else "among adapters without a namespace"
-        raise _not_allowed(access, f"{level} {where}", f"{level}:{namespace or NO_NAMESPACE}")
+        raise _not_allowed(access, f"{role} {where}", f"{role}:{namespace or NO_NAMESPACE}")
 
 
-def require_somewhere(access: Access, level: str) -> None:
+def require_somewhere(access: Access, role: Role) -> None:
     """Raise NotAllowedError unless that much is allowed in some namespace."""
-    if not access.may_somewhere(level):
-        raise _not_allowed(access, f"{level} anywhere", f"{level}:NAMESPACE")
+    if not access.may_somewhere(role):
+        raise _not_allowed(access, f"{role} anywhere", f"{role}:NAMESPACE")
 
 
 def _not_allowed(access: Access, what: str, scope: str) -> LoregError:

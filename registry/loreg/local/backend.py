@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from loreg.backend import Backend
 from loreg.catalog import (
     Catalog,
     Transaction,
@@ -48,56 +49,45 @@ from loreg.entities import (
     Namespace,
     Page,
     Query,
+    Role,
     Token,
     Version,
 )
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
-from loreg.local.bases import (
-    VerifiedBase,
-    describe_taken_names,
-    describe_unchanged_fields,
-    is_proven,
-    limit_concurrent_reads,
-    matching_header_bases,
-    read_verified_base,
-    validate_detail,
-)
-from loreg.local.commit import ParsedCommit, read_commit
-from loreg.local.exports import build_export, profile_for
 from loreg.local.jobs import namespace_of
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
 from loreg.refs import AdapterName, Ref
-from loreg.storage import AcceptedUpload, BlobStore
+
+if TYPE_CHECKING:
+    from loreg.local.bases import VerifiedBase
+    from loreg.local.commit import ParsedCommit
+from loreg.storage import AcceptedUpload, BlobTransfer
 
 
-class LocalBackend:
-    """What :class:`loreg.backend.Backend` promises, kept in ``catalog``; ``policy`` guards aliases."""
+class LocalBackend(Backend):
+    """The backend on this machine's catalog and store, as a caller with ``access`` may use it."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, policy: Policy) -> None:
+    def __init__(self, catalog: Catalog, store: BlobTransfer, access: Access, policy: Policy) -> None:
         self.catalog = catalog
         self._store = store
         self._access = access
         self._policy = policy
 
     def is_there(self) -> bool:
-        """Whether there is a catalog already."""
         return self.catalog.exists()
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever stored for it."""
         return self.catalog.is_empty()
 
     def describe(self) -> str:
-        """The database and the revision of its schema."""
         return self.catalog.describe()
 
     def show(self, ref: Ref) -> Details:
-        """All that is known of the version that ``ref`` means."""
         with self.catalog.read(self._access) as tx:
             return version_details(tx, ref)
 
@@ -107,44 +97,39 @@ class LocalBackend:
             return version_files(tx, ref)
 
     def with_content(self, digest: str) -> Version | None:
-        """A version with exactly this content, the oldest."""
         with self.catalog.read(self._access) as tx:
             return versions.find_by_digest(tx, digest)
 
     def with_file(self, sha256: str) -> tuple[str, ...]:
-        """The refs of the versions that have this file."""
         with self.catalog.read(self._access) as tx:
             return versions.refs_with_file(tx, sha256)
 
     def search(self, query: Query) -> Page[Version]:
-        """A page of the versions that hold every condition."""
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
 
     def samples(self, count: int) -> tuple[Version, ...]:
-        """The oldest version, the newest, and some between."""
         with self.catalog.read(self._access) as tx:
             return listing.sample_versions(tx, count)
 
     def adapters(self, limit: int, cursor: str | None) -> Page[AdapterEntry]:
-        """A page of all adapters, by name."""
         with self.catalog.read(self._access) as tx:
             return listing.list_adapters(tx, limit, cursor)
 
     def versions(self, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
-        """A page of the versions of one adapter, the newest first."""
         with self.catalog.read(self._access) as tx:
             return listing.list_versions(tx, adapter, limit, cursor)
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
-        """The version, and every merge that it descends from."""
         with self.catalog.read(self._access) as tx:
             found = versions.resolve(tx, ref)
-            return found.version, lineage.ancestors(tx, found.id)
+            return found.version, lineage.list_ancestors(tx, found.id)
 
     def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
-        """Record a version from its stored blobs; ``accepted`` are those that were stored just now."""
-        require(self._access, "write", commit.adapter.namespace)
+        from loreg.local.bases import limit_concurrent_reads
+        from loreg.local.commit import read_commit
+
+        require(self._access, Role.WRITE, commit.adapter.namespace)
         with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
             read = read_commit(self._store, commit, accepted)
             proven = self._proven(read.base) if read.base is not None else ()
@@ -162,10 +147,12 @@ class LocalBackend:
         ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError or
         NotAllowedError if the policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
         """
+        from loreg.local.bases import describe_taken_names
+
         notes, base = list(read.notes), read.base
         if base is not None:
             bases.record(tx, base.base, base.size, proven)
-            notes += describe_taken_names(bases.names_taken(tx, base.base))
+            notes += describe_taken_names(bases.find_taken_names(tx, base.base))
         asked = versions.ChangePolicy(partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy))
         found, created = versions.record(tx, read.draft, asked)
         return Committed(found.version, created, tuple(notes))
@@ -177,7 +164,6 @@ class LocalBackend:
             raise _RolledBackError
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
-        """Let ``alias`` mean the version of ``ref`` from now on."""
         with self.catalog.write(self._access) as tx:
             self._lock(tx, ref.adapter)  # of two who move an alias, the second sees what the first did
             found = versions.resolve(tx, ref)
@@ -193,10 +179,6 @@ class LocalBackend:
             return versions.by_id(tx, found.id)
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
-        """Forget an alias; its history stays. With ``expected`` only if it means the version of that number.
-
-        One that the policy guards is an administrator's to take away: NotAllowedError.
-        """
         with self.catalog.write(self._access) as tx:
             adapter_id = self._lock(tx, adapter)
             if expected is not None:
@@ -205,10 +187,6 @@ class LocalBackend:
             aliases.remove_alias(tx, adapter_id, alias)
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
-        """Hide a version from search and alias, or show it again.
-
-        One that a guarded alias last meant is an administrator's to hide or to show: NotAllowedError.
-        """
         with self.catalog.write(self._access) as tx:
             self._lock(tx, ref.adapter)
             found = versions.resolve(tx, ref)
@@ -216,10 +194,6 @@ class LocalBackend:
             return versions.set_yanked(tx, found, yanked, reason)
 
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
-        """Record measured numbers of a version.
-
-        Those that the policy compares others with become worse for an administrator alone: NotAllowedError.
-        """
         measured = [validate_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
             self._lock(tx, ref.adapter)
@@ -230,35 +204,40 @@ class LocalBackend:
             return versions.by_id(tx, found.id)
 
     def base(self, text: str) -> BaseDetails:
-        """The base of that name or digest."""
-        require_somewhere(self._access, "read")
+        require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
             found = bases.find(tx, text)
             return BaseDetails(found, derivations.list_edges(tx, found), bases.count_versions(tx, found))
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
-        """A page of the known bases, the newest first."""
-        require_somewhere(self._access, "read")
+        require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
             return bases.list_page(tx, limit, cursor)
 
     def add_base(self, base: BaseModel) -> BaseAdded:
-        """Make a base known whose list of tensors is stored."""
-        require_somewhere(self._access, "write")
+        from loreg.local.bases import (
+            describe_taken_names,
+            describe_unchanged_fields,
+            limit_concurrent_reads,
+            read_verified_base,
+        )
+
+        require_somewhere(self._access, Role.WRITE)
         with limit_concurrent_reads():
             listed = read_verified_base(self._store, base)
             proven = self._proven(listed)
         with self.catalog.write(self._access) as tx:
             created = bases.record(tx, listed.base, listed.size, proven)
             found = bases.find(tx, base.digest)
-            taken = bases.names_taken(tx, base)
+            taken = bases.find_taken_names(tx, base)
             return BaseAdded(
                 found, created, (*describe_taken_names(taken), *describe_unchanged_fields(base, found, taken))
             )
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
-        """Record that one base came from another."""
-        require_somewhere(self._access, "write")
+        from loreg.local.bases import is_proven, limit_concurrent_reads, validate_detail
+
+        require_somewhere(self._access, Role.WRITE)
         if kind not in BASE_RELATIONS:
             raise UsageError(f"{kind!r} is no way to come from a base", hint=f"--kind {' | '.join(BASE_RELATIONS)}")
         detail = validate_detail(detail)
@@ -283,18 +262,17 @@ class LocalBackend:
             return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, detail, verified))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
-        """The fewest edges that lead from one base to the other."""
-        require_somewhere(self._access, "read")
+        require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
             return derivations.shortest_path(tx, one, other)
 
     def export(self, ref: Ref, request: str) -> Manifest | None:
-        """The files that the version became for ``request``."""
         with self.catalog.read(self._access) as tx:
             return exports.find(tx, versions.resolve(tx, ref).id, request)
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
-        """Make the version's files for a server, and remember them; nothing is made that is stored already."""
+        from loreg.local.exports import build_export, profile_for
+
         with self.catalog.read(self._access) as tx:
             recorded = exports.find(tx, self._writable(tx, ref).id, request)
             described = version_details(tx, ref)
@@ -306,95 +284,86 @@ class LocalBackend:
         return manifest
 
     def drop_export(self, ref: Ref, request: str) -> None:
-        """Forget an export: who had it made may, and an administrator of the namespace."""
         namespace = ref.adapter.namespace
         with self.catalog.write(self._access) as tx:
             found = self._writable(tx, ref)
-            if exports.author(tx, found, request) != self._access.author:
-                require(self._access, "admin", namespace)
-            exports.drop(tx, found, request)
+            if exports.find_author(tx, found, request) != self._access.author:
+                require(self._access, Role.ADMIN, namespace)
+            exports.remove(tx, found, request)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
-        """Ask a worker for a job; the aliases that it sets are guarded as here, wherever the worker is."""
         namespace = namespace_of(kind, request)
-        require(self._access, "write", namespace)
+        require(self._access, Role.WRITE, namespace)
         with self.catalog.write(self._access) as tx:
             return jobs.submit(tx, kind, request, namespace, policy_to_json(self._policy))
 
     def job(self, job_id: int) -> Job:
-        """How a job is doing."""
         with self.catalog.read(self._access) as tx:
             return jobs.find(tx, job_id)
 
     def jobs(self, limit: int, cursor: str | None) -> Page[Job]:
-        """A page of jobs, the newest first."""
         with self.catalog.read(self._access) as tx:
             return jobs.list_page(tx, limit, cursor)
 
     def cancel_job(self, job_id: int) -> Job:
-        """Give a job up."""
         with self.catalog.write(self._access) as tx:
-            require(self._access, "write", jobs.find(tx, job_id).namespace)
+            require(self._access, Role.WRITE, jobs.find(tx, job_id).namespace)
             return jobs.cancel(tx, job_id)
 
     def events(self, limit: int, cursor: str | None) -> Page[Event]:
-        """A page of events, the newest first."""
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor)
 
     def namespaces(self) -> tuple[Namespace, ...]:
-        """All namespaces that may be read."""
         with self.catalog.read(self._access) as tx:
             return namespaces.list_all(tx)
 
     def set_public(self, namespace: str, public: bool) -> None:
-        """Let everyone read a namespace, or only those who have a token for it."""
-        require(self._access, "admin", namespace)
+        require(self._access, Role.ADMIN, namespace)
         with self.catalog.write(self._access) as tx:
             namespaces.set_public(tx, namespace, public)
 
     def tokens(self) -> tuple[Token, ...]:
-        """All tokens, the newest first."""
-        require(self._access, "admin", "*")
+        require(self._access, Role.ADMIN, "*")
         with self.catalog.read(self._access) as tx:
             return tokens.list_all(tx)
 
-    def create_token(self, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
-        """A new token, and its secret, which nobody can read again. Raises ConflictError for a name of another's."""
-        require(self._access, "admin", "*")
+    def create_token(self, name: str, permissions: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
+        require(self._access, Role.ADMIN, "*")
         validate_name(name)
         validate_expiry(expires_at)
         secret = new_secret()
         with self.catalog.write(self._access) as tx:
-            refuse_taken_name(tx, name, grants)
-            return tokens.create(tx, digest_secret(secret), name, grants, expires_at), secret
+            refuse_taken_name(tx, name, permissions)
+            return tokens.create(tx, digest_secret(secret), name, permissions, expires_at), secret
 
     def revoke_token(self, token_id: int) -> Token:
-        """Let a token hold no more, and end the jobs that it asked for."""
-        require(self._access, "admin", "*")
+        require(self._access, Role.ADMIN, "*")
         with self.catalog.write(self._access) as tx:
             refuse_last_administrator(tx, token_id)
             token = tokens.revoke(tx, token_id)
-            jobs.cancel_of_token(tx, token_id)
+            jobs.fail_all_of_token(tx, token_id)
             return token
 
     def _lock(self, tx: Transaction, adapter: AdapterName) -> int:
         """The adapter's row, if its versions and aliases may be changed: nobody else changes them before the end."""
         adapter_id = versions.find_adapter_id(tx, adapter)
-        require(self._access, "write", adapter.namespace)
+        require(self._access, Role.WRITE, adapter.namespace)
         versions.lock_adapter(tx, adapter_id)
         return adapter_id
 
     def _proven(self, listed: VerifiedBase) -> tuple[str, ...]:
         """The bases, known by their headers and of a name that this one is given, that it has the headers of."""
+        from loreg.local.bases import matching_header_bases
+
         with self.catalog.read(self._access) as tx:
-            known = bases.known_by_headers(tx, listed.base)
+            known = bases.find_header_bases(tx, listed.base)
         return matching_header_bases(self._store, listed, known)
 
     def _writable(self, tx: Transaction, ref: Ref) -> VersionRecord:
         """The version, if it may be changed; one that may not even be seen is not found."""
         found = versions.resolve(tx, ref)
-        require(self._access, "write", ref.adapter.namespace)
+        require(self._access, Role.WRITE, ref.adapter.namespace)
         return found
 
 
@@ -403,7 +372,7 @@ class _RolledBackError(Exception):
 
 
 def _refuse_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:
-    found = aliases.current_number(tx, adapter_id, alias)
+    found = aliases.lock_number(tx, adapter_id, alias)
     if found != expected:
         now, then = (f"v{number}" if number else "nothing" for number in (found, expected))
         raise StaleError(

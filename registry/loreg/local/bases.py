@@ -12,13 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from loreg.adapters.header import BITS, MAX_AXES, MAX_INTEGER
+from loreg.adapters.dtypes import DTYPES
+from loreg.adapters.header import MAX_AXES, MAX_INTEGER
 from loreg.bases.architecture import describe_config
-from loreg.bases.identify import CONTENT, HEADERS, TensorDigest, has_headers_of, parse_tensor_digests, with_listed_facts
+from loreg.bases.identify import (
+    CONTENT_SCHEMA,
+    HEADERS_SCHEMA,
+    matches_headers,
+    parse_tensor_digests,
+    with_tensor_facts,
+)
+from loreg.bases.tensor_digest import TensorDigest
 from loreg.entities import BaseModel
 from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
-from loreg.storage import BlobStore
+from loreg.storage import BlobTransfer
 from loreg.strict_json import refuse_many_values
 
 _LONGEST_NAME, _LONGEST_LICENSE, _LONGEST_CONFIG = 512, 64, 4096
@@ -54,7 +62,7 @@ def limit_concurrent_reads() -> Iterator[None]:
         _READING.release()
 
 
-def read_verified_base(store: BlobStore, base: BaseModel) -> VerifiedBase:
+def read_verified_base(store: BlobTransfer, base: BaseModel) -> VerifiedBase:
     """The base as its stored list of tensors says that it is; of the request only names, license and config are taken.
 
     Raises IntegrityError for a list that is none, or of another number of tensors.
@@ -76,9 +84,11 @@ def read_verified_base(store: BlobStore, base: BaseModel) -> VerifiedBase:
     config = describe_config(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
     said = names and len(base.names) <= _MOST_NAMES and config and len(base.license) <= _LONGEST_LICENSE
     found = _parse_tensor_list(document)
-    if not (said and found and (len(found["tensors"]), found["schema"] == CONTENT) == (base.tensors, base.complete)):
+    if not (
+        said and found and (len(found["tensors"]), found["schema"] == CONTENT_SCHEMA) == (base.tensors, base.complete)
+    ):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
-    return VerifiedBase(with_listed_facts(base, found), found["tensors"], len(document))
+    return VerifiedBase(with_tensor_facts(base, found), found["tensors"], len(document))
 
 
 def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
@@ -99,7 +109,7 @@ def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
 
 _KEYS = {"schema", "names", "tensors", "files"}
 #: What is listed of each tensor, by the schema of the list.
-_FIELDS = {CONTENT: {"dtype", "shape", "sha256"}, HEADERS: {"dtype", "shape"}}
+_FIELDS = {CONTENT_SCHEMA: {"dtype", "shape", "sha256"}, HEADERS_SCHEMA: {"dtype", "shape"}}
 
 
 def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
@@ -108,10 +118,10 @@ def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
     shape = leaf["shape"]
     sound = isinstance(shape, list) and len(shape) <= MAX_AXES
     sound = sound and all(type(number) is int and 0 <= number < MAX_INTEGER for number in shape)
-    return sound and leaf["dtype"] in BITS and ("sha256" not in fields or is_digest(leaf["sha256"]))
+    return sound and leaf["dtype"] in DTYPES and ("sha256" not in fields or is_digest(leaf["sha256"]))
 
 
-def matching_header_bases(store: BlobStore, listed: VerifiedBase, known: Sequence[BaseModel]) -> tuple[str, ...]:
+def matching_header_bases(store: BlobTransfer, listed: VerifiedBase, known: Sequence[BaseModel]) -> tuple[str, ...]:
     """The digests of those of the bases ``known`` by their headers that ``listed`` has the headers of.
 
     The lists of ten are read at most, and of none that has far more tensors, or fewer.
@@ -122,11 +132,11 @@ def matching_header_bases(store: BlobStore, listed: VerifiedBase, known: Sequenc
     return tuple(
         each.digest
         for each in like
-        if has_headers_of(listed.tensor_digests, parse_tensor_digests(store.read(each.digest)))
+        if matches_headers(listed.tensor_digests, parse_tensor_digests(store.read(each.digest)))
     )
 
 
-def is_proven(store: BlobStore, child: BaseModel, parent: BaseModel, kind: str) -> bool:
+def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: str) -> bool:
     """Whether the contents prove the relation. Raises ConflictError if they prove that it is not so."""
     if not (child.complete and parent.complete) or kind not in ("cast_of", "renamed_from"):
         return False

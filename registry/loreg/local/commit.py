@@ -13,16 +13,17 @@ from loreg.adapters.header import is_unicode
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
 from loreg.bases.affected_tensors import affected_digest
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
+from loreg.checking.findings import raise_first_error
 from loreg.checking.rules import Subject
-from loreg.checking.run import check_adapter, raise_first_error
+from loreg.checking.run import check_adapter
 from loreg.entities import Commit, NewVersion, Provenance
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
 from loreg.local.bases import VerifiedBase, read_verified_base
-from loreg.manifest import File, refuse_wrong_files
+from loreg.manifest import File, validate_files
 from loreg.merging import provenance
 from loreg.parsing import parse_label, parse_word, validate_metric
 from loreg.refs import parse_alias
-from loreg.storage import AcceptedUpload, Blob, BlobStore, put_bytes
+from loreg.storage import AcceptedUpload, Blob, BlobTransfer, put_bytes
 from loreg.storage.blobs import SMALL
 
 _READ = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
@@ -42,13 +43,13 @@ class ParsedCommit:
     notes: tuple[str, ...]
 
 
-def read_commit(store: BlobStore, commit: Commit, accepted: Mapping[str, AcceptedUpload]) -> ParsedCommit:
+def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, AcceptedUpload]) -> ParsedCommit:
     """Read what was stored; the manifest itself is stored too. ``accepted`` are the blobs that were stored just now.
 
     Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
     CheckFailedError for an adapter that breaks a rule or does not fit its base.
     """
-    refuse_wrong_files(commit.manifest)
+    validate_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     validate_file_names(files)
     _refuse_oversized(commit)
@@ -114,7 +115,7 @@ def _not_stored(file: File, size: int | None) -> IntegrityError:
 class _CommitBlobs:
     """The blobs of a commit; what was read to accept one, or to see that it is there, is not read again."""
 
-    store: BlobStore
+    store: BlobTransfer
     accepted: Mapping[str, AcceptedUpload]
     _contents: dict[str, bytes] = field(default_factory=dict)
 
@@ -142,8 +143,8 @@ class _CommitBlobs:
     def _read_stored(self, file: File) -> bytes:
         try:
             content = self.store.read(file.sha256, file.size)
-        except (NotFoundError, IntegrityError):
-            raise _not_stored(file, self.store.size(file.sha256)) from None
+        except (NotFoundError, IntegrityError) as error:
+            raise _not_stored(file, self.store.size(file.sha256)) from error
         if len(content) != file.size:
             raise _not_stored(file, len(content))
         return content

@@ -22,11 +22,11 @@ from loreg.exporting.folder import (
     digest_request,
     is_as_planned,
     plan_for_profile,
-    read_headers,
+    read_export_source,
     write_folder,
 )
 from loreg.manifest import File, Manifest
-from loreg.storage import Blob, BlobStore, digest_of
+from loreg.storage import Blob, BlobTransfer, digest_of
 
 _MOST_BYTES = 4 * 1024**3
 _MOST_NUMBERS = 1 << 27  # of one module that is not only copied: 1 GiB in float64
@@ -53,7 +53,7 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
     raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
 
 
-def build_export(store: BlobStore, details: Details, profile: Profile, recorded: Manifest | None) -> Manifest:
+def build_export(store: BlobTransfer, details: Details, profile: Profile, recorded: Manifest | None) -> Manifest:
     """Make the version's files for the server, and store them; those ``recorded`` stay if they are stored and right.
 
     Raises CheckFailedError for what cannot be mended, NotAllowedError for what is too large, ConflictError if another
@@ -63,7 +63,7 @@ def build_export(store: BlobStore, details: Details, profile: Profile, recorded:
     base = details.version.base
     known = BaseTensors(base, parse_tensor_digests(store.read(base.digest))) if base else None
     name, digest = details.version.ref, details.version.digest
-    made_of_headers = plan_for_profile(read_headers(store, name, digest, files), profile, known)
+    made_of_headers = plan_for_profile(read_export_source(store, name, digest, files), profile, known)
     if recorded is not None and _is_whole(store, recorded) and is_as_planned(store, recorded, made_of_headers, files):
         return recorded
     _refuse_oversized(made_of_headers.plan, files)
@@ -78,12 +78,12 @@ def build_export(store: BlobStore, details: Details, profile: Profile, recorded:
         return _put(store, made)
 
 
-def _is_whole(store: BlobStore, files: Manifest) -> bool:
+def _is_whole(store: BlobTransfer, files: Manifest) -> bool:
     return all(store.has(Blob(file.sha256, file.size)) for file in files.files)
 
 
 def _refuse_oversized(plan: Plan, files: dict[str, File]) -> None:
-    new = [module for module in plan.editable.modules.values() if not module.copied]
+    new = [module for module in plan.after.modules.values() if not module.is_copied]
     numbers = [(m.shape.out + m.shape.in_) * m.shape.matrices * max(m.rank_in, m.shape.rank) for m in new]
     steps = [count * module.rank_in for count, module in zip(numbers, new, strict=True) if module.truncated_to]
     if (
@@ -106,7 +106,7 @@ def _one_at_a_time() -> Iterator[None]:
         _MAKING.release()
 
 
-def _put(store: BlobStore, folder: Path) -> Manifest:
+def _put(store: BlobTransfer, folder: Path) -> Manifest:
     found = []
     for path in sorted(folder.iterdir()):
         blob = digest_of(path)

@@ -9,31 +9,11 @@ from typing import Any
 
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_ref
+from loreg.requests import FIELDS, read_request
 
-#: Bytes of JSON that what is asked for may have.
-MOST_BYTES = 32 * 1024
+MAX_REQUEST_BYTES = 32 * 1024  # of JSON
 
-_SAID = {"name", "tasks", "metrics", "labels", "aliases", "message"}
-_HOW = {"weights", "method", "parameters", "weights_for", "scale", "rank", "extras", "initial", "base", "allow_derived"}
-#: The arguments that each kind takes; ``base`` and a bake's ``name`` are folders among those that a worker was given.
-ARGUMENTS = {
-    "merge": {"sources"} | _HOW | _SAID,
-    "rerank": {"source", "rank", "initial", "base"} | _SAID,
-    "bake": {"sources", "name", "dtype", "verify"} | _HOW,
-}
-#: What each argument has to be, and that in words.
-_LIST, _TEXT, _OBJECT, _FLAG = (list | tuple, "a list"), (str, "text"), (dict, "an object"), (bool, "true or false")
-_TYPES: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("sources", "weights", "initial", "tasks", "metrics", "aliases"), _LIST),
-    **dict.fromkeys(("source", "name", "method", "extras", "message", "dtype", "base"), _TEXT),
-    **dict.fromkeys(("parameters", "weights_for", "labels"), _OBJECT),
-    **dict.fromkeys(("allow_derived", "verify"), _FLAG),
-    "scale": (int | float, "a number"),
-    "rank": (int | dict, "a number or a rule"),
-}
-_OF_TEXTS = ("sources", "initial", "tasks", "aliases")
-_RANK_RULES = {"fixed", "energy", "tolerance", "budget", "fit"}
-_LONGEST = 250
+_MAX_BASE_NAME = 250  # characters
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -42,20 +22,19 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
 
     Raises UsageError for a request that no worker may carry out.
     """
-    if kind not in ARGUMENTS:
-        raise UsageError(f"there is no kind of job {kind!r}", hint=f"one of {', '.join(ARGUMENTS)}")
-    if strange := sorted(request.keys() - ARGUMENTS[kind]):
-        raise UsageError(f"a worker takes no {strange[0]!r} for {kind}", hint="leave out --remote, and do it here")
+    if kind not in FIELDS:
+        raise UsageError(f"there is no kind of job {kind!r}", hint=f"one of {', '.join(FIELDS)}")
+    if unknown := sorted(request.keys() - FIELDS[kind]):
+        raise UsageError(f"a worker takes no {unknown[0]!r} for {kind}", hint="leave out --remote, and do it here")
     _refuse_large(request)
-    _refuse_other_types(kind, request)
-    sources = [request.get("source")] if kind == "rerank" else request.get("sources")
-    if not isinstance(sources, list | tuple) or not sources:
+    asked = read_request(kind, request, hint=f"loreg {kind} --help")
+    if not asked.sources:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
-    for ref in (*sources, *(request.get("initial") or ())):
+    for ref in (*asked.sources, *asked.options.initial):
         parse_ref(ref)  # a folder is of one machine, and the worker's is another
-    if (base := request.get("base")) is not None or kind == "bake":
-        _refuse_no_folder(base)
-    name = str(request.get("name") or "")
+    if asked.base is not None or kind == "bake":
+        _require_folder_name(asked.base or "")
+    name = asked.name or ""
     return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
 
 
@@ -72,34 +51,18 @@ def _refuse_large(request: Mapping[str, Any]) -> None:
     try:
         size = len(json.dumps(dict(request), allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"the request is not JSON ({error})", hint="leave out --remote, and do it here") from None
-    if size > MOST_BYTES:
+        raise UsageError(f"the request is not JSON ({error})", hint="leave out --remote, and do it here") from error
+    if size > MAX_REQUEST_BYTES:
         raise UsageError(
-            f"the request has {size:,} bytes, and {MOST_BYTES:,} are enough for one", hint="use a shorter message"
+            f"the request has {size:,} bytes, and {MAX_REQUEST_BYTES:,} are enough for one",
+            hint="use a shorter message",
         )
 
 
-def _refuse_other_types(kind: str, request: Mapping[str, Any]) -> None:
-    """Raise UsageError for an argument that no verb takes so: the worker would find out much later."""
-    for name, value in request.items():
-        type_, said = _TYPES[name]
-        if value is not None and not isinstance(value, type_):
-            raise _wrong(kind, name, value, said)
-        if name in _OF_TEXTS and not all(isinstance(each, str) for each in value or ()):
-            raise _wrong(kind, name, value, "a list of texts")
-    rank = request.get("rank")
-    if isinstance(rank, dict) and not rank.keys() <= _RANK_RULES:
-        raise _wrong(kind, "rank", rank, f"a number, or one of {', '.join(sorted(_RANK_RULES))}")
-
-
-def _wrong(kind: str, name: str, value: Any, expected: str) -> UsageError:
-    return UsageError(f"{name} is {value!r:.80}, expected {expected}", hint=f"loreg {kind} --help")
-
-
-def _refuse_no_folder(base: Any) -> None:
-    if not (isinstance(base, str) and len(base) <= _LONGEST and _FOLDER.fullmatch(base)):
+def _require_folder_name(base: str) -> None:
+    if not (len(base) <= _MAX_BASE_NAME and _FOLDER.fullmatch(base)):
         raise UsageError(
-            f"base is {str(base or '')[:80]!r}, expected the name of a folder that the worker was given",
+            f"base is {base[:80]!r}, expected the name of a folder that the worker was given",
             hint="loreg worker --bases DIR --models DIR",
         )
 

@@ -14,7 +14,7 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.catalog import Transaction, pending_uploads, versions
 from loreg.catalog.pending_uploads import PendingUpload
 from loreg.catalog.version_details import version_details
-from loreg.entities import Access, Commit, Details
+from loreg.entities import Access, Commit, Details, Role
 from loreg.errors import NotAllowedError, NotFoundError, StaleError
 from loreg.local.authorization import require
 from loreg.local.backend import LocalBackend
@@ -85,7 +85,7 @@ def commit_files(
     raises, and StaleError if the branch is not at the commit that ``asked`` names, or its draft was overtaken by a
     version; then the branch stays as it was, and nothing of ``store`` is kept.
     """
-    require(access, "write", adapter.namespace)
+    require(access, Role.WRITE, adapter.namespace)
     while True:  # whoever was faster has committed: each round somebody gets on
         with backend.catalog.read(access) as tx:
             seen = _branch(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
@@ -115,7 +115,7 @@ def create_branch(
 
     One that is known already stays as it is.
     """
-    require(access, "write", adapter.namespace)
+    require(access, Role.WRITE, adapter.namespace)
     with backend.catalog.write(access) as tx:
         seen = _branch(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         if seen.pending is not None or seen.meant:
@@ -129,7 +129,7 @@ def create_branch(
 
 def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
     """The files of a draft; None if there is none, or who acts may not write there."""
-    if not access.may("write", adapter.namespace):
+    if not access.may(Role.WRITE, adapter.namespace):
         return None
     with backend.catalog.read(access) as tx:
         found = pending_uploads.find(tx, adapter, branch)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from loreg.catalog import Transaction, tokens
-from loreg.entities import Token
+from loreg.entities import Role, Token
 from loreg.errors import ConflictError, NotAllowedError, UsageError
 
 _EXPIRES = "--expires 30d, 12h or a date"
@@ -38,8 +38,8 @@ def validate_expiry(expires_at: datetime | None) -> None:
         return
     try:
         expires_at.astimezone(UTC)
-    except OverflowError:
-        raise UsageError(f"{expires_at} is too far away", hint=_EXPIRES) from None
+    except OverflowError as error:
+        raise UsageError(f"{expires_at} is too far away", hint=_EXPIRES) from error
     if not is_future(expires_at):
         raise UsageError(f"a token that expires at {expires_at:%Y-%m-%d %H:%M} would never hold", hint=_EXPIRES)
 
@@ -56,7 +56,7 @@ def refuse_last_administrator(tx: Transaction, token_id: int) -> None:
 
 def is_administrator(token: Token) -> bool:
     """Whether the token holds, and may do everything."""
-    return token.grants.get("*") == "admin" and is_live(token)
+    return token.grants.get("*") == Role.ADMIN and is_live(token)
 
 
 def is_live(token: Token) -> bool:

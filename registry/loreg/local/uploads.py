@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from loreg.catalog import Catalog, Transaction, uploads
-from loreg.entities import Access, Upload
+from loreg.entities import Access, Role, Upload
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.authorization import require_somewhere
 from loreg.manifest import is_digest
-from loreg.storage import AcceptedUpload, Blob, BlobStore, PresignedUpload, put_bytes
+from loreg.storage import AcceptedUpload, Blob, BlobStore, PresignedUpload, SigningStore, put_bytes
 from loreg.storage.blobs import SMALL
 
 _MAX_CACHED_CONTENT = 1024 * 1024  # of contents that a commit will read: what comes after is read again
@@ -38,7 +38,7 @@ class Uploads:
 
         Those are the blobs that the caller may not read, and of those that he may what the store lacks or has damaged.
         """
-        require_somewhere(self._access, "write")
+        require_somewhere(self._access, Role.WRITE)
         if wrong := next((blob for blob in blobs if not is_digest(blob.sha256) or blob.size < 0), None):
             raise UsageError(f"{wrong.sha256[:70]!r} is no sha256, or {wrong.size} no size", hint="push again")
         if large := next((blob for blob in blobs if blob.size > _MAX_UPLOAD), None):
@@ -48,12 +48,17 @@ class Uploads:
             )
         wanted = {blob.sha256: blob for blob in blobs}
         with self._catalog.write(self._access) as tx:
-            known = uploads.readable(tx, list(wanted))
+            known = uploads.find_readable(tx, list(wanted))
             announced = self._announce(tx, [blob for blob in wanted.values() if blob.sha256 not in known])
         if lacking := [wanted[digest] for digest in sorted(known) if not self._store.has(wanted[digest])]:
             with self._catalog.write(self._access) as tx:
                 announced += self._announce(tx, lacking)
-        return tuple((each, self._store.upload_url(Blob(each.sha256, each.size), each.id)) for each in announced)
+        return tuple((upload, self._signed(upload)) for upload in announced)
+
+    def _signed(self, upload: Upload) -> PresignedUpload | None:
+        if not isinstance(self._store, SigningStore):
+            return None
+        return self._store.upload_url(Blob(upload.sha256, upload.size), upload.id)
 
     def _announce(self, tx: Transaction, blobs: Sequence[Blob]) -> list[Upload]:
         announced = [Upload(secrets.token_urlsafe(24), blob.sha256, blob.size) for blob in blobs]
@@ -63,7 +68,7 @@ class Uploads:
 
     def find(self, upload_id: str) -> Upload:
         """What was announced under that id by who acts. Raises NotFoundError."""
-        require_somewhere(self._access, "write")
+        require_somewhere(self._access, Role.WRITE)
         with self._catalog.read(self._access) as tx:
             found = uploads.find(tx, [upload_id])
         if not found:
@@ -86,11 +91,11 @@ class Uploads:
         context ends without an error, so that what failed can be asked again. Raises NotAllowedError for a blob that
         he neither sent nor may read.
         """
-        require_somewhere(self._access, "write")
+        require_somewhere(self._access, Role.WRITE)
         if wrong := next((digest for digest in digests if not is_digest(digest)), None):
             raise IntegrityError(f"{wrong[:70]!r} is no sha256", hint="push again")
         with self._catalog.read(self._access) as tx:
-            absent = set(digests) - uploads.readable(tx, digests)
+            absent = set(digests) - uploads.find_readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if upload_ids else ()
         taken = self._store_contents(digests, contents)
         kept = sum(one.size for one in taken.values())
@@ -99,7 +104,9 @@ class Uploads:
                 continue
             if received:
                 absent.discard(upload.sha256)
-            elif found := self._store.accept_upload(Blob(upload.sha256, upload.size), upload.id):
+            elif isinstance(self._store, SigningStore) and (
+                found := self._store.accept_upload(Blob(upload.sha256, upload.size), upload.id)
+            ):
                 taken[upload.sha256] = (
                     found if kept + found.size <= _MAX_CACHED_CONTENT else replace(found, content=None)
                 )
@@ -107,8 +114,9 @@ class Uploads:
         if absent := absent - taken.keys():
             raise NotAllowedError(f"blob {min(absent)[:12]} was not sent", hint="push again")
         yield taken
-        with contextlib.suppress(LoregError):  # the hourly sweep removes what stays
-            self._store.forget_uploads([upload.id for upload, received in sent if not received])
+        if isinstance(self._store, SigningStore):
+            with contextlib.suppress(LoregError):  # the hourly cleanup removes what stays
+                self._store.forget_uploads([upload.id for upload, received in sent if not received])
 
     def _store_contents(self, digests: Collection[str], contents: Collection[str]) -> dict[str, AcceptedUpload]:
         """Store what came along, as far as it is asked for. Raises UsageError."""
@@ -116,8 +124,8 @@ class Uploads:
         for text in contents:
             try:
                 content = base64.b64decode(text, validate=True)
-            except ValueError:
-                raise UsageError("contents are not base64", hint="push again") from None
+            except ValueError as error:
+                raise UsageError("contents are not base64", hint="push again") from error
             if len(content) > SMALL:
                 raise UsageError(
                     f"a content has {len(content):,} bytes, expected {SMALL:,} at most",
@@ -130,5 +138,5 @@ class Uploads:
     def require_readable(self, sha256: str) -> None:
         """Raise NotFoundError unless a version that may be read has the blob."""
         with self._catalog.read(self._access) as tx:
-            if not uploads.readable(tx, [sha256]):
+            if not uploads.find_readable(tx, [sha256]):
                 raise NotFoundError(f"there is no blob {sha256[:12]}", hint="loreg show REF lists the files")

@@ -1,4 +1,4 @@
-"""Second moments of what an adapter sees, and re-ranking that is best on that data.
+"""Re-ranking on data: collect the second moments of what an adapter sees, and truncate best for them.
 
 The error that counts is ``E‖(W − X)x‖²`` over inputs x. For W = B A it depends on the data only through
 ``K = E[(Ax)(Ax)ᵀ] (r, r)``: with ``K = L Lᵀ`` and ``R_B L = U S Vᵀ`` the optimum of rank p is
@@ -8,10 +8,9 @@ The error that counts is ``E‖(W − X)x‖²`` over inputs x. For W = B A it d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from loreg.adapters.keys import PREFIX
 from loreg.algebra.decompositions import eigh, pinv, svd
-from loreg.algebra.frames import Framed
+from loreg.algebra.frames import FramedStack
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 
@@ -32,14 +31,14 @@ class Moments:
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, module: str, seen: Tensor) -> None:
-        """Count the rows of ``seen (…, r)``."""
-        rows = seen.detach().flatten(0, -2).double()
+    def add(self, module: str, activations: Tensor) -> None:
+        """Add the rows of ``activations (…, r)``."""
+        rows = activations.detach().flatten(0, -2).double()
         self.sums[module] = self.sums.get(module, 0) + (rows.T @ rows).cpu()
         self.counts[module] = self.counts.get(module, 0) + rows.shape[0]
 
     def save(self, path: Path | str) -> None:
-        """Write the means to a safetensors file, as ``loreg rerank --calibration`` reads it."""
+        """Write the means to the safetensors file that ``loreg rerank --calibration`` reads."""
         save_file({name: total / self.counts[name] for name, total in self.sums.items()}, path)
 
 
@@ -54,7 +53,7 @@ def collect(model: nn.Module, adapter: str = "default") -> Iterator[Moments]:
     for name, module in model.named_modules():
         factors = getattr(module, "lora_A", None)
         if isinstance(factors, nn.ModuleDict) and adapter in factors:
-            hooks.append(factors[adapter].register_forward_hook(_adding_to(moments, name.removeprefix(PREFIX))))
+            hooks.append(factors[adapter].register_forward_hook(_AddMoments(moments, name.removeprefix(PREFIX))))
     if not hooks:
         raise UsageError(f"the model has no LoRA adapter {adapter!r}", hint="collect(model, adapter=…)")
     try:
@@ -64,26 +63,33 @@ def collect(model: nn.Module, adapter: str = "default") -> Iterator[Moments]:
             hook.remove()
 
 
-def _adding_to(moments: Moments, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        moments.add(name, output)
+@dataclass(frozen=True)
+class _AddMoments:
+    """A forward hook of ``lora_A`` that adds its output to the moments of a module."""
 
-    return hook
+    moments: Moments
+    name: str
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self.moments.add(self.name, output)
 
 
 def read_moments(path: Path, ranks: Mapping[str, int]) -> dict[str, Tensor]:
-    """K by module. Raises NotFoundError, IntegrityError, or UsageError where one of ``ranks`` has none that fits."""
+    """Read K of each module, (r, r), from a file that ``Moments.save`` wrote; ``ranks`` has r of each module.
+
+    Raises NotFoundError or IntegrityError for the file, UsageError where a module of ``ranks`` has none that fits.
+    """
     try:
         moments = load_file(path)
-    except FileNotFoundError:
-        raise NotFoundError(f"{path} does not exist", hint="loreg.collect_calibration(model) writes one") from None
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist", hint="loreg.collect_calibration(model) writes one") from error
     except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} is not a safetensors file: {error}", hint="collect it again") from None
+        raise IntegrityError(f"{path} is not a safetensors file: {error}", hint="collect it again") from error
     for module, rank in ranks.items():
-        found = tuple(moments[module].shape) if module in moments else "missing"
-        if found != (rank, rank) or not moments[module].isfinite().all():
+        shape = tuple(moments[module].shape) if module in moments else "missing"
+        if shape != (rank, rank) or not moments[module].isfinite().all():
             raise UsageError(
-                f"{path}: the second moments of {module} are {found}, expected finite numbers ({rank}, {rank})",
+                f"{path}: the second moments of {module} are {shape}, expected finite numbers ({rank}, {rank})",
                 hint="collect them while the model runs with this adapter: loreg.collect_calibration(model)",
             )
     return moments
@@ -91,14 +97,14 @@ def read_moments(path: Path, ranks: Mapping[str, int]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class CalibratedDeltas:
-    """n deltas in the norm of the data: ``spectrum`` has the singular values that count there."""
+    """n deltas of one source in the norm of the data: ``spectrum`` has the singular values that count there."""
 
-    framed: Framed
+    framed: FramedStack
     spectrum: Spectrum
     _root: Tensor
 
     def truncate(self, ranks: Tensor) -> Spectrum:
-        """The best deltas of ranks ``ranks`` (n) on the data, as plain spectra."""
+        """Return the best deltas of ranks ``ranks`` (n) on the data, as plain spectra."""
         s = self.spectrum.s
         within = torch.arange(s.shape[-1], device=s.device) < ranks.unsqueeze(-1)
         inverse = pinv(self._root, rtol=1e-12)
@@ -106,8 +112,8 @@ class CalibratedDeltas:
         return decompose(self.framed.left, self.framed.right, core)
 
 
-def whiten(framed: Framed, moments: Tensor) -> CalibratedDeltas:
-    """See the deltas of one source in the norm of ``moments (n, r, r)``, those of ``a @ x``."""
+def whiten(framed: FramedStack, moments: Tensor) -> CalibratedDeltas:
+    """Bring the deltas of one source into the norm of ``moments (n, r, r)``, the second moments of ``a @ x``."""
     values, vectors = eigh((moments + moments.mT) / 2)
     root = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
     u, s, vh = svd(framed.left.r @ root)

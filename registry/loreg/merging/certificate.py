@@ -1,4 +1,4 @@
-"""What a merge kept and lost, per module and in total; exact figures from the singular values in float64."""
+"""Certificates: what a merge kept and lost, per module and in total, exactly from singular values in float64."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from loreg.algebra.spectrum import Spectrum, retained_energy
 
 SCHEMA = "loreg.certificate/2"
 _SHARES = {"90": 0.9, "99": 0.99, "99.9": 0.999}
-_LITTLE = 0.5  # a source that keeps less than this share of its delta deserves a word
-_COARSE = 0.01  # and so does a dtype that adds an error of this size
+_MIN_RETENTION = 0.5  # a source that keeps less than this share of its delta is worth a warning
+_MAX_DTYPE_ERROR = 0.01  # and so is a dtype that adds a larger error
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Energies:
-    """The squared norms of one module from which its certificate, and the total, are made."""
+    """The squared norms of one module from which its certificate, and the total, are made.
+
+    ``sources`` has, for each source, what is kept of its delta and the whole of it.
+    """
 
     whole: float
     lost: float
@@ -58,7 +61,7 @@ class Energies:
 
 @dataclass(frozen=True)
 class CertifiedModule:
-    """One matrix: its certificate, the squared norms behind it, the singular values that are known."""
+    """One module: its certificate, the squared norms behind it, the singular values that are known."""
 
     certificate: Certificate
     energies: Energies
@@ -77,20 +80,22 @@ def certify(
     count: int,
     lost: Tensor,
 ) -> list[CertifiedModule]:
-    """Certify n merged deltas, truncated at ``ranks`` (n): ``kept`` in float64, ``stored`` what goes into the file.
+    """Certify n merged deltas, truncated at ``ranks`` (n): ``kept`` in float64, ``stored`` as in the file.
 
     ``subspaces`` has the singular vectors of ``kept``; ``sources`` are the T deltas in the coordinates of the
     spectrum and ``positions`` says which of ``count`` they are; ``lost`` (n) is ``‖delta − kept‖²``.
     """
     squares = spectrum.s.square()
-    known = squares.shape[-1]
+    sigma_count = squares.shape[-1]
     rounding = rounding_error(kept, stored).tolist()
-    within = torch.minimum(ranks, subspaces.numerical_rank())  # what has no singular value has no direction of its own
-    shares = torch.stack([retained_energy(subspaces.u, subspaces.v, s, within) for s in sources.sources()], -1).tolist()
+    directions = torch.minimum(ranks, subspaces.numerical_rank())  # a zero singular value has no direction of its own
+    shares = torch.stack(
+        [retained_energy(subspaces.u, subspaces.v, s, directions) for s in sources.sources()], -1
+    ).tolist()
     wholes = torch.stack([squared_norm(s) for s in sources.sources()], -1).tolist()
     smallest = {name: _smallest_ranks(squares, spectrum.energy, share) for name, share in _SHARES.items()}
     energy, missing, sigmas = spectrum.energy.tolist(), lost.tolist(), spectrum.s.tolist()
-    measured = []
+    certified = []
     for i, (module, rank) in enumerate(zip(modules, ranks.tolist(), strict=True)):
         of_sources = [(0.0, 0.0)] * count
         for position, share, whole in zip(positions, shares[i], wholes[i], strict=True):
@@ -102,28 +107,31 @@ def certify(
             shape=kept.shape,
             rank_in=sum(sources.ranks),
             rank=rank,
-            sigma_next=sigmas[i][rank] if rank < known else 0.0,
-            ranks={name: r if (r := values[i]) <= known else None for name, values in smallest.items()},
+            sigma_next=sigmas[i][rank] if rank < sigma_count else 0.0,
+            ranks={name: r if (r := values[i]) <= sigma_count else None for name, values in smallest.items()},
             complete=spectrum.complete,
         )
-        measured.append(CertifiedModule(certificate, energies, tuple(sigmas[i])))
-    return measured
+        certified.append(CertifiedModule(certificate, energies, tuple(sigmas[i])))
+    return certified
 
 
 def aggregate(module: str, parts: Sequence[CertifiedModule]) -> CertifiedModule:
-    """Several matrices as one block-diagonal delta: squared norms add, also those of a place in the spectrum."""
-    every = [part.energies for part in parts]
+    """Certify several matrices as one block-diagonal delta, called ``module``; empty for the total of all modules.
+
+    Squared norms add, also those of the singular values at one place in the spectra.
+    """
+    energies = [part.energies for part in parts]
     sources = tuple(
         (sum(kept for kept, _ in of_source), sum(whole for _, whole in of_source))
-        for of_source in zip(*(e.sources for e in every), strict=True)
+        for of_source in zip(*(e.sources for e in energies), strict=True)
     )
-    energies = Energies(
-        sum(e.whole for e in every), sum(e.lost for e in every), sum(e.rounding for e in every), sources
+    total = Energies(
+        sum(e.whole for e in energies), sum(e.lost for e in energies), sum(e.rounding for e in energies), sources
     )
     certificates = [part.certificate for part in parts]
     certificate = _certificate(
         module,
-        energies,
+        total,
         shape=certificates[0].shape if module else (),
         rank_in=max(c.rank_in for c in certificates),
         rank=max(c.rank for c in certificates),
@@ -132,41 +140,41 @@ def aggregate(module: str, parts: Sequence[CertifiedModule]) -> CertifiedModule:
         complete=all(c.complete for c in certificates),
     )
     by_place = zip_longest(*(part.sigmas for part in parts), fillvalue=0.0)
-    return CertifiedModule(certificate, energies, tuple(math.hypot(*values) for values in by_place))
+    return CertifiedModule(certificate, total, tuple(math.hypot(*values) for values in by_place))
 
 
-def warnings(whole: Certificate, labels: Sequence[str]) -> list[str]:
-    """What a person should know before using the result."""
-    found = [
+def list_warnings(total: Certificate, labels: Sequence[str]) -> list[str]:
+    """Return what the user should know before using the result; ``labels`` name the sources."""
+    warnings = [
         f"{label} keeps {100 * kept:.3g} % of its delta: raise its weight or the rank"
-        for label, kept in zip(labels, whole.retention, strict=True)
-        if kept is not None and kept < _LITTLE
+        for label, kept in zip(labels, total.retention, strict=True)
+        if kept is not None and kept < _MIN_RETENTION
     ]
-    if whole.dtype_error > _COARSE:
-        found.append(f"storing adds an error of {whole.dtype_error:.1e}: the dtype is too narrow for these numbers")
-    if not whole.norm:
-        found.append("the merged delta is zero: the result does nothing")
-    return found
+    if total.dtype_error > _MAX_DTYPE_ERROR:
+        warnings.append(f"storing adds an error of {total.dtype_error:.1e}: the dtype is too narrow for these numbers")
+    if not total.norm:
+        warnings.append("the merged delta is zero: the result does nothing")
+    return warnings
 
 
-def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
-    """The certificate of all modules as a JSON document, as it is stored with the version."""
-    whole = aggregate("", modules).certificate
+def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str]) -> dict[str, Any]:
+    """Return the certificate of all modules as the JSON document that is stored with the version."""
+    total = aggregate("", modules).certificate
     return {
         "schema": SCHEMA,
-        "total": _document(whole),
+        "total": _document(total),
         "modules": [_document(m.certificate) for m in modules],
-        "warnings": [*warnings(whole, labels), *more],
+        "warnings": list_warnings(total, labels),
     }
 
 
-def _document(figures: Certificate) -> dict[str, Any]:
-    return {**vars(figures), "shape": list(figures.shape), "retention": list(figures.retention)}
+def _document(certificate: Certificate) -> dict[str, Any]:
+    return {**vars(certificate), "shape": list(certificate.shape), "retention": list(certificate.retention)}
 
 
 def _largest(ranks: Iterable[int | None]) -> int | None:
-    every = list(ranks)
-    return None if None in every else max(rank for rank in every if rank is not None)
+    choices = list(ranks)
+    return None if None in choices else max(rank for rank in choices if rank is not None)
 
 
 def _certificate(
@@ -180,26 +188,26 @@ def _certificate(
     ranks: Mapping[str, int | None],
     complete: bool,
 ) -> Certificate:
-    lost = energies.lost / energies.whole if energies.whole else 0.0
-    kept = energies.whole - energies.lost
+    lost_share = energies.lost / energies.whole if energies.whole else 0.0
+    kept_energy = energies.whole - energies.lost
     return Certificate(
         module=module,
         shape=shape,
         rank_in=rank_in,
         rank=rank,
         norm=math.sqrt(energies.whole),
-        epsilon=math.sqrt(lost),
-        retained_energy=1 - lost,
+        epsilon=math.sqrt(lost_share),
+        retained_energy=1 - lost_share,
         sigma_next=sigma_next,
-        dtype_error=math.sqrt(energies.rounding / kept) if kept else 0.0,
-        retention=tuple(min(part / of, 1.0) if of else None for part, of in energies.sources),
+        dtype_error=math.sqrt(energies.rounding / kept_energy) if kept_energy else 0.0,
+        retention=tuple(min(kept / whole, 1.0) if whole else None for kept, whole in energies.sources),
         ranks=ranks,
         complete=complete,
     )
 
 
 def _smallest_ranks(squares: Tensor, energy: Tensor, share: float) -> list[int]:
-    """The smallest rank of each module that keeps ``share`` of its energy; one too many if it is not among these."""
+    """Return the smallest rank of each module that keeps ``share`` of its energy; one more than known if none does."""
     squares, energy = squares.cpu(), energy.cpu()  # a GPU does not add up in the same order every time
     kept = torch.cumsum(squares, -1) / energy.clamp_min(1e-300).unsqueeze(-1)
     # The whole of a complete spectrum may add up to 1 − 1e-16.

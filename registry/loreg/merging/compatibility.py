@@ -1,4 +1,4 @@
-"""Can these adapters be merged at all? Every answer "no" names the adapter, the field or module, and the way out."""
+"""Refuse adapters that cannot be merged, naming the adapter, the field or module, and the way out."""
 
 from __future__ import annotations
 
@@ -15,85 +15,85 @@ from loreg.merging.sources import TORCH_DTYPES, MergeInput
 
 def require_mergeable(inputs: Sequence[MergeInput]) -> None:
     """Raise MergeError for the first adapter, field or module that stands in the way."""
-    for given in inputs:
-        _refuse_configuration(given)
-        for module in given.structure.modules.values():
+    for source in inputs:
+        _refuse_configuration(source)
+        for module in source.structure.modules.values():
             if module.shape is None:
                 raise MergeError(
-                    f"{given.label} cannot be merged: {module.why_unreadable}",
+                    f"{source.label} cannot be merged: {module.why_unreadable}",
                     hint="leave that module out of the adapter",
                 )
-            for part in module.shape.tensor_names:
-                tensor = module.tensors[part]
+            for name in module.shape.tensor_names:
+                tensor = module.tensors[name]
                 if tensor.dtype not in TORCH_DTYPES:
                     raise MergeError(
-                        f"{given.label} cannot be merged: {tensor.name} is {tensor.dtype}, "
+                        f"{source.label} cannot be merged: {tensor.name} is {tensor.dtype}, "
                         f"expected one of {', '.join(TORCH_DTYPES)}",
                         hint="convert its factors to one of these first",
                     )
             if "magnitude" in module.tensors and module.shape.kind not in ("linear", "embedding"):
                 raise MergeError(
-                    f"{given.label} cannot be merged: module {module.name} has a DoRA magnitude on a "
+                    f"{source.label} cannot be merged: module {module.name} has a DoRA magnitude on a "
                     f"{module.shape.kind}, expected a linear layer or an embedding",
                     hint="leave that module out of the adapter",
                 )
-    structures, labels = [given.structure for given in inputs], [given.label for given in inputs]
+    structures, labels = [source.structure for source in inputs], [source.label for source in inputs]
     _refuse_different_shapes(structures, labels)
 
 
-def _refuse_configuration(given: MergeInput) -> None:
-    config = given.structure.config
+def _refuse_configuration(source: MergeInput) -> None:
+    config = source.structure.config
     if reason := why_not_mergeable(config):
         raise MergeError(
-            f"{given.label} cannot be merged: {reason}", hint="merge plain LoRA adapters, or train it without"
+            f"{source.label} cannot be merged: {reason}", hint="merge plain LoRA adapters, or train it without"
         )
-    if config.use_dora and given.base is None:
+    if config.use_dora and source.base is None:
         raise MergeError(
-            f"{given.label} cannot be merged: use_dora is true: its delta needs the base",
+            f"{source.label} cannot be merged: use_dora is true: its delta needs the base",
             hint="--base DIR names the folder of the model it was trained on",
         )
-    if config.changes_the_base and given.initial is None:
+    if config.changes_the_base and source.initial is None:
         raise MergeError(
-            f"{given.label} cannot be merged: init_lora_weights is {config.raw['init_lora_weights']!r}: "
+            f"{source.label} cannot be merged: init_lora_weights is {config.raw['init_lora_weights']!r}: "
             "it changed the base, the delta needs the initial adapter",
             hint="--initial DIR names the adapter that was saved before training",
         )
-    if given.initial is not None:
-        _refuse_another_initial(given, given.initial)
+    if source.initial is not None:
+        _refuse_another_initial(source, source.initial)
 
 
-def _refuse_another_initial(given: MergeInput, initial: AdapterStructure) -> None:
-    if not given.structure.config.changes_the_base:
-        raise UsageError(f"{given.label} has no initial adapter: its training started from the base itself")
-    for module in given.structure.modules.values():
-        other = initial.modules.get(module.name)
-        fits = module.shape and other and other.shape
-        if not fits or (module.shape.out, module.shape.in_) != (other.shape.out, other.shape.in_):  # type: ignore[union-attr]
+def _refuse_another_initial(source: MergeInput, initial: AdapterStructure) -> None:
+    if not source.structure.config.changes_the_base:
+        raise UsageError(f"{source.label} has no initial adapter: its training started from the base itself")
+    for module in source.structure.modules.values():
+        before = initial.modules.get(module.name)
+        both = module.shape and before and before.shape
+        if not both or (module.shape.out, module.shape.in_) != (before.shape.out, before.shape.in_):  # type: ignore[union-attr]
             raise MergeError(
-                f"the initial adapter {initial.weights.parent.name} does not fit {given.label} at {module.name}",
+                f"the initial adapter {initial.weights.parent.name} does not fit {source.label} at {module.name}",
                 hint="--initial DIR names the adapter that was saved before this one was trained",
             )
 
 
-def result_fields(structures: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
-    """The configuration fields of the result that do not follow from its factors.
+def merge_config_fields(structures: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
+    """Return the configuration fields of the result that do not follow from its factors.
 
-    What all sources agree on stays; what belongs to whole tensors comes from the source that they come from.
+    What all sources agree on stays; what belongs to whole tensors comes from the source ``extras``.
     """
-    whole = structures[extras].config.raw if extras is not None else {}
+    full = structures[extras].config.raw if extras is not None else {}
     raws = [structure.config.raw for structure in structures]
     agreed = {name: _common([raw.get(name) for raw in raws]) for name in ("task_type", "base_model_name_or_path")}
     base = agreed["base_model_name_or_path"]
     return {
         "base_model_name_or_path": base if base and is_hub_name(base) else None,
-        "task_type": whole.get("task_type") or agreed["task_type"],
+        "task_type": full.get("task_type") or agreed["task_type"],
         # PEFT keeps that of the module that it made last, and heeds each module's own class when it loads.
         "fan_in_fan_out": any(raw.get("fan_in_fan_out") for raw in raws),
-        "bias": whole.get("bias", "none"),
-        "modules_to_save": whole.get("modules_to_save"),
-        "trainable_token_indices": whole.get("trainable_token_indices"),
+        "bias": full.get("bias", "none"),
+        "modules_to_save": full.get("modules_to_save"),
+        "trainable_token_indices": full.get("trainable_token_indices"),
         # Of factors each half of a tied pair is written; whole tensors PEFT looks for under both names only with this.
-        "ensure_weight_tying": bool(whole.get("modules_to_save") and whole.get("ensure_weight_tying")),
+        "ensure_weight_tying": bool(full.get("modules_to_save") and full.get("ensure_weight_tying")),
     }
 
 
@@ -103,18 +103,19 @@ def _refuse_different_shapes(structures: Sequence[AdapterStructure], labels: Seq
         for module in structure.modules.values():
             if module.shape is None:
                 continue
-            form = replace(module.shape, rank=0)
-            known, first = seen.setdefault(module.name, (form, label))
-            if known != form:
+            shape = replace(module.shape, rank=0)
+            first_shape, first_label = seen.setdefault(module.name, (shape, label))
+            if first_shape != shape:
                 raise MergeError(
-                    f"different bases: module {module.name} is {_text(known)} in {first} and {_text(form)} in {label}",
+                    f"different bases: module {module.name} is {_text(first_shape)} in {first_label} and "
+                    f"{_text(shape)} in {label}",
                     hint="merge adapters of the same base",
                 )
 
 
-def _text(form: ModuleShape) -> str:
-    matrices = f"{form.matrices} × " if form.matrices > 1 else ""
-    return f"{matrices}({form.out}, {form.in_})" + ("" if form.kind == "linear" else f" {form.kind}")
+def _text(shape: ModuleShape) -> str:
+    matrices = f"{shape.matrices} × " if shape.matrices > 1 else ""
+    return f"{matrices}({shape.out}, {shape.in_})" + ("" if shape.kind == "linear" else f" {shape.kind}")
 
 
 def _common(values: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Where the mathematics runs, and what to say when it has no room there."""
+"""Choose the device on which torch runs, and say what to do when its memory is full."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import torch
 from loreg.errors import MergeError, UsageError
 
 #: An allocation that failed: PyTorch's own, the driver's, and what the libraries need of their own.
-_NO_ROOM = re.compile(r"out of memory|STATUS_ALLOC_FAILED|(cublas|cusolverDn)Create")
+_OUT_OF_MEMORY = re.compile(r"out of memory|STATUS_ALLOC_FAILED|(cublas|cusolverDn)Create")
 
 
 def choose_device(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is a GPU where there is one. Raises UsageError for one that is not."""
+    """Return the device ``cpu``, ``cuda`` or ``cuda:1``; for ``auto`` a GPU if there is one.
+
+    Raises UsageError for a device that is not there.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
@@ -27,14 +30,14 @@ def choose_device(name: str) -> str:
 
 @contextlib.contextmanager
 def explain_out_of_memory(device: torch.device) -> Iterator[None]:
-    """Raise MergeError, saying what to do, where what runs in the block finds no room on a GPU."""
+    """Raise MergeError, saying what to do, if the memory of a GPU does not suffice for what runs in the block."""
     try:
         yield
     except RuntimeError as error:
-        if device.type != "cuda" or not _NO_ROOM.search(str(error)):
+        if device.type != "cuda" or not _OUT_OF_MEMORY.search(str(error)):
             raise
-        said = re.split(r"\n| GPU ", str(error))[0].rstrip(".")
+        reason = re.split(r"\n| GPU ", str(error))[0].rstrip(".")
         raise MergeError(
-            f"there is not enough memory on the device {str(device)!r}: {said}",
+            f"there is not enough memory on the device {str(device)!r}: {reason}",
             hint="--device cpu, or free the GPU's memory (nvidia-smi tells who has it)",
-        ) from None
+        ) from error

@@ -1,4 +1,4 @@
-"""Running a recipe: task by task, from the sources' factors to what is written and certified of each module."""
+"""Run a recipe, one work item after another: from the sources' factors to what is written and certified of a module."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from loreg.algebra.spectrum import Spectrum
 from loreg.entities import Progress
 from loreg.errors import MergeError
 from loreg.merging import certificate
-from loreg.merging.batch import Batch
+from loreg.merging.batch import Batch, Thresholds
 from loreg.merging.calibration import CalibratedDeltas, whiten
 from loreg.merging.certificate import CertifiedModule
 from loreg.merging.device import explain_out_of_memory
@@ -31,7 +30,7 @@ from loreg.merging.work_items import WorkItem, plan_work
 
 @dataclass(frozen=True)
 class MergedModule:
-    """One merged module: what is written of it, and its certificate."""
+    """One merged module: what is written of it, and how it is certified."""
 
     name: str
     module: ModuleToWrite
@@ -50,50 +49,49 @@ class MergeEngine:
     progress: Progress
 
     def run(self) -> list[MergedModule]:
-        """Every module, merged. Raises MergeError if the device has no room."""
+        """Merge every module. Raises MergeError if a number is not finite or the device runs out of memory."""
         with explain_out_of_memory(self.device):
-            tasks = plan_work(self.sources, self.device)
-            survey = self._calibrate(tasks)
-            ranks = self._within_budget(tasks, survey) if self.recipe.rank.kind == "budget" else {}
-            total = sum(len(task.modules) for task in tasks)
-            done: list[MergedModule] = []
-            for some in parallel_map(lambda task: self._merge(task, survey, ranks), tasks, self.device):
-                done += some
-                self.progress("merging", len(done), total)
-            return done
+            items = plan_work(self.sources, self.device)
+            thresholds = self._calibrate(items)
+            budgeted = self._spend_budget(items, thresholds) if self.recipe.rank.kind == "budget" else None
+            total = sum(len(item.modules) for item in items)
+            merged: list[MergedModule] = []
+            for modules in parallel_map(lambda item: self._merge(item, thresholds, budgeted), items, self.device):
+                merged += modules
+                self.progress("merging", len(merged), total)
+            return merged
 
-    def _calibrate(self, tasks: Sequence[WorkItem]) -> Any:
-        """What the method finds out of all modules before it merges one."""
-        survey = self.method.calibrate
-        if survey is None:
+    def _calibrate(self, items: Sequence[WorkItem]) -> Thresholds | None:
+        """Let the method look at all modules before it merges one."""
+        calibrate = self.method.calibrate
+        if calibrate is None:
             return None
-        batches = lambda: (self._load(task) for task in tasks)  # noqa: E731
-        with self._explaining(tasks):
-            (found,) = parallel_map(lambda values: survey(batches, values), [self.recipe.parameters], self.device)
-        return found
+        batches = lambda: (self._load(item) for item in items)  # noqa: E731
+        with self._explain_linalg_errors(items):
+            (thresholds,) = parallel_map(
+                lambda values: calibrate(batches, values), [self.recipe.parameters], self.device
+            )
+        return thresholds
 
-    def _merge(self, task: WorkItem, survey: Any, ranks: Mapping[str, int]) -> list[MergedModule]:
-        batch = self._load(task, survey)
-        spectrum = self._spectrum(task, batch)
-        data = self._on_data(batch)
-        if self.recipe.rank.kind == "budget":
-            budgeted = [ranks[name] for name in task.modules for _ in range(task.shape.matrices)]
-            chosen = torch.tensor(budgeted, device=self.device)
-        else:
-            chosen = self.recipe.rank.choose(data.spectrum if data else spectrum)
-        # The matrices of one module are written at one rank: the largest that one of them needs.
-        each = task.shape.matrices
-        chosen = (
-            chosen.reshape(-1, each).amax(-1).repeat_interleave(each).clamp(max=min(task.shape.out, task.shape.in_))
-        )
-        best = data.truncate(chosen) if data else spectrum
-        kept = best.truncate(chosen)
-        stored = Factors(*(x.to(task.dtype, memory_format=torch.contiguous_format) for x in (kept.b, kept.a)))
-        _refuse_overflow(stored, task)
-        measured = certificate.certify(
+    def _merge(
+        self, item: WorkItem, thresholds: Thresholds | None, budgeted: Mapping[str, int] | None
+    ) -> list[MergedModule]:
+        """Merge, truncate and certify the modules of a work item; ``budgeted`` has the ranks that a budget allows."""
+        # merge
+        batch = self._load(item, thresholds)
+        spectrum = self._spectrum(item, batch)
+        calibrated = self._calibrated(batch)
+        # truncate
+        ranks = self._choose_ranks(item, calibrated.spectrum if calibrated else spectrum, budgeted)
+        best = calibrated.truncate(ranks) if calibrated else spectrum
+        kept = best.truncate(ranks)
+        stored = Factors(*(x.to(item.dtype, memory_format=torch.contiguous_format) for x in (kept.b, kept.a)))
+        _refuse_overflow(stored, item)
+        # certify
+        certified = certificate.certify(
             batch.modules,
             spectrum,
-            chosen,
+            ranks,
             best,
             kept,
             stored,
@@ -104,118 +102,131 @@ class MergeEngine:
             ),
             batch.positions,
             len(self.sources),
-            _difference(spectrum, best) if data else spectrum.lost(chosen),
+            _difference(spectrum, best) if calibrated else spectrum.truncation_error(ranks),
         )
-        b, a = stored.b.cpu(), stored.a.cpu()
-        done = []
-        for i, (name, rank) in enumerate(zip(task.modules, chosen[::each].tolist(), strict=True)):
-            span = slice(i * each, (i + 1) * each)
+        b, a, matrices = stored.b.cpu(), stored.a.cpu(), item.shape.matrices
+        merged = []
+        for i, (name, rank) in enumerate(zip(item.modules, ranks[::matrices].tolist(), strict=True)):
+            span = slice(i * matrices, (i + 1) * matrices)
             factors = Factors(b[span, :, :rank].contiguous(), a[span, :rank].contiguous())
-            written = ModuleToWrite(task.shape, factors, self._bias(name, task))
-            figures = measured[span]
-            done.append(MergedModule(name, written, figures[0] if each == 1 else certificate.aggregate(name, figures)))
-        return done
+            module = ModuleToWrite(item.shape, factors, self._bias(name, item))
+            whole = certified[i] if matrices == 1 else certificate.aggregate(name, certified[span])
+            merged.append(MergedModule(name, module, whole))
+        return merged
 
-    def _load(self, task: WorkItem, survey: Any = None) -> Batch:
-        form, each, rank = task.shape, task.shape.matrices, sum(task.ranks)
-        n = len(task.modules) * each
-        b = torch.empty(n, form.out, rank, dtype=torch.float64, device=self.device)
-        a = torch.empty(n, rank, form.in_, dtype=torch.float64, device=self.device)
-        stack = Stack(b, a, task.ranks)
-        for position, place in zip(task.positions, stack.sources(), strict=True):
-            for i, module in enumerate(task.modules):
-                span = slice(i * each, (i + 1) * each)
-                self.sources[position].copy_factors(module, Factors(place.b[span], place.a[span]))
-        # Comparing entries with a cut would drop a NaN without a word; decompositions fail at it by themselves.
+    def _choose_ranks(self, item: WorkItem, spectrum: Spectrum, budgeted: Mapping[str, int] | None) -> Tensor:
+        """Return the rank of each matrix, (n); those of one module are written at one: the largest that one needs."""
+        matrices = item.shape.matrices
+        if budgeted is not None:
+            ranks = torch.tensor([budgeted[name] for name in item.modules for _ in range(matrices)], device=self.device)
+        else:
+            ranks = self.recipe.rank.choose(spectrum)
+        largest = ranks.reshape(-1, matrices).amax(-1).repeat_interleave(matrices)
+        return largest.clamp(max=min(item.shape.out, item.shape.in_))
+
+    def _load(self, item: WorkItem, thresholds: Thresholds | None = None) -> Batch:
+        shape, matrices, rank = item.shape, item.shape.matrices, sum(item.ranks)
+        n = len(item.modules) * matrices
+        b = torch.empty(n, shape.out, rank, dtype=torch.float64, device=self.device)
+        a = torch.empty(n, rank, shape.in_, dtype=torch.float64, device=self.device)
+        stack = Stack(b, a, item.ranks)
+        for position, target in zip(item.positions, stack.sources(), strict=True):
+            for i, module in enumerate(item.modules):
+                span = slice(i * matrices, (i + 1) * matrices)
+                self.sources[position].copy_factors(module, Factors(target.b[span], target.a[span]))
+        # Comparing entries with a threshold would drop a NaN without a word; decompositions fail at it by themselves.
         if self.method.full_rank and not (b.sum() + a.sum()).isfinite():
-            self._refuse_what_is_not_finite(task)
+            self._refuse_non_finite(item)
         # Each matrix of a module has a name of its own: random draws are a function of it.
-        names = [f"{name}[{e}]" if each > 1 else name for name in task.modules for e in range(each)]
-        weights = [[self.recipe.weights(name)[t] for t in task.positions] for name in task.modules for _ in range(each)]
+        names = [f"{name}[{e}]" if matrices > 1 else name for name in item.modules for e in range(matrices)]
+        weights = [
+            [self.recipe.weights(name)[t] for t in item.positions] for name in item.modules for _ in range(matrices)
+        ]
         return Batch(
             stack,
             torch.tensor(weights, dtype=torch.float64, device=self.device),
-            task.positions,
-            tuple(self.sources[t].input.digest for t in task.positions),
+            item.positions,
+            tuple(self.sources[t].input.digest for t in item.positions),
             tuple(names),
-            self.recipe.rank.most,
-            survey,
+            self.recipe.rank.max_rank,
+            thresholds,
         )
 
-    def _refuse_what_is_not_finite(self, task: WorkItem) -> None:
-        for module, position in itertools.product(task.modules, task.positions):
-            self.sources[position].refuse_what_is_not_finite(module)
+    def _refuse_non_finite(self, item: WorkItem) -> None:
+        for module, position in itertools.product(item.modules, item.positions):
+            self.sources[position].refuse_non_finite(module)
 
     @contextlib.contextmanager
-    def _explaining(self, tasks: Sequence[WorkItem]) -> Iterator[None]:
-        """Raise MergeError, saying what is not finite, where LAPACK was given infinity or NaN in the block."""
+    def _explain_linalg_errors(self, items: Sequence[WorkItem]) -> Iterator[None]:
+        """Raise MergeError, saying what is not finite, if LAPACK is given infinity or NaN in the block."""
         try:
             yield
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            for task in tasks:
-                self._refuse_what_is_not_finite(task)
-            raise _too_large(tasks[0]) from None
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            for item in items:
+                self._refuse_non_finite(item)
+            raise _too_large(items[0]) from error
 
-    def _spectrum(self, task: WorkItem, batch: Batch) -> Spectrum:
-        with self._explaining([task]):
+    def _spectrum(self, item: WorkItem, batch: Batch) -> Spectrum:
+        with self._explain_linalg_errors([item]):
             spectrum = self.method.merge(batch, self.recipe.parameters).scaled(self.recipe.scale)
         if not spectrum.energy.isfinite().all():
-            self._refuse_what_is_not_finite(task)
-            raise _too_large(task)
+            self._refuse_non_finite(item)
+            raise _too_large(item)
         return spectrum
 
-    def _on_data(self, batch: Batch) -> CalibratedDeltas | None:
+    def _calibrated(self, batch: Batch) -> CalibratedDeltas | None:
+        """Return the deltas in the norm of the calibration data; None without any."""
         if self.moments is None:
             return None
         (source,) = self.sources
-        # The factors that are framed here carry √scale, and so does what they see.
-        each = [source.adapter.scale(name) * self.moments[name].double() for name in batch.modules]
-        return whiten(batch.framed, torch.stack(each).to(self.device))
+        # The factors that are framed here carry √scale, and so does a @ x.
+        moments = [source.adapter.scale(name) * self.moments[name].double() for name in batch.modules]
+        return whiten(batch.framed, torch.stack(moments).to(self.device))
 
-    def _for_ranks(self, task: WorkItem, survey: Any) -> Tensor:
-        """The squares of the singular values that a budget looks at, (modules, p)."""
-        batch = self._load(task, survey)
-        data = self._on_data(batch)
-        spectrum = data.spectrum if data else self._spectrum(task, batch)
-        return spectrum.s.square().reshape(len(task.modules), task.shape.matrices, -1).sum(1)
+    def _squares(self, item: WorkItem, thresholds: Thresholds | None) -> Tensor:
+        """Return the squares of the singular values that a budget looks at, (modules, p)."""
+        batch = self._load(item, thresholds)
+        calibrated = self._calibrated(batch)
+        spectrum = calibrated.spectrum if calibrated else self._spectrum(item, batch)
+        return spectrum.s.square().reshape(len(item.modules), item.shape.matrices, -1).sum(1)
 
-    def _within_budget(self, tasks: Sequence[WorkItem], survey: Any) -> dict[str, int]:
-        """The ranks that a budget allows: every spectrum first, then the ranks, then the factors."""
+    def _spend_budget(self, items: Sequence[WorkItem], thresholds: Thresholds | None) -> dict[str, int]:
+        """Choose the rank of each module within the budget, from the spectra of all; factors are made afterwards."""
         names: list[str] = []
         costs: list[ModuleCost] = []
-        squares = parallel_map(lambda task: self._for_ranks(task, survey), tasks, self.device)
-        for task, of_task in zip(tasks, squares, strict=True):
-            names += task.modules
-            each = task.shape.matrices * (task.shape.out + task.shape.in_)
-            costs += [ModuleCost(values, each) for values in of_task.tolist()]
+        squares = parallel_map(lambda item: self._squares(item, thresholds), items, self.device)
+        for item, squares_of_modules in zip(items, squares, strict=True):
+            names += item.modules
+            parameters = item.shape.matrices * (item.shape.out + item.shape.in_)
+            costs += [ModuleCost(values, parameters) for values in squares_of_modules.tolist()]
         ranks = spend_budget(int(self.recipe.rank.value), costs)
         return dict(zip(names, ranks, strict=True))
 
-    def _bias(self, module: str, task: WorkItem) -> Tensor | None:
-        """``lora_bias``: the weighted sum of the sources' biases, which lie beside the factors' product."""
+    def _bias(self, module: str, item: WorkItem) -> Tensor | None:
+        """Return the weighted sum of the sources' biases (``lora_bias``), which are added to the factors' product."""
         weights = self.recipe.weights(module)
         biases = [
             self.recipe.scale * weights[t] * self.sources[t].adapter.scale(module) * bias.double()
-            for t in task.positions
+            for t in item.positions
             if (bias := self.sources[t].adapter.bias(module)) is not None
         ]
-        return sum(biases[1:], biases[0]).to(task.dtype) if biases else None
+        return sum(biases[1:], biases[0]).to(item.dtype) if biases else None
 
 
 def _difference(whole: Spectrum, part: Spectrum) -> Tensor:
-    """``‖whole − part‖²`` (n), both in the same frames."""
-    rebuilt = [(x.u * x.s.unsqueeze(-2)) @ x.v.mT for x in (whole, part)]
-    return (rebuilt[0] - rebuilt[1]).square().sum((-2, -1))
+    """Return ``‖whole − part‖²`` (n), both in the same frames."""
+    cores = [(x.u * x.s.unsqueeze(-2)) @ x.v.mT for x in (whole, part)]
+    return (cores[0] - cores[1]).square().sum((-2, -1))
 
 
-def _too_large(task: WorkItem) -> MergeError:
-    """What the sources came to, each of them finite."""
-    return MergeError(f"the merged delta of {task.modules[0]} does not fit into float64", hint="use smaller weights")
+def _too_large(item: WorkItem) -> MergeError:
+    """Say that finite sources came to a delta that is not."""
+    return MergeError(f"the merged delta of {item.modules[0]} does not fit into float64", hint="use smaller weights")
 
 
-def _refuse_overflow(stored: Factors, task: WorkItem) -> None:
+def _refuse_overflow(stored: Factors, item: WorkItem) -> None:
     for tensor in (stored.b, stored.a):
         if not torch.stack(torch.aminmax(tensor)).isfinite().all():
             raise MergeError(
-                f"the merged factors of {task.modules[0]} do not fit into {task.dtype}", hint="use smaller weights"
+                f"the merged factors of {item.modules[0]} do not fit into {item.dtype}", hint="use smaller weights"
             )

@@ -1,4 +1,4 @@
-"""What a merge method is: a name, where it comes from, the parameters it declares, and the function that merges."""
+"""How a merge method is declared: its name, its source, its parameters, and the function that merges."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from loreg.algebra.spectrum import Spectrum
 from loreg.errors import UsageError
-from loreg.merging.batch import Batch, Batches
+from loreg.merging.batch import Batch, Batches, Thresholds
 
+#: The value of each parameter, by name.
 Values = Mapping[str, Any]
 
 
@@ -27,7 +28,7 @@ class Parameter:
 
     @property
     def range(self) -> str:
-        """What is possible, for people: ``0 to 1``, or ``mass | count``."""
+        """What is possible, in words: ``0 to 1``, or ``mass | count``."""
         if self.choices:
             return " | ".join(self.choices)
         if self.high < math.inf:
@@ -35,23 +36,23 @@ class Parameter:
         return f"{self.low:g} or more" if self.low > -math.inf else "any number"
 
     def read(self, value: Any) -> float | int | str:
-        """``value``, or a text that means one. Raises UsageError, naming what is possible."""
+        """Read a value, or a text that means one. Raises UsageError, naming what is possible."""
         kind = type(self.default)
         try:
             if kind is not str and isinstance(value, bool):
-                raise ValueError
+                raise ValueError("a truth value")
             read = kind(value)
-        except (TypeError, ValueError, OverflowError):
-            raise self._refused(value) from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._error(value) from error
         if kind is int and isinstance(value, float) and value != read:
-            raise self._refused(value)
+            raise self._error(value)
         if self.choices and read not in self.choices:
-            raise self._refused(value)
+            raise self._error(value)
         if not isinstance(read, str) and not self.low <= read <= self.high:
-            raise self._refused(value)
+            raise self._error(value)
         return read
 
-    def _refused(self, value: Any) -> UsageError:
+    def _error(self, value: object) -> UsageError:
         return UsageError(
             f"{self.name} is {str(value)[:40]!r}, expected {self.range}", hint=f"the default is {self.default}"
         )
@@ -61,9 +62,9 @@ class Parameter:
 class Method:
     """A way to merge. ``merge`` takes n modules of one shape and returns the spectrum of the n merged deltas.
 
-    ``full_rank`` says that the merged delta has no low rank: it can only be written truncated. ``survey`` looks at
-    all modules first and returns what ``merge`` then finds in ``batch.survey``. ``needs`` and ``most`` bound the
-    number of sources.
+    ``full_rank`` says that the merged delta has no low rank: it can only be written truncated. ``calibrate`` looks at
+    all modules first and returns what ``merge`` then finds in ``batch.thresholds``. ``min_sources`` and
+    ``max_sources`` bound the number of sources.
     """
 
     name: str
@@ -73,26 +74,36 @@ class Method:
     merge: Callable[[Batch, Values], Spectrum]
     parameters: tuple[Parameter, ...] = ()
     full_rank: bool = False
-    calibrate: Callable[[Batches, Values], Any] | None = None
+    calibrate: Callable[[Batches, Values], Thresholds | None] | None = None
     min_sources: int = 1
     max_sources: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The method as it is declared."""
+        """Return the method as it is declared, as JSON."""
         parameters = [
             {"name": p.name, "type": type(p.default).__name__, "default": p.default, "range": p.range, "about": p.about}
             for p in self.parameters
         ]
-        said = {"name": self.name, "family": self.family, "summary": self.summary, "source": self.source}
-        return {**said, "full_rank": self.full_rank, "parameters": parameters}
+        return {
+            "name": self.name,
+            "family": self.family,
+            "summary": self.summary,
+            "source": self.source,
+            "full_rank": self.full_rank,
+            "parameters": parameters,
+        }
 
-    def values(self, given: Values) -> dict[str, Any]:
-        """Every parameter's value: the given one, or its default. Raises UsageError for one it does not have."""
-        known = {parameter.name: parameter for parameter in self.parameters}
-        for name in given:
-            if name not in known:
-                has = ", ".join(known) or "none"
+    def values(self, options: Values) -> dict[str, Any]:
+        """Return the value of each parameter: the one in ``options``, or its default.
+
+        Raises UsageError for a value that is not possible, or a parameter that the method does not have.
+        """
+        parameters = {parameter.name: parameter for parameter in self.parameters}
+        for name in options:
+            if name not in parameters:
+                names = ", ".join(parameters) or "none"
                 raise UsageError(
-                    f"the method {self.name} has no parameter {name!r}; it has {has}", hint=f"loreg methods {self.name}"
+                    f"the method {self.name} has no parameter {name!r}; it has {names}",
+                    hint=f"loreg methods {self.name}",
                 )
-        return {name: parameter.read(given.get(name, parameter.default)) for name, parameter in known.items()}
+        return {name: parameter.read(options.get(name, parameter.default)) for name, parameter in parameters.items()}

@@ -1,4 +1,4 @@
-"""Independent tasks side by side, without two of them fighting for the same cores."""
+"""Run independent tasks side by side, without two of them fighting for the same cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def parallel_map(function: Callable[[T], R], tasks: Sequence[T], device: torch.device) -> Iterator[R]:
-    """``function`` of every task, in order.
+    """Yield ``function`` of every task, in order.
 
     On a CPU each task has one core: the decompositions inside use several badly, and a result then does not depend
     on how many there are. On a GPU two tasks are under way, each on a stream of its own: one transfers, or has the
@@ -37,18 +37,21 @@ def parallel_map(function: Callable[[T], R], tasks: Sequence[T], device: torch.d
 
 
 def _on_two_streams(function: Callable[[T], R], tasks: Sequence[T], device: torch.device) -> Iterator[R]:
-    """Both streams live as long as all tasks: memory that one has freed is given out again on the same stream only."""
-    mine = threading.local()
+    """Run two tasks at a time, each on a stream of its thread.
+
+    The streams live as long as all tasks: memory that one has freed is given out again on the same stream only.
+    """
+    thread = threading.local()
 
     def begin() -> None:
-        mine.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def run(task: T) -> R:
-        with torch.cuda.stream(mine.stream):
+        with torch.cuda.stream(thread.stream):
             result = function(task)
-        mine.stream.synchronize()  # whoever is given the result works on another stream
+        thread.stream.synchronize()  # the caller works on another stream
         return result
 
-    torch.cuda.current_stream(device).synchronize()  # and what the tasks were given was made on the caller's
+    torch.cuda.current_stream(device).synchronize()  # the tasks' own tensors were made on the caller's stream
     with ThreadPoolExecutor(2, initializer=begin) as pool:
         yield from pool.map(run, tasks)

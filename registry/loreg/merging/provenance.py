@@ -1,4 +1,4 @@
-"""``loreg_merge.json``: how a merged adapter was made. It lies beside the weights, and push records what it says."""
+"""Read and write ``loreg_merge.json``, which says beside the weights how an adapter was merged; push records it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from loreg.strict_json import parse_finite, refuse_many_values
 
 FILE_NAME = "loreg_merge.json"
 SCHEMA = "loreg.merge/1"
-#: Of two adapters for each expert of a model of 18,600 matrices there are 430,000.
-_MOST_VALUES = 600_000
+#: A merge of two adapters of every expert of a model with 18,600 matrices has 430,000 values.
+_MAX_VALUES = 600_000
 
 
 def write(folder: Path, provenance: Provenance, weights_sha256: str) -> None:
-    """Write the file. It names the weights that it is about, by digest: training on would make it untrue."""
+    """Write the file. It names the weights that it is about by digest, for it is untrue once they are trained on."""
     document = {
         "schema": SCHEMA,
         "weights_sha256": weights_sha256,
@@ -31,11 +31,11 @@ def write(folder: Path, provenance: Provenance, weights_sha256: str) -> None:
 def read(content: bytes, weights_sha256: str) -> Provenance | None:
     """Read the file's bytes; None if it is about other weights than those beside it. Raises AdapterFormatError."""
     try:
-        refuse_many_values(content, _MOST_VALUES)
+        refuse_many_values(content, _MAX_VALUES)
         document = parse_finite(content)
         if document["weights_sha256"] != weights_sha256:
             return None
-        sources = tuple(_source(entry) for entry in document["recipe"]["sources"])
+        sources = tuple(_read_source(entry) for entry in document["recipe"]["sources"])
         recipe, certificate = dict(document["recipe"]), dict(document["certificate"])
         if not isinstance(recipe["method"], str):
             raise ValueError("a method that is not text")
@@ -48,10 +48,10 @@ def read(content: bytes, weights_sha256: str) -> Provenance | None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterFormatError(
             f"{FILE_NAME} is not what loreg writes ({error!r})", hint=f"remove {FILE_NAME}, or merge again"
-        ) from None
+        ) from error
 
 
-def _source(entry: Any) -> Source:
+def _read_source(entry: Any) -> Source:
     if not (isinstance(entry["label"], str) and re.fullmatch("[0-9a-f]{64}", entry["digest"])):
         raise ValueError("a source without label or digest")
     if type(entry["weight"]) not in (int, float):
@@ -60,7 +60,7 @@ def _source(entry: Any) -> Source:
 
 
 def _check_figures(figures: Any, sources: int) -> None:
-    """What is printed of a certificate is there, and is what it should be."""
+    """Raise ValueError, KeyError or TypeError unless all that is printed of a certificate is there and well-typed."""
     numbers = [figures[name] for name in ("epsilon", "retained_energy", "sigma_next", "dtype_error", "norm")]
     numbers += [figures["rank"], figures["rank_in"], *figures["shape"]]
     numbers += [value for value in (*figures["ranks"].values(), *figures["retention"]) if value is not None]
@@ -70,8 +70,8 @@ def _check_figures(figures: Any, sources: int) -> None:
         raise ValueError("figures of other sources")
 
 
-def _check_text(document: Any) -> None:
-    """A database takes no NUL, and no half character."""
+def _check_text(document: object) -> None:
+    """Raise ValueError for a NUL or half a surrogate pair, which a database does not take."""
     text = json.dumps(document, ensure_ascii=False)
     text.encode()
     if "\\u0000" in json.dumps(document):

@@ -1,4 +1,4 @@
-"""A recipe: everything needed to repeat a merge, as a value and as JSON."""
+"""Recipes: everything needed to repeat a merge, as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCHEMA = "loreg.recipe/2"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which sources, by digest, with which weights, by which method with which parameters, at which rank.
+    """A merge: of which sources, by digest, with which weights, by which method with which parameters, at which rank.
 
     ``weights_for`` has other weights for the modules that a pattern matches, the first that does. ``extras`` is the
     position of the source whose whole tensors are taken, None if there was nothing to choose. ``scale`` is λ, which
     multiplies the merged delta. ``initials`` are the digests of the adapters that PiSSA-like training started from,
-    ``calibration`` is that of the file of second moments.
+    ``calibration`` that of the file of second moments.
     """
 
     sources: tuple[Source, ...]
@@ -36,7 +36,7 @@ class Recipe:
     calibration: str = ""
 
     def weights(self, module: str) -> tuple[float, ...]:
-        """The weights of the sources on this module."""
+        """Return the weights of the sources on a module."""
         return self._weights_for.first(module, tuple(source.weight for source in self.sources))
 
     @cached_property
@@ -44,7 +44,7 @@ class Recipe:
         return Patterns(self.weights_for)
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as a JSON document."""
+        """Return the recipe as a JSON document."""
         return {
             "schema": SCHEMA,
             "method": self.method,
@@ -60,7 +60,7 @@ class Recipe:
 
 
 def read_recipe(document: Mapping[str, Any]) -> Recipe:
-    """The recipe of a JSON document that :meth:`Recipe.to_json` wrote. Raises UsageError if it is of another schema."""
+    """Read the JSON document that :meth:`Recipe.to_json` wrote. Raises UsageError if it is of another schema."""
     if document.get("schema") != SCHEMA:
         raise UsageError(f"the recipe is {document.get('schema')!r}, expected {SCHEMA!r}", hint="merge again")
     return Recipe(

@@ -1,4 +1,4 @@
-"""From one number per source to one number: the rules that are applied entry by entry.
+"""Merge one entry per source into one: elect a sign and average those that have it, or sum all.
 
 Sources: Yadav et al. 2023, TIES (arXiv 2306.01708); where published code differs, each way has a name.
 """
@@ -33,25 +33,28 @@ ELECTION = (
 )
 
 
-def fuse(entries: Tensor, weights: Tensor, values: Values, tie: Tensor | float = 1.0) -> Tensor:
-    """Merge ``entries (T, …)``, which are changed, into (…); without an election into their sum.
+def merge_entries(entries: Tensor, weights: Tensor, values: Values, tie: Tensor | float = 1.0) -> Tensor:
+    """Merge ``entries (T, …)``, which are changed, into (…): by elected sign, or without an election into their sum.
 
-    The entries are weighted already, unless signs are elected before weighting; ``weights`` is (T).
+    The entries are weighted already, unless signs are elected before weighting; ``weights`` is (T). ``tie`` is the
+    sign that wins where entries cancel.
     """
     elect = values.get("elect", "none")
     if elect == "none":
         return entries.sum(0) if values.get("sign") != "unweighted" else torch.tensordot(weights, entries, dims=1)
+    # elect sign
     sign = elect_sign(entries, elect, tie)
+    # disjoint merge
     agreeing = entries.mul_(sign).clamp_min_(0)
     total = agreeing.sum(0) if values["sign"] == "weighted" else torch.tensordot(weights, agreeing, dims=1)
     if values["mean"] == "none":
         return total.mul_(sign)
     counted = weights.abs() if values["mean"] == "weight" else torch.ones_like(weights)
-    of = torch.tensordot(counted, agreeing.sign_(), dims=1)
-    return total.mul_(sign).div_(of.clamp_min_(torch.finfo(of.dtype).tiny))
+    divisor = torch.tensordot(counted, agreeing.sign_(), dims=1)
+    return total.mul_(sign).div_(divisor.clamp_min_(torch.finfo(divisor.dtype).tiny))
 
 
-def elect_sign(electing: Tensor, by: str, tie: Tensor | float) -> Tensor:
-    """The winning sign of each entry, ±1, of ``electing (T, …)``."""
-    score = electing.sum(0) if by == "mass" else electing.sign().sum(0)
+def elect_sign(entries: Tensor, by: str, tie: Tensor | float) -> Tensor:
+    """Return the sign, ±1, that wins each entry of ``entries (T, …)``: by their sum (mass) or their number (count)."""
+    score = entries.sum(0) if by == "mass" else entries.sign().sum(0)
     return score.sign_().add_(0.5 * tie).sign_()  # half a tie decides where the score is zero, and nowhere else

@@ -1,4 +1,4 @@
-"""The order of work: modules of one shape and the same ranks go through the mathematics together."""
+"""Plan a merge: modules of one shape and the same ranks are one work item and computed together."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from loreg.adapters.module_shape import ModuleShape
 from loreg.merging.sources import OpenSource, widest_dtype
 
-#: Bytes of stacked factors in float64 that one task holds: small enough to stream, large enough to batch.
+#: Bytes of stacked factors in float64 that one work item holds: small enough to stream, large enough to batch.
 _BYTES_ON_CPU = 8 * 1024**2
 _BYTES_ON_GPU = 512 * 1024**2
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Modules of one form that the same sources (``positions``) have with the same ranks; results in ``dtype``."""
+    """Modules of one shape that the same sources (``positions``) have with the same ranks; results in ``dtype``."""
 
     modules: tuple[str, ...]
     shape: ModuleShape
@@ -27,25 +27,20 @@ class WorkItem:
 
 
 def plan_work(sources: Sequence[OpenSource], device: torch.device) -> list[WorkItem]:
-    """Every module of every source in exactly one task, in an order that depends on nothing but names and shapes."""
-    kinds: dict[WorkItem, list[str]] = {}
+    """Put every module of every source into exactly one work item, in an order of names and shapes alone."""
+    modules_by_kind: dict[WorkItem, list[str]] = {}
     for module in sorted({name for source in sources for name in source.modules}):
         positions = tuple(t for t, source in enumerate(sources) if module in source.modules)
-        having = [sources[t] for t in positions]
-        ranks = tuple(source.rank(module) for source in having)
-        dtype = widest_dtype([source.dtype(module) for source in having])
-        kinds.setdefault(WorkItem((), _shape(having[0].modules[module]), positions, ranks, dtype), []).append(module)
-    most = _BYTES_ON_GPU if device.type == "cuda" else _BYTES_ON_CPU
-    tasks = []
-    for kind, modules in kinds.items():
-        each = 8 * (kind.shape.out + kind.shape.in_) * sum(kind.ranks) * kind.shape.matrices
-        step = max(1, most // each)
+        owners = [sources[t] for t in positions]
+        shape = replace(owners[0].modules[module], rank=0, stacked=False)  # without what is of one source
+        ranks = tuple(source.rank(module) for source in owners)
+        dtype = widest_dtype([source.dtype(module) for source in owners])
+        modules_by_kind.setdefault(WorkItem((), shape, positions, ranks, dtype), []).append(module)
+    max_bytes = _BYTES_ON_GPU if device.type == "cuda" else _BYTES_ON_CPU
+    items = []
+    for kind, modules in modules_by_kind.items():
+        bytes_of_module = 8 * (kind.shape.out + kind.shape.in_) * sum(kind.ranks) * kind.shape.matrices
+        step = max(1, max_bytes // bytes_of_module)
         for start in range(0, len(modules), step):
-            some = tuple(modules[start : start + step])
-            tasks.append(WorkItem(some, kind.shape, kind.positions, kind.ranks, kind.dtype))
-    return tasks
-
-
-def _shape(form: ModuleShape) -> ModuleShape:
-    """The form without the rank of one source."""
-    return replace(form, rank=0, stacked=False)
+            items.append(replace(kind, modules=tuple(modules[start : start + step])))
+    return items

@@ -1,1 +1,1 @@
-"""What other programs load: loreg inside a server of models."""
+"""Plugins that model servers load."""

@@ -1,4 +1,4 @@
-"""Which version a name meant last, kept beside the versions that were served: for when the registry does not answer."""
+"""Remember which version a name meant last, on disk, for when the registry does not answer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from loreg.file_modes import make_folder, write_file
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def remember(served: Path, asked: str, digest: str) -> None:
-    """Write down that what was ``asked`` is the version ``digest``, at once or not at all."""
-    file = _file(served, asked)
-    if recall(served, asked) == digest:
+def remember(served: Path, request: str, digest: str) -> None:
+    """Record below the folder ``served`` that ``request`` means the version ``digest``, atomically."""
+    path = _record_path(served, request)
+    if recall(served, request) == digest:
         return
-    make_folder(file.parent)
-    write_file(file, digest.encode())
+    make_folder(path.parent)
+    write_file(path, digest.encode())
 
 
-def recall(served: Path, asked: str) -> str | None:
-    """The digest that was written down for what is ``asked``; None if there is none that can be read."""
+def recall(served: Path, request: str) -> str | None:
+    """Return the digest recorded for ``request``; None if there is none that can be read."""
     try:
-        digest = _file(served, asked).read_text()
+        digest = _record_path(served, request).read_text()
     except (OSError, UnicodeDecodeError):
         return None
     return digest if _DIGEST.fullmatch(digest) else None
 
 
-def _file(served: Path, asked: str) -> Path:
-    return served / "names" / hashlib.sha256(asked.encode()).hexdigest()
+def _record_path(served: Path, request: str) -> Path:
+    return served / "names" / hashlib.sha256(request.encode()).hexdigest()

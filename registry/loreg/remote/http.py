@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -13,8 +14,10 @@ import msgspec
 
 from loreg.entities import Access
 from loreg.errors import LoregError, UnavailableError, UsageError, of_code
-from loreg.settings import masked
+from loreg.schemas import Whoami
+from loreg.settings import mask_url
 
+_log = logging.getLogger("loreg.remote")
 T = TypeVar("T")
 MAX_ATTEMPTS = 5
 _LONGEST_WAIT = 30.0
@@ -35,10 +38,10 @@ class Server:
             url = httpx.URL()
         if url.scheme not in ("http", "https") or not url.host:
             raise UsageError(
-                f"the endpoint {masked(endpoint)!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…"
+                f"the endpoint {mask_url(endpoint)!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…"
             )
         #: For people to read: a proxy in front may ask for a password, which lies in the URL.
-        self.endpoint = masked(endpoint)
+        self.endpoint = mask_url(endpoint)
         headers = {
             "User-Agent": f"loreg/{version('loreg')}",
             "X-Loreg-Author": author.encode("ascii", "replace").decode(),
@@ -61,9 +64,9 @@ class Server:
         """Set something; what the server then answers."""
         return self._decoded(self.send("PUT", path, body=body, headers=headers, retry=retry), type_)
 
-    def delete(self, path: str, type_: type[T]) -> T:
+    def delete(self, path: str, type_: type[T], headers: Mapping[str, str] | None = None) -> T:
         """Remove something; what the server then answers. Asking twice would find nothing the second time."""
-        return self._decoded(self.send("DELETE", path, retry=False), type_)
+        return self._decoded(self.send("DELETE", path, headers=headers, retry=False), type_)
 
     def send(
         self,
@@ -78,8 +81,8 @@ class Server:
     ) -> httpx.Response:
         """One request, repeated with growing, random pauses while nobody answers. Raises what the server answers.
 
-        With ``most`` the body is taken as it was sent, so many bytes of it, and one if there are more; that a blob ends
-        before the range that was asked for (416) is then an answer too.
+        With ``max_bytes`` the body is taken as it was sent, so many bytes of it, and one if there are more; that a
+        blob ends before the range that was asked for (416) is then an answer too.
         """
         content = None if body is None else _json(body)
         more = {"Content-Type": "application/json"} if content is not None else {}
@@ -90,11 +93,14 @@ class Server:
                 request = self.client.build_request(
                     method, path, params=given, content=content, headers={**more, **(headers or {})}
                 )
+                begin = time.monotonic()
                 response = self.client.send(request) if max_bytes is None else self._as_sent(request, max_bytes)
+                took = 1000 * (time.monotonic() - begin)
+                _log.debug("%s %s: %s in %.0f ms", method, request.url.raw_path.decode(), response.status_code, took)
             except httpx.HTTPError as error:
                 # A connection that was never made has carried nothing: asking again is always right.
                 if last or not (retry or isinstance(error, httpx.ConnectError)):
-                    raise self.unavailable(error) from None
+                    raise self.unavailable(error) from error
                 sleep_before_retry(attempt)
                 continue
             if response.status_code in _RETRYABLE_STATUS and retry and not last:
@@ -106,8 +112,9 @@ class Server:
         raise AssertionError("unreachable")
 
     def whoami(self) -> Access:
-        """Who asks, and what he may do. Raises UnauthenticatedError for a token that does not hold."""
-        return self.get("/api/v1/whoami", Access)
+        """Return who the server takes the caller for, and what that may do. Raises UnauthenticatedError."""
+        caller = self.get("/api/v1/whoami", Whoami)
+        return Access(caller.author, caller.grants)
 
     def unavailable(self, error: Exception) -> UnavailableError:
         """The error for a server that does not answer."""
@@ -150,7 +157,7 @@ class Server:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnavailableError(
                 f"{self.endpoint} answered what this loreg does not understand: {error}", hint="pip install -U loreg"
-            ) from None
+            ) from error
 
 
 class _BearerAuth(httpx.Auth):
@@ -170,8 +177,8 @@ class _BearerAuth(httpx.Auth):
 def _json(body: Any) -> bytes:
     try:
         return msgspec.json.encode(body)
-    except UnicodeEncodeError:
-        raise UsageError("what was asked holds half a character, a lone surrogate", hint="leave it out") from None
+    except UnicodeEncodeError as error:
+        raise UsageError("what was asked holds half a character, a lone surrogate", hint="leave it out") from error
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -23,11 +23,11 @@ from loreg.storage.blobs import (
     MAX_DOCUMENT,
     SMALL,
     BytesCallback,
-    chunks,
     damaged_document_error,
     file_changed_error,
     ignore_bytes,
     missing_error,
+    read_chunks,
     resume_download,
 )
 
@@ -115,7 +115,7 @@ class RemoteStore:
                 response = self._send(blob, path, grant, on_bytes)
             except httpx.HTTPError as error:
                 if attempt + 1 == MAX_ATTEMPTS:
-                    raise self._server.unavailable(error) from None
+                    raise self._server.unavailable(error) from error
                 sleep_before_retry(attempt)
                 continue
             if response.is_success:
@@ -147,29 +147,6 @@ class RemoteStore:
                 f"{self.url} sent more of blob {sha256[:12]} than it was asked for", hint="try again"
             )
         return data
-
-    def upload_url(self, blob: Blob, upload_id: str) -> None:
-        """Only who has the store gives out URLs."""
-        return
-
-    def accept_upload(self, blob: Blob, upload_id: str) -> None:
-        """Only who has the store knows."""
-        return
-
-    def forget_uploads(self, upload_ids: Collection[str]) -> None:
-        """The server does."""
-
-    def download_url(self, sha256: str) -> None:
-        """Only who has the store gives out URLs."""
-        return
-
-    def materialize_folder(self, name: str, files: Mapping[str, str]) -> None:
-        """Only S3 can."""
-        return
-
-    def has_blobs(self) -> None:
-        """Only who has the store knows."""
-        return
 
     def check(self) -> None:
         """Ask the server whether it can work."""
@@ -209,7 +186,7 @@ class RemoteStore:
             ThreadPoolExecutor(1) as writer,
         ):
             sink.seek(0)
-            for chunk in chunks(sink):
+            for chunk in read_chunks(sink):
                 hasher.update(chunk)
                 on_bytes(len(chunk))
             starts = iter(range(sink.tell(), blob.size, _PART))
@@ -258,6 +235,6 @@ def _is_expired(response: httpx.Response) -> bool:
 
 
 def _counted(stream: BinaryIO, on_bytes: BytesCallback) -> Iterator[bytes]:
-    for chunk in chunks(stream):
+    for chunk in read_chunks(stream):
         yield chunk
         on_bytes(len(chunk))

@@ -1,1 +1,1 @@
-"""The HTTP service: parse, ask the backend, answer."""
+"""The HTTP server: parse a request, ask the backend, answer."""

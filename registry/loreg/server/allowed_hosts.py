@@ -1,7 +1,7 @@
-"""Who may ask a server that asks for no token: whoever addresses it by its own name, and no page of another site.
+"""Decide which requests a server without tokens answers: those that address it by its own name, not from another site.
 
-A page that a person looks at reaches what listens on his machine: straight (its requests say where they come from), or
-under a name of its own that means 127.0.0.1 by now (DNS rebinding: the request then names that host).
+A page open in a browser reaches what listens on the user's machine: directly (its requests name their origin), or by a
+name of its own that resolves to 127.0.0.1 by now (DNS rebinding: the request then has that name as its Host).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """What a server is called. On ``loopback`` that is localhost; else it is any address, or one of the ``names``.
+    """The hosts that a server answers to: on ``loopback`` localhost; else any IP address, and the ``names``.
 
-    No stranger can make a page that has an address, or a name without a dot, as its origin.
+    Names without a dot are allowed too: like addresses, they cannot be the origin of a stranger's page.
     """
 
     loopback: bool
     names: frozenset[str] = frozenset()
 
     def has(self, name: str) -> bool:
-        """Whether the server is called so."""
+        """Return whether the server answers to this name."""
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
@@ -38,25 +38,25 @@ class AllowedHosts:
 
 
 def allowed_hosts(host: str) -> AllowedHosts:
-    """What a server is called that listens on ``host``."""
+    """Return the hosts that a server which listens on ``host`` answers to."""
     if is_loopback(host):
         return AllowedHosts(loopback=True)
     return AllowedHosts(loopback=False, names=frozenset(name.lower() for name in (host, socket.gethostname())))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach what listens there."""
+    """Return whether only programs on this machine reach what listens on ``host``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], own: AllowedHosts) -> str:
-    """Why a request with these headers is not answered without a token, in words; empty if it is.
+def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], allowed: AllowedHosts) -> str:
+    """Return why a request with these headers is not answered without a token; empty if it is.
 
-    nginx with nothing set but ``proxy_pass`` names this server as its own Host, and says nothing of who asked. It is
-    known by HTTP/1.0 (its default before 1.29.7), which no browser and no client of ours or the Hub speaks.
+    nginx with nothing set but ``proxy_pass`` sends this server's name as Host and says nothing of its client. It is
+    recognized by HTTP/1.0 (its default before 1.29.7), which no browser and no client of ours or the Hub speaks.
     """
     if http_version < "1.1":
         return f"HTTP/{http_version} says that a proxy sent this on"
@@ -71,16 +71,16 @@ def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], own: 
         elif name == b"sec-fetch-site" and value not in (b"same-origin", b"none"):
             return "a page of another site asked for this"
     host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
-    if not own.has(_name_of(host)):
+    if not allowed.has(_host_name(host)):
         return f"this server is not called {host[:80]!r}"
     if any(origin.decode("latin-1").lower().partition("://")[2] != host for origin in origins):
         return "a page of another origin asked for this"
     return ""
 
 
-def _name_of(host: str) -> str:
-    """A Host header without its port; empty for one that is none (RFC 9110, 7.2)."""
-    found = _HOST.fullmatch(host)
-    if found is None:
+def _host_name(host: str) -> str:
+    """Return a Host header without its port; empty for an invalid one (RFC 9110, 7.2)."""
+    match = _HOST.fullmatch(host)
+    if match is None:
         return ""
-    return found["address"] or found["name"].removesuffix(".")
+    return match["address"] or match["name"].removesuffix(".")

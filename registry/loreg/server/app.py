@@ -1,4 +1,4 @@
-"""The application: its routes, and what holds for every request."""
+"""Put the application together: its routes, error responses and middleware."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fastapi import FastAPI
 
 from loreg.server.cleanup import periodic_cleanup
 from loreg.server.middleware import RequestMiddleware
-from loreg.server.problems import ProblemDetails, install_problem_handlers
+from loreg.server.problems import ProblemDetails, install_problems
 from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
 from loreg.server.state import VERSION, Service
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application on this service; the catalog is closed when it ends."""
+    """Create the application on this service; it closes the catalog when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -29,22 +29,22 @@ def create_app(service: Service) -> FastAPI:
         description="The registry for LoRA adapters. Errors are RFC 9457 problem details with loreg's code and hint.",
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # pages that load scripts from elsewhere
+        docs_url=None,  # its pages would load scripts from another site
         redoc_url=None,
     )
     app.state.service = service
-    install_problem_handlers(app)
-    for room in (versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
-        app.include_router(room.routes)
+    install_problems(app)
+    for module in (versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
+        app.include_router(module.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(RequestMiddleware, service=service)
     return app
 
 
 def _with_problems(describe: Callable[[], dict[str, object]]) -> Callable[[], dict[str, object]]:
-    """The description, with the schema of problems and the way to say who asks."""
+    """Add the schema of problems and the way to authenticate to the OpenAPI description."""
 
-    def described() -> dict[str, object]:
+    def describe_with_problems() -> dict[str, object]:
         document = describe()
         components: dict[str, dict[str, object]] = document.setdefault("components", {})  # type: ignore[assignment]
         schemas = components.setdefault("schemas", {})
@@ -56,4 +56,4 @@ def _with_problems(describe: Callable[[], dict[str, object]]) -> Callable[[], di
             document["security"] = [{}, {"token": []}]
         return document
 
-    return described
+    return describe_with_problems

@@ -1,8 +1,8 @@
-"""What a server does beside answering: it forgets what nobody comes back for, and ends what nobody can do.
+"""Remove expired uploads, jobs and drafts, every hour while the server runs.
 
-Uploads that nobody committed go after a week. A job that no worker can do ends after a day; one that has ended goes
-after 30 days, or when a thousand of its namespace have ended since. A draft that nothing is added to is forgotten after
-30 days.
+Uploads that nobody committed are removed after a week. A job that no worker can do fails after a day; one that has
+ended is removed after 30 days, or when a thousand of its namespace have ended since. A draft is removed 30 days after
+the last addition.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from loreg.catalog import Catalog, jobs, pending_uploads, uploads
 from loreg.entities import Access
 from loreg.errors import LoregError
 from loreg.server.state import Service
+from loreg.storage import SigningStore
 
-_HOUR = 3600.0
+_INTERVAL = 3600.0  # seconds
 _log = logging.getLogger("loreg.sweeping")
 
 
 @contextlib.asynccontextmanager
 async def periodic_cleanup(service: Service) -> AsyncIterator[None]:
-    """Sweep now and every hour, as long as the context lasts."""
+    """Clean up now and every hour, as long as the context lasts."""
     task = asyncio.create_task(_clean_up(service))
     try:
         yield
@@ -36,14 +37,15 @@ async def periodic_cleanup(service: Service) -> AsyncIterator[None]:
 async def _clean_up(service: Service) -> None:
     while True:
         try:
-            old = await service.catalog.run_async(_forget_old, service.catalog)
-            await asyncio.to_thread(service.store.forget_uploads, old)
-        except LoregError as error:  # the next hour is as good
+            expired = await service.catalog.run_async(_discard_expired, service.catalog)
+            if isinstance(service.store, SigningStore):
+                await asyncio.to_thread(service.store.forget_uploads, expired)
+        except LoregError as error:  # it is tried again in an hour
             _log.warning("old uploads were not swept: %s", error)
-        await asyncio.sleep(_HOUR)
+        await asyncio.sleep(_INTERVAL)
 
 
-def _forget_old(catalog: Catalog) -> tuple[str, ...]:
+def _discard_expired(catalog: Catalog) -> tuple[str, ...]:
     with catalog.write(Access.superuser("loreg")) as tx:
         jobs.clean_up(tx)
         pending_uploads.discard_expired(tx)

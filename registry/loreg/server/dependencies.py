@@ -1,6 +1,6 @@
-"""What routes are given: names, refs and pages, within limits.
+"""Parameters and dependencies of routes: names, refs, pages and ETags, within limits.
 
-What only parses is ``async`` though it awaits nothing: FastAPI gives everything else a thread of its own, which takes
+Functions that only parse are ``async`` though they await nothing: FastAPI runs all others in a thread, which takes
 longer than the parsing.
 """
 
@@ -20,30 +20,28 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 Cursor = Annotated[str | None, Query(max_length=4096, description="Where the page before ended.")]
 Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 Namespace = Annotated[str, Path(max_length=96, description="The namespace; - for adapters without one.")]
-
-
 Name = Annotated[str, Path(max_length=96, description="The adapter's name.")]
 Selector = Annotated[
     str, Path(max_length=200, description="latest, v3, an alias, sha256:…, or v3@sha256:…", examples=["latest"])
 ]
 
 
-async def adapter_of(namespace: Namespace, name: Name) -> AdapterName:
-    """The adapter of a path."""
-    return _adapter(namespace, name)
+async def get_adapter(namespace: Namespace, name: Name) -> AdapterName:
+    """Return the adapter that the path names. Raises UsageError."""
+    return _build_name(namespace, name)
 
 
-async def ref_of(namespace: Namespace, name: Name, selector: Selector) -> Ref:
-    """The ref of a path."""
-    return _ref(namespace, name, selector)
+async def get_ref(namespace: Namespace, name: Name, selector: Selector) -> Ref:
+    """Return the ref that the path names. Raises UsageError."""
+    return _build_ref(namespace, name, selector)
 
 
-def ref_in(request: Request) -> Ref:
-    """The ref of a request's path, for a route that has :data:`REF_PARAMETERS`.
+def parse_path_ref(request: Request) -> Ref:
+    """Return the ref that a request's path names, for a route documented with :data:`REF_PARAMETERS`.
 
-    FastAPI needs longer to find a route's parameters than PostgreSQL to look up a version.
+    FastAPI takes longer to resolve a route's parameters than PostgreSQL to look up a version.
     """
-    return _ref(**request.path_params)
+    return _build_ref(**request.path_params)
 
 
 REF_PARAMETERS = {
@@ -54,24 +52,24 @@ REF_PARAMETERS = {
 }
 
 
-def _ref(namespace: str, name: str, selector: str) -> Ref:
-    sign = "@" if selector.startswith("sha256:") else ":"
-    return parse_ref(f"{_adapter(namespace, name)}{sign}{selector}")
+def _build_ref(namespace: str, name: str, selector: str) -> Ref:
+    separator = "@" if selector.startswith("sha256:") else ":"
+    return parse_ref(f"{_build_name(namespace, name)}{separator}{selector}")
 
 
-def _adapter(namespace: str, name: str) -> AdapterName:
+def _build_name(namespace: str, name: str) -> AdapterName:
     return parse_adapter_name(name if namespace == NO_NAMESPACE else f"{namespace}/{name}")
 
 
-Adapter = Annotated[AdapterName, Depends(adapter_of)]
-Selected = Annotated[Ref, Depends(ref_of)]
+AdapterDep = Annotated[AdapterName, Depends(get_adapter)]
+RefDep = Annotated[Ref, Depends(get_ref)]
 
 
-async def expected_of(
+async def get_expected(
     if_match: Annotated[str | None, Header(description='The ETag that the alias had, e.g. "v3".')] = None,
     if_none_match: Annotated[str | None, Header(description="* if there must be no such alias.")] = None,
 ) -> int | None:
-    """Which version an alias must mean for it to be moved (RFC 9110, 13.1); None if any will do."""
+    """Return the number of the version that the alias must mean (RFC 9110, 13.1); 0 for none, None for any."""
     if if_match is not None:
         match = _ETAG.fullmatch(if_match.strip())
         if not match:
@@ -84,9 +82,9 @@ async def expected_of(
     return None
 
 
-Expected = Annotated[int | None, Depends(expected_of)]
+ExpectedDep = Annotated[int | None, Depends(get_expected)]
 
 
 def etag(number: int) -> str:
-    """The ETag of an alias that means the version of that number."""
+    """Return the ETag of an alias that means the version of that number."""
     return f'"v{number}"'

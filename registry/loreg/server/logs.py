@@ -1,4 +1,4 @@
-"""Logs: one JSON document a line, whoever speaks."""
+"""Write every log as one JSON document a line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ REQUESTS = logging.getLogger("loreg.server")
 
 
 class JsonLines(logging.Formatter):
-    """Requests are JSON already; everything else is put into a document."""
+    """Formats records as JSON; lines about requests are JSON already."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line for one record."""
         if record.name == REQUESTS.name:
             return record.getMessage()
         line = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
@@ -23,9 +23,9 @@ class JsonLines(logging.Formatter):
 
 
 def write_json_lines() -> None:
-    """Send every log of the process to stdout. What no line says is not looked up either (logging's "Optimization")."""
+    """Send every log of the process to stdout, without looking up what no line uses (logging's "Optimization")."""
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    stdout = logging.StreamHandler(sys.stdout)
+    stdout.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[stdout])

@@ -1,4 +1,4 @@
-"""What Prometheus asks for: requests by route and status, and how long they took."""
+"""Count requests by route and status and measure their time, for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, g
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
-_TOGETHER = "PROMETHEUS_MULTIPROC_DIR"  # what prometheus_client calls it
+_MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable that prometheus_client reads
 _LABELS = ("method", "route", "status")
 _requests = Counter("loreg_requests_total", "Requests that were answered.", _LABELS)
 _seconds = Histogram("loreg_request_seconds", "Seconds from a request to the end of its answer.", ("method", "route"))
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one request."""
-    requests, latency = _of(method, route, status)
+    """Count one request and its time."""
+    requests, latency = _labelled(method, route, status)
     requests.inc()
     latency.observe(seconds)
 
 
 @functools.cache
-def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+def _labelled(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return _requests.labels(method, route, str(status)), _seconds.labels(method, route)
 
 
 def render_metrics() -> tuple[bytes, str]:
-    """All measures as text, with its media type: those of all processes that are measured together."""
+    """Return all metrics as text and its media type; within :func:`share_between_processes`, those of all processes."""
     registry = REGISTRY
-    if _TOGETHER in os.environ:
+    if _MULTIPROCESS_FOLDER in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
@@ -41,10 +41,10 @@ def render_metrics() -> tuple[bytes, str]:
 
 @contextlib.contextmanager
 def share_between_processes() -> Iterator[None]:
-    """Processes that are started meanwhile count in files that each of them can read."""
+    """Let processes that are started in this context count in files that each of them can read."""
     with tempfile.TemporaryDirectory(prefix="loreg-measures-") as folder:
-        os.environ[_TOGETHER] = folder
+        os.environ[_MULTIPROCESS_FOLDER] = folder
         try:
             yield
         finally:
-            del os.environ[_TOGETHER]
+            del os.environ[_MULTIPROCESS_FOLDER]

@@ -1,6 +1,6 @@
-"""What holds for every request and answer: an id, a log line, a measurement, headers that browsers heed.
+"""Give every request an id, a log line, a measurement, and headers that browsers heed.
 
-A server without tokens refuses here what may come from a page, or from elsewhere.
+A server without tokens refuses here what may come from a web page, or from another machine.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -38,23 +37,23 @@ class RequestMiddleware:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
+        """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
-        begin, status, written = time.perf_counter(), 500, False
+        client_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = client_id if _ID.fullmatch(client_id) else secrets.token_hex(8)
+        start, status, is_logged = time.perf_counter(), 500, False
 
         async def send_on(message: Message) -> None:
-            nonlocal status, written
+            nonlocal status, is_logged
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_HEADERS]
             elif not message.get("more_body", False):
-                _log_request(scope, request_id, status, time.perf_counter() - begin)
-                written = True
+                _log_request(scope, request_id, status, time.perf_counter() - start)
+                is_logged = True
             await send(message)
 
         try:
@@ -65,20 +64,20 @@ class RequestMiddleware:
             else:
                 await self._app(scope, receive, send_on)
         except ClientDisconnect:
-            status = 499  # as nginx calls it: nobody is there to be answered
+            status = 499  # nginx's status for a client that has gone
         finally:
-            if not written:  # nobody waited for the end
-                _log_request(scope, request_id, status, time.perf_counter() - begin)
+            if not is_logged:  # the client did not wait for the end
+                _log_request(scope, request_id, status, time.perf_counter() - start)
 
     def _why_refused(self, scope: Scope) -> str:
-        names = self._service.open_to
-        return "" if names is None else why_refused(scope["http_version"], scope["headers"], names)
+        hosts = self._service.open_to
+        return "" if hosts is None else why_refused(scope["http_version"], scope["headers"], hosts)
 
 
 def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "(none)")
     count_request(scope["method"], route, status, seconds)
-    line: dict[str, Any] = {
+    line: dict[str, object] = {
         "request": request_id,
         "method": scope["method"],
         "path": scope["path"],

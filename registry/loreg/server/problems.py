@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, with the code and the hint that the command line shows."""
+"""Answer with errors as RFC 9457 problem details, with the code and hint that the command line shows."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ STATUS: dict[type[LoregError], int] = {
     UnavailableError: 503,
 }
 _log = logging.getLogger("loreg.problems")
-_TITLES = {404: "there is nothing at this path", 405: "this path has no such method"}
-_LONGEST_DETAIL = 4000
+_DETAILS = {404: "there is nothing at this path", 405: "this path has no such method"}
+_MAX_DETAIL_LENGTH = 4000  # characters
 _CODES = {404: "not-found", 408: "too-slow", 413: "too-large"}
 
 
 @dataclass(frozen=True)
 class ProblemDetails:
-    """RFC 9457, with loreg's own ``code`` and ``hint``."""
+    """The body of an error (RFC 9457), with loreg's own ``code`` and ``hint``."""
 
     type: str
     title: str
@@ -64,7 +64,7 @@ class ProblemDetails:
 
 
 def problem_response(error: LoregError) -> Response:
-    """The answer to a request that raised ``error``."""
+    """Return the answer to a request that raised ``error``."""
     status = STATUS.get(type(error), 500)
     headers = {}
     if status == 401:
@@ -75,7 +75,7 @@ def problem_response(error: LoregError) -> Response:
 
 
 def public_message(error: LoregError) -> tuple[str, str]:
-    """The message and the hint that may leave the server: they name no database, no store and no folder behind it."""
+    """Return the message and hint that may leave the server: they name no database, store or folder."""
     if error.outside != error.message:
         _log.warning("%s: %s", error.code, error)
     return error.outside, error.hint_outside
@@ -84,31 +84,33 @@ def public_message(error: LoregError) -> tuple[str, str]:
 def build_problem(
     status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None
 ) -> Response:
-    """A problem as a response."""
-    told = detail[:_LONGEST_DETAIL].encode(errors="replace").decode()  # a key of JSON may hold half a character
-    body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, told, code, hint)
+    """Return problem details as a response."""
+    encodable = (
+        detail[:_MAX_DETAIL_LENGTH].encode(errors="replace").decode()
+    )  # a JSON key may hold half a surrogate pair
+    body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, encodable, code, hint)
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
-def install_problem_handlers(app: FastAPI) -> None:
-    """Every error of the application leaves it as a problem."""
+def install_problems(app: FastAPI) -> None:
+    """Let every error of the application be answered with problem details."""
 
     @app.exception_handler(LoregError)
-    def of_loreg(request: Request, error: LoregError) -> Response:
+    def answer_loreg_error(request: Request, error: LoregError) -> Response:
         return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
-    def of_validation(request: Request, error: RequestValidationError) -> Response:
+    def answer_invalid_request(request: Request, error: RequestValidationError) -> Response:
         first: dict[str, Any] = dict(error.errors()[0])
-        where = ".".join(str(part) for part in first["loc"])
-        return build_problem(400, "usage", f"{where}: {first['msg']}", "/openapi.json says what is expected")
+        location = ".".join(str(part) for part in first["loc"])
+        return build_problem(400, "usage", f"{location}: {first['msg']}", "/openapi.json says what is expected")
 
     @app.exception_handler(HTTPException)
-    def of_routing(request: Request, error: HTTPException) -> Response:
+    def answer_http_error(request: Request, error: HTTPException) -> Response:
         code = _CODES.get(error.status_code, "usage")
-        told = _TITLES.get(error.status_code, str(error.detail))
-        return build_problem(error.status_code, code, told, headers=dict(error.headers or {}))
+        detail = _DETAILS.get(error.status_code, str(error.detail))
+        return build_problem(error.status_code, code, detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)
-    def of_a_mistake(request: Request, error: Exception) -> Response:
+    def answer_unexpected_error(request: Request, error: Exception) -> Response:
         return build_problem(500, "internal", "the server made a mistake; its log has it under the request's id")

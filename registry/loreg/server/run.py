@@ -1,4 +1,4 @@
-"""Starting the server: who must have a token, the first of them, and uvicorn in one process or several."""
+"""Start the server: decide who needs a token, make the first one, and run uvicorn in one process or several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from loreg.catalog import Catalog, tokens
-from loreg.entities import Access
+from loreg.entities import Access, Role
 from loreg.errors import NotAllowedError, UsageError
 from loreg.local.factory import open_local
 from loreg.local.token_secrets import digest_secret, is_secret, new_secret
@@ -28,7 +28,7 @@ from loreg.settings import Settings
 if TYPE_CHECKING:
     import uvicorn
 
-_FIRST = "first administrator"
+_FIRST_ADMINISTRATOR = "first administrator"
 _log = logging.getLogger("loreg.serve")
 
 
@@ -41,19 +41,19 @@ def serve(
     require_tokens: bool = False,
     allow_anonymous: bool = False,
 ) -> None:
-    """Answer on ``host:port`` until the process is stopped; with ``processes``, in so many children of it.
+    """Answer on ``host:port`` until the process is stopped; with several ``processes``, in as many children.
 
-    On loopback nobody needs a token unless ``require_tokens``; on any other address everybody does, unless
-    ``allow_anonymous``; and everybody does where a token was ever made. Raises NotAllowedError if tokens are needed and
-    there is no administrator yet, or if nobody may listen there.
+    On loopback no token is needed unless ``require_tokens``; on any other address one is, unless ``allow_anonymous``;
+    and one is needed wherever a token was ever made. Raises NotAllowedError if tokens are needed and there is no
+    administrator yet, or if the address cannot be listened on.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    if given := os.environ.get("LOREG_ADMIN_TOKEN", ""):
-        make_administrator(settings, given)
+    if admin_secret := os.environ.get("LOREG_ADMIN_TOKEN", ""):
+        make_administrator(settings, admin_secret)
     is_open = not require_tokens and (allow_anonymous or is_loopback(host))
-    if is_open and _are_there_tokens(settings):
+    if is_open and _any_token_exists(settings):
         if allow_anonymous:
             raise NotAllowedError(
                 "--allow-anonymous lets everybody do everything, and this registry has tokens",
@@ -63,13 +63,13 @@ def serve(
     if not is_open and not has_administrator(settings):
         raise NotAllowedError(
             f"on {host} everybody needs a token, and there is none yet"
-            if not _are_there_tokens(settings)
+            if not _any_token_exists(settings)
             else "everybody needs a token where one was ever made, and there is no administrator's",
             hint="loreg serve --init makes the first one; --allow-anonymous lets everybody do everything",
         )
     write_json_lines()
-    config = uvicorn_config(functools.partial(_application, settings, is_open, host), processes)
-    with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+    config = build_uvicorn_config(functools.partial(_create_process_app, settings, is_open, host), processes)
+    with _open_listener(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         _log.info("running on http://%s:%d", f"[{host}]" if ":" in host else host, listener.getsockname()[1])
         if processes == 1:
             uvicorn.Server(config).run([listener])
@@ -78,19 +78,19 @@ def serve(
                 Multiprocess(config, [listener]).run()
 
 
-def uvicorn_config(application: Callable[[], FastAPI], processes: int = 1) -> uvicorn.Config:
-    """How uvicorn runs what ``application`` makes."""
+def build_uvicorn_config(create_application: Callable[[], FastAPI], processes: int = 1) -> uvicorn.Config:
+    """Return how uvicorn runs the application, which each process creates for itself."""
     import uvicorn
 
     from loreg.server.connections import LIMITS, Connection
 
     return uvicorn.Config(
-        application,
+        create_application,
         factory=True,
         workers=processes,
         http=Connection,
         ws="none",
-        backlog=LIMITS.at_once,
+        backlog=LIMITS.backlog,
         loop="asyncio",  # uvloop takes longer to wait for PostgreSQL
         log_config=None,
         access_log=False,
@@ -100,14 +100,14 @@ def uvicorn_config(application: Callable[[], FastAPI], processes: int = 1) -> uv
     )
 
 
-def _application(settings: Settings, is_open: bool, host: str) -> FastAPI:
-    """What each process answers with."""
+def _create_process_app(settings: Settings, is_open: bool, host: str) -> FastAPI:
+    """Create the application of one process."""
     write_json_lines()
     return create_app(open_service(settings, is_open=is_open, host=host))
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket there. It is of the protocol TCP by name: asyncio then sends what it has at once (TCP_NODELAY)."""
+def _open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket. It names its protocol, TCP: asyncio then sends without delay (TCP_NODELAY)."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,43 +117,45 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise NotAllowedError(
             f"nobody can listen on {host}:{port}: {error.strerror}", hint="loreg serve --port 0 takes a free one"
-        ) from None
+        ) from error
     return listener
 
 
 def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") -> Service:
-    """The service on the catalog and store of the settings; ``is_open`` to all who call it as what listens there."""
-    backing = open_local(settings)
-    return Service(backing.catalog, backing.store, backing.policy, allowed_hosts(host) if is_open else None)
+    """Return the service on the catalog and store of the settings; open to callers at ``host`` if ``is_open``."""
+    local_registry = open_local(settings)
+    return Service(
+        local_registry.catalog, local_registry.store, local_registry.policy, allowed_hosts(host) if is_open else None
+    )
 
 
-def _are_there_tokens(settings: Settings) -> bool:
-    """Whether a token was ever made. One in SQLite is made on first use, and not by this question."""
+def _any_token_exists(settings: Settings) -> bool:
+    """Return whether a token was ever made, without creating the catalog if there is none."""
     with contextlib.closing(Catalog(settings.database_url)) as catalog:
         return catalog.exists() and has_tokens(catalog)
 
 
 def has_administrator(settings: Settings) -> bool:
-    """Whether some live token may do everything."""
+    """Return whether a live token may do everything."""
     with contextlib.closing(Catalog(settings.database_url)) as catalog, catalog.read() as tx:
         return any(map(is_administrator, tokens.list_all(tx)))
 
 
 def make_administrator(settings: Settings, secret: str = "") -> str:
-    """Record the first token that may do everything; returns its secret, a new one if none is given.
+    """Record the first token that may do everything; returns its secret, a new one if ``secret`` is empty.
 
-    Raises NotAllowedError if there is another one already, which can make more.
+    Raises UsageError for a malformed secret, NotAllowedError if there is such a token already, which can make more.
     """
     if secret and not is_secret(secret):
         raise UsageError("LOREG_ADMIN_TOKEN is no token: it reads lrg_ and 43 letters", hint="loreg serve --init")
-    chosen = secret or new_secret()
+    secret = secret or new_secret()
     catalog = Catalog(settings.database_url)
     with catalog.write(Access.superuser(settings.author)) as tx:
-        if tokens.find_live(tx, digest_secret(chosen)) is None:
+        if tokens.find_live(tx, digest_secret(secret)) is None:
             if any(map(is_administrator, tokens.list_all(tx))):
                 raise NotAllowedError(
                     "there is an administrator's token already", hint="loreg token create NAME --scope 'admin:*'"
                 )
-            tokens.create(tx, digest_secret(chosen), _FIRST, {"*": "admin"}, None)
+            tokens.create(tx, digest_secret(secret), _FIRST_ADMINISTRATOR, {"*": Role.ADMIN}, None)
     catalog.close()
-    return chosen
+    return secret

@@ -1,4 +1,4 @@
-"""What a running server has: one catalog and store for all, a backend for each who asks."""
+"""What a running server has: one catalog and store for all requests, an access and a backend for each."""
 
 from __future__ import annotations
 
@@ -19,61 +19,63 @@ from loreg.local.factory import LocalRegistry
 from loreg.local.token_secrets import digest_secret, is_secret
 from loreg.local.uploads import Uploads
 from loreg.server.allowed_hosts import AllowedHosts
+from loreg.server.async_backend import AsyncBackend
 
 VERSION = version("loreg")
 AUTHOR_HEADER = "X-Loreg-Author"
 ANONYMOUS = Access("anonymous", {})
-_TOKEN_CACHE_SECONDS = 0.02  # seconds: what a thousand requests a second would otherwise each ask for
+_TOKEN_CACHE_SECONDS = 0.02  # so that not each of a thousand requests a second asks the catalog
 
 
 @dataclass
 class _TokenLookup:
-    """When the catalog was last asked for tokens, and whether there was one."""
+    """When the catalog was last asked whether there is a token, and what it answered."""
 
-    at: float = float("-inf")
-    token: bool = False
+    looked_up_at: float = float("-inf")
+    has_token: bool = False
 
 
 def has_tokens(catalog: Catalog) -> bool:
-    """Whether a token was ever made, holds it or not."""
+    """Return whether a token was ever made, even one that has expired or was revoked."""
     with catalog.read() as tx:
         return tokens.any_exist(tx)
 
 
 @dataclass(frozen=True)
 class Service(LocalRegistry):
-    """``open_to`` are the names under which whoever reaches the server may do everything, and says who he is.
+    """The catalog, store and policy of a server; ``open_to`` are the hosts by which it is reached without a token.
 
-    That ends with the first token that is made; None if everybody needs one from the beginning.
+    Such callers may do everything, and say themselves who they are. That ends with the first token that is made; None
+    if everybody needs one from the beginning.
     """
 
     open_to: AllowedHosts | None
-    _seen: _TokenLookup = field(default_factory=_TokenLookup, repr=False, compare=False)
+    _token_lookup: _TokenLookup = field(default_factory=_TokenLookup, repr=False, compare=False)
 
     async def is_open(self) -> bool:
-        """Whether there is no token yet: one that was made elsewhere is seen after 20 ms at most."""
-        if self.open_to is None or self._seen.token:
+        """Return whether there is no token yet; one made by another process is seen after 20 ms at most."""
+        if self.open_to is None or self._token_lookup.has_token:
             return False
-        if time.monotonic() - self._seen.at > _TOKEN_CACHE_SECONDS:
-            self._seen.token = await self.catalog.run_async(has_tokens, self.catalog)
-            self._seen.at = time.monotonic()
-        return not self._seen.token
+        if time.monotonic() - self._token_lookup.looked_up_at > _TOKEN_CACHE_SECONDS:
+            self._token_lookup.has_token = await self.catalog.run_async(has_tokens, self.catalog)
+            self._token_lookup.looked_up_at = time.monotonic()
+        return not self._token_lookup.has_token
 
-    def close(self) -> None:
-        """Be open no more from now on: a token was made here."""
-        self._seen.token = True
+    def end_open_access(self) -> None:
+        """Require tokens from now on: this process has made one."""
+        self._token_lookup.has_token = True
 
-    def access(self, authorization: str) -> Access:
-        """Who asks, by the header. Raises UnauthenticatedError for a token that does not hold."""
+    def authenticate(self, authorization: str) -> Access:
+        """Return the access that an Authorization header gives. Raises UnauthenticatedError for an invalid token."""
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or not is_secret(secret.strip()):
             raise UnauthenticatedError("this is no token of loreg: they read lrg_…", hint="loreg login")
         digest = digest_secret(secret.strip())
         with self.catalog.read() as tx:
-            found = tokens.find_live(tx, digest)
-        if found is None or not hmac.compare_digest(found[1], digest):
+            match = tokens.find_live(tx, digest)
+        if match is None or not hmac.compare_digest(match[1], digest):
             raise UnauthenticatedError("the token is unknown, expired or revoked", hint="loreg login")
-        token = found[0]
+        token = match[0]
         access = Access(token.name, token.grants, token.id)
         if tokens.needs_use_update(token, datetime.now(UTC)):
             with self.catalog.write(access) as tx:
@@ -81,39 +83,45 @@ class Service(LocalRegistry):
         return access
 
     def uploads(self, access: Access) -> Uploads:
-        """What who has ``access`` sends."""
+        """Return the uploads of the caller with ``access``."""
         return Uploads(self.catalog, self.store, access)
 
 
-async def service_of(request: Request) -> Service:
-    """The service that the application was made with."""
+async def get_service(request: Request) -> Service:
+    """Return the service that the application was created with."""
     service: Service = request.app.state.service
     return service
 
 
-async def access_of(request: Request) -> Access:
-    """Who asks; a token is looked up once for each request."""
-    known: Access | None = getattr(request.state, "access", None)
-    if known is not None:
-        return known
-    service = await service_of(request)
+async def get_access(request: Request) -> Access:
+    """Return the caller's access; its token is looked up once for each request."""
+    cached: Access | None = getattr(request.state, "access", None)
+    if cached is not None:
+        return cached
+    service = await get_service(request)
     if await service.is_open():
         author = request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous"
         access = replace(Access.superuser(author), while_open=True)
     elif authorization := request.headers.get("Authorization", ""):
-        access = await service.catalog.run_async(service.access, authorization)
+        access = await service.catalog.run_async(service.authenticate, authorization)
     else:
         access = ANONYMOUS
     request.state.access, request.state.author = access, access.author
     return access
 
 
-async def backend_of(request: Request) -> LocalBackend:
-    """The backend as who asks sees it."""
-    return (await service_of(request)).backend(await access_of(request))
+async def get_backend(request: Request) -> LocalBackend:
+    """Return the backend with the caller's access."""
+    return (await get_service(request)).backend(await get_access(request))
 
 
-# None of these depends on another, for FastAPI needs longer to follow that than they to ask each other.
-ServiceDep = Annotated[Service, Depends(service_of)]
-CurrentAccess = Annotated[Access, Depends(access_of)]
-BackendDep = Annotated[LocalBackend, Depends(backend_of)]
+async def get_async_backend(request: Request) -> AsyncBackend:
+    """Return the backend with the caller's access, for a route that awaits it."""
+    return AsyncBackend(await get_backend(request))
+
+
+# None of these depends on another: FastAPI takes longer to resolve that than they to call each other.
+ServiceDep = Annotated[Service, Depends(get_service)]
+CurrentAccess = Annotated[Access, Depends(get_access)]
+BackendDep = Annotated[LocalBackend, Depends(get_backend)]
+AsyncBackendDep = Annotated[AsyncBackend, Depends(get_async_backend)]

@@ -1,6 +1,16 @@
-"""Content-addressed storage of blobs: a folder or S3. boto3 lives here and nowhere else."""
+"""Content-addressed storage of blobs in a folder or in S3. boto3 lives here and nowhere else."""
 
-from loreg.storage.blobs import AcceptedUpload, Blob, BlobStore, PresignedUpload, digest_of, put_bytes
+from loreg.storage.blobs import (
+    AcceptedUpload,
+    Blob,
+    BlobStore,
+    BlobTransfer,
+    PresignedUpload,
+    SigningStore,
+    UploadReserver,
+    digest_of,
+    put_bytes,
+)
 from loreg.storage.factory import open_store
 from loreg.storage.folder import FolderStore
 
@@ -8,8 +18,11 @@ __all__ = [
     "AcceptedUpload",
     "Blob",
     "BlobStore",
+    "BlobTransfer",
     "FolderStore",
     "PresignedUpload",
+    "SigningStore",
+    "UploadReserver",
     "digest_of",
     "open_store",
     "put_bytes",

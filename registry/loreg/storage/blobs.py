@@ -1,4 +1,4 @@
-"""What a store of blobs promises. A blob is bytes under their sha256; it is written once and never changes."""
+"""The contract of every store of blobs, and what their implementations share. A blob is bytes under their sha256."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from loreg.errors import IntegrityError, NotFoundError
-from loreg.manifest import hidden_beside
+from loreg.manifest import hidden_sibling
 from loreg.storage.durable import move_durably
 
 CHUNK = 1024 * 1024
-SMALL = 64 * 1024  # what it takes as long to ask about as to send or read
-MAX_DOCUMENT = 256 * 1024 * 1024  # of a document whose size nobody promised: the largest lists of tensors have a tenth
+SMALL = 64 * 1024  # bytes that are sent or read in the time of one request
+MAX_DOCUMENT = 256 * 1024 * 1024  # bytes of a document of unknown size: the largest lists of tensors have a tenth
 PUSH_AGAIN = "push the adapter again, or add its base again: that replaces what is lost or damaged"
-_MOST_PROVEN = 4096
-_TRUSTED_FOR = 60.0
+_MAX_VERIFIED = 4096  # blobs
+_TRUST_SECONDS = 60.0
 
 #: Called with the number of bytes that were handled since the last call.
 BytesCallback = Callable[[int], None]
 
 
 def ignore_bytes(count: int) -> None:
-    """Count nothing."""
+    """Ignore the count: the default :data:`BytesCallback`."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """The digest (hex sha256) and the size in bytes."""
+    """A blob's digest (hex sha256) and size in bytes."""
 
     sha256: str
     size: int
@@ -41,7 +41,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class PresignedUpload:
-    """A URL for one PUT, with the headers that its signature covers."""
+    """A URL for one PUT, and the headers that its signature covers: they are to be sent as they are."""
 
     url: str
     headers: Mapping[str, str]
@@ -49,102 +49,139 @@ class PresignedUpload:
 
 @dataclass(frozen=True)
 class AcceptedUpload:
-    """An upload that has come and is stored; with its ``content`` if that is small and was read."""
+    """An upload that was received and stored: its size, and its ``content`` if that is small and was read."""
 
     size: int
     content: bytes | None = None
 
 
-class BlobStore(Protocol):
-    """Bytes by content. Raises UnavailableError where the store does not answer.
+class BlobTransfer(Protocol):
+    """Bytes by content, in and out: what a store can do, and a server for a caller without a store of its own.
 
-    No answer comes from memory: whether a blob is there, and sound, is asked of what keeps it each time.
+    What each of them promises, and callers may rely on:
+
+    - A blob is complete or absent: an interrupted ``put``, whatever ended it, leaves nothing under the blob's digest.
+      It is never changed; only one that is damaged is replaced, by the right bytes.
+    - Every call may be repeated: a second one finds the work done, or does it. Several threads and processes may use
+      one store at once, also for the same blob.
+    - Whether a blob is there is asked of the store each time. That its bytes are sound is remembered for a minute, for
+      as long as the store says that the object is unchanged.
+    - Every method that contacts the store raises UnavailableError if it does not answer or its disk fails,
+      NotAllowedError if it refuses, and NotFoundError if its bucket does not exist.
     """
 
+    #: Where the blobs are, as messages name it: a path, ``s3://bucket/prefix`` or a server; without secrets.
     url: str
 
     def size(self, sha256: str) -> int | None:
-        """How many bytes the blob has; None if it is not stored."""
+        """Return how many bytes the stored blob has; None if it is not stored."""
         ...
 
     def has(self, blob: Blob) -> bool:
-        """Whether the blob is stored and sound, as the store's own checksum says, or its bytes where it keeps none."""
-        ...
-
-    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
-        """Say what will be put: a store that somebody else keeps is asked once for all of it."""
+        """Return whether the blob is stored and sound: by the store's own checksum, or else by its bytes."""
         ...
 
     def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
-        """Store the file at ``path``; False if the blob was there already, sound, and nothing was sent.
+        """Store the file at ``path``; return False if the blob was there already, sound, and nothing was sent.
 
-        One that is damaged or cut off is replaced. The bytes are hashed while they stream. Raises IntegrityError if
-        they are not ``blob``: the file changed since its digest was taken; then nothing is stored.
+        One that is damaged or cut off is replaced. The bytes are hashed while they stream: raises IntegrityError if
+        they are not ``blob``, for the file changed since its digest was taken; then nothing is stored. Of an
+        interrupted call nothing is left under the blob's digest. Every byte is counted once by ``on_bytes``.
         """
         ...
 
     def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
-        """Write the blob to ``path``, which appears only when whole and hashed.
+        """Write the blob to ``path``, in a folder that exists, in place of a file that is there.
 
-        What an interrupted call left beside it is gone on with. Raises NotFoundError if there is no such
-        blob, IntegrityError if its bytes do not have its digest.
+        The file appears complete, hashed and durable, or not at all. Its permissions are the caller's defaults, and
+        changes of it never reach the store. ``on_bytes`` adds up to the size of the blob, what was there included.
+
+        If it is interrupted, a store that is reached by a network leaves a partial file beside ``path``, see
+        :func:`partial_path`, and the next call continues there. Raises NotFoundError if there is no such blob, and
+        IntegrityError if its bytes do not have its digest; then the partial file is removed. An error in writing to
+        ``path`` is the caller's to explain, and stays an OSError.
         """
         ...
 
     def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
-        """A small blob's bytes, ``most`` at most. Raises NotFoundError, IntegrityError."""
+        """Return the bytes of a small blob. Raises NotFoundError, IntegrityError for others or more than ``most``."""
         ...
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
-        """``size`` bytes of a blob from ``start`` on, fewer at its end; not compared with the digest of the whole.
+        """Return ``size`` bytes of a blob from ``start`` on, fewer at its end, none behind it. Raises NotFoundError.
 
-        Raises NotFoundError.
+        They are not compared with the digest of the whole.
         """
         ...
 
-    def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload | None:
-        """Where somebody without the store's keys may PUT this blob, once, for an hour; None if the store cannot.
+    def check(self) -> None:
+        """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if nothing can be stored."""
+        ...
 
-        It lies apart from the blobs, under the ``upload_id``, until it is accepted.
+
+@runtime_checkable
+class BlobStore(BlobTransfer, Protocol):
+    """Where blobs lie: each under its sha256, written once. What every store can do; tests/storage holds it to that."""
+
+    def list(self) -> Iterator[Blob]:
+        """Return every stored blob with the size that it has, in no order; others may come and go meanwhile."""
+        ...
+
+    def delete(self, sha256: str) -> None:
+        """Remove a blob; one that is not there is no error. After it returns, :meth:`size` is None."""
+        ...
+
+
+@runtime_checkable
+class SigningStore(BlobStore, Protocol):
+    """A store that others may use without its keys, by URLs that it signs, and that can copy within itself."""
+
+    def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload:
+        """Return where somebody without the store's keys may PUT this blob, once, for an hour.
+
+        The URL holds for an hour, and for one PUT of exactly these bytes. They lie apart from the blobs, under
+        ``upload_id``, until :meth:`accept_upload`. The store is not asked: another call returns another such URL.
         """
         ...
 
     def accept_upload(self, blob: Blob, upload_id: str) -> AcceptedUpload | None:
-        """Store what was PUT under that id, if it is the blob; None if it has not come, or is another one.
+        """Store what was PUT under that id, if it is the blob; return None if it has not come, or is another one.
 
-        Of all that came with it only the bytes are taken: type, encoding and the rest are the store's own.
+        Only the bytes are taken of what came: type, encoding and the rest are the store's own. What was PUT stays until
+        :meth:`forget_uploads`, so that a second call, after an error too, returns the same.
         """
         ...
 
     def forget_uploads(self, upload_ids: Collection[str]) -> None:
-        """Remove what was PUT under these ids, if anything was."""
+        """Remove what was PUT under these ids; ids under which nothing came are ignored. No blob is removed."""
         ...
 
-    def download_url(self, sha256: str) -> str | None:
-        """Where somebody without the store's keys may GET the blob, for an hour; None if the store cannot."""
+    def download_url(self, sha256: str) -> str:
+        """Return where somebody without the store's keys may GET the blob, for an hour."""
         ...
 
-    def materialize_folder(self, name: str, files: Mapping[str, str]) -> str | None:
-        """Where blobs lie under their files' names, for readers that want a folder; None if the store cannot.
+    def materialize_folder(self, name: str, files: Mapping[str, str]) -> str:
+        """Lay blobs out under their files' names, for readers that want a folder; return where. Made once.
 
-        ``files`` are digests by path, ``name`` is the folder's; it is made once, without the bytes leaving the store.
+        ``files`` are digests by path, ``name`` is the folder's. Raises NotFoundError for a blob that is not stored.
         """
         ...
 
-    def has_blobs(self) -> bool | None:
-        """Whether there is any blob; None if only somebody else can know."""
-        ...
 
-    def check(self) -> None:
-        """Raise UnavailableError, NotFoundError or NotAllowedError, with a hint, if the store is not usable."""
+@runtime_checkable
+class UploadReserver(Protocol):
+    """A transfer that asks once for several uploads, and so saves a request for each."""
+
+    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
+        """Ask where each of the blobs that will be put may go."""
         ...
 
 
 class VerifiedCache:
-    """Which state of a stored blob was seen to hold its content, for a minute. Safe for threads.
+    """The states of stored blobs whose bytes were verified in the last minute. Safe for threads.
 
-    A state is what the store says of it when it is asked, and changes with the content: so the same blob need not be
-    hashed for each of many who ask at once. Not for longer: what decays on a disk changes no state.
+    A state is what the store answers about an object (its times, its ETag), and changes with the content: so a blob
+    need not be hashed again for every client. Not for longer, because decay on a disk changes no state.
     """
 
     def __init__(self) -> None:
@@ -152,32 +189,32 @@ class VerifiedCache:
         self._lock = threading.Lock()
 
     def contains(self, sha256: str, state: Hashable) -> bool:
-        """Whether the blob was sound in this state."""
+        """Whether the blob was verified in this state, within the last minute."""
         with self._lock:
-            known, until = self._states.get(sha256, (None, 0.0))
-            return known == state and time.monotonic() < until
+            verified, until = self._states.get(sha256, (None, 0.0))
+            return verified == state and time.monotonic() < until
 
     def add(self, sha256: str, state: Hashable) -> None:
-        """Remember that the blob is sound in this state."""
+        """Record that the blob is sound in this state."""
         with self._lock:
             self._states.pop(sha256, None)
-            self._states[sha256] = (state, time.monotonic() + _TRUSTED_FOR)
-            if len(self._states) > _MOST_PROVEN:
+            self._states[sha256] = (state, time.monotonic() + _TRUST_SECONDS)
+            if len(self._states) > _MAX_VERIFIED:
                 self._states.popitem(last=False)
 
 
-def chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
-    """The rest of ``stream`` in pieces of ``size`` bytes."""
+def read_chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
+    """Yield the rest of ``stream`` in chunks of ``size`` bytes; the last may be shorter."""
     while chunk := stream.read(size):
         yield chunk
 
 
 def digest_of(path: Path, on_bytes: BytesCallback = ignore_bytes) -> Blob:
-    """The sha256 and size of a file, streamed."""
+    """Return the sha256 and size of a file, which is streamed."""
     hasher = hashlib.sha256()
     size = 0
     with path.open("rb") as stream:
-        for chunk in chunks(stream):
+        for chunk in read_chunks(stream):
             hasher.update(chunk)
             size += len(chunk)
             on_bytes(len(chunk))
@@ -185,11 +222,11 @@ def digest_of(path: Path, on_bytes: BytesCallback = ignore_bytes) -> Blob:
 
 
 def key_of(sha256: str) -> str:
-    """Where a blob lies, in every store: ``sha256/ab/abcdef…``."""
+    """Return the key of a blob in every store: ``sha256/ab/abcdef…``."""
     return f"sha256/{sha256[:2]}/{sha256}"
 
 
-def put_bytes(store: BlobStore, content: bytes) -> Blob:
+def put_bytes(store: BlobTransfer, content: bytes) -> Blob:
     """Store a small document that was made just now."""
     blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
     with tempfile.TemporaryDirectory(prefix="loreg-push-") as folder:
@@ -201,41 +238,41 @@ def put_bytes(store: BlobStore, content: bytes) -> Blob:
 
 def partial_path(path: Path, blob: Blob) -> Path:
     """Where a download of ``blob`` to ``path`` grows. The digest in its name makes going on with it safe."""
-    return hidden_beside(path, f"{blob.sha256[:16]}.part")
+    return hidden_sibling(path, f"{blob.sha256[:16]}.part")
 
 
 def resume_download(
     url: str, blob: Blob, path: Path, download: Callable[[Path, BytesCallback], Blob], on_bytes: BytesCallback
 ) -> None:
-    """Bring the blob to ``path``, from where an earlier try stopped; it appears there only when whole and hashed.
+    """Download the blob to ``path``, from where an interrupted call stopped; it appears there complete and hashed.
 
-    ``download`` brings a partial file to its size and returns what it then holds. Raises IntegrityError if that is not
-    the blob.
+    ``download`` completes a partial file and returns the digest and size that it then has. Raises IntegrityError if
+    they are not the blob's.
     """
     partial = partial_path(path, blob)
     resumed = partial.exists()
-    found = download(partial, on_bytes)
-    if found != blob and resumed:  # what an earlier try left was not of this blob
+    downloaded = download(partial, on_bytes)
+    if downloaded != blob and resumed:  # the partial file was not of this blob
         partial.unlink()
-        found = download(partial, ignore_bytes)
-    if found != blob:
+        downloaded = download(partial, ignore_bytes)
+    if downloaded != blob:
         partial.unlink()
-        raise damaged_error(url, blob, found)
+        raise damaged_error(url, blob, downloaded)
     move_durably(partial, path)
 
 
-def file_changed_error(path: Path, blob: Blob, found: Blob) -> IntegrityError:
-    """The error for a file that is not what was hashed a moment ago."""
+def file_changed_error(path: Path, blob: Blob, actual: Blob) -> IntegrityError:
+    """Return the error for a file that changed since it was hashed."""
     return IntegrityError(
         f"{path} changed while it was read: it had {blob.size} bytes with sha256 {blob.sha256[:12]}, now "
-        f"{found.size} with {found.sha256[:12]}",
+        f"{actual.size} with {actual.sha256[:12]}",
         hint="wait until training has written it, then push again",
     )
 
 
-def damaged_error(url: str, blob: Blob, found: Blob) -> IntegrityError:
-    """The error for stored bytes that do not have their digest; no more of ``found`` is read than was promised."""
-    size = f"over {blob.size} bytes" if found.size > blob.size else f"{found.size} with sha256 {found.sha256[:12]}"
+def damaged_error(url: str, blob: Blob, actual: Blob) -> IntegrityError:
+    """Return the error for stored bytes that do not have their digest; of too many, ``actual`` has only the first."""
+    size = f"over {blob.size} bytes" if actual.size > blob.size else f"{actual.size} with sha256 {actual.sha256[:12]}"
     return IntegrityError(
         f"blob {blob.sha256[:12]} in {url} is damaged: expected {blob.size} bytes, found {size}",
         hint=f"pull again; if it stays so, {PUSH_AGAIN}",
@@ -244,12 +281,12 @@ def damaged_error(url: str, blob: Blob, found: Blob) -> IntegrityError:
 
 
 def damaged_document_error(url: str, sha256: str) -> IntegrityError:
-    """The error for a small blob that does not have its digest, or is larger than it may be."""
+    """Return the error for a small blob that does not have its digest, or is larger than it may be."""
     return IntegrityError(f"blob {sha256[:12]} in {url} is damaged", hint=PUSH_AGAIN, outside=_damaged(sha256))
 
 
 def missing_error(url: str, sha256: str) -> NotFoundError:
-    """The error for a blob that is not stored."""
+    """Return the error for a blob that is not stored."""
     return NotFoundError(
         f"blob {sha256[:12]} is not in {url}",
         hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {PUSH_AGAIN}",

@@ -1,4 +1,4 @@
-"""Files whose bytes and names outlive a loss of power: what was renamed is not on the disk before its folder is."""
+"""Write files that survive a loss of power: their bytes are synced, and the folder that holds their name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from loreg.file_modes import sync_folder
+from loreg.file_modes import HAS_OWNERS, sync_folder
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)  # as the file system and kernel say it
 
 
 class AtomicFile:
-    """A read-only file that has no name until it is whole: of a writer that was killed nothing is left.
+    """A read-only file that gets its name when it is complete: a writer that is killed leaves nothing.
 
-    Where the file system has no files without a name (NFS, macOS), it has a hidden one until then.
+    Where the file system has no unnamed files (NFS, macOS), it has a hidden name until then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class AtomicFile:
             self._name.unlink(missing_ok=True)
 
     def commit(self, target: Path) -> None:
-        """Let the file appear as ``target``, in the folder that it was made in, in place of one that is there."""
+        """Sync the file and name it ``target``, in its folder, in place of a file that is there."""
         self.sink.flush()
         os.fsync(self.sink.fileno())
         if self._name is None:
@@ -44,6 +44,7 @@ class AtomicFile:
                 self._name = self._hidden_name()
                 self._link(self._name)
         if self._name is not None:
+            self.sink.close()  # Windows renames no open file
             self._name.replace(target)
         sync_folder(self._folder)
 
@@ -71,19 +72,19 @@ class AtomicFile:
 
 def sync_file(path: Path) -> None:
     """Put the bytes of a file on the disk."""
-    with path.open("rb") as stream:
+    with path.open("rb" if HAS_OWNERS else "r+b") as stream:  # Windows does it for writers alone
         os.fsync(stream.fileno())
 
 
 def move_durably(path: Path, target: Path) -> None:
-    """Rename a file within its folder; its bytes and its name are on the disk when this returns."""
+    """Rename a file within its folder; both its bytes and its name are on the disk when this returns."""
     sync_file(path)
     path.replace(target)
     sync_folder(target.parent)
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder, and what is missing above it; their names are on the disk when this returns."""
+    """Create a folder and its missing parents; their names are on the disk when this returns."""
     missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:

@@ -1,25 +1,23 @@
-"""Blobs in a local folder."""
+"""The store of blobs in a local folder."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shlex
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from loreg.errors import UnavailableError, explain_os_errors
-from loreg.file_modes import give, make_folder, permissions_of
+from loreg.file_modes import apply_permissions, make_folder, permissions_of, sync_folder
 from loreg.storage.blobs import (
     CHUNK,
     MAX_DOCUMENT,
     Blob,
     BytesCallback,
     VerifiedCache,
-    chunks,
     damaged_document_error,
     damaged_error,
     digest_of,
@@ -28,6 +26,7 @@ from loreg.storage.blobs import (
     key_of,
     missing_error,
     partial_path,
+    read_chunks,
 )
 from loreg.storage.durable import AtomicFile, move_durably
 
@@ -35,7 +34,7 @@ _FICLONE = 0x40049409  # linux/fs.h
 
 
 class _FileState(NamedTuple):
-    """What changes with every change of a file; the time of its last change cannot be set by anybody."""
+    """What changes with every change of a file; the time of its last status change cannot be set by a user."""
 
     device: int
     inode: int
@@ -45,17 +44,17 @@ class _FileState(NamedTuple):
 
 
 class FolderStore:
-    """One file per blob, read-only, given its name when whole. Safe for several processes at once."""
+    """A store with one read-only file per blob, named when it is complete. Safe for several processes at once."""
 
     def __init__(self, folder: Path, is_new: Callable[[], bool] = lambda: True) -> None:
-        """``is_new`` says whether nothing was ever stored: only then the folder is made."""
+        """Take the folder; ``is_new`` says whether nothing was ever stored: only then the folder is created."""
         self.folder = folder.absolute()
         self.url = str(self.folder)
         self._is_new = is_new
-        self._proven = VerifiedCache()
+        self._verified = VerifiedCache()
 
     def size(self, sha256: str) -> int | None:
-        """How many bytes the blob has."""
+        """Return the size of the blob's file; None if there is none."""
         with self._explained():
             try:
                 return self._path(sha256).stat().st_size
@@ -63,19 +62,16 @@ class FolderStore:
                 return None
 
     def has(self, blob: Blob) -> bool:
-        """Whether the file is there and has the digest; it is hashed, if it was changed since that was done last."""
+        """Whether the file has the digest; it is hashed, unless it was in the last minute and has not changed since."""
         state = self._state(blob.sha256)
         if state is None or state.size != blob.size:
             return False
-        return self._proven.contains(blob.sha256, state) or self._is_sound(blob)
-
-    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
-        """Nobody need be asked."""
+        return self._verified.contains(blob.sha256, state) or self._is_sound(blob)
 
     def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
-        """Copy the file in, hashing it on the way.
+        """Copy the file into the folder, hashing it on the way.
 
-        One that is there is hashed first: it takes less than half as long as storing it, and a flipped bit is found.
+        A file that is there is hashed first: that takes less than half as long as storing it, and finds a flipped bit.
         """
         if self._is_sound(blob):
             on_bytes(blob.size)
@@ -88,35 +84,35 @@ class FolderStore:
             new = AtomicFile(target.parent)
         with new:
             with self._explained():
-                give(new.sink.fileno(), target.parent, permissions_of(target.parent) & 0o444)
+                apply_permissions(new.sink.fileno(), target.parent, permissions_of(target.parent) & 0o444)
                 found = _copy_hashing(path, new.sink, on_bytes)
             if found != blob:
                 raise file_changed_error(path, blob, found)
             with self._explained():
                 new.commit(target)
-        self._remember(blob)
+        self._mark_verified(blob)
         return True
 
     def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
-        """Clone the blob where the file system shares blocks (reflink), else copy it; never a hard link.
+        """Clone the blob where the file system shares blocks (reflink), else copy it; never make a hard link.
 
-        An error in writing is the caller's to explain: it is not the store's.
+        A partial file is removed, whatever happens: copying again is quick.
         """
         partial = partial_path(path, blob)
         try:
             with self._opened(blob.sha256) as source, partial.open("wb") as sink:
                 if _reflink(source, sink):
-                    found = digest_of(partial, on_bytes)
+                    copied = digest_of(partial, on_bytes)
                 else:
-                    found = self._copy_from_store(blob, source, sink, on_bytes)
-            if found != blob:
-                raise damaged_error(self.url, blob, found)
+                    copied = self._copy_from_store(blob, source, sink, on_bytes)
+            if copied != blob:
+                raise damaged_error(self.url, blob, copied)
             move_durably(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 
     def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
-        """A small blob's bytes."""
+        """Return the bytes of a small blob, compared with its digest."""
         with self._opened(sha256) as stream, self._explained():
             data = stream.read(most + 1)
         if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
@@ -124,37 +120,28 @@ class FolderStore:
         return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
-        """A part of a blob."""
+        """Return a part of a blob."""
         with self._opened(sha256) as stream, self._explained():
             stream.seek(start)
             return stream.read(size)
 
-    def upload_url(self, blob: Blob, upload_id: str) -> None:
-        """A folder takes nothing by itself."""
-        return
-
-    def accept_upload(self, blob: Blob, upload_id: str) -> None:
-        """A folder takes nothing by itself."""
-        return
-
-    def forget_uploads(self, upload_ids: Collection[str]) -> None:
-        """A folder takes nothing by itself."""
-
-    def download_url(self, sha256: str) -> None:
-        """A folder gives nothing by itself."""
-        return
-
-    def materialize_folder(self, name: str, files: Mapping[str, str]) -> None:
-        """Only S3 can."""
-        return
-
-    def has_blobs(self) -> bool:
-        """Look for the first."""
+    def list(self) -> Iterator[Blob]:
+        """Look into every folder of blobs; files that are no blobs are passed over."""
         with self._explained():
-            return any((self.folder / "sha256").glob("??/" + 64 * "?"))
+            for path in (self.folder / "sha256").glob("??/" + 64 * "?"):
+                with contextlib.suppress(FileNotFoundError):
+                    yield Blob(path.name, path.stat().st_size)
+
+    def delete(self, sha256: str) -> None:
+        """Remove the file; that it is gone is on the disk when this returns."""
+        path = self._path(sha256)
+        with self._explained():
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                sync_folder(path.parent)
 
     def check(self) -> None:
-        """Write and delete a file there, or where the folder would be made: making it would hide that it was gone."""
+        """Write and delete a file in the folder, or above a missing one: creating it would hide that a disk is lost."""
         self._refuse_lost()
         with self._explained():
             above = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
@@ -162,11 +149,11 @@ class FolderStore:
                 pass
 
     def _refuse_lost(self) -> None:
-        """Raise UnavailableError if blobs were stored and there is no place of blobs: its disk is not mounted."""
+        """Raise UnavailableError if blobs were stored and their folder is not there: its disk is not mounted."""
         blobs = self.folder / "sha256"
         if blobs.is_dir() or self._is_new():
             return
-        if not blobs.is_dir():  # who made it meanwhile did so before what is known came to be known
+        if not blobs.is_dir():  # asked again: another process may have created it before it recorded the first blob
             raise UnavailableError(
                 f"the store {self.url} is not there, though the catalog knows versions: their weights are gone with it",
                 hint="mount its disk, or set LOREG_STORAGE_URL to where it is now; if it is lost for good, start a new "
@@ -178,22 +165,22 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _opened(self, sha256: str) -> Iterator[BinaryIO]:
-        """The blob's file. Raises NotFoundError."""
+        """Open the blob's file. Raises NotFoundError."""
         with self._explained():
             try:
                 stream = self._path(sha256).open("rb")
-            except FileNotFoundError:
-                raise missing_error(self.url, sha256) from None
+            except FileNotFoundError as error:
+                raise missing_error(self.url, sha256) from error
         with stream:
             yield stream
 
     def _state(self, sha256: str) -> _FileState | None:
         with self._explained():
             try:
-                found = self._path(sha256).stat()
+                status = self._path(sha256).stat()
             except FileNotFoundError:
                 return None
-        return _FileState(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return _FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def _is_sound(self, blob: Blob) -> bool:
         """Whether the file has the blob's size and, hashed now, its digest."""
@@ -206,16 +193,16 @@ class FolderStore:
             except FileNotFoundError:
                 return False
         if sound:
-            self._proven.add(blob.sha256, state)
+            self._verified.add(blob.sha256, state)
         return sound
 
-    def _remember(self, blob: Blob) -> None:
-        """What was written just now need not be hashed by the commit that follows."""
+    def _mark_verified(self, blob: Blob) -> None:
+        """Record a blob that was written just now as verified: the commit that follows need not hash it."""
         if (state := self._state(blob.sha256)) is not None:
-            self._proven.add(blob.sha256, state)
+            self._verified.add(blob.sha256, state)
 
     def _copy_from_store(self, blob: Blob, source: BinaryIO, sink: BinaryIO, on_bytes: BytesCallback) -> Blob:
-        """Copy no more than was promised, and one byte that tells of more."""
+        """Copy the blob's bytes, and at most one byte more, which shows that the file is too long."""
         hasher, size = hashlib.sha256(), 0
         while size <= blob.size:
             with self._explained():
@@ -236,7 +223,7 @@ def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: BytesCallback) -> Blob:
     hasher = hashlib.sha256()
     size = 0
     with path.open("rb") as source:
-        for chunk in chunks(source):
+        for chunk in read_chunks(source):
             hasher.update(chunk)
             sink.write(chunk)
             size += len(chunk)
@@ -247,7 +234,9 @@ def _copy_hashing(path: Path, sink: BinaryIO, on_bytes: BytesCallback) -> Blob:
 def _reflink(source: BinaryIO, sink: BinaryIO) -> bool:
     """Share the blocks of ``source`` copy-on-write (Btrfs, XFS, bcachefs); False where it cannot be done."""
     try:
+        import fcntl
+
         fcntl.ioctl(sink.fileno(), _FICLONE, source.fileno())
-    except OSError:
+    except (ImportError, OSError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""Blobs in S3 or a server that speaks it (SeaweedFS, MinIO, R2). The only file that knows boto3."""
+"""The store of blobs in S3, or in a server with its API (SeaweedFS, MinIO, R2). The only file that uses boto3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -30,12 +30,12 @@ from loreg.storage.blobs import (
     BytesCallback,
     PresignedUpload,
     VerifiedCache,
-    chunks,
     damaged_document_error,
     file_changed_error,
     ignore_bytes,
     key_of,
     missing_error,
+    read_chunks,
     resume_download,
 )
 
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-PART = 16 * 1024 * 1024  # a blob over this size goes up in parts of it
+PART = 16 * 1024 * 1024  # bytes: a larger blob is sent in parts of this size
 _MAX_PARTS = 10_000  # S3's own limit
 _MAX_DELETED = 1000  # S3's limit for one request
-_HOUR = 3600
-_RECENT = "lately"  # the state of a small object that was there: only what is asked first depends on it
+_HOUR = 3600  # seconds that a presigned URL holds
+_RECENT = "lately"  # the state of a small object that was verified: only whether put asks first depends on it
 _OUTSIDE = "the server may not use its store"
-_CONTENT_TYPE = "application/octet-stream"  # of every object: nobody's browser is to show what somebody uploaded
+_CONTENT_TYPE = "application/octet-stream"  # of every object: no browser is to display what a user uploaded
 
 
 class S3Store:
-    """One object per blob. The server checks SHA-256 of all that it is sent, and overwrites only what is damaged."""
+    """A store with one object per blob. S3 checks the SHA-256 of all it receives; only damaged objects are replaced."""
 
     def __init__(self, bucket: str, prefix: str, endpoint: str = "", public_endpoint: str = "") -> None:
         self.bucket = bucket
@@ -69,7 +69,7 @@ class S3Store:
 
     @functools.cached_property
     def _public_client(self) -> S3Client:
-        """Signs URLs for others, who may reach the store under another address."""
+        """The client that presigns URLs: clients may reach the store under another address."""
         return self._client if self._public_endpoint == self._endpoint else self._connect(self._public_endpoint)
 
     def _connect(self, endpoint: str) -> S3Client:
@@ -87,7 +87,7 @@ class S3Store:
         return session.client("s3", endpoint_url=endpoint or None, region_name=region, config=config)
 
     def size(self, sha256: str) -> int | None:
-        """How many bytes the blob has: one HEAD request."""
+        """Return the size of the blob's object, by one HEAD request; None if there is none."""
         try:
             with self._translate_errors():
                 return self._client.head_object(Bucket=self.bucket, Key=self._key(sha256))["ContentLength"]
@@ -95,57 +95,54 @@ class S3Store:
             return None
 
     def has(self, blob: Blob) -> bool:
-        """Whether the object is sound: by the checksum that S3 keeps, one HEAD; a small one is read."""
+        """Whether the object is sound, by the checksum that S3 keeps: one HEAD request; a small object is read."""
         return self._is_sound(blob) is True
-
-    def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
-        """Nobody need be asked."""
 
     def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Send the file, in parts over 16 MiB, each under its SHA-256, with ``If-None-Match: *``.
 
-        S3 is asked first whether it has the blob, unless asking would take as long as sending and it had not lately.
-        What it has is written over only when it is proven to be damaged.
+        S3 is asked first whether it has the blob, unless that would take as long as sending it and the blob was not
+        there in the last minute. An object is replaced only if it is proven to be damaged.
         """
-        ask = blob.size > SMALL or self._verified.contains(blob.sha256, _RECENT)
-        sound = self._is_sound(blob, path) if ask else None
+        asks_first = blob.size > SMALL or self._verified.contains(blob.sha256, _RECENT)
+        sound = self._is_sound(blob, path) if asks_first else None
         if sound:
             on_bytes(blob.size)
             return False
         try:
-            self._send(blob, path, on_bytes, over=sound is False)
+            self._send(blob, path, on_bytes, overwrite=sound is False)
         except _AlreadyThereError:
             if self._is_sound(blob, path):
                 return False
-            self._send(blob, path, ignore_bytes, over=True)
+            self._send(blob, path, ignore_bytes, overwrite=True)
         return True
 
     def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
-        """Download by ranges, from where an earlier try stopped; hashed on the way, then moved into place."""
+        """Download by ranges, from where an interrupted call stopped; hash it on the way, then move it into place."""
         with self._explain_damage(blob.sha256):
             resume_download(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
     def _download(self, blob: Blob, partial: Path, on_bytes: BytesCallback) -> Blob:
-        """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds."""
+        """Append to ``partial`` until it has the blob's size; return the digest and size that it then has."""
         hasher = hashlib.sha256()
         with partial.open("a+b") as sink:
             sink.seek(0)
-            for chunk in chunks(sink):
+            for chunk in read_chunks(sink):
                 hasher.update(chunk)
                 on_bytes(len(chunk))
-            whole = sink.tell() >= blob.size
-            while not whole:
+            complete = sink.tell() >= blob.size
+            while not complete:
                 before = sink.tell()
                 try:
                     self._append(blob, sink, hasher, on_bytes)
-                    whole = True
+                    complete = True
                 except UnavailableError:
-                    if sink.tell() == before:  # a broken download is taken up again as long as it gets on
+                    if sink.tell() == before:  # a broken download is resumed as long as it makes progress
                         raise
             return Blob(hasher.hexdigest(), sink.tell())
 
     def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
-        """A small blob's bytes."""
+        """Return the bytes of a small blob, compared with its digest."""
         with self._explain_damage(sha256):
             data = self._read_object(self._key(sha256), most + 1, sha256)
             if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
@@ -153,19 +150,19 @@ class S3Store:
             return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
-        """A part of a blob, by one ranged request."""
-        part = f"bytes={start}-{start + size - 1}"
+        """Return a part of a blob, by one ranged request."""
+        range_ = f"bytes={start}-{start + size - 1}"
         try:
             with self._translate_errors(sha256):
-                body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=part)["Body"]
+                body = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256), Range=range_)["Body"]
                 return body.read(size)
         except _NoSuchRangeError:
             return b""
 
     def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload:
-        """A PUT whose signature covers the SHA-256 of the whole object, its type, and that nothing is there yet.
+        """Return a presigned PUT, which covers the object's SHA-256, its type, and that nothing is there yet.
 
-        One PUT and not several parts: of parts S3 checks each, but not that together they have the blob's digest.
+        One PUT and not several parts: S3 checks each part, but not that together they have the blob's digest.
         """
         checksum = _base64_of(blob.sha256)
         target = {"Bucket": self.bucket, "Key": self._incoming(upload_id)}
@@ -177,10 +174,9 @@ class S3Store:
         )
 
     def accept_upload(self, blob: Blob, upload_id: str) -> AcceptedUpload | None:
-        """Copy the object to where blobs lie, with none of the headers that came with it, unless a sound one is there.
+        """Copy the object to the blob's key, without the headers that came with it, unless a sound one is there.
 
-        Size and checksum are asked of S3; a small object is read instead, for it takes no longer and will be read
-        anyhow.
+        S3 tells size and checksum; a small object is read instead, which takes no longer, and its content is returned.
         """
         key = self._incoming(upload_id)
         try:
@@ -193,62 +189,71 @@ class S3Store:
         if Blob(hashlib.sha256(content).hexdigest(), len(content)) != blob:
             return None
         try:
-            self._put_object(blob, content, over=False)
+            self._put_object(blob, content, overwrite=False)
         except _AlreadyThereError:
             if not self.has(blob):
-                self._put_object(blob, content, over=True)
+                self._put_object(blob, content, overwrite=True)
         return AcceptedUpload(blob.size, content)
 
     def _accept_large(self, blob: Blob, key: str) -> AcceptedUpload | None:
         with self._translate_errors():
-            found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
-        if (found["ContentLength"], found.get("ChecksumSHA256")) != (blob.size, _base64_of(blob.sha256)):
+            head = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+        if (head["ContentLength"], head.get("ChecksumSHA256")) != (blob.size, _base64_of(blob.sha256)):
             return None
         if not self.has(blob):
             self._copy(key, self._key(blob.sha256))
         return AcceptedUpload(blob.size)
 
     def forget_uploads(self, upload_ids: Collection[str]) -> None:
-        """Delete what was uploaded, a thousand objects at a time; S3 does not mind if there is none."""
+        """Delete what was uploaded, a thousand objects in a request; S3 ignores keys without an object."""
         objects: list[Any] = [{"Key": self._incoming(upload_id)} for upload_id in upload_ids]
         for start in range(0, len(objects), _MAX_DELETED):
-            some: Any = {"Objects": objects[start : start + _MAX_DELETED], "Quiet": True}
+            batch: Any = {"Objects": objects[start : start + _MAX_DELETED], "Quiet": True}
             with self._translate_errors():
-                self._client.delete_objects(Bucket=self.bucket, Delete=some)
+                self._client.delete_objects(Bucket=self.bucket, Delete=batch)
 
     def download_url(self, sha256: str) -> str:
-        """A GET, ranged or not, whose answer says of the bytes what we say, whatever they were stored with."""
+        """Return a presigned GET, ranged or not; its answer has our headers, whatever the object was stored with."""
         target = {"Bucket": self.bucket, "Key": self._key(sha256)}
-        told = {
+        headers = {
             "ResponseContentType": _CONTENT_TYPE,
             "ResponseContentEncoding": "identity",
             "ResponseContentDisposition": "attachment",
         }
         with self._translate_errors():
-            return self._public_client.generate_presigned_url("get_object", Params={**target, **told}, ExpiresIn=_HOUR)
+            return self._public_client.generate_presigned_url(
+                "get_object", Params={**target, **headers}, ExpiresIn=_HOUR
+            )
 
     def materialize_folder(self, name: str, files: Mapping[str, str]) -> str:
-        """Copies within S3 of what is not there yet."""
+        """Copy within S3 what is not in the folder yet; the weights come before the configuration."""
         folder = f"{self.prefix}/named/{name}" if self.prefix else f"named/{name}"
         for path, sha256 in sorted(files.items(), reverse=True):
-            known = self._head(f"{folder}/{path}")
-            if known is not None and known[1] == _base64_of(sha256):
+            existing = self._head(f"{folder}/{path}")
+            if existing is not None and existing[1] == _base64_of(sha256):
                 continue
             source = self._head(self._key(sha256))
             if source is None:
                 raise missing_error(self.url, sha256)
-            if known != source:  # of an object that came in parts S3 keeps another checksum, and with its copies too
+            if existing != source:  # for an object sent in parts, and for its copies, S3 keeps another checksum
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
-    def has_blobs(self) -> bool:
-        """Ask for the name of the first."""
-        folder = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
+    def list(self) -> Iterator[Blob]:
+        """Ask for a thousand names at a time."""
+        prefix = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
         with self._translate_errors():
-            return self._client.list_objects_v2(Bucket=self.bucket, Prefix=folder, MaxKeys=1)["KeyCount"] > 0
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for found in page.get("Contents", ()):
+                    yield Blob(found["Key"].rpartition("/")[2], found["Size"])
+
+    def delete(self, sha256: str) -> None:
+        """Delete the object; S3 does not mind if there is none."""
+        with self._translate_errors():
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(sha256))
 
     def check(self) -> None:
-        """Ask for the bucket."""
+        """Ask for the bucket: one HEAD request."""
         with self._translate_errors():
             self._client.head_bucket(Bucket=self.bucket)
 
@@ -259,9 +264,9 @@ class S3Store:
         return f"{self.prefix}/incoming/{upload_id}" if self.prefix else f"incoming/{upload_id}"
 
     def _is_sound(self, blob: Blob, path: Path | None = None) -> bool | None:
-        """Whether the object is the blob; None if there is none. ``path`` is a file with its content, if there is one.
+        """Whether the object is the blob; None if there is no object. ``path`` is a file with the content, if any.
 
-        Of an object that came in parts S3 keeps the digest of their digests, which is not the blob's: it is compared
+        For an object sent in parts S3 keeps the digest of the parts' digests, which is not the blob's: it is compared
         with that of the file, or else the object is read.
         """
         key = self._key(blob.sha256)
@@ -273,91 +278,91 @@ class S3Store:
                     self._verified.add(blob.sha256, _RECENT)
                 return sound
             with self._translate_errors():
-                found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
-            if found["ContentLength"] != blob.size:
+                head = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            if head["ContentLength"] != blob.size:
                 return False
-            checksum, _, parts = found.get("ChecksumSHA256", "").partition("-")
+            checksum, _, parts = head.get("ChecksumSHA256", "").partition("-")
             if checksum and not parts:
                 return checksum == _base64_of(blob.sha256)
-            if self._verified.contains(blob.sha256, found["ETag"]):
+            if self._verified.contains(blob.sha256, head["ETag"]):
                 return True
-            if path is not None and found.get("ChecksumSHA256") == _multipart_checksum(blob, path):
-                self._verified.add(blob.sha256, found["ETag"])
+            if path is not None and head.get("ChecksumSHA256") == _multipart_checksum(blob, path):
+                self._verified.add(blob.sha256, head["ETag"])
                 return True
             return self._hash_object(blob)
         except NotFoundError:
             return None
 
     def _hash_object(self, blob: Blob) -> bool:
-        """Hash an object of which S3 keeps no SHA-256: one that another program has written."""
+        """Whether an object is the blob, by hashing it: S3 keeps no SHA-256 of one that another program wrote."""
         hasher, size = hashlib.sha256(), 0
         with self._translate_errors():
-            found = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256))
-            for chunk in found["Body"].iter_chunks(CHUNK):
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256))
+            for chunk in answer["Body"].iter_chunks(CHUNK):
                 hasher.update(chunk)
                 size += len(chunk)
         sound = Blob(hasher.hexdigest(), size) == blob
         if sound:
-            self._verified.add(blob.sha256, found["ETag"])
+            self._verified.add(blob.sha256, answer["ETag"])
         return sound
 
     @contextlib.contextmanager
     def _explain_damage(self, sha256: str) -> Iterator[None]:
-        """Say of a damaged object how to be rid of it if S3 itself takes it for sound: no put would replace it."""
+        """Add to an IntegrityError how to remove an object that S3 takes for sound: no put would replace it."""
         try:
             yield
         except IntegrityError as error:
-            said = self._head(self._key(sha256))
-            if said is not None and said[0] > SMALL and (said[1] == _base64_of(sha256) or "-" in said[1]):
+            head = self._head(self._key(sha256))
+            if head is not None and head[0] > SMALL and (head[1] == _base64_of(sha256) or "-" in head[1]):
                 where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
                 key = shlex.quote(f"s3://{self.bucket}/{self._key(sha256)}")
                 error.hint = f"{error.hint}; if S3 holds it to be sound, first: aws s3 rm {key}{where}"
             raise
 
     def _read_object(self, key: str, most: int, sha256: str = "") -> bytes:
-        """The first bytes of an object, ``most`` at most."""
+        """Return the first bytes of an object, ``most`` at most."""
         with self._translate_errors(sha256):
             return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read(most)
 
     def _head(self, key: str) -> tuple[int, str] | None:
-        """Size and checksum as S3 keeps them; None if there is no such object."""
+        """Return the size and SHA-256 that S3 keeps, the latter perhaps empty; None if there is no such object."""
         try:
             with self._translate_errors():
-                found = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+                head = self._client.head_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
         except NotFoundError:
             return None
-        return found["ContentLength"], found.get("ChecksumSHA256", "")
+        return head["ContentLength"], head.get("ChecksumSHA256", "")
 
     def _copy(self, source: str, target: str) -> None:
-        """Copy an object's bytes within S3, and nothing that was said of them."""
-        where: Any = {"Bucket": self.bucket, "Key": source}
+        """Copy an object's bytes within S3, without its metadata."""
+        copy_source: Any = {"Bucket": self.bucket, "Key": source}
         with self._translate_errors():
             self._client.copy_object(
                 Bucket=self.bucket,
                 Key=target,
-                CopySource=where,
+                CopySource=copy_source,
                 ChecksumAlgorithm="SHA256",
                 MetadataDirective="REPLACE",
                 ContentType=_CONTENT_TYPE,
             )
 
-    def _send(self, blob: Blob, path: Path, on_bytes: BytesCallback, *, over: bool) -> None:
-        """Send the file; ``over`` what is there, else _AlreadyThereError is raised."""
+    def _send(self, blob: Blob, path: Path, on_bytes: BytesCallback, *, overwrite: bool) -> None:
+        """Send the file. Raises _AlreadyThereError if there is an object and ``overwrite`` is false."""
         with path.open("rb") as stream:
             if blob.size > PART:
-                self._put_parts(blob, path, stream, on_bytes, over=over)
+                self._put_parts(blob, path, stream, on_bytes, overwrite=overwrite)
                 return
             body = stream.read(PART + 1)
-            found = Blob(hashlib.sha256(body).hexdigest(), len(body))
-            if found != blob:
-                raise file_changed_error(path, blob, found)
+            actual = Blob(hashlib.sha256(body).hexdigest(), len(body))
+            if actual != blob:
+                raise file_changed_error(path, blob, actual)
             try:
-                self._put_object(blob, body, over=over)
+                self._put_object(blob, body, overwrite=overwrite)
             finally:
                 on_bytes(len(body))
 
-    def _put_object(self, blob: Blob, body: bytes, *, over: bool) -> None:
-        condition: Any = {} if over else {"IfNoneMatch": "*"}
+    def _put_object(self, blob: Blob, body: bytes, *, overwrite: bool) -> None:
+        condition: Any = {} if overwrite else {"IfNoneMatch": "*"}
         with self._translate_errors():
             self._client.put_object(
                 Bucket=self.bucket,
@@ -368,9 +373,9 @@ class S3Store:
                 **condition,
             )
 
-    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: BytesCallback, *, over: bool) -> None:
+    def _put_parts(self, blob: Blob, path: Path, stream: BinaryIO, on_bytes: BytesCallback, *, overwrite: bool) -> None:
         target: Any = {"Bucket": self.bucket, "Key": self._key(blob.sha256)}
-        condition: Any = {} if over else {"IfNoneMatch": "*"}
+        condition: Any = {} if overwrite else {"IfNoneMatch": "*"}
         with self._translate_errors():
             upload = self._client.create_multipart_upload(
                 **target, ChecksumAlgorithm="SHA256", ContentType=_CONTENT_TYPE
@@ -379,7 +384,7 @@ class S3Store:
             parts: list[CompletedPartTypeDef] = []
             hasher = hashlib.sha256()
             size = 0
-            for number, body in enumerate(chunks(stream, _part_size(blob)), 1):
+            for number, body in enumerate(read_chunks(stream, _part_size(blob)), 1):
                 hasher.update(body)
                 size += len(body)
                 checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
@@ -389,25 +394,25 @@ class S3Store:
                     )
                 parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
                 on_bytes(len(body))
-            found = Blob(hasher.hexdigest(), size)
-            if found != blob:
-                raise file_changed_error(path, blob, found)
+            actual = Blob(hasher.hexdigest(), size)
+            if actual != blob:
+                raise file_changed_error(path, blob, actual)
             with self._translate_errors():
-                made = self._client.complete_multipart_upload(
+                completed = self._client.complete_multipart_upload(
                     **target, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
                 )
-            self._verified.add(blob.sha256, made["ETag"])
+            self._verified.add(blob.sha256, completed["ETag"])
         except BaseException:
             with contextlib.suppress(LoregError), self._translate_errors():
                 self._client.abort_multipart_upload(**target, UploadId=upload)
             raise
 
     def _append(self, blob: Blob, sink: BinaryIO, hasher: Any, on_bytes: BytesCallback) -> None:
-        """Download what is missing at the end of ``sink``; of an object that is too long, one chunk more."""
-        rest = f"bytes={sink.tell()}-"
+        """Append the rest of the object to ``sink``; of an object that is too long, at most one chunk more."""
+        range_ = f"bytes={sink.tell()}-"
         try:
             with self._translate_errors(blob.sha256):
-                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=rest)
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(blob.sha256), Range=range_)
                 for chunk in answer["Body"].iter_chunks(CHUNK):
                     hasher.update(chunk)
                     sink.write(chunk)
@@ -416,25 +421,25 @@ class S3Store:
                         answer["Body"].close()
                         break
         except _NoSuchRangeError:
-            return  # cut off before it: what there is does not have the digest
+            return  # the object ends before: what there is does not have the digest
 
     @contextlib.contextmanager
     def _translate_errors(self, sha256: str = "") -> Iterator[None]:
-        """The one place where S3's errors become ours; ``sha256`` is the blob that they are about."""
+        """Translate S3's errors to loreg's, in this one place; ``sha256`` is the blob that they are about."""
         try:
             yield
         except ClientError as error:
-            raise self._translate(error, sha256) from None
-        except (NoCredentialsError, PartialCredentialsError):
+            raise self._translate(error, sha256) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
             raise NotAllowedError(
                 f"no credentials for {self.url}",
                 hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or name an AWS_PROFILE",
                 outside=_OUTSIDE,
-            ) from None
+            ) from error
         except (BotoCoreError, ValueError) as error:
             raise UnavailableError(
                 f"store {self.url} does not answer: {_one_line(error)}", hint="loreg doctor"
-            ) from None
+            ) from error
 
     def _translate(self, error: ClientError, sha256: str) -> LoregError | _AlreadyThereError | _NoSuchRangeError:
         code = error.response.get("Error", {}).get("Code", "")
@@ -467,18 +472,18 @@ class S3Store:
 
 
 class _AlreadyThereError(Exception):
-    """Someone else stored the same blob meanwhile: nothing is lost."""
+    """Another writer stored the same blob meanwhile: nothing is lost."""
 
 
 class _NoSuchRangeError(Exception):
-    """The object ends before the part that was asked for."""
+    """The object ends before the range of the request."""
 
 
 def _multipart_checksum(blob: Blob, path: Path) -> str:
-    """What S3 keeps of the file at ``path`` when it is sent in parts, as ``put`` does; empty if it is not the blob."""
+    """Return the checksum that S3 keeps when ``put`` sends the file in parts; empty if the file is not the blob."""
     whole, digests = hashlib.sha256(), []
     with path.open("rb") as stream:
-        for body in chunks(stream, _part_size(blob)):
+        for body in read_chunks(stream, _part_size(blob)):
             whole.update(body)
             digests.append(hashlib.sha256(body).digest())
     if whole.hexdigest() != blob.sha256:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loreg.adapters.config import why_not_mergeable
+from loreg.adapters.dtypes import BY_TORCH_NAME
 from loreg.adapters.patterns import Patterns
 from loreg.adapters.structure import read_structure
 from loreg.baking.bake import MODEL_NAME, has_model_files, open_staging, staging_path, write_model
@@ -24,7 +25,7 @@ from loreg.bases import cache
 from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import architecture_digest, identify, identify_headers
 from loreg.bases.model import Model, read_model
-from loreg.entities import BakeResult, Progress, Verdict, no_progress
+from loreg.entities import BakeResult, MergeOptions, Progress, Verdict, no_progress
 from loreg.errors import (
     AdapterFormatError,
     CheckFailedError,
@@ -40,12 +41,17 @@ from loreg.workspace.atomic_folder import is_free, move_into_place, refuse_unles
 from loreg.workspace.base_lookup import assess_fit, base_of_identity, trained_adapter
 from loreg.workspace.common_base import DERIVED, SAME
 from loreg.workspace.context import Context
-from loreg.workspace.resolve_sources import ResolvedSource, position_of, refuse_wrong_weights, resolve_sources
+from loreg.workspace.resolve_sources import (
+    ResolvedSource,
+    position_of,
+    refuse_wrong_weights,
+    resolve_sources,
+    weights_of,
+)
 
 FILE_NAME = "loreg_bake.json"
 SCHEMA = "loreg.bake/1"
 _INPUTS = ("sources", "method", "parameters", "rank", "initial", "weights_for", "lambda", "extras", "dtype")
-DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def bake(
@@ -53,17 +59,9 @@ def bake(
     sources: Sequence[str],
     base: Path | str,
     folder: Path | str,
-    weights: Sequence[float] | None = None,
+    options: MergeOptions = MergeOptions(),
     *,
-    method: str = "linear",
-    parameters: Mapping[str, Any] | None = None,
-    weights_for: Mapping[str, Sequence[float]] | None = None,
-    scale: float = 1.0,
-    rank: int | Mapping[str, Any] | None = None,
-    extras: str | None = None,
-    initial: Sequence[str] = (),
     dtype: str | None = None,
-    allow_derived: bool = False,
     verify: bool = False,
     start_over: bool = False,
     device: str = "auto",
@@ -71,51 +69,41 @@ def bake(
 ) -> BakeResult:
     """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
 
-    By default each delta is added times its weight, in float32, and rounded once to the dtype of the base, or to
-    ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another ``method``, a ``rank`` or ``initial``
-    merges first, as :func:`loreg.verbs.merge.merge` does. The same call goes on where an interrupted one stopped, and
-    leaves a ``folder`` that holds this very model as it is; ``start_over`` removes what an interrupted call with other
-    arguments left. ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked
-    before.
-
-    Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not fit
-    (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be baked,
-    IntegrityError for damaged shards; then nothing is left under the name ``folder``.
+    See :meth:`loreg.registry.Registry.bake`; ``start_over`` removes what an interrupted call with other arguments left.
     """
     folder, base = Path(folder), Path(base).expanduser()
-    weights = [1.0] * len(sources) if weights is None else list(weights)
+    weights = weights_of(sources, options)
     stored_as = _dtype(dtype)
     refuse_unless_free(folder, FILE_NAME)
     recipe: Mapping[str, Any] = {}
-    how = {"method": method, "parameters": dict(parameters or {}), "rank": rank, "initial": list(initial)}
     with resolve_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
-        refuse_wrong_weights(sources, weights, weights_for or {}, scale)
+        refuse_wrong_weights(sources, options)
         with explain_os_errors(base, "check the folder of the base and its permissions"):
             model = read_model(base)
             _refuse_quantised(context, model, opened)
-            verdicts, content = _verdicts(context, model, opened, allow_derived, progress)
-        chosen = position_of(extras, sources, opened) if extras is not None else None
-        if method == "linear" and rank is None and not parameters and not initial:
-            given = _exact_sources(opened, weights, weights_for or {}, scale)
+            verdicts, content = _verdicts(context, model, opened, options.allow_derived, progress)
+        chosen = position_of(options.extras, sources, opened) if options.extras is not None else None
+        if options.is_exact_sum:
+            added = _exact_sources(opened, weights, options)
         else:
             from loreg.verbs.merge import merge
 
             merged = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loreg-bake-"))) / "merged"
-            recipe = merge(
-                context, sources, weights, method=method, parameters=parameters, weights_for=weights_for, scale=scale,
-                rank=rank, extras=extras, initial=initial, base=base, allow_derived=allow_derived, device=device,
-                folder=merged, progress=progress,
-            ).provenance.recipe  # fmt: skip
-            given, chosen = [BakeSource("the merged adapter", "", read_structure(merged), lambda module: 1.0)], None
-        plan = make_plan(model, given, chosen, stored_as)
+            result = merge(context, sources, options, base=base, device=device, folder=merged, progress=progress)
+            recipe = result.provenance.recipe
+            added, chosen = [BakeSource("the merged adapter", "", read_structure(merged), lambda module: 1.0)], None
+        plan = make_plan(model, added, chosen, stored_as)
         record = {
             "schema": SCHEMA,
             "sources": [
                 {"label": s.label, "digest": s.digest, "weight": w} for s, w in zip(opened, weights, strict=True)
             ],
-            **how,
-            "weights_for": {pattern: list(some) for pattern, some in (weights_for or {}).items()},
-            "lambda": scale,
+            "method": options.method,
+            "parameters": dict(options.parameters),
+            "rank": options.rank,
+            "initial": list(options.initial),
+            "weights_for": {pattern: list(weights) for pattern, weights in options.weights_for.items()},
+            "lambda": options.scale,
             "extras": opened[chosen].label if chosen is not None else None,
             "dtype": dtype,
             "base": {"content": content, "struct": architecture_digest(model), "verdicts": [v.kind for v in verdicts]},
@@ -213,11 +201,11 @@ class _BakeWriter:
 
 
 def _exact_sources(
-    opened: Sequence[ResolvedSource], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
+    opened: Sequence[ResolvedSource], weights: Sequence[float], options: MergeOptions
 ) -> list[BakeSource]:
-    """The sources for the exact weighted sum. Raises MergeError for what their factors alone do not say."""
-    patterns = Patterns({pattern: tuple(some) for pattern, some in weights_for.items()})
-    given = []
+    """Return the sources of the exact weighted sum. Raises MergeError for what their factors alone do not say."""
+    patterns = Patterns({pattern: tuple(weights) for pattern, weights in options.weights_for.items()})
+    added = []
     for number, source in enumerate(opened):
         config = source.structure.config
         reason = why_not_mergeable(config)
@@ -233,10 +221,10 @@ def _exact_sources(
             )
 
         def weight(module: str, number: int = number) -> float:
-            return scale * patterns.first(module, tuple(weights))[number]
+            return options.scale * patterns.first(module, tuple(weights))[number]
 
-        given.append(BakeSource(source.label, source.digest, source.structure, weight))
-    return given
+        added.append(BakeSource(source.label, source.digest, source.structure, weight))
+    return added
 
 
 def _verdicts(
@@ -277,7 +265,7 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[ResolvedS
     kind = quantised.get("quant_method", "quantised") if isinstance(quantised, dict) else "quantised"
     origin = next((source.base for source in opened if source.base is not None), None)
     if all(cache.recall(context.base_cache, file) is not None for file in model.shards):
-        known = identify(model.path, cached=context.base_cache).base
+        known = identify(model.path, cache_folder=context.base_cache).base
         with contextlib.suppress(NotFoundError):
             edges = [e for e in context.backend.base(known.digest).edges if e.child == known.digest]
             parents = [edge.parent for edge in edges if edge.kind == "quantized_from"]
@@ -304,6 +292,6 @@ def _refuse_another_bake(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _dtype(name: str | None) -> str | None:
-    if name is not None and name not in DTYPES:
-        raise UsageError(f"there is no dtype {name!r} to bake to", hint=f"--dtype {' | '.join(DTYPES)}")
-    return DTYPES[name] if name else None
+    if name is not None and name not in BY_TORCH_NAME:
+        raise UsageError(f"there is no dtype {name!r} to bake to", hint=f"--dtype {' | '.join(BY_TORCH_NAME)}")
+    return BY_TORCH_NAME[name] if name else None

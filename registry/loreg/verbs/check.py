@@ -10,14 +10,14 @@ from pathlib import Path
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
-from loreg.adapters.hub import PREFIX, read_hub_adapter
+from loreg.adapters.hub import HUB_PREFIX, read_hub_adapter
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.compatibility import BaseTensors
 from loreg.checking import policy
 from loreg.checking import profile as serving
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.rules import Subject
-from loreg.checking.run import check_adapter, read_weights
+from loreg.checking.run import check_adapter, scan_adapter
 from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, Version, no_progress
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
 from loreg.refs import parse_ref
@@ -51,15 +51,7 @@ def check(
     header_only: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[CheckReport, ...]:
-    """Every finding on each of the refs, folders or adapters on the Hub (``hf:NAME[@REV]``) in ``sources``.
-
-    ``base`` is the model that they are to meet, a path (of which headers alone are read) or one that the registry
-    knows; ``profiles`` the servers, e.g. ``vllm:max_lora_rank=64`` or a file; the policy in ``[check]`` of loreg.toml
-    holds too. ``against`` is an alias (of the same adapter: what it last meant) or a ref: no metric may be worse than
-    that version's. With ``header_only``, and on the Hub, headers are read by ranged requests and no weights: NaN and
-    zero are not looked for. An adapter that cannot be read is a finding, not an error. Raises NotFoundError and
-    UsageError for a wrong base, profile or ref.
-    """
+    """Report every finding on adapters. See :meth:`loreg.registry.Registry.check`."""
     servers = [read_profile(text) for text in profiles]
     model = find_base(context, base) if base is not None else None
     against = against or context.policy.against
@@ -101,14 +93,14 @@ def _check(
     subject = Subject(seen.structure, seen.scans, seen.files, model, verdict, copies)
     found = check_adapter(subject)
     for server in servers:
-        found += serving.findings(server, subject)
-    found += policy.findings(context.policy, _for_the_policy(context, looked, model, against))
+        found += serving.check_profile(server, subject)
+    found += policy.check_policy(context.policy, _for_the_policy(context, looked, model, against))
     return CheckReport(name, path, found, (*notes, *([_HEADER_ONLY] if seen.scans is None else [])))
 
 
 def _resolve(context: Context, source: str) -> tuple[str, str, Path | None, Details | None]:
     """The name and path for the report, and the folder or the version; neither for an adapter on the Hub."""
-    if source.startswith(PREFIX):
+    if source.startswith(HUB_PREFIX):
         return source, "", None, None
     if is_path(source) or Path(source).name == CONFIG_NAME:  # a hook is given the files that changed
         folder = Path(source).expanduser()
@@ -157,7 +149,7 @@ def _inspect_hub(source: str) -> _InspectedSource:
 
 
 def _read(structure: AdapterStructure, files: tuple[str, ...], header_only: bool) -> Subject:
-    return Subject(structure, None, files) if header_only else read_weights(structure, files)
+    return Subject(structure, None, files) if header_only else scan_adapter(structure, files)
 
 
 def _copies(context: Context, looked: _InspectedSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -175,7 +167,7 @@ def _for_the_policy(
     context: Context, looked: _InspectedSource, model: BaseTensors | None, against: str
 ) -> policy.Candidate:
     if looked.version is not None:
-        other = policy.reference_version(
+        other = policy.find_reference_version(
             against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version
         )
         editable = policy.build_candidate(looked.version, looked.card, other)

@@ -23,12 +23,7 @@ def compare(
     plot: Path | str | None = None,
     progress: Progress = no_progress,
 ) -> tuple[AdapterSimilarity, ...]:
-    """Every pair of the refs or folders ``sources``; drawn as heat maps to the file ``plot`` if it is given.
-
-    ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for ``merge``.
-    Raises UsageError for fewer than two, CheckFailedError for adapters of unrelated bases, MergeError for those
-    without a common module.
-    """
+    """Compare every pair of adapters. See :meth:`loreg.registry.Registry.compare`."""
     if len(sources) < 2:
         raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
     require_torch()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from loreg.entities import DoctorCheck
 from loreg.errors import ConflictError, LoregError, NotFoundError
 from loreg.refs import parse_ref
-from loreg.settings import Settings, masked
-from loreg.storage import BlobStore
+from loreg.settings import Settings, mask_url
+from loreg.storage import BlobStore, BlobTransfer
 from loreg.workspace.context import Context
 
 _OPTIONAL = ("torch", "psycopg", "fastapi", "ray")
@@ -19,18 +19,20 @@ _NEEDED = ("loreg", "safetensors", "numpy", "sqlalchemy", "alembic", "boto3")
 
 
 def doctor(context: Context, settings: Settings) -> tuple[DoctorCheck, ...]:
-    """Look at everything; nothing is raised, what is wrong is in the result with what to do."""
+    """Look at everything; what is wrong is in the result, with what to do, and raises nothing."""
     origin = settings.origin
     if settings.endpoint:
         where = [
-            DoctorCheck("endpoint", masked(settings.endpoint), origin["endpoint"]),
+            DoctorCheck("endpoint", mask_url(settings.endpoint), origin["endpoint"]),
             DoctorCheck("token", "lrg_…" if settings.token else "(none)", origin["token"]),
         ]
     else:
         where = [
-            DoctorCheck("database_url", masked(settings.database_url), origin["database_url"]),
-            DoctorCheck("storage_url", masked(settings.storage_url), origin["storage_url"]),
-            DoctorCheck("storage_endpoint", masked(settings.storage_endpoint) or "(none)", origin["storage_endpoint"]),
+            DoctorCheck("database_url", mask_url(settings.database_url), origin["database_url"]),
+            DoctorCheck("storage_url", mask_url(settings.storage_url), origin["storage_url"]),
+            DoctorCheck(
+                "storage_endpoint", mask_url(settings.storage_endpoint) or "(none)", origin["storage_endpoint"]
+            ),
         ]
     reached = (
         _try("server" if settings.endpoint else "database", context.backend.describe),
@@ -64,7 +66,7 @@ def _check_store(context: Context) -> str:
 def _check_weights(context: Context) -> str:
     """Whether catalog and store belong together, by some versions, or some bases if there is none."""
     backend, store = context.backend, context.store
-    if store.has_blobs() and backend.is_empty():
+    if isinstance(store, BlobStore) and backend.is_empty() and any(store.list()):
         raise ConflictError(
             f"the catalog is empty, but {store.url} holds blobs: they are another catalog's, or of a first push that "
             "was interrupted",
@@ -82,7 +84,7 @@ def _check_weights(context: Context) -> str:
     return f"{len(looked_at)} looked for, all in the store" if looked_at else "nothing was pushed yet"
 
 
-def _refuse_lost(store: BlobStore, sha256: str, what: str) -> None:
+def _refuse_lost(store: BlobTransfer, sha256: str, what: str) -> None:
     if store.size(sha256) is None:
         raise NotFoundError(
             f"{what} is not in {store.url}",

@@ -12,7 +12,7 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.checking.profile import read_profile
 from loreg.entities import Details, ExportResult, Progress, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotAllowedError, UnavailableError, UsageError
-from loreg.exporting.export import DTYPES
+from loreg.exporting.export import EXPORT_DTYPES
 from loreg.exporting.folder import (
     FILE_NAME,
     ExportSource,
@@ -20,7 +20,7 @@ from loreg.exporting.folder import (
     digest_request,
     is_as_planned,
     plan_for_profile,
-    read_headers,
+    read_export_source,
     write_folder,
 )
 from loreg.manifest import Manifest
@@ -45,19 +45,10 @@ def export(
     dtype: str | None = None,
     progress: Progress = no_progress,
 ) -> ExportResult:
-    """Write the adapter of a ref or folder to the new ``folder`` as the server of ``profile`` takes it.
-
-    Only what that server refuses or gets silently wrong is changed: scales go into B, ranks are padded or cut down,
-    missing modules become zeros, names become the base's, fields that it does not read are left out. Names of wrappers
-    and adapters, and stacked experts, become what PEFT writes, for every server. ``base`` is the
-    model's path or a name that the registry knows; by default the one that the version was pushed with. ``dtype`` is
-    float32, float16 or bfloat16, by default that of each tensor. ``loreg_export.json`` says what was done, and how far
-    each delta moved. Raises CheckFailedError for what cannot be mended, UsageError, NotFoundError and what pulling
-    raises; then nothing is written.
-    """
+    """Write an adapter as the server of ``profile`` takes it. See :meth:`loreg.registry.Registry.export`."""
     server = read_profile(profile)
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}", hint="--dtype bfloat16")
+    if dtype is not None and dtype not in EXPORT_DTYPES:
+        raise UsageError(f"dtype is {dtype!r}, expected one of {', '.join(EXPORT_DTYPES)}", hint="--dtype bfloat16")
     target = Path(folder)
     refuse_wrong_target(None, target, FILE_NAME)
     model = find_base(context, base) if base is not None else None
@@ -69,11 +60,7 @@ def export(
 
 
 def drop_export(context: Context, ref: str, profile: str) -> None:
-    """Forget what the registry made of the version for the server of ``profile``: the next who pulls it so has it made.
-
-    Whoever had it made may, and an administrator of the namespace. Raises NotFoundError if there is none,
-    NotAllowedError.
-    """
+    """Forget an export of a version. See :meth:`loreg.registry.Registry.drop_export`."""
     version = show_version(context, ref).version
     context.backend.drop_export(parse_ref(version.ref), digest_request(read_profile(profile), version.base))
 
@@ -100,7 +87,7 @@ def export_for_profile(
     server, version = read_profile(profile), found.version
     model = load_base(context, version.base) if version.base else None
     files = {file.path: file for file in found.files}
-    made = plan_for_profile(read_headers(context.store, version.ref, version.digest, files), server, model)
+    made = plan_for_profile(read_export_source(context.store, version.ref, version.digest, files), server, model)
     if not (verify or anew) and (stored := _stored(context, found, profile, made)) is not None:
         yield ExportedFiles(stored, None)
         return
@@ -142,7 +129,7 @@ def _made_by_the_registry(context: Context, found: Details, profile: str, made: 
 
 def _refuse_another(stored: Manifest | None, manifest: Manifest, made: PlannedExport, profile: str) -> None:
     """Raise IntegrityError if what is stored has other tensors, or another configuration, than what was made here."""
-    if stored is None or made.plan.rounds:  # the last bits of what is cut down are each machine's own
+    if stored is None or made.plan.is_machine_dependent:  # the last bits of what is cut down are each machine's own
         return
     there, here = ({file.path: file.sha256 for file in files.files} for files in (stored, manifest))
     for name in (WEIGHTS_NAME, CONFIG_NAME):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from loreg.bases.identify import architecture_digest
 from loreg.bases.model import read_model
-from loreg.entities import ExtractResult, Metric, Progress, no_progress
+from loreg.entities import ExtractResult, Progress, VersionMetadata, no_progress
 from loreg.errors import UsageError, explain_os_errors
 from loreg.verbs.merge import new_folder, refuse_wrong_target
 from loreg.verbs.push import push
@@ -32,21 +32,10 @@ def extract(
     device: str = "auto",
     name: str | None = None,
     folder: Path | str | None = None,
-    tasks: Sequence[str] = (),
-    metrics: Sequence[str | Metric] = (),
-    labels: Mapping[str, str] | None = None,
-    aliases: Sequence[str] = (),
-    message: str = "",
+    metadata: VersionMetadata = VersionMetadata(),
     progress: Progress = no_progress,
 ) -> ExtractResult:
-    """Take an adapter out of the model ``tuned``, which was trained from ``base``; both are paths.
-
-    Every matrix that changed becomes factors of ``rank``, or of the rank that keeps the share ``energy`` of its
-    change. ``whole`` says what becomes of norms, biases and matrices of another shape: ``keep`` takes them along
-    whole, ``refuse`` raises MergeError. ``device`` is that of the decompositions: cpu, cuda, or auto. Pushed as the
-    next version of ``name`` with its base, or written to the new ``folder``. Raises UsageError, MergeError and what
-    reading models and pushing raise; then nothing is written.
-    """
+    """Take an adapter out of a fine-tuned model. See :meth:`loreg.registry.Registry.extract`."""
     _refuse_wrong_call(rank, energy, whole, name, folder)
     folder = Path(folder) if folder is not None else None
     refuse_wrong_target(name, folder, FILE_NAME)
@@ -78,8 +67,7 @@ def extract(
         (staging / FILE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if name is None:
             return result
-        said: dict[str, Any] = {"tasks": tasks, "metrics": metrics, "labels": labels, "aliases": aliases}
-        pushed = push(context, staging, name, base=str(old_path.absolute()), message=message, progress=progress, **said)
+        pushed = push(context, staging, name, metadata, base=str(old_path.absolute()), progress=progress)
         return ExtractResult(found.modules, retained, found.whole, result.notes, pushed=pushed)
 
 

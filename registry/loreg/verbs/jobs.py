@@ -1,49 +1,51 @@
-"""Jobs: merges, re-rankings and bakes that a worker does instead of this process."""
+"""``registry.jobs``: merges, re-rankings and bakes that a worker does instead of this process."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from loreg.backend import Backend
 from loreg.entities import Job, Page, Progress, no_progress
 from loreg.errors import ConflictError, of_code
-from loreg.workspace.context import Context
 
-_PAUSE = 0.5
-
-
-def submit(context: Context, /, kind: str, **request: Any) -> Job:
-    """Ask a worker for a ``merge``, ``rerank`` or ``bake``: the arguments are those of the verb of that name.
-
-    Sources are refs. ``base`` and a bake's ``name`` are folders among those that the worker was given. Raises
-    UsageError for what a worker cannot do, NotAllowedError.
-    """
-    return context.backend.submit(kind, {name: value for name, value in request.items() if value is not None})
+_POLL_SECONDS = 0.5
 
 
-def job(context: Context, job_id: int) -> Job:
-    """How a job is doing. Raises NotFoundError."""
-    return context.backend.job(job_id)
+class Jobs:
+    """The jobs that workers do."""
 
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
-def jobs(context: Context, *, limit: int = 50, cursor: str | None = None) -> Page[Job]:
-    """A page of jobs, the newest first."""
-    return context.backend.jobs(limit, cursor)
+    def submit(self, kind: str, /, **request: Any) -> Job:
+        """Queue a ``merge``, ``rerank`` or ``bake``: the arguments are those of the command of that name.
 
+        Sources are refs. ``base`` and a bake's ``name`` are folders among those that the worker was given. Raises
+        UsageError for what a worker cannot do, NotAllowedError, QuotaError.
+        """
+        return self._backend.submit(kind, {name: value for name, value in request.items() if value is not None})
 
-def cancel_job(context: Context, job_id: int) -> Job:
-    """Give a job up; one that has ended stays as it is."""
-    return context.backend.cancel_job(job_id)
+    def show(self, job_id: int) -> Job:
+        """Return what was asked for, how far it is, and what came of it. Raises NotFoundError."""
+        return self._backend.job(job_id)
 
+    def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[Job]:
+        """Return a page of jobs, the newest first."""
+        return self._backend.jobs(limit, cursor)
 
-def wait_for_job(context: Context, job_id: int, *, progress: Progress = no_progress) -> Job:
-    """The job when it is done. Raises the error that it failed with; ConflictError if it was cancelled."""
-    while not (found := context.backend.job(job_id)).ended:
-        progress(found.what or found.state, found.done, found.total)
-        time.sleep(_PAUSE)
-    if found.state == "cancelled":
-        raise ConflictError(f"job {job_id} was cancelled", hint=f"loreg job show {job_id}")
-    if found.state == "failed":
-        told = found.error
-        raise of_code(told.get("code", ""))(told.get("message", ""), hint=told.get("hint", ""))
-    return found
+    def cancel(self, job_id: int) -> Job:
+        """End a job that has not ended; one that has stays as it is. Raises NotFoundError, NotAllowedError."""
+        return self._backend.cancel_job(job_id)
+
+    def wait(self, job_id: int, *, progress: Progress = no_progress) -> Job:
+        """Return the job when it is done. Raises the error that it failed with, ConflictError if it was cancelled."""
+        while not (job := self._backend.job(job_id)).ended:
+            progress(job.what or job.state, job.done, job.total)
+            time.sleep(_POLL_SECONDS)
+        if job.state == "cancelled":
+            raise ConflictError(f"job {job_id} was cancelled", hint=f"loreg job show {job_id}")
+        if job.state == "failed":
+            error = job.error
+            raise of_code(error.get("code", ""))(error.get("message", ""), hint=error.get("hint", ""))
+        return job

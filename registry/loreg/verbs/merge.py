@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loreg.adapters.structure import WEIGHTS_NAME
-from loreg.entities import MergeResult, Metric, Progress, Provenance, Source, no_progress
+from loreg.entities import MergeOptions, MergeResult, Progress, Provenance, Source, VersionMetadata, no_progress
 from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
 from loreg.merging import provenance
 from loreg.merging.shared_modules import describe_shared_modules, refuse_different_bases
@@ -34,85 +34,49 @@ from loreg.workspace.resolve_sources import (
     refuse_wrong_weights,
     require_torch,
     resolve_sources,
+    weights_of,
 )
 
 if TYPE_CHECKING:
     from loreg.merging.execute import MergedAdapter
     from loreg.merging.recipe import Recipe
 
-Rank = int | Mapping[str, Any] | None
-
 
 def merge(
     context: Context,
     sources: Sequence[str],
-    weights: Sequence[float] | None = None,
+    options: MergeOptions = MergeOptions(),
     *,
-    method: str = "linear",
-    parameters: Mapping[str, Any] | None = None,
-    weights_for: Mapping[str, Sequence[float]] | None = None,
-    scale: float = 1.0,
-    rank: Rank = None,
-    extras: str | None = None,
-    initial: Sequence[str] = (),
     base: Path | str | None = None,
-    allow_derived: bool = False,
     calibration: Path | str | None = None,
     device: str = "auto",
     name: str | None = None,
+    metadata: VersionMetadata = VersionMetadata(),
     folder: Path | str | None = None,
     plot: Path | str | None = None,
-    tasks: Sequence[str] = (),
-    metrics: Sequence[str | Metric] = (),
-    labels: Mapping[str, str] | None = None,
-    aliases: Sequence[str] = (),
-    message: str = "",
     progress: Progress = no_progress,
 ) -> MergeResult:
-    """Merge the refs or folders ``sources`` by ``method`` (see ``loreg methods``): by default ``Σ weights·deltas``.
+    """Merge the refs or folders ``sources``; push the result, write it, or only certify it.
 
-    Pushed as the next version of ``name``, or written to the new ``folder``; with neither, only certified. A folder
-    that holds this very merge is left as it is.
-
-    ``weights`` are 1 each if not given; ``weights_for`` has others for the modules that a pattern matches, and
-    ``scale`` (λ) multiplies the result. ``rank`` None loses nothing; else a number, or one of ``{"energy": 0.99}``,
-    ``{"tolerance": 0.01}``, ``{"budget": 2_000_000}``, ``{"fit": "vllm:16"}``. ``extras`` is the source whose whole
-    tensors are taken where they differ, ``initial`` the adapters from which PiSSA-like training started, ``base``
-    the model that DoRA needs, ``allow_derived`` merges adapters of a base and its cast, quantisation or fine-tune,
-    ``calibration`` a file of second moments for re-ranking one adapter, ``plot`` a PNG
-    to draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
+    See :meth:`loreg.registry.Registry.merge`.
     """
     folder = Path(folder) if folder is not None else None
-    weights = [1.0] * len(sources) if weights is None else weights
-    refuse_wrong_weights(sources, weights, weights_for or {}, scale)
+    refuse_wrong_weights(sources, options)
     refuse_wrong_target(name, folder, provenance.FILE_NAME)
     require_torch()
-    with resolve_sources(context, [*sources, *initial], progress) as everything:
-        opened, initials = everything[: len(sources)], everything[len(sources) :]
-        from loreg.merging.ranks import read_rank_rule
-        from loreg.merging.recipe import Recipe
-
-        common, about_bases = common_base(context, opened, allow_derived)
-        structures, labels_ = [source.structure for source in opened], [source.label for source in opened]
+    with resolve_sources(context, [*sources, *options.initial], progress) as resolved:
+        opened, initials = resolved[: len(sources)], resolved[len(sources) :]
+        common, about_bases = common_base(context, opened, options.allow_derived)
+        structures, labels = [source.structure for source in opened], [source.label for source in opened]
         if base is not None:
             refuse_another_base(context, base, opened)
-        refuse_different_bases(structures, labels_, one_base=common is not None or base is not None)
-        recipe = Recipe(
-            tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
-            method=method,
-            parameters=parameters or {},
-            weights_for={pattern: tuple(map(float, some)) for pattern, some in (weights_for or {}).items()},
-            scale=float(scale),
-            rank=read_rank_rule({"fixed": rank} if isinstance(rank, int) else rank or {}),
-            extras=position_of(extras, sources, opened) if extras is not None else None,
-            initials=tuple(each.digest for each in initials),
-            calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
-        )
+        refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
+        recipe = _recipe(options, sources, opened, initials, calibration)
         if folder is not None and not is_free(folder):
             _refuse_another_merge(folder, recipe)
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        told = (*notes(opened), *about_bases, *describe_shared_modules(structures, labels_), *merged.notes)
+        told = (*notes(opened), *about_bases, *describe_shared_modules(structures, labels), *merged.notes)
         if plot is not None:
             with open_plotting(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)
@@ -123,27 +87,35 @@ def merge(
             if name is None:
                 already = folder is not None and not is_free(folder)
                 return MergeResult(made_by, told, folder=folder, already=already)
-            pushed = push(
-                context,
-                staging,
-                name,
-                base=common.digest if common else None,
-                tasks=tasks,
-                metrics=metrics,
-                labels=labels,
-                aliases=aliases,
-                message=message,
-                progress=progress,
-            )
+            base_digest = common.digest if common else None
+            pushed = push(context, staging, name, metadata, base=base_digest, progress=progress)
             return MergeResult(made_by, told, pushed=pushed)
 
 
-def rerank(context: Context, /, source: str, rank: Rank, **options: Any) -> MergeResult:
-    """The best approximation of one adapter at other ranks: ``rank`` and ``options`` as for :func:`merge`.
+def _recipe(
+    options: MergeOptions,
+    sources: Sequence[str],
+    opened: Sequence[ResolvedSource],
+    initials: Sequence[ResolvedSource],
+    calibration: Path | str | None,
+) -> Recipe:
+    """Return the recipe of a merge of the resolved sources, which were typed as ``sources``."""
+    from loreg.merging.ranks import read_rank_rule
+    from loreg.merging.recipe import Recipe
 
-    A number above its rank pads with zeros. With ``calibration``, the best on that data.
-    """
-    return merge(context, [source], [1.0], rank=rank, **options)
+    rank = {"fixed": options.rank} if isinstance(options.rank, int) else options.rank or {}
+    weights = weights_of(sources, options)
+    return Recipe(
+        tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
+        method=options.method,
+        parameters=options.parameters,
+        weights_for={pattern: tuple(map(float, weights)) for pattern, weights in options.weights_for.items()},
+        scale=float(options.scale),
+        rank=read_rank_rule(rank),
+        extras=position_of(options.extras, sources, opened) if options.extras is not None else None,
+        initials=tuple(source.digest for source in initials),
+        calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
+    )
 
 
 def blend(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from loreg.adapters.base_path import has_base_path, with_base_path
+from loreg.adapters.base_path import differs_only_by_base_path, restore_base_path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.checking.profile import read_profile
 from loreg.entities import Details, Progress, PullResult, Version, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotFoundError, UsageError, explain_os_errors
 from loreg.exporting.folder import read_summary
+from loreg.file_locks import lock_folder, pause
 from loreg.manifest import File, Manifest
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
@@ -26,7 +24,6 @@ from loreg.workspace.context import Context
 from loreg.workspace.download import download_files
 
 PATIENCE = 30.0  # seconds that another pull of the same version to the same folder may stand still
-_INTERVAL = 0.1
 
 
 def pull(
@@ -39,15 +36,7 @@ def pull(
     verify: bool = False,
     progress: Progress = no_progress,
 ) -> PullResult:
-    """Write the files of the version that ``ref`` means to ``folder`` (default: ``./name``).
-
-    A folder that holds exactly these files already is left as it is; one that holds anything else is refused. What
-    an interrupted pull left is gone on with. With ``profile``, e.g. ``vllm:max_lora_rank=64``, the files are those that
-    :func:`loreg.verbs.export.export` makes of it for that server; the registry makes them once and stores them. With
-    ``verify`` they are made here from the version's own files, and what is stored must be the same. ``with_base_hint``
-    writes the base's path on the pusher's machine into the configuration. Raises NotFoundError, ConflictError,
-    IntegrityError, NotAllowedError, UnavailableError, and CheckFailedError for what the server cannot be given.
-    """
+    """Write the files of a version to a folder. See :meth:`loreg.registry.Registry.pull`."""
     if verify and profile is None:
         raise UsageError("without a profile every file is verified by its digest", hint="--profile SERVER --verify")
     parsed = parse_ref(ref)
@@ -98,7 +87,8 @@ def _place(
             staging = staging_path(real, f"{version.digest[:12]}.partial")
             make_folders(staging.parent)
             staging.mkdir(exist_ok=True)
-            with _alone_in(staging, sum(file.size for file in files), progress) as alone:
+            waiting = _Waiting(staging, sum(file.size for file in files), progress)
+            with lock_folder(staging, waiting) as alone:
                 if not alone:  # another pull had it, and has made something of it: look again
                     continue
                 try:
@@ -106,7 +96,7 @@ def _place(
                     downloaded = download_files(context, files, staging, progress, source)
                     _remove_strangers(staging, files)
                     if with_base_hint:
-                        with_base_path(staging / CONFIG_NAME, version.facts.base_hint)
+                        restore_base_path(staging / CONFIG_NAME, version.facts.base_hint)
                     move_into_place(staging, real)
                 except ConflictError:  # something else has the place by now
                     shutil.rmtree(staging)
@@ -121,47 +111,29 @@ def _place(
                 hint=f"loreg pull {version.ref} ANOTHER-DIR",
             )
         if with_base_hint:
-            with_base_path(real / CONFIG_NAME, version.facts.base_hint)
+            restore_base_path(real / CONFIG_NAME, version.facts.base_hint)
         return 0
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path, total: int, progress: Progress) -> Iterator[bool]:
-    """Keep a second pull of the same version out of ``folder``; a pull that dies lets go of it.
+class _Waiting:
+    """The wait for another pull that writes the same folder, for as long as it gets on."""
 
-    Another that is there is waited for as long as it gets on. False if the folder is not there any more then. Raises
-    ConflictError if the other pull stands still.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        _wait_for(descriptor, folder, total, progress)
-        yield folder.exists() and os.path.samestat(folder.stat(), os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
+    def __init__(self, folder: Path, total: int, progress: Progress) -> None:
+        self._folder, self._total, self._progress = folder, total, progress
+        self._size, self._deadline = -1, 0.0
 
-
-def _wait_for(descriptor: int, folder: Path, total: int, progress: Progress) -> None:
-    size, deadline = -1, 0.0
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            arrived = _size(folder)
-            if arrived != size:
-                size, deadline = arrived, time.monotonic() + PATIENCE
-            elif time.monotonic() > deadline:
-                raise ConflictError(
-                    f"another pull is writing {folder}, and has got no further for {PATIENCE:.0f} seconds",
-                    hint="wait until it has ended, or stop it, and pull again",
-                ) from None
-            progress("waiting for another pull", arrived, total)
-            time.sleep(_INTERVAL)
-        else:
-            return
+    def __call__(self) -> None:
+        """Tell how far the other is. Raises ConflictError if it stands still."""
+        arrived = _size(self._folder)
+        if arrived != self._size:
+            self._size, self._deadline = arrived, time.monotonic() + PATIENCE
+        elif time.monotonic() > self._deadline:
+            raise ConflictError(
+                f"another pull is writing {self._folder}, and has got no further for {PATIENCE:.0f} seconds",
+                hint="wait until it has ended, or stop it, and pull again",
+            )
+        self._progress("waiting for another pull", arrived, self._total)
+        pause()
 
 
 def _size(folder: Path) -> int:
@@ -191,4 +163,6 @@ def _is_the_same(folder: Path, files: tuple[File, ...]) -> bool:
         return False
     blobs = {name: digest_of(path) for name, path in found.items()}
     changed = [name for name in expected if (blobs[name].sha256, blobs[name].size) != expected[name]]
-    return not changed or (changed == [CONFIG_NAME] and has_base_path(found[CONFIG_NAME], expected[CONFIG_NAME][0]))
+    return not changed or (
+        changed == [CONFIG_NAME] and differs_only_by_base_path(found[CONFIG_NAME], expected[CONFIG_NAME][0])
+    )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.compatibility import refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, no_progress
+from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
 from loreg.parsing import parse_metric, parse_word
 from loreg.refs import parse_adapter_name, parse_alias
-from loreg.storage import Blob, put_bytes
+from loreg.storage import Blob, UploadReserver, put_bytes
 from loreg.workspace.base_lookup import base_of_identity, load_base
 from loreg.workspace.context import Context, is_path
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
@@ -24,25 +23,16 @@ def push(
     context: Context,
     folder: Path | str,
     name: str,
+    metadata: VersionMetadata = VersionMetadata(),
     *,
     base: str | None = None,
-    tasks: Sequence[str] = (),
-    metrics: Sequence[str | Metric] = (),
-    labels: Mapping[str, str] | None = None,
-    aliases: Sequence[str] = (),
-    message: str = "",
     progress: Progress = no_progress,
 ) -> PushResult:
-    """Store the adapter in ``folder`` as the next version of ``name``.
-
-    Content that ``name`` has already makes no new version; tasks, metrics, labels and aliases are then added to
-    the one that is there. Raises UsageError, NotFoundError, AdapterFormatError, CheckFailedError, IntegrityError,
-    ConflictError, NotAllowedError or UnavailableError; then nothing is recorded.
-    """
+    """Store the adapter in ``folder`` as the next version of ``name``. See :meth:`loreg.registry.Registry.push`."""
     adapter = parse_adapter_name(name)
-    measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
-    tasks = tuple(parse_word(task, "task") for task in tasks)
-    aliases = tuple(parse_alias(alias) for alias in aliases)
+    metrics = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metadata.metrics)
+    tasks = tuple(parse_word(task, "task") for task in metadata.tasks)
+    aliases = tuple(parse_alias(alias) for alias in metadata.aliases)
     with inspect_adapter(Path(folder), progress) as prepared:
         identity = _identity(context, base, prepared, progress)
         if identity is not None:
@@ -56,10 +46,10 @@ def push(
                 manifest=prepared.manifest,
                 base=identity.base if isinstance(identity, Identity) else identity,
                 base_hint=prepared.structure.config.base_hint,
-                message=message,
+                message=metadata.message,
                 tasks=tasks,
-                labels=labels or {},
-                metrics=measured,
+                labels=metadata.labels,
+                metrics=metrics,
                 aliases=aliases,
             )
         )
@@ -82,7 +72,7 @@ def _identity(
         return context.backend.base(base).base
     except NotFoundError as error:
         if Path(base).exists():
-            raise NotFoundError(error.message, hint=f"for the folder of that name: --base ./{base}") from None
+            raise NotFoundError(error.message, hint=f"for the folder of that name: --base ./{base}") from error
         raise
 
 
@@ -104,7 +94,8 @@ def _store(
         progress("storing", done, total)
 
     blobs = {file.path: Blob(file.sha256, file.size) for file in prepared.manifest.files}
-    context.store.reserve_uploads(tuple(blobs.values()))
+    if isinstance(context.store, UploadReserver):
+        context.store.reserve_uploads(tuple(blobs.values()))
     for name, blob in blobs.items():
         path = prepared.files[name]
         with explain_os_errors(path, "check the folder and its permissions"):

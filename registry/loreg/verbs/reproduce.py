@@ -29,11 +29,7 @@ def reproduce(
     device: str = "auto",
     progress: Progress = no_progress,
 ) -> ReproduceResult:
-    """Merge again what ``ref`` was merged from, by digest, and compare; kept in ``folder`` if it is given.
-
-    Raises NotFoundError if a source is no longer in the registry, UsageError if the version is not a merge, and
-    IntegrityError if the deltas differ by more than the dtype explains.
-    """
+    """Merge again what a version was merged from. See :meth:`loreg.registry.Registry.reproduce`."""
     require_torch()
     folder = Path(folder) if folder is not None else None
     details = context.backend.show(parse_ref(ref))

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import filecmp
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,8 +17,10 @@ from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.errors import ConflictError
-from loreg.manifest import hidden_beside
-from loreg.storage.durable import make_folders
+from loreg.file_locks import lock_folder
+from loreg.file_modes import sync_folder
+from loreg.manifest import hidden_sibling
+from loreg.storage.durable import make_folders, sync_file
 
 #: In a folder that is being filled: what becomes its content, and the list of what is its content already.
 UNFINISHED = ".loreg-unfinished"
@@ -51,7 +51,7 @@ def is_free(target: Path) -> bool:
 def staging_path(target: Path, mark: str) -> Path:
     """Where what becomes ``target`` grows: in the folder that is there already, else beside it."""
     real = target.resolve()
-    return real / f"{UNFINISHED}.{mark}" if real.is_dir() else hidden_beside(real, mark)
+    return real / f"{UNFINISHED}.{mark}" if real.is_dir() else hidden_sibling(real, mark)
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def recover_moved(target: Path, staging: Path) -> None:
 
 
 def _fill(folder: Path, staging: Path) -> None:
-    with _alone_in(folder):
+    with lock_folder(folder):  # who holds it only renames
         if not is_free(folder):
             raise ConflictError(f"{folder} is not empty any more; nothing was changed", hint="choose another folder")
         for _, path in _moved_into_place(folder):  # of another call, which nobody goes on with
@@ -162,21 +162,10 @@ def _file_stamp(path: Path) -> _Stamp:
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # who holds it only renames
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _flush(path: Path) -> None:
     """Make sure that a file's bytes are on the disk, or the names in a folder where the system lets us."""
-    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if not path.is_dir():
+        sync_file(path)
+        return
+    with contextlib.suppress(OSError):
+        sync_folder(path)

@@ -10,7 +10,7 @@ from loreg.checking.policy import Policy
 from loreg.entities import Details
 from loreg.errors import NotFoundError
 from loreg.refs import parse_ref
-from loreg.storage import BlobStore
+from loreg.storage import BlobTransfer
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Context:
     """A backend, a store, a folder that remembers what bases on this machine were, and what the team asks."""
 
     backend: Backend
-    store: BlobStore
+    store: BlobTransfer
     base_cache: Path
     policy: Policy
 
@@ -34,5 +34,5 @@ def show_version(context: Context, ref: str) -> Details:
         return context.backend.show(parse_ref(ref))
     except NotFoundError as error:
         if Path(ref).is_dir():
-            raise NotFoundError(error.message, hint=f"for the folder of that name: ./{ref}") from None
+            raise NotFoundError(error.message, hint=f"for the folder of that name: ./{ref}") from error
         raise

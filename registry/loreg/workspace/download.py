@@ -9,7 +9,7 @@ from pathlib import Path
 from loreg.entities import Progress
 from loreg.errors import explain_os_errors
 from loreg.file_modes import sync_folder
-from loreg.manifest import File, inside
+from loreg.manifest import File, resolve_inside
 from loreg.storage import Blob, digest_of
 from loreg.storage.durable import sync_file
 from loreg.workspace.context import Context
@@ -32,20 +32,20 @@ def download_files(
 
     downloaded = 0
     for file in files:
-        path = inside(folder, file.path)
+        path = resolve_inside(folder, file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         blob = Blob(file.sha256, file.size)
         if path.exists() and digest_of(path) == blob:  # an interrupted pull had finished this one
             count(file.size)
             continue
         if source is not None:
-            shutil.copyfile(inside(source, file.path), path)
+            shutil.copyfile(resolve_inside(source, file.path), path)
             sync_file(path)
             count(file.size)
         else:
             context.store.get(blob, path, count)
         downloaded += file.size
-    for below in {folder, *(parent for file in files for parent in inside(folder, file.path).parents)}:
+    for below in {folder, *(parent for file in files for parent in resolve_inside(folder, file.path).parents)}:
         if below.is_relative_to(folder):
             sync_folder(below)
     return downloaded

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loreg.adapters.base_path import without_base_path
+from loreg.adapters.base_path import remove_base_path
 from loreg.adapters.folder import select_files
 from loreg.adapters.structure import AdapterStructure, read_structure
-from loreg.checking.run import check_adapter, raise_first_error, read_weights
+from loreg.checking.findings import raise_first_error
+from loreg.checking.run import check_adapter, scan_adapter
 from loreg.entities import Progress
 from loreg.errors import explain_os_errors
 from loreg.manifest import File, Manifest
@@ -46,12 +47,12 @@ def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection
     selection = select_files(folder)
     structure = read_structure(folder)
     findings = [
-        f for f in check_adapter(read_weights(structure)) if f.code not in ("LR015", *mended)
+        f for f in check_adapter(scan_adapter(structure)) if f.code not in ("LR015", *mended)
     ]  # push takes paths out
     raise_first_error(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
     files = dict(selection.files)
-    clean = without_base_path(files, structure.config.base_hint)
+    clean = remove_base_path(files, structure.config.base_hint)
     for number, (name, content) in enumerate(sorted(clean.items())):
         files[name] = staging / str(number)
         files[name].write_bytes(content)

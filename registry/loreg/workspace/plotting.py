@@ -15,10 +15,10 @@ def open_plotting(path: Path) -> Iterator[ModuleType]:
     """The module that draws, for drawing to ``path``. Raises MissingExtraError, UsageError, NotAllowedError."""
     try:
         from loreg.merging import plot
-    except ImportError:
+    except ImportError as error:
         raise MissingExtraError(
             "--plot needs matplotlib, which is not installed", hint="pip install 'loreg[plot]'"
-        ) from None
+        ) from error
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UsageError(f"{path} cannot be drawn: expected .png, .pdf or .svg", hint=f"--plot {path.stem}.png")
     with explain_os_errors(path, "choose another file for --plot"):

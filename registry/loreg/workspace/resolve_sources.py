@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
+from loreg.checking.findings import raise_first_error
 from loreg.checking.rules import Subject
-from loreg.checking.run import check_adapter, raise_first_error
-from loreg.entities import BaseModel, Progress
+from loreg.checking.run import check_adapter
+from loreg.entities import BaseModel, MergeOptions, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
 from loreg.workspace.context import Context, is_path, show_version
@@ -104,21 +105,25 @@ def _initial_of_each(
     return chosen
 
 
-def refuse_wrong_weights(
-    sources: Sequence[str], weights: Sequence[float], weights_for: Mapping[str, Sequence[float]], scale: float
-) -> None:
+def weights_of(sources: Sequence[str], options: MergeOptions) -> Sequence[float]:
+    """Return the weight of each source: 1 where the options say none."""
+    return [1.0] * len(sources) if options.weights is None else options.weights
+
+
+def refuse_wrong_weights(sources: Sequence[str], options: MergeOptions) -> None:
     """Raise UsageError unless there is one finite weight for each source, for every pattern, and a finite λ."""
-    for some, option in ((weights, "--weights "), *((w, f"--weights-for {p}=") for p, w in weights_for.items())):
-        if len(sources) != len(some):
+    of_patterns = [(f"--weights-for {pattern}=", weights) for pattern, weights in options.weights_for.items()]
+    for option, weights in (("--weights ", weights_of(sources, options)), *of_patterns):
+        if len(sources) != len(weights):
             where = "" if option == "--weights " else f" in {option[14:-1]!r}"
             raise UsageError(
-                f"{len(sources)} adapters and {len(some)} weights{where}: expected one weight for each adapter",
+                f"{len(sources)} adapters and {len(weights)} weights{where}: expected one weight for each adapter",
                 hint=f"{option}{','.join(['1'] * len(sources))}",
             )
-        if not all(math.isfinite(weight) for weight in some):
-            raise UsageError(f"the weights {list(some)} are not all finite", hint="use numbers like 0.7")
-    if not math.isfinite(scale):
-        raise UsageError(f"lambda is {scale}, expected a finite number", hint="--lambda 1")
+        if not all(math.isfinite(weight) for weight in weights):
+            raise UsageError(f"the weights {list(weights)} are not all finite", hint="use numbers like 0.7")
+    if not math.isfinite(options.scale):
+        raise UsageError(f"lambda is {options.scale}, expected a finite number", hint="--lambda 1")
 
 
 def position_of(extras: str, sources: Sequence[str], opened: Sequence[ResolvedSource]) -> int:

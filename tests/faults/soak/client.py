@@ -107,9 +107,9 @@ class Client:
         self._count += 1
         if self._drawn.random() < 0.3:
             name = f"soak/baked-{self._number}-{self._count}"
-            job = self._registry.submit("bake", sources=sources[:1], base="base", name=name)
+            job = self._registry.jobs.submit("bake", sources=sources[:1], base="base", name=name)
         else:
-            job = self._registry.submit("merge", sources=sources, name=f"jobs/{self._number}")
+            job = self._registry.jobs.submit("merge", sources=sources, name=f"jobs/{self._number}")
         self._journal.write("job", id=job.id)
 
     def _one_of_mine(self) -> tuple[str, int, dict[str, str]]:

@@ -211,7 +211,7 @@ def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path,
 
         assert case.job is not None
         with connect() as registry:
-            registry.submit(case.job.kind, **case.job.request)
+            registry.jobs.submit(case.job.kind, **case.job.request)
 
     _succeed(Process.start(submit, room, deployment))
     return deployment

@@ -1,1 +1,1 @@
-"""Findings in the forms that CI systems read."""
+"""Findings in the formats that CI systems read."""

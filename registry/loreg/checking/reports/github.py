@@ -11,7 +11,7 @@ from loreg.entities import CheckReport
 
 
 def github(reports: Sequence[CheckReport]) -> str:
-    """One line for each finding."""
+    """Return one workflow command a line, one for each finding."""
     return "".join(
         f"::{finding.severity} file={_property(report.path or report.name)},title={_property(finding.code)}::"
         f"{_data(f'{report.name}: {finding.message}. {finding.remedy}')}\n"
@@ -21,9 +21,9 @@ def github(reports: Sequence[CheckReport]) -> str:
 
 
 def _data(text: str) -> str:
-    """GitHub's own escapes; other control characters, which a stranger's name may have, as Python writes them."""
-    shown = "".join(c if c.isprintable() or c in "\r\n" else repr(c)[1:-1] for c in text)
-    return shown.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Escape as GitHub asks; write other control characters, which an uploaded name may have, as Python does."""
+    printable = "".join(c if c.isprintable() or c in "\r\n" else repr(c)[1:-1] for c in text)
+    return printable.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -12,7 +12,7 @@ from loreg.entities import CheckReport
 
 
 def junit(reports: Sequence[CheckReport]) -> str:
-    """The whole document. Warnings are told in ``system-out``: JUnit knows only failures."""
+    """Return the whole document. Warnings are in ``system-out``: JUnit knows only failures."""
     root = ElementTree.Element("testsuites", name="loreg check")
     for report in reports:
         errors = [finding for finding in report.findings if finding.severity == "error"]
@@ -29,15 +29,15 @@ def junit(reports: Sequence[CheckReport]) -> str:
         if not errors:
             ElementTree.SubElement(suite, "testcase", classname=report.name, name="loreg check")
         if warnings:
-            told = "\n".join(f"{finding.code} {finding.message}: {finding.remedy}" for finding in warnings)
-            ElementTree.SubElement(suite, "system-out").text = told
+            lines = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in warnings]
+            ElementTree.SubElement(suite, "system-out").text = "\n".join(lines)
     for element in root.iter():
-        element.attrib = {name: _told(value) for name, value in element.attrib.items()}
-        element.text = _told(element.text) if element.text else None
+        element.attrib = {name: _printable(value) for name, value in element.attrib.items()}
+        element.text = _printable(element.text) if element.text else None
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode")
 
 
-def _told(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
+def _printable(text: str) -> str:
+    """Replace the control characters that XML cannot hold."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

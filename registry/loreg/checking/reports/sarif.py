@@ -13,25 +13,25 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 
 
 def sarif(reports: Sequence[CheckReport], version: str) -> dict[str, Any]:
-    """The log as a JSON document; ``version`` is loreg's."""
-    codes = sorted({finding.code: finding for report in reports for finding in report.findings}.items())
-    numbers = {code: i for i, (code, _) in enumerate(codes)}
+    """Return the log as a JSON document; ``version`` is loreg's."""
+    by_code = dict(sorted({finding.code: finding for report in reports for finding in report.findings}.items()))
+    rule_indices = {code: index for index, code in enumerate(by_code)}
     rules = [
         {"id": code, "defaultConfiguration": {"level": finding.severity}, "help": {"text": finding.remedy}}
-        for code, finding in codes
+        for code, finding in by_code.items()
     ]
-    results = [_result(report, finding, numbers) for report in reports for finding in report.findings]
+    results = [_result(report, finding, rule_indices) for report in reports for finding in report.findings]
     driver = {"name": "loreg", "version": version, "rules": rules}
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
 
 
-def _result(report: CheckReport, finding: Finding, numbers: dict[str, int]) -> dict[str, Any]:
+def _result(report: CheckReport, finding: Finding, rule_indices: dict[str, int]) -> dict[str, Any]:
     # A log speaks of files of the repository that was checked: an absolute path is taken as it is.
     path = report.path or report.name
     uri = PurePath(path).as_uri() if PurePath(path).is_absolute() else quote(path)
     return {
         "ruleId": finding.code,
-        "ruleIndex": numbers[finding.code],
+        "ruleIndex": rule_indices[finding.code],
         "level": finding.severity,
         "message": {"text": f"{report.name}: {finding.message}. {finding.remedy}"},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri}}}],

@@ -1,4 +1,4 @@
-"""The methods of merging, by name. One file per family; a new method is a ``Method`` in one of these lists."""
+"""The merge methods by name. One file per family; a new method is a ``Method`` in one of their lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """The method called ``name``. Raises UsageError, naming those that there are."""
+    """Return the method called ``name``. Raises UsageError, naming those that there are."""
     if name not in METHODS:
         raise UsageError(f"there is no merge method {name!r}; there are {', '.join(METHODS)}", hint="loreg methods")
     return METHODS[name]

@@ -1,4 +1,4 @@
-"""Methods whose result is a combination of the deltas: the coefficients follow from their Gram matrix alone.
+"""Linear, SLERP and other methods that combine the deltas with coefficients which follow from their Gram matrix.
 
 All are exact: the combination has rank Σ rₜ at most and is computed in the frames, k × k.
 """
@@ -6,6 +6,7 @@ All are exact: the combination has rank Σ rₜ at most and is computed in the f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,29 +15,33 @@ from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.merging.batch import Batch
 from loreg.merging.method import Method, Parameter, Values
 
-#: (n, T, T) inner products of the deltas, (n, T) weights and the parameters → (n, T) coefficients.
+#: From inner products of the deltas (n, T, T), weights (n, T) and parameters: the coefficients (n, T).
 Coefficients = Callable[[Tensor, Tensor, Values], Tensor]
 
 _PARALLEL = 1e-8  # sine below which two directions are the same and the great circle between them is a line
 
 
-def _combine(coefficients: Coefficients) -> Callable[[Batch, Values], Spectrum]:
-    def merge(batch: Batch, values: Values) -> Spectrum:
-        framed = batch.framed
-        chosen = coefficients(framed.gram(), batch.weights, values)
-        size = (chosen.abs() * batch.norms()).sum(-1)
-        return decompose(framed.left, framed.right, framed.weighted(chosen), size)
+@dataclass(frozen=True)
+class Combination:
+    """A method's ``merge``: sum the deltas with the coefficients that a function finds."""
 
-    return merge
+    coefficients: Coefficients
+
+    def __call__(self, batch: Batch, values: Values) -> Spectrum:
+        """Return the spectrum of ``Σ cₜ·Δₜ``."""
+        framed = batch.framed
+        chosen = self.coefficients(framed.gram(), batch.weights, values)
+        size = (chosen.abs() * batch.norms()).sum(-1)
+        return decompose(framed.left, framed.right, framed.weighted_sum(chosen), size)
 
 
 def linear(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
-    """The weighted sum: ``Σ wₜ·Δₜ``."""
+    """Return the weights: ``Σ wₜ·Δₜ``."""
     return weights
 
 
 def slerp(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
-    """``(sin((1−t)θ)·Δ₁ + sin(tθ)·Δ₂) / sin θ`` with ``t = w₂/(w₁+w₂)`` and θ the angle between the deltas.
+    """Return those of ``(sin((1−t)θ)·Δ₁ + sin(tθ)·Δ₂) / sin θ``, ``t = w₂/(w₁+w₂)``, θ the angle between the deltas.
 
     Where a delta is missing, zero or parallel to the other, the great circle is undefined and the line is taken.
     """
@@ -52,7 +57,7 @@ def slerp(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
 
 
 def karcher(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
-    """The Karcher mean of the deltas' directions on the unit sphere, times the weighted mean of their norms.
+    """Return those of the Karcher mean of the deltas' directions on the unit sphere, times their weighted mean norm.
 
     The direction u is kept as coefficients of the unit deltas, so that every angle comes from the Gram matrix.
     """
@@ -77,7 +82,7 @@ def karcher(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
 
 
 def model_stock(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
-    """``t · Σ wₜ·Δₜ / Σ wₜ`` with ``t = N·cos θ / (1 + (N−1)·cos θ)``, cos θ the mean over all pairs, per module.
+    """Return those of ``t · Σ wₜ·Δₜ / Σ wₜ``, ``t = N·cos θ / (1 + (N−1)·cos θ)``, cos θ the mean over all pairs.
 
     The base is the anchor: deltas that have nothing in common (cos θ ≤ 0) leave it where it is.
     """
@@ -91,7 +96,7 @@ def model_stock(gram: Tensor, weights: Tensor, values: Values) -> Tensor:
 
 
 def _shares(weights: Tensor) -> Tensor:
-    """Weights that sum to 1; as they are where their sum is zero."""
+    """Return weights that sum to 1; as they are where their sum is zero."""
     total = weights.sum(-1, keepdim=True)
     return torch.where(total.abs() > 0, weights / torch.where(total == 0, 1.0, total), weights)
 
@@ -123,14 +128,14 @@ METHODS = (
         family="exact",
         summary="the weighted sum of the deltas",
         source="Ilharco et al. 2023, task arithmetic, arXiv 2212.04089",
-        merge=_combine(linear),
+        merge=Combination(linear),
     ),
     Method(
         name="slerp",
         family="exact",
         summary="along the great circle between two deltas",
         source="Shoemake 1985, Animating rotation with quaternion curves",
-        merge=_combine(slerp),
+        merge=Combination(slerp),
         min_sources=2,
         max_sources=2,
     ),
@@ -139,7 +144,7 @@ METHODS = (
         family="exact",
         summary="the mean direction on the sphere, at the mean norm",
         source="Karcher 1977, Riemannian center of mass",
-        merge=_combine(karcher),
+        merge=Combination(karcher),
         parameters=(
             Parameter("iterations", 10, "how often the mean is moved, at most", 1, 10_000),
             Parameter("tolerance", 1e-5, "stop when it moves by less than this angle, in radians", 0, 1),
@@ -150,6 +155,6 @@ METHODS = (
         family="exact",
         summary="the mean, drawn towards the base as far as the deltas disagree",
         source="Jang et al. 2024, Model Stock, arXiv 2403.19522",
-        merge=_combine(model_stock),
+        merge=Combination(model_stock),
     ),
 )

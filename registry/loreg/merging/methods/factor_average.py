@@ -1,4 +1,4 @@
-"""Averaging the factors on their own: what PEFT calls ``linear``. It is not the weighted sum of the deltas."""
+"""What PEFT calls ``linear``: the factors averaged on their own, which is not the weighted sum of the deltas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loreg.merging.method import Method, Values
 
 
 def factor_average(batch: Batch, values: Values) -> Spectrum:
-    """``(Σ √|wₜ|·Bₜ) @ (Σ ±√|wₜ|·Aₜ)``, √scale in each factor: has cross terms ``BᵢAⱼ``, and rank r.
+    """Return ``(Σ √|wₜ|·Bₜ) @ (Σ ±√|wₜ|·Aₜ)``, √scale in each factor: it has cross terms ``BᵢAⱼ``, and rank r.
 
     Raises MergeError if the ranks differ.
     """

@@ -1,4 +1,4 @@
-"""Methods that look at the entries of the deltas in a basis that all sources share, k × k or smaller.
+"""KnOTS, Core Space and Compress-then-Merge: TIES on entries of the deltas in a basis that all sources share.
 
 The basis comes from the deltas, never from how they are factored: each adapter is brought to its balanced canonical
 form ``U√S, √SVᵀ`` first. Refactoring ``(BG, G⁻¹A)`` changes nothing here, where it changes published code.
@@ -9,69 +9,75 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loreg.algebra.canonical import canonical
+from loreg.algebra.canonical import canonicalize
 from loreg.algebra.decompositions import svd
 from loreg.algebra.factors import Factors
 from loreg.algebra.tucker import shared_subspaces
 from loreg.merging.batch import Batch
-from loreg.merging.entrywise import DeltaView, TiledDelta, calibrate_thresholds, merge_entrywise
+from loreg.merging.entrywise import EntrywiseMerge
 from loreg.merging.method import Method, Parameter, Values
-from loreg.merging.pruning import AT_RANDOM, LARGEST, PruneRule
+from loreg.merging.pruning import AT_RANDOM, LARGEST, Block, PruneRule
 from loreg.merging.sign_election import ELECTION
+from loreg.merging.thresholds import ThresholdCalibration
+from loreg.merging.tiled_delta import DeltaView
 
 
 def aligned(batch: Batch, values: Values) -> list[DeltaView]:
-    """KnOTS: with ``[Δ₁ … Δ_T] = U S [V₁ᵀ … V_Tᵀ]``, source t has the entries ``S Vₜᵀ = UᵀΔₜ`` (k, in)."""
-    left = batch.framed.left.turned(_directions(torch.cat(list(batch.framed.cores()), dim=-1)))
-    framed, stacked = batch.framed.sources(), batch.stack.sources()
+    """View the deltas as KnOTS: with ``[Δ₁ … Δ_T] = U S [V₁ᵀ … V_Tᵀ]``, as ``S Vₜᵀ = UᵀΔₜ`` (k, in)."""
+    left = batch.framed.left.fix_signs(_left_singular_vectors(torch.cat(list(batch.framed.cores()), dim=-1)))
+    framed, sources = batch.framed.sources(), batch.stack.sources()
     return [
-        DeltaView([Factors(left[i].T @ f.b[i], s.a[i]) for f, s in zip(framed, stacked, strict=True)], left=left[i])
+        DeltaView([Factors(left[i].T @ f.b[i], s.a[i]) for f, s in zip(framed, sources, strict=True)], left=left[i])
         for i in range(len(batch.modules))
     ]
 
 
 def canonical_cores(batch: Batch, values: Values) -> list[DeltaView]:
-    """Core Space: the entries of ``P_Bᵀ Δₜ P_A`` (k, k), P the singular vectors of all canonical factors stacked."""
-    forms = [canonical(part) for part in batch.framed.sources()]
-    left = _directions(torch.cat([form.u * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
-    right = _directions(torch.cat([form.v * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
+    """View the deltas as Core Space: as ``P_Bᵀ Δₜ P_A`` (k, k), P the singular vectors of all canonical factors."""
+    forms = [canonicalize(part) for part in batch.framed.sources()]
+    left = _left_singular_vectors(torch.cat([form.u * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
+    right = _left_singular_vectors(torch.cat([form.v * form.s.sqrt().unsqueeze(-2) for form in forms], dim=-1))
     return _in_bases(batch, left, right)
 
 
 def compressed(batch: Batch, values: Values) -> list[DeltaView]:
-    """Compress-then-Merge: the entries of ``UᵀΔₜV`` (r, r) in subspaces that fit all deltas, norms balanced."""
+    """View the deltas as Compress-then-Merge: as ``UᵀΔₜV`` (r, r) in subspaces that fit all, their norms balanced."""
     cores = batch.framed.cores().transpose(0, 1)
     norms = torch.linalg.matrix_norm(cores).unsqueeze(-1).unsqueeze(-1)
-    mean, kept = norms.mean(dim=1, keepdim=True), values["balance"]
-    balanced = cores * torch.where(norms > 0, (1 - kept) + kept * mean / norms.clamp_min(1e-300), 0.0)
+    mean, balance = norms.mean(dim=1, keepdim=True), values["balance"]
+    balanced = cores * torch.where(norms > 0, (1 - balance) + balance * mean / norms.clamp_min(1e-300), 0.0)
     rank = min(batch.rank or max(batch.stack.ranks), *cores.shape[-2:])
     return _in_bases(batch, *shared_subspaces(balanced, rank))
 
 
 def _in_bases(batch: Batch, left: Tensor, right: Tensor) -> list[DeltaView]:
     sources = batch.framed.sources()
-    left, right = batch.framed.left.turned(left), batch.framed.right.turned(right)
+    left, right = batch.framed.left.fix_signs(left), batch.framed.right.fix_signs(right)
     return [
         DeltaView([Factors(left[i].T @ p.b[i], p.a[i] @ right[i]) for p in sources], left[i], right[i])
         for i in range(len(batch.modules))
     ]
 
 
-def _directions(columns: Tensor) -> Tensor:
+def _left_singular_vectors(columns: Tensor) -> Tensor:
     return svd(columns)[0]
 
 
-def _rule(values: Values) -> PruneRule:
+def _chosen_rule(values: Values) -> PruneRule:
     return LARGEST if values["drop"] == "small" else AT_RANDOM
 
 
-def _drop(module: TiledDelta, entries: Tensor, t: int, row: int, column: int) -> None:
-    _rule(module.values).prune(module, entries, t, row, column)
+def _keep_chosen(entries: Tensor, block: Block) -> None:
+    _chosen_rule(block.values).prune(entries, block)
 
 
-#: Dropping as the parameter ``drop`` says.
-_CHOSEN = PruneRule(_drop, lambda values, total: _rule(values).counts(values, total))
-_RULE = (
+def _count_chosen(values: Values, total: int) -> tuple[int, ...]:
+    return _chosen_rule(values).counts(values, total)
+
+
+#: Prunes as the parameter ``drop`` says.
+_BY_DROP = PruneRule(_keep_chosen, _count_chosen)
+_PARAMETERS = (
     Parameter(
         "drop", "small", "which entries are dropped: the small ones, or random ones", choices=("small", "random")
     ),
@@ -99,30 +105,30 @@ METHODS = (
         family="shared basis",
         summary="TIES on the deltas in the left singular basis of all of them side by side",
         source="Stoica et al. 2025, KnOTS, arXiv 2410.19735",
-        merge=merge_entrywise(aligned, _CHOSEN),
-        parameters=(*_RULE, _threshold("global")),
-        calibrate=calibrate_thresholds(aligned, _CHOSEN),
+        merge=EntrywiseMerge(aligned, _BY_DROP),
+        parameters=(*_PARAMETERS, _threshold("global")),
+        calibrate=ThresholdCalibration(aligned, _BY_DROP),
     ),
     Method(
         name="core_ties",
         family="shared basis",
         summary="TIES, or another rule by entries, on the k × k cores of the deltas in canonical bases",
         source="Panariello et al. 2025, Core Space, arXiv 2509.17786",
-        merge=merge_entrywise(canonical_cores, _CHOSEN),
-        parameters=(*_RULE, _threshold("tensor")),
-        calibrate=calibrate_thresholds(canonical_cores, _CHOSEN),
+        merge=EntrywiseMerge(canonical_cores, _BY_DROP),
+        parameters=(*_PARAMETERS, _threshold("tensor")),
+        calibrate=ThresholdCalibration(canonical_cores, _BY_DROP),
     ),
     Method(
         name="ctm",
         family="shared basis",
         summary="TIES on r × r coordinates in subspaces fitted to all deltas: rank r, nothing truncated after",
         source="He et al. 2026, Compress then Merge, arXiv 2606.03723",
-        merge=merge_entrywise(compressed, _CHOSEN),
+        merge=EntrywiseMerge(compressed, _BY_DROP),
         parameters=(
-            *_RULE,
+            *_PARAMETERS,
             Parameter("balance", 1.0, "how far the deltas' norms are made equal before fitting: 0 not, 1 fully", 0, 1),
             _threshold("tensor"),
         ),
-        calibrate=calibrate_thresholds(compressed, _CHOSEN),
+        calibrate=ThresholdCalibration(compressed, _BY_DROP),
     ),
 )

@@ -1,4 +1,4 @@
-"""Who may do what, and who did what."""
+"""Routes of access: tokens, namespaces, and the events that say who did what."""
 
 from __future__ import annotations
 
@@ -7,60 +7,60 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from loreg.entities import Event, Namespace, Page, Token
-from loreg.parsing import parse_grants
+from loreg.parsing import parse_scopes
 from loreg.refs import NO_NAMESPACE
 from loreg.schemas import TokenCreated, TokenRequest, VisibilityRequest, Whoami
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
 from loreg.server.dependencies import Namespace as NamespaceName
-from loreg.server.pages import page_of
+from loreg.server.pages import page_response
 from loreg.server.responses import error_responses, json_response, no_content
-from loreg.server.state import BackendDep, CurrentAccess, ServiceDep
+from loreg.server.state import AsyncBackendDep, CurrentAccess, ServiceDep
 
 routes = APIRouter(prefix="/api/v1", tags=["administration"], route_class=BodyRoute)
 
 
 @routes.get("/whoami", response_model=Whoami, responses=error_responses())
 def whoami(access: CurrentAccess) -> Response:
-    """Who asks, and what he may do."""
+    """Return who the caller is, and what they may do in which namespace."""
     return json_response(Whoami(access.author, access.permissions))
 
 
 @routes.get("/events", response_model=Page[Event], responses=error_responses())
-async def events(backend: BackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """A page of events, the newest first."""
-    return await page_of(backend.catalog, backend.events, limit, cursor)
+async def events(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """Return a page of events that the caller may read, the newest first."""
+    return await page_response(backend.events, limit, cursor)
 
 
 @routes.get("/namespaces", response_model=tuple[Namespace, ...], responses=error_responses())
-async def namespaces(backend: BackendDep) -> Response:
-    """All namespaces that may be read."""
-    return json_response(await backend.catalog.run_async(backend.namespaces))
+async def namespaces(backend: AsyncBackendDep) -> Response:
+    """List the namespaces that the caller may read."""
+    return json_response(await backend.namespaces())
 
 
 @routes.put("/namespaces/{namespace}", status_code=204, responses=error_responses())
-async def set_public(namespace: NamespaceName, body: VisibilityRequest, backend: BackendDep) -> Response:
-    """Let everyone read a namespace, or only those who have a token for it."""
-    await backend.catalog.run_async(backend.set_public, "" if namespace == NO_NAMESPACE else namespace, body.public)
+async def set_public(namespace: NamespaceName, body: VisibilityRequest, backend: AsyncBackendDep) -> Response:
+    """Let everyone read a namespace, or only callers with a token for it."""
+    await backend.set_public("" if namespace == NO_NAMESPACE else namespace, body.public)
     return no_content()
 
 
 @routes.get("/tokens", response_model=tuple[Token, ...], responses=error_responses())
-async def tokens(backend: BackendDep) -> Response:
-    """All tokens, the newest first, those that hold no more too."""
-    return json_response(await backend.catalog.run_async(backend.tokens))
+async def tokens(backend: AsyncBackendDep) -> Response:
+    """List all tokens without their secrets, the newest first, expired and revoked ones too."""
+    return json_response(await backend.tokens())
 
 
 @routes.post("/tokens", status_code=201, response_model=TokenCreated, responses=error_responses(409))
-async def create_token(body: TokenRequest, backend: BackendDep, service: ServiceDep) -> Response:
-    """A new token."""
-    grants = parse_grants(body.scopes)
-    made = await backend.catalog.run_async(backend.create_token, body.name, grants, body.expires_at)
-    service.close()
-    return json_response(TokenCreated(*made), 201)
+async def create_token(body: TokenRequest, backend: AsyncBackendDep, service: ServiceDep) -> Response:
+    """Create a token. The answer is the only one that has its secret."""
+    grants = parse_scopes(body.scopes)
+    created = await backend.create_token(body.name, grants, body.expires_at)
+    service.end_open_access()
+    return json_response(TokenCreated(*created), 201)
 
 
 @routes.delete("/tokens/{token_id}", response_model=Token, responses=error_responses(404))
-async def revoke_token(token_id: Annotated[int, Path(ge=1, lt=2**31)], backend: BackendDep) -> Response:
-    """Let a token hold no more, from now on."""
-    return json_response(await backend.catalog.run_async(backend.revoke_token, token_id))
+async def revoke_token(token_id: Annotated[int, Path(ge=1, lt=2**31)], backend: AsyncBackendDep) -> Response:
+    """Revoke a token: it is refused from now on."""
+    return json_response(await backend.revoke_token(token_id))

@@ -1,4 +1,4 @@
-"""Weights in and out: URLs of the store where it signs them, else through the server, with ranges."""
+"""Routes to upload and download blobs: by signed URLs of the store, else through the server, with ranges."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from loreg.server.bodies import BodyRoute, read_stream
 from loreg.server.dependencies import Sha256
 from loreg.server.responses import error_responses, json_response, no_content
 from loreg.server.state import CurrentAccess, ServiceDep
-from loreg.storage import Blob, BlobStore
+from loreg.storage import Blob, BlobTransfer, SigningStore
 from loreg.storage.blobs import PUSH_AGAIN
 
 routes = APIRouter(prefix="/api/v1", tags=["blobs"], route_class=BodyRoute)
-_CHUNK = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
 
@@ -34,18 +34,18 @@ def announce(
     access: CurrentAccess,
     request: Request,
 ) -> Response:
-    """An upload for each of these blobs that cannot be committed without it."""
-    found = service.uploads(access).announce([Blob(each.sha256, each.size) for each in body])
-    grants = [
+    """Announce blobs that a commit will name; returns an upload for each that has to be sent first."""
+    announced = service.uploads(access).announce([Blob(spec.sha256, spec.size) for spec in body])
+    tickets = [
         UploadTicket(
-            each.id,
-            each.sha256,
-            signed.url if signed else str(request.url_for("receive", upload_id=each.id).path),
+            upload.id,
+            upload.sha256,
+            signed.url if signed else str(request.url_for("receive", upload_id=upload.id).path),
             signed.headers if signed else {},
         )
-        for each, signed in found
+        for upload, signed in announced
     ]
-    return json_response(grants)
+    return json_response(tickets)
 
 
 @routes.put(
@@ -55,18 +55,18 @@ def announce(
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
 )
 async def receive(upload_id: str, request: Request, service: ServiceDep, access: CurrentAccess) -> Response:
-    """The bytes of an announced blob, where the store does not take them itself."""
+    """Receive the bytes of an announced blob, where the store does not take them itself."""
     uploads = service.uploads(access)
     upload = await run_in_threadpool(uploads.find, upload_id)
     with tempfile.TemporaryDirectory(prefix="loreg-upload-") as name:
         path = Path(name) / upload.sha256
-        await _write(path, read_stream(request), Blob(upload.sha256, upload.size))
+        await _write_stream(path, read_stream(request), Blob(upload.sha256, upload.size))
         await run_in_threadpool(uploads.receive, upload, path)
     return no_content()
 
 
-async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None:
-    """Write the stream to ``path``; raise IntegrityError as soon as it cannot be ``expected`` any more."""
+async def _write_stream(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None:
+    """Write the stream to ``path``. Raises IntegrityError if it is not ``expected``, at once if it is too long."""
     hasher, size = hashlib.sha256(), 0
     with path.open("wb") as sink:
         async for chunk in body:
@@ -76,9 +76,9 @@ async def _write(path: Path, body: AsyncIterator[bytes], expected: Blob) -> None
             hasher.update(chunk)
             sink.write(chunk)
     if size != expected.size or hasher.hexdigest() != expected.sha256:
-        what = f"over {expected.size}" if size > expected.size else f"{size}"
+        received = f"over {expected.size}" if size > expected.size else f"{size}"
         raise IntegrityError(
-            f"{what} bytes with sha256 {hasher.hexdigest()[:12]} were sent, announced were {expected.size} with "
+            f"{received} bytes with sha256 {hasher.hexdigest()[:12]} were sent, announced were {expected.size} with "
             f"{expected.sha256[:12]}",
             hint="push again",
         )
@@ -101,25 +101,26 @@ def blob(
     access: CurrentAccess,
     range_: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Response:
-    """The bytes of a blob that a readable version has, or where they are; one range is honoured."""
+    """Send a blob of a version that the caller may read, or redirect to it; a single range is honoured."""
     service.uploads(access).require_readable(sha256)
-    if url := service.store.download_url(sha256):
+    if isinstance(service.store, SigningStore):
+        url = service.store.download_url(sha256)
         return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
-    return stream(service.store, sha256, range_)
+    return stream_blob(service.store, sha256, range_)
 
 
 @routes.head(
     "/blobs/{sha256}", responses={200: {"description": "Content-Length says its size."}, **error_responses(404)}
 )
 def size(sha256: Sha256, service: ServiceDep, access: CurrentAccess) -> Response:
-    """How many bytes a blob has that a readable version has."""
+    """Return the size of a blob of a version that the caller may read, without its bytes."""
     service.uploads(access).require_readable(sha256)
-    return Response(headers={"Content-Length": str(_size_of(service.store, sha256)), "Accept-Ranges": "bytes"})
+    return Response(headers={"Content-Length": str(_require_size(service.store, sha256)), "Accept-Ranges": "bytes"})
 
 
-def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
-    """The blob, or the part of it that a Range header asks for (RFC 9110, 14.2), a piece at a time."""
-    size = _size_of(store, sha256)
+def stream_blob(store: BlobTransfer, sha256: str, range_: str | None) -> Response:
+    """Stream a blob, or the part of it that a Range header asks for (RFC 9110, 14.2)."""
+    size = _require_size(store, sha256)
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Content-Disposition": "attachment"}
     start, end, status = 0, size, 200
     if match := _RANGE.fullmatch(range_ or ""):
@@ -129,10 +130,10 @@ def stream(store: BlobStore, sha256: str, range_: str | None) -> Response:
             return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
         status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    return StreamingResponse(_pieces(store, sha256, start, end), status, headers, "application/octet-stream")
+    return StreamingResponse(_read_range(store, sha256, start, end), status, headers, "application/octet-stream")
 
 
-def _size_of(store: BlobStore, sha256: str) -> int:
+def _require_size(store: BlobTransfer, sha256: str) -> int:
     size = store.size(sha256)
     if size is None:
         raise NotFoundError(
@@ -141,10 +142,10 @@ def _size_of(store: BlobStore, sha256: str) -> int:
     return size
 
 
-def _pieces(store: BlobStore, sha256: str, start: int, end: int) -> Iterator[bytes]:
+def _read_range(store: BlobTransfer, sha256: str, start: int, end: int) -> Iterator[bytes]:
     while start < end:
-        piece = store.read_part(sha256, start, min(_CHUNK, end - start))
-        if not piece:
+        chunk = store.read_part(sha256, start, min(_CHUNK_BYTES, end - start))
+        if not chunk:
             return
-        start += len(piece)
-        yield piece
+        start += len(chunk)
+        yield chunk

@@ -1,4 +1,4 @@
-"""Whether the server is up, whether it can work, and its measures. No token is asked for."""
+"""Routes to monitor the server: whether it is up, whether it can work, and its metrics. None needs a token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ routes = APIRouter(tags=["health"])
 
 @dataclass(frozen=True)
 class Health:
-    """``status`` is ok; ``version`` says what answers, and ``catalog`` on what it stands, to who has a token."""
+    """``status`` is ok, ``version`` is loreg's; ``catalog`` describes the database, to callers with a token only."""
 
     status: str
     version: str
@@ -25,24 +25,24 @@ class Health:
 
 @routes.get("/healthz", response_model=Health)
 def healthz() -> Response:
-    """The process is up."""
+    """Return ok: the process is up."""
     return json_response(Health("ok", VERSION))
 
 
 @routes.get("/readyz", response_model=Health, responses={503: error_responses()[503]})
 def readyz(service: ServiceDep, access: CurrentAccess) -> Response:
-    """The catalog and the store can be used."""
+    """Return ok if the catalog and the store can be used."""
     try:
-        described = service.catalog.describe()
+        catalog = service.catalog.describe()
         service.store.check()
-    except LoregError as error:  # whatever it is, there is nothing that who asks could do
+    except LoregError as error:  # whatever it is, the caller can do nothing about it
         outside = "the server cannot work: its catalog or its store does not answer"
-        raise UnavailableError(str(error), outside=outside) from None
-    return json_response(Health("ok", VERSION, described if access.permissions else ""))
+        raise UnavailableError(str(error), outside=outside) from error
+    return json_response(Health("ok", VERSION, catalog if access.permissions else ""))
 
 
 @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics() -> Response:
-    """Measures for Prometheus."""
+    """Return the metrics of the server in the text format of Prometheus."""
     body, media_type = render_metrics()
     return Response(body, media_type=media_type)

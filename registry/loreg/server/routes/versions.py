@@ -1,9 +1,10 @@
-"""Adapters and their versions: found, shown, committed, and what is said of them afterwards."""
+"""Routes of adapters and their versions: search, show, commit, check, export, aliases and metrics."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +21,20 @@ from loreg.parsing import parse_comparison, parse_label, parse_metric_condition,
 from loreg.refs import parse_alias, parse_ref
 from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, YankRequest
 from loreg.server.bodies import BodyRoute
-from loreg.server.dependencies import REF_PARAMETERS, Adapter, Cursor, Expected, Limit, Selected, Sha256, etag, ref_in
-from loreg.server.pages import page_of
+from loreg.server.dependencies import (
+    REF_PARAMETERS,
+    AdapterDep,
+    Cursor,
+    ExpectedDep,
+    Limit,
+    RefDep,
+    Sha256,
+    etag,
+    parse_path_ref,
+)
+from loreg.server.pages import page_response
 from loreg.server.responses import error_responses, json_response, no_content
-from loreg.server.state import BackendDep, CurrentAccess, ServiceDep, backend_of
+from loreg.server.state import AsyncBackendDep, BackendDep, CurrentAccess, ServiceDep, get_async_backend
 from loreg.verbs import check as checking
 from loreg.workspace.context import Context, is_path
 
@@ -37,14 +48,14 @@ _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
 
 @routes.get(_VERSION, response_model=Details, responses=error_responses(404, 409), openapi_extra=REF_PARAMETERS)
 async def show(request: Request) -> Response:
-    """All that is known of a version."""
-    backend = await backend_of(request)
-    return json_response(await backend.catalog.run_async(backend.show, ref_in(request)))
+    """Return all that is recorded of a version."""
+    backend = await get_async_backend(request)
+    return json_response(await backend.show(parse_path_ref(request)))
 
 
 @routes.get("/search", response_model=Page[Version], responses=error_responses())
 async def search(
-    backend: BackendDep,
+    backend: AsyncBackendDep,
     text: Annotated[str, Query(max_length=512)] = "",
     task: Words = (),
     base: Annotated[str, Query(max_length=512)] = "",
@@ -59,7 +70,7 @@ async def search(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """A page of the versions that hold every condition, written as on the command line: ``metric=accuracy>=0.9``."""
+    """Search versions; conditions are written as on the command line: ``metric=accuracy>=0.9``. Returns a page."""
     query = Search(
         text=text,
         tasks=task,
@@ -74,22 +85,22 @@ async def search(
         all_versions=all_versions,
     )
 
-    def found(limit: int, cursor: str | None) -> Page[Version]:
+    def fetch(limit: int, cursor: str | None) -> Awaitable[Page[Version]]:
         return backend.search(replace(query, limit=limit, cursor=cursor))
 
-    return await page_of(backend.catalog, found, limit, cursor)
+    return await page_response(fetch, limit, cursor)
 
 
 @routes.get("/adapters", response_model=Page[AdapterEntry], responses=error_responses())
-async def adapters(backend: BackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """A page of all adapters, by name."""
-    return await page_of(backend.catalog, backend.adapters, limit, cursor)
+async def adapters(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """Return a page of the adapters that the caller may read, by name."""
+    return await page_response(backend.adapters, limit, cursor)
 
 
 @routes.get(_IN_ADAPTER + "/versions", response_model=Page[Version], responses=error_responses(404))
-async def versions(adapter: Adapter, backend: BackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """A page of the versions of one adapter, the newest first, yanked ones too."""
-    return await page_of(backend.catalog, functools.partial(backend.versions, adapter), limit, cursor)
+async def versions(adapter: AdapterDep, backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """Return a page of the versions of one adapter, the newest first, yanked ones too."""
+    return await page_response(functools.partial(backend.versions, adapter), limit, cursor)
 
 
 @routes.post(
@@ -99,38 +110,36 @@ async def versions(adapter: Adapter, backend: BackendDep, limit: Limit = 50, cur
     responses={200: {"model": Committed, "description": "It was there already."}, **error_responses(409, 422)},
 )
 def commit(
-    adapter: Adapter, body: CommitRequest, backend: BackendDep, service: ServiceDep, access: CurrentAccess
+    adapter: AdapterDep, body: CommitRequest, backend: BackendDep, service: ServiceDep, access: CurrentAccess
 ) -> Response:
-    """Record a version whose blobs were uploaded."""
-    asked = body.commit
-    if asked.adapter != adapter:
-        raise UsageError(f"the path names {adapter}, the commit {asked.adapter}", hint="one name for both")
-    with service.uploads(access).accept(asked.digests, body.uploads, body.contents) as accepted:
-        done = backend.commit(asked, accepted)
-    return json_response(done, 201 if done.created else 200)
+    """Record a version whose blobs were uploaded, come along, or are in versions that the caller may read."""
+    commit = body.commit
+    if commit.adapter != adapter:
+        raise UsageError(f"the path names {adapter}, the commit {commit.adapter}", hint="one name for both")
+    with service.uploads(access).accept(commit.digests, body.uploads, body.contents) as accepted:
+        committed = backend.commit(commit, accepted)
+    return json_response(committed, 201 if committed.created else 200)
 
 
 @routes.get(_VERSION + "/lineage", response_model=LineageResponse, responses=error_responses(404, 409))
-async def lineage(ref: Selected, backend: BackendDep) -> Response:
-    """The version, and every merge that it descends from, nearest first."""
-    return json_response(LineageResponse(*await backend.catalog.run_async(backend.lineage, ref)))
+async def lineage(ref: RefDep, backend: AsyncBackendDep) -> Response:
+    """Return the version and every merge that it descends from, the nearest first."""
+    return json_response(LineageResponse(*await backend.lineage(ref)))
 
 
 @routes.get(_VERSION + "/check", response_model=CheckReport, responses=error_responses(404, 409))
 def check(
-    ref: Selected,
+    ref: RefDep,
     backend: BackendDep,
     service: ServiceDep,
     base: Annotated[str | None, Query(max_length=512)] = None,
     profile: Words = (),
     against: Annotated[str, Query(max_length=300)] = "",
 ) -> Response:
-    """What is wrong with a version by its headers: by itself, on a base that is known, in servers, beside another."""
-    for given in (base or "", *profile):
-        if is_path(given) or given.endswith(".toml"):
-            raise UsageError(
-                f"{given!r} is a path, and the server reads none of its own", hint="loreg check REF, there"
-            )
+    """Check a version by its headers: alone, on a recorded base, for servers, and beside another version."""
+    for name in (base or "", *profile):
+        if is_path(name) or name.endswith(".toml"):
+            raise UsageError(f"{name!r} is a path, and the server reads none of its own", hint="loreg check REF, there")
     context = Context(backend, service.store, Path(), service.policy)
     text = str(ref)
     with limit_concurrent_reads() if base is not None else contextlib.nullcontext():
@@ -139,73 +148,75 @@ def check(
 
 
 @routes.post(_VERSION + "/metrics", response_model=Version, responses=error_responses(404, 409))
-async def add_metrics(ref: Selected, body: tuple[Metric, ...], backend: BackendDep) -> Response:
-    """Record measured numbers; one measured on the same data before is replaced."""
-    return json_response(await backend.catalog.run_async(backend.add_metrics, ref, body))
+async def add_metrics(ref: RefDep, body: tuple[Metric, ...], backend: AsyncBackendDep) -> Response:
+    """Record metrics of a version; one of the same name on the same data is replaced."""
+    return json_response(await backend.add_metrics(ref, body))
 
 
 @routes.put(_VERSION + "/yanked", response_model=Version, responses=error_responses(404, 409))
-async def set_yanked(ref: Selected, body: YankRequest, backend: BackendDep) -> Response:
-    """Hide a version from search and alias, or show it again."""
-    return json_response(await backend.catalog.run_async(backend.set_yanked, ref, body.yanked, body.reason))
+async def set_yanked(ref: RefDep, body: YankRequest, backend: AsyncBackendDep) -> Response:
+    """Yank a version, which hides it from search and aliases, or show it again."""
+    return json_response(await backend.set_yanked(ref, body.yanked, body.reason))
 
 
 @routes.get(_VERSION + "/exports/{request}", response_model=Manifest, responses=error_responses(404, 409))
-async def export(ref: Selected, request: Sha256, backend: BackendDep) -> Response:
-    """The files that the version became for a server, by the digest of what was asked for."""
-    found = await backend.catalog.run_async(backend.export, ref, request)
-    if found is None:
+async def export(ref: RefDep, request: Sha256, backend: AsyncBackendDep) -> Response:
+    """Return the files of an export, the version as one server takes it, by the digest of the request."""
+    manifest = await backend.export(ref, request)
+    if manifest is None:
         raise NotFoundError(f"{ref} was never exported so", hint="loreg pull REF --profile SERVER makes it")
-    return json_response(found)
+    return json_response(manifest)
 
 
 @routes.put(_VERSION + "/exports/{request}", response_model=Manifest, responses=error_responses(404, 409, 422))
-def record_export(ref: Selected, request: Sha256, body: ExportRequest, backend: BackendDep) -> Response:
-    """Make the version's files for a server by the name of its profile, and remember them."""
+def record_export(ref: RefDep, request: Sha256, body: ExportRequest, backend: BackendDep) -> Response:
+    """Export the version for a server, named by its profile, and record the files."""
     return json_response(backend.record_export(ref, request, body.profile))
 
 
 @routes.delete(_VERSION + "/exports/{request}", status_code=204, responses=error_responses(404, 409))
-async def drop_export(ref: Selected, request: Sha256, backend: BackendDep) -> Response:
-    """Forget an export; the next who asks for it has it made."""
-    await backend.catalog.run_async(backend.drop_export, ref, request)
+async def drop_export(ref: RefDep, request: Sha256, backend: AsyncBackendDep) -> Response:
+    """Forget an export; the next request makes it anew."""
+    await backend.drop_export(ref, request)
     return no_content()
 
 
 @routes.get(_ALIAS, response_model=Details, responses=error_responses(404))
-async def alias(adapter: Adapter, alias: str, backend: BackendDep) -> Response:
-    """The version that an alias means; its ETag goes into the If-Match of whoever moves it."""
-    found = await backend.catalog.run_async(backend.show, parse_ref(f"{adapter}:{parse_alias(alias)}"))
-    return json_response(found, headers={"ETag": etag(found.version.number)})
+async def alias(adapter: AdapterDep, alias: str, backend: AsyncBackendDep) -> Response:
+    """Return the version that an alias means; the ETag can be sent as If-Match to move it."""
+    details = await backend.show(parse_ref(f"{adapter}:{parse_alias(alias)}"))
+    return json_response(details, headers={"ETag": etag(details.version.number)})
 
 
 @routes.put(_ALIAS, response_model=Version, responses=error_responses(404, 409, 412, 422))
-async def tag(adapter: Adapter, alias: str, body: AliasTarget, expected: Expected, backend: BackendDep) -> Response:
-    """Let an alias mean a version of the adapter from now on; with If-Match, only if nobody moved it meanwhile."""
+async def tag(
+    adapter: AdapterDep, alias: str, body: AliasTarget, expected: ExpectedDep, backend: AsyncBackendDep
+) -> Response:
+    """Set an alias to a version of the adapter; with If-Match, only if it was not moved meanwhile."""
     ref = parse_ref(body.ref)
     if ref.adapter != adapter:
         raise UsageError(f"an alias of {adapter} cannot mean {ref}", hint=f"a ref of {adapter}")
-    version = await backend.catalog.run_async(backend.tag, ref, parse_alias(alias), expected)
+    version = await backend.tag(ref, parse_alias(alias), expected)
     return json_response(version, headers={"ETag": etag(version.number)})
 
 
 @routes.delete(_ALIAS, status_code=204, responses=error_responses(404, 412))
-async def untag(adapter: Adapter, alias: str, expected: Expected, backend: BackendDep) -> Response:
-    """Forget an alias; its history stays; with If-Match, only if nobody moved it meanwhile."""
-    await backend.catalog.run_async(backend.untag, adapter, parse_alias(alias), expected)
+async def untag(adapter: AdapterDep, alias: str, expected: ExpectedDep, backend: AsyncBackendDep) -> Response:
+    """Delete an alias but not its history; with If-Match, only if it was not moved meanwhile."""
+    await backend.untag(adapter, parse_alias(alias), expected)
     return no_content()
 
 
 @routes.get("/contents/{digest}", response_model=Version, responses=error_responses(404))
-async def with_content(digest: Sha256, backend: BackendDep) -> Response:
-    """A version of any adapter with exactly this manifest, the oldest."""
-    found = await backend.catalog.run_async(backend.with_content, digest)
-    if found is None:
+async def with_content(digest: Sha256, backend: AsyncBackendDep) -> Response:
+    """Return the oldest version of any adapter that the caller may read with exactly this manifest."""
+    version = await backend.with_content(digest)
+    if version is None:
         raise NotFoundError(f"no version has the content sha256:{digest[:12]}", hint="loreg search")
-    return json_response(found)
+    return json_response(version)
 
 
 @routes.get("/files/{sha256}", response_model=tuple[str, ...], responses=error_responses())
-async def with_file(sha256: Sha256, backend: BackendDep) -> Response:
-    """The refs of the versions that have a file with this content, the oldest first."""
-    return json_response(await backend.catalog.run_async(backend.with_file, sha256))
+async def with_file(sha256: Sha256, backend: AsyncBackendDep) -> Response:
+    """List the refs of the versions that have a file with this sha256, the oldest first."""
+    return json_response(await backend.with_file(sha256))

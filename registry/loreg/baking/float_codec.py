@@ -1,38 +1,37 @@
-"""Numbers of safetensors files in NumPy: bf16 and its kin to float32 and back, rounded once, without torch."""
+"""Read and round the numbers of safetensors files in NumPy, without torch: bf16, fp16, fp32 and fp64."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loreg.adapters.dtypes import DTYPES, FLOATS
 from loreg.adapters.header import Tensor
 from loreg.errors import IntegrityError
 
 Array = NDArray[Any]
 
-#: How each dtype lies in a file, and in which one it is computed.
-NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"),
-}  # fmt: skip
-FLOATS = tuple(NUMPY_DTYPES)
+#: The NumPy dtype under which the bytes of each floating-point dtype are viewed.
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(DTYPES[name].numpy) for name in FLOATS}
 
 
 def compute_dtype(*dtypes: str) -> np.dtype[Any]:
-    """float32, or float64 where one of the dtypes is wider than float32."""
+    """Return float32, or float64 where one of the dtypes is wider than float32."""
     return np.dtype(np.float64 if "F64" in dtypes else np.float32)
 
 
 class Scratch:
-    """The buffers of one thread, made once: fresh memory costs more than the arithmetic on it."""
+    """The reusable buffers of one thread: fresh memory costs more than the arithmetic on it."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Array] = {}
 
     def get(self, name: str, count: int, dtype: np.dtype[Any] | type) -> Array:
-        """An array (count) that stays the same from call to call; what was in it is lost."""
+        """Return the buffer ``name`` as an array (count) of uninitialised numbers; the next call may overwrite it."""
         size = count * np.dtype(dtype).itemsize
         if name not in self._buffers or self._buffers[name].nbytes < size:
             self._buffers[name] = np.empty(size, np.uint8)
@@ -40,7 +39,7 @@ class Scratch:
 
 
 def read_into(descriptor: int, offset: int, into: Array) -> None:
-    """Fill ``into`` from the open file. Raises IntegrityError if the file ends before."""
+    """Fill ``into`` from ``offset`` of the open file on. Raises IntegrityError if the file ends before."""
     view = into.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
@@ -51,7 +50,7 @@ def read_into(descriptor: int, offset: int, into: Array) -> None:
 
 
 def decode(stored: Array, dtype: str, wide: np.dtype[Any], scratch: Scratch, name: str = "wide") -> Array:
-    """Stored numbers (n) as ``wide``, exactly; in a buffer of ``scratch``."""
+    """Return the stored numbers (n) as float32 or float64 ``wide``, exactly; in the buffer ``name`` of ``scratch``."""
     into = scratch.get(name, stored.size, wide)
     if dtype != "BF16":
         np.copyto(into, stored)
@@ -66,7 +65,7 @@ def decode(stored: Array, dtype: str, wide: np.dtype[Any], scratch: Scratch, nam
 
 
 def encode(wide: Array, dtype: str, scratch: Scratch) -> Array:
-    """``wide`` (n) as it is stored, rounded to the nearest, ties to even; in a buffer of ``scratch``."""
+    """Return float32 or float64 ``wide`` (n) as it is stored, rounded to nearest even; in a buffer of ``scratch``."""
     into = scratch.get("stored", wide.size, NUMPY_DTYPES[dtype])
     if dtype != "BF16":
         with np.errstate(over="ignore"):
@@ -85,9 +84,9 @@ def encode(wide: Array, dtype: str, scratch: Scratch) -> Array:
 
 
 def _round_to_odd(wide: Array) -> Array:
-    """float64 to float32 bits so that rounding these once more rounds as if there had been one step.
+    """Return the bits of float64 rounded to odd float32, so that rounding them once more is as one rounding.
 
-    Rounding to odd: Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums".
+    Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums".
     """
     with np.errstate(over="ignore"):
         single = wide.astype(np.float32)
@@ -99,9 +98,22 @@ def _round_to_odd(wide: Array) -> Array:
     return bits
 
 
-def read_tensor(descriptor: int, tensor: Tensor, wide: np.dtype[Any]) -> Array:
-    """A whole small tensor, in its shape."""
-    scratch = Scratch()
+def read_tensor(file: Path, tensor: Tensor) -> Array:
+    """Read a small tensor whole, in its shape: as float64 if it is stored so, else as float32.
+
+    Raises IntegrityError if the file ends before.
+    """
     stored = np.empty(tensor.parameters, NUMPY_DTYPES[tensor.dtype])
-    read_into(descriptor, tensor.start, stored)
-    return decode(stored, tensor.dtype, wide, scratch).reshape(tensor.shape)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        read_into(descriptor, tensor.start, stored)
+    finally:
+        os.close(descriptor)
+    return decode(stored, tensor.dtype, compute_dtype(tensor.dtype), Scratch()).reshape(tensor.shape)
+
+
+def read_bytes(file: Path, tensor: Tensor) -> bytes:
+    """Read a tensor of any dtype as the bytes that it is stored in."""
+    with file.open("rb") as stream:
+        stream.seek(tensor.start)
+        return stream.read(tensor.end - tensor.start)

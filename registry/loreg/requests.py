@@ -1,0 +1,108 @@
+"""Merges and bakes as documents: what a recipe file, a job or the command line asks for, decoded into one value.
+
+The documents are flat: the fields of :class:`MergeOptions` and :class:`VersionMetadata` lie beside ``sources``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import msgspec
+
+from loreg.entities import MergeOptions, VersionMetadata
+from loreg.errors import UsageError
+
+T = TypeVar("T")
+_RANK_RULES = ("budget", "energy", "fit", "fixed", "tolerance")
+_OPTIONS = frozenset(option.name for option in fields(MergeOptions))
+_METADATA = frozenset(said.name for said in fields(VersionMetadata))
+#: The fields that each kind of request takes.
+FIELDS: Mapping[str, frozenset[str]] = {
+    "merge": _OPTIONS | _METADATA | {"sources", "name", "base"},
+    "rerank": _METADATA | {"source", "rank", "initial", "name", "base"},
+    "bake": _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
+}
+_MISMATCH = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<found>[^`]+)`(?: - at `\$\.?(?P<where>[^`]*)`)?")
+#: msgspec's names of types in words, one of them and several.
+_IN_WORDS = {
+    "array": ("a list", "lists"),
+    "object": ("an object", "objects"),
+    "str": ("text", "texts"),
+    "int": ("a whole number", "whole numbers"),
+    "float": ("a number", "numbers"),
+    "bool": ("true or false", "truth values"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A merge, re-ranking (a merge of one source) or bake: what to do, and what is said of the result.
+
+    ``name`` is the adapter to push, or a bake's folder; ``base`` a path or the name of a folder.
+    """
+
+    sources: tuple[str, ...]
+    options: MergeOptions
+    metadata: VersionMetadata
+    name: str | None = None
+    base: str | None = None
+    dtype: str | None = None
+    verify: bool = False
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The fields of a request that are neither options nor metadata."""
+
+    sources: tuple[str, ...] = ()
+    source: str | None = None
+    name: str | None = None
+    base: str | None = None
+    dtype: str | None = None
+    verify: bool = False
+
+
+def read_request(kind: str, document: Mapping[str, Any], *, where: str = "", hint: str) -> Request:
+    """Decode the document of a merge, rerank or bake; fields that are None count as left out.
+
+    Raises UsageError, with ``hint``, for a field that ``kind`` does not take or a value of another type; ``where`` is
+    what the message calls the document.
+    """
+    document = {name: value for name, value in document.items() if value is not None}
+    if unknown := sorted(document.keys() - FIELDS[kind]):
+        raise UsageError(
+            f"{where and f'{where}: '}{unknown[0]} is not known; there are {', '.join(sorted(FIELDS[kind]))}", hint=hint
+        )
+    options = _decode(MergeOptions, document, _OPTIONS, where, hint)
+    metadata = _decode(VersionMetadata, document, _METADATA, where, hint)
+    rest = _decode(_Rest, document, FIELDS[kind] - _OPTIONS - _METADATA, where, hint)
+    if isinstance(options.rank, Mapping) and not options.rank.keys() <= set(_RANK_RULES):
+        expected = f"a whole number, or one of {', '.join(_RANK_RULES)}"
+        raise UsageError(f"{where and f'{where}: '}rank is {options.rank!r:.80}, expected {expected}", hint=hint)
+    sources = rest.sources if rest.source is None else (rest.source,)
+    return Request(sources, options, metadata, rest.name, rest.base, rest.dtype, rest.verify)
+
+
+def _decode(type_: type[T], document: Mapping[str, Any], names: Collection[str], where: str, hint: str) -> T:
+    part = {name: value for name, value in document.items() if name in names}
+    try:
+        return msgspec.convert(part, type_)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where and f'{where}: '}{_in_words(error, part)}", hint=hint) from error
+
+
+def _in_words(error: msgspec.ValidationError, part: Mapping[str, Any]) -> str:
+    """Return msgspec's complaint in the words of this house: the field, what it is, and what was expected."""
+    match = _MISMATCH.fullmatch(str(error))
+    if match is None:
+        return str(error)
+    name = match["where"].partition("[")[0].partition(".")[0]
+    value, is_inside = part.get(name), match["where"] != name
+    kinds = [_IN_WORDS.get(word, (word, word))[is_inside] for word in match["expected"].split(" | ") if word != "null"]
+    expected = " or ".join(kinds)
+    if is_inside:
+        expected = f"{'an object' if isinstance(value, Mapping) else 'a list'} of {expected}"
+    return f"{name} is {value!r:.80}, expected {expected}"

@@ -1,0 +1,64 @@
+"""The backend for routes that share the event loop: ``await backend.show(ref)``; the loop goes on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from loreg.local.backend import LocalBackend
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AsyncBackend:
+    """The methods of :class:`loreg.backend.Backend` that ask the catalog alone, to be awaited.
+
+    What reads the store too, or computes, has no place on the event loop: its routes are plain functions, which
+    FastAPI runs in threads, and take the ``local`` backend itself.
+    """
+
+    def __init__(self, local: LocalBackend) -> None:
+        self.local = local
+
+    async def run(self, call: Callable[Concatenate[LocalBackend, P], R], *args: P.args, **options: P.kwargs) -> R:
+        """Return what ``call`` returns for the local backend and these arguments."""
+        return await self.local.catalog.run_async(partial(call, self.local, *args, **options))
+
+    @staticmethod
+    def _awaited(
+        method: Callable[Concatenate[LocalBackend, P], R],
+    ) -> Callable[Concatenate[AsyncBackend, P], Awaitable[R]]:
+        @wraps(method)
+        async def call(self: AsyncBackend, /, *args: P.args, **options: P.kwargs) -> R:
+            return await self.run(method, *args, **options)
+
+        return call
+
+    add_metrics = _awaited(LocalBackend.add_metrics)
+    adapters = _awaited(LocalBackend.adapters)
+    base = _awaited(LocalBackend.base)
+    base_path = _awaited(LocalBackend.base_path)
+    bases = _awaited(LocalBackend.bases)
+    cancel_job = _awaited(LocalBackend.cancel_job)
+    create_token = _awaited(LocalBackend.create_token)
+    drop_export = _awaited(LocalBackend.drop_export)
+    events = _awaited(LocalBackend.events)
+    export = _awaited(LocalBackend.export)
+    job = _awaited(LocalBackend.job)
+    jobs = _awaited(LocalBackend.jobs)
+    lineage = _awaited(LocalBackend.lineage)
+    namespaces = _awaited(LocalBackend.namespaces)
+    revoke_token = _awaited(LocalBackend.revoke_token)
+    search = _awaited(LocalBackend.search)
+    set_public = _awaited(LocalBackend.set_public)
+    set_yanked = _awaited(LocalBackend.set_yanked)
+    show = _awaited(LocalBackend.show)
+    submit = _awaited(LocalBackend.submit)
+    tag = _awaited(LocalBackend.tag)
+    tokens = _awaited(LocalBackend.tokens)
+    untag = _awaited(LocalBackend.untag)
+    versions = _awaited(LocalBackend.versions)
+    with_content = _awaited(LocalBackend.with_content)
+    with_file = _awaited(LocalBackend.with_file)

@@ -1,0 +1,66 @@
+"""``registry.tokens`` and ``registry.namespaces``: who may do what in a registry behind a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from loreg.backend import Backend
+from loreg.entities import Namespace, Token
+from loreg.errors import UsageError
+from loreg.parsing import parse_scopes
+from loreg.refs import parse_adapter_name
+
+_SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class Tokens:
+    """The tokens of a server."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def create(self, name: str, scopes: Sequence[str], *, expires: str | datetime | None = None) -> tuple[Token, str]:
+        """Make a token; return it with its secret, which nobody can read again.
+
+        ``scopes`` are ``read:team``, ``write:team`` or ``admin:team``; each allows what those before it do, ``*``
+        means every namespace and ``-`` adapters without one. ``expires`` is a time, or a span from now: ``12h``,
+        ``30d``, ``8w``. Raises UsageError, ConflictError for a name under which others act, NotAllowedError.
+        """
+        return self._backend.create_token(name, parse_scopes(scopes), _expiry(expires))
+
+    def list(self) -> tuple[Token, ...]:
+        """Return all tokens, the newest first, also those that do not hold any more. Raises NotAllowedError."""
+        return self._backend.tokens()
+
+    def revoke(self, token_id: int) -> Token:
+        """Let a token hold no more, and end the jobs that it asked for. Raises NotFoundError, NotAllowedError."""
+        return self._backend.revoke_token(token_id)
+
+
+class Namespaces:
+    """The namespaces of a server."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def list(self) -> tuple[Namespace, ...]:
+        """Return all namespaces that the caller may read, by name."""
+        return self._backend.namespaces()
+
+    def set_public(self, namespace: str, public: bool) -> None:
+        """Let everyone read a namespace, or only those who have a token for it. Raises UsageError, NotAllowedError."""
+        if namespace:
+            parse_adapter_name(f"{namespace}/x")
+        self._backend.set_public(namespace, public)
+
+
+def _expiry(expires: str | datetime | None) -> datetime | None:
+    if not isinstance(expires, str):
+        return expires
+    match = _SPAN.fullmatch(expires)
+    if not match:
+        raise UsageError(f"invalid span {expires!r}: expected something like 12h, 30d or 8w", hint="--expires 30d")
+    return datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -1,0 +1,120 @@
+"""What every store must do: a store of somebody else's proves itself by a subclass with a fixture ``store``.
+
+class TestMyStore(StoreConformance):
+    @pytest.fixture
+    def store(self) -> BlobStore:
+        return MyStore(...)  # empty
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from concurrency import all_at_once
+from loreg.errors import IntegrityError, NotFoundError
+from loreg.storage import Blob, BlobStore, digest_of
+from loreg.storage.blobs import partial_path
+
+LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
+
+
+def write(path: Path, content: bytes) -> Blob:
+    """A file with that content, as a blob."""
+    path.write_bytes(content)
+    return Blob(hashlib.sha256(content).hexdigest(), len(content))
+
+
+class StoreConformance:
+    """The promises of :class:`loreg.storage.BlobStore`, each a test."""
+
+    @pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 16 * 1024 * 1024, 16 * 1024 * 1024 + 1, LARGE])
+    def test_what_goes_in_comes_out(self, store: BlobStore, tmp_path: Path, size: int):
+        blob = write(tmp_path / "in", os.urandom(size))
+        assert store.size(blob.sha256) is None
+        assert store.put(blob, tmp_path / "in")
+        assert store.size(blob.sha256) == blob.size
+        store.get(blob, tmp_path / "out")
+        assert digest_of(tmp_path / "out") == blob
+        assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+
+    def test_nothing_is_sent_twice(self, store: BlobStore, tmp_path: Path):
+        blob = write(tmp_path / "in", b"weights")
+        assert store.put(blob, tmp_path / "in")
+        assert not store.put(blob, tmp_path / "in")
+
+    def test_every_byte_is_counted_once(self, store: BlobStore, tmp_path: Path):
+        blob = write(tmp_path / "in", os.urandom(3 * 1024 * 1024))
+        sent: list[int] = []
+        store.put(blob, tmp_path / "in", sent.append)
+        got: list[int] = []
+        store.get(blob, tmp_path / "out", got.append)
+        assert sum(sent) == sum(got) == blob.size
+
+    @pytest.mark.parametrize("size", [100, LARGE])
+    def test_a_file_that_changed_since_it_was_hashed_is_not_stored(self, store: BlobStore, tmp_path: Path, size: int):
+        blob = write(tmp_path / "in", os.urandom(size))
+        write(tmp_path / "in", os.urandom(size))
+        with pytest.raises(IntegrityError, match="changed while it was read"):
+            store.put(blob, tmp_path / "in")
+        assert store.size(blob.sha256) is None
+
+    def test_a_blob_that_is_not_there_is_said_so_and_leaves_nothing(self, store: BlobStore, tmp_path: Path):
+        with pytest.raises(NotFoundError):
+            store.get(Blob("0" * 64, 5), tmp_path / "out")
+        with pytest.raises(NotFoundError):
+            store.read("0" * 64)
+        assert not (tmp_path / "out").exists()
+
+    def test_small_blobs_are_read_whole(self, store: BlobStore, tmp_path: Path):
+        blob = write(tmp_path / "in", b"{}")
+        store.put(blob, tmp_path / "in")
+        assert store.read(blob.sha256) == b"{}"
+
+    def test_racing_writers_of_one_blob_all_succeed(self, store: BlobStore, tmp_path: Path):
+        blob = write(tmp_path / "in", os.urandom(100_000))
+        outcomes = all_at_once([lambda: store.put(blob, tmp_path / "in")] * 6)
+        assert any(outcomes)
+        store.get(blob, tmp_path / "out")
+
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(content=st.binary(max_size=3000), cut=st.integers(0, 3000))
+    def test_an_interrupted_download_goes_on_from_any_byte(
+        self, store: BlobStore, tmp_path: Path, content: bytes, cut: int
+    ):
+        blob = write(tmp_path / "in", content)
+        store.put(blob, tmp_path / "in")
+        partial_path(tmp_path / "out", blob).write_bytes(content[:cut])
+        store.get(blob, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == content
+
+    def test_check_passes_on_a_store_that_can_be_used_and_makes_nothing(self, store: BlobStore, tmp_path: Path):
+        store.check()
+        assert list(tmp_path.iterdir()) == []
+        assert not any(store.list())
+        store.put(write(tmp_path / "in", b"weights"), tmp_path / "in")
+        assert any(store.list())
+
+    def test_what_is_stored_is_listed_with_its_size(self, store: BlobStore, tmp_path: Path):
+        blobs = {write(tmp_path / str(size), bytes([size]) * size) for size in (0, 1, 100)}
+        for blob in blobs:
+            store.put(blob, tmp_path / str(blob.size))
+        assert set(store.list()) == blobs
+
+    def test_what_is_deleted_is_gone_and_can_be_stored_again(self, store: BlobStore, tmp_path: Path):
+        blob, other = write(tmp_path / "in", b"weights"), write(tmp_path / "other", b"others")
+        store.put(blob, tmp_path / "in")
+        store.put(other, tmp_path / "other")
+        store.delete(blob.sha256)
+        store.delete(blob.sha256)
+        assert (store.size(blob.sha256), store.has(blob)) == (None, False)
+        with pytest.raises(NotFoundError):
+            store.read(blob.sha256)
+        assert set(store.list()) == {other}
+        assert store.put(blob, tmp_path / "in")
+        assert store.has(blob)

@@ -145,7 +145,7 @@ class TestRecipeFile:
             """,
         )
         request = read_request("merge", read_recipe_file(path), hint="mend it")
-        by_file = local_registry.merge(request.sources, MergeOptions(weights=request.options)).provenance
+        by_file = local_registry.merge(request.sources, request.options).provenance
         by_hand = local_registry.merge(
             [str(SCIENCE), str(HISTORY)],
             MergeOptions(

@@ -15,6 +15,7 @@ import os
 import random
 import secrets
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -243,6 +244,9 @@ uvicorn.run(app, port=int(sys.argv[1]), http=sys.argv[2], loop="asyncio", log_co
 
 @contextlib.contextmanager
 def process_at(port: int, command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with socket.socket() as free:  # else an earlier run's process would be measured
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     try:
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from deployments import NEWS, Loreg
+from deployments import NEWS, Deployment, Loreg
+from live_server import live_server
 from loreg.adapters.structure import read_structure
+from loreg_cli.debug import hide_secrets
 from loreg_cli.main import cli
 
 README = Path(__file__).parents[2] / "README.md"
@@ -18,7 +22,10 @@ README = Path(__file__).parents[2] / "README.md"
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     found = []
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         found.append(((*path, name), command))
         if isinstance(command, click.Group):
             found += commands(command, (*path, name))
@@ -127,3 +134,34 @@ def test_a_word_from_someone_else_does_not_colour_the_terminal(local: Loreg):
     local("push", NEWS, "a", "-m", "\x1b[31mred\x1b[0m [bold]x[/bold]")
     assert "\x1b" not in local("show", "a").stdout
     assert "[bold]x[/bold]" in local("show", "a").stdout
+
+
+class TestDebug:
+    """``loreg --debug`` tells what was asked and what led to an error, and no secret."""
+
+    def run(self, tmp_path: Path, endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        settings = {"LOREG_HOME": str(tmp_path), "LOREG_ENDPOINT": endpoint, "LOREG_TOKEN": "lrg_" + "s" * 43}
+        command = [sys.executable, "-m", "loreg_cli.main", *arguments, "ls"]
+        return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
+
+    def test_prints_the_causes_before_the_one_line(self, tmp_path: Path):
+        endpoint = "http://ada:hunter2@127.0.0.1:9"
+        plain, debug = self.run(tmp_path, endpoint), self.run(tmp_path, endpoint, "--debug")
+        assert plain.returncode == debug.returncode == 1
+        assert len(plain.stderr.splitlines()) == 1
+        assert debug.stderr.splitlines()[-1] == plain.stderr.splitlines()[0]
+        assert "httpx.ConnectError" in debug.stderr
+        assert "hunter2" not in debug.stderr + plain.stderr
+
+    def test_logs_each_request_with_its_time(self, tmp_path: Path):
+        deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        with live_server(deployment, is_open=True) as endpoint:
+            debug = self.run(tmp_path, endpoint, "--debug")
+        assert re.search(r"loreg\.remote: GET /api/v1/adapters\S* 200 in \d+ ms", debug.stderr), debug.stderr
+        assert "lrg_s" not in debug.stderr
+
+
+def test_what_reads_like_a_secret_is_hidden():
+    text = "postgresql://ada:hunter2@db/x password=hunter2 lrg_abcdefghijkl X-Amz-Signature=deadbeef&x "
+    text += "Authorization: Bearer abc"
+    assert not re.search(r"hunter2|abcdefghijkl|deadbeef|abc\b", hide_secrets(text))

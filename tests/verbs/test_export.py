@@ -31,8 +31,8 @@ from factories import (
     train,
     write_base,
 )
+from loreg.baking import float_codec
 from loreg.errors import CheckFailedError, ConflictError, IntegrityError, NotFoundError, UsageError
-from loreg.exporting import factor_writer
 from loreg.registry import Registry, connect
 from module_kinds import new_model as everything
 from module_kinds import train as train_everything
@@ -515,7 +515,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_makes_no_export(
     local_registry: Registry, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ):
     adapter = train(tmp_path / "a", 1, use_rslora=True)
-    monkeypatch.setattr(factor_writer.os, "preadv", lambda *arguments: 0)
+    monkeypatch.setattr(float_codec.os, "preadv", lambda *arguments: 0)
     with pytest.raises(IntegrityError, match="ended while it was read"):
         local_registry.export(str(adapter), server, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -38,14 +38,14 @@ class Scratch:
         return self._buffers[name][:size].view(dtype)
 
 
-def read_into(descriptor: int, offset: int, into: Array) -> None:
-    """Fill ``into`` from ``offset`` of the open file on. Raises IntegrityError if the file ends before."""
+def read_into(descriptor: int, offset: int, into: Array, file: str = "a shard of the base") -> None:
+    """Fill ``into`` from ``offset`` of the open file on. Raises IntegrityError, naming ``file``, if it ends before."""
     view = into.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
         count = os.preadv(descriptor, [view[done:]], offset + done)
         if not count:
-            raise IntegrityError("a shard of the base ended while it was read", hint="try again when it is written")
+            raise IntegrityError(f"{file} ended while it was read", hint="try again when it is written")
         done += count
 
 

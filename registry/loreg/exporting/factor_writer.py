@@ -8,7 +8,6 @@ Shapes: E matrices (experts, else 1), out and in of the module, r the rank.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 from loreg.adapters.dtypes import DTYPES, FLOATS
 from loreg.adapters.header import Tensor
 from loreg.adapters.module_shape import ModuleShape, as_matrices
-from loreg.baking.float_codec import NUMPY_DTYPES, Array, Scratch, decode, encode
-from loreg.errors import CheckFailedError, IntegrityError
+from loreg.baking.float_codec import NUMPY_DTYPES, Array, Scratch, decode, encode, read_into
+from loreg.errors import CheckFailedError
 from loreg.exporting.editable import EditableModule
 from loreg.exporting.export import Plan, factor_shapes
 from loreg.exporting.stacked import Block
@@ -75,9 +74,9 @@ def _as_file_tensors(shape: ModuleShape, factors: Factors) -> tuple[Array, Array
 
 def _copy(stream: BinaryIO, tensor: Tensor, sink: BinaryIO) -> None:
     for start in range(tensor.start, tensor.end, _COPY_BYTES):
-        piece = bytearray(min(_COPY_BYTES, tensor.end - start))
-        _fill(memoryview(piece), stream, start)
-        sink.write(piece)
+        piece = np.empty(min(_COPY_BYTES, tensor.end - start), np.uint8)
+        read_into(stream.fileno(), start, piece, stream.name)
+        sink.write(piece.data)
 
 
 def _make_stored_factors(stream: BinaryIO, module: EditableModule) -> Factors:
@@ -128,18 +127,8 @@ def _read_block(stream: BinaryIO, block: Block) -> Factors:
 def _read_bits(stream: BinaryIO, tensor: Tensor) -> Array:
     """Read the numbers (n) as they are stored, each as an unsigned integer."""
     bits = np.empty(tensor.parameters, _unsigned_dtype(tensor.dtype))
-    _fill(bits.view(np.uint8).data, stream, tensor.start)
+    read_into(stream.fileno(), tensor.start, bits, stream.name)
     return bits
-
-
-def _fill(view: memoryview, stream: BinaryIO, offset: int) -> None:
-    """Read as many bytes as ``view`` has from ``offset`` on. Raises IntegrityError if the file ends before."""
-    done = 0
-    while done < len(view):
-        count = os.preadv(stream.fileno(), [view[done:]], offset + done)
-        if not count:
-            raise IntegrityError(f"{stream.name} ended while it was read", hint="try again when it is written")
-        done += count
 
 
 def _unsigned_dtype(dtype: str) -> np.dtype[Any]:

@@ -106,13 +106,15 @@ def match(source: str, format_: str) -> None:
     A folder is written like a path: ./runs/42. From strong to weak: exact, target-exact (what it touches is the same),
     verified-derived, declared-derived, struct-only (shapes alone), mismatch.
     """
+    from loreg.entities import VerdictKind
+
     with progress_bar() as progress:
         matches = open_registry().bases.match(source, progress=progress)
     if format_ == "json":
         print_json(list(matches))
     elif format_ == "quiet":
         for each in matches:
-            if each.verdict.kind != "mismatch":
+            if each.verdict.kind != VerdictKind.MISMATCH:
                 click.echo(each.base.digest)
     elif matches:
         rows = [(m.verdict.kind, m.base.title, m.verdict.reason) for m in matches]

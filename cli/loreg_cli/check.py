@@ -78,7 +78,9 @@ def check(
             progress=progress,
         )
     _print(reports, format_)
-    failed = sum(report.count("error") + (report.count("warning") if strict else 0) for report in reports)
+    from loreg.entities import Severity
+
+    failed = sum(report.count(Severity.ERROR) + (report.count(Severity.WARNING) if strict else 0) for report in reports)
     context.exit(_FAILED if failed else 0)
 
 
@@ -109,14 +111,14 @@ def _print_report(report: CheckReport) -> None:
     counted = Counter(finding.severity for finding in report.findings)
     told = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(counted.items()))
     echo(f"{report.name}: {told or 'nothing to object to'}")
-    for severity in ("error", "warning"):
+    for severity, colour in _COLOURS.items():
         remedies: dict[tuple[str, str], list[str]] = {}
         for finding in report.findings:
             if finding.severity == severity:
                 remedies.setdefault((finding.code, finding.remedy), []).append(finding.message)
         for (code, remedy), messages in remedies.items():
             for message in messages[:_MOST]:
-                click.echo(f"  {click.style(severity, fg=_COLOURS[severity])} {code} ", nl=False)
+                click.echo(f"  {click.style(severity, fg=colour)} {code} ", nl=False)
                 echo(message)
             if len(messages) > _MOST:
                 click.echo(f"  and {len(messages) - _MOST} more of {code}")

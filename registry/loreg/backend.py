@@ -140,7 +140,7 @@ class Backend(Protocol):
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         """Record that one known base came from another, as verified where the two contents prove it, else as declared.
 
-        ``kind`` is one of :data:`loreg.entities.BASE_RELATIONS`. Raises UsageError for another one, ConflictError if
+        ``kind`` is one of :class:`loreg.entities.BaseRelation`. Raises UsageError for another one, ConflictError if
         the contents prove that it is not so, or if both are one base.
         """
         ...

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from loreg.entities import Comparison, Metric, MetricCondition, Role, Sort
+from loreg.entities import Comparison, Metric, MetricCondition, Operator, Role, Sort, SortKey
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE
 
@@ -24,7 +24,7 @@ _LOWER_IS_BETTER = frozenset(
 def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
     """Parse ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower)."""
     name, operator, value, dataset, split = _split_metric(text, "accuracy=0.93@imdb:test")
-    if operator != "=":
+    if operator != Operator.EQUAL:
         raise UsageError(f"invalid metric {text!r}: expected name=value[@dataset[:split]]", hint="accuracy=0.93@imdb")
     words = set(re.split(r"[_\W]+", name.lower()))
     return Metric(name, value, dataset, split, not (lower_is_better or words & _LOWER_IS_BETTER))
@@ -41,7 +41,7 @@ def parse_comparison(text: str) -> Comparison:
     match = _COMPARISON.fullmatch(text.strip())
     if not match:
         raise UsageError(f"invalid comparison {text!r}: expected a number after = < <= > >=", hint="--rank '<=16'")
-    return Comparison(match[1] or "=", _parse_number(match[2], text))
+    return Comparison(Operator(match[1] or "="), _parse_number(match[2], text))
 
 
 def parse_label(text: str) -> tuple[str, str]:
@@ -99,12 +99,12 @@ def validate_metric(metric: Metric) -> Metric:
 def parse_sort(text: str) -> Sort:
     """Parse ``created``, ``name``, ``rank``, ``size`` or ``metric:NAME[@dataset]``."""
     kind, colon, metric = text.partition(":")
-    if not colon and kind in ("created", "name", "rank", "size"):
-        return Sort(kind)
+    if not colon and kind in set(SortKey) - {SortKey.METRIC}:
+        return Sort(SortKey(kind))
     name, _, where = metric.partition("@")
     dataset, _, split = where.partition(":")
-    if kind == "metric" and name:
-        return Sort("metric", name, dataset, split)
+    if kind == SortKey.METRIC and name:
+        return Sort(SortKey.METRIC, name, dataset, split)
     raise UsageError(
         f"invalid sort order {text!r}: expected created, name, rank, size or metric:NAME[@dataset[:split]]",
         hint="--sort metric:accuracy",
@@ -146,14 +146,14 @@ def parse_count(text: str) -> int:
     return round(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]])
 
 
-def _split_metric(text: str, example: str) -> tuple[str, str, float, str, str]:
+def _split_metric(text: str, example: str) -> tuple[str, Operator, float, str, str]:
     match = _METRIC.fullmatch(text)
     if not match or not text.isprintable() or not _WORD.fullmatch(match["name"]):
         raise UsageError(f"invalid metric {text!r}: expected a name, a comparison and a number", hint=example)
     dataset, _, split = (match["where"] or "").partition(":")
     if len(dataset) > 256 or len(split) > 128:
         raise UsageError(f"the dataset of {match['name']} is over 256 characters, or its split over 128", hint=example)
-    return match["name"], match["operator"], _parse_number(match["value"], text), dataset, split
+    return match["name"], Operator(match["operator"]), _parse_number(match["value"], text), dataset, split
 
 
 def _parse_number(text: str, expression: str) -> float:

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from loreg.entities import MergeOptions, VersionMetadata
+from loreg.entities import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.errors import UsageError
 
 T = TypeVar("T")
-_RANK_RULES = ("budget", "energy", "fit", "fixed", "tolerance")
+_RANK_RULES = sorted(set(RankRuleKind) - {RankRuleKind.LOSSLESS})
 _OPTIONS = frozenset(option.name for option in fields(MergeOptions))
 _METADATA = frozenset(said.name for said in fields(VersionMetadata))
 #: The fields that each kind of request takes.

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from factories import OUT, new_model, train, write_base
-from loreg.entities import VERDICTS
+from loreg.entities import VerdictKind
 from loreg.errors import ConflictError, NotFoundError, UsageError
 from loreg.registry import Registry
 
@@ -51,7 +51,8 @@ def test_every_verdict_from_the_strongest_to_the_weakest(pushed: Registry, tmp_p
         "unrelated": "struct-only",
         "other shapes": "mismatch",
     }
-    assert [VERDICTS.index(kind) for kind in by_name.values()] == sorted(map(VERDICTS.index, by_name.values()))
+    places = list(map(tuple(VerdictKind).index, by_name.values()))
+    assert places == sorted(places)
     reasons = {match.base.names[0]: match.verdict.reason for match in pushed.bases.match("a")}
     assert reasons["original"] == "it was trained on this very content"
     assert reasons["resized head"] == "the 4 tensors that it touches are the same, others are not"

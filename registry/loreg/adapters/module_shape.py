@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol, Self, TypeVar
 
 from loreg.adapters.header import Tensor
@@ -23,6 +24,15 @@ class _Array(Protocol):
 ArrayT = TypeVar("ArrayT", bound=_Array)
 
 
+class ModuleKind(StrEnum):
+    """What a module is, and so how its factors lie in the file."""
+
+    LINEAR = "linear"
+    EMBEDDING = "embedding"
+    CONVOLUTION = "convolution"
+    EXPERTS = "experts"
+
+
 @dataclass(frozen=True)
 class ModuleShape:
     """The shape of one module: its deltas are ``matrices`` matrices (out, in) of rank ``rank``.
@@ -33,7 +43,7 @@ class ModuleShape:
     A (E, r, in), B (E, out, r).
     """
 
-    kind: str
+    kind: ModuleKind
     rank: int
     out: int
     in_: int
@@ -45,7 +55,7 @@ class ModuleShape:
     @property
     def tensor_names(self) -> tuple[str, str]:
         """The names of the two factors: A first."""
-        return ("embedding_A", "embedding_B") if self.kind == "embedding" else ("A", "B")
+        return ("embedding_A", "embedding_B") if self.kind == ModuleKind.EMBEDDING else ("A", "B")
 
 
 def infer_shape(tensors: Mapping[str, Tensor], rank: int, parameter: str) -> ModuleShape | None:
@@ -59,22 +69,22 @@ def infer_shape(tensors: Mapping[str, Tensor], rank: int, parameter: str) -> Mod
         a, b = _shape_of(tensors, "embedding_A"), _shape_of(tensors, "embedding_B")
         if a is None or b is None or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             return None
-        return ModuleShape("embedding", a[0], b[0], a[1])
+        return ModuleShape(ModuleKind.EMBEDDING, a[0], b[0], a[1])
     if 0 in (*a, *b):
         return None
     if parameter and are_stacked(a, b):
-        return ModuleShape("experts", a[1], b[1], a[2], matrices=a[0], parameter=parameter, stacked=True)
+        return ModuleShape(ModuleKind.EXPERTS, a[1], b[1], a[2], matrices=a[0], parameter=parameter, stacked=True)
     if len(a) < 2 or len(a) != len(b) or a[0] != b[1]:
         return None
     if len(a) > 2:
         if set(b[2:]) != {1}:
             return None
-        return ModuleShape("convolution", a[0], b[0], math.prod(a[1:]), kernel=a[1:])
+        return ModuleShape(ModuleKind.CONVOLUTION, a[0], b[0], math.prod(a[1:]), kernel=a[1:])
     if parameter:
         if a[0] % rank:
             return None
-        return ModuleShape("experts", rank, b[0], a[1], matrices=a[0] // rank, parameter=parameter)
-    return ModuleShape("linear", a[0], b[0], a[1])
+        return ModuleShape(ModuleKind.EXPERTS, rank, b[0], a[1], matrices=a[0] // rank, parameter=parameter)
+    return ModuleShape(ModuleKind.LINEAR, a[0], b[0], a[1])
 
 
 def are_stacked(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -97,7 +107,7 @@ def as_matrices(shape: ModuleShape, a: ArrayT, b: ArrayT) -> tuple[ArrayT, Array
     """
     if shape.stacked:
         return b, a
-    if shape.kind == "experts":
+    if shape.kind == ModuleKind.EXPERTS:
         b = b.reshape(shape.out, shape.rank, shape.matrices).swapaxes(0, 2).swapaxes(1, 2)
         return b, a.reshape(shape.matrices, shape.rank, shape.in_)
     return b.reshape(1, shape.out, shape.rank), a.reshape(1, shape.rank, shape.in_)

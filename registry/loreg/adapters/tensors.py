@@ -15,7 +15,7 @@ from torch import Tensor
 
 from loreg.adapters.config import CONFIG_NAME, dump_config
 from loreg.adapters.keys import factor_key
-from loreg.adapters.module_shape import ModuleShape, as_matrices
+from loreg.adapters.module_shape import ModuleKind, ModuleShape, as_matrices
 from loreg.adapters.parameters import module_names_in_file, pattern_name, target_parameters_of
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure
 from loreg.algebra.factors import Factors
@@ -143,10 +143,10 @@ def pad_rank(factors: Factors, rank: int) -> Factors:
 def to_file_tensors(shape: ModuleShape, factors: Factors) -> dict[str, Tensor]:
     """Return the factors ``b (E, out, r)``, ``a (E, r, in)`` by part as they lie in the file (:class:`ModuleShape`)."""
     a_part, b_part = shape.tensor_names
-    if shape.kind == "experts":
+    if shape.kind == ModuleKind.EXPERTS:
         return {a_part: factors.a.flatten(0, 1), b_part: factors.b.permute(1, 2, 0).flatten(1)}
     a, b = factors.a[0], factors.b[0]
-    if shape.kind == "convolution":
+    if shape.kind == ModuleKind.CONVOLUTION:
         ones = [1] * (len(shape.kernel) - 1)
         return {a_part: a.reshape(-1, *shape.kernel), b_part: b.reshape(*b.shape, *ones)}
     return {a_part: a, b_part: b}

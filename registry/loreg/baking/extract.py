@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loreg.adapters.dtypes import FLOATS
 from loreg.adapters.keys import PREFIX, full_tensor_key
+from loreg.adapters.module_shape import ModuleKind
 from loreg.adapters.tensors import AdapterToWrite, ModuleToWrite, pad_rank
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import Tiles, randomized_svd
@@ -210,7 +211,7 @@ def _config_fields(tuned: Model, factored: Sequence[ChangedWeight], whole: Seque
             None,
         ),
         "fan_in_fan_out": any(
-            weight.transposed for weight in factored if weight.shape and weight.shape.kind == "linear"
+            weight.transposed for weight in factored if weight.shape and weight.shape.kind == ModuleKind.LINEAR
         ),
         "bias": "all" if biases else "none",
         "modules_to_save": modules or None,

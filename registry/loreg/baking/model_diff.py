@@ -13,7 +13,7 @@ import numpy as np
 
 from loreg.adapters.dtypes import FLOATS
 from loreg.adapters.header import Tensor
-from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.baking.float_codec import NUMPY_DTYPES, Array, Scratch, decode, read_bytes, read_into
 from loreg.baking.weight_tying import tied_groups
 from loreg.bases import names
@@ -137,7 +137,7 @@ def _join_experts(weight: str, pieces: list[ExpertPiece]) -> ChangedWeight:
         matrices.setdefault(part.expert or 0, []).append(RowBlock(new, old, 0, *new[1].shape))
     experts = tuple(tuple(blocks) for _, blocks in sorted(matrices.items()))
     out, in_ = sum(block.count for block in experts[0]), experts[0][0].width
-    shape = ModuleShape("experts", 1, out, in_, len(experts), parameter=weight.rpartition(".")[2])
+    shape = ModuleShape(ModuleKind.EXPERTS, 1, out, in_, len(experts), parameter=weight.rpartition(".")[2])
     return ChangedWeight(weight, pieces[0][1], pieces[0][2], shape, matrices=experts)
 
 
@@ -146,7 +146,7 @@ def _split_experts(name: str, new: tuple[Path, Tensor], old: tuple[Path, Tensor]
     count, height, width = new[1].shape
     matrices = tuple((RowBlock(new, old, expert * height, height, width),) for expert in range(count))
     out, in_ = (width, height) if transposed else (height, width)
-    shape = ModuleShape("experts", 1, out, in_, count, parameter=name.rpartition(".")[2])
+    shape = ModuleShape(ModuleKind.EXPERTS, 1, out, in_, count, parameter=name.rpartition(".")[2])
     return ChangedWeight(name, new, old, shape, transposed=transposed, matrices=matrices)
 
 
@@ -206,13 +206,13 @@ def _compare(
         return ChangedWeight(name, new, old, None, "it is no matrix of a layer that factors can be added to")
     if len(shape) > 2:
         return ChangedWeight(
-            name, new, old, ModuleShape("convolution", 1, shape[0], math.prod(shape[1:]), kernel=shape[1:])
+            name, new, old, ModuleShape(ModuleKind.CONVOLUTION, 1, shape[0], math.prod(shape[1:]), kernel=shape[1:])
         )
     if architecture.is_embedding(module) if architecture else _EMBEDDING_NAME.search(name):
-        return ChangedWeight(name, new, old, ModuleShape("embedding", 1, shape[1], shape[0]), transposed=True)
+        return ChangedWeight(name, new, old, ModuleShape(ModuleKind.EMBEDDING, 1, shape[1], shape[0]), transposed=True)
     transposed = architecture is not None and architecture.is_transposed(module)
     out, in_ = reversed(shape) if transposed else shape
-    return ChangedWeight(name, new, old, ModuleShape("linear", 1, out, in_), transposed=transposed)
+    return ChangedWeight(name, new, old, ModuleShape(ModuleKind.LINEAR, 1, out, in_), transposed=transposed)
 
 
 def _read_elements(

@@ -9,6 +9,7 @@ from typing import Any
 
 from loreg.adapters.dtypes import DTYPES, FLOATS
 from loreg.adapters.module import Module
+from loreg.adapters.module_shape import ModuleKind
 from loreg.adapters.structure import TokenRows
 from loreg.baking.configuration import head_config
 from loreg.baking.full_tensors import refuse_uneven_vocabulary, take_full_tensors
@@ -133,7 +134,7 @@ class _Planner:
     def _apply_updates(self, name: str, updates: Sequence[TensorUpdate]) -> None:
         output = self.result[name]
         experts = any(
-            update.target.matrix is None and update.target.module.shape.kind == "experts"  # type: ignore[union-attr]
+            update.target.matrix is None and update.target.module.shape.kind == ModuleKind.EXPERTS  # type: ignore[union-attr]
             for update in updates
         )
         shape = output.source.shape

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loreg.adapters.module import Module
-from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.adapters.structure import AdapterStructure
 from loreg.bases import names
 from loreg.bases.architecture import find_architecture
@@ -78,7 +78,7 @@ def _target_tensors(
     module: Module, shape: ModuleShape, structure: AdapterStructure, lookup: WeightLookup
 ) -> Iterator[TargetTensor]:
     locations = lookup.find(module.weight)
-    if shape.kind == "experts" and locations and locations[0].is_one_expert:
+    if shape.kind == ModuleKind.EXPERTS and locations and locations[0].is_one_expert:
         yield from _per_expert_tensors(module, shape, locations)
         return
     transposed = _is_transposed_in_memory(module, shape, structure, lookup)
@@ -109,13 +109,13 @@ def _is_transposed_in_memory(
 
     PEFT keeps one ``fan_in_fan_out`` for all modules of an adapter, that of the last.
     """
-    if shape.kind == "embedding":
+    if shape.kind == ModuleKind.EMBEDDING:
         return True
-    if shape.kind == "experts":
+    if shape.kind == ModuleKind.EXPERTS:
         if shape.matrices == 1 and not module.weight.endswith("_proj"):
             return False
         return lookup.architecture.has_transposed_experts(module.weight) if lookup.architecture else None
-    if shape.kind != "linear":
+    if shape.kind != ModuleKind.LINEAR:
         return False
     if lookup.architecture is not None:
         return lookup.architecture.is_transposed(module.name)
@@ -123,11 +123,11 @@ def _is_transposed_in_memory(
 
 
 def _possible_shapes(shape: ModuleShape, transposed: bool | None) -> tuple[Shape, ...]:
-    if shape.kind == "convolution":
+    if shape.kind == ModuleKind.CONVOLUTION:
         return ((shape.out, *shape.kernel),)
     plain, swapped = (shape.out, shape.in_), (shape.in_, shape.out)
     matrices = {None: (plain, swapped), True: (swapped,), False: (plain,)}[transposed]
-    if shape.kind != "experts":
+    if shape.kind != ModuleKind.EXPERTS:
         return tuple(dict.fromkeys(matrices))
     stacked = tuple((shape.matrices, *matrix) for matrix in matrices)
     return tuple(dict.fromkeys((*stacked, *(matrices if shape.matrices == 1 else ()))))

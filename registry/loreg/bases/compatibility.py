@@ -10,7 +10,7 @@ from loreg.adapters.structure import AdapterStructure
 from loreg.bases.affected_tensors import TargetTensor, affected_digest, build_lookup, target_tensors
 from loreg.bases.tensor_digest import TensorDigest
 from loreg.bases.weight_lookup import WeightLookup
-from loreg.entities import BaseEdge, BaseModel, Verdict
+from loreg.entities import BaseEdge, BaseModel, Verdict, VerdictKind
 from loreg.errors import CheckFailedError
 
 
@@ -46,10 +46,10 @@ def assess(trained: TrainedAdapter, candidate: BaseTensors, path: Sequence[BaseE
     """Return the verdict on ``candidate``; ``path`` are the relations that lead to it from the base of the training."""
     trained_on = trained.base
     if trained_on is not None and candidate.base.digest == trained_on.base.digest and trained_on.base.complete:
-        return Verdict("exact", "it was trained on this very content")
+        return Verdict(VerdictKind.EXACT, "it was trained on this very content")
     reason = _find_mismatch(trained.structure, candidate, derived=bool(path))
     if reason:
-        return Verdict("mismatch", reason)
+        return Verdict(VerdictKind.MISMATCH, reason)
     if trained_on is not None and trained_on.base.complete and candidate.base.complete:
         expected, actual = (
             affected_digest(base.tensor_digests, trained.structure, base.lookup(trained.structure))
@@ -57,17 +57,20 @@ def assess(trained: TrainedAdapter, candidate: BaseTensors, path: Sequence[BaseE
         )
         if expected is not None and expected == actual:
             count = len({target.base_tensor for target in candidate.target_tensors(trained.structure)})
-            return Verdict("target-exact", f"the {count} tensors that it touches are the same, others are not")
+            return Verdict(
+                VerdictKind.TARGET_EXACT, f"the {count} tensors that it touches are the same, others are not"
+            )
     if path and trained_on is not None:
-        kind = "verified-derived" if all(edge.verified for edge in path) else "declared-derived"
+        is_verified = all(edge.verified for edge in path)
+        kind = VerdictKind.VERIFIED_DERIVED if is_verified else VerdictKind.DECLARED_DERIVED
         return Verdict(kind, f"it was trained on {trained_on.base.title}: " + ", ".join(map(_describe_edge, path)))
-    return Verdict("struct-only", _why_not_more(trained, candidate))
+    return Verdict(VerdictKind.STRUCT_ONLY, _why_not_more(trained, candidate))
 
 
 def refuse_mismatch(structure: AdapterStructure, base: BaseTensors) -> None:
     """Raise CheckFailedError if the adapter cannot have been trained on that base."""
     verdict = assess(TrainedAdapter(structure, None), base)
-    if verdict.kind == "mismatch":
+    if verdict.kind == VerdictKind.MISMATCH:
         raise CheckFailedError(
             f"base mismatch: {verdict.reason} ({base.base.title})", hint="--base names the model that it was trained on"
         )

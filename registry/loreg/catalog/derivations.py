@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 from loreg.catalog.bases import find_base_id
 from loreg.catalog.schema import BaseEdgeRow, BaseRow
 from loreg.catalog.transaction import Transaction
-from loreg.entities import BaseEdge, BaseModel
+from loreg.entities import BaseEdge, BaseModel, BaseRelation
 
 
 def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
@@ -53,6 +53,6 @@ def _list_edges(tx: Transaction, digest: str) -> tuple[BaseEdge, ...]:
         .order_by(BaseEdgeRow.created_at, BaseEdgeRow.kind)
     )
     return tuple(
-        BaseEdge(row.child, row.parent, row.kind, row.detail, bool(row.verified), row.author)
+        BaseEdge(row.child, row.parent, BaseRelation(row.kind), row.detail, bool(row.verified), row.author)
         for row in tx.connection.execute(query)
     )

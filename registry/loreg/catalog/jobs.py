@@ -17,7 +17,7 @@ from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import JobRow
 from loreg.catalog.transaction import Transaction
-from loreg.entities import Access, Job, Page
+from loreg.entities import Access, Job, JobKind, JobState, Page
 from loreg.errors import NotFoundError, QuotaError
 
 #: A worker sends a heartbeat at least this often, or another claims its job.
@@ -35,13 +35,13 @@ _ABLE_AT_PRECISION = timedelta(minutes=10)  # ``able_at`` is not written again b
 CHANNEL = "loreg_jobs"
 
 
-def _in_state(state: str) -> ColumnElement[bool]:
+def _in_state(state: JobState) -> ColumnElement[bool]:
     """Return the condition with the state written out: a database matches a partial index only with constants."""
     return JobRow.state == literal(state, literal_execute=True)
 
 
-_QUEUED, _RUNNING = _in_state("queued"), _in_state("running")
-_OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in ("queued", "running")])
+_QUEUED, _RUNNING = _in_state(JobState.QUEUED), _in_state(JobState.RUNNING)
+_OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)])
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def submit(
         "needs_torch": _needs_torch(kind, request),
         "policy": policy,
         "turn": _next_turn(tx, namespace),
-        "state": "queued",
+        "state": JobState.QUEUED,
         "attempts": 0,
         "losses": 0,
         "worker": "",
@@ -100,7 +100,7 @@ def submit(
 def _needs_torch(kind: str, request: Mapping[str, Any]) -> bool:
     """Whether a job needs torch: all but a bake that only adds weighted deltas."""
     merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None
-    return kind != "bake" or merges_first or bool(request.get("parameters") or request.get("initial"))
+    return kind != JobKind.BAKE or merges_first or bool(request.get("parameters") or request.get("initial"))
 
 
 def _refuse_too_many(tx: Transaction, namespace: str) -> None:
@@ -143,7 +143,7 @@ def claim(
     bases = tx.connection.execute(select(JobRow.base).where(_QUEUED).distinct()).scalars()
     able = and_(
         JobRow.base.in_([base for base in bases if not base or capabilities.has_base(base)]),
-        true() if capabilities.has_models else JobRow.kind != "bake",
+        true() if capabilities.has_models else JobRow.kind != JobKind.BAKE,
         true() if capabilities.has_torch else JobRow.needs_torch.is_(False),
     )
     outdated = update(JobRow).where(_QUEUED, able, JobRow.able_at < clock.now(tx, -_ABLE_AT_PRECISION))
@@ -155,7 +155,7 @@ def claim(
         if access is None:
             _fail_without_token(tx, JobRow.id == row.id)
             continue
-        values = {"state": "running", "attempts": row.attempts + 1, "worker": worker, "beat_at": clock.now(tx)}
+        values = {"state": JobState.RUNNING, "attempts": row.attempts + 1, "worker": worker, "beat_at": clock.now(tx)}
         statement = update(JobRow).where(JobRow.id == row.id).values(**values).returning(JobRow)
         return _to_job(tx.connection.execute(statement).one()), access
     return None
@@ -171,9 +171,9 @@ def _requeue_expired(tx: Transaction) -> None:
 def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
     """Requeue a job, or fail it with the error if it was lost too often."""
     if row.losses + 1 >= MAX_LOSSES:
-        _end(tx, JobRow.id == row.id, "failed", error=dict(error))
+        _end(tx, JobRow.id == row.id, JobState.FAILED, error=dict(error))
         return
-    values = {"state": "queued", "losses": row.losses + 1}
+    values = {"state": JobState.QUEUED, "losses": row.losses + 1}
     tx.connection.execute(update(JobRow).where(JobRow.id == row.id).values(**values))
     _notify_workers(tx)
 
@@ -199,7 +199,7 @@ def _fail_without_token(tx: Transaction, condition: ColumnElement[bool]) -> None
         (True, "no token asked for it, and by now everybody needs one"),
     ):
         error = _error("unauthenticated", reason, "loreg login")
-        _end(tx, and_(condition, JobRow.while_open == while_open), "failed", error=error)
+        _end(tx, and_(condition, JobRow.while_open == while_open), JobState.FAILED, error=error)
 
 
 def find_policy(tx: Transaction, job: Job) -> Mapping[str, Any] | None:
@@ -229,17 +229,17 @@ def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bo
 
 def finish(tx: Transaction, job: Job, result: Mapping[str, Any]) -> None:
     """Set a job to done with its result; does nothing if it has ended, or another worker has claimed it since."""
-    _end(tx, _still_claimed(job), "done", result=dict(result))
+    _end(tx, _still_claimed(job), JobState.DONE, result=dict(result))
 
 
 def fail(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
     """Set a job to failed with its error; does nothing if it has ended, or another worker has claimed it since."""
-    _end(tx, _still_claimed(job), "failed", error=dict(error))
+    _end(tx, _still_claimed(job), JobState.FAILED, error=dict(error))
 
 
 def requeue(tx: Transaction, job: Job) -> None:
     """Return a running job to the queue; does nothing if another worker has claimed it since."""
-    tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(state="queued"))
+    tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(state=JobState.QUEUED))
     _notify_workers(tx)
 
 
@@ -260,7 +260,7 @@ def pin_request(tx: Transaction, job: Job, request: Mapping[str, Any]) -> None:
 
 def cancel(tx: Transaction, job_id: int) -> Job:
     """Cancel a job and return it; does nothing if it has ended. A running one stops at its next heartbeat."""
-    _end(tx, JobRow.id == job_id, "cancelled", action="job cancel")
+    _end(tx, JobRow.id == job_id, JobState.CANCELLED, action="job cancel")
     return find(tx, job_id)
 
 
@@ -272,7 +272,7 @@ def fail_all_of_token(tx: Transaction, token_id: int) -> None:
 def has_ended(tx: Transaction, job: Job) -> bool:
     """Whether the job is done, failed or cancelled."""
     state = tx.connection.execute(select(JobRow.state).where(JobRow.id == job.id)).scalar()
-    return state not in ("queued", "running")
+    return state not in (JobState.QUEUED, JobState.RUNNING)
 
 
 def clean_up(tx: Transaction) -> None:
@@ -280,8 +280,8 @@ def clean_up(tx: Transaction) -> None:
     _fail_without_token(tx, and_(~_is_authorized(tx), _QUEUED))
     unclaimable = and_(_QUEUED, JobRow.able_at < clock.now(tx, -QUEUE_TIMEOUT))
     for row in tx.connection.execute(select(JobRow).where(unclaimable).with_for_update(skip_locked=True)).all():
-        _end(tx, JobRow.id == row.id, "failed", error=_unclaimable_reason(row))
-    ended = JobRow.state.not_in(["queued", "running"])
+        _end(tx, JobRow.id == row.id, JobState.FAILED, error=_unclaimable_reason(row))
+    ended = JobRow.state.not_in([JobState.QUEUED, JobState.RUNNING])
     tx.connection.execute(delete(JobRow).where(ended, JobRow.finished_at < clock.now(tx, -RETENTION)))
     rank = func.row_number().over(partition_by=JobRow.namespace, order_by=JobRow.id.desc()).label("rank")
     ranks = select(JobRow.id, rank).where(ended).subquery()
@@ -290,7 +290,7 @@ def clean_up(tx: Transaction) -> None:
 
 def _unclaimable_reason(row: Row[Any]) -> dict[str, str]:
     needs = [f"has {row.base!r} among its bases"] if row.base else []
-    needs += ["writes models"] if row.kind == "bake" else []
+    needs += ["writes models"] if row.kind == JobKind.BAKE else []
     needs += ["has torch"] if row.needs_torch else []
     workers = f"no worker that {' and '.join(needs)}" if needs else "no worker"
     hours = QUEUE_TIMEOUT.total_seconds() / 3600
@@ -318,7 +318,9 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
     return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]) if len(rows) > limit else None)
 
 
-def _end(tx: Transaction, which: ColumnElement[bool], state: str, *, action: str = "job end", **values: Any) -> None:
+def _end(
+    tx: Transaction, which: ColumnElement[bool], state: JobState, *, action: str = "job end", **values: Any
+) -> None:
     """Set a terminal state for the open jobs that fulfill ``which``, and log it."""
     statement = update(JobRow).where(which, _OPEN).values(state=state, finished_at=clock.now(tx), **values)
     for job_id, kind, namespace in tx.connection.execute(
@@ -330,11 +332,11 @@ def _end(tx: Transaction, which: ColumnElement[bool], state: str, *, action: str
 def _to_job(row: Row[Any]) -> Job:
     return Job(
         id=row.id,
-        kind=row.kind,
+        kind=JobKind(row.kind),
         request=row.request,
         namespace=row.namespace,
         author=row.author,
-        state=row.state,
+        state=JobState(row.state),
         attempts=row.attempts,
         worker=row.worker,
         what=row.what,

@@ -17,15 +17,15 @@ from loreg.catalog.schema import AdapterRow, BaseRow, LabelRow, MetricRow, Modul
 from loreg.catalog.search_shape import BY_DIGEST, cursor_values, split_query
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import select_versions, to_version
-from loreg.entities import Page, Query, Sort, Version
+from loreg.entities import Operator, Page, Query, Sort, SortKey, Version
 from loreg.errors import UsageError
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+_OPERATORS: dict[Operator, Callable[[Any, Any], Any]] = {
+    Operator.EQUAL: operator.eq,
+    Operator.LESS: operator.lt,
+    Operator.AT_MOST: operator.le,
+    Operator.GREATER: operator.gt,
+    Operator.AT_LEAST: operator.ge,
 }
 
 
@@ -116,13 +116,13 @@ class _Order:
 
 
 def _order(sort: Sort) -> _Order:
-    if sort.by == "created":  # ids grow as versions are recorded
+    if sort.by == SortKey.CREATED:  # ids grow as versions are recorded
         return _Order((VersionRow.id,), (int,), descending=True)
-    if sort.by == "name":
+    if sort.by == SortKey.NAME:
         return _Order((AdapterRow.name, AdapterRow.namespace, VersionRow.id), (str, str, int), descending=False)
-    if sort.by == "rank":
+    if sort.by == SortKey.RANK:
         return _Order((VersionRow.rank_max, VersionRow.id), (int, int), descending=False)
-    if sort.by == "size":
+    if sort.by == SortKey.SIZE:
         return _Order((VersionRow.bytes, VersionRow.id), (float, int), descending=False)
     metric, better = aliased(MetricRow), aliased(MetricRow)
     best = ~exists().where(

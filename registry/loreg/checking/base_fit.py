@@ -17,12 +17,13 @@ from loreg.bases.architecture import transformers_release
 from loreg.bases.compatibility import BaseTensors, is_quantised, why_shape_differs
 from loreg.bases.weight_lookup import WeightLookup
 from loreg.checking.rules import Subject, declare_rule
+from loreg.entities import Severity, VerdictKind
 
 _MAX_SHOWN = 3  # modules that are named one by one; the rest is a number
 
 
 @declare_rule(
-    "LB001", "error", "--base names the model that it was trained on; loreg base match shows which one fits", ""
+    "LB001", Severity.ERROR, "--base names the model that it was trained on; loreg base match shows which one fits", ""
 )
 def every_module_is_in_the_base(subject: Subject) -> Iterable[str]:
     """The base has each module: a server drops factors for one that it has not, and serves the base without a word."""
@@ -64,7 +65,7 @@ def _describe_prefix(name: str, base_name: str) -> str:
 
 
 @declare_rule(
-    "LB002", "error", "--base names the model that it was trained on; loreg base match shows which one fits", ""
+    "LB002", Severity.ERROR, "--base names the model that it was trained on; loreg base match shows which one fits", ""
 )
 def every_module_fits(subject: Subject) -> Iterable[str]:
     """Each module has the shape that its factors make."""
@@ -80,14 +81,14 @@ def every_module_fits(subject: Subject) -> Iterable[str]:
         yield f"and {len(reasons) - _MAX_SHOWN} more modules of another shape"
 
 
-@declare_rule("LB003", "warning", "loreg push --base records what it was trained on", "")
+@declare_rule("LB003", Severity.WARNING, "loreg push --base records what it was trained on", "")
 def the_base_is_known_to_be_right(subject: Subject) -> Iterable[str]:
     """The base is the one that it was trained on, or proven to come from it."""
-    if subject.verdict is not None and subject.verdict.kind in ("struct-only", "declared-derived"):
+    if subject.verdict is not None and subject.verdict.kind in (VerdictKind.STRUCT_ONLY, VerdictKind.DECLARED_DERIVED):
         yield f"{subject.verdict.kind}: {subject.verdict.reason}"
 
 
-@declare_rule("LB004", "warning", "serve it with the adapter's tokenizer, on a base of the same vocabulary", "")
+@declare_rule("LB004", Severity.WARNING, "serve it with the adapter's tokenizer, on a base of the same vocabulary", "")
 def vocabularies_agree(subject: Subject) -> Iterable[str]:
     """Whole embeddings and heads of the adapter have as many rows as those of the base."""
     if subject.base is None:
@@ -105,7 +106,7 @@ def vocabularies_agree(subject: Subject) -> Iterable[str]:
 
 
 @declare_rule(
-    "LB005", "warning", "train with ensure_weight_tying, or expect two matrices where there was one", "peft#2777"
+    "LB005", Severity.WARNING, "train with ensure_weight_tying, or expect two matrices where there was one", "peft#2777"
 )
 def tied_matrices_change_together(subject: Subject) -> Iterable[str]:
     """Where weights are one matrix, as embedding and head often are, the adapter changes all of them or none."""
@@ -150,7 +151,7 @@ def _check_ties_by_name(structure: AdapterStructure, lookup: WeightLookup) -> It
 
 @declare_rule(
     "LB006",
-    "warning",
+    Severity.WARNING,
     "loreg bake refuses what depends on it; serve it as an adapter",
     "transformers, modeling_utils.py",
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from loreg.adapters.keys import PREFIX
 from loreg.adapters.module import Module
+from loreg.adapters.module_shape import ModuleKind
 from loreg.adapters.structure import AdapterStructure
 from loreg.bases import names
 from loreg.checking.files import list_other_safetensors
@@ -143,7 +144,7 @@ def has_biases(subject: Subject, _: Any) -> Iterable[str]:
 def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of embeddings, or whole ones."""
     for module in subject.structure.modules.values():
-        if module.shape is not None and module.shape.kind == "embedding":
+        if module.shape is not None and module.shape.kind == ModuleKind.EMBEDDING:
             yield f"{module.name} is an embedding"
     for key in subject.structure.full_tensors:
         if names.is_embedding(names.canonical_name(key.removeprefix(PREFIX).replace(".base_layer.", "."))):
@@ -172,7 +173,7 @@ def has_experts(subject: Subject, _: Any) -> Iterable[str]:
 def has_convolutions(subject: Subject, _: Any) -> Iterable[str]:
     """It has factors of convolutions."""
     for module in subject.structure.modules.values():
-        if module.shape is not None and module.shape.kind == "convolution":
+        if module.shape is not None and module.shape.kind == ModuleKind.CONVOLUTION:
             yield f"{module.name} is a convolution"
             return
 

@@ -9,6 +9,7 @@ from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.profile import EFFECTS, Profile, ProfileRule, list_profiles, read_profile, read_proofs
 from loreg.checking.rules import RULES
+from loreg.entities import Severity
 from loreg.errors import NotFoundError
 
 _UNREADABLE = "LR000"
@@ -19,7 +20,7 @@ class Explanation:
     """One rule in words: what is right, what to do, and who says so."""
 
     code: str
-    severity: str
+    severity: Severity
     about: str
     remedy: str
     source: str
@@ -30,7 +31,8 @@ def explain(code: str) -> Explanation:
     code = code.upper()
     if code == _UNREADABLE:
         return Explanation(
-            code, "error", "The files are an adapter that can be read: sound safetensors, a configuration, no pickle.",
+            code, Severity.ERROR,
+            "The files are an adapter that can be read: sound safetensors, a configuration, no pickle.",
             "save the adapter again with PEFT", "safetensors, the format's specification",
         )  # fmt: skip
     if code in RULES:

@@ -13,11 +13,12 @@ from loreg.adapters.keys import PREFIX
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.adapters.weight_suffixes import PICKLES
 from loreg.checking.rules import Subject, declare_rule
+from loreg.entities import Severity
 
 
 @declare_rule(
     "LR012",
-    "warning",
+    Severity.WARNING,
     "remove it: the folder of an adapter holds one safetensors file",
     "SGLang 0.5, LoRAX: *.safetensors",
 )
@@ -32,7 +33,9 @@ def list_other_safetensors(files: Iterable[str]) -> list[str]:
     return [name for name in files if name.endswith(".safetensors") and name != WEIGHTS_NAME and "/" not in name]
 
 
-@declare_rule("LR013", "warning", "remove it: whoever loads it runs what is in it", "Python documentation, pickle")
+@declare_rule(
+    "LR013", Severity.WARNING, "remove it: whoever loads it runs what is in it", "Python documentation, pickle"
+)
 def no_pickle_lies_beside(subject: Subject) -> Iterable[str]:
     """No weights are pickled: loading a pickle runs code."""
     for name in subject.files:
@@ -42,7 +45,7 @@ def no_pickle_lies_beside(subject: Subject) -> Iterable[str]:
 
 
 @declare_rule(
-    "LR014", "error", "remove the field: an adapter needs no code of its own", "transformers, trust_remote_code"
+    "LR014", Severity.ERROR, "remove the field: an adapter needs no code of its own", "transformers, trust_remote_code"
 )
 def no_field_asks_for_code(subject: Subject) -> Iterable[str]:
     """No configuration field makes a loader fetch and run somebody's code."""
@@ -52,7 +55,7 @@ def no_field_asks_for_code(subject: Subject) -> Iterable[str]:
             yield f"adapter_config.json has {name}: a loader that trusts it runs the code that it names"
 
 
-@declare_rule("LR015", "warning", "loreg push takes it out", "")
+@declare_rule("LR015", Severity.WARNING, "loreg push takes it out", "")
 def no_field_is_a_path_of_one_machine(subject: Subject) -> Iterable[str]:
     """No configuration value is a path that only the trainer's machine has."""
     for name, value in subject.structure.config.raw.items():
@@ -60,7 +63,7 @@ def no_field_is_a_path_of_one_machine(subject: Subject) -> Iterable[str]:
             yield f"{name} in adapter_config.json is an absolute path"
 
 
-@declare_rule("LR016", "error", "save the adapter again with PEFT: what is named there is not in the file")
+@declare_rule("LR016", Severity.ERROR, "save the adapter again with PEFT: what is named there is not in the file")
 def what_is_saved_whole_is_there(subject: Subject) -> Iterable[str]:
     """What modules_to_save names is there: else PEFT goes on with the base's modules, or with random ones.
 
@@ -73,7 +76,7 @@ def what_is_saved_whole_is_there(subject: Subject) -> Iterable[str]:
         yield f"modules_to_save names {', '.join(names)}, and no tensor of it is in the file"
 
 
-@declare_rule("LR017", "warning", "loreg tag REF ALIAS gives a version that is there another name", "")
+@declare_rule("LR017", Severity.WARNING, "loreg tag REF ALIAS gives a version that is there another name", "")
 def the_weights_are_new(subject: Subject) -> Iterable[str]:
     """No version in the registry has the same weights under another name."""
     if subject.copies:

@@ -12,14 +12,18 @@ import msgspec
 
 from loreg.adapters.card import card_license, parse_card_fields
 from loreg.checking.licenses import license_conflict
-from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Version
+from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Operator, Severity, Version
 from loreg.errors import UsageError
 from loreg.parsing import parse_count, parse_metric_condition
 from loreg.refs import Ref, parse_alias, parse_ref
 
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+_COMPARISONS: dict[Operator, Callable[[float, float], bool]] = {
+    Operator.EQUAL: operator.eq,
+    Operator.LESS: operator.lt,
+    Operator.AT_MOST: operator.le,
+    Operator.GREATER: operator.gt,
+    Operator.AT_LEAST: operator.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -70,32 +74,42 @@ class Candidate:
 class Rule:
     """One rule of a policy: how bad a breach is, what is right, what to do."""
 
-    severity: str
+    severity: Severity
     about: str
     remedy: str
 
 
 RULES = {
-    "LP001": Rule("error", "A version has every task that the policy names.", "loreg push DIR NAME --task TASK"),
+    "LP001": Rule(Severity.ERROR, "A version has every task that the policy names.", "loreg push DIR NAME --task TASK"),
     "LP002": Rule(
-        "error",
+        Severity.ERROR,
         "A version has every metric that the policy names, measured as well as it asks.",
         "loreg metric add REF",
     ),
-    "LP003": Rule("error", "The base is one that the policy allows.", "loreg push --base records which base it is"),
-    "LP004": Rule("error", "No module has a higher rank than the policy allows.", "loreg rerank REF --rank N"),
-    "LP005": Rule("error", "All files together are no larger than the policy allows.", "loreg rerank REF --budget N"),
+    "LP003": Rule(
+        Severity.ERROR, "The base is one that the policy allows.", "loreg push --base records which base it is"
+    ),
+    "LP004": Rule(Severity.ERROR, "No module has a higher rank than the policy allows.", "loreg rerank REF --rank N"),
+    "LP005": Rule(
+        Severity.ERROR, "All files together are no larger than the policy allows.", "loreg rerank REF --budget N"
+    ),
     "LP006": Rule(
-        "error", "The card, README.md, has every field that the policy names.", "write it between the --- of README.md"
+        Severity.ERROR,
+        "The card, README.md, has every field that the policy names.",
+        "write it between the --- of README.md",
     ),
     "LP007": Rule(
-        "error", "The adapter has a license that the one of its base allows.", "mend license: in the card of either"
+        Severity.ERROR,
+        "The adapter has a license that the one of its base allows.",
+        "mend license: in the card of either",
     ),
     "LP008": Rule(
-        "error", "No metric is worse than that of the version compared with.", "push an earlier checkpoint, or tag it"
+        Severity.ERROR,
+        "No metric is worse than that of the version compared with.",
+        "push an earlier checkpoint, or tag it",
     ),
     "LP009": Rule(
-        "warning", "Every metric of the version compared with was measured of this one.", "loreg metric add REF"
+        Severity.WARNING, "Every metric of the version compared with was measured of this one.", "loreg metric add REF"
     ),
 }
 _LIST_KEYS = ("tasks", "metrics", "bases", "card", "aliases")

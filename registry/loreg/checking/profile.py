@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,26 @@ import loreg.checking.conditions_on_bases
 import loreg.checking.conditions_on_configs  # noqa: F401  these two declare their conditions
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.rules import Subject
-from loreg.entities import Finding
+from loreg.entities import Finding, Severity
 from loreg.errors import NotFoundError, UsageError
 
 _FOLDER = Path(__file__).parent / "profiles"
 _PROOFS = _FOLDER / "proofs.json"
-#: What a server may do: how bad that is (a wrong answer is never only a warning), and the words for it.
-EFFECTS = {
-    "refuses": ("error", "refuses it"),
-    "wrong": ("error", "loads it and is silently wrong"),
-    "slow": ("warning", "loads it, and is slower for it"),
+
+
+class Effect(StrEnum):
+    """What a server does with an adapter of which a rule holds."""
+
+    REFUSES = "refuses"
+    WRONG = "wrong"
+    SLOW = "slow"
+
+
+#: How bad an effect is (a wrong answer is never only a warning), and the words for it.
+EFFECTS: Mapping[Effect, tuple[Severity, str]] = {
+    Effect.REFUSES: (Severity.ERROR, "refuses it"),
+    Effect.WRONG: (Severity.ERROR, "loads it and is silently wrong"),
+    Effect.SLOW: (Severity.WARNING, "loads it, and is slower for it"),
 }
 
 
@@ -34,7 +45,7 @@ class ProfileRule:
     code: str
     condition: str
     value: Any
-    effect: str
+    effect: Effect
     message: str
     remedy: str
     source: str
@@ -151,7 +162,7 @@ def _read_file(path: Path) -> Profile:
                 code=str(rule["code"]),
                 condition=_require_known(rule["if"], CONDITIONS, "condition"),
                 value=rule.get("value"),
-                effect=_require_known(rule["effect"], EFFECTS, "effect"),
+                effect=Effect(_require_known(rule["effect"], set(Effect), "effect")),
                 message=str(rule.get("message", "")),
                 remedy=str(rule["remedy"]),
                 source=str(rule["source"]),
@@ -177,7 +188,7 @@ def _read_file(path: Path) -> Profile:
         ) from error
 
 
-def _require_known(name: Any, known: Mapping[str, object], what: str) -> str:
+def _require_known(name: str, known: Collection[str], what: str) -> str:
     if name not in known:
         raise UsageError(f"there is no {what} {name!r} for a profile", hint=f"one of {', '.join(sorted(known))}")
-    return str(name)
+    return name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from loreg.adapters.scan import NumberScan
 from loreg.adapters.structure import AdapterStructure
 from loreg.bases.compatibility import BaseTensors
-from loreg.entities import Finding, Verdict
+from loreg.entities import Finding, Severity, Verdict
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rule:
     """
 
     code: str
-    severity: str
+    severity: Severity
     remedy: str
     source: str
     about: str
@@ -49,7 +49,7 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def declare_rule(code: str, severity: str, remedy: str, source: str = "") -> Callable[[Find], Rule]:
+def declare_rule(code: str, severity: Severity, remedy: str, source: str = "") -> Callable[[Find], Rule]:
     """Declare the function below as the rule ``code``; its docstring says what is right."""
 
     def declare(find: Find) -> Rule:

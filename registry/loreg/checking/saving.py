@@ -12,6 +12,7 @@ from loreg.adapters.patterns import PatternBudget, endings, match
 from loreg.adapters.structure import GATHER_HINT, NOT_GATHERED, AdapterStructure
 from loreg.checking.rules import Subject, declare_rule
 from loreg.checking.structure import is_in_pieces, is_outside_the_layers
+from loreg.entities import Severity
 from loreg.errors import AdapterFormatError
 
 _FLAT_PARAMETER = "_flat_param"  # what FSDP calls the pieces of several parameters in one
@@ -23,7 +24,7 @@ _TASK_HEADS = {
 _PEFT_EXPERT_TARGETS = ("gate.weight", "gate_up_proj", "down_proj")
 
 
-@declare_rule("LR018", "error", GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
+@declare_rule("LR018", Severity.ERROR, GATHER_HINT, "peft#2450, peft#2892, accelerate#3508, DeepSpeed#7900")
 def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
     """Every tensor has its numbers: ZeRO-3 and FSDP keep them in pieces on several GPUs until they are gathered."""
     structure = subject.structure
@@ -42,7 +43,7 @@ def every_tensor_was_gathered(subject: Subject) -> Iterable[str]:
 
 
 @declare_rule(
-    "LR019", "error", "loreg export DIR --profile peft --to NEW writes it as PEFT does, with the same numbers"
+    "LR019", Severity.ERROR, "loreg export DIR --profile peft --to NEW writes it as PEFT does, with the same numbers"
 )
 def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
     """The tensors have the names and shapes under which PEFT looks for them; else it loads nothing, without a word."""
@@ -71,7 +72,7 @@ def the_file_is_as_peft_writes_it(subject: Subject) -> Iterable[str]:
 
 
 @declare_rule(
-    "LR020", "warning", "model.save_pretrained(DIR) writes what was trained; PEFT puts these over the base's own"
+    "LR020", Severity.WARNING, "model.save_pretrained(DIR) writes what was trained; PEFT puts these over the base's own"
 )
 def every_whole_tensor_was_asked_for(subject: Subject) -> Iterable[str]:
     """Whole tensors are those of modules_to_save and bias, or embedding and head as PEFT saves them."""
@@ -99,7 +100,7 @@ def _is_declared(key: str, structure: AdapterStructure) -> bool:
     return any(name.endswith(declared) for name in module_and_owners)
 
 
-@declare_rule("LR021", "warning", "loreg export DIR --profile peft --to NEW leaves them out")
+@declare_rule("LR021", Severity.WARNING, "loreg export DIR --profile peft --to NEW leaves them out")
 def no_copy_lies_beside(subject: Subject) -> Iterable[str]:
     """The file has what was trained once, and not what it was before: PEFT saves both where it saves embeddings."""
     # With biases that are trained everywhere PEFT writes those of a module that is saved whole twice.
@@ -110,7 +111,7 @@ def no_copy_lies_beside(subject: Subject) -> Iterable[str]:
         yield f"{count} in PEFT's wrapper, and not taken, e.g. {copies[0]}"
 
 
-@declare_rule("LR022", "warning", "mend or remove it: what it was to change was trained without it", "peft#3582")
+@declare_rule("LR022", Severity.WARNING, "mend or remove it: what it was to change was trained without it", "peft#3582")
 def every_pattern_matches_a_module(subject: Subject) -> Iterable[str]:
     """What the configuration says of modules by pattern matches some module of the adapter."""
     structure = subject.structure
@@ -169,7 +170,9 @@ def _would_match(pattern: str, name: str, budget: PatternBudget) -> bool:
         return False
 
 
-@declare_rule("LR023", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
+@declare_rule(
+    "LR023", Severity.ERROR, "adapter_config.json is of another adapter: take the one saved with these weights"
+)
 def token_rows_are_those_of_the_configuration(subject: Subject) -> Iterable[str]:
     """trainable_token_indices says which tokens the saved rows are of, one for each row."""
     structure = subject.structure

@@ -14,6 +14,7 @@ from loreg.adapters.scan import NumberScan
 from loreg.adapters.selection import why_skipped
 from loreg.adapters.structure import AdapterStructure
 from loreg.checking.rules import Subject, declare_rule
+from loreg.entities import Severity
 from loreg.errors import AdapterFormatError
 
 _MAX_MAGNITUDE = 1e4  # of one number of a factor: training makes far smaller ones
@@ -26,7 +27,7 @@ _VARIANT_TENSORS = {
 }
 
 
-@declare_rule("LR001", "error", "save the adapter again: a factor without its partner does nothing")
+@declare_rule("LR001", Severity.ERROR, "save the adapter again: a factor without its partner does nothing")
 def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
     """A module has both factors of a pair."""
     for module in subject.structure.modules.values():
@@ -34,7 +35,7 @@ def every_factor_has_its_partner(subject: Subject) -> Iterable[str]:
             yield f"module {module.name} has {', '.join(sorted(module.tensors))}, expected A and B"
 
 
-@declare_rule("LR002", "error", "the two files are of different adapters: save the adapter again")
+@declare_rule("LR002", Severity.ERROR, "the two files are of different adapters: save the adapter again")
 def factors_agree(subject: Subject) -> Iterable[str]:
     """A is (r, in) and B is (out, r) with the same r."""
     for module in subject.structure.modules.values():
@@ -51,7 +52,9 @@ def factors_agree(subject: Subject) -> Iterable[str]:
                 yield f"module {module.name}: {a_part} is {a} and {b_part} is {b}, expected (r, in) and (out, r)"
 
 
-@declare_rule("LR003", "error", "adapter_config.json is of another adapter: take the one saved with these weights")
+@declare_rule(
+    "LR003", Severity.ERROR, "adapter_config.json is of another adapter: take the one saved with these weights"
+)
 def ranks_match_the_configuration(subject: Subject) -> Iterable[str]:
     """r and rank_pattern say the rank that the tensors have; else PEFT refuses to load them."""
     config = subject.structure.config
@@ -84,7 +87,7 @@ def _count_rows(module: Module, part: str) -> int:
     return next(iter(module.tensors[part].shape), 0) if part in module.tensors else 0
 
 
-@declare_rule("LR004", "error", "rename or remove them: every reader ignores them without a word")
+@declare_rule("LR004", Severity.ERROR, "rename or remove them: every reader ignores them without a word")
 def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
     """PEFT looks at each tensor."""
     config = subject.structure.config.raw
@@ -94,7 +97,7 @@ def every_tensor_has_a_place(subject: Subject) -> Iterable[str]:
             yield f"tensor {name!r} is not named base_model.model.…"
 
 
-@declare_rule("LR005", "error", "train again with a lower learning rate, or push an earlier checkpoint")
+@declare_rule("LR005", Severity.ERROR, "train again with a lower learning rate, or push an earlier checkpoint")
 def every_number_is_finite(subject: Subject) -> Iterable[str]:
     """No NaN and no infinity in any tensor."""
     for name, scan in (subject.scans or {}).items():
@@ -102,7 +105,7 @@ def every_number_is_finite(subject: Subject) -> Iterable[str]:
             yield f"tensor {name} has {scan.nonfinite} NaN or infinite numbers"
 
 
-@declare_rule("LR006", "error", "name these modules in target_modules: PEFT leaves out what it does not select")
+@declare_rule("LR006", Severity.ERROR, "name these modules in target_modules: PEFT leaves out what it does not select")
 def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
     """The configuration selects each module that has factors; PEFT ignores the tensors of the others."""
     raw = subject.structure.config.raw
@@ -121,7 +124,7 @@ def the_configuration_selects_every_module(subject: Subject) -> Iterable[str]:
             yield f"module {module.name} is {reason}"
 
 
-@declare_rule("LR007", "error", "set use_dora to what the adapter was trained with")
+@declare_rule("LR007", Severity.ERROR, "set use_dora to what the adapter was trained with")
 def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
     """DoRA magnitudes are there exactly if use_dora says so: else the adapter means something else."""
     config = subject.structure.config
@@ -131,7 +134,7 @@ def magnitudes_agree_with_use_dora(subject: Subject) -> Iterable[str]:
             yield f"module {module.name} has {contradiction}"
 
 
-@declare_rule("LR008", "warning", "was it trained? PEFT starts with B at zero")
+@declare_rule("LR008", Severity.WARNING, "was it trained? PEFT starts with B at zero")
 def the_adapter_does_something(subject: Subject) -> Iterable[str]:
     """Some B is not zero, and some scale."""
     scanned = [
@@ -145,14 +148,14 @@ def the_adapter_does_something(subject: Subject) -> Iterable[str]:
         yield "lora_alpha is 0: what it adds to the base is multiplied with zero"
 
 
-@declare_rule("LR009", "warning", "loreg stores the adapter as it is, and will refuse to merge it")
+@declare_rule("LR009", Severity.WARNING, "loreg stores the adapter as it is, and will refuse to merge it")
 def every_field_is_known(subject: Subject) -> Iterable[str]:
     """No configuration field is set that loreg does not know."""
     for name in subject.structure.config.unknown_fields():
         yield f"{name} is set in adapter_config.json, and loreg does not carry it out"
 
 
-@declare_rule("LR010", "warning", "was the learning rate too high? Compare with an earlier checkpoint", "")
+@declare_rule("LR010", Severity.WARNING, "was the learning rate too high? Compare with an earlier checkpoint", "")
 def no_number_is_huge(subject: Subject) -> Iterable[str]:
     """No factor has numbers far beyond what training makes: one of 10,000 swamps every other."""
     factors = [part for pair in _FACTOR_PAIRS for part in pair]
@@ -162,7 +165,7 @@ def no_number_is_huge(subject: Subject) -> Iterable[str]:
                 yield f"tensor {module.tensors[part].name} has a number of magnitude {scan.largest:.2g}"
 
 
-@declare_rule("LR011", "warning", "was it trained? The product with a zero factor is zero", "")
+@declare_rule("LR011", Severity.WARNING, "was it trained? The product with a zero factor is zero", "")
 def every_module_does_something(subject: Subject) -> Iterable[str]:
     """No module has a zero factor beside others that have none."""
     scanned = list(_scans_by_part(subject, _modules_with_factors(subject.structure)))

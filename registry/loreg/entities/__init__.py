@@ -2,18 +2,18 @@
 
 from loreg.entities.access import Access, Event, Job, JobKind, JobState, Namespace, Role, Token, Upload
 from loreg.entities.bases import (
-    BASE_RELATIONS,
-    VERDICTS,
     BaseAdded,
     BaseDetails,
     BaseEdge,
     BaseMatch,
     BaseModel,
+    BaseRelation,
     Verdict,
+    VerdictKind,
 )
-from loreg.entities.options import MergeOptions, VersionMetadata
+from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
-from loreg.entities.queries import Comparison, MetricCondition, Page, Query, Sort
+from loreg.entities.queries import Comparison, MetricCondition, Operator, Page, Query, Sort, SortKey
 from loreg.entities.results import (
     AdapterSimilarity,
     BakeResult,
@@ -28,6 +28,7 @@ from loreg.entities.results import (
     PullResult,
     PushResult,
     ReproduceResult,
+    Severity,
 )
 from loreg.entities.versions import (
     AdapterEntry,
@@ -46,8 +47,6 @@ from loreg.entities.versions import (
 )
 
 __all__ = [
-    "BASE_RELATIONS",
-    "VERDICTS",
     "Access",
     "AdapterEntry",
     "AdapterSimilarity",
@@ -58,6 +57,7 @@ __all__ = [
     "BaseEdge",
     "BaseMatch",
     "BaseModel",
+    "BaseRelation",
     "CheckReport",
     "Commit",
     "Committed",
@@ -82,19 +82,24 @@ __all__ = [
     "ModuleType",
     "Namespace",
     "NewVersion",
+    "Operator",
     "Page",
     "Progress",
     "Provenance",
     "PullResult",
     "PushResult",
     "Query",
+    "RankRuleKind",
     "ReproduceResult",
     "Role",
+    "Severity",
     "Sort",
+    "SortKey",
     "Source",
     "Token",
     "Upload",
     "Verdict",
+    "VerdictKind",
     "Version",
     "VersionMetadata",
     "no_progress",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 
@@ -31,39 +32,52 @@ class BaseModel:
         return f"{self.names[0] if self.names else 'a base'} (sha256:{self.digest[:12]})"
 
 
-#: How one base comes from another.
-BASE_RELATIONS = ("cast_of", "quantized_from", "renamed_from", "finetuned_from")
+class BaseRelation(StrEnum):
+    """How one base comes from another."""
+
+    CAST_OF = "cast_of"
+    QUANTIZED_FROM = "quantized_from"
+    RENAMED_FROM = "renamed_from"
+    FINETUNED_FROM = "finetuned_from"
 
 
 @dataclass(frozen=True)
 class BaseEdge:
-    """``child`` came from ``parent``: ``kind`` is cast_of, quantized_from, renamed_from or finetuned_from.
+    """``child`` came from ``parent``, as ``kind`` says.
 
     ``detail`` says how, e.g. ``{"bits": 4}``; ``verified`` is whether the two contents prove it.
     """
 
     child: str
     parent: str
-    kind: str
+    kind: BaseRelation
     detail: Mapping[str, Any]
     verified: bool
     author: str = ""
 
 
+class VerdictKind(StrEnum):
+    """How well a base fits, strongest first; only the first two say that the weights are those of the training."""
+
+    EXACT = "exact"
+    TARGET_EXACT = "target-exact"
+    VERIFIED_DERIVED = "verified-derived"
+    DECLARED_DERIVED = "declared-derived"
+    STRUCT_ONLY = "struct-only"
+    MISMATCH = "mismatch"
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """How well a base fits an adapter. ``kind`` is one of :data:`VERDICTS`; ``reason`` says why, in words."""
+    """How well a base fits an adapter; ``reason`` says why, in words."""
 
-    kind: str
+    kind: VerdictKind
     reason: str
 
     def __lt__(self, other: Verdict) -> bool:
         """Whether this one is weaker."""
-        return VERDICTS.index(self.kind) > VERDICTS.index(other.kind)
-
-
-#: Strongest first. Only the first two say that the adapter meets the weights that it was trained on.
-VERDICTS = ("exact", "target-exact", "verified-derived", "declared-derived", "struct-only", "mismatch")
+        kinds = tuple(VerdictKind)
+        return kinds.index(self.kind) > kinds.index(other.kind)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from loreg.entities.versions import Metric
+
+
+class RankRuleKind(StrEnum):
+    """How the rank of each merged module is chosen; all but ``lossless`` are asked for with a value."""
+
+    LOSSLESS = "lossless"
+    FIXED = "fixed"
+    ENERGY = "energy"
+    TOLERANCE = "tolerance"
+    BUDGET = "budget"
+    FIT = "fit"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,11 +17,21 @@ class Page(Generic[T]):
     cursor: str | None
 
 
+class Operator(StrEnum):
+    """How a value is compared."""
+
+    EQUAL = "="
+    LESS = "<"
+    AT_MOST = "<="
+    GREATER = ">"
+    AT_LEAST = ">="
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """``operator`` is one of ``= < <= > >=``."""
+    """A bound: ``operator`` stands before ``value``."""
 
-    operator: str
+    operator: Operator
     value: float
 
     def __str__(self) -> str:
@@ -40,17 +51,27 @@ class MetricCondition:
         return f"{self.name}{self.comparison}{_where(self.dataset, self.split)}"
 
 
+class SortKey(StrEnum):
+    """What search results are sorted by."""
+
+    CREATED = "created"
+    NAME = "name"
+    RANK = "rank"
+    SIZE = "size"
+    METRIC = "metric"
+
+
 @dataclass(frozen=True)
 class Sort:
-    """``by`` is created, name, rank, size or metric; ``metric``, ``dataset`` and ``split`` name which."""
+    """An order of search results; ``metric``, ``dataset`` and ``split`` name the metric that it may be by."""
 
-    by: str = "created"
+    by: SortKey = SortKey.CREATED
     metric: str = ""
     dataset: str = ""
     split: str = ""
 
     def __str__(self) -> str:
-        return f"metric:{self.metric}{_where(self.dataset, self.split)}" if self.by == "metric" else self.by
+        return f"metric:{self.metric}{_where(self.dataset, self.split)}" if self.by == SortKey.METRIC else self.by
 
 
 @dataclass(frozen=True)

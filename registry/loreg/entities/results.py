@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from loreg.entities.bases import Verdict
@@ -70,12 +71,19 @@ class MergeResult:
     already: bool = False
 
 
+class Severity(StrEnum):
+    """How bad a finding is, the worst first."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One rule's complaint. ``severity`` is ``error`` or ``warning``; ``remedy`` says what to do."""
+    """One rule's complaint; ``remedy`` says what to do."""
 
     code: str
-    severity: str
+    severity: Severity
     message: str
     remedy: str
 
@@ -89,7 +97,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
 
-    def count(self, severity: str) -> int:
+    def count(self, severity: Severity) -> int:
         """How many findings are of that severity."""
         return sum(finding.severity == severity for finding in self.findings)
 

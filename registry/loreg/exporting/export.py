@@ -13,10 +13,11 @@ from loreg.adapters.config import dump_config
 from loreg.adapters.dtypes import BY_TORCH_NAME, DTYPES, FLOATS
 from loreg.adapters.header import Tensor
 from loreg.adapters.keys import PREFIX, factor_key
-from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.adapters.parameters import module_names_in_file
 from loreg.adapters.structure import AdapterStructure
 from loreg.checking.profile import EFFECTS, Profile
+from loreg.entities import Severity
 from loreg.exporting.config_document import prune_fields, remove_paths, set_ranks_and_scales
 from loreg.exporting.configuration import TensorDigests
 from loreg.exporting.editable import EditableAdapter, EditableModule, load_editable
@@ -110,7 +111,7 @@ def plan_export(
     is read. Raises CheckFailedError where a shape is not known.
     """
     before = after = load_editable(structure)
-    errors = [rule for rule in profile.rules if EFFECTS[rule.effect][0] == "error"]
+    errors = [rule for rule in profile.rules if EFFECTS[rule.effect][0] == Severity.ERROR]
     changes = []
     for transform in TRANSFORMS:
         values = {rule.condition: profile.value(rule) for rule in errors if rule.condition in transform.conditions}
@@ -146,8 +147,8 @@ def _module_outputs(owner: str, module: EditableModule, dtype: str) -> Iterator[
 
 def factor_shapes(shape: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes in which the two factors lie in a file, that of A first."""
-    if shape.kind == "experts":
+    if shape.kind == ModuleKind.EXPERTS:
         return (shape.matrices * shape.rank, shape.in_), (shape.out, shape.rank * shape.matrices)
-    if shape.kind == "convolution":
+    if shape.kind == ModuleKind.CONVOLUTION:
         return (shape.rank, *shape.kernel), (shape.out, shape.rank, *[1] * (len(shape.kernel) - 1))
     return (shape.rank, shape.in_), (shape.out, shape.rank)

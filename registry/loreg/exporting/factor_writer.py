@@ -17,7 +17,7 @@ import numpy as np
 
 from loreg.adapters.dtypes import DTYPES, FLOATS
 from loreg.adapters.header import Tensor
-from loreg.adapters.module_shape import ModuleShape, as_matrices
+from loreg.adapters.module_shape import ModuleKind, ModuleShape, as_matrices
 from loreg.baking.float_codec import NUMPY_DTYPES, Array, Scratch, decode, encode, read_into
 from loreg.errors import CheckFailedError
 from loreg.exporting.editable import EditableModule
@@ -68,7 +68,7 @@ def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, Any]:
 def _as_file_tensors(shape: ModuleShape, factors: Factors) -> tuple[Array, Array]:
     """Return A and B as they lie in a file: of experts B is (out, r·E)."""
     shape_a, shape_b = factor_shapes(shape)
-    b = factors.b.transpose(1, 2, 0) if shape.kind == "experts" else factors.b
+    b = factors.b.transpose(1, 2, 0) if shape.kind == ModuleKind.EXPERTS else factors.b
     return factors.a.reshape(shape_a), b.reshape(shape_b)
 
 

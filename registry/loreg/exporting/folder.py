@@ -16,7 +16,7 @@ from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote
 from loreg.bases.compatibility import BaseTensors
 from loreg.checking.profile import Profile, check_profile
 from loreg.checking.run import check_adapter, scan_adapter
-from loreg.entities import BaseModel, ExportSummary
+from loreg.entities import BaseModel, ExportSummary, Severity
 from loreg.errors import CheckFailedError, IntegrityError, NotFoundError
 from loreg.exporting.export import Plan, plan_export
 from loreg.exporting.factor_writer import write_weights
@@ -178,7 +178,7 @@ def _refuse_remaining_errors(planned: PlannedExport, folder: Path) -> None:
     bake = f"loreg bake {label} --base PATH --to DIR serves it as a model of its own"
     findings = [(finding, finding.remedy) for finding in check_adapter(subject)]
     findings += [(finding, bake) for finding in check_profile(planned.profile, subject)]
-    errors = [(finding, hint) for finding, hint in findings if finding.severity == "error"]
+    errors = [(finding, hint) for finding, hint in findings if finding.severity == Severity.ERROR]
     if errors:
         first, hint = errors[0]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

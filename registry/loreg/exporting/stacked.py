@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from loreg.adapters.header import Tensor
-from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.adapters.parameters import owner_of
 from loreg.errors import AdapterFormatError
 
@@ -81,5 +81,5 @@ def _join_gate_and_up(owner: str, gate_and_up: Mapping[int, Stack]) -> Stack:
         for block in stack.blocks
     )
     rank = sum(block.shape.rank for block in blocks)
-    shape = ModuleShape("experts", rank, 2 * out, in_, matrices=experts, parameter="gate_up_proj")
+    shape = ModuleShape(ModuleKind.EXPERTS, rank, 2 * out, in_, matrices=experts, parameter="gate_up_proj")
     return Stack(shape, blocks, scale)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from loreg.adapters.keys import PREFIX
-from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.bases import names
 from loreg.checking.conditions import kernel_rank
 from loreg.checking.missing_modules import missing_in_layers, missing_partners, split_layer
@@ -106,7 +106,7 @@ def _zero_module(editable: EditableAdapter, name: str, tensor_digests: TensorDig
     rank = int(most_common(module.shape.rank for module in editable.modules.values()))
     scale = most_common(module.scale for module in editable.modules.values())
     dtype = next(iter(editable.modules.values())).dtypes[1]
-    return EditableModule(ModuleShape("linear", rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
+    return EditableModule(ModuleShape(ModuleKind.LINEAR, rank, out, in_), (dtype, dtype), scale, (), {}, origin="")
 
 
 def _infer_matrix_shape(
@@ -122,7 +122,7 @@ def _infer_matrix_shape(
     shapes = {
         (module.shape.out, module.shape.in_)
         for other, module in editable.modules.items()
-        if module.shape.kind == "linear" and split_layer(other)[::2] in without_layer
+        if module.shape.kind == ModuleKind.LINEAR and split_layer(other)[::2] in without_layer
     }
     return shapes.pop() if len(shapes) == 1 else None
 

@@ -32,13 +32,13 @@ from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking.policy import Policy, policy_to_json
 from loreg.entities import (
-    BASE_RELATIONS,
     Access,
     AdapterEntry,
     BaseAdded,
     BaseDetails,
     BaseEdge,
     BaseModel,
+    BaseRelation,
     Commit,
     Committed,
     Details,
@@ -238,15 +238,17 @@ class LocalBackend(Backend):
         from loreg.local.bases import is_proven, limit_concurrent_reads, validate_detail
 
         require_somewhere(self._access, Role.WRITE)
-        if kind not in BASE_RELATIONS:
-            raise UsageError(f"{kind!r} is no way to come from a base", hint=f"--kind {' | '.join(BASE_RELATIONS)}")
+        if kind not in set(BaseRelation):
+            raise UsageError(f"{kind!r} is no way to come from a base", hint=f"--kind {' | '.join(BaseRelation)}")
+        relation = BaseRelation(kind)
         detail = validate_detail(detail)
         with self.catalog.read(self._access) as tx:
             one, other = bases.find(tx, child), bases.find(tx, parent)
             changeable = bases.may_change(tx, one)
         if one.digest == other.digest:
-            if kind in ("cast_of", "renamed_from"):  # proven, with nothing to record: a base does not depend on it
-                return BaseEdge(one.digest, one.digest, kind, {}, verified=True)
+            if relation in (BaseRelation.CAST_OF, BaseRelation.RENAMED_FROM):
+                # Proven, with nothing to record: a base does not depend on it.
+                return BaseEdge(one.digest, one.digest, relation, {}, verified=True)
             raise ConflictError(
                 f"{child} and {parent} are one base, {one.title}: it cannot be {kind} itself",
                 hint=f"loreg base show {child}",
@@ -257,9 +259,9 @@ class LocalBackend(Backend):
                 hint="ask for a token with --scope admin:*",
             )
         with limit_concurrent_reads():
-            verified = is_proven(self._store, one, other, kind)
+            verified = is_proven(self._store, one, other, relation)
         with self.catalog.write(self._access) as tx:
-            return derivations.record(tx, BaseEdge(one.digest, other.digest, kind, detail, verified))
+            return derivations.record(tx, BaseEdge(one.digest, other.digest, relation, detail, verified))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         require_somewhere(self._access, Role.READ)

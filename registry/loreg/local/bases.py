@@ -23,7 +23,7 @@ from loreg.bases.identify import (
     with_tensor_facts,
 )
 from loreg.bases.tensor_digest import TensorDigest
-from loreg.entities import BaseModel
+from loreg.entities import BaseModel, BaseRelation
 from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
 from loreg.storage import BlobTransfer
@@ -136,12 +136,12 @@ def matching_header_bases(store: BlobTransfer, listed: VerifiedBase, known: Sequ
     )
 
 
-def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: str) -> bool:
+def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: BaseRelation) -> bool:
     """Whether the contents prove the relation. Raises ConflictError if they prove that it is not so."""
-    if not (child.complete and parent.complete) or kind not in ("cast_of", "renamed_from"):
+    if not (child.complete and parent.complete) or kind not in (BaseRelation.CAST_OF, BaseRelation.RENAMED_FROM):
         return False
     ours, theirs = parse_tensor_digests(store.read(child.digest)), parse_tensor_digests(store.read(parent.digest))
-    if kind == "cast_of":
+    if kind == BaseRelation.CAST_OF:
         both = ours.keys() & theirs.keys()
         return len(both) == min(len(ours), len(theirs)) and all(ours[name] == theirs[name] for name in both)
     one, other = (Counter(leaf["sha256"] for leaf in tensor_digests.values()) for tensor_digests in (ours, theirs))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from loreg.adapters.config import is_hub_name, why_not_mergeable
-from loreg.adapters.module_shape import ModuleShape
+from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.adapters.structure import AdapterStructure
 from loreg.errors import MergeError, UsageError
 from loreg.merging.sources import TORCH_DTYPES, MergeInput
@@ -31,7 +31,7 @@ def require_mergeable(inputs: Sequence[MergeInput]) -> None:
                         f"expected one of {', '.join(TORCH_DTYPES)}",
                         hint="convert its factors to one of these first",
                     )
-            if "magnitude" in module.tensors and module.shape.kind not in ("linear", "embedding"):
+            if "magnitude" in module.tensors and module.shape.kind not in (ModuleKind.LINEAR, ModuleKind.EMBEDDING):
                 raise MergeError(
                     f"{source.label} cannot be merged: module {module.name} has a DoRA magnitude on a "
                     f"{module.shape.kind}, expected a linear layer or an embedding",
@@ -115,7 +115,7 @@ def _refuse_different_shapes(structures: Sequence[AdapterStructure], labels: Seq
 
 def _text(shape: ModuleShape) -> str:
     matrices = f"{shape.matrices} × " if shape.matrices > 1 else ""
-    return f"{matrices}({shape.out}, {shape.in_})" + ("" if shape.kind == "linear" else f" {shape.kind}")
+    return f"{matrices}({shape.out}, {shape.in_})" + ("" if shape.kind == ModuleKind.LINEAR else f" {shape.kind}")
 
 
 def _common(values: list[Any]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from loreg.adapters.tensors import ModuleToWrite
 from loreg.algebra.factors import Factors, Stack
 from loreg.algebra.spectrum import Spectrum
-from loreg.entities import Progress
+from loreg.entities import Progress, RankRuleKind
 from loreg.errors import MergeError
 from loreg.merging import certificate
 from loreg.merging.batch import Batch, Thresholds
@@ -53,7 +53,7 @@ class MergeEngine:
         with explain_out_of_memory(self.device):
             items = plan_work(self.sources, self.device)
             thresholds = self._calibrate(items)
-            budgeted = self._spend_budget(items, thresholds) if self.recipe.rank.kind == "budget" else None
+            budgeted = self._spend_budget(items, thresholds) if self.recipe.rank.kind == RankRuleKind.BUDGET else None
             total = sum(len(item.modules) for item in items)
             merged: list[MergedModule] = []
             for modules in parallel_map(lambda item: self._merge(item, thresholds, budgeted), items, self.device):

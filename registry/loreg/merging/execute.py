@@ -13,8 +13,9 @@ from torch import Tensor
 
 from loreg.adapters.full_tensors import choose_full_tensors, refuse_factors_of_full_modules
 from loreg.adapters.keys import full_tensor_key, strip_base_layer
+from loreg.adapters.module_shape import ModuleKind
 from loreg.adapters.tensors import AdapterToWrite, ModuleToWrite, OpenAdapter, pad_rank
-from loreg.entities import Progress, no_progress
+from loreg.entities import Progress, RankRuleKind, no_progress
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
@@ -115,18 +116,22 @@ def _fill_in_defaults(recipe: Recipe, method: Method, inputs: Sequence[MergeInpu
                 hint="--method linear",
             )
     if method.full_rank and recipe.rank.max_rank is None:
-        if recipe.rank.kind != "lossless":
+        if recipe.rank.kind != RankRuleKind.LOSSLESS:
             raise UsageError(
                 f"the method {method.name} makes a delta of full rank: its result can only be of a fixed rank",
                 hint="merge with --rank N, then loreg rerank",
             )
         ranks = [module.rank for source in inputs for module in source.structure.modules.values()]
-        recipe = replace(recipe, rank=RankRule("fixed", max(ranks)))
+        recipe = replace(recipe, rank=RankRule(RankRuleKind.FIXED, max(ranks)))
     return replace(recipe, parameters=method.values(recipe.parameters))
 
 
 def _read_moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, Tensor]:
-    if len(sources) != 1 or sources[0].initial or any(shape.kind != "linear" for shape in sources[0].modules.values()):
+    if (
+        len(sources) != 1
+        or sources[0].initial
+        or any(shape.kind != ModuleKind.LINEAR for shape in sources[0].modules.values())
+    ):
         raise UsageError(
             "calibration data fit one adapter of plain linear LoRA modules", hint="loreg rerank REF --calibration FILE"
         )

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from loreg.algebra.spectrum import Spectrum
 from loreg.checking.profile import Profile, read_profile
+from loreg.entities import RankRuleKind
 from loreg.errors import UsageError
 
 
 @dataclass(frozen=True)
 class RankRule:
-    """How the rank of each module is chosen: ``kind`` is lossless, fixed, energy, tolerance, budget or fit.
+    """How the rank of each module is chosen.
 
     ``value`` is the rank, the share or the number of parameters; ``server`` is the profile that a result is fitted to.
 
@@ -27,27 +28,27 @@ class RankRule:
     was started with, padded with zeros where it needs one rank for all.
     """
 
-    kind: str = "lossless"
+    kind: RankRuleKind = RankRuleKind.LOSSLESS
     value: float = 0.0
     server: str = ""
 
     @property
     def max_rank(self) -> int | None:
         """The rank that no module exceeds, if the rule says so."""
-        return int(self.value) if self.kind in ("fixed", "fit") else None
+        return int(self.value) if self.kind in (RankRuleKind.FIXED, RankRuleKind.FIT) else None
 
     @property
     def uniform(self) -> bool:
         """Whether every module must have the same rank."""
-        return self.kind == "fit" and needs_one_rank(read_profile(self.server))
+        return self.kind == RankRuleKind.FIT and needs_one_rank(read_profile(self.server))
 
     def choose(self, spectrum: Spectrum) -> Tensor:
         """Return the ranks (n) of n deltas, at least 1. Not for a budget, which needs all modules together."""
-        if self.kind == "fixed":
+        if self.kind == RankRuleKind.FIXED:
             return torch.full(spectrum.energy.shape, int(self.value), device=spectrum.s.device)
-        if self.kind in ("lossless", "fit"):
+        if self.kind in (RankRuleKind.LOSSLESS, RankRuleKind.FIT):
             return spectrum.numerical_rank().clamp(1, self.max_rank)
-        max_lost = self.value**2 if self.kind == "tolerance" else 1 - self.value  # share of the energy
+        max_lost = self.value**2 if self.kind == RankRuleKind.TOLERANCE else 1 - self.value  # share of the energy
         squares = spectrum.s.square().cpu()  # a GPU does not add up in the same order every time
         lost = squares.flip(-1).cumsum(-1).flip(-1)  # if this singular value and all beyond are dropped
         ranks = (lost > max_lost * spectrum.energy.cpu().unsqueeze(-1)).sum(-1).clamp_min(1)
@@ -55,15 +56,15 @@ class RankRule:
 
     def to_json(self) -> Mapping[str, Any]:
         """Return the rule as JSON, ``{"fixed": 16}``; empty for lossless."""
-        if self.kind == "lossless":
+        if self.kind == RankRuleKind.LOSSLESS:
             return {}
-        if self.kind == "fit":
+        if self.kind == RankRuleKind.FIT:
             return {"fit": f"{self.server}:{int(self.value)}"}
         return {self.kind: int(self.value) if self._is_whole else self.value}
 
     @property
     def _is_whole(self) -> bool:
-        return self.kind in ("fixed", "budget")
+        return self.kind in (RankRuleKind.FIXED, RankRuleKind.BUDGET)
 
 
 #: The profiles of servers that a result can be fitted to.
@@ -85,17 +86,18 @@ def read_rank_rule(document: Mapping[str, Any]) -> RankRule:
         return LOSSLESS
     if len(rules) > 1:
         raise UsageError(f"{len(rules)} rank rules at once: {', '.join(rules)}", hint="choose one of them")
-    ((kind, value),) = rules.items()
-    if kind == "fit":
+    ((name, value),) = rules.items()
+    if name not in set(RankRuleKind) - {RankRuleKind.LOSSLESS}:
+        raise UsageError(f"there is no rank rule {name!r}", hint="fixed, energy, tolerance, budget or fit")
+    kind = RankRuleKind(name)
+    if kind == RankRuleKind.FIT:
         return _read_fit(str(value))
-    if kind not in ("fixed", "energy", "tolerance", "budget"):
-        raise UsageError(f"there is no rank rule {kind!r}", hint="fixed, energy, tolerance, budget or fit")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{kind} is {value!r}, expected a number", hint=f"{kind} = 16")
     rule = RankRule(kind, value)
     if rule._is_whole and (value < 1 or value != int(value)):
-        name = "rank" if kind == "fixed" else kind
-        raise UsageError(f"{name} {value:g} is not possible: expected 1 or more", hint="--rank 16, or leave it out")
+        what = "rank" if kind == RankRuleKind.FIXED else kind
+        raise UsageError(f"{what} {value:g} is not possible: expected 1 or more", hint="--rank 16, or leave it out")
     if not rule._is_whole and not 0 <= value <= 1:
         raise UsageError(f"{kind} {value:g} is not possible: expected 0 to 1", hint="--energy 0.99 or --tolerance 0.01")
     return rule
@@ -113,7 +115,7 @@ def _read_fit(text: str) -> RankRule:
             f"{name} cannot be started with rank {rank}: expected one of {', '.join(map(str, possible))}",
             hint=f"--fit {name}:{max([r for r in possible if r < int(rank)], default=possible[0])}",
         )
-    return RankRule("fit", int(rank), name)
+    return RankRule(RankRuleKind.FIT, int(rank), name)
 
 
 @dataclass(frozen=True)

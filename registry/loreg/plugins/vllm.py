@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loreg.entities import Severity
 from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError, explain_os_errors
 from loreg.file_modes import make_folder
 from loreg.plugins.resolved import recall, remember
@@ -123,7 +124,7 @@ def _why_refused(registry: Registry, version: Version, base: str) -> str:
         return f"wrong base: it was trained on {trained_on}, not {base}"
     candidate = str(path.absolute()) if path.is_dir() else version.base.digest if version.base else None
     (report,) = registry.check([version.ref], base=candidate, profiles=[PROFILE], header_only=True)
-    errors = [finding for finding in report.findings if finding.severity == "error"]
+    errors = [finding for finding in report.findings if finding.severity == Severity.ERROR]
     if not errors:
         return ""
     first = next((finding for finding in errors if finding.code.startswith("LB")), errors[0])

@@ -25,7 +25,7 @@ from loreg.bases import cache
 from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import architecture_digest, identify, identify_headers
 from loreg.bases.model import Model, read_model
-from loreg.entities import BakeResult, MergeOptions, Progress, Verdict, no_progress
+from loreg.entities import BakeResult, BaseRelation, MergeOptions, Progress, Verdict, VerdictKind, no_progress
 from loreg.errors import (
     AdapterFormatError,
     CheckFailedError,
@@ -111,7 +111,7 @@ def bake(
         with _explained(folder):
             written = _BakeWriter(folder, model, plan, record, verify, progress).write(recipe, start_over)
     outputs = [output for some in plan.shards.values() for output in some]
-    notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != "exact"]
+    notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != VerdictKind.EXACT]
     return BakeResult(
         folder=folder,
         changed=plan.changed,
@@ -246,7 +246,7 @@ def _verdicts(
         verdict = assess_fit(context, trained_adapter(context, source.structure, source.base), candidate)
         accepted = verdict.kind in SAME or (verdict.kind in DERIVED and allow_derived)
         known_to_differ = source.base is not None and source.base.complete
-        if verdict.kind == "mismatch" or (known_to_differ and not accepted):
+        if verdict.kind == VerdictKind.MISMATCH or (known_to_differ and not accepted):
             raise CheckFailedError(
                 f"base mismatch: {source.label} does not fit {candidate.base.title}: {verdict.reason}",
                 hint="--allow-derived bakes it all the same"
@@ -268,7 +268,7 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[ResolvedS
         known = identify(model.path, cache_folder=context.base_cache).base
         with contextlib.suppress(NotFoundError):
             edges = [e for e in context.backend.base(known.digest).edges if e.child == known.digest]
-            parents = [edge.parent for edge in edges if edge.kind == "quantized_from"]
+            parents = [edge.parent for edge in edges if edge.kind == BaseRelation.QUANTIZED_FROM]
             origin = context.backend.base(parents[0]).base if parents else origin
     known_as = f". It was made from {origin.title}" if origin else ""
     raise MergeError(

@@ -18,7 +18,7 @@ from loreg.checking import profile as serving
 from loreg.checking.profile import Profile, read_profile
 from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter, scan_adapter
-from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, Version, no_progress
+from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, Severity, Version, no_progress
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
@@ -87,7 +87,7 @@ def _check(
             else None
         )
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
-        return CheckReport(name, path, (Finding("LR000", "error", error.message, error.hint),))
+        return CheckReport(name, path, (Finding("LR000", Severity.ERROR, error.message, error.hint),))
     copies, notes = _copies(context, looked)
     seen = looked.subject
     subject = Subject(seen.structure, seen.scans, seen.files, model, verdict, copies)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from loreg.entities import BaseModel, Verdict
+from loreg.entities import BaseModel, Verdict, VerdictKind
 from loreg.errors import CheckFailedError
 from loreg.workspace.base_lookup import assess_fit, find_base, load_base, trained_adapter
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import ResolvedSource
 
 #: Verdicts that say: the weights which the adapter changes are those that it was trained on.
-SAME = ("exact", "target-exact")
-DERIVED = ("verified-derived", "declared-derived")
+SAME = (VerdictKind.EXACT, VerdictKind.TARGET_EXACT)
+DERIVED = (VerdictKind.VERIFIED_DERIVED, VerdictKind.DECLARED_DERIVED)
 
 
 def common_base(
@@ -41,7 +41,7 @@ def refuse_another_base(context: Context, base: Path | str, opened: Sequence[Res
     given = find_base(context, str(Path(base).expanduser().absolute()))
     for source in opened:
         verdict = assess_fit(context, trained_adapter(context, source.structure, None), given)
-        if verdict.kind == "mismatch":
+        if verdict.kind == VerdictKind.MISMATCH:
             raise CheckFailedError(
                 f"base mismatch: {source.label} does not fit {given.base.title}: {verdict.reason}",
                 hint="--base names the folder of the model that the adapters were trained on",

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from loreg.entities import CheckReport
+from loreg.entities import CheckReport, Severity
 
 
 def junit(reports: Sequence[CheckReport]) -> str:
     """Return the whole document. Warnings are in ``system-out``: JUnit knows only failures."""
     root = ElementTree.Element("testsuites", name="loreg check")
     for report in reports:
-        errors = [finding for finding in report.findings if finding.severity == "error"]
-        warnings = [finding for finding in report.findings if finding.severity == "warning"]
+        errors = [finding for finding in report.findings if finding.severity == Severity.ERROR]
+        warnings = [finding for finding in report.findings if finding.severity == Severity.WARNING]
         count = max(1, len(errors))
         suite = ElementTree.SubElement(
             root, "testsuite", name=report.name, tests=str(count), failures=str(len(errors)), errors="0", skipped="0"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, select, update
 
 from loreg.catalog import blobs
 from loreg.catalog.paging import decode, encode
@@ -79,7 +79,7 @@ def _take_over_names(tx: Transaction, base_id: int, base: BaseModel, header_dige
 def _update(tx: Transaction, base_id: int, base: BaseModel) -> None:
     """Add to a recorded base what is new in ``base``, and log what changed."""
     row = tx.connection.execute(select(BaseRow.license, BaseRow.config).where(BaseRow.id == base_id)).one()
-    detail: dict[str, Any] = {}
+    detail: dict[str, object] = {}
     if base.license not in ("", row.license):
         detail |= {"license": base.license, "license_before": row.license}
         tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(license=base.license))
@@ -97,7 +97,7 @@ def _add_names(tx: Transaction, base_id: int, names: Collection[str]) -> list[st
     return [name for name in names if tx.insert_if_missing(BaseNameRow, {"name": name, "base_id": base_id})]
 
 
-def _to_json(config: Mapping[str, Any]) -> str:
+def _to_json(config: Mapping[str, object]) -> str:
     return json.dumps(dict(config), sort_keys=True, separators=(",", ":"))
 
 
@@ -152,17 +152,19 @@ def is_digest(text: str) -> bool:
     return _DIGEST_PREFIX.fullmatch(text) is not None
 
 
-def select_matching(text: str) -> Select[Any]:
+def select_matching(text: str) -> Select[int]:
     """Select the ids of the bases that ``text`` may mean: a name, or a digest prefix of 6 digits or more."""
     return select_named_or_digest_range(text, *digest_range(text)) if is_digest(text) else select_named(text)
 
 
-def select_named(name: Any) -> Select[Any]:
+def select_named(name: str | ColumnElement[str]) -> Select[int]:
     """Select the id of the base of that name."""
     return select(BaseNameRow.base_id).where(BaseNameRow.name == name)
 
 
-def select_named_or_digest_range(name: Any, first: Any, end: Any) -> Select[Any]:
+def select_named_or_digest_range(
+    name: str | ColumnElement[str], first: str | ColumnElement[str], end: str | ColumnElement[str]
+) -> Select[int]:
     """Select the ids of the bases of that name, or whose digest is in a range, see :func:`digest_range`."""
     by_digest = select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
     return select(select_named(name).union_all(by_digest).subquery().c[0])

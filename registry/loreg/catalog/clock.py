@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, DateTime, cast, func, literal
 
@@ -13,7 +12,7 @@ from loreg.catalog.transaction import Transaction
 _NO_SHIFT = timedelta(0)
 
 
-def now(tx: Transaction, shift: timedelta = _NO_SHIFT) -> ColumnElement[Any]:
+def now(tx: Transaction, shift: timedelta = _NO_SHIFT) -> ColumnElement[datetime]:
     """Return the expression for the database's time, moved by ``shift``."""
     if tx.connection.dialect.name == "postgresql":
         return cast(func.clock_timestamp() + literal(shift), DateTime(timezone=True))

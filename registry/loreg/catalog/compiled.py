@@ -12,16 +12,20 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, JSON, Boolean, Connection, Dialect, Text, bindparam
+from sqlalchemy import ARRAY, JSON, BindParameter, Boolean, Connection, Dialect, Text, bindparam
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import ReturnsRows
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-Row = tuple[Any, ...]
+if TYPE_CHECKING:
+    from psycopg import AsyncCursor
+
+Row = tuple[Any, ...]  # of cells, whose types the statement says
 
 
 class TextArray(TypeDecorator[Sequence[str]]):
@@ -30,7 +34,7 @@ class TextArray(TypeDecorator[Sequence[str]]):
     impl = JSON
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the type that the database has for it."""
         return dialect.type_descriptor(ARRAY(Text()) if dialect.name == "postgresql" else JSON())
 
@@ -44,18 +48,18 @@ class AnyOf(FunctionElement[bool]):
 
 
 @compiles(AnyOf, "postgresql")
-def _compile_any_of_array(element: AnyOf, compiler: Any, **options: Any) -> str:
+def _compile_any_of_array(element: AnyOf, compiler: SQLCompiler, **options: object) -> str:
     column, array = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} = ANY({array})"
 
 
 @compiles(AnyOf, "sqlite")
-def _compile_any_of_json(element: AnyOf, compiler: Any, **options: Any) -> str:
+def _compile_any_of_json(element: AnyOf, compiler: SQLCompiler, **options: object) -> str:
     column, array = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({array}))"  # noqa: S608  only what the compiler wrote
 
 
-def text_array(name: str) -> Any:
+def text_array(name: str) -> BindParameter[Sequence[str]]:
     """Return the parameter ``name``, whose value is a list of strings."""
     return bindparam(name, type_=TextArray())
 
@@ -68,11 +72,11 @@ class CompiledStatement:
     """
 
     sql: str
-    parameters: Mapping[str, Any]
-    parameter_converters: Mapping[str, Callable[[Any], Any]]
-    cell_converters: Mapping[int, Callable[[Any], Any]]
+    parameters: Mapping[str, object]
+    parameter_converters: Mapping[str, Callable[[object], object]]
+    cell_converters: Mapping[int, Callable[[object], object]]
 
-    def bind(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def bind(self, values: Mapping[str, object]) -> dict[str, object]:
         """Return all parameters as the driver takes them: the statement's own and ``values``."""
         parameters = {**self.parameters, **values}
         for name, convert in self.parameter_converters.items():
@@ -85,7 +89,7 @@ class CompiledStatement:
         return tuple(converters[i](cell) if i in converters else cell for i, cell in enumerate(row))
 
 
-def select_rows(connection: Connection, statement: ReturnsRows, values: Mapping[str, Any]) -> list[Row]:
+def select_rows(connection: Connection, statement: ReturnsRows, values: Mapping[str, object]) -> list[Row]:
     """Return the rows that ``statement`` selects with these values of its parameters. Raises DBAPIError."""
     compiled = _compile(statement, connection.dialect)
     rows = _fetch(connection, compiled.sql, compiled.bind(values))
@@ -93,8 +97,8 @@ def select_rows(connection: Connection, statement: ReturnsRows, values: Mapping[
 
 
 @functools.lru_cache(maxsize=512)
-def _compile(statement: Any, dialect: Dialect) -> CompiledStatement:
-    compiled = statement.compile(dialect=dialect)
+def _compile(statement: ReturnsRows, dialect: Dialect) -> CompiledStatement:
+    compiled = dialect.statement_compiler(dialect, statement)
     binds = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in compiled.binds.items()}
     parameter_converters = {name: convert for name, convert in binds.items() if convert is not None}
     cell_converters = {}
@@ -105,7 +109,7 @@ def _compile(statement: Any, dialect: Dialect) -> CompiledStatement:
     return CompiledStatement(str(compiled), compiled.params, parameter_converters, cell_converters)
 
 
-def _fetch(connection: Connection, sql: str, parameters: dict[str, Any]) -> list[Row]:
+def _fetch(connection: Connection, sql: str, parameters: dict[str, object]) -> list[Row]:
     """Run ``sql`` and return its rows. The driver's errors become SQLAlchemy's."""
     dialect = connection.dialect
     raw: Any = connection.connection
@@ -146,7 +150,6 @@ def _has_listeners(connection: Connection) -> bool:
     return connection._has_events or bool(events.before_cursor_execute) or bool(events.after_cursor_execute)
 
 
-async def _fetch_async(cursor: Any, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
+async def _fetch_async(cursor: AsyncCursor[Row], sql: str, parameters: Mapping[str, object]) -> list[Row]:
     await cursor.execute(sql, parameters)
-    rows: list[Row] = await cursor.fetchall()
-    return rows
+    return await cursor.fetchall()

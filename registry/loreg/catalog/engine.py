@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -25,6 +26,7 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from loreg.catalog.sqlite import open_sqlite, refuse_torn
 from loreg.errors import (
@@ -118,11 +120,11 @@ def _open_postgresql(url: URL) -> Engine:
     return _refuse_unwritable_values(_limit_timeouts(_check_idle_connections(engine)))
 
 
-def _connect_args(url: URL) -> dict[str, Any]:
+def _connect_args(url: URL) -> dict[str, object]:
     """Return libpq's parameters beside the URL."""
     from psycopg import pq
 
-    arguments: dict[str, Any] = {"connect_timeout": 10}
+    arguments: dict[str, object] = {"connect_timeout": 10}
     is_set = "require_auth" in url.query or "PGREQUIREAUTH" in os.environ
     if not is_set and pq.version() >= _REQUIRE_AUTH_SINCE:
         arguments["require_auth"] = _REQUIRE_AUTH
@@ -167,7 +169,7 @@ def _limit_timeouts(engine: Engine) -> Engine:
     """Limit how long a connection may work on one statement, and hold locks while its transaction is idle."""
 
     @event.listens_for(engine, "connect")
-    def _limit(connection: Any, record: Any) -> None:
+    def _limit(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         cursor.execute(_SET_TIMEOUTS, (f"{LOCK_TIMEOUT}s", f"{_IDLE_TRANSACTION_TIMEOUT}s"))
         cursor.close()
@@ -185,11 +187,11 @@ def _check_idle_connections(engine: Engine) -> Engine:
     """Test a connection that was idle before it is used; the pool replaces one that has died."""
 
     @event.listens_for(engine, "checkin")
-    def _on_checkin(connection: Any, record: Any) -> None:
+    def _on_checkin(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info["idle_since"] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def _on_checkout(connection: Any, record: Any, proxy: Any) -> None:
+    def _on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
         if time.monotonic() - record.info.get("idle_since", math.inf) > _IDLE_SECONDS:
             try:
                 engine.dialect.do_ping(connection)

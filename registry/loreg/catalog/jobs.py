@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal, or_, select, text, true, update
 
@@ -58,7 +57,11 @@ _ALL_CAPABILITIES = WorkerCapabilities(lambda name: True, True)
 
 
 def submit(
-    tx: Transaction, kind: str, request: Mapping[str, Any], namespace: str, policy: Mapping[str, Any] | None = None
+    tx: Transaction,
+    kind: str,
+    request: Mapping[str, object],
+    namespace: str,
+    policy: Mapping[str, object] | None = None,
 ) -> Job:
     """Queue a job that runs with the caller's permissions; ``policy`` guards the aliases that it will set.
 
@@ -97,7 +100,7 @@ def submit(
     return job
 
 
-def _needs_torch(kind: str, request: Mapping[str, Any]) -> bool:
+def _needs_torch(kind: str, request: Mapping[str, object]) -> bool:
     """Whether a job needs torch: all but a bake that only adds weighted deltas."""
     merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None
     return kind != JobKind.BAKE or merges_first or bool(request.get("parameters") or request.get("initial"))
@@ -168,7 +171,7 @@ def _requeue_expired(tx: Transaction) -> None:
         _lose(tx, row, _error("error", f"{row.losses + 1} workers died of it"))
 
 
-def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
+def _lose(tx: Transaction, row: Row[JobRow], error: Mapping[str, str]) -> None:
     """Requeue a job, or fail it with the error if it was lost too often."""
     if row.losses + 1 >= MAX_LOSSES:
         _end(tx, JobRow.id == row.id, JobState.FAILED, error=dict(error))
@@ -178,7 +181,7 @@ def _lose(tx: Transaction, row: Row[Any], error: Mapping[str, Any]) -> None:
     _notify_workers(tx)
 
 
-def _find_access(tx: Transaction, row: Row[Any]) -> Access | None:
+def _find_access(tx: Transaction, row: Row[JobRow]) -> Access | None:
     """Return what the job may do now; None if its token is not live, or it has none and by now one is required."""
     if row.token_id is None:
         access = Access(row.author, row.grants, while_open=row.while_open)
@@ -202,10 +205,9 @@ def _fail_without_token(tx: Transaction, condition: ColumnElement[bool]) -> None
         _end(tx, and_(condition, JobRow.while_open == while_open), JobState.FAILED, error=error)
 
 
-def find_policy(tx: Transaction, job: Job) -> Mapping[str, Any] | None:
+def find_policy(tx: Transaction, job: Job) -> Mapping[str, object] | None:
     """Return the policy that guards the aliases which the job sets; None for a job of an old release."""
-    policy: Mapping[str, Any] | None = tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
-    return policy
+    return tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
 
 
 def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
@@ -227,12 +229,12 @@ def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bo
     return bool(tx.connection.execute(statement).rowcount)
 
 
-def finish(tx: Transaction, job: Job, result: Mapping[str, Any]) -> None:
+def finish(tx: Transaction, job: Job, result: Mapping[str, object]) -> None:
     """Set a job to done with its result; does nothing if it has ended, or another worker has claimed it since."""
     _end(tx, _still_claimed(job), JobState.DONE, result=dict(result))
 
 
-def fail(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
+def fail(tx: Transaction, job: Job, error: Mapping[str, str]) -> None:
     """Set a job to failed with its error; does nothing if it has ended, or another worker has claimed it since."""
     _end(tx, _still_claimed(job), JobState.FAILED, error=dict(error))
 
@@ -243,7 +245,7 @@ def requeue(tx: Transaction, job: Job) -> None:
     _notify_workers(tx)
 
 
-def lose(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
+def lose(tx: Transaction, job: Job, error: Mapping[str, str]) -> None:
     """Requeue a job whose database or store did not answer, or fail it with the error if it was lost too often.
 
     Does nothing if another worker has claimed it since.
@@ -253,7 +255,7 @@ def lose(tx: Transaction, job: Job, error: Mapping[str, Any]) -> None:
         _lose(tx, row, error)
 
 
-def pin_request(tx: Transaction, job: Job, request: Mapping[str, Any]) -> None:
+def pin_request(tx: Transaction, job: Job, request: Mapping[str, object]) -> None:
     """Replace the request by one that names exact versions, so that another attempt takes the same."""
     tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(request=dict(request)))
 
@@ -288,7 +290,7 @@ def clean_up(tx: Transaction) -> None:
     tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(ranks.c.id).where(ranks.c.rank > MAX_ENDED))))
 
 
-def _unclaimable_reason(row: Row[Any]) -> dict[str, str]:
+def _unclaimable_reason(row: Row[JobRow]) -> dict[str, str]:
     needs = [f"has {row.base!r} among its bases"] if row.base else []
     needs += ["writes models"] if row.kind == JobKind.BAKE else []
     needs += ["has torch"] if row.needs_torch else []
@@ -319,7 +321,7 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
 
 
 def _end(
-    tx: Transaction, which: ColumnElement[bool], state: JobState, *, action: str = "job end", **values: Any
+    tx: Transaction, which: ColumnElement[bool], state: JobState, *, action: str = "job end", **values: object
 ) -> None:
     """Set a terminal state for the open jobs that fulfill ``which``, and log it."""
     statement = update(JobRow).where(which, _OPEN).values(state=state, finished_at=clock.now(tx), **values)
@@ -329,7 +331,7 @@ def _end(
         tx.log(action, None, None, job=job_id, kind=kind, namespace=namespace, state=state)
 
 
-def _to_job(row: Row[Any]) -> Job:
+def _to_job(row: Row[JobRow]) -> Job:
     return Job(
         id=row.id,
         kind=JobKind(row.kind),

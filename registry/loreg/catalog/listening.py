@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    PostgresConnection = Connection[tuple[object, ...]]
 
 
 class NotificationListener:
@@ -19,7 +24,7 @@ class NotificationListener:
 
     def __init__(self, engine: Engine, channel: str) -> None:
         self._engine, self._channel = engine, channel
-        self._connection: Any = None
+        self._connection: PostgresConnection | None = None
         self._never = threading.Event()
 
     def wait(self, seconds: float, without: float) -> None:
@@ -34,7 +39,7 @@ class NotificationListener:
             if self._connection is None:
                 self._connection = self._listen()
                 return
-            self._receive(seconds)
+            self._receive(self._connection, seconds)
         except (OSError, SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error):
             self.close()
             self._never.wait(without)
@@ -46,17 +51,19 @@ class NotificationListener:
             with contextlib.suppress(self._engine.dialect.loaded_dbapi.Error):
                 connection.close()
 
-    def _listen(self) -> Any:
+    def _listen(self) -> PostgresConnection:
         """Open a connection outside the pool, on which each statement is a transaction, and LISTEN on it."""
         pooled = self._engine.raw_connection()
         connection: Any = pooled.driver_connection
         pooled.detach()
         connection.autocommit = True
         connection.execute(f"LISTEN {self._channel}")
-        return connection
+        listening: PostgresConnection = connection
+        return listening
 
-    def _receive(self, seconds: float) -> None:
-        select.select([self._connection.fileno()], [], [], seconds)
-        self._connection.pgconn.consume_input()
-        while self._connection.pgconn.notifies() is not None:
+    @staticmethod
+    def _receive(connection: PostgresConnection, seconds: float) -> None:
+        select.select([connection.fileno()], [], [], seconds)
+        connection.pgconn.consume_input()
+        while connection.pgconn.notifies() is not None:
             pass

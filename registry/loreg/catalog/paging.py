@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from loreg.errors import UsageError
 
 
-def encode(order: str, key: list[Any]) -> str:
+def encode(order: str, key: Sequence[object]) -> str:
     """Return a cursor for the ``key`` of the last row in this ``order``."""
     return base64.urlsafe_b64encode(json.dumps([order, *key]).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, order: str, types: Sequence[type]) -> list[Any]:
+def decode(cursor: str, order: str, types: Sequence[type]) -> list[object]:
     """Return the key in a cursor, of these ``types``. Raises UsageError if it is damaged, or of another order."""
-    key: list[Any]
+    key: list[object]
     try:
         cursor_order, *key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError, RecursionError):
@@ -27,7 +26,7 @@ def decode(cursor: str, order: str, types: Sequence[type]) -> list[Any]:
     return key
 
 
-def _is_comparable(value: Any, type_: type) -> bool:
+def _is_comparable(value: object, type_: type) -> bool:
     """Whether a column of that type can be compared with the value: its type, and what a database can hold."""
     if type_ is str:
         return isinstance(value, str) and value.isprintable()

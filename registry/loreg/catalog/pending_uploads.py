@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 
@@ -109,7 +108,7 @@ def _to_pending(files: Sequence[tuple[str, str, int]], basis: str) -> PendingUpl
     return PendingUpload(tuple(File(*entry) for entry in files), basis)
 
 
-def _select(adapter: AdapterName, branch: str) -> Select[Any]:
+def _select(adapter: AdapterName, branch: str) -> Select[list[tuple[str, str, int]], str]:
     return select(PendingUploadRow.files, PendingUploadRow.basis).where(_is_branch(adapter, branch))
 
 

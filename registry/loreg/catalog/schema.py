@@ -110,7 +110,7 @@ class BaseEdgeRow(TableBase):
     child_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), primary_key=True)
     parent_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), primary_key=True, index=True)
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)
-    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+    detail: Mapped[dict[str, object]] = mapped_column(JSON)
     verified: Mapped[bool]
     author: Mapped[str] = mapped_column(Word)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -299,8 +299,8 @@ class MergeRow(TableBase):
     __tablename__ = "merges"
 
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
-    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
-    certificate: Mapped[dict[str, Any]] = mapped_column(JSON)
+    recipe: Mapped[dict[str, object]] = mapped_column(JSON)
+    certificate: Mapped[dict[str, object]] = mapped_column(JSON)
 
 
 class LineageRow(TableBase):
@@ -366,7 +366,7 @@ class PendingUploadRow(TableBase):
     namespace: Mapped[str] = mapped_column(Name, primary_key=True)
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     branch: Mapped[str] = mapped_column(Name, primary_key=True)
-    files: Mapped[list[Any]] = mapped_column(JSON)
+    files: Mapped[list[tuple[str, str, int]]] = mapped_column(JSON)
     basis: Mapped[str] = mapped_column(Digest, server_default="")
     author: Mapped[str] = mapped_column(Word)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -397,7 +397,7 @@ class JobRow(TableBase):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    request: Mapped[dict[str, object]] = mapped_column(JSON)
     namespace: Mapped[str] = mapped_column(Name)
     author: Mapped[str] = mapped_column(Word)
     grants: Mapped[dict[str, str]] = mapped_column(JSON)
@@ -405,7 +405,7 @@ class JobRow(TableBase):
     while_open: Mapped[bool] = mapped_column(server_default=false())
     base: Mapped[str] = mapped_column(String(256), server_default="")
     needs_torch: Mapped[bool] = mapped_column(server_default=true())
-    policy: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    policy: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
     turn: Mapped[int] = mapped_column(BigInteger, server_default="0")
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(Integer)
@@ -414,8 +414,8 @@ class JobRow(TableBase):
     what: Mapped[str] = mapped_column(Word)
     done: Mapped[int] = mapped_column(BigInteger)
     total: Mapped[int] = mapped_column(BigInteger)
-    result: Mapped[dict[str, Any]] = mapped_column(JSON)
-    error: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, object]] = mapped_column(JSON)
+    error: Mapped[dict[str, object]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     able_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     beat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -434,4 +434,4 @@ class EventRow(TableBase):
     action: Mapped[str] = mapped_column(String(32))
     adapter_id: Mapped[int | None] = mapped_column(ForeignKey("adapters.id"))
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
-    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+    detail: Mapped[dict[str, object]] = mapped_column(JSON)

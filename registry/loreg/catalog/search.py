@@ -6,10 +6,23 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, literal_column, or_, select, tuple_, union_all
-from sqlalchemy.orm import aliased
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    FromClause,
+    SQLColumnExpression,
+    Subquery,
+    bindparam,
+    exists,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog import bases
 from loreg.catalog.paging import decode, encode
@@ -20,7 +33,7 @@ from loreg.catalog.version_json import select_versions, to_version
 from loreg.entities import Operator, Page, Query, Sort, SortKey, Version
 from loreg.errors import UsageError
 
-_OPERATORS: dict[Operator, Callable[[Any, Any], Any]] = {
+_OPERATORS: dict[Operator, Callable[[SQLColumnExpression[float], BindParameter[float]], ColumnElement[bool]]] = {
     Operator.EQUAL: operator.eq,
     Operator.LESS: operator.lt,
     Operator.AT_MOST: operator.le,
@@ -38,7 +51,7 @@ def search(tx: Transaction, query: Query) -> Page[Version]:
     return Page(tuple(to_version(document) for document, *_ in shown), cursor)
 
 
-def page_statement(query: Query, sees_all: bool) -> tuple[Select[Any], dict[str, Any]]:
+def page_statement(query: Query, sees_all: bool) -> tuple[ReturnsRows, dict[str, object]]:
     """Return the statement of a page, and its parameters: it selects one row more than the limit, to know of a next."""
     if query.limit < 1:
         raise UsageError(f"a page of {query.limit} versions is not possible", hint="--limit 50")
@@ -49,10 +62,10 @@ def page_statement(query: Query, sees_all: bool) -> tuple[Select[Any], dict[str,
 
 
 @functools.lru_cache(maxsize=256)
-def _select_page(shape: Query, sees_all: bool) -> Select[Any]:
+def _select_page(shape: Query, sees_all: bool) -> ReturnsRows:
     """Select the ids of the page, in an order that an index has, so that no more is read; then those versions."""
     order = _order(shape.sort)
-    pages = [_select_ids(shape, order, on, sees_all).subquery() for on in _base_conditions(shape.base)]
+    pages = [_select_ids(shape, order, on, sees_all) for on in _base_conditions(shape.base)]
     page = pages[0]
     if len(pages) > 1:
         union = union_all(*map(select, pages)).subquery()
@@ -61,7 +74,7 @@ def _select_page(shape: Query, sees_all: bool) -> Select[Any]:
     return select_versions().add_columns(*keys).join(page, page.c.id == VersionRow.id).order_by(*order.clauses(keys))
 
 
-def _select_ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Select[Any]:
+def _select_ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Subquery:
     """Select the ids of a page of the versions on one base, with their sort keys."""
     columns = (column.label(f"sort_{index}") for index, column in enumerate(order.columns))
     statement = select(VersionRow.id, *columns).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
@@ -84,14 +97,14 @@ def _select_ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool)
     statement = statement.where(visible_to(sees_all, AdapterRow.namespace), *on_base, *_conditions(shape))
     if shape.cursor:
         statement = statement.where(order.after())
-    return statement.order_by(*order.clauses(order.columns)).limit(_limit(shape))
+    return statement.order_by(*order.clauses(order.columns)).limit(_limit(shape)).subquery()
 
 
-def _sort_columns(page: Any) -> list[Any]:
+def _sort_columns(page: FromClause) -> list[ColumnElement[object]]:
     return [column for column in page.c if column.name.startswith("sort_")]
 
 
-def _limit(shape: Query) -> Any:
+def _limit(shape: Query) -> ColumnElement[int]:
     """Return one row more than the page has, written out: PostgreSQL plans for it."""
     return literal_column(str(shape.limit + 1))
 
@@ -100,13 +113,13 @@ def _limit(shape: Query) -> Any:
 class _Order:
     """A total order of versions: all columns go the same way, and the last is unique."""
 
-    columns: Sequence[Any]
+    columns: Sequence[InstrumentedAttribute[object]]
     types: Sequence[type]
     descending: bool
-    join: Any = None
+    join: type[MetricRow] | None = None
     conditions: Sequence[ColumnElement[bool]] = ()
 
-    def clauses(self, columns: Sequence[Any]) -> list[Any]:
+    def clauses(self, columns: Sequence[SQLColumnExpression[object]]) -> list[ColumnElement[object]]:
         return [column.desc() if self.descending else column.asc() for column in columns]
 
     def after(self) -> ColumnElement[bool]:
@@ -143,7 +156,7 @@ class _BaseCondition:
     """
 
     conditions: Sequence[ColumnElement[bool]] = ()
-    text: Any = None
+    text: ColumnElement[str] | None = None
     with_task: Sequence[ColumnElement[bool]] = ()
 
 
@@ -151,7 +164,7 @@ def _base_conditions(kind: str) -> tuple[_BaseCondition, ...]:
     """Return the ways to be on the base: by content, or only by the name that the adapter declares."""
     if not kind:
         return (_BaseCondition(),)
-    name: Any = bindparam("base")
+    name: BindParameter[str] = bindparam("base")
     if kind == BY_DIGEST:
         ids = bases.select_named_or_digest_range(name, bindparam("base_digest"), bindparam("base_end"))
         return (_BaseCondition([VersionRow.base_id.in_(ids)]),)
@@ -193,7 +206,7 @@ def _conditions(shape: Query) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _matches_metric(row: Any, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
+def _matches_metric(row: type[MetricRow], name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
     """Return the conditions that a metric's row has the values of these parameters; an empty one matches any."""
     conditions: list[ColumnElement[bool]] = [row.name == bindparam(name)]
     conditions += [row.dataset == bindparam(dataset)] if dataset else []

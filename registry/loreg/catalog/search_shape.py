@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from loreg.catalog.bases import digest_range, is_digest
 from loreg.entities import Comparison, MetricCondition, Query, Sort
@@ -16,13 +15,13 @@ from loreg.entities import Comparison, MetricCondition, Query, Sort
 BY_NAME, BY_DIGEST = "name", "digest"
 
 
-def split_query(query: Query) -> tuple[Query, dict[str, Any]]:
+def split_query(query: Query) -> tuple[Query, dict[str, object]]:
     """Return the query with parameter names in place of its words, and the values of the parameters.
 
     Numbers become parameters too, named by their position. ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`.
     What is empty stays empty.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
 
     def bind(name: str, value: str) -> str:
         values[name] = value
@@ -69,7 +68,7 @@ def split_query(query: Query) -> tuple[Query, dict[str, Any]]:
     return shape, values
 
 
-def cursor_values(key: Sequence[Any]) -> dict[str, Any]:
+def cursor_values(key: Sequence[object]) -> dict[str, object]:
     """Return the values of the parameters for the key of a cursor."""
     return {f"cursor_{index}": value for index, value in enumerate(key)}
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from loreg.errors import NotAllowedError, UnavailableError, explain_os_errors
 from loreg.file_modes import HAS_OWNERS, make_file, make_folder
@@ -37,6 +38,13 @@ class _ReadOnly:
 
     reason: str
     hint: str
+
+
+class _Options(TypedDict, total=False):
+    """What SQLAlchemy hands to :func:`sqlite3.connect` beside the path."""
+
+    timeout: float
+    check_same_thread: bool
 
 
 class ReadOnlyConnection(sqlite3.Connection):
@@ -66,14 +74,16 @@ def open_sqlite(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": LOCK_TIMEOUT}, paramstyle="named")
 
     @event.listens_for(engine, "do_connect")
-    def _connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> ReadOnlyConnection | None:
+    def _connect(
+        dialect: Dialect, record: ConnectionPoolEntry | None, arguments: list[object], options: _Options
+    ) -> ReadOnlyConnection | None:
         if path is None:
             return None
         with explain_os_errors(path, _HINT_HOME):
             return _connect_to_read(path, options)
 
     @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, record: Any) -> None:
+    def _prepare(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # sqlite3 must not begin transactions by itself: see _begin
         cursor = connection.cursor()
         # FULL: what was committed is on the disk. With NORMAL -wal loses its end with the power.
@@ -84,7 +94,7 @@ def open_sqlite(url: URL) -> Engine:
         cursor.close()
 
     @event.listens_for(engine, "checkout")
-    def _renew(connection: Any, record: Any, proxy: Any) -> None:
+    def _renew(connection: sqlite3.Connection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
         if isinstance(connection, ReadOnlyConnection) and connection.is_outdated():
             raise DisconnectionError  # the pool connects again
 
@@ -137,7 +147,7 @@ def _make_folder_of(path: Path) -> None:
         ) from error
 
 
-def _connect_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection | None:
+def _connect_to_read(path: Path, options: _Options) -> ReadOnlyConnection | None:
     """Connect to a database that may only be read; return None for one that may be written, and create its files."""
     if not path.exists():
         make_file(path)
@@ -193,7 +203,7 @@ def _owner_could_use_what_is_made_beside(path: Path) -> bool:
     return database.st_gid == (folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid())
 
 
-def _open_to_read(path: Path, options: dict[str, Any]) -> ReadOnlyConnection:
+def _open_to_read(path: Path, options: _Options) -> ReadOnlyConnection:
     """Connect so that no file is created beside the database.
 
     With -wal and -shm SQLite reads as always, and sees what is written meanwhile. Without them it would create them,
@@ -243,7 +253,7 @@ def _lock_for_reading(descriptor: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
 
 
-def _wait_while_busy(call: Callable[[], Any]) -> None:
+def _wait_while_busy(call: Callable[[], object]) -> None:
     """Call again while the database is locked: for what SQLite refuses at once, whatever its busy_timeout.
 
     Two processes that open a new database at once refuse each other WAL; the one that closes it last locks it briefly.

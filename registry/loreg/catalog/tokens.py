@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, bindparam, func, insert, or_, select, text, update
 
 from loreg.catalog.schema import TokenRow
 from loreg.catalog.transaction import Transaction
@@ -26,7 +26,7 @@ _COLUMNS: tuple[Any, ...] = (
 _LAST_USED_PRECISION = timedelta(minutes=1)  # ``last_used_at`` is not written again before: a write costs
 
 
-def _is_live(now: Any) -> ColumnElement[bool]:
+def _is_live(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
     return and_(TokenRow.revoked_at.is_(None), or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > now))
 
 
@@ -72,7 +72,7 @@ def find_live_by_id(tx: Transaction, token_id: int) -> Token | None:
     return Token(*row) if row is not None else None
 
 
-def is_live_condition(tx: Transaction, token_id: Any) -> ColumnElement[bool]:
+def is_live_condition(tx: Transaction, token_id: SQLColumnExpression[int | None]) -> ColumnElement[bool]:
     """Return the condition that the token in the column ``token_id`` is live."""
     return select(TokenRow.id).where(TokenRow.id == token_id, _is_live(tx.at)).exists()
 

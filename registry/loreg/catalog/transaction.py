@@ -6,9 +6,19 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, insert, literal_column, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    SQLColumnExpression,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.selectable import ReturnsRows
@@ -38,36 +48,35 @@ class Transaction:
         """Whether the caller may read every namespace."""
         return "*" in self.access.permissions
 
-    def visible(self, namespace: Any) -> ColumnElement[bool]:
+    def visible(self, namespace: SQLColumnExpression[str]) -> ColumnElement[bool]:
         """Return the condition that the caller may read the namespace in the column ``namespace``."""
         return true() if self.sees_all else _readable(namespace, namespace.in_(sorted(self.access.permissions)))
 
-    def select_compiled(self, statement: ReturnsRows, **values: Any) -> list[compiled.Row]:
+    def select_compiled(self, statement: ReturnsRows, **values: object) -> list[compiled.Row]:
         """Return the rows of a statement that :mod:`loreg.catalog.compiled` compiles once.
 
         The parameter of :func:`visible_to` gets its value here. Raises DBAPIError.
         """
         return compiled.select_rows(self.connection, statement, {"readable": sorted(self.access.permissions), **values})
 
-    def insert_missing(self, table: type[TableBase], rows: Sequence[Mapping[str, Any]]) -> None:
+    def insert_missing(self, table: type[TableBase], rows: Sequence[Mapping[str, object]]) -> None:
         """Insert the rows whose key is not in the table yet; leave the others as they are."""
         if rows:
             self.connection.execute(_insert_missing(table, self._dialect), rows)
 
-    def insert_if_missing(self, table: type[TableBase], row: Mapping[str, Any]) -> bool:
+    def insert_if_missing(self, table: type[TableBase], row: Mapping[str, object]) -> bool:
         """Insert the row unless its key is in the table; return whether it was inserted."""
         return self.connection.execute(_insert_if_missing(table, self._dialect), row).first() is not None
 
-    def get_or_create_locked(self, table: type[TableBase], row: Mapping[str, Any], *key: str) -> int:
+    def get_or_create_locked(self, table: type[TableBase], row: Mapping[str, object], *key: str) -> int:
         """Return the id of the row with that unique key, inserted if need be and locked until the transaction ends."""
-        row_id: int = self.connection.execute(_insert_or_lock(table, key, self._dialect), row).scalar_one()
-        return row_id
+        return self.connection.execute(_insert_or_lock(table, key, self._dialect), row).scalar_one()
 
-    def upsert(self, table: type[TableBase], row: Mapping[str, Any]) -> None:
+    def upsert(self, table: type[TableBase], row: Mapping[str, object]) -> None:
         """Insert the row, or replace the values of the one with its primary key."""
         self.connection.execute(_upsert(table, tuple(row), self._dialect), row)
 
-    def log(self, action: str, adapter_id: int | None, version_id: int | None, **detail: Any) -> None:
+    def log(self, action: str, adapter_id: int | None, version_id: int | None, **detail: object) -> None:
         """Record an event: who did what, to which adapter and version."""
         event = {"at": self.at, "author": self.author, "action": action, "detail": detail}
         self.connection.execute(_LOG_EVENT, {"adapter_id": adapter_id, "version_id": version_id, **event})
@@ -83,12 +92,12 @@ def _insert_missing(table: type[TableBase], dialect: str) -> postgresql.Insert |
 
 
 @functools.cache
-def _insert_if_missing(table: type[TableBase], dialect: str) -> ReturningInsert[Any]:
-    return _insert_missing(table, dialect).returning(literal_column("1"))
+def _insert_if_missing(table: type[TableBase], dialect: str) -> ReturningInsert[int]:
+    return _insert_missing(table, dialect).returning(literal_column("1", Integer))
 
 
 @functools.cache
-def _insert_or_lock(table: type[TableBase], key: tuple[str, ...], dialect: str) -> ReturningInsert[Any]:
+def _insert_or_lock(table: type[TableBase], key: tuple[str, ...], dialect: str) -> ReturningInsert[int]:
     statement = _insert(table, dialect)
     unchanged = {key[0]: statement.excluded[key[0]]}  # an update locks the row, and returns its id
     return statement.on_conflict_do_update(index_elements=key, set_=unchanged).returning(table.__table__.c.id)
@@ -106,7 +115,7 @@ def _insert(table: type[TableBase], dialect: str) -> postgresql.Insert | sqlite.
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-def visible_to(sees_all: bool, namespace: Any) -> ColumnElement[bool]:
+def visible_to(sees_all: bool, namespace: SQLColumnExpression[str]) -> ColumnElement[bool]:
     """Return the condition of :meth:`Transaction.visible` for a statement that is compiled once for all callers.
 
     :meth:`Transaction.select_compiled` binds which namespaces its caller may read.
@@ -114,5 +123,5 @@ def visible_to(sees_all: bool, namespace: Any) -> ColumnElement[bool]:
     return true() if sees_all else _readable(namespace, compiled.AnyOf(namespace, compiled.text_array("readable")))
 
 
-def _readable(namespace: Any, permitted: ColumnElement[bool]) -> ColumnElement[bool]:
+def _readable(namespace: SQLColumnExpression[str], permitted: ColumnElement[bool]) -> ColumnElement[bool]:
     return or_(permitted, namespace.in_(select(NamespaceRow.name).where(NamespaceRow.public)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, insert, or_, select, union, update
 
@@ -65,7 +64,7 @@ def find_readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
 
 
 @functools.cache
-def select_readable(sees_all: bool, has_token: bool) -> Select[Any]:
+def select_readable(sees_all: bool, has_token: bool) -> Select[str]:
     """Select the digests in the parameter ``digests`` that may be read; ``has_token`` lets every base be read."""
     digests = text_array("digests")
     visible = visible_to(sees_all, AdapterRow.namespace)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import aliased
 
 from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.version_json import JsonRow, json_rows, parse_time
+from loreg.catalog.version_json import Cells, JsonRow, json_rows, parse_time
 from loreg.catalog.versions import find_version, select_version
 from loreg.entities import AliasMove, Details, Provenance, Source, Version
 from loreg.manifest import File
@@ -52,12 +52,12 @@ def version_files(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]
 
 
 @functools.cache
-def _select_files(sees_all: bool, by: str) -> Select[Any]:
+def _select_files(sees_all: bool, by: str) -> Select[Cells, Sequence[Cells]]:
     return select_version(sees_all, by).add_columns(_FILES.label("files"))
 
 
 @functools.cache
-def _select_details(sees_all: bool, by: str) -> Select[Any]:
+def _select_details(sees_all: bool, by: str) -> Select[Cells, Cells]:
     details = JsonRow(
         VersionRow.card,
         MergeRow.recipe,
@@ -85,7 +85,7 @@ def _select_details(sees_all: bool, by: str) -> Select[Any]:
     return version.outerjoin(MergeRow, MergeRow.version_id == VersionRow.id)
 
 
-def _select_newest_moves() -> Select[Any]:
+def _select_newest_moves() -> Select[int]:
     move = aliased(AliasMoveRow)
     of_adapter = select(move.id).where(move.adapter_id == VersionRow.adapter_id).correlate(VersionRow)
     return of_adapter.order_by(move.id.desc()).limit(_MAX_MOVES)

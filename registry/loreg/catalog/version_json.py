@@ -6,13 +6,14 @@ Show, search and every ref select it: drivers and SQLAlchemy spend time on each 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, ScalarSelect, Select, select
+from sqlalchemy import JSON, Float, ScalarSelect, Select, SQLColumnExpression, select
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -24,14 +25,18 @@ from loreg.catalog.schema import (
     LabelRow,
     MetricRow,
     ModuleTypeRow,
+    TableBase,
     TaskRow,
     VersionRow,
 )
 from loreg.entities import BaseModel, Facts, Metric, ModuleType, Version
 from loreg.refs import AdapterName
 
+#: A row as the database wrote it into JSON: which types its cells have, the statement says.
+Cells = Sequence[Any]
 
-class JsonRow(FunctionElement[Any]):
+
+class JsonRow(FunctionElement[Cells]):
     """The SQL function that makes a JSON array of cells: times are strings, see :func:`parse_time`; floats may be."""
 
     name = "json_row"
@@ -39,7 +44,7 @@ class JsonRow(FunctionElement[Any]):
     inherit_cache = True
 
 
-class JsonRows(FunctionElement[Any]):
+class JsonRows(FunctionElement[Sequence[Cells]]):
     """The SQL function that aggregates rows into a JSON array of arrays: children arrive with their parent's row."""
 
     name = "json_rows"
@@ -47,8 +52,8 @@ class JsonRows(FunctionElement[Any]):
     inherit_cache = True
 
 
-def _compile_cells_sqlite(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
-    def compile_cell(cell: Any) -> str:
+def _compile_cells_sqlite(element: JsonRow | JsonRows, compiler: SQLCompiler, options: Mapping[str, object]) -> str:
+    def compile_cell(cell: ColumnElement[object]) -> str:
         sql = compiler.process(cell, **options)
         if isinstance(cell.type, Float):  # SQLite's own JSON writes 15 digits; 20 bring the same float back
             return f"printf('%!.20g', {sql})"
@@ -57,27 +62,27 @@ def _compile_cells_sqlite(element: FunctionElement[Any], compiler: Any, options:
     return f"json_array({', '.join(map(compile_cell, element.clauses))})"
 
 
-def _compile_cells_postgresql(element: FunctionElement[Any], compiler: Any, options: dict[str, Any]) -> str:
+def _compile_cells_postgresql(element: JsonRow | JsonRows, compiler: SQLCompiler, options: Mapping[str, object]) -> str:
     return f"json_build_array({', '.join(compiler.process(cell, **options) for cell in element.clauses)})"
 
 
 @compiles(JsonRow, "sqlite")
-def _compile_row_sqlite(element: JsonRow, compiler: Any, **options: Any) -> str:
+def _compile_row_sqlite(element: JsonRow, compiler: SQLCompiler, **options: object) -> str:
     return _compile_cells_sqlite(element, compiler, options)
 
 
 @compiles(JsonRow, "postgresql")
-def _compile_row_postgresql(element: JsonRow, compiler: Any, **options: Any) -> str:
+def _compile_row_postgresql(element: JsonRow, compiler: SQLCompiler, **options: object) -> str:
     return _compile_cells_postgresql(element, compiler, options)
 
 
 @compiles(JsonRows, "sqlite")
-def _compile_rows_sqlite(element: JsonRows, compiler: Any, **options: Any) -> str:
+def _compile_rows_sqlite(element: JsonRows, compiler: SQLCompiler, **options: object) -> str:
     return f"json_group_array({_compile_cells_sqlite(element, compiler, options)})"
 
 
 @compiles(JsonRows, "postgresql")
-def _compile_rows_postgresql(element: JsonRows, compiler: Any, **options: Any) -> str:
+def _compile_rows_postgresql(element: JsonRows, compiler: SQLCompiler, **options: object) -> str:
     return f"coalesce(json_agg({_compile_cells_postgresql(element, compiler, options)}), '[]')"
 
 
@@ -87,13 +92,15 @@ def parse_time(text: str) -> datetime:
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def json_rows(source: Any, *columns: Any, on: ColumnElement[bool]) -> ScalarSelect[Any]:
+def json_rows(
+    source: type[TableBase], *columns: SQLColumnExpression[object], on: ColumnElement[bool]
+) -> ScalarSelect[Sequence[Cells]]:
     """Return the rows of ``source`` that belong to a version, as one cell of its row."""
     # Correlated by name: a statement may have joined one of the child tables itself.
     return select(JsonRows(*columns)).select_from(source).where(on).correlate(VersionRow, BaseRow).scalar_subquery()
 
 
-_CELLS: dict[str, Any] = {
+_CELLS: dict[str, SQLColumnExpression[object]] = {
     **{name: getattr(VersionRow, name) for name in (
         "id", "adapter_id", "number", "digest", "target", "base_hint", "variant", "task_type", "rank_min", "rank_max",
         "alpha", "parameters", "bytes", "dtype", "author", "message", "created_at", "yanked_at",
@@ -119,7 +126,7 @@ _CELLS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def select_versions() -> Select[Any]:
+def select_versions() -> Select[Cells]:
     """Select versions as the documents that :func:`to_version_record` reads, in the first column."""
     return (
         select(JsonRow(*_CELLS.values()).label("document"))
@@ -137,7 +144,7 @@ class VersionRecord:
     version: Version
 
 
-def to_version_record(document: Sequence[Any]) -> VersionRecord:
+def to_version_record(document: Cells) -> VersionRecord:
     """Return the version of a document that :func:`select_versions` selected."""
     cell = dict(zip(_CELLS, document, strict=True))
     base = None
@@ -179,6 +186,6 @@ def to_version_record(document: Sequence[Any]) -> VersionRecord:
     return VersionRecord(cell["id"], cell["adapter_id"], version)
 
 
-def to_version(document: Sequence[Any]) -> Version:
+def to_version(document: Cells) -> Version:
     """Return the version alone, see :func:`to_version_record`."""
     return to_version_record(document).version

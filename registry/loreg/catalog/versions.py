@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, insert, select, union_all, update
+from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog import aliases, blobs, lineage, metrics
 from loreg.catalog.bases import digest_range, find_base_id
@@ -23,7 +24,7 @@ from loreg.catalog.schema import (
     VersionRow,
 )
 from loreg.catalog.transaction import Transaction, visible_to
-from loreg.catalog.version_json import VersionRecord, select_versions, to_version, to_version_record
+from loreg.catalog.version_json import Cells, VersionRecord, select_versions, to_version, to_version_record
 from loreg.entities import Metric, NewVersion, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.refs import AdapterName, Ref
@@ -107,7 +108,7 @@ def resolve(tx: Transaction, ref: Ref) -> VersionRecord:
     return find_version(tx, ref, select_version)[0]
 
 
-def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Select[Any]]) -> tuple[VersionRecord, Any]:
+def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], ReturnsRows]) -> tuple[VersionRecord, Any]:
     """Return the version that ``ref`` means, and the last cell of the row that ``statement`` selects.
 
     ``statement`` is :func:`select_version`, or the same with a column more. Raises what :func:`resolve` raises.
@@ -142,7 +143,7 @@ def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Sel
 
 
 @functools.cache
-def select_version(sees_all: bool, by: str) -> Select[Any]:
+def select_version(sees_all: bool, by: str) -> Select[Cells]:
     """Select the version of an adapter by its number, alias or digest, or the newest that is not yanked."""
     query = select_versions().where(
         AdapterRow.namespace == bindparam("namespace"),
@@ -306,7 +307,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
     return version_id
 
 
-def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> dict[str, Any]:
+def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> dict[str, object]:
     """Add tasks to a version; return those that are new, for the event."""
     new = sorted(set(tasks) - set(tx.connection.execute(_TASKS, {"id": version_id}).scalars())) if tasks else []
     if not new:
@@ -316,7 +317,7 @@ def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> dict[s
     return {"tasks": new}
 
 
-def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> dict[str, Any]:
+def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> dict[str, object]:
     """Set labels of a version; return those that changed and their values before, for the event."""
     if not labels:
         return {}

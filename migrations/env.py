@@ -5,11 +5,11 @@ import os
 from alembic import context
 
 from loreg.catalog.engine import open_engine
-from loreg.catalog.schema import TableBase
+from loreg.catalog.schema import metadata
 
 
 def run(connection):
-    context.configure(connection=connection, target_metadata=TableBase.metadata, render_as_batch=True)
+    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()
 

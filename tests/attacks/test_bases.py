@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from factories import new_model, train, write_base
 from loreg.bases.identify import identify
-from loreg.catalog.schema import BaseRow
+from loreg.catalog.schema import base_table
 from loreg.entities import Access
 from loreg.local.backend import LocalBackend
 from server.conftest import Guarded
@@ -203,7 +203,7 @@ def test_a_base_without_a_known_author_is_the_administrators(guarded_folder: Gua
     backend = guarded_folder.behind.context.backend
     assert isinstance(backend, LocalBackend)
     with backend.catalog.write(Access.superuser("x")) as tx:
-        tx.connection.execute(update(BaseRow).values(author=""))
+        tx.connection.execute(update(base_table).values(author=""))
     assert guarded_folder.registry("owner").bases.add(tmp_path / "base", ["mine"]).base.names == ("llama",)
     assert guarded_folder.registry("root").bases.add(tmp_path / "base", ["mine"]).base.names == ("llama", "mine")
 

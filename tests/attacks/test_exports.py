@@ -16,7 +16,7 @@ from torch import ones
 
 from deployments import NEWS, SCIENCE, Loreg, command_line
 from factories import change_config, change_tensors, copy, train, write_base
-from loreg.catalog.schema import BlobRow, ExportFileRow, FileRow
+from loreg.catalog.schema import blob_table, export_file_table, file_table
 from loreg.checking.profile import read_profile
 from loreg.entities import Access
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
@@ -141,10 +141,10 @@ def replace_recorded(there: Guarded, files: dict[str, bytes]) -> None:
     assert isinstance(backend, LocalBackend)
     blobs = {path: put_bytes(there.behind.context.store, data) for path, data in files.items()}
     with backend.catalog.write(Access.superuser("mallory")) as tx:
-        tx.insert_missing(BlobRow, [{"digest": blob.sha256, "size": blob.size} for blob in blobs.values()])
-        tx.connection.execute(delete(ExportFileRow))
+        tx.insert_missing(blob_table, [{"digest": blob.sha256, "size": blob.size} for blob in blobs.values()])
+        tx.connection.execute(delete(export_file_table))
         rows = [{"export_id": 1, "path": path, "digest": blob.sha256} for path, blob in blobs.items()]
-        tx.connection.execute(insert(ExportFileRow), rows)
+        tx.connection.execute(insert(export_file_table), rows)
 
 
 @pytest.mark.parametrize("wrong", ["program", "report", "configuration", "shape", "card", "everything"])
@@ -252,8 +252,8 @@ def test_a_pinned_digest_gives_the_files_that_it_is_the_digest_of(guarded_folder
     assert isinstance(backend, LocalBackend)
     other = next(file.sha256 for file in guarded_folder.behind.show("team/news").files if file.path == WEIGHTS)
     with backend.catalog.write(Access.superuser("mallory")) as tx:
-        of_science = (FileRow.version_id == 1) & (FileRow.path == WEIGHTS)
-        tx.connection.execute(update(FileRow).where(of_science).values(digest=other))
+        of_science = (file_table.c.version_id == 1) & (file_table.c.path == WEIGHTS)
+        tx.connection.execute(update(file_table).where(of_science).values(digest=other))
     for profile in (None, "vllm"):
         with pytest.raises(IntegrityError, match="lists other files for team/science:v1 than its digest"):
             guarded_folder.registry("reader").pull("team/science", tmp_path / "pulled", profile=profile)

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from attackers import attacked
 from deployments import NEWS, SCIENCE
 from loreg.catalog import Catalog, Transaction, versions
-from loreg.catalog.schema import AdapterRow
+from loreg.catalog.schema import adapter_table
 from loreg.entities import Access
 from loreg.errors import UsageError
 from loreg.registry import Registry, connect
@@ -84,13 +84,13 @@ def test_what_the_driver_cannot_write_is_refused_and_the_lock_is_given_back_at_o
                 pytest.raises(UsageError, match="cannot hold that") as kept,
                 catalog.write(Access.superuser("ada")) as tx,
             ):
-                tx.insert_if_missing(AdapterRow, {"namespace": "team", "name": "a", "created_at": tx.at, **wrong})
+                tx.insert_if_missing(adapter_table, {"namespace": "team", "name": "a", "created_at": tx.at, **wrong})
             assert can_be_written(tmp_path / "catalog.db"), kept
 
 
 SELECTS: dict[str, Callable[[Transaction], Sequence[Any]]] = {
-    "compiled once": lambda tx: tx.select_compiled(select(AdapterRow.name, AdapterRow.namespace)),
-    "by SQLAlchemy": lambda tx: tx.connection.execute(select(AdapterRow.name, AdapterRow.namespace)).all(),
+    "compiled once": lambda tx: tx.select_compiled(select(adapter_table.c.name, adapter_table.c.namespace)),
+    "by SQLAlchemy": lambda tx: tx.connection.execute(select(adapter_table.c.name, adapter_table.c.namespace)).all(),
 }
 
 
@@ -104,7 +104,7 @@ def test_a_writer_who_is_cut_off_between_rows_gives_the_lock_back_at_once(tmp_pa
     with pytest.raises(KeyboardInterrupt) as kept, catalog.write(Access.superuser("ada")) as tx:
         for name in ("a", "b"):
             tx.get_or_create_locked(
-                AdapterRow, {"namespace": "team", "name": name, "created_at": tx.at}, "namespace", "name"
+                adapter_table, {"namespace": "team", "name": name, "created_at": tx.at}, "namespace", "name"
             )
         tx.connection.connection.driver_connection.text_factory = cut_off
         SELECTS[way](tx)

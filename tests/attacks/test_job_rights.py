@@ -19,7 +19,7 @@ from deployments import HISTORY
 from factories import train, write_base
 from loreg.catalog import Catalog, jobs, pending_uploads, tokens
 from loreg.catalog.pending_uploads import PendingUpload
-from loreg.catalog.schema import TokenRow
+from loreg.catalog.schema import token_table
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, NotFoundError, QuotaError, UnauthenticatedError, UsageError
 from loreg.manifest import File
@@ -64,7 +64,7 @@ def lose_rights(served: Guarded, values: dict[str, Any]) -> None:
     """Take the writer's rights as another process does, which knows of no job."""
     catalog = Catalog(served.behind.settings.database_url)
     with catalog.write(Access.superuser("test")) as tx:
-        tx.connection.execute(update(TokenRow).where(TokenRow.name == "writer").values(**values))
+        tx.connection.execute(update(token_table).where(token_table.c.name == "writer").values(**values))
     catalog.close()
 
 

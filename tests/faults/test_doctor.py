@@ -17,7 +17,7 @@ from factories import write_base
 from live_server import live_server
 from loreg.catalog import Catalog, migrations
 from loreg.catalog.engine import open_engine
-from loreg.catalog.schema import TableBase
+from loreg.catalog.schema import metadata
 from loreg.entities import Access
 from loreg.errors import UnavailableError
 from loreg.registry import Registry
@@ -116,7 +116,7 @@ def test_a_base_that_is_known_is_no_empty_catalog(registry: Registry, tmp_path: 
     assert all(check.ok for check in registry.doctor())
 
 
-TABLES = sorted(TableBase.metadata.tables)
+TABLES = sorted(metadata.tables)
 
 
 @pytest.mark.parametrize("table", TABLES)

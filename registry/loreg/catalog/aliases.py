@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
-from sqlalchemy.orm import aliased
 
-from loreg.catalog.schema import AliasMoveRow, AliasRow, VersionRow
+from loreg.catalog.schema import alias_move_table, alias_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import AliasMove
 from loreg.errors import NotFoundError, StaleError
@@ -13,12 +12,12 @@ from loreg.errors import NotFoundError, StaleError
 _MAX_MOVES = 1000
 # No other table is joined: PostgreSQL looks again only at the row that it waited for.
 _LOCK_ALIAS = (
-    select(AliasRow.version_id)
-    .where(AliasRow.adapter_id == bindparam("adapter"), AliasRow.alias == bindparam("name"))
+    select(alias_table.c.version_id)
+    .where(alias_table.c.adapter_id == bindparam("adapter"), alias_table.c.alias == bindparam("name"))
     .with_for_update()
 )
-_NUMBER = select(VersionRow.number).where(VersionRow.id == bindparam("moved_to"))
-_LOG_MOVE = insert(AliasMoveRow).values(number=_NUMBER.scalar_subquery())
+_NUMBER = select(version_table.c.number).where(version_table.c.id == bindparam("moved_to"))
+_LOG_MOVE = insert(alias_move_table).values(number=_NUMBER.scalar_subquery())
 
 
 def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
@@ -31,10 +30,10 @@ def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> 
         return
     if current is None:
         row = {"adapter_id": adapter_id, "alias": alias, "version_id": version_id}
-        if not tx.insert_if_missing(AliasRow, row):
+        if not tx.insert_if_missing(alias_table, row):
             raise StaleError(f"somebody else set the alias {alias!r} at the same moment", hint="try again")
     else:
-        tx.connection.execute(update(AliasRow).where(_is_alias(adapter_id, alias)).values(version_id=version_id))
+        tx.connection.execute(update(alias_table).where(_is_alias(adapter_id, alias)).values(version_id=version_id))
     _log_move(tx, "tag", adapter_id, alias, version_id)
 
 
@@ -44,28 +43,30 @@ def remove_alias(tx: Transaction, adapter_id: int, alias: str) -> None:
     if alias not in numbers:
         names = ", ".join(sorted(numbers)) or "none"
         raise NotFoundError(f"there is no alias {alias!r}; there are: {names}", hint="loreg ls NAME")
-    tx.connection.execute(delete(AliasRow).where(_is_alias(adapter_id, alias)))
+    tx.connection.execute(delete(alias_table).where(_is_alias(adapter_id, alias)))
     _log_move(tx, "untag", adapter_id, alias, None)
 
 
 def lock_number(tx: Transaction, adapter_id: int, alias: str) -> int:
     """Return the number of the version that ``alias`` means, 0 if none; nobody moves it until the transaction ends."""
     version_id = _lock_alias(tx, adapter_id, alias)
-    return tx.connection.execute(select(VersionRow.number).where(VersionRow.id == version_id)).scalar() or 0
+    return tx.connection.execute(select(version_table.c.number).where(version_table.c.id == version_id)).scalar() or 0
 
 
 def list_aliases_last_on(tx: Transaction, adapter_id: int, version_id: int) -> tuple[str, ...]:
     """Return the aliases that mean this version, or meant it when they were removed, sorted by name."""
-    later = aliased(AliasMoveRow)
+    later = alias_move_table.alias()
     moved_on = (
-        select(later.id)
-        .where(later.adapter_id == AliasMoveRow.adapter_id, later.alias == AliasMoveRow.alias)
-        .where(later.id > AliasMoveRow.id, later.version_id.is_not(None))
+        select(later.c.id)
+        .where(later.c.adapter_id == alias_move_table.c.adapter_id, later.c.alias == alias_move_table.c.alias)
+        .where(later.c.id > alias_move_table.c.id, later.c.version_id.is_not(None))
     )
     query = (
-        select(AliasMoveRow.alias)
-        .where(AliasMoveRow.adapter_id == adapter_id, AliasMoveRow.version_id == version_id, ~moved_on.exists())
-        .order_by(AliasMoveRow.alias)
+        select(alias_move_table.c.alias)
+        .where(
+            alias_move_table.c.adapter_id == adapter_id, alias_move_table.c.version_id == version_id, ~moved_on.exists()
+        )
+        .order_by(alias_move_table.c.alias)
     )
     return tuple(tx.connection.execute(query).scalars())
 
@@ -73,9 +74,9 @@ def list_aliases_last_on(tx: Transaction, adapter_id: int, version_id: int) -> t
 def list_moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove, ...]:
     """Return where ``alias`` pointed, newest first, 1000 moves at most."""
     query = (
-        select(AliasMoveRow.alias, AliasMoveRow.number, AliasMoveRow.author, AliasMoveRow.at)
-        .where(AliasMoveRow.adapter_id == adapter_id, AliasMoveRow.alias == alias)
-        .order_by(AliasMoveRow.id.desc())
+        select(alias_move_table.c.alias, alias_move_table.c.number, alias_move_table.c.author, alias_move_table.c.at)
+        .where(alias_move_table.c.adapter_id == adapter_id, alias_move_table.c.alias == alias)
+        .order_by(alias_move_table.c.id.desc())
         .limit(_MAX_MOVES)
     )
     return tuple(AliasMove(*row) for row in tx.connection.execute(query))
@@ -84,9 +85,9 @@ def list_moves(tx: Transaction, adapter_id: int, alias: str) -> tuple[AliasMove,
 def list_aliases(tx: Transaction, adapter_id: int) -> dict[str, int]:
     """Return the number of the version that each alias of an adapter means, by alias."""
     query = (
-        select(AliasRow.alias, VersionRow.number)
-        .join(VersionRow, VersionRow.id == AliasRow.version_id)
-        .where(AliasRow.adapter_id == adapter_id)
+        select(alias_table.c.alias, version_table.c.number)
+        .join(version_table, version_table.c.id == alias_table.c.version_id)
+        .where(alias_table.c.adapter_id == adapter_id)
     )
     return {row.alias: row.number for row in tx.connection.execute(query)}
 
@@ -97,7 +98,7 @@ def _lock_alias(tx: Transaction, adapter_id: int, alias: str) -> int | None:
 
 
 def _is_alias(adapter_id: int, alias: str) -> ColumnElement[bool]:
-    return and_(AliasRow.adapter_id == adapter_id, AliasRow.alias == alias)
+    return and_(alias_table.c.adapter_id == adapter_id, alias_table.c.alias == alias)
 
 
 def _log_move(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:

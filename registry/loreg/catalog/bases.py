@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, Select, func, select, update
 
 from loreg.catalog import blobs
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import AdapterRow, BaseNameRow, BaseRow, VersionRow
+from loreg.catalog.schema import adapter_table, base_name_table, base_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonRows
 from loreg.entities import BaseModel, Page, Role
@@ -41,7 +41,7 @@ def record(tx: Transaction, base: BaseModel, tensor_list_size: int, proven: Coll
         "author": tx.author,
         "created_at": tx.at,
     }
-    created = tx.insert_if_missing(BaseRow, row)
+    created = tx.insert_if_missing(base_table, row)
     base_id = find_base_id(tx, base.digest)
     taken_over = [name for digest in proven for name in _take_over_names(tx, base_id, base, digest)]
     if created:
@@ -56,14 +56,16 @@ def record(tx: Transaction, base: BaseModel, tensor_list_size: int, proven: Coll
 
 def may_change(tx: Transaction, base: BaseModel) -> bool:
     """Whether the caller may change the names, license and origin of a recorded base: its author, administrators."""
-    author = tx.connection.execute(select(BaseRow.author).where(BaseRow.digest == base.digest)).scalar_one()
+    author = tx.connection.execute(select(base_table.c.author).where(base_table.c.digest == base.digest)).scalar_one()
     return tx.access.may(Role.ADMIN, "*") or (author != "" and author == tx.author)
 
 
 def find_header_bases(tx: Transaction, base: BaseModel) -> tuple[BaseModel, ...]:
     """Return the other bases that one of the base's names means, and of which only headers are known."""
-    named = select(BaseNameRow.base_id).where(BaseNameRow.name.in_(base.names))
-    query = _select_bases().where(BaseRow.id.in_(named), BaseRow.complete.is_(False), BaseRow.digest != base.digest)
+    named = select(base_name_table.c.base_id).where(base_name_table.c.name.in_(base.names))
+    query = _select_bases().where(
+        base_table.c.id.in_(named), base_table.c.complete.is_(False), base_table.c.digest != base.digest
+    )
     return tuple(map(_to_base, tx.connection.execute(query)))
 
 
@@ -71,21 +73,23 @@ def _take_over_names(tx: Transaction, base_id: int, base: BaseModel, header_dige
     """Move the names of the base from the one with ``header_digest`` to it; return those that moved."""
     if not may_change(tx, replace(base, digest=header_digest)):
         return ()
-    shared = BaseNameRow.name.in_(base.names) & (BaseNameRow.base_id == find_base_id(tx, header_digest))
-    statement = update(BaseNameRow).where(shared).values(base_id=base_id).returning(BaseNameRow.name)
+    shared = base_name_table.c.name.in_(base.names) & (base_name_table.c.base_id == find_base_id(tx, header_digest))
+    statement = update(base_name_table).where(shared).values(base_id=base_id).returning(base_name_table.c.name)
     return tuple(sorted(tx.connection.execute(statement).scalars()))
 
 
 def _update(tx: Transaction, base_id: int, base: BaseModel) -> None:
     """Add to a recorded base what is new in ``base``, and log what changed."""
-    row = tx.connection.execute(select(BaseRow.license, BaseRow.config).where(BaseRow.id == base_id)).one()
+    row = tx.connection.execute(
+        select(base_table.c.license, base_table.c.config).where(base_table.c.id == base_id)
+    ).one()
     detail: dict[str, object] = {}
     if base.license not in ("", row.license):
         detail |= {"license": base.license, "license_before": row.license}
-        tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(license=base.license))
+        tx.connection.execute(update(base_table).where(base_table.c.id == base_id).values(license=base.license))
     if base.config and row.config == "{}":
         detail["config"] = dict(base.config)
-        tx.connection.execute(update(BaseRow).where(BaseRow.id == base_id).values(config=_to_json(base.config)))
+        tx.connection.execute(update(base_table).where(base_table.c.id == base_id).values(config=_to_json(base.config)))
     if added := _add_names(tx, base_id, base.names):
         detail["names"] = added
     if detail:
@@ -94,7 +98,7 @@ def _update(tx: Transaction, base_id: int, base: BaseModel) -> None:
 
 def _add_names(tx: Transaction, base_id: int, names: Collection[str]) -> list[str]:
     """Give the base those of the names that mean no base yet; return these."""
-    return [name for name in names if tx.insert_if_missing(BaseNameRow, {"name": name, "base_id": base_id})]
+    return [name for name in names if tx.insert_if_missing(base_name_table, {"name": name, "base_id": base_id})]
 
 
 def _to_json(config: Mapping[str, object]) -> str:
@@ -104,9 +108,9 @@ def _to_json(config: Mapping[str, object]) -> str:
 def find_taken_names(tx: Transaction, base: BaseModel) -> tuple[str, ...]:
     """Return those of the base's names that mean another base in this catalog."""
     query = (
-        select(BaseNameRow.name)
-        .join(BaseRow, BaseRow.id == BaseNameRow.base_id)
-        .where(BaseNameRow.name.in_(base.names), BaseRow.digest != base.digest)
+        select(base_name_table.c.name)
+        .join(base_table, base_table.c.id == base_name_table.c.base_id)
+        .where(base_name_table.c.name.in_(base.names), base_table.c.digest != base.digest)
     )
     return tuple(tx.connection.execute(query).scalars())
 
@@ -116,7 +120,7 @@ def find(tx: Transaction, text: str) -> BaseModel:
 
     Raises NotFoundError, and ConflictError if several digests start with it.
     """
-    rows = tx.connection.execute(_select_bases().where(BaseRow.id.in_(select_matching(text))).limit(2)).all()
+    rows = tx.connection.execute(_select_bases().where(base_table.c.id.in_(select_matching(text))).limit(2)).all()
     if not rows:
         raise NotFoundError(
             f"there is no base {text!r} in the registry",
@@ -131,8 +135,8 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel
     """Return a page of bases, newest first."""
     query = _select_bases()
     if cursor:
-        query = query.where(BaseRow.id < decode(cursor, "bases", (int,))[0])
-    rows = tx.connection.execute(query.order_by(BaseRow.id.desc()).limit(limit + 1)).all()
+        query = query.where(base_table.c.id < decode(cursor, "bases", (int,))[0])
+    rows = tx.connection.execute(query.order_by(base_table.c.id.desc()).limit(limit + 1)).all()
     next_cursor = encode("bases", [rows[limit - 1].id]) if len(rows) > limit else None
     return Page(tuple(map(_to_base, rows[:limit])), next_cursor)
 
@@ -141,8 +145,8 @@ def count_versions(tx: Transaction, base: BaseModel) -> int:
     """Return how many of the versions that the caller may read were trained on the base."""
     query = (
         select(func.count())
-        .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(VersionRow.base_id == find_base_id(tx, base.digest), tx.visible(AdapterRow.namespace))
+        .join_from(version_table, adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(version_table.c.base_id == find_base_id(tx, base.digest), tx.visible(adapter_table.c.namespace))
     )
     return tx.connection.execute(query).scalar_one()
 
@@ -159,14 +163,14 @@ def select_matching(text: str) -> Select[int]:
 
 def select_named(name: str | ColumnElement[str]) -> Select[int]:
     """Select the id of the base of that name."""
-    return select(BaseNameRow.base_id).where(BaseNameRow.name == name)
+    return select(base_name_table.c.base_id).where(base_name_table.c.name == name)
 
 
 def select_named_or_digest_range(
     name: str | ColumnElement[str], first: str | ColumnElement[str], end: str | ColumnElement[str]
 ) -> Select[int]:
     """Select the ids of the bases of that name, or whose digest is in a range, see :func:`digest_range`."""
-    by_digest = select(BaseRow.id).where(BaseRow.digest >= first, BaseRow.digest < end)
+    by_digest = select(base_table.c.id).where(base_table.c.digest >= first, base_table.c.digest < end)
     return select(select_named(name).union_all(by_digest).subquery().c[0])
 
 
@@ -179,12 +183,14 @@ def digest_range(text: str) -> tuple[str, str]:
 
 def find_base_id(tx: Transaction, digest: str) -> int:
     """Return the row id of a base that is recorded."""
-    return tx.connection.execute(select(BaseRow.id).where(BaseRow.digest == digest)).scalar_one()
+    return tx.connection.execute(select(base_table.c.id).where(base_table.c.digest == digest)).scalar_one()
 
 
 def _select_bases() -> Select[Any]:
-    names = select(JsonRows(BaseNameRow.name)).where(BaseNameRow.base_id == BaseRow.id).scalar_subquery()
-    return select(*BaseRow.__table__.columns, names.label("names"))
+    names = (
+        select(JsonRows(base_name_table.c.name)).where(base_name_table.c.base_id == base_table.c.id).scalar_subquery()
+    )
+    return select(*base_table.columns, names.label("names"))
 
 
 def _to_base(row: Row[Any]) -> BaseModel:

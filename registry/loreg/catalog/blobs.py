@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
-from loreg.catalog.schema import BlobRow
+from loreg.catalog.schema import blob_table
 from loreg.catalog.transaction import Transaction
 
 
 def record(tx: Transaction, sizes: Mapping[str, int]) -> None:
     """Record the sizes in bytes of blobs that are stored, by digest; those that are recorded stay as they are."""
     rows = [{"digest": digest, "size": size} for digest, size in sorted(sizes.items())]  # one order: no deadlock
-    tx.insert_missing(BlobRow, rows)
+    tx.insert_missing(blob_table, rows)
 
 
 def any_exist(tx: Transaction) -> bool:
     """Whether any blob is recorded."""
-    return tx.connection.execute(select(BlobRow.digest).limit(1)).first() is not None
+    return tx.connection.execute(select(blob_table.c.digest).limit(1)).first() is not None

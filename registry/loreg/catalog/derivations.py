@@ -7,7 +7,7 @@ from collections import deque
 from sqlalchemy import or_, select
 
 from loreg.catalog.bases import find_base_id
-from loreg.catalog.schema import BaseEdgeRow, BaseRow
+from loreg.catalog.schema import base_edge_table, base_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import BaseEdge, BaseModel, BaseRelation
 
@@ -16,7 +16,7 @@ def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
     """Record an edge between two recorded bases, in place of one of the same kind; return it with its author."""
     key = {"child_id": find_base_id(tx, edge.child), "parent_id": find_base_id(tx, edge.parent), "kind": edge.kind}
     values = {"detail": dict(edge.detail), "verified": edge.verified, "author": tx.author, "created_at": tx.at}
-    tx.upsert(BaseEdgeRow, {**key, **values})
+    tx.upsert(base_edge_table, {**key, **values})
     tx.log("base relate", None, None, child=edge.child, parent=edge.parent, kind=edge.kind, how=dict(edge.detail))
     return BaseEdge(edge.child, edge.parent, edge.kind, edge.detail, edge.verified, tx.author)
 
@@ -44,13 +44,13 @@ def shortest_path(tx: Transaction, start: str, end: str) -> tuple[BaseEdge, ...]
 
 
 def _list_edges(tx: Transaction, digest: str) -> tuple[BaseEdge, ...]:
-    child, parent = BaseRow.__table__.alias("child"), BaseRow.__table__.alias("parent")
+    child, parent = base_table.alias("child"), base_table.alias("parent")
     query = (
-        select(BaseEdgeRow, child.c.digest.label("child"), parent.c.digest.label("parent"))
-        .join(child, child.c.id == BaseEdgeRow.child_id)
-        .join(parent, parent.c.id == BaseEdgeRow.parent_id)
+        select(base_edge_table, child.c.digest.label("child"), parent.c.digest.label("parent"))
+        .join(child, child.c.id == base_edge_table.c.child_id)
+        .join(parent, parent.c.id == base_edge_table.c.parent_id)
         .where(or_(child.c.digest == digest, parent.c.digest == digest))
-        .order_by(BaseEdgeRow.created_at, BaseEdgeRow.kind)
+        .order_by(base_edge_table.c.created_at, base_edge_table.c.kind)
     )
     return tuple(
         BaseEdge(row.child, row.parent, BaseRelation(row.kind), row.detail, bool(row.verified), row.author)

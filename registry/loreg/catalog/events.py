@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import AdapterRow, EventRow, VersionRow
+from loreg.catalog.schema import adapter_table, event_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Event, Page, Role
 from loreg.refs import AdapterName
@@ -14,15 +14,15 @@ from loreg.refs import AdapterName
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Event]:
     """Return a page of events, newest first: those of readable adapters, and for an administrator all others too."""
     query = (
-        select(EventRow, AdapterRow.namespace, AdapterRow.name, VersionRow.number)
-        .outerjoin(AdapterRow, AdapterRow.id == EventRow.adapter_id)
-        .outerjoin(VersionRow, VersionRow.id == EventRow.version_id)
+        select(event_table, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+        .outerjoin(adapter_table, adapter_table.c.id == event_table.c.adapter_id)
+        .outerjoin(version_table, version_table.c.id == event_table.c.version_id)
     )
     if not tx.access.may(Role.ADMIN, "*"):
-        query = query.where(EventRow.adapter_id.is_not(None), tx.visible(AdapterRow.namespace))
+        query = query.where(event_table.c.adapter_id.is_not(None), tx.visible(adapter_table.c.namespace))
     if cursor:
-        query = query.where(EventRow.id < decode(cursor, "events", (int,))[0])
-    rows = tx.connection.execute(query.order_by(EventRow.id.desc()).limit(limit + 1)).all()
+        query = query.where(event_table.c.id < decode(cursor, "events", (int,))[0])
+    rows = tx.connection.execute(query.order_by(event_table.c.id.desc()).limit(limit + 1)).all()
     shown = rows[:limit]
     events = (
         Event(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal, or_, select, text, true, update
 
 from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import JobRow
+from loreg.catalog.schema import job_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Access, Job, JobKind, JobState, Page
 from loreg.errors import NotFoundError, QuotaError
@@ -32,15 +33,16 @@ RETENTION = timedelta(days=30)
 MAX_ENDED = 1000
 _ABLE_AT_PRECISION = timedelta(minutes=10)  # ``able_at`` is not written again before: fewer writes
 CHANNEL = "loreg_jobs"
+_JobRow = Row[*tuple[Any, ...]]
 
 
 def _in_state(state: JobState) -> ColumnElement[bool]:
     """Return the condition with the state written out: a database matches a partial index only with constants."""
-    return JobRow.state == literal(state, literal_execute=True)
+    return job_table.c.state == literal(state, literal_execute=True)
 
 
 _QUEUED, _RUNNING = _in_state(JobState.QUEUED), _in_state(JobState.RUNNING)
-_OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)])
+_OPEN = job_table.c.state.in_([literal(state, literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)])
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def submit(
         "created_at": tx.at,
         "able_at": clock.now(tx),
     }
-    job = _to_job(tx.connection.execute(insert(JobRow).values(**values).returning(JobRow)).one())
+    job = _to_job(tx.connection.execute(insert(job_table).values(**values).returning(job_table)).one())
     tx.log("job submit", None, None, job=job.id, kind=kind, namespace=namespace)
     _notify_workers(tx)
     return job
@@ -107,9 +109,9 @@ def _needs_torch(kind: str, request: Mapping[str, object]) -> bool:
 
 
 def _refuse_too_many(tx: Transaction, namespace: str) -> None:
-    limits = [(JobRow.namespace == namespace, f"for the namespace {namespace!r}")]
+    limits = [(job_table.c.namespace == namespace, f"for the namespace {namespace!r}")]
     if tx.access.token_id is not None:
-        limits.append((JobRow.token_id == tx.access.token_id, "of this token"))
+        limits.append((job_table.c.token_id == tx.access.token_id, "of this token"))
     for condition, whose in limits:
         count = tx.connection.execute(select(func.count()).where(_OPEN, condition)).scalar_one()
         if count >= MAX_OPEN:
@@ -124,8 +126,10 @@ def _next_turn(tx: Transaction, namespace: str) -> int:
 
     So namespaces take turns: fair queueing (Demers, Keshav and Shenker 1989), with every job as long as any other.
     """
-    last = tx.connection.execute(select(func.max(JobRow.turn)).where(_OPEN, JobRow.namespace == namespace)).scalar()
-    first = tx.connection.execute(select(func.min(JobRow.turn)).where(_QUEUED)).scalar()
+    last = tx.connection.execute(
+        select(func.max(job_table.c.turn)).where(_OPEN, job_table.c.namespace == namespace)
+    ).scalar()
+    first = tx.connection.execute(select(func.min(job_table.c.turn)).where(_QUEUED)).scalar()
     return max(last + 1 if last is not None else 0, first or 0)
 
 
@@ -143,45 +147,45 @@ def claim(
     No two workers claim the same.
     """
     _requeue_expired(tx)
-    bases = tx.connection.execute(select(JobRow.base).where(_QUEUED).distinct()).scalars()
+    bases = tx.connection.execute(select(job_table.c.base).where(_QUEUED).distinct()).scalars()
     able = and_(
-        JobRow.base.in_([base for base in bases if not base or capabilities.has_base(base)]),
-        true() if capabilities.has_models else JobRow.kind != JobKind.BAKE,
-        true() if capabilities.has_torch else JobRow.needs_torch.is_(False),
+        job_table.c.base.in_([base for base in bases if not base or capabilities.has_base(base)]),
+        true() if capabilities.has_models else job_table.c.kind != JobKind.BAKE,
+        true() if capabilities.has_torch else job_table.c.needs_torch.is_(False),
     )
-    outdated = update(JobRow).where(_QUEUED, able, JobRow.able_at < clock.now(tx, -_ABLE_AT_PRECISION))
+    outdated = update(job_table).where(_QUEUED, able, job_table.c.able_at < clock.now(tx, -_ABLE_AT_PRECISION))
     tx.connection.execute(outdated.values(able_at=clock.now(tx)))
-    not_deferred = JobRow.id.not_in(list(capabilities.deferred))
-    query = select(JobRow).where(_QUEUED, able, not_deferred).order_by(JobRow.turn, JobRow.id).limit(1)
+    not_deferred = job_table.c.id.not_in(list(capabilities.deferred))
+    query = select(job_table).where(_QUEUED, able, not_deferred).order_by(job_table.c.turn, job_table.c.id).limit(1)
     while (row := tx.connection.execute(query.with_for_update(skip_locked=True)).one_or_none()) is not None:
         access = _find_access(tx, row)
         if access is None:
-            _fail_without_token(tx, JobRow.id == row.id)
+            _fail_without_token(tx, job_table.c.id == row.id)
             continue
         values = {"state": JobState.RUNNING, "attempts": row.attempts + 1, "worker": worker, "beat_at": clock.now(tx)}
-        statement = update(JobRow).where(JobRow.id == row.id).values(**values).returning(JobRow)
+        statement = update(job_table).where(job_table.c.id == row.id).values(**values).returning(job_table)
         return _to_job(tx.connection.execute(statement).one()), access
     return None
 
 
 def _requeue_expired(tx: Transaction) -> None:
     """Requeue the jobs of workers whose heartbeat is overdue; one that several workers died of fails."""
-    lost = and_(_RUNNING, JobRow.beat_at < clock.now(tx, -LEASE))
-    for row in tx.connection.execute(select(JobRow).where(lost).with_for_update(skip_locked=True)).all():
+    lost = and_(_RUNNING, job_table.c.beat_at < clock.now(tx, -LEASE))
+    for row in tx.connection.execute(select(job_table).where(lost).with_for_update(skip_locked=True)).all():
         _lose(tx, row, _error("error", f"{row.losses + 1} workers died of it"))
 
 
-def _lose(tx: Transaction, row: Row[JobRow], error: Mapping[str, str]) -> None:
+def _lose(tx: Transaction, row: _JobRow, error: Mapping[str, str]) -> None:
     """Requeue a job, or fail it with the error if it was lost too often."""
     if row.losses + 1 >= MAX_LOSSES:
-        _end(tx, JobRow.id == row.id, JobState.FAILED, error=dict(error))
+        _end(tx, job_table.c.id == row.id, JobState.FAILED, error=dict(error))
         return
     values = {"state": JobState.QUEUED, "losses": row.losses + 1}
-    tx.connection.execute(update(JobRow).where(JobRow.id == row.id).values(**values))
+    tx.connection.execute(update(job_table).where(job_table.c.id == row.id).values(**values))
     _notify_workers(tx)
 
 
-def _find_access(tx: Transaction, row: Row[JobRow]) -> Access | None:
+def _find_access(tx: Transaction, row: _JobRow) -> Access | None:
     """Return what the job may do now; None if its token is not live, or it has none and by now one is required."""
     if row.token_id is None:
         access = Access(row.author, row.grants, while_open=row.while_open)
@@ -192,8 +196,8 @@ def _find_access(tx: Transaction, row: Row[JobRow]) -> Access | None:
 
 def _is_authorized(tx: Transaction) -> ColumnElement[bool]:
     """Return the condition that :func:`_find_access` finds some access for the job."""
-    no_token = and_(JobRow.token_id.is_(None), or_(~JobRow.while_open, ~tokens.any_exist_condition()))
-    return or_(no_token, tokens.is_live_condition(tx, JobRow.token_id))
+    no_token = and_(job_table.c.token_id.is_(None), or_(~job_table.c.while_open, ~tokens.any_exist_condition()))
+    return or_(no_token, tokens.is_live_condition(tx, job_table.c.token_id))
 
 
 def _fail_without_token(tx: Transaction, condition: ColumnElement[bool]) -> None:
@@ -202,12 +206,12 @@ def _fail_without_token(tx: Transaction, condition: ColumnElement[bool]) -> None
         (True, "no token asked for it, and by now everybody needs one"),
     ):
         error = _error("unauthenticated", reason, "loreg login")
-        _end(tx, and_(condition, JobRow.while_open == while_open), JobState.FAILED, error=error)
+        _end(tx, and_(condition, job_table.c.while_open == while_open), JobState.FAILED, error=error)
 
 
 def find_policy(tx: Transaction, job: Job) -> Mapping[str, object] | None:
     """Return the policy that guards the aliases which the job sets; None for a job of an old release."""
-    return tx.connection.execute(select(JobRow.policy).where(JobRow.id == job.id)).scalar()
+    return tx.connection.execute(select(job_table.c.policy).where(job_table.c.id == job.id)).scalar()
 
 
 def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
@@ -216,7 +220,7 @@ def _error(code: str, message: str, hint: str = "") -> dict[str, str]:
 
 def _still_claimed(job: Job) -> ColumnElement[bool]:
     """Return the condition for the job's row, unless another worker has claimed it since."""
-    return and_(JobRow.id == job.id, JobRow.attempts == job.attempts)
+    return and_(job_table.c.id == job.id, job_table.c.attempts == job.attempts)
 
 
 def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bool:
@@ -225,7 +229,7 @@ def heartbeat(tx: Transaction, job: Job, what: str, done: int, total: int) -> bo
     That is if the job was cancelled, if another worker has claimed it since, or if its token is not live any more.
     """
     values = {"what": what[:128], "done": done, "total": total, "beat_at": clock.now(tx)}
-    statement = update(JobRow).where(_still_claimed(job), _RUNNING, _is_authorized(tx)).values(**values)
+    statement = update(job_table).where(_still_claimed(job), _RUNNING, _is_authorized(tx)).values(**values)
     return bool(tx.connection.execute(statement).rowcount)
 
 
@@ -241,7 +245,7 @@ def fail(tx: Transaction, job: Job, error: Mapping[str, str]) -> None:
 
 def requeue(tx: Transaction, job: Job) -> None:
     """Return a running job to the queue; does nothing if another worker has claimed it since."""
-    tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(state=JobState.QUEUED))
+    tx.connection.execute(update(job_table).where(_still_claimed(job), _RUNNING).values(state=JobState.QUEUED))
     _notify_workers(tx)
 
 
@@ -250,47 +254,49 @@ def lose(tx: Transaction, job: Job, error: Mapping[str, str]) -> None:
 
     Does nothing if another worker has claimed it since.
     """
-    query = select(JobRow).where(_still_claimed(job), _RUNNING).with_for_update()
+    query = select(job_table).where(_still_claimed(job), _RUNNING).with_for_update()
     if (row := tx.connection.execute(query).one_or_none()) is not None:
         _lose(tx, row, error)
 
 
 def pin_request(tx: Transaction, job: Job, request: Mapping[str, object]) -> None:
     """Replace the request by one that names exact versions, so that another attempt takes the same."""
-    tx.connection.execute(update(JobRow).where(_still_claimed(job), _RUNNING).values(request=dict(request)))
+    tx.connection.execute(update(job_table).where(_still_claimed(job), _RUNNING).values(request=dict(request)))
 
 
 def cancel(tx: Transaction, job_id: int) -> Job:
     """Cancel a job and return it; does nothing if it has ended. A running one stops at its next heartbeat."""
-    _end(tx, JobRow.id == job_id, JobState.CANCELLED, action="job cancel")
+    _end(tx, job_table.c.id == job_id, JobState.CANCELLED, action="job cancel")
     return find(tx, job_id)
 
 
 def fail_all_of_token(tx: Transaction, token_id: int) -> None:
     """Fail every open job that was submitted with this token."""
-    _fail_without_token(tx, JobRow.token_id == token_id)
+    _fail_without_token(tx, job_table.c.token_id == token_id)
 
 
 def has_ended(tx: Transaction, job: Job) -> bool:
     """Whether the job is done, failed or cancelled."""
-    state = tx.connection.execute(select(JobRow.state).where(JobRow.id == job.id)).scalar()
+    state = tx.connection.execute(select(job_table.c.state).where(job_table.c.id == job.id)).scalar()
     return state not in (JobState.QUEUED, JobState.RUNNING)
 
 
 def clean_up(tx: Transaction) -> None:
     """Fail queued jobs that no worker is able to run, or without a live token; remove old jobs that have ended."""
     _fail_without_token(tx, and_(~_is_authorized(tx), _QUEUED))
-    unclaimable = and_(_QUEUED, JobRow.able_at < clock.now(tx, -QUEUE_TIMEOUT))
-    for row in tx.connection.execute(select(JobRow).where(unclaimable).with_for_update(skip_locked=True)).all():
-        _end(tx, JobRow.id == row.id, JobState.FAILED, error=_unclaimable_reason(row))
-    ended = JobRow.state.not_in([JobState.QUEUED, JobState.RUNNING])
-    tx.connection.execute(delete(JobRow).where(ended, JobRow.finished_at < clock.now(tx, -RETENTION)))
-    rank = func.row_number().over(partition_by=JobRow.namespace, order_by=JobRow.id.desc()).label("rank")
-    ranks = select(JobRow.id, rank).where(ended).subquery()
-    tx.connection.execute(delete(JobRow).where(JobRow.id.in_(select(ranks.c.id).where(ranks.c.rank > MAX_ENDED))))
+    unclaimable = and_(_QUEUED, job_table.c.able_at < clock.now(tx, -QUEUE_TIMEOUT))
+    for row in tx.connection.execute(select(job_table).where(unclaimable).with_for_update(skip_locked=True)).all():
+        _end(tx, job_table.c.id == row.id, JobState.FAILED, error=_unclaimable_reason(row))
+    ended = job_table.c.state.not_in([JobState.QUEUED, JobState.RUNNING])
+    tx.connection.execute(delete(job_table).where(ended, job_table.c.finished_at < clock.now(tx, -RETENTION)))
+    rank = func.row_number().over(partition_by=job_table.c.namespace, order_by=job_table.c.id.desc()).label("rank")
+    ranks = select(job_table.c.id, rank).where(ended).subquery()
+    tx.connection.execute(
+        delete(job_table).where(job_table.c.id.in_(select(ranks.c.id).where(ranks.c.rank > MAX_ENDED)))
+    )
 
 
-def _unclaimable_reason(row: Row[JobRow]) -> dict[str, str]:
+def _unclaimable_reason(row: _JobRow) -> dict[str, str]:
     needs = [f"has {row.base!r} among its bases"] if row.base else []
     needs += ["writes models"] if row.kind == JobKind.BAKE else []
     needs += ["has torch"] if row.needs_torch else []
@@ -303,7 +309,7 @@ def _unclaimable_reason(row: Row[JobRow]) -> dict[str, str]:
 
 def find(tx: Transaction, job_id: int) -> Job:
     """Return the job with that id. Raises NotFoundError, also if the caller may not read its namespace."""
-    query = select(JobRow).where(JobRow.id == job_id, tx.visible(JobRow.namespace))
+    query = select(job_table).where(job_table.c.id == job_id, tx.visible(job_table.c.namespace))
     row = tx.connection.execute(query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no job {job_id}", hint="loreg job ls")
@@ -312,10 +318,10 @@ def find(tx: Transaction, job_id: int) -> Job:
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
     """Return a page of jobs, newest first."""
-    query = select(JobRow).where(tx.visible(JobRow.namespace))
+    query = select(job_table).where(tx.visible(job_table.c.namespace))
     if cursor:
-        query = query.where(JobRow.id < decode(cursor, "jobs", (int,))[0])
-    rows = tx.connection.execute(query.order_by(JobRow.id.desc()).limit(limit + 1)).all()
+        query = query.where(job_table.c.id < decode(cursor, "jobs", (int,))[0])
+    rows = tx.connection.execute(query.order_by(job_table.c.id.desc()).limit(limit + 1)).all()
     shown = rows[:limit]
     return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]) if len(rows) > limit else None)
 
@@ -324,14 +330,14 @@ def _end(
     tx: Transaction, which: ColumnElement[bool], state: JobState, *, action: str = "job end", **values: object
 ) -> None:
     """Set a terminal state for the open jobs that fulfill ``which``, and log it."""
-    statement = update(JobRow).where(which, _OPEN).values(state=state, finished_at=clock.now(tx), **values)
+    statement = update(job_table).where(which, _OPEN).values(state=state, finished_at=clock.now(tx), **values)
     for job_id, kind, namespace in tx.connection.execute(
-        statement.returning(JobRow.id, JobRow.kind, JobRow.namespace)
+        statement.returning(job_table.c.id, job_table.c.kind, job_table.c.namespace)
     ).all():
         tx.log(action, None, None, job=job_id, kind=kind, namespace=namespace, state=state)
 
 
-def _to_job(row: Row[JobRow]) -> Job:
+def _to_job(row: _JobRow) -> Job:
     return Job(
         id=row.id,
         kind=JobKind(row.kind),

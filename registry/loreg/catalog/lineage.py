@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, insert, literal, select
 
-from loreg.catalog.schema import AdapterRow, LineageRow, MergeRow, VersionRow
+from loreg.catalog.schema import adapter_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import LineageEdge, Provenance, Source
 from loreg.refs import AdapterName
@@ -15,7 +15,7 @@ _MAX_DEPTH = 64
 def record(tx: Transaction, version_id: int, provenance: Provenance) -> None:
     """Record the recipe and certificate of a merged version, and an edge to each of its sources."""
     documents = {"recipe": dict(provenance.recipe), "certificate": dict(provenance.certificate)}
-    tx.connection.execute(insert(MergeRow).values(version_id=version_id, **documents))
+    tx.connection.execute(insert(merge_table).values(version_id=version_id, **documents))
     edges = [
         {
             "child_id": version_id,
@@ -26,55 +26,55 @@ def record(tx: Transaction, version_id: int, provenance: Provenance) -> None:
         }
         for position, source in enumerate(provenance.sources)
     ]
-    tx.connection.execute(insert(LineageRow), edges)
+    tx.connection.execute(insert(lineage_table), edges)
 
 
 def list_ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
     """Return every edge above a version, nearest first, 64 generations at most; versions are found by digest."""
     walk = (
-        select(VersionRow.id.label("child_id"), literal(1).label("depth"))
-        .where(VersionRow.id == version_id)
+        select(version_table.c.id.label("child_id"), literal(1).label("depth"))
+        .where(version_table.c.id == version_id)
         .cte("walk", recursive=True)
     )
     walk = walk.union(
-        select(VersionRow.id, walk.c.depth + 1)
-        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .join(LineageRow, LineageRow.parent_digest == VersionRow.digest)
-        .join(walk, walk.c.child_id == LineageRow.child_id)
-        .where(walk.c.depth < _MAX_DEPTH, tx.visible(AdapterRow.namespace))
+        select(version_table.c.id, walk.c.depth + 1)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .join(lineage_table, lineage_table.c.parent_digest == version_table.c.digest)
+        .join(walk, walk.c.child_id == lineage_table.c.child_id)
+        .where(walk.c.depth < _MAX_DEPTH, tx.visible(adapter_table.c.namespace))
     )
     reached = select(walk.c.child_id, func.min(walk.c.depth).label("depth")).group_by(walk.c.child_id).subquery()
     # One content may be pushed under several names: the first of them stands for it.
     first = (
-        select(VersionRow.digest, func.min(VersionRow.id).label("id"))
-        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(tx.visible(AdapterRow.namespace))
-        .group_by(VersionRow.digest)
+        select(version_table.c.digest, func.min(version_table.c.id).label("id"))
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(tx.visible(adapter_table.c.namespace))
+        .group_by(version_table.c.digest)
         .subquery()
     )
-    child, parent = VersionRow.__table__.alias("child"), VersionRow.__table__.alias("parent")
-    child_of, parent_of = AdapterRow.__table__.alias("child_of"), AdapterRow.__table__.alias("parent_of")
+    child, parent = version_table.alias("child"), version_table.alias("parent")
+    child_of, parent_of = adapter_table.alias("child_of"), adapter_table.alias("parent_of")
     query = (
         select(
             child_of.c.namespace,
             child_of.c.name,
             child.c.number,
-            LineageRow.parent_label,
-            LineageRow.parent_digest,
-            LineageRow.weight,
+            lineage_table.c.parent_label,
+            lineage_table.c.parent_digest,
+            lineage_table.c.weight,
             reached.c.depth,
             parent_of.c.namespace.label("parent_namespace"),
             parent_of.c.name.label("parent_name"),
             parent.c.number.label("parent_number"),
         )
         .select_from(reached)
-        .join(LineageRow, LineageRow.child_id == reached.c.child_id)
+        .join(lineage_table, lineage_table.c.child_id == reached.c.child_id)
         .join(child, child.c.id == reached.c.child_id)
         .join(child_of, child_of.c.id == child.c.adapter_id)
-        .outerjoin(first, first.c.digest == LineageRow.parent_digest)
+        .outerjoin(first, first.c.digest == lineage_table.c.parent_digest)
         .outerjoin(parent, parent.c.id == first.c.id)
         .outerjoin(parent_of, parent_of.c.id == parent.c.adapter_id)
-        .order_by(reached.c.depth, LineageRow.child_id, LineageRow.position)
+        .order_by(reached.c.depth, lineage_table.c.child_id, lineage_table.c.position)
     )
     return tuple(
         LineageEdge(

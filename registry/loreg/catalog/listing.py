@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select, tuple_
 
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import AdapterRow, AliasRow, VersionRow
+from loreg.catalog.schema import adapter_table, alias_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonRows, select_versions, to_version
 from loreg.catalog.versions import find_adapter_id
@@ -15,21 +15,21 @@ from loreg.refs import AdapterName
 
 def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[AdapterEntry]:
     """Return a page of adapters by namespace and name, from one statement."""
-    count = select(func.count()).where(VersionRow.adapter_id == AdapterRow.id).scalar_subquery()
+    count = select(func.count()).where(version_table.c.adapter_id == adapter_table.c.id).scalar_subquery()
     newest = (
-        select(func.max(VersionRow.number))
-        .where(VersionRow.adapter_id == AdapterRow.id, VersionRow.yanked_at.is_(None))
+        select(func.max(version_table.c.number))
+        .where(version_table.c.adapter_id == adapter_table.c.id, version_table.c.yanked_at.is_(None))
         .scalar_subquery()
     )
     aliases = (
-        select(JsonRows(AliasRow.alias, VersionRow.number))
-        .join(VersionRow, VersionRow.id == AliasRow.version_id)
-        .where(AliasRow.adapter_id == AdapterRow.id)
+        select(JsonRows(alias_table.c.alias, version_table.c.number))
+        .join(version_table, version_table.c.id == alias_table.c.version_id)
+        .where(alias_table.c.adapter_id == adapter_table.c.id)
         .scalar_subquery()
     )
-    key = (AdapterRow.namespace, AdapterRow.name)
-    query = select(AdapterRow, count.label("versions"), newest.label("newest"), aliases.label("aliases"))
-    query = query.where(tx.visible(AdapterRow.namespace))
+    key = (adapter_table.c.namespace, adapter_table.c.name)
+    query = select(adapter_table, count.label("versions"), newest.label("newest"), aliases.label("aliases"))
+    query = query.where(tx.visible(adapter_table.c.namespace))
     if cursor:
         query = query.where(tuple_(*key) > tuple_(*decode(cursor, "adapters", (str, str))))
     rows = tx.connection.execute(query.order_by(*key).limit(limit + 1)).all()
@@ -50,25 +50,27 @@ def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[Adapt
 
 def sample_versions(tx: Transaction, count: int) -> tuple[Version, ...]:
     """Return ``count`` versions at most, yanked ones too, spread evenly from the oldest to the newest."""
-    ids = select(VersionRow.id).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-    ids = ids.where(tx.visible(AdapterRow.namespace))
-    first, last = tx.connection.execute(ids.with_only_columns(func.min(VersionRow.id), func.max(VersionRow.id))).one()
+    ids = select(version_table.c.id).join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+    ids = ids.where(tx.visible(adapter_table.c.namespace))
+    first, last = tx.connection.execute(
+        ids.with_only_columns(func.min(version_table.c.id), func.max(version_table.c.id))
+    ).one()
     if first is None:
         return ()
     steps = [first + (last - first) * step // max(count - 1, 1) for step in range(count)]
     sample = {
-        tx.connection.execute(ids.where(VersionRow.id >= step).order_by(VersionRow.id).limit(1)).scalar_one()
+        tx.connection.execute(ids.where(version_table.c.id >= step).order_by(version_table.c.id).limit(1)).scalar_one()
         for step in steps
     }
-    query = select_versions().where(VersionRow.id.in_(sample)).order_by(VersionRow.id)
+    query = select_versions().where(version_table.c.id.in_(sample)).order_by(version_table.c.id)
     return tuple(map(to_version, tx.connection.execute(query).scalars()))
 
 
 def list_versions(tx: Transaction, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
     """Return a page of versions of one adapter, yanked ones too, newest first. Raises NotFoundError."""
-    query = select_versions().where(VersionRow.adapter_id == find_adapter_id(tx, adapter))
+    query = select_versions().where(version_table.c.adapter_id == find_adapter_id(tx, adapter))
     if cursor:
-        query = query.where(VersionRow.number < decode(cursor, "versions", (int,))[0])
-    documents = tx.connection.execute(query.order_by(VersionRow.number.desc()).limit(limit + 1)).scalars().all()
+        query = query.where(version_table.c.number < decode(cursor, "versions", (int,))[0])
+    documents = tx.connection.execute(query.order_by(version_table.c.number.desc()).limit(limit + 1)).scalars().all()
     shown = tuple(map(to_version, documents[:limit]))
     return Page(shown, encode("versions", [shown[-1].number]) if len(documents) > limit else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from loreg.catalog.schema import MetricRow
+from loreg.catalog.schema import metric_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Metric
 
@@ -12,10 +12,10 @@ from loreg.entities import Metric
 def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:
     """Record ``metric``, in place of a value for the same name, dataset and split."""
     key = {"version_id": version_id, "name": metric.name, "dataset": metric.dataset, "split": metric.split}
-    old = tx.connection.execute(select(MetricRow.value, MetricRow.score).filter_by(**key)).one_or_none()
+    old = tx.connection.execute(select(metric_table.c.value, metric_table.c.score).filter_by(**key)).one_or_none()
     score = metric.value if metric.higher_is_better else -metric.value
     if old is not None and tuple(old) == (metric.value, score):
         return
     values = {"value": metric.value, "higher_is_better": metric.higher_is_better, "score": score}
-    tx.upsert(MetricRow, {**key, **values, "author": tx.author, "created_at": tx.at})
+    tx.upsert(metric_table, {**key, **values, "author": tx.author, "created_at": tx.at})
     tx.log("metric", adapter_id, version_id, metric=str(metric), replaced=old.value if old else None)

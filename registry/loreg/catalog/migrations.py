@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, text
 
 from loreg.catalog.engine import disable_timeouts, write_connection
-from loreg.catalog.schema import TableBase
+from loreg.catalog.schema import metadata
 from loreg.catalog.sqlite import is_read_only
 from loreg.errors import ConflictError, UnavailableError
 from loreg.settings import mask_url
@@ -80,7 +80,7 @@ def upgrade(engine: Engine) -> None:
 
 def missing_tables(connection: Connection) -> tuple[str, ...]:
     """Return the tables and columns that the code expects and the database lacks, as ``table`` and ``table.column``."""
-    expected = TableBase.metadata.tables
+    expected = metadata.tables
     reflected = inspect(connection).get_multi_columns(filter_names=list(expected))
     names = {table: {column["name"] for column in columns} for (_, table), columns in reflected.items()}
     missing = [table for table in sorted(expected) if table not in names]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from sqlalchemy import func, select, union
 
-from loreg.catalog.schema import AdapterRow, NamespaceRow
+from loreg.catalog.schema import adapter_table, namespace_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Namespace
 
 
 def list_all(tx: Transaction) -> tuple[Namespace, ...]:
     """Return the namespaces that the caller may read, by name: those with adapters, or that were ever public."""
-    names = union(select(AdapterRow.namespace.label("name")), select(NamespaceRow.name)).subquery()
-    count = select(func.count()).where(AdapterRow.namespace == names.c.name).scalar_subquery()
+    names = union(select(adapter_table.c.namespace.label("name")), select(namespace_table.c.name)).subquery()
+    count = select(func.count()).where(adapter_table.c.namespace == names.c.name).scalar_subquery()
     query = (
-        select(names.c.name, func.coalesce(NamespaceRow.public, False).label("public"), count.label("adapters"))
-        .outerjoin(NamespaceRow, NamespaceRow.name == names.c.name)
+        select(names.c.name, func.coalesce(namespace_table.c.public, False).label("public"), count.label("adapters"))
+        .outerjoin(namespace_table, namespace_table.c.name == names.c.name)
         .where(tx.visible(names.c.name))
         .order_by(names.c.name)
     )
@@ -24,7 +24,7 @@ def list_all(tx: Transaction) -> tuple[Namespace, ...]:
 
 def set_public(tx: Transaction, name: str, public: bool) -> None:
     """Make a namespace readable for everyone, or only with a token for it; does nothing if it is so already."""
-    is_public = tx.connection.execute(select(NamespaceRow.public).where(NamespaceRow.name == name)).scalar()
+    is_public = tx.connection.execute(select(namespace_table.c.public).where(namespace_table.c.name == name)).scalar()
     if bool(is_public) != public:
-        tx.upsert(NamespaceRow, {"name": name, "public": public})
+        tx.upsert(namespace_table, {"name": name, "public": public})
         tx.log("namespace", None, None, namespace=name, public=public)

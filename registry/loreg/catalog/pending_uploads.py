@@ -12,14 +12,19 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 
 from loreg.catalog import blobs
-from loreg.catalog.schema import AdapterRow, PendingUploadRow
+from loreg.catalog.schema import adapter_table, pending_upload_table
 from loreg.catalog.transaction import Transaction
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
 _STALE_AFTER = timedelta(days=7)
 _EXPIRES_AFTER = timedelta(days=30)
-_KEY_AND_FILES = (PendingUploadRow.namespace, PendingUploadRow.name, PendingUploadRow.branch, PendingUploadRow.files)
+_KEY_AND_FILES = (
+    pending_upload_table.c.namespace,
+    pending_upload_table.c.name,
+    pending_upload_table.c.branch,
+    pending_upload_table.c.files,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def find_locked(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUp
     """
     query = _select(adapter, branch).with_for_update()
     empty = {"files": [], "basis": "", "author": tx.author, "updated_at": tx.at}
-    while not tx.insert_if_missing(PendingUploadRow, {**_key(adapter, branch), **empty}):
+    while not tx.insert_if_missing(pending_upload_table, {**_key(adapter, branch), **empty}):
         row = tx.connection.execute(query).first()
         if row is not None:  # else it became a version while this waited for it
             return _to_pending(row.files, row.basis)
@@ -58,13 +63,13 @@ def save(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpl
     entries = [[file.path, file.sha256, file.size] for file in pending.files]
     blobs.record(tx, {file.sha256: file.size for file in pending.files})
     values = {"files": entries, "basis": pending.basis, "author": tx.author, "updated_at": tx.at}
-    tx.upsert(PendingUploadRow, {**_key(adapter, branch), **values})
+    tx.upsert(pending_upload_table, {**_key(adapter, branch), **values})
     _log(tx, "draft", adapter, branch, len(entries))
 
 
 def remove(tx: Transaction, adapter: AdapterName, branch: str) -> None:
     """Remove the pending upload to a branch, because it became a version; does nothing if there is none."""
-    tx.connection.execute(delete(PendingUploadRow).where(_is_branch(adapter, branch)))
+    tx.connection.execute(delete(pending_upload_table).where(_is_branch(adapter, branch)))
 
 
 def discard(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload) -> None:
@@ -75,32 +80,34 @@ def discard(tx: Transaction, adapter: AdapterName, branch: str, pending: Pending
 
 def count_free(tx: Transaction, namespace: str, max_count: int) -> int:
     """Return how many more pending uploads a namespace may have; those untouched for a week do not count."""
-    fresh = (PendingUploadRow.namespace == namespace) & (PendingUploadRow.updated_at >= tx.at - _STALE_AFTER)
+    fresh = (pending_upload_table.c.namespace == namespace) & (
+        pending_upload_table.c.updated_at >= tx.at - _STALE_AFTER
+    )
     return max_count - tx.connection.execute(select(func.count()).where(fresh)).scalar_one()
 
 
 def discard_expired(tx: Transaction) -> None:
     """Discard the pending uploads that nothing was added to for 30 days."""
-    _discard_where(tx, PendingUploadRow.updated_at < tx.at - _EXPIRES_AFTER)
+    _discard_where(tx, pending_upload_table.c.updated_at < tx.at - _EXPIRES_AFTER)
 
 
 def discard_stale(tx: Transaction, namespace: str, max_count: int) -> None:
     """Discard the pending uploads of a namespace untouched for a week, if the namespace has ``max_count`` or more."""
-    in_namespace = PendingUploadRow.namespace == namespace
+    in_namespace = pending_upload_table.c.namespace == namespace
     if tx.connection.execute(select(func.count()).where(in_namespace)).scalar_one() >= max_count:
-        _discard_where(tx, and_(in_namespace, PendingUploadRow.updated_at < tx.at - _STALE_AFTER))
+        _discard_where(tx, and_(in_namespace, pending_upload_table.c.updated_at < tx.at - _STALE_AFTER))
 
 
 def _discard_where(tx: Transaction, condition: ColumnElement[bool]) -> None:
-    statement = delete(PendingUploadRow).where(condition).returning(*_KEY_AND_FILES)
+    statement = delete(pending_upload_table).where(condition).returning(*_KEY_AND_FILES)
     for row in tx.connection.execute(statement).all():
         _log(tx, "undraft", AdapterName(row.namespace, row.name), row.branch, len(row.files))
 
 
 def _log(tx: Transaction, action: str, adapter: AdapterName, branch: str, files: int) -> None:
     """Log an event of the adapter, or with its name alone if no version of it exists."""
-    is_adapter = (AdapterRow.namespace == adapter.namespace) & (AdapterRow.name == adapter.name)
-    adapter_id = tx.connection.execute(select(AdapterRow.id).where(is_adapter)).scalar()
+    is_adapter = (adapter_table.c.namespace == adapter.namespace) & (adapter_table.c.name == adapter.name)
+    adapter_id = tx.connection.execute(select(adapter_table.c.id).where(is_adapter)).scalar()
     tx.log(action, adapter_id, None, adapter=str(adapter), branch=branch, files=files)
 
 
@@ -109,7 +116,7 @@ def _to_pending(files: Sequence[tuple[str, str, int]], basis: str) -> PendingUpl
 
 
 def _select(adapter: AdapterName, branch: str) -> Select[list[tuple[str, str, int]], str]:
-    return select(PendingUploadRow.files, PendingUploadRow.basis).where(_is_branch(adapter, branch))
+    return select(pending_upload_table.c.files, pending_upload_table.c.basis).where(_is_branch(adapter, branch))
 
 
 def _key(adapter: AdapterName, branch: str) -> dict[str, str]:
@@ -118,7 +125,7 @@ def _key(adapter: AdapterName, branch: str) -> dict[str, str]:
 
 def _is_branch(adapter: AdapterName, branch: str) -> ColumnElement[bool]:
     return and_(
-        PendingUploadRow.namespace == adapter.namespace,
-        PendingUploadRow.name == adapter.name,
-        PendingUploadRow.branch == branch,
+        pending_upload_table.c.namespace == adapter.namespace,
+        pending_upload_table.c.name == adapter.name,
+        pending_upload_table.c.branch == branch,
     )

@@ -6,9 +6,11 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    Column,
     ColumnElement,
     FromClause,
     SQLColumnExpression,
@@ -21,12 +23,20 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.orm import InstrumentedAttribute, aliased
-from sqlalchemy.sql.selectable import ReturnsRows
+from sqlalchemy.sql.selectable import NamedFromClause, ReturnsRows
 
 from loreg.catalog import bases
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import AdapterRow, BaseRow, LabelRow, MetricRow, ModuleTypeRow, TaskRow, VersionRow
+from loreg.catalog.schema import (
+    MetricColumns,
+    adapter_table,
+    base_table,
+    label_table,
+    metric_table,
+    module_type_table,
+    task_table,
+    version_table,
+)
 from loreg.catalog.search_shape import BY_DIGEST, cursor_values, split_query
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import select_versions, to_version
@@ -71,30 +81,36 @@ def _select_page(shape: Query, sees_all: bool) -> ReturnsRows:
         union = union_all(*map(select, pages)).subquery()
         page = select(union).order_by(*order.clauses(_sort_columns(union))).limit(_limit(shape)).subquery()
     keys = _sort_columns(page)
-    return select_versions().add_columns(*keys).join(page, page.c.id == VersionRow.id).order_by(*order.clauses(keys))
+    return (
+        select_versions().add_columns(*keys).join(page, page.c.id == version_table.c.id).order_by(*order.clauses(keys))
+    )
 
 
 def _select_ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool) -> Subquery:
     """Select the ids of a page of the versions on one base, with their sort keys."""
     columns = (column.label(f"sort_{index}") for index, column in enumerate(order.columns))
-    statement = select(VersionRow.id, *columns).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+    statement = select(version_table.c.id, *columns).join(
+        adapter_table, adapter_table.c.id == version_table.c.adapter_id
+    )
     if order.join is not None:
-        statement = statement.join(order.join, order.join.version_id == VersionRow.id).where(*order.conditions)
+        statement = statement.join(order.join, order.join.c.version_id == version_table.c.id).where(*order.conditions)
     # A version has each of these once: when they are joined, an index gives them in the order of the page.
     for name in shape.tasks:
-        task = aliased(TaskRow)
-        statement = statement.join(task, task.version_id == VersionRow.id).where(task.task == bindparam(name))
+        task = task_table.alias()
+        statement = statement.join(task, task.c.version_id == version_table.c.id).where(task.c.task == bindparam(name))
         if on.text is not None:
-            statement = statement.where(task.base == on.text)
+            statement = statement.where(task.c.base == on.text)
     for name in shape.modules:
-        module = aliased(ModuleTypeRow)
-        statement = statement.join(module, module.version_id == VersionRow.id).where(module.name == bindparam(name))
+        module = module_type_table.alias()
+        statement = statement.join(module, module.c.version_id == version_table.c.id).where(
+            module.c.name == bindparam(name)
+        )
     for key, value in shape.labels:
-        label = aliased(LabelRow)
-        statement = statement.join(label, label.version_id == VersionRow.id)
-        statement = statement.where(label.key == bindparam(key), label.value == bindparam(value))
+        label = label_table.alias()
+        statement = statement.join(label, label.c.version_id == version_table.c.id)
+        statement = statement.where(label.c.key == bindparam(key), label.c.value == bindparam(value))
     on_base = on.with_task if shape.tasks and on.text is not None else on.conditions
-    statement = statement.where(visible_to(sees_all, AdapterRow.namespace), *on_base, *_conditions(shape))
+    statement = statement.where(visible_to(sees_all, adapter_table.c.namespace), *on_base, *_conditions(shape))
     if shape.cursor:
         statement = statement.where(order.after())
     return statement.order_by(*order.clauses(order.columns)).limit(_limit(shape)).subquery()
@@ -113,10 +129,10 @@ def _limit(shape: Query) -> ColumnElement[int]:
 class _Order:
     """A total order of versions: all columns go the same way, and the last is unique."""
 
-    columns: Sequence[InstrumentedAttribute[object]]
+    columns: Sequence[Column[Any]]
     types: Sequence[type]
     descending: bool
-    join: type[MetricRow] | None = None
+    join: NamedFromClause[MetricColumns] | None = None
     conditions: Sequence[ColumnElement[bool]] = ()
 
     def clauses(self, columns: Sequence[SQLColumnExpression[object]]) -> list[ColumnElement[object]]:
@@ -130,28 +146,32 @@ class _Order:
 
 def _order(sort: Sort) -> _Order:
     if sort.by == SortKey.CREATED:  # ids grow as versions are recorded
-        return _Order((VersionRow.id,), (int,), descending=True)
+        return _Order((version_table.c.id,), (int,), descending=True)
     if sort.by == SortKey.NAME:
-        return _Order((AdapterRow.name, AdapterRow.namespace, VersionRow.id), (str, str, int), descending=False)
+        return _Order(
+            (adapter_table.c.name, adapter_table.c.namespace, version_table.c.id), (str, str, int), descending=False
+        )
     if sort.by == SortKey.RANK:
-        return _Order((VersionRow.rank_max, VersionRow.id), (int, int), descending=False)
+        return _Order((version_table.c.rank_max, version_table.c.id), (int, int), descending=False)
     if sort.by == SortKey.SIZE:
-        return _Order((VersionRow.bytes, VersionRow.id), (float, int), descending=False)
-    metric, better = aliased(MetricRow), aliased(MetricRow)
+        return _Order((version_table.c.bytes, version_table.c.id), (float, int), descending=False)
+    metric, better = metric_table.alias(), metric_table.alias()
     best = ~exists().where(
-        better.version_id == metric.version_id,
-        *_matches_metric(better, sort.metric, sort.dataset, sort.split),
-        tuple_(better.score, better.dataset, better.split) > tuple_(metric.score, metric.dataset, metric.split),
+        better.c.version_id == metric.c.version_id,
+        *_matches_metric(better.c, sort.metric, sort.dataset, sort.split),
+        tuple_(better.c.score, better.c.dataset, better.c.split)
+        > tuple_(metric.c.score, metric.c.dataset, metric.c.split),
     )
-    conditions = (*_matches_metric(metric, sort.metric, sort.dataset, sort.split), best)
-    return _Order((metric.score, metric.version_id), (float, int), descending=True, join=metric, conditions=conditions)
+    conditions = (*_matches_metric(metric.c, sort.metric, sort.dataset, sort.split), best)
+    columns = (metric.c.score, metric.c.version_id)
+    return _Order(columns, (float, int), descending=True, join=metric, conditions=conditions)
 
 
 @dataclass(frozen=True)
 class _BaseCondition:
     """The conditions of being on a base.
 
-    ``text`` is the base as :class:`loreg.catalog.schema.TaskRow` names it, if there is one such name. A task joined
+    ``text`` is the base as :class:`loreg.catalog.schema.TaskColumns` names it, if there is one such name. A task joined
     with that name leaves only ``with_task`` to test: PostgreSQL takes an implied condition for an independent filter.
     """
 
@@ -167,48 +187,50 @@ def _base_conditions(kind: str) -> tuple[_BaseCondition, ...]:
     name: BindParameter[str] = bindparam("base")
     if kind == BY_DIGEST:
         ids = bases.select_named_or_digest_range(name, bindparam("base_digest"), bindparam("base_end"))
-        return (_BaseCondition([VersionRow.base_id.in_(ids)]),)
+        return (_BaseCondition([version_table.c.base_id.in_(ids)]),)
     base_id = bases.select_named(name).scalar_subquery()
-    digest = select(BaseRow.digest).where(BaseRow.id == base_id).scalar_subquery()
+    digest = select(base_table.c.digest).where(base_table.c.id == base_id).scalar_subquery()
     return (
-        _BaseCondition([VersionRow.base_id == base_id], digest, [VersionRow.base_id.is_not(None)]),
+        _BaseCondition([version_table.c.base_id == base_id], digest, [version_table.c.base_id.is_not(None)]),
         _BaseCondition(
-            [VersionRow.base_hint == name, VersionRow.base_id.is_(None)], name, [VersionRow.base_id.is_(None)]
+            [version_table.c.base_hint == name, version_table.c.base_id.is_(None)],
+            name,
+            [version_table.c.base_id.is_(None)],
         ),
     )
 
 
 def _conditions(shape: Query) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [VersionRow.yanked_at.is_(None)]
+    conditions: list[ColumnElement[bool]] = [version_table.c.yanked_at.is_(None)]
     if not shape.all_versions:
-        later = aliased(VersionRow)
+        later = version_table.alias()
         conditions.append(
             ~exists().where(
-                later.adapter_id == VersionRow.adapter_id,
-                later.number > VersionRow.number,
-                later.yanked_at.is_(None),
+                later.c.adapter_id == version_table.c.adapter_id,
+                later.c.number > version_table.c.number,
+                later.c.yanked_at.is_(None),
             )
         )
     for index, rank in enumerate(shape.ranks):
-        conditions.append(_OPERATORS[rank.operator](VersionRow.rank_max, bindparam(f"rank_{index}")))
+        conditions.append(_OPERATORS[rank.operator](version_table.c.rank_max, bindparam(f"rank_{index}")))
     for index, metric in enumerate(shape.metrics):
-        value = _OPERATORS[metric.comparison.operator](MetricRow.value, bindparam(f"metric_{index}_value"))
-        matches = _matches_metric(MetricRow, metric.name, metric.dataset, metric.split)
-        conditions.append(exists().where(MetricRow.version_id == VersionRow.id, value, *matches))
+        value = _OPERATORS[metric.comparison.operator](metric_table.c.value, bindparam(f"metric_{index}_value"))
+        matches = _matches_metric(metric_table.c, metric.name, metric.dataset, metric.split)
+        conditions.append(exists().where(metric_table.c.version_id == version_table.c.id, value, *matches))
     if shape.author:
-        conditions.append(VersionRow.author == bindparam("author"))
+        conditions.append(version_table.c.author == bindparam("author"))
     if shape.variant:
-        conditions.append(VersionRow.variant == bindparam("variant"))
-    full_name = AdapterRow.namespace + "/" + AdapterRow.name
+        conditions.append(version_table.c.variant == bindparam("variant"))
+    full_name = adapter_table.c.namespace + "/" + adapter_table.c.name
     for word in shape.text.split():
-        columns = (full_name, VersionRow.message, VersionRow.card)
+        columns = (full_name, version_table.c.message, version_table.c.card)
         conditions.append(or_(*(column.icontains(bindparam(word), escape="/") for column in columns)))
     return conditions
 
 
-def _matches_metric(row: type[MetricRow], name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that a metric's row has the values of these parameters; an empty one matches any."""
-    conditions: list[ColumnElement[bool]] = [row.name == bindparam(name)]
-    conditions += [row.dataset == bindparam(dataset)] if dataset else []
-    conditions += [row.split == bindparam(split)] if split else []
+def _matches_metric(columns: MetricColumns, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
+    """Return the conditions that a metric has the values of these parameters; an empty one matches any."""
+    conditions: list[ColumnElement[bool]] = [columns.name == bindparam(name)]
+    conditions += [columns.dataset == bindparam(dataset)] if dataset else []
+    conditions += [columns.split == bindparam(split)] if split else []
     return conditions

@@ -8,39 +8,41 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, bindparam, func, insert, or_, select, text, update
 
-from loreg.catalog.schema import TokenRow
+from loreg.catalog.schema import token_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Token
 from loreg.errors import NotFoundError, UnauthenticatedError
 
 _COLUMNS: tuple[Any, ...] = (
-    TokenRow.id,
-    TokenRow.name,
-    TokenRow.grants,
-    TokenRow.author,
-    TokenRow.created_at,
-    TokenRow.expires_at,
-    TokenRow.last_used_at,
-    TokenRow.revoked_at,
+    token_table.c.id,
+    token_table.c.name,
+    token_table.c.grants,
+    token_table.c.author,
+    token_table.c.created_at,
+    token_table.c.expires_at,
+    token_table.c.last_used_at,
+    token_table.c.revoked_at,
 )
 _LAST_USED_PRECISION = timedelta(minutes=1)  # ``last_used_at`` is not written again before: a write costs
 
 
 def _is_live(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
-    return and_(TokenRow.revoked_at.is_(None), or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > now))
+    return and_(
+        token_table.c.revoked_at.is_(None), or_(token_table.c.expires_at.is_(None), token_table.c.expires_at > now)
+    )
 
 
-_FIND_LIVE = select(*_COLUMNS, TokenRow.digest).where(
-    TokenRow.digest == bindparam("digest"), _is_live(bindparam("now"))
+_FIND_LIVE = select(*_COLUMNS, token_table.c.digest).where(
+    token_table.c.digest == bindparam("digest"), _is_live(bindparam("now"))
 )
-_FIND_LIVE_BY_ID = select(*_COLUMNS).where(TokenRow.id == bindparam("id"), _is_live(bindparam("now")))
-_FIND_ANY = select(TokenRow.id).limit(1)
+_FIND_LIVE_BY_ID = select(*_COLUMNS).where(token_table.c.id == bindparam("id"), _is_live(bindparam("now")))
+_FIND_ANY = select(token_table.c.id).limit(1)
 
 
 def create(tx: Transaction, digest: str, name: str, grants: Mapping[str, str], expires_at: datetime | None) -> Token:
     """Record a token by its sha256 and return it; ``grants`` are roles by namespace."""
     values = {"digest": digest, "name": name, "grants": dict(grants), "expires_at": expires_at}
-    statement = insert(TokenRow).values(**values, author=tx.author, created_at=tx.at).returning(*_COLUMNS)
+    statement = insert(token_table).values(**values, author=tx.author, created_at=tx.at).returning(*_COLUMNS)
     token = Token(*tx.connection.execute(statement).one())
     tx.log("token create", None, None, token=token.id, name=name, grants=dict(grants))
     return token
@@ -50,7 +52,7 @@ def list_named(tx: Transaction, name: str) -> tuple[Token, ...]:
     """Return the tokens that have or had the name, newest first; on PostgreSQL others wait here for the transaction."""
     if tx.connection.dialect.name == "postgresql":
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg tokens'))"))
-    query = select(*_COLUMNS).where(TokenRow.name == name).order_by(TokenRow.id.desc())
+    query = select(*_COLUMNS).where(token_table.c.name == name).order_by(token_table.c.id.desc())
     return tuple(Token(*row) for row in tx.connection.execute(query))
 
 
@@ -74,7 +76,7 @@ def find_live_by_id(tx: Transaction, token_id: int) -> Token | None:
 
 def is_live_condition(tx: Transaction, token_id: SQLColumnExpression[int | None]) -> ColumnElement[bool]:
     """Return the condition that the token in the column ``token_id`` is live."""
-    return select(TokenRow.id).where(TokenRow.id == token_id, _is_live(tx.at)).exists()
+    return select(token_table.c.id).where(token_table.c.id == token_id, _is_live(tx.at)).exists()
 
 
 def any_exist_condition() -> ColumnElement[bool]:
@@ -106,19 +108,19 @@ def needs_use_update(token: Token, now: datetime) -> bool:
 
 def mark_used(tx: Transaction, token: Token) -> None:
     """Store now as the time of the token's last use."""
-    tx.connection.execute(update(TokenRow).where(TokenRow.id == token.id).values(last_used_at=tx.at))
+    tx.connection.execute(update(token_table).where(token_table.c.id == token.id).values(last_used_at=tx.at))
 
 
 def list_all(tx: Transaction, *, for_update: bool = False) -> tuple[Token, ...]:
     """Return all tokens, live or not, newest first; with ``for_update``, locked until the transaction ends."""
-    query = select(*_COLUMNS).order_by(TokenRow.id.desc())
+    query = select(*_COLUMNS).order_by(token_table.c.id.desc())
     return tuple(Token(*row) for row in tx.connection.execute(query.with_for_update() if for_update else query))
 
 
 def revoke(tx: Transaction, token_id: int) -> Token:
     """Revoke a token from now on, and return it; one that is revoked stays as it is. Raises NotFoundError."""
-    values = {"revoked_at": func.coalesce(TokenRow.revoked_at, tx.at)}
-    statement = update(TokenRow).where(TokenRow.id == token_id).values(**values).returning(*_COLUMNS)
+    values = {"revoked_at": func.coalesce(token_table.c.revoked_at, tx.at)}
+    statement = update(token_table).where(token_table.c.id == token_id).values(**values).returning(*_COLUMNS)
     row = tx.connection.execute(statement).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no token {token_id}", hint="loreg token ls")

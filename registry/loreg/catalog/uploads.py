@@ -10,14 +10,23 @@ from sqlalchemy import Select, bindparam, delete, insert, or_, select, union, up
 
 from loreg.catalog import blobs
 from loreg.catalog.compiled import AnyOf, text_array
-from loreg.catalog.schema import AdapterRow, BaseRow, BlobRow, ExportFileRow, ExportRow, FileRow, UploadRow, VersionRow
+from loreg.catalog.schema import (
+    adapter_table,
+    base_table,
+    blob_table,
+    export_file_table,
+    export_table,
+    file_table,
+    upload_table,
+    version_table,
+)
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.entities import Upload
 
 _EXPIRES_AFTER = timedelta(days=7)
-_RESERVE = insert(UploadRow)
-_FIND = select(UploadRow.id, UploadRow.digest, UploadRow.size, UploadRow.received).where(
-    UploadRow.id.in_(bindparam("ids", expanding=True)), UploadRow.owner == bindparam("author")
+_RESERVE = insert(upload_table)
+_FIND = select(upload_table.c.id, upload_table.c.digest, upload_table.c.size, upload_table.c.received).where(
+    upload_table.c.id.in_(bindparam("ids", expanding=True)), upload_table.c.owner == bindparam("author")
 )
 
 
@@ -41,7 +50,9 @@ def reserve(tx: Transaction, uploads: Collection[Upload]) -> None:
 
 def discard_expired(tx: Transaction) -> tuple[str, ...]:
     """Remove the uploads that were announced over a week ago; return their ids."""
-    statement = delete(UploadRow).where(UploadRow.created_at < tx.at - _EXPIRES_AFTER).returning(UploadRow.id)
+    statement = (
+        delete(upload_table).where(upload_table.c.created_at < tx.at - _EXPIRES_AFTER).returning(upload_table.c.id)
+    )
     return tuple(tx.connection.execute(statement).scalars())
 
 
@@ -54,7 +65,7 @@ def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ..
 def mark_received(tx: Transaction, upload: Upload) -> None:
     """Record that the upload was received: the blob is stored, and has its digest."""
     blobs.record(tx, {upload.sha256: upload.size})
-    tx.connection.execute(update(UploadRow).where(UploadRow.id == upload.id).values(received=True))
+    tx.connection.execute(update(upload_table).where(upload_table.c.id == upload.id).values(received=True))
 
 
 def find_readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
@@ -67,30 +78,32 @@ def find_readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:
 def select_readable(sees_all: bool, has_token: bool) -> Select[str]:
     """Select the digests in the parameter ``digests`` that may be read; ``has_token`` lets every base be read."""
     digests = text_array("digests")
-    visible = visible_to(sees_all, AdapterRow.namespace)
+    visible = visible_to(sees_all, adapter_table.c.namespace)
     of_versions = (
-        select(VersionRow.id)
-        .join(FileRow, FileRow.version_id == VersionRow.id)
-        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(FileRow.digest == BlobRow.digest, visible)
+        select(version_table.c.id)
+        .join(file_table, file_table.c.version_id == version_table.c.id)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(file_table.c.digest == blob_table.c.digest, visible)
     )
     of_exports = (
-        select(ExportRow.id)
-        .join(ExportFileRow, ExportFileRow.export_id == ExportRow.id)
-        .join(VersionRow, VersionRow.id == ExportRow.version_id)
-        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(ExportFileRow.digest == BlobRow.digest, visible)
+        select(export_table.c.id)
+        .join(export_file_table, export_file_table.c.export_id == export_table.c.id)
+        .join(version_table, version_table.c.id == export_table.c.version_id)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(export_file_table.c.digest == blob_table.c.digest, visible)
     )
     manifests = (
-        select(VersionRow.digest)
-        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(AnyOf(VersionRow.digest, digests), visible)
+        select(version_table.c.digest)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(AnyOf(version_table.c.digest, digests), visible)
     )
-    of_bases = select(BaseRow.id).where(BaseRow.digest == BlobRow.digest)
+    of_bases = select(base_table.c.id).where(base_table.c.digest == blob_table.c.digest)
     if not has_token:  # bases have no namespace: with a token all may be read, without one those of readable versions
-        on_base = select(VersionRow.id).join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        of_bases = of_bases.where(on_base.where(VersionRow.base_id == BaseRow.id, visible).exists())
+        on_base = select(version_table.c.id).join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        of_bases = of_bases.where(on_base.where(version_table.c.base_id == base_table.c.id, visible).exists())
     # Thousands of versions may have one config: the first that may be read is enough.
     owners = (of_versions, of_exports, of_bases)
     has_owner = or_(*(query.limit(1).scalar_subquery().is_not(None) for query in owners))
-    return select(union(select(BlobRow.digest).where(AnyOf(BlobRow.digest, digests), has_owner), manifests).subquery())
+    return select(
+        union(select(blob_table.c.digest).where(AnyOf(blob_table.c.digest, digests), has_owner), manifests).subquery()
+    )

@@ -6,9 +6,8 @@ import functools
 from collections.abc import Sequence
 
 from sqlalchemy import Select, select
-from sqlalchemy.orm import aliased
 
-from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
+from loreg.catalog.schema import alias_move_table, file_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import Cells, JsonRow, json_rows, parse_time
 from loreg.catalog.versions import find_version, select_version
@@ -17,7 +16,13 @@ from loreg.manifest import File
 from loreg.refs import Ref
 
 _MAX_MOVES = 1000  # of all aliases together, the newest
-_FILES = json_rows(FileRow, FileRow.path, FileRow.digest, FileRow.size, on=FileRow.version_id == VersionRow.id)
+_FILES = json_rows(
+    file_table,
+    file_table.c.path,
+    file_table.c.digest,
+    file_table.c.size,
+    on=file_table.c.version_id == version_table.c.id,
+)
 
 
 def version_details(tx: Transaction, ref: Ref) -> Details:
@@ -59,33 +64,33 @@ def _select_files(sees_all: bool, by: str) -> Select[Cells, Sequence[Cells]]:
 @functools.cache
 def _select_details(sees_all: bool, by: str) -> Select[Cells, Cells]:
     details = JsonRow(
-        VersionRow.card,
-        MergeRow.recipe,
-        MergeRow.certificate,
+        version_table.c.card,
+        merge_table.c.recipe,
+        merge_table.c.certificate,
         json_rows(
-            LineageRow,
-            LineageRow.position,
-            LineageRow.parent_label,
-            LineageRow.parent_digest,
-            LineageRow.weight,
-            on=LineageRow.child_id == VersionRow.id,
+            lineage_table,
+            lineage_table.c.position,
+            lineage_table.c.parent_label,
+            lineage_table.c.parent_digest,
+            lineage_table.c.weight,
+            on=lineage_table.c.child_id == version_table.c.id,
         ),
         _FILES,
         json_rows(
-            AliasMoveRow,
-            AliasMoveRow.id,
-            AliasMoveRow.alias,
-            AliasMoveRow.number,
-            AliasMoveRow.author,
-            AliasMoveRow.at,
-            on=AliasMoveRow.id.in_(_select_newest_moves()),
+            alias_move_table,
+            alias_move_table.c.id,
+            alias_move_table.c.alias,
+            alias_move_table.c.number,
+            alias_move_table.c.author,
+            alias_move_table.c.at,
+            on=alias_move_table.c.id.in_(_select_newest_moves()),
         ),
     )
     version = select_version(sees_all, by).add_columns(details.label("details"))
-    return version.outerjoin(MergeRow, MergeRow.version_id == VersionRow.id)
+    return version.outerjoin(merge_table, merge_table.c.version_id == version_table.c.id)
 
 
 def _select_newest_moves() -> Select[int]:
-    move = aliased(AliasMoveRow)
-    of_adapter = select(move.id).where(move.adapter_id == VersionRow.adapter_id).correlate(VersionRow)
-    return of_adapter.order_by(move.id.desc()).limit(_MAX_MOVES)
+    move = alias_move_table.alias()
+    of_adapter = select(move.c.id).where(move.c.adapter_id == version_table.c.adapter_id).correlate(version_table)
+    return of_adapter.order_by(move.c.id.desc()).limit(_MAX_MOVES)

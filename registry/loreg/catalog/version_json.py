@@ -11,23 +11,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, ScalarSelect, Select, SQLColumnExpression, select
+from sqlalchemy import JSON, Float, ScalarSelect, Select, SQLColumnExpression, Table, TypedColumns, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
 from loreg.catalog.schema import (
-    AdapterRow,
-    AliasRow,
-    BaseNameRow,
-    BaseRow,
-    LabelRow,
-    MetricRow,
-    ModuleTypeRow,
-    TableBase,
-    TaskRow,
-    VersionRow,
+    adapter_table,
+    alias_table,
+    base_name_table,
+    base_table,
+    label_table,
+    metric_table,
+    module_type_table,
+    task_table,
+    version_table,
 )
 from loreg.entities import BaseModel, Facts, Metric, ModuleType, Version
 from loreg.refs import AdapterName
@@ -93,36 +92,35 @@ def parse_time(text: str) -> datetime:
 
 
 def json_rows(
-    source: type[TableBase], *columns: SQLColumnExpression[object], on: ColumnElement[bool]
+    source: Table[TypedColumns], *columns: SQLColumnExpression[object], on: ColumnElement[bool]
 ) -> ScalarSelect[Sequence[Cells]]:
     """Return the rows of ``source`` that belong to a version, as one cell of its row."""
     # Correlated by name: a statement may have joined one of the child tables itself.
-    return select(JsonRows(*columns)).select_from(source).where(on).correlate(VersionRow, BaseRow).scalar_subquery()
+    return (
+        select(JsonRows(*columns)).select_from(source).where(on).correlate(version_table, base_table).scalar_subquery()
+    )
 
 
-_CELLS: dict[str, SQLColumnExpression[object]] = {
-    **{name: getattr(VersionRow, name) for name in (
+def _rows_of_version(table: Table[TypedColumns], *names: str) -> ScalarSelect[Sequence[Cells]]:
+    return json_rows(table, *(table.c[name] for name in names), on=table.c["version_id"] == version_table.c.id)
+
+
+_CELLS: dict[str, Any] = {
+    **{name: version_table.c[name] for name in (
         "id", "adapter_id", "number", "digest", "target", "base_hint", "variant", "task_type", "rank_min", "rank_max",
         "alpha", "parameters", "bytes", "dtype", "author", "message", "created_at", "yanked_at",
     )},
-    "namespace": AdapterRow.namespace,
-    "name": AdapterRow.name,
-    "base": JsonRow(
-        BaseRow.digest, BaseRow.tensors, BaseRow.parameters, BaseRow.struct, BaseRow.complete, BaseRow.license,
-        BaseRow.config,
-    ),
-    "base_names": json_rows(BaseNameRow, BaseNameRow.name, on=BaseNameRow.base_id == BaseRow.id),
-    "tasks": json_rows(TaskRow, TaskRow.task, on=TaskRow.version_id == VersionRow.id),
-    "labels": json_rows(LabelRow, LabelRow.key, LabelRow.value, on=LabelRow.version_id == VersionRow.id),
-    "aliases": json_rows(AliasRow, AliasRow.alias, on=AliasRow.version_id == VersionRow.id),
-    "metrics": json_rows(
-        MetricRow, MetricRow.name, MetricRow.value, MetricRow.dataset, MetricRow.split, MetricRow.higher_is_better,
-        on=MetricRow.version_id == VersionRow.id,
-    ),
-    "module_types": json_rows(
-        ModuleTypeRow, ModuleTypeRow.name, ModuleTypeRow.count, ModuleTypeRow.rank_min, ModuleTypeRow.rank_max,
-        on=ModuleTypeRow.version_id == VersionRow.id,
-    ),
+    "namespace": adapter_table.c.namespace,
+    "name": adapter_table.c.name,
+    "base": JsonRow(*(base_table.c[name] for name in (
+        "digest", "tensors", "parameters", "struct", "complete", "license", "config",
+    ))),
+    "base_names": json_rows(base_name_table, base_name_table.c.name, on=base_name_table.c.base_id == base_table.c.id),
+    "tasks": _rows_of_version(task_table, "task"),
+    "labels": _rows_of_version(label_table, "key", "value"),
+    "aliases": _rows_of_version(alias_table, "alias"),
+    "metrics": _rows_of_version(metric_table, "name", "value", "dataset", "split", "higher_is_better"),
+    "module_types": _rows_of_version(module_type_table, "name", "count", "rank_min", "rank_max"),
 }  # fmt: skip
 
 
@@ -130,8 +128,8 @@ def select_versions() -> Select[Cells]:
     """Select versions as the documents that :func:`to_version_record` reads, in the first column."""
     return (
         select(JsonRow(*_CELLS.values()).label("document"))
-        .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .outerjoin(BaseRow, BaseRow.id == VersionRow.base_id)
+        .join_from(version_table, adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .outerjoin(base_table, base_table.c.id == version_table.c.base_id)
     )
 
 

@@ -14,14 +14,14 @@ from sqlalchemy.sql.selectable import ReturnsRows
 from loreg.catalog import aliases, blobs, lineage, metrics
 from loreg.catalog.bases import digest_range, find_base_id
 from loreg.catalog.schema import (
-    AdapterRow,
-    AliasRow,
-    BaseRow,
-    FileRow,
-    LabelRow,
-    ModuleTypeRow,
-    TaskRow,
-    VersionRow,
+    adapter_table,
+    alias_table,
+    base_table,
+    file_table,
+    label_table,
+    module_type_table,
+    task_table,
+    version_table,
 )
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import Cells, VersionRecord, select_versions, to_version, to_version_record
@@ -45,21 +45,24 @@ class ChangePolicy:
 _NO_POLICY = ChangePolicy(lambda row, alias: None, lambda row, measured: None)
 _MAX_NEIGHBORS = 20
 _MAX_COPIES = 100
-_BY_ID = select_versions().where(VersionRow.id == bindparam("id"))
+_BY_ID = select_versions().where(version_table.c.id == bindparam("id"))
 _FIND_SAME_CONTENT = select(
-    VersionRow.id, VersionRow.number, VersionRow.base_id, VersionRow.yanked_at.is_not(None).label("yanked")
-).where(VersionRow.adapter_id == bindparam("adapter"), VersionRow.digest == bindparam("digest"))
-_LAST_NUMBER = select(func.coalesce(func.max(VersionRow.number), 0)).where(
-    VersionRow.adapter_id == bindparam("adapter")
+    version_table.c.id,
+    version_table.c.number,
+    version_table.c.base_id,
+    version_table.c.yanked_at.is_not(None).label("yanked"),
+).where(version_table.c.adapter_id == bindparam("adapter"), version_table.c.digest == bindparam("digest"))
+_LAST_NUMBER = select(func.coalesce(func.max(version_table.c.number), 0)).where(
+    version_table.c.adapter_id == bindparam("adapter")
 )
-_TASKS = select(TaskRow.task).where(TaskRow.version_id == bindparam("id"))
-_LABELS = select(LabelRow.key, LabelRow.value).where(LabelRow.version_id == bindparam("id"))
-_BASE_TEXT = (  # as TaskRow.base has it
-    select(func.coalesce(BaseRow.digest, VersionRow.base_hint))
-    .join_from(VersionRow, BaseRow, BaseRow.id == VersionRow.base_id, isouter=True)
-    .where(VersionRow.id == bindparam("id"))
+_TASKS = select(task_table.c.task).where(task_table.c.version_id == bindparam("id"))
+_LABELS = select(label_table.c.key, label_table.c.value).where(label_table.c.version_id == bindparam("id"))
+_BASE_TEXT = (  # as task_table.c.base has it
+    select(func.coalesce(base_table.c.digest, version_table.c.base_hint))
+    .join_from(version_table, base_table, base_table.c.id == version_table.c.base_id, isouter=True)
+    .where(version_table.c.id == bindparam("id"))
 )
-_INSERT = insert(VersionRow).values(number=_LAST_NUMBER.scalar_subquery() + 1).returning(VersionRow.id)
+_INSERT = insert(version_table).values(number=_LAST_NUMBER.scalar_subquery() + 1).returning(version_table.c.id)
 
 
 def record(tx: Transaction, new: NewVersion, policy: ChangePolicy = _NO_POLICY) -> tuple[VersionRecord, bool]:
@@ -80,10 +83,10 @@ def record(tx: Transaction, new: NewVersion, policy: ChangePolicy = _NO_POLICY) 
         other_base = base_id is not None and existing.base_id not in (None, base_id)
         _refuse_unless_same(f"{new.adapter}:v{existing.number}", yanked=existing.yanked, other_base=other_base)
         if base_id is not None and existing.base_id is None:
-            statement = update(VersionRow).where(VersionRow.id == version_id)
+            statement = update(version_table).where(version_table.c.id == version_id)
             tx.connection.execute(statement.values(base_id=base_id, target=new.target))
             digest = new.base.digest if new.base else ""
-            tx.connection.execute(update(TaskRow).where(TaskRow.version_id == version_id).values(base=digest))
+            tx.connection.execute(update(task_table).where(task_table.c.version_id == version_id).values(base=digest))
             tx.log("base", adapter_id, version_id, digest=digest)
     changes = {**_add_tasks(tx, version_id, new.tasks), **_set_labels(tx, version_id, new.labels)}
     if existing is not None and changes:
@@ -146,21 +149,23 @@ def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Ret
 def select_version(sees_all: bool, by: str) -> Select[Cells]:
     """Select the version of an adapter by its number, alias or digest, or the newest that is not yanked."""
     query = select_versions().where(
-        AdapterRow.namespace == bindparam("namespace"),
-        AdapterRow.name == bindparam("name"),
-        visible_to(sees_all, AdapterRow.namespace),
+        adapter_table.c.namespace == bindparam("namespace"),
+        adapter_table.c.name == bindparam("name"),
+        visible_to(sees_all, adapter_table.c.namespace),
     )
     if by == "number":
-        query = query.where(VersionRow.number == bindparam("number"))
+        query = query.where(version_table.c.number == bindparam("number"))
     elif by == "alias":
-        query = query.join(AliasRow, AliasRow.version_id == VersionRow.id).where(
-            AliasRow.adapter_id == AdapterRow.id, AliasRow.alias == bindparam("alias")
+        query = query.join(alias_table, alias_table.c.version_id == version_table.c.id).where(
+            alias_table.c.adapter_id == adapter_table.c.id, alias_table.c.alias == bindparam("alias")
         )
     elif by == "digest":
-        query = query.where(VersionRow.digest >= bindparam("digest"), VersionRow.digest < bindparam("digest_end"))
+        query = query.where(
+            version_table.c.digest >= bindparam("digest"), version_table.c.digest < bindparam("digest_end")
+        )
     else:
-        query = query.where(VersionRow.yanked_at.is_(None))
-    return query.order_by(VersionRow.number.desc()).limit(1)
+        query = query.where(version_table.c.yanked_at.is_(None))
+    return query.order_by(version_table.c.number.desc()).limit(1)
 
 
 def by_id(tx: Transaction, version_id: int) -> Version:
@@ -170,20 +175,20 @@ def by_id(tx: Transaction, version_id: int) -> Version:
 
 def find_by_digest(tx: Transaction, digest: str) -> Version | None:
     """Return the oldest version of any adapter with exactly this content; None if there is none."""
-    visible = tx.visible(AdapterRow.namespace)
-    query = select_versions().where(VersionRow.digest == digest, visible).order_by(VersionRow.id).limit(1)
+    visible = tx.visible(adapter_table.c.namespace)
+    query = select_versions().where(version_table.c.digest == digest, visible).order_by(version_table.c.id).limit(1)
     document = tx.connection.execute(query).scalar()
     return to_version(document) if document is not None else None
 
 
 def refs_with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
     """Return the refs of the versions that have a file with this content, oldest first, 100 at most."""
-    with_file = select(FileRow.version_id).where(FileRow.digest == sha256)
+    with_file = select(file_table.c.version_id).where(file_table.c.digest == sha256)
     query = (
-        select(AdapterRow.namespace, AdapterRow.name, VersionRow.number)
-        .join_from(VersionRow, AdapterRow, AdapterRow.id == VersionRow.adapter_id)
-        .where(VersionRow.id.in_(with_file), tx.visible(AdapterRow.namespace))
-        .order_by(VersionRow.id)
+        select(adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+        .join_from(version_table, adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(version_table.c.id.in_(with_file), tx.visible(adapter_table.c.namespace))
+        .order_by(version_table.c.id)
         .limit(_MAX_COPIES)
     )
     rows = tx.connection.execute(query)
@@ -192,12 +197,12 @@ def refs_with_file(tx: Transaction, sha256: str) -> tuple[str, ...]:
 
 def read_card(tx: Transaction, row: VersionRecord) -> str:
     """Return the text of the version's README.md, as far as the catalog stores it."""
-    return tx.connection.execute(select(VersionRow.card).where(VersionRow.id == row.id)).scalar_one()
+    return tx.connection.execute(select(version_table.c.card).where(version_table.c.id == row.id)).scalar_one()
 
 
 def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
     """Return the row id of an adapter. Raises NotFoundError, naming the closest name that there is."""
-    query = select(AdapterRow.id).where(_is_adapter(adapter), tx.visible(AdapterRow.namespace))
+    query = select(adapter_table.c.id).where(_is_adapter(adapter), tx.visible(adapter_table.c.namespace))
     adapter_id = tx.connection.execute(query).scalar()
     if adapter_id is not None:
         return adapter_id
@@ -210,8 +215,8 @@ def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
 
 def _similar_names(tx: Transaction, adapter: AdapterName) -> list[str]:
     """Return names that the user may have meant: neighbors in the namespace, and that name in other namespaces."""
-    names = select(AdapterRow.namespace, AdapterRow.name).where(tx.visible(AdapterRow.namespace))
-    in_namespace, name = names.where(AdapterRow.namespace == adapter.namespace), AdapterRow.name
+    names = select(adapter_table.c.namespace, adapter_table.c.name).where(tx.visible(adapter_table.c.namespace))
+    in_namespace, name = names.where(adapter_table.c.namespace == adapter.namespace), adapter_table.c.name
     similar = union_all(
         *(
             select(query.limit(_MAX_NEIGHBORS).subquery())
@@ -227,7 +232,7 @@ def _similar_names(tx: Transaction, adapter: AdapterName) -> list[str]:
 
 def lock_adapter(tx: Transaction, adapter_id: int) -> None:
     """Lock an adapter, so that nobody else changes its versions and aliases until the transaction ends."""
-    query = select(AdapterRow.id).where(AdapterRow.id == adapter_id)
+    query = select(adapter_table.c.id).where(adapter_table.c.id == adapter_id)
     tx.connection.execute(query.with_for_update(key_share=True))  # what only refers to the adapter need not wait
 
 
@@ -236,26 +241,26 @@ def lock_adapter_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> N
     if make:
         _get_or_create_adapter_locked(tx, adapter)
         return
-    tx.connection.execute(select(AdapterRow.id).where(_is_adapter(adapter)).with_for_update(key_share=True))
+    tx.connection.execute(select(adapter_table.c.id).where(_is_adapter(adapter)).with_for_update(key_share=True))
 
 
 def set_yanked(tx: Transaction, row: VersionRecord, yanked: bool, reason: str = "") -> Version:
     """Hide a version from search and alias, or show it again, and return it; does nothing if it is so already."""
-    differs = VersionRow.yanked_at.is_(None) if yanked else VersionRow.yanked_at.is_not(None)
-    statement = update(VersionRow).where(VersionRow.id == row.id, differs)
+    differs = version_table.c.yanked_at.is_(None) if yanked else version_table.c.yanked_at.is_not(None)
+    statement = update(version_table).where(version_table.c.id == row.id, differs)
     if tx.connection.execute(statement.values(yanked_at=tx.at if yanked else None)).rowcount:
         tx.log("yank" if yanked else "unyank", row.adapter_id, row.id, reason=reason)
     return by_id(tx, row.id)
 
 
 def _is_adapter(adapter: AdapterName) -> ColumnElement[bool]:
-    return and_(AdapterRow.namespace == adapter.namespace, AdapterRow.name == adapter.name)
+    return and_(adapter_table.c.namespace == adapter.namespace, adapter_table.c.name == adapter.name)
 
 
 def _get_or_create_adapter_locked(tx: Transaction, adapter: AdapterName) -> int:
     """Return the id of the adapter's row, created if need be and locked: numbers are given out one at a time."""
     row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
-    return tx.get_or_create_locked(AdapterRow, row, "namespace", "name")
+    return tx.get_or_create_locked(adapter_table, row, "namespace", "name")
 
 
 def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: NewVersion) -> int:
@@ -281,7 +286,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
     }
     version_id: int = tx.connection.execute(_INSERT, {"adapter": adapter_id, **values}).scalar_one()
     tx.insert_missing(
-        ModuleTypeRow,
+        module_type_table,
         [
             {
                 "version_id": version_id,
@@ -295,7 +300,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
     )
     blobs.record(tx, {file.sha256: file.size for file in new.manifest.files})
     tx.insert_missing(
-        FileRow,
+        file_table,
         [
             {"version_id": version_id, "path": file.path, "digest": file.sha256, "size": file.size}
             for file in new.manifest.files
@@ -313,7 +318,7 @@ def _add_tasks(tx: Transaction, version_id: int, tasks: Iterable[str]) -> dict[s
     if not new:
         return {}
     base = tx.connection.execute(_BASE_TEXT, {"id": version_id}).scalar_one()
-    tx.insert_missing(TaskRow, [{"version_id": version_id, "task": task, "base": base} for task in new])
+    tx.insert_missing(task_table, [{"version_id": version_id, "task": task, "base": base} for task in new])
     return {"tasks": new}
 
 
@@ -324,7 +329,7 @@ def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> 
     before = {row.key: row.value for row in tx.connection.execute(_LABELS, {"id": version_id})}
     new = {key: value for key, value in sorted(labels.items()) if before.get(key) != value}
     for key, value in new.items():
-        tx.upsert(LabelRow, {"version_id": version_id, "key": key, "value": value})
+        tx.upsert(label_table, {"version_id": version_id, "key": key, "value": value})
     replaced = {key: before[key] for key in new if key in before}
     return {"labels": new, **({"labels_before": replaced} if replaced else {})} if new else {}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from pathlib import Path
 
 import platformdirs
+import tomli_w
 
 from loreg.errors import explain_os_errors
 from loreg.file_modes import make_folder
@@ -33,9 +33,8 @@ def write(endpoint: str, token: str) -> Path:
     with explain_os_errors(path, "export LOREG_ENDPOINT=… LOREG_TOKEN=… instead"):
         make_folder(path.parent)
         path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            for key, value in (("endpoint", endpoint), ("token", token)):
-                stream.write(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")  # a JSON string is a TOML string
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            tomli_w.dump({"endpoint": endpoint, "token": token}, stream)
     return path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from deployments import NEWS, Deployment, Loreg
+from deployments import MOVIES, NEWS, Deployment, Loreg
 from live_server import live_server
 from loreg.adapters.structure import read_structure
 from loreg_cli.debug import hide_secrets
@@ -159,6 +159,28 @@ class TestDebug:
             debug = self.run(tmp_path, endpoint, "--debug")
         assert re.search(r"loreg\.remote: GET /api/v1/adapters\S* 200 in \d+ ms", debug.stderr), debug.stderr
         assert "lrg_s" not in debug.stderr
+
+    def test_logs_each_statement_and_each_call_of_the_store_with_its_time(self, deployment: Deployment):
+        command = [sys.executable, "-m", "loreg_cli.main", "--debug", "push", str(MOVIES), "movies"]
+        debug = subprocess.run(command, env={**os.environ, **deployment.environment}, capture_output=True, text=True)
+        assert debug.returncode == 0, debug.stderr
+        statements = re.findall(r"loreg\.catalog: \d+\.\d ms(?:, \d+ times)?: (\w+ \w+ \w+)", debug.stderr)
+        assert ("INSERT INTO versions" in statements) == (not deployment.endpoint)
+        calls = re.findall(r"loreg\.storage: (\w+) /\S+: \d+, \d+\.\d ms", debug.stderr)
+        assert ("PutObject" in calls) == (deployment.storage_url.startswith("s3:") and not deployment.endpoint)
+        assert "test-secret" not in debug.stderr
+
+    def test_logs_a_call_that_the_store_does_not_answer(self, tmp_path: Path):
+        settings = {"LOREG_HOME": str(tmp_path), "LOREG_STORAGE_URL": "s3://b", "AWS_ACCESS_KEY_ID": "k"}
+        settings |= {"LOREG_STORAGE_ENDPOINT": "http://127.0.0.1:9", "AWS_SECRET_ACCESS_KEY": "test-secret"}
+        command = [sys.executable, "-m", "loreg_cli.main", "--debug", "push", str(MOVIES), "movies"]
+        debug = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
+        assert debug.returncode == 1, debug.stderr
+        assert re.search(r"loreg\.storage: \w+ /\S+: EndpointConnectionError: .*, \d+\.\d ms", debug.stderr), (
+            debug.stderr
+        )
+        assert "botocore.exceptions.EndpointConnectionError" in debug.stderr
+        assert "test-secret" not in debug.stderr
 
 
 def test_what_reads_like_a_secret_is_hidden():

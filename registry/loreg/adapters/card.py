@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 CARD_NAME = "README.md"
 MAX_CARD_CHARACTERS = 65536
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_card(path: Path) -> str:
@@ -38,12 +35,15 @@ def parse_card_fields(card: str) -> Mapping[str, Any]:
     end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
         return {}
+    import yaml  # here, for listing names needs none of it
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         # Events first: an alias is how a small document becomes a huge one, and no card needs one.
         text = "\n".join(lines[1:end])
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
             return {}
-        fields = yaml.load(text, Loader=_LOADER)  # noqa: S506  a safe one
+        fields = yaml.load(text, Loader=loader)  # noqa: S506  a safe one
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
         return {}
     return {str(name): value for name, value in fields.items()} if isinstance(fields, dict) else {}

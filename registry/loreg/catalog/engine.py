@@ -29,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from loreg.catalog.sqlite import open_sqlite, refuse_torn
+from loreg.catalog.statement_log import log_statements
 from loreg.errors import (
     ConflictError,
     LoregError,
@@ -82,8 +83,8 @@ def open_engine(url: str) -> Engine:
     parsed = parse_url(url)
     try:
         if parsed.get_backend_name() == "sqlite":
-            return _refuse_unwritable_values(open_sqlite(parsed))
-        return _open_postgresql(parsed)
+            return log_statements(_refuse_unwritable_values(open_sqlite(parsed)))
+        return log_statements(_open_postgresql(parsed))
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"the PostgreSQL driver is not installed ({error.name})", hint="pip install 'loreg[postgres]'"
@@ -161,7 +162,7 @@ def open_async(engine: Engine) -> AsyncEngine:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async_engine = create_async_engine(engine.url, connect_args=_connect_args(engine.url), **_POSTGRESQL)
-    _refuse_unwritable_values(_limit_timeouts(_check_idle_connections(async_engine.sync_engine)))
+    log_statements(_refuse_unwritable_values(_limit_timeouts(_check_idle_connections(async_engine.sync_engine))))
     return async_engine
 
 

@@ -20,7 +20,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UnavailableError
+from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage.blobs import (
     CHUNK,
     MAX_DOCUMENT,
@@ -38,6 +38,7 @@ from loreg.storage.blobs import (
     read_chunks,
     resume_download,
 )
+from loreg.storage.s3_log import log_calls
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -84,7 +85,15 @@ class S3Store:
             s3={"addressing_style": "path"} if endpoint else {},
         )
         region = session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=endpoint or None, region_name=region, config=config)
+        try:
+            client = session.client("s3", endpoint_url=endpoint or None, region_name=region, config=config)
+        except ValueError as error:  # botocore's own words for an endpoint or a region that is none
+            raise UsageError(
+                f"the store's endpoint or region is not understood: {_one_line(error)}",
+                hint="export LOREG_STORAGE_ENDPOINT=https://host, and AWS_DEFAULT_REGION if it is set",
+            ) from error
+        log_calls(client)
+        return client
 
     def size(self, sha256: str) -> int | None:
         """Return the size of the blob's object, by one HEAD request; None if there is none."""
@@ -436,7 +445,7 @@ class S3Store:
                 hint="export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or name an AWS_PROFILE",
                 outside=_OUTSIDE,
             ) from error
-        except (BotoCoreError, ValueError) as error:
+        except BotoCoreError as error:
             raise UnavailableError(
                 f"store {self.url} does not answer: {_one_line(error)}", hint="loreg doctor"
             ) from error

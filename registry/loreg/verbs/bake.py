@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +12,16 @@ from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.dtypes import BY_TORCH_NAME
 from loreg.adapters.patterns import Patterns
 from loreg.adapters.structure import read_structure
-from loreg.baking.bake import MODEL_NAME, has_model_files, open_staging, staging_path, write_model
-from loreg.baking.plan import Plan, make_plan
+from loreg.baking.plan import make_plan
 from loreg.baking.tensor_updates import BakeSource
-from loreg.baking.verify import verify as compare_sample
-from loreg.baking.verify import verify_whole
 from loreg.bases import cache
 from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import architecture_digest, identify, identify_headers
 from loreg.bases.model import Model, read_model
 from loreg.entities import BakeResult, MergeOptions, Progress, Verdict, no_progress
-from loreg.errors import (
-    AdapterFormatError,
-    CheckFailedError,
-    ConflictError,
-    IntegrityError,
-    MergeError,
-    NotFoundError,
-    UsageError,
-    explain_os_errors,
-)
-from loreg.storage.durable import make_folders
-from loreg.workspace.atomic_folder import is_free, move_into_place, refuse_unless_free
+from loreg.errors import CheckFailedError, MergeError, NotFoundError, UsageError, explain_os_errors
+from loreg.workspace.atomic_folder import refuse_unless_free
+from loreg.workspace.bake_writer import FILE_NAME, BakeWriter
 from loreg.workspace.base_lookup import assess_fit, base_of_identity, trained_adapter
 from loreg.workspace.common_base import DERIVED, SAME
 from loreg.workspace.context import Context
@@ -49,9 +33,7 @@ from loreg.workspace.resolve_sources import (
     source_weights,
 )
 
-FILE_NAME = "loreg_bake.json"
 SCHEMA = "loreg.bake/1"
-_INPUTS = ("sources", "method", "parameters", "rank", "initial", "weights_for", "lambda", "extras", "dtype")
 
 
 def bake(
@@ -95,22 +77,12 @@ def bake(
             extras_source = None
         plan = make_plan(model, added, extras_source, target_dtype)
         record = {
-            "schema": SCHEMA,
-            "sources": [
-                {"label": s.label, "digest": s.digest, "weight": w} for s, w in zip(opened, weights, strict=True)
-            ],
-            "method": options.method,
-            "parameters": dict(options.parameters),
-            "rank": options.rank,
-            "initial": list(options.initial),
-            "weights_for": {pattern: list(weights) for pattern, weights in options.weights_for.items()},
-            "lambda": options.scale,
+            **_record(options, opened, weights),
             "extras": opened[extras_source].label if extras_source is not None else None,
             "dtype": dtype,
             "base": {"content": content, "struct": architecture_digest(model), "verdicts": [v.kind for v in verdicts]},
         }
-        with _explain_staging_errors(folder):
-            written = _BakeWriter(folder, model, plan, record, verify, progress).write(recipe, start_over)
+        written = BakeWriter(folder, model, plan, record, verify, progress).write(recipe, start_over)
     outputs = [output for shard in plan.shards.values() for output in shard]
     notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != "exact"]
     return BakeResult(
@@ -126,79 +98,21 @@ def bake(
     )
 
 
-def _explain_staging_errors(folder: Path) -> contextlib.AbstractContextManager[None]:
-    staging = staging_path(folder)
-    hint = f"the same command goes on where this one stopped; rm -r {staging} gives it up"
-    return explain_os_errors(staging, hint)
-
-
-@dataclass(frozen=True)
-class _WriteOutcome:
-    """How many shards an earlier bake had written, how many tensors were compared, whether all existed before."""
-
-    resumed: int = 0
-    verified: int = 0
-    already: bool = False
-
-
-@dataclass(frozen=True)
-class _BakeWriter:
-    """Writes one planned model to a folder, or verifies the one that is there."""
-
-    folder: Path
-    model: Model
-    plan: Plan
-    record: Mapping[str, Any]
-    verify: bool
-    progress: Progress
-
-    def write(self, recipe: Mapping[str, Any], start_over: bool) -> _WriteOutcome:
-        """Write the model, unless it is there already. Raises ConflictError if something else is there."""
-        if not is_free(self.folder):
-            return self._verify_existing()
-        make_folders(self.folder.resolve().parent)
-        with open_staging(self.folder, self._inputs(recipe), start_over=start_over) as staging:
-            if not is_free(self.folder):  # another bake has ended since
-                return self._verify_existing()
-            document = f"{json.dumps(self.record, indent=1, ensure_ascii=False)}\n".encode()
-            resumed = write_model(staging, self.model, self.plan, {FILE_NAME: document}, self.progress)
-            checked = compare_sample(staging / MODEL_NAME, self.plan) if self.verify else 0
-            self.progress("placing", 1, 1)
-            move_into_place(staging / MODEL_NAME, self.folder)
-        return _WriteOutcome(resumed, checked)
-
-    def _verify_existing(self) -> _WriteOutcome:
-        """Verify the model that is in the folder. Raises ConflictError unless this bake would write the same."""
-        _refuse_another_bake(self.folder, self.record)
-        checked = compare_sample(self.folder, self.plan) if self.verify else 0
-        try:
-            same = has_model_files(self.folder, self.model, self.plan, FILE_NAME)
-            if same:
-                verify_whole(self.folder, self.plan, self.progress)
-        except (IntegrityError, AdapterFormatError):
-            same = False
-        if not same:
-            raise ConflictError(
-                f"{self.folder} is not empty and not what this bake makes; nothing was changed",
-                hint="choose a new folder for --to",
-            )
-        return _WriteOutcome(verified=checked, already=True)
-
-    def _inputs(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """Return everything that the bytes of the shards depend on: only a bake with the same inputs resumes them."""
-        outline = [
-            (name, o.name, o.dtype, o.source.shape, o.source.start, str(o.file), o.matrices, o.is_copied)
-            for name, outputs in self.plan.shards.items()
-            for o in outputs
-        ]
-        text = json.dumps([outline, self.model.config], sort_keys=True, default=str)
-        return {
-            **self.record,
-            "recipe": recipe,
-            "shards": [(*cache.file_stamp(file), file.stat().st_ctime_ns) for file in self.model.shards],
-            "outline": hashlib.sha256(text.encode()).hexdigest(),
-            "loreg": version("loreg"),
-        }
+def _record(options: MergeOptions, opened: Sequence[ResolvedSource], weights: Sequence[float]) -> dict[str, Any]:
+    """Return what the model's record says of the sources and of how they are combined."""
+    return {
+        "schema": SCHEMA,
+        "sources": [
+            {"label": source.label, "digest": source.digest, "weight": weight}
+            for source, weight in zip(opened, weights, strict=True)
+        ],
+        "method": options.method,
+        "parameters": dict(options.parameters),
+        "rank": options.rank,
+        "initial": list(options.initial),
+        "weights_for": {pattern: list(weights) for pattern, weights in options.weights_for.items()},
+        "lambda": options.scale,
+    }
 
 
 def _exact_sources(
@@ -276,20 +190,6 @@ def _refuse_quantised(context: Context, model: Model, opened: Sequence[ResolvedS
         f"{model.path} is quantised ({kind}): rounding a delta to its steps would lose it{origin_note}",
         hint="bake into the model that it was quantised from: --base ./the/unquantised/model",
     )
-
-
-def _refuse_another_bake(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise ConflictError unless the folder's record names the same sources, method and base architecture."""
-    try:
-        stored = json.loads((folder / FILE_NAME).read_bytes())
-        same = all(stored.get(key) == json.loads(json.dumps(record[key])) for key in _INPUTS)
-        same = same and stored.get("base", {}).get("struct") == record["base"]["struct"]
-    except (OSError, ValueError, AttributeError):
-        same = False
-    if not same:
-        raise ConflictError(
-            f"{folder} is the result of another bake", hint=f"{FILE_NAME} in it says of which; choose a new folder"
-        )
 
 
 def _parse_dtype(name: str | None) -> str | None:

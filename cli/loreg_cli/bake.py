@@ -51,9 +51,9 @@ def bake(
     loreg bake team/news team/movies --weights 0.7,0.3 --base ./models/llama --to ./blend --dtype bfloat16
     """
     if remote:
-        what = {"sources": sources, "base": str(base), "name": str(folder), "rank": rank, "initial": initial}
+        arguments = {"sources": sources, "base": str(base), "name": str(folder), "rank": rank, "initial": initial}
         flags = {"dtype": dtype, "verify": verify, "allow_derived": allow_derived}
-        done = do_remotely("bake", {**how, **what, **flags})
+        done = do_remotely("bake", {**how, **arguments, **flags})
         if format_ == "json":
             print_json(done)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +11,7 @@ from loreg_cli.output import echo, print_json, print_page, print_pairs, print_ta
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.entities import BaseModel
+    from loreg.entities import BaseEdge, BaseModel
 
 
 @click.group()
@@ -56,12 +56,12 @@ def ls(limit: int, cursor: str | None, format_: str) -> None:
     page = open_registry().bases.list(limit=limit, cursor=cursor)
     if format_ == "table" and page.items:
         rows = [
-            (each.digest[:12], ", ".join(each.names), f"{each.tensors:,}", f"{each.parameters:,}", _known_by(each))
-            for each in page.items
+            (model.digest[:12], ", ".join(model.names), f"{model.tensors:,}", f"{model.parameters:,}", _known_by(model))
+            for model in page.items
         ]
         columns = ["DIGEST", "NAMES", "TENSORS", "PARAMETERS", "KNOWN BY"]
         print_table(columns, rows, right=["TENSORS", "PARAMETERS"], cut=["NAMES"])
-    print_page(page, format_, [each.digest for each in page.items])
+    print_page(page, format_, [model.digest for model in page.items])
 
 
 @base.command("show")
@@ -69,32 +69,26 @@ def ls(limit: int, cursor: str | None, format_: str) -> None:
 @format_option
 def show(name: str, format_: str) -> None:
     """All that is known of a base: its digests, names, and what it came from."""
-    found = open_registry().bases.show(name)
+    details = open_registry().bases.show(name)
     if format_ == "json":
-        print_json(found)
+        print_json(details)
         return
     if format_ == "quiet":
-        click.echo(found.base.digest)
+        click.echo(details.base.digest)
         return
     print_pairs(
         [
-            ("content" if found.base.complete else "headers", f"sha256:{found.base.digest}"),
-            ("struct", f"sha256:{found.base.struct}" if found.base.struct else ""),
-            ("names", ", ".join(found.base.names)),
-            ("size", _summary(found.base)),
-            ("versions", f"{found.versions} trained on it"),
-            *(("file", f"{file} sha256:{digest}") for file, digest in found.files.items()),
+            ("content" if details.base.complete else "headers", f"sha256:{details.base.digest}"),
+            ("struct", f"sha256:{details.base.struct}" if details.base.struct else ""),
+            ("names", ", ".join(details.base.names)),
+            ("size", _summary(details.base)),
+            ("versions", f"{details.versions} trained on it"),
+            *(("file", f"{file} sha256:{digest}") for file, digest in details.files.items()),
         ]
     )
-    if found.edges:
+    if details.edges:
         click.echo()
-        print_table(
-            ["BASE", "CAME BY", "FROM", "HOW", "KNOWN"],
-            [
-                (edge.child[:12], edge.kind, edge.parent[:12], _how(edge.detail), _who(edge.verified, edge.author))
-                for edge in found.edges
-            ],
-        )
+        print_table(["BASE", "CAME BY", "FROM", "HOW", "KNOWN"], [_edge_row(edge) for edge in details.edges])
 
 
 @base.command("match")
@@ -113,9 +107,9 @@ def match(source: str, format_: str) -> None:
     if format_ == "json":
         print_json(list(matches))
     elif format_ == "quiet":
-        for each in matches:
-            if each.verdict.kind != VerdictKind.MISMATCH:
-                click.echo(each.base.digest)
+        for candidate in matches:
+            if candidate.verdict.kind != VerdictKind.MISMATCH:
+                click.echo(candidate.base.digest)
     elif matches:
         rows = [(m.verdict.kind, m.base.title, m.verdict.reason) for m in matches]
         print_table(["VERDICT", "BASE", "WHY"], rows, cut=["WHY"])
@@ -139,8 +133,8 @@ def relate(
     \b
     loreg base relate llama-awq llama --kind quantized_from --bits 4
     """
-    given = {"method": method, "bits": bits, "group": group}
-    detail = {name: value for name, value in given.items() if value is not None}
+    options = {"method": method, "bits": bits, "group": group}
+    detail = {name: value for name, value in options.items() if value is not None}
     edge = open_registry().bases.relate(child, parent, kind, detail)
     if format_ == "json":
         print_json(edge)
@@ -152,17 +146,15 @@ def relate(
         echo(f"{child} {kind} {parent}: {'verified' if edge.verified else 'declared'}")
 
 
-def _summary(found: BaseModel) -> str:
-    return f"{found.tensors:,} tensors, {found.parameters:,} parameters, by {_known_by(found)}"
+def _summary(model: BaseModel) -> str:
+    return f"{model.tensors:,} tensors, {model.parameters:,} parameters, by {_known_by(model)}"
 
 
-def _known_by(found: BaseModel) -> str:
-    return "content" if found.complete else "headers"
+def _known_by(model: BaseModel) -> str:
+    return "content" if model.complete else "headers"
 
 
-def _how(detail: Any) -> str:
-    return " ".join(f"{name} {value}" for name, value in detail.items())
-
-
-def _who(verified: bool, author: str) -> str:
-    return "verified" if verified else f"declared by {author}"
+def _edge_row(edge: BaseEdge) -> tuple[str, ...]:
+    detail = " ".join(f"{name} {value}" for name, value in edge.detail.items())
+    known_by = "verified" if edge.verified else f"declared by {edge.author}"
+    return edge.child[:12], edge.kind, edge.parent[:12], detail, known_by

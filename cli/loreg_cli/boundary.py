@@ -1,4 +1,4 @@
-"""Where errors become one line on stderr and an exit code."""
+"""Turn errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from loreg_cli.output import printable
 from loreg_cli.streams import take_over, what_stopped_stdout
 
 INTERRUPTED = 130
-_STOPPING = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
+_STOP_SIGNALS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
 
 
 class StopRequested(BaseException):  # as KeyboardInterrupt, which is no error either
-    """Somebody asked the process to end. Temporary files are removed on the way out, as with Ctrl-C."""
+    """Raised when a signal asks the process to end: temporary files are removed on the way out, as with Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -32,26 +32,26 @@ class StopRequested(BaseException):  # as KeyboardInterrupt, which is no error e
 
 @contextlib.contextmanager
 def handle_stop_signals() -> Iterator[None]:
-    """Let the signals that ask a process to end raise Stopped; a second one ends it at once.
+    """Let the signals that ask a process to end raise StopRequested; a second one ends it at once.
 
-    A signal that whoever started the process had it ignore (``nohup``), or that has a handler, is left as it is.
+    A signal that the process was started to ignore (``nohup``), or that something handles already, is left as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ours = [number for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+    handled = [number for number in _STOP_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
+        for other in handled:
+            signal.signal(other, signal.SIG_DFL)
         raise StopRequested(number)
 
-    for number in ours:
+    for number in handled:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in ours:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -70,7 +70,7 @@ class ErrorReportingGroup(click.Group):
         except StopRequested as stopped:
             code = _print_error(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
             sys.stdout.flush()
-            os.kill(os.getpid(), stopped.number)  # as without us: whoever started it sees by what it ended
+            os.kill(os.getpid(), stopped.number)  # as without us: the parent process sees which signal ended it
         if (error := what_stopped_stdout()) is not None:
             _print_error(f"stdout: {error.strerror}; what it was to get is said above", 1)
             code = code or 1
@@ -80,7 +80,7 @@ class ErrorReportingGroup(click.Group):
         from loreg.errors import LoregError
 
         try:
-            _refuse_what_is_not_utf8(args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:])
+            _refuse_non_utf8(args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:])
             with handle_stop_signals():
                 result = super().main(*args, **extra)
             sys.stdout.flush()
@@ -104,14 +104,14 @@ class ErrorReportingGroup(click.Group):
         return result if isinstance(result, int) else 0
 
 
-def _refuse_what_is_not_utf8(arguments: Sequence[str]) -> None:
+def _refuse_non_utf8(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             raise click.UsageError(f"the argument {argument!a} is not UTF-8")
 
 
 def _print_error(message: str, exit_code: int, error: BaseException | None = None) -> int:
-    """Print the one line that people see; after ``--debug`` what led to ``error`` comes before it."""
+    """Print the error line and return ``exit_code``; with ``--debug`` the traceback of ``error`` comes before it."""
     if error is not None and logging.getLogger("loreg").isEnabledFor(logging.DEBUG):
         from loreg_cli.debug import format_chain
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 _FAILED = 5
+_MAX_MESSAGES = 5  # of one rule on one adapter
 
 
 @click.command()
@@ -107,37 +108,36 @@ def _print(reports: Sequence[CheckReport], format_: str) -> None:
 
 
 def _print_report(report: CheckReport) -> None:
-    """The adapter, its findings by severity, what to do about each, and how many there are."""
-    counted = Counter(finding.severity for finding in report.findings)
-    told = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(counted.items()))
-    echo(f"{report.name}: {told or 'nothing to object to'}")
+    """Print the adapter, how many findings there are by severity, each finding, and its remedy."""
+    by_severity = Counter(finding.severity for finding in report.findings)
+    counts = ", ".join(
+        f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(by_severity.items())
+    )
+    echo(f"{report.name}: {counts or 'nothing to object to'}")
     for severity, colour in _COLOURS.items():
         remedies: dict[tuple[str, str], list[str]] = {}
         for finding in report.findings:
             if finding.severity == severity:
                 remedies.setdefault((finding.code, finding.remedy), []).append(finding.message)
         for (code, remedy), messages in remedies.items():
-            for message in messages[:_MOST]:
+            for message in messages[:_MAX_MESSAGES]:
                 click.echo(f"  {click.style(severity, fg=colour)} {code} ", nl=False)
                 echo(message)
-            if len(messages) > _MOST:
-                click.echo(f"  and {len(messages) - _MOST} more of {code}")
+            if len(messages) > _MAX_MESSAGES:
+                click.echo(f"  and {len(messages) - _MAX_MESSAGES} more of {code}")
             echo(f"    → {remedy}")
 
 
 def _explain(code: str) -> None:
     from loreg.checking.explain import explain
 
-    found = explain(code)
+    rule = explain(code)
     print_pairs(
         [
-            ("code", found.code),
-            ("severity", found.severity),
-            ("about", found.about),
-            ("remedy", found.remedy),
-            ("source", found.source),
+            ("code", rule.code),
+            ("severity", rule.severity),
+            ("about", rule.about),
+            ("remedy", rule.remedy),
+            ("source", rule.source),
         ]
     )
-
-
-_MOST = 5

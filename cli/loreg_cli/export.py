@@ -59,7 +59,7 @@ def export(
 
 
 def print_export_summary(fitted: ExportSummary) -> None:
-    """What was changed for the server, and what that did to the deltas."""
+    """Print what was changed for the server, and what that did to the deltas."""
     echo(f"for {fitted.server}:" + ("" if fitted.changes else " nothing had to be changed"))
     for change in fitted.changes:
         echo(f"  {change}")

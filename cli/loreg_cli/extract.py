@@ -15,7 +15,7 @@ from loreg_cli.progress import progress_bar
 if TYPE_CHECKING:
     from loreg.entities import ExtractResult
 
-_MOST_ROWS = 12
+_MAX_ROWS = 12
 
 
 @click.command()
@@ -75,8 +75,8 @@ def extract(
 
 
 def _print_modules(result: ExtractResult) -> None:
-    """The modules that keep the least."""
-    worst = sorted(result.modules, key=lambda module: module.retained)[:_MOST_ROWS]
+    """Print the modules that keep the least of their change, and how much is kept in all."""
+    worst = sorted(result.modules, key=lambda module: module.retained)[:_MAX_ROWS]
     print_table(
         ["MODULE", "SHAPE", "RANK", "‖CHANGE‖", "KEPT"],
         [

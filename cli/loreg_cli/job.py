@@ -27,10 +27,12 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
     if format_ == "json":
         print_json(page)
     elif format_ == "quiet":
-        for one in page.items:
-            click.echo(one.id)
+        for entry in page.items:
+            click.echo(entry.id)
     else:
-        rows = [(str(one.id), one.kind, one.state, one.author, _describe_outcome(one)) for one in page.items]
+        rows = [
+            (str(entry.id), entry.kind, entry.state, entry.author, _describe_outcome(entry)) for entry in page.items
+        ]
         print_table(["ID", "KIND", "STATE", "FOR", "WHAT"], rows, right=["ID"], cut=["WHAT"])
     if page.cursor and format_ != "json":
         warn(f"more: --cursor {page.cursor}")
@@ -41,21 +43,21 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
 @format_option
 def show(job_id: int, format_: str) -> None:
     """Show a job: what was asked, how far it is, what came of it."""
-    one = open_registry().jobs.show(job_id)
+    shown = open_registry().jobs.show(job_id)
     if format_ == "json":
-        print_json(one)
+        print_json(shown)
         return
     if format_ == "quiet":
-        click.echo(one.state)
+        click.echo(shown.state)
         return
     print_pairs(
         [
-            ("job", f"{one.id}, {one.kind} for {one.author}"),
-            ("asked", ", ".join(f"{name}={value}" for name, value in one.request.items())),
-            ("state", one.state),
-            ("worker", f"{one.worker}, attempt {one.attempts}" if one.worker else ""),
-            ("progress", f"{one.what} {one.done} of {one.total}" if one.total else ""),
-            ("outcome", _describe_outcome(one)),
+            ("job", f"{shown.id}, {shown.kind} for {shown.author}"),
+            ("asked", ", ".join(f"{name}={value}" for name, value in shown.request.items())),
+            ("state", shown.state),
+            ("worker", f"{shown.worker}, attempt {shown.attempts}" if shown.worker else ""),
+            ("progress", f"{shown.what} {shown.done} of {shown.total}" if shown.total else ""),
+            ("outcome", _describe_outcome(shown)),
         ]
     )
 
@@ -67,8 +69,8 @@ def cancel(job_id: int) -> None:
     echo(f"job {job_id} is {open_registry().jobs.cancel(job_id).state}")
 
 
-def _describe_outcome(one: Job) -> str:
-    """What came of it."""
-    if one.error:
-        return str(one.error.get("message", ""))
-    return str(one.result.get("version") or one.result.get("model") or "")
+def _describe_outcome(shown: Job) -> str:
+    """Return the job's error, version or model; empty if it has none yet."""
+    if shown.error:
+        return str(shown.error.get("message", ""))
+    return str(shown.result.get("version") or shown.result.get("model") or "")

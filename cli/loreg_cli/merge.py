@@ -158,7 +158,7 @@ def rerank(
 
 
 def _do_remotely(kind: str, request: dict[str, Any], format_: str) -> None:
-    """Let a worker do it; then show the version that it pushed."""
+    """Let a worker do it; then print the version that it pushed."""
     if not request["name"]:
         raise click.UsageError("--remote pushes what it makes: it needs --push NAME")
     done = do_remotely(kind, request)

@@ -56,10 +56,10 @@ def rank_options(command: Command) -> Command:
 
         rules = {"fixed": fixed, "energy": energy, "tolerance": tolerance, "fit": fit}
         rules["budget"] = parse_count(budget) if budget is not None else None
-        given = {name: value for name, value in rules.items() if value is not None}
-        if len(given) > 1:
+        chosen = {name: value for name, value in rules.items() if value is not None}
+        if len(chosen) > 1:
             raise click.UsageError("--rank, --energy, --tolerance, --budget and --fit exclude each other")
-        return command(rank=given or None, **others)
+        return command(rank=chosen or None, **others)
 
     return with_options
 

@@ -17,15 +17,15 @@ def namespace() -> None:
 @format_option
 def namespaces(format_: str) -> None:
     """List namespaces and whether they are public."""
-    found = open_registry().namespaces.list()
+    entries = open_registry().namespaces.list()
     if format_ == "json":
-        print_json(list(found))
+        print_json(list(entries))
         return
     if format_ == "quiet":
-        for one in found:
-            click.echo(one.name or "-")
+        for entry in entries:
+            click.echo(entry.name or "-")
         return
-    rows = [(one.name or "-", "everyone" if one.public else "tokens", str(one.adapters)) for one in found]
+    rows = [(entry.name or "-", "everyone" if entry.public else "tokens", str(entry.adapters)) for entry in entries]
     print_table(["NAMESPACE", "READ BY", "ADAPTERS"], rows, right=["ADAPTERS"])
 
 

@@ -18,7 +18,7 @@ Command = Callable[..., Any]
 
 
 def read_settings() -> Settings:
-    """The settings in force under the flags before the command; says what of them was passed over."""
+    """Return the settings in force, with the options before the command; warn of those that were ignored."""
     import os
 
     from loreg.settings import load
@@ -30,7 +30,7 @@ def read_settings() -> Settings:
 
 
 def open_registry() -> Registry:
-    """The registry of these settings; closed when the command ends."""
+    """Open the registry of the settings in force; it is closed when the command ends."""
     from loreg.registry import Registry
 
     registry = Registry(read_settings())
@@ -87,7 +87,7 @@ def push_options(command: Command) -> Command:
 
 
 def read_labels(labels: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` texts as a mapping."""
+    """Return ``key=value`` texts as a mapping. Raises click.UsageError for a key that is given twice."""
     from loreg.parsing import parse_label
 
     pairs = [parse_label(label) for label in labels]

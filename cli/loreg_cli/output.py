@@ -1,4 +1,4 @@
-"""Printing: data to stdout as a table, as JSON or as bare refs; everything else to stderr."""
+"""Print data to stdout as a table, as JSON or as bare refs, and everything else to stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """Print a value of loreg as JSON."""
-    click.echo(json.dumps(_plain(value), indent=2))
+    click.echo(json.dumps(_to_plain(value), indent=2))
 
 
 def print_table(
@@ -48,7 +48,7 @@ def print_table(
 
 
 def echo(text: str) -> None:
-    """Print one line to stdout, whatever a stranger wrote into it."""
+    """Print one line to stdout without the control characters that untrusted text may hold."""
     click.echo(printable(text))
 
 
@@ -61,7 +61,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def warn(text: str) -> None:
-    """Tell the person something beside the data."""
+    """Print a note to stderr."""
     click.echo(f"{click.style('note:', fg='yellow')} {printable(text)}", err=True)
 
 
@@ -94,12 +94,12 @@ def print_page(page: Page[Any], format_: str, refs: list[str]) -> None:
 
 
 def printable(text: str) -> str:
-    """Without the control characters that could move the cursor or colour the screen."""
+    """Return the text without the control characters that could move the cursor or colour the screen."""
     return "".join(character if character.isprintable() else "�" for character in " ".join(text.splitlines()))
 
 
 def summarize_version(version: Version) -> str:
-    """One line on what a version is."""
+    """Return one line on what a version is."""
     facts = version.facts
     kinds = ", ".join(kind.name for kind in facts.module_types)
     size = format_size(version.size)
@@ -107,20 +107,20 @@ def summarize_version(version: Version) -> str:
 
 
 def format_ranks(version: Version) -> str:
-    """``rank 8``, or ``rank 8-16``."""
+    """Return ``rank 8``, or ``rank 8-16``."""
     facts = version.facts
     return f"rank {facts.rank_min}" + (f"-{facts.rank_max}" if facts.rank_max != facts.rank_min else "")
 
 
 def format_base(version: Version) -> str:
-    """The base by name and digest where it is known by content; a question mark where it is only declared."""
+    """Return the base's name and digest where it is known by content; its name and ``?`` where it is declared."""
     if version.base:
         return f"{version.base.names[0] if version.base.names else ''} {version.base.digest[:12]}".strip()
     return f"{version.facts.base_hint}?" if version.facts.base_hint else "unknown"
 
 
 def format_size(count: int) -> str:
-    """Bytes for people: 301 kB."""
+    """Return a number of bytes for people: ``301 kB``."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
@@ -129,7 +129,7 @@ def format_size(count: int) -> str:
     return f"{amount:.3g} TB"
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     from loreg.entities import Version
     from loreg.refs import AdapterName
 
@@ -138,10 +138,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     if dataclasses.is_dataclass(value):
-        document = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        document = {field.name: _to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"ref": value.ref, **document} if isinstance(value, Version) else document
     return value

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, for what takes more than a second; silent when nobody looks."""
+"""Show a progress bar on stderr for what takes more than a second; none where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loreg.entities import Progress
 
-_PATIENCE = 1.0  # seconds before a bar appears
+_DELAY = 1.0  # seconds before a bar appears
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class _Bars:
-    """One bar per thing that is being done, drawn from the first second on."""
+    """One bar for each step, drawn once a second has passed."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -39,7 +39,7 @@ class _Bars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._display is None:
-            if time.monotonic() - self._begin < _PATIENCE:
+            if time.monotonic() - self._begin < _DELAY:
                 return
             from rich.console import Console
             from rich.progress import Progress

@@ -1,4 +1,4 @@
-"""Let a worker do what a command asks for: ``--remote``."""
+"""Let a worker do the work of a command: ``--remote``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ remote_option = click.option(
 
 
 def do_remotely(kind: str, request: dict[str, Any]) -> Job:
-    """Ask a worker, wait for it, and say what came of it."""
+    """Submit a job, wait for it, print its notes and return it. Raises the error that it failed with."""
     registry = open_registry()
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
-    job = registry.jobs.submit(kind, **given)
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
+    job = registry.jobs.submit(kind, **arguments)
     warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
     with progress_bar() as progress:
         done = registry.jobs.wait(job.id, progress=progress)

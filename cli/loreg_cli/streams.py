@@ -1,4 +1,4 @@
-"""Standard streams that may be closed or full: neither hides what was done, nor lets a file of ours take its place."""
+"""Survive standard streams that are closed or full: results are still reported, and no file takes their place."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 
 class Output(io.FileIO):
-    """A standard stream; from where it cannot be written on, what it was to get goes to ``spare``.
+    """A standard stream; once it cannot be written to, the rest goes to the file descriptor ``spare``.
 
-    ``error`` says why that happened, unless the stream was closed from the beginning: that was somebody's wish. So it
-    is when the reader leaves, as in ``loreg ls | head``: the rest goes nowhere, and the verb ends as it would have.
+    ``error`` says why, unless the stream was closed from the beginning: the user wanted that. When the reader leaves,
+    as in ``loreg ls | head``, the rest is dropped, and the command ends as it would have.
     """
 
     def __init__(self, descriptor: int, spare: int | None, *, is_open: bool) -> None:
@@ -25,7 +25,7 @@ class Output(io.FileIO):
         self.error: OSError | None = None
 
     def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
-        """Write to the stream, or else to the other one."""
+        """Write to the stream, or else to ``spare``."""
         if self._works:
             try:
                 return super().write(data)
@@ -40,9 +40,9 @@ class Output(io.FileIO):
 
 
 def take_over() -> None:
-    """Make stdin, stdout and stderr such that they can be used, whatever the process was started with.
+    """Make stdin, stdout and stderr usable, whatever the process was started with.
 
-    Without that the next file that is opened, a database for instance, would get the number of one that is closed.
+    Otherwise the next file that is opened, a database for instance, would get the number of one that is closed.
     """
     closed = [descriptor for descriptor in (_STDIN, _STDOUT, _STDERR) if not _is_open(descriptor)]
     for _ in closed:
@@ -50,13 +50,13 @@ def take_over() -> None:
     if sys.stdin is None:
         sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _text(sys.stderr, Output(_STDERR, None, is_open=_STDERR not in closed))
+        sys.stderr = _wrap_text(sys.stderr, Output(_STDERR, None, is_open=_STDERR not in closed))
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _text(sys.stdout, Output(_STDOUT, _STDERR, is_open=_STDOUT not in closed))
+        sys.stdout = _wrap_text(sys.stdout, Output(_STDOUT, _STDERR, is_open=_STDOUT not in closed))
 
 
 def what_stopped_stdout() -> OSError | None:
-    """Why stdout did not get all that it was to get; None if it did."""
+    """Return why stdout did not get all of the output; None if it did."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.error if isinstance(raw, Output) else None
 
@@ -69,8 +69,8 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _text(before: TextIO | None, raw: Output) -> TextIO:
-    """A text stream like the one ``before``."""
+def _wrap_text(before: TextIO | None, raw: Output) -> TextIO:
+    """Return a text stream on ``raw`` with the encoding of ``before``."""
     if before is not None:
         before.flush()
     encoding = before.encoding if before is not None else "utf-8"

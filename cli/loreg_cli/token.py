@@ -43,20 +43,20 @@ def tokens(format_: str) -> None:
     """List tokens, without their secrets."""
     from loreg.parsing import format_scopes
 
-    found = open_registry().tokens.list()
+    entries = open_registry().tokens.list()
     if format_ == "json":
-        print_json(list(found))
+        print_json(list(entries))
         return
     if format_ == "quiet":
-        for one in found:
-            click.echo(one.id)
+        for entry in entries:
+            click.echo(entry.id)
         return
     rows = []
-    for one in found:
-        scopes = " ".join(format_scopes(one.grants))
-        state = "revoked" if one.revoked_at else f"{one.expires_at:%Y-%m-%d %H:%M}" if one.expires_at else "never"
-        used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
-        rows.append((str(one.id), one.name, scopes, one.author, state, used))
+    for entry in entries:
+        scopes = " ".join(format_scopes(entry.grants))
+        state = "revoked" if entry.revoked_at else f"{entry.expires_at:%Y-%m-%d %H:%M}" if entry.expires_at else "never"
+        used = f"{entry.last_used_at:%Y-%m-%d %H:%M}" if entry.last_used_at else "never"
+        rows.append((str(entry.id), entry.name, scopes, entry.author, state, used))
     print_table(["ID", "NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED"], rows, right=["ID"], cut=["SCOPES"])
 
 

@@ -1,4 +1,4 @@
-"""Tables of versions, as ls and search print them."""
+"""Print versions, as ``loreg ls`` and ``loreg search`` do."""
 
 from __future__ import annotations
 

@@ -94,8 +94,8 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._opened = _open_server(settings) if settings.endpoint else _open_local(settings)
-        self._backend = self._opened.backend
+        self._connection = _open_server(settings) if settings.endpoint else _open_local(settings)
+        self._backend = self._connection.backend
 
     @cached_property
     def context(self) -> Context:
@@ -104,7 +104,7 @@ class Registry:
         from loreg.workspace.context import Context
 
         policy = read_policy(self.settings.check, self.settings.origin["check"])
-        return Context(self._backend, self._opened.store, self.settings.home / "cache" / "bases", policy)
+        return Context(self._backend, self._connection.store, self.settings.home / "cache" / "bases", policy)
 
     # Groups of commands
 
@@ -544,11 +544,11 @@ class Registry:
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""
-        return self._opened.upgrade()
+        return self._connection.upgrade()
 
     def close(self) -> None:
         """Give every connection back."""
-        self._opened.close()
+        self._connection.close()
 
     def __enter__(self) -> Registry:
         return self
@@ -558,7 +558,7 @@ class Registry:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _Connection:
     """A backend and a store, and what only those who opened them can do."""
 
     backend: Backend
@@ -567,16 +567,16 @@ class _Opened:
     close: Callable[[], None]
 
 
-def _open_local(settings: Settings) -> _Opened:
+def _open_local(settings: Settings) -> _Connection:
     """Open a catalog and a store that this machine reaches itself."""
     from loreg.local.factory import open_local
 
     local = open_local(settings)
     backend = local.backend(Access.superuser(settings.author))
-    return _Opened(backend, local.store, local.catalog.upgrade, local.catalog.close)
+    return _Connection(backend, local.store, local.catalog.upgrade, local.catalog.close)
 
 
-def _open_server(settings: Settings) -> _Opened:
+def _open_server(settings: Settings) -> _Connection:
     """Open a server that is asked; SQLAlchemy and boto3 are not even imported."""
     from loreg.remote.backend import RemoteBackend
     from loreg.remote.http import Server
@@ -592,4 +592,4 @@ def _open_server(settings: Settings) -> _Opened:
         store.close()
         server.close()
 
-    return _Opened(RemoteBackend(server, store), store, upgrade, close)
+    return _Connection(RemoteBackend(server, store), store, upgrade, close)

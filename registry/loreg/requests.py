@@ -17,8 +17,8 @@ from loreg.errors import UsageError
 
 T = TypeVar("T")
 _RANK_RULES = sorted(set(RankRuleKind) - {RankRuleKind.LOSSLESS})
-_OPTIONS = frozenset(option.name for option in fields(MergeOptions))
-_METADATA = frozenset(said.name for said in fields(VersionMetadata))
+_OPTIONS = frozenset(field.name for field in fields(MergeOptions))
+_METADATA = frozenset(field.name for field in fields(VersionMetadata))
 #: The fields that each kind of request takes.
 FIELDS: Mapping[str, frozenset[str]] = {
     "merge": _OPTIONS | _METADATA | {"sources", "name", "base"},
@@ -91,10 +91,10 @@ def _decode(type_: type[T], document: Mapping[str, Any], names: Collection[str],
     try:
         return msgspec.convert(part, type_)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{where and f'{where}: '}{_in_words(error, part)}", hint=hint) from error
+        raise UsageError(f"{where and f'{where}: '}{_describe_mismatch(error, part)}", hint=hint) from error
 
 
-def _in_words(error: msgspec.ValidationError, part: Mapping[str, Any]) -> str:
+def _describe_mismatch(error: msgspec.ValidationError, part: Mapping[str, Any]) -> str:
     """Return msgspec's complaint in the words of this house: the field, what it is, and what was expected."""
     match = _MISMATCH.fullmatch(str(error))
     if match is None:

@@ -196,7 +196,7 @@ def test_a_server_makes_exports_for_the_servers_that_loreg_knows_alone(guarded_f
 
 
 def test_what_would_become_huge_is_not_made_by_the_server(guarded_folder: Guarded, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(exports, "_MOST_BYTES", 100_000)
+    monkeypatch.setattr(exports, "_MAX_BYTES", 100_000)
     writer = guarded_folder.registry("writer")
     request = request_of_profile(read_profile("vllm"), None)
     with pytest.raises(NotAllowedError, match="too much for a registry to make"):

@@ -30,7 +30,7 @@ from loreg.checking.run import check_adapter
 from loreg.entities import BaseModel, Commit, Metric
 from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
 from loreg.local import bases
-from loreg.local.bases import limit_concurrent_reads, matching_header_bases, read_verified_base
+from loreg.local.bases import find_matching_header_bases, limit_concurrent_reads, read_verified_base
 from loreg.local.commit import read_commit
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
@@ -185,7 +185,7 @@ def test_a_name_proves_itself_against_ten_lists_and_against_none_of_another_size
     of_headers = put_bytes(store, b'{"schema":"loreg.base-headers/1","tensors":{"w":' + LEAF + b"}}").sha256
     like = [BaseModel(of_headers, (f"org/{n}",), tensors=1, parameters=2, complete=False) for n in range(100)]
     larger = [BaseModel("f" * 64, ("org/large",), tensors=100_000, parameters=2, complete=False)]
-    assert matching_header_bases(store, listed, [*larger, *like]) == (of_headers,) * 10
+    assert find_matching_header_bases(store, listed, [*larger, *like]) == (of_headers,) * 10
 
 
 def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
@@ -208,7 +208,7 @@ def test_heads_are_looked_up_among_the_embeddings_and_not_compared_with_each():
 
 
 def test_four_lists_of_tensors_are_read_at_once_and_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bases, "_PATIENCE", 0.01)
+    monkeypatch.setattr(bases, "_MAX_WAIT", 0.01)
     with contextlib.ExitStack() as reading:
         for _ in range(4):
             reading.enter_context(limit_concurrent_reads())

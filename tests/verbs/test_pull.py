@@ -87,7 +87,7 @@ def test_a_file_that_was_changed_while_interrupted_is_downloaded_again(pushed: R
 
 
 def test_two_pulls_into_one_folder_do_not_mix(pushed: Registry, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("loreg.verbs.pull.PATIENCE", 0.0)
+    monkeypatch.setattr("loreg.verbs.pull.MAX_STALL", 0.0)
     second: list[BaseException] = []
 
     def pull_again(what: str, done: int, total: int) -> None:

@@ -60,12 +60,12 @@ class Access:
 
     def may(self, role: Role, namespace: str) -> bool:
         """Return whether ``role`` is given there; ``namespace`` is empty for names that have none."""
-        given = (self.permissions.get(namespace), self.permissions.get("*"))
-        return any(Role(one).includes(role) for one in given if one is not None)
+        roles = (self.permissions.get(namespace), self.permissions.get("*"))
+        return any(Role(granted).includes(role) for granted in roles if granted is not None)
 
     def may_somewhere(self, role: Role) -> bool:
         """Return whether ``role`` is given in any namespace."""
-        return any(Role(one).includes(role) for one in self.permissions.values())
+        return any(Role(granted).includes(role) for granted in self.permissions.values())
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""What a team's policy says before one of its aliases is set, taken away, or hidden with the version that it means.
+"""Enforce a team's policy where aliases move, versions are yanked and metrics change.
 
-Whoever may write a namespace sets a guarded alias, to a version that keeps the policy. To take it away, and to yank
-or unyank the version that it last meant, is for an administrator of the namespace: either would leave whoever asks
-for the alias with nothing, or with what the team withdrew. So are the metrics of what others are compared with: a
-writer adds to them, or measures better.
+Who may write a namespace may set a guarded alias, to a version that keeps the policy. Removing it, and yanking or
+unyanking the version that it last meant, is for an administrator of the namespace: either would leave the clients of
+the alias with nothing, or with what the team withdrew. The metrics that others are compared with are guarded too: a
+writer adds to them, or makes them better; only an administrator makes one worse.
 """
 
 from __future__ import annotations
@@ -21,58 +21,60 @@ from loreg.errors import NotAllowedError
 from loreg.refs import NO_NAMESPACE, AdapterName
 
 
-def check_alias(tx: Transaction, asked: Policy, found: VersionRecord, alias: str) -> None:
+def check_alias(tx: Transaction, team_policy: Policy, record: VersionRecord, alias: str) -> None:
     """Raise CheckFailedError if the policy guards the alias and the version breaks it.
 
-    Asked before the alias points to the version, with the adapter locked: afterwards it would be compared with itself.
+    Call it before the alias points to the version, with the adapter locked: later the version is compared with itself.
     """
-    if alias not in asked.aliases:
+    if alias not in team_policy.aliases:
         return
-    version = found.version
-    moves = aliases.list_moves(tx, found.adapter_id, asked.against)
-    other = policy.find_reference_version(asked.against, version, moves, lambda ref: versions.resolve(tx, ref).version)
-    candidate = policy.build_candidate(version, versions.read_card(tx, found), other)
-    raise_first_error(f"{version.ref} cannot become {alias!r}", policy.check_policy(asked, candidate))
+    version = record.version
+    moves = aliases.list_moves(tx, record.adapter_id, team_policy.against)
+    reference = policy.find_reference_version(
+        team_policy.against, version, moves, lambda ref: versions.resolve(tx, ref).version
+    )
+    candidate = policy.build_candidate(version, versions.read_card(tx, record), reference)
+    raise_first_error(f"{version.ref} cannot become {alias!r}", policy.check_policy(team_policy, candidate))
 
 
-def check_removal(tx: Transaction, asked: Policy, adapter: AdapterName, alias: str) -> None:
-    """Raise NotAllowedError if the policy guards the alias and who acts is no administrator of the namespace."""
-    if alias in asked.aliases and not tx.access.may(Role.ADMIN, adapter.namespace):
-        raise _require_administrator(tx, adapter, alias, "takes it away")
+def check_removal(tx: Transaction, team_policy: Policy, adapter: AdapterName, alias: str) -> None:
+    """Raise NotAllowedError if the policy guards the alias and the caller is no administrator of the namespace."""
+    if alias in team_policy.aliases and not tx.access.may(Role.ADMIN, adapter.namespace):
+        raise _administrators_only(tx, adapter, alias, "takes it away")
 
 
-def check_yank(tx: Transaction, asked: Policy, found: VersionRecord, *, yanked: bool) -> None:
-    """Raise NotAllowedError if a guarded alias last meant the version and who acts is no administrator.
+def check_yank(tx: Transaction, team_policy: Policy, record: VersionRecord, *, yanked: bool) -> None:
+    """Raise NotAllowedError if a guarded alias last meant the version and the caller is no administrator.
 
-    With ``yanked`` False the alias would mean the version again, so that the policy is asked too: CheckFailedError.
+    With ``yanked`` False the alias would mean the version again, so the policy is checked too: CheckFailedError.
     """
-    version = found.version
-    last_on_it = aliases.list_aliases_last_on(tx, found.adapter_id, found.id)
-    guarded = [alias for alias in last_on_it if alias in asked.aliases]
+    version = record.version
+    last_aliases = aliases.list_aliases_last_on(tx, record.adapter_id, record.id)
+    guarded = [alias for alias in last_aliases if alias in team_policy.aliases]
     if version.yanked == yanked or not guarded:
         return
     if not tx.access.may(Role.ADMIN, version.adapter.namespace):
         what = f"{'yanks' if yanked else 'unyanks'} v{version.number}, which it last meant"
-        raise _require_administrator(tx, version.adapter, guarded[0], what)
+        raise _administrators_only(tx, version.adapter, guarded[0], what)
     if not yanked:
         for alias in set(guarded) & set(version.aliases):
-            check_alias(tx, asked, found, alias)
+            check_alias(tx, team_policy, record, alias)
 
 
-def check_metrics(tx: Transaction, asked: Policy, found: VersionRecord, measured: Sequence[Metric]) -> None:
-    """Raise NotAllowedError if a metric that others are compared with becomes worse, and who acts is no administrator.
+def check_metrics(tx: Transaction, team_policy: Policy, record: VersionRecord, measured: Sequence[Metric]) -> None:
+    """Raise NotAllowedError if a metric that others are compared with gets worse and the caller is no administrator.
 
-    They are compared with the version that a guarded alias, or the alias ``against``, last meant. Asked with the
+    Versions are compared with the one that a guarded alias, or the alias ``against``, last meant. Call it with the
     adapter locked: meanwhile no alias begins to mean the version.
     """
-    version = found.version
-    if not asked.aliases or tx.access.may(Role.ADMIN, version.adapter.namespace):
+    version = record.version
+    if not team_policy.aliases or tx.access.may(Role.ADMIN, version.adapter.namespace):
         return
-    known = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
-    before = [known.get((metric.name, metric.dataset, metric.split)) for metric in measured]
+    metrics_by_key = {(metric.name, metric.dataset, metric.split): metric for metric in version.metrics}
+    before = [metrics_by_key.get((metric.name, metric.dataset, metric.split)) for metric in measured]
     worse = [old for old, new in zip(before, measured, strict=True) if old is not None and _is_worse(new, old)]
-    meant = aliases.list_aliases_last_on(tx, found.adapter_id, found.id) if worse else ()
-    if compared := [alias for alias in meant if alias in (*asked.aliases, asked.against)]:
+    last_aliases = aliases.list_aliases_last_on(tx, record.adapter_id, record.id) if worse else ()
+    if compared := [alias for alias in last_aliases if alias in (*team_policy.aliases, team_policy.against)]:
         who = _administrator(version.adapter)
         raise NotAllowedError(
             f"the policy compares with {version.ref}, which {compared[0]!r} last meant: {who} makes {worse[0]} worse, "
@@ -92,7 +94,7 @@ def _administrator(adapter: AdapterName) -> str:
     return f"an administrator of {where}"
 
 
-def _require_administrator(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
+def _administrators_only(tx: Transaction, adapter: AdapterName, alias: str, what: str) -> NotAllowedError:
     who = _administrator(adapter)
     return NotAllowedError(
         f"the policy guards {alias!r} of {adapter}: {who} {what}, {tx.author} may only move it",

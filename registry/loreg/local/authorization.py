@@ -1,4 +1,4 @@
-"""Refusing what somebody may not do. What he may not even read is not found, which catalog queries see to."""
+"""Refuse what a caller may not do. What the caller may not even read is not found: catalog queries see to that."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from loreg.refs import NO_NAMESPACE
 
 
 def require(access: Access, role: Role, namespace: str) -> None:
-    """Raise NotAllowedError unless that much is allowed in the namespace."""
+    """Raise NotAllowedError unless ``access`` has the role in the namespace; UnauthenticatedError without a token."""
     if not access.may(role, namespace):
         where = f"in the namespace {namespace!r}" if namespace else "among adapters without a namespace"
         raise _not_allowed(access, f"{role} {where}", f"{role}:{namespace or NO_NAMESPACE}")
 
 
 def require_somewhere(access: Access, role: Role) -> None:
-    """Raise NotAllowedError unless that much is allowed in some namespace."""
+    """Raise NotAllowedError unless ``access`` has the role in some namespace; UnauthenticatedError without a token."""
     if not access.may_somewhere(role):
         raise _not_allowed(access, f"{role} anywhere", f"{role}:NAMESPACE")
 

@@ -92,7 +92,7 @@ class LocalBackend(Backend):
             return version_details(tx, ref)
 
     def files_of(self, ref: Ref) -> tuple[Version, tuple[File, ...]]:
-        """The version that ``ref`` means, and its files alone: how it was made may be megabytes."""
+        """Return the version that ``ref`` means, and its files alone: its provenance may be megabytes."""
         with self.catalog.read(self._access) as tx:
             return version_files(tx, ref)
 
@@ -122,8 +122,8 @@ class LocalBackend(Backend):
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         with self.catalog.read(self._access) as tx:
-            found = versions.resolve(tx, ref)
-            return found.version, lineage.list_ancestors(tx, found.id)
+            record = versions.resolve(tx, ref)
+            return record.version, lineage.list_ancestors(tx, record.id)
 
     def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
         from loreg.local.bases import limit_concurrent_reads
@@ -131,56 +131,59 @@ class LocalBackend(Backend):
 
         require(self._access, Role.WRITE, commit.adapter.namespace)
         with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
-            read = read_commit(self._store, commit, accepted)
-            proven = self._proven(read.base) if read.base is not None else ()
+            parsed = read_commit(self._store, commit, accepted)
+            proven = self._find_proven(parsed.base) if parsed.base is not None else ()
         try:
             with self.catalog.write(self._access) as tx:
-                return self.record(tx, read, proven)
+                return self.record(tx, parsed, proven)
         except CheckFailedError:  # all that it lacks is the alias
             with self.catalog.write(self._access) as tx:
                 blobs.record(tx, {file.sha256: file.size for file in commit.manifest.files})
             raise
 
-    def record(self, tx: Transaction, read: ParsedCommit, proven: Sequence[str] = ()) -> Committed:
-        """Record a commit that was read, in a transaction of who may write there, if the policy lets.
+    def record(self, tx: Transaction, parsed: ParsedCommit, proven: Sequence[str] = ()) -> Committed:
+        """Record a commit that was read, in a transaction of a caller who may write there, if the policy allows it.
 
-        ``proven`` are the bases, known by their headers, that the commit's base is. Raises CheckFailedError or
-        NotAllowedError if the policy does not, ConflictError where :func:`loreg.catalog.versions.record` does.
+        ``proven`` are the digests of the bases, known by their headers, that the commit's base is. Raises
+        CheckFailedError or NotAllowedError if the policy forbids it, ConflictError as
+        :func:`loreg.catalog.versions.record` does.
         """
         from loreg.local.bases import describe_taken_names
 
-        notes, base = list(read.notes), read.base
+        notes, base = list(parsed.notes), parsed.base
         if base is not None:
             bases.record(tx, base.base, base.size, proven)
             notes += describe_taken_names(bases.find_taken_names(tx, base.base))
-        asked = versions.ChangePolicy(partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy))
-        found, created = versions.record(tx, read.draft, asked)
-        return Committed(found.version, created, tuple(notes))
+        change_policy = versions.ChangePolicy(
+            partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy)
+        )
+        version_record, created = versions.record(tx, parsed.new_version, change_policy)
+        return Committed(version_record.version, created, tuple(notes))
 
-    def rehearse(self, read: ParsedCommit) -> None:
+    def rehearse(self, parsed: ParsedCommit) -> None:
         """Raise what :meth:`record` would raise now; nothing is recorded."""
         with contextlib.suppress(_RolledBackError), self.catalog.write(self._access) as tx:
-            self.record(tx, read)
+            self.record(tx, parsed)
             raise _RolledBackError
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         with self.catalog.write(self._access) as tx:
-            self._lock(tx, ref.adapter)  # of two who move an alias, the second sees what the first did
-            found = versions.resolve(tx, ref)
-            version = found.version
+            self._lock_adapter(tx, ref.adapter)  # of two clients that move an alias, the second sees the first's move
+            record = versions.resolve(tx, ref)
+            version = record.version
             if version.yanked:
                 raise NotAllowedError(
                     f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
                 )
             if expected is not None:
-                _refuse_moved_alias(tx, found.adapter_id, ref.adapter, alias, expected)
-            check_alias(tx, self._policy, found, alias)
-            aliases.set_alias(tx, found.adapter_id, found.id, alias)
-            return versions.by_id(tx, found.id)
+                _refuse_moved_alias(tx, record.adapter_id, ref.adapter, alias, expected)
+            check_alias(tx, self._policy, record, alias)
+            aliases.set_alias(tx, record.adapter_id, record.id, alias)
+            return versions.by_id(tx, record.id)
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
         with self.catalog.write(self._access) as tx:
-            adapter_id = self._lock(tx, adapter)
+            adapter_id = self._lock_adapter(tx, adapter)
             if expected is not None:
                 _refuse_moved_alias(tx, adapter_id, adapter, alias, expected)
             check_removal(tx, self._policy, adapter, alias)
@@ -188,26 +191,26 @@ class LocalBackend(Backend):
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         with self.catalog.write(self._access) as tx:
-            self._lock(tx, ref.adapter)
-            found = versions.resolve(tx, ref)
-            check_yank(tx, self._policy, found, yanked=yanked)
-            return versions.set_yanked(tx, found, yanked, reason)
+            self._lock_adapter(tx, ref.adapter)
+            record = versions.resolve(tx, ref)
+            check_yank(tx, self._policy, record, yanked=yanked)
+            return versions.set_yanked(tx, record, yanked, reason)
 
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
         measured = [validate_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
-            self._lock(tx, ref.adapter)
-            found = versions.resolve(tx, ref)
-            check_metrics(tx, self._policy, found, measured)
+            self._lock_adapter(tx, ref.adapter)
+            record = versions.resolve(tx, ref)
+            check_metrics(tx, self._policy, record, measured)
             for metric in sorted(measured, key=lambda m: (m.name, m.dataset, m.split)):  # one order: no deadlock
-                metrics.put(tx, found.adapter_id, found.id, metric)
-            return versions.by_id(tx, found.id)
+                metrics.put(tx, record.adapter_id, record.id, metric)
+            return versions.by_id(tx, record.id)
 
     def base(self, text: str) -> BaseDetails:
         require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
-            found = bases.find(tx, text)
-            return BaseDetails(found, derivations.list_edges(tx, found), bases.count_versions(tx, found))
+            base = bases.find(tx, text)
+            return BaseDetails(base, derivations.list_edges(tx, base), bases.count_versions(tx, base))
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
         require_somewhere(self._access, Role.READ)
@@ -224,14 +227,16 @@ class LocalBackend(Backend):
 
         require_somewhere(self._access, Role.WRITE)
         with limit_concurrent_reads():
-            listed = read_verified_base(self._store, base)
-            proven = self._proven(listed)
+            verified = read_verified_base(self._store, base)
+            proven = self._find_proven(verified)
         with self.catalog.write(self._access) as tx:
-            created = bases.record(tx, listed.base, listed.size, proven)
-            found = bases.find(tx, base.digest)
-            taken = bases.find_taken_names(tx, base)
+            created = bases.record(tx, verified.base, verified.size, proven)
+            stored = bases.find(tx, base.digest)
+            taken_names = bases.find_taken_names(tx, base)
             return BaseAdded(
-                found, created, (*describe_taken_names(taken), *describe_unchanged_fields(base, found, taken))
+                stored,
+                created,
+                (*describe_taken_names(taken_names), *describe_unchanged_fields(base, stored, taken_names)),
             )
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
@@ -243,25 +248,25 @@ class LocalBackend(Backend):
         relation = BaseRelation(kind)
         detail = validate_detail(detail)
         with self.catalog.read(self._access) as tx:
-            one, other = bases.find(tx, child), bases.find(tx, parent)
-            changeable = bases.may_change(tx, one)
-        if one.digest == other.digest:
+            child_base, parent_base = bases.find(tx, child), bases.find(tx, parent)
+            may_change = bases.may_change(tx, child_base)
+        if child_base.digest == parent_base.digest:
+            # Proven, with nothing to record: a base does not depend on it.
             if relation in (BaseRelation.CAST_OF, BaseRelation.RENAMED_FROM):
-                # Proven, with nothing to record: a base does not depend on it.
-                return BaseEdge(one.digest, one.digest, relation, {}, verified=True)
+                return BaseEdge(child_base.digest, child_base.digest, relation, {}, verified=True)
             raise ConflictError(
-                f"{child} and {parent} are one base, {one.title}: it cannot be {kind} itself",
+                f"{child} and {parent} are one base, {child_base.title}: it cannot be {kind} itself",
                 hint=f"loreg base show {child}",
             )
-        if not changeable:
+        if not may_change:
             raise NotAllowedError(
-                f"what {one.title} came from is said by who added it, or by an administrator",
+                f"what {child_base.title} came from is said by who added it, or by an administrator",
                 hint="ask for a token with --scope admin:*",
             )
         with limit_concurrent_reads():
-            verified = is_proven(self._store, one, other, relation)
+            verified = is_proven(self._store, child_base, parent_base, relation)
         with self.catalog.write(self._access) as tx:
-            return derivations.record(tx, BaseEdge(one.digest, other.digest, relation, detail, verified))
+            return derivations.record(tx, BaseEdge(child_base.digest, parent_base.digest, relation, detail, verified))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         require_somewhere(self._access, Role.READ)
@@ -276,22 +281,22 @@ class LocalBackend(Backend):
         from loreg.local.exports import build_export, profile_for
 
         with self.catalog.read(self._access) as tx:
-            recorded = exports.find(tx, self._writable(tx, ref).id, request)
-            described = version_details(tx, ref)
-        manifest = build_export(self._store, described, profile_for(profile, request, described), recorded)
+            recorded = exports.find(tx, self._find_writable(tx, ref).id, request)
+            details = version_details(tx, ref)
+        manifest = build_export(self._store, details, profile_for(profile, request, details), recorded)
         if manifest == recorded:
             return manifest
         with self.catalog.write(self._access) as tx:
-            exports.record(tx, self._writable(tx, ref), exports.ExportRecord(request, profile, manifest))
+            exports.record(tx, self._find_writable(tx, ref), exports.ExportRecord(request, profile, manifest))
         return manifest
 
     def drop_export(self, ref: Ref, request: str) -> None:
         namespace = ref.adapter.namespace
         with self.catalog.write(self._access) as tx:
-            found = self._writable(tx, ref)
-            if exports.find_author(tx, found, request) != self._access.author:
+            record = self._find_writable(tx, ref)
+            if exports.find_author(tx, record, request) != self._access.author:
                 require(self._access, Role.ADMIN, namespace)
-            exports.remove(tx, found, request)
+            exports.remove(tx, record, request)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         namespace = namespace_of(kind, request)
@@ -347,37 +352,40 @@ class LocalBackend(Backend):
             jobs.fail_all_of_token(tx, token_id)
             return token
 
-    def _lock(self, tx: Transaction, adapter: AdapterName) -> int:
-        """The adapter's row, if its versions and aliases may be changed: nobody else changes them before the end."""
+    def _lock_adapter(self, tx: Transaction, adapter: AdapterName) -> int:
+        """Lock the adapter's row until the transaction ends, and return its id.
+
+        Raises NotFoundError, and NotAllowedError if the caller may not write there.
+        """
         adapter_id = versions.find_adapter_id(tx, adapter)
         require(self._access, Role.WRITE, adapter.namespace)
         versions.lock_adapter(tx, adapter_id)
         return adapter_id
 
-    def _proven(self, listed: VerifiedBase) -> tuple[str, ...]:
-        """The bases, known by their headers and of a name that this one is given, that it has the headers of."""
-        from loreg.local.bases import matching_header_bases
+    def _find_proven(self, verified: VerifiedBase) -> tuple[str, ...]:
+        """Return the digests of the bases that share a name with this one and have its headers, and nothing more."""
+        from loreg.local.bases import find_matching_header_bases
 
         with self.catalog.read(self._access) as tx:
-            known = bases.find_header_bases(tx, listed.base)
-        return matching_header_bases(self._store, listed, known)
+            header_bases = bases.find_header_bases(tx, verified.base)
+        return find_matching_header_bases(self._store, verified, header_bases)
 
-    def _writable(self, tx: Transaction, ref: Ref) -> VersionRecord:
-        """The version, if it may be changed; one that may not even be seen is not found."""
-        found = versions.resolve(tx, ref)
+    def _find_writable(self, tx: Transaction, ref: Ref) -> VersionRecord:
+        """Return the version if the caller may change it. Raises NotFoundError for one that the caller may not read."""
+        record = versions.resolve(tx, ref)
         require(self._access, Role.WRITE, ref.adapter.namespace)
-        return found
+        return record
 
 
 class _RolledBackError(Exception):
-    """All of it could be recorded; the transaction is rolled back."""
+    """Raised to roll back a rehearsal: everything could be recorded."""
 
 
 def _refuse_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:
-    found = aliases.lock_number(tx, adapter_id, alias)
-    if found != expected:
-        now, then = (f"v{number}" if number else "nothing" for number in (found, expected))
+    current = aliases.lock_number(tx, adapter_id, alias)
+    if current != expected:
+        now, then = (f"v{number}" if number else "nothing" for number in (current, expected))
         raise StaleError(
             f"{alias!r} of {adapter} means {now} by now, not {then}: nothing was moved",
-            hint=f"loreg show {adapter}:{alias}" if found else f"loreg ls {adapter}",
+            hint=f"loreg show {adapter}:{alias}" if current else f"loreg ls {adapter}",
         )

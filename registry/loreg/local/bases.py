@@ -1,4 +1,4 @@
-"""What two contents prove of how one base came from the other."""
+"""Read and verify the stored tensor lists of bases, and what two of them prove about each other."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from loreg.manifest import is_digest
 from loreg.storage import BlobTransfer
 from loreg.strict_json import refuse_many_values
 
-_LONGEST_NAME, _LONGEST_LICENSE, _LONGEST_CONFIG = 512, 64, 4096
-_MOST_NAMES = 100
+_MAX_NAME, _MAX_LICENSE, _MAX_CONFIG = 512, 64, 4096
+_MAX_NAMES = 100
 _WORD = re.compile("[a-z_]{1,32}")
-_MOST_BYTES = 32 * 1024**2  # of a list of tensors; the largest models have 25 MB
-_MOST_TENSORS = 250_000
-_MOST_VALUES = 8 * _MOST_TENSORS  # each is written in six or seven
-_MOST_HEADS = 100  # that headers list and contents do not, for they are the embedding once more
-_MOST_PROVEN = 10
-_READING = threading.BoundedSemaphore(4)
-_PATIENCE = 30.0  # seconds
-_MOST_NUMBERS = 2**63  # of all tensors together: what a database counts up to
+_MAX_BYTES = 32 * 1024**2  # of a list of tensors; the largest models have 25 MB
+_MAX_TENSORS = 250_000
+_MAX_VALUES = 8 * _MAX_TENSORS  # each is written in six or seven
+_MAX_EXTRA_HEADS = 100  # that headers list and contents do not, for they are the embedding once more
+_MAX_PROVEN = 10
+_READ_SLOTS = threading.BoundedSemaphore(4)
+_MAX_WAIT = 30.0  # seconds
+_MAX_NUMBERS = 2**63  # of all tensors together: what a database counts up to
 
 
 @dataclass(frozen=True)
 class VerifiedBase:
-    """A base with what its stored list of tensors says: ``tensor_digests``, and the ``size`` of the list in bytes."""
+    """A base as its stored list of tensors describes it: ``tensor_digests``, and the ``size`` of the list in bytes."""
 
     base: BaseModel
     tensor_digests: Mapping[str, TensorDigest]
@@ -53,58 +53,65 @@ class VerifiedBase:
 
 @contextlib.contextmanager
 def limit_concurrent_reads() -> Iterator[None]:
-    """Read lists of tensors: four at once, for a large one takes some 100 MB. Raises QuotaError after half a minute."""
-    if not _READING.acquire(timeout=_PATIENCE):
+    """Let four callers read tensor lists at once: a large one takes some 100 MB. Raises QuotaError after 30 seconds."""
+    if not _READ_SLOTS.acquire(timeout=_MAX_WAIT):
         raise QuotaError("the registry reads the lists of other bases", hint="try again in a minute")
     try:
         yield
     finally:
-        _READING.release()
+        _READ_SLOTS.release()
 
 
 def read_verified_base(store: BlobTransfer, base: BaseModel) -> VerifiedBase:
-    """The base as its stored list of tensors says that it is; of the request only names, license and config are taken.
+    """Return the base as its stored list of tensors describes it; of ``base`` only names, license and config are taken.
 
-    Raises IntegrityError for a list that is none, or of another number of tensors.
+    Raises IntegrityError for a list that cannot be read, or has another number of tensors.
     """
     if not is_digest(base.digest):
         raise IntegrityError(f"{base.digest[:70]!r} is no sha256", hint="loreg base add ./path")
     size = store.size(base.digest)
-    if size is not None and size > _MOST_BYTES:
+    if size is not None and size > _MAX_BYTES:
         raise IntegrityError(
-            f"the list of the tensors of {base.title} has {size:,} bytes, expected {_MOST_BYTES:,} at most",
+            f"the list of the tensors of {base.title} has {size:,} bytes, expected {_MAX_BYTES:,} at most",
             hint="loreg base add ./path",
         )
-    if base.tensors > _MOST_TENSORS:
+    if base.tensors > _MAX_TENSORS:
         raise IntegrityError(
-            f"{base.title} has {base.tensors:,} tensors, expected {_MOST_TENSORS:,} at most", hint="is this a model?"
+            f"{base.title} has {base.tensors:,} tensors, expected {_MAX_TENSORS:,} at most", hint="is this a model?"
         )
-    document = store.read(base.digest, _MOST_BYTES)
-    names = all(name.isprintable() and 0 < len(name) <= _LONGEST_NAME for name in base.names)
-    config = describe_config(base.config) == base.config and len(json.dumps(base.config)) <= _LONGEST_CONFIG
-    said = names and len(base.names) <= _MOST_NAMES and config and len(base.license) <= _LONGEST_LICENSE
-    found = _parse_tensor_list(document)
-    if not (
-        said and found and (len(found["tensors"]), found["schema"] == CONTENT_SCHEMA) == (base.tensors, base.complete)
-    ):
+    document = store.read(base.digest, _MAX_BYTES)
+    tensor_list = _parse_tensor_list(document)
+    is_sound = _are_words_sound(base) and bool(tensor_list)
+    if not is_sound or (len(tensor_list["tensors"]), tensor_list["schema"]) != (base.tensors, _schema(base)):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
-    return VerifiedBase(with_tensor_facts(base, found), found["tensors"], len(document))
+    return VerifiedBase(with_tensor_facts(base, tensor_list), tensor_list["tensors"], len(document))
+
+
+def _are_words_sound(base: BaseModel) -> bool:
+    """Return whether the names, license and config of a request are few, short and printable."""
+    names = all(name.isprintable() and 0 < len(name) <= _MAX_NAME for name in base.names)
+    config = describe_config(base.config) == base.config and len(json.dumps(base.config)) <= _MAX_CONFIG
+    return names and len(base.names) <= _MAX_NAMES and config and len(base.license) <= _MAX_LICENSE
+
+
+def _schema(base: BaseModel) -> str:
+    return CONTENT_SCHEMA if base.complete else HEADERS_SCHEMA
 
 
 def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
-    """The list of tensors in the bytes; empty if it is none that everybody could read."""
+    """Return the list of tensors in the bytes; empty if they are no list that every reader takes."""
     try:
-        refuse_many_values(document, _MOST_VALUES)
-        found = json.loads(document)
-        tensor_digests = found["tensors"].items()
-        fields = _FIELDS[found["schema"]]
-        right = found.keys() <= _KEYS and all(
-            _is_leaf(leaf, fields) and name.isprintable() for name, leaf in tensor_digests
+        refuse_many_values(document, _MAX_VALUES)
+        tensor_list = json.loads(document)
+        tensor_digests = tensor_list["tensors"].items()
+        fields = _FIELDS[tensor_list["schema"]]
+        is_sound = tensor_list.keys() <= _KEYS and all(
+            _is_tensor_entry(entry, fields) and name.isprintable() for name, entry in tensor_digests
         )
-        right = right and sum(math.prod(leaf["shape"]) for _, leaf in tensor_digests) < _MOST_NUMBERS
+        is_sound = is_sound and sum(math.prod(entry["shape"]) for _, entry in tensor_digests) < _MAX_NUMBERS
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return found if right else {}
+    return tensor_list if is_sound else {}
 
 
 _KEYS = {"schema", "names", "tensors", "files"}
@@ -112,50 +119,56 @@ _KEYS = {"schema", "names", "tensors", "files"}
 _FIELDS = {CONTENT_SCHEMA: {"dtype", "shape", "sha256"}, HEADERS_SCHEMA: {"dtype", "shape"}}
 
 
-def _is_leaf(leaf: Any, fields: Set[str]) -> bool:
-    if not isinstance(leaf, dict) or leaf.keys() != fields:
+def _is_tensor_entry(entry: Any, fields: Set[str]) -> bool:
+    if not isinstance(entry, dict) or entry.keys() != fields:
         return False
-    shape = leaf["shape"]
-    sound = isinstance(shape, list) and len(shape) <= MAX_AXES
-    sound = sound and all(type(number) is int and 0 <= number < MAX_INTEGER for number in shape)
-    return sound and leaf["dtype"] in DTYPES and ("sha256" not in fields or is_digest(leaf["sha256"]))
+    shape = entry["shape"]
+    is_sound = isinstance(shape, list) and len(shape) <= MAX_AXES
+    is_sound = is_sound and all(type(number) is int and 0 <= number < MAX_INTEGER for number in shape)
+    return is_sound and entry["dtype"] in DTYPES and ("sha256" not in fields or is_digest(entry["sha256"]))
 
 
-def matching_header_bases(store: BlobTransfer, listed: VerifiedBase, known: Sequence[BaseModel]) -> tuple[str, ...]:
-    """The digests of those of the bases ``known`` by their headers that ``listed`` has the headers of.
+def find_matching_header_bases(
+    store: BlobTransfer, verified: VerifiedBase, header_bases: Sequence[BaseModel]
+) -> tuple[str, ...]:
+    """Return the digests of those of ``header_bases``, known by their headers, whose headers ``verified`` has.
 
-    The lists of ten are read at most, and of none that has far more tensors, or fewer.
+    Reads the lists of ten at most, and of none that has far more tensors, or fewer.
     """
-    if not listed.base.complete:
+    if not verified.base.complete:
         return ()
-    like = [each for each in known if abs(each.tensors - listed.base.tensors) <= _MOST_HEADS][:_MOST_PROVEN]
+    count = verified.base.tensors
+    candidates = [base for base in header_bases if abs(base.tensors - count) <= _MAX_EXTRA_HEADS]
     return tuple(
-        each.digest
-        for each in like
-        if matches_headers(listed.tensor_digests, parse_tensor_digests(store.read(each.digest)))
+        base.digest
+        for base in candidates[:_MAX_PROVEN]
+        if matches_headers(verified.tensor_digests, parse_tensor_digests(store.read(base.digest)))
     )
 
 
 def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: BaseRelation) -> bool:
-    """Whether the contents prove the relation. Raises ConflictError if they prove that it is not so."""
+    """Return whether the contents prove the relation. Raises ConflictError if they disprove it."""
     if not (child.complete and parent.complete) or kind not in (BaseRelation.CAST_OF, BaseRelation.RENAMED_FROM):
         return False
-    ours, theirs = parse_tensor_digests(store.read(child.digest)), parse_tensor_digests(store.read(parent.digest))
+    child_digests, parent_digests = (parse_tensor_digests(store.read(base.digest)) for base in (child, parent))
     if kind == BaseRelation.CAST_OF:
-        both = ours.keys() & theirs.keys()
-        return len(both) == min(len(ours), len(theirs)) and all(ours[name] == theirs[name] for name in both)
-    one, other = (Counter(leaf["sha256"] for leaf in tensor_digests.values()) for tensor_digests in (ours, theirs))
-    if one != other:
+        common_names = child_digests.keys() & parent_digests.keys()
+        is_same = all(child_digests[name] == parent_digests[name] for name in common_names)
+        return is_same and len(common_names) == min(len(child_digests), len(parent_digests))
+    child_counts, parent_counts = (
+        Counter(digest["sha256"] for digest in digests.values()) for digests in (child_digests, parent_digests)
+    )
+    if child_counts != parent_counts:
         raise ConflictError(
             f"{child.title} is not a renaming of {parent.title}: "
-            f"{(one - other).total()} of its tensors have other content",
+            f"{(child_counts - parent_counts).total()} of its tensors have other content",
             hint="--kind finetuned_from, or cast_of, declares another relation",
         )
     return True
 
 
 def validate_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """How a base came from another, e.g. ``{"bits": 4}``. Raises UsageError for more than a few words and numbers."""
+    """Return the detail of an edge, e.g. ``{"bits": 4}``. Raises UsageError for more than a few words and numbers."""
     words = all(_WORD.fullmatch(name) for name in detail)
     values = all(isinstance(value, str | int | float) and len(str(value)) <= 128 for value in detail.values())
     if len(detail) > 8 or not words or not values or not all(str(value).isprintable() for value in detail.values()):
@@ -164,14 +177,14 @@ def validate_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_taken_names(names: Sequence[str]) -> tuple[str, ...]:
-    """What to tell a person of names that mean another base."""
+    """Return a note for each name that means another base already."""
     return tuple(f"the name {name!r} already means another base in this registry" for name in names)
 
 
-def describe_unchanged_fields(asked: BaseModel, found: BaseModel, taken: Sequence[str]) -> tuple[str, ...]:
-    """What to tell a person of what he said of a base that somebody else added."""
+def describe_unchanged_fields(request: BaseModel, stored: BaseModel, taken_names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note for each field of the request that stays as it is, because another user added the base."""
     who = "only who added it, or an administrator, changes that"
-    license_ = f"{found.title}: its license stays {found.license or 'unknown'!r}, {who}"
-    stays = [license_] if asked.license not in ("", found.license) else []
-    refused = [name for name in asked.names if name not in (*found.names, *taken)]
-    return (*stays, *(f"the name {name!r} was not given to {found.title}: {who}" for name in refused))
+    license_ = f"{stored.title}: its license stays {stored.license or 'unknown'!r}, {who}"
+    stays = [license_] if request.license not in ("", stored.license) else []
+    refused = [name for name in request.names if name not in (*stored.names, *taken_names)]
+    return (*stays, *(f"the name {name!r} was not given to {stored.title}: {who}" for name in refused))

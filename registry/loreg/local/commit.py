@@ -1,4 +1,4 @@
-"""What a commit's blobs are: facts, card, base and lineage are read from the store, and never taken from who asks."""
+"""Read what a commit's blobs are: facts, card, base and lineage come from the store, never from the request."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from loreg.refs import parse_alias
 from loreg.storage import AcceptedUpload, Blob, BlobTransfer, put_bytes
 from loreg.storage.blobs import SMALL
 
-_READ = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
+_PARSED_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
 
-#: What is read whole, and how large it may be.
-_MOST_BYTES = {CONFIG_NAME: MAX_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
-_MOST_WORDS = 1000
-_LONGEST_MESSAGE = 64 * 1024
+#: The files that are read whole, and how many bytes they may have.
+_MAX_BYTES = {CONFIG_NAME: MAX_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
+_MAX_ENTRIES = 1000  # tasks, labels, metrics or aliases
+_MAX_MESSAGE = 64 * 1024  # characters
 
 
 @dataclass(frozen=True)
 class ParsedCommit:
-    """A commit as it can be recorded, and its base, if it names one, as the list of its tensors says it is."""
+    """A commit as it can be recorded, and its base, if it names one, as its tensor list describes it."""
 
-    draft: NewVersion
+    new_version: NewVersion
     base: VerifiedBase | None
     notes: tuple[str, ...]
 
 
 def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, AcceptedUpload]) -> ParsedCommit:
-    """Read what was stored; the manifest itself is stored too. ``accepted`` are the blobs that were stored just now.
+    """Read the stored blobs of a commit, and store its manifest; ``accepted`` are the blobs that were stored just now.
 
     Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
     CheckFailedError for an adapter that breaks a rule or does not fit its base.
@@ -56,17 +56,17 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
     blobs = _CommitBlobs(store, accepted)
     for file in commit.manifest.files:
         blobs.require_stored(file)
-    structure = _layout(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
+    structure = _read_structure(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
     raise_first_error(str(commit.adapter), check_adapter(Subject(structure, None, tuple(files))))
     base = read_verified_base(store, commit.base) if commit.base is not None else None
     target_digest = _affected_digest(base, structure) if base is not None else None
-    made_by, notes = _provenance(blobs, files)
+    merged_from, notes = _read_provenance(blobs, files)
     put_bytes(store, commit.manifest.to_bytes())
-    draft = NewVersion(
+    new_version = NewVersion(
         adapter=commit.adapter,
         manifest=commit.manifest,
         facts=structure.facts(commit.base_hint),
-        card=_card(blobs, files),
+        card=_read_card(blobs, files),
         message=commit.message.replace("\x00", ""),
         base=base.base if base is not None else None,
         target=target_digest,
@@ -74,30 +74,30 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
         labels=dict(parse_label(f"{key}={value}") for key, value in commit.labels.items()),
         metrics=tuple(map(validate_metric, commit.metrics)),
         aliases=tuple(map(parse_alias, commit.aliases)),
-        provenance=made_by,
+        provenance=merged_from,
     )
-    return ParsedCommit(draft, base, notes)
+    return ParsedCommit(new_version, base, notes)
 
 
 def _refuse_oversized(commit: Commit) -> None:
-    """Raise UsageError for more said of a version, AdapterFormatError for larger documents, than anybody can keep.
+    """Raise UsageError for too much metadata, AdapterFormatError for documents that are too large.
 
-    By what the manifest says, before anything is read, and before it is compared with what is stored.
+    Only the manifest is looked at: nothing has been read yet, or compared with the store.
     """
     for file in commit.manifest.files:
-        if file.size > _MOST_BYTES.get(file.path, file.size):
+        if file.size > _MAX_BYTES.get(file.path, file.size):
             raise AdapterFormatError(
-                f"{file.path} has {file.size:,} bytes, expected {_MOST_BYTES[file.path]:,} at most",
+                f"{file.path} has {file.size:,} bytes, expected {_MAX_BYTES[file.path]:,} at most",
                 hint="is this the right file?",
             )
     counts = {name: len(getattr(commit, name)) for name in ("tasks", "labels", "metrics", "aliases")}
-    if many := next((name for name, count in counts.items() if count > _MOST_WORDS), ""):
+    if many := next((name for name, count in counts.items() if count > _MAX_ENTRIES), ""):
         raise UsageError(
-            f"{counts[many]:,} {many}, expected {_MOST_WORDS:,} at most", hint="loreg push DIR with fewer of them"
+            f"{counts[many]:,} {many}, expected {_MAX_ENTRIES:,} at most", hint="loreg push DIR with fewer of them"
         )
-    if len(commit.message) > _LONGEST_MESSAGE:
+    if len(commit.message) > _MAX_MESSAGE:
         raise UsageError(
-            f"the message has {len(commit.message):,} characters, expected {_LONGEST_MESSAGE:,} at most",
+            f"the message has {len(commit.message):,} characters, expected {_MAX_MESSAGE:,} at most",
             hint="a README.md beside the weights may be longer",
         )
     if not is_unicode(commit.message + commit.base_hint):
@@ -105,15 +105,15 @@ def _refuse_oversized(commit: Commit) -> None:
 
 
 def _not_stored(file: File, size: int | None) -> IntegrityError:
-    found = "is damaged there" if size == file.size else "is not stored" if size is None else f"has {size} bytes there"
+    state = "is damaged there" if size == file.size else "is not stored" if size is None else f"has {size} bytes there"
     return IntegrityError(
-        f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {found}", hint="push again"
+        f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {state}", hint="push again"
     )
 
 
 @dataclass(frozen=True)
 class _CommitBlobs:
-    """The blobs of a commit; what was read to accept one, or to see that it is there, is not read again."""
+    """The blobs of a commit; what was read to accept a blob, or to see that it is there, is not read again."""
 
     store: BlobTransfer
     accepted: Mapping[str, AcceptedUpload]
@@ -125,20 +125,20 @@ class _CommitBlobs:
         if accepted is not None:
             if accepted.size != file.size:
                 raise _not_stored(file, accepted.size)
-        elif file.path in _READ and file.size <= SMALL:
+        elif file.path in _PARSED_FILES and file.size <= SMALL:
             self._contents[file.sha256] = self._read_stored(file)
         elif not self.store.has(Blob(file.sha256, file.size)):
             raise _not_stored(file, self.store.size(file.sha256))
 
     def read(self, file: File) -> bytes:
-        """All of a small file."""
-        known = self._known(file)
-        return known if known is not None else self.store.read(file.sha256, file.size)
+        """Return all bytes of a small file."""
+        content = self._cached_content(file)
+        return content if content is not None else self.store.read(file.sha256, file.size)
 
     def read_part(self, file: File, start: int, size: int) -> bytes:
-        """``size`` bytes of a file from ``start`` on."""
-        known = self._known(file)
-        return known[start : start + size] if known is not None else self.store.read_part(file.sha256, start, size)
+        """Return ``size`` bytes of a file from ``start`` on."""
+        content = self._cached_content(file)
+        return content[start : start + size] if content is not None else self.store.read_part(file.sha256, start, size)
 
     def _read_stored(self, file: File) -> bytes:
         try:
@@ -149,36 +149,36 @@ class _CommitBlobs:
             raise _not_stored(file, len(content))
         return content
 
-    def _known(self, file: File) -> bytes | None:
+    def _cached_content(self, file: File) -> bytes | None:
         accepted = self.accepted.get(file.sha256)
         return accepted.content if accepted else self._contents.get(file.sha256)
 
 
-def _layout(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> AdapterStructure:
+def _read_structure(blobs: _CommitBlobs, name: str, config: bytes, weights: File) -> AdapterStructure:
     return read_remote_structure(
         Path(name), config, weights.size, lambda start, size: blobs.read_part(weights, start, size)
     )
 
 
-def _affected_digest(listed: VerifiedBase, structure: AdapterStructure) -> str | None:
-    """The digest of the base's tensors that the adapter touches; None where headers alone are known of it."""
-    base = BaseTensors(listed.base, listed.tensor_digests)
+def _affected_digest(verified: VerifiedBase, structure: AdapterStructure) -> str | None:
+    """Return the digest of the base's tensors that the adapter touches; None where only its headers are known."""
+    base = BaseTensors(verified.base, verified.tensor_digests)
     refuse_mismatch(structure, base)
     return affected_digest(base.tensor_digests, structure, base.lookup(structure)) if base.base.complete else None
 
 
-def _card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:
+def _read_card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:
     if CARD_NAME not in files:
         return ""
     return decode_card(blobs.read_part(files[CARD_NAME], 0, 4 * MAX_CARD_CHARACTERS))
 
 
-def _provenance(blobs: _CommitBlobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
-    """How the adapter was merged, if its files say so and the weights are still those of the merge."""
+def _read_provenance(blobs: _CommitBlobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
+    """Return how the adapter was merged, if its files say so and the weights are still those of the merge."""
     file = files.get(provenance.FILE_NAME)
     if file is None:
         return None, ()
-    found = provenance.read(blobs.read(file), files[WEIGHTS_NAME].sha256)
-    if found is None:
+    recorded = provenance.read(blobs.read(file), files[WEIGHTS_NAME].sha256)
+    if recorded is None:
         return None, (f"{provenance.FILE_NAME} is about other weights than these: no lineage is recorded",)
-    return found, ()
+    return recorded, ()

@@ -1,4 +1,4 @@
-"""Opening what lies behind a backend on this machine: for a registry, a server and a worker."""
+"""Open the catalog and the store of a backend on this machine: for a registry, a server and a worker."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LocalRegistry:
     policy: Policy
 
     def backend(self, access: Access) -> LocalBackend:
-        """The backend as who has ``access`` sees it."""
+        """Return the backend as a caller with ``access`` may use it."""
         return LocalBackend(self.catalog, self.store, access, self.policy)
 
 
 def open_local(settings: Settings) -> LocalRegistry:
-    """Open what the settings name. Nothing is contacted yet. Raises UsageError for a setting that is not understood."""
+    """Open what the settings name; nothing is contacted yet. Raises UsageError for a setting that is not understood."""
     catalog = Catalog(settings.database_url)
     store = open_store(
         settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint, is_new=catalog.is_empty

@@ -1,4 +1,4 @@
-"""What may be asked of a worker: refs in, a version or a model out, and no path of the worker's machine."""
+"""Check what a worker is asked for: refs in, a version or a model out, and no path of the worker's machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?"
 
 
 def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
-    """Where the result of the job will go: only who may write there may ask for it, and a bake goes below it.
+    """Return the namespace that the job's result will go to: the caller must be allowed to write there.
 
     Raises UsageError for a request that no worker may carry out.
     """
@@ -27,24 +27,24 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
     if unknown := sorted(request.keys() - FIELDS[kind]):
         raise UsageError(f"a worker takes no {unknown[0]!r} for {kind}", hint="leave out --remote, and do it here")
     _refuse_large(request)
-    asked = read_request(kind, request, hint=f"loreg {kind} --help")
-    if not asked.sources:
+    parsed = read_request(kind, request, hint=f"loreg {kind} --help")
+    if not parsed.sources:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
-    for ref in (*asked.sources, *asked.options.initial):
+    for ref in (*parsed.sources, *parsed.options.initial):
         parse_ref(ref)  # a folder is of one machine, and the worker's is another
-    if asked.base is not None or kind == "bake":
-        _require_folder_name(asked.base or "")
-    name = asked.name or ""
+    if parsed.base is not None or kind == "bake":
+        _require_folder_name(parsed.base or "")
+    name = parsed.name or ""
     return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
 
 
 def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, Any]:
-    """The request with every ref as ``pin`` names it: tried again, it is about the same versions."""
+    """Return the request with every ref as ``pin`` names it: another attempt is then about the same versions."""
     sources, initial = request.get("sources") or (), request.get("initial") or ()
     refs = {ref: pin(ref) for ref in (*sources, *initial, *filter(None, [request.get("source")]))}
-    lists = {key: [refs[ref] for ref in some] for key, some in (("sources", sources), ("initial", initial)) if some}
-    words = {key: refs[request[key]] for key in ("source", "extras") if request.get(key) in refs}
-    return {**request, **lists, **words}
+    lists = {key: [refs[ref] for ref in request[key]] for key in ("sources", "initial") if request.get(key)}
+    single = {key: refs[request[key]] for key in ("source", "extras") if request.get(key) in refs}
+    return {**request, **lists, **single}
 
 
 def _refuse_large(request: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ def _require_folder_name(base: str) -> None:
 
 
 def _namespace_of_model(name: str) -> str:
-    """The namespace that a model is below, as an adapter of that name is."""
+    """Return the namespace of a model named ``NAMESPACE/NAME``, empty for ``-/NAME``. Raises UsageError."""
     namespace, _, model = name.partition("/")
     if not model:
         raise UsageError(

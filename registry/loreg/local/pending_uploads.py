@@ -1,7 +1,7 @@
-"""Commits of the Hub: files are added and removed until the adapter is whole; then it becomes a version.
+"""Apply commits of Hub clients: files are added and removed until the adapter is whole; then it becomes a version.
 
-What the store must be asked for is asked outside of any transaction; so the branch is looked at before, and again with
-its draft and its adapter locked: if somebody else was faster, the commit is applied anew to what he left.
+The store is only asked outside of transactions. So the branch is read before, and again with its pending upload and
+its adapter locked: if another client was faster, the commit is applied again to what that one left.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
 from loreg.storage.staged import StagedStore
 
-MAX_FILES = 1000  # of a draft
-MAX_PENDING = 100  # of a namespace
+MAX_FILES = 1000  # of a pending upload
+MAX_PENDING = 100  # pending uploads of a namespace
 
 
 @dataclass(frozen=True)
 class HubCommit:
-    """``added`` files are staged; ``removed`` are files, or folders with a slash at the end.
+    """A commit as a Hub client sends it: ``added`` files are staged, ``removed`` are files, or folders ending in ``/``.
 
     ``parent`` is the beginning of the commit that the branch must be at; empty if any will do.
     """
@@ -40,69 +40,71 @@ class HubCommit:
     removed: tuple[str, ...]
     parent: str = ""
 
-    def applied_to(self, files: tuple[File, ...]) -> Manifest:
-        """What becomes of these files."""
-        gone = set(self.removed)
+    def apply_to(self, files: tuple[File, ...]) -> Manifest:
+        """Return the manifest of ``files`` after this commit."""
+        removed = set(self.removed)
         folders = tuple(path for path in self.removed if path.endswith("/"))
-        left = {file.path: file for file in files if file.path not in gone and not file.path.startswith(folders)}
-        left |= {path: File(path, blob.sha256, blob.size) for path, blob in self.added.items()}
-        return Manifest(tuple(left[path] for path in sorted(left)))
+        remaining = {
+            file.path: file for file in files if file.path not in removed and not file.path.startswith(folders)
+        }
+        remaining |= {path: File(path, blob.sha256, blob.size) for path, blob in self.added.items()}
+        return Manifest(tuple(remaining[path] for path in sorted(remaining)))
 
 
 @dataclass(frozen=True)
-class _Branch:
-    """What a commit to a branch starts from: its draft, else ``files``, those of its version or else of the newest.
+class _BranchState:
+    """What a commit to a branch starts from: its pending upload, else ``files`` of its version, else of the newest.
 
-    ``meant`` is the digest of the version that the branch means, empty if it means none.
+    ``version_digest`` is the digest of the version that the branch means, empty if it means none.
     """
 
     pending: PendingUpload | None
-    meant: str
+    version_digest: str
     files: tuple[File, ...]
 
     @property
-    def overtaken(self) -> bool:
-        """Whether the branch came to mean another version since its draft was begun."""
-        return self.pending is not None and self.pending.basis != self.meant
+    def is_overtaken(self) -> bool:
+        """Return whether the branch came to mean another version since its pending upload was begun."""
+        return self.pending is not None and self.pending.basis != self.version_digest
 
     @property
-    def loses(self) -> bool:
-        """Whether files of an overtaken draft are not in what the branch means now."""
-        return self.overtaken and self.pending is not None and not set(self.pending.files) <= set(self.files)
+    def would_lose_files(self) -> bool:
+        """Return whether files of an overtaken pending upload are not in what the branch means now."""
+        return self.is_overtaken and self.pending is not None and not set(self.pending.files) <= set(self.files)
 
     @property
-    def start(self) -> tuple[File, ...]:
-        """The files that a commit is applied to."""
-        return self.files if self.pending is None or self.overtaken else self.pending.files
+    def start_files(self) -> tuple[File, ...]:
+        """Return the files that a commit is applied to."""
+        return self.files if self.pending is None or self.is_overtaken else self.pending.files
 
 
 def commit_files(
-    backend: LocalBackend, access: Access, store: StagedStore, adapter: AdapterName, branch: str, asked: HubCommit
+    backend: LocalBackend, access: Access, store: StagedStore, adapter: AdapterName, branch: str, commit: HubCommit
 ) -> str:
     """Apply a commit to what the branch has; an empty ``branch`` is the newest version, another name an alias.
 
     Returns the manifest's digest, which is that of a version if the adapter is whole now. Raises what committing
-    raises, and StaleError if the branch is not at the commit that ``asked`` names, or its draft was overtaken by a
+    raises, and StaleError if the branch is not at the parent of ``commit``, or its pending upload was overtaken by a
     version; then the branch stays as it was, and nothing of ``store`` is kept.
     """
     require(access, Role.WRITE, adapter.namespace)
-    while True:  # whoever was faster has committed: each round somebody gets on
+    while True:  # a client that was faster has committed: each round one of them gets on
         with backend.catalog.read(access) as tx:
-            seen = _branch(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
-        _refuse_stale_parent(backend, access, adapter, branch, seen, asked.parent)
-        manifest = asked.applied_to(seen.start)
-        read = None
+            state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
+        _refuse_stale_parent(backend, access, adapter, branch, state, commit.parent)
+        manifest = commit.apply_to(state.start_files)
+        parsed = None
         if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
             aliases = (branch,) if branch else ()
-            read = read_commit(store, Commit(adapter, manifest, message=asked.message, aliases=aliases), {})
-            backend.rehearse(read)
+            parsed = read_commit(store, Commit(adapter, manifest, message=commit.message, aliases=aliases), {})
+            backend.rehearse(parsed)
         else:
             with backend.catalog.read(access) as tx:
-                _refuse_over_quota(tx, adapter, seen, manifest.files)
+                _refuse_over_quota(tx, adapter, state, manifest.files)
         store.flush()
         try:
             with backend.catalog.write(access) as tx:
-                _commit(backend, tx, adapter, branch, seen, manifest, read)
+                _record(backend, tx, adapter, branch, state, manifest, parsed)
         except _BranchMovedError:
             continue
         return manifest.digest
@@ -111,64 +113,67 @@ def commit_files(
 def create_branch(
     backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, start: Ref | None = None
 ) -> None:
-    """Begin a branch, so that it is known before the first commit to it, with the files of ``start``, else the newest.
+    """Create a branch before the first commit to it, with the files of ``start``, else of the newest version.
 
-    One that is known already stays as it is.
+    A branch that exists stays as it is.
     """
     require(access, Role.WRITE, adapter.namespace)
     with backend.catalog.write(access) as tx:
-        seen = _branch(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
-        if seen.pending is not None or seen.meant:
+        state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
+        if state.pending is not None or state.version_digest:
             return
-        files = version_details(tx, start).files if start is not None else seen.files
-        _refuse_over_quota(tx, adapter, seen, files)
+        files = version_details(tx, start).files if start is not None else state.files
+        _refuse_over_quota(tx, adapter, state, files)
         pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
         if pending_uploads.find_locked(tx, adapter, branch) is None:
             pending_uploads.save(tx, adapter, branch, PendingUpload(files, ""))
 
 
 def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
-    """The files of a draft; None if there is none, or who acts may not write there."""
+    """Return the files of a branch's pending upload; None if there is none, or the caller may not write there."""
     if not access.may(Role.WRITE, adapter.namespace):
         return None
     with backend.catalog.read(access) as tx:
-        found = pending_uploads.find(tx, adapter, branch)
-    return found.files if found is not None else None
+        pending = pending_uploads.find(tx, adapter, branch)
+    return pending.files if pending is not None else None
 
 
 class _BranchMovedError(Exception):
-    """The branch is not any more what it was when the commit was applied to it."""
+    """Raised if the branch is no longer what the commit was applied to."""
 
 
-def _commit(
+def _record(
     backend: LocalBackend,
     tx: Transaction,
     adapter: AdapterName,
     branch: str,
-    seen: _Branch,
+    state: _BranchState,
     manifest: Manifest,
-    read: ParsedCommit | None,
+    parsed: ParsedCommit | None,
 ) -> None:
-    """Record what the commit made of the branch, with its draft and its adapter locked, unless it moved meanwhile."""
+    """Record the branch after a commit, with its pending upload and its adapter locked.
+
+    Raises _BranchMovedError if the branch is no longer in ``state``.
+    """
     pending = pending_uploads.find_locked(tx, adapter, branch)
-    versions.lock_adapter_name(tx, adapter, make=read is not None)
-    if _branch(tx, adapter, branch, pending) != seen:
+    versions.lock_adapter_name(tx, adapter, make=parsed is not None)
+    if _branch_state(tx, adapter, branch, pending) != state:
         raise _BranchMovedError
-    if read is None:
+    if parsed is None:
         pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
-        pending_uploads.save(tx, adapter, branch, PendingUpload(manifest.files, seen.meant))
+        pending_uploads.save(tx, adapter, branch, PendingUpload(manifest.files, state.version_digest))
         return
     pending_uploads.remove(tx, adapter, branch)
-    backend.record(tx, read)
+    backend.record(tx, parsed)
 
 
-def _branch(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload | None) -> _Branch:
-    meant = _details(tx, Ref(adapter, alias=branch or None))
-    start = meant or _details(tx, Ref(adapter))
-    return _Branch(pending, meant.version.digest if meant else "", start.files if start else ())
+def _branch_state(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload | None) -> _BranchState:
+    current = _find_details(tx, Ref(adapter, alias=branch or None))
+    start = current or _find_details(tx, Ref(adapter))
+    return _BranchState(pending, current.version.digest if current else "", start.files if start else ())
 
 
-def _details(tx: Transaction, ref: Ref) -> Details | None:
+def _find_details(tx: Transaction, ref: Ref) -> Details | None:
     try:
         return version_details(tx, ref)
     except NotFoundError:
@@ -176,19 +181,19 @@ def _details(tx: Transaction, ref: Ref) -> Details | None:
 
 
 def _refuse_stale_parent(
-    backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, seen: _Branch, parent: str
+    backend: LocalBackend, access: Access, adapter: AdapterName, branch: str, state: _BranchState, parent: str
 ) -> None:
-    """Raise StaleError if the branch is not at the commit that was named, or its draft came to be of another version.
+    """Raise StaleError if the branch is not at the commit ``parent``, or its pending upload is of another version.
 
-    Such a draft is dropped, unless its files are all in the version, or the version itself was named: then nothing is
-    lost without a word, and the next commit starts from what the branch means.
+    Such a pending upload is dropped, unless its files are all in the version, or ``parent`` is the version itself: then
+    nothing is lost without a word, and the next commit starts from what the branch means.
     """
-    name, head = branch or "main", Manifest(seen.start).digest
+    name, head = branch or "main", Manifest(state.start_files).digest
     at_head = head.startswith(parent)
-    if seen.loses and not (parent and at_head):
+    if state.would_lose_files and not (parent and at_head):
         with backend.catalog.write(access) as tx:
             pending = pending_uploads.find_locked(tx, adapter, branch)
-            if pending is not None and pending == seen.pending:
+            if pending is not None and pending == state.pending:
                 pending_uploads.discard(tx, adapter, branch, pending)
         raise StaleError(
             f"{name} of {adapter} became another version since its unfinished upload was begun: that is given up, and "
@@ -203,14 +208,14 @@ def _refuse_stale_parent(
         )
 
 
-def _refuse_over_quota(tx: Transaction, adapter: AdapterName, seen: _Branch, files: tuple[File, ...]) -> None:
-    """Raise NotAllowedError for a draft of too many files, or one more where there are too many."""
+def _refuse_over_quota(tx: Transaction, adapter: AdapterName, state: _BranchState, files: tuple[File, ...]) -> None:
+    """Raise NotAllowedError for a pending upload of too many files, or for one more where there are too many."""
     if len(files) > MAX_FILES:
         raise NotAllowedError(
             f"an unfinished upload may have {MAX_FILES:,} files, that of {adapter} would have {len(files):,}",
             hint=f"loreg push DIR {adapter}",
         )
-    if seen.pending is None and pending_uploads.count_free(tx, adapter.namespace, MAX_PENDING) <= 0:
+    if state.pending is None and pending_uploads.count_free(tx, adapter.namespace, MAX_PENDING) <= 0:
         where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "the registry"
         raise NotAllowedError(
             f"{where} has {MAX_PENDING} unfinished uploads of this week already",

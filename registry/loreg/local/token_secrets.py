@@ -1,4 +1,4 @@
-"""The secret of a token: 256 random bits, of which only the sha256 is kept."""
+"""Make and recognise the secrets of tokens: 256 random bits, of which only the sha256 is stored."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 import secrets
 
 PREFIX = "lrg_"
-_FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
+_PATTERN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
 
 def new_secret() -> str:
-    """A new one."""
+    """Return a new random secret."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def is_secret(text: str) -> bool:
-    """Whether ``text`` reads like one."""
-    return _FORM.fullmatch(text) is not None
+    """Return whether ``text`` reads like a secret of loreg."""
+    return _PATTERN.fullmatch(text) is not None
 
 
 def digest_secret(secret: str) -> str:
-    """What is kept of it. A random secret of that length needs no slow hash."""
+    """Return the sha256 that is stored of a secret: one this long and random needs no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""A registry behind HTTP: the same backend and store as on this machine, asked over the network."""
+"""The backend and the store of a loreg server, asked over HTTP."""

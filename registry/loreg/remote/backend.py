@@ -1,4 +1,4 @@
-"""The backend of a server: each method is one request."""
+"""Ask a loreg server for what a backend answers: each method is one request."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RemoteBackend(Backend):
         return f"loreg {health.get('version', '')} at {self._server.endpoint}{f': {catalog}' if catalog else ''}"
 
     def show(self, ref: Ref) -> Details:
-        return self._server.get(_version(ref), Details)
+        return self._server.get(_version_path(ref), Details)
 
     def with_content(self, digest: str) -> Version | None:
         try:
@@ -109,33 +109,33 @@ class RemoteBackend(Backend):
         return self._server.get(f"{_API}/adapters", Page[AdapterEntry], {"limit": limit, "cursor": cursor})
 
     def versions(self, adapter: AdapterName, limit: int, cursor: str | None) -> Page[Version]:
-        return self._server.get(f"{_adapter(adapter)}/versions", Page[Version], {"limit": limit, "cursor": cursor})
+        return self._server.get(f"{_adapter_path(adapter)}/versions", Page[Version], {"limit": limit, "cursor": cursor})
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
-        found = self._server.get(f"{_version(ref)}/lineage", LineageResponse)
-        return found.version, found.edges
+        response = self._server.get(f"{_version_path(ref)}/lineage", LineageResponse)
+        return response.version, response.edges
 
     def commit(self, commit: Commit) -> Committed:
-        path, digests = f"{_adapter(commit.adapter)}/versions", commit.digests
+        path, digests = f"{_adapter_path(commit.adapter)}/versions", commit.digests
         body = CommitRequest(commit, self._store.upload_ids(digests), self._store.inline_contents(digests))
-        done = self._server.post(path, Committed, body)
+        committed = self._server.post(path, Committed, body)
         self._store.forget_inline(digests)
-        return done
+        return committed
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
-        path = f"{_adapter(ref.adapter)}/aliases/{quote(alias, safe='')}"
-        headers = _if_it_means(expected)
+        path = f"{_adapter_path(ref.adapter)}/aliases/{quote(alias, safe='')}"
+        headers = _alias_condition(expected)
         return self._server.put(path, Version, AliasTarget(str(ref)), headers, retry=expected is None)
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
-        path = f"{_adapter(adapter)}/aliases/{quote(alias, safe='')}"
-        self._server.delete(path, NoneType, _if_it_means(expected))
+        path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}"
+        self._server.delete(path, NoneType, _alias_condition(expected))
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
-        return self._server.put(f"{_version(ref)}/yanked", Version, YankRequest(yanked, reason))
+        return self._server.put(f"{_version_path(ref)}/yanked", Version, YankRequest(yanked, reason))
 
     def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
-        return self._server.post(f"{_version(ref)}/metrics", Version, metrics)
+        return self._server.post(f"{_version_path(ref)}/metrics", Version, metrics)
 
     def base(self, text: str) -> BaseDetails:
         return self._server.get(f"{_API}/base", BaseDetails, {"name": text})
@@ -146,9 +146,9 @@ class RemoteBackend(Backend):
     def add_base(self, base: BaseModel) -> BaseAdded:
         digests = (base.digest,)
         body = BaseRequest(base, self._store.upload_ids(digests), self._store.inline_contents(digests))
-        done = self._server.post(f"{_API}/bases", BaseAdded, body)
+        added = self._server.post(f"{_API}/bases", BaseAdded, body)
         self._store.forget_inline(digests)
-        return done
+        return added
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
         return self._server.post(f"{_API}/base-edges", BaseEdge, BaseRelationRequest(child, parent, kind, detail))
@@ -158,16 +158,16 @@ class RemoteBackend(Backend):
 
     def export(self, ref: Ref, request: str) -> Manifest | None:
         try:
-            return self._server.get(f"{_version(ref)}/exports/{request}", Manifest)
+            return self._server.get(f"{_version_path(ref)}/exports/{request}", Manifest)
         except NotFoundError:
             return None
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
-        path = f"{_version(ref)}/exports/{request}"
+        path = f"{_version_path(ref)}/exports/{request}"
         return self._server.put(path, Manifest, ExportRequest(profile), retry=False)
 
     def drop_export(self, ref: Ref, request: str) -> None:
-        self._server.delete(f"{_version(ref)}/exports/{request}", NoneType)
+        self._server.delete(f"{_version_path(ref)}/exports/{request}", NoneType)
 
     def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
         return self._server.post(f"{_API}/jobs", Job, JobRequest(kind, request), retry=False)
@@ -195,27 +195,27 @@ class RemoteBackend(Backend):
 
     def create_token(self, name: str, permissions: Mapping[str, str], expires_at: datetime | None) -> tuple[Token, str]:
         body = TokenRequest(name, tuple(format_scopes(permissions)), expires_at)
-        found = self._server.post(f"{_API}/tokens", TokenCreated, body, retry=False)
-        return found.token, found.secret
+        response = self._server.post(f"{_API}/tokens", TokenCreated, body, retry=False)
+        return response.token, response.secret
 
     def revoke_token(self, token_id: int) -> Token:
         return self._server.delete(f"{_API}/tokens/{token_id}", Token)
 
 
-def _if_it_means(expected: int | None) -> dict[str, str]:
-    """Return the condition (RFC 9110, 13.1) that an alias means the version of that number; 0 for no version."""
+def _alias_condition(expected: int | None) -> dict[str, str]:
+    """Return the header (RFC 9110, 13.1) for the condition that an alias means version ``expected``; 0 for none."""
     if expected is None:
         return {}
     return {"If-Match": f'"v{expected}"'} if expected else {"If-None-Match": "*"}
 
 
-def _adapter(adapter: AdapterName) -> str:
+def _adapter_path(adapter: AdapterName) -> str:
     return f"{_API}/adapters/{adapter.namespace or NO_NAMESPACE}/{adapter.name}"
 
 
-def _version(ref: Ref) -> str:
+def _version_path(ref: Ref) -> str:
     selector = ref.alias or (f"v{ref.number}" if ref.number else "latest")
     if ref.digest:
-        given = f"{selector}@" if selector != "latest" else ""
-        selector = f"{given}sha256:{ref.digest}"
-    return f"{_adapter(ref.adapter)}/versions/{quote(selector, safe=':@')}"
+        prefix = f"{selector}@" if selector != "latest" else ""
+        selector = f"{prefix}sha256:{ref.digest}"
+    return f"{_adapter_path(ref.adapter)}/versions/{quote(selector, safe=':@')}"

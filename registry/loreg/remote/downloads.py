@@ -1,8 +1,8 @@
-"""GET of what may be large, from URLs that are for whoever has them.
+"""Download large blobs from URLs that need no token.
 
-The bytes are taken as they were sent, whatever encoding they are said to have, and no more of them than were promised:
-what a compressed body grows to is up to whoever stored it. urllib3 receives a large body in half the time of httpx,
-which takes it apart into many small pieces.
+The bytes are taken as they were sent, whatever encoding a header names, and no more of them than were asked for: what
+a compressed body grows to is up to its author. urllib3 receives a large body in half the time of httpx, which takes it
+apart into many small pieces.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class Response:
 
 
 class Downloader:
-    """Connections that stay open, for each proxy. Safe for threads."""
+    """Connections that stay open, one pool for each proxy. Safe for threads."""
 
     def __init__(self) -> None:
         self._pools: dict[str, urllib3.PoolManager] = {}
 
-    def get(self, url: str, headers: Mapping[str, str], most: int) -> Response:
-        """The answer, by the proxy that the environment names; of its body ``most`` bytes, and one if there are more.
+    def get(self, url: str, headers: Mapping[str, str], max_bytes: int) -> Response:
+        """GET a URL by the proxy of the environment; return ``max_bytes`` of the body, and one if there is more.
 
         Raises urllib3's HTTPError.
         """
         parts = urlsplit(url)
         proxy = getproxies().get(parts.scheme, "")
-        through = "" if proxy_bypass(parts.netloc) else proxy
-        if through not in self._pools:
-            self._pools.setdefault(through, _open(through))
-        response = self._pools[through].request(
+        proxy_url = "" if proxy_bypass(parts.netloc) else proxy
+        if proxy_url not in self._pools:
+            self._pools.setdefault(proxy_url, _open_pool(proxy_url))
+        response = self._pools[proxy_url].request(
             "GET",
             url,
             headers={"Accept-Encoding": "identity", **headers},
@@ -47,27 +47,27 @@ class Downloader:
             preload_content=False,
             decode_content=False,
         )
-        pieces, left = [], most + 1
+        pieces, remaining = [], max_bytes + 1
         try:
-            while left and (piece := response.read(left)):  # the read that finds nothing says if the body was cut off
+            while remaining and (piece := response.read(remaining)):  # the last, empty read raises for a cut-off body
                 pieces.append(piece)
-                left -= len(piece)
+                remaining -= len(piece)
         except BaseException:
             response.close()
             raise
-        if left:
+        if remaining:
             response.release_conn()
         else:
             response.close()
         return Response(response.status, pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         for pool in self._pools.values():
             pool.clear()
 
 
-def _open(proxy: str) -> urllib3.PoolManager:
+def _open_pool(proxy: str) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=10, read=60)
     if proxy:
         return urllib3.ProxyManager(proxy, maxsize=16, timeout=timeout, retries=False)

@@ -1,4 +1,4 @@
-"""The store of a server: bytes go straight to where it keeps them if that gives out URLs, else through the server."""
+"""Send blobs to a server and read them: straight to and from its store where that gives out URLs, else through it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from loreg.storage.blobs import (
     resume_download,
 )
 
-_PART = 16 * 1024 * 1024
+_PART = 16 * 1024 * 1024  # bytes of one ranged request
 _CONCURRENT_PARTS = 4
-_MAX_RESERVED = 1000  # as many as a server lets announce in one request
+_MAX_RESERVED = 1000  # uploads that a server reserves in one request
 _MAX_INLINE = 512 * 1024  # bytes of small blobs that go along with the commit: with its manifest they fit into one body
 _API = "/api/v1"
 
 
 class RemoteStore:
-    """Blobs of a server. What was sent but is in no version yet is known to the server by its uploads' ids.
+    """The blobs of a server. What was sent but is in no version yet is known to the server by its uploads' ids.
 
-    Small blobs are held until the commit, and go along with it: a request less for each, and nothing to collect.
+    Small blobs are held until the commit and sent with it: a request less for each, and nothing left to collect.
     """
 
     def __init__(self, server: Server) -> None:
@@ -51,97 +51,98 @@ class RemoteStore:
         self._tickets: dict[str, UploadTicket | None] = {}
         self._download_urls: dict[str, str] = {}
         self.url = server.endpoint
-        # URLs that the server gives out are for whoever has them: no token goes along.
+        # URLs that the server gives out need no token, and other servers must not see it.
         self._unauthenticated = httpx.Client(
             timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16)
         )
         self._downloader = Downloader()
 
     def upload_ids(self, digests: Iterable[str]) -> tuple[str, ...]:
-        """The ids under which these blobs were sent, as far as they were."""
+        """Return the ids under which these blobs were sent, as far as they were."""
         return tuple(self._upload_ids[digest] for digest in digests if digest in self._upload_ids)
 
     def inline_contents(self, digests: Iterable[str]) -> tuple[str, ...]:
-        """These blobs in base64, as far as they are held."""
-        editable = dict(self._inline)
-        return tuple(
-            base64.b64encode(editable[digest]).decode() for digest in dict.fromkeys(digests) if digest in editable
-        )
+        """Return these blobs in base64, as far as they are held."""
+        inline = dict(self._inline)
+        return tuple(base64.b64encode(inline[digest]).decode() for digest in dict.fromkeys(digests) if digest in inline)
 
     def forget_inline(self, digests: Iterable[str]) -> None:
-        """Hold these blobs no longer: a version has them now."""
+        """Drop these blobs: a version has them now."""
         for digest in digests:
             self._inline.pop(digest, None)
 
     def size(self, sha256: str) -> int | None:
-        """How many bytes a blob that may be read has."""
+        """Return how many bytes a blob has; None if there is none that the caller may read."""
         try:
             return int(self._server.send("HEAD", f"{_API}/blobs/{sha256}").headers["Content-Length"])
         except NotFoundError:
             return None
 
     def has(self, blob: Blob) -> bool:
-        """Whether the server has so many bytes of a blob that may be read; it asks its store when it is told to put."""
+        """Return whether the caller may read a blob of that size; the server asks its store only when one is put."""
         return self.size(blob.sha256) == blob.size
 
     def reserve_uploads(self, blobs: Sequence[Blob]) -> None:
-        """Ask where each may be sent, and which need not be; what goes along with the commit is not asked about."""
-        asked, room = [], self._inline_left()
+        """Ask the server where to send each blob, and which it has; not for blobs that go with the commit."""
+        reserved, room = [], self._free_inline_bytes()
         for blob in blobs:
             if blob.size <= min(SMALL, room):
                 room -= blob.size
             else:
-                asked.append(blob)
-        self._tickets = {blob.sha256: None for blob in asked}
-        for start in range(0, len(asked), _MAX_RESERVED):
-            some = asked[start : start + _MAX_RESERVED]
-            grants = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], some)
-            self._tickets |= {grant.sha256: grant for grant in grants}
+                reserved.append(blob)
+        self._tickets = {blob.sha256: None for blob in reserved}
+        for start in range(0, len(reserved), _MAX_RESERVED):
+            batch = reserved[start : start + _MAX_RESERVED]
+            tickets = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], batch)
+            self._tickets |= {ticket.sha256: ticket for ticket in tickets}
 
     def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
-        """Send the file unless a version that may be read has it, and the server's store has it sound."""
-        if blob.sha256 not in self._tickets and blob.size <= min(SMALL, self._inline_left()):
+        """Send the file, and return whether that was needed.
+
+        It is not if the caller may read a version with it, and the server's store has it sound.
+        """
+        if blob.sha256 not in self._tickets and blob.size <= min(SMALL, self._free_inline_bytes()):
             self._keep_inline(blob, path)
             on_bytes(blob.size)
             return True
         for attempt in range(MAX_ATTEMPTS):
             if blob.sha256 not in self._tickets:
                 self.reserve_uploads([blob])
-            grant = self._tickets.pop(blob.sha256)
-            if grant is None:
+            ticket = self._tickets.pop(blob.sha256)
+            if ticket is None:
                 on_bytes(blob.size)
                 return False
             try:
-                response = self._send(blob, path, grant, on_bytes)
+                response = self._send(blob, path, ticket, on_bytes)
             except httpx.HTTPError as error:
                 if attempt + 1 == MAX_ATTEMPTS:
-                    raise self._server.unavailable(error) from error
+                    raise self._server.unavailable_error(error) from error
                 sleep_before_retry(attempt)
                 continue
             if response.is_success:
-                self._upload_ids[blob.sha256] = grant.id
+                self._upload_ids[blob.sha256] = ticket.id
                 return True
-            if (found := digest_of(path)) != blob:
-                raise file_changed_error(path, blob, found)
+            if (actual := digest_of(path)) != blob:
+                raise file_changed_error(path, blob, actual)
             if attempt + 1 == MAX_ATTEMPTS or not (response.status_code >= 500 or _is_expired(response)):
-                raise self._server.error(response)
+                raise self._server.response_error(response)
             sleep_before_retry(attempt)
         raise AssertionError("unreachable")
 
     def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
-        """Download by ranges, several at once, from where an earlier try stopped."""
+        """Download a blob by ranges, several at once, from where an earlier attempt stopped."""
         resume_download(self.url, blob, path, lambda partial, count: self._download(blob, partial, count), on_bytes)
 
     def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
-        """A small blob's bytes."""
-        data = self._bytes(sha256, most)
+        """Return the bytes of a small blob. Raises IntegrityError if they are others, or more than ``most``."""
+        data = self._request_bytes(sha256, most)
         if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
             raise damaged_document_error(self.url, sha256)
         return data
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
-        """A part of a blob, by one ranged request."""
-        data = self._bytes(sha256, size, f"bytes={start}-{start + size - 1}") if size else b""
+        """Return ``size`` bytes of a blob from ``start`` on, by one ranged request; fewer where it ends."""
+        data = self._request_bytes(sha256, size, f"bytes={start}-{start + size - 1}") if size else b""
         if len(data) > size:
             raise UnavailableError(
                 f"{self.url} sent more of blob {sha256[:12]} than it was asked for", hint="try again"
@@ -149,35 +150,35 @@ class RemoteStore:
         return data
 
     def check(self) -> None:
-        """Ask the server whether it can work."""
+        """Raise the server's error unless it is ready."""
         self._server.send("GET", "/readyz")
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         self._unauthenticated.close()
         self._downloader.close()
 
-    def _inline_left(self) -> int:
+    def _free_inline_bytes(self) -> int:
         return _MAX_INLINE - sum(map(len, tuple(self._inline.values())))
 
     def _keep_inline(self, blob: Blob, path: Path) -> None:
         content = path.read_bytes()
-        found = Blob(hashlib.sha256(content).hexdigest(), len(content))
-        if found != blob:
-            raise file_changed_error(path, blob, found)
+        actual = Blob(hashlib.sha256(content).hexdigest(), len(content))
+        if actual != blob:
+            raise file_changed_error(path, blob, actual)
         self._inline[blob.sha256] = content
 
-    def _send(self, blob: Blob, path: Path, grant: UploadTicket, on_bytes: BytesCallback) -> httpx.Response:
-        headers = {**grant.headers, "Content-Length": str(blob.size)}
-        client = self._unauthenticated if grant.url.startswith("http") else self._server.client
+    def _send(self, blob: Blob, path: Path, ticket: UploadTicket, on_bytes: BytesCallback) -> httpx.Response:
+        headers = {**ticket.headers, "Content-Length": str(blob.size)}
+        client = self._unauthenticated if ticket.url.startswith("http") else self._server.client
         with path.open("rb") as stream:
-            return client.put(grant.url, content=_counted(stream, on_bytes), headers=headers)
+            return client.put(ticket.url, content=_read_counted(stream, on_bytes), headers=headers)
 
     def _download(self, blob: Blob, partial: Path, on_bytes: BytesCallback) -> Blob:
-        """Bring ``partial`` to the blob's size, from the end that it has; returns what it then holds.
+        """Append to ``partial`` until it has the blob's size; return the digest and size of what it then holds.
 
-        Pieces come several at once and are written in order, so that what is there is always the beginning; each is
-        hashed while it is written.
+        Parts come several at once and are written in order, so that the file is always a beginning of the blob; each
+        part is hashed while it is written.
         """
         hasher = hashlib.sha256()
         with (
@@ -202,9 +203,9 @@ class RemoteStore:
                 written.result()
                 on_bytes(len(piece))
 
-    def _bytes(self, sha256: str, most: int, part: str = "") -> bytes:
-        """A blob or a part of it, from the URL that the server gave out if it did; a URL that is too old is renewed."""
-        headers = {"Range": part} if part else {}
+    def _request_bytes(self, sha256: str, most: int, byte_range: str = "") -> bytes:
+        """Return a blob or a part of it, from the URL that the server gave out if it did; one too old is renewed."""
+        headers = {"Range": byte_range} if byte_range else {}
         for attempt in range(MAX_ATTEMPTS):
             try:
                 if sha256 not in self._download_urls:
@@ -221,7 +222,7 @@ class RemoteStore:
                     raise missing_error(f"the store of {self.url}", sha256)
                 reason = UnavailableError(f"the store of {self.url} answered {response.status}", hint="try again")
             except HTTPError as error:
-                reason = self._server.unavailable(error)
+                reason = self._server.unavailable_error(error)
             self._download_urls.pop(sha256, None)
             if attempt + 1 == MAX_ATTEMPTS:
                 raise reason
@@ -230,11 +231,11 @@ class RemoteStore:
 
 
 def _is_expired(response: httpx.Response) -> bool:
-    """Whether the store may have refused a URL because it was given out over an hour ago: another is asked for."""
+    """Return whether the store refused a URL that may be too old: then the caller asks for another."""
     return response.status_code == 403 and "expired" in response.text
 
 
-def _counted(stream: BinaryIO, on_bytes: BytesCallback) -> Iterator[bytes]:
+def _read_counted(stream: BinaryIO, on_bytes: BytesCallback) -> Iterator[bytes]:
     for chunk in read_chunks(stream):
         yield chunk
         on_bytes(len(chunk))

@@ -85,9 +85,9 @@ class FolderStore:
         with new:
             with self._explained():
                 apply_permissions(new.sink.fileno(), target.parent, permissions_of(target.parent) & 0o444)
-                found = _copy_hashing(path, new.sink, on_bytes)
-            if found != blob:
-                raise file_changed_error(path, blob, found)
+                copied = _copy_hashing(path, new.sink, on_bytes)
+            if copied != blob:
+                raise file_changed_error(path, blob, copied)
             with self._explained():
                 new.commit(target)
         self._mark_verified(blob)

@@ -253,8 +253,8 @@ class S3Store:
         prefix = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
         with self._translate_errors():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                for found in page.get("Contents", ()):
-                    yield Blob(found["Key"].rpartition("/")[2], found["Size"])
+                for entry in page.get("Contents", ()):
+                    yield Blob(entry["Key"].rpartition("/")[2], entry["Size"])
 
     def delete(self, sha256: str) -> None:
         """Delete the object; S3 does not mind if there is none."""

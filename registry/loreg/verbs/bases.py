@@ -1,4 +1,4 @@
-"""``registry.bases``: what adapters are trained on; bases are added, listed, shown, related and matched."""
+"""``registry.bases``: add, list, show, relate and match the models that adapters are trained on."""
 
 from __future__ import annotations
 

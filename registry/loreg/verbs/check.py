@@ -1,4 +1,4 @@
-"""check: what is wrong with adapters, by themselves, on a base, in a server, in this registry, for this team."""
+"""check: find what is wrong with adapters by themselves, on a base, in a server, in this registry, for this team."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the we
 
 @dataclass(frozen=True)
 class _InspectedSource:
-    """What was read of one adapter: its rules' subject, bytes of all files, card, sha256 of the weights if known."""
+    """What was read of one adapter: the rules' subject, bytes of all files, card, sha256 of the weights if known."""
 
     subject: Subject
     size: int
@@ -75,39 +75,38 @@ def _check(
     name, path, folder, stored = _resolve(context, source)
     try:
         if folder is not None:
-            looked = _inspect_folder(folder, header_only)
+            inspected = _inspect_folder(folder, header_only)
         elif stored is not None:
-            looked = _inspect_version(context, stored, header_only)
+            inspected = _inspect_version(context, stored, header_only)
         else:
-            looked = _inspect_hub(source)
-        known_base = stored.version.base if stored else None
-        verdict = (
-            assess_fit(context, trained_adapter(context, looked.subject.structure, known_base), model)
-            if model
-            else None
-        )
+            inspected = _inspect_hub(source)
+        verdict = None
+        if model is not None:
+            trained_on = stored.version.base if stored else None
+            adapter = trained_adapter(context, inspected.subject.structure, trained_on)
+            verdict = assess_fit(context, adapter, model)
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return CheckReport(name, path, (Finding("LR000", Severity.ERROR, error.message, error.hint),))
-    copies, notes = _copies(context, looked)
-    seen = looked.subject
+    copies, notes = _find_copies(context, inspected)
+    seen = inspected.subject
     subject = Subject(seen.structure, seen.scans, seen.files, model, verdict, copies)
-    found = check_adapter(subject)
+    findings = check_adapter(subject)
     for server in servers:
-        found += serving.check_profile(server, subject)
-    found += policy.check_policy(context.policy, _for_the_policy(context, looked, model, against))
-    return CheckReport(name, path, found, (*notes, *([_HEADER_ONLY] if seen.scans is None else [])))
+        findings += serving.check_profile(server, subject)
+    findings += policy.check_policy(context.policy, _policy_candidate(context, inspected, model, against))
+    return CheckReport(name, path, findings, (*notes, *([_HEADER_ONLY] if seen.scans is None else [])))
 
 
 def _resolve(context: Context, source: str) -> tuple[str, str, Path | None, Details | None]:
-    """The name and path for the report, and the folder or the version; neither for an adapter on the Hub."""
+    """Return the name and path for the report, and the folder or the version; neither for an adapter on the Hub."""
     if source.startswith(HUB_PREFIX):
         return source, "", None, None
     if is_path(source) or Path(source).name == CONFIG_NAME:  # a hook is given the files that changed
         folder = Path(source).expanduser()
         folder = folder.parent if folder.name == CONFIG_NAME else folder
         return folder.name, str(folder), folder, None
-    found = show_version(context, source)
-    return found.version.ref, "", None, found
+    details = show_version(context, source)
+    return details.version.ref, "", None, details
 
 
 def _inspect_folder(folder: Path, header_only: bool) -> _InspectedSource:
@@ -115,16 +114,16 @@ def _inspect_folder(folder: Path, header_only: bool) -> _InspectedSource:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check ./DIR")
-        taken = select_files(folder).files
+        selected = select_files(folder).files
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         subject = _read(read_structure(folder), files, header_only)
-        size = sum(path.stat().st_size for path in taken.values())
+        size = sum(path.stat().st_size for path in selected.values())
         weights = "" if header_only else digest_of(folder / WEIGHTS_NAME).sha256
         return _InspectedSource(subject, size, read_card(folder / CARD_NAME), weights)
 
 
 def _inspect_version(context: Context, stored: Details, header_only: bool) -> _InspectedSource:
-    """Of a version headers can be read where the blobs lie; for its numbers it is fetched."""
+    """Read a version: its headers alone in the store, or all of it, downloaded."""
     version, files = stored.version, {file.path: file for file in stored.files}
     weights, names = files[WEIGHTS_NAME], tuple(files)
     if header_only:
@@ -144,36 +143,41 @@ def _inspect_version(context: Context, stored: Details, header_only: bool) -> _I
 
 
 def _inspect_hub(source: str) -> _InspectedSource:
-    there = read_hub_adapter(source)
-    return _InspectedSource(Subject(there.structure, None, there.files), there.size, there.card, there.sha256)
+    hub_adapter = read_hub_adapter(source)
+    return _InspectedSource(
+        Subject(hub_adapter.structure, None, hub_adapter.files), hub_adapter.size, hub_adapter.card, hub_adapter.sha256
+    )
 
 
 def _read(structure: AdapterStructure, files: tuple[str, ...], header_only: bool) -> Subject:
     return Subject(structure, None, files) if header_only else scan_adapter(structure, files)
 
 
-def _copies(context: Context, looked: _InspectedSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Versions with the same weights, and a note if nobody could say. A catalog is not made only to be asked this."""
-    if not looked.weights or not context.backend.is_there():
+def _find_copies(context: Context, inspected: _InspectedSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the refs of versions with the same weights, and a note if the backend does not answer.
+
+    A catalog that does not exist yet is not created for this question.
+    """
+    if not inspected.weights or not context.backend.is_there():
         return (), ()
     try:
-        found = context.backend.with_file(looked.weights)
+        refs = context.backend.with_file(inspected.weights)
     except UnavailableError as error:
         return (), (f"whether these weights are in the registry already is not known: {error.message}",)
-    return tuple(ref for ref in found if looked.version is None or ref != looked.version.ref), ()
+    return tuple(ref for ref in refs if inspected.version is None or ref != inspected.version.ref), ()
 
 
-def _for_the_policy(
-    context: Context, looked: _InspectedSource, model: BaseTensors | None, against: str
+def _policy_candidate(
+    context: Context, inspected: _InspectedSource, model: BaseTensors | None, against: str
 ) -> policy.Candidate:
-    if looked.version is not None:
-        other = policy.find_reference_version(
-            against, looked.version, looked.moves, lambda ref: context.backend.show(ref).version
+    if inspected.version is not None:
+        reference = policy.find_reference_version(
+            against, inspected.version, inspected.moves, lambda ref: context.backend.show(ref).version
         )
-        editable = policy.build_candidate(looked.version, looked.card, other)
-        return (
-            editable if editable.base_license or model is None else replace(editable, base_license=model.base.license)
-        )
-    structure, license_ = looked.subject.structure, model.base.license if model else ""
+        candidate = policy.build_candidate(inspected.version, inspected.card, reference)
+        if candidate.base_license or model is None:
+            return candidate
+        return replace(candidate, base_license=model.base.license)
+    structure, license_ = inspected.subject.structure, model.base.license if model else ""
     rank = max(module.rank for module in structure.modules.values())
-    return policy.Candidate(rank, structure.config.base_hint, looked.size, looked.card, None, license_)
+    return policy.Candidate(rank, structure.config.base_hint, inspected.size, inspected.card, None, license_)

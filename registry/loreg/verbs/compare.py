@@ -1,4 +1,4 @@
-"""compare: how alike adapters are, before merging them."""
+"""compare: measure how alike adapters are, before merging them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def compare(
     if len(sources) < 2:
         raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
     require_torch()
-    with resolve_sources(context, [*sources, *initial], progress) as everything:
-        opened, initials = everything[: len(sources)], everything[len(sources) :]
+    with resolve_sources(context, [*sources, *initial], progress) as resolved:
+        opened, initials = resolved[: len(sources)], resolved[len(sources) :]
         from loreg.merging import compare as comparing
         from loreg.merging.device import choose_device
 

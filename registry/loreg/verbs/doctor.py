@@ -1,4 +1,4 @@
-"""doctor: which settings are in force and why, and whether what they name can be reached."""
+"""doctor: report the settings in force, where each comes from, and whether what they name can be reached."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from loreg.settings import Settings, mask_url
 from loreg.storage import BlobStore, BlobTransfer
 from loreg.workspace.context import Context
 
-_OPTIONAL = ("torch", "psycopg", "fastapi", "ray")
-_SAMPLES = 5
-_NEEDED = ("loreg", "safetensors", "numpy", "sqlalchemy", "alembic", "boto3")
+_OPTIONAL_PACKAGES = ("torch", "psycopg", "fastapi", "ray")
+_SAMPLE_COUNT = 5
+_REQUIRED_PACKAGES = ("loreg", "safetensors", "numpy", "sqlalchemy", "alembic", "boto3")
 
 
 def doctor(context: Context, settings: Settings) -> tuple[DoctorCheck, ...]:
-    """Look at everything; what is wrong is in the result, with what to do, and raises nothing."""
+    """Check settings, database, store and weights. What is wrong is in the result, with a hint; nothing is raised."""
     origin = settings.origin
     if settings.endpoint:
-        where = [
+        places = [
             DoctorCheck("endpoint", mask_url(settings.endpoint), origin["endpoint"]),
             DoctorCheck("token", "lrg_…" if settings.token else "(none)", origin["token"]),
         ]
     else:
-        where = [
+        places = [
             DoctorCheck("database_url", mask_url(settings.database_url), origin["database_url"]),
             DoctorCheck("storage_url", mask_url(settings.storage_url), origin["storage_url"]),
             DoctorCheck(
@@ -35,23 +35,23 @@ def doctor(context: Context, settings: Settings) -> tuple[DoctorCheck, ...]:
             ),
         ]
     reached = (
-        _try("server" if settings.endpoint else "database", context.backend.describe),
-        _try("store", lambda: _check_store(context)),
+        _run_check("server" if settings.endpoint else "database", context.backend.describe),
+        _run_check("store", lambda: _check_store(context)),
     )
-    kept = [_try("weights", lambda: _check_weights(context))] if all(check.ok for check in reached) else []
+    weights = [_run_check("weights", lambda: _check_weights(context))] if all(check.ok for check in reached) else []
     return (
         DoctorCheck("home", str(settings.home), origin["home"]),
-        *where,
+        *places,
         DoctorCheck("author", settings.author, origin["author"]),
         *reached,
-        *kept,
+        *weights,
         DoctorCheck("python", platform.python_version()),
-        *(DoctorCheck(name, _version(name)) for name in _NEEDED),
-        *(DoctorCheck(name, _version(name) or "not installed (optional)") for name in _OPTIONAL),
+        *(DoctorCheck(name, _version(name)) for name in _REQUIRED_PACKAGES),
+        *(DoctorCheck(name, _version(name) or "not installed (optional)") for name in _OPTIONAL_PACKAGES),
     )
 
 
-def _try(name: str, look: Callable[[], str]) -> DoctorCheck:
+def _run_check(name: str, look: Callable[[], str]) -> DoctorCheck:
     try:
         return DoctorCheck(name, look())
     except LoregError as error:
@@ -64,7 +64,10 @@ def _check_store(context: Context) -> str:
 
 
 def _check_weights(context: Context) -> str:
-    """Whether catalog and store belong together, by some versions, or some bases if there is none."""
+    """Look for the blobs of some versions in the store, or of some bases if there is no version.
+
+    Raises NotFoundError or ConflictError if catalog and store do not belong together.
+    """
     backend, store = context.backend, context.store
     if isinstance(store, BlobStore) and backend.is_empty() and any(store.list()):
         raise ConflictError(
@@ -73,11 +76,11 @@ def _check_weights(context: Context) -> str:
             hint="restore the catalog, or set LOREG_DATABASE_URL to the one of this store; after an interrupted push, "
             "push again",
         )
-    versions = backend.samples(_SAMPLES)
+    versions = backend.samples(_SAMPLE_COUNT)
     for version in versions:
         for file in backend.show(parse_ref(f"{version.adapter}:v{version.number}")).files:
             _refuse_lost(store, file.sha256, f"{file.path} of {version.ref}")
-    bases = backend.bases(_SAMPLES, None).items if not versions else ()
+    bases = backend.bases(_SAMPLE_COUNT, None).items if not versions else ()
     for base in bases:
         _refuse_lost(store, base.digest, f"the list of tensors of {base.title}")
     looked_at = versions or bases

@@ -1,4 +1,4 @@
-"""export: an adapter as one server takes it, checked again, with what was changed and how far its delta moved."""
+"""export: write an adapter as one server takes it, with what was changed and how far each delta moved."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from loreg.workspace.context import Context, show_version
 from loreg.workspace.inspect import hash_files
 from loreg.workspace.resolve_sources import ResolvedSource, resolve_sources
 
-#: Rules that what is written keeps, whether the source does or not.
-_MENDED = ("LR019",)
+#: Rules that the source may break: what is written keeps them.
+_MENDED_RULES = ("LR019",)
 
 
 def export(
@@ -52,10 +52,10 @@ def export(
     target = Path(folder)
     refuse_wrong_target(None, target, FILE_NAME)
     model = find_base(context, base) if base is not None else None
-    with resolve_sources(context, [source], progress, _MENDED) as (opened,), new_folder(target) as staging:
+    with resolve_sources(context, [source], progress, _MENDED_RULES) as (opened,), new_folder(target) as staging:
         if model is None and opened.base is not None:
             model = load_base(context, opened.base)
-        fitted = write_folder(plan_for_profile(_source(opened), server, model, dtype), staging)
+        fitted = write_folder(plan_for_profile(_export_source(opened), server, model, dtype), staging)
     return ExportResult(opened.label, target, fitted)
 
 
@@ -75,67 +75,69 @@ class ExportedFiles:
 
 @contextlib.contextmanager
 def export_for_profile(
-    context: Context, found: Details, profile: str, verify: bool, progress: Progress, *, anew: bool = False
+    context: Context, details: Details, profile: str, verify: bool, progress: Progress, *, rebuild: bool = False
 ) -> Iterator[ExportedFiles]:
-    """The version as the server of ``profile`` takes it: what the registry made of it, or made here.
+    """Yield the version's files as the server of ``profile`` takes them: those that the registry made, or made here.
 
-    What is stored is taken if it is what headers say that it must be. The registry makes it if it has it not, and who
-    asks may write there; else it is made here and kept to oneself, which ``verify`` does in any case, and ``anew`` too:
-    that says that what is stored is lost or damaged, and lets the registry make it again. Raises what exporting raises;
-    with ``verify`` IntegrityError if what is stored is not the same.
+    A stored export is taken if it is what the headers say that it must be. If there is none, the registry makes it,
+    provided that the caller may write there; else it is made here and not stored. ``verify`` and ``rebuild`` always
+    make it here; ``rebuild`` says that the stored one is lost or damaged, and lets the registry make it again. Raises
+    what exporting raises; with ``verify`` IntegrityError if what is stored is not the same.
     """
-    server, version = read_profile(profile), found.version
+    server, version = read_profile(profile), details.version
     model = load_base(context, version.base) if version.base else None
-    files = {file.path: file for file in found.files}
-    made = plan_for_profile(read_export_source(context.store, version.ref, version.digest, files), server, model)
-    if not (verify or anew) and (stored := _stored(context, found, profile, made)) is not None:
+    files = {file.path: file for file in details.files}
+    planned = plan_for_profile(read_export_source(context.store, version.ref, version.digest, files), server, model)
+    if not (verify or rebuild) and (stored := _find_or_request_export(context, details, profile, planned)) is not None:
         yield ExportedFiles(stored, None)
         return
-    if anew:
-        _made_by_the_registry(context, found, profile, made)
+    if rebuild:
+        _request_export(context, details, profile, planned)
     with resolve_sources(context, [version.ref], progress) as (opened,), new_folder(None) as staging:
-        write_folder(plan_for_profile(_source(opened), server, model), staging)
+        write_folder(plan_for_profile(_export_source(opened), server, model), staging)
         manifest = hash_files({path.name: path for path in staging.iterdir()}, progress)
         if verify:
             stored = context.backend.export(parse_ref(version.ref), digest_request(server, version.base))
-            _refuse_another(stored, manifest, made, profile)
+            _refuse_different(stored, manifest, planned, profile)
         yield ExportedFiles(manifest, staging)
 
 
-def _source(opened: ResolvedSource) -> ExportSource:
+def _export_source(opened: ResolvedSource) -> ExportSource:
     return ExportSource(opened.label, opened.digest, opened.structure)
 
 
-def _stored(context: Context, found: Details, profile: str, made: PlannedExport) -> Manifest | None:
-    """What the registry has made, or makes now; None if it does not, or has something else."""
-    ref, request = parse_ref(found.version.ref), digest_request(made.profile, found.version.base)
-    source = {file.path: file for file in found.files}
+def _find_or_request_export(
+    context: Context, details: Details, profile: str, planned: PlannedExport
+) -> Manifest | None:
+    """Return the export that the registry has made, or makes now; None if it makes none, or has something else."""
+    ref, request = parse_ref(details.version.ref), digest_request(planned.profile, details.version.base)
+    source = {file.path: file for file in details.files}
     stored = context.backend.export(ref, request)
-    if stored is None or not is_as_planned(context.store, stored, made, source):
-        stored = _made_by_the_registry(context, found, profile, made)
-    return stored if stored is not None and is_as_planned(context.store, stored, made, source) else None
+    if stored is None or not is_as_planned(context.store, stored, planned, source):
+        stored = _request_export(context, details, profile, planned)
+    return stored if stored is not None and is_as_planned(context.store, stored, planned, source) else None
 
 
-def _made_by_the_registry(context: Context, found: Details, profile: str, made: PlannedExport) -> Manifest | None:
-    """What the registry makes now, in the place of what it has; None if it does not, so that it must be made here.
+def _request_export(context: Context, details: Details, profile: str, planned: PlannedExport) -> Manifest | None:
+    """Let the registry make the export, in place of the one that it has; None if it does not, so it is made here.
 
-    That is for whoever may only read, and where a server has too much to do, or is of another release.
+    It does not for a caller who may only read, and where a server has too much to do, or is of another release.
     """
-    ref, request = parse_ref(found.version.ref), digest_request(made.profile, found.version.base)
+    ref, request = parse_ref(details.version.ref), digest_request(planned.profile, details.version.base)
     with contextlib.suppress(NotAllowedError, ConflictError, UsageError, UnavailableError):
         return context.backend.record_export(ref, request, profile)
     return None
 
 
-def _refuse_another(stored: Manifest | None, manifest: Manifest, made: PlannedExport, profile: str) -> None:
+def _refuse_different(stored: Manifest | None, manifest: Manifest, planned: PlannedExport, profile: str) -> None:
     """Raise IntegrityError if what is stored has other tensors, or another configuration, than what was made here."""
-    if stored is None or made.plan.is_machine_dependent:  # the last bits of what is cut down are each machine's own
+    if stored is None or planned.plan.is_machine_dependent:  # the last bits of what is cut down are each machine's own
         return
-    there, here = ({file.path: file.sha256 for file in files.files} for files in (stored, manifest))
+    source, server = planned.source.label, planned.profile.title
+    stored_digests, digests = ({file.path: file.sha256 for file in files.files} for files in (stored, manifest))
     for name in (WEIGHTS_NAME, CONFIG_NAME):
-        if there.get(name) != here[name]:
+        if stored_digests.get(name) != digests[name]:
             raise IntegrityError(
-                f"{name} that the registry has of {made.source.label} for {made.profile.title} is not what the version "
-                "becomes for it",
-                hint=f"loreg export {made.source.label} --profile {profile} --drop",
+                f"{name} that the registry has of {source} for {server} is not what the version becomes for it",
+                hint=f"loreg export {source} --profile {profile} --drop",
             )

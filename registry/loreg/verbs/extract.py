@@ -1,4 +1,4 @@
-"""extract: what a fine-tune changed becomes an adapter."""
+"""extract: turn what a fine-tune changed into an adapter."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def extract(
     old_path, new_path = Path(base).expanduser(), Path(tuned).expanduser()
     with explain_os_errors(old_path, "check the folders of both models and their permissions"):
         old, new = read_model(old_path), read_model(new_path)
-        found = extracting.extract(old, new, rank, energy, whole == "keep", progress, choose_device(device))
-    energies = [module.norm**2 for module in found.modules]
-    kept = sum(e * module.retained for e, module in zip(energies, found.modules, strict=True))
-    retained = kept / math.fsum(energies)
+        extracted = extracting.extract(old, new, rank, energy, whole == "keep", progress, choose_device(device))
+    energies = [module.norm**2 for module in extracted.modules]
+    retained_energy = sum(e * module.retained for e, module in zip(energies, extracted.modules, strict=True))
+    retained = retained_energy / math.fsum(energies)
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "rank": rank,
@@ -58,17 +58,19 @@ def extract(
         "base": {"struct": architecture_digest(old)},
         "tuned": {"struct": architecture_digest(new)},
         "retained_energy": retained,
-        "modules": [{"module": m.module, "rank": m.rank, "retained_energy": m.retained} for m in found.modules],
-        "whole": [name for name, _ in found.whole],
+        "modules": [{"module": m.module, "rank": m.rank, "retained_energy": m.retained} for m in extracted.modules],
+        "whole": [name for name, _ in extracted.whole],
     }
-    result = ExtractResult(found.modules, retained, found.whole, _notes(found.whole), folder=folder)
+    result = ExtractResult(
+        extracted.modules, retained, extracted.whole, _describe_whole(extracted.whole), folder=folder
+    )
     with new_folder(folder) as staging:
-        write_adapter(staging, found.adapter)
+        write_adapter(staging, extracted.adapter)
         (staging / FILE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if name is None:
             return result
         pushed = push(context, staging, name, metadata, base=str(old_path.absolute()), progress=progress)
-        return ExtractResult(found.modules, retained, found.whole, result.notes, pushed=pushed)
+        return ExtractResult(extracted.modules, retained, extracted.whole, result.notes, pushed=pushed)
 
 
 def _refuse_wrong_call(
@@ -86,7 +88,7 @@ def _refuse_wrong_call(
         raise UsageError("expected a name to push to, or a folder", hint="--push NAME, or --to DIR")
 
 
-def _notes(whole: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+def _describe_whole(whole: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     by_reason: dict[str, list[str]] = {}
     for name, reason in whole:
         by_reason.setdefault(reason, []).append(name)

@@ -1,4 +1,4 @@
-"""``registry.jobs``: merges, re-rankings and bakes that a worker does instead of this process."""
+"""``registry.jobs``: submit, show, list, cancel and await merges, re-rankings and bakes that a worker does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""merge and rerank: adapters become one, with a certificate and its lineage."""
+"""merge and rerank: combine adapters into one, with a certificate and its lineage."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from loreg.workspace.context import Context
 from loreg.workspace.plotting import open_plotting
 from loreg.workspace.resolve_sources import (
     ResolvedSource,
+    describe_sources,
+    find_position,
     merge_inputs,
-    notes,
-    position_of,
     refuse_wrong_weights,
     require_torch,
     resolve_sources,
-    weights_of,
+    source_weights,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def merge(
     require_torch()
     with resolve_sources(context, [*sources, *options.initial], progress) as resolved:
         opened, initials = resolved[: len(sources)], resolved[len(sources) :]
-        common, about_bases = common_base(context, opened, options.allow_derived)
+        common, base_notes = common_base(context, opened, options.allow_derived)
         structures, labels = [source.structure for source in opened], [source.label for source in opened]
         if base is not None:
             refuse_another_base(context, base, opened)
@@ -76,20 +76,20 @@ def merge(
             _refuse_another_merge(folder, recipe)
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
-        told = (*notes(opened), *about_bases, *describe_shared_modules(structures, labels), *merged.notes)
+        notes = (*describe_sources(opened), *base_notes, *describe_shared_modules(structures, labels), *merged.notes)
         if plot is not None:
             with open_plotting(Path(plot)) as drawing:
                 drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)
         if name is None and folder is None:
-            return MergeResult(made_by, told)
+            return MergeResult(made_by, notes)
         with new_folder(folder) as staging:
             write(staging, merged, made_by)
             if name is None:
                 already = folder is not None and not is_free(folder)
-                return MergeResult(made_by, told, folder=folder, already=already)
+                return MergeResult(made_by, notes, folder=folder, already=already)
             base_digest = common.digest if common else None
             pushed = push(context, staging, name, metadata, base=base_digest, progress=progress)
-            return MergeResult(made_by, told, pushed=pushed)
+            return MergeResult(made_by, notes, pushed=pushed)
 
 
 def _recipe(
@@ -104,7 +104,7 @@ def _recipe(
     from loreg.merging.recipe import Recipe
 
     rank = {"fixed": options.rank} if isinstance(options.rank, int) else options.rank or {}
-    weights = weights_of(sources, options)
+    weights = source_weights(sources, options)
     return Recipe(
         tuple(Source(s.label, s.digest, float(w)) for s, w in zip(opened, weights, strict=True)),
         method=options.method,
@@ -112,7 +112,7 @@ def _recipe(
         weights_for={pattern: tuple(map(float, weights)) for pattern, weights in options.weights_for.items()},
         scale=float(options.scale),
         rank=read_rank_rule(rank),
-        extras=position_of(options.extras, sources, opened) if options.extras is not None else None,
+        extras=find_position(options.extras, sources, opened) if options.extras is not None else None,
         initials=tuple(source.digest for source in initials),
         calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
     )
@@ -127,7 +127,7 @@ def blend(
     device: str,
     progress: Progress,
 ) -> MergedAdapter:
-    """Do what the recipe says with the open sources."""
+    """Merge the opened sources as the recipe says."""
     from loreg.merging.device import choose_device
     from loreg.merging.execute import execute_recipe
 
@@ -137,7 +137,7 @@ def blend(
 
 
 def write(folder: Path, merged: MergedAdapter, made_by: Provenance) -> None:
-    """Write the adapter and how it was made into the existing ``folder``."""
+    """Write the adapter and its provenance into the existing ``folder``."""
     from loreg.adapters.tensors import write_adapter
 
     write_adapter(folder, merged.adapter)
@@ -146,7 +146,7 @@ def write(folder: Path, merged: MergedAdapter, made_by: Provenance) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path | None) -> Iterator[Path]:
-    """A folder to write into: a temporary one, or the one that becomes ``target`` if all goes well.
+    """Yield a folder to write into: a temporary one, or the one that becomes ``target`` if nothing is raised.
 
     A target that has the very files that were written stays as it is. Raises ConflictError for one that has others.
     """
@@ -165,7 +165,7 @@ def new_folder(target: Path | None) -> Iterator[Path]:
 
 
 def refuse_wrong_target(name: str | None, folder: Path | None, record: str) -> None:
-    """Raise UsageError for a name that cannot be, ConflictError for a folder with something in it but no ``record``."""
+    """Raise UsageError for an invalid name, ConflictError for a folder with something in it but no file ``record``."""
     if name is not None:
         parse_adapter_name(name)
     if folder is not None:
@@ -176,9 +176,9 @@ def _refuse_another_merge(folder: Path, recipe: Recipe) -> None:
     """Raise ConflictError, before anything is computed, for a folder that was merged from other sources."""
     try:
         weights = digest_of(folder / WEIGHTS_NAME).sha256
-        found = provenance.read((folder / provenance.FILE_NAME).read_bytes(), weights)
+        stored = provenance.read((folder / provenance.FILE_NAME).read_bytes(), weights)
     except (OSError, AdapterFormatError):
-        found = None
+        stored = None
     expected = [(source.digest, source.weight) for source in recipe.sources]
-    if found is None or [(source.digest, source.weight) for source in found.sources] != expected:
+    if stored is None or [(source.digest, source.weight) for source in stored.sources] != expected:
         raise ConflictError(f"{folder} holds something else; nothing was changed", hint="choose a new folder for --to")

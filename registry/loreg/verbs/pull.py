@@ -1,4 +1,4 @@
-"""pull: a version becomes a folder. It appears under its name only when every file is there and hashed."""
+"""pull: write a version to a folder, which appears under its name only when every file is there and hashed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loreg.workspace.atomic_folder import UNFINISHED, is_free, move_into_place, 
 from loreg.workspace.context import Context
 from loreg.workspace.download import download_files
 
-PATIENCE = 30.0  # seconds that another pull of the same version to the same folder may stand still
+MAX_STALL = 30.0  # seconds that another pull of the same version to the same folder may stand still
 
 
 def pull(
@@ -41,37 +41,39 @@ def pull(
         raise UsageError("without a profile every file is verified by its digest", hint="--profile SERVER --verify")
     parsed = parse_ref(ref)
     if profile is not None:
-        read_profile(profile)  # a profile that is none is told before anything is asked for
-    found = context.backend.show(parsed)
-    _refuse_another_digest(found)
+        read_profile(profile)  # raises for an unknown profile before anything is requested
+    details = context.backend.show(parsed)
+    _refuse_another_digest(details)
     target = Path(folder if folder is not None else parsed.adapter.name)
     if profile is None:
-        downloaded = _place(context, found.version, found.files, None, target, with_base_hint, progress)
-        return PullResult(found.version, target, downloaded)
-    anew = False
+        downloaded = _write_files(context, details.version, details.files, None, target, with_base_hint, progress)
+        return PullResult(details.version, target, downloaded)
+    rebuild = False
     while True:
-        with export_for_profile(context, found, profile, verify, progress, anew=anew) as made:
-            files = made.manifest.files
+        with export_for_profile(context, details, profile, verify, progress, rebuild=rebuild) as exported:
+            files = exported.manifest.files
             try:
-                downloaded = _place(context, found.version, files, made.folder, target, with_base_hint, progress)
-                return PullResult(found.version, target, downloaded, read_summary(target.resolve()))
+                downloaded = _write_files(
+                    context, details.version, files, exported.folder, target, with_base_hint, progress
+                )
+                return PullResult(details.version, target, downloaded, read_summary(target.resolve()))
             except (NotFoundError, IntegrityError):
-                if made.folder is not None:
+                if exported.folder is not None:
                     raise
-        anew = True  # what is stored of the export is lost or damaged: no push would store it again
+        rebuild = True  # what is stored of the export is lost or damaged: no push would store it again
 
 
-def _refuse_another_digest(found: Details) -> None:
-    """Raise IntegrityError unless the files are those of which the version's digest is: a pinned ref means these."""
-    version = found.version
-    if Manifest(found.files).digest != version.digest:
+def _refuse_another_digest(details: Details) -> None:
+    """Raise IntegrityError unless the version's digest is that of its files: a pinned ref promises these."""
+    version = details.version
+    if Manifest(details.files).digest != version.digest:
         raise IntegrityError(
             f"the registry lists other files for {version.ref} than its digest sha256:{version.digest[:12]} is of",
             hint="loreg doctor",
         )
 
 
-def _place(
+def _write_files(
     context: Context,
     version: Version,
     files: tuple[File, ...],
@@ -80,21 +82,21 @@ def _place(
     with_base_hint: bool,
     progress: Progress,
 ) -> int:
-    """Bring the files to ``target``, at once when all are there; returns the bytes that were not there already."""
+    """Write the files to ``target``, which appears when all are there; return the bytes that were not there already."""
     with explain_os_errors(target, f"choose another folder: loreg pull {version.ref} DIR"):
         real = target.resolve()  # "x/.." is a folder even where there is no x
         while is_free(real):
             staging = staging_path(real, f"{version.digest[:12]}.partial")
             make_folders(staging.parent)
             staging.mkdir(exist_ok=True)
-            waiting = _Waiting(staging, sum(file.size for file in files), progress)
+            waiting = _OtherPull(staging, sum(file.size for file in files), progress)
             with lock_folder(staging, waiting) as alone:
                 if not alone:  # another pull had it, and has made something of it: look again
                     continue
                 try:
                     recover_moved(real, staging)
                     downloaded = download_files(context, files, staging, progress, source)
-                    _remove_strangers(staging, files)
+                    _remove_unexpected(staging, files)
                     if with_base_hint:
                         restore_base_path(staging / CONFIG_NAME, version.facts.base_hint)
                     move_into_place(staging, real)
@@ -105,7 +107,7 @@ def _place(
                     with contextlib.suppress(OSError):
                         staging.rmdir()  # if nothing arrived there is nothing to go on with
                 return downloaded
-        if not _is_the_same(real, files):
+        if not _has_files(real, files):
             raise ConflictError(
                 f"{target} is not empty and is not {version.ref}; nothing was changed",
                 hint=f"loreg pull {version.ref} ANOTHER-DIR",
@@ -115,29 +117,29 @@ def _place(
         return 0
 
 
-class _Waiting:
-    """The wait for another pull that writes the same folder, for as long as it gets on."""
+class _OtherPull:
+    """Another pull that writes the same folder: call it to wait a little, for as long as the other makes progress."""
 
     def __init__(self, folder: Path, total: int, progress: Progress) -> None:
         self._folder, self._total, self._progress = folder, total, progress
         self._size, self._deadline = -1, 0.0
 
     def __call__(self) -> None:
-        """Tell how far the other is. Raises ConflictError if it stands still."""
-        arrived = _size(self._folder)
+        """Report how far the other pull is, and pause. Raises ConflictError if it stands still."""
+        arrived = _folder_size(self._folder)
         if arrived != self._size:
-            self._size, self._deadline = arrived, time.monotonic() + PATIENCE
+            self._size, self._deadline = arrived, time.monotonic() + MAX_STALL
         elif time.monotonic() > self._deadline:
             raise ConflictError(
-                f"another pull is writing {self._folder}, and has got no further for {PATIENCE:.0f} seconds",
+                f"another pull is writing {self._folder}, and has got no further for {MAX_STALL:.0f} seconds",
                 hint="wait until it has ended, or stop it, and pull again",
             )
         self._progress("waiting for another pull", arrived, self._total)
         pause()
 
 
-def _size(folder: Path) -> int:
-    """How many bytes there are by now, while another writes."""
+def _folder_size(folder: Path) -> int:
+    """Return how many bytes the folder holds by now, while another process writes to it."""
     size = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -145,24 +147,24 @@ def _size(folder: Path) -> int:
     return size
 
 
-def _remove_strangers(staging: Path, files: tuple[File, ...]) -> None:
-    """What is not of this version must not appear under its name."""
-    known = {file.path for file in files}
+def _remove_unexpected(staging: Path, files: tuple[File, ...]) -> None:
+    """Remove the files that are not of this version: they must not appear under its name."""
+    names = {file.path for file in files}
     for path in staging.rglob("*"):
-        if not path.is_dir() and path.relative_to(staging).as_posix() not in known:
+        if not path.is_dir() and path.relative_to(staging).as_posix() not in names:
             path.unlink()
 
 
-def _is_the_same(folder: Path, files: tuple[File, ...]) -> bool:
-    """Whether exactly these files are there; the base's path may have been written into the configuration."""
+def _has_files(folder: Path, files: tuple[File, ...]) -> bool:
+    """Return whether ``folder`` has exactly these files; the configuration may have got the base's path."""
     expected = {file.path: (file.sha256, file.size) for file in files}
-    there = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    named = {path.relative_to(folder).as_posix(): path for path in there}
-    found = {name: path for name, path in named.items() if not name.startswith(UNFINISHED)}
-    if found.keys() != expected.keys():
+    present = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    paths_by_name = {path.relative_to(folder).as_posix(): path for path in present}
+    paths = {name: path for name, path in paths_by_name.items() if not name.startswith(UNFINISHED)}
+    if paths.keys() != expected.keys():
         return False
-    blobs = {name: digest_of(path) for name, path in found.items()}
+    blobs = {name: digest_of(path) for name, path in paths.items()}
     changed = [name for name in expected if (blobs[name].sha256, blobs[name].size) != expected[name]]
     return not changed or (
-        changed == [CONFIG_NAME] and differs_only_by_base_path(found[CONFIG_NAME], expected[CONFIG_NAME][0])
+        changed == [CONFIG_NAME] and differs_only_by_base_path(paths[CONFIG_NAME], expected[CONFIG_NAME][0])
     )

@@ -1,4 +1,4 @@
-"""push: a folder becomes a version. All blobs first, then one commit: a push that dies leaves no version."""
+"""push: store a folder as a version. All blobs first, then one commit: a push that dies leaves no version."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ def push(
     metrics = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metadata.metrics)
     tasks = tuple(parse_word(task, "task") for task in metadata.tasks)
     aliases = tuple(parse_alias(alias) for alias in metadata.aliases)
-    with inspect_adapter(Path(folder), progress) as prepared:
-        identity = _identity(context, base, prepared, progress)
+    with inspect_adapter(Path(folder), progress) as inspected:
+        identity = _identify_base(context, base, inspected, progress)
         if identity is not None:
-            found = base_of_identity(identity) if isinstance(identity, Identity) else load_base(context, identity)
-            refuse_mismatch(prepared.structure, found)  # before anything is sent
-        _refuse_foreign_provenance(prepared)
-        _store(context, prepared, identity, progress)
-        done = context.backend.commit(
+            base_tensors = (
+                base_of_identity(identity) if isinstance(identity, Identity) else load_base(context, identity)
+            )
+            refuse_mismatch(inspected.structure, base_tensors)  # before anything is sent
+        _refuse_foreign_provenance(inspected)
+        _store(context, inspected, identity, progress)
+        committed = context.backend.commit(
             Commit(
                 adapter=adapter,
-                manifest=prepared.manifest,
+                manifest=inspected.manifest,
                 base=identity.base if isinstance(identity, Identity) else identity,
-                base_hint=prepared.structure.config.base_hint,
+                base_hint=inspected.structure.config.base_hint,
                 message=metadata.message,
                 tasks=tasks,
                 labels=metadata.labels,
@@ -53,18 +55,18 @@ def push(
                 aliases=aliases,
             )
         )
-    return PushResult(done.version, done.created, prepared.left_out, (*prepared.notes, *done.notes))
+    return PushResult(committed.version, committed.created, inspected.left_out, (*inspected.notes, *committed.notes))
 
 
-def _identity(
-    context: Context, base: str | None, prepared: InspectedAdapter, progress: Progress
+def _identify_base(
+    context: Context, base: str | None, inspected: InspectedAdapter, progress: Progress
 ) -> Identity | BaseModel | None:
     """Hash the base at a path, or find the one that a name or digest means."""
     if base is None:
         return None
     if is_path(base):
         path = Path(base).expanduser()
-        hint = prepared.structure.config.base_hint
+        hint = inspected.structure.config.base_hint
         name = hint if is_hub_name(hint) else path.resolve().name
         with explain_os_errors(path, "check the folder of the base and its permissions"):
             return identify(path, (name,), progress, context.base_cache)
@@ -76,28 +78,28 @@ def _identity(
         raise
 
 
-def _refuse_foreign_provenance(prepared: InspectedAdapter) -> None:
-    """Raise AdapterFormatError for a file that says how the adapter was merged, and that loreg did not write."""
-    if path := prepared.files.get(provenance.FILE_NAME):
-        weights = next(file.sha256 for file in prepared.manifest.files if file.path == WEIGHTS_NAME)
+def _refuse_foreign_provenance(inspected: InspectedAdapter) -> None:
+    """Raise AdapterFormatError for a record of a merge that loreg did not write."""
+    if path := inspected.files.get(provenance.FILE_NAME):
+        weights = next(file.sha256 for file in inspected.manifest.files if file.path == WEIGHTS_NAME)
         provenance.read(path.read_bytes(), weights)
 
 
 def _store(
-    context: Context, prepared: InspectedAdapter, identity: Identity | BaseModel | None, progress: Progress
+    context: Context, inspected: InspectedAdapter, identity: Identity | BaseModel | None, progress: Progress
 ) -> None:
-    total, done = prepared.manifest.size, 0
+    total, done = inspected.manifest.size, 0
 
     def count(size: int) -> None:
         nonlocal done
         done += size
         progress("storing", done, total)
 
-    blobs = {file.path: Blob(file.sha256, file.size) for file in prepared.manifest.files}
+    blobs = {file.path: Blob(file.sha256, file.size) for file in inspected.manifest.files}
     if isinstance(context.store, UploadReserver):
         context.store.reserve_uploads(tuple(blobs.values()))
     for name, blob in blobs.items():
-        path = prepared.files[name]
+        path = inspected.files[name]
         with explain_os_errors(path, "check the folder and its permissions"):
             context.store.put(blob, path, count)
     if isinstance(identity, Identity):

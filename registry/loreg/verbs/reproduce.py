@@ -1,4 +1,4 @@
-"""reproduce: a stored merge is done again from its recipe and compared with what is stored."""
+"""reproduce: repeat a stored merge from its recipe and compare the result with what is stored."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ def reproduce(
     if made_by is None:
         raise UsageError(f"{version.ref} was not merged: it has no recipe", hint=f"loreg show {version.ref}")
     initials = [str(digest) for digest in made_by.recipe.get("initials", ())]
-    wanted = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
-    found = [(context.backend.with_content(digest), label, digest) for digest, label in wanted]
-    for there, label, digest in found:
-        if there is None:
+    labels = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
+    refs = []
+    for digest, label in labels:
+        source = context.backend.with_content(digest)
+        if source is None:
             raise NotFoundError(
                 f"{version.ref} was merged from {label} (sha256:{digest[:12]}), which is not in the registry",
                 hint=f"push the folder that it was: loreg push DIR NAME, then loreg reproduce {ref}",
             )
-    refs = [f"{there.ref}@sha256:{there.digest}" for there, _, _ in found if there is not None]
-    with resolve_sources(context, refs, progress) as everything, tempfile.TemporaryDirectory(prefix="loreg-") as name:
+        refs.append(f"{source.ref}@sha256:{source.digest}")
+    with resolve_sources(context, refs, progress) as resolved, tempfile.TemporaryDirectory(prefix="loreg-") as name:
         from loreg.merging.compare import largest_difference
         from loreg.merging.recipe import read_recipe
         from loreg.merging.sources import MergeInput
@@ -54,7 +55,7 @@ def reproduce(
         recipe = read_recipe(made_by.recipe)
         _refuse_other_calibration(recipe.calibration, calibration)
         count = len(made_by.sources)
-        merged = blend(everything[:count], recipe, everything[count:], base, calibration, device, progress)
+        merged = blend(resolved[:count], recipe, resolved[count:], base, calibration, device, progress)
         with new_folder(folder) as staging:
             write(staging, merged, Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate))
             stored = Path(name)
@@ -73,8 +74,8 @@ def reproduce(
             return ReproduceResult(version, False, difference, folder)
 
 
-def _refuse_other_calibration(expected: str, given: Path | str | None) -> None:
-    found = digest_of(Path(given)).sha256 if given is not None else ""
-    if found != expected:
+def _refuse_other_calibration(expected: str, path: Path | str | None) -> None:
+    actual = digest_of(Path(path)).sha256 if path is not None else ""
+    if actual != expected:
         what = f"the file with sha256 {expected[:12]}…" if expected else "none"
-        raise UsageError(f"the recipe's calibration is {what}, not {given or 'none'}", hint="--calibration FILE")
+        raise UsageError(f"the recipe's calibration is {what}, not {path or 'none'}", hint="--calibration FILE")

@@ -1,4 +1,4 @@
-"""``registry.tokens`` and ``registry.namespaces``: who may do what in a registry behind a server."""
+"""``registry.tokens`` and ``registry.namespaces``: decide who may do what in a registry behind a server."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Tokens:
         means every namespace and ``-`` adapters without one. ``expires`` is a time, or a span from now: ``12h``,
         ``30d``, ``8w``. Raises UsageError, ConflictError for a name under which others act, NotAllowedError.
         """
-        return self._backend.create_token(name, parse_scopes(scopes), _expiry(expires))
+        return self._backend.create_token(name, parse_scopes(scopes), _parse_expiry(expires))
 
     def list(self) -> tuple[Token, ...]:
         """Return all tokens, the newest first, also those that do not hold any more. Raises NotAllowedError."""
         return self._backend.tokens()
 
     def revoke(self, token_id: int) -> Token:
-        """Let a token hold no more, and end the jobs that it asked for. Raises NotFoundError, NotAllowedError."""
+        """Revoke a token, and end the jobs that it submitted. Raises NotFoundError, NotAllowedError."""
         return self._backend.revoke_token(token_id)
 
 
@@ -57,7 +57,7 @@ class Namespaces:
         self._backend.set_public(namespace, public)
 
 
-def _expiry(expires: str | datetime | None) -> datetime | None:
+def _parse_expiry(expires: str | datetime | None) -> datetime | None:
     if not isinstance(expires, str):
         return expires
     match = _SPAN.fullmatch(expires)

@@ -1,7 +1,7 @@
-"""A folder that was written under another name takes its own.
+"""Write a folder under another name, then move it into place, so that nobody sees half of it.
 
-Where there is none, a rename makes it appear at once. A folder that is there already is filled and never replaced:
-somebody may stand in it, something may be mounted on it, and the folder above it may not be his who fills it.
+Where there is no folder, a rename makes it appear at once. An empty folder is filled and never replaced: it may be the
+working directory of a process or a mount point, and the folder above it may belong to another user.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _Stamp = list[int]
 
 
 def is_free(target: Path) -> bool:
-    """Whether there is nothing at ``target``, or a folder with nothing in it but what an interrupted call left."""
+    """Return whether ``target`` does not exist, or is a folder with nothing but what an interrupted call left."""
     real = target.resolve()
     if not real.is_dir():
         return not (real.exists() or real.is_symlink())
     if next(real.iterdir(), None) is None:
         return True
-    moved = _moved_into(real)
+    moved = _read_moved_list(real)
     folders = {str(folder) for name in moved for folder in Path(name).parents}
     for path in real.rglob("*"):
         name = path.relative_to(real)
@@ -49,14 +49,14 @@ def is_free(target: Path) -> bool:
 
 
 def staging_path(target: Path, mark: str) -> Path:
-    """Where what becomes ``target`` grows: in the folder that is there already, else beside it."""
+    """Return the folder to write what becomes ``target``: inside ``target`` if that exists, else beside it."""
     real = target.resolve()
     return real / f"{UNFINISHED}.{mark}" if real.is_dir() else hidden_sibling(real, mark)
 
 
 @contextlib.contextmanager
 def temporary_staging(target: Path) -> Iterator[Path]:
-    """A folder to grow in that is removed at the end, whatever happens."""
+    """Yield a new folder in which what becomes ``target`` is written; it is removed at the end in any case."""
     real = target.resolve()
     inside = real.is_dir()
     if not inside:
@@ -69,7 +69,7 @@ def temporary_staging(target: Path) -> Iterator[Path]:
 
 
 def move_into_place(staging: Path, target: Path) -> None:
-    """Let ``target`` be what ``staging`` is, which is gone then; both are on the disk when this returns.
+    """Move the content of ``staging`` to ``target`` and flush it to the disk; ``staging`` is gone then.
 
     Raises ConflictError if there is something else at ``target`` by now; then nothing is changed.
     """
@@ -80,32 +80,32 @@ def move_into_place(staging: Path, target: Path) -> None:
         try:
             staging.rename(real)
         except OSError:
-            if not real.is_dir():  # it is by now if somebody else was faster
+            if not real.is_dir():  # it is by now if another process was faster
                 raise
         else:
             _flush(real.parent)
             return
     try:
-        _fill(real, staging)
+        _fill_folder(real, staging)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _fill(real, shutil.copytree(staging, real / f"{UNFINISHED}.copied", dirs_exist_ok=True))
+        _fill_folder(real, shutil.copytree(staging, real / f"{UNFINISHED}.copied", dirs_exist_ok=True))
         shutil.rmtree(real / f"{UNFINISHED}.copied")
     shutil.rmtree(staging)
 
 
 def refuse_unless_free(target: Path, record: str) -> None:
-    """Raise ConflictError for a folder with something in it that cannot be what is to be written.
+    """Raise ConflictError unless ``target`` is free or has the file ``record``, as an earlier result of the verb has.
 
-    That has the file ``record``; whether it is the same is known when the new one is written: see :func:`is_the_same`.
+    Whether that is the same result is known once the new one is written: see :func:`has_same_files`.
     """
     if not is_free(target) and not (target / record).is_file():
         raise ConflictError(f"{target} is not empty; nothing was changed", hint="choose a new folder for --to")
 
 
 def has_same_files(written: Path, target: Path) -> bool:
-    """Whether ``target`` has the very files that were written just now, and no others; these may lie inside it."""
+    """Return whether ``target`` has the same files as ``written``, which may lie inside it, and no others."""
     names = {path.name for path in written.iterdir()}
     there = {path.name for path in target.iterdir() if not path.name.startswith(UNFINISHED)}
     return names == there and all(
@@ -114,43 +114,43 @@ def has_same_files(written: Path, target: Path) -> bool:
 
 
 def recover_moved(target: Path, staging: Path) -> None:
-    """Move to ``staging`` what an interrupted call had moved from there to the folder ``target``."""
-    for name, path in _moved_into_place(target.resolve()):
+    """Move back to ``staging`` what an interrupted call had moved from there to the folder ``target``."""
+    for name, path in _find_moved(target.resolve()):
         if not (staging / name).exists():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             path.replace(staging / name)
 
 
-def _fill(folder: Path, staging: Path) -> None:
-    with lock_folder(folder):  # who holds it only renames
+def _fill_folder(folder: Path, staging: Path) -> None:
+    with lock_folder(folder):  # held for renames only
         if not is_free(folder):
             raise ConflictError(f"{folder} is not empty any more; nothing was changed", hint="choose another folder")
-        for _, path in _moved_into_place(folder):  # of another call, which nobody goes on with
+        for _, path in _find_moved(folder):  # of another call, which nobody goes on with
             path.unlink()
         paths = {path.relative_to(staging): path for path in staging.rglob("*") if not path.is_dir()}
         moved = {str(name): _file_stamp(path) for name, path in paths.items()}
-        listed = folder / _MOVED
-        listed.write_text(json.dumps(moved), encoding="utf-8")
-        _flush(listed)
+        moved_list = folder / _MOVED
+        moved_list.write_text(json.dumps(moved), encoding="utf-8")
+        _flush(moved_list)
         for name in sorted(paths, key=lambda name: (str(name) in _LAST, name)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             paths[name].replace(folder / name)
         for path in {parent for name in paths for parent in name.parents}:
             _flush(folder / path)
-        listed.unlink()
+        moved_list.unlink()
 
 
-def _moved_into(folder: Path) -> dict[str, _Stamp]:
-    """What an interrupted call had moved into the folder, or would have."""
+def _read_moved_list(folder: Path) -> dict[str, _Stamp]:
+    """Return the list of files that an interrupted call had moved into the folder, or was going to."""
     try:
         return dict(json.loads((folder / _MOVED).read_bytes()))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
 
 
-def _moved_into_place(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Those of them that are there. They are looked for, and not believed: a list may name what is elsewhere."""
-    moved = _moved_into(folder)
+def _find_moved(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the listed files that are in the folder: they are looked for, as a list may name files elsewhere."""
+    moved = _read_moved_list(folder)
     for path in list(folder.rglob("*")) if moved else []:
         name = str(path.relative_to(folder))
         if moved.get(name) == _file_stamp(path) and path.is_file() and not path.is_symlink():
@@ -163,7 +163,7 @@ def _file_stamp(path: Path) -> _Stamp:
 
 
 def _flush(path: Path) -> None:
-    """Make sure that a file's bytes are on the disk, or the names in a folder where the system lets us."""
+    """Flush a file's bytes to the disk, or a folder's names where the system allows it."""
     if not path.is_dir():
         sync_file(path)
         return

@@ -1,4 +1,4 @@
-"""How well a base fits an adapter, from what backend and store know of both."""
+"""Look up bases, and assess how well one fits an adapter from what backend and store know of both."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from loreg.workspace.context import Context, is_path
 
 
 def load_base(context: Context, base: BaseModel) -> BaseTensors:
-    """A base of the backend with its tensor digests from the store."""
+    """Return a base of the backend with its tensor digests from the store."""
     return BaseTensors(base, parse_tensor_digests(context.store.read(base.digest)))
 
 
 def base_of_identity(identity: Identity) -> BaseTensors:
-    """A base that was looked at just now."""
+    """Return a base that was identified just now, with its tensor digests."""
     return BaseTensors(identity.base, parse_tensor_digests(identity.tensor_list))
 
 
 def find_base(context: Context, base: str) -> BaseTensors:
-    """The base at a path by its headers, or one that the registry knows by name or digest."""
+    """Return the base at a path by its headers, or one that the registry knows by name or digest."""
     if is_path(base):
         path = Path(base).expanduser()
         with explain_os_errors(path, "check the folder of the base and its permissions"):
@@ -33,12 +33,12 @@ def find_base(context: Context, base: str) -> BaseTensors:
 
 
 def trained_adapter(context: Context, structure: AdapterStructure, base: BaseModel | None) -> TrainedAdapter:
-    """What is known of the base that the adapter was trained on."""
+    """Return the adapter with what is known of the base that it was trained on."""
     return TrainedAdapter(structure, load_base(context, base) if base else None)
 
 
 def assess_fit(context: Context, adapter: TrainedAdapter, candidate: BaseTensors) -> Verdict:
-    """The verdict, with what the backend knows of how the two bases relate."""
+    """Return the verdict on ``candidate`` for the adapter, with what the backend knows of how the two bases relate."""
     path: tuple[BaseEdge, ...] = ()
     if adapter.base is not None and adapter.base.base.digest != candidate.base.digest:
         path = context.backend.base_path(adapter.base.base.digest, candidate.base.digest)

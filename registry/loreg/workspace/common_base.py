@@ -1,4 +1,4 @@
-"""The one base that adapters to be combined are for."""
+"""Find the one base that all adapters to be combined are for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DERIVED = (VerdictKind.VERIFIED_DERIVED, VerdictKind.DECLARED_DERIVED)
 def common_base(
     context: Context, opened: Sequence[ResolvedSource], allow_derived: bool
 ) -> tuple[BaseModel | None, tuple[str, ...]]:
-    """The base of all sources, None if it is not known of each, and what a person should know of the choice.
+    """Return the base of all sources, None if it is not known of each, and notes on the choice.
 
     Sources of other bases fit if what they touch is the same there, or, with ``allow_derived``, if one base is known
     to come from the other; a source whose base is only declared fits if it declares a name of the known one. Raises
@@ -31,27 +31,27 @@ def common_base(
     notes: tuple[str, ...] = ()
     base = bases[0]
     if len(bases) > 1:
-        base, notes = _agreed(context, opened, bases, allow_derived)
+        base, notes = _choose_base(context, opened, bases, allow_derived)
     declared = all(source.base or source.structure.config.base_hint in base.names for source in opened)
     return base if declared else None, notes
 
 
 def refuse_another_base(context: Context, base: Path | str, opened: Sequence[ResolvedSource]) -> None:
     """Raise CheckFailedError for a source whose tensors do not fit the model at the path ``base``."""
-    given = find_base(context, str(Path(base).expanduser().absolute()))
+    model = find_base(context, str(Path(base).expanduser().absolute()))
     for source in opened:
-        verdict = assess_fit(context, trained_adapter(context, source.structure, None), given)
+        verdict = assess_fit(context, trained_adapter(context, source.structure, None), model)
         if verdict.kind == VerdictKind.MISMATCH:
             raise CheckFailedError(
-                f"base mismatch: {source.label} does not fit {given.base.title}: {verdict.reason}",
+                f"base mismatch: {source.label} does not fit {model.base.title}: {verdict.reason}",
                 hint="--base names the folder of the model that the adapters were trained on",
             )
 
 
-def _agreed(
+def _choose_base(
     context: Context, opened: Sequence[ResolvedSource], bases: Sequence[BaseModel], allow_derived: bool
 ) -> tuple[BaseModel, tuple[str, ...]]:
-    """The base on which every source's verdict is strong enough, the strongest of them."""
+    """Return the base whose weakest verdict on a source is the strongest, and notes. Raises CheckFailedError."""
     best: tuple[Verdict, BaseModel, ResolvedSource] | None = None
     sources = [(source, trained_adapter(context, source.structure, source.base)) for source in opened if source.base]
     for base in bases:

@@ -1,4 +1,4 @@
-"""What every verb works on."""
+"""The context that every verb works on: backend, store, cache and policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loreg.storage import BlobTransfer
 
 @dataclass(frozen=True)
 class Context:
-    """A backend, a store, a folder that remembers what bases on this machine were, and what the team asks."""
+    """A backend, a store, the folder of cached digests of bases on this machine, and the team's policy."""
 
     backend: Backend
     store: BlobTransfer
@@ -24,12 +24,12 @@ class Context:
 
 
 def is_path(text: str) -> bool:
-    """Whether a person who typed ``text`` means a folder, not a name in the registry: it starts like a path."""
+    """Return whether ``text`` means a folder, not a name in the registry: it starts with ``.``, ``/`` or ``~``."""
     return text.startswith((".", "/", "~")) or Path(text).is_absolute()
 
 
 def show_version(context: Context, ref: str) -> Details:
-    """What is known of the version that a person named; a folder of that name is hinted at if there is none."""
+    """Return the version that the ref means. Raises NotFoundError, with a hint if there is a folder of that name."""
     try:
         return context.backend.show(parse_ref(ref))
     except NotFoundError as error:

@@ -1,4 +1,4 @@
-"""Blobs of a version, or of an export of it, become files in a folder, on the disk when the folder takes its name."""
+"""Download the blobs of a version, or of an export of it, to files in a folder that are flushed to the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder to what a version will consist of: checked, stripped of private paths, named by digest."""
+"""Turn an adapter's folder into the files of a version: checked, stripped of private paths, named by digest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loreg.storage import digest_of
 
 @dataclass(frozen=True)
 class InspectedAdapter:
-    """An adapter that is fit to be a version: ``files`` are to be read from the given paths, in this form."""
+    """An adapter that can become a version: ``files`` maps each name to the path from which its bytes are read."""
 
     structure: AdapterStructure
     files: dict[str, Path]
@@ -39,16 +39,15 @@ def inspect_adapter(folder: Path, progress: Progress, mended: Collection[str] = 
     """
     with tempfile.TemporaryDirectory(prefix="loreg-push-") as staging:
         with explain_os_errors(folder, "check the folder and its permissions"):
-            prepared = _prepare(folder, Path(staging), progress, mended)
-        yield prepared
+            inspected = _inspect(folder, Path(staging), progress, mended)
+        yield inspected
 
 
-def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> InspectedAdapter:
+def _inspect(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> InspectedAdapter:
     selection = select_files(folder)
     structure = read_structure(folder)
-    findings = [
-        f for f in check_adapter(scan_adapter(structure)) if f.code not in ("LR015", *mended)
-    ]  # push takes paths out
+    expected = ("LR015", *mended)  # the base's path is taken out below
+    findings = [finding for finding in check_adapter(scan_adapter(structure)) if finding.code not in expected]
     raise_first_error(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
     files = dict(selection.files)
@@ -62,7 +61,7 @@ def _prepare(folder: Path, staging: Path, progress: Progress, mended: Collection
 
 
 def hash_files(files: Mapping[str, Path], progress: Progress) -> Manifest:
-    """The manifest of the files that lie at these paths under these names."""
+    """Return the manifest of the files, given as the path of each name."""
     total = sum(path.stat().st_size for path in files.values())
     hashed = []
     done = 0

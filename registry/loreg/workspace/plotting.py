@@ -1,4 +1,4 @@
-"""Drawing to a file that a person named."""
+"""Import the plotting module, and explain what is missing or wrong for ``--plot``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loreg.errors import MissingExtraError, UsageError, explain_os_errors
 
 @contextlib.contextmanager
 def open_plotting(path: Path) -> Iterator[ModuleType]:
-    """The module that draws, for drawing to ``path``. Raises MissingExtraError, UsageError, NotAllowedError."""
+    """Yield the module that draws, for drawing to ``path``. Raises MissingExtraError, UsageError, NotAllowedError."""
     try:
         from loreg.merging import plot
     except ImportError as error:

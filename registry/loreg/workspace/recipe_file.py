@@ -1,4 +1,4 @@
-"""A merge that a person keeps in a TOML file: ``loreg merge --recipe FILE.toml``."""
+"""Read a merge from a TOML file: ``loreg merge --recipe FILE.toml``."""
 
 from __future__ import annotations
 

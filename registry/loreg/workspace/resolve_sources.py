@@ -1,4 +1,4 @@
-"""The adapters that a verb works on: refs or folders, opened on this machine."""
+"""Open the adapters that a verb works on: refs or folders, downloaded where necessary."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class ResolvedSource:
     digest: str
     structure: AdapterStructure
     base: BaseModel | None
-    others: tuple[str, ...]
+    other_files: tuple[str, ...]
 
 
 @contextlib.contextmanager
 def resolve_sources(
     context: Context, sources: Sequence[str], progress: Progress, mended: Collection[str] = ()
 ) -> Iterator[list[ResolvedSource]]:
-    """Open refs and folders; what is fetched for it is removed at the end.
+    """Open refs and folders; what is downloaded for it is removed at the end.
 
     Folders may break the rules whose codes are ``mended``. Raises what push and pull raise.
     """
@@ -57,39 +57,39 @@ def resolve_sources(
 def _open(context: Context, source: str, progress: Progress, mended: Collection[str]) -> Iterator[ResolvedSource]:
     if is_path(source):
         folder = Path(source).expanduser()
-        with inspect_adapter(folder, progress, mended) as prepared:
-            others = _not_the_adapters_own(prepared.files)
-            yield ResolvedSource(folder.resolve().name, prepared.manifest.digest, prepared.structure, None, others)
+        with inspect_adapter(folder, progress, mended) as inspected:
+            others = _other_files(inspected.files)
+            yield ResolvedSource(folder.resolve().name, inspected.manifest.digest, inspected.structure, None, others)
         return
-    found = show_version(context, source)
-    version = found.version
+    details = show_version(context, source)
+    version = details.version
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
-        download_to_temporary(context, found.files, Path(name), progress)
+        download_to_temporary(context, details.files, Path(name), progress)
         structure = read_structure(Path(name))
         empty = [finding for finding in check_adapter(Subject(structure)) if finding.code == _EMPTY]
         raise_first_error(version.ref, tuple(empty))
-        others = _not_the_adapters_own([file.path for file in found.files])
+        others = _other_files([file.path for file in details.files])
         yield ResolvedSource(version.ref, version.digest, structure, version.base, others)
 
 
 def merge_inputs(
     opened: Sequence[ResolvedSource], initials: Sequence[ResolvedSource], base: Path | str | None
 ) -> list[MergeInput]:
-    """What the mathematics takes: every source with the initial adapter or the base that its delta depends on."""
+    """Return the inputs of a merge: every source with the initial adapter or the base that its delta depends on."""
     from loreg.merging.sources import MergeInput
 
     model = Path(base).expanduser() if base is not None else None
-    started = _initial_of_each(opened, initials)
+    started = _match_initials(opened, initials)
     return [
         MergeInput(source.structure, source.label, source.digest, initial.structure if initial else None, model)
         for source, initial in zip(opened, started, strict=True)
     ]
 
 
-def _initial_of_each(
+def _match_initials(
     opened: Sequence[ResolvedSource], initials: Sequence[ResolvedSource]
 ) -> list[ResolvedSource | None]:
-    """Which initial adapter belongs to which source: one for all that need one, or one for each of these in order."""
+    """Return the initial adapter of each source: one for all that need one, or one for each of these in order."""
     needing = [i for i, source in enumerate(opened) if source.structure.config.changes_the_base]
     if initials and not needing:
         raise UsageError(f"no source needs an initial adapter, {initials[0].label} was given", hint="omit --initial")
@@ -105,7 +105,7 @@ def _initial_of_each(
     return chosen
 
 
-def weights_of(sources: Sequence[str], options: MergeOptions) -> Sequence[float]:
+def source_weights(sources: Sequence[str], options: MergeOptions) -> Sequence[float]:
     """Return the weight of each source: 1 where the options say none."""
     return [1.0] * len(sources) if options.weights is None else options.weights
 
@@ -113,7 +113,7 @@ def weights_of(sources: Sequence[str], options: MergeOptions) -> Sequence[float]
 def refuse_wrong_weights(sources: Sequence[str], options: MergeOptions) -> None:
     """Raise UsageError unless there is one finite weight for each source, for every pattern, and a finite λ."""
     of_patterns = [(f"--weights-for {pattern}=", weights) for pattern, weights in options.weights_for.items()]
-    for option, weights in (("--weights ", weights_of(sources, options)), *of_patterns):
+    for option, weights in (("--weights ", source_weights(sources, options)), *of_patterns):
         if len(sources) != len(weights):
             where = "" if option == "--weights " else f" in {option[14:-1]!r}"
             raise UsageError(
@@ -126,8 +126,8 @@ def refuse_wrong_weights(sources: Sequence[str], options: MergeOptions) -> None:
         raise UsageError(f"lambda is {options.scale}, expected a finite number", hint="--lambda 1")
 
 
-def position_of(extras: str, sources: Sequence[str], opened: Sequence[ResolvedSource]) -> int:
-    """Which source ``extras`` is: as it was typed, or as it is called in messages if that means one."""
+def find_position(extras: str, sources: Sequence[str], opened: Sequence[ResolvedSource]) -> int:
+    """Return the index of the source ``extras``: as it was typed, or by its label if only one has it."""
     labels = [source.label for source in opened]
     if extras in sources:
         return list(sources).index(extras)
@@ -136,26 +136,26 @@ def position_of(extras: str, sources: Sequence[str], opened: Sequence[ResolvedSo
     raise UsageError(f"--extras {extras} is not one of the sources", hint=f"--extras {sources[0]}")
 
 
-def notes(opened: Sequence[ResolvedSource]) -> tuple[str, ...]:
-    """What a person should know of the sources: files that do not travel on, names that do not agree."""
-    found = [f"not carried over from {s.label}: {', '.join(s.others)}" for s in opened if s.others]
+def describe_sources(opened: Sequence[ResolvedSource]) -> tuple[str, ...]:
+    """Return notes on the sources: files that are not carried over, names of bases that do not agree."""
+    lines = [f"not carried over from {s.label}: {', '.join(s.other_files)}" for s in opened if s.other_files]
     hints = {source.structure.config.base_hint for source in opened} - {""}
     if len(hints) > 1:
-        found.append("the sources name their base differently: only the shapes say that they fit together")
-    return tuple(found)
+        lines.append("the sources name their base differently: only the shapes say that they fit together")
+    return tuple(lines)
 
 
 def has_torch() -> bool:
-    """Whether the mathematics can be done here."""
+    """Return whether torch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
 def require_torch() -> None:
-    """Raises MissingExtraError where the mathematics cannot be done."""
+    """Raise MissingExtraError unless torch is installed."""
     if not has_torch():
         raise MissingExtraError("merging needs torch, which is not installed", hint="pip install 'loreg[merge]'")
 
 
-def _not_the_adapters_own(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
-    own = (WEIGHTS_NAME, "adapter_config.json", "README.md", provenance.FILE_NAME)
-    return tuple(sorted(name for name in names if name not in own))
+def _other_files(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
+    adapter_files = (WEIGHTS_NAME, "adapter_config.json", "README.md", provenance.FILE_NAME)
+    return tuple(sorted(name for name in names if name not in adapter_files))

@@ -35,7 +35,7 @@ def announce(
     request: Request,
 ) -> Response:
     """Announce blobs that a commit will name; returns an upload for each that has to be sent first."""
-    announced = service.uploads(access).announce([Blob(spec.sha256, spec.size) for spec in body])
+    announced = service.uploads(access).reserve([Blob(spec.sha256, spec.size) for spec in body])
     tickets = [
         UploadTicket(
             upload.id,

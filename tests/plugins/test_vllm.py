@@ -237,6 +237,6 @@ class TestARegistryThatDoesNotAnswer:
         self, resolver: LoRAResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ):
         monkeypatch.setenv("LOREG_ENDPOINT", "http://127.0.0.1:9")
-        monkeypatch.setattr("loreg.remote.http.sleep_before_retry", lambda *_: None)
+        monkeypatch.setattr("loreg.remote.retries._FIRST_WAIT", 0.0)
         assert ask(resolver, "team/science") is None
         assert "team/science is not loaded: unreachable: the server http://127.0.0.1:9 does not answer" in caplog.text

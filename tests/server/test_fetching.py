@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from urllib3.exceptions import HTTPError
 
-from loreg.remote.downloads import Downloader
+from loreg.remote.downloads import Downloader, DownloadError
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_the_proxy_of_the_environment_is_used_but_for_those_that_need_none(
     assert downloader.get("http://store.invalid/blob", {}, 100).data == b"by the proxy"
     assert paths == ["http://store.invalid/blob"]
     monkeypatch.setenv("no_proxy", "store.invalid")
-    with pytest.raises(HTTPError):
+    with pytest.raises(DownloadError):
         downloader.get("http://store.invalid/blob", {}, 100)
     assert len(paths) == 1
     downloader.close()

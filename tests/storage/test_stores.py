@@ -189,8 +189,11 @@ def test_what_was_proven_lately_holds_for_that_state_and_no_other():
 
 
 def test_what_was_proven_is_asked_again_after_a_minute(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     proven = VerifiedCache()
     proven.add("blob", "state")
-    later = time.monotonic() + 61
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    now[0] = 59.0
+    assert proven.contains("blob", "state")
+    now[0] = 61.0
     assert not proven.contains("blob", "state")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal, or_, select, text, true, update
+from sqlalchemy import ColumnElement, Row, String, and_, delete, func, insert, literal, or_, select, text, true, update
 
 from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
@@ -36,13 +36,12 @@ CHANNEL = "loreg_jobs"
 _JobRow = Row[*tuple[Any, ...]]
 
 
-def _in_state(state: JobState) -> ColumnElement[bool]:
-    """Return the condition with the state written out: a database matches a partial index only with constants."""
-    return job_table.c.state == literal(state, literal_execute=True)
-
-
-_QUEUED, _RUNNING = _in_state(JobState.QUEUED), _in_state(JobState.RUNNING)
-_OPEN = job_table.c.state.in_([literal(state, literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)])
+# Written out: a database matches a partial index only with constants.
+_IS_QUEUED, _IS_RUNNING = (
+    literal(state, String, literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)
+)
+_QUEUED, _RUNNING = job_table.c.state == _IS_QUEUED, job_table.c.state == _IS_RUNNING
+_OPEN = job_table.c.state.in_([_IS_QUEUED, _IS_RUNNING])
 
 
 @dataclass(frozen=True)

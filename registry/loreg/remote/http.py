@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Generator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
+from loreg import __version__
 from loreg.entities import Access
 from loreg.errors import LoregError, UnavailableError, UsageError, of_code
+from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import Whoami
 from loreg.settings import mask_url
 
 _log = logging.getLogger("loreg.remote")
 T = TypeVar("T")
-MAX_ATTEMPTS = 5
-_MAX_WAIT = 30.0  # seconds
 _RETRYABLE_STATUS = (429, 502, 503, 504)
 _NO_SUCH_RANGE = 416
 _MAX_ERROR_BYTES = 64 * 1024
@@ -43,7 +41,7 @@ class Server:
         #: For people to read: a proxy in front may ask for a password, which lies in the URL.
         self.endpoint = mask_url(endpoint)
         headers = {
-            "User-Agent": f"loreg/{version('loreg')}",
+            "User-Agent": f"loreg/{__version__}",
             "X-Loreg-Author": author.encode("ascii", "replace").decode(),
         }
         self.client = httpx.Client(
@@ -87,29 +85,26 @@ class Server:
         content = None if body is None else _encode_json(body)
         content_type = {"Content-Type": "application/json"} if content is not None else {}
         query = {name: value for name, value in (parameters or {}).items() if value not in (None, "", ())}
-        for attempt in range(MAX_ATTEMPTS):
-            last = attempt + 1 == MAX_ATTEMPTS
+
+        def attempt() -> httpx.Response:
+            request = self.client.build_request(
+                method, path, params=query, content=content, headers={**content_type, **(headers or {})}
+            )
             try:
-                request = self.client.build_request(
-                    method, path, params=query, content=content, headers={**content_type, **(headers or {})}
-                )
-                begin = time.monotonic()
-                response = self.client.send(request) if max_bytes is None else self._send_raw(request, max_bytes)
-                took = 1000 * (time.monotonic() - begin)
-                _log.debug("%s %s: %s in %.0f ms", method, request.url.raw_path.decode(), response.status_code, took)
+                response = self._send_once(request, max_bytes)
             except httpx.HTTPError as error:
+                unavailable = self.unavailable_error(error)
                 # A connection that was never made has carried nothing: asking again is always right.
-                if last or not (retry or isinstance(error, httpx.ConnectError)):
-                    raise self.unavailable_error(error) from error
-                sleep_before_retry(attempt)
-                continue
-            if response.status_code in _RETRYABLE_STATUS and retry and not last:
-                sleep_before_retry(attempt, response.headers.get("Retry-After", ""))
-                continue
+                if retry or isinstance(error, httpx.ConnectError):
+                    raise RetryableError(unavailable) from error
+                raise unavailable from error
+            if response.status_code in _RETRYABLE_STATUS and retry:
+                raise RetryableError(self.response_error(response), response.headers.get("Retry-After", ""))
             if response.is_error and not (max_bytes is not None and response.status_code == _NO_SUCH_RANGE):
                 raise self.response_error(response)
             return response
-        raise AssertionError("unreachable")
+
+        return with_retries(attempt)
 
     def whoami(self) -> Access:
         """Return the caller's name and permissions as the server knows them. Raises UnauthenticatedError."""
@@ -134,6 +129,14 @@ class Server:
     def close(self) -> None:
         """Close all connections."""
         self.client.close()
+
+    def _send_once(self, request: httpx.Request, max_bytes: int | None) -> httpx.Response:
+        """Send a request and log it with its time."""
+        begin = time.monotonic()
+        response = self.client.send(request) if max_bytes is None else self._send_raw(request, max_bytes)
+        took = 1000 * (time.monotonic() - begin)
+        _log.debug("%s %s: %s in %.0f ms", request.method, request.url.raw_path.decode(), response.status_code, took)
+        return response
 
     def _send_raw(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
         """Send a request; return the answer with its body as it was sent, cut after ``max_bytes`` and one more."""
@@ -185,9 +188,3 @@ def _encode_json(body: Any) -> bytes:
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     """Return scheme, host and port; httpx leaves out a port that is the scheme's own."""
     return url.scheme, url.host, url.port
-
-
-def sleep_before_retry(attempt: int, retry_after: str = "") -> None:
-    """Wait as long as the server asks for, else longer each time; a random share keeps clients apart."""
-    seconds = float(retry_after) if retry_after.isdecimal() else 0.2 * 2**attempt
-    time.sleep(min(seconds, _MAX_WAIT) * random.uniform(0.5, 1.0))  # noqa: S311  nothing secret

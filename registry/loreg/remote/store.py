@@ -7,16 +7,17 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
-from urllib3.exceptions import HTTPError
 
 from loreg.errors import NotFoundError, UnavailableError
-from loreg.remote.downloads import Downloader
-from loreg.remote.http import MAX_ATTEMPTS, Server, sleep_before_retry
+from loreg.remote.downloads import Downloader, DownloadError
+from loreg.remote.http import Server
+from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import UploadTicket
 from loreg.storage import Blob, digest_of
 from loreg.storage.blobs import (
@@ -51,11 +52,12 @@ class RemoteStore:
         self._tickets: dict[str, UploadTicket | None] = {}
         self._download_urls: dict[str, str] = {}
         self.url = server.endpoint
-        # URLs that the server gives out need no token, and other servers must not see it.
-        self._unauthenticated = httpx.Client(
-            timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16)
-        )
         self._downloader = Downloader()
+
+    @cached_property
+    def _unauthenticated(self) -> httpx.Client:
+        """The client for URLs that the server gave out: they need no token, and other servers must not see it."""
+        return httpx.Client(timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16))
 
     def upload_ids(self, digests: Iterable[str]) -> tuple[str, ...]:
         """Return the ids under which these blobs were sent, as far as they were."""
@@ -105,7 +107,8 @@ class RemoteStore:
             self._keep_inline(blob, path)
             on_bytes(blob.size)
             return True
-        for attempt in range(MAX_ATTEMPTS):
+
+        def attempt() -> bool:
             if blob.sha256 not in self._tickets:
                 self.reserve_uploads([blob])
             ticket = self._tickets.pop(blob.sha256)
@@ -115,19 +118,17 @@ class RemoteStore:
             try:
                 response = self._send(blob, path, ticket, on_bytes)
             except httpx.HTTPError as error:
-                if attempt + 1 == MAX_ATTEMPTS:
-                    raise self._server.unavailable_error(error) from error
-                sleep_before_retry(attempt)
-                continue
+                raise RetryableError(self._server.unavailable_error(error)) from error
             if response.is_success:
                 self._upload_ids[blob.sha256] = ticket.id
                 return True
             if (actual := digest_of(path)) != blob:
                 raise file_changed_error(path, blob, actual)
-            if attempt + 1 == MAX_ATTEMPTS or not (response.status_code >= 500 or _is_expired(response)):
-                raise self._server.response_error(response)
-            sleep_before_retry(attempt)
-        raise AssertionError("unreachable")
+            if response.status_code >= 500 or _is_expired(response):
+                raise RetryableError(self._server.response_error(response))
+            raise self._server.response_error(response)
+
+        return with_retries(attempt)
 
     def get(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> None:
         """Download a blob by ranges, several at once, from where an earlier attempt stopped."""
@@ -155,7 +156,8 @@ class RemoteStore:
 
     def close(self) -> None:
         """Close all connections."""
-        self._unauthenticated.close()
+        if "_unauthenticated" in self.__dict__:  # it was used
+            self._unauthenticated.close()
         self._downloader.close()
 
     def _free_inline_bytes(self) -> int:
@@ -206,28 +208,30 @@ class RemoteStore:
     def _request_bytes(self, sha256: str, most: int, byte_range: str = "") -> bytes:
         """Return a blob or a part of it, from the URL that the server gave out if it did; one too old is renewed."""
         headers = {"Range": byte_range} if byte_range else {}
-        for attempt in range(MAX_ATTEMPTS):
+
+        def attempt() -> bytes:
+            if sha256 not in self._download_urls:
+                answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, max_bytes=most)
+                if not answer.is_redirect:
+                    return answer.content if answer.is_success else b""
+                self._download_urls[sha256] = answer.headers["Location"]
+            url = self._download_urls[sha256]
             try:
-                if sha256 not in self._download_urls:
-                    answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, max_bytes=most)
-                    if not answer.is_redirect:
-                        return answer.content if answer.is_success else b""
-                    self._download_urls[sha256] = answer.headers["Location"]
-                response = self._downloader.get(self._download_urls[sha256], headers, most)
-                if response.status in (200, 206):
-                    return response.data
-                if response.status == 416:  # it is cut off before that part
-                    return b""
-                if response.status == 404:
-                    raise missing_error(f"the store of {self.url}", sha256)
-                reason = UnavailableError(f"the store of {self.url} answered {response.status}", hint="try again")
-            except HTTPError as error:
-                reason = self._server.unavailable_error(error)
+                response = self._downloader.get(url, headers, most)
+            except DownloadError as error:
+                self._download_urls.pop(sha256, None)
+                raise RetryableError(self._server.unavailable_error(error)) from error
+            if response.status in (200, 206):
+                return response.data
+            if response.status == 416:  # it is cut off before that part
+                return b""
+            if response.status == 404:
+                raise missing_error(f"the store of {self.url}", sha256)
             self._download_urls.pop(sha256, None)
-            if attempt + 1 == MAX_ATTEMPTS:
-                raise reason
-            sleep_before_retry(attempt)
-        raise AssertionError("unreachable")
+            reason = f"the store of {self.url} answered {response.status}"
+            raise RetryableError(UnavailableError(reason, hint="try again"))
+
+        return with_retries(attempt)
 
 
 def _is_expired(response: httpx.Response) -> bool:

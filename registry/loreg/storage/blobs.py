@@ -6,11 +6,12 @@ import hashlib
 import tempfile
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
+
+from cachetools import TTLCache
 
 from loreg.errors import IntegrityError, NotFoundError
 from loreg.manifest import hidden_sibling
@@ -185,22 +186,21 @@ class VerifiedCache:
     """
 
     def __init__(self) -> None:
-        self._states: OrderedDict[str, tuple[Hashable, float]] = OrderedDict()
+        self._states: TTLCache[str, Hashable] = TTLCache(_MAX_VERIFIED, ttl=_TRUST_SECONDS, timer=time.monotonic)
         self._lock = threading.Lock()
 
     def contains(self, sha256: str, state: Hashable) -> bool:
         """Whether the blob was verified in this state, within the last minute."""
         with self._lock:
-            verified, until = self._states.get(sha256, (None, 0.0))
-            return verified == state and time.monotonic() < until
+            try:
+                return self._states[sha256] == state
+            except KeyError:
+                return False
 
     def add(self, sha256: str, state: Hashable) -> None:
         """Record that the blob is sound in this state."""
         with self._lock:
-            self._states.pop(sha256, None)
-            self._states[sha256] = (state, time.monotonic() + _TRUST_SECONDS)
-            if len(self._states) > _MAX_VERIFIED:
-                self._states.popitem(last=False)
+            self._states[sha256] = state
 
 
 def read_chunks(stream: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:

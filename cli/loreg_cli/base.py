@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,8 @@ from loreg_cli.output import echo, print_json, print_page, print_pairs, print_ta
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loreg.entities import BaseModel
 
 
@@ -160,7 +162,7 @@ def _known_by(found: BaseModel) -> str:
     return "content" if found.complete else "headers"
 
 
-def _how(detail: Any) -> str:
+def _how(detail: Mapping[str, object]) -> str:
     return " ".join(f"{name} {value}" for name, value in detail.items())
 
 

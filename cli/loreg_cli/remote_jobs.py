@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ remote_option = click.option(
 )
 
 
-def do_remotely(kind: str, request: dict[str, Any]) -> Job:
+def do_remotely(kind: str, request: dict[str, object]) -> Job:
     """Ask a worker, wait for it, and say what came of it."""
     registry = open_registry()
     given = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from loreg.baking.bake import discard_staging
 from loreg.catalog import Catalog, Transaction, jobs
@@ -179,7 +178,7 @@ class Worker:
             if ended and folder is not None:
                 discard_staging(folder)
 
-    def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, Any]:
+    def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, object]:
         """Call the verb that the job names; returns the job's result."""
         require(access, Role.WRITE, namespace_of(job.kind, job.request))
         local_registry = replace(self._local, policy=self._policy_of(job))
@@ -216,7 +215,7 @@ class Worker:
         version = merged.pushed.version
         return {"version": version.ref, "digest": version.digest, "notes": _shorten_notes(merged.notes)}
 
-    def _pin_request(self, job: Job, context: Context) -> dict[str, Any]:
+    def _pin_request(self, job: Job, context: Context) -> dict[str, object]:
         """Return the request with refs pinned to the versions that they meant when the first worker began."""
         request = pin_refs(job.request, lambda ref: show_version(context, ref).version.pinned)
         if request != job.request:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from loreg.adapters.module import Module
 from loreg.adapters.module_shape import ModuleKind, ModuleShape
@@ -53,7 +52,7 @@ class TargetTensor:
         return None if out == in_ else tuple(shape[-2:]) == (in_, out)
 
 
-def build_lookup(structure: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
+def build_lookup(structure: AdapterStructure, tensors: Iterable[str], config: Mapping[str, object]) -> WeightLookup:
     """Return the lookup of a base's ``tensors`` (canonical names) as the class of the adapted model names them."""
     mapping = structure.config.raw.get("auto_mapping")
     trained_class = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import (
     JSON,
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     String,
     Text,
+    TextClause,
     TypeDecorator,
     UniqueConstraint,
     false,
@@ -372,7 +373,14 @@ class PendingUploadRow(TableBase):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-def _partial(condition: str) -> dict[str, Any]:
+class _Partial(TypedDict):
+    """The condition of a partial index, for either database."""
+
+    postgresql_where: TextClause
+    sqlite_where: TextClause
+
+
+def _partial(condition: str) -> _Partial:
     """Return the options of a partial index on the rows with the condition, for either database."""
     return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 

@@ -47,7 +47,7 @@ class PlannedExport:
     plan: Plan
 
     @property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """The content of :data:`FILE_NAME`, but for the certificate."""
         return {
             "schema": SCHEMA,
@@ -185,7 +185,7 @@ def _refuse_remaining_errors(planned: PlannedExport, folder: Path) -> None:
         raise CheckFailedError(f"{label} cannot be exported: {first.code} {first.message}{more}", hint=hint)
 
 
-def _profile_to_json(profile: Profile) -> dict[str, Any]:
+def _profile_to_json(profile: Profile) -> dict[str, object]:
     return {
         "name": profile.name,
         "title": profile.title,

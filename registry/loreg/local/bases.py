@@ -22,7 +22,7 @@ from loreg.bases.identify import (
     parse_tensor_digests,
     with_tensor_facts,
 )
-from loreg.bases.tensor_digest import TensorDigest
+from loreg.bases.tensor_digest import TensorDigest, TensorList
 from loreg.entities import BaseModel, BaseRelation
 from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
@@ -91,11 +91,11 @@ def read_verified_base(store: BlobTransfer, base: BaseModel) -> VerifiedBase:
     return VerifiedBase(with_tensor_facts(base, found), found["tensors"], len(document))
 
 
-def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
-    """The list of tensors in the bytes; empty if it is none that everybody could read."""
+def _parse_tensor_list(document: bytes) -> TensorList | None:
+    """The list of tensors in the bytes; None if it is none that everybody could read."""
     try:
         refuse_many_values(document, _MOST_VALUES)
-        found = json.loads(document)
+        found: TensorList = json.loads(document)
         tensor_digests = found["tensors"].items()
         fields = _FIELDS[found["schema"]]
         right = found.keys() <= _KEYS and all(
@@ -103,8 +103,8 @@ def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
         )
         right = right and sum(math.prod(leaf["shape"]) for _, leaf in tensor_digests) < _MOST_NUMBERS
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-    return found if right else {}
+        return None
+    return found if right else None
 
 
 _KEYS = {"schema", "names", "tensors", "files"}
@@ -154,7 +154,7 @@ def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: Ba
     return True
 
 
-def validate_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
+def validate_detail(detail: Mapping[str, object]) -> dict[str, object]:
     """How a base came from another, e.g. ``{"bits": 4}``. Raises UsageError for more than a few words and numbers."""
     words = all(_WORD.fullmatch(name) for name in detail)
     values = all(isinstance(value, str | int | float) and len(str(value)) <= 128 for value in detail.values())

@@ -17,7 +17,7 @@ _MAX_BASE_NAME = 250  # characters
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
-def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
+def namespace_of(kind: str, request: Mapping[str, object]) -> str:
     """Where the result of the job will go: only who may write there may ask for it, and a bake goes below it.
 
     Raises UsageError for a request that no worker may carry out.
@@ -38,7 +38,7 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
     return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
 
 
-def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, Any]:
+def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, object]:
     """The request with every ref as ``pin`` names it: tried again, it is about the same versions."""
     sources, initial = request.get("sources") or (), request.get("initial") or ()
     refs = {ref: pin(ref) for ref in (*sources, *initial, *filter(None, [request.get("source")]))}
@@ -47,7 +47,7 @@ def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str,
     return {**request, **lists, **words}
 
 
-def _refuse_large(request: Mapping[str, Any]) -> None:
+def _refuse_large(request: Mapping[str, object]) -> None:
     try:
         size = len(json.dumps(dict(request), allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, TypeError, RecursionError) as error:

@@ -12,6 +12,7 @@ from loreg.errors import UsageError
 from loreg.merging.batch import Batch, Batches, Thresholds
 
 #: The value of each parameter, by name.
+#: Parameters of a method by name; which types they have, the method says.
 Values = Mapping[str, Any]
 
 
@@ -78,7 +79,7 @@ class Method:
     min_sources: int = 1
     max_sources: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the method as it is declared, as JSON."""
         parameters = [
             {"name": p.name, "type": type(p.default).__name__, "default": p.default, "range": p.range, "about": p.about}
@@ -93,7 +94,7 @@ class Method:
             "parameters": parameters,
         }
 
-    def values(self, options: Values) -> dict[str, Any]:
+    def values(self, options: Values) -> dict[str, object]:
         """Return the value of each parameter: the one in ``options``, or its default.
 
         Raises UsageError for a value that is not possible, or a parameter that the method does not have.

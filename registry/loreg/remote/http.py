@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -54,12 +54,12 @@ class Server:
         """A value of the server."""
         return self._decoded(self.send("GET", path, parameters=parameters), type_)
 
-    def post(self, path: str, type_: type[T], body: Any, *, retry: bool = True) -> T:
+    def post(self, path: str, type_: type[T], body: object, *, retry: bool = True) -> T:
         """What the server answers to a body; ``again`` says that asking twice does no harm."""
         return self._decoded(self.send("POST", path, body=body, retry=retry), type_)
 
     def put(
-        self, path: str, type_: type[T], body: Any, headers: Mapping[str, str] | None = None, *, retry: bool = True
+        self, path: str, type_: type[T], body: object, headers: Mapping[str, str] | None = None, *, retry: bool = True
     ) -> T:
         """Set something; what the server then answers."""
         return self._decoded(self.send("PUT", path, body=body, headers=headers, retry=retry), type_)
@@ -74,7 +74,7 @@ class Server:
         path: str,
         *,
         parameters: Parameters | None = None,
-        body: Any = None,
+        body: object = None,
         headers: Mapping[str, str] | None = None,
         retry: bool = True,
         max_bytes: int | None = None,
@@ -174,7 +174,7 @@ class _BearerAuth(httpx.Auth):
         yield request
 
 
-def _json(body: Any) -> bytes:
+def _json(body: object) -> bytes:
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as error:

@@ -75,7 +75,7 @@ def bake(
     weights = weights_of(sources, options)
     stored_as = _dtype(dtype)
     refuse_unless_free(folder, FILE_NAME)
-    recipe: Mapping[str, Any] = {}
+    recipe: Mapping[str, object] = {}
     with resolve_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
         refuse_wrong_weights(sources, options)
         with explain_os_errors(base, "check the folder of the base and its permissions"):
@@ -147,11 +147,11 @@ class _BakeWriter:
     folder: Path
     model: Model
     plan: Plan
-    record: Mapping[str, Any]
+    record: Mapping[str, object]
     verify: bool
     progress: Progress
 
-    def write(self, recipe: Mapping[str, Any], start_over: bool) -> _WriteOutcome:
+    def write(self, recipe: Mapping[str, object], start_over: bool) -> _WriteOutcome:
         """Write the model, unless it is there already. Raises ConflictError if something else is."""
         if not is_free(self.folder):
             return self._as_it_is()
@@ -183,7 +183,7 @@ class _BakeWriter:
             )
         return _WriteOutcome(verified=checked, already=True)
 
-    def _inputs(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    def _inputs(self, recipe: Mapping[str, object]) -> dict[str, object]:
         """All that the bytes of the shards depend on: only a bake with the same goes on with them."""
         outline = [
             (name, o.name, o.dtype, o.source.shape, o.source.start, str(o.file), o.matrices, o.is_copied)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from loreg.bases import names
 from loreg.bases.architecture import find_architecture
 from loreg.bases.tensor_digest import TensorDigest
 from loreg.bases.weight_lookup import WeightLocation, WeightLookup
+from loreg.canonical_json import canonical_json
 
 AFFECTED_SCHEMA = "loreg.base-target/1"
 
@@ -156,4 +156,4 @@ def affected_digest(
             return None
         affected[names.canonical_name(target.name)] = tensor_digests[target.base_tensor]
     document = {"schema": AFFECTED_SCHEMA, "names": names.VERSION, "tensors": affected}
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(document)).hexdigest()

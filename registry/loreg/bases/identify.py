@@ -25,6 +25,7 @@ from loreg.bases.architecture import HEAD_COUNT_FIELDS, describe_config
 from loreg.bases.lossless_dtype import CANDIDATES, Bits, to_lossless_dtype
 from loreg.bases.model import Model, read_model
 from loreg.bases.tensor_digest import TensorDigest, TensorList
+from loreg.canonical_json import canonical_json
 from loreg.entities import BaseModel, Progress, no_progress
 from loreg.errors import IntegrityError
 
@@ -73,7 +74,7 @@ def identify_headers(
 
 
 def _build_identity(document: TensorList, base_names: tuple[str, ...], model: Model) -> Identity:
-    tensor_list = _canonical_json(document)
+    tensor_list = canonical_json(document)
     digest = hashlib.sha256(tensor_list).hexdigest()
     base = BaseModel(digest, base_names, license=model.license, config=describe_config(model.config))
     return Identity(with_tensor_facts(base, document), tensor_list)
@@ -111,7 +112,7 @@ def _architecture_digest(tensor_digests: Mapping[str, TensorDigest], config: Map
     fields["num_key_value_heads"] = fields["num_key_value_heads"] or fields["num_attention_heads"]
     shapes = _shapes_without_like_heads(tensor_digests)
     document = {"schema": "loreg.base-struct/1", "names": names.VERSION, "shapes": shapes, "config": fields}
-    return hashlib.sha256(_canonical_json(document)).hexdigest()
+    return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def matches_headers(complete: Mapping[str, TensorDigest], headers: Mapping[str, TensorDigest]) -> bool:
@@ -207,7 +208,3 @@ def _chunks(file: Path, tensor: Tensor) -> Iterator[Bits]:
                 raise IntegrityError(f"{file} ended while it was read", hint="try again when it is written")
             left -= view.size
             yield view
-
-
-def _canonical_json(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -14,6 +14,7 @@ from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.compatibility import BaseTensors
+from loreg.canonical_json import canonical_json
 from loreg.checking.profile import Profile, check_profile
 from loreg.checking.run import check_adapter, scan_adapter
 from loreg.entities import BaseModel, ExportSummary, Severity
@@ -83,7 +84,7 @@ def digest_request(profile: Profile, base: BaseModel | None) -> str:
     The field names of :class:`Profile` and its rules are part of it: to rename one makes every export anew.
     """
     request = {"schema": SCHEMA, "profile": asdict(profile), "base": base.digest if base else None}
-    return hashlib.sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(request)).hexdigest()
 
 
 def write_folder(planned: PlannedExport, folder: Path) -> ExportSummary:

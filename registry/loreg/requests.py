@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from loreg.entities import MergeOptions, RankRuleKind, VersionMetadata
+from loreg.entities import JobKind, MergeOptions, RankRuleKind, VersionMetadata
 from loreg.errors import UsageError
 
 T = TypeVar("T")
@@ -21,9 +21,9 @@ _OPTIONS = frozenset(option.name for option in fields(MergeOptions))
 _METADATA = frozenset(said.name for said in fields(VersionMetadata))
 #: The fields that each kind of request takes.
 FIELDS: Mapping[str, frozenset[str]] = {
-    "merge": _OPTIONS | _METADATA | {"sources", "name", "base"},
-    "rerank": _METADATA | {"source", "rank", "initial", "name", "base"},
-    "bake": _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
+    JobKind.MERGE: _OPTIONS | _METADATA | {"sources", "name", "base"},
+    JobKind.RERANK: _METADATA | {"source", "rank", "initial", "name", "base"},
+    JobKind.BAKE: _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
 }
 _MISMATCH = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<found>[^`]+)`(?: - at `\$\.?(?P<where>[^`]*)`)?")
 #: msgspec's names of types in words, one of them and several.

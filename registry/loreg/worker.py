@@ -16,7 +16,7 @@ from pathlib import Path
 from loreg.baking.bake import discard_staging
 from loreg.catalog import Catalog, Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
-from loreg.entities import Access, Job, Role
+from loreg.entities import Access, Job, JobKind, Role
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.local.authorization import require
 from loreg.local.factory import open_local
@@ -117,7 +117,7 @@ class Worker:
                 with contextlib.suppress(LoregError), self._catalog.write(Access.superuser(self._name)) as tx:
                     jobs.requeue(tx, job)
                 raise
-        if job.kind == "bake":
+        if job.kind == JobKind.BAKE:
             self._discard_staging(job)
 
     def _run(self, job: Job, access: Access, heartbeat: Heartbeat) -> Outcome:
@@ -186,7 +186,7 @@ class Worker:
         request = read_request(job.kind, self._pin_request(job, context), hint=f"loreg {job.kind} --help")
         base = self._base_folder(request.base) if request.base is not None else None
         name = request.name or ""
-        if job.kind == "bake" and base is not None:
+        if job.kind == JobKind.BAKE and base is not None:
             baked = bake(
                 context,
                 request.sources,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 from loreg.catalog.schema import AliasMoveRow, FileRow, LineageRow, MergeRow, VersionRow
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import Cells, JsonRow, json_rows, parse_time
-from loreg.catalog.versions import find_version, select_version
+from loreg.catalog.versions import SelectedBy, find_version, select_version
 from loreg.entities import AliasMove, Details, Provenance, Source, Version
 from loreg.manifest import File
 from loreg.refs import Ref
@@ -52,12 +52,12 @@ def version_files(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]
 
 
 @functools.cache
-def _select_files(sees_all: bool, by: str) -> Select[Cells, Sequence[Cells]]:
+def _select_files(sees_all: bool, by: SelectedBy) -> Select[Cells, Sequence[Cells]]:
     return select_version(sees_all, by).add_columns(_FILES.label("files"))
 
 
 @functools.cache
-def _select_details(sees_all: bool, by: str) -> Select[Cells, Cells]:
+def _select_details(sees_all: bool, by: SelectedBy) -> Select[Cells, Cells]:
     details = JsonRow(
         VersionRow.card,
         MergeRow.recipe,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loreg.entities import JobKind
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_ref
 from loreg.requests import FIELDS, read_request
@@ -32,10 +33,10 @@ def namespace_of(kind: str, request: Mapping[str, object]) -> str:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
     for ref in (*asked.sources, *asked.options.initial):
         parse_ref(ref)  # a folder is of one machine, and the worker's is another
-    if asked.base is not None or kind == "bake":
+    if asked.base is not None or kind == JobKind.BAKE:
         _require_folder_name(asked.base or "")
     name = asked.name or ""
-    return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
+    return _namespace_of_model(name) if kind == JobKind.BAKE else parse_adapter_name(name).namespace
 
 
 def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, object]:

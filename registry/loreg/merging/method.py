@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from loreg.algebra.spectrum import Spectrum
@@ -59,6 +60,16 @@ class Parameter:
         )
 
 
+class MethodFamily(StrEnum):
+    """What methods have in common, one file for each."""
+
+    EXACT = "exact"
+    ELEMENTWISE = "elementwise"
+    SHARED_BASIS = "shared basis"
+    SPECTRAL = "spectral"
+    FACTORS = "factors"
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to merge. ``merge`` takes n modules of one shape and returns the spectrum of the n merged deltas.
@@ -69,7 +80,7 @@ class Method:
     """
 
     name: str
-    family: str
+    family: MethodFamily
     summary: str
     source: str
     merge: Callable[[Batch, Values], Spectrum]

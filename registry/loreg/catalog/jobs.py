@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal, or_, select, text, true, update
+from sqlalchemy import ColumnElement, Row, String, and_, delete, func, insert, literal, or_, select, text, true, update
 
 from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
@@ -36,11 +36,13 @@ CHANNEL = "loreg_jobs"
 
 def _in_state(state: JobState) -> ColumnElement[bool]:
     """Return the condition with the state written out: a database matches a partial index only with constants."""
-    return JobRow.state == literal(state, literal_execute=True)
+    return JobRow.state == literal(state, String(), literal_execute=True)
 
 
 _QUEUED, _RUNNING = _in_state(JobState.QUEUED), _in_state(JobState.RUNNING)
-_OPEN = JobRow.state.in_([literal(state, literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)])
+_OPEN = JobRow.state.in_(
+    [literal(state, String(), literal_execute=True) for state in (JobState.QUEUED, JobState.RUNNING)]
+)
 
 
 @dataclass(frozen=True)

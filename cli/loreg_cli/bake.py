@@ -39,7 +39,7 @@ def bake(
     allow_derived: bool,
     how: dict[str, Any],
     initial: tuple[str, ...],
-    rank: dict[str, Any] | None,
+    rank: dict[str, object] | None,
     device: str,
     remote: bool,
     format_: str,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from loreg_cli.merge_options import PATH, device_option
-from loreg_cli.options import format_option, open_registry, push_options
+from loreg_cli.options import Metadata, format_option, open_registry, push_options
 from loreg_cli.output import print_json, print_pushed, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -44,7 +44,7 @@ def extract(
     name: str | None,
     folder: Path | None,
     device: str,
-    metadata: dict[str, Any],
+    metadata: Metadata,
     format_: str,
 ) -> None:
     """Take an adapter out of a fine-tuned model: the best factors of what each matrix changed by.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,7 +20,7 @@ from loreg_cli.merge_options import (
     rank_options,
     require_one_output,
 )
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import Metadata, format_option, open_registry
 from loreg_cli.output import echo, print_json, print_pushed, warn
 from loreg_cli.progress import progress_bar
 from loreg_cli.remote_jobs import do_remotely, remote_option
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 @format_option
 def merge(
     sources: tuple[str, ...],
-    how: dict[str, Any],
+    how: dict[str, object],
     initial: tuple[str, ...],
     base: Path | None,
     allow_derived: bool,
     recipe: Path | None,
-    rank: dict[str, Any] | None,
+    rank: dict[str, object] | None,
     name: str | None,
     folder: Path | None,
     dry_run: bool,
-    metadata: dict[str, Any],
+    metadata: Metadata,
     device: str,
     plot: Path | None,
     remote: bool,
@@ -117,11 +117,11 @@ def merge(
 def rerank(
     source: str,
     calibration: Path | None,
-    rank: dict[str, Any] | None,
+    rank: dict[str, object] | None,
     name: str | None,
     folder: Path | None,
     dry_run: bool,
-    metadata: dict[str, Any],
+    metadata: Metadata,
     device: str,
     plot: Path | None,
     remote: bool,
@@ -157,7 +157,7 @@ def rerank(
     _print_merged(result, format_)
 
 
-def _do_remotely(kind: str, request: dict[str, Any], format_: str) -> None:
+def _do_remotely(kind: str, request: dict[str, object], format_: str) -> None:
     """Let a worker do it; then print the version that it pushed."""
     if not request["name"]:
         raise click.UsageError("--remote pushes what it makes: it needs --push NAME")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from loreg_cli.options import push_options
-
-if TYPE_CHECKING:
-    pass
+from loreg_cli.options import Metadata, push_options
 
 Command = Callable[..., Any]
 
@@ -50,7 +47,7 @@ def rank_options(command: Command) -> Command:
         tolerance: float | None,
         budget: str | None,
         fit: str | None,
-        **others: Any,
+        **others: object,
     ) -> Any:
         from loreg.parsing import parse_count
 
@@ -89,7 +86,7 @@ def method_options(command: Command) -> Command:
         weights_for: tuple[str, ...],
         scale: float | None,
         extras: str | None,
-        **others: Any,
+        **others: object,
     ) -> Any:
         from loreg.parsing import parse_pairs, parse_weights, parse_weights_for
 
@@ -117,12 +114,12 @@ def output_options(command: Command) -> Command:
     return push_options(command)
 
 
-def given_options(**options: Any) -> dict[str, Any]:
+def given_options(**options: Any) -> dict[str, object]:
     """Return the options that were given: those that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def require_one_output(name: str | None, folder: Path | None, dry_run: bool, metadata: dict[str, Any]) -> None:
+def require_one_output(name: str | None, folder: Path | None, dry_run: bool, metadata: Metadata) -> None:
     """Raise click.UsageError unless the result has exactly one place to go, and metadata only if it is pushed."""
     if [name is not None, folder is not None, dry_run].count(True) != 1:
         raise click.UsageError("expected exactly one of --push NAME, --to DIR and --dry-run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -56,6 +56,16 @@ def page_options(command: Command) -> Command:
     )
 
 
+class Metadata(TypedDict):
+    """The fields of :class:`loreg.entities.VersionMetadata`, as they are typed."""
+
+    tasks: tuple[str, ...]
+    metrics: tuple[str, ...]
+    labels: dict[str, str]
+    aliases: tuple[str, ...]
+    message: str
+
+
 def push_options(command: Command) -> Command:
     """Add the metadata of a pushed version; the command gets it as the one argument ``metadata``, by field."""
 
@@ -78,10 +88,16 @@ def push_options(command: Command) -> Command:
         labels: tuple[str, ...],
         aliases: tuple[str, ...],
         message: str,
-        **others: Any,
+        **others: object,
     ) -> Any:
-        metadata = {"tasks": tasks, "metrics": metrics, "labels": read_labels(labels), "aliases": aliases}
-        return command(metadata={**metadata, "message": message}, **others)
+        metadata: Metadata = {
+            "tasks": tasks,
+            "metrics": metrics,
+            "labels": read_labels(labels),
+            "aliases": aliases,
+            "message": message,
+        }
+        return command(metadata=metadata, **others)
 
     return with_options
 

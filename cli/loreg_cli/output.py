@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from loreg.entities import Page, PushResult, Version
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print a value of loreg as JSON."""
     click.echo(json.dumps(_to_plain(value), indent=2))
 
@@ -129,7 +129,7 @@ def format_size(count: int) -> str:
     return f"{amount:.3g} TB"
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: object) -> Any:
     from loreg.entities import Version
     from loreg.refs import AdapterName
 

@@ -35,7 +35,7 @@ class _Bars:
     def __init__(self) -> None:
         self._begin = time.monotonic()
         self._display: Any = None
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[str, object] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._display is None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from loreg_cli.options import format_option, open_registry, push_options
+from loreg_cli.options import Metadata, format_option, open_registry, push_options
 from loreg_cli.output import print_pushed
 from loreg_cli.progress import progress_bar
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
 )
 @push_options
 @format_option
-def push(folder: Path, name: str, base: str | None, metadata: dict[str, Any], format_: str) -> None:
+def push(folder: Path, name: str, base: str | None, metadata: Metadata, format_: str) -> None:
     """Store the adapter in DIR as the next version of NAME.
 
     \b

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ remote_option = click.option(
 )
 
 
-def do_remotely(kind: str, request: dict[str, Any]) -> Job:
+def do_remotely(kind: str, request: dict[str, object]) -> Job:
     """Submit a job, wait for it, print its notes and return it. Raises the error that it failed with."""
     registry = open_registry()
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}

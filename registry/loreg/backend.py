@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from loreg.entities import (
     AdapterEntry,
@@ -137,7 +137,7 @@ class Backend(Protocol):
         """Record a base whose list of tensors is stored under its digest. Raises IntegrityError if that is not so."""
         ...
 
-    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
+    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         """Record that one known base came from another, as verified where the two contents prove it, else as declared.
 
         ``kind`` is one of :class:`loreg.entities.BaseRelation`. Raises UsageError for another one, ConflictError if
@@ -195,7 +195,7 @@ class Backend(Protocol):
         """
         ...
 
-    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+    def submit(self, kind: str, request: Mapping[str, object]) -> Job:
         """Queue a job for a worker: ``kind`` is merge, rerank or bake, ``request`` that verb's arguments by name.
 
         Raises UsageError for what a worker cannot do, QuotaError for too many jobs of a namespace.

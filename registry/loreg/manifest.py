@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from loreg.canonical_json import canonical_json
 from loreg.errors import IntegrityError
 
 SCHEMA = "loreg.manifest/1"
@@ -45,7 +45,7 @@ class Manifest:
         """Encode as canonical JSON (RFC 8785 for these types): sorted keys, no spaces, UTF-8, files by path."""
         files = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in sorted(self.files, key=lambda f: f.path)]
         document = {"files": files, "schema": SCHEMA}
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return canonical_json(document, ascii_only=False)
 
 
 def validate_files(manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loreg.backend import Backend
 from loreg.entities import (
@@ -261,7 +261,7 @@ class Registry:
     def rerank(
         self,
         source: str,
-        rank: int | Mapping[str, Any] | None,
+        rank: int | Mapping[str, object] | None,
         *,
         calibration: Path | str | None = None,
         initial: Sequence[str] = (),

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from loreg.entities import MergeOptions, RankRuleKind, VersionMetadata
+from loreg.entities import JobKind, MergeOptions, RankRuleKind, VersionMetadata
 from loreg.errors import UsageError
 
 T = TypeVar("T")
@@ -21,9 +21,9 @@ _OPTIONS = frozenset(field.name for field in fields(MergeOptions))
 _METADATA = frozenset(field.name for field in fields(VersionMetadata))
 #: The fields that each kind of request takes.
 FIELDS: Mapping[str, frozenset[str]] = {
-    "merge": _OPTIONS | _METADATA | {"sources", "name", "base"},
-    "rerank": _METADATA | {"source", "rank", "initial", "name", "base"},
-    "bake": _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
+    JobKind.MERGE: _OPTIONS | _METADATA | {"sources", "name", "base"},
+    JobKind.RERANK: _METADATA | {"source", "rank", "initial", "name", "base"},
+    JobKind.BAKE: _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
 }
 _MISMATCH = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<found>[^`]+)`(?: - at `\$\.?(?P<where>[^`]*)`)?")
 #: msgspec's names of types in words, one of them and several.
@@ -65,7 +65,7 @@ class _Rest:
     verify: bool = False
 
 
-def read_request(kind: str, document: Mapping[str, Any], *, where: str = "", hint: str) -> Request:
+def read_request(kind: str, document: Mapping[str, object], *, where: str = "", hint: str) -> Request:
     """Decode the document of a merge, rerank or bake; fields that are None count as left out.
 
     Raises UsageError, with ``hint``, for a field that ``kind`` does not take or a value of another type; ``where`` is
@@ -86,7 +86,7 @@ def read_request(kind: str, document: Mapping[str, Any], *, where: str = "", hin
     return Request(sources, options, metadata, rest.name, rest.base, rest.dtype, rest.verify)
 
 
-def _decode(type_: type[T], document: Mapping[str, Any], names: Collection[str], where: str, hint: str) -> T:
+def _decode(type_: type[T], document: Mapping[str, object], names: Collection[str], where: str, hint: str) -> T:
     part = {name: value for name, value in document.items() if name in names}
     try:
         return msgspec.convert(part, type_)
@@ -94,7 +94,7 @@ def _decode(type_: type[T], document: Mapping[str, Any], names: Collection[str],
         raise UsageError(f"{where and f'{where}: '}{_describe_mismatch(error, part)}", hint=hint) from error
 
 
-def _describe_mismatch(error: msgspec.ValidationError, part: Mapping[str, Any]) -> str:
+def _describe_mismatch(error: msgspec.ValidationError, part: Mapping[str, object]) -> str:
     """Return msgspec's complaint in the words of this house: the field, what it is, and what was expected."""
     match = _MISMATCH.fullmatch(str(error))
     if match is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from loreg.entities import BaseModel, Commit, LineageEdge, Token, Version
 
@@ -60,7 +59,7 @@ class BaseRelationRequest:
     child: str
     parent: str
     kind: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,4 +122,4 @@ class JobRequest:
     """``kind`` is merge, rerank or bake; ``request`` has the arguments of the verb of that name."""
 
     kind: str
-    request: Mapping[str, Any]
+    request: Mapping[str, object]

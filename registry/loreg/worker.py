@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from loreg.baking.bake import discard_staging
 from loreg.catalog import Catalog, Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
-from loreg.entities import Access, Job, Role
+from loreg.entities import Access, Job, JobKind, Role
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.local.authorization import require
 from loreg.local.factory import open_local
@@ -118,7 +117,7 @@ class Worker:
                 with contextlib.suppress(LoregError), self._catalog.write(Access.superuser(self._name)) as tx:
                     jobs.requeue(tx, job)
                 raise
-        if job.kind == "bake":
+        if job.kind == JobKind.BAKE:
             self._discard_staging(job)
 
     def _run(self, job: Job, access: Access, heartbeat: Heartbeat) -> Outcome:
@@ -179,7 +178,7 @@ class Worker:
             if ended and folder is not None:
                 discard_staging(folder)
 
-    def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, Any]:
+    def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, object]:
         """Call the verb that the job names; returns the job's result."""
         require(access, Role.WRITE, namespace_of(job.kind, job.request))
         local_registry = replace(self._local, policy=self._policy_of(job))
@@ -187,7 +186,7 @@ class Worker:
         request = read_request(job.kind, self._pin_request(job, context), hint=f"loreg {job.kind} --help")
         base = self._base_folder(request.base) if request.base is not None else None
         name = request.name or ""
-        if job.kind == "bake" and base is not None:
+        if job.kind == JobKind.BAKE and base is not None:
             baked = bake(
                 context,
                 request.sources,
@@ -216,7 +215,7 @@ class Worker:
         version = merged.pushed.version
         return {"version": version.ref, "digest": version.digest, "notes": _shorten_notes(merged.notes)}
 
-    def _pin_request(self, job: Job, context: Context) -> dict[str, Any]:
+    def _pin_request(self, job: Job, context: Context) -> dict[str, object]:
         """Return the request with refs pinned to the versions that they meant when the first worker began."""
         request = pin_refs(job.request, lambda ref: show_version(context, ref).version.pinned)
         if request != job.request:

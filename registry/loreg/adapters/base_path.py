@@ -38,12 +38,12 @@ def remove_base_path(files: dict[str, Path], base_hint: str) -> dict[str, bytes]
     return changed
 
 
-def contains_local_path(value: Any) -> bool:
+def contains_local_path(value: object) -> bool:
     """Whether a value of a configuration is, or has in it, an absolute path."""
     return bool(_remove_paths(value) != value)
 
 
-def _remove_paths(value: Any) -> Any:
+def _remove_paths(value: object) -> Any:
     """Return the JSON value with null for every text that is an absolute path."""
     if isinstance(value, dict):
         return {key: _remove_paths(item) for key, item in value.items()}

@@ -27,7 +27,7 @@ def decode_card(content: bytes) -> str:
     return content.decode(errors="replace").replace("\r\n", "\n")[:MAX_CARD_CHARACTERS].replace("\x00", "")
 
 
-def parse_card_fields(card: str) -> Mapping[str, Any]:
+def parse_card_fields(card: str) -> Mapping[str, object]:
     """Return the fields of a card's YAML; none where it has no YAML, or none that can be read."""
     lines = card.lstrip("\ufeff").splitlines()
     if not lines or lines[0].rstrip() != "---":

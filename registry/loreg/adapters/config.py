@@ -107,7 +107,7 @@ class LoraConfig:
             )
         return {owner: frozenset(names) for owner, names in parameters.items()}
 
-    def unknown_fields(self) -> dict[str, Any]:
+    def unknown_fields(self) -> dict[str, object]:
         """Return the fields that are set and unknown to loreg, so that they may change what the weights mean."""
         known = _NEUTRAL_FIELDS | _APPLIED_FIELDS
         return {name: value for name, value in self.raw.items() if name not in known and value}
@@ -161,7 +161,7 @@ def parse_config_bytes(path: Path, content: bytes) -> LoraConfig:
     return parse_config(document, str(path))
 
 
-def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
+def parse_config(document: Mapping[str, object], where: str) -> LoraConfig:
     """Make a LoraConfig of the JSON document. Raises AdapterFormatError, naming the field that is wrong."""
     peft_type = document.get("peft_type")
     if peft_type != "LORA":
@@ -185,7 +185,7 @@ def parse_config(document: Mapping[str, Any], where: str) -> LoraConfig:
     )
 
 
-def _read_alpha(document: Mapping[str, Any], name: str, default: float, where: str) -> float:
+def _read_alpha(document: Mapping[str, object], name: str, default: float, where: str) -> float:
     value = document.get(name, default)
     # At 0 the factors do nothing, and PEFT and the servers accept it.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
@@ -193,7 +193,7 @@ def _read_alpha(document: Mapping[str, Any], name: str, default: float, where: s
     return value
 
 
-def _read_rank(document: Mapping[str, Any], name: str, default: int, where: str) -> int:
+def _read_rank(document: Mapping[str, object], name: str, default: int, where: str) -> int:
     value = document.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise _number_error(name, value, "a positive number", where)
@@ -207,7 +207,7 @@ def _number_error(name: str, value: object, expected: str, where: str) -> Adapte
 
 
 def _read_patterns(
-    document: Mapping[str, Any], name: str, where: str, read: Callable[[Mapping[str, Any], str, int, str], V]
+    document: Mapping[str, object], name: str, where: str, read: Callable[[Mapping[str, object], str, int, str], V]
 ) -> dict[str, V]:
     patterns = document.get(name) or {}
     if not isinstance(patterns, dict):
@@ -232,7 +232,7 @@ def is_hub_name(text: str) -> bool:
     return len(text) <= 200 and bool(_HUB_NAME.fullmatch(text)) and ".." not in text
 
 
-def dump_config(document: Mapping[str, Any]) -> bytes:
+def dump_config(document: Mapping[str, object]) -> bytes:
     """Return the bytes of an ``adapter_config.json``, as PEFT writes it: indented by two spaces, keys in their order.
 
     Raises AdapterFormatError for a number that is not finite.

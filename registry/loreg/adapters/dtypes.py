@@ -16,6 +16,7 @@ class Dtype:
     also what ``config.json`` says and what people type; a ``numpy`` code, under which their bytes are viewed (bf16 as
     the integers of its bits); and a ``precision``, the bits of the significand with the implicit one.
     ``quantised`` says that weights in it are codes or have 8 bits and fewer: alone they are not the weights.
+    ``exponent`` has the bits that are all set in an element that is infinite or NaN, and in no other (IEEE 754).
     """
 
     bits: int
@@ -23,6 +24,7 @@ class Dtype:
     numpy: str = ""
     precision: int = 0
     quantised: bool = False
+    exponent: int = 0
 
     @property
     def unsigned(self) -> str:
@@ -34,18 +36,19 @@ class Dtype:
 DTYPES = {
     "U64": Dtype(64),
     "I64": Dtype(64),
-    "F64": Dtype(64, "float64", "<f8", 53),
+    "F64": Dtype(64, "float64", "<f8", 53, exponent=0x7FF0_0000_0000_0000),
     "C64": Dtype(64),
-    "F32": Dtype(32, "float32", "<f4", 24),
+    "F32": Dtype(32, "float32", "<f4", 24, exponent=0x7F80_0000),
     "U32": Dtype(32, quantised=True),
     "I32": Dtype(32, quantised=True),
-    "BF16": Dtype(16, "bfloat16", "<u2", 8),
-    "F16": Dtype(16, "float16", "<f2", 11),
+    "BF16": Dtype(16, "bfloat16", "<u2", 8, exponent=0x7F80),
+    "F16": Dtype(16, "float16", "<f2", 11, exponent=0x7C00),
     "U16": Dtype(16),
     "I16": Dtype(16),
     "F8_E8M0": Dtype(8, quantised=True),
-    "F8_E4M3": Dtype(8, quantised=True),
-    "F8_E5M2": Dtype(8, quantised=True),
+    # Has no infinity: NaN alone is all ones (OCP 8-bit floating point, §5.2).
+    "F8_E4M3": Dtype(8, quantised=True, exponent=0x7F),
+    "F8_E5M2": Dtype(8, quantised=True, exponent=0x7C),
     "I8": Dtype(8, quantised=True),
     "U8": Dtype(8, quantised=True),
     "F6_E3M2": Dtype(6, quantised=True),

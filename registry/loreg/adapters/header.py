@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -139,7 +139,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _count_strings(document: Mapping[str, Any], metadata: Mapping[str, str] | None) -> int:
+def _count_strings(document: Mapping[str, Sized], metadata: Mapping[str, str] | None) -> int:
     """Return how many strings a header has in which no name appears twice: each tensor's name, its keys and its dtype.
 
     A repeated name makes the file have more, and so do other fields. Counting saves a look at every name.
@@ -149,7 +149,7 @@ def _count_strings(document: Mapping[str, Any], metadata: Mapping[str, str] | No
 
 
 def _refuse_repeated_names(path: Path, text: str) -> None:
-    def refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    def refuse_repeated(pairs: list[tuple[str, object]]) -> None:
         if len(dict(pairs)) < len(pairs):
             (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
             raise _broken_file_error(path, f"the name {name!a} appears twice in its header")

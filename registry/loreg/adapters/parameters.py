@@ -11,7 +11,6 @@ Source: PEFT 0.21, ``tuners_utils.py`` (``_inject_parameters``), ``lora/layer.py
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.module_shape import ModuleShape
@@ -127,7 +126,7 @@ def module_names_in_file(shapes: Mapping[str, ModuleShape]) -> dict[str, str]:
     return names
 
 
-def as_peft_targets(document: Mapping[str, Any], shapes: Mapping[str, ModuleShape]) -> dict[str, Any]:
+def as_peft_targets(document: Mapping[str, object], shapes: Mapping[str, ModuleShape]) -> dict[str, object]:
     """Return the configuration with these modules' ``target_parameters``, and ``target_modules`` without their names.
 
     ``lora_dropout`` becomes 0: PEFT takes none on parameters, and it matters in training alone.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from loreg.adapters.patterns import PatternBudget, endings, fullmatch, match
 
@@ -30,7 +29,7 @@ def target_selector(targets: object, budget: PatternBudget) -> Callable[[str], b
     return selects
 
 
-def why_skipped(document: Mapping[str, Any], budget: PatternBudget) -> Callable[[str], str]:
+def why_skipped(document: Mapping[str, object], budget: PatternBudget) -> Callable[[str], str]:
     """Return a function that names the field which keeps PEFT from putting LoRA on a module; empty if it does.
 
     The function raises AdapterFormatError for a pattern that is invalid or takes too long.
@@ -62,7 +61,7 @@ def why_skipped(document: Mapping[str, Any], budget: PatternBudget) -> Callable[
     return reason
 
 
-def _layer_selector(document: Mapping[str, Any], budget: PatternBudget) -> Callable[[str], bool]:
+def _layer_selector(document: Mapping[str, object], budget: PatternBudget) -> Callable[[str], bool]:
     """Return a function that says whether ``layers_to_transform``, if it is set, has the layer of a module."""
     layers, patterns = document.get("layers_to_transform"), document.get("layers_pattern")
     layer_list = layers if isinstance(layers, list) else [layers]

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import safe_open
@@ -86,7 +86,7 @@ class AdapterToWrite:
 
     modules: Mapping[str, ModuleToWrite]
     full_tensors: Mapping[str, Tensor]
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
 
 
 def write_adapter(folder: Path, adapter: AdapterToWrite) -> None:
@@ -125,7 +125,7 @@ def write_adapter(folder: Path, adapter: AdapterToWrite) -> None:
     write_files(folder, tensors, document)
 
 
-def write_files(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+def write_files(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, object]) -> None:
     """Write weights, sorted by name, and configuration into the existing ``folder``."""
     sorted_tensors = {name: tensors[name].contiguous() for name in sorted(tensors)}
     save_file(sorted_tensors, folder / WEIGHTS_NAME, {"format": "pt"})

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from loreg.adapters.weight_suffixes import PLAIN_WEIGHTS, TORCH_PICKLES
 from loreg.baking.plan import Plan
@@ -36,7 +36,7 @@ def staging_path(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_staging(target: Path, inputs: Mapping[str, Any], *, start_over: bool = False) -> Iterator[Path]:
+def open_staging(target: Path, inputs: Mapping[str, object], *, start_over: bool = False) -> Iterator[Path]:
     """Open the folder to write into, locked, with the shards that an interrupted bake of the same ``inputs`` left.
 
     What fails for good leaves nothing; a full disk, an interruption and a kill leave the whole shards. Raises

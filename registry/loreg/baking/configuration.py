@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from loreg.adapters.header import Tensor
 from loreg.baking.tensor_updates import BakeSource
@@ -22,17 +21,17 @@ _HEAD_SUFFIXES = {
 def head_config(
     model: Model,
     sources: Sequence[BakeSource],
-    added: Mapping[str, Any],
+    added: Mapping[str, object],
     replaced: Mapping[str, Tensor],
     vocabulary_tensors: set[str],
     growth: int,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, object], list[str]]:
     """Return the changed fields and notes for the user: the class that was trained, its labels, its vocabulary.
 
     ``replaced`` are whole tensors by their names in the result, ``vocabulary_tensors`` the names of those with a row
     for each token. These have ``growth`` rows more than in the base; some models have more rows than tokens.
     """
-    changed: dict[str, Any] = {}
+    changed: dict[str, object] = {}
     notes: list[str] = []
     if not model.config:
         return changed, notes
@@ -56,14 +55,14 @@ def head_config(
     return changed, notes
 
 
-def vocabulary_size(config: Mapping[str, Any]) -> int | None:
+def vocabulary_size(config: Mapping[str, object]) -> int | None:
     """Return the number of tokens by a configuration or its ``text_config``; None if neither says it."""
     text = config.get("text_config")
     size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     return size if isinstance(size, int) else None
 
 
-def _with_vocabulary(config: Mapping[str, Any], size: int) -> dict[str, Any]:
+def _with_vocabulary(config: Mapping[str, object], size: int) -> dict[str, object]:
     """Return the fields that change with the size of the vocabulary: at the top, and of the language model inside."""
     text = config.get("text_config")
     inner = {"text_config": {**text, "vocab_size": size}} if isinstance(text, dict) and "vocab_size" in text else {}
@@ -87,6 +86,6 @@ def _count_labels(heads: Sequence[Tensor]) -> int:
     return min((tensor.shape[0] for tensor in heads if len(tensor.shape) == 2), default=0)
 
 
-def _configured_labels(config: Mapping[str, Any]) -> int:
+def _configured_labels(config: Mapping[str, object]) -> int:
     labels = config.get("id2label")
     return len(labels) if isinstance(labels, dict) else 2

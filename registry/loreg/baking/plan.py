@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from loreg.adapters.dtypes import DTYPES, FLOATS
 from loreg.adapters.module import Module
@@ -32,7 +31,7 @@ class Plan:
     """The files of the result with their tensors in order, changed fields of ``config.json``, notes for the user."""
 
     shards: Mapping[str, Sequence[OutputTensor]]
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     notes: tuple[str, ...]
 
     @property

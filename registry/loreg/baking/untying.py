@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from loreg.adapters.header import Tensor
 from loreg.baking.result import ResultTensors
@@ -29,14 +28,14 @@ class PlannedChanges:
         return {*self.updates, *self.rows, *self.full_tensors}
 
 
-def resolve_ties(result: ResultTensors, changes: PlannedChanges, notes: list[str]) -> dict[str, Any]:
+def resolve_ties(result: ResultTensors, changes: PlannedChanges, notes: list[str]) -> dict[str, object]:
     """Untie the weights of one flag where some of them change and others do not, or not alike.
 
     One flag holds for all that it ties: where one group is untied, all of its groups are. Weights that all change alike
     stay one tensor. Returns the changed fields of ``config.json``. Raises MergeError where the flag ties layers as
     well, or the model computes by it.
     """
-    config: dict[str, Any] = {}
+    config: dict[str, object] = {}
     for tie in result.lookup.ties:
         groups = [group for group in result.groups if group.tie is tie]
         if changes.rows and not tie.not_in_config:

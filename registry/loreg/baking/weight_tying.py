@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from loreg.bases import names
 from loreg.bases.architecture import Tie, set_flag
@@ -43,7 +42,7 @@ def tied_groups(
     return [group for tie in lookup.ties for group in _groups_of_tie(tie, lookup, file_names, is_same)]
 
 
-def untied_config(tie: Tie, config: Mapping[str, Any]) -> dict[str, Any]:
+def untied_config(tie: Tie, config: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of ``config.json`` that change when the weights that a flag ties are no longer one."""
     return {} if tie.forced else set_flag(config, tie.flag, value=False)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from loreg.adapters.module import Module
 from loreg.adapters.module_shape import ModuleKind, ModuleShape
@@ -15,6 +13,7 @@ from loreg.bases import names
 from loreg.bases.architecture import find_architecture
 from loreg.bases.tensor_digest import TensorDigest
 from loreg.bases.weight_lookup import WeightLocation, WeightLookup
+from loreg.canonical_json import canonical_json
 
 AFFECTED_SCHEMA = "loreg.base-target/1"
 
@@ -53,7 +52,7 @@ class TargetTensor:
         return None if out == in_ else tuple(shape[-2:]) == (in_, out)
 
 
-def build_lookup(structure: AdapterStructure, tensors: Iterable[str], config: Mapping[str, Any]) -> WeightLookup:
+def build_lookup(structure: AdapterStructure, tensors: Iterable[str], config: Mapping[str, object]) -> WeightLookup:
     """Return the lookup of a base's ``tensors`` (canonical names) as the class of the adapted model names them."""
     mapping = structure.config.raw.get("auto_mapping")
     trained_class = str(mapping.get("base_model_class") or "") if isinstance(mapping, dict) else ""
@@ -157,4 +156,4 @@ def affected_digest(
             return None
         affected[names.canonical_name(target.name)] = tensor_digests[target.base_tensor]
     document = {"schema": AFFECTED_SCHEMA, "names": names.VERSION, "tensors": affected}
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(document)).hexdigest()

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import msgspec
 
-from loreg.bases.renaming import Rule, WeightInFile, read_rules, weights_in_file
+from loreg.bases.renaming import RenameRow, Rule, WeightInFile, read_rules, weights_in_file
 
 _CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 #: What ``config.json`` says that shapes do not: into how many heads a matrix is cut.
@@ -44,6 +44,45 @@ class Tie:
     changes_computation: bool = False
 
 
+class TieRow(TypedDict):
+    """Weights that a flag of ``config.json`` ties, in the table of architectures.
+
+    ``config`` is the path of the flag, ``follows`` that of another which holds where it is not set, ``default`` what
+    holds where neither is; ``at`` is the prefix of the names in ``pairs``, which map a weight to what it is tied to.
+    """
+
+    pairs: Mapping[str, str]
+    default: bool
+    at: NotRequired[str]
+    config: NotRequired[str]
+    follows: NotRequired[str]
+    forced: NotRequired[bool]
+    unlisted: NotRequired[bool]
+    computes: NotRequired[bool]
+
+
+class _ClassRow(TypedDict):
+    """A model class in the table; ``renames`` is the position of its list of renames."""
+
+    model_type: str
+    renames: int
+    prefix: NotRequired[str]
+    ties: NotRequired[Sequence[TieRow]]
+    transposed: NotRequired[Sequence[str]]
+    experts_transposed: NotRequired[Sequence[str]]
+    embeddings: NotRequired[Sequence[str]]
+    without_layers: NotRequired[Sequence[str]]
+
+
+class _Table(TypedDict):
+    """The file ``architectures.json``: classes by name, and of each type of model the class for each task."""
+
+    transformers: str
+    classes: Mapping[str, _ClassRow]
+    tasks: Mapping[str, Mapping[str, str]]
+    renames: Sequence[Sequence[RenameRow]]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One model class of transformers. ``prefix`` is the name of the model inside a model with a head."""
@@ -52,7 +91,7 @@ class Architecture:
     model_type: str
     prefix: str
     rules: tuple[Rule, ...]
-    tie_rows: tuple[Mapping[str, Any], ...]
+    tie_rows: tuple[TieRow, ...]
     transposed: frozenset[str]
     experts_transposed: frozenset[str]
     embeddings: frozenset[str]
@@ -84,13 +123,13 @@ class Architecture:
         """What each flag ties where it is set."""
         return _merge_rows(self.tie_rows)
 
-    def active_ties(self, config: Mapping[str, Any]) -> tuple[Tie, ...]:
+    def active_ties(self, config: Mapping[str, object]) -> tuple[Tie, ...]:
         """Return what the flags that are set in a model's ``config.json`` tie."""
         return _merge_rows([row for row in self.tie_rows if _is_set(row, config)])
 
 
 def find_architecture(
-    config: Mapping[str, Any], task: str = "", trained_class: str = "", *, has_full_modules: bool = False
+    config: Mapping[str, object], task: str = "", trained_class: str = "", *, has_full_modules: bool = False
 ) -> Architecture | None:
     """Return the class of the model with this ``config.json`` and an adapter; None if the table lacks it.
 
@@ -135,7 +174,7 @@ def class_for(model_type: str, task: str) -> str:
     return str(_table()["tasks"].get(model_type, {}).get(task, ""))
 
 
-def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def describe_config(config: Mapping[str, object]) -> dict[str, object]:
     """Return what a ``config.json`` says of the model's class, heads and ties, and nothing of a machine."""
     fields = {key: config[key] for key in (*_CLASS_FIELDS, *HEAD_COUNT_FIELDS) if key in config}
     inner = {key: describe_config(value) for key, value in config.items() if isinstance(value, dict)}
@@ -144,7 +183,7 @@ def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields | with_flag | text
 
 
-def set_flag(config: Mapping[str, Any], flag: str, value: bool) -> dict[str, Any]:
+def set_flag(config: Mapping[str, object], flag: str, value: bool) -> dict[str, object]:
     """Return the fields of ``config.json`` that change when the flag at the path ``flag`` is set to ``value``.
 
     With a flag at the top, one inside ``text_config`` follows: older releases of transformers read that one.
@@ -154,7 +193,7 @@ def set_flag(config: Mapping[str, Any], flag: str, value: bool) -> dict[str, Any
         inner = config.get(first)
         inner = inner if isinstance(inner, dict) else {}
         return {first: {**inner, **set_flag(inner, rest, value)}}
-    changed: dict[str, Any] = {"tie_word_embeddings": value}
+    changed: dict[str, object] = {"tie_word_embeddings": value}
     text = config.get("text_config")
     if isinstance(text, dict) and "tie_word_embeddings" in text:
         changed["text_config"] = {**text, "tie_word_embeddings": value}
@@ -167,8 +206,9 @@ def transformers_release() -> str:
 
 
 @functools.cache
-def _table() -> Any:
-    return msgspec.json.decode((resources.files("loreg.bases") / "architectures.json").read_bytes())
+def _table() -> _Table:
+    table: _Table = msgspec.json.decode((resources.files("loreg.bases") / "architectures.json").read_bytes())
+    return table
 
 
 @functools.cache
@@ -193,12 +233,12 @@ def _rules(number: int) -> tuple[Rule, ...]:
     return read_rules(_table()["renames"][number])
 
 
-def _is_set(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def _is_set(row: TieRow, config: Mapping[str, object]) -> bool:
     """Return whether the flag of a row is set: at its own path, in the configuration that it follows, or by default."""
     for path in (row.get("config", ""), row.get("follows")):
         if path is None or row.get("forced"):
             continue
-        inner: Any = config
+        inner: object = config
         for field in filter(None, path.split(".")):
             inner = inner.get(field) if isinstance(inner, Mapping) else None
         if isinstance(inner, Mapping) and isinstance(inner.get("tie_word_embeddings"), bool):
@@ -206,15 +246,15 @@ def _is_set(row: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return bool(row["default"])
 
 
-def _merge_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Tie, ...]:
+def _merge_rows(rows: Sequence[TieRow]) -> tuple[Tie, ...]:
     """Return one tie for each flag of these rows."""
-    by_flag: dict[str, list[Mapping[str, Any]]] = {}
+    by_flag: dict[str, list[TieRow]] = {}
     for row in rows:
         by_flag.setdefault(row.get("config", ""), []).append(row)
     return tuple(_build_tie(flag, of_flag) for flag, of_flag in by_flag.items())
 
 
-def _build_tie(flag: str, rows: Sequence[Mapping[str, Any]]) -> Tie:
+def _build_tie(flag: str, rows: Sequence[TieRow]) -> Tie:
     pairs: list[tuple[str, str]] = []
     patterns: list[str] = []
     for row in rows:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,8 @@ from loreg.bases import cache, names
 from loreg.bases.architecture import HEAD_COUNT_FIELDS, describe_config
 from loreg.bases.lossless_dtype import CANDIDATES, Bits, to_lossless_dtype
 from loreg.bases.model import Model, read_model
-from loreg.bases.tensor_digest import TensorDigest
+from loreg.bases.tensor_digest import TensorDigest, TensorList
+from loreg.canonical_json import canonical_json
 from loreg.entities import BaseModel, Progress, no_progress
 from loreg.errors import IntegrityError
 
@@ -52,7 +52,11 @@ def identify(
     """
     model = read_model(path)
     tensor_digests = _digest_tensors(model, progress, cache_folder)
-    document = {"schema": CONTENT_SCHEMA, "names": names.VERSION, "tensors": without_tied_heads(tensor_digests)}
+    document: TensorList = {
+        "schema": CONTENT_SCHEMA,
+        "names": names.VERSION,
+        "tensors": without_tied_heads(tensor_digests),
+    }
     return _build_identity(document, base_names, model)
 
 
@@ -60,7 +64,7 @@ def identify_headers(
     model: Model, base_names: tuple[str, ...] = (), shard_digests: Mapping[str, str] | None = None
 ) -> Identity:
     """Return the identity of a model by names, dtypes and shapes alone; ``shard_digests`` by file name, if known."""
-    document = {
+    document: TensorList = {
         "schema": HEADERS_SCHEMA,
         "names": names.VERSION,
         "tensors": _dtypes_and_shapes(model),
@@ -69,16 +73,16 @@ def identify_headers(
     return _build_identity(document, base_names, model)
 
 
-def _build_identity(document: Mapping[str, Any], base_names: tuple[str, ...], model: Model) -> Identity:
-    tensor_list = _canonical_json(document)
+def _build_identity(document: TensorList, base_names: tuple[str, ...], model: Model) -> Identity:
+    tensor_list = canonical_json(document)
     digest = hashlib.sha256(tensor_list).hexdigest()
     base = BaseModel(digest, base_names, license=model.license, config=describe_config(model.config))
     return Identity(with_tensor_facts(base, document), tensor_list)
 
 
-def with_tensor_facts(base: BaseModel, document: Mapping[str, Any]) -> BaseModel:
+def with_tensor_facts(base: BaseModel, document: TensorList) -> BaseModel:
     """Return the base with the fields that follow from the list of its tensors: counts, architecture, completeness."""
-    tensor_digests: Mapping[str, TensorDigest] = document["tensors"]
+    tensor_digests = document["tensors"]
     return replace(
         base,
         tensors=len(tensor_digests),
@@ -101,14 +105,14 @@ def _dtypes_and_shapes(model: Model) -> dict[str, TensorDigest]:
     return {name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} for name, tensor in tensors.items()}
 
 
-def _architecture_digest(tensor_digests: Mapping[str, TensorDigest], config: Mapping[str, Any]) -> str:
+def _architecture_digest(tensor_digests: Mapping[str, TensorDigest], config: Mapping[str, object]) -> str:
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
     fields = {name: config.get(name) for name in ("model_type", *HEAD_COUNT_FIELDS)}
     fields["num_key_value_heads"] = fields["num_key_value_heads"] or fields["num_attention_heads"]
     shapes = _shapes_without_like_heads(tensor_digests)
     document = {"schema": "loreg.base-struct/1", "names": names.VERSION, "shapes": shapes, "config": fields}
-    return hashlib.sha256(_canonical_json(document)).hexdigest()
+    return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def matches_headers(complete: Mapping[str, TensorDigest], headers: Mapping[str, TensorDigest]) -> bool:
@@ -204,7 +208,3 @@ def _chunks(file: Path, tensor: Tensor) -> Iterator[Bits]:
                 raise IntegrityError(f"{file} ended while it was read", hint="try again when it is written")
             left -= view.size
             yield view
-
-
-def _canonical_json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loreg.adapters.card import CARD_NAME, card_license, read_card
 from loreg.adapters.header import Header, Tensor, read_header
@@ -29,7 +28,7 @@ class Model:
 
     path: Path
     shards: Mapping[Path, Header]
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     license: str = ""
 
     @property
@@ -81,7 +80,7 @@ def read_model(path: Path) -> Model:
     return Model(path, shards, config, card_license(read_card(folder / CARD_NAME)))
 
 
-def _refuse_wrapped(path: Path, names: Iterable[str], config: Mapping[str, Any]) -> None:
+def _refuse_wrapped(path: Path, names: Iterable[str], config: Mapping[str, object]) -> None:
     """Raise AdapterFormatError for the state dict of a model in a wrapper (PEFT, FSDP): no loader finds its names."""
     for name in names:
         if _PEFT_KEY.search(name) and config.get("model_type") not in _TYPES_WITH_LORA_INSIDE:
@@ -145,7 +144,7 @@ def _refuse_wrong_index(path: Path, shard_of: Mapping[str, Path]) -> None:
             )
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _read_config(path: Path) -> Mapping[str, object]:
     """Return ``config.json`` beside the weights; empty where there is none."""
     file = (path if path.is_dir() else path.parent) / "config.json"
     if not file.is_file():

@@ -6,10 +6,10 @@ Source: transformers 5.23, ``core_model_loading.py``: ``WeightRenaming``, ``Weig
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NotRequired, TypedDict
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,17 @@ def weights_in_file(name: str, rules: Sequence[Rule]) -> Iterator[WeightInFile]:
     yield WeightInFile(name)
 
 
-def read_rules(rows: Sequence[Mapping[str, Any]]) -> tuple[Rule, ...]:
+class RenameRow(TypedDict):
+    """A rename in the table of architectures, as :class:`Rule` says it."""
+
+    match: Sequence[tuple[int, str]]
+    to: Sequence[str]
+    how: NotRequired[str]
+    scope: NotRequired[str]
+    prefix: NotRequired[str]
+
+
+def read_rules(rows: Sequence[RenameRow]) -> tuple[Rule, ...]:
     """Return the rules of a list of renames in the table of architectures."""
     return tuple(
         Rule(row["match"], row["to"], row.get("how", ""), row.get("scope"), row.get("prefix", "")) for row in rows

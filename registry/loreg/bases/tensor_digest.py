@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 
@@ -11,3 +12,12 @@ class TensorDigest(TypedDict):
     dtype: str
     shape: list[int]
     sha256: NotRequired[str]
+
+
+class TensorList(TypedDict):
+    """The document that lists the tensors of a base; ``files`` has the sha256 of shards, where headers are known."""
+
+    schema: str
+    names: int
+    tensors: Mapping[str, TensorDigest]
+    files: NotRequired[Mapping[str, str]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from loreg.bases import names
 from loreg.bases.architecture import Architecture, Tie
@@ -56,7 +55,7 @@ class WeightLookup:
 
     tensors: Iterable[str]
     architecture: Architecture | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = frozenset(self.tensors)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, func, select, update
 
+from loreg.canonical_json import canonical_json
 from loreg.catalog import blobs
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import adapter_table, base_name_table, base_table, version_table
@@ -102,7 +103,7 @@ def _add_names(tx: Transaction, base_id: int, names: Collection[str]) -> list[st
 
 
 def _to_json(config: Mapping[str, object]) -> str:
-    return json.dumps(dict(config), sort_keys=True, separators=(",", ":"))
+    return canonical_json(dict(config)).decode()
 
 
 def find_taken_names(tx: Transaction, base: BaseModel) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -49,7 +49,7 @@ LOCK_TIMEOUT = 30  # seconds that PostgreSQL works on one statement
 _IDLE_TRANSACTION_TIMEOUT = 60  # seconds that a transaction of PostgreSQL may wait for its owner, holding locks
 # READ COMMITTED lets each statement see what is committed when it begins, in a transaction or not: what only reads
 # begins none. A server queries from many threads; the connection used last is used next, so that few stay busy.
-_POSTGRESQL: dict[str, Any] = {
+_POSTGRESQL: dict[str, object] = {
     "isolation_level": "AUTOCOMMIT",
     "skip_autocommit_rollback": True,
     "pool_size": 10,
@@ -136,7 +136,7 @@ def _connect_args(url: URL) -> dict[str, object]:
 def write_connection(engine: Engine) -> Iterator[Connection]:
     """Open a connection that may write, in one transaction: committed at the end, rolled back on any error."""
     sqlite = engine.dialect.name == "sqlite"
-    options: dict[str, Any] = {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
+    options: dict[str, object] = {"loreg_writes": True} if sqlite else {"isolation_level": "READ COMMITTED"}
     with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 

@@ -6,6 +6,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, insert, select, union_all, update
@@ -111,12 +112,31 @@ def resolve(tx: Transaction, ref: Ref) -> VersionRecord:
     return find_version(tx, ref, select_version)[0]
 
 
-def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], ReturnsRows]) -> tuple[VersionRecord, Any]:
+class SelectedBy(StrEnum):
+    """What of a ref says which version of the adapter is meant."""
+
+    NUMBER = "number"
+    ALIAS = "alias"
+    DIGEST = "digest"
+    NEWEST = "newest"
+
+
+def _how_ref_selects(ref: Ref) -> SelectedBy:
+    if ref.number:
+        return SelectedBy.NUMBER
+    if ref.alias:
+        return SelectedBy.ALIAS
+    return SelectedBy.DIGEST if ref.digest else SelectedBy.NEWEST
+
+
+def find_version(
+    tx: Transaction, ref: Ref, statement: Callable[[bool, SelectedBy], ReturnsRows]
+) -> tuple[VersionRecord, Any]:
     """Return the version that ``ref`` means, and the last cell of the row that ``statement`` selects.
 
     ``statement`` is :func:`select_version`, or the same with a column more. Raises what :func:`resolve` raises.
     """
-    by = "number" if ref.number else "alias" if ref.alias else "digest" if ref.digest else "newest"
+    by = _how_ref_selects(ref)
     digest, digest_end = digest_range(ref.digest or "")
     rows = tx.select_compiled(
         statement(tx.sees_all, by),
@@ -146,20 +166,20 @@ def find_version(tx: Transaction, ref: Ref, statement: Callable[[bool, str], Ret
 
 
 @functools.cache
-def select_version(sees_all: bool, by: str) -> Select[Cells]:
+def select_version(sees_all: bool, by: SelectedBy) -> Select[Cells]:
     """Select the version of an adapter by its number, alias or digest, or the newest that is not yanked."""
     query = select_versions().where(
         adapter_table.c.namespace == bindparam("namespace"),
         adapter_table.c.name == bindparam("name"),
         visible_to(sees_all, adapter_table.c.namespace),
     )
-    if by == "number":
+    if by == SelectedBy.NUMBER:
         query = query.where(version_table.c.number == bindparam("number"))
-    elif by == "alias":
+    elif by == SelectedBy.ALIAS:
         query = query.join(alias_table, alias_table.c.version_id == version_table.c.id).where(
             alias_table.c.adapter_id == adapter_table.c.id, alias_table.c.alias == bindparam("alias")
         )
-    elif by == "digest":
+    elif by == SelectedBy.DIGEST:
         query = query.where(
             version_table.c.digest >= bindparam("digest"), version_table.c.digest < bindparam("digest_end")
         )

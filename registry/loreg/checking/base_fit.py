@@ -161,7 +161,8 @@ def the_class_of_the_base_is_known(subject: Subject) -> Iterable[str]:
         return
     config = subject.base.base.config
     if config.get("model_type") and subject.base.lookup(subject.structure).architecture is None:
-        class_name = (config.get("architectures") or [config["model_type"]])[0]
+        classes = config.get("architectures")
+        class_name = classes[0] if isinstance(classes, list) and classes else config["model_type"]
         release = transformers_release()
         yield f"the class {class_name} is none of transformers {release}: which of its weights are tied is not known"
     for target in subject.base.target_tensors(subject.structure):

@@ -40,14 +40,14 @@ def rank_over(subject: Subject, max_rank: int) -> Iterable[str]:
 
 
 @declare_condition
-def scale_is_rslora(subject: Subject, _: Any) -> Iterable[str]:
+def scale_is_rslora(subject: Subject, _: object) -> Iterable[str]:
     """``use_rslora`` is true, and √r is not 1."""
     if subject.structure.config.use_rslora and any(module.rank != 1 for module in subject.structure.modules.values()):
         yield "use_rslora is true: the scale is alpha/√r"
 
 
 @declare_condition
-def ranks_differ(subject: Subject, _: Any) -> Iterable[str]:
+def ranks_differ(subject: Subject, _: object) -> Iterable[str]:
     """Modules have different ranks."""
     ranks = sorted({module.rank for module in subject.structure.modules.values()})
     if len(ranks) > 1:
@@ -55,7 +55,7 @@ def ranks_differ(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def ranks_differ_within_a_type(subject: Subject, _: Any) -> Iterable[str]:
+def ranks_differ_within_a_type(subject: Subject, _: object) -> Iterable[str]:
     """Modules of one type have different ranks."""
     for module_type, modules in _group_by_type(subject.structure).items():
         ranks = sorted({module.rank for module in modules})
@@ -64,7 +64,7 @@ def ranks_differ_within_a_type(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def scales_are_not_global(subject: Subject, _: Any) -> Iterable[str]:
+def scales_are_not_global(subject: Subject, _: object) -> Iterable[str]:
     """A module's scale is not lora_alpha / r of the configuration."""
     config = subject.structure.config
     scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
@@ -76,7 +76,7 @@ def scales_are_not_global(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def has_alpha_pattern(subject: Subject, _: Any) -> Iterable[str]:
+def has_alpha_pattern(subject: Subject, _: object) -> Iterable[str]:
     """``alpha_pattern`` gives a module another alpha than ``lora_alpha``."""
     alpha = subject.structure.config.lora_alpha
     others = [module for module in subject.structure.modules.values() if module.alpha != alpha]
@@ -85,7 +85,7 @@ def has_alpha_pattern(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def is_dora(subject: Subject, _: Any) -> Iterable[str]:
+def is_dora(subject: Subject, _: object) -> Iterable[str]:
     """It has DoRA magnitudes."""
     if subject.structure.config.use_dora or any("magnitude" in m.tensors for m in subject.structure.modules.values()):
         yield "it is a DoRA adapter"
@@ -131,7 +131,7 @@ def has_copies_of_the_base(subject: Subject, accepted: list[str]) -> Iterable[st
 
 
 @declare_condition
-def has_biases(subject: Subject, _: Any) -> Iterable[str]:
+def has_biases(subject: Subject, _: object) -> Iterable[str]:
     """It has full biases or biases of LoRA, whatever ``bias`` and ``lora_bias`` say."""
     if biases := full_biases(subject.structure.full_tensors):
         yield f"{len(biases)} full biases are in the file, e.g. {biases[0]}"
@@ -141,7 +141,7 @@ def has_biases(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
+def has_embeddings(subject: Subject, _: object) -> Iterable[str]:
     """It has factors of embeddings, or whole ones."""
     for module in subject.structure.modules.values():
         if module.shape is not None and module.shape.kind == ModuleKind.EMBEDDING:
@@ -152,7 +152,7 @@ def has_embeddings(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def has_tokens(subject: Subject, _: Any) -> Iterable[str]:
+def has_tokens(subject: Subject, _: object) -> Iterable[str]:
     """It has trained single tokens, named in ``trainable_token_indices`` or not."""
     if subject.structure.config.raw.get("trainable_token_indices"):
         yield "trainable_token_indices is set"
@@ -161,7 +161,7 @@ def has_tokens(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def has_experts(subject: Subject, _: Any) -> Iterable[str]:
+def has_experts(subject: Subject, _: object) -> Iterable[str]:
     """It has factors of ``target_parameters``."""
     if subject.structure.config.raw.get("target_parameters"):
         yield "target_parameters is set"
@@ -170,7 +170,7 @@ def has_experts(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def has_convolutions(subject: Subject, _: Any) -> Iterable[str]:
+def has_convolutions(subject: Subject, _: object) -> Iterable[str]:
     """It has factors of convolutions."""
     for module in subject.structure.modules.values():
         if module.shape is not None and module.shape.kind == ModuleKind.CONVOLUTION:
@@ -196,7 +196,7 @@ def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str
 
 
 @declare_condition
-def type_is_missing_in_a_layer(subject: Subject, _: Any) -> Iterable[str]:
+def type_is_missing_in_a_layer(subject: Subject, _: object) -> Iterable[str]:
     """A module type is there in some layers (of the base, if it is known) and not in others."""
     tensor_digests = subject.base.tensor_digests if subject.base is not None else None
     missing: dict[str, list[str]] = {}
@@ -229,7 +229,7 @@ def has_magnitudes_on(subject: Subject, types: list[str]) -> Iterable[str]:
 
 
 @declare_condition
-def has_another_safetensors(subject: Subject, _: Any) -> Iterable[str]:
+def has_another_safetensors(subject: Subject, _: object) -> Iterable[str]:
     """Another safetensors file lies beside the weights."""
     for name in list_other_safetensors(subject.files):
         yield f"{name} lies in the folder"

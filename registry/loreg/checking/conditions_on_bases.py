@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from loreg.bases import names
 from loreg.checking.conditions import declare_condition
@@ -12,7 +11,7 @@ from loreg.checking.server_names import map_to_base_names
 
 
 @declare_condition
-def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
+def names_are_not_the_bases(subject: Subject, _: object) -> Iterable[str]:
     """Some modules are not in the base under the names that they have (asked only with a base)."""
     if subject.base is None:
         return
@@ -28,7 +27,7 @@ def names_are_not_the_bases(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def names_have_another_prefix(subject: Subject, _: Any) -> Iterable[str]:
+def names_have_another_prefix(subject: Subject, _: object) -> Iterable[str]:
     """Some modules are in the base under a name with another prefix (asked only with a base)."""
     if subject.base is not None:
         base_names = map_to_base_names(subject.structure.modules, subject.base.tensor_digests)
@@ -37,7 +36,7 @@ def names_have_another_prefix(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def names_have_a_prefix_more(subject: Subject, _: Any) -> Iterable[str]:
+def names_have_a_prefix_more(subject: Subject, _: object) -> Iterable[str]:
     """Some modules have a prefix before the name that the base has (asked only with a base)."""
     if subject.base is not None:
         base_names = map_to_base_names(subject.structure.modules, subject.base.tensor_digests)
@@ -53,7 +52,7 @@ def _describe_other_names(modules: list[str], base_names: Mapping[str, str | Non
 
 
 @declare_condition
-def touches_a_tied_matrix(subject: Subject, _: Any) -> Iterable[str]:
+def touches_a_tied_matrix(subject: Subject, _: object) -> Iterable[str]:
     """It has factors of the embedding or the head of a base in which they are one matrix (asked only with a base)."""
     if subject.base is None:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from loreg.adapters.config import LoraConfig
 from loreg.adapters.patterns import fullmatch
@@ -96,14 +95,14 @@ def targets_are_a_pattern(subject: Subject, accepted: list[str]) -> Iterable[str
 
 
 @declare_condition
-def alpha_is_no_integer(subject: Subject, _: Any) -> Iterable[str]:
+def alpha_is_no_integer(subject: Subject, _: object) -> Iterable[str]:
     """``lora_alpha`` is not written as a whole number."""
     if not isinstance(subject.structure.config.lora_alpha, int):
         yield f"lora_alpha is {subject.structure.config.lora_alpha!r}"
 
 
 @declare_condition
-def patterns_mean_another_rank(subject: Subject, _: Any) -> Iterable[str]:
+def patterns_mean_another_rank(subject: Subject, _: object) -> Iterable[str]:
     """PEFT before 0.12 takes another rank out of ``rank_pattern`` for a module."""
     for module in subject.structure.modules.values():
         if (rank := _old_peft_values(subject.structure.config, module.name)[0]) != module.rank:
@@ -112,7 +111,7 @@ def patterns_mean_another_rank(subject: Subject, _: Any) -> Iterable[str]:
 
 
 @declare_condition
-def patterns_mean_another_alpha(subject: Subject, _: Any) -> Iterable[str]:
+def patterns_mean_another_alpha(subject: Subject, _: object) -> Iterable[str]:
     """PEFT before 0.12 takes another alpha out of ``alpha_pattern`` for a module."""
     for module in subject.structure.modules.values():
         if (alpha := _old_peft_values(subject.structure.config, module.name)[1]) != module.alpha:

@@ -33,7 +33,7 @@ def _is_beside_factors(key: str) -> bool:
 
 
 def find_fields_without_tensors(
-    config: Mapping[str, Any], keys: Iterable[str], has_lora_bias: bool, accepted: Sequence[str]
+    config: Mapping[str, object], keys: Iterable[str], has_lora_bias: bool, accepted: Sequence[str]
 ) -> dict[str, Any]:
     """Return the fields for biases and whole modules that no tensor goes with, each with what it names in vain.
 
@@ -53,7 +53,7 @@ def find_fields_without_tensors(
     return {**fields, "modules_to_save": missing} if missing else fields
 
 
-def find_unnamed_modules(config: Mapping[str, Any], keys: Iterable[str], types: Sequence[str]) -> list[str]:
+def find_unnamed_modules(config: Mapping[str, object], keys: Iterable[str], types: Sequence[str]) -> list[str]:
     """Return the whole modules of these types that ``modules_to_save`` does not name."""
     saved = _modules_to_save(config)
     return [
@@ -63,7 +63,7 @@ def find_unnamed_modules(config: Mapping[str, Any], keys: Iterable[str], types: 
     ]
 
 
-def _modules_to_save(config: Mapping[str, Any]) -> list[Any]:
+def _modules_to_save(config: Mapping[str, object]) -> list[Any]:
     saved = config.get("modules_to_save")
     return saved if isinstance(saved, list) else []
 

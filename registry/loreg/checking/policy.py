@@ -115,23 +115,23 @@ RULES = {
 _LIST_KEYS = ("tasks", "metrics", "bases", "card", "aliases")
 
 
-def read_policy(table: Mapping[str, Any], origin: str) -> Policy:
+def read_policy(table: Mapping[str, object], origin: str) -> Policy:
     """Read the policy from the table ``[check]`` of the file ``origin``. Raises UsageError with file and key."""
     return Policy(**{key: _parse_value(key, value, origin) for key, value in table.items()})
 
 
-def policy_to_json(policy: Policy) -> dict[str, Any]:
+def policy_to_json(policy: Policy) -> dict[str, object]:
     """Return the policy as a JSON document, for :func:`policy_from_json`."""
-    document: dict[str, Any] = msgspec.to_builtins(policy)
+    document: dict[str, object] = msgspec.to_builtins(policy)
     return document
 
 
-def policy_from_json(document: Mapping[str, Any]) -> Policy:
+def policy_from_json(document: Mapping[str, object]) -> Policy:
     """Read the policy back from what :func:`policy_to_json` returned."""
     return msgspec.convert(document, Policy)
 
 
-def _parse_value(key: str, value: Any, origin: str) -> Any:
+def _parse_value(key: str, value: object, origin: str) -> Any:
     if key in _LIST_KEYS and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(map(parse_metric_condition, value)) if key == "metrics" else tuple(value)
     if key == "license" and isinstance(value, bool):

@@ -44,7 +44,7 @@ class ProfileRule:
 
     code: str
     condition: str
-    value: Any
+    value: object
     effect: Effect
     message: str
     remedy: str
@@ -62,7 +62,7 @@ class Profile:
     name: str
     title: str
     release: str
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     among: Mapping[str, Sequence[int]]
     reads: tuple[str, ...] | None
     rules: tuple[ProfileRule, ...]

@@ -100,7 +100,7 @@ class Event:
     author: str
     action: str
     ref: str
-    detail: Mapping[str, Any]
+    detail: Mapping[str, object]
 
 
 @dataclass(frozen=True)

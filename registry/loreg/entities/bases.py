@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class BaseModel:
     struct: str = ""
     complete: bool = True
     license: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -51,7 +50,7 @@ class BaseEdge:
     child: str
     parent: str
     kind: BaseRelation
-    detail: Mapping[str, Any]
+    detail: Mapping[str, object]
     verified: bool
     author: str = ""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from loreg.entities.versions import Metric
 
@@ -35,10 +34,10 @@ class MergeOptions:
 
     weights: Sequence[float] | None = None
     method: str = "linear"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
     weights_for: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scale: float = 1.0
-    rank: int | Mapping[str, Any] | None = None
+    rank: int | Mapping[str, object] | None = None
     extras: str | None = None
     initial: Sequence[str] = ()
     allow_derived: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from loreg.adapters.base_path import contains_local_path
 from loreg.adapters.config import is_hub_name
@@ -22,12 +21,12 @@ _MEANINGFUL_FIELDS = frozenset({
     "trainable_token_indices", "ensure_weight_tying", "layer_replication", "alora_invocation_tokens", "use_qalora",
     "use_bdlora", "arrow_config", "monteclora_config",
 })  # fmt: skip
-_DEFAULTS: Mapping[str, Any] = {
+_DEFAULTS: Mapping[str, object] = {
     "init_lora_weights": True, "megatron_core": "megatron.core", "qalora_group_size": 16, "bias": "none",
 }  # fmt: skip
 
 
-def set_ranks_and_scales(editable: EditableAdapter) -> dict[str, Any]:
+def set_ranks_and_scales(editable: EditableAdapter) -> dict[str, object]:
     """Return the document with r, lora_alpha and patterns from which PEFT makes the adapter's ranks and scales."""
     document = dict(editable.document)
     rslora = bool(document.get("use_rslora"))
@@ -49,7 +48,7 @@ def set_ranks_and_scales(editable: EditableAdapter) -> dict[str, Any]:
     }
 
 
-def prune_fields(document: Mapping[str, Any], reads: Collection[str] | None) -> dict[str, Any]:
+def prune_fields(document: Mapping[str, object], reads: Collection[str] | None) -> dict[str, object]:
     """Return the document without fields at their default, and without those that the server does not read.
 
     Fields that the meaning of the tensors depends on stay. ``reads`` None: only fields at their default are left out.
@@ -70,7 +69,7 @@ def prune_fields(document: Mapping[str, Any], reads: Collection[str] | None) -> 
     }
 
 
-def remove_paths(document: Mapping[str, Any]) -> dict[str, Any]:
+def remove_paths(document: Mapping[str, object]) -> dict[str, object]:
     """Return the document without values that only one machine knows: the path of the base, and any other."""
     base_hint = document.get("base_model_name_or_path")
     without_base = {"base_model_name_or_path": None} if base_hint and not is_hub_name(str(base_hint)) else {}

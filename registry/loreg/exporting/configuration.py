@@ -11,16 +11,19 @@ from typing import Any
 
 from loreg.adapters.keys import PREFIX
 from loreg.bases import names
+from loreg.bases.tensor_digest import TensorDigest
 from loreg.checking.full_tensors import find_fields_without_tensors, find_unnamed_modules, full_modules
 from loreg.exporting.editable import EditableAdapter
 
-TensorDigests = Mapping[str, Mapping[str, Any]]
-_EMPTY_VALUES: Mapping[str, Any] = {"bias": "none", "lora_bias": False, "modules_to_save": None}
+TensorDigests = Mapping[str, TensorDigest]
+#: The values of a profile for its conditions; which type one has, the condition says.
+ConditionValues = Mapping[str, Any]
+_EMPTY_VALUES: Mapping[str, object] = {"bias": "none", "lora_bias": False, "modules_to_save": None}
 _LIST_FIELDS = ("modules_to_save",)
 
 
 def write_target_modules(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """List the module types in ``target_modules`` where it is left out or a pattern that the server does not take.
 
@@ -37,7 +40,7 @@ def write_target_modules(
 
 
 def write_patterns_in_full(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Name modules in full in ``rank_pattern`` and ``alpha_pattern``: every release of PEFT reads these alike.
 
@@ -49,7 +52,7 @@ def write_patterns_in_full(
 
 
 def match_fields_to_tensors(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Make ``bias``, ``lora_bias`` and ``modules_to_save`` name what is in the file, and nothing else."""
     document, changes = dict(editable.document), []
@@ -69,7 +72,7 @@ def match_fields_to_tensors(
 
 
 def expand_exclude_modules(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """List the modules in full in ``target_modules`` where the server knows no ``exclude_modules``.
 
@@ -87,7 +90,7 @@ def _list_modules(editable: EditableAdapter) -> list[str]:
 
 
 def expand_weight_tying(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Name both halves of a tied pair, each as what it is, where the server knows no ``ensure_weight_tying``.
 

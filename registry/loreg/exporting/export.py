@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from loreg.adapters.config import dump_config
 from loreg.adapters.dtypes import BY_TORCH_NAME, DTYPES, FLOATS
@@ -52,7 +51,7 @@ class Plan:
 
     before: EditableAdapter
     after: EditableAdapter
-    document: Mapping[str, Any]
+    document: Mapping[str, object]
     changes: tuple[str, ...]
 
     @cached_property
@@ -69,7 +68,7 @@ class Plan:
     @cached_property
     def header(self) -> bytes:
         """The bytes of the safetensors file up to the first tensor."""
-        document: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        document: dict[str, object] = {"__metadata__": {"format": "pt"}}
         position = 0
         for output in self.outputs:
             end = position + output.size

@@ -36,7 +36,7 @@ class Factors:
     a: Array
 
 
-def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, Any]:
+def write_weights(path: Path, plan: Plan, source: Path) -> dict[str, object]:
     """Write the planned safetensors file from the weights ``source``, and return the certificate.
 
     The certificate has ``epsilon``, the relative Frobenius error ``‖Δ' − Δ‖ / ‖Δ‖`` of all deltas together, and the
@@ -201,7 +201,7 @@ def _squared_error(stream: BinaryIO, plan: Plan, module: EditableModule, stored:
     return {module.origin: error} if error else {}
 
 
-def _make_certificate(stream: BinaryIO, plan: Plan, squared_errors: Mapping[str, float]) -> dict[str, Any]:
+def _make_certificate(stream: BinaryIO, plan: Plan, squared_errors: Mapping[str, float]) -> dict[str, object]:
     if not squared_errors:
         return {"epsilon": 0.0, "modules": []}
     before = plan.before.modules

@@ -14,6 +14,7 @@ from loreg.adapters.card import CARD_NAME
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.compatibility import BaseTensors
+from loreg.canonical_json import canonical_json
 from loreg.checking.profile import Profile, check_profile
 from loreg.checking.run import check_adapter, scan_adapter
 from loreg.entities import BaseModel, ExportSummary, Severity
@@ -47,7 +48,7 @@ class PlannedExport:
     plan: Plan
 
     @property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """The content of :data:`FILE_NAME`, but for the certificate."""
         return {
             "schema": SCHEMA,
@@ -83,7 +84,7 @@ def digest_request(profile: Profile, base: BaseModel | None) -> str:
     The field names of :class:`Profile` and its rules are part of it: to rename one makes every export anew.
     """
     request = {"schema": SCHEMA, "profile": asdict(profile), "base": base.digest if base else None}
-    return hashlib.sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(request)).hexdigest()
 
 
 def write_folder(planned: PlannedExport, folder: Path) -> ExportSummary:
@@ -185,7 +186,7 @@ def _refuse_remaining_errors(planned: PlannedExport, folder: Path) -> None:
         raise CheckFailedError(f"{label} cannot be exported: {first.code} {first.message}{more}", hint=hint)
 
 
-def _profile_to_json(profile: Profile) -> dict[str, Any]:
+def _profile_to_json(profile: Profile) -> dict[str, object]:
     return {
         "name": profile.name,
         "title": profile.title,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from loreg.adapters.keys import PREFIX
 from loreg.adapters.module_shape import ModuleKind, ModuleShape
@@ -18,6 +17,7 @@ from loreg.checking.missing_modules import missing_in_layers, missing_partners, 
 from loreg.checking.server_names import map_to_base_names
 from loreg.errors import CheckFailedError
 from loreg.exporting.configuration import (
+    ConditionValues,
     TensorDigests,
     expand_exclude_modules,
     expand_weight_tying,
@@ -39,11 +39,11 @@ class Transform:
     """
 
     conditions: tuple[str, ...]
-    apply: Callable[[EditableAdapter, Mapping[str, Any], TensorDigests | None], tuple[EditableAdapter, str]]
+    apply: Callable[[EditableAdapter, ConditionValues, TensorDigests | None], tuple[EditableAdapter, str]]
 
 
 def rename_modules(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Give modules the names that the base has for them. Raises CheckFailedError if two would get the same."""
     if tensor_digests is None:
@@ -74,7 +74,7 @@ def _rename_full_tensor(key: str, tensor_digests: TensorDigests) -> str:
 
 
 def add_missing_modules(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Add the modules that the server expects beside others, with zero factors.
 
@@ -128,7 +128,7 @@ def _infer_matrix_shape(
 
 
 def truncate_ranks(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Replace modules over the rank limit by their best approximation at the limit (Eckart & Young 1936).
 
@@ -151,7 +151,7 @@ def _truncate_module(module: EditableModule, max_rank: int) -> EditableModule:
 
 
 def pad_to_one_rank(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Pad every module with zeros to one rank: the highest, or the one to which the kernels would pad it."""
     ranks = [module.shape.rank for module in editable.modules.values()]
@@ -168,7 +168,7 @@ def pad_to_one_rank(
 
 
 def scale_to_one_alpha(
-    editable: EditableAdapter, values: Mapping[str, Any], tensor_digests: TensorDigests | None
+    editable: EditableAdapter, values: ConditionValues, tensor_digests: TensorDigests | None
 ) -> tuple[EditableAdapter, str]:
     """Set one ``lora_alpha`` for all, and multiply B where a module's scale is another than that alpha makes.
 
@@ -196,7 +196,7 @@ def scale_to_one_alpha(
     return EditableAdapter(modules, editable.full_tensors, document), f"lora_alpha is {alpha:g} for all{rest}"
 
 
-def _has_same_scale(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+def _has_same_scale(before: Mapping[str, object], after: Mapping[str, object]) -> bool:
     alphas = before.get("lora_alpha"), after["lora_alpha"]
     return (
         bool(before.get("use_rslora")) == after["use_rslora"]

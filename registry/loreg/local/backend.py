@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loreg.backend import Backend
 from loreg.catalog import (
@@ -239,7 +239,7 @@ class LocalBackend(Backend):
                 (*describe_taken_names(taken_names), *describe_unchanged_fields(base, stored, taken_names)),
             )
 
-    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
+    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         from loreg.local.bases import is_proven, limit_concurrent_reads, validate_detail
 
         require_somewhere(self._access, Role.WRITE)
@@ -298,7 +298,7 @@ class LocalBackend(Backend):
                 require(self._access, Role.ADMIN, namespace)
             exports.remove(tx, record, request)
 
-    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+    def submit(self, kind: str, request: Mapping[str, object]) -> Job:
         namespace = namespace_of(kind, request)
         require(self._access, Role.WRITE, namespace)
         with self.catalog.write(self._access) as tx:

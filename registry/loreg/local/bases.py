@@ -22,7 +22,7 @@ from loreg.bases.identify import (
     parse_tensor_digests,
     with_tensor_facts,
 )
-from loreg.bases.tensor_digest import TensorDigest
+from loreg.bases.tensor_digest import TensorDigest, TensorList
 from loreg.entities import BaseModel, BaseRelation
 from loreg.errors import ConflictError, IntegrityError, QuotaError, UsageError
 from loreg.manifest import is_digest
@@ -81,8 +81,12 @@ def read_verified_base(store: BlobTransfer, base: BaseModel) -> VerifiedBase:
         )
     document = store.read(base.digest, _MAX_BYTES)
     tensor_list = _parse_tensor_list(document)
-    is_sound = _are_words_sound(base) and bool(tensor_list)
-    if not is_sound or (len(tensor_list["tensors"]), tensor_list["schema"]) != (base.tensors, _schema(base)):
+    expected = (base.tensors, _schema(base))
+    if (
+        tensor_list is None
+        or (len(tensor_list["tensors"]), tensor_list["schema"]) != expected
+        or not _are_words_sound(base)
+    ):
         raise IntegrityError(f"{base.title} is not what its list of tensors says", hint="loreg base add ./path")
     return VerifiedBase(with_tensor_facts(base, tensor_list), tensor_list["tensors"], len(document))
 
@@ -98,11 +102,11 @@ def _schema(base: BaseModel) -> str:
     return CONTENT_SCHEMA if base.complete else HEADERS_SCHEMA
 
 
-def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
-    """Return the list of tensors in the bytes; empty if they are no list that every reader takes."""
+def _parse_tensor_list(document: bytes) -> TensorList | None:
+    """Return the list of tensors in the bytes; None if they are no list that every reader takes."""
     try:
         refuse_many_values(document, _MAX_VALUES)
-        tensor_list = json.loads(document)
+        tensor_list: TensorList = json.loads(document)
         tensor_digests = tensor_list["tensors"].items()
         fields = _FIELDS[tensor_list["schema"]]
         is_sound = tensor_list.keys() <= _KEYS and all(
@@ -110,8 +114,8 @@ def _parse_tensor_list(document: bytes) -> Mapping[str, Any]:
         )
         is_sound = is_sound and sum(math.prod(entry["shape"]) for _, entry in tensor_digests) < _MAX_NUMBERS
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-    return tensor_list if is_sound else {}
+        return None
+    return tensor_list if is_sound else None
 
 
 _KEYS = {"schema", "names", "tensors", "files"}
@@ -167,7 +171,7 @@ def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: Ba
     return True
 
 
-def validate_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
+def validate_detail(detail: Mapping[str, object]) -> dict[str, object]:
     """Return the detail of an edge, e.g. ``{"bits": 4}``. Raises UsageError for more than a few words and numbers."""
     words = all(_WORD.fullmatch(name) for name in detail)
     values = all(isinstance(value, str | int | float) and len(str(value)) <= 128 for value in detail.values())

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loreg.entities import JobKind
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_ref
 from loreg.requests import FIELDS, read_request
@@ -17,7 +18,7 @@ _MAX_BASE_NAME = 250  # characters
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
-def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
+def namespace_of(kind: str, request: Mapping[str, object]) -> str:
     """Return the namespace that the job's result will go to: the caller must be allowed to write there.
 
     Raises UsageError for a request that no worker may carry out.
@@ -32,13 +33,13 @@ def namespace_of(kind: str, request: Mapping[str, Any]) -> str:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
     for ref in (*parsed.sources, *parsed.options.initial):
         parse_ref(ref)  # a folder is of one machine, and the worker's is another
-    if parsed.base is not None or kind == "bake":
+    if parsed.base is not None or kind == JobKind.BAKE:
         _require_folder_name(parsed.base or "")
     name = parsed.name or ""
-    return _namespace_of_model(name) if kind == "bake" else parse_adapter_name(name).namespace
+    return _namespace_of_model(name) if kind == JobKind.BAKE else parse_adapter_name(name).namespace
 
 
-def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, Any]:
+def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, object]:
     """Return the request with every ref as ``pin`` names it: another attempt is then about the same versions."""
     sources, initial = request.get("sources") or (), request.get("initial") or ()
     refs = {ref: pin(ref) for ref in (*sources, *initial, *filter(None, [request.get("source")]))}
@@ -47,7 +48,7 @@ def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str,
     return {**request, **lists, **single}
 
 
-def _refuse_large(request: Mapping[str, Any]) -> None:
+def _refuse_large(request: Mapping[str, object]) -> None:
     try:
         size = len(json.dumps(dict(request), allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, TypeError, RecursionError) as error:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -44,6 +44,32 @@ class Certificate:
     retention: tuple[float | None, ...]
     ranks: Mapping[str, int | None]
     complete: bool
+
+
+class FiguresDocument(TypedDict):
+    """A :class:`Certificate` as JSON."""
+
+    module: str
+    shape: list[int]
+    rank_in: int
+    rank: int
+    norm: float
+    epsilon: float
+    retained_energy: float
+    sigma_next: float
+    dtype_error: float
+    retention: list[float | None]
+    ranks: Mapping[str, int | None]
+    complete: bool
+
+
+class CertificateDocument(TypedDict):
+    """The certificate of a merge as it is stored with the version: all modules together, each of them, warnings."""
+
+    schema: str
+    total: FiguresDocument
+    modules: list[FiguresDocument]
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -157,7 +183,7 @@ def list_warnings(total: Certificate, labels: Sequence[str]) -> list[str]:
     return warnings
 
 
-def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str]) -> dict[str, Any]:
+def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str]) -> CertificateDocument:
     """Return the certificate of all modules as the JSON document that is stored with the version."""
     total = aggregate("", modules).certificate
     return {
@@ -168,8 +194,21 @@ def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str]) -> dict[s
     }
 
 
-def _document(certificate: Certificate) -> dict[str, Any]:
-    return {**vars(certificate), "shape": list(certificate.shape), "retention": list(certificate.retention)}
+def _document(certificate: Certificate) -> FiguresDocument:
+    return {
+        "module": certificate.module,
+        "shape": list(certificate.shape),
+        "rank_in": certificate.rank_in,
+        "rank": certificate.rank,
+        "norm": certificate.norm,
+        "epsilon": certificate.epsilon,
+        "retained_energy": certificate.retained_energy,
+        "sigma_next": certificate.sigma_next,
+        "dtype_error": certificate.dtype_error,
+        "retention": list(certificate.retention),
+        "ranks": certificate.ranks,
+        "complete": certificate.complete,
+    }
 
 
 def _largest(ranks: Iterable[int | None]) -> int | None:

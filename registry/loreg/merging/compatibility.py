@@ -75,7 +75,7 @@ def _refuse_another_initial(source: MergeInput, initial: AdapterStructure) -> No
             )
 
 
-def merge_config_fields(structures: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, Any]:
+def merge_config_fields(structures: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, object]:
     """Return the configuration fields of the result that do not follow from its factors.
 
     What all sources agree on stays; what belongs to whole tensors comes from the source ``extras``.

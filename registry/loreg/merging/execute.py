@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from loreg.entities import Progress, RankRuleKind, no_progress
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
+from loreg.merging.certificate import CertificateDocument
 from loreg.merging.compatibility import merge_config_fields, require_mergeable
 from loreg.merging.engine import MergedModule, MergeEngine
 from loreg.merging.method import Method
@@ -36,7 +36,7 @@ class MergedAdapter:
     """
 
     adapter: AdapterToWrite
-    certificate: dict[str, Any]
+    certificate: CertificateDocument
     recipe: Recipe
     sigmas: Mapping[str, tuple[float, ...]]
     notes: tuple[str, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from loreg.algebra.spectrum import Spectrum
@@ -12,6 +13,7 @@ from loreg.errors import UsageError
 from loreg.merging.batch import Batch, Batches, Thresholds
 
 #: The value of each parameter, by name.
+#: Parameters of a method by name; which types they have, the method says.
 Values = Mapping[str, Any]
 
 
@@ -58,6 +60,16 @@ class Parameter:
         )
 
 
+class MethodFamily(StrEnum):
+    """What methods have in common, one file for each."""
+
+    EXACT = "exact"
+    ELEMENTWISE = "elementwise"
+    SHARED_BASIS = "shared basis"
+    SPECTRAL = "spectral"
+    FACTORS = "factors"
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to merge. ``merge`` takes n modules of one shape and returns the spectrum of the n merged deltas.
@@ -68,7 +80,7 @@ class Method:
     """
 
     name: str
-    family: str
+    family: MethodFamily
     summary: str
     source: str
     merge: Callable[[Batch, Values], Spectrum]
@@ -78,7 +90,7 @@ class Method:
     min_sources: int = 1
     max_sources: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the method as it is declared, as JSON."""
         parameters = [
             {"name": p.name, "type": type(p.default).__name__, "default": p.default, "range": p.range, "about": p.about}
@@ -93,7 +105,7 @@ class Method:
             "parameters": parameters,
         }
 
-    def values(self, options: Values) -> dict[str, Any]:
+    def values(self, options: Values) -> dict[str, object]:
         """Return the value of each parameter: the one in ``options``, or its default.
 
         Raises UsageError for a value that is not possible, or a parameter that the method does not have.

@@ -11,11 +11,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from loreg.entities import AdapterSimilarity
+from loreg.merging.certificate import CertificateDocument
 
 _MAX_LINES = 400  # modules drawn one by one; of more, every n-th
 
 
-def draw_certificate(path: Path, certificate: Mapping[str, Any], sigmas: Mapping[str, Sequence[float]]) -> None:
+def draw_certificate(path: Path, certificate: CertificateDocument, sigmas: Mapping[str, Sequence[float]]) -> None:
     """Draw the spectrum of every module and the error that each rank would leave; the file's suffix is its format."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -40,7 +41,7 @@ def draw_certificate(path: Path, certificate: Mapping[str, Any], sigmas: Mapping
 
 
 def _errors_by_rank(
-    certificate: Mapping[str, Any], spectra: Sequence[Sequence[float]]
+    certificate: CertificateDocument, spectra: Sequence[Sequence[float]]
 ) -> tuple[list[int], list[float]]:
     """Return the ranks 0, 1, 2, … and ε of all modules together if each were truncated at that rank."""
     energy = certificate["total"]["norm"] ** 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +53,7 @@ class RankRule:
         ranks = (lost > max_lost * spectrum.energy.cpu().unsqueeze(-1)).sum(-1).clamp_min(1)
         return ranks.to(spectrum.s.device)
 
-    def to_json(self) -> Mapping[str, Any]:
+    def to_json(self) -> Mapping[str, float | str]:
         """Return the rule as JSON, ``{"fixed": 16}``; empty for lossless."""
         if self.kind == RankRuleKind.LOSSLESS:
             return {}
@@ -79,7 +78,7 @@ def needs_one_rank(profile: Profile) -> bool:
     return not conditions.isdisjoint(("ranks_differ", "ranks_differ_within_a_type", "scales_are_not_global"))
 
 
-def read_rank_rule(document: Mapping[str, Any]) -> RankRule:
+def read_rank_rule(document: Mapping[str, object]) -> RankRule:
     """Read a rule such as ``{"fixed": 16}`` or ``{"fit": "vllm:16"}``. Raises UsageError for one that cannot be."""
     rules = {kind: value for kind, value in document.items() if value is not None}
     if not rules:

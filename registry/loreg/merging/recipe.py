@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 from loreg.adapters.patterns import Patterns
 from loreg.entities import Source
@@ -13,6 +13,31 @@ from loreg.errors import UsageError
 from loreg.merging.ranks import LOSSLESS, RankRule, read_rank_rule
 
 SCHEMA = "loreg.recipe/2"
+
+
+class SourceDocument(TypedDict):
+    """A source of a merge as JSON."""
+
+    label: str
+    digest: str
+    weight: float
+
+
+RecipeDocument = TypedDict(
+    "RecipeDocument",
+    {
+        "schema": str,
+        "method": str,
+        "parameters": dict[str, object],
+        "sources": list[SourceDocument],
+        "weights_for": dict[str, list[float]],
+        "lambda": float,
+        "rank": Mapping[str, float | str],
+        "extras": int | None,
+        "initials": list[str],
+        "calibration": str,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +52,7 @@ class Recipe:
 
     sources: tuple[Source, ...]
     method: str = "linear"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
     weights_for: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scale: float = 1.0
     rank: RankRule = LOSSLESS
@@ -43,7 +68,7 @@ class Recipe:
     def _weights_for(self) -> Patterns[tuple[float, ...]]:
         return Patterns(self.weights_for)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RecipeDocument:
         """Return the recipe as a JSON document."""
         return {
             "schema": SCHEMA,

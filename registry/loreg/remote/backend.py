@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import NoneType
-from typing import Any
 from urllib.parse import quote
 
 from loreg.backend import Backend
@@ -150,7 +149,7 @@ class RemoteBackend(Backend):
         self._store.forget_inline(digests)
         return added
 
-    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any]) -> BaseEdge:
+    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         return self._server.post(f"{_API}/base-edges", BaseEdge, BaseRelationRequest(child, parent, kind, detail))
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
@@ -169,7 +168,7 @@ class RemoteBackend(Backend):
     def drop_export(self, ref: Ref, request: str) -> None:
         self._server.delete(f"{_version_path(ref)}/exports/{request}", NoneType)
 
-    def submit(self, kind: str, request: Mapping[str, Any]) -> Job:
+    def submit(self, kind: str, request: Mapping[str, object]) -> Job:
         return self._server.post(f"{_API}/jobs", Job, JobRequest(kind, request), retry=False)
 
     def job(self, job_id: int) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -52,12 +52,12 @@ class Server:
         """Return what the server has at ``path``, decoded as ``type_``."""
         return self._decode(self.send("GET", path, parameters=parameters), type_)
 
-    def post(self, path: str, type_: type[T], body: Any, *, retry: bool = True) -> T:
+    def post(self, path: str, type_: type[T], body: object, *, retry: bool = True) -> T:
         """Send a body and return the answer; ``retry`` says that sending it twice does no harm."""
         return self._decode(self.send("POST", path, body=body, retry=retry), type_)
 
     def put(
-        self, path: str, type_: type[T], body: Any, headers: Mapping[str, str] | None = None, *, retry: bool = True
+        self, path: str, type_: type[T], body: object, headers: Mapping[str, str] | None = None, *, retry: bool = True
     ) -> T:
         """Store a body at ``path`` and return the answer."""
         return self._decode(self.send("PUT", path, body=body, headers=headers, retry=retry), type_)
@@ -72,7 +72,7 @@ class Server:
         path: str,
         *,
         parameters: Parameters | None = None,
-        body: Any = None,
+        body: object = None,
         headers: Mapping[str, str] | None = None,
         retry: bool = True,
         max_bytes: int | None = None,
@@ -178,7 +178,7 @@ class _BearerAuth(httpx.Auth):
         yield request
 
 
-def _encode_json(body: Any) -> bytes:
+def _encode_json(body: object) -> bytes:
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as error:

@@ -52,7 +52,7 @@ _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text
 class BodyRoute(APIRoute):
     """A route whose JSON is read only after the caller is authorized for what the route does."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         """Return what answers requests: authorization, then limits, then the route itself."""
         handle = super().get_route_handler()
         if self.body_field is None:
@@ -77,7 +77,7 @@ class BodyRoute(APIRoute):
 class _ParsedRequest(Request):
     """A request whose body is already read and parsed: FastAPI would hide the errors of doing so."""
 
-    def __init__(self, request: Request, document: Any) -> None:
+    def __init__(self, request: Request, document: object) -> None:
         super().__init__(request.scope, request.receive)
         self._document = document
 
@@ -90,7 +90,7 @@ class _ParsedRequest(Request):
         return self._document
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request) -> dict[str, object]:
     """Read a body as a JSON object, an empty one if there is no body. The route has authorized the caller already.
 
     Raises UsageError.
@@ -214,7 +214,7 @@ async def _read_chunks(request: Request, timeout_seconds: float) -> AsyncIterato
             return
 
 
-def _refuse_unstorable_text(document: Any, key: str = "") -> None:
+def _refuse_unstorable_text(document: object, key: str = "") -> None:
     """Raise UsageError for half a surrogate pair, and for NUL where it is not removed later."""
     if isinstance(document, dict):
         for name, value in document.items():

@@ -9,7 +9,6 @@ import asyncio
 import resource
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
@@ -68,7 +67,7 @@ class Connection(HttpToolsProtocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)

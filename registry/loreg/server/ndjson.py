@@ -53,7 +53,7 @@ class _Line:
     """One line: its JSON without the content of a file, and where that content is."""
 
     number: int
-    document: dict[str, Any]
+    document: Mapping[str, Any]
     content: _Span | None
 
 
@@ -97,7 +97,7 @@ def _apply_line(commit: _ParsedCommit, line: _Line) -> None:
         raise KeyError(key)
 
 
-def _path(value: Mapping[str, Any]) -> str:
+def _path(value: Mapping[str, object]) -> str:
     """Return the path that a line names. Raises UsageError for one that cannot be stored."""
     path = str(value["path"])
     if "\0" in path or not is_unicode(path):

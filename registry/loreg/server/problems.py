@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def answer_invalid_request(request: Request, error: RequestValidationError) -> Response:
-        first: dict[str, Any] = dict(error.errors()[0])
+        first: Mapping[str, Any] = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"])
         return build_problem(400, "usage", f"{location}: {first['msg']}", "/openapi.json says what is expected")
 

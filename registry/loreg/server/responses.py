@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from fastapi.responses import Response
 
@@ -22,7 +20,7 @@ def no_content() -> Response:
     return Response(status_code=204)
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Return what OpenAPI says of these statuses, and of 400, 401, 403 and 503, which every route may answer with."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     return {status: {"description": "a problem", "content": content} for status in (400, 401, 403, *statuses, 503)}

@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.dtypes import BY_TORCH_NAME
@@ -57,7 +56,7 @@ def bake(
     weights = source_weights(sources, options)
     target_dtype = _parse_dtype(dtype)
     refuse_unless_free(folder, FILE_NAME)
-    recipe: Mapping[str, Any] = {}
+    recipe: Mapping[str, object] = {}
     with resolve_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
         refuse_wrong_weights(sources, options)
         with explain_os_errors(base, "check the folder of the base and its permissions"):
@@ -98,7 +97,7 @@ def bake(
     )
 
 
-def _record(options: MergeOptions, opened: Sequence[ResolvedSource], weights: Sequence[float]) -> dict[str, Any]:
+def _record(options: MergeOptions, opened: Sequence[ResolvedSource], weights: Sequence[float]) -> dict[str, object]:
     """Return what the model's record says of the sources and of how they are combined."""
     return {
         "schema": SCHEMA,

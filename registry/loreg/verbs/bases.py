@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from loreg.adapters.hub import HUB_PREFIX
 from loreg.bases.hub import identify_on_hub
@@ -60,7 +59,7 @@ class Bases:
         details = self._context.backend.base(base)
         return replace(details, files=parse_shard_digests(self._context.store.read(details.base.digest)))
 
-    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, Any] | None = None) -> BaseEdge:
+    def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object] | None = None) -> BaseEdge:
         """Record that the base ``child`` came from ``parent``, as verified where the two contents prove it.
 
         ``kind`` is cast_of, quantized_from, renamed_from or finetuned_from. Raises UsageError for another one,

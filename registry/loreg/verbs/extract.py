@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from loreg.bases.identify import architecture_digest
 from loreg.bases.model import read_model
@@ -51,7 +50,7 @@ def extract(
     energies = [module.norm**2 for module in extracted.modules]
     retained_energy = sum(e * module.retained for e, module in zip(energies, extracted.modules, strict=True))
     retained = retained_energy / math.fsum(energies)
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "schema": SCHEMA,
         "rank": rank,
         "energy": energy,

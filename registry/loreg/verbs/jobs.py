@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from loreg.backend import Backend
-from loreg.entities import Job, Page, Progress, no_progress
+from loreg.entities import Job, JobState, Page, Progress, no_progress
 from loreg.errors import ConflictError, of_code
 
 _POLL_SECONDS = 0.5
@@ -43,9 +43,9 @@ class Jobs:
         while not (job := self._backend.job(job_id)).ended:
             progress(job.what or job.state, job.done, job.total)
             time.sleep(_POLL_SECONDS)
-        if job.state == "cancelled":
+        if job.state == JobState.CANCELLED:
             raise ConflictError(f"job {job_id} was cancelled", hint=f"loreg job show {job_id}")
-        if job.state == "failed":
+        if job.state == JobState.FAILED:
             error = job.error
             raise of_code(error.get("code", ""))(error.get("message", ""), hint=error.get("hint", ""))
         return job

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
 from loreg.requests import read_request
@@ -16,7 +15,7 @@ _FIELDS = {
 } | {"lambda": "scale"}  # fmt: skip
 
 
-def read_recipe_file(path: Path) -> dict[str, Any]:
+def read_recipe_file(path: Path) -> dict[str, object]:
     """Return the document of a merge that the TOML file ``path`` describes.
 
     ``sources`` must be there; ``weights``, ``method``, ``[parameters]``, ``[weights_for]``, ``lambda``, ``rank`` (a

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 from urllib.parse import quote
 
 from loreg.entities import CheckReport, Finding
@@ -12,7 +11,7 @@ from loreg.entities import CheckReport, Finding
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
-def sarif(reports: Sequence[CheckReport], version: str) -> dict[str, Any]:
+def sarif(reports: Sequence[CheckReport], version: str) -> dict[str, object]:
     """Return the log as a JSON document; ``version`` is loreg's."""
     by_code = dict(sorted({finding.code: finding for report in reports for finding in report.findings}.items()))
     rule_indices = {code: index for index, code in enumerate(by_code)}
@@ -25,7 +24,7 @@ def sarif(reports: Sequence[CheckReport], version: str) -> dict[str, Any]:
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
 
 
-def _result(report: CheckReport, finding: Finding, rule_indices: dict[str, int]) -> dict[str, Any]:
+def _result(report: CheckReport, finding: Finding, rule_indices: dict[str, int]) -> dict[str, object]:
     # A log speaks of files of the repository that was checked: an absolute path is taken as it is.
     path = report.path or report.name
     uri = PurePath(path).as_uri() if PurePath(path).is_absolute() else quote(path)

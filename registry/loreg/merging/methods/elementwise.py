@@ -6,7 +6,7 @@ The steps stand in ``merging/entrywise.py``, the rules of which entries are kept
 from __future__ import annotations
 
 from loreg.merging.entrywise import EntrywiseMerge
-from loreg.merging.method import Method, Parameter
+from loreg.merging.method import Method, MethodFamily, Parameter
 from loreg.merging.pruning import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST
 from loreg.merging.sign_election import ELECTION
 from loreg.merging.thresholds import ThresholdCalibration
@@ -41,7 +41,7 @@ _OPTIONAL_ELECTION = (
 METHODS = (
     Method(
         name="magnitude_prune",
-        family="elementwise",
+        family=MethodFamily.ELEMENTWISE,
         summary="the largest entries of each delta, summed",
         source="PEFT, magnitude_prune; Han et al. 2015, arXiv 1506.02626",
         merge=EntrywiseMerge(dense_view, LARGEST),
@@ -51,7 +51,7 @@ METHODS = (
     ),
     Method(
         name="ties",
-        family="elementwise",
+        family=MethodFamily.ELEMENTWISE,
         summary="the largest entries of each delta; the elected sign decides which of them are averaged",
         source="Yadav et al. 2023, TIES-Merging, arXiv 2306.01708",
         merge=EntrywiseMerge(dense_view, LARGEST),
@@ -67,7 +67,7 @@ METHODS = (
     ),
     Method(
         name="dare_linear",
-        family="elementwise",
+        family=MethodFamily.ELEMENTWISE,
         summary="random entries of each delta, rescaled and summed",
         source="Yu et al. 2024, DARE, arXiv 2311.03099",
         merge=EntrywiseMerge(dense_view, AT_RANDOM),
@@ -76,7 +76,7 @@ METHODS = (
     ),
     Method(
         name="dare_ties",
-        family="elementwise",
+        family=MethodFamily.ELEMENTWISE,
         summary="random entries of each delta, rescaled; the elected sign decides which of them are averaged",
         source="Yu et al. 2024, DARE, arXiv 2311.03099, with the election of TIES",
         merge=EntrywiseMerge(dense_view, AT_RANDOM),
@@ -85,7 +85,7 @@ METHODS = (
     ),
     Method(
         name="della",
-        family="elementwise",
+        family=MethodFamily.ELEMENTWISE,
         summary="random entries, large ones more likely; the elected sign decides which of them are averaged",
         source="Deep et al. 2024, DELLA-Merging, arXiv 2406.11617",
         merge=EntrywiseMerge(dense_view, LARGE_AT_RANDOM),
@@ -102,7 +102,7 @@ METHODS = (
     ),
     Method(
         name="breadcrumbs",
-        family="elementwise",
+        family=MethodFamily.ELEMENTWISE,
         summary="each delta without its largest and its smallest entries, summed",
         source="Davari & Belilovsky 2024, Model Breadcrumbs, arXiv 2312.06795",
         merge=EntrywiseMerge(dense_view, BETWEEN),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.merging.batch import Batch
-from loreg.merging.method import Method, Parameter, Values
+from loreg.merging.method import Method, MethodFamily, Parameter, Values
 
 #: From inner products of the deltas (n, T, T), weights (n, T) and parameters: the coefficients (n, T).
 Coefficients = Callable[[Tensor, Tensor, Values], Tensor]
@@ -125,14 +125,14 @@ def _unit(coefficients: Tensor, gram: Tensor) -> Tensor:
 METHODS = (
     Method(
         name="linear",
-        family="exact",
+        family=MethodFamily.EXACT,
         summary="the weighted sum of the deltas",
         source="Ilharco et al. 2023, task arithmetic, arXiv 2212.04089",
         merge=Combination(linear),
     ),
     Method(
         name="slerp",
-        family="exact",
+        family=MethodFamily.EXACT,
         summary="along the great circle between two deltas",
         source="Shoemake 1985, Animating rotation with quaternion curves",
         merge=Combination(slerp),
@@ -141,7 +141,7 @@ METHODS = (
     ),
     Method(
         name="karcher",
-        family="exact",
+        family=MethodFamily.EXACT,
         summary="the mean direction on the sphere, at the mean norm",
         source="Karcher 1977, Riemannian center of mass",
         merge=Combination(karcher),
@@ -152,7 +152,7 @@ METHODS = (
     ),
     Method(
         name="model_stock",
-        family="exact",
+        family=MethodFamily.EXACT,
         summary="the mean, drawn towards the base as far as the deltas disagree",
         source="Jang et al. 2024, Model Stock, arXiv 2403.19522",
         merge=Combination(model_stock),

@@ -7,7 +7,7 @@ import torch
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.errors import MergeError
 from loreg.merging.batch import Batch
-from loreg.merging.method import Method, Values
+from loreg.merging.method import Method, MethodFamily, Values
 
 
 def factor_average(batch: Batch, values: Values) -> Spectrum:
@@ -34,7 +34,7 @@ def factor_average(batch: Batch, values: Values) -> Spectrum:
 METHODS = (
     Method(
         name="factor_average",
-        family="factors",
+        family=MethodFamily.FACTORS,
         summary="PEFT's 'linear', to reproduce it: NOT the weighted sum of the deltas",
         source="PEFT 0.21, add_weighted_adapter(combination_type='linear')",
         merge=factor_average,

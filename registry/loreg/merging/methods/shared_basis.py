@@ -15,7 +15,7 @@ from loreg.algebra.factors import Factors
 from loreg.algebra.tucker import shared_subspaces
 from loreg.merging.batch import Batch
 from loreg.merging.entrywise import EntrywiseMerge
-from loreg.merging.method import Method, Parameter, Values
+from loreg.merging.method import Method, MethodFamily, Parameter, Values
 from loreg.merging.pruning import AT_RANDOM, LARGEST, Block, PruneRule
 from loreg.merging.sign_election import ELECTION
 from loreg.merging.thresholds import ThresholdCalibration
@@ -102,7 +102,7 @@ def _threshold(default: str) -> Parameter:
 METHODS = (
     Method(
         name="knots_ties",
-        family="shared basis",
+        family=MethodFamily.SHARED_BASIS,
         summary="TIES on the deltas in the left singular basis of all of them side by side",
         source="Stoica et al. 2025, KnOTS, arXiv 2410.19735",
         merge=EntrywiseMerge(aligned, _BY_DROP),
@@ -111,7 +111,7 @@ METHODS = (
     ),
     Method(
         name="core_ties",
-        family="shared basis",
+        family=MethodFamily.SHARED_BASIS,
         summary="TIES, or another rule by entries, on the k × k cores of the deltas in canonical bases",
         source="Panariello et al. 2025, Core Space, arXiv 2509.17786",
         merge=EntrywiseMerge(canonical_cores, _BY_DROP),
@@ -120,7 +120,7 @@ METHODS = (
     ),
     Method(
         name="ctm",
-        family="shared basis",
+        family=MethodFamily.SHARED_BASIS,
         summary="TIES on r × r coordinates in subspaces fitted to all deltas: rank r, nothing truncated after",
         source="He et al. 2026, Compress then Merge, arXiv 2606.03723",
         merge=EntrywiseMerge(compressed, _BY_DROP),

@@ -13,7 +13,7 @@ from loreg.algebra.canonical import CanonicalForm, canonicalize
 from loreg.algebra.decompositions import svd
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.merging.batch import Batch
-from loreg.merging.method import Method, Parameter, Values
+from loreg.merging.method import Method, MethodFamily, Parameter, Values
 
 
 def tsv(batch: Batch, values: Values) -> Spectrum:
@@ -124,21 +124,21 @@ def _mean(s: Tensor) -> Tensor:
 METHODS = (
     Method(
         name="tsv",
-        family="spectral",
+        family=MethodFamily.SPECTRAL,
         summary="every source's singular vectors, made orthogonal to one another",
         source="Gargiulo et al. 2025, Task Singular Vectors, arXiv 2412.00081",
         merge=tsv,
     ),
     Method(
         name="iso",
-        family="spectral",
+        family=MethodFamily.SPECTRAL,
         summary="the weighted sum with all of its singular values equal (Iso-C)",
         source="Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959",
         merge=iso,
     ),
     Method(
         name="iso_cts",
-        family="spectral",
+        family=MethodFamily.SPECTRAL,
         summary="the sum's leading directions and each source's own, all with one singular value (Iso-CTS)",
         source="Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959",
         merge=iso_cts,
@@ -146,7 +146,7 @@ METHODS = (
     ),
     Method(
         name="svc",
-        family="spectral",
+        family=MethodFamily.SPECTRAL,
         summary="the weighted sum, directions that several sources share not counted several times",
         source="Li et al. 2026, When Shared Knowledge Hurts, arXiv 2602.05536",
         merge=svc,

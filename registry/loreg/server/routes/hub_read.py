@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -54,7 +54,7 @@ class HubError(Exception):
 class HubRoute(APIRoute):
     """A route that answers with errors as clients of the Hub expect them."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         """Return what answers requests, with errors translated."""
         handle = super().get_route_handler()
 

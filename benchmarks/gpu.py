@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import torch
 from bake import copied, median
-from merge import floors, measure, seconds, told
+from merge import floors, format_floors, measure, seconds
 from models import write_model
 from safetensors.torch import save_file
 from shapes import ATTENTION, LLAMA, SMOLLM2, Shapes, transformer, write
@@ -61,7 +61,7 @@ def merging(folder: Path, device: str, small: bool) -> None:
     below = max(limits["bytes"], limits["flops"])
     row(f"the CPU, {os.cpu_count()} cores", cpu)
     row(device, gpu, f"{cpu / gpu:.1f} × the CPU (aim 20)   {gpu / below:.1f} × the larger floor (aim 3)")
-    print(f"  {told(limits)}")
+    print(f"  {format_floors(limits)}")
     where_the_time_goes(sorted(folder.glob(f"{kind}-*")), rank, device)
 
 
@@ -123,12 +123,12 @@ def timed(owner: Any, name: str, label: str, spent: dict[str, float], device: st
         finish(device)
         begin = time.perf_counter()
         try:
-            found = function(*args, **how)
+            result = function(*args, **how)
             finish(device)
         finally:
             inside.yes = False
             spent[label] += time.perf_counter() - begin
-        return found
+        return result
 
     with ExitStack() as stack:
         places = [owner] if isinstance(owner, type) else [owner, *users(owner, name)]
@@ -256,18 +256,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--small", action="store_true")
-    given = parser.parse_args()
-    if given.device == "cuda" and not torch.cuda.is_available():
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no GPU here: --device cpu --small proves that the benchmark runs")
-    name = torch.cuda.get_device_name() if given.device == "cuda" else "no GPU"
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else "no GPU"
     print(f"{name}, {os.cpu_count()} cores, PyTorch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory(prefix="loreg-bench-") as place:
         for part in (merging, entrywise, baking, extraction):
             folder = Path(place) / part.__name__
             folder.mkdir()
-            part(folder, given.device, given.small)
+            part(folder, arguments.device, arguments.small)
             shutil.rmtree(folder)
-    decomposing(given.device, given.small)
+    decomposing(arguments.device, arguments.small)
 
 
 if __name__ == "__main__":

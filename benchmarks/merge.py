@@ -58,7 +58,7 @@ def loreg(folders: list[Path], rank: int, runs: int, device: str, **how: Any) ->
     from loreg.merging.sources import MergeInput
 
     inputs = [MergeInput(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
-    sources = tuple(Source(given.label, given.digest, 1 / len(folders)) for given in inputs)
+    sources = tuple(Source(source.label, source.digest, 1 / len(folders)) for source in inputs)
     recipe = Recipe(sources, rank=RankRule("fixed", rank), **how)
     run = lambda: execute_recipe(inputs, recipe, device=device)  # noqa: E731
     if runs:
@@ -82,9 +82,9 @@ def mathematics(shapes: Shapes, rank: int, count: int, keep: int, runs: int, dev
     tasks = []
     for (out, in_), names in buckets.items():
         step = max(1, BYTES[device] // (8 * (out + in_) * rank * count))
-        for some in (names[start : start + step] for start in range(0, len(names), step)):
-            b = [torch.stack([source[name][0] for name in some]).to(device) for source in sources]
-            a = [torch.stack([2 * source[name][1] for name in some]).to(device) for source in sources]
+        for group in (names[start : start + step] for start in range(0, len(names), step)):
+            b = [torch.stack([source[name][0] for name in group]).to(device) for source in sources]
+            a = [torch.stack([2 * source[name][1] for name in group]).to(device) for source in sources]
             tasks.append([Factors(*pair) for pair in zip(b, a, strict=True)])
     method = find_method("linear")
 
@@ -151,7 +151,7 @@ def floors(shapes: Shapes, rank: int, count: int, keep: int, width: int, device:
     return {"bytes": moved / bandwidth, "flops": flops / rate, "bandwidth": bandwidth, "rate": rate}
 
 
-def told(floors: dict[str, Any]) -> str:
+def format_floors(floors: dict[str, Any]) -> str:
     """The two floors in words."""
     return (
         f"floors: bytes {floors['bytes']:.4f} s at {floors['bandwidth'] / 1e9:.0f} GB/s, "
@@ -169,8 +169,8 @@ def case(name: str, folder: Path) -> dict[str, Any]:
         rank = {"smollm2": 16, "square": 16, "llama": 64}[kind]
         return loreg(folders, rank, 0 if kind == "llama" and device == "cpu" else 7, device)
     if what.startswith("ties-"):
-        given = {"density": 0.2, "precision": what.removeprefix("ties-")}
-        return loreg(folders, 16, 3, device, method="ties", parameters=given)
+        parameters = {"density": 0.2, "precision": what.removeprefix("ties-")}
+        return loreg(folders, 16, 3, device, method="ties", parameters=parameters)
     if what == "mathematics":
         return mathematics(two[kind], 16, 2, 16, 9, device)
     if what == "floors":
@@ -193,16 +193,16 @@ def case(name: str, folder: Path) -> dict[str, Any]:
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """The case in a process of its own."""
     printed = subprocess.run([sys.executable, __file__, name, folder], check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(printed.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(printed.stdout.splitlines()[-1])
+    return figures
 
 
 def report(title: str, rows: dict[str, str], folder: Path, peer: str) -> None:
     """Print medians, peaks, and how many times as fast as ``peer`` each row is."""
     print(f"\n{title}\n", flush=True)
-    found = {label: measure(name, folder) for label, name in rows.items()}
-    base = statistics.median(found[peer]["seconds"])
-    for label, figures in found.items():
+    figures_by_label = {label: measure(name, folder) for label, name in rows.items()}
+    base = statistics.median(figures_by_label[peer]["seconds"])
+    for label, figures in figures_by_label.items():
         median = statistics.median(figures["seconds"])
         print(f"  {label:44} {median:9.3f} s   peak {figures['peak']:5.2f} GB   {base / median:8.1f} ×", flush=True)
 
@@ -211,18 +211,20 @@ def llama(folder: Path, device: str) -> None:
     """The large case beside its floor."""
     print(f"\nLlama-3-8B shapes, 8 adapters of rank 64 in bf16 to rank 64, {device}\n", flush=True)
     size = sum((path / "adapter_model.safetensors").stat().st_size for path in folder.glob("llama-*")) / 1e9
-    found = measure("llama:loreg" + ("@cuda" if device == "cuda" else ""), folder)
-    took = statistics.median(found["seconds"])
+    figures = measure("llama:loreg" + ("@cuda" if device == "cuda" else ""), folder)
+    took = statistics.median(figures["seconds"])
     if device == "cuda":
         limits = measure("llama:floors@cuda", folder)
         below = max(limits["bytes"], limits["flops"])
-        print(f"  {told(limits)}")
+        print(f"  {format_floors(limits)}")
         print(f"  loreg with reading and certificate {took:.2f} s: {took / below:.1f} times the larger floor")
         return
     parts = measure("llama:floor", folder)
     print("  floor: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
     print(f"  floor {sum(parts.values()):.1f} s, loreg {took:.1f} s: {took / sum(parts.values()):.2f} of the floor")
-    print(f"  inputs {size:.2f} GB, peak memory {found['peak']:.2f} GB: {found['peak'] / size:.2f} times the inputs")
+    print(
+        f"  inputs {size:.2f} GB, peak memory {figures['peak']:.2f} GB: {figures['peak'] / size:.2f} times the inputs"
+    )
 
 
 def processes(folder: Path) -> None:
@@ -274,7 +276,7 @@ def main(parts: list[str]) -> None:
             if kind in parts:
                 report(f"{title}, 2 adapters of rank 16 to rank 16", rows, folder, "PEFT svd")
             if kind in parts and torch.cuda.is_available():
-                print("  CUDA " + told(measure(f"{kind}:floors@cuda", folder)))
+                print("  CUDA " + format_floors(measure(f"{kind}:floors@cuda", folder)))
         if "smollm2" in parts:
             processes(folder)
         if "attention" in parts:

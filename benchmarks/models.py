@@ -26,9 +26,9 @@ def write_model(folder: Path, shapes: Shapes, hidden: int, vocabulary: int, dtyp
         size += int(np.prod(shape)) * width
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     generator = np.random.default_rng(0)
-    for file, some in zip(names, shards, strict=True):
-        _write_shard(folder / file, {name: tensors[name] for name in some}, dtype, generator)
-    weight_map = {name: file for file, some in zip(names, shards, strict=True) for name in some}
+    for file, tensor_names in zip(names, shards, strict=True):
+        _write_shard(folder / file, {name: tensors[name] for name in tensor_names}, dtype, generator)
+    weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(config))

@@ -50,20 +50,20 @@ def searches(url: str, label: str) -> tuple[float, float]:
     from loreg.entities import Query
     from loreg.parsing import parse_metric_condition
 
-    catalog, times, found = Catalog(url), [], 0
+    catalog, times, hits = Catalog(url), [], 0
     for seed in (1, 2, 3):  # the first two warm what PostgreSQL keeps in memory
-        drawn, times, found = random.Random(seed), [], 0
+        drawn, times, hits = random.Random(seed), [], 0
         for _ in range(SEARCHES):
             task, base = (1 + int(n * drawn.random() ** 2) for n in (TASKS, BASES))
             metric = parse_metric_condition(f"accuracy>={drawn.uniform(0.5, 0.99):.3f}")
             query = Query(tasks=(f"task{task}",), base=f"org/base{base}", metrics=(metric,))
             begin = time.perf_counter()
             with catalog.read() as tx:
-                found += len(search(tx, query).items)
+                hits += len(search(tx, query).items)
             times.append(1000 * (time.perf_counter() - begin))
     catalog.close()
     p50, p95 = statistics.median(times), statistics.quantiles(times, n=20)[-1]
-    print(f"  {label:20} p50 {p50:5.1f} ms   p95 {p95:5.1f} ms   {found / SEARCHES:4.0f} found", flush=True)
+    print(f"  {label:20} p50 {p50:5.1f} ms   p95 {p95:5.1f} ms   {hits / SEARCHES:4.0f} found", flush=True)
     return p50, p95
 
 
@@ -134,15 +134,15 @@ def hub(name: str, folder: Path) -> None:
 def ask(port: int, paths: Sequence[str], count: int, token: str, times: multiprocessing.Queue[list[float]]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    found = []
+    latencies = []
     for number in range(count):
         begin = time.perf_counter()
         connection.request("GET", paths[number % len(paths)], headers=headers)
         response = connection.getresponse()
         response.read()
         assert response.status == 200, response.status
-        found.append(time.perf_counter() - begin)
-    times.put(found)
+        latencies.append(time.perf_counter() - begin)
+    times.put(latencies)
 
 
 def requests(label: str, paths: Sequence[str], floor: float = 0, *, port: int = PORT, token: str = "") -> float:
@@ -158,12 +158,12 @@ def requests(label: str, paths: Sequence[str], floor: float = 0, *, port: int = 
         begin = time.perf_counter()
         for process in processes:
             process.start()
-        every = sorted(one for _ in processes for one in times.get())
-        rate = len(every) / (time.perf_counter() - begin)
+        latencies = sorted(one for _ in processes for one in times.get())
+        rate = len(latencies) / (time.perf_counter() - begin)
         for process in processes:
             process.join()
         if rate > best:
-            best, p50, p99 = rate, every[len(every) // 2], every[int(len(every) * 0.99)]
+            best, p50, p99 = rate, latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
     beside = f"   {best / floor:5.2f} of the empty route" if floor else ""
     print(
         f"  {label:38} {best:6.0f} a second   p50 {1000 * p50:5.1f} ms   p99 {1000 * p99:5.1f} ms{beside}", flush=True
@@ -292,8 +292,10 @@ def rates(url: str, process: subprocess.Popen[bytes]) -> tuple[list[str], float]
     requests("a version, as the Hub tells it", of_the_hub, floor)
     requests("show by the alias prod", [path.replace("latest", "prod") for path in shown], floor)
     requests("a page of 50 adapters", ["/api/v1/adapters"], floor)
-    found = [f"/api/v1/search?task=task{n}&base=org/base{1 + n % BASES}&metric=accuracy>=0.8" for n in range(1, TASKS)]
-    requests("search by task, base and metric", found, floor)
+    queries = [
+        f"/api/v1/search?task=task{n}&base=org/base{1 + n % BASES}&metric=accuracy>=0.8" for n in range(1, TASKS)
+    ]
+    requests("search by task, base and metric", queries, floor)
     before = memory(process)
     requests("show a version, 10,000 times more", shown)
     after = memory(process)

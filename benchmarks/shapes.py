@@ -13,7 +13,7 @@ Shapes = dict[str, tuple[int, int]]  # module -> (out, in)
 
 def transformer(layers: int, hidden: int, kv: int, mlp: int, only: tuple[str, ...] = ()) -> Shapes:
     """The seven projections of every layer of a Llama-like model."""
-    each = {
+    layer_shapes = {
         "self_attn.q_proj": (hidden, hidden),
         "self_attn.k_proj": (kv, hidden),
         "self_attn.v_proj": (kv, hidden),
@@ -25,7 +25,7 @@ def transformer(layers: int, hidden: int, kv: int, mlp: int, only: tuple[str, ..
     return {
         f"model.layers.{layer}.{name}": shape
         for layer in range(layers)
-        for name, shape in each.items()
+        for name, shape in layer_shapes.items()
         if not only or name.rpartition(".")[2] in only
     }
 

@@ -92,8 +92,8 @@ def check_with_peft(folder: Path) -> None:
     text = ["Shares fell as the bank cut its forecast.", "The striker scored twice.", "A film nobody should miss."]
     inputs = AutoTokenizer.from_pretrained(folder / "minilm")(text, return_tensors="pt", padding=True)
     with torch.no_grad():
-        found, wanted = blended(**inputs).logits, expected(**inputs).logits
-    difference = float((found - wanted).abs().max())
+        actual, wanted = blended(**inputs).logits, expected(**inputs).logits
+    difference = float((actual - wanted).abs().max())
     print(
         f"largest difference between the two outputs: {difference:.1e} (outputs up to {float(wanted.abs().max()):.2f})"
     )

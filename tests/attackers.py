@@ -15,7 +15,7 @@ from deployments import SCIENCE, Deployment
 from live_server import live_server
 from loreg.registry import Registry, connect
 
-PATIENCE = 60.0  # seconds until a test gives up; nothing is expected to take so long
+TIMEOUT = 60.0  # seconds until a test gives up; nothing is expected to take so long
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Attacked:
 
     def http(self, role: str = "") -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.tokens[role]}"} if role else {}
-        return httpx.Client(base_url=self.endpoint, headers=headers, timeout=PATIENCE)
+        return httpx.Client(base_url=self.endpoint, headers=headers, timeout=TIMEOUT)
 
     def socket(self) -> socket.socket:
         return open_socket(self.endpoint)
@@ -52,22 +52,22 @@ def attacked(folder: Path, *, is_open: bool = False, database_url: str = "") -> 
 
 def open_socket(endpoint: str) -> socket.socket:
     where = urlsplit(endpoint)
-    return socket.create_connection((where.hostname, where.port), timeout=PATIENCE)
+    return socket.create_connection((where.hostname, where.port), timeout=TIMEOUT)
 
 
 def read_until_closed(connection: socket.socket) -> bytes:
     """All that the server says until it closes the connection."""
-    found = b""
+    received = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := connection.recv(65536):
-            found += piece
-    return found
+            received += piece
+    return received
 
 
 def status_of(connection: socket.socket) -> int:
     """The status of the next answer, whose body is left where it is; 0 if the connection was closed instead."""
-    found = b""
+    received = b""
     with contextlib.suppress(ConnectionResetError):
-        while b"\r\n" not in found and (piece := connection.recv(1)):
-            found += piece
-    return int(found.split()[1]) if found.startswith(b"HTTP/") else 0
+        while b"\r\n" not in received and (piece := connection.recv(1)):
+            received += piece
+    return int(received.split()[1]) if received.startswith(b"HTTP/") else 0

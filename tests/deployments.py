@@ -20,9 +20,9 @@ DORA = EXAMPLES / "smollm2-movies-dora-r8"
 def make_readable_by_others(folder: Path) -> None:
     """Let other users in, through the folders that pytest closes to them."""
     temporary = Path(tempfile.gettempdir())
-    for each in (folder, *folder.parents):
-        if temporary in each.parents:
-            each.chmod(0o755)
+    for directory in (folder, *folder.parents):
+        if temporary in directory.parents:
+            directory.chmod(0o755)
 
 
 @dataclass(frozen=True)

@@ -71,26 +71,26 @@ def train(folder: Path, seed: int, *, head: bool = False, **options: Any) -> Pat
 def deltas_by_peft(folder: Path) -> dict[str, Tensor]:
     """The delta of every module in float64, as PEFT itself computes it for the adapter in ``folder``."""
     model = PeftModel.from_pretrained(new_model(), folder).double()
-    found = {}
+    deltas = {}
     for name, module in model.base_model.model.named_modules():
         if hasattr(module, "get_delta_weight") and "default" in getattr(module, "lora_A", {}):
-            found[name] = module.get_delta_weight("default").detach()
-    return found
+            deltas[name] = module.get_delta_weight("default").detach()
+    return deltas
 
 
 def deltas_by_hand(folder: Path) -> dict[str, Tensor]:
     """The deltas in float64 from the files alone, for adapters of large real models; alpha and r are global here."""
     config = json.loads((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
-    found = {}
+    deltas = {}
     for name, a in tensors.items():
         if name.endswith(".lora_A.weight"):
             module = name.removesuffix(".lora_A.weight").removeprefix("base_model.model.")
             rank = config["rank_pattern"].get(module, config["r"])
             alpha = config["alpha_pattern"].get(module, config["lora_alpha"])
             b = tensors[name.replace("lora_A", "lora_B")]
-            found[module] = alpha / rank * b.double() @ a.double()
-    return found
+            deltas[module] = alpha / rank * b.double() @ a.double()
+    return deltas
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -116,14 +116,14 @@ def change_tensors(folder: Path, changed: Mapping[str, Tensor | None]) -> Path:
 
 def weighted_sum(deltas: list[dict[str, Tensor]], weights: list[float]) -> dict[str, Tensor]:
     """The dense reference: the sum of the weighted deltas, module by module."""
-    modules = {module for each in deltas for module in each}
+    modules = {module for of_source in deltas for module in of_source}
     return {m: sum(w * d[m] for d, w in zip(deltas, weights, strict=True) if m in d) for m in modules}
 
 
-def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+def relative_error(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """The largest relative Frobenius error over all modules, which must be the same on both sides."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     return max(
-        float(torch.linalg.norm(found[m] - expected[m]) / torch.linalg.norm(expected[m]).clamp_min(1e-30))
+        float(torch.linalg.norm(actual[m] - expected[m]) / torch.linalg.norm(expected[m]).clamp_min(1e-30))
         for m in expected
     )

@@ -52,8 +52,10 @@ class Client:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
-        given = {name: value for name, value in environment.items() if value}
-        return subprocess.run(command, input=stdin, env=given, capture_output=True, text=True, timeout=120, check=False)
+        variables = {name: value for name, value in environment.items() if value}
+        return subprocess.run(
+            command, input=stdin, env=variables, capture_output=True, text=True, timeout=120, check=False
+        )
 
 
 def python_with(version: str) -> Path:

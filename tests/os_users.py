@@ -121,27 +121,27 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         with tempfile.TemporaryDirectory() as name:
-            said = Path(name) / "said"
+            output = Path(name) / "said"
             child = os.fork()
             if child == 0:
-                _become_and_run(request, said)
+                _become_and_run(request, output)
             exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            stdout, stderr = (said.with_suffix(suffix).read_text() for suffix in (".out", ".err"))
+            stdout, stderr = (output.with_suffix(suffix).read_text() for suffix in (".out", ".err"))
         print(json.dumps({"exit_code": exit_code, "stdout": stdout, "stderr": stderr}), flush=True)
 
 
-def _become_and_run(request: dict[str, Any], said: Path) -> NoReturn:
+def _become_and_run(request: dict[str, Any], output: Path) -> NoReturn:
     """In the child: nothing of it goes on in the code of its parent."""
     try:
-        os._exit(_as(request, said))
+        os._exit(_as(request, output))
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(99)
 
 
-def _as(request: dict[str, Any], said: Path) -> int:
-    streams = [os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT, 0o600) for suffix in (".out", ".err")]
+def _as(request: dict[str, Any], output: Path) -> int:
+    streams = [os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT, 0o600) for suffix in (".out", ".err")]
     os.environ.update(request["environment"])
     tempfile.tempdir = None
     os.umask(request["umask"])
@@ -150,15 +150,15 @@ def _as(request: dict[str, Any], said: Path) -> int:
     os.setgid(request["gid"])
     os.setuid(request["uid"])
     os.chdir(request["folder"])
-    return max(_command(request["arguments"], said, streams) for _ in range(request["times"]))
+    return max(_command(request["arguments"], output, streams) for _ in range(request["times"]))
 
 
-def _command(arguments: list[str], said: Path, streams: list[int] | None = None) -> int:
+def _command(arguments: list[str], output: Path, streams: list[int] | None = None) -> int:
     """Run a command line; what it says replaces what an earlier one said."""
     from loreg_cli.main import cli
 
     if streams is None:
-        streams = [os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT) for suffix in (".out", ".err")]
+        streams = [os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT) for suffix in (".out", ".err")]
     for stream in streams:
         os.ftruncate(stream, 0)
         os.lseek(stream, 0, os.SEEK_SET)

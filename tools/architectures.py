@@ -86,21 +86,21 @@ def to_json(document: dict[str, Any]) -> str:
 
 def class_names() -> set[str]:
     """Every class that some Auto class loads."""
-    found: set[str] = set()
+    names: set[str] = set()
     for name in dir(modeling_auto):
         if name.startswith("MODEL_") and name.endswith("MAPPING_NAMES"):
             for classes in getattr(modeling_auto, name).values():
-                found.update([classes] if isinstance(classes, str) else classes)
-    return found
+                names.update([classes] if isinstance(classes, str) else classes)
+    return names
 
 
 def tasks() -> dict[str, dict[str, str]]:
     """By model type, the class of each of PEFT's tasks."""
-    found: dict[str, dict[str, str]] = {}
+    classes: dict[str, dict[str, str]] = {}
     for task, mapping in _TASKS.items():
         for model_type, name in getattr(modeling_auto, mapping).items():
-            found.setdefault(model_type, {})[task] = name if isinstance(name, str) else name[0]
-    return found
+            classes.setdefault(model_type, {})[task] = name if isinstance(name, str) else name[0]
+    return classes
 
 
 def describe(name: str, rules: list[Any]) -> dict[str, Any]:
@@ -108,9 +108,9 @@ def describe(name: str, rules: list[Any]) -> dict[str, Any]:
     model = make(name)
     transforms = [to_rule(t) for t in get_model_conversion_mapping(model, add_legacy=False)]
     legacy = [to_rule(t) for t in get_model_conversion_mapping(model)][len(transforms) :]
-    every = transforms + legacy
-    if every not in rules:
-        rules.append(every)
+    renames = transforms + legacy
+    if renames not in rules:
+        rules.append(renames)
     transposed = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Conv1D)}
     if plain := transposed & {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}:
         raise ValueError(f"{', '.join(plain)} is a Conv1D and a Linear: the last part of a name does not tell")
@@ -118,7 +118,7 @@ def describe(name: str, rules: list[Any]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model_type": model.config.model_type,
         "prefix": model.base_model_prefix,
-        "renames": rules.index(every),
+        "renames": rules.index(renames),
         "ties": list(ties(model)),
         "transposed": sorted(transposed),
         "embeddings": sorted(embeddings),
@@ -212,11 +212,11 @@ def to_rule(transform: Any) -> dict[str, Any]:
     if transform.scope_prefix is not None:
         rule |= {"scope": transform.scope_prefix, "prefix": transform.base_model_prefix}
     if isinstance(transform, WeightConverter):
-        rule["how"] = " ".join(map(told, transform.operations))
+        rule["how"] = " ".join(map(describe_operation, transform.operations))
     return rule
 
 
-def told(operation: Any) -> str:
+def describe_operation(operation: Any) -> str:
     """An operation in one word: its name and the dimensions that it works on, ``Concatenate(1)``."""
     dimensions = [str(vars(operation)[field]) for field in ("dim", "dim0", "dim1") if field in vars(operation)]
     return f"{type(operation).__name__}({','.join(dimensions)})"
@@ -228,7 +228,7 @@ def ties(model: PreTrainedModel) -> Iterator[dict[str, Any]]:
         pairs = getattr(module, "_tied_weights_keys", None)
         if not isinstance(module, PreTrainedModel) or not pairs:
             continue
-        flag = place(model.config, module.config)
+        flag = find_config_path(model.config, module.config)
         row = {
             "pairs": pairs,
             "default": bool(getattr(flag_of(model.config_class(), flag), "tie_word_embeddings", False)),
@@ -258,17 +258,17 @@ def is_forced(cls: type[PreTrainedConfig], path: str) -> bool:
     return False
 
 
-def place(root: PreTrainedConfig, wanted: PreTrainedConfig, path: str = "") -> str:
+def find_config_path(root: PreTrainedConfig, searched: PreTrainedConfig, path: str = "") -> str:
     """Where the configuration of a model inside stands in that of the whole: ``text_config``; empty for the whole."""
-    if root is wanted:
+    if root is searched:
         return path
     for field, inner in inside(root):
-        found = place(inner, wanted, f"{path}.{field}".lstrip("."))
-        if found:
-            return found
+        below = find_config_path(inner, searched, f"{path}.{field}".lstrip("."))
+        if below:
+            return below
     if not path:  # a copy that the model made for a part of itself
         for field, inner in inside(root):
-            if type(inner) is type(wanted):
+            if type(inner) is type(searched):
                 return field
     return ""
 
@@ -284,7 +284,7 @@ def follows_which(cls: type[PreTrainedConfig]) -> str:
     """The inner configuration whose flag a configuration takes over where it has none of its own."""
     for field in cls.sub_configs:
         with contextlib.suppress(Exception):  # one that cannot be made without more of its fields
-            configs = [cls.from_dict({field: {"tie_word_embeddings": said}}) for said in (True, False)]
+            configs = [cls.from_dict({field: {"tie_word_embeddings": tied}}) for tied in (True, False)]
             if [getattr(config, "tie_word_embeddings", None) for config in configs] == [True, False]:
                 return field
     return ""

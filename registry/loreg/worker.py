@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from loreg.baking.bake import discard_staging
-from loreg.catalog import Catalog, Transaction, jobs
+from loreg.catalog import Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
 from loreg.entities import Access, Job, JobKind, Role
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.local.authorization import require
 from loreg.local.factory import open_local
+from loreg.local.heartbeat import Heartbeat, JobCancelledError
 from loreg.local.jobs import namespace_of, pin_refs
 from loreg.requests import read_request
 from loreg.settings import Settings
@@ -28,7 +29,6 @@ from loreg.verbs.merge import merge
 from loreg.workspace.context import Context, show_version
 from loreg.workspace.resolve_sources import has_torch
 
-_HEARTBEAT_INTERVAL = jobs.LEASE.total_seconds() / 3
 _IDLE = 1.0  # seconds before something that failed, or found no job, is tried again
 _POLL = 5.0  # seconds between two polls where the database notifies of new jobs
 _CLEANUP_INTERVAL = 3600.0  # seconds
@@ -42,10 +42,6 @@ _log = logging.getLogger("loreg.worker")
 
 #: Records in a transaction how a job ended, or that it is to be tried again.
 Outcome = Callable[[Transaction], None]
-
-
-class JobCancelledError(Exception):
-    """The job was cancelled, or another worker has it by now."""
 
 
 class Worker:
@@ -241,50 +237,6 @@ class Worker:
         if self._models is None:
             raise NotFoundError(f"this worker has no place for {name!r}", hint="loreg worker --models DIR")
         return self._models / name
-
-
-class Heartbeat:
-    """Reports every second that a job goes on and how far it is; stops one that is cancelled or lost."""
-
-    def __init__(self, catalog: Catalog, job: Job) -> None:
-        self._catalog, self._job = catalog, job
-        self._state = ("", 0, 0)
-        self._is_active = True
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._keep_beating, daemon=True)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Set what the next beat reports. Raises JobCancelledError if the job was cancelled or another worker has it.
-
-        Beats at once where ``what`` is new, and waits until the database has answered.
-        """
-        is_new, self._state = what != self._state[0], (what, done, total)
-        while is_new and self._is_active and not self._beat():
-            self._stopped.wait(_IDLE)  # nothing that others could see is done while the database is away
-        if not self._is_active:
-            raise JobCancelledError
-
-    def _beat(self) -> bool:
-        """Send one heartbeat; returns whether the database answered."""
-        try:
-            with self._catalog.write(Access.superuser("")) as tx:
-                self._is_active = jobs.heartbeat(tx, self._job, *self._state)
-        except LoregError:  # the lease decides who has the job when the database is back
-            _log.warning("job %s: no heartbeat", self._job.id)
-            return False
-        return True
-
-    def _keep_beating(self) -> None:
-        while not self._stopped.wait(min(_HEARTBEAT_INTERVAL, _IDLE)):
-            self._beat()
-
-    def __enter__(self) -> Heartbeat:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stopped.set()
-        self._thread.join()
 
 
 def _public_error(error: LoregError) -> dict[str, str]:

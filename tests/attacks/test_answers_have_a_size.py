@@ -29,12 +29,12 @@ def local(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
 def test_a_version_shows_its_newest_thousand_moves_and_each_alias_has_its_own(local: Registry):
     first = local.push(SCIENCE, "team/a", aliases=["prod"]).version
     with local.context.backend.catalog.write(Access.superuser("ada")) as tx:
-        found = versions.resolve(tx, parse_ref(first.ref))
+        record = versions.resolve(tx, parse_ref(first.ref))
         for _ in range(600):
-            aliases.set_alias(tx, found.adapter_id, found.id, "next")
-            aliases.remove_alias(tx, found.adapter_id, "next")
-        assert [move.number for move in aliases.list_moves(tx, found.adapter_id, "prod")] == [1]
-        assert len(aliases.list_moves(tx, found.adapter_id, "next")) == 1000
+            aliases.set_alias(tx, record.adapter_id, record.id, "next")
+            aliases.remove_alias(tx, record.adapter_id, "next")
+        assert [move.number for move in aliases.list_moves(tx, record.adapter_id, "prod")] == [1]
+        assert len(aliases.list_moves(tx, record.adapter_id, "next")) == 1000
     moves = local.show("team/a").alias_moves
     assert (len(moves), moves[0].number, moves[1].number) == (1000, None, 1)
     assert {move.alias for move in moves} == {"next"}

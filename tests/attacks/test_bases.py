@@ -104,8 +104,8 @@ def test_the_same_headers_with_invented_contents_take_no_name_from_others(either
     for leaf in document["tensors"].values():
         leaf["sha256"] = "0" * 64
     raw = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    said = {"complete": True, "tensors": len(document["tensors"]), "names": ["llama"]}
-    assert claim(either, "stranger", raw, **said).status_code == 200
+    request = {"complete": True, "tensors": len(document["tensors"]), "names": ["llama"]}
+    assert claim(either, "stranger", raw, **request).status_code == 200
     assert either.behind.bases.show("llama").base.digest == known.digest
 
 
@@ -162,12 +162,12 @@ def test_the_detail_of_an_edge_is_small_and_never_an_error_of_the_server(
 
 
 def test_what_a_base_is_is_read_from_its_list_and_never_from_the_request(either: Guarded, tmp_path: Path):
-    found = identify(write_base(tmp_path / "base"), ("tiny",))
-    lies = {"complete": True, "tensors": found.base.tensors, "parameters": 8 * 10**9, "struct": "a" * 64}
-    answer = claim(either, "stranger", found.tensor_list, **lies, names=["tiny"])
+    identity = identify(write_base(tmp_path / "base"), ("tiny",))
+    lies = {"complete": True, "tensors": identity.base.tensors, "parameters": 8 * 10**9, "struct": "a" * 64}
+    answer = claim(either, "stranger", identity.tensor_list, **lies, names=["tiny"])
     base = answer.json()["base"]
     assert base["parameters"] == sum(tensor.numel() for tensor in new_model().state_dict().values())
-    assert (base["struct"], base["complete"]) == (found.base.struct, True)
+    assert (base["struct"], base["complete"]) == (identity.base.struct, True)
 
 
 @pytest.mark.parametrize("heads", [{}, {"num_attention_heads": 8}, {"text_config": {"num_attention_heads": 4}}])

@@ -88,14 +88,14 @@ def browser() -> Iterator[Browser]:
     options: dict[str, Any] = {"args": [f"--host-resolver-rules={rules}"], "chromium_sandbox": False}
     with sync_playwright() as playwright:
         try:
-            found = playwright.chromium.launch(**options)
+            chromium = playwright.chromium.launch(**options)
         except Error:
-            chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-            if chromium is None:
+            program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+            if program is None:
                 pytest.skip("there is no Chromium: apt-get install chromium, or playwright install chromium")
-            found = playwright.chromium.launch(executable_path=chromium, **options)
-        yield found
-        found.close()
+            chromium = playwright.chromium.launch(executable_path=program, **options)
+        yield chromium
+        chromium.close()
 
 
 Open = Callable[[str], Page]
@@ -117,8 +117,8 @@ def opened(browser: Browser) -> Iterator[Open]:
 
 @pytest.fixture(params=[True, False], ids=["without tokens", "with tokens"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Attacked]:
-    with attacked(tmp_path, is_open=request.param) as found:
-        yield found
+    with attacked(tmp_path, is_open=request.param) as attacked_server:
+        yield attacked_server
 
 
 def port_of(server: Attacked) -> str:

@@ -78,9 +78,9 @@ def commit(there: Guarded, folder: Path) -> dict[str, Any]:
 
 
 def base(there: Guarded, folder: Path) -> dict[str, Any]:
-    found = identify(write_base(folder / "base"))
-    digest, uploads = uploaded(there, found.tensor_list)
-    return {"json": {"base": {"digest": digest, "tensors": found.base.tensors}, "uploads": uploads}}
+    identity = identify(write_base(folder / "base"))
+    digest, uploads = uploaded(there, identity.tensor_list)
+    return {"json": {"base": {"digest": digest, "tensors": identity.base.tensors}, "uploads": uploads}}
 
 
 def edge(there: Guarded, folder: Path) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def routes_of(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
 def test_every_route_that_changes_something_is_in_the_table(tmp_path: Path):
     deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     app = create_app(open_service(load({}, deployment.environment), is_open=True))
-    found = {(method, path) for method, path in routes_of(app.routes) if method not in _READING}
-    assert len(found) > 15
-    assert found == ROUTES.keys() | NO_CHANGE.keys()
+    changing_routes = {(method, path) for method, path in routes_of(app.routes) if method not in _READING}
+    assert len(changing_routes) > 15
+    assert changing_routes == ROUTES.keys() | NO_CHANGE.keys()
     assert all(len(reason) > 20 for reason in NO_CHANGE.values())
 
 
@@ -275,9 +275,9 @@ def test_a_verb_that_changes_something_leaves_an_event(filled: Registry, tmp_pat
 
 
 def test_what_a_second_push_says_of_a_version_is_an_event(filled: Registry):
-    def push(**said: Any) -> dict[str, Any]:
+    def push(**metadata: Any) -> dict[str, Any]:
         before = filled.events(limit=1).items[0].id
-        assert not filled.push(SCIENCE, "team/science", **said).created
+        assert not filled.push(SCIENCE, "team/science", **metadata).created
         return {event.action: event.detail for event in filled.events().items if event.id > before}
 
     assert push(tasks=["qa"], labels={"run": "1"}) == {"describe": {"tasks": ["qa"], "labels": {"run": "1"}}}
@@ -300,9 +300,9 @@ def test_a_draft_of_the_hub_begins_and_changes_with_an_event_and_ends_with_the_p
         lines = [{"key": "header", "value": {"summary": "x"}}, {"key": "file", "value": value}]
         body = "\n".join(map(json.dumps, lines)).encode()
         assert http.post("/api/models/team/new/commit/main", content=body).is_success
-    told = [
+    recorded = [
         (event.action, event.detail.get("adapter"))
         for event in reversed(guarded_folder.behind.events().items)
         if event.detail.get("adapter") == "team/new" or event.ref.startswith("team/new")
     ]
-    assert [action for action, _ in told] == ["draft", "draft", "push"]
+    assert [action for action, _ in recorded] == ["draft", "draft", "push"]

@@ -90,9 +90,11 @@ def test_two_guarded_aliases_of_one_push_are_both_asked_before_either_moves(tmp_
 
 
 def test_a_writer_may_not_take_a_guarded_alias_away(team: Guarded, writer: Registry):
-    with pytest.raises(NotAllowedError, match="an administrator of the namespace 'team' takes it away, writer") as told:
+    with pytest.raises(
+        NotAllowedError, match="an administrator of the namespace 'team' takes it away, writer"
+    ) as refusal:
         writer.untag("team/a", "prod")
-    assert told.value.hint == "loreg tag team/a:vN prod"
+    assert refusal.value.hint == "loreg tag team/a:vN prod"
     assert prod(team) == 1
     writer.tag("team/a:v2", "dev")
     writer.untag("team/a", "dev")  # one that is not guarded is the writer's
@@ -113,9 +115,9 @@ def test_a_guarded_alias_that_an_administrator_took_away_is_compared_with_what_i
 
 
 def test_a_writer_may_not_yank_what_a_guarded_alias_means(team: Guarded, writer: Registry):
-    with pytest.raises(NotAllowedError, match="an administrator of the namespace 'team' yanks v1") as told:
+    with pytest.raises(NotAllowedError, match="an administrator of the namespace 'team' yanks v1") as refusal:
         writer.yank("team/a:prod")
-    assert told.value.hint == "loreg tag team/a:vN prod"
+    assert refusal.value.hint == "loreg tag team/a:vN prod"
     assert prod(team) == 1
     writer.yank("team/a:v2")  # any other is the writer's
     writer.unyank("team/a:v2")
@@ -170,11 +172,11 @@ def test_a_writer_may_not_make_worse_what_a_guarded_alias_is_compared_with(
     team: Guarded, writer: Registry, tmp_path: Path, metric: Metric
 ):
     for measured in ([metric], [Metric("f1", 0.7), metric], [Metric("accuracy", 0.99, "imdb"), metric]):
-        with pytest.raises(NotAllowedError, match=WORSE_METRIC) as told:
+        with pytest.raises(NotAllowedError, match=WORSE_METRIC) as refusal:
             writer.add_metrics("team/a:v1", measured)
         with pytest.raises(NotAllowedError, match=WORSE_METRIC):
             writer.push(tmp_path / "good", "team/a", metrics=measured)  # the same content
-    assert told.value.hint == "ask for a token with --scope admin:team"
+    assert refusal.value.hint == "ask for a token with --scope admin:team"
     assert team.behind.show("team/a:v1").version.metrics == (Metric("accuracy", 0.93, "imdb"),)
     team.registry("owner").untag("team/a", "prod")  # which takes nothing away of what it last meant
     with pytest.raises(NotAllowedError, match=WORSE_METRIC):
@@ -214,8 +216,8 @@ def upload(team: Guarded, folder: Path, branch: str) -> tuple[int, str]:
 def test_a_branch_of_the_hub_that_is_a_guarded_alias_is_guarded(team: Guarded, tmp_path: Path):
     assert team.http("writer").post("/api/models/team/a/branch/prod").status_code == 200
     assert prod(team) == 1
-    status, told = upload(team, tmp_path / "bad", "prod")
-    assert (status, "LP008 accuracy=0.6@imdb is worse" in told) == (422, True)
+    status, answer = upload(team, tmp_path / "bad", "prod")
+    assert (status, "LP008 accuracy=0.6@imdb is worse" in answer) == (422, True)
     assert team.http("writer").delete("/api/models/team/a/branch/prod").status_code in (403, 405)
     assert prod(team) == 1
 

@@ -25,12 +25,12 @@ HALF = "\ud800 x"
 
 def lines(folder: Path, **header: str) -> str:
     """The folder as a commit of the Hub."""
-    said = json.dumps({"key": "header", "value": {"summary": "x", **header}})
+    header_line = json.dumps({"key": "header", "value": {"summary": "x", **header}})
     files = (
         json.dumps({"key": "file", "value": {"path": path.name, "content": b64encode(path.read_bytes()).decode()}})
         for path in sorted(folder.iterdir())
     )
-    return "\n".join([said, *files])
+    return "\n".join([header_line, *files])
 
 
 def can_be_written(catalog: Path) -> bool:
@@ -56,8 +56,8 @@ def test_a_summary_of_half_a_character_is_refused_and_the_next_writer_does_not_w
 
 def test_a_summary_with_nul_is_kept_without_it(tmp_path: Path):
     with attacked(tmp_path) as server, server.http("writer") as http:
-        said = {"summary": "a\0b", "description": "\0"}
-        assert http.post("/api/models/team/new/commit/main", content=lines(NEWS, **said)).status_code == 200
+        commit_header = {"summary": "a\0b", "description": "\0"}
+        assert http.post("/api/models/team/new/commit/main", content=lines(NEWS, **commit_header)).status_code == 200
         assert http.get("/api/v1/adapters/team/new/versions/v1").json()["version"]["message"] == "ab"
 
 

@@ -176,8 +176,8 @@ def test_a_draft_that_nobody_touched_for_a_week_gives_way_to_another(
         tx.connection.exec_driver_sql("UPDATE drafts SET updated_at = datetime(updated_at, '-8 days')")
     assert writer.post("/api/models/team/new/commit/main", content=line("README.md")).status_code == 200
     assert writer.get("/api/models/team/old").status_code == 404
-    told = [(event.action, event.detail["adapter"]) for event in team.behind.events(limit=2).items]
-    assert told == [("draft", "team/new"), ("undraft", "team/old")]
+    recorded = [(event.action, event.detail["adapter"]) for event in team.behind.events(limit=2).items]
+    assert recorded == [("draft", "team/new"), ("undraft", "team/old")]
 
 
 def test_a_draft_has_so_many_files_and_no_more(writer: httpx.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

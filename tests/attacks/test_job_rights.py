@@ -300,11 +300,11 @@ def test_what_becomes_of_a_job_is_written_down_with_who_did_it(served: Guarded):
     writer.jobs.cancel(cancelled.id)  # nothing is changed
     ended = writer.jobs.submit("merge", **TWO)
     served.behind.tokens.revoke(token_of(served, "writer"))
-    told: dict[int, list[tuple[str, str]]] = {}
+    recorded: dict[int, list[tuple[str, str]]] = {}
     for event in reversed(served.behind.events().items):
         if event.action.startswith("job "):
-            told.setdefault(event.detail["job"], []).append((event.action, event.detail.get("state", "")))
-    assert told == {
+            recorded.setdefault(event.detail["job"], []).append((event.action, event.detail.get("state", "")))
+    assert recorded == {
         done.id: [("job submit", ""), ("job end", "done")],
         cancelled.id: [("job submit", ""), ("job cancel", "cancelled")],
         ended.id: [("job submit", ""), ("job end", "failed")],

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
-from attackers import PATIENCE, Attacked, attacked, open_socket, read_until_closed, status_of
+from attackers import TIMEOUT, Attacked, attacked, open_socket, read_until_closed, status_of
 from deployments import SCIENCE, Deployment
 from loreg.registry import connect
 from loreg.server import bodies, connections
@@ -148,7 +148,7 @@ def test_three_hundred_slow_connections_and_few_descriptors_keep_nobody_out(tmp_
         assert any("running on" in line for line in process.stdout)
         threading.Thread(target=process.stdout.read, daemon=True).start()
         endpoint = f"http://127.0.0.1:{port}"
-        httpx.get(f"{endpoint}/readyz", timeout=5 * PATIENCE)  # two processes start
+        httpx.get(f"{endpoint}/readyz", timeout=5 * TIMEOUT)  # two processes start
         with contextlib.ExitStack() as stack:
             for _ in range(600):
                 stack.enter_context(open_socket(endpoint)).send(b"G")

@@ -193,8 +193,21 @@ def test_a_job_that_no_worker_could_do_is_refused_when_it_is_asked_for(guarded: 
 
 @pytest.mark.parametrize("rank", [None, 8, {"fixed": 8}, {"fit": "vllm:16"}, {"energy": 0.9, "budget": None}])
 def test_a_job_that_a_worker_could_do_is_accepted(guarded: Attacked, rank: Any):
-    said = {"aliases": ["next"], "tasks": ["science"], "labels": {"a": "b"}, "metrics": ["accuracy=0.9"], "message": ""}
-    request = {"sources": ["team/science"], "weights": [1.0], "name": "team/m", "rank": rank, "initial": None, **said}
+    metadata = {
+        "aliases": ["next"],
+        "tasks": ["science"],
+        "labels": {"a": "b"},
+        "metrics": ["accuracy=0.9"],
+        "message": "",
+    }
+    request = {
+        "sources": ["team/science"],
+        "weights": [1.0],
+        "name": "team/m",
+        "rank": rank,
+        "initial": None,
+        **metadata,
+    }
     answer_ = guarded.http("writer").post("/api/v1/jobs", json={"kind": "merge", "request": request})
     assert answer_.status_code == 202, answer_.text
 
@@ -392,10 +405,10 @@ def test_a_tree_of_the_hub_has_pages_that_its_clients_follow(
 
     monkeypatch.setattr(hub_read, "_MAX_FILES", 1)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    found = HfApi(endpoint=guarded.endpoint, token=guarded.tokens["reader"]).list_repo_tree(
+    tree = HfApi(endpoint=guarded.endpoint, token=guarded.tokens["reader"]).list_repo_tree(
         "team/science", recursive=True
     )
-    assert [entry.path for entry in found] == [file.path for file in guarded.behind.show("team/science").files]
+    assert [entry.path for entry in tree] == [file.path for file in guarded.behind.show("team/science").files]
     first = guarded.http("reader").get("/api/models/team/science/tree/main")
     assert len(first.json()) == 1
     assert 'rel="next"' in first.headers["Link"]

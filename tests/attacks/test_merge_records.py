@@ -60,7 +60,7 @@ def test_a_record_of_a_merge_that_nobody_could_show_is_refused_when_it_is_pushed
 def test_a_record_of_a_large_merge_is_read(sources: int, modules: int):
     """Eight adapters of an ordinary model, and two of one of 128 experts in 48 layers."""
     content = record("x", sources=sources, modules=modules)
-    found = provenance.read(content, "x")
-    assert found is not None
-    assert len(found.certificate["modules"]) == modules
+    parsed = provenance.read(content, "x")
+    assert parsed is not None
+    assert len(parsed.certificate["modules"]) == modules
     assert len(content) < 16 * 1024 * 1024

@@ -392,8 +392,8 @@ def test_a_pattern_that_is_dear_to_compile_is_refused_before_it_is(pattern: str)
 
 @pytest.mark.parametrize("pattern", HONEST.values(), ids=HONEST)
 def test_a_pattern_as_people_write_it_is_compiled(pattern: str):
-    found = Patterns({pattern: 4})
-    assert found.first("no_such_module", 8) == 8
+    compiled = Patterns({pattern: 4})
+    assert compiled.first("no_such_module", 8) == 8
     assert patterns.fullmatch(pattern, "no_such_module", PatternBudget()) is False
 
 
@@ -417,9 +417,9 @@ def test_patterns_without_operators_are_looked_up_and_not_tried_one_by_one(monke
         return real(self, module)
 
     monkeypatch.setattr(patterns._PlainPatterns, "_iter_positions", counted)
-    found = Patterns({module: n for n, module in enumerate(modules)})
-    assert [found.first(module, -1) for module in modules] == list(range(4000))
-    assert found.unmatched(modules) == []
+    compiled = Patterns({module: n for n, module in enumerate(modules)})
+    assert [compiled.first(module, -1) for module in modules] == list(range(4000))
+    assert compiled.unmatched(modules) == []
     assert max(compared) <= 8  # ways in which the numbers in these names can be written
 
 
@@ -427,14 +427,14 @@ def test_the_first_pattern_that_matches_wins_of_either_kind():
     """Beside an independent reading of PEFT's rule, on names and patterns of few signs."""
     drawn = random.Random(3)
     for _ in range(3000):
-        some = ["".join(drawn.choices("ab.", k=drawn.randint(1, 4))) for _ in range(drawn.randint(0, 5))]
-        some = list(dict.fromkeys(drawn.choice([one, f"({one})", f"[ab]{one}"]) for one in some))
+        pattern_list = ["".join(drawn.choices("ab.", k=drawn.randint(1, 4))) for _ in range(drawn.randint(0, 5))]
+        pattern_list = list(dict.fromkeys(drawn.choice([one, f"({one})", f"[ab]{one}"]) for one in pattern_list))
         modules = ["".join(drawn.choices("ab.", k=drawn.randint(1, 7))) for _ in range(3)]
-        found = Patterns({pattern: n for n, pattern in enumerate(some)})
-        matches = {m: [n for n, p in enumerate(some) if re.match(rf"(.*\.)?({p})$", m)] for m in modules}
-        assert [found.first(module, -1) for module in modules] == [min(matches[m], default=-1) for m in modules]
-        dead = [p for n, p in enumerate(some) if p not in modules and not any(n in matches[m] for m in modules)]
-        assert found.unmatched(modules) == dead
+        compiled = Patterns({pattern: n for n, pattern in enumerate(pattern_list)})
+        matches = {m: [n for n, p in enumerate(pattern_list) if re.match(rf"(.*\.)?({p})$", m)] for m in modules}
+        assert [compiled.first(module, -1) for module in modules] == [min(matches[m], default=-1) for m in modules]
+        dead = [p for n, p in enumerate(pattern_list) if p not in modules and not any(n in matches[m] for m in modules)]
+        assert compiled.unmatched(modules) == dead
 
 
 def test_a_budget_is_of_one_adapter_and_of_all_that_ask():
@@ -496,10 +496,10 @@ def test_names_and_tensors_that_would_have_to_be_compared_each_with_each_are_ref
         }
     ).encode()
     weights = struct.pack("<Q", len(header)) + header + bytes(4 * len(names))
-    given: Any = [named.format(n) for n in range(count)]
+    module_names: Any = [named.format(n) for n in range(count)]
     if field == "trainable_token_indices":
-        given = {module: [1] for module in given}
-    config = json.dumps({"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"], field: given}).encode()
+        module_names = {module: [1] for module in module_names}
+    config = json.dumps({"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"], field: module_names}).encode()
     refusal = pytest.raises(AdapterFormatError, match=f"{field} names 1,500 for 1,50")
     with refusal if is_refused else contextlib.nullcontext():
         structure = read_remote_structure(

@@ -266,8 +266,8 @@ def test_what_is_said_nearer_decides_what_is_asked(flags: str, environment: str,
     user_file(**FILES[file])
     if login:
         logged_in("http://l")
-    given = (flags, environment, file, login)
-    expected = next(row[-1] for row in PLACES if all(a is None or a == b for a, b in zip(row, given, strict=False)))
+    levels = (flags, environment, file, login)
+    expected = next(row[-1] for row in PLACES if all(a is None or a == b for a, b in zip(row, levels, strict=False)))
     if expected == REFUSED:
         with pytest.raises(UsageError, match="a server and a registry on this machine are named at once"):
             load(FLAGS[flags], ENVIRONMENTS[environment])
@@ -489,9 +489,9 @@ def test_a_stranger_learns_nothing_of_a_database_that_is_down(
     with live_server(Deployment(url, str(tmp_path / "secretstore")), is_open=False) as endpoint:
         answer = ask(httpx.Client(base_url=endpoint))
     assert answer.status_code == 503
-    told = answer.text + str(answer.headers)
+    shown = answer.text + str(answer.headers)
     for secret in (PASSWORD, "secret", "127.0.0.1:9", "postgresql", "port 9", "loreg doctor"):
-        assert secret not in told
+        assert secret not in shown
     assert "secretuser" in caplog.text  # whoever runs the server does
     assert PASSWORD not in caplog.text
 

@@ -80,8 +80,8 @@ class Objects:
         return dict(self.client.head_object(Bucket=self.bucket, Key=f"{self.prefix}/{key_of(blob_of(data).sha256)}"))
 
     def incoming(self) -> list[str]:
-        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.prefix}/incoming/")
-        return [entry["Key"] for entry in found.get("Contents", [])]
+        page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=f"{self.prefix}/incoming/")
+        return [entry["Key"] for entry in page.get("Contents", [])]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -99,8 +99,8 @@ def test_no_header_of_an_upload_stays_on_the_object(guarded: Guarded, objects: O
         head = objects.head(data)
         assert head["ContentType"] == "application/octet-stream"
         assert head["Metadata"] == {}
-        told = ("ContentEncoding", "CacheControl", "ContentDisposition", "ContentLanguage", "ExpiresString")
-        assert [head.get(name) for name in told] == [None] * len(told)
+        header_names = ("ContentEncoding", "CacheControl", "ContentDisposition", "ContentLanguage", "ExpiresString")
+        assert [head.get(name) for name in header_names] == [None] * len(header_names)
     guarded.registry("reader").pull("team/news", tmp_path / "out")
     assert files_of(tmp_path / "out") == files
 
@@ -143,8 +143,8 @@ def test_a_stranger_who_sends_the_same_file_changes_nothing_for_others(
     assert commit(stranger, "other/mine", files, [grant["id"] for grant in grants.values()]).status_code == 201
     for path, data in files.items():
         after = objects.head(data)
-        for said in ("LastModified", "ETag", "ContentType", "Metadata"):
-            assert after[said] == before[path][said]
+        for field in ("LastModified", "ETag", "ContentType", "Metadata"):
+            assert after[field] == before[path][field]
         assert "ContentEncoding" not in after
     guarded.registry("reader").pull("team/science", tmp_path / "out")
     assert files_of(tmp_path / "out") == files
@@ -226,11 +226,11 @@ def kinds_of_answers(http: httpx.Client, data: bytes) -> list[Any]:
     ]
     if grant["url"].startswith("/"):
         answers.append(http.put(grant["url"], content=b"other bytes"))
-    told = [
+    answers = [
         (answer.status_code, sorted(answer.headers.keys()), re.sub("[0-9a-f]{12}", "DIGEST", answer.text))
         for answer in answers
     ]
-    return [where, sorted(headers.items()), *told]
+    return [where, sorted(headers.items()), *answers]
 
 
 @pytest.mark.parametrize("role", ["stranger"])

@@ -36,7 +36,7 @@ def generator() -> ModuleType:
     return module
 
 
-def row_of(name: str) -> dict[str, Any]:
+def find_row(name: str) -> dict[str, Any]:
     """The committed row, with its renames in place."""
     row = dict(TABLE["classes"][name])
     return row | {"renames": TABLE["renames"][row["renames"]]}
@@ -54,14 +54,14 @@ def test_the_table_is_of_the_release_that_the_tests_run_with():
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_table_says_what_the_installed_release_says(generator: ModuleType, name: str):
-    assert row_of(name) == msgspec.json.decode(msgspec.json.encode(make_row(generator, name)))
+    assert find_row(name) == msgspec.json.decode(msgspec.json.encode(make_row(generator, name)))
 
 
 @pytest.mark.slow
 def test_every_row_is_what_the_installed_release_says(generator: ModuleType):
     wrong = [
         name for name in sorted(TABLE["classes"])
-        if row_of(name) != msgspec.json.decode(msgspec.json.encode(make_row(generator, name)))
+        if find_row(name) != msgspec.json.decode(msgspec.json.encode(make_row(generator, name)))
     ]  # fmt: skip
     assert wrong == []
 

@@ -116,10 +116,10 @@ def of_baked(folder: Path, tokens: int = VOCABULARY) -> Tensor:
     return answers(model.eval(), tokens)
 
 
-def agree(found: Tensor, expected: Tensor) -> None:
+def agree(actual: Tensor, expected: Tensor) -> None:
     """The two answers are the same but for rounding, relative to the largest number."""
-    assert found.shape == expected.shape
-    assert float((found - expected).abs().max()) <= CLOSE * float(expected.abs().max())
+    assert actual.shape == expected.shape
+    assert float((actual - expected).abs().max()) <= CLOSE * float(expected.abs().max())
 
 
 def codes(registry: Any, folder: Path, **options: Any) -> list[str]:

@@ -180,10 +180,10 @@ def test_two_merge_to_the_sum_of_what_peft_adds(
         [str(source) for source in sources], MergeOptions(weights=[0.6, -0.4]), folder=tmp_path / "merged"
     )
     assert codes(local_registry, tmp_path / "merged") == []
-    found = deltas(MODELS[name](), tmp_path / "merged")
+    actual = deltas(MODELS[name](), tmp_path / "merged")
     one, other = (deltas(MODELS[name](), source) for source in sources)
-    assert found.keys() == one.keys()
-    for weight, delta in found.items():
+    assert actual.keys() == one.keys()
+    for weight, delta in actual.items():
         agree(delta, 0.6 * one[weight] - 0.4 * other[weight])
 
 
@@ -196,10 +196,10 @@ def test_adapters_of_different_parameters_of_one_module_merge(local_registry: Re
     local_registry.merge(
         [str(source) for source in sources], MergeOptions(weights=[0.6, 0.5]), folder=tmp_path / "merged"
     )
-    found = deltas(MODELS["mixtral"](), tmp_path / "merged")
+    actual = deltas(MODELS["mixtral"](), tmp_path / "merged")
     up, down = (deltas(MODELS["mixtral"](), source) for source in sources)
-    assert found.keys() == up.keys() | down.keys()
-    for weight, delta in found.items():
+    assert actual.keys() == up.keys() | down.keys()
+    for weight, delta in actual.items():
         agree(delta, sum(w * d[weight] for w, d in ((0.6, up), (0.5, down)) if weight in d))
 
 
@@ -269,26 +269,26 @@ class TestStacked:
         )
         local_registry.export(str(adapter), "peft", tmp_path / "new")
         assert codes(local_registry, tmp_path / "new") == []
-        found, expected = deltas(MODELS["mixtral"](), tmp_path / "new"), self.by_hand(adapter)
-        assert {name for name in found if "experts" in name} == expected.keys()
+        actual, expected = deltas(MODELS["mixtral"](), tmp_path / "new"), self.by_hand(adapter)
+        assert {name for name in actual if "experts" in name} == expected.keys()
         for name, delta in expected.items():
-            agree(found[name], delta)
+            agree(actual[name], delta)
         local_registry.push(str(tmp_path / "new"), "team/a")
 
     @pytest.mark.parametrize("projections", [["gate_proj", "up_proj", "down_proj"], ["w1", "w2", "w3"], ["up_proj"]])
     def test_gate_and_up_become_one_parameter(self, local_registry: Registry, tmp_path: Path, projections: list[str]):
         adapter = self.adapter(tmp_path / "a", projections)
         local_registry.export(str(adapter), "peft", tmp_path / "new")
-        found, parts = deltas(MODELS["mixtral"](), tmp_path / "new"), self.by_hand(adapter)
+        actual, parts = deltas(MODELS["mixtral"](), tmp_path / "new"), self.by_hand(adapter)
         for layer in (0, 1):
             experts = f"model.layers.{layer}.mlp.experts"
             halves = [torch.zeros(4, 48, 32), torch.zeros(4, 48, 32)]
             for half, names in enumerate((("gate_proj", "w1"), ("up_proj", "w3"))):
                 halves[half] = next((parts[f"{experts}.{n}"] for n in names if f"{experts}.{n}" in parts), halves[half])
-            agree(found[f"{experts}.gate_up_proj"], torch.cat(halves, dim=1))
+            agree(actual[f"{experts}.gate_up_proj"], torch.cat(halves, dim=1))
             for down in ("down_proj", "w2"):
                 if f"{experts}.{down}" in parts:
-                    agree(found[f"{experts}.down_proj"], parts[f"{experts}.{down}"])
+                    agree(actual[f"{experts}.down_proj"], parts[f"{experts}.{down}"])
         of_adapter(MODELS["mixtral"](), tmp_path / "new")
 
     def test_as_many_experts_as_ranks_are_no_other_form(self, tmp_path: Path):

@@ -82,11 +82,11 @@ def test_what_peft_saves_beside_lora_on_the_head_does_no_harm(
 
 def test_two_such_adapters_merge_to_the_sum_of_their_deltas(local_registry: Registry, tmp_path: Path):
     peft = [trained(llama(), ["q_proj", "lm_head"], size, lora_alpha=alpha) for size, alpha in ((0.05, 8), (0.1, 16))]
-    sources = [str(save(each, tmp_path / f"{i}", save_embedding_layers=True)) for i, each in enumerate(peft)]
+    sources = [str(save(model, tmp_path / f"{i}", save_embedding_layers=True)) for i, model in enumerate(peft)]
     local_registry.merge(sources, MergeOptions(weights=[0.6, -0.4]), folder=tmp_path / "merged")
     expected = llama()
-    for each, weight in zip(peft, (0.6, -0.4), strict=True):
-        for name, layer in each.base_model.model.named_modules():
+    for model, weight in zip(peft, (0.6, -0.4), strict=True):
+        for name, layer in model.base_model.model.named_modules():
             if isinstance(layer, LoraLayer):
                 expected.get_submodule(name).weight.data += weight * layer.get_delta_weight("default")
     agree(of_adapter(llama(), tmp_path / "merged"), answers(expected))
@@ -144,6 +144,9 @@ def test_what_peft_ties_by_itself_needs_no_name_in_target_modules(local_registry
 
 def test_the_models_here_answer_something() -> None:
     """That two models agree says nothing if both say the same to everything."""
-    found: list[Tensor] = [answers(model) for model in (llama(), llama(tied=True), mamba())]
-    assert all(float(each.std()) > 0.01 and each.shape == (1, VOCABULARY, VOCABULARY) for each in found)
-    assert not torch.equal(found[0], found[1])
+    logits: list[Tensor] = [answers(model) for model in (llama(), llama(tied=True), mamba())]
+    assert all(
+        float(model_logits.std()) > 0.01 and model_logits.shape == (1, VOCABULARY, VOCABULARY)
+        for model_logits in logits
+    )
+    assert not torch.equal(logits[0], logits[1])

@@ -37,11 +37,11 @@ ALIVE = {
 
 @pytest.mark.parametrize("name", DEAD)
 def test_a_dead_pattern_is_named(local_registry: Registry, tmp_path: Path, name: str):
-    options, told = DEAD[name]
+    options, message = DEAD[name]
     (report,) = local_registry.check([str(save(trained(llama(), **options), tmp_path / "a"))])
     (finding,) = report.findings
     assert (finding.code, finding.severity) == ("LR022", "warning")
-    assert told in finding.message
+    assert message in finding.message
     local_registry.push(str(tmp_path / "a"), "team/a")
 
 
@@ -50,9 +50,9 @@ def test_a_live_pattern_is_not(local_registry: Registry, tmp_path: Path, name: s
     peft = trained(llama(), **ALIVE[name])
     folder = save(peft, tmp_path / "a")
     assert codes(local_registry, folder) == []
-    for module, found in read_structure(folder).modules.items():
+    for module, read_module in read_structure(folder).modules.items():
         layer = peft.base_model.model.get_submodule(module)
-        assert (found.rank, found.scale) == (layer.r["default"], layer.scaling["default"])
+        assert (read_module.rank, read_module.scale) == (layer.r["default"], layer.scaling["default"])
 
 
 def test_the_pattern_that_would_match_is_told(local_registry: Registry, tmp_path: Path):

@@ -37,8 +37,8 @@ def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
     assert resolve(catalog, "team/a") == "team/a:v1"
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-def test_a_statement_that_is_compiled_once_is_an_event_of_sqlalchemy(catalog: Catalog, awaited: bool):
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_statement_that_is_compiled_once_is_an_event_of_sqlalchemy(catalog: Catalog, is_async: bool):
     seen: list[tuple[str, str, Any]] = []
 
     def resolve_watched() -> None:
@@ -52,7 +52,7 @@ def test_a_statement_that_is_compiled_once_is_an_event_of_sqlalchemy(catalog: Ca
         await catalog.aclose()
 
     record(catalog, "team/a")
-    asyncio.run(run()) if awaited else resolve_watched()
+    asyncio.run(run()) if is_async else resolve_watched()
     (before, sql, parameters), (after, *same) = seen
     assert (before, after, same) == ("before_cursor_execute", "after_cursor_execute", [sql, parameters])
     assert sql.startswith("SELECT")
@@ -65,14 +65,14 @@ def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
             versions.record(tx, new_version("team/a", "one"))
             raise NotFoundError("on purpose")
 
-    async def awaited() -> None:
+    async def fail() -> None:
         try:
             await catalog.run_async(fails, catalog)
         finally:
             await catalog.aclose()
 
     with pytest.raises(NotFoundError, match="on purpose"):
-        asyncio.run(awaited())
+        asyncio.run(fail())
     with pytest.raises(NotFoundError, match="there is no adapter"):
         resolve(catalog, "team/a")
 

@@ -90,8 +90,8 @@ def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_
     with large.read() as tx:
         assert uploads.find_readable(tx, [shared, "f" * 64]) == {shared}
         compiled = uploads.select_readable(sees_all=True, has_token=True).compile(dialect=tx.connection.dialect)
-        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}"
-        plan = tx.connection.exec_driver_sql(explained, {**compiled.params, "digests": [shared]}).scalar()
+        statement = f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}"
+        plan = tx.connection.exec_driver_sql(statement, {**compiled.params, "digests": [shared]}).scalar()
     assert rows_read(plan[0]["Plan"]) < 100  # of 20,000 that have it
 
 

@@ -71,16 +71,16 @@ def test_search_by_everything(pushed: Loreg):
     loreg("push", SCIENCE, "chat/science", "--label", "owner=ada", "--label", "stage=dev")
     loreg("metric", "add", "chat/science", "loss=1.82@chatterbot", "perplexity=6.2@chatterbot")
     quiet = ("--format", "quiet")
-    everything = ["chat/science:v1", "team/movies:v1", "team/news:v1"]
-    assert refs(loreg("search", *quiet)) == everything
-    assert refs(loreg("search", "--base", "sentence-transformers/all-MiniLM-L6-v2", *quiet)) == everything[1:]
-    assert refs(loreg("search", "--module", "query", "--module", "value", *quiet)) == everything[1:]
-    assert refs(loreg("search", "--module", "q_proj", *quiet)) == everything[:1]
-    assert refs(loreg("search", "--rank", "<=16", "--rank", ">4", *quiet)) == everything
+    all_refs = ["chat/science:v1", "team/movies:v1", "team/news:v1"]
+    assert refs(loreg("search", *quiet)) == all_refs
+    assert refs(loreg("search", "--base", "sentence-transformers/all-MiniLM-L6-v2", *quiet)) == all_refs[1:]
+    assert refs(loreg("search", "--module", "query", "--module", "value", *quiet)) == all_refs[1:]
+    assert refs(loreg("search", "--module", "q_proj", *quiet)) == all_refs[:1]
+    assert refs(loreg("search", "--rank", "<=16", "--rank", ">4", *quiet)) == all_refs
     assert refs(loreg("search", "--metric", "accuracy>=0.9", *quiet)) == ["team/news:v1"]
     assert refs(loreg("search", "--metric", "accuracy>=0.7@movie-reviews", *quiet)) == ["team/movies:v1"]
     assert refs(loreg("search", "--label", "owner=ada", *quiet)) == ["chat/science:v1"]
-    assert refs(loreg("search", "--author", "ada", "--variant", "lora", *quiet)) == everything
+    assert refs(loreg("search", "--author", "ada", "--variant", "lora", *quiet)) == all_refs
     assert refs(loreg("search", "first try", *quiet)) == ["team/news:v1"]
     assert refs(loreg("search", "--sort", "metric:accuracy", *quiet)) == ["team/news:v1", "team/movies:v1"]
     assert refs(loreg("search", "--sort", "name", *quiet)) == ["team/movies:v1", "team/news:v1", "chat/science:v1"]

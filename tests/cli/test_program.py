@@ -21,15 +21,15 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
-    found = []
+    paths = []
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
-        found.append(((*path, name), command))
+        paths.append(((*path, name), command))
         if isinstance(command, click.Group):
-            found += commands(command, (*path, name))
-    return found
+            paths += commands(command, (*path, name))
+    return paths
 
 
 def python(code: str, **options) -> subprocess.CompletedProcess[str]:

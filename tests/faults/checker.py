@@ -88,12 +88,12 @@ class Seen:
         """The rows of a table by their key."""
         return {row[column]: row for row in self[table]}
 
-    def of(self, table: str, column: str) -> dict[Any, list[Row]]:
+    def rows_by(self, table: str, column: str) -> dict[Any, list[Row]]:
         """The rows of a table by what they belong to."""
-        found: dict[Any, list[Row]] = defaultdict(list)
+        rows: dict[Any, list[Row]] = defaultdict(list)
         for row in self[table]:
-            found[row[column]].append(row)
-        return found
+            rows[row[column]].append(row)
+        return rows
 
 
 def look(database_url: str, storage_url: str, storage_endpoint: str = "") -> Seen:
@@ -132,7 +132,7 @@ def _stored_blobs_are_what_they_are_called(seen: Seen) -> Iterator[str]:
 
 
 def _numbers_have_no_holes(seen: Seen) -> Iterator[str]:
-    versions = seen.of("versions", "adapter_id")
+    versions = seen.rows_by("versions", "adapter_id")
     for adapter in seen["adapters"]:
         numbers = sorted(row["number"] for row in versions[adapter["id"]])
         if not numbers:
@@ -142,8 +142,8 @@ def _numbers_have_no_holes(seen: Seen) -> Iterator[str]:
 
 
 def _versions_are_whole(seen: Seen) -> Iterator[str]:
-    files, events = seen.of("files", "version_id"), seen.of("events", "version_id")
-    kinds, sizes = seen.of("module_types", "version_id"), seen.by_id("blobs", "digest")
+    files, events = seen.rows_by("files", "version_id"), seen.rows_by("events", "version_id")
+    kinds, sizes = seen.rows_by("module_types", "version_id"), seen.by_id("blobs", "digest")
     for version in seen["versions"]:
         name, rows = _ref(seen, version), files[version["id"]]
         manifest = _manifest((row["path"], row["digest"], row["size"]) for row in rows)
@@ -187,7 +187,11 @@ def _aliases_point_to_their_own(seen: Seen) -> Iterator[str]:
 
 
 def _exports_are_whole(seen: Seen) -> Iterator[str]:
-    files, versions, sizes = seen.of("export_files", "export_id"), seen.by_id("versions"), seen.by_id("blobs", "digest")
+    files, versions, sizes = (
+        seen.rows_by("export_files", "export_id"),
+        seen.by_id("versions"),
+        seen.by_id("blobs", "digest"),
+    )
     for export in seen["exports"]:
         name = f"export {export['id']} of {_ref(seen, versions.get(export['version_id']))}"
         rows = files[export["id"]]
@@ -214,7 +218,7 @@ def _bases_are_whole(seen: Seen) -> Iterator[str]:
 
 
 def _merges_name_their_sources(seen: Seen) -> Iterator[str]:
-    lineage, versions = seen.of("lineage", "child_id"), seen.by_id("versions")
+    lineage, versions = seen.rows_by("lineage", "child_id"), seen.by_id("versions")
     for merge in seen["merges"]:
         positions = sorted(row["position"] for row in lineage[merge["version_id"]])
         if not positions or positions != list(range(positions[0], positions[0] + len(positions))):
@@ -245,10 +249,10 @@ def _jobs_are_what_they_say(seen: Seen) -> Iterator[str]:
 
 
 def _drafts_can_be_gone_on_with(seen: Seen) -> Iterator[str]:
-    for draft in seen["drafts"]:
-        for file in draft["files"]:
+    for pending in seen["drafts"]:
+        for file in pending["files"]:
             path, digest, size = (file[k] for k in ("path", "sha256", "size")) if isinstance(file, dict) else file
-            name = "/".join(filter(None, (draft["namespace"], draft["name"])))
+            name = "/".join(filter(None, (pending["namespace"], pending["name"])))
             yield from _wrong(seen, digest, size, f"draft of {name}: {path}")
 
 
@@ -273,7 +277,7 @@ RULES: tuple[Callable[[Seen], Iterable[str]], ...] = (
 
 def contents(seen: Seen) -> dict[str, Any]:
     """All that people see, by name: without ids, times and events, so that two registries can be compared."""
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     versions, bases = seen.by_id("versions"), seen.by_id("bases")
 
     def ref(row: Row) -> str:
@@ -281,44 +285,44 @@ def contents(seen: Seen) -> dict[str, Any]:
 
     for version in seen["versions"]:
         base = bases.get(version["base_id"])
-        found[_ref(seen, version)] = {
+        content[_ref(seen, version)] = {
             **_without(version, "id", "adapter_id", "base_id", "created_at", "yanked_at"),
             "base": base["digest"] if base else None,
             "yanked": version["yanked_at"] is not None,
         }
     for alias in seen["aliases"]:
-        found[f"alias {_of(seen, alias['adapter_id'])}:{alias['alias']}"] = ref(alias)
+        content[f"alias {_of(seen, alias['adapter_id'])}:{alias['alias']}"] = ref(alias)
     for table, key in (("files", "path"), ("module_types", "name"), ("tasks", "task"), ("labels", "key")):
         for row in seen[table]:
-            found[f"{table} {ref(row)} {row[key]}"] = _without(row, "version_id")
+            content[f"{table} {ref(row)} {row[key]}"] = _without(row, "version_id")
     for metric in seen["metrics"]:
         name = " ".join(metric[key] for key in ("name", "dataset", "split"))
-        found[f"metric {ref(metric)} {name}"] = _without(metric, "version_id", "created_at")
+        content[f"metric {ref(metric)} {name}"] = _without(metric, "version_id", "created_at")
     for merge in seen["merges"]:
-        found[f"merge {ref(merge)}"] = _without(merge, "version_id")
+        content[f"merge {ref(merge)}"] = _without(merge, "version_id")
     for row in seen["lineage"]:
-        found[f"lineage {ref({'version_id': row['child_id']})} {row['position']}"] = _without(row, "child_id")
+        content[f"lineage {ref({'version_id': row['child_id']})} {row['position']}"] = _without(row, "child_id")
     for export in seen["exports"]:
-        found[f"export {ref(export)} {export['request']}"] = export["digest"]
+        content[f"export {ref(export)} {export['request']}"] = export["digest"]
     for base in seen["bases"]:
-        found[f"base {base['digest']}"] = _without(base, "id", "created_at")
+        content[f"base {base['digest']}"] = _without(base, "id", "created_at")
     for name in seen["base_names"]:
-        found[f"base name {name['name']}"] = bases[name["base_id"]]["digest"] if name["base_id"] in bases else None
+        content[f"base name {name['name']}"] = bases[name["base_id"]]["digest"] if name["base_id"] in bases else None
     for job in seen["jobs"]:
-        found[f"job {job['id']}"] = [job["kind"], job["state"], job["result"], job["error"]]
-    for draft in seen["drafts"]:
-        found[f"draft {draft['namespace']}/{draft['name']}:{draft['branch']}"] = draft["files"]
-    return found
+        content[f"job {job['id']}"] = [job["kind"], job["state"], job["result"], job["error"]]
+    for pending in seen["drafts"]:
+        content[f"draft {pending['namespace']}/{pending['name']}:{pending['branch']}"] = pending["files"]
+    return content
 
 
-def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """What is otherwise than it would be if nothing had been disturbed."""
-    missing = [f"without {key}" for key in expected.keys() - found.keys()]
-    more = [f"with {key}" for key in found.keys() - expected.keys()]
+    missing = [f"without {key}" for key in expected.keys() - actual.keys()]
+    more = [f"with {key}" for key in actual.keys() - expected.keys()]
     other = [
-        f"{key} is {_short(found[key])} instead of {_short(expected[key])}"
-        for key in found.keys() & expected.keys()
-        if found[key] != expected[key]
+        f"{key} is {_short(actual[key])} instead of {_short(expected[key])}"
+        for key in actual.keys() & expected.keys()
+        if actual[key] != expected[key]
     ]
     return sorted(missing) + sorted(more) + sorted(other)
 
@@ -331,8 +335,8 @@ def files_below(folder: Path) -> dict[str, str]:
 
 def half(folder: Path, expected: Mapping[str, str]) -> list[str]:
     """What is wrong with a folder that must be absent, empty or whole."""
-    found = files_below(folder)
-    return [f"{folder.name} is half there: {fault}" for fault in differences(found, expected)] if found else []
+    files = files_below(folder)
+    return [f"{folder.name} is half there: {fault}" for fault in differences(files, expected)] if files else []
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -358,7 +362,7 @@ def _read_sqlite(url: str) -> tuple[dict[str, list[Row]], list[str]]:
             except sqlite3.DatabaseError as error:
                 return {}, [f"the database cannot be read: {error}"]
     missing = [f"there is no table {table}" for table in TABLES if known and table not in known]
-    return {table: [_plain(dict(row)) for row in some] for table, some in rows.items()}, damage + missing
+    return {table: [_plain(dict(row)) for row in table_rows] for table, table_rows in rows.items()}, damage + missing
 
 
 def _read_postgresql(url: str) -> tuple[dict[str, list[Row]], list[str]]:
@@ -473,11 +477,11 @@ def _short(value: Any) -> str:
 def main(arguments: list[str]) -> int:
     """Print every fault; the exit status is 1 if there is one."""
     seen = look(*arguments)
-    found = faults(seen)
-    print(*found, sep="\n", end="\n" if found else "")
+    sentences = faults(seen)
+    print(*sentences, sep="\n", end="\n" if sentences else "")
     sizes = Counter({table: len(rows) for table, rows in seen.tables.items()})
-    print(f"{sizes['versions']} versions, {sizes['blobs']} blobs, {len(seen.stored)} stored: {len(found)} faults")
-    return int(bool(found))
+    print(f"{sizes['versions']} versions, {sizes['blobs']} blobs, {len(seen.stored)} stored: {len(sentences)} faults")
+    return int(bool(sentences))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ def somebody_waits(url: str) -> bool:
     """Whether PostgreSQL has somebody who waits for a lock. SQLite lets nobody in who would write, and tells nobody."""
     if not url.startswith("postgresql"):
         return True
-    with psycopg.connect(url, autocommit=True) as looking:
+    with psycopg.connect(url, autocommit=True) as observer:
         return bool(
-            looking.execute(
+            observer.execute(
                 "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             ).fetchall()
         )
@@ -53,7 +53,7 @@ def two_versions(local_registry: Registry, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Held:
+class PostgresRegistry:
     """A PostgreSQL registry with a server, and a connection beside it whose transaction is open."""
 
     local_registry: Registry
@@ -69,7 +69,7 @@ class Held:
 
 
 @pytest.fixture
-def editable(postgres_and_s3: Deployment, tmp_path: Path) -> Iterator[Held]:
+def editable(postgres_and_s3: Deployment, tmp_path: Path) -> Iterator[PostgresRegistry]:
     deployment = postgres_and_s3
     with (
         connect(
@@ -81,10 +81,10 @@ def editable(postgres_and_s3: Deployment, tmp_path: Path) -> Iterator[Held]:
         httpx.Client(base_url=endpoint, timeout=60) as http,
     ):
         two_versions(local_registry, tmp_path)
-        yield Held(local_registry, http, deployment.database_url)
+        yield PostgresRegistry(local_registry, http, deployment.database_url)
 
 
-def after(editable: Held, sql: str, call: Callable[[], Any]) -> Any:
+def after(editable: PostgresRegistry, sql: str, call: Callable[[], Any]) -> Any:
     """What comes of the call, which waits for the statement of somebody else until that is committed."""
     with ThreadPoolExecutor(1) as pool, editable.statement(sql) as other:
         done: Future[Any] = pool.submit(call)
@@ -101,7 +101,7 @@ def meant(local_registry: Registry) -> int | None:
 
 
 @pytest.mark.parametrize("ref", ["team/a:v1", "team/a:v2"])
-def test_if_match_holds_against_a_move_that_is_not_committed_yet(editable: Held, ref: str):
+def test_if_match_holds_against_a_move_that_is_not_committed_yet(editable: PostgresRegistry, ref: str):
     editable.local_registry.tag("team/a:v1", "prod")
     put = lambda: editable.http.put(ALIAS, json={"ref": ref}, headers={"If-Match": '"v1"'})  # noqa: E731
     answer = after(editable, MOVE, put)
@@ -110,20 +110,20 @@ def test_if_match_holds_against_a_move_that_is_not_committed_yet(editable: Held,
     assert meant(editable.local_registry) == 2
 
 
-def test_if_none_match_holds_against_an_alias_that_is_not_committed_yet(editable: Held):
+def test_if_none_match_holds_against_an_alias_that_is_not_committed_yet(editable: PostgresRegistry):
     put = lambda: editable.http.put(ALIAS, json={"ref": "team/a:v1"}, headers={"If-None-Match": "*"})  # noqa: E731
     assert after(editable, MAKE, put).status_code == 412
     assert meant(editable.local_registry) == 2
 
 
-def test_if_match_holds_against_a_removal_that_is_not_committed_yet(editable: Held):
+def test_if_match_holds_against_a_removal_that_is_not_committed_yet(editable: PostgresRegistry):
     editable.local_registry.tag("team/a:v1", "prod")
     put = lambda: editable.http.put(ALIAS, json={"ref": "team/a:v2"}, headers={"If-Match": '"v1"'})  # noqa: E731
     answer = after(editable, "DELETE FROM aliases WHERE alias = 'prod'", put)
     assert (answer.status_code, meant(editable.local_registry)) == (412, None)
 
 
-def test_a_removal_with_if_match_removes_only_what_was_seen(editable: Held):
+def test_a_removal_with_if_match_removes_only_what_was_seen(editable: PostgresRegistry):
     editable.local_registry.tag("team/a:v1", "prod")
     delete = lambda: editable.http.delete(ALIAS, headers={"If-Match": '"v1"'})  # noqa: E731
     assert after(editable, MOVE, delete).status_code == 412
@@ -189,14 +189,14 @@ def test_if_match_holds_against_a_tag_without_it(
     two_versions(local_registry, tmp_path)
     local_registry.tag("team/a:v1", "prod")
     paused = Paused(monkeypatch, aliases, "set_alias")
-    won, told = first_then(
+    won, refusal = first_then(
         local_registry,
         paused,
         lambda: local_registry.tag("team/a:v2", "prod"),
         lambda: local_registry.tag("team/a:v1", "prod", expected=1),
     )
     assert won.number == 2
-    assert isinstance(told, StaleError)
+    assert isinstance(refusal, StaleError)
     assert meant(local_registry) == 2
 
 
@@ -206,14 +206,14 @@ def test_if_match_holds_against_a_push_with_the_alias(
     two_versions(local_registry, tmp_path)
     local_registry.tag("team/a:v1", "prod")
     paused = Paused(monkeypatch, aliases, "set_alias")
-    won, told = first_then(
+    won, refusal = first_then(
         local_registry,
         paused,
         lambda: local_registry.push(train(tmp_path / "c", 3), "team/a", aliases=["prod"]).version,
         lambda: local_registry.tag("team/a:v2", "prod", expected=1),
     )
     assert won.number == 3
-    assert isinstance(told, StaleError)
+    assert isinstance(refusal, StaleError)
     assert meant(local_registry) == 3
 
 
@@ -222,13 +222,13 @@ def test_a_version_that_is_yanked_at_the_same_moment_gets_no_alias(
 ):
     two_versions(local_registry, tmp_path)
     paused = Paused(monkeypatch, Transaction, "log")  # yanked, and not committed
-    _, told = first_then(
+    _, refusal = first_then(
         local_registry,
         paused,
         lambda: local_registry.yank("team/a:v2"),
         lambda: local_registry.tag("team/a:v2", "prod"),
     )
-    assert isinstance(told, NotAllowedError)
+    assert isinstance(refusal, NotAllowedError)
     assert meant(local_registry) is None
 
 
@@ -239,11 +239,11 @@ def test_the_guard_compares_with_what_somebody_else_sets_at_the_same_moment(
         local_registry.push(train(tmp_path / str(number), number), "team/a", metrics=[f"accuracy={accuracy}@imdb"])
     local_registry.tag("team/a:v1", "prod")
     paused = Paused(monkeypatch, aliases, "set_alias")
-    _, told = first_then(
+    _, refusal = first_then(
         local_registry,
         paused,
         lambda: local_registry.tag("team/a:v2", "prod"),
         lambda: local_registry.tag("team/a:v3", "prod"),
     )
-    assert isinstance(told, CheckFailedError)
+    assert isinstance(refusal, CheckFailedError)
     assert meant(local_registry) == 2

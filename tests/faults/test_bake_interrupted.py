@@ -178,30 +178,30 @@ def test_a_bake_in_another_way_takes_no_shard_of_one_that_was_killed(
 def test_a_bake_into_another_base_of_the_same_path_size_and_time_takes_no_shard_of_the_old_one(
     local_registry: Registry, killed: Killed, tmp_path: Path
 ):
-    aside = killed.base.rename(killed.base.with_name("aside"))
-    shutil.copytree(aside, killed.base)
+    moved = killed.base.rename(killed.base.with_name("aside"))
+    shutil.copytree(moved, killed.base)
     for file in killed.base.glob("*.safetensors"):
         data = bytearray(file.read_bytes())
         data[-3] ^= 1
         file.write_bytes(data)
-        before = (aside / file.name).stat()
+        before = (moved / file.name).stat()
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     try:
         refuses_or_is_fresh(local_registry, killed, tmp_path)
     finally:
         shutil.rmtree(killed.base)
-        aside.rename(killed.base)
+        moved.rename(killed.base)
 
 
 def refuses_or_is_fresh(local_registry: Registry, killed: Killed, tmp_path: Path, **other: Any) -> None:
     local_registry.bake([str(killed.adapter)], killed.base, tmp_path / "fresh", **other)
-    expected, begun = contents(tmp_path / "fresh"), 0
+    expected, fresh_count = contents(tmp_path / "fresh"), 0
     for target in killed.targets(tmp_path / "at"):
         if list(target.parent.glob(".*/model/*")) and not target.exists():
-            begun += 1
+            fresh_count += 1
             bake_as_told(local_registry, killed.adapter, killed.base, target, **other)
             assert contents(target) == expected
-    assert begun
+    assert fresh_count
 
 
 def test_shards_without_a_plan_are_not_taken(local_registry: Registry, base: Path, tmp_path: Path):

@@ -50,7 +50,7 @@ class Registry:
         path.chmod(0o644)
         return path
 
-    def said(self) -> list[str]:
+    def list_faults(self) -> list[str]:
         return faults(look(f"sqlite:///{self.database}", str(self.store)))
 
 
@@ -62,7 +62,7 @@ def whole(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
     shutil.copyfile(_built[0].database, tmp_path / "catalog.db")
     shutil.copytree(_built[0].store, tmp_path / "store")
     registry = Registry(tmp_path)
-    assert registry.said() == []
+    assert registry.list_faults() == []
     return registry
 
 
@@ -157,8 +157,8 @@ DAMAGES: dict[str, tuple[Callable[[Registry], object], str]] = {
 def test_the_checker_says_that(whole: Registry, damage: str):
     do, words = DAMAGES[damage]
     do(whole)
-    said = "\n".join(whole.said())
-    assert pytest.raises(AssertionError, match=words).matches(AssertionError(said)), said
+    sentences = "\n".join(whole.list_faults())
+    assert pytest.raises(AssertionError, match=words).matches(AssertionError(sentences)), sentences
 
 
 def test_a_folder_is_absent_or_whole(tmp_path: Path):
@@ -178,15 +178,15 @@ def test_two_registries_with_the_same_content_are_the_same_whatever_came_first(t
     rooms = [tmp_path / name for name in ("first", "second", "third")]
     one, two = train(tmp_path / "one", 1), train(tmp_path / "two", 2)
     pushes = ([(one, "a"), (two, "b")], [(two, "b"), (one, "a")], [(one, "a"), (one, "b")])
-    found = []
-    for room, some in zip(rooms, pushes, strict=True):
+    seen = []
+    for room, pushed in zip(rooms, pushes, strict=True):
         room.mkdir()
         registry = Registry(room)
-        for folder, name in some:
+        for folder, name in pushed:
             registry.do("push", folder, name)
-        found.append(contents(look(f"sqlite:///{registry.database}", str(registry.store))))
-    assert differences(found[0], found[1]) == []
-    assert any(said.startswith("b:v1 is") for said in differences(found[0], found[2]))
+        seen.append(contents(look(f"sqlite:///{registry.database}", str(registry.store))))
+    assert differences(seen[0], seen[1]) == []
+    assert any(sentence.startswith("b:v1 is") for sentence in differences(seen[0], seen[2]))
 
 
 def test_what_was_acknowledged_and_is_not_there_is_lost(whole: Registry):
@@ -214,8 +214,8 @@ def test_what_was_acknowledged_and_is_not_there_is_lost(whole: Registry):
     ]
     seen = look(f"sqlite:///{whole.database}", str(whole.store))
     assert list(lost(there, seen)) == []
-    said = list(lost(absent, seen))
-    assert [line.partition(":")[0] for line in said] == [operation.kind for operation in absent]
+    sentences = list(lost(absent, seen))
+    assert [line.partition(":")[0] for line in sentences] == [operation.kind for operation in absent]
 
 
 def test_postgresql_and_s3_are_read_as_well(postgres_and_s3: Deployment, tmp_path: Path):
@@ -235,7 +235,7 @@ def test_postgresql_and_s3_are_read_as_well(postgres_and_s3: Deployment, tmp_pat
     s3_client(deployment.storage_endpoint).put_object(Bucket=bucket, Key=key, Body=b"other")
     with psycopg.connect(deployment.database_url) as connection:
         connection.execute("UPDATE versions SET number = 2")
-    said = "\n".join(faults(look(*where)))
-    assert "adapter_config.json: " in said
-    assert "is damaged in the store (5 bytes there)" in said
-    assert "team/one has the versions [2]" in said
+    sentences = "\n".join(faults(look(*where)))
+    assert "adapter_config.json: " in sentences
+    assert "is damaged in the store (5 bytes there)" in sentences
+    assert "team/one has the versions [2]" in sentences

@@ -80,7 +80,7 @@ with open(sys.argv[1], "w") as file: file.write(" ".join(os.readlink(f"/proc/sel
 
 @pytest.mark.parametrize("closed", [">&-", ">/dev/full"])
 @pytest.mark.parametrize(
-    ("command", "code", "said"),
+    ("command", "code", "message"),
     [
         ("ls", 0, "team/news"),
         ("ls --format json", 0, '"team/news"'),
@@ -97,11 +97,11 @@ with open(sys.argv[1], "w") as file: file.write(" ".join(os.readlink(f"/proc/sel
         ("check ./nowhere", 5, "LR000"),
     ],
 )
-def test_every_command_says_what_it_has_to_say(shell: Shell, command: str, code: int, said: str, closed: str):
+def test_every_command_says_what_it_has_to_say(shell: Shell, command: str, code: int, message: str, closed: str):
     shell(PUSH)
     done = shell(f"loreg {command} {closed}")
     assert "Traceback" not in done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     is_lost = closed == ">/dev/full" and not done.stderr.startswith("error: ")
     assert done.returncode == (code or (1 if is_lost else 0))
 

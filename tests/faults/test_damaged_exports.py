@@ -25,9 +25,9 @@ SERVER = "sglang"
 def made(registry: Registry, ref: str) -> Manifest:
     """What the registry has of the version for the server."""
     request = digest_request(read_profile(SERVER), registry.show(ref).version.base)
-    found = registry.context.backend.export(parse_ref(ref), request)
-    assert found is not None
-    return found
+    manifest = registry.context.backend.export(parse_ref(ref), request)
+    assert manifest is not None
+    return manifest
 
 
 def of_its_own(registry: Registry, ref: str) -> list[File]:

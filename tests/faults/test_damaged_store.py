@@ -64,9 +64,9 @@ class Parts:
         parts = []
         for number, start in enumerate(range(0, len(content), size), 1):
             body = content[start : start + size]
-            said = {"ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode(), "PartNumber": number}
+            part = {"ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode(), "PartNumber": number}
             parts.append(
-                {**said, "ETag": self.client.upload_part(**target, UploadId=upload, Body=body, **said)["ETag"]}
+                {**part, "ETag": self.client.upload_part(**target, UploadId=upload, Body=body, **part)["ETag"]}
             )
         self.client.complete_multipart_upload(**target, UploadId=upload, MultipartUpload={"Parts": parts})
 
@@ -182,8 +182,8 @@ def test_every_byte_is_counted_once_where_damage_is_replaced(store: BlobStore, s
 def test_the_hint_of_the_command_line_is_true(loreg: Loreg, registry: Registry, stored: Stored):
     assert loreg("push", NEWS, "t/news").exit_code == 0
     stored.change(digests_of(registry, "t/news")["adapter_model.safetensors"], DAMAGES["flipped"])
-    told = loreg("pull", "t/news", "one")
-    assert (told.exit_code, "push the adapter again" in told.stderr) == (6, True)
+    refused = loreg("pull", "t/news", "one")
+    assert (refused.exit_code, "push the adapter again" in refused.stderr) == (6, True)
     assert loreg("push", NEWS, "t/news").exit_code == 0
     assert loreg("pull", "t/news", "two").exit_code == 0
 

@@ -68,8 +68,8 @@ def test_another_store_in_place_of_the_store_is_found(local: Loreg, home: Path):
     local("push", NEWS, "team/news")
     (home / "store").rename(home / "elsewhere")
     (home / "store" / "sha256").mkdir(parents=True)
-    found = failed(local("doctor", "--format", "json"))
-    assert "adapter_config.json of team/news:v1 is not in" in found["weights"]
+    failures = failed(local("doctor", "--format", "json"))
+    assert "adapter_config.json of team/news:v1 is not in" in failures["weights"]
 
 
 def test_another_bucket_or_folder_in_place_of_the_store_is_found(postgres_and_s3: Deployment):
@@ -99,8 +99,8 @@ def test_an_empty_catalog_over_a_full_store_is_found(local: Loreg, home: Path, h
         path.unlink()
     if how == "emptied":
         (home / "catalog.db").touch()
-    found = failed(local("doctor", "--format", "json"))
-    assert "the catalog is empty, but" in found["weights"]
+    failures = failed(local("doctor", "--format", "json"))
+    assert "the catalog is empty, but" in failures["weights"]
 
 
 def test_an_empty_catalog_over_a_full_bucket_is_found(postgres_and_s3: Deployment, s3: S3Server, tmp_path: Path):
@@ -214,13 +214,13 @@ class TestTimeouts:
             with catalog.read() as tx:
                 return str(tx.connection.execute(text("SHOW statement_timeout")).scalar())
 
-        async def awaited() -> str:
+        async def lock_timeout() -> str:
             try:
                 return await catalog.run_async(ask)
             finally:
                 await catalog.aclose()
 
-        assert asyncio.run(awaited()) == "30s"
+        assert asyncio.run(lock_timeout()) == "30s"
 
     def test_who_runs_the_database_may_set_another(self, postgres_url: str):
         name = postgres_url.rpartition("/")[2]

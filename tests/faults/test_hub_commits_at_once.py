@@ -51,10 +51,10 @@ class Hub:
         return str(httpx.get(f"{self.endpoint}/api/models/team/news/revision/{revision}").json()["sha"])
 
     def files(self, revision: str = "main") -> set[str]:
-        found = httpx.get(f"{self.endpoint}/api/models/team/news/revision/{revision}").json()
-        return {sibling["rfilename"] for sibling in found["siblings"]}
+        revision_info = httpx.get(f"{self.endpoint}/api/models/team/news/revision/{revision}").json()
+        return {sibling["rfilename"] for sibling in revision_info["siblings"]}
 
-    def drafts(self) -> int:
+    def count_pending(self) -> int:
         with Catalog(self.deployment.database_url).read(Access.superuser("ada")) as tx:
             return int(tx.connection.execute(text("SELECT count(*) FROM drafts")).scalar_one())
 
@@ -115,9 +115,9 @@ def test_parallel_commits_of_a_real_client_lose_nothing(hub: Hub, tmp_path: Path
     )
     assert refused == []
     for number in range(12):
-        found = hub.behind.show(f"team/news{number}")
-        assert {file.path for file in found.files} == set(ADAPTER)
-    assert hub.drafts() == 0
+        details = hub.behind.show(f"team/news{number}")
+        assert {file.path for file in details.files} == set(ADAPTER)
+    assert hub.count_pending() == 0
 
 
 def test_parallel_commits_to_a_whole_adapter_lose_nothing(hub: Hub):
@@ -129,11 +129,11 @@ def test_parallel_commits_to_a_whole_adapter_lose_nothing(hub: Hub):
     assert hub.files() == before | set(new)
 
 
-@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("has_files", [False, True])
 def test_a_commit_that_was_overtaken_is_applied_to_what_the_other_left(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, begun: bool
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, has_files: bool
 ):
-    if begun:
+    if has_files:
         hub.commit("LICENSE", b"mit")
     paused = Paused(monkeypatch)
     with ThreadPoolExecutor(1) as pool:
@@ -142,7 +142,7 @@ def test_a_commit_that_was_overtaken_is_applied_to_what_the_other_left(
         assert hub.commit_file("adapter_config.json").status_code == 200
         paused.go.set()
         assert slow.result().status_code == 200
-    assert hub.files() == {"README.md", "adapter_config.json", *(["LICENSE"] if begun else [])}
+    assert hub.files() == {"README.md", "adapter_config.json", *(["LICENSE"] if has_files else [])}
 
 
 def test_a_commit_that_a_whole_version_overtook_is_applied_to_that(hub: Hub, monkeypatch: pytest.MonkeyPatch):
@@ -155,7 +155,7 @@ def test_a_commit_that_a_whole_version_overtook_is_applied_to_that(hub: Hub, mon
         paused.go.set()
         assert slow.result().status_code == 200
     assert hub.files() == set(ADAPTER)
-    assert (len(hub.behind.versions("team/news").items), hub.drafts()) == (2, 0)
+    assert (len(hub.behind.versions("team/news").items), hub.count_pending()) == (2, 0)
 
 
 def test_a_commit_that_a_push_overtook_is_applied_to_that(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -180,9 +180,9 @@ def test_the_parent_that_a_client_names_is_honoured_to_the_last_moment(hub: Hub,
         assert paused.reached.wait(60)
         assert hub.commit("b.txt", b"b", parent=parent).status_code == 200
         paused.go.set()
-        told = slow.result()
-    assert told.status_code == 412
-    assert f"main of team/news is at commit {hub.head()} by now, not {parent}" in told.headers["X-Error-Message"]
+        answer = slow.result()
+    assert answer.status_code == 412
+    assert f"main of team/news is at commit {hub.head()} by now, not {parent}" in answer.headers["X-Error-Message"]
     assert hub.files() - {file.path for file in hub.behind.show("team/news:v1").files} == {"b.txt"}
     assert hub.commit("a.txt", b"a", parent=hub.head()[:7]).status_code == 200
 
@@ -200,7 +200,7 @@ def test_the_parent_of_a_draft_is_honoured(hub: Hub):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_whoever_is_overtaken_reads_why_and_what_to_do(hub: Hub, tmp_path: Path, version: str):
     hub.behind.push(hub.adapter, "team/news")
-    told = Client(python_with(version), hub.endpoint, "", tmp_path / "home").run(
+    run = Client(python_with(version), hub.endpoint, "", tmp_path / "home").run(
         "from huggingface_hub import HfApi\n"
         "api = HfApi()\n"
         "parent = api.model_info('team/news').sha\n"
@@ -210,10 +210,10 @@ def test_whoever_is_overtaken_reads_why_and_what_to_do(hub: Hub, tmp_path: Path,
         "try: result = str(upload('b.txt'))\n"
         "except Exception as error: result = [type(error).__name__, str(error)]"
     )
-    assert told[0] == "HfHubHTTPError"
-    assert "412" in told[1]
-    assert "somebody else committed, and nothing of this commit was" in told[1]
-    assert "hf download team/news --revision main, then commit again" in told[1]
+    assert run[0] == "HfHubHTTPError"
+    assert "412" in run[1]
+    assert "somebody else committed, and nothing of this commit was" in run[1]
+    assert "hf download team/news --revision main, then commit again" in run[1]
 
 
 def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
@@ -223,11 +223,11 @@ def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
     record, recorded = LocalBackend.record, threading.Event()
 
     def killed(self: LocalBackend, tx: Transaction, *arguments: Any) -> Any:
-        found = record(self, tx, *arguments)
+        committed = record(self, tx, *arguments)
         if recorded.is_set():
             raise KeyError("here the process would end")
         recorded.set()  # the rehearsal
-        return found
+        return committed
 
     with monkeypatch.context() as dying:
         dying.setattr(LocalBackend, "record", killed)
@@ -235,7 +235,7 @@ def test_a_commit_that_fails_at_its_end_leaves_draft_and_versions_as_they_were(
     assert hub.files() == {"adapter_config.json"}
     assert httpx.get(f"{hub.endpoint}/api/v1/adapters/team/news/versions").status_code == 404
     assert hub.commit_file("adapter_model.safetensors").status_code == 200
-    assert (hub.files(), hub.drafts()) == ({"adapter_config.json", "adapter_model.safetensors"}, 0)
+    assert (hub.files(), hub.count_pending()) == ({"adapter_config.json", "adapter_model.safetensors"}, 0)
 
 
 def stale_draft(hub: Hub, name: str, content: bytes) -> None:
@@ -256,16 +256,16 @@ def test_a_draft_that_already_became_a_version_is_no_more_in_the_way(hub: Hub):
     stale_draft(hub, "adapter_config.json", (hub.adapter / "adapter_config.json").read_bytes())
     assert hub.commit("notes.txt", b"notes").status_code == 200
     assert hub.files() == {*ADAPTER, "notes.txt"}
-    assert hub.drafts() == 0
+    assert hub.count_pending() == 0
 
 
 def test_a_draft_that_another_version_overtook_is_given_up_with_a_word(hub: Hub):
     hub.commit("LICENSE", b"mit")
     hub.behind.push(hub.adapter, "team/news")
-    told = hub.commit("notes.txt", b"notes")
-    assert told.status_code == 412
-    assert "main of team/news became another version" in told.headers["X-Error-Message"]
-    assert (hub.files(), hub.drafts()) == (set(ADAPTER), 0)
+    answer = hub.commit("notes.txt", b"notes")
+    assert answer.status_code == 412
+    assert "main of team/news became another version" in answer.headers["X-Error-Message"]
+    assert (hub.files(), hub.count_pending()) == (set(ADAPTER), 0)
     assert hub.commit("notes.txt", b"notes").status_code == 200
     assert hub.files() == {*ADAPTER, "notes.txt"}
     assert [event.action for event in hub.behind.events(limit=2).items] == ["push", "undraft"]
@@ -275,7 +275,7 @@ def test_who_names_the_version_that_overtook_a_draft_goes_on_from_there(hub: Hub
     hub.commit("LICENSE", b"mit")
     hub.behind.push(hub.adapter, "team/news")
     assert hub.commit("notes.txt", b"notes", parent=hub.head()).status_code == 200
-    assert (hub.files(), hub.drafts()) == ({*ADAPTER, "notes.txt"}, 0)
+    assert (hub.files(), hub.count_pending()) == ({*ADAPTER, "notes.txt"}, 0)
 
 
 def test_a_branch_begins_where_its_maker_says_and_is_not_begun_twice(hub: Hub, tmp_path: Path):
@@ -287,9 +287,9 @@ def test_a_branch_begins_where_its_maker_says_and_is_not_begun_twice(hub: Hub, t
     first, canary = (set(hub.behind.show(f"team/news:{ref}").files) for ref in ("v1", "canary"))
     assert {file.path for file in canary - first} == {"notes.txt"}
     assert httpx.post(begin, json={"startingPoint": "v2"}).status_code == 200
-    assert (hub.drafts(), set(hub.behind.show("team/news:canary").files)) == (0, canary)
+    assert (hub.count_pending(), set(hub.behind.show("team/news:canary").files)) == (0, canary)
     assert httpx.post(f"{hub.endpoint}/api/models/team/news/branch/main").status_code == 200
-    assert hub.drafts() == 0  # main is there: no draft stands in the way of what is pushed
+    assert hub.count_pending() == 0  # main is there: no draft stands in the way of what is pushed
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -326,9 +326,9 @@ def test_a_commit_waits_for_a_draft_that_somebody_else_is_writing(
 
 def waits(url: str) -> bool:
     """Whether somebody waits for a lock."""
-    with psycopg.connect(url, autocommit=True) as looking:
+    with psycopg.connect(url, autocommit=True) as observer:
         return bool(
-            looking.execute(
+            observer.execute(
                 "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             ).fetchall()
         )

@@ -99,7 +99,9 @@ def test_asking_for_a_job_and_taking_it_reads_no_job_that_has_ended(catalog: Cat
     with catalog.write(Access.superuser("ada")) as tx:
 
         @event.listens_for(tx.connection.engine, "before_cursor_execute")
-        def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        def record_statement(
+            connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+        ) -> None:
             statements.append((statement, parameters))
 
         jobs.submit(tx, "merge", MERGE, "team1")
@@ -107,7 +109,7 @@ def test_asking_for_a_job_and_taking_it_reads_no_job_that_has_ended(catalog: Cat
         assert claimed is not None
         jobs.heartbeat(tx, claimed[0], "merging", 1, 2)
         jobs.finish(tx, claimed[0], {})
-        event.remove(tx.connection.engine, "before_cursor_execute", note)
+        event.remove(tx.connection.engine, "before_cursor_execute", record_statement)
         asked = [(s, p) for s, p in statements if "jobs" in s and not s.startswith("INSERT")]
         assert len(asked) > 5
         explain = "EXPLAIN QUERY PLAN" if tx.connection.dialect.name == "sqlite" else "EXPLAIN"
@@ -286,12 +288,12 @@ def test_a_job_that_is_tried_again_is_about_the_versions_that_it_was_about(
     wanted = [meant.digest] if kind == "rerank" else [meant.digest, other.digest]
     if kind == "bake":
         record = json.loads((tmp_path / "models" / "team" / "baked" / "loreg_bake.json").read_text())
-        found = [source["digest"] for source in record["sources"]]
+        digests = [source["digest"] for source in record["sources"]]
     else:
         made_by = local_registry.show("team/b").provenance
         assert made_by is not None
-        found = [source.digest for source in made_by.sources]
-    assert found == wanted
+        digests = [source.digest for source in made_by.sources]
+    assert digests == wanted
 
 
 def test_workers_that_end_in_order_use_up_no_try_of_a_job(catalog: Catalog):
@@ -393,6 +395,7 @@ class Away:
         self.times, self._real = times, getattr(jobs, name)
         monkeypatch.setattr(jobs, name, self)
         monkeypatch.setattr(loreg.worker, "_IDLE", 0.01)
+        monkeypatch.setattr("loreg.local.heartbeat._INTERVAL", 0.01)
 
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         if self.times:
@@ -426,8 +429,8 @@ def test_a_result_waits_for_the_database(
     job = local_registry.jobs.submit("merge", **{**MERGE, "sources": sources})
     away = Away(monkeypatch, name, 6)
     assert worker(local_registry, tmp_path).work(until_idle=True) == 1
-    found = local_registry.jobs.show(job.id)
-    assert (found.state, found.attempts, away.times) == ("done" if name == "finish" else "failed", 1, 0)
+    shown = local_registry.jobs.show(job.id)
+    assert (shown.state, shown.attempts, away.times) == ("done" if name == "finish" else "failed", 1, 0)
 
 
 def test_a_result_whose_answer_was_lost_is_written_down_once(
@@ -452,6 +455,7 @@ def test_a_result_whose_answer_was_lost_is_written_down_once(
 
     monkeypatch.setattr(Catalog, "write", lose)
     monkeypatch.setattr(loreg.worker, "_IDLE", 0.01)
+    monkeypatch.setattr("loreg.local.heartbeat._INTERVAL", 0.01)
     worker(local_registry, tmp_path).work(until_idle=True)
     monkeypatch.undo()
     assert lost
@@ -483,6 +487,7 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
 ):
     monkeypatch.setattr(loreg.worker, "_POLL", 3600.0)  # nothing is found by looking
     monkeypatch.setattr(loreg.worker, "_IDLE", 0.01)
+    monkeypatch.setattr("loreg.local.heartbeat._INTERVAL", 0.01)
     local_registry = connect(
         database_url=postgres_url, storage_url=str(tmp_path / "store"), home=str(tmp_path / "home")
     )
@@ -501,15 +506,15 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
         with contextlib.suppress(SystemExit):
             idle.work()
 
-    working = threading.Thread(target=work, daemon=True)
-    working.start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     with psycopg.connect(postgres_url, autocommit=True) as connection:
 
         def listens() -> bool:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
             ).fetchone()
-            return found is not None and found[0] == 1
+            return row is not None and row[0] == 1
 
         for number in range(2):
             eventually(listens)
@@ -522,6 +527,6 @@ def test_a_worker_hears_of_a_job_and_listens_again_when_its_connection_was_cut(
         eventually(listens)
         ending.set()
         connection.execute("NOTIFY loreg_jobs")
-        working.join(60)
-        assert not working.is_alive()
+        thread.join(60)
+        assert not thread.is_alive()
     local_registry.close()

@@ -60,11 +60,11 @@ def test_a_person_who_pulls_to_where_he_stands_sees_the_files_there(
     pushed: Registry, local_registry: Path, target: str
 ):
     (local_registry.parent / "link").symlink_to(local_registry)
-    said = as_a_shell_shows(
+    output = as_a_shell_shows(
         f"loreg pull --format quiet news:v1 {target}; ls; cd .; ls -A", local_registry, local_registry.parent / "home"
     )
     files = "adapter_config.json\nadapter_model.safetensors\n"
-    assert said == f"{target if target != './x/..' else 'x/..'}\n{files}{files}"
+    assert output == f"{target if target != './x/..' else 'x/..'}\n{files}{files}"
 
 
 @pytest.mark.parametrize("target", [".", "./x/..", "{local_registry}", "{link}", "../link/"])
@@ -283,11 +283,11 @@ def test_who_pulls_the_same_to_the_same_place_waits_and_finds_it(deployment: Dep
 
 
 def test_the_second_is_told_what_it_waits_for(pushed: Registry, tmp_path: Path):
-    said: list[str] = []
+    steps: list[str] = []
     other = connect(home=str(tmp_path / "home"))
 
     def hear(what: str, done: int, total: int) -> None:
-        said.append(what)
+        steps.append(what)
 
     with ThreadPoolExecutor(1) as pool:
         second: list[Future[PullResult]] = []
@@ -295,7 +295,7 @@ def test_the_second_is_told_what_it_waits_for(pushed: Registry, tmp_path: Path):
         def wait_for_the_second(what: str, done: int, total: int) -> None:
             if not second:
                 second.append(pool.submit(other.pull, "news:v1", tmp_path / "a", progress=hear))
-                eventually(lambda: "waiting for another pull" in said)
+                eventually(lambda: "waiting for another pull" in steps)
 
         pushed.pull("news:v1", tmp_path / "a", progress=wait_for_the_second)
         assert second[0].result().downloaded == 0

@@ -50,11 +50,11 @@ def look(config: bytes, weights: bytes, size: int, card: str = "") -> tuple[Find
         return ()
     structure.facts()
     subject = Subject(structure, None, ("adapter_model.safetensors",))
-    found = check_adapter(subject)
+    findings = check_adapter(subject)
     for profile in _PROFILES:
-        found += serving.check_profile(profile, subject)
-    _report(CheckReport("fuzzed", "", found))
-    return found
+        findings += serving.check_profile(profile, subject)
+    _report(CheckReport("fuzzed", "", findings))
+    return findings
 
 
 def _report(report: CheckReport) -> None:

@@ -67,7 +67,7 @@ def merge(
     folders: Sequence[Path],
     device: str,
     method: str = "linear",
-    given: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     rank: RankRule = LOSSLESS,
     calibration: Path | None = None,
 ) -> MergedAdapter:
@@ -75,7 +75,7 @@ def merge(
         Source(folder.name, f"{i:064x}", weight)
         for i, (folder, weight) in enumerate(zip(folders, WEIGHTS[: len(folders)], strict=True))
     )
-    recipe = Recipe(sources, method=method, parameters=given or {}, rank=rank)
+    recipe = Recipe(sources, method=method, parameters=parameters or {}, rank=rank)
     return execute_recipe(inputs(folders), recipe, device=device, calibration=calibration)
 
 
@@ -101,17 +101,17 @@ def deltas(merged: MergedAdapter) -> dict[str, Tensor]:
     }
 
 
-def assert_alike(found: Outcome, expected: Outcome, error: float = 1e-6) -> None:
+def assert_alike(actual: Outcome, expected: Outcome, error: float = 1e-6) -> None:
     """Refused in the same words, or the same ranks, deltas and certificates up to ``error``, relatively.
 
     Where the last singular value that is kept equals the first that is not, which of their directions is kept is not
     determined: there only the sizes are the same.
     """
-    assert found.refused == expected.refused
-    if found.merged is None or expected.merged is None:
-        assert found.refused
+    assert actual.refused == expected.refused
+    if actual.merged is None or expected.merged is None:
+        assert actual.refused
         return
-    ours, theirs = deltas(found.merged), deltas(expected.merged)
+    ours, theirs = deltas(actual.merged), deltas(expected.merged)
     assert ours.keys() == theirs.keys()
     for name, delta in theirs.items():
         assert ours[name].device.type == "cpu"
@@ -120,7 +120,7 @@ def assert_alike(found: Outcome, expected: Outcome, error: float = 1e-6) -> None
         if not _is_determined(expected.merged, name):
             apart = abs(float(torch.linalg.norm(ours[name])) - size)
         assert apart <= error * size, name
-    for mine, other in zip(found.merged.certificate["modules"], expected.merged.certificate["modules"], strict=True):
+    for mine, other in zip(actual.merged.certificate["modules"], expected.merged.certificate["modules"], strict=True):
         assert mine["rank"] == other["rank"]
         assert [share is None for share in mine["retention"]] == [share is None for share in other["retention"]]
         determined = _is_determined(expected.merged, mine["module"])
@@ -137,11 +137,11 @@ def _figures(certificate: Mapping[str, Any], determined: bool) -> Tensor:
     return torch.tensor([certificate["norm"], certificate["retained_energy"], *shares], dtype=torch.float64)
 
 
-def assert_equal_bits(found: MergedAdapter, other: MergedAdapter) -> None:
+def assert_equal_bits(actual: MergedAdapter, other: MergedAdapter) -> None:
     """The same factors to the last bit, and the same certificate."""
-    assert found.certificate == other.certificate
-    assert found.adapter.modules.keys() == other.adapter.modules.keys()
-    for name, module in found.adapter.modules.items():
+    assert actual.certificate == other.certificate
+    assert actual.adapter.modules.keys() == other.adapter.modules.keys()
+    for name, module in actual.adapter.modules.items():
         same = other.adapter.modules[name].factors
         assert torch.equal(module.factors.b, same.b), name
         assert torch.equal(module.factors.a, same.a), name
@@ -149,10 +149,10 @@ def assert_equal_bits(found: MergedAdapter, other: MergedAdapter) -> None:
 
 def variants(method: Method) -> list[dict[str, Any]]:
     """The defaults, every other choice, and another value of every number: each once."""
-    found: list[dict[str, Any]] = [{}]
+    combinations: list[dict[str, Any]] = [{}]
     for parameter in method.parameters:
-        found += [{parameter.name: value} for value in _others(parameter)]
-    return found
+        combinations += [{parameter.name: value} for value in _others(parameter)]
+    return combinations
 
 
 def _others(parameter: Parameter) -> list[Any]:
@@ -186,10 +186,10 @@ def moments(path: Path, rank: int, shapes: Shapes = SHAPES) -> Path:
 
 def mixed(folder: Path) -> list[Path]:
     """Sources of three dtypes and three ranks; not every one has every module."""
-    some = {name: shape for name, shape in SHAPES.items() if not name.endswith("up_proj")}
+    part = {name: shape for name, shape in SHAPES.items() if not name.endswith("up_proj")}
     return [
         write(folder / "float32", SHAPES, 8, 1, torch.float32),
-        write(folder / "bfloat16", some, 5, 2, torch.bfloat16),
+        write(folder / "bfloat16", part, 5, 2, torch.bfloat16),
         write(folder / "float16", SHAPES, 11, 3, torch.float16),
     ]
 

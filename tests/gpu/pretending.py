@@ -69,8 +69,8 @@ def pretending(monkeypatch: Any) -> Iterator[Pretending]:
 
 
 def _called(func: Any, args: Any, kwargs: Any, waits: list[str]) -> Any:
-    given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
-    there = any(isinstance(x, Elsewhere) for x in given)
+    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+    there = any(isinstance(x, Elsewhere) for x in tensors)
     if func == Tensor.device.__get__ and there:  # type: ignore[attr-defined]
         return GPU
     if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
@@ -81,14 +81,14 @@ def _called(func: Any, args: Any, kwargs: Any, waits: list[str]) -> Any:
         raise TypeError("can't convert a tensor of a GPU to NumPy")
     goes_to, args, kwargs = _destination(func, args, kwargs, there)
     if there and func not in _MIXES and func is not Tensor.to:
-        alone = [tuple(x.shape) for x in given if not isinstance(x, Elsewhere) and x.dim()]
+        alone = [tuple(x.shape) for x in tensors if not isinstance(x, Elsewhere) and x.dim()]
         if alone:
             raise RuntimeError(f"{_name(func)}: tensors on cuda, but of shape {alone[0]} on cpu")
     if there and (func in _WAITS or goes_to == "cpu" or _picks_by_mask(func, args)):
         waits.append(_name(func))
     with torch._C.DisableTorchFunctionSubclass():
-        found = func(*tree_map(_here, args), **tree_map(_here, kwargs))
-    return tree_map(_there, found) if goes_to == "cuda" else found
+        result = func(*tree_map(_here, args), **tree_map(_here, kwargs))
+    return tree_map(_there, result) if goes_to == "cuda" else result
 
 
 def _destination(func: Any, args: Any, kwargs: Any, there: bool) -> tuple[str, Any, Any]:

@@ -37,7 +37,7 @@ from loreg.merging.ranks import RankRule
 from loreg.merging.tiled_delta import Tiling
 from loreg_cli.main import cli
 
-CASES = [(name, given) for name, method in METHODS.items() for given in variants(method)]
+CASES = [(name, parameters) for name, method in METHODS.items() for parameters in variants(method)]
 
 #: Large enough for every way that depends on the size: QR on the GPU, several blocks, columns that are cut.
 LARGE = {"layers.0.up_proj": (3072, 1024), "layers.0.down_proj": (1024, 3072)}
@@ -47,12 +47,12 @@ def ranks_for(name: str, rank: int = 8) -> tuple[int, ...]:
     return (rank,) * (METHODS[name].max_sources or 3)
 
 
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_every_method_is_what_the_cpu_finds(name: str, given: dict[str, Any], device: str, tmp_path: Path):
+@pytest.mark.parametrize(("name", "parameters"), CASES)
+def test_every_method_is_what_the_cpu_finds(name: str, parameters: dict[str, Any], device: str, tmp_path: Path):
     folders = several(tmp_path, ranks_for(name))
     # Of two numbers at a cut either may be kept in float32: which, its last bit says.
-    error = 1e-3 if given.get("precision") == "single" else 1e-6
-    assert_alike(outcome(folders, device, name, given), outcome(folders, "cpu", name, given), error)
+    error = 1e-3 if parameters.get("precision") == "single" else 1e-6
+    assert_alike(outcome(folders, device, name, parameters), outcome(folders, "cpu", name, parameters), error)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -80,8 +80,8 @@ def test_again_is_equal_to_the_last_bit(name: str, device: str, tmp_path: Path, 
 @pytest.mark.parametrize("rank", RANKS, ids=lambda rank: rank.kind)
 def test_every_rank_rule_is_what_the_cpu_finds(rank: RankRule, device: str, tmp_path: Path):
     folders = several(tmp_path, (8,))
-    found = merge(folders, device, rank=rank)
-    assert_equal_bits(found, merge(folders, device, rank=rank))
+    actual = merge(folders, device, rank=rank)
+    assert_equal_bits(actual, merge(folders, device, rank=rank))
     assert_alike(outcome(folders, device, rank=rank), outcome(folders, "cpu", rank=rank))
 
 
@@ -121,8 +121,8 @@ def test_unusual_sources(kind: str, device: str, tmp_path: Path):
 
 
 def test_comparing(device: str, tmp_path: Path):
-    given = inputs(several(tmp_path))
-    for ours, theirs in zip(compare(given, device=device), compare(given), strict=True):
+    adapters = inputs(several(tmp_path))
+    for ours, theirs in zip(compare(adapters, device=device), compare(adapters), strict=True):
         numbers = [(x.cosine, x.left_overlap, x.right_overlap, x.sign_conflict, x.norm_ratio) for x in (ours, theirs)]
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-6)
 
@@ -146,8 +146,8 @@ def test_a_cut_is_the_cpus(device: str):
     sample = torch.cat([tile.flatten()[:200] for tile in tiles])
     there = [tile.to(device) for tile in tiles]
     for k in (1, 1000, 300_000, 599_999):
-        found = kth_largest(lambda: there, sample.to(device), 600_000, k)
-        assert float(found) == float(kth_largest(lambda: tiles, sample, 600_000, k))
+        actual = kth_largest(lambda: there, sample.to(device), 600_000, k)
+        assert float(actual) == float(kth_largest(lambda: tiles, sample, 600_000, k))
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 40), (5, 3, 200, 30), (2, 30, 200), (2, 4000, 64), (64, 4000)])
@@ -189,18 +189,18 @@ def test_extracting(device: str, tmp_path: Path):
     for label, tensors in (("old", old), ("new", new)):
         (tmp_path / label).mkdir()
         save_file(tensors, tmp_path / label / "model.safetensors")
-    found = {}
+    extracted = {}
     with loreg.connect(home=str(tmp_path / "home")) as registry:
         for label, where in (("there", device), ("here", "cpu")):
             target = tmp_path / label
             registry.extract(tmp_path / "old", tmp_path / "new", rank=3, device=where, folder=target)
             tensors = load_file(target / "adapter_model.safetensors")
             name = "base_model.model.layers.0.q_proj.lora_"
-            found[label] = tensors[f"{name}B.weight"] @ tensors[f"{name}A.weight"]
+            extracted[label] = tensors[f"{name}B.weight"] @ tensors[f"{name}A.weight"]
     change = new["layers.0.q_proj.weight"] - old["layers.0.q_proj.weight"]
-    for delta in found.values():
+    for delta in extracted.values():
         torch.testing.assert_close(delta, change, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(found["there"], found["here"], rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(extracted["there"], extracted["here"], rtol=1e-6, atol=1e-5)
 
 
 class TestMemory:
@@ -219,11 +219,11 @@ class TestMemory:
             tmp_path, (64, 64), {f"layers.{i}.q_proj": (8192, 8192) for i in range(4)}, dtype=torch.bfloat16
         )
         for call in (lambda: merge(folders, str(little)), lambda: compare(inputs(folders), device=str(little))):
-            with pytest.raises(MergeError) as told:
+            with pytest.raises(MergeError) as refusal:
                 call()
-            assert "not enough memory on the device 'cuda'" in str(told.value)
-            assert "--device cpu" in told.value.hint
-            assert "\n" not in str(told.value)
+            assert "not enough memory on the device 'cuda'" in str(refusal.value)
+            assert "--device cpu" in refusal.value.hint
+            assert "\n" not in str(refusal.value)
 
     def test_what_was_used_is_used_again(self, gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """Many tasks take no more memory than a few: none is kept for streams that are gone."""
@@ -245,10 +245,10 @@ def test_every_gpu_finds_the_same(gpu: torch.device, tmp_path: Path):
         pytest.skip("there is one GPU here")
     folders = several(tmp_path)
     for name in METHODS:
-        some = folders[: METHODS[name].max_sources]
-        first = merge(some, "cuda:0", name)
+        sources = folders[: METHODS[name].max_sources]
+        first = merge(sources, "cuda:0", name)
         for number in range(1, count):
-            assert_equal_bits(merge(some, f"cuda:{number}", name), first)
+            assert_equal_bits(merge(sources, f"cuda:{number}", name), first)
     assert torch.cuda.current_device() == 0
 
 

@@ -22,7 +22,7 @@ from loreg.merging.pruning import AT_RANDOM, BETWEEN, LARGE_AT_RANDOM, LARGEST, 
 from loreg.merging.ranks import RankRule
 from loreg.merging.tiled_delta import DeltaView, TiledDelta, Tiling
 
-CASES = [(name, given) for name, method in METHODS.items() for given in variants(method)]
+CASES = [(name, parameters) for name, method in METHODS.items() for parameters in variants(method)]
 
 
 def count(name: str) -> int:
@@ -55,13 +55,17 @@ class TestPretending:
             assert device.waits == ["__getitem__", "__float__", "cpu"]
 
 
-@pytest.mark.parametrize(("name", "given"), CASES)
-def test_every_method_merges_there_as_on_the_cpu(name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: Any):
+@pytest.mark.parametrize(("name", "parameters"), CASES)
+def test_every_method_merges_there_as_on_the_cpu(
+    name: str, parameters: dict[str, Any], tmp_path: Path, monkeypatch: Any
+):
     folders = several(tmp_path, (8, 8, 8)[: count(name)])
     with pretending(monkeypatch) as device:
-        found = outcome(folders, "cuda", name, given)
+        actual = outcome(folders, "cuda", name, parameters)
     assert device.waits
-    assert_alike(found, outcome(folders, "cpu", name, given), 1e-3 if given.get("precision") == "single" else 1e-9)
+    assert_alike(
+        actual, outcome(folders, "cpu", name, parameters), 1e-3 if parameters.get("precision") == "single" else 1e-9
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -92,19 +96,19 @@ def test_the_cpu_does_not_wait_for_a_block(rule: PruneRule, monkeypatch: Any):
     monkeypatch.setattr(tiled_delta, "_ON_GPU", Tiling(400, 16, 1 << 20))
     with pretending(monkeypatch) as device:
         part = Factors(torch.ones(96, 2, device="cuda"), torch.ones(2, 40, device="cuda"))
-        cuts = [(torch.tensor(1.0, device="cuda"), torch.tensor(3.0, device="cuda"))[: 1 + (rule is BETWEEN)]]
-        blocks = list(TiledDelta(DeltaView([part]), (7,), values, cuts).pruned_blocks(rule))
+        limits = [(torch.tensor(1.0, device="cuda"), torch.tensor(3.0, device="cuda"))[: 1 + (rule is BETWEEN)]]
+        blocks = list(TiledDelta(DeltaView([part]), (7,), values, limits).pruned_blocks(rule))
         assert len(blocks) > 8
         assert device.waits == []
 
 
-@pytest.mark.parametrize(("name", "given"), CASES)
+@pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_the_signs_that_a_decomposition_leaves_open_decide_nothing(
-    name: str, given: dict[str, Any], tmp_path: Path, monkeypatch: Any
+    name: str, parameters: dict[str, Any], tmp_path: Path, monkeypatch: Any
 ):
     """Two libraries need not choose the same."""
     folders = several(tmp_path, (8, 8, 8)[: count(name)])
-    expected = outcome(folders, "cpu", name, given)
+    expected = outcome(folders, "cpu", name, parameters)
     thin = decompositions._thin_svd
 
     def turned(x: Tensor) -> tuple[Tensor, ...]:
@@ -113,44 +117,46 @@ def test_the_signs_that_a_decomposition_leaves_open_decide_nothing(
         return u * sign, s, vh * sign.unsqueeze(-1)
 
     monkeypatch.setattr(decompositions, "_thin_svd", turned)
-    assert_alike(outcome(folders, "cpu", name, given), expected, 1e-3 if given.get("precision") == "single" else 1e-9)
+    assert_alike(
+        outcome(folders, "cpu", name, parameters), expected, 1e-3 if parameters.get("precision") == "single" else 1e-9
+    )
 
 
 @pytest.mark.parametrize("rank", RANKS, ids=lambda rank: rank.kind)
 def test_every_rank_rule_there_as_on_the_cpu(rank: RankRule, tmp_path: Path, monkeypatch: Any):
     folders = several(tmp_path, (8,))
     with pretending(monkeypatch):
-        found = outcome(folders, "cuda", rank=rank)
-    assert_alike(found, outcome(folders, "cpu", rank=rank), 1e-9)
+        actual = outcome(folders, "cuda", rank=rank)
+    assert_alike(actual, outcome(folders, "cpu", rank=rank), 1e-9)
 
 
 def test_calibration_data_there_as_on_the_cpu(tmp_path: Path, monkeypatch: Any):
     folders, data = several(tmp_path, (8,)), moments(tmp_path / "moments.safetensors", 8)
     how = {"rank": RankRule("fixed", 3), "calibration": data}
     with pretending(monkeypatch):
-        found = outcome(folders, "cuda", **how)
-    assert_alike(found, outcome(folders, "cpu", **how), 1e-9)
+        actual = outcome(folders, "cuda", **how)
+    assert_alike(actual, outcome(folders, "cpu", **how), 1e-9)
 
 
 def test_mixed_dtypes_and_ranks_there_as_on_the_cpu(tmp_path: Path, monkeypatch: Any):
     with pretending(monkeypatch):
-        found = outcome(mixed(tmp_path / "there"), "cuda", rank=RankRule("fixed", 6))
-    assert_alike(found, outcome(mixed(tmp_path / "here"), "cpu", rank=RankRule("fixed", 6)))
+        actual = outcome(mixed(tmp_path / "there"), "cuda", rank=RankRule("fixed", 6))
+    assert_alike(actual, outcome(mixed(tmp_path / "here"), "cpu", rank=RankRule("fixed", 6)))
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_unusual_sources_there_as_on_the_cpu(kind: str, tmp_path: Path, monkeypatch: Any):
     folders = UNUSUAL[kind](tmp_path)
     with pretending(monkeypatch):
-        found = outcome(folders, "cuda")
-    assert_alike(found, outcome(folders, "cpu"), 1e-9)
+        actual = outcome(folders, "cuda")
+    assert_alike(actual, outcome(folders, "cpu"), 1e-9)
 
 
 def test_comparing_there_as_on_the_cpu(tmp_path: Path, monkeypatch: Any):
-    given = inputs(several(tmp_path))
+    adapters = inputs(several(tmp_path))
     with pretending(monkeypatch):
-        found = compare(given, device="cuda")
-    for ours, theirs in zip(found, compare(given), strict=True):
+        actual = compare(adapters, device="cuda")
+    for ours, theirs in zip(actual, compare(adapters), strict=True):
         numbers = [(x.cosine, x.left_overlap, x.right_overlap, x.sign_conflict, x.norm_ratio) for x in (ours, theirs)]
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-9)
 
@@ -166,11 +172,11 @@ NO_ROOM = (
 class TestNoRoom:
     @pytest.mark.parametrize("error", NO_ROOM)
     def test_it_is_told_in_one_line_with_what_to_do(self, error: Exception):
-        with pytest.raises(MergeError) as told, explain_out_of_memory(torch.device("cuda:1")):
+        with pytest.raises(MergeError) as refusal, explain_out_of_memory(torch.device("cuda:1")):
             raise error
-        assert str(told.value).startswith("there is not enough memory on the device 'cuda:1': ")
-        assert "--device cpu" in told.value.hint
-        assert "\n" not in str(told.value)
+        assert str(refusal.value).startswith("there is not enough memory on the device 'cuda:1': ")
+        assert "--device cpu" in refusal.value.hint
+        assert "\n" not in str(refusal.value)
 
     def test_what_is_not_about_memory_stays_what_it_is(self):
         with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(torch.device("cuda")):

@@ -35,21 +35,21 @@ def random_parts(ranks: tuple[int, ...], modules: int = 1, seed: int = 0, shape=
 def batch_of(parts: list[Factors], weights, rank: int | None = None, modules=None) -> Batch:
     n = parts[0].b.shape[0]
     names = tuple(modules or [f"m{i}" for i in range(n)])
-    each = torch.tensor([list(weights)] * n, dtype=torch.float64)
-    return Batch(stack(parts), each, tuple(range(len(parts))), DIGESTS[: len(parts)], names, rank)
+    row_weights = torch.tensor([list(weights)] * n, dtype=torch.float64)
+    return Batch(stack(parts), row_weights, tuple(range(len(parts))), DIGESTS[: len(parts)], names, rank)
 
 
-def merged(name: str, parts: list[Factors], weights, rank: int | None = None, modules=None, **given) -> Tensor:
+def merged(name: str, parts: list[Factors], weights, rank: int | None = None, modules=None, **parameters) -> Tensor:
     """The merged deltas, dense; of a method of full rank all singular values."""
     method = find_method(name)
-    values = method.values(given)
+    values = method.values(parameters)
     batch = batch_of(parts, weights, rank, modules)
     if method.calibrate:
         batch = replace(batch, thresholds=method.calibrate(lambda: iter([batch]), values))
     spectrum = method.merge(batch, values)
     kept = spectrum.truncate(torch.full(spectrum.energy.shape, spectrum.s.shape[-1]))
     dense = kept.b @ kept.a
-    precision = 1e-5 if given.get("precision") == "single" else 1e-9
+    precision = 1e-5 if parameters.get("precision") == "single" else 1e-9
     torch.testing.assert_close(spectrum.energy, dense.square().sum((-2, -1)), rtol=precision, atol=1e-12)
     return dense
 
@@ -58,8 +58,8 @@ def dense(parts: list[Factors], module: int = 0) -> list[np.ndarray]:
     return [(part.b[module] @ part.a[module]).numpy() for part in parts]
 
 
-def same(found: Tensor, expected: np.ndarray) -> None:
-    torch.testing.assert_close(found, torch.from_numpy(np.asarray(expected)), **CLOSE)
+def same(actual: Tensor, expected: np.ndarray) -> None:
+    torch.testing.assert_close(actual, torch.from_numpy(np.asarray(expected)), **CLOSE)
 
 
 THREE = ((3, 5, 2), (0.7, 0.4, 1.1))
@@ -67,7 +67,7 @@ TWO = ((4, 3), (0.6, 0.9))
 
 
 @pytest.mark.parametrize(
-    ("name", "sources", "given"),
+    ("name", "sources", "parameters"),
     [
         ("linear", THREE, {}),
         ("slerp", TWO, {}),
@@ -93,23 +93,23 @@ TWO = ((4, 3), (0.6, 0.9))
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_a_method_does_what_its_paper_says(name: str, sources, given: dict, seed: int):
+def test_a_method_does_what_its_paper_says(name: str, sources, parameters: dict, seed: int):
     ranks, weights = sources
     parts = random_parts(ranks, modules=2, seed=seed)
     for module in range(2):
         one = [Factors(part.b[module : module + 1], part.a[module : module + 1]) for part in parts]
-        expected = getattr(oracles, name)(dense(parts, module), list(weights), **given)
-        same(merged(name, one, weights, modules=[f"m{module}"], **given)[0], expected)
+        expected = getattr(oracles, name)(dense(parts, module), list(weights), **parameters)
+        same(merged(name, one, weights, modules=[f"m{module}"], **parameters)[0], expected)
 
 
 @pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "della"])
-@pytest.mark.parametrize("given", [{}, {"density": 0.8, "seed": 7}])
-def test_a_drawing_method_does_what_its_paper_says(name: str, given: dict):
+@pytest.mark.parametrize("parameters", [{}, {"density": 0.8, "seed": 7}])
+def test_a_drawing_method_does_what_its_paper_says(name: str, parameters: dict):
     ranks, weights = THREE
     parts = random_parts(ranks)
-    kept = (oracles.della if name == "della" else oracles.dare)(dense(parts), DIGESTS, "m0", **given)
+    kept = (oracles.della if name == "della" else oracles.dare)(dense(parts), DIGESTS, "m0", **parameters)
     expected = oracles.linear(kept, weights) if name == "dare_linear" else oracles.elect(kept, weights)
-    same(merged(name, parts, weights, **given)[0], expected)
+    same(merged(name, parts, weights, **parameters)[0], expected)
 
 
 @pytest.mark.parametrize("common", [0.5, 0.8])
@@ -124,18 +124,18 @@ def test_ctm_merges_coordinates_in_the_subspaces_that_fit_best():
     ranks, weights = THREE
     parts = random_parts(ranks)
     u, v, energy = oracles.tucker(dense(parts), 4)
-    found = merged("ctm", parts, weights, rank=4, density=1.0, elect="none")[0].numpy()
+    actual = merged("ctm", parts, weights, rank=4, density=1.0, elect="none")[0].numpy()
     projected = [u @ (u.T @ d @ v) @ v.T for d in dense(parts)]
-    assert np.linalg.matrix_rank(found) == 4
+    assert np.linalg.matrix_rank(actual) == 4
     assert energy > 0
-    np.testing.assert_allclose(found, oracles.linear(projected, weights), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(actual, oracles.linear(projected, weights), rtol=1e-3, atol=1e-3)
 
 
 def test_ctm_at_the_sum_of_the_ranks_loses_nothing():
     ranks, weights = THREE
     parts = random_parts(ranks)
-    found = merged("ctm", parts, weights, rank=sum(ranks), density=1.0, elect="none")[0]
-    same(found, oracles.linear(dense(parts), weights))
+    actual = merged("ctm", parts, weights, rank=sum(ranks), density=1.0, elect="none")[0]
+    same(actual, oracles.linear(dense(parts), weights))
 
 
 class TestAgainstPeft:
@@ -147,9 +147,9 @@ class TestAgainstPeft:
         ranks, weights = THREE
         parts = random_parts(ranks)
         tensors = [torch.from_numpy(delta) for delta in dense(parts)]
-        given = {"density": density, "elect": elect[0], "sign": "unweighted", "mean": "count"}
+        parameters = {"density": density, "elect": elect[0], "sign": "unweighted", "mean": "count"}
         expected = merge_utils.ties(tensors, torch.tensor(weights, dtype=torch.float64), density, elect[1])
-        same(merged("ties", parts, weights, **given)[0], expected.numpy())
+        same(merged("ties", parts, weights, **parameters)[0], expected.numpy())
 
     @pytest.mark.parametrize("density", [0.2, 0.9])
     def test_magnitude_prune(self, density: float):
@@ -171,21 +171,21 @@ class TestAgainstPeft:
 
         monkeypatch.setattr(torch, "bernoulli", bernoulli)
         expected = getattr(merge_utils, name)(tensors, torch.tensor(weights, dtype=torch.float64), 0.4)
-        given = {"sign": "unweighted", "mean": "count"} if name == "dare_ties" else {}
-        same(merged(name, parts, weights, density=0.4, seed=3, **given)[0], expected.numpy())
+        parameters = {"sign": "unweighted", "mean": "count"} if name == "dare_ties" else {}
+        same(merged(name, parts, weights, density=0.4, seed=3, **parameters)[0], expected.numpy())
 
 
 class TestRescaling:
     def test_to_the_same_sum_of_magnitudes(self):
         parts = random_parts((4,))
-        found = merged("magnitude_prune", parts, [1.0], density=0.3, rescale="l1")[0]
+        actual = merged("magnitude_prune", parts, [1.0], density=0.3, rescale="l1")[0]
         (delta,) = dense(parts)
-        assert float(found.abs().sum()) == pytest.approx(np.abs(delta).sum())
+        assert float(actual.abs().sum()) == pytest.approx(np.abs(delta).sum())
 
     def test_a_draw_keeps_its_share_of_entries(self):
         parts = random_parts((4,), shape=(200, 150))
-        found = merged("dare_linear", parts, [1.0], density=0.3, rescale="none")[0]
-        kept = float((found.abs() > 1e-9).double().mean())
+        actual = merged("dare_linear", parts, [1.0], density=0.3, rescale="none")[0]
+        kept = float((actual.abs() > 1e-9).double().mean())
         assert kept == pytest.approx(0.3, abs=0.02)
 
 
@@ -193,10 +193,10 @@ class TestThreshold:
     def test_global_entries_compete_over_all_modules(self):
         parts = random_parts((3, 2), modules=2)
         parts = [Factors(p.b * torch.tensor([1.0, 100.0]).reshape(2, 1, 1), p.a) for p in parts]
-        found = merged("magnitude_prune", parts, [1.0, 1.0], density=0.5, threshold="global")
+        actual = merged("magnitude_prune", parts, [1.0, 1.0], density=0.5, threshold="global")
         deltas = [np.stack(dense([p], 0) + dense([p], 1)) for p in parts]
         expected = sum(oracles.top(delta, delta.size // 2) for delta in deltas)
-        same(found, expected)
+        same(actual, expected)
 
     def test_knots_thresholds_are_global_by_default(self):
         assert {p.name: p.default for p in find_method("knots_ties").parameters}["threshold"] == "global"
@@ -227,9 +227,9 @@ def test_factor_average_is_what_peft_calls_linear_and_not_the_weighted_sum():
     weights = [0.7, -0.3]
     b = sum(abs(w) ** 0.5 * p.b[0] for w, p in zip(weights, parts, strict=True))
     a = sum(np.sign(w) * abs(w) ** 0.5 * p.a[0] for w, p in zip(weights, parts, strict=True))
-    found = merged("factor_average", parts, weights)[0]
-    same(found, (b @ a).numpy())
-    assert np.linalg.norm(found.numpy() - oracles.linear(dense(parts), weights)) > 1
+    actual = merged("factor_average", parts, weights)[0]
+    same(actual, (b @ a).numpy())
+    assert np.linalg.norm(actual.numpy() - oracles.linear(dense(parts), weights)) > 1
     with pytest.raises(MergeError, match="ranks 4, 3"):
         merged("factor_average", random_parts((4, 3)), weights)
 
@@ -288,9 +288,9 @@ def test_transposed_deltas_give_the_transposed_result(name: str):
 @pytest.mark.parametrize("name", CASES)
 class TestAtTheEdge:
     def check(self, name: str, parts: list[Factors], weights: list[float]) -> Tensor:
-        found = merged(name, parts[:2] if name == "slerp" else parts, weights[:2] if name == "slerp" else weights)
-        assert bool(found.isfinite().all())
-        return found
+        actual = merged(name, parts[:2] if name == "slerp" else parts, weights[:2] if name == "slerp" else weights)
+        assert bool(actual.isfinite().all())
+        return actual
 
     def test_a_zero_source(self, name: str):
         parts, weights = sources_for(name, 8)
@@ -326,11 +326,13 @@ class TestAtTheEdge:
 def test_a_batch_is_its_modules_one_by_one(name: str):
     ranks, weights = THREE
     parts = random_parts(ranks, modules=4)
-    given = {"threshold": "tensor"} if name == "knots_ties" else {}
-    together = merged(name, parts, weights, **given)
+    parameters = {"threshold": "tensor"} if name == "knots_ties" else {}
+    batched = merged(name, parts, weights, **parameters)
     for i in range(4):
         one = [Factors(part.b[i : i + 1], part.a[i : i + 1]) for part in parts]
-        torch.testing.assert_close(together[i : i + 1], merged(name, one, weights, modules=[f"m{i}"], **given), **CLOSE)
+        torch.testing.assert_close(
+            batched[i : i + 1], merged(name, one, weights, modules=[f"m{i}"], **parameters), **CLOSE
+        )
 
 
 @given(seed=st.integers(0, 2**32))
@@ -375,7 +377,7 @@ class TestParameters:
             find_method("linear").values({"density": 0.5})
 
     @pytest.mark.parametrize(
-        ("given", "said"),
+        ("parameters", "message"),
         [
             ({"density": "much"}, "density is 'much', expected 0 to 1"),
             ({"density": 1.5}, "density is '1.5', expected 0 to 1"),
@@ -384,9 +386,9 @@ class TestParameters:
             ({"density": float("nan")}, "density is 'nan'"),
         ],
     )
-    def test_a_value_that_is_not_possible(self, given: dict, said: str):
-        with pytest.raises(UsageError, match=said):
-            find_method("ties").values(given)
+    def test_a_value_that_is_not_possible(self, parameters: dict, message: str):
+        with pytest.raises(UsageError, match=message):
+            find_method("ties").values(parameters)
 
     def test_texts_from_a_command_line_mean_numbers(self):
         values = find_method("dare_ties").values({"density": "0.25", "seed": "12"})

@@ -33,11 +33,11 @@ def source(tmp_path: Path) -> Path:
 def ranks(folder: Path) -> dict[str, int]:
     """The rank of each module's delta as PEFT loads it, which is also what the configuration says."""
     config = json.loads((folder / "adapter_config.json").read_text())
-    found = {name: config["rank_pattern"].get(name, config["r"]) for name in deltas_by_peft(folder)}
+    by_module = {name: config["rank_pattern"].get(name, config["r"]) for name in deltas_by_peft(folder)}
     model = PeftModel.from_pretrained(new_model(), folder)
-    for name, rank in found.items():
+    for name, rank in by_module.items():
         assert model.base_model.model.get_submodule(name).r["default"] == rank
-    return found
+    return by_module
 
 
 def spectra(folder: Path) -> dict[str, torch.Tensor]:
@@ -69,10 +69,10 @@ def test_tolerance_is_the_smallest_rank_that_loses_no_more(
 def test_a_budget_is_spent_where_it_keeps_the_most(local_registry: Registry, source: Path, tmp_path: Path):
     budget = 44 * 13  # all modules have 24 + 20 parameters a rank
     result = local_registry.rerank(str(source), {"budget": budget}, folder=tmp_path / "out")
-    found = ranks(tmp_path / "out")
-    assert 44 * sum(found.values()) == budget
-    best = sorted((float(s) ** 2 for of in spectra(source).values() for s in of[1:]), reverse=True)
-    kept = sum(float(s[0]) ** 2 for s in spectra(source).values()) + sum(best[: 13 - len(found)])
+    spent = ranks(tmp_path / "out")
+    assert 44 * sum(spent.values()) == budget
+    best = sorted((float(s) ** 2 for values in spectra(source).values() for s in values[1:]), reverse=True)
+    kept = sum(float(s[0]) ** 2 for s in spectra(source).values()) + sum(best[: 13 - len(spent)])
     whole = sum(float(s.square().sum()) for s in spectra(source).values())
     assert result.provenance.certificate["total"]["retained_energy"] == pytest.approx(kept / whole)
 
@@ -122,11 +122,11 @@ class TestFit:
         assert relative_error(deltas_by_peft(tmp_path / "out"), deltas_by_peft(source)) < 1e-6
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [("vllm:24", "cannot be started with rank 24"), ("magic:8", "expected SERVER:RANK"), ("vllm", "SERVER:RANK")],
     )
-    def test_what_no_server_is(self, text: str, said: str):
-        with pytest.raises(UsageError, match=said):
+    def test_what_no_server_is(self, text: str, message: str):
+        with pytest.raises(UsageError, match=message):
             read_rank_rule({"fit": text})
 
 
@@ -174,7 +174,7 @@ class TestCalibration:
         (exact,), (data,), (plain,) = (
             deltas_by_peft(f).values() for f in (source, tmp_path / "data", tmp_path / "plain")
         )
-        error = lambda found: float(torch.linalg.norm((found - exact) @ x.T))  # noqa: E731
+        error = lambda delta: float(torch.linalg.norm((delta - exact) @ x.T))  # noqa: E731
         s = torch.linalg.svdvals(exact @ x.T)
         assert error(data) == pytest.approx(float(s[2:].square().sum().sqrt()), rel=1e-4)
         assert error(plain) > 1.05 * error(data)

@@ -47,15 +47,15 @@ def test_the_hook_checks_the_folders_of_the_files_that_changed(tmp_path: Path):
 def test_the_action_annotates_and_fails(tmp_path: Path):
     action = read("action.yml")
     step = action["runs"]["steps"][1]
-    defaults = {name: str(given.get("default", "")) for name, given in action["inputs"].items()}
+    defaults = {name: str(field.get("default", "")) for name, field in action["inputs"].items()}
     assert {f"${{{{ inputs.{name} }}}}" for name in ("adapters", "base", "profiles", "strict")} == set(
         step["env"].values()
     )
     copy(DORA, tmp_path / "dora")
 
     def run(**inputs: str) -> subprocess.CompletedProcess[str]:
-        given = {**defaults, **inputs}
-        return shell(step["run"], tmp_path, **{name: given[value[11:-3]] for name, value in step["env"].items()})
+        values = {**defaults, **inputs}
+        return shell(step["run"], tmp_path, **{name: values[value[11:-3]] for name, value in step["env"].items()})
 
     assert run(adapters="./dora").returncode == 0
     done = run(adapters="./dora", profiles="vllm sglang", strict="true")
@@ -93,5 +93,5 @@ def test_every_python_that_is_supported_is_tested():
     tested = read(".github/workflows/ci.yml")["jobs"]["tests"]["strategy"]["matrix"]["python"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == f">={tested[0]}"
-    said = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
-    assert set(said) <= set(tested)
+    classified = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    assert set(classified) <= set(tested)

@@ -61,7 +61,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
 
 @pytest.fixture(params=["local", "server"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+def variables(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """A catalog in SQLite and a store in a folder, on this machine or behind a server on a system that has it all."""
     home = tmp_path / "home"
     if request.param == "local":
@@ -71,18 +71,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, 
         yield {"LOREG_ENDPOINT": endpoint}
 
 
-def test_the_torch_free_verbs_need_nothing_of_linux(run: Run, place: dict[str, str], tmp_path: Path):
+def test_the_torch_free_verbs_need_nothing_of_linux(run: Run, variables: dict[str, str], tmp_path: Path):
     (tmp_path / "loreg.toml").write_text("[check]\ntasks = ['topics']\n")
-    run("push", NEWS, "team/news", "--task", "topics", "--alias", "prod", **place)
-    run("push", MOVIES, "team/news", "--task", "topics", **place)
-    run("tag", "team/news:v2", "prod", **place)
-    assert run("search", "--task", "topics", "--format", "quiet", **place).split() == ["team/news:v2"]
-    assert "prod" in run("show", "team/news:v2", **place)
-    assert "team/news" in run("ls", **place)
-    assert run("check", "team/news:v2", "--profile", "transformers", **place)
+    run("push", NEWS, "team/news", "--task", "topics", "--alias", "prod", **variables)
+    run("push", MOVIES, "team/news", "--task", "topics", **variables)
+    run("tag", "team/news:v2", "prod", **variables)
+    assert run("search", "--task", "topics", "--format", "quiet", **variables).split() == ["team/news:v2"]
+    assert "prod" in run("show", "team/news:v2", **variables)
+    assert "team/news" in run("ls", **variables)
+    assert run("check", "team/news:v2", "--profile", "transformers", **variables)
     (tmp_path / "there").mkdir()
     for target in ("new", "there"):
-        run("pull", "team/news:v1", target, **place)
+        run("pull", "team/news:v1", target, **variables)
         pulled = {path.name: path.read_bytes() for path in (tmp_path / target).iterdir()}
         assert pulled == {path.name: path.read_bytes() for path in NEWS.iterdir() if path.name in pulled}
         assert pulled.keys() == {"adapter_config.json", "adapter_model.safetensors"}

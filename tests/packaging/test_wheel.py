@@ -52,8 +52,8 @@ def test_the_main_job_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_pa
     assert "torch" not in run(python, "-m", "pip", "list", cwd=tmp_path)
     run(loreg, "push", SCIENCE, "team/science", "--task", "science", "--alias", "prod", cwd=tmp_path, **settings)
     run(loreg, "push", HISTORY, "team/history", cwd=tmp_path, **settings)
-    found = run(loreg, "search", "--task", "science", "--format", "quiet", cwd=tmp_path, **settings)
-    assert found == "team/science:v1\n"
+    refs = run(loreg, "search", "--task", "science", "--format", "quiet", cwd=tmp_path, **settings)
+    assert refs == "team/science:v1\n"
     run(loreg, "check", "team/science", "--profile", "vllm", cwd=tmp_path, **settings)
     subprocess.run([*install, f"{wheel}[merge]"], cwd=tmp_path, check=True)
     merge = ["merge", "team/science:prod", "team/history", "--weights", "0.7,0.3", "--push", "team/both"]

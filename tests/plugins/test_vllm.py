@@ -84,14 +84,14 @@ def ask(resolver: LoRAResolver, name: str, base: str = BASE) -> LoRARequest | No
 
 def test_a_ref_is_pulled_to_a_path_with_its_digest(resolver: LoRAResolver, local_registry: Registry):
     version = local_registry.push(SCIENCE, "team/science", aliases=["prod"]).version
-    found = ask(resolver, "team/science:prod")
-    assert found is not None
-    assert found.lora_name == "team/science:prod"
-    assert version.digest in found.lora_path
-    assert 0 < found.lora_int_id < 2**31
+    request = ask(resolver, "team/science:prod")
+    assert request is not None
+    assert request.lora_name == "team/science:prod"
+    assert version.digest in request.lora_path
+    assert 0 < request.lora_int_id < 2**31
     weights = "adapter_model.safetensors"
-    assert (Path(found.lora_path) / weights).read_bytes() == (SCIENCE / weights).read_bytes()
-    assert ask(resolver, "team/science:prod") == found
+    assert (Path(request.lora_path) / weights).read_bytes() == (SCIENCE / weights).read_bytes()
+    assert ask(resolver, "team/science:prod") == request
 
 
 def test_an_alias_that_moved_is_another_path_and_number(resolver: LoRAResolver, local_registry: Registry):

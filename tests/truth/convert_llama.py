@@ -21,10 +21,10 @@ class Errors(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def convert_base(base: Path, target: Path) -> None:
@@ -58,7 +58,7 @@ def convert_adapter(program: Path, base: Path, folder: str, target: str) -> str:
     try:
         runpy.run_path(str(program), run_name="__main__")
     except SystemExit as left:
-        return "; ".join(errors.said) or f"exit {left.code}" if left.code else ""
+        return "; ".join(errors.messages) or f"exit {left.code}" if left.code else ""
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -72,11 +72,11 @@ def main() -> None:
     sys.path[:0] = [str(llama), str(llama / "gguf-py")]
     convert_base(base, Path(asked["model"]))
     program = llama / "convert_lora_to_gguf.py"
-    said = {
+    refusals = {
         name: convert_adapter(program, base, folder, asked["converted"][name])
         for name, folder in asked["adapters"].items()
     }
-    Path(asked["answer"]).write_text(json.dumps({name: words for name, words in said.items() if words}))
+    Path(asked["answer"]).write_text(json.dumps({name: words for name, words in refusals.items() if words}))
 
 
 main()

@@ -32,8 +32,8 @@ def vllm_python() -> Path:
 
 def frozen_at_first() -> dict[str, str]:
     """The packages of vLLM's environment before loreg was installed into it, with their versions."""
-    found: dict[str, str] = json.loads((HOME / "vllm" / "packages.json").read_text())
-    return found
+    versions: dict[str, str] = json.loads((HOME / "vllm" / "packages.json").read_text())
+    return versions
 
 
 def frozen(python: Path) -> dict[str, str]:

@@ -38,8 +38,8 @@ def compute(asked: dict[str, Any], adapter: str) -> list[float]:
     )  # fmt: skip
     answer = json.loads(answer) if isinstance(answer, str) else answer
     (token,) = answer["choices"][0]["logprobs"]["content"]
-    found = {one["id"]: one["logprob"] for one in token["top_logprobs"]}
-    return [found[i] for i in range(asked["vocabulary"])]
+    logprobs = {one["id"]: one["logprob"] for one in token["top_logprobs"]}
+    return [logprobs[i] for i in range(asked["vocabulary"])]
 
 
 def ask(asked: dict[str, Any], adapter: str) -> tuple[list[float] | None, str]:
@@ -60,10 +60,10 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(compute(asked, sys.argv[1].removeprefix("none"))))
         return
-    found = {name: ask(asked, file) for name, file in {"": "", **asked["adapters"]}.items()}
-    numbers = {name: numbers for name, (numbers, _) in found.items() if numbers is not None}
+    answers = {name: ask(asked, file) for name, file in {"": "", **asked["adapters"]}.items()}
+    numbers = {name: numbers for name, (numbers, _) in answers.items() if numbers is not None}
     Path(asked["numbers"]).write_text(json.dumps(numbers))
-    Path(asked["answer"]).write_text(json.dumps({name: said for name, (_, said) in found.items() if said}))
+    Path(asked["answer"]).write_text(json.dumps({name: refusal for name, (_, refusal) in answers.items() if refusal}))
 
 
 main()

@@ -34,14 +34,14 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     base, kind = Path(asked["base"]), getattr(transformers, asked["class"])
-    found, said = {"": numbers(fresh(base, kind), asked["task"])}, {}
+    outputs, refusals = {"": numbers(fresh(base, kind), asked["task"])}, {}
     for name, folder in asked["adapters"].items():
         try:
-            found[name] = numbers(load(fresh(base, kind), folder, asked["with"]), asked["task"])
+            outputs[name] = numbers(load(fresh(base, kind), folder, asked["with"]), asked["task"])
         except Exception as error:
-            said[name] = f"{type(error).__name__}: {error}"
-    save_file(found, asked["numbers"])
-    Path(asked["answer"]).write_text(json.dumps(said))
+            refusals[name] = f"{type(error).__name__}: {error}"
+    save_file(outputs, asked["numbers"])
+    Path(asked["answer"]).write_text(json.dumps(refusals))
 
 
 main()

@@ -44,11 +44,11 @@ def compute(llm: LLM, asked: dict[str, Any], adapter: LoRARequest | None) -> tor
     if asked["task"] == "embed":
         (output,) = llm.embed(prompt, lora_request=adapter, use_tqdm=False)
         return torch.tensor([output.outputs.embedding])
-    every = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=-1, logprobs=-1)
-    (output,) = llm.generate(prompt, every, lora_request=adapter, use_tqdm=False)
+    parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=-1, logprobs=-1)
+    (output,) = llm.generate(prompt, parameters, lora_request=adapter, use_tqdm=False)
     rows = torch.full((len(asked["prompt"]), asked["vocabulary"]), float("nan"))
-    for row, found in zip(rows, [*output.prompt_logprobs[1:], *output.outputs[0].logprobs], strict=True):
-        for token, logprob in found.items():
+    for row, logprobs in zip(rows, [*output.prompt_logprobs[1:], *output.outputs[0].logprobs], strict=True):
+        for token, logprob in logprobs.items():
             row[token] = logprob.logprob
     return rows
 
@@ -56,17 +56,17 @@ def compute(llm: LLM, asked: dict[str, Any], adapter: LoRARequest | None) -> tor
 def main() -> None:
     asked = json.load(sys.stdin)
     llm = engine(asked)
-    numbers, said = {"": compute(llm, asked, None)}, {}
+    numbers, refusals = {"": compute(llm, asked, None)}, {}
     for number, (name, folder) in enumerate(asked["adapters"].items(), 1):
         request = LoRARequest(name, number, folder)
         try:
             llm.llm_engine.add_lora(request)
         except Exception as error:
-            said[name] = f"{type(error).__name__}: {error}"
+            refusals[name] = f"{type(error).__name__}: {error}"
             continue
         numbers[name] = compute(llm, asked, request)
     save_file(numbers, asked["numbers"])
-    Path(asked["answer"]).write_text(json.dumps(said))
+    Path(asked["answer"]).write_text(json.dumps(refusals))
 
 
 main()

@@ -74,14 +74,14 @@ def plugin_rows(room: Path, adapters: Mapping[str, Path], right: Mapping[str, Te
 
 def _row(vllm: str, log: Path, asked: Asked, when: str = "") -> Row:
     before = log.stat().st_size
-    status, found = _complete(vllm, asked.model)
-    told = log.read_bytes()[before:].decode(errors="replace")
-    agree, does = status == asked.status and asked.words in told, str(status)
-    if asked.right is not None and found is not None:
-        far = difference(found, asked.right[-1].topk(_TOP).values)
+    status, logprobs = _complete(vllm, asked.model)
+    logged = log.read_bytes()[before:].decode(errors="replace")
+    agree, does = status == asked.status and asked.words in logged, str(status)
+    if asked.right is not None and logprobs is not None:
+        far = difference(logprobs, asked.right[-1].topk(_TOP).values)
         agree, does = agree and far <= TOLERANCE, f"{does}, {'right' if far <= TOLERANCE else 'wrong'} ({far:.1e})"
     if not agree:
-        does += f", log: {told[-300:]}"
+        does += f", log: {logged[-300:]}"
     model = "the base" if asked.model.startswith("/") else asked.model
     return Row(SERVER, f"{when}{model}", ", log: ".join(filter(None, (str(asked.status), asked.words))), does, agree)
 

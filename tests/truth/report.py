@@ -64,24 +64,26 @@ def _rules(rows: Sequence[Row]) -> list[str]:
             seen.setdefault(code, row)
     for code, row in sorted(seen.items()):
         lines.append(f"| {code} | {row.server} | {row.adapter} | {_cell(row.does)} |")
-    every = {rule.code for name in list_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
-    return [*lines, "", f"Read in the source alone: {', '.join(sorted(every - seen.keys()))}."]
+    codes = {rule.code for name in list_profiles() for rule in read_profile(name.replace("-0", ":0")).rules}
+    return [*lines, "", f"Read in the source alone: {', '.join(sorted(codes - seen.keys()))}."]
 
 
 def _adapters(rows: Sequence[Row], servers: Sequence[str]) -> list[str]:
     lines = ["", "## Adapters", "", f"| adapter | {' | '.join(servers)} |", f"| --- |{' --- |' * len(servers)}"]
     by_place = {(row.adapter, row.server): row for row in rows}
     for adapter in dict.fromkeys(row.adapter for row in rows):
-        cells = [_told(by_place[adapter, server]) if (adapter, server) in by_place else "" for server in servers]
+        cells = [
+            _outcome_cell(by_place[adapter, server]) if (adapter, server) in by_place else "" for server in servers
+        ]
         lines.append(f"| {_cell(adapter)} | {' | '.join(cells)} |")
     return lines
 
 
-def _told(row: Row) -> str:
+def _outcome_cell(row: Row) -> str:
     mark = {True: "", False: "**differs** ", None: "– "}[row.agree]
     short = "refuses" if row.does.startswith("refuses") else row.does
-    said = "" if row.says == "takes it" else f"{row.says}: "
-    return _cell(f"{mark}{said}{short}")
+    expectation = "" if row.says == "takes it" else f"{row.says}: "
+    return _cell(f"{mark}{expectation}{short}")
 
 
 def _cell(text: str) -> str:

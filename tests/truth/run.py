@@ -80,13 +80,13 @@ def main(chosen: list[str]) -> int:
             print(f"== {plugin.SERVER}", flush=True)
             rows += resolver_rows(room, made)
     ran = {**{name: server.ran for name, server in SERVERS.items()}, plugin.SERVER: SERVERS["vLLM"].ran}
-    differ = [found for found in rows if found.agree is False]
-    for found in differ:
-        print(f"{found.server}, {found.adapter}: loreg says: {found.says}; the server: {found.does}")
+    differ = [row for row in rows if row.agree is False]
+    for different in differ:
+        print(f"{different.server}, {different.adapter}: loreg says: {different.says}; the server: {different.does}")
     if not chosen:
         write_page(rows, ran)
         print(f"{write_proofs(rows, ran)} rules are proven by a real server: docs/truth.md")
-    agree = sum(found.agree is True for found in rows)
+    agree = sum(row.agree is True for row in rows)
     print(f"{len(rows)} loads: {agree} as loreg says, {len(differ)} otherwise")
     return int(bool(differ))
 
@@ -98,7 +98,7 @@ def resolver_rows(room: Path, made: Mapping[str, Made]) -> list[Row]:
         plugin.SERVER, "installed beside vLLM", "moves nothing", ", ".join(moved) or "moved nothing", not moved
     )
     folders = {name: room / "adapters" / case for name, case in PUSHED.items()}
-    right = {name: found for name, case in PUSHED.items() if (found := made[case].right) is not None}
+    right = {name: outputs for name, case in PUSHED.items() if (outputs := made[case].right) is not None}
     plain = numbers(fresh(room / "bases" / "untied", BASES["untied"].kind), "generate")
     return [beside, *plugin.plugin_rows(room, folders, right, plain)]
 

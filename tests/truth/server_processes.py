@@ -28,7 +28,7 @@ class Did:
     """What a server did with an adapter: ``numbers`` that it computed, or the words with which it refused."""
 
     numbers: Tensor | None
-    said: str = ""
+    refusal: str = ""
 
 
 def ask_vllm(bases: Path, base: str, adapters: Mapping[str, Path]) -> dict[str, Did]:
@@ -67,17 +67,17 @@ def ask_llama(bases: Path, base: str, adapters: Mapping[str, Path]) -> dict[str,
             "answer": str(room / "converted.json"),
         }  # fmt: skip
         _run(Path(sys.executable), "convert_llama.py", convert, {})
-        said = json.loads((room / "converted.json").read_text())
+        refusals = json.loads((room / "converted.json").read_text())
         load = {
-            "model": convert["model"], "adapters": {a: file for a, file in converted.items() if a not in said},
+            "model": convert["model"], "adapters": {a: file for a, file in converted.items() if a not in refusals},
             "prompt": PROMPT, "vocabulary": vocabulary_of(bases / base), "numbers": str(room / "numbers.json"),
             "answer": str(room / "answer.json"),
         }  # fmt: skip
         _run(environment.llama_python(), "in_llama.py", load, {})
-        said |= json.loads((room / "answer.json").read_text())
-        found = json.loads((room / "numbers.json").read_text())
+        refusals |= json.loads((room / "answer.json").read_text())
+        numbers = json.loads((room / "numbers.json").read_text())
     return {
-        name: Did(torch.tensor([found[name]]) if name in found else None, said.get(name, ""))
+        name: Did(torch.tensor([numbers[name]]) if name in numbers else None, refusals.get(name, ""))
         for name in ["", *adapters]
     }
 
@@ -94,8 +94,8 @@ def _ask(
             "numbers": str(numbers), "answer": str(answer), **more,
         }  # fmt: skip
         _run(python, program, asked, variables)
-        said, found = json.loads(answer.read_text()), load_file(numbers)
-    return {name: Did(found.get(name), said.get(name, "")) for name in ["", *adapters]}
+        refusals, outputs = json.loads(answer.read_text()), load_file(numbers)
+    return {name: Did(outputs.get(name), refusals.get(name, "")) for name in ["", *adapters]}
 
 
 def _run(python: Path, program: str, asked: Mapping[str, Any], variables: Mapping[str, str]) -> None:

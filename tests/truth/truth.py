@@ -30,7 +30,7 @@ class Row:
 def row(
     server: str,
     adapter: str,
-    found: tuple[Finding, ...],
+    findings: tuple[Finding, ...],
     did: Did,
     right: Tensor | None,
     rules: Mapping[str, str],
@@ -42,8 +42,8 @@ def row(
     noise than the tolerance, and three times as much is taken for right.
     A rule is proven if it is among the findings, the server does what it says, and refuses in the words of ``rules``.
     """
-    effects = {f.code: ("refuses" if " refuses it" in f.message else "wrong") for f in found if _is_of_a_server(f)}
-    unfit = sorted({f.code for f in found if f.severity == "error" and not _is_of_a_server(f)})
+    effects = {f.code: ("refuses" if " refuses it" in f.message else "wrong") for f in findings if _is_of_a_server(f)}
+    unfit = sorted({f.code for f in findings if f.severity == "error" and not _is_of_a_server(f)})
     does, outcome = _outcome(did, right, max(TOLERANCE, 3 * alone))
     # A server that refuses for one reason cannot also be seen to be wrong for another.
     expected = "refuses" if "refuses" in effects.values() else "wrong" if effects else "right"
@@ -52,7 +52,7 @@ def row(
         says = "; ".join([*([says] if says else []), f"unfit for any server: {', '.join(unfit)}"])
     agree = outcome == expected if effects or not (unfit or right is None) else None
     proven = tuple(
-        code for code, words in rules.items() if effects.get(code) == outcome and words.lower() in did.said.lower()
+        code for code, words in rules.items() if effects.get(code) == outcome and words.lower() in did.refusal.lower()
     )
     if missing := sorted(rules.keys() - set(proven)):
         agree, does = False, f"{does} (not proven: {', '.join(missing)})"
@@ -69,13 +69,13 @@ def difference_alone(server: str, name: str, did: Did, plain: Tensor) -> float:
     """How far the server is from transformers on the base alone. Ends everything if it does not compute the same."""
     far = difference(did.numbers, _last(plain, did.numbers)) if did.numbers is not None else float("inf")
     if far > TOLERANCE:
-        raise SystemExit(f"{server} on the base {name!r} alone: {did.said or far}")
+        raise SystemExit(f"{server} on the base {name!r} alone: {did.refusal or far}")
     return far
 
 
-def _last(right: Tensor, found: Tensor) -> Tensor:
+def _last(right: Tensor, actual: Tensor) -> Tensor:
     """As many positions of what is right as a server computes, the last ones."""
-    return right[-len(found) :]
+    return right[-len(actual) :]
 
 
 def difference(one: Tensor, other: Tensor) -> float:
@@ -87,7 +87,7 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 def _outcome(did: Did, right: Tensor | None, tolerance: float) -> tuple[str, str]:
     if did.numbers is None:
-        return f"refuses: {' '.join(did.said.split())[:160]}", "refuses"
+        return f"refuses: {' '.join(did.refusal.split())[:160]}", "refuses"
     if right is None:
         return "computes something that PEFT cannot be compared with", "wrong"
     far = difference(did.numbers, _last(right, did.numbers))

@@ -68,11 +68,11 @@ def merged_by_peft(base: Path, adapters: Sequence[Path], weights: Sequence[float
 
 
 def check(folder: Path, expected: dict[str, Tensor]) -> None:
-    found = load_file(folder / "model.safetensors")
-    assert found.keys() == expected.keys()
+    actual = load_file(folder / "model.safetensors")
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        allowed = HALF_STEP[found[name].dtype] * tensor.abs() + ARITHMETIC[found[name].dtype] * tensor.abs().max()
-        assert bool(((found[name].double() - tensor).abs() <= allowed).all()), name
+        allowed = HALF_STEP[actual[name].dtype] * tensor.abs() + ARITHMETIC[actual[name].dtype] * tensor.abs().max()
+        assert bool(((actual[name].double() - tensor).abs() <= allowed).all()), name
 
 
 VARIANTS: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -156,21 +156,21 @@ def test_pissa_is_baked_with_its_initial_adapter(local_registry: Registry, tmp_p
         local_registry.bake([trained], base, tmp_path / "baked")
     assert "--initial DIR" in error.value.hint
     local_registry.bake([trained], base, tmp_path / "baked", MergeOptions(initial=[str(tmp_path / "initial")]))
-    found = load_file(tmp_path / "baked" / "model.safetensors")["plain.weight"]
-    assert torch.allclose(found, peft.merge_and_unload().plain.weight, atol=1e-5)
+    actual = load_file(tmp_path / "baked" / "model.safetensors")["plain.weight"]
+    assert torch.allclose(actual, peft.merge_and_unload().plain.weight, atol=1e-5)
 
 
 def test_another_dtype_is_for_every_number_and_says_so(local_registry: Registry, tmp_path: Path):
     adapter, base = train(tmp_path / "a", 1, ["plain"]), write_everything(tmp_path / "base")
     (base / "config.json").write_text(json.dumps({"dtype": "float32", "model_type": "x"}))
     local_registry.bake([str(adapter)], base, tmp_path / "baked", dtype="bfloat16", verify=True)
-    found = load_file(tmp_path / "baked" / "model.safetensors")
-    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    actual = load_file(tmp_path / "baked" / "model.safetensors")
+    assert {tensor.dtype for tensor in actual.values()} == {torch.bfloat16}
     expected = merged_by_peft(base, [adapter], [1])
     check(tmp_path / "baked", expected)
     assert json.loads((tmp_path / "baked" / "config.json").read_text())["dtype"] == "bfloat16"
     for name in set(expected) - {"plain.weight"}:
-        assert torch.equal(found[name], load_file(base / "model.safetensors")[name].bfloat16())
+        assert torch.equal(actual[name], load_file(base / "model.safetensors")[name].bfloat16())
 
 
 # ── models that run ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,10 +206,10 @@ def logits(model: nn.Module, seed: int = 5) -> Tensor:
 def runs_like_base_and_adapter(base: Path, adapter: Path, baked: Path, dtype: torch.dtype = torch.float64) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     expected = logits(PeftModel.from_pretrained(model, adapter).to(dtype))
-    found, told = AutoModelForCausalLM.from_pretrained(baked, dtype=dtype, output_loading_info=True)
-    assert not told["missing_keys"], told
-    assert not told["unexpected_keys"], told
-    assert float((logits(found) - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    baked_model, loading = AutoModelForCausalLM.from_pretrained(baked, dtype=dtype, output_loading_info=True)
+    assert not loading["missing_keys"], loading
+    assert not loading["unexpected_keys"], loading
+    assert float((logits(baked_model) - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 ATTENTION = ["q_proj", "v_proj"]
@@ -387,11 +387,11 @@ def test_the_real_minilm_becomes_a_classifier(
     assert any("BertForSequenceClassification" in note for note in result.notes)
     base = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=labels, dtype=torch.float64)
     expected = logits(PeftModel.from_pretrained(base, adapter).double())
-    found, told = AutoModelForSequenceClassification.from_pretrained(
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "baked", dtype=torch.float64, output_loading_info=True
     )
-    assert not told["missing_keys"]
-    assert torch.allclose(logits(found), expected, atol=1e-5)
+    assert not loading["missing_keys"]
+    assert torch.allclose(logits(model), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -406,7 +406,7 @@ def test_real_adapters_on_the_shapes_of_smollm2(local_registry: Registry, tmp_pa
     real = ((SCIENCE, 0.6), (HISTORY, 0.4), (DORA, 0.5))
     sources, weights = [str(adapter) for adapter, _ in real], [weight for _, weight in real]
     local_registry.bake(sources, tmp_path / "base", tmp_path / "baked", MergeOptions(weights=weights), verify=True)
-    found = load_file(tmp_path / "baked" / "model.safetensors")
+    actual = load_file(tmp_path / "baked" / "model.safetensors")
     tensors = {name: t.double() for name, t in load_file(tmp_path / "base" / "model.safetensors").items()}
     expected = dict(tensors)
     for adapter, weight in real:
@@ -416,7 +416,7 @@ def test_real_adapters_on_the_shapes_of_smollm2(local_registry: Registry, tmp_pa
             expected[name] = expected[name] + weight * (merged[name] - tensor)
     for name, tensor in expected.items():
         allowed = HALF_STEP[dtype] * tensor.abs() + 3e-6 * tensor.abs().max()
-        assert bool(((found[name].double() - tensor).abs() <= allowed).all()), name
+        assert bool(((actual[name].double() - tensor).abs() <= allowed).all()), name
 
 
 # ── bases that do not fit ──────────────────────────────────────────────────────────────────────────────────────────

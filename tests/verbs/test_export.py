@@ -34,7 +34,7 @@ from factories import (
 from loreg.baking import float_codec
 from loreg.errors import CheckFailedError, ConflictError, IntegrityError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
-from module_kinds import new_model as everything
+from module_kinds import new_model as new_mixed_model
 from module_kinds import train as train_everything
 
 PREFIX = "base_model.model."
@@ -63,8 +63,8 @@ def by_vllm(folder: Path) -> dict[str, Tensor]:
     c = config(folder)
 
     def value(pattern: str, name: str, default: float) -> float:
-        found = [v for key, v in c.get(pattern, {}).items() if re.match(rf"(.*\.)?({key})$", name)]
-        return found[0] if found else default
+        values = [v for key, v in c.get(pattern, {}).items() if re.match(rf"(.*\.)?({key})$", name)]
+        return values[0] if values else default
 
     made = {}
     for name, (a, b) in factors(folder).items():
@@ -76,25 +76,25 @@ def by_vllm(folder: Path) -> dict[str, Tensor]:
 
 def by_sglang(folder: Path) -> dict[str, Tensor]:
     """LoRAAdapter.scaling, and normalize_qkv_proj, which fails where v is missing beside q."""
-    c, found = config(folder), factors(folder)
-    for name in found:
+    c, tensors = config(folder), factors(folder)
+    for name in tensors:
         if name.endswith("q_proj"):
-            assert name.replace("q_proj", "v_proj") in found
+            assert name.replace("q_proj", "v_proj") in tensors
     assert isinstance(c["target_modules"], list)
-    return {name: c["lora_alpha"] / c["r"] * b @ a for name, (a, b) in found.items()}
+    return {name: c["lora_alpha"] / c["r"] * b @ a for name, (a, b) in tensors.items()}
 
 
 def by_lorax(folder: Path, gpus: int = 1, layers: int = 2) -> dict[str, Tensor]:
     """LoraWeights.load, type by type: the padded rank stays in the configuration that the next type reads."""
-    c, found, made = config(folder), factors(folder), {}
+    c, tensors, made = config(folder), factors(folder), {}
     r = c["r"]
     for kind in ("q_proj", "v_proj"):
         names = [f"layers.{i}.{kind}" for i in range(layers)]
-        if not all(name in found for name in names):
+        if not all(name in tensors for name in names):
             continue  # the whole type is dropped
         scale = c["lora_alpha"] / (r**0.5 if c.get("use_rslora") else r)
-        made |= {name: scale * found[name][1] @ found[name][0] for name in names}
-        rank = {len(found[name][0]) for name in names}
+        made |= {name: scale * tensors[name][1] @ tensors[name][0] for name in names}
+        rank = {len(tensors[name][0]) for name in names}
         assert len(rank) == 1, "torch.stack refuses"
         r = max(rank)
         r = 8 * gpus if r <= 8 * gpus else (r + 15) // 16 * 16
@@ -235,12 +235,12 @@ class TestCuttingDown:
         for name, delta in trained.items():
             sigma = torch.linalg.svdvals(delta)
             least = sigma[8:].square().sum()
-            found = (served[name] - delta).square().sum()
-            assert float(found) == pytest.approx(float(least), rel=1e-6, abs=1e-10)
+            error = (served[name] - delta).square().sum()
+            assert float(error) == pytest.approx(float(least), rel=1e-6, abs=1e-10)
             if name in stated:
                 assert stated[name]["epsilon"] == pytest.approx(float((least / sigma.square().sum()).sqrt()), rel=1e-6)
                 assert (stated[name]["rank_in"], stated[name]["rank"]) == (12, 8)
-            lost, whole = lost + float(found), whole + float(sigma.square().sum())
+            lost, whole = lost + float(error), whole + float(sigma.square().sum())
         assert result.fitted.epsilon == pytest.approx(math.sqrt(lost / whole), rel=1e-6)
         assert result.fitted.changes[0] == "3 modules cut down to rank 8"
 
@@ -248,15 +248,15 @@ class TestCuttingDown:
         (tmp_path / "mine.toml").write_text(LIMIT)
         adapter = train_everything(tmp_path / "a", 1, ["words", "image", "sound", "plain"], r=5)
         local_registry.export(str(adapter), str(tmp_path / "mine.toml"), tmp_path / "out")
-        model = PeftModel.from_pretrained(everything(), tmp_path / "out")
+        model = PeftModel.from_pretrained(new_mixed_model(), tmp_path / "out")
         for name, module in model.base_model.model.named_modules():
             if hasattr(module, "get_delta_weight"):
                 delta = module.get_delta_weight("default").detach().double()
                 trained = trained_delta(adapter, name)
                 flat = trained.T if name == "words" else trained.flatten(1)
-                found = delta.T if name == "words" else delta.flatten(1)
+                matrix = delta.T if name == "words" else delta.flatten(1)
                 best = torch.linalg.svdvals(flat)[2:].square().sum().sqrt()
-                assert float(torch.linalg.norm(found - flat)) == pytest.approx(float(best), rel=1e-5)
+                assert float(torch.linalg.norm(matrix - flat)) == pytest.approx(float(best), rel=1e-5)
 
     def test_what_only_makes_a_server_slow_is_left(self, local_registry: Registry, tmp_path: Path):
         result = local_registry.export(str(train(tmp_path / "a", 1, r=144)), "lorax", tmp_path / "out")
@@ -279,7 +279,7 @@ source = "the wiki"
 
 
 def trained_delta(adapter: Path, name: str) -> Tensor:
-    model = PeftModel.from_pretrained(everything(), adapter)
+    model = PeftModel.from_pretrained(new_mixed_model(), adapter)
     return dict(model.base_model.model.named_modules())[name].get_delta_weight("default").detach().double()
 
 

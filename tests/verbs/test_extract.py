@@ -81,8 +81,8 @@ def logits(model: nn.Module) -> Tensor:
 
 def baked_equals_tuned(local_registry: Registry, base: Path, adapter: Path, tuned: Path, folder: Path) -> None:
     local_registry.bake([str(adapter)], base, folder)
-    expected, found = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float64) for f in (tuned, folder))
-    assert torch.allclose(logits(found), logits(expected), atol=2e-5)
+    expected, actual = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float64) for f in (tuned, folder))
+    assert torch.allclose(logits(actual), logits(expected), atol=2e-5)
 
 
 def test_what_was_baked_in_comes_out(local_registry: Registry, tmp_path: Path):
@@ -94,15 +94,15 @@ def test_what_was_baked_in_comes_out(local_registry: Registry, tmp_path: Path):
     local_registry.bake([str(tmp_path / "a")], base, tmp_path / "baked")
     result = local_registry.extract(base, tmp_path / "baked", rank=4, folder=tmp_path / "out")
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "a")
-    found = deltas(tmp_path / "out")
+    actual = deltas(tmp_path / "out")
     expected = {
         name: module.get_delta_weight("default").double()
         for name, module in peft.base_model.model.named_modules()
         if hasattr(module, "lora_A")
     }
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, delta in expected.items():
-        assert float(torch.linalg.norm(found[name] - delta) / torch.linalg.norm(delta)) < 1e-5
+        assert float(torch.linalg.norm(actual[name] - delta) / torch.linalg.norm(delta)) < 1e-5
     assert result.retained > 1 - 1e-6  # the rest is the rounding of the baked model
     assert not result.whole
 
@@ -135,7 +135,7 @@ def test_ranks_keep_the_energy_that_a_dense_svd_says(local_registry: Registry, t
     tuned = tune(base, tmp_path / "tuned", lambda name: "proj" in name)
     result = local_registry.extract(base, tuned, energy=0.8, folder=tmp_path / "out")
     moved = changes(base, tuned)
-    found = deltas(tmp_path / "out")
+    actual = deltas(tmp_path / "out")
     for module in result.modules:
         change = moved[f"{module.module}.weight"]
         s = torch.linalg.svdvals(change).square()
@@ -145,7 +145,7 @@ def test_ranks_keep_the_energy_that_a_dense_svd_says(local_registry: Registry, t
         assert 0.8 <= module.retained <= float(share[module.rank - 1]) * (1 + 1e-6)
         assert module.retained == pytest.approx(float(share[module.rank - 1]), rel=3e-3)
         assert module.norm == pytest.approx(float(torch.linalg.norm(change)), rel=1e-5)
-        lost = float(torch.linalg.norm(change - found[module.module]) ** 2 / s.sum())
+        lost = float(torch.linalg.norm(change - actual[module.module]) ** 2 / s.sum())
         assert 1 - lost == pytest.approx(module.retained, abs=1e-4)
 
 

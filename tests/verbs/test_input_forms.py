@@ -25,26 +25,26 @@ def deltas(folder: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # missing and unexpected keys
         peft = PeftModel.from_pretrained(new_model(), folder).double()
-    found = {}
+    by_module = {}
     for name, module in peft.base_model.model.named_modules():
         holders = (getattr(module, kind, {}) for kind in ("lora_A", "lora_embedding_A"))
         if hasattr(module, "get_delta_weight") and any("default" in holder for holder in holders):
-            found[name] = module.get_delta_weight("default").detach()
+            by_module[name] = module.get_delta_weight("default").detach()
             bias = module.lora_B["default"].bias if "default" in module.lora_B else None
             if bias is not None:
-                found[f"{name} bias"] = (module.scaling["default"] * bias).detach()
-    return found
+                by_module[f"{name} bias"] = (module.scaling["default"] * bias).detach()
+    return by_module
 
 
 def check(folder: Path, sources: list[Path], weights: list[float], tolerance: float = EXACT) -> None:
-    found, each = deltas(folder), [deltas(source) for source in sources]
-    expected_names = set().union(*each)
-    assert found.keys() >= expected_names
+    actual, source_deltas = deltas(folder), [deltas(source) for source in sources]
+    expected_names = set().union(*source_deltas)
+    assert actual.keys() >= expected_names
     # Where one module has a bias PEFT wants one everywhere: those that no source had are zero.
-    assert all(float(found[name].abs().max()) == 0 for name in found.keys() - expected_names)
+    assert all(float(actual[name].abs().max()) == 0 for name in actual.keys() - expected_names)
     for name in expected_names:
-        delta = found[name]
-        expected = sum(w * d[name] for w, d in zip(weights, each, strict=True) if name in d)
+        delta = actual[name]
+        expected = sum(w * d[name] for w, d in zip(weights, source_deltas, strict=True) if name in d)
         assert float(torch.linalg.norm(delta - expected)) < tolerance * float(torch.linalg.norm(expected)), name
 
 
@@ -117,10 +117,10 @@ class TestAnInitialAdapter:
         result = local_registry.merge(
             [str(trained)], MergeOptions(weights=[1], initial=[str(initial)]), folder=tmp_path / "merged"
         )
-        found = deltas(tmp_path / "merged")["plain"]
+        actual = deltas(tmp_path / "merged")["plain"]
         expected = (after - before).double()
         # PEFT's own way to the trained weight goes through float32.
-        assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
+        assert float(torch.linalg.norm(actual - expected) / torch.linalg.norm(expected)) < 1e-5
         assert json.loads((tmp_path / "merged" / "adapter_config.json").read_text())["r"] == 6
         assert any("original base" in note for note in result.notes)
 
@@ -139,8 +139,8 @@ class TestAnInitialAdapter:
             folder=tmp_path / "merged",
         )
         expected = 2 * deltas(plain)["plain"] + 0.5 * (after - before).double()
-        found = deltas(tmp_path / "merged")["plain"]
-        assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
+        actual = deltas(tmp_path / "merged")["plain"]
+        assert float(torch.linalg.norm(actual - expected) / torch.linalg.norm(expected)) < 1e-5
 
     def test_of_another_shape_is_refused(self, local_registry: Registry, tmp_path: Path):
         _, trained, _, _ = self.trained(tmp_path, "pissa", 1)
@@ -177,8 +177,8 @@ class TestDora:
         local_registry.merge(
             [str(trained)], MergeOptions(weights=[1]), base=self.base(tmp_path / "base"), folder=tmp_path / "merged"
         )
-        found, expected = deltas(tmp_path / "merged")["plain"], self.expected(trained)
-        assert float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected)) < 1e-5
+        actual, expected = deltas(tmp_path / "merged")["plain"], self.expected(trained)
+        assert float(torch.linalg.norm(actual - expected) / torch.linalg.norm(expected)) < 1e-5
 
     def test_is_converted_to_its_best_approximation_and_the_error_is_told(
         self, local_registry: Registry, tmp_path: Path
@@ -189,8 +189,8 @@ class TestDora:
         )
         u, s, vh = torch.linalg.svd(self.expected(trained), full_matrices=False)
         best = u[:, :2] * s[:2] @ vh[:2]
-        found = deltas(tmp_path / "merged")["plain"]
-        assert float(torch.linalg.norm(found - best) / torch.linalg.norm(best)) < 1e-5
+        actual = deltas(tmp_path / "merged")["plain"]
+        assert float(torch.linalg.norm(actual - best) / torch.linalg.norm(best)) < 1e-5
         error = float((s[2:].square().sum() / s.square().sum()).sqrt())
         assert f"DoRA converted to factors of rank 2, ε = {error:.2g}" in " ".join(result.notes)
 
@@ -202,12 +202,12 @@ class TestDora:
     def test_of_another_base_is_refused(self, local_registry: Registry, tmp_path: Path):
         trained = train(tmp_path / "a", 1, ["plain"], use_dora=True)
         (tmp_path / "base").mkdir()
-        for tensors, said in (
+        for tensors, message in (
             ({"x": torch.ones(1)}, "has no tensor plain.weight"),
             ({"plain.weight": torch.ones(6, 15)}, r"plain is \(6, 14\) in the adapter, this base has \(6, 15\)"),
         ):
             save_file(tensors, tmp_path / "base" / "model.safetensors")
-            with pytest.raises(CheckFailedError, match=said):
+            with pytest.raises(CheckFailedError, match=message):
                 local_registry.merge(
                     [str(trained)], MergeOptions(weights=[1]), base=tmp_path / "base", folder=tmp_path / "merged"
                 )

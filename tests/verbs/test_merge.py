@@ -107,7 +107,7 @@ def test_any_mix_merges_exactly(local_registry: Registry, tmp_path_factory: pyte
     folders = [train(folder / f"source{i}", i, **options) for i, options in enumerate(sources)]
     weights = weights[: len(sources)]
     merged = merge(local_registry, folders, weights, folder / "merged", base=write_base(folder / "base"))
-    expected = weighted_sum([deltas_by_peft(each) for each in folders], weights)
+    expected = weighted_sum([deltas_by_peft(source) for source in folders], weights)
     assert relative_error(deltas_by_peft(merged), expected) < EXACT
 
 
@@ -164,8 +164,8 @@ def test_the_result_is_stored_in_the_widest_dtype_of_the_sources(local_registry:
             tensors = load_file(folder / "adapter_model.safetensors")
             folders.append(change_tensors(folder, {key: tensor.to(dtype) for key, tensor in tensors.items()}))
         merged = merge(local_registry, folders, [1, 1], tmp_path / name)
-        found = {tensor.dtype for tensor in load_file(merged / "adapter_model.safetensors").values()}
-        assert found == {expected}
+        stored = {tensor.dtype for tensor in load_file(merged / "adapter_model.safetensors").values()}
+        assert stored == {expected}
 
 
 class TestWholeTensors:
@@ -412,11 +412,11 @@ class TestWhatPeftWouldDrop:
             change_tensors(folder, {name: t + 1 for name, t in tensors.items() if name.endswith("bias")})
         base = write_base(tmp_path / "base")
         merged = merge(local_registry, folders, [0.7, 0.3], tmp_path / "merged", extras=str(folders[chosen]), base=base)
-        found = PeftModel.from_pretrained(new_model(), merged).base_model.model
+        merged_model = PeftModel.from_pretrained(new_model(), merged).base_model.model
         expected = PeftModel.from_pretrained(new_model(), folders[chosen]).base_model.model
         for i in (0, 1):
             for name in ("q_proj", "v_proj"):
-                x, y = (getattr(model.layers[i], name) for model in (found, expected))
+                x, y = (getattr(model.layers[i], name) for model in (merged_model, expected))
                 assert torch.equal(getattr(x, "base_layer", x).bias, getattr(y, "base_layer", y).bias)
 
     def test_a_module_that_is_whole_in_one_and_has_factors_in_another_is_refused(
@@ -469,13 +469,13 @@ def test_many_modules_with_patterns_are_read_in_one_go(local_registry: Registry,
     names = [f"layers.{i}.m{j}" for i in range(60) for j in range(10)]
     for folder, rank in (("a", 2), ("b", 3)):
         (tmp_path / folder).mkdir()
-        some = names if folder == "a" else names[::2]
+        chosen = names if folder == "a" else names[::2]
         tensors = {}
-        for name in some:
+        for name in chosen:
             tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(rank, 8)
             tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(8, rank)
         save_file(tensors, tmp_path / folder / "adapter_model.safetensors")
-        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": some}
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": chosen}
         (tmp_path / folder / "adapter_config.json").write_text(json.dumps(config))
     merged = merge(local_registry, [tmp_path / "a", tmp_path / "b"], [1, 1], tmp_path / "merged")
     pushed = local_registry.push(merged, "merged").version

@@ -24,9 +24,9 @@ SECRET = "/home/ada/secret-project/llama-3-8b"
 def count(database_url: str, table: str) -> int:
     catalog = Catalog(database_url)
     with catalog.read() as tx:
-        found = tx.connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
+        number = tx.connection.execute(text(f"SELECT count(*) FROM {table}")).scalar()
     catalog.close()
-    return found
+    return number
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ class TestContent:
         (folder / "empty.txt").write_text("")
         registry.push(folder, "a")
         pulled = registry.pull("a", tmp_path / "p").folder
-        found = {p.relative_to(pulled): p.read_bytes() for p in pulled.rglob("*") if p.is_file()}
-        assert found == {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        content = {p.relative_to(pulled): p.read_bytes() for p in pulled.rglob("*") if p.is_file()}
+        assert content == {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
     def test_the_card_can_be_searched(self, registry: Registry, tmp_path: Path):
         folder = copy(NEWS, tmp_path / "f")
@@ -125,7 +125,7 @@ class TestBase:
         version = registry.push(NEWS, "a", base=str(minilm)).version
         assert version.base.names == ("sentence-transformers/all-MiniLM-L6-v2",)
         for text_ in (version.base.names[0], version.base.digest, version.base.digest[:8]):
-            assert [found.ref for found in registry.search(base=text_).items] == ["a:v1"]
+            assert [entry.ref for entry in registry.search(base=text_).items] == ["a:v1"]
         tensor_digests = json.loads(registry.context.store.read(version.base.digest))
         assert len(tensor_digests["tensors"]) == version.base.tensors
 

@@ -160,7 +160,7 @@ class TestRecipeFile:
         assert by_file == by_hand
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("sources = [", "is not TOML"),
             ("method = 'ties'", "names no sources"),
@@ -170,8 +170,8 @@ class TestRecipeFile:
             ("sources = ['a']\n[weights_for]\nx = 1", "weights_for is .*, expected an object of lists"),
         ],
     )
-    def test_what_it_cannot_be(self, tmp_path: Path, text: str, said: str):
-        with pytest.raises(UsageError, match=said):
+    def test_what_it_cannot_be(self, tmp_path: Path, text: str, message: str):
+        with pytest.raises(UsageError, match=message):
             read_recipe_file(self.write(tmp_path, text))
 
     def test_that_is_not_there(self, tmp_path: Path):

@@ -80,8 +80,8 @@ def answer(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return run(model, inputs).double()
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
+def difference(actual: Tensor, expected: Tensor) -> float:
     """Return the largest difference, relative to the largest number that is expected; infinite for other shapes."""
-    if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+    if actual.shape != expected.shape or not bool(torch.isfinite(actual).all()):
         return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    return float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30))

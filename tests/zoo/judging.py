@@ -58,7 +58,7 @@ class Case:
         return self.first.trains_whole or self.option.saves_embeddings
 
 
-def judge(case: Case) -> Iterator[Verdict]:
+def assess(case: Case) -> Iterator[Verdict]:
     """Answer a verdict for each stage."""
     stages: dict[str, Callable[[Case], Verdict]] = {
         "check": _check,
@@ -95,10 +95,10 @@ def _base(case: Case) -> Verdict:
     ref, digest = pushed.version.ref, pushed.version.base.digest
     (report,) = case.registry.check([ref], base=digest)
     findings = [f for f in beside.findings if f.code != "LB003"]  # headers alone do not say which weights these are
-    found = [f"{f.code} {f.message}" for f in (*findings, *report.findings) if not _is_right(case, f.code)]
+    alarms = [f"{f.code} {f.message}" for f in (*findings, *report.findings) if not _is_right(case, f.code)]
     matches = [m.verdict for m in case.registry.bases.match(ref) if m.base == pushed.version.base]
-    found += [f"verdict {v.kind}: {v.reason}" for v in matches if v.kind != "exact"]
-    return _alarms("base", found)
+    alarms += [f"verdict {v.kind}: {v.reason}" for v in matches if v.kind != "exact"]
+    return _alarms("base", alarms)
 
 
 def _merge(case: Case) -> Verdict:
@@ -185,14 +185,14 @@ def _as_adapter(stage: str, case: Case, folder: Path, expected: Any) -> Verdict:
     return _compared(stage, answer(model, case.base.inputs), expected)
 
 
-def _compared(stage: str, found: Any, expected: Any, detail: str = "") -> Verdict:
-    error = difference(found, expected)
+def _compared(stage: str, actual: Any, expected: Any, detail: str = "") -> Verdict:
+    error = difference(actual, expected)
     return Verdict(stage, "ok" if error <= TOLERANCE else "WRONG", error, detail=detail)
 
 
-def _alarms(stage: str, found: list[str]) -> Verdict:
-    codes = " ".join(sorted({text.split()[0] for text in found}))
-    return Verdict(stage, "false alarm" if found else "ok", code=codes, detail="; ".join(found[:3]))
+def _alarms(stage: str, alarms: list[str]) -> Verdict:
+    codes = " ".join(sorted({text.split()[0] for text in alarms}))
+    return Verdict(stage, "false alarm" if alarms else "ok", code=codes, detail="; ".join(alarms[:3]))
 
 
 #: Fields of an adapter that PEFT 0.10 does not carry out.

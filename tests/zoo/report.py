@@ -38,9 +38,9 @@ def lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
         return
     counts = Counter(verdict.kind for outcome in outcomes for verdict in outcome.verdicts)
     seconds = sum(outcome.seconds for outcome in outcomes)
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind] and kind != "-")
+    summary = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind] and kind != "-")
     if outcomes:
-        yield f"{outcomes[0].architecture}/{outcomes[0].tying}: {len(outcomes)} cases, {told} ({seconds:.1f} s)"
+        yield f"{outcomes[0].architecture}/{outcomes[0].tying}: {len(outcomes)} cases, {summary} ({seconds:.1f} s)"
     for outcome in outcomes:
         if not outcome.verdicts:
             yield f"  {outcome.option}: not tried: {outcome.reason[:160]}"
@@ -106,8 +106,8 @@ def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def _cell(outcome: Outcome | None) -> str:
     if outcome is None or not outcome.verdicts:
         return "" if outcome is None else "–"
-    told = [f"{verdict.stage} {_short(verdict)}" for verdict in outcome.verdicts if verdict.kind not in ("ok", "-")]
-    return ", ".join(told) or f"{max(verdict.error for verdict in outcome.verdicts):.0e}"
+    remarks = [f"{verdict.stage} {_short(verdict)}" for verdict in outcome.verdicts if verdict.kind not in ("ok", "-")]
+    return ", ".join(remarks) or f"{max(verdict.error for verdict in outcome.verdicts):.0e}"
 
 
 def _short(verdict: Verdict) -> str:

@@ -29,7 +29,7 @@ import transformers
 from loreg.registry import connect
 from zoo.architectures import Architecture, all_architectures
 from zoo.facts import facts_of
-from zoo.judging import Case, Verdict, judge
+from zoo.judging import Case, Verdict, assess
 from zoo.models import TYINGS, UnbuildableError, build
 from zoo.options import OPTIONS, Option, fields_of
 from zoo.report import BAD, Outcome, lines, markdown
@@ -70,7 +70,7 @@ def _try_out(architecture: Architecture, tying: str, options: Sequence[Option], 
             except NotTrainableError as error:
                 yield Outcome(architecture.name, tying, option.name, (), str(error), time.monotonic() - started)
             else:
-                verdicts = tuple(judge(Case(base, option, first, second, case_room, registry)))
+                verdicts = tuple(assess(Case(base, option, first, second, case_room, registry)))
                 yield Outcome(architecture.name, tying, option.name, verdicts, seconds=time.monotonic() - started)
             shutil.rmtree(case_room)
 
@@ -89,12 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = [outcome for file in asked.read for outcome in read(file)]
     if asked.read:
         work = []
-    for some in _results(work, asked.options, asked.jobs):
-        outcomes += some
-        print(*lines(some), sep="\n", flush=True)
+    for results in _results(work, asked.options, asked.jobs):
+        outcomes += results
+        print(*lines(results), sep="\n", flush=True)
         if asked.json:  # base by base: a run that is ended early is not lost
             with asked.json.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(asdict(o)) + "\n" for o in some)
+                stream.writelines(json.dumps(asdict(o)) + "\n" for o in results)
     text = markdown(outcomes)
     if asked.out:
         asked.out.write_text(text, encoding="utf-8")

@@ -70,9 +70,9 @@ def test_a_transposed_square_weight_is_found_wrong(tmp_path: Path):
     before = load_file(base.folder / "model.safetensors")[name]
     tensors[name] = before + (tensors[name] - before).T.contiguous()
     save_file(tensors, file, {"format": "pt"})
-    found = as_model("bake", case, tmp_path / "baked")[0]
-    assert found.kind == "WRONG"
-    assert found.error > 1e-3
+    verdict = as_model("bake", case, tmp_path / "baked")[0]
+    assert verdict.kind == "WRONG"
+    assert verdict.error > 1e-3
     del tensors["transformer.h.1.ln_1.weight"]
     save_file(tensors, file, {"format": "pt"})
     assert "missing transformer.h.1.ln_1.weight" in as_model("bake", case, tmp_path / "baked")[0].detail

@@ -68,8 +68,8 @@ class Client:
         target = self._room / "pulled"
         shutil.rmtree(target, ignore_errors=True)
         self._registry.pull(f"{name}:v{number}", target)
-        found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in target.iterdir()}
-        self._journal.write("pull", "" if found == files else OTHER_FILES, f"{name}:v{number}")
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in target.iterdir()}
+        self._journal.write("pull", "" if digests == files else OTHER_FILES, f"{name}:v{number}")
 
     def _search(self) -> None:
         page = self._registry.search(tasks=["soak"], limit=20)

@@ -23,12 +23,12 @@ REFUSALS = frozenset(
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: ``error`` is empty where it was answered with success, ``told`` is what the answer promised."""
+    """One operation: ``error`` is empty where it was answered with success, ``answer`` is what it promised."""
 
     kind: str
     error: str
-    told: dict[str, Any]
-    said: str = ""
+    answer: dict[str, Any]
+    message: str = ""
 
 
 class Journal:
@@ -37,8 +37,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._stream = path.open("a", encoding="utf-8")
 
-    def write(self, kind: str, error: str = "", said: str = "", **told: Any) -> None:
-        self._stream.write(json.dumps({"kind": kind, "error": error, "told": told, "said": said[:300]}) + "\n")
+    def write(self, kind: str, error: str = "", message: str = "", **answer: Any) -> None:
+        self._stream.write(
+            json.dumps({"kind": kind, "error": error, "answer": answer, "message": message[:300]}) + "\n"
+        )
         self._stream.flush()
 
 
@@ -59,34 +61,34 @@ def lost(operations: Iterable[Operation], seen: Seen) -> Iterator[str]:
     metrics = {(row["version_id"], row["name"], row["dataset"], row["value"]) for row in seen["metrics"]}
     jobs = {row["id"]: row for row in seen["jobs"]}
     for operation in operations:
-        told = operation.told
+        answer = operation.answer
         if operation.error:
             continue
         if operation.kind == "push":
-            row = numbers.get((told["name"], told["number"]))
-            if row is None or row["digest"] != told["digest"]:
-                yield f"push: {told['name']}:v{told['number']}@{told['digest'][:12]} is not there"
-            if told["alias"] and (told["name"], told["alias"], told["number"]) not in moves:
-                yield f"push: {told['name']}:{told['alias']} never meant v{told['number']}"
-        elif operation.kind == "tag" and (told["name"], told["alias"], told["number"]) not in moves:
-            yield f"tag: {told['name']}:{told['alias']} never meant v{told['number']}"
+            row = numbers.get((answer["name"], answer["number"]))
+            if row is None or row["digest"] != answer["digest"]:
+                yield f"push: {answer['name']}:v{answer['number']}@{answer['digest'][:12]} is not there"
+            if answer["alias"] and (answer["name"], answer["alias"], answer["number"]) not in moves:
+                yield f"push: {answer['name']}:{answer['alias']} never meant v{answer['number']}"
+        elif operation.kind == "tag" and (answer["name"], answer["alias"], answer["number"]) not in moves:
+            yield f"tag: {answer['name']}:{answer['alias']} never meant v{answer['number']}"
         elif operation.kind == "metric":
-            row = numbers.get((told["name"], told["number"]))
-            if row is None or (row["id"], "accuracy", told["dataset"], told["value"]) not in metrics:
-                yield f"metric: {told['name']}:v{told['number']} has no {told['value']} on {told['dataset']}"
-        elif operation.kind == "hub" and not any(d.startswith(told["commit"]) for d in digests[told["name"]]):
-            yield f"hub: {told['name']} has no version of commit {told['commit'][:12]}"
+            row = numbers.get((answer["name"], answer["number"]))
+            if row is None or (row["id"], "accuracy", answer["dataset"], answer["value"]) not in metrics:
+                yield f"metric: {answer['name']}:v{answer['number']} has no {answer['value']} on {answer['dataset']}"
+        elif operation.kind == "hub" and not any(d.startswith(answer["commit"]) for d in digests[answer["name"]]):
+            yield f"hub: {answer['name']} has no version of commit {answer['commit'][:12]}"
         elif operation.kind == "job":
-            yield from _lost_job(told, jobs.get(told["id"]))
+            yield from _lost_job(answer, jobs.get(answer["id"]))
 
 
-def _lost_job(told: dict[str, Any], job: dict[str, Any] | None) -> Iterator[str]:
+def _lost_job(answer: dict[str, Any], job: dict[str, Any] | None) -> Iterator[str]:
     if job is None:
-        yield f"job: {told['id']} is not there"
+        yield f"job: {answer['id']} is not there"
     elif job["state"] not in ("done", "failed"):
-        yield f"job: {told['id']} is {job['state']} still"
+        yield f"job: {answer['id']} is {job['state']} still"
     elif job["state"] == "failed" and job["error"].get("code") != "unavailable":
-        yield f"job: {told['id']} failed: {job['error'].get('message', '')[:200]}"
+        yield f"job: {answer['id']} failed: {job['error'].get('message', '')[:200]}"
 
 
 def figures(operations: Iterable[Operation]) -> Iterator[str]:
@@ -104,13 +106,14 @@ def figures(operations: Iterable[Operation]) -> Iterator[str]:
         else:
             (refused if operation.error in REFUSALS else failed)[operation.kind][operation.error] += 1
         if operation.error in REFUSALS:
-            quoted.setdefault((operation.kind, operation.error), operation.said)
+            quoted.setdefault((operation.kind, operation.error), operation.message)
     for kind in sorted(done.keys() | refused.keys() | failed.keys()):
-        yield f"  {kind:8} {done[kind]:6} answered   refused: {_told(refused[kind])}   failed: {_told(failed[kind])}"
-    sums = (sum(done.values()), *(sum(sum(c.values()) for c in some.values()) for some in (refused, failed)))
+        refusals, failures = _format_counts(refused[kind]), _format_counts(failed[kind])
+        yield f"  {kind:8} {done[kind]:6} answered   refused: {refusals}   failed: {failures}"
+    sums = (sum(done.values()), *(sum(sum(c.values()) for c in by_kind.values()) for by_kind in (refused, failed)))
     yield f"  {'all':8} {sums[0]:6} answered   refused: {sums[1]}   failed: {sums[2]}"
-    yield from (f"  {kind} was refused: {said}" for (kind, _), said in quoted.items())
+    yield from (f"  {kind} was refused: {message}" for (kind, _), message in quoted.items())
 
 
-def _told(counts: Counter[str]) -> str:
+def _format_counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "0"

@@ -123,20 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         operations = read(room)
         where = (soak.deployment.database_url, soak.deployment.storage_url, soak.deployment.storage_endpoint)
         seen = look(*where)
-        found = [*faults(seen), *lost(operations, seen)]
-        found += [
-            f"pull: {operation.error}: {operation.said}"
+        sentences = [*faults(seen), *lost(operations, seen)]
+        sentences += [
+            f"pull: {operation.error}: {operation.message}"
             for operation in operations
             if operation.kind == "pull" and operation.error in WRONG
         ]
-        found += [f"the {name} ended by itself, {count} ×" for name, count in soak.gave_up.items()]
-        found += [f"a client ended with {client.returncode}" for client in clients if client.returncode]
+        sentences += [f"the {name} ended by itself, {count} ×" for name, count in soak.gave_up.items()]
+        sentences += [f"a client ended with {client.returncode}" for client in clients if client.returncode]
     print(*figures(operations), sep="\n")
     print(f"  kills: {_counts(soak.kills)}; ended by themselves: {_counts(soak.gave_up)}")
     print(f"  {len(seen['versions'])} versions, {len(seen.stored)} blobs, {len(seen['jobs'])} jobs")
-    print(*(f"  {fault}" for fault in found), sep="\n", end="\n" if found else "")
-    print(f"lost, half or ended by itself: {len(found)}")
-    return int(bool(found))
+    print(*(f"  {fault}" for fault in sentences), sep="\n", end="\n" if sentences else "")
+    print(f"lost, half or ended by itself: {len(sentences)}")
+    return int(bool(sentences))
 
 
 def _client(number: int, seed: int, room: Path, deadline: float, soak: Soak) -> subprocess.Popen[bytes]:

@@ -34,9 +34,9 @@ def _write_model(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
     folder.mkdir(parents=True)
     names = list(tensors)
     shards = {f"model-{n + 1:05}-of-{LAYERS:05}.safetensors": names[2 * n : 2 * n + 2] for n in range(LAYERS)}
-    for file, some in shards.items():
-        save_file({name: tensors[name] for name in some}, folder / file, {"format": "pt"})
-    weight_map = {name: file for file, some in shards.items() for name in some}
+    for file, shard in shards.items():
+        save_file({name: tensors[name] for name in shard}, folder / file, {"format": "pt"})
+    weight_map = {name: file for file, shard in shards.items() for name in shard}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(config))

@@ -147,7 +147,7 @@ class Watch:
 
         alone: set[int] = set()  # connections with a statement that the driver does not count as a change
 
-        def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        def record_statement(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
             if _STATEMENT.match(statement):
                 if getattr(connection.connection.dbapi_connection, "autocommit", None) is True:
                     self._reach("commit")
@@ -161,7 +161,7 @@ class Watch:
             connection.info["changes"] = changes
             alone.discard(id(connection))
 
-        event.listen(Engine, "before_cursor_execute", note)
+        event.listen(Engine, "before_cursor_execute", record_statement)
         event.listen(Engine, "commit", commit)
         event.listen(Engine, "rollback", lambda connection: alone.discard(id(connection)))
 
@@ -231,5 +231,5 @@ def _operation(request: Any) -> str:
         name = "multipart part"
     elif "uploadId" in query:
         name = "multipart complete" if request.method == "POST" else "multipart abort"
-    found = re.search(r"(sha256|incoming|named)/.*", unquote(parts.path))
-    return f"{name} {found[0] if found else '…'}"
+    match = re.search(r"(sha256|incoming|named)/.*", unquote(parts.path))
+    return f"{name} {match[0] if match else '…'}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from deployments import Deployment
 from faults.sweep.points import Point, Watch
 
-PATIENCE = 120.0  # seconds after which a command hangs
+TIMEOUT = 120.0  # seconds after which a command hangs
 _UNEXPECTED = 70
 _FOREIGN = (
     "alembic.command",
@@ -72,7 +72,7 @@ class Ended:
     """How a process ended: its exit status, or the negative of the signal; what it said; the points that it passed."""
 
     status: int
-    said: str
+    output: str
     labels: list[str] = field(default_factory=list)
 
     @property
@@ -145,14 +145,14 @@ class Process:
             sys.stderr.flush()
         os._exit(status)
 
-    def wait(self, seconds: float = PATIENCE) -> Ended | None:
+    def wait(self, seconds: float = TIMEOUT) -> Ended | None:
         """How it ended; None if it goes on for longer."""
         if self._status is None:
             if not select.select([self._descriptor], [], [], seconds)[0]:
                 return None
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             os.close(self._descriptor)
-        return Ended(self._status, self.said(), self._report.read_text().splitlines())
+        return Ended(self._status, self.read_output(), self._report.read_text().splitlines())
 
     def end(self) -> Ended:
         """Kill it if it goes on still."""
@@ -163,21 +163,21 @@ class Process:
         assert ended is not None
         return ended
 
-    def said(self) -> str:
+    def read_output(self) -> str:
         return self._log.read_text(errors="replace").strip()
 
 
-def first_to_end(processes: Sequence[Process], seconds: float = PATIENCE) -> None:
+def first_to_end(processes: Sequence[Process], seconds: float = TIMEOUT) -> None:
     """Wait until one of them has ended."""
     select.select([process._descriptor for process in processes], [], [], seconds)
 
 
 def address_of(server: Process) -> str | None:
     """Where a server that was just started answers; None if it ended before."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        if found := re.search(r"running on (http://[\d.:]+)", server.said()):
-            return found[1]
+        if match := re.search(r"running on (http://[\d.:]+)", server.read_output()):
+            return match[1]
         if server.wait(0.005) is not None:
             return None
     return None

@@ -12,10 +12,10 @@ _TITLES = {"sqlite": "SQLite + folder", "postgres": "PostgreSQL + S3"}
 def line(swept: Swept) -> str:
     """One verb on one place, and each of its faults."""
     lines = [
-        f"{swept.case}/{swept.backend}: {len(swept.labels)} points, {swept.swept} swept, {len(swept.found)} faults, "
+        f"{swept.case}/{swept.backend}: {len(swept.labels)} points, {swept.swept} swept, {len(swept.faults)} faults, "
         f"{swept.left} left something behind ({swept.seconds:.0f} s)"
     ]
-    lines += [f"  {fault.number} {fault.point}, {fault.when}: {fault.said}" for fault in swept.found]
+    lines += [f"  {fault.number} {fault.point}, {fault.when}: {fault.sentences}" for fault in swept.faults]
     lines += [f"  not reached: {label}" for label in swept.missed]
     return "\n".join(lines)
 
@@ -46,22 +46,23 @@ def _table(rows: Sequence[Swept]) -> Iterator[str]:
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for row in rows:
         yield (
-            f"| {row.case} | {_TITLES[row.backend]} | {len(row.labels)} | {row.swept} | {row.left} | {len(row.found)}"
+            f"| {row.case} | {_TITLES[row.backend]} | {len(row.labels)} | {row.swept} | {row.left} | {len(row.faults)}"
             f" | {row.seconds:.0f} |"
         )
-    points, swept, found = (
-        sum(some) for some in zip(*((len(r.labels), r.swept, len(r.found)) for r in rows), strict=True)
+    points, swept, faults = (
+        sum(column) for column in zip(*((len(r.labels), r.swept, len(r.faults)) for r in rows), strict=True)
     )
-    yield f"| all | | {points} | {swept} | {sum(r.left for r in rows)} | {found} | {sum(r.seconds for r in rows):.0f} |"
+    left, seconds = sum(r.left for r in rows), sum(r.seconds for r in rows)
+    yield f"| all | | {points} | {swept} | {left} | {faults} | {seconds:.0f} |"
 
 
 def _faults(rows: Sequence[Swept], seed: int) -> Iterator[str]:
-    yield f"Faults (seed {seed}):" if any(row.found for row in rows) else "No fault was found."
+    yield f"Faults (seed {seed}):" if any(row.faults for row in rows) else "No fault was found."
     yield ""
     for row in rows:
-        for fault in row.found:
+        for fault in row.faults:
             where = f"{row.case} on {_TITLES[row.backend]}, point {fault.number}, `{fault.point}`"
-            yield f"- {where}, {fault.when}: {fault.said}"
+            yield f"- {where}, {fault.when}: {fault.sentences}"
     missed = [f"{row.case}/{row.backend}: {label}" for row in rows for label in row.missed]
     if missed:
         yield f"Counted and not reached again: {'; '.join(missed)}."

@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = list(_swept(work, asked, room, inputs))
     if asked.out:
         asked.out.write_text(markdown(rows, asked.seed), encoding="utf-8")
-    found, points = sum(len(row.found) for row in rows), sum(row.swept for row in rows)
+    faults, points = sum(len(row.faults) for row in rows), sum(row.swept for row in rows)
     missed = sum(len(row.missed) for row in rows)
-    print(f"{points} points swept in {time.monotonic() - started:.0f} s: {found} faults, {missed} points not reached")
-    return int(found + missed > 0)
+    print(f"{points} points swept in {time.monotonic() - started:.0f} s: {faults} faults, {missed} points not reached")
+    return int(faults + missed > 0)
 
 
 def _prepared(chosen: Sequence[tuple[Case, str]], room: Path, inputs: Path, stack: contextlib.ExitStack) -> list[Work]:
@@ -90,15 +90,15 @@ def _swept(work: Sequence[Work], asked: argparse.Namespace, room: Path, inputs: 
             except EOFError:
                 pipes.remove(pipe)
                 continue
-            some = parts.setdefault((part.case, part.backend), [])
-            some.append(part)
-            if len(some) == asked.jobs:
-                row = _together(some)
+            partial = parts.setdefault((part.case, part.backend), [])
+            partial.append(part)
+            if len(partial) == asked.jobs:
+                row = _together(partial)
                 print(line(row), flush=True)
                 if asked.list:
                     print(*(f"  {number} {label}" for number, label in enumerate(row.labels, 1)), sep="\n")
                 yield row
-    if incomplete := [key for key, some in parts.items() if len(some) < asked.jobs] or len(parts) < len(work):
+    if incomplete := [key for key, partial in parts.items() if len(partial) < asked.jobs] or len(parts) < len(work):
         raise RuntimeError(f"a process of the sweep ended early: {incomplete}")
 
 
@@ -128,7 +128,7 @@ def _together(parts: Sequence[Swept]) -> Swept:
         first,
         swept=sum(part.swept for part in parts),
         missed=tuple(label for part in parts for label in part.missed),
-        found=tuple(sorted((fault for part in parts for fault in part.found), key=lambda fault: fault.number)),
+        faults=tuple(sorted((fault for part in parts for fault in part.faults), key=lambda fault: fault.number)),
         left=sum(part.left for part in parts),
         seconds=max(part.seconds for part in parts),
     )

@@ -31,7 +31,7 @@ class Fault:
     number: int
     point: str
     when: str
-    said: str
+    sentences: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Swept:
     labels: tuple[str, ...]
     swept: int
     missed: tuple[str, ...]
-    found: tuple[Fault, ...]
+    faults: tuple[Fault, ...]
     left: int
     seconds: float
 
@@ -69,9 +69,9 @@ class Sweep:
         with self._room() as (room, deployment):
             ended = self._do(self._case.command, room, deployment, counted=True)
             if ended.status:
-                raise RuntimeError(f"{self._case.name} fails undisturbed: {ended.said}")
-            if found := faults(look(*_where(deployment))):
-                raise RuntimeError(f"{self._case.name} leaves, undisturbed: {found}")
+                raise RuntimeError(f"{self._case.name} fails undisturbed: {ended.output}")
+            if sentences := faults(look(*_where(deployment))):
+                raise RuntimeError(f"{self._case.name} leaves, undisturbed: {sentences}")
             self._whole = _picture(room, deployment)
             self._target = files_below(room.work / self._case.target) if self._case.target else {}
         again = self._after(self._case.command)
@@ -96,23 +96,27 @@ class Sweep:
             ended = self._do(self._case.command, room, deployment, fatal=point)
             if not ended.killed:
                 return [], False, False
-            found = [("killed", fault) for fault in self._wrong_after_the_kill(room, deployment)]
+            wrong = [("killed", fault) for fault in self._wrong_after_the_kill(room, deployment)]
             if self._case.job is not None:
                 self._backend.an_hour_passes(deployment)
             ended = self._do(self._case.then or self._case.command, room, deployment)
             if ended.status == 0:
-                found += [("repeated", fault) for fault in self._wrong_after_the_repeat(room, deployment)]
+                wrong += [("repeated", fault) for fault in self._wrong_after_the_repeat(room, deployment)]
             elif self._case.then is not None and 0 < ended.status < 10:  # a refusal, in loreg's own words
-                found += [("refused", fault) for fault in self._wrong_after_the_kill(room, deployment)]
+                wrong += [("refused", fault) for fault in self._wrong_after_the_kill(room, deployment)]
             else:
-                found.append(("repeated", f"exit {ended.status}: {ended.said[-400:]}"))
+                wrong.append(("repeated", f"exit {ended.status}: {ended.output[-400:]}"))
             left = set(_picture(room, deployment).about) - {
                 path for picture in self._expected for path in picture.about
             }
-        said: dict[str, list[str]] = {}
-        for when, fault in found:
-            said.setdefault(when, []).append(fault)
-        return [Fault(number, _named(point), when, _some(some)) for when, some in said.items()], True, bool(left)
+        by_time: dict[str, list[str]] = {}
+        for when, fault in wrong:
+            by_time.setdefault(when, []).append(fault)
+        return (
+            [Fault(number, _named(point), when, _shorten(sentences)) for when, sentences in by_time.items()],
+            True,
+            bool(left),
+        )
 
     def _wrong_after_the_kill(self, room: Room, deployment: Deployment) -> Iterator[str]:
         yield from faults(look(*_where(deployment)))
@@ -133,7 +137,9 @@ class Sweep:
             process = Process.start(call, room, deployment, **watched)
             ended = process.wait()
             if ended is None:
-                return dataclasses.replace(process.end(), status=_HANGS, said=f"hangs: {process.said()[-300:]}")
+                return dataclasses.replace(
+                    process.end(), status=_HANGS, output=f"hangs: {process.read_output()[-300:]}"
+                )
             return ended
         server = Process.start(command(SERVE), room, deployment, **watched)
         address = address_of(server)
@@ -147,8 +153,8 @@ class Sweep:
         asked = client.wait(0)
         client.end()
         served = server.end()
-        said = f"{client.said()[-300:]} (server: {served.said[-300:]})"
-        return Ended(_HANGS if asked is None else asked.status, said, served.labels)
+        output = f"{client.read_output()[-300:]} (server: {served.output[-300:]})"
+        return Ended(_HANGS if asked is None else asked.status, output, served.labels)
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[tuple[Room, Deployment]]:
@@ -175,22 +181,22 @@ def sweep(
     started = time.monotonic()
     tried = Sweep(case, backend, before, folder, inputs)
     points = tried.count()
-    found: list[Fault] = []
+    wrong: list[Fault] = []
     missed: list[str] = []
     swept = left = 0
     for number in chosen(len(points)):
         point = points[number - 1]
-        some, reached, untidy = tried.kill_at(number, point)
+        new_faults, reached, untidy = tried.kill_at(number, point)
         if not reached:  # threads may have come to it in another order
-            some, reached, untidy = tried.kill_at(number, point)
-        found += some
+            new_faults, reached, untidy = tried.kill_at(number, point)
+        wrong += new_faults
         swept += reached
         left += untidy
         if not reached:
             missed.append(_named(point))
     labels = tuple(map(_named, points))
     seconds = time.monotonic() - started
-    return Swept(case.name, backend.name, labels, swept, tuple(missed), tuple(found), left, seconds)
+    return Swept(case.name, backend.name, labels, swept, tuple(missed), tuple(wrong), left, seconds)
 
 
 def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path, inputs: Path) -> Deployment:
@@ -235,7 +241,7 @@ def _run_all(commands: Sequence[Command], room: Room, deployment: Deployment) ->
 def _succeed(process: Process) -> None:
     ended = process.wait()
     if ended is None or ended.status:
-        raise RuntimeError(f"the state before cannot be made: {process.end().said}")
+        raise RuntimeError(f"the state before cannot be made: {process.end().output}")
 
 
 def _picture(room: Room, deployment: Deployment) -> Picture:
@@ -246,17 +252,17 @@ def _picture(room: Room, deployment: Deployment) -> Picture:
     return Picture(contents(seen), shown, [*sorted(hidden), *seen.left])
 
 
-def _unlike(found: Picture, expected: Picture) -> list[str]:
-    return differences(found.registry, expected.registry) + differences(found.files, expected.files)
+def _unlike(actual: Picture, expected: Picture) -> list[str]:
+    return differences(actual.registry, expected.registry) + differences(actual.files, expected.files)
 
 
 def _where(deployment: Deployment) -> tuple[str, str, str]:
     return deployment.database_url, deployment.storage_url, deployment.storage_endpoint
 
 
-def _some(said: Sequence[str]) -> str:
-    more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
-    return "; ".join(said[:_SHOWN]) + more
+def _shorten(sentences: Sequence[str]) -> str:
+    more = f"; and {len(sentences) - _SHOWN} more" if len(sentences) > _SHOWN else ""
+    return "; ".join(sentences[:_SHOWN]) + more
 
 
 def _named(point: Point) -> str:

@@ -1,8 +1,11 @@
 """loreg: the registry that LoRA adapters lack.
 
 >>> import loreg
->>> registry = loreg.connect()
->>> registry.search(tasks=["sentiment"])
+>>> with loreg.connect(home="./my-registry") as registry:
+...     pushed = registry.push("./science", "team/science", tasks=["qa"])
+...     found = registry.search(tasks=["qa"])
+>>> [version.ref for version in found.items]
+['team/science:v1']
 """
 
 from __future__ import annotations

@@ -33,6 +33,12 @@ class LoregError(Exception):
     ``code`` is stable and machine-readable, ``exit_code`` is what the command line leaves with, ``hint`` is
     the next command to type (may be empty). ``outside`` and ``hint_outside`` are for who only reaches a server: they
     name nothing of what lies behind.
+
+    >>> error = NotFoundError("there is no adapter 'team/science'", hint="loreg ls")
+    >>> str(error)
+    "there is no adapter 'team/science'. Hint: loreg ls"
+    >>> isinstance(error, LoregError), error.code, error.exit_code
+    (True, 'not-found', 3)
     """
 
     code = "error"
@@ -145,7 +151,7 @@ class MissingExtraError(LoregError):
 
 
 def of_code(code: str) -> type[LoregError]:
-    """The class of errors with that code, as servers and jobs tell it; LoregError for one that is not known."""
+    """Return the class of errors with that code, as servers and jobs tell it; LoregError for one that is not known."""
     kinds = [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, LoregError)]
     return next((kind for kind in kinds if kind.code == code), LoregError)
 

@@ -27,7 +27,14 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of one version, in the order of their paths."""
+    """The files of one version, in the order of their paths.
+
+    >>> manifest = Manifest((File("b", "0" * 64, 3), File("a", "1" * 64, 4)))
+    >>> manifest.size, manifest.to_bytes()[:20]
+    (7, b'{"files":[{"path":"a')
+    >>> manifest.digest == hashlib.sha256(manifest.to_bytes()).hexdigest()
+    True
+    """
 
     files: tuple[File, ...]
 

@@ -22,7 +22,13 @@ _LOWER_IS_BETTER = frozenset(
 
 
 def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
-    """Parse ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower)."""
+    """Parse ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower).
+
+    Raises UsageError for text of another form, or a value that is not finite.
+
+    >>> parse_metric("eval_loss=0.5@imdb:test")
+    Metric(name='eval_loss', value=0.5, dataset='imdb', split='test', higher_is_better=False)
+    """
     name, operator, value, dataset, split = _split_metric(text, "accuracy=0.93@imdb:test")
     if operator != Operator.EQUAL:
         raise UsageError(f"invalid metric {text!r}: expected name=value[@dataset[:split]]", hint="accuracy=0.93@imdb")
@@ -31,13 +37,18 @@ def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
 
 
 def parse_metric_condition(text: str) -> MetricCondition:
-    """Parse ``name>=value[@dataset[:split]]`` with any of ``= < <= > >=``."""
+    """Parse ``name>=value[@dataset[:split]]`` with any of ``= < <= > >=``. Raises UsageError.
+
+    >>> condition = parse_metric_condition("accuracy>=0.9@imdb")
+    >>> condition.name, str(condition.comparison), condition.dataset, condition.split
+    ('accuracy', '>=0.9', 'imdb', '')
+    """
     name, operator, value, dataset, split = _split_metric(text, "'accuracy>=0.9@imdb'")
     return MetricCondition(name, Comparison(operator, value), dataset, split)
 
 
 def parse_comparison(text: str) -> Comparison:
-    """Parse ``<=16``, ``>= 8`` or ``16`` (equal)."""
+    """Parse ``<=16``, ``>= 8`` or ``16`` (equal). Raises UsageError."""
     match = _COMPARISON.fullmatch(text.strip())
     if not match:
         raise UsageError(f"invalid comparison {text!r}: expected a number after = < <= > >=", hint="--rank '<=16'")
@@ -63,7 +74,13 @@ def parse_word(text: str, what: str) -> str:
 
 
 def parse_scopes(scopes: Sequence[str]) -> dict[str, Role]:
-    """Parse scopes such as ``write:team``, ``read:*`` or ``read:-`` (no namespace) to the level of each namespace."""
+    """Parse scopes such as ``write:team``, ``read:*`` or ``read:-`` (no namespace) to the level of each namespace.
+
+    Raises UsageError.
+
+    >>> {namespace: str(role) for namespace, role in parse_scopes(["read:*", "write:team", "read:team"]).items()}
+    {'*': 'read', 'team': 'write'}
+    """
     grants: dict[str, Role] = {}
     for scope in scopes:
         level, colon, namespace = scope.partition(":")
@@ -117,7 +134,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
 
 
 def parse_weights_for(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Parse several ``pattern=0.2,0.8``; the patterns are matched as in ``rank_pattern``."""
+    """Parse several ``pattern=0.2,0.8``; the patterns are matched as in ``rank_pattern``. Raises UsageError."""
     weights_by_pattern = {}
     for text in texts:
         pattern, equals, weights = text.rpartition("=")
@@ -139,7 +156,7 @@ def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def parse_count(text: str) -> int:
-    """Parse ``2000000``, ``2M`` or ``1.5k``."""
+    """Parse ``2000000``, ``2M`` or ``1.5k``. Raises UsageError."""
     match = _COUNT.fullmatch(text)
     if not match:
         raise UsageError(f"invalid number {text!r}: expected something like 2M", hint="--budget 2M")

@@ -44,7 +44,11 @@ class Ref:
 
 
 def parse_adapter_name(text: str) -> AdapterName:
-    """Parse ``[ns/]name``. Raises UsageError, also for a name with a version or with ``..`` in it."""
+    """Parse ``[ns/]name``. Raises UsageError, also for a name with a version or with ``..`` in it.
+
+    >>> parse_adapter_name("team/science"), parse_adapter_name("science").namespace
+    (AdapterName(namespace='team', name='science'), '')
+    """
     parts = text.split("/")
     if len(parts) > 2 or not all(_PART.fullmatch(part) and ".." not in part for part in parts):
         raise UsageError(
@@ -56,7 +60,13 @@ def parse_adapter_name(text: str) -> AdapterName:
 
 
 def parse_alias(text: str) -> str:
-    """Return ``text`` if it can name an alias. Raises UsageError, also for ``latest`` and ``vN``."""
+    """Return ``text`` if it can name an alias. Raises UsageError, also for ``latest`` and ``vN``.
+
+    >>> parse_alias("v2")
+    Traceback (most recent call last):
+    ...
+    loreg.errors.UsageError: 'v2' cannot be an alias: 'latest' and 'vN' already name versions. Hint: choose another ...
+    """
     if text == "latest" or re.fullmatch(r"v[0-9]+", text):
         raise UsageError(
             f"{text!r} cannot be an alias: 'latest' and 'vN' already name versions",
@@ -70,7 +80,14 @@ def parse_alias(text: str) -> str:
 
 
 def parse_ref(text: str) -> Ref:
-    """Parse a ref; ``:latest`` means the same as no suffix. Raises UsageError."""
+    """Parse a ref; ``:latest`` means the same as no suffix. Raises UsageError.
+
+    >>> ref = parse_ref("team/science:v2@sha256:0123abcd")
+    >>> str(ref.adapter), ref.alias, ref.number, ref.digest
+    ('team/science', None, 2, '0123abcd')
+    >>> parse_ref("science:prod").alias
+    'prod'
+    """
     rest, at, digest_text = text.partition("@")
     digest = _DIGEST.fullmatch(digest_text)
     if at and not digest:

@@ -69,6 +69,10 @@ def connect(
     directly. What an argument names goes before all the rest: with ``home`` it is the registry in that folder. Nothing
     is contacted before the first verb. Raises UsageError for a setting that is not understood, and for an endpoint
     together with a registry on this machine.
+
+    >>> with connect(home="./my-registry", author="ada") as registry:
+    ...     registry.settings.author, registry.adapters().items
+    ('ada', ())
     """
     flags = {
         "home": home,
@@ -89,7 +93,13 @@ class Registry:
     """A registry on this machine or behind a server. Close it when done, or use it in a ``with`` statement.
 
     Every method may raise NotAllowedError and UnavailableError; a ref that means nothing raises NotFoundError, one
-    that does not parse UsageError.
+    that does not parse UsageError. In the examples of its methods ``registry`` is an empty one, and the folders
+    ``science`` and ``history`` hold adapters of rank 2 of the model in ``base``.
+
+    >>> registry.show("team/science")
+    Traceback (most recent call last):
+    ...
+    loreg.errors.NotFoundError: there is no adapter 'team/science'. Hint: loreg ls
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -151,6 +161,12 @@ class Registry:
         the one that is there. ``base`` is the path of the model it was trained on, or a name or digest that the
         registry knows. Raises UsageError, NotFoundError, AdapterFormatError, CheckFailedError, IntegrityError or
         ConflictError; then nothing is recorded.
+
+        >>> pushed = registry.push("./science", "team/science", base="./base", aliases=["prod"])
+        >>> pushed.created, pushed.version.ref, pushed.version.aliases, pushed.version.facts.rank_max
+        (True, 'team/science:v1', ('prod',), 2)
+        >>> registry.push("./science", "team/science").created
+        False
         """
         from loreg.verbs.push import push
 
@@ -175,6 +191,13 @@ class Registry:
         ``verify`` they are made here from the version's own files, and what is stored must be the same.
         ``with_base_hint`` writes the base's path on the pusher's machine into the configuration. Raises ConflictError,
         IntegrityError, and CheckFailedError for what the server cannot be given.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> pulled = registry.pull("team/science", "./pulled")
+        >>> sorted(path.name for path in pulled.folder.iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
+        >>> registry.pull("team/science", "./pulled").downloaded  # bytes
+        0
         """
         from loreg.verbs.pull import pull
 
@@ -242,6 +265,13 @@ class Registry:
         certified. A folder that holds this very merge is left as it is. ``base`` is the path of the model that DoRA
         needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to draw. Raises UsageError, MergeError and what pushing and
         pulling raise; then nothing is written.
+
+        >>> merged = registry.merge(["./science", "./history"], MergeOptions([0.5, 0.5]), name="team/both")
+        >>> merged.pushed.version.ref, merged.pushed.version.facts.rank_max
+        ('team/both:v1', 4)
+        >>> total = merged.provenance.certificate["total"]
+        >>> total["epsilon"], total["retention"]
+        (0.0, [1.0, 1.0])
         """
         from loreg.verbs.merge import merge
 
@@ -276,7 +306,11 @@ class Registry:
         """Make the best approximation of one adapter at other ranks; a number above its rank pads with zeros.
 
         ``rank`` is that of :class:`MergeOptions`. With ``calibration``, a file of second moments, the best on that
-        data. The rest is as for :meth:`merge`.
+        data. The rest is as for :meth:`merge`. Best is in the Frobenius norm (Eckart and Young 1936).
+
+        >>> total = registry.rerank("./science", 1).provenance.certificate["total"]
+        >>> total["rank"], round(total["epsilon"], 3)  # of two equal singular values one is lost
+        (1, 0.707)
         """
         from loreg.verbs.merge import merge
 
@@ -330,6 +364,10 @@ class Registry:
         ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for :meth:`merge`. Raises UsageError
         for fewer than two, CheckFailedError for adapters of unrelated bases, MergeError for those without a common
         module.
+
+        >>> (pair,) = registry.compare(["./science", "./history"])
+        >>> pair.cosine, pair.left_overlap, pair.norm_ratio
+        (0.0, 0.0, 1.0)
         """
         from loreg.verbs.compare import compare
 
@@ -392,11 +430,11 @@ class Registry:
     ) -> ExtractResult:
         """Take an adapter out of the model ``tuned``, which was trained from ``base``; both are paths.
 
-        Every matrix that changed becomes factors of ``rank``, or of the rank that keeps the share ``energy`` of its
-        change. ``whole`` says what becomes of norms, biases and matrices of another shape: ``keep`` takes them along
-        whole, ``refuse`` raises MergeError. Pushed as the next version of ``name`` with its base, or written to the
-        new ``folder``. Raises UsageError, MergeError and what reading models and pushing raise; then nothing is
-        written.
+        Every matrix that changed becomes factors of ``rank``, or of the rank that keeps the share ``energy``, from 0 to
+        1, of the squared Frobenius norm of its change. ``whole`` says what becomes of norms, biases and matrices of
+        another shape: ``keep`` takes them along whole, ``refuse`` raises MergeError. Pushed as the next version of
+        ``name`` with its base, or written to the new ``folder``. Raises UsageError, MergeError and what reading models
+        and pushing raise; then nothing is written.
         """
         from loreg.verbs.extract import extract
 
@@ -432,6 +470,10 @@ class Registry:
         be worse than that version's. With ``header_only``, and on the Hub, headers are read by ranged requests and no
         weights: NaN and zero are not looked for. An adapter that cannot be read is a finding, not an error. Raises
         UsageError for a wrong base or profile.
+
+        >>> (report,) = registry.check(["./science"], base="./base", profiles=["vllm:max_lora_rank=1"])
+        >>> [finding.code for finding in report.findings if finding.severity == "error"]  # its rank is 2
+        ['VL001']
         """
         from loreg.verbs.check import check
 
@@ -468,6 +510,11 @@ class Registry:
 
         ``all_versions`` looks at older ones too. ``ranks`` are comparisons such as ``<=16`` with the largest rank,
         ``metrics`` such as ``accuracy>=0.9@imdb``. Raises UsageError for a condition that does not parse.
+
+        >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@imdb"])
+        >>> page = registry.search(ranks=["<=16"], metrics=["accuracy>=0.9@imdb"], sort="metric:accuracy")
+        >>> [str(metric) for version in page.items for metric in version.metrics]
+        ['accuracy=0.93@imdb']
         """
         query = Query(
             text=text,
@@ -499,7 +546,13 @@ class Registry:
         return self._backend.show(parse_ref(ref))
 
     def lineage(self, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
-        """Return the version that ``ref`` means, and every merge that it descends from, nearest first."""
+        """Return the version that ``ref`` means, and every merge that it descends from, nearest first.
+
+        >>> merged = registry.merge(["./science", "./history"], MergeOptions([0.7, 0.3]), name="both")
+        >>> version, edges = registry.lineage("both")
+        >>> [(edge.parent.label, edge.parent.weight, edge.depth) for edge in edges]
+        [('science', 0.7, 1), ('history', 0.3, 1)]
+        """
         return self._backend.lineage(parse_ref(ref))
 
     def tag(self, ref: str, alias: str, *, expected: int | None = None) -> Version:
@@ -508,6 +561,10 @@ class Registry:
         With ``expected`` only if it still means the version of that number (0: if there is no such alias yet); raises
         ConflictError if somebody else moved it. Raises NotAllowedError if the version is yanked, CheckFailedError if
         it breaks the policy that guards the alias.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.tag("team/science:v1", "prod", expected=0).aliases
+        ('prod',)
         """
         if expected is not None and expected < 0:
             raise UsageError(f"an alias cannot mean v{expected}", hint="expected is the number of a version, or 0")
@@ -526,7 +583,11 @@ class Registry:
         return self._backend.set_yanked(parse_ref(ref), False, "")
 
     def add_metrics(self, ref: str, metrics: Sequence[str | Metric]) -> Version:
-        """Record measured numbers of a version; one measured on the same data before is replaced."""
+        """Record measured numbers of a version; one measured on the same data before is replaced.
+
+        Numbers have the unit that their name says; which direction is better follows from it, or is told by a
+        :class:`~loreg.entities.Metric`. Raises UsageError for one that does not parse or is not finite.
+        """
         measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
         return self._backend.add_metrics(parse_ref(ref), measured)
 

@@ -60,6 +60,10 @@ def read_header(path: Path) -> Header:
     """Read and verify the header of the safetensors file at ``path``.
 
     Raises IntegrityError if the file is not safetensors, is cut short, or its offsets do not tile its data.
+
+    >>> header = read_header(Path("science/adapter_model.safetensors"))
+    >>> [(name, tensor.dtype, tensor.shape, tensor.parameters) for name, tensor in header.tensors.items()]
+    [('base_model.model.layers.0.q_proj.lora_A.weight', 'F32', (2, 4), 8), ('base_model...weight', 'F32', (4, 2), 8)]
     """
     with path.open("rb") as stream:
         # parse_header reads in the order of the file: no seek is needed.

@@ -105,6 +105,10 @@ def read_structure(folder: Path) -> AdapterStructure:
 
     Raises NotFoundError, IntegrityError or AdapterFormatError. Contradictions between tensors and configuration
     are not errors here: ``checking`` finds them.
+
+    >>> module = read_structure(Path("science")).modules["layers.0.q_proj"]
+    >>> module.rank, module.alpha, module.scale, module.weight
+    (2, 4, 2.0, 'layers.0.q_proj.weight')
     """
     weights = folder / WEIGHTS_NAME
     return _build_structure(weights, read_config(folder), read_header(weights))

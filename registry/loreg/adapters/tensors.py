@@ -66,7 +66,14 @@ class OpenAdapter:
 
 @contextlib.contextmanager
 def open_adapter(structure: AdapterStructure) -> Iterator[OpenAdapter]:
-    """Map the weights of the adapter into memory, until the context ends; nothing is read yet."""
+    """Map the weights of the adapter into memory, until the context ends; nothing is read yet.
+
+    >>> from loreg.adapters.structure import read_structure
+    >>> with open_adapter(read_structure(Path("science"))) as adapter:
+    ...     factors = adapter.factors("layers.0.q_proj")
+    ...     (adapter.scale("layers.0.q_proj") * factors.b @ factors.a).diagonal(dim1=1, dim2=2).tolist()
+    [[2.0, 2.0, 0.0, 0.0]]
+    """
     with safe_open(structure.weights, framework="pt") as file:
         yield OpenAdapter(structure, file)
 

@@ -26,6 +26,11 @@ def canonicalize(x: Factors) -> CanonicalForm:
     """Return the thin singular value decomposition of the delta ``b (…, out, r) @ a (…, r, in)``.
 
     By QR of both factors and an SVD of the (r, r) core: the delta is never formed.
+
+    >>> import torch
+    >>> form = canonicalize(Factors(torch.tensor([[3.0], [4.0]]), torch.tensor([[0.0, 2.0]])))
+    >>> round(form.s.item(), 5), form.u.shape, form.v.shape  # σ = 5 · 2
+    (10.0, torch.Size([2, 1]), torch.Size([2, 1]))
     """
     q_or, r_rr = qr(x.b)
     q_ir, l_rr = qr(x.a.mT)

@@ -24,6 +24,11 @@ def bernoulli_mask(probability: float | Tensor, key: int, first_row: int, first_
 
     ``like`` is the block of a matrix that begins at (first_row, first_column). ``probability`` is one number for all
     entries, or a tensor that broadcasts to the shape of ``like``.
+
+    >>> matrix, key = torch.zeros(6, 5), derive_key("seed", 42)
+    >>> whole, block = bernoulli_mask(0.5, key, 0, 0, matrix), bernoulli_mask(0.5, key, 2, 1, matrix[2:4, 1:3])
+    >>> torch.equal(whole[2:4, 1:3], block)
+    True
     """
     (rows, columns), device = like.shape, like.device
     low, high = _to_int32(key & 0xFFFFFFFF), _to_int32(key >> 32)

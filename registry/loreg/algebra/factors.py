@@ -17,7 +17,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Factors:
-    """The delta ``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``."""
+    """The delta ``b @ a`` with ``b (…, out, r)`` and ``a (…, r, in)``.
+
+    >>> x = Factors(torch.tensor([[1.0], [2.0], [2.0]]), torch.tensor([[3.0, 4.0]]))
+    >>> x.shape, x.rank, squared_norm(x).item()  # (1 + 4 + 4) · (9 + 16)
+    ((3, 2), 1, 225.0)
+    """
 
     b: Tensor
     a: Tensor

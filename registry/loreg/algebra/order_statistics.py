@@ -23,6 +23,10 @@ def kth_largest(tiles: Callable[[], Iterable[Tensor]], sample: Tensor, total: in
     It lies midway between the k-th largest and the next, so that a number which another order of summation changes in
     its last bit stays on its side. Equal numbers stay together, and then more than k may reach it. The tiles may have
     any shape, and ``tiles()`` is called again for every pass. ``sample`` is some of the numbers, at random.
+
+    >>> tiles = [torch.tensor([5.0, 1.0]), torch.tensor([[4.0, 2.0]])]
+    >>> kth_largest(lambda: tiles, tiles[0], total=4, k=2).item()  # midway between 4 and 2
+    3.0
     """
     # bracket
     ordered = sample.flatten().sort(descending=True).values

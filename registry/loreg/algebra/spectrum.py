@@ -25,6 +25,12 @@ class Spectrum:
     u and v are in the coordinates of the two frames, or in full space where there is none. ``energy`` (n) is
     ``‖delta‖²``. If ``complete``, s has every singular value that is not zero; else only the p largest ones are known,
     and what is missing of the energy is the squares of the rest.
+
+    >>> eye, s = torch.eye(2).expand(1, 2, 2), torch.tensor([[4.0, 3.0]])
+    >>> spectrum = Spectrum(None, None, eye, s, eye, s.square().sum(-1))
+    >>> kept = spectrum.truncate(torch.tensor([1]))
+    >>> (kept.b @ kept.a).tolist(), spectrum.truncation_error(torch.tensor([1])).item()
+    ([[[4.0, 0.0], [0.0, 0.0]]], 9.0)
     """
 
     left: Frame | None

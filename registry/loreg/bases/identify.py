@@ -49,6 +49,12 @@ def identify(
 
     Streams with bounded memory, one tensor per core at a time. ``cache_folder`` remembers the digests of files that
     have not changed. Raises what :func:`read_model` raises, and IntegrityError if a file changes while it is read.
+
+    >>> identity = identify(Path("base"), ("my-base",))
+    >>> identity.base.tensors, identity.base.parameters, identity.base.complete
+    (1, 16, True)
+    >>> hashlib.sha256(identity.tensor_list).hexdigest() == identity.base.digest
+    True
     """
     model = read_model(path)
     tensor_digests = _digest_tensors(model, progress, cache_folder)

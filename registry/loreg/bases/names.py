@@ -52,7 +52,11 @@ _MODEL_PREFIXES = (
 
 
 def canonical_name(name: str) -> str:
-    """Return the canonical name of the tensor that a file calls ``name``."""
+    """Return the canonical name of the tensor that a file calls ``name``.
+
+    >>> canonical_name("model.language_model.layers.0.block_sparse_moe.gate.weight")
+    'model.layers.0.mlp.gate.weight'
+    """
     for pattern, replacement in _ALIASES:
         name = pattern.sub(replacement, name, count=1)
     return name

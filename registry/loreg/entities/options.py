@@ -29,7 +29,12 @@ class MergeOptions:
     number, or one of ``{"energy": 0.99}``, ``{"tolerance": 0.01}``, ``{"budget": 2_000_000}``,
     ``{"fit": "vllm:16"}``. ``extras`` is the source whose whole tensors are taken where they differ, ``initial`` the
     adapters from which PiSSA-like training started; ``allow_derived`` accepts a base and its cast, quantisation or
-    fine-tune as one base.
+    fine-tune as one base. Nothing is compared with the sources here: merging raises UsageError for what cannot be.
+
+    >>> MergeOptions(weights=[0.7, 0.3]).is_exact_sum
+    True
+    >>> MergeOptions(method="ties", parameters={"density": 0.2}, rank={"energy": 0.99}).is_exact_sum
+    False
     """
 
     weights: Sequence[float] | None = None
@@ -50,7 +55,12 @@ class MergeOptions:
 
 @dataclass(frozen=True)
 class VersionMetadata:
-    """What is said of a version when it is pushed: ``metrics`` as values or as ``name=value[@dataset[:split]]``."""
+    """What is said of a version when it is pushed: ``metrics`` as values or as ``name=value[@dataset[:split]]``.
+
+    >>> said = VersionMetadata(tasks=["qa"], metrics=["accuracy=0.9@sciq:test"], labels={"stage": "trial"})
+    >>> said.aliases, said.message
+    ((), '')
+    """
 
     tasks: Sequence[str] = ()
     metrics: Sequence[str | Metric] = ()

@@ -12,7 +12,9 @@ _HEAD = """\
 # HTTP
 
 `loreg serve` answers these routes. A token goes into the header `Authorization: Bearer lrg_…`. Without one a caller
-reads what is public, and everything while the server has no token yet and was not started with `--require-tokens`.
+reads what is public. A server that only its own machine reaches and that has no token yet lets every caller do
+everything, unless it was started with `--require-tokens`; with `--allow-anonymous` so does one that others reach.
+
 Errors are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details with a [code](errors.md#codes) and a hint.
 Pages end with a `cursor`: what the next request sends. `GET /openapi.json` has every parameter and every body.
 

@@ -6,9 +6,10 @@ GPU_DEVICE ?= cuda
 GPU_PYTHONS ?= 3.11 3.12 3.13
 GPU_READY := .gpu/.ready
 COVERAGE ?= 95
+SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-serve fuzz release clean
+  bench-merge bench-bake bench-check bench-serve docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +47,16 @@ lint: $(READY) ## ruff, mypy --strict, the layers, the action, the workflows and
 	@$(BIN)/actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet --no-progress action.yml .github
 	@$(BIN)/hadolint Dockerfile
+
+docs: $(READY) ## the documentation as HTML in docs/_build/html, without a warning or a broken link (a minute)
+	@echo "== building the documentation"
+	@rm -rf docs/_build/html
+	@$(SPHINX) -b html docs docs/_build/html
+	@$(BIN)/python tools/check_links.py docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+docs-links: $(READY) ## the links of the documentation that lead to other sites; needs a network
+	@$(SPHINX) -b linkcheck docs docs/_build/links
 
 audit: $(READY) ## pip-audit: known vulnerabilities in what constraints.txt pins, asked of PyPI
 	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
@@ -132,7 +143,7 @@ release: $(READY) ## wheel and sdist into dist, checked, installed on their own;
 	@rm -rf .release && ls -l dist
 
 clean: ## remove the virtual environment and every cache
-	rm -rf .venv .coverage .coverage.* coverage.json .gpu .gpu-wheels .truth .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .release dist
+	rm -rf .venv docs/_build .coverage .coverage.* coverage.json .gpu .gpu-wheels .truth .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .release dist
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

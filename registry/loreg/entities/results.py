@@ -124,7 +124,7 @@ class BakeResult:
 
 @dataclass(frozen=True)
 class ExtractedModule:
-    """One changed matrix as factors of ``rank``: ``retained`` is the share that they keep of ``norm``² (Frobenius)."""
+    """One changed matrix as factors of ``rank``: ``retained`` is the share that they keep of ``norm²`` (Frobenius)."""
 
     module: str
     shape: tuple[int, int]

@@ -74,6 +74,7 @@ class MethodFamily(StrEnum):
 class Method:
     """A way to merge. ``merge`` takes n modules of one shape and returns the spectrum of the n merged deltas.
 
+    ``concept`` says how it works, in the paper's words, and ``use`` when to take it; the documentation prints both.
     ``full_rank`` says that the merged delta has no low rank: it can only be written truncated. ``calibrate`` looks at
     all modules first and returns what ``merge`` then finds in ``batch.thresholds``. ``min_sources`` and
     ``max_sources`` bound the number of sources.
@@ -83,6 +84,8 @@ class Method:
     family: MethodFamily
     summary: str
     source: str
+    concept: str
+    use: str
     merge: Callable[[Batch, Values], Spectrum]
     parameters: tuple[Parameter, ...] = ()
     full_rank: bool = False

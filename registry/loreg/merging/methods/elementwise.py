@@ -44,6 +44,11 @@ METHODS = (
         family=MethodFamily.ELEMENTWISE,
         summary="the largest entries of each delta, summed",
         source="PEFT, magnitude_prune; Han et al. 2015, arXiv 1506.02626",
+        concept=(
+            "Of each delta the ``⌊density·n⌋`` entries of largest magnitude are kept and the rest set to zero; what is "
+            "left is summed with the weights."
+        ),
+        use="to see what pruning alone does before signs are elected, or to thin out adapters that hardly disagree",
         merge=EntrywiseMerge(dense_view, LARGEST),
         parameters=(Parameter("density", 0.5, _DENSITY, 0, 1), _THRESHOLD, _RESCALE_PRUNED, _PRECISION),
         full_rank=True,
@@ -54,6 +59,15 @@ METHODS = (
         family=MethodFamily.ELEMENTWISE,
         summary="the largest entries of each delta; the elected sign decides which of them are averaged",
         source="Yadav et al. 2023, TIES-Merging, arXiv 2306.01708",
+        concept=(
+            "Trim: of each delta only the largest entries stay. Elect sign: for each entry, the sign whose weighted "
+            "sum is larger wins. Disjoint merge: entries that have that sign are averaged by their weights, the others "
+            "are left out."
+        ),
+        use=(
+            "to join adapters of different tasks whose plain sum loses what they disagree on; lower the density before "
+            "you touch the rest"
+        ),
         merge=EntrywiseMerge(dense_view, LARGEST),
         parameters=(
             Parameter("density", 0.2, _DENSITY, 0, 1),
@@ -70,6 +84,15 @@ METHODS = (
         family=MethodFamily.ELEMENTWISE,
         summary="random entries of each delta, rescaled and summed",
         source="Yu et al. 2024, DARE, arXiv 2311.03099",
+        concept=(
+            "Of each delta random entries are set to zero and the rest divided by the density, so that its expectation "
+            "stays; what is left is summed with the weights. The draw is seeded by the source's digest and the module: "
+            "it is the same on every machine."
+        ),
+        use=(
+            "to join adapters whose deltas are redundant, several of one base; a low density adds noise, which the "
+            "certificate shows"
+        ),
         merge=EntrywiseMerge(dense_view, AT_RANDOM),
         parameters=(Parameter("density", 0.5, _DENSITY, 1e-6, 1), _SEED, _RESCALE_DRAWN, _PRECISION),
         full_rank=True,
@@ -79,6 +102,11 @@ METHODS = (
         family=MethodFamily.ELEMENTWISE,
         summary="random entries of each delta, rescaled; the elected sign decides which of them are averaged",
         source="Yu et al. 2024, DARE, arXiv 2311.03099, with the election of TIES",
+        concept=(
+            "DARE's random drop and rescaling, then the election of TIES: the winning sign of each entry is elected, "
+            "and entries that have it are averaged."
+        ),
+        use="where dare_linear leaves too many entries on which the sources disagree",
         merge=EntrywiseMerge(dense_view, AT_RANDOM),
         parameters=(Parameter("density", 0.5, _DENSITY, 1e-6, 1), _SEED, *ELECTION, _RESCALE_DRAWN, _PRECISION),
         full_rank=True,
@@ -88,6 +116,12 @@ METHODS = (
         family=MethodFamily.ELEMENTWISE,
         summary="random entries, large ones more likely; the elected sign decides which of them are averaged",
         source="Deep et al. 2024, DELLA-Merging, arXiv 2406.11617",
+        concept=(
+            "MAGPRUNE: within each row, entries are kept by a random draw whose probability grows with the rank of "
+            "their magnitude, from density − epsilon/2 to density + epsilon/2, and divided by it. Then signs are "
+            "elected and entries that have the winning one are averaged."
+        ),
+        use="as DARE with TIES, where large entries should be dropped less often than small ones",
         merge=EntrywiseMerge(dense_view, LARGE_AT_RANDOM),
         parameters=(
             Parameter("density", 0.5, _DENSITY, 1e-6, 1),
@@ -105,6 +139,11 @@ METHODS = (
         family=MethodFamily.ELEMENTWISE,
         summary="each delta without its largest and its smallest entries, summed",
         source="Davari & Belilovsky 2024, Model Breadcrumbs, arXiv 2312.06795",
+        concept=(
+            "The largest entries of each delta, a share gamma, and its smallest ones are set to zero; those between "
+            "are summed with the weights. With ``elect`` signs are elected first."
+        ),
+        use="to join many adapters of which single large entries would dominate the sum",
         merge=EntrywiseMerge(dense_view, BETWEEN),
         parameters=(
             Parameter("density", 0.9, _DENSITY, 0, 1),

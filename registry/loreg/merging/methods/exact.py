@@ -128,6 +128,11 @@ METHODS = (
         family=MethodFamily.EXACT,
         summary="the weighted sum of the deltas",
         source="Ilharco et al. 2023, task arithmetic, arXiv 2212.04089",
+        concept=(
+            "``Σ wₜ·Δₜ``, the weighted sum of the deltas (task arithmetic). The result has rank Σ rₜ at most and is "
+            "written without loss if no rank is asked for. There are no cross terms: deltas are added, not factors."
+        ),
+        use="first: it is exact, has nothing to tune but the weights, and a negative weight takes a task away",
         merge=Combination(linear),
     ),
     Method(
@@ -135,6 +140,12 @@ METHODS = (
         family=MethodFamily.EXACT,
         summary="along the great circle between two deltas",
         source="Shoemake 1985, Animating rotation with quaternion curves",
+        concept=(
+            "Two deltas are walked between along the great circle, ``(sin((1−t)θ)·Δ₁ + sin(tθ)·Δ₂) / sin θ`` with θ "
+            "the angle between them and t the second's share of the weights. Where a delta is missing, zero or "
+            "parallel to the other, the straight line is taken."
+        ),
+        use="for exactly two adapters of about the same norm, where their average would come out shorter than either",
         merge=Combination(slerp),
         min_sources=2,
         max_sources=2,
@@ -144,6 +155,11 @@ METHODS = (
         family=MethodFamily.EXACT,
         summary="the mean direction on the sphere, at the mean norm",
         source="Karcher 1977, Riemannian center of mass",
+        concept=(
+            "The mean direction of the deltas on the unit sphere, found by moving along the mean of the tangents that "
+            "point to them, times the weighted mean of their norms: SLERP for any number of adapters."
+        ),
+        use="for three or more adapters of similar tasks whose average would shrink",
         merge=Combination(karcher),
         parameters=(
             Parameter("iterations", 10, "how often the mean is moved, at most", 1, 10_000),
@@ -155,6 +171,14 @@ METHODS = (
         family=MethodFamily.EXACT,
         summary="the mean, drawn towards the base as far as the deltas disagree",
         source="Jang et al. 2024, Model Stock, arXiv 2403.19522",
+        concept=(
+            "The weighted mean of the deltas, times ``t = N·cos θ / (1 + (N−1)·cos θ)``, cos θ the mean cosine of all "
+            "pairs: the less the deltas have in common, the closer the result stays to the base."
+        ),
+        use=(
+            "for adapters of one task from several runs; of different tasks, whose deltas are nearly orthogonal, "
+            "hardly anything is left"
+        ),
         merge=Combination(model_stock),
     ),
 )

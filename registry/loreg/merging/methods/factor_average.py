@@ -37,6 +37,12 @@ METHODS = (
         family=MethodFamily.FACTORS,
         summary="PEFT's 'linear', to reproduce it: NOT the weighted sum of the deltas",
         source="PEFT 0.21, add_weighted_adapter(combination_type='linear')",
+        concept=(
+            "A and B are averaged on their own, with the root of weight and scale in each, as PEFT's "
+            '``combination_type="linear"`` does. The product has cross terms ``BᵢAⱼ`` that belong to no source, and '
+            "depends on how each adapter happens to be factored. All ranks must be equal."
+        ),
+        use="only to reproduce what PEFT made; for everything else take linear",
         merge=factor_average,
     ),
 )

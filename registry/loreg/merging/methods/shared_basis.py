@@ -105,6 +105,12 @@ METHODS = (
         family=MethodFamily.SHARED_BASIS,
         summary="TIES on the deltas in the left singular basis of all of them side by side",
         source="Stoica et al. 2025, KnOTS, arXiv 2410.19735",
+        concept=(
+            "The deltas are put side by side, ``[Δ₁ … Δ_T] = U S [V₁ᵀ … V_Tᵀ]``, so that all share the left singular "
+            "vectors U. TIES runs on the entries of ``S Vₜᵀ``; the result is taken back with U. By default entries of "
+            "all modules compete."
+        ),
+        use="where the adapters' deltas are poorly aligned, so that TIES on their dense entries keeps little of each",
         merge=EntrywiseMerge(aligned, _BY_DROP),
         parameters=(*_PARAMETERS, _threshold("global")),
         calibrate=ThresholdCalibration(aligned, _BY_DROP),
@@ -114,6 +120,12 @@ METHODS = (
         family=MethodFamily.SHARED_BASIS,
         summary="TIES, or another rule by entries, on the k × k cores of the deltas in canonical bases",
         source="Panariello et al. 2025, Core Space, arXiv 2509.17786",
+        concept=(
+            "Each delta is written as a core ``P_Bᵀ Δₜ P_A`` in bases that span the factors of all sources, k × k with "
+            "k = Σ rₜ at most, without loss. TIES runs on the entries of the cores. The factors are brought to their "
+            "canonical form first, so that the result does not depend on how an adapter happens to be factored."
+        ),
+        use="as knots_ties, at a cost that depends on the ranks and not on the model's width",
         merge=EntrywiseMerge(canonical_cores, _BY_DROP),
         parameters=(*_PARAMETERS, _threshold("tensor")),
         calibrate=ThresholdCalibration(canonical_cores, _BY_DROP),
@@ -123,6 +135,12 @@ METHODS = (
         family=MethodFamily.SHARED_BASIS,
         summary="TIES on r × r coordinates in subspaces fitted to all deltas: rank r, nothing truncated after",
         source="He et al. 2026, Compress then Merge, arXiv 2606.03723",
+        concept=(
+            "Subspaces of rank r that fit all deltas at once, their norms balanced first, are found by alternating "
+            "eigenproblems (Tucker). TIES runs on the r × r coordinates in them, so the result has rank r and nothing "
+            "is truncated after."
+        ),
+        use="where the result has to have a given rank, as a server's largest",
         merge=EntrywiseMerge(compressed, _BY_DROP),
         parameters=(
             *_PARAMETERS,

@@ -127,6 +127,12 @@ METHODS = (
         family=MethodFamily.SPECTRAL,
         summary="every source's singular vectors, made orthogonal to one another",
         source="Gargiulo et al. 2025, Task Singular Vectors, arXiv 2412.00081",
+        concept=(
+            "The singular vectors of all weighted deltas are put side by side, each side is replaced by the nearest "
+            "matrix with orthonormal columns (Procrustes), and the singular values stay: directions of different "
+            "sources no longer interfere."
+        ),
+        use="to join adapters of several tasks that share directions by accident",
         merge=tsv,
     ),
     Method(
@@ -134,6 +140,11 @@ METHODS = (
         family=MethodFamily.SPECTRAL,
         summary="the weighted sum with all of its singular values equal (Iso-C)",
         source="Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959",
+        concept=(
+            "The weighted sum keeps its singular vectors; all of its singular values become their mean (Iso-C), so "
+            "that directions that few sources have weigh as much as common ones."
+        ),
+        use="to join many tasks, where the strongest of them drown the rest",
         merge=iso,
     ),
     Method(
@@ -141,6 +152,11 @@ METHODS = (
         family=MethodFamily.SPECTRAL,
         summary="the sum's leading directions and each source's own, all with one singular value (Iso-CTS)",
         source="Marczak et al. 2025, No Task Left Behind, arXiv 2502.04959",
+        concept=(
+            "The leading directions of the weighted sum, a share ``common`` of them, are joined by the leading ones "
+            "that each source has beside them; all are made orthogonal and get one singular value, the mean (Iso-CTS)."
+        ),
+        use="as iso, with more adapters or more different ones, where what only one of them has gets lost",
         merge=iso_cts,
         parameters=(Parameter("common", 0.8, "the share of directions taken from the sum", 0, 1),),
     ),
@@ -149,6 +165,12 @@ METHODS = (
         family=MethodFamily.SPECTRAL,
         summary="the weighted sum, directions that several sources share not counted several times",
         source="Li et al. 2026, When Shared Knowledge Hurts, arXiv 2602.05536",
+        concept=(
+            "A direction that several sources have is counted several times in their sum. Each singular value of the "
+            "sum is divided by how often the sources counted its direction: the mean over the sources of ``max(alpha, "
+            "sₜ)``, where sₜ is the ratio of the sum's response to that of the source."
+        ),
+        use="to join adapters of overlapping tasks, whose sum overshoots what they share",
         merge=svc,
         parameters=(
             Parameter(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from loreg_cli.options import format_option, open_registry
@@ -11,9 +9,6 @@ from loreg_cli.output import (
     echo,
     print_json,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options
@@ -12,9 +10,6 @@ from loreg_cli.output import (
     print_table,
 )
 from loreg_cli.version_table import print_versions
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from loreg_cli.options import format_option
 from loreg_cli.output import print_json, print_pairs, print_table
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +10,6 @@ from loreg_cli.merge_options import PATH, base_option, calibration_option, devic
 from loreg_cli.options import format_option, open_registry
 from loreg_cli.output import echo, print_json
 from loreg_cli.progress import progress_bar
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_labels
 from loreg_cli.version_table import print_versions
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

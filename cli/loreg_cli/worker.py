@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from loreg_cli.options import read_settings
 from loreg_cli.output import echo
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

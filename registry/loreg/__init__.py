@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loreg.version import VERSION
+
 if TYPE_CHECKING:
     from loreg.entities import MergeOptions, VersionMetadata
     from loreg.errors import LoregError
     from loreg.merging.calibration import collect as collect_calibration
     from loreg.registry import Registry, connect
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "LoregError", "MergeOptions", "Registry", "VersionMetadata", "__version__", "collect_calibration", "connect",
 ]  # fmt: skip

@@ -10,12 +10,12 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from loreg import __version__
 from loreg.entities import Access
 from loreg.errors import LoregError, UnavailableError, UsageError, of_code
 from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import Whoami
 from loreg.settings import mask_url
+from loreg.version import VERSION
 
 _log = logging.getLogger("loreg.remote")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Server:
         #: For people to read: a proxy in front may ask for a password, which lies in the URL.
         self.endpoint = mask_url(endpoint)
         headers = {
-            "User-Agent": f"loreg/{__version__}",
+            "User-Agent": f"loreg/{VERSION}",
             "X-Loreg-Author": author.encode("ascii", "replace").decode(),
         }
         self.client = httpx.Client(

@@ -11,7 +11,8 @@ from loreg.server.cleanup import periodic_cleanup
 from loreg.server.middleware import RequestMiddleware
 from loreg.server.problems import ProblemDetails, install_problems
 from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
-from loreg.server.state import VERSION, Service
+from loreg.server.state import Service
+from loreg.version import VERSION
 
 
 def create_app(service: Service) -> FastAPI:

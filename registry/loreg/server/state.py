@@ -6,7 +6,6 @@ import hmac
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -21,7 +20,6 @@ from loreg.local.uploads import Uploads
 from loreg.server.allowed_hosts import AllowedHosts
 from loreg.server.async_backend import AsyncBackend
 
-VERSION = version("loreg")
 AUTHOR_HEADER = "X-Loreg-Author"
 ANONYMOUS = Access("anonymous", {})
 _TOKEN_CACHE_SECONDS = 0.02  # so that not each of a thousand requests a second asks the catalog

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from loreg.bases.model import Model
 from loreg.entities import Progress
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, explain_os_errors
 from loreg.storage.durable import make_folders
+from loreg.version import VERSION
 from loreg.workspace.atomic_folder import is_free, move_into_place
 
 FILE_NAME = "loreg_bake.json"
@@ -98,7 +98,7 @@ class BakeWriter:
             "recipe": recipe,
             "shards": [(*cache.file_stamp(file), file.stat().st_ctime_ns) for file in self.model.shards],
             "outline": hashlib.sha256(text.encode()).hexdigest(),
-            "loreg": version("loreg"),
+            "loreg": VERSION,
         }
 
 

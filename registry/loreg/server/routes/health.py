@@ -9,7 +9,8 @@ from fastapi import APIRouter, Response
 from loreg.errors import LoregError, UnavailableError
 from loreg.server.metrics import render_metrics
 from loreg.server.responses import error_responses, json_response
-from loreg.server.state import VERSION, CurrentAccess, ServiceDep
+from loreg.server.state import CurrentAccess, ServiceDep
+from loreg.version import VERSION
 
 routes = APIRouter(tags=["health"])
 

@@ -17,7 +17,7 @@ from loreg.adapters.structure import read_structure
 from loreg_cli.debug import hide_secrets
 from loreg_cli.main import cli
 
-README = Path(__file__).parents[2] / "README.md"
+INDEX = Path(__file__).parents[2] / "docs" / "index.md"
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -100,8 +100,8 @@ def test_every_command_and_option_is_explained(path: tuple[str, ...], command: c
 @pytest.mark.parametrize(
     "path", [path for path, command in commands() if not isinstance(command, click.Group)], ids=" ".join
 )
-def test_every_command_is_in_the_readme(path: tuple[str, ...]):
-    assert f"loreg {' '.join(path)}" in README.read_text()
+def test_every_command_is_in_the_list_of_the_documentation(path: tuple[str, ...]):
+    assert f"loreg {' '.join(path)}" in INDEX.read_text()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,4 +1,4 @@
-"""docker-compose.yml holds what the README promises of it, and compose accepts it where compose is installed."""
+"""docker-compose.yml holds what docs/how-to/team-server.md promises; compose accepts it where compose is installed."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def read_recipe_file(path: Path) -> dict[str, object]:
     or UsageError that names what is wrong.
     """
     if not path.is_file():
-        raise NotFoundError(f"{path} does not exist", hint="--recipe names a TOML file: README.md shows one")
+        raise NotFoundError(f"{path} does not exist", hint="--recipe names a TOML file with sources = […]")
     with explain_os_errors(path, "check its permissions"):
         content = path.read_bytes()
     try:

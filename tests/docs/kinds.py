@@ -1,0 +1,103 @@
+"""What a block of YAML, TOML or JSON on a page is for, told from its keys and read by what reads it in earnest."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from docs.blocks import Block
+from loreg import settings
+from loreg.checking.policy import read_policy
+from loreg.checking.profile import read_profile
+from loreg.workspace.recipe_file import read_recipe_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def check_data(block: Block, folder: Path) -> None:
+    """Read the block as what it is; fails if it is of no known kind or is not one of its kind."""
+    if block.language == "json":
+        json.loads(block.text)
+        return
+    document = tomllib.loads(block.text) if block.language == "toml" else yaml.safe_load(block.text)
+    kinds = TOML if block.language == "toml" else YAML
+    for is_one, check in kinds:
+        if is_one(document):
+            check(document, block.text, folder)
+            return
+    raise AssertionError(f"{block} is of no kind that is known here: add it to {__name__}")
+
+
+def _is_policy(document: dict[str, Any], text: str, folder: Path) -> None:
+    policy = read_policy(document["check"], "loreg.toml")
+    assert set(document) <= set(settings.PROJECT_KEYS)
+    assert policy != read_policy({}, "")
+
+
+def _is_recipe(document: dict[str, Any], text: str, folder: Path) -> None:
+    (folder / "recipe.toml").write_text(text)
+    assert read_recipe_file(folder / "recipe.toml")["sources"] == document["sources"]
+
+
+def _is_configuration(document: dict[str, Any], text: str, folder: Path) -> None:
+    path = folder / "config" / "loreg" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    in_force = settings.load({}, {"XDG_CONFIG_HOME": str(folder / "config")}, folder)
+    for name, value in document.items():
+        assert str(getattr(in_force, name)) == value
+
+
+def _is_profile(document: dict[str, Any], text: str, folder: Path) -> None:
+    path = folder / "profile.toml"
+    path.write_text(text)
+    assert read_profile(str(path))
+
+
+def _calls_the_action(document: dict[str, Any], text: str, folder: Path) -> None:
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text())["inputs"]
+    needed = {name for name, described in inputs.items() if described.get("required")}
+    steps = [step for job in document["jobs"].values() for step in job["steps"] if "/loreg@" in step.get("uses", "")]
+    assert steps
+    for step in steps:
+        assert needed <= set(step["with"]) <= set(inputs)
+
+
+def _is_a_hook(document: dict[str, Any], text: str, folder: Path) -> None:
+    offered = {hook["id"] for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+    for repository in document["repos"]:
+        assert repository["rev"]
+        assert {hook["id"] for hook in repository["hooks"]} <= offered
+
+
+def _is_a_gitlab_job(document: dict[str, Any], text: str, folder: Path) -> None:
+    assert document == yaml.safe_load((ROOT / "examples" / "gitlab-ci.yml").read_text())
+
+
+def _overrides_compose(document: dict[str, Any], text: str, folder: Path) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name, change in document["services"].items():
+        assert name in services
+        assert set(change) <= {"ports", "volumes", "environment", "command"}
+        for port in change.get("ports", []):
+            assert port.startswith("127.0.0.1:"), "a published port is for this machine alone"
+
+
+Kind = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, Path], None]]
+TOML: tuple[Kind, ...] = (
+    (lambda document: "check" in document, _is_policy),
+    (lambda document: "sources" in document, _is_recipe),
+    (lambda document: "rules" in document, _is_profile),
+    (lambda document: bool(document) and set(document) <= set(settings.KEYS), _is_configuration),
+)
+YAML: tuple[Kind, ...] = (
+    (lambda document: "jobs" in document, _calls_the_action),
+    (lambda document: "repos" in document, _is_a_hook),
+    (lambda document: "check adapters" in document, _is_a_gitlab_job),
+    (lambda document: "services" in document, _overrides_compose),
+)

@@ -46,7 +46,7 @@ class Moments:
 def collect(model: nn.Module, adapter: str = "default") -> Iterator[Moments]:
     """Collect K of every linear LoRA module while ``model``, a PEFT model with ``adapter`` active, runs in the block.
 
-    K = E[(Ax)(Ax)ᵀ] (r, r) in float64, the mean over all inputs x that the module sees; :meth:`Moments.save` writes
+    K = E[(Ax)(Ax)ᵀ] (r, r) in float64, the mean over all inputs x that the module sees; ``Moments.save`` writes
     the file that re-ranking reads. Source: Eckart and Young 1936, in the norm that K defines. Raises UsageError if the
     model has no such adapter.
 

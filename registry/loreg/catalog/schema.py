@@ -1,7 +1,5 @@
 """The tables and indexes that the code expects; Alembic creates them (migrations/)."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from sqlalchemy import (

@@ -66,42 +66,46 @@ class ErrorReportingGroup(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal of another encoding still shows the rest
         try:
-            code = self._run(*args, **extra)
-        except StopRequested as stopped:
-            code = _print_error(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
-            sys.stdout.flush()
-            os.kill(os.getpid(), stopped.number)  # as without us: the parent process sees which signal ended it
-        if (error := what_stopped_stdout()) is not None:
-            _print_error(f"stdout: {error.strerror}; what it was to get is said above", 1)
-            code = code or 1
-        sys.exit(code)
-
-    def _run(self, *args: Any, **extra: Any) -> int:
-        from loreg.errors import LoregError
-
-        try:
             _refuse_non_utf8(args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:])
             with handle_stop_signals():
                 result = super().main(*args, **extra)
             sys.stdout.flush()
-        except click.exceptions.NoArgsIsHelpError as error:
+            code = result if isinstance(result, int) else 0
+        except StopRequested as stopped:
+            code = _print_error(f"stopped by {signal.Signals(stopped.number).name}", 128 + stopped.number)
+            sys.stdout.flush()
+            os.kill(os.getpid(), stopped.number)  # as without us: the parent process sees which signal ended it
+        except BaseException as error:
+            code = _report(error)
+        if (stopped_by := what_stopped_stdout()) is not None:
+            _print_error(f"stdout: {stopped_by.strerror}; what it was to get is said above", 1)
+            code = code or 1
+        sys.exit(code)
+
+
+def _report(error: BaseException) -> int:
+    """Print the one line that the error is to the user, and return the exit code. Raises what is a bug of loreg."""
+    from loreg.errors import LoregError
+
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
             click.echo(error.ctx.get_help() if error.ctx else "", err=True)
             return error.exit_code
-        except LoregError as error:
+        case LoregError():
             return _print_error(str(error), error.exit_code, error)
-        except click.UsageError as error:
+        case click.UsageError():
             command = error.ctx.command_path if error.ctx else "loreg"
             return _print_error(f"{error.format_message().rstrip('.')}. Hint: {command} --help", error.exit_code)
-        except click.ClickException as error:
+        case click.ClickException():
             return _print_error(error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
+        case click.Abort() | KeyboardInterrupt():
             return _print_error("interrupted", INTERRUPTED)
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 0
-        except OSError as error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else 0
+        case OSError():
             place = f"{error.filename}: " if error.filename else ""
             return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1, error)
-        return result if isinstance(result, int) else 0
+    raise error
 
 
 def _refuse_non_utf8(arguments: Sequence[str]) -> None:

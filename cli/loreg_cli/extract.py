@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -44,8 +44,8 @@ def extract(
     name: str | None,
     folder: Path | None,
     device: str,
-    metadata: Metadata,
     format_: str,
+    **metadata: Unpack[Metadata],
 ) -> None:
     """Take an adapter out of a fine-tuned model: the best factors of what each matrix changed by.
 

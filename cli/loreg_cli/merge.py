@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -53,11 +53,11 @@ def merge(
     name: str | None,
     folder: Path | None,
     dry_run: bool,
-    metadata: Metadata,
     device: str,
     plot: Path | None,
     remote: bool,
     format_: str,
+    **metadata: Unpack[Metadata],
 ) -> None:
     """Merge adapters, by default into the exact weighted sum of their deltas, with a certificate.
 
@@ -121,11 +121,11 @@ def rerank(
     name: str | None,
     folder: Path | None,
     dry_run: bool,
-    metadata: Metadata,
     device: str,
     plot: Path | None,
     remote: bool,
     format_: str,
+    **metadata: Unpack[Metadata],
 ) -> None:
     """The best approximation of an adapter at other ranks; a higher rank pads with zeros.
 

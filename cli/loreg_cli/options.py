@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -57,7 +56,7 @@ def page_options(command: Command) -> Command:
 
 
 class Metadata(TypedDict):
-    """The fields of :class:`loreg.entities.VersionMetadata`, as they are typed."""
+    """What ``push_options`` adds to a command: the fields of :class:`loreg.entities.VersionMetadata`."""
 
     tasks: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -67,39 +66,35 @@ class Metadata(TypedDict):
 
 
 def push_options(command: Command) -> Command:
-    """Add the metadata of a pushed version; the command gets it as the one argument ``metadata``, by field."""
+    """Add the metadata of a pushed version; the command takes them as ``**metadata: Unpack[Metadata]``."""
+    for option in (
+        click.option("-m", "--message", default="", metavar="TEXT", help="What is new in this version."),
+        click.option(
+            "--alias", "aliases", multiple=True, metavar="ALIAS", help="Point this alias to it; may be repeated."
+        ),
+        click.option(
+            "--label",
+            "labels",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=_read_labels,
+            help="Anything else; may be repeated.",
+        ),
+        click.option(
+            "--metric",
+            "metrics",
+            multiple=True,
+            metavar="NAME=VALUE[@DATASET[:SPLIT]]",
+            help="A measured number; may be repeated.",
+        ),
+        click.option("--task", "tasks", multiple=True, metavar="TASK", help="What it is for; may be repeated."),
+    ):
+        command = option(command)
+    return command
 
-    @click.option("--task", "tasks", multiple=True, metavar="TASK", help="What it is for; may be repeated.")
-    @click.option(
-        "--metric",
-        "metrics",
-        multiple=True,
-        metavar="NAME=VALUE[@DATASET[:SPLIT]]",
-        help="A measured number; may be repeated.",
-    )
-    @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Anything else; may be repeated.")
-    @click.option("--alias", "aliases", multiple=True, metavar="ALIAS", help="Point this alias to it; may be repeated.")
-    @click.option("-m", "--message", default="", metavar="TEXT", help="What is new in this version.")
-    @functools.wraps(command)
-    def with_options(
-        *,
-        tasks: tuple[str, ...],
-        metrics: tuple[str, ...],
-        labels: tuple[str, ...],
-        aliases: tuple[str, ...],
-        message: str,
-        **others: object,
-    ) -> Any:
-        metadata: Metadata = {
-            "tasks": tasks,
-            "metrics": metrics,
-            "labels": read_labels(labels),
-            "aliases": aliases,
-            "message": message,
-        }
-        return command(metadata=metadata, **others)
 
-    return with_options
+def _read_labels(context: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> dict[str, str]:
+    return read_labels(labels)
 
 
 def read_labels(labels: tuple[str, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
@@ -21,7 +22,7 @@ from loreg_cli.progress import progress_bar
 )
 @push_options
 @format_option
-def push(folder: Path, name: str, base: str | None, metadata: Metadata, format_: str) -> None:
+def push(folder: Path, name: str, base: str | None, format_: str, **metadata: Unpack[Metadata]) -> None:
     """Store the adapter in DIR as the next version of NAME.
 
     \b

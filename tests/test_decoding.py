@@ -20,7 +20,7 @@ class Colour(StrEnum):
     BLUE = "blue"
 
 
-class Part(msgspec.Struct):
+class Item(msgspec.Struct):
     name: str
     colour: Colour = Colour.RED
 
@@ -29,10 +29,10 @@ class Thing(msgspec.Struct, forbid_unknown_fields=True, rename={"condition": "if
     condition: str
     size: Annotated[int, Meta(ge=1)] = 1
     share: float | None = None
-    parts: list[Part] = []
+    parts: list[Item] = []
     words: tuple[str, ...] = ()
     table: Mapping[str, list[float]] = {}
-    by_name: Mapping[str, Part] = {}
+    by_name: Mapping[str, Item] = {}
     kind: Literal["a/1"] = "a/1"
     code: Annotated[str, Meta(pattern="^[a-f]+$")] = "a"
 

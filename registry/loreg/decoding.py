@@ -18,7 +18,7 @@ _COMPLAINT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTAL
 _STEP = re.compile(r"\.(?P<field>[^.\[]+)|\[(?:(?P<position>\d+)|\.\.\.)\]")
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_EXPECTED = re.compile(r"Expected `(?P<types>[^`]+)`(?P<constraint>.*?)(?:, got `(?P<found>[^`]+)`)?", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `(?P<types>[^`]+)`(?P<constraint>.*?)(?:, got `(?P<actual>[^`]+)`)?", re.DOTALL)
 #: msgspec's names of types in words, one of them and several.
 _IN_WORDS = {
     "array": ("a list", "lists"),
@@ -73,8 +73,8 @@ def _describe_mismatch(complaint: str, document: object, type_: type) -> str:
         words = choices or "a number of 64 bits"
     if ... in steps:  # the complaint does not say which of its values it is about
         last = len(steps) - 1 - steps[::-1].index(...)
-        found = expected["found"] if expected else ""
-        return f"{_name(steps[last + 1 :])} of one of {_name(steps[:last])} is {found or 'wrong'}, expected {words}"
+        actual = expected["actual"] if expected else ""
+        return f"{_name(steps[last + 1 :])} of one of {_name(steps[:last])} is {actual or 'wrong'}, expected {words}"
     return f"{_name(steps) or 'it'} is {_SHORT.repr(_value_at(document, steps))[:80]}, expected {words}"
 
 

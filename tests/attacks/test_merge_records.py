@@ -99,10 +99,10 @@ class TestAnotherSchema:
     def test_is_refused_by_its_name_with_the_one_that_is_expected(self, registry: Registry, tmp_path: Path, place: str):
         folder = copy(SCIENCE, tmp_path / "a")
         weights = digest_of(folder / "adapter_model.safetensors").sha256
-        found, expected = NEWER[place]
-        content = changed(*place.split("."), value=found, weights=weights)
+        actual, expected = NEWER[place]
+        content = changed(*place.split("."), value=actual, weights=weights)
         (folder / provenance.FILE_NAME).write_bytes(content)
-        with pytest.raises(AdapterFormatError, match=f"{place} is '{found}', expected '{expected}'") as error:
+        with pytest.raises(AdapterFormatError, match=f"{place} is '{actual}', expected '{expected}'") as error:
             registry.push(folder, "team/a")
         assert "pip install --upgrade loreg" in error.value.hint
 

@@ -31,7 +31,7 @@ def store_changed(registry: Registry, base: BaseModel, **changes: object) -> Bas
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "actual"),
     [
         ({"schema": "loreg.base-leaves/1"}, "'loreg.base-leaves/1'"),
         ({"schema": "loreg.base-leaves/3"}, "'loreg.base-leaves/3'"),
@@ -39,12 +39,12 @@ def store_changed(registry: Registry, base: BaseModel, **changes: object) -> Bas
     ],
 )
 def test_a_list_of_another_schema_is_refused_by_name(
-    local_registry: Registry, tmp_path: Path, changes: dict[str, object], found: str
+    local_registry: Registry, tmp_path: Path, changes: dict[str, object], actual: str
 ):
     base = local_registry.bases.add(write_base(tmp_path / "base"), ["org/base"]).base
     assert load_base(local_registry.context, base).tensor_digests
     other = store_changed(local_registry, base, **changes)
-    with pytest.raises(IntegrityError, match=rf"the tensors of org/base \(sha256:.*\) are listed as {found}") as error:
+    with pytest.raises(IntegrityError, match=rf"the tensors of org/base \(sha256:.*\) are listed as {actual}") as error:
         load_base(local_registry.context, other)
     assert "expected 'loreg.base-leaves/2' or 'loreg.base-headers/1' with names by rules 1" in error.value.message
     assert "pip install --upgrade loreg" in error.value.hint

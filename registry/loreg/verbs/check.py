@@ -183,9 +183,8 @@ def _find_copies(context: Context, inspected: _InspectedSource) -> tuple[tuple[s
 def _find_itself(context: Context, refs: Sequence[str], config: str) -> str | None:
     """Return the first of the refs whose version has that configuration."""
     for ref in refs[:_MAX_COMPARED] if config else ():
-        if any(
-            file.path == CONFIG_NAME and file.sha256 == config for file in context.backend.show(parse_ref(ref)).files
-        ):
+        files = context.backend.show(parse_ref(ref)).files
+        if any(file.path == CONFIG_NAME and file.sha256 == config for file in files):
             return ref
     return None
 

@@ -76,14 +76,14 @@ def _identify_base(
         raise
 
 
-def _named_as_given(context: Context, identity: Identity | BaseModel, given: str | None) -> BaseTensors:
+def _named_as_given(context: Context, identity: Identity | BaseModel, base: str | None) -> BaseTensors:
     """Return the tensors of the base, under the name of its folder if a path was given.
 
     It is recorded under the name that the adapter has for its base. A base that is refused is not that one.
     """
     if not isinstance(identity, Identity):
         return load_base(context, identity)
-    name = Path(given or "").expanduser().resolve().name
+    name = Path(base or "").expanduser().resolve().name
     return base_of_identity(replace(identity, base=replace(identity.base, names=(name,))))
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 
 class LoregError(Exception):
-    """Base of every error that loreg raises on purpose.
+    """Any error that loreg raises on purpose.
 
     ``code`` is stable and machine-readable, ``exit_code`` is what the command line leaves with, ``hint`` is
     the next command to type (may be empty). ``outside`` and ``hint_outside`` are for who only reaches a server: they

@@ -5,13 +5,11 @@ The documents are flat: the fields of :class:`MergeOptions` and :class:`VersionM
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
-import msgspec
-
+from loreg.decoding import decode
 from loreg.entities import JobKind, MergeOptions, RankRuleKind, VersionMetadata
 from loreg.errors import UsageError
 
@@ -24,16 +22,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.MERGE: _OPTIONS | _METADATA | {"sources", "name", "base"},
     JobKind.RERANK: _METADATA | {"source", "rank", "initial", "name", "base"},
     JobKind.BAKE: _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
-}
-_MISMATCH = re.compile(r"Expected `(?P<expected>[^`]+)`, got `(?P<found>[^`]+)`(?: - at `\$\.?(?P<where>[^`]*)`)?")
-#: msgspec's names of types in words, one of them and several.
-_IN_WORDS = {
-    "array": ("a list", "lists"),
-    "object": ("an object", "objects"),
-    "str": ("text", "texts"),
-    "int": ("a whole number", "whole numbers"),
-    "float": ("a number", "numbers"),
-    "bool": ("true or false", "truth values"),
 }
 
 
@@ -89,20 +77,6 @@ def read_request(kind: str, document: Mapping[str, object], *, where: str = "", 
 def _decode(type_: type[T], document: Mapping[str, object], names: Collection[str], where: str, hint: str) -> T:
     part = {name: value for name, value in document.items() if name in names}
     try:
-        return msgspec.convert(part, type_)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{where and f'{where}: '}{_describe_mismatch(error, part)}", hint=hint) from error
-
-
-def _describe_mismatch(error: msgspec.ValidationError, part: Mapping[str, object]) -> str:
-    """Return msgspec's complaint in the words of this house: the field, what it is, and what was expected."""
-    match = _MISMATCH.fullmatch(str(error))
-    if match is None:
-        return str(error)
-    name = match["where"].partition("[")[0].partition(".")[0]
-    value, is_inside = part.get(name), match["where"] != name
-    kinds = [_IN_WORDS.get(word, (word, word))[is_inside] for word in match["expected"].split(" | ") if word != "null"]
-    expected = " or ".join(kinds)
-    if is_inside:
-        expected = f"{'an object' if isinstance(value, Mapping) else 'a list'} of {expected}"
-    return f"{name} is {value!r:.80}, expected {expected}"
+        return decode(part, type_)
+    except ValueError as error:
+        raise UsageError(f"{where and f'{where}: '}{error}", hint=hint) from error

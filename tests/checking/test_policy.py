@@ -95,13 +95,31 @@ def test_without_a_policy_nothing_is_asked(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["colour = 1", "tasks = 'qa'", "metrics = [1]", "metrics = ['accuracy']", "max_rank = true", "max_size = 'big'"],
+    ("line", "message"),
+    [
+        ("colour = 1", "colour is not known; there are against, aliases, bases, card"),
+        ("tasks = 'qa'", "tasks is 'qa', expected a list"),
+        ("metrics = [1]", r"metrics is \[1\], expected a list of texts"),
+        ("metrics = ['accuracy']", "invalid metric 'accuracy'"),
+        ("max_rank = true", "max_rank is True, expected a whole number or text"),
+        ("max_rank = 0", "max_rank is 0, expected 1 or more"),
+        ("max_size = '0'", "max_size is '0', expected 1 or more"),
+        ("max_size = 'big'", "invalid number 'big'"),
+        ("card = 'license'", "card is 'license', expected a list"),
+        ("license = 'mit'", "license is 'mit', expected true or false"),
+        ("against = 1", "against is 1, expected text"),
+        ("against = 'v1'", "'v1'"),
+        ("tolerance = -1", "tolerance is -1, expected a number >= 0"),
+        ("tolerance = true", "tolerance is True, expected a number"),
+        ("tolerance = nan", "tolerance is nan, expected a number >= 0"),
+        ("tolerance = inf", "tolerance is inf, expected a number"),
+    ],
 )
-def test_a_policy_that_is_not_understood_is_refused_at_once(tmp_path: Path, line: str):
+def test_a_policy_that_is_not_understood_is_refused_at_once(tmp_path: Path, line: str, message: str):
     (tmp_path / "loreg.toml").write_text(f"[check]\n{line}\n")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=rf"loreg\.toml: \[check\] .*{message}") as error:
         connect(home=str(tmp_path / "home"))
+    assert "loreg.toml" in error.value.hint
 
 
 def test_the_command_fails_with_the_findings(local: Loreg, tmp_path: Path):
@@ -265,18 +283,3 @@ class TestAgainst:
             local_registry.tag("a", "prod")
         local_registry.add_metrics("a", ["accuracy=0.94@imdb"])
         assert local_registry.tag("a", "prod").number == 2
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "card = 'license'",
-        "license = 'mit'",
-        "against = 1",
-        "tolerance = -1",
-        "tolerance = true",
-    ],
-)
-def test_a_key_of_the_wrong_kind_is_refused(tmp_path: Path, line: str):
-    with pytest.raises(UsageError):
-        policy(tmp_path, line)

@@ -347,12 +347,15 @@ def test_every_code_is_explained_and_stands_for_one_thing():
         explanation = explain(rule.code)
         assert explanation.about
         assert "``" not in explanation.about
+        condition = explanation.about.partition(" if: ")[2]
+        assert condition[0].islower() or condition.split()[0].isupper(), explanation.about
         assert explanation.remedy
         assert explanation.source
     about = (
         "vLLM 0.33 refuses it if: r or a rank in rank_pattern is over 16 (max_lora_rank), whatever ranks the tensors"
     )
     assert explain("VL001").about == about + " have."
+    assert explain("VL002").about == "vLLM 0.33 refuses it if: it has DoRA magnitudes."
     assert explain("VL003").about.endswith("accepted: classifier, score.")
     assert explain("SG005").about.endswith("accepted: none.")
     with pytest.raises(NotFoundError, match="there is no rule 'XX001'"):
@@ -394,10 +397,24 @@ def test_a_users_own_profile_works_the_same_way(local_registry: Registry, tmp_pa
     ("text", "message"),
     [
         ("[[", "is not valid TOML"),
-        ("name = 'x'", "is no profile: it lacks 'rules'"),
+        (f"name = {'9' * 5000}", "is not valid TOML"),
+        (f"name = {'[' * 100_000}", "is not valid TOML"),
+        ("title = 'x'\nrelease = '1'\nrules = []", "is no profile: it lacks 'name'"),
         (MINE.replace("rank_over", "rank_odd"), "there is no condition 'rank_odd'"),
-        (MINE.replace("slow", "odd"), "there is no effect 'odd'"),
-        (MINE.replace('value = "most"', 'value = "least"'), "is no profile: it lacks 'least'"),
+        (MINE.replace("slow", "odd"), r"rules\[1\]\.effect is 'odd', expected refuses, wrong or slow"),
+        (MINE.replace('value = "most"', 'value = "least"'), "MY001 takes 'least', which is no parameter"),
+        (MINE.replace('value = "most"', ""), "MY001: the value of rank_over is None, expected a whole number"),
+        (
+            MINE.replace('value = "most"', 'value = ["a"]'),
+            r"MY001: the value of rank_over is \['a'\], expected",
+        ),
+        (MINE.replace("most = 4", "most = '4'"), "parameters is {'most': '4'}, expected an object of whole numbers"),
+        (MINE.replace("remedy", "remedies"), r"rules\[0\]\.remedies is not known; there are code, effect, if, message"),
+        (MINE.replace('release = "3"', "release = 0.10"), r"release is 0\.1, expected text"),
+        (MINE.replace('"rank_over"', "1"), r"rules\[0\]\.if is 1, expected text"),
+        (MINE.replace("[[rules]]", "[[rule]]"), "rule is not known"),
+        ("reads = 1\n" + MINE, "reads is 1, expected a list"),
+        ("rules = 1", "rules is 1, expected a list"),
     ],
 )
 def test_a_wrong_profile_is_one_clear_line(local_registry: Registry, tmp_path: Path, text: str, message: str):

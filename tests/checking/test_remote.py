@@ -58,10 +58,37 @@ def test_copies_are_named(registry: Registry, tmp_path: Path, where: str):
     registry.push(change_config(copy(SCIENCE, tmp_path / "a"), lora_dropout=0.5), "a")
     source = str(tmp_path / "a") if where == "folder" else "a"
     (report,) = registry.check([source])
-    messages = {"a": "the same weights are team/science:v1 already"}
-    messages["folder"] = "the same weights are team/science:v1 and 1 more already"
-    assert [(f.code, f.severity, f.message) for f in report.findings] == [("LR017", "warning", messages[where])]
+    message = "the same weights are team/science:v1 already"
+    assert [(f.code, f.severity, f.message) for f in report.findings] == [("LR017", "warning", message)]
     assert registry.check([str(DORA)])[0].findings == ()
+
+
+class TestCopiesAreOfOtherAdapters:
+    def test_a_folder_that_was_pushed_is_the_adapter_that_it_became(self, registry: Registry, tmp_path: Path):
+        folder = change_config(copy(SCIENCE, tmp_path / "a"), base_model_name_or_path="/home/ada/base")
+        registry.push(folder, "team/science")
+        (report,) = registry.check([str(folder)])
+        assert [finding.code for finding in report.findings] == ["LR015"]  # the path, which push takes out
+        (folder / "README.md").write_text("Better said.")
+        (report,) = registry.check([str(folder)])
+        assert [finding.code for finding in report.findings] == ["LR015"]
+
+    def test_versions_of_one_adapter_are_no_copies_of_each_other(self, registry: Registry, tmp_path: Path):
+        registry.push(SCIENCE, "team/science")
+        registry.push(change_config(copy(SCIENCE, tmp_path / "a"), lora_dropout=0.5), "team/science")
+        for source in ("team/science:v1", "team/science:v2", str(SCIENCE), str(tmp_path / "a")):
+            assert registry.check([source])[0].findings == ()
+
+    def test_the_same_weights_with_another_configuration_are_a_copy(self, registry: Registry, tmp_path: Path):
+        registry.push(SCIENCE, "team/science")
+        (report,) = registry.check([str(change_config(copy(SCIENCE, tmp_path / "a"), lora_dropout=0.5))])
+        assert [finding.code for finding in report.findings] == ["LR017"]
+
+    def test_a_folder_pushed_under_two_names_is_a_copy(self, registry: Registry):
+        registry.push(SCIENCE, "team/science")
+        registry.push(SCIENCE, "copy")
+        (report,) = registry.check([str(SCIENCE)])
+        assert [f.message for f in report.findings] == ["the same weights are copy:v1 already"]
 
 
 def test_a_catalog_is_not_made_only_to_look_for_copies(local_registry: Registry, tmp_path: Path):

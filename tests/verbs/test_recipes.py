@@ -163,10 +163,13 @@ class TestRecipeFile:
         ("text", "message"),
         [
             ("sources = [", "is not TOML"),
+            (f"sources = {'[' * 100_000}", "is not TOML"),
             ("method = 'ties'", "names no sources"),
             ("sources = ['a']\nweight = [1]", "weight is not known"),
             ("sources = ['a']\nweights = ['x']", r"weights is \['x'\], expected a list of numbers"),
             ("sources = 'a'", "sources is 'a', expected a list"),
+            ("sources = ['a']\nlambda = 'x'", "lambda is 'x', expected a number"),
+            ("sources = ['a']\nrank = {energy = 0.9, colour = 1}", "rank is .*, expected a whole number, or one of"),
             ("sources = ['a']\n[weights_for]\nx = 1", "weights_for is .*, expected an object of lists"),
         ],
     )

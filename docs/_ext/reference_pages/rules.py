@@ -79,8 +79,7 @@ def _render_index() -> str:
 def describe_effect(rule: Explanation, server: Profile) -> str:
     """Return what the server does and when, without its name and as one sentence: ``refuses it if it has biases.``"""
     does, _, condition = rule.about.removeprefix(f"{server.title} {server.release} ").partition(" if: ")
-    is_word = condition[:1].isupper() and (condition[1:2].islower() or condition[1:2] == " ")
-    return f"{does} if {condition[0].lower() + condition[1:] if is_word else condition}"
+    return f"{does} if {condition}"
 
 
 def _row(code: str, server: Profile | None = None) -> tuple[str, str, str, str]:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 import regex
 
-from loreg.errors import AdapterFormatError
+from loreg.errors import AdapterFormatError, LoregError
 
 _MAX_MATCH_SECONDS = 0.5  # seconds that one match may take
 _MAX_TOTAL_SECONDS = 3.0  # seconds of processor time for all of an adapter
@@ -35,24 +35,33 @@ V = TypeVar("V")
 
 @dataclass
 class PatternBudget:
-    """The seconds of processor time that the patterns of one adapter may still take, of whatever field they are."""
+    """The seconds of processor time that the patterns of one adapter, or of one recipe, may still take.
+
+    ``field`` is where a message says that they stand, ``error`` what is raised for one that is invalid.
+    """
 
     seconds_left: float = _MAX_TOTAL_SECONDS
+    field: str = "adapter_config.json"
+    error: type[LoregError] = AdapterFormatError
 
     def spend(self, pattern: str, call: Callable[[float], T]) -> T:
         """Return what ``call`` returns, which is given the seconds that it may take.
 
-        Raises AdapterFormatError for a ``pattern`` that is invalid or takes too long, or if the budget is spent.
+        Raises ``error`` for a ``pattern`` that is invalid or takes too long, or if the budget is spent.
         """
         if self.seconds_left <= 0:
-            raise _invalid_pattern_error(pattern, TimeoutError())
+            raise self._invalid_pattern_error(pattern, TimeoutError())
         begin = thread_time()
         try:
             return call(min(_MAX_MATCH_SECONDS, self.seconds_left))
         except (re.error, regex.error, TimeoutError, RecursionError, MemoryError, OverflowError, ValueError) as error:
-            raise _invalid_pattern_error(pattern, error) from error
+            raise self._invalid_pattern_error(pattern, error) from error
         finally:
             self.seconds_left -= thread_time() - begin
+
+    def _invalid_pattern_error(self, pattern: str, error: Exception) -> LoregError:
+        reason = "it takes too long, or all of them do" if isinstance(error, TimeoutError) else str(error)
+        return self.error(f"invalid pattern {pattern[:80]!r} in {self.field} ({reason})", hint="mend it")
 
 
 def fullmatch(pattern: str, module: str, budget: PatternBudget) -> bool:
@@ -93,9 +102,9 @@ def endings(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Patterns(Generic[V]):
-    """The values by pattern of ``rank_pattern`` or ``alpha_pattern``, in order.
+    """The values by pattern of ``rank_pattern``, ``alpha_pattern`` or a recipe's ``weights_for``, in order.
 
-    Every function raises AdapterFormatError for a pattern that is invalid or takes too long.
+    Every function raises the ``error`` of the budget for a pattern that is invalid or takes too long.
     """
 
     values: Mapping[str, V]
@@ -205,8 +214,3 @@ def _refuse_costly(pattern: str) -> None:
             characters += count
     if characters * group_copies > _MAX_COPIES:
         raise OverflowError("it repeats too much")
-
-
-def _invalid_pattern_error(pattern: str, error: Exception) -> AdapterFormatError:
-    reason = "it takes too long, or all of them do" if isinstance(error, TimeoutError) else str(error)
-    return AdapterFormatError(f"invalid pattern {pattern[:80]!r} in adapter_config.json ({reason})", hint="mend it")

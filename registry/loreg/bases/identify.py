@@ -144,9 +144,21 @@ def without_tied_heads(tensor_digests: Mapping[str, TensorDigest]) -> dict[str, 
     }
 
 
-def parse_tensor_digests(document: bytes) -> dict[str, TensorDigest]:
-    """Return the tensor digests by canonical name of a ``tensor_list``."""
-    return dict(json.loads(document)["tensors"])
+def parse_tensor_digests(document: bytes, base: BaseModel) -> dict[str, TensorDigest]:
+    """Return the tensor digests by canonical name of the ``tensor_list`` of a base.
+
+    Raises IntegrityError for one of another schema, or with names by other rules: its digests are not those that this
+    release would find in the same files.
+    """
+    tensor_list: TensorList = json.loads(document)
+    schema, rules = tensor_list["schema"], tensor_list.get("names")
+    if schema not in (CONTENT_SCHEMA, HEADERS_SCHEMA) or rules != names.VERSION:
+        raise IntegrityError(
+            f"the tensors of {base.title} are listed as {schema!r} with names by rules {rules}, "
+            f"expected {CONTENT_SCHEMA!r} or {HEADERS_SCHEMA!r} with names by rules {names.VERSION}",
+            hint="pip install --upgrade loreg; if that is the newest, add the base again: loreg base add ./path",
+        )
+    return dict(tensor_list["tensors"])
 
 
 def parse_shard_digests(document: bytes) -> dict[str, str]:

@@ -54,8 +54,14 @@ def _explain_profile_rule(profile: Profile, rule: ProfileRule) -> Explanation:
     severity, does = EFFECTS[rule.effect]
     condition = " ".join((CONDITIONS[rule.condition].__doc__ or "").split()).rstrip(".")
     condition = condition.replace("``value``", _format_value(profile, rule)).replace("``", "")
-    about = f"{profile.title} {profile.release} {does} if: {condition}."
+    about = f"{profile.title} {profile.release} {does} if: {_lower_first_word(condition)}."
     return Explanation(rule.code, severity, about, rule.remedy, f"{rule.source}; {_describe_proof(profile, rule)}")
+
+
+def _lower_first_word(sentence: str) -> str:
+    """Begin a sentence in lower case, unless its first word is a name such as PEFT."""
+    word = sentence.partition(" ")[0]
+    return sentence[:1].lower() + sentence[1:] if word[1:].islower() or len(word) == 1 else sentence
 
 
 def _describe_proof(profile: Profile, rule: ProfileRule) -> str:

@@ -78,7 +78,11 @@ def what_is_saved_whole_is_there(subject: Subject) -> Iterable[str]:
 
 @declare_rule("LR017", Severity.WARNING, "loreg tag REF ALIAS gives a version that is there another name", "")
 def the_weights_are_new(subject: Subject) -> Iterable[str]:
-    """No version in the registry has the same weights under another name."""
+    """No other adapter in the registry has the same weights.
+
+    Versions of one adapter may share them. A folder counts as the adapter that it was pushed as first: one with a
+    version of the same weights and the same configuration, whatever its card says.
+    """
     if subject.copies:
         more = f" and {len(subject.copies) - 1} more" if len(subject.copies) > 1 else ""
         yield f"the same weights are {subject.copies[0]}{more} already"

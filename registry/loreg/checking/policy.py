@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from loreg.adapters.card import card_license, parse_card_fields
 from loreg.checking.licenses import license_conflict
+from loreg.decoding import decode
 from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Operator, Severity, Version
 from loreg.errors import UsageError
 from loreg.parsing import parse_count, parse_metric_condition
@@ -112,12 +115,50 @@ RULES = {
         Severity.WARNING, "Every metric of the version compared with was measured of this one.", "loreg metric add REF"
     ),
 }
-_LIST_KEYS = ("tasks", "metrics", "bases", "card", "aliases")
+
+
+class _CheckTable(msgspec.Struct, forbid_unknown_fields=True):
+    """The table ``[check]`` as people write it: the fields of :class:`Policy`, not parsed yet."""
+
+    tasks: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    card: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    max_rank: int | str | None = None
+    max_size: int | str | None = None
+    license: bool = False
+    against: str = ""
+    tolerance: Annotated[float, Meta(ge=0, le=sys.float_info.max)] = 0.0
 
 
 def read_policy(table: Mapping[str, object], origin: str) -> Policy:
     """Read the policy from the table ``[check]`` of the file ``origin``. Raises UsageError with file and key."""
-    return Policy(**{key: _parse_value(key, value, origin) for key, value in table.items()})
+    try:
+        check = decode(table, _CheckTable)
+        return Policy(
+            tasks=check.tasks,
+            metrics=tuple(map(parse_metric_condition, check.metrics)),
+            bases=check.bases,
+            card=check.card,
+            aliases=check.aliases,
+            max_rank=_parse_most("max_rank", check.max_rank),
+            max_size=_parse_most("max_size", check.max_size),
+            license=check.license,
+            against=parse_alias(check.against) if "against" in table else "",
+            tolerance=check.tolerance,
+        )
+    except (ValueError, UsageError) as error:
+        what = error.message if isinstance(error, UsageError) else error
+        raise UsageError(f"{origin}: [check] {what}", hint=f"mend {origin}") from error
+
+
+def _parse_most(key: str, value: int | str | None) -> int | None:
+    """Read ``16``, ``"20k"`` or ``"20kB"``. Raises UsageError, ValueError for less than 1."""
+    count = parse_count(value.removesuffix("B")) if isinstance(value, str) else value
+    if count is not None and count < 1:
+        raise ValueError(f"{key} is {value!r}, expected 1 or more")
+    return count
 
 
 def policy_to_json(policy: Policy) -> dict[str, object]:
@@ -129,25 +170,6 @@ def policy_to_json(policy: Policy) -> dict[str, object]:
 def policy_from_json(document: Mapping[str, object]) -> Policy:
     """Read the policy back from what :func:`policy_to_json` returned."""
     return msgspec.convert(document, Policy)
-
-
-def _parse_value(key: str, value: object, origin: str) -> Any:
-    if key in _LIST_KEYS and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(map(parse_metric_condition, value)) if key == "metrics" else tuple(value)
-    if key == "license" and isinstance(value, bool):
-        return value
-    if key == "against" and isinstance(value, str):
-        return parse_alias(value)
-    if not isinstance(value, bool):
-        if key in ("max_rank", "max_size") and isinstance(value, int | str):
-            return parse_count(value.removesuffix("B")) if isinstance(value, str) else value
-        if key == "tolerance" and isinstance(value, int | float) and 0 <= value < math.inf:
-            return float(value)
-    raise UsageError(
-        f"{origin}: [check] {key} = {value!r} is not understood; expected lists of text for {', '.join(_LIST_KEYS)}, "
-        "numbers for max_rank, max_size and tolerance, an alias for against, true or false for license",
-        hint=f"mend {origin}",
-    )
 
 
 def find_reference_version(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+import msgspec
 
 import loreg.checking.conditions_on_bases
 import loreg.checking.conditions_on_configs  # noqa: F401  these two declare their conditions
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.rules import Subject
+from loreg.decoding import decode
 from loreg.entities import Finding, Severity
 from loreg.errors import NotFoundError, UsageError
 
@@ -72,6 +75,30 @@ class Profile:
         if not isinstance(rule.value, str):
             return rule.value
         return self.reads if rule.value == "reads" else self.parameters[rule.value]
+
+
+class _RuleTable(msgspec.Struct, forbid_unknown_fields=True):
+    """A rule as it stands in the file."""
+
+    code: str
+    condition: str = msgspec.field(name="if")
+    effect: Effect
+    remedy: str
+    source: str
+    message: str = ""
+    value: int | str | list[str] | None = None
+
+
+class _ProfileTable(msgspec.Struct, forbid_unknown_fields=True):
+    """A profile as it stands in the file."""
+
+    name: str
+    title: str
+    release: str
+    rules: list[_RuleTable]
+    parameters: dict[str, int] = {}
+    among: dict[str, list[int]] = {}
+    reads: tuple[str, ...] | None = None
 
 
 def list_profiles() -> tuple[str, ...]:
@@ -150,45 +177,43 @@ def _set_parameters(profile: Profile, options: str) -> Profile:
 def _read_file(path: Path) -> Profile:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}", hint=f"mend {path}") from error
     except OSError as error:
         raise NotFoundError(
             f"cannot read the profile {path}: {error.strerror}", hint="--profile ./mine.toml"
         ) from error
     try:
-        rules = tuple(
-            ProfileRule(
-                code=str(rule["code"]),
-                condition=_require_known(rule["if"], CONDITIONS, "condition"),
-                value=rule.get("value"),
-                effect=Effect(_require_known(rule["effect"], set(Effect), "effect")),
-                message=str(rule.get("message", "")),
-                remedy=str(rule["remedy"]),
-                source=str(rule["source"]),
-            )
-            for rule in document["rules"]
+        table = decode(document, _ProfileTable)
+        profile = Profile(
+            table.name,
+            table.title,
+            table.release,
+            table.parameters,
+            table.among,
+            table.reads,
+            tuple(ProfileRule(**msgspec.structs.asdict(rule)) for rule in table.rules),
         )
-        parameters, reads = document.get("parameters", {}), document.get("reads")
-        for rule in rules:
-            if isinstance(rule.value, str) and rule.value not in (*parameters, *(["reads"] if reads else ())):
-                raise KeyError(rule.value)
-        return Profile(
-            name=str(document["name"]),
-            title=str(document["title"]),
-            release=str(document["release"]),
-            parameters=parameters,
-            among=document.get("among", {}),
-            reads=tuple(reads) if reads is not None else None,
-            rules=rules,
-        )
-    except (KeyError, TypeError) as error:
+        for rule in profile.rules:
+            _refuse_wrong_value(profile, rule)
+    except ValueError as error:
+        raise UsageError(f"{path} is no profile: {error}", hint=f"compare it with {_FOLDER.name}/vllm.toml") from error
+    return profile
+
+
+def _refuse_wrong_value(profile: Profile, rule: ProfileRule) -> None:
+    """Raise UsageError for a condition that does not exist, ValueError for a value that the condition cannot take."""
+    if rule.condition not in CONDITIONS:
         raise UsageError(
-            f"{path} is no profile: it lacks {error}", hint=f"compare it with {_FOLDER.name}/vllm.toml"
-        ) from error
-
-
-def _require_known(name: str, known: Collection[str], what: str) -> str:
-    if name not in known:
-        raise UsageError(f"there is no {what} {name!r} for a profile", hint=f"one of {', '.join(sorted(known))}")
-    return name
+            f"there is no condition {rule.condition!r} for a profile", hint=f"one of {', '.join(sorted(CONDITIONS))}"
+        )
+    names = (*profile.parameters, *(["reads"] if profile.reads else []))
+    if isinstance(rule.value, str) and rule.value not in names:
+        there_are = ", ".join(names) or "none"
+        raise ValueError(f"{rule.code} takes {rule.value!r}, which is no parameter; there are {there_are}")
+    _, type_, *_ = get_type_hints(CONDITIONS[rule.condition]).values()
+    try:
+        decode(profile.value(rule), type_)
+    except ValueError as error:
+        what = str(error).removeprefix("it is ")
+        raise ValueError(f"{rule.code}: the value of {rule.condition} is {what}") from error

@@ -17,7 +17,7 @@ class Subject:
 
     ``scans`` are what scanning every number showed, None if the weights were not read; ``files`` the other files that
     lie beside it; ``base`` the base that it is to run on, with the ``verdict``, None if none was named; ``copies`` the
-    refs of versions in the registry that have the same weights.
+    refs of versions of other adapters in the registry that have the same weights.
     """
 
     structure: AdapterStructure

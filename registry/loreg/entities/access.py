@@ -105,7 +105,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Upload:
-    """A blob that was announced: ``id`` is known to who announced it alone."""
+    """A blob that a client is about to send; only that client is told the ``id`` of its upload."""
 
     id: str
     sha256: str
@@ -114,10 +114,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Job:
-    """Work for a worker: ``request`` has the arguments of the verb ``kind`` by name.
+    """A merge, re-ranking or bake that a worker does; ``request`` is the document that asked for it.
 
-    ``done`` of ``total`` of ``what`` say how far it is.
-    ``result`` names what was made, ``error`` has code, message and hint. ``namespace`` is where it goes.
+    ``what`` is the step that it is at, of which ``done`` out of ``total`` units are done. When it has ended, ``result``
+    names what was made, or ``error`` has the code, message and hint of what went wrong. ``namespace`` is where the
+    result goes.
     """
 
     id: int
@@ -138,5 +139,5 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing happens to it any more."""
+        """Whether it has reached its last state: done, failed or cancelled."""
         return self.state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)

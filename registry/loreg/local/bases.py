@@ -144,17 +144,24 @@ def find_matching_header_bases(
     count = verified.base.tensors
     candidates = [base for base in header_bases if abs(base.tensors - count) <= _MAX_EXTRA_HEADS]
     return tuple(
-        base.digest
-        for base in candidates[:_MAX_PROVEN]
-        if matches_headers(verified.tensor_digests, parse_tensor_digests(store.read(base.digest)))
+        base.digest for base in candidates[:_MAX_PROVEN] if _has_headers(verified, base, store.read(base.digest))
     )
+
+
+def _has_headers(verified: VerifiedBase, base: BaseModel, document: bytes) -> bool:
+    """Return whether ``verified`` can be the base that the stored list of headers describes."""
+    try:
+        headers = parse_tensor_digests(document, base)
+    except IntegrityError:  # another release listed it: nothing is known of it here
+        return False
+    return matches_headers(verified.tensor_digests, headers)
 
 
 def is_proven(store: BlobTransfer, child: BaseModel, parent: BaseModel, kind: BaseRelation) -> bool:
     """Return whether the contents prove the relation. Raises ConflictError if they disprove it."""
     if not (child.complete and parent.complete) or kind not in (BaseRelation.CAST_OF, BaseRelation.RENAMED_FROM):
         return False
-    child_digests, parent_digests = (parse_tensor_digests(store.read(base.digest)) for base in (child, parent))
+    child_digests, parent_digests = (parse_tensor_digests(store.read(base.digest), base) for base in (child, parent))
     if kind == BaseRelation.CAST_OF:
         common_names = child_digests.keys() & parent_digests.keys()
         is_same = all(child_digests[name] == parent_digests[name] for name in common_names)

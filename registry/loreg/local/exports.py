@@ -61,7 +61,7 @@ def build_export(store: BlobTransfer, details: Details, profile: Profile, record
     """
     files = {file.path: file for file in details.files}
     base = details.version.base
-    base_tensors = BaseTensors(base, parse_tensor_digests(store.read(base.digest))) if base else None
+    base_tensors = BaseTensors(base, parse_tensor_digests(store.read(base.digest), base)) if base else None
     name, digest = details.version.ref, details.version.digest
     planned = plan_for_profile(read_export_source(store, name, digest, files), profile, base_tensors)
     if recorded is not None and _is_stored(store, recorded) and is_as_planned(store, recorded, planned, files):

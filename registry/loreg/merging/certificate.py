@@ -6,15 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from loreg.algebra.factors import Factors, Stack, rounding_error, squared_norm
 from loreg.algebra.spectrum import Spectrum, retained_energy
+from loreg.merging.documents import CERTIFICATE_SCHEMA, CertificateDocument, FiguresDocument
 
-SCHEMA = "loreg.certificate/2"
 _SHARES = {"90": 0.9, "99": 0.99, "99.9": 0.999}
 _MIN_RETENTION = 0.5  # a source that keeps less than this share of its delta is worth a warning
 _MAX_DTYPE_ERROR = 0.01  # and so is a dtype that adds a larger error
@@ -44,32 +43,6 @@ class Certificate:
     retention: tuple[float | None, ...]
     ranks: Mapping[str, int | None]
     complete: bool
-
-
-class FiguresDocument(TypedDict):
-    """A :class:`Certificate` as JSON."""
-
-    module: str
-    shape: list[int]
-    rank_in: int
-    rank: int
-    norm: float
-    epsilon: float
-    retained_energy: float
-    sigma_next: float
-    dtype_error: float
-    retention: list[float | None]
-    ranks: Mapping[str, int | None]
-    complete: bool
-
-
-class CertificateDocument(TypedDict):
-    """The certificate of a merge as it is stored with the version: all modules together, each of them, warnings."""
-
-    schema: str
-    total: FiguresDocument
-    modules: list[FiguresDocument]
-    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -187,7 +160,7 @@ def to_json(modules: Sequence[CertifiedModule], labels: Sequence[str]) -> Certif
     """Return the certificate of all modules as the JSON document that is stored with the version."""
     total = aggregate("", modules).certificate
     return {
-        "schema": SCHEMA,
+        "schema": CERTIFICATE_SCHEMA,
         "total": _document(total),
         "modules": [_document(m.certificate) for m in modules],
         "warnings": list_warnings(total, labels),

@@ -18,8 +18,8 @@ from loreg.entities import Progress, RankRuleKind, no_progress
 from loreg.errors import MergeError, UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
-from loreg.merging.certificate import CertificateDocument
 from loreg.merging.compatibility import merge_config_fields, require_mergeable
+from loreg.merging.documents import CertificateDocument
 from loreg.merging.engine import MergedModule, MergeEngine
 from loreg.merging.method import Method
 from loreg.merging.methods import find_method

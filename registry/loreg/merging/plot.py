@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from loreg.entities import AdapterSimilarity
-from loreg.merging.certificate import CertificateDocument
+from loreg.merging.documents import CertificateDocument
 
 _MAX_LINES = 400  # modules drawn one by one; of more, every n-th
 

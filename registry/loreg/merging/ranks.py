@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ def read_rank_rule(document: Mapping[str, object]) -> RankRule:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{kind} is {value!r}, expected a number", hint=f"{kind} = 16")
     rule = RankRule(kind, value)
-    if rule._is_whole and (value < 1 or value != int(value)):
+    if rule._is_whole and not (1 <= value < math.inf and value == int(value)):
         what = "rank" if kind == RankRuleKind.FIXED else kind
         raise UsageError(f"{what} {value:g} is not possible: expected 1 or more", hint="--rank 16, or leave it out")
     if not rule._is_whole and not 0 <= value <= 1:

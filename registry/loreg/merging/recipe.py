@@ -5,39 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any
 
-from loreg.adapters.patterns import Patterns
+from loreg.adapters.patterns import PatternBudget, Patterns
 from loreg.entities import Source
 from loreg.errors import UsageError
+from loreg.merging.documents import RECIPE_SCHEMA, RecipeDocument, decode_recipe
 from loreg.merging.ranks import LOSSLESS, RankRule, read_rank_rule
-
-SCHEMA = "loreg.recipe/2"
-
-
-class SourceDocument(TypedDict):
-    """A source of a merge as JSON."""
-
-    label: str
-    digest: str
-    weight: float
-
-
-RecipeDocument = TypedDict(
-    "RecipeDocument",
-    {
-        "schema": str,
-        "method": str,
-        "parameters": dict[str, object],
-        "sources": list[SourceDocument],
-        "weights_for": dict[str, list[float]],
-        "lambda": float,
-        "rank": Mapping[str, float | str],
-        "extras": int | None,
-        "initials": list[str],
-        "calibration": str,
-    },
-)
 
 
 @dataclass(frozen=True)
@@ -66,12 +40,12 @@ class Recipe:
 
     @cached_property
     def _weights_for(self) -> Patterns[tuple[float, ...]]:
-        return Patterns(self.weights_for)
+        return Patterns(self.weights_for, PatternBudget(field="weights_for", error=UsageError))
 
     def to_json(self) -> RecipeDocument:
         """Return the recipe as a JSON document."""
         return {
-            "schema": SCHEMA,
+            "schema": RECIPE_SCHEMA,
             "method": self.method,
             "parameters": dict(self.parameters),
             "sources": [{"label": s.label, "digest": s.digest, "weight": s.weight} for s in self.sources],
@@ -85,17 +59,32 @@ class Recipe:
 
 
 def read_recipe(document: Mapping[str, Any]) -> Recipe:
-    """Read the JSON document that :meth:`Recipe.to_json` wrote. Raises UsageError if it is of another schema."""
-    if document.get("schema") != SCHEMA:
-        raise UsageError(f"the recipe is {document.get('schema')!r}, expected {SCHEMA!r}", hint="merge again")
+    """Read the JSON document that :meth:`Recipe.to_json` wrote.
+
+    Raises UsageError if it is of another schema, lacks a field, or has one that is not known: without it the same
+    merge would not be made.
+    """
+    try:
+        recipe = decode_recipe(document)
+        _refuse_unknown(document, recipe)
+    except ValueError as error:
+        raise UsageError(f"the recipe cannot be repeated: {error}", hint="merge again") from error
     return Recipe(
-        sources=tuple(Source(s["label"], s["digest"], float(s["weight"])) for s in document["sources"]),
-        method=document["method"],
-        parameters=document["parameters"],
-        weights_for={pattern: tuple(weights) for pattern, weights in document["weights_for"].items()},
-        scale=float(document["lambda"]),
-        rank=read_rank_rule(document["rank"]),
-        extras=document["extras"],
-        initials=tuple(document["initials"]),
-        calibration=document["calibration"],
+        sources=tuple(Source(s["label"], s["digest"], s["weight"]) for s in recipe["sources"]),
+        method=recipe["method"],
+        parameters=recipe["parameters"],
+        weights_for={pattern: tuple(weights) for pattern, weights in recipe["weights_for"].items()},
+        scale=recipe["lambda"],
+        rank=read_rank_rule(recipe["rank"]),
+        extras=recipe["extras"],
+        initials=tuple(recipe["initials"]),
+        calibration=recipe["calibration"],
     )
+
+
+def _refuse_unknown(document: Mapping[str, Any], recipe: RecipeDocument) -> None:
+    unknown = [name for name in document if name not in recipe]
+    for position, source in enumerate(recipe["sources"]):
+        unknown += [f"sources[{position}].{name}" for name in document["sources"][position] if name not in source]
+    if unknown:
+        raise ValueError(f"{unknown[0][:80]} is not known to this release")

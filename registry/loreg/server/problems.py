@@ -27,6 +27,7 @@ from loreg.errors import (
     StaleError,
     UnauthenticatedError,
     UnavailableError,
+    UnderWayError,
     UsageError,
 )
 
@@ -37,6 +38,7 @@ STATUS: dict[type[LoregError], int] = {
     NotAllowedError: 403,
     NotFoundError: 404,
     ConflictError: 409,
+    UnderWayError: 409,
     StaleError: 412,
     AdapterFormatError: 422,
     CheckFailedError: 422,
@@ -64,9 +66,14 @@ class ProblemDetails:
     hint: str = ""
 
 
+def status_of(error: LoregError) -> int:
+    """Return the HTTP status of an error: that of its class, or of the nearest one that this is a kind of."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 def problem_response(error: LoregError) -> Response:
     """Return the answer to a request that raised ``error``."""
-    status = STATUS.get(type(error), 500)
+    status = status_of(error)
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="loreg"'

@@ -55,7 +55,7 @@ class FolderStore:
 
     def size(self, sha256: str) -> int | None:
         """Return the size of the blob's file; None if there is none."""
-        with self._explained():
+        with self._explain_os_errors():
             try:
                 return self._path(sha256).stat().st_size
             except FileNotFoundError:
@@ -77,18 +77,18 @@ class FolderStore:
             on_bytes(blob.size)
             return False
         target = self._path(blob.sha256)
-        with self._explained():
+        with self._explain_os_errors():
             if not target.parent.is_dir():
                 self._refuse_lost()
                 make_folder(target.parent, within=self.folder)
             new = AtomicFile(target.parent)
         with new:
-            with self._explained():
+            with self._explain_os_errors():
                 apply_permissions(new.sink.fileno(), target.parent, permissions_of(target.parent) & 0o444)
                 copied = _copy_hashing(path, new.sink, on_bytes)
             if copied != blob:
                 raise file_changed_error(path, blob, copied)
-            with self._explained():
+            with self._explain_os_errors():
                 new.commit(target)
         self._mark_verified(blob)
         return True
@@ -100,7 +100,7 @@ class FolderStore:
         """
         partial = partial_path(path, blob)
         try:
-            with self._opened(blob.sha256) as source, partial.open("wb") as sink:
+            with self._open_blob(blob.sha256) as source, partial.open("wb") as sink:
                 if _reflink(source, sink):
                     copied = digest_of(partial, on_bytes)
                 else:
@@ -113,7 +113,7 @@ class FolderStore:
 
     def read(self, sha256: str, most: int = MAX_DOCUMENT) -> bytes:
         """Return the bytes of a small blob, compared with its digest."""
-        with self._opened(sha256) as stream, self._explained():
+        with self._open_blob(sha256) as stream, self._explain_os_errors():
             data = stream.read(most + 1)
         if len(data) > most or hashlib.sha256(data).hexdigest() != sha256:
             raise damaged_document_error(self.url, sha256)
@@ -121,13 +121,13 @@ class FolderStore:
 
     def read_part(self, sha256: str, start: int, size: int) -> bytes:
         """Return a part of a blob."""
-        with self._opened(sha256) as stream, self._explained():
+        with self._open_blob(sha256) as stream, self._explain_os_errors():
             stream.seek(start)
             return stream.read(size)
 
     def list(self) -> Iterator[Blob]:
         """Look into every folder of blobs; files that are no blobs are passed over."""
-        with self._explained():
+        with self._explain_os_errors():
             for path in (self.folder / "sha256").glob("??/" + 64 * "?"):
                 with contextlib.suppress(FileNotFoundError):
                     yield Blob(path.name, path.stat().st_size)
@@ -135,7 +135,7 @@ class FolderStore:
     def delete(self, sha256: str) -> None:
         """Remove the file; that it is gone is on the disk when this returns."""
         path = self._path(sha256)
-        with self._explained():
+        with self._explain_os_errors():
             path.unlink(missing_ok=True)
             if path.parent.is_dir():
                 sync_folder(path.parent)
@@ -143,7 +143,7 @@ class FolderStore:
     def check(self) -> None:
         """Write and delete a file in the folder, or above a missing one: creating it would hide that a disk is lost."""
         self._refuse_lost()
-        with self._explained():
+        with self._explain_os_errors():
             above = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
             with tempfile.TemporaryFile(dir=above):
                 pass
@@ -164,9 +164,9 @@ class FolderStore:
         return self.folder / key_of(sha256)
 
     @contextlib.contextmanager
-    def _opened(self, sha256: str) -> Iterator[BinaryIO]:
+    def _open_blob(self, sha256: str) -> Iterator[BinaryIO]:
         """Open the blob's file. Raises NotFoundError."""
-        with self._explained():
+        with self._explain_os_errors():
             try:
                 stream = self._path(sha256).open("rb")
             except FileNotFoundError as error:
@@ -175,7 +175,7 @@ class FolderStore:
             yield stream
 
     def _state(self, sha256: str) -> _FileState | None:
-        with self._explained():
+        with self._explain_os_errors():
             try:
                 status = self._path(sha256).stat()
             except FileNotFoundError:
@@ -187,7 +187,7 @@ class FolderStore:
         state = self._state(blob.sha256)
         if state is None or state.size != blob.size:
             return False
-        with self._explained():
+        with self._explain_os_errors():
             try:
                 sound = digest_of(self._path(blob.sha256)) == blob
             except FileNotFoundError:
@@ -205,7 +205,7 @@ class FolderStore:
         """Copy the blob's bytes, and at most one byte more, which shows that the file is too long."""
         hasher, size = hashlib.sha256(), 0
         while size <= blob.size:
-            with self._explained():
+            with self._explain_os_errors():
                 chunk = source.read(min(CHUNK, blob.size + 1 - size))
             if not chunk:
                 break
@@ -215,7 +215,7 @@ class FolderStore:
             on_bytes(len(chunk))
         return Blob(hasher.hexdigest(), size)
 
-    def _explained(self) -> contextlib.AbstractContextManager[None]:
+    def _explain_os_errors(self) -> contextlib.AbstractContextManager[None]:
         return explain_os_errors(self.folder, "choose a store that you may write: export LOREG_STORAGE_URL=…")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.dtypes import BY_TORCH_NAME
-from loreg.adapters.patterns import Patterns
+from loreg.adapters.patterns import PatternBudget, Patterns
 from loreg.adapters.structure import read_structure
 from loreg.baking.plan import make_plan
 from loreg.baking.tensor_updates import BakeSource
@@ -118,7 +118,8 @@ def _exact_sources(
     opened: Sequence[ResolvedSource], weights: Sequence[float], options: MergeOptions
 ) -> list[BakeSource]:
     """Return the sources of the exact weighted sum. Raises MergeError where factors alone do not give the delta."""
-    patterns = Patterns({pattern: tuple(weights) for pattern, weights in options.weights_for.items()})
+    budget = PatternBudget(field="weights_for", error=UsageError)
+    patterns = Patterns({pattern: tuple(weights) for pattern, weights in options.weights_for.items()}, budget)
     added = []
     for number, source in enumerate(opened):
         config = source.structure.config

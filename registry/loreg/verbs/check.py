@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loreg.adapters.base_path import remove_base_path
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
@@ -27,16 +29,21 @@ from loreg.workspace.context import Context, is_path, show_version
 from loreg.workspace.download import download_to_temporary
 
 _HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the weights"
+_MAX_COMPARED = 20  # versions of the same weights whose configuration is asked for
 
 
 @dataclass(frozen=True)
 class _InspectedSource:
-    """What was read of one adapter: the rules' subject, bytes of all files, card, sha256 of the weights if known."""
+    """What was read of one adapter: the rules' subject, bytes of all files, card.
+
+    ``weights`` and ``config`` are the sha256 of the files as push stores them, empty where they are not known.
+    """
 
     subject: Subject
     size: int
     card: str
     weights: str
+    config: str = ""
     version: Version | None = None
     moves: Sequence[AliasMove] = ()
 
@@ -118,8 +125,12 @@ def _inspect_folder(folder: Path, header_only: bool) -> _InspectedSource:
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         subject = _read(read_structure(folder), files, header_only)
         size = sum(path.stat().st_size for path in selected.values())
-        weights = "" if header_only else digest_of(folder / WEIGHTS_NAME).sha256
-        return _InspectedSource(subject, size, read_card(folder / CARD_NAME), weights)
+        card, config = read_card(folder / CARD_NAME), selected[CONFIG_NAME]
+        if header_only:
+            return _InspectedSource(subject, size, card, "")
+        cleaned = remove_base_path({CONFIG_NAME: config}, subject.structure.config.base_hint)
+        stored_config = hashlib.sha256(cleaned.get(CONFIG_NAME) or config.read_bytes()).hexdigest()
+        return _InspectedSource(subject, size, card, digest_of(folder / WEIGHTS_NAME).sha256, stored_config)
 
 
 def _inspect_version(context: Context, stored: Details, header_only: bool) -> _InspectedSource:
@@ -134,12 +145,12 @@ def _inspect_version(context: Context, stored: Details, header_only: bool) -> _I
             lambda start, size: context.store.read_part(weights.sha256, start, size),
         )
         return _InspectedSource(
-            Subject(structure, None, names), version.size, stored.card, weights.sha256, version, stored.alias_moves
+            Subject(structure, None, names), version.size, stored.card, weights.sha256, "", version, stored.alias_moves
         )
     with tempfile.TemporaryDirectory(prefix="loreg-check-") as name:
         download_to_temporary(context, stored.files, Path(name), no_progress)
         subject = _read(read_structure(Path(name)), names, header_only=False)
-    return _InspectedSource(subject, version.size, stored.card, weights.sha256, version, stored.alias_moves)
+    return _InspectedSource(subject, version.size, stored.card, weights.sha256, "", version, stored.alias_moves)
 
 
 def _inspect_hub(source: str) -> _InspectedSource:
@@ -154,7 +165,7 @@ def _read(structure: AdapterStructure, files: tuple[str, ...], header_only: bool
 
 
 def _find_copies(context: Context, inspected: _InspectedSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the refs of versions with the same weights, and a note if the backend does not answer.
+    """Return the refs of versions of other adapters with the same weights, and a note if the backend does not answer.
 
     A catalog that does not exist yet is not created for this question.
     """
@@ -162,9 +173,20 @@ def _find_copies(context: Context, inspected: _InspectedSource) -> tuple[tuple[s
         return (), ()
     try:
         refs = context.backend.with_file(inspected.weights)
+        itself = inspected.version.ref if inspected.version else _find_itself(context, refs, inspected.config)
     except UnavailableError as error:
         return (), (f"whether these weights are in the registry already is not known: {error.message}",)
-    return tuple(ref for ref in refs if inspected.version is None or ref != inspected.version.ref), ()
+    adapter = parse_ref(itself).adapter if itself else None
+    return tuple(ref for ref in refs if parse_ref(ref).adapter != adapter), ()
+
+
+def _find_itself(context: Context, refs: Sequence[str], config: str) -> str | None:
+    """Return the first of the refs whose version has that configuration."""
+    for ref in refs[:_MAX_COMPARED] if config else ():
+        files = context.backend.show(parse_ref(ref)).files
+        if any(file.path == CONFIG_NAME and file.sha256 == config for file in files):
+            return ref
+    return None
 
 
 def _policy_candidate(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
-from loreg.bases.compatibility import refuse_mismatch
+from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
 from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
@@ -36,10 +37,7 @@ def push(
     with inspect_adapter(Path(folder), progress) as inspected:
         identity = _identify_base(context, base, inspected, progress)
         if identity is not None:
-            base_tensors = (
-                base_of_identity(identity) if isinstance(identity, Identity) else load_base(context, identity)
-            )
-            refuse_mismatch(inspected.structure, base_tensors)  # before anything is sent
+            refuse_mismatch(inspected.structure, _named_as_given(context, identity, base))  # before anything is sent
         _refuse_foreign_provenance(inspected)
         _store(context, inspected, identity, progress)
         committed = context.backend.commit(
@@ -76,6 +74,17 @@ def _identify_base(
         if Path(base).exists():
             raise NotFoundError(error.message, hint=f"for the folder of that name: --base ./{base}") from error
         raise
+
+
+def _named_as_given(context: Context, identity: Identity | BaseModel, base: str | None) -> BaseTensors:
+    """Return the tensors of the base, under the name of its folder if a path was given.
+
+    It is recorded under the name that the adapter has for its base. A base that is refused is not that one.
+    """
+    if not isinstance(identity, Identity):
+        return load_base(context, identity)
+    name = Path(base or "").expanduser().resolve().name
+    return base_of_identity(replace(identity, base=replace(identity.base, names=(name,))))
 
 
 def _refuse_foreign_provenance(inspected: InspectedAdapter) -> None:

@@ -14,13 +14,16 @@ from loreg.workspace.context import Context, is_path
 
 
 def load_base(context: Context, base: BaseModel) -> BaseTensors:
-    """Return a base of the backend with its tensor digests from the store."""
-    return BaseTensors(base, parse_tensor_digests(context.store.read(base.digest)))
+    """Return a base of the backend with its tensor digests from the store.
+
+    Raises IntegrityError if these are listed as another release of loreg does.
+    """
+    return BaseTensors(base, parse_tensor_digests(context.store.read(base.digest), base))
 
 
 def base_of_identity(identity: Identity) -> BaseTensors:
     """Return a base that was identified just now, with its tensor digests."""
-    return BaseTensors(identity.base, parse_tensor_digests(identity.tensor_list))
+    return BaseTensors(identity.base, parse_tensor_digests(identity.tensor_list, identity.base))
 
 
 def find_base(context: Context, base: str) -> BaseTensors:

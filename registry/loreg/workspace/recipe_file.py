@@ -5,14 +5,26 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import msgspec
+
+from loreg.decoding import decode
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
 from loreg.requests import read_request
 
-#: The fields of a recipe file by the names of :class:`loreg.entities.MergeOptions`.
-_FIELDS = {
-    name: name
-    for name in ("sources", "weights", "method", "parameters", "weights_for", "rank", "extras", "initial", "base")
-} | {"lambda": "scale"}  # fmt: skip
+
+class _RecipeFile(msgspec.Struct, forbid_unknown_fields=True, rename={"scale": "lambda"}):
+    """A recipe as people write it, by the names of :class:`loreg.entities.MergeOptions`."""
+
+    sources: list[str] = []
+    weights: list[float] | None = None
+    method: str | None = None
+    parameters: dict[str, object] | None = None
+    weights_for: dict[str, list[float]] | None = None
+    scale: float | None = None
+    rank: int | dict[str, object] | None = None
+    extras: str | None = None
+    initial: list[str] | None = None
+    base: str | None = None
 
 
 def read_recipe_file(path: Path) -> dict[str, object]:
@@ -28,12 +40,14 @@ def read_recipe_file(path: Path) -> dict[str, object]:
         content = path.read_bytes()
     try:
         document = tomllib.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}", hint="mend it") from error
-    if unknown := sorted(document.keys() - _FIELDS.keys()):
-        raise UsageError(f"{path}: {unknown[0]} is not known; there are {', '.join(_FIELDS)}", hint="mend it")
-    merge = {_FIELDS[name]: value for name, value in document.items()}
-    read_request("merge", merge, where=str(path), hint="mend it")
-    if not merge.get("sources"):
+    try:
+        table = decode(document, _RecipeFile)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}", hint="mend it") from error
+    if not table.sources:
         raise UsageError(f"{path} names no sources", hint='sources = ["team/news", "./movies"]')
+    merge = {"scale" if name == "lambda" else name: value for name, value in document.items()}
+    read_request("merge", merge, where=str(path), hint="mend it")
     return merge

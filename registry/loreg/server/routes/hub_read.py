@@ -24,7 +24,7 @@ from loreg.local.pending_uploads import find_pending
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.bodies import MAX_JSON, read_body, read_json
-from loreg.server.problems import STATUS, public_message
+from loreg.server.problems import public_message, status_of
 from loreg.server.responses import json_response
 from loreg.server.routes.blobs import stream_blob
 from loreg.server.state import AsyncBackendDep, CurrentAccess, ServiceDep
@@ -66,7 +66,7 @@ class HubRoute(APIRoute):
             except LoregError as error:
                 message, hint = public_message(error)
                 text = f"{message} Hint: {hint}" if hint else message
-                return HubError(STATUS.get(type(error), 500), "", text).response
+                return HubError(status_of(error), "", text).response
 
         return answer
 

@@ -1,13 +1,14 @@
 """A Python that has imported what the programs of the pages import, and forks for each: imports are most of their cost.
 
-A program is a process of its own, with its own arguments, environment, folder and standard streams, and it ends as any
-Python does. One that names another Hub is started as usual: huggingface_hub reads that when it is imported.
+A program is a process of its own, with its own arguments, environment, folder and standard streams, and with a status.
+One that names another Hub is started as usual: huggingface_hub reads that when it is imported.
 """
 
 from __future__ import annotations
 
 import array
 import ast
+import atexit
 import contextlib
 import gc
 import importlib
@@ -18,8 +19,10 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 #: Stands in for ``loreg`` and ``python``. It imports next to nothing, so that it starts at once.
 _STAND_IN = """\
@@ -119,9 +122,27 @@ def fork_for_each(address: str) -> tuple[str, str]:
         return program, real
 
 
+def run_and_exit(path: str) -> NoReturn:
+    """Run the program and what it registered for its end, and end without taking apart what was only inherited."""
+    status: object = 0
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if not isinstance(status, int | None):
+        print(status, file=sys.stderr)
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status or 0)
+
+
 if __name__ == "__main__":
     import_all()
     gc.freeze()
     program, real = fork_for_each(sys.argv[1])
     sys.path[0] = str(Path(sys.argv[0]).parent)
-    runpy.run_path(sys.argv[0] if program == "python" else real, run_name="__main__")
+    run_and_exit(sys.argv[0] if program == "python" else real)

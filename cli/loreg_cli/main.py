@@ -45,9 +45,9 @@ class _Commands(ErrorReportingGroup):
 @click.option("--debug", is_flag=True, envvar="LOREG_DEBUG", help="Log to stderr what is asked. [env: LOREG_DEBUG]")
 @click.version_option(loreg.__version__, prog_name="loreg")
 def cli(debug: bool, **settings: str | None) -> None:
-    """The registry that LoRA adapters lack.
+    """A registry for LoRA adapters that reads what is inside them.
 
-    It knows what is inside an adapter: which base it was trained on, which modules it touches at which rank, how good
+    It knows of each adapter which base it was trained on, which modules it touches at which rank, how good
     it is on which task, and what merging two of them keeps and loses. A ref names a version:
     [ns/]name[:alias|:vN][@sha256:…]
     """

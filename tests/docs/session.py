@@ -25,15 +25,17 @@ class Session:
     """A bash with an environment of its own: a home, no settings, no network but this machine.
 
     ``stand_ins`` maps what a page says to what it is in the test: a server's address to the one that was started.
+    ``programs`` is a folder whose programs come before those of the environment.
     """
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder: Path, home: Path, programs: Path | None) -> None:
         self.folder, self.home = folder, home
         self.stand_ins: dict[str, str] = {}
         self._servers: list[subprocess.Popen[bytes]] = []
         closed = "http://127.0.0.1:9"  # nothing listens there: whoever asks for another machine is told at once
+        first = [programs] if programs else []
         environment = {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(map(str, (*first, Path(sys.executable).parent, os.environ["PATH"]))),
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "LOREG_AUTHOR": "ada",
@@ -116,9 +118,9 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(folder: Path, home: Path) -> Iterator[Session]:
+def open_session(folder: Path, home: Path, programs: Path | None = None) -> Iterator[Session]:
     """A session that is closed whatever happens."""
-    session = Session(folder, home)
+    session = Session(folder, home, programs)
     try:
         yield session
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from loreg.checking.profile import EFFECTS, list_profiles
 from reference_pages.cached import explain, read_profile
 from reference_pages.markdown import code, escape, plural, sentence, table
@@ -53,6 +55,10 @@ def render() -> dict[str, str]:
     return {"profiles/index.md": index} | {f"profiles/{name}.md": _render_profile(name) for name in names}
 
 
+def _describe_release(release: str) -> str:
+    return f" {release} is the commit whose source was read." if re.fullmatch(r"[0-9a-f]{7}", release) else ""
+
+
 _SHORT = {"refuses": "refuses", "wrong": "silently wrong", "slow": "slower"}
 
 
@@ -60,8 +66,9 @@ def _render_profile(name: str) -> str:
     profile = read_profile(name)
     parts = [
         f"# {profile.title} {profile.release}\n",
-        f"{plural(len(profile.rules), 'rule')} of the profile `{spell(name)}`.\n",
-        f"```console\n$ loreg check REF --profile {spell(name)}\n"
+        f"When {escape(profile.title)} {profile.release} refuses an adapter, or loads it and gets something silently "
+        f"wrong: {plural(len(profile.rules), 'rule')}.{_describe_release(profile.release)}\n",
+        f"`REF` is a version of the registry, or a folder:\n\n```console\n$ loreg check REF --profile {spell(name)}\n"
         f"$ loreg export REF --profile {spell(name)} --to DIR\n```\n",
     ]
     if profile.parameters:

@@ -28,6 +28,14 @@ _GROUPS = {
     ),
 }
 
+#: Where the page of a rule leads on, by the first letters of its code.
+_SEE_ALSO = {
+    "LR": "[Check adapters in CI](../../how-to/ci.md)",
+    "LB": "[How well a base fits](../../concepts/verdict.md)",
+    "LP": "[A policy](../../how-to/ci.md#a-policy)",
+    "server": "[What was proven on real servers](../../truth.md)",
+}
+
 
 def list_codes() -> list[str]:
     """Return the code of every rule: of loreg, of policies and of the profiles that come with it."""
@@ -43,14 +51,14 @@ def render() -> dict[str, str]:
 
 
 def _render_rule(rule: Explanation, server: tuple[str, Profile] | None) -> str:
-    about, rule_about = "What is right", rule.about
+    about = "What is right"
     rows = [("Severity", rule.severity), ("What to do", sentence(rule.remedy)), ("Source", sentence(rule.source))]
     if server is not None:
         name, profile = server
         rows.insert(1, ("Server", f"[{profile.title} {profile.release}](../profiles/{name}.md)"))
         about = "What the server does"
-        rule_about = f"{profile.title} {profile.release} {describe_effect(rule, profile)}"
-    rows.insert(0, (about, sentence(rule_about)))
+    rows.insert(0, (about, sentence(rule.about)))
+    rows.append(("See also", _SEE_ALSO["server" if server else rule.code[:2]]))
     facts = "\n\n".join(f"**{name}**\n: {value}" for name, value in rows if value)
     return (
         f"---\norphan: true\n---\n\n# {rule.code}\n\n{facts}\n\n"
@@ -77,9 +85,8 @@ def _render_index() -> str:
 
 
 def describe_effect(rule: Explanation, server: Profile) -> str:
-    """Return what the server does and when, without its name and as one sentence: ``refuses it if it has biases.``"""
-    does, _, condition = rule.about.removeprefix(f"{server.title} {server.release} ").partition(" if: ")
-    return f"{does} if {condition}"
+    """Return what the server does and when, without its name: ``refuses an adapter if it has biases.``"""
+    return rule.about.removeprefix(f"{server.title} {server.release} ")
 
 
 def _row(code: str, server: Profile | None = None) -> tuple[str, str, str, str]:

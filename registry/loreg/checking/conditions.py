@@ -188,7 +188,7 @@ def touches_a_type_outside(subject: Subject, known_types: list[str]) -> Iterable
 
 @declare_condition
 def has_one_without_the_other(subject: Subject, pair: list[str]) -> Iterable[str]:
-    """It has the first module type of ``value`` somewhere, and not the second beside it."""
+    """A layer has the first of the module types ``value`` and not the second."""
     module_type, partner = pair[0], pair[1]
     missing = missing_partners(subject.structure.modules, module_type, partner)
     if missing:

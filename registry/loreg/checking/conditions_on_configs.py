@@ -47,7 +47,7 @@ def has_whole_modules_unnamed(subject: Subject, types: list[str]) -> Iterable[st
 
 @declare_condition
 def changed_the_base(subject: Subject, accepted: list[str]) -> Iterable[str]:
-    """Its training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); accepted: ``value``."""
+    """Training moved a part of the base into it (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); accepted: ``value``."""
     init = subject.structure.config.raw.get("init_lora_weights")
     if (subject.structure.config.changes_the_base or init == "loftq") and init not in accepted:
         yield f"init_lora_weights is {init!r}: it is for a changed base"
@@ -55,7 +55,7 @@ def changed_the_base(subject: Subject, accepted: list[str]) -> Iterable[str]:
 
 @declare_condition
 def starts_otherwise_than(subject: Subject, known_inits: list[str]) -> Iterable[str]:
-    """``init_lora_weights`` is a text, and none of ``value`` whatever its case."""
+    """``init_lora_weights`` is a name other than ``value``, in upper or lower case."""
     init = subject.structure.config.raw.get("init_lora_weights")
     if isinstance(init, str) and init.lower() not in known_inits:
         yield f"init_lora_weights is {init!r}"
@@ -63,7 +63,7 @@ def starts_otherwise_than(subject: Subject, known_inits: list[str]) -> Iterable[
 
 @declare_condition
 def sets_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
-    """One of the configuration fields ``value`` is set."""
+    """The configuration sets any of ``value``."""
     for name in fields:
         if subject.structure.config.raw.get(name):
             yield f"{name} is set"
@@ -71,7 +71,7 @@ def sets_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
 
 @declare_condition
 def lacks_a_field(subject: Subject, fields: list[str]) -> Iterable[str]:
-    """One of the configuration fields ``value`` is left out."""
+    """The configuration leaves out any of ``value``."""
     missing = [name for name in fields if name not in subject.structure.config.raw]
     if missing:
         yield f"adapter_config.json has no {', '.join(missing)}"
@@ -88,7 +88,7 @@ def has_field_outside(subject: Subject, known_fields: list[str]) -> Iterable[str
 
 @declare_condition
 def targets_are_a_pattern(subject: Subject, accepted: list[str]) -> Iterable[str]:
-    """``target_modules`` is a text and not a list of names; accepted: ``value``."""
+    """``target_modules`` is one string and not a list of names; accepted: ``value``."""
     targets = subject.structure.config.raw.get("target_modules")
     if isinstance(targets, str) and targets not in accepted:
         yield f"target_modules is the pattern {targets[:60]!r}"
@@ -103,7 +103,7 @@ def alpha_is_no_integer(subject: Subject, _: object) -> Iterable[str]:
 
 @declare_condition
 def patterns_mean_another_rank(subject: Subject, _: object) -> Iterable[str]:
-    """PEFT before 0.12 takes another rank out of ``rank_pattern`` for a module."""
+    """``rank_pattern`` gives a module another rank in PEFT before 0.12 than in later releases."""
     for module in subject.structure.modules.values():
         if (rank := _old_peft_values(subject.structure.config, module.name)[0]) != module.rank:
             yield f"{module.name} has rank {module.rank}, and rank_pattern is read as {rank}"
@@ -112,7 +112,7 @@ def patterns_mean_another_rank(subject: Subject, _: object) -> Iterable[str]:
 
 @declare_condition
 def patterns_mean_another_alpha(subject: Subject, _: object) -> Iterable[str]:
-    """PEFT before 0.12 takes another alpha out of ``alpha_pattern`` for a module."""
+    """``alpha_pattern`` gives a module another alpha in PEFT before 0.12 than in later releases."""
     for module in subject.structure.modules.values():
         if (alpha := _old_peft_values(subject.structure.config, module.name)[1]) != module.alpha:
             yield f"{module.name} has alpha {module.alpha:g}, and alpha_pattern is read as {alpha:g}"

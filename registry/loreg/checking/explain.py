@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import loreg.checking.run  # noqa: F401  declares every rule
 from loreg.checking import policy
 from loreg.checking.conditions import CONDITIONS
-from loreg.checking.profile import EFFECTS, Profile, ProfileRule, list_profiles, read_profile, read_proofs
+from loreg.checking.profile import EFFECTS, Effect, Profile, ProfileRule, list_profiles, read_profile, read_proofs
 from loreg.checking.rules import RULES
 from loreg.entities import Severity
 from loreg.errors import NotFoundError
 
 _UNREADABLE = "LR000"
+_DOES = {
+    Effect.REFUSES: "refuses an adapter",
+    Effect.WRONG: "loads an adapter and is silently wrong",
+    Effect.SLOW: "loads an adapter and is slower",
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,14 @@ def explain(code: str) -> Explanation:
 
 
 def _explain_profile_rule(profile: Profile, rule: ProfileRule) -> Explanation:
-    severity, does = EFFECTS[rule.effect]
     condition = " ".join((CONDITIONS[rule.condition].__doc__ or "").split()).rstrip(".")
+    value = profile.value(rule)
+    if isinstance(value, list) and len(value) < 2:
+        condition = condition.replace("any of ``value``", "``value``")
+        condition = condition if value else condition.removesuffix("; accepted: ``value``")
     condition = condition.replace("``value``", _format_value(profile, rule)).replace("``", "")
-    about = f"{profile.title} {profile.release} {does} if: {_lower_first_word(condition)}."
+    about = f"{profile.title} {profile.release} {_DOES[rule.effect]} if {_lower_first_word(condition)}."
+    severity = EFFECTS[rule.effect][0]
     return Explanation(rule.code, severity, about, rule.remedy, f"{rule.source}; {_describe_proof(profile, rule)}")
 
 

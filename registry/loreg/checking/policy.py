@@ -87,7 +87,7 @@ RULES = {
     "LP002": Rule(
         Severity.ERROR,
         "A version has every metric that the policy names, measured as well as it asks.",
-        "loreg metric add REF",
+        "loreg metric add REF NAME=VALUE@DATASET",
     ),
     "LP003": Rule(
         Severity.ERROR, "The base is one that the policy allows.", "loreg push --base records which base it is"
@@ -112,7 +112,9 @@ RULES = {
         "push an earlier checkpoint, or tag it",
     ),
     "LP009": Rule(
-        Severity.WARNING, "Every metric of the version compared with was measured of this one.", "loreg metric add REF"
+        Severity.WARNING,
+        "Every metric of the version compared with was measured of this one.",
+        "loreg metric add REF NAME=VALUE@DATASET",
     ),
 }
 

@@ -65,8 +65,8 @@ METHODS = (
             "are left out."
         ),
         use=(
-            "to join adapters of different tasks whose plain sum loses what they disagree on; lower the density before "
-            "you touch the rest"
+            "to join adapters of different tasks whose entries often differ in sign; the paper keeps 20 % of them and "
+            "tunes the scale of the result, --lambda"
         ),
         merge=EntrywiseMerge(dense_view, LARGEST),
         parameters=(
@@ -90,8 +90,8 @@ METHODS = (
             "it is the same on every machine."
         ),
         use=(
-            "to join adapters whose deltas are redundant, several of one base; a low density adds noise, which the "
-            "certificate shows"
+            "to join adapters whose deltas are small and redundant, as those of fine-tuning often are; the draw adds "
+            "noise of full rank, more of it at a lower density, so that a given rank keeps less"
         ),
         merge=EntrywiseMerge(dense_view, AT_RANDOM),
         parameters=(Parameter("density", 0.5, _DENSITY, 1e-6, 1), _SEED, _RESCALE_DRAWN, _PRECISION),

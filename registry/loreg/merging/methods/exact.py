@@ -157,9 +157,9 @@ METHODS = (
         source="Karcher 1977, Riemannian center of mass",
         concept=(
             "The mean direction of the deltas on the unit sphere, found by moving along the mean of the tangents that "
-            "point to them, times the weighted mean of their norms: SLERP for any number of adapters."
+            "point to them, times the weighted mean of their norms: like SLERP, for any number of adapters."
         ),
-        use="for three or more adapters of similar tasks whose average would shrink",
+        use="for three or more adapters whose average would come out shorter than they are",
         merge=Combination(karcher),
         parameters=(
             Parameter("iterations", 10, "how often the mean is moved, at most", 1, 10_000),

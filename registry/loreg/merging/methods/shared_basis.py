@@ -125,7 +125,7 @@ METHODS = (
             "k = Σ rₜ at most, without loss. TIES runs on the entries of the cores. The factors are brought to their "
             "canonical form first, so that the result does not depend on how an adapter happens to be factored."
         ),
-        use="as knots_ties, at a cost that depends on the ranks and not on the model's width",
+        use="as knots_ties, where models are wide: the entries are k × k, whatever the width",
         merge=EntrywiseMerge(canonical_cores, _BY_DROP),
         parameters=(*_PARAMETERS, _threshold("tensor")),
         calibrate=ThresholdCalibration(canonical_cores, _BY_DROP),

@@ -132,7 +132,7 @@ METHODS = (
             "matrix with orthonormal columns (Procrustes), and the singular values stay: directions of different "
             "sources no longer interfere."
         ),
-        use="to join adapters of several tasks that share directions by accident",
+        use="to join adapters of several tasks whose directions overlap, so that in a sum they disturb each other",
         merge=tsv,
     ),
     Method(
@@ -144,7 +144,7 @@ METHODS = (
             "The weighted sum keeps its singular vectors; all of its singular values become their mean (Iso-C), so "
             "that directions that few sources have weigh as much as common ones."
         ),
-        use="to join many tasks, where the strongest of them drown the rest",
+        use="to join several tasks, of which the strongest would drown the rest in a sum",
         merge=iso,
     ),
     Method(

@@ -35,8 +35,8 @@ class Comparison:
         match = re.fullmatch(pattern, "".join(line + "\n" for line in normalise(printed)))
         if match is None:
             return False
-        for digest, found in zip(digests, match.groups(), strict=True):
-            if self._printed.setdefault(digest[:12], found[:12]) != found[:12]:
+        for digest, printed in zip(digests, match.groups(), strict=True):
+            if self._printed.setdefault(digest[:12], printed[:12]) != printed[:12]:
                 return False
         return True
 

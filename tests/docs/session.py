@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-_PATIENCE = 120.0  # seconds, for one command
+_TIMEOUT = 120.0  # seconds, for one command
 
 
 class Session:
@@ -60,7 +60,7 @@ class Session:
             f'{{ {command}\n}} </dev/null 2>&1; status=$?; printf "\\n%s %d\\n" {mark} $status; (exit $status)\n'
         )
         self._bash.stdin.flush()
-        watchdog = threading.Timer(_PATIENCE, os.killpg, [self._bash.pid, signal.SIGKILL])
+        watchdog = threading.Timer(_TIMEOUT, os.killpg, [self._bash.pid, signal.SIGKILL])
         watchdog.start()
         lines: list[str] = []
         try:
@@ -70,7 +70,7 @@ class Session:
                 lines.append(self._as_shown(line.rstrip("\n")))
         finally:
             watchdog.cancel()
-        raise AssertionError(f"{command!r} took {_PATIENCE:.0f} s, or ended the shell: {lines}")
+        raise AssertionError(f"{command!r} took {_TIMEOUT:.0f} s, or ended the shell: {lines}")
 
     def _as_shown(self, line: str) -> str:
         for shown, actual in self.stand_ins.items():
@@ -97,7 +97,7 @@ class Session:
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
         )  # fmt: skip
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while time.monotonic() < deadline and self._servers[-1].poll() is None:
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).is_success:

@@ -65,8 +65,8 @@ def new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
 
 def find_examples(module: str) -> list[doctest.DocTest]:
-    found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module), module)
-    return [test for test in found if test.examples]
+    tests = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module), module)
+    return [test for test in tests if test.examples]
 
 
 @pytest.mark.parametrize("module", MODULES)

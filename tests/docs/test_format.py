@@ -182,8 +182,8 @@ def test_the_second_reader_finds_the_versions_that_loreg_shows(written: Written,
             assert (aliases, row["yanked_at"] is not None) == (version.aliases, version.yanked)
             assert sum(file["size"] for file in row["files"]) == row["bytes"] == version.size
             _, edges = registry.lineage(version.ref)
-            found = {(edge["parent_label"], edge["parent_digest"], edge["weight"]) for edge in row["edges"]}
-            assert found == {(edge.parent.label, edge.parent.digest, edge.parent.weight) for edge in edges}
+            read_edges = {(edge["parent_label"], edge["parent_digest"], edge["weight"]) for edge in row["edges"]}
+            assert read_edges == {(edge.parent.label, edge.parent.digest, edge.parent.weight) for edge in edges}
             made_by = details.provenance
             documents = [json.loads(row[key]) if row[key] else None for key in ("recipe", "certificate")]
             assert documents == ([made_by.recipe, made_by.certificate] if made_by else [None, None])
@@ -530,8 +530,8 @@ def test_the_figures_of_a_certificate_are_those_of_its_formulas(written: Written
             assert rank == int((shares < float(name) / 100).sum()) + 1
     sums = [sum(total[i] for total in totals) for i in (0, 1)]
     kept_of = [[sum(total[i][t] for total in totals) for t in (0, 1)] for i in (2, 3)]
-    every = [*totals, (*sums, *kept_of)]
-    for entry, (whole, lost, kept, wholes) in zip([*figures["modules"], figures["total"]], every, strict=True):
+    figures_of_all = [*totals, (*sums, *kept_of)]
+    for entry, (whole, lost, kept, wholes) in zip([*figures["modules"], figures["total"]], figures_of_all, strict=True):
         assert entry["norm"] == pytest.approx(math.sqrt(whole))
         assert entry["epsilon"] == pytest.approx(math.sqrt(lost / whole))
         assert entry["retained_energy"] == pytest.approx(1 - lost / whole)
@@ -630,12 +630,12 @@ def test_times_and_values_lie_in_sqlite_as_the_page_says(written: Written):
 
 
 def test_every_file_of_a_store_is_a_blob_and_every_blob_has_an_owner(written: Written):
-    found = {path.relative_to(written.store).as_posix() for path in written.store.rglob("*") if path.is_file()}
+    stored_keys = {path.relative_to(written.store).as_posix() for path in written.store.rglob("*") if path.is_file()}
     owners = "SELECT digest FROM versions UNION SELECT digest FROM bases UNION SELECT digest FROM files"
     owned = {digest for (digest,) in written.select(f"{owners} UNION SELECT digest FROM export_files")}
-    assert owned == {key.rpartition("/")[2] for key in found}
-    assert found == {f"sha256/{digest[:2]}/{digest}" for digest in owned}
-    for key in found:
+    assert owned == {key.rpartition("/")[2] for key in stored_keys}
+    assert stored_keys == {f"sha256/{digest[:2]}/{digest}" for digest in owned}
+    for key in stored_keys:
         assert hashlib.sha256((written.store / key).read_bytes()).hexdigest() == key.rpartition("/")[2]
         assert (written.store / key).stat().st_mode & 0o222 == 0
     manifests = {digest for (digest,) in written.select("SELECT digest FROM versions")}
@@ -656,9 +656,9 @@ def test_objects_in_s3_have_the_keys_and_checksums_of_the_page(postgres_and_s3: 
     store.materialize_folder(digest, {"large.txt": files["large.txt"]})
     bucket, _, prefix = postgres_and_s3.storage_url.removeprefix("s3://").partition("/")
     client = boto3.client("s3", endpoint_url=postgres_and_s3.storage_endpoint, region_name="us-east-1")
-    found = {entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]}
+    stored_keys = {entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]}
     keys = {sha256: f"{prefix}/sha256/{sha256[:2]}/{sha256}" for sha256 in (digest, *files.values())}
-    assert found == {*keys.values(), f"{prefix}/named/{digest}/large.txt"}
+    assert stored_keys == {*keys.values(), f"{prefix}/named/{digest}/large.txt"}
     for sha256, key in keys.items():
         head = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         assert head["ContentType"] == "application/octet-stream"

@@ -9,7 +9,7 @@ from sqlalchemy import Select, select
 
 from loreg.catalog.schema import alias_move_table, file_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.version_json import Cells, JsonRow, json_rows, parse_time
+from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time
 from loreg.catalog.versions import SelectedBy, find_version, select_version
 from loreg.entities import AliasMove, Details, Provenance, Source, Version
 from loreg.manifest import File
@@ -57,12 +57,12 @@ def version_files(tx: Transaction, ref: Ref) -> tuple[Version, tuple[File, ...]]
 
 
 @functools.cache
-def _select_files(sees_all: bool, by: SelectedBy) -> Select[Cells, Sequence[Cells]]:
+def _select_files(sees_all: bool, by: SelectedBy) -> Select[JsonCells, Sequence[JsonCells]]:
     return select_version(sees_all, by).add_columns(_FILES.label("files"))
 
 
 @functools.cache
-def _select_details(sees_all: bool, by: SelectedBy) -> Select[Cells, Cells]:
+def _select_details(sees_all: bool, by: SelectedBy) -> Select[JsonCells, JsonCells]:
     details = JsonRow(
         version_table.c.card,
         merge_table.c.recipe,

@@ -32,10 +32,10 @@ from loreg.entities import BaseModel, Facts, Metric, ModuleType, Version
 from loreg.refs import AdapterName
 
 #: A row as the database wrote it into JSON: which types its cells have, the statement says.
-Cells = Sequence[Any]
+JsonCells = Sequence[Any]
 
 
-class JsonRow(FunctionElement[Cells]):
+class JsonRow(FunctionElement[JsonCells]):
     """The SQL function that makes a JSON array of cells: times are strings, see :func:`parse_time`; floats may be."""
 
     name = "json_row"
@@ -43,7 +43,7 @@ class JsonRow(FunctionElement[Cells]):
     inherit_cache = True
 
 
-class JsonRows(FunctionElement[Sequence[Cells]]):
+class JsonRows(FunctionElement[Sequence[JsonCells]]):
     """The SQL function that aggregates rows into a JSON array of arrays: children arrive with their parent's row."""
 
     name = "json_rows"
@@ -93,7 +93,7 @@ def parse_time(text: str) -> datetime:
 
 def json_rows(
     source: Table[TypedColumns], *columns: SQLColumnExpression[object], on: ColumnElement[bool]
-) -> ScalarSelect[Sequence[Cells]]:
+) -> ScalarSelect[Sequence[JsonCells]]:
     """Return the rows of ``source`` that belong to a version, as one cell of its row."""
     # Correlated by name: a statement may have joined one of the child tables itself.
     return (
@@ -101,7 +101,7 @@ def json_rows(
     )
 
 
-def _rows_of_version(table: Table[TypedColumns], *names: str) -> ScalarSelect[Sequence[Cells]]:
+def _rows_of_version(table: Table[TypedColumns], *names: str) -> ScalarSelect[Sequence[JsonCells]]:
     return json_rows(table, *(table.c[name] for name in names), on=table.c["version_id"] == version_table.c.id)
 
 
@@ -124,7 +124,7 @@ _CELLS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def select_versions() -> Select[Cells]:
+def select_versions() -> Select[JsonCells]:
     """Select versions as the documents that :func:`to_version_record` reads, in the first column."""
     return (
         select(JsonRow(*_CELLS.values()).label("document"))
@@ -142,7 +142,7 @@ class VersionRecord:
     version: Version
 
 
-def to_version_record(document: Cells) -> VersionRecord:
+def to_version_record(document: JsonCells) -> VersionRecord:
     """Return the version of a document that :func:`select_versions` selected."""
     cell = dict(zip(_CELLS, document, strict=True))
     base = None
@@ -184,6 +184,6 @@ def to_version_record(document: Cells) -> VersionRecord:
     return VersionRecord(cell["id"], cell["adapter_id"], version)
 
 
-def to_version(document: Cells) -> Version:
+def to_version(document: JsonCells) -> Version:
     """Return the version alone, see :func:`to_version_record`."""
     return to_version_record(document).version

@@ -25,7 +25,7 @@ from loreg.catalog.schema import (
     version_table,
 )
 from loreg.catalog.transaction import Transaction, visible_to
-from loreg.catalog.version_json import Cells, VersionRecord, select_versions, to_version, to_version_record
+from loreg.catalog.version_json import JsonCells, VersionRecord, select_versions, to_version, to_version_record
 from loreg.entities import Metric, NewVersion, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.refs import AdapterName, Ref
@@ -166,7 +166,7 @@ def find_version(
 
 
 @functools.cache
-def select_version(sees_all: bool, by: SelectedBy) -> Select[Cells]:
+def select_version(sees_all: bool, by: SelectedBy) -> Select[JsonCells]:
     """Select the version of an adapter by its number, alias or digest, or the newest that is not yanked."""
     query = select_versions().where(
         adapter_table.c.namespace == bindparam("namespace"),

@@ -22,7 +22,7 @@ serve: $(READY) ## PostgreSQL, S3, the server and a worker on this machine, to t
 
 test: $(READY) ## every test that is not slow, with a real PostgreSQL and a real S3 server
 	@echo "== testing, on SQLite with a folder and on PostgreSQL with S3"
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --durations=10
 
 attacks: $(READY) ## of these what strangers, writers of other namespaces, kills and outages try
 	@$(BIN)/pytest -n 2 tests/attacks tests/faults

@@ -49,18 +49,24 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
     Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
     CheckFailedError for an adapter that breaks a rule or does not fit its base.
     """
+    # what is asked for, before anything is read
     validate_files(commit.manifest)
     files = {file.path: file for file in commit.manifest.files}
     validate_file_names(files)
     _refuse_oversized(commit)
+    # every blob is stored
     blobs = _CommitBlobs(store, accepted)
     for file in commit.manifest.files:
         blobs.require_stored(file)
+    # the adapter breaks no rule
     structure = _read_structure(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
     raise_first_error(str(commit.adapter), check_adapter(Subject(structure, None, tuple(files))))
+    # it fits its base
     base = read_verified_base(store, commit.base) if commit.base is not None else None
     target_digest = _affected_digest(base, structure) if base is not None else None
+    # what it was merged from
     merged_from, notes = _read_provenance(blobs, files)
+    # the manifest is stored before the version is recorded
     put_bytes(store, commit.manifest.to_bytes())
     new_version = NewVersion(
         adapter=commit.adapter,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def base() -> None:
-    """Base models by content: what adapters are trained on."""
+    """Add, list, match and relate base models, by content."""
 
 
 @base.command("add")

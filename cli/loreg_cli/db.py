@@ -9,7 +9,7 @@ from loreg_cli.options import open_registry
 
 @click.group()
 def db() -> None:
-    """The catalog's database."""
+    """Upgrade the catalog's database."""
 
 
 @db.command()

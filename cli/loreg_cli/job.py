@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def job() -> None:
-    """What workers were asked for."""
+    """Follow what workers were asked for."""
 
 
 @job.command("ls")

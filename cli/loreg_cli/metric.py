@@ -10,7 +10,7 @@ from loreg_cli.output import echo
 
 @click.group()
 def metric() -> None:
-    """Measured numbers of a version."""
+    """Record measured numbers of a version."""
 
 
 @metric.command("add")

@@ -10,7 +10,7 @@ from loreg_cli.output import echo, print_json, print_table
 
 @click.group()
 def namespace() -> None:
-    """Who may read a team's adapters on a server."""
+    """Say who may read a team's adapters on a server."""
 
 
 @namespace.command("ls")

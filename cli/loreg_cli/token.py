@@ -10,7 +10,7 @@ from loreg_cli.output import echo, print_json, print_table, warn
 
 @click.group()
 def token() -> None:
-    """Who may do what on a server."""
+    """Make, list and revoke the tokens of a server."""
 
 
 @token.command("create")

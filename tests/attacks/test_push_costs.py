@@ -27,6 +27,7 @@ from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_s
 from loreg.bases.identify import with_tensor_facts
 from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter
+from loreg.bases import names
 from loreg.entities import BaseModel, Commit, Metric
 from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
 from loreg.local import bases
@@ -178,11 +179,12 @@ def test_a_base_of_a_million_tensors_is_refused_and_its_list_not_read(store: Blo
 def test_a_name_proves_itself_against_ten_lists_and_against_none_of_another_size(store: BlobStore):
     """Whoever adds a base names as many others as he likes: what that costs does not depend on them."""
     tensor_digests = {"w": {"dtype": "F32", "shape": [2], "sha256": "0" * 64}}
-    document = json.dumps({"schema": "loreg.base-leaves/2", "tensors": tensor_digests}).encode()
+    document = json.dumps({"schema": "loreg.base-leaves/2", "names": names.VERSION, "tensors": tensor_digests}).encode()
     listed = read_verified_base(
         store, BaseModel(put_bytes(store, document).sha256, ("org/model",), tensors=1, parameters=2)
     )
-    of_headers = put_bytes(store, b'{"schema":"loreg.base-headers/1","tensors":{"w":' + LEAF + b"}}").sha256
+    headers = {"schema": "loreg.base-headers/1", "names": names.VERSION, "tensors": {"w": json.loads(LEAF)}}
+    of_headers = put_bytes(store, json.dumps(headers).encode()).sha256
     like = [BaseModel(of_headers, (f"org/{n}",), tensors=1, parameters=2, complete=False) for n in range(100)]
     larger = [BaseModel("f" * 64, ("org/large",), tensors=100_000, parameters=2, complete=False)]
     assert find_matching_header_bases(store, listed, [*larger, *like]) == (of_headers,) * 10

@@ -24,10 +24,10 @@ from factories import copy
 from loreg.adapters import patterns
 from loreg.adapters.patterns import PatternBudget, Patterns, endings
 from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure, read_structure
+from loreg.bases import names
 from loreg.bases.identify import with_tensor_facts
 from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter
-from loreg.bases import names
 from loreg.entities import BaseModel, Commit, Metric
 from loreg.errors import AdapterFormatError, IntegrityError, LoregError, QuotaError, UsageError
 from loreg.local import bases

@@ -79,7 +79,7 @@ def list_page(tx: Transaction, scope: Scope, after: str) -> tuple[Reference, ...
         .order_by(digests.c.digest)
         .limit(_PAGE)
     )
-    sizes: dict[str, int | None] = dict(tx.connection.execute(query).tuples().all())
+    sizes: dict[str, int | None] = dict(tx.connection.execute(query).all())
     sizes |= _manifest_sizes(tx, sizes)
     return tuple(Reference(digest, size) for digest, size in sizes.items())
 
@@ -103,7 +103,7 @@ def list_uploads(tx: Transaction, scope: Scope) -> tuple[Reference, ...]:
     received = select(upload_table.c.digest, upload_table.c.size).where(
         upload_table.c.received, upload_table.c.created_at >= earliest
     )
-    sizes |= dict(tx.connection.execute(received).tuples().all())
+    sizes |= dict(tx.connection.execute(received).all())
     return tuple(Reference(digest, size) for digest, size in sorted(sizes.items()))
 
 

@@ -9,7 +9,7 @@ COVERAGE ?= 95
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-serve docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -114,6 +114,9 @@ bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten mi
 
 bench-bake: $(READY) ## print fingerprints, baking and extracting beside their peers and floors (ten minutes)
 	@$(BIN)/python benchmarks/bake.py
+
+bench-keep: $(READY) ## print verifying a registry beside sha256sum and beside bare loops of stat and HEAD (three minutes)
+	@$(BIN)/python benchmarks/keep.py
 
 bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)
 	@$(BIN)/python benchmarks/check.py

@@ -14,8 +14,8 @@ _FILES = {
     name: name
     for name in (
         "bake", "base", "check", "compare", "completion", "db", "doctor", "events", "export", "extract", "job",
-        "lineage", "login", "ls", "merge", "methods", "metric", "namespace", "pull", "push", "reproduce", "search",
-        "serve", "show", "tag", "token", "worker", "yank",
+        "lineage", "login", "ls", "merge", "methods", "metric", "namespace", "pull", "push", "repair", "reproduce",
+        "search", "serve", "show", "tag", "token", "verify", "worker", "yank",
     )
 } | {"logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}  # fmt: skip
 

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,9 @@ from loreg.entities import (
     PullResult,
     PushResult,
     Query,
+    RepairReport,
     ReproduceResult,
+    VerifyReport,
     Version,
     VersionMetadata,
     no_progress,
@@ -50,6 +53,7 @@ from loreg.verbs.tokens import Namespaces, Tokens
 
 if TYPE_CHECKING:
     from loreg.verbs.bases import Bases
+    from loreg.verbs.verify import Selection
     from loreg.workspace.context import Context
 
 
@@ -603,6 +607,56 @@ class Registry:
 
         return doctor(self.context, self.settings)
 
+    def verify(
+        self,
+        refs: Sequence[str] = (),
+        *,
+        read_data: bool | str = False,
+        since: datetime | str | None = None,
+        trust_checksums: bool = True,
+        progress: Progress = no_progress,
+    ) -> VerifyReport:
+        """Hold every reference of the catalog against the store: what is missing, damaged or of another size.
+
+        By default existence, size and the store's own checksum, without reading; ``read_data`` hashes what that
+        checksum does not prove: True for all, ``"5%"`` for the next share of it (where it ended is remembered below
+        the home folder), ``"3/20"`` for the third of twenty parts. Without ``trust_checksums`` that is read, too. With
+        ``refs`` only these versions are looked at, with ``since`` only what came since then; else also what the store
+        has that nothing refers to. Raises NotAllowedError behind a server.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> report = registry.verify(read_data=True)
+        >>> report.ok, report.references, report.read, report.orphan_count
+        (True, 3, 3, 0)
+        """
+        from loreg.verbs.verify import verify
+
+        selection = self._select_references(refs, read_data, since, trust_checksums)
+        return verify(self.context, selection, progress)
+
+    def repair(
+        self,
+        sources: Sequence[Path | str] = (),
+        refs: Sequence[str] = (),
+        *,
+        read_data: bool | str = False,
+        since: datetime | str | None = None,
+        trust_checksums: bool = True,
+        dry_run: bool = False,
+        progress: Progress = no_progress,
+    ) -> RepairReport:
+        """Bring back what :meth:`verify` with the same arguments finds broken, from any of ``sources`` that has it.
+
+        A source is a folder with adapters, a store or a registry in it, ``s3://bucket/prefix``, or a server's URL.
+        Nothing is believed without its hash. Manifests need no source: the catalog has what they say. With ``dry_run``
+        nothing is stored. Raises NotAllowedError behind a server.
+        """
+        from loreg.verbs.repair import open_source, repair
+
+        selection = self._select_references(refs, read_data, since, trust_checksums)
+        opened = [open_source(str(source), self.settings) for source in sources]
+        return repair(self.context, opened, selection, dry_run=dry_run, progress=progress)
+
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""
         return self._connection.upgrade()
@@ -610,6 +664,16 @@ class Registry:
     def close(self) -> None:
         """Give every connection back."""
         self._connection.close()
+
+    def _select_references(
+        self, refs: Sequence[str], read_data: bool | str, since: datetime | str | None, trust_checksums: bool
+    ) -> Selection:
+        from loreg.verbs.verify import select_references
+        from loreg.workspace.read_share import ReadPosition
+
+        places = (self.settings.database_url, self.settings.storage_url, self.settings.storage_endpoint)
+        position = ReadPosition(self.settings.home / "cache" / "verify", *places)
+        return select_references(refs, read_data, since, position, trust_checksums=trust_checksums)
 
     def __enter__(self) -> Registry:
         return self

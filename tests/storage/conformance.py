@@ -48,6 +48,21 @@ class StoreConformance:
         assert store.put(blob, tmp_path / "in")
         assert not store.put(blob, tmp_path / "in")
 
+    @pytest.mark.parametrize("size", [0, 100, 16 * 1024 * 1024 + 1])
+    def test_what_is_stored_can_be_inspected_and_hashed(self, store: BlobStore, tmp_path: Path, size: int):
+        blob = write(tmp_path / "in", os.urandom(size))
+        assert store.inspect(blob.sha256) is None
+        assert store.hash_stored(blob.sha256) is None
+        store.put(blob, tmp_path / "in")
+        inspected = store.inspect(blob.sha256)
+        assert inspected is not None
+        assert inspected.size == size
+        assert inspected.sha256 in ("", blob.sha256)
+        read: list[int] = []
+        assert store.hash_stored(blob.sha256, read.append) == blob
+        assert sum(read) == size
+        assert list(store.list_leftovers()) == []
+
     def test_every_byte_is_counted_once(self, store: BlobStore, tmp_path: Path):
         blob = write(tmp_path / "in", os.urandom(3 * 1024 * 1024))
         sent: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -55,6 +56,18 @@ def test_damaged_bytes_never_arrive(store: BlobStore, damage, tmp_path: Path, co
     with pytest.raises(IntegrityError):
         store.read(blob.sha256)
     assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
+
+
+def test_damaged_bytes_are_hashed_as_they_are(store: BlobStore, damage, tmp_path: Path):
+    """Also of what was verified a moment ago."""
+    blob = write(tmp_path / "in", b"weights")
+    store.put(blob, tmp_path / "in")
+    assert store.has(blob)
+    damage(blob, b"weighty")
+    inspected = store.inspect(blob.sha256)
+    assert inspected is not None
+    assert inspected.sha256 != blob.sha256
+    assert store.hash_stored(blob.sha256) == Blob(hashlib.sha256(b"weighty").hexdigest(), 7)
 
 
 class TestFolder:

@@ -11,6 +11,18 @@ from loreg.entities.bases import (
     Verdict,
     VerdictKind,
 )
+from loreg.entities.keeping import (
+    Damage,
+    DamageKind,
+    Orphan,
+    Owner,
+    Owners,
+    Reference,
+    ReferenceKind,
+    Repair,
+    RepairReport,
+    VerifyReport,
+)
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
 from loreg.entities.queries import Comparison, MetricCondition, Operator, Page, Query, Sort, SortKey
@@ -62,6 +74,8 @@ __all__ = [
     "Commit",
     "Committed",
     "Comparison",
+    "Damage",
+    "DamageKind",
     "Details",
     "DoctorCheck",
     "Event",
@@ -83,6 +97,9 @@ __all__ = [
     "Namespace",
     "NewVersion",
     "Operator",
+    "Orphan",
+    "Owner",
+    "Owners",
     "Page",
     "Progress",
     "Provenance",
@@ -90,6 +107,10 @@ __all__ = [
     "PushResult",
     "Query",
     "RankRuleKind",
+    "Reference",
+    "ReferenceKind",
+    "Repair",
+    "RepairReport",
     "ReproduceResult",
     "Role",
     "Severity",
@@ -100,6 +121,7 @@ __all__ = [
     "Upload",
     "Verdict",
     "VerdictKind",
+    "VerifyReport",
     "Version",
     "VersionMetadata",
     "no_progress",

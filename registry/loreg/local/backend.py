@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -24,9 +25,11 @@ from loreg.catalog import (
     listing,
     metrics,
     namespaces,
+    references,
     tokens,
     versions,
 )
+from loreg.catalog.references import Scope
 from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
@@ -47,8 +50,10 @@ from loreg.entities import (
     LineageEdge,
     Metric,
     Namespace,
+    Owners,
     Page,
     Query,
+    Reference,
     Role,
     Token,
     Version,
@@ -321,6 +326,28 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor)
 
+    def references(self, refs: Sequence[Ref], since: datetime | None, after: str = "") -> Iterator[Reference]:
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            scope = references.find_scope(tx, refs, since)
+            uploads = [item for item in references.list_uploads(tx, scope) if item.sha256 > after]
+        last = ""
+        merged = heapq.merge(self._recorded_references(scope, after), uploads, key=lambda item: item.sha256)
+        for reference in merged:
+            if reference.sha256 != last:
+                yield reference
+            last = reference.sha256
+
+    def owners(self, digests: Collection[str]) -> Mapping[str, Owners]:
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            return references.find_owners(tx, digests)
+
+    def unreferenced(self, digests: Collection[str]) -> frozenset[str]:
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            return references.find_unreferenced(tx, digests)
+
     def namespaces(self) -> tuple[Namespace, ...]:
         with self.catalog.read(self._access) as tx:
             return namespaces.list_all(tx)
@@ -351,6 +378,16 @@ class LocalBackend(Backend):
             token = tokens.revoke(tx, token_id)
             jobs.fail_all_of_token(tx, token_id)
             return token
+
+    def _recorded_references(self, scope: Scope, after: str) -> Iterator[Reference]:
+        """Yield the references of everything but uploads, a transaction for each page."""
+        while True:
+            with self.catalog.read(self._access) as tx:
+                page = references.list_page(tx, scope, after)
+            if not page:
+                return
+            yield from page
+            after = page[-1].sha256
 
     def _lock_adapter(self, tx: Transaction, adapter: AdapterName) -> int:
         """Lock the adapter's row until the transaction ends, and return its id.

@@ -56,6 +56,17 @@ class AcceptedUpload:
     content: bytes | None = None
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """What a store says of an object without reading it: its size, and the hex SHA-256 that it keeps of the whole.
+
+    ``sha256`` is empty where the store keeps none.
+    """
+
+    size: int
+    sha256: str = ""
+
+
 class BlobTransfer(Protocol):
     """Bytes by content, in and out: what a store can do, and a server for a caller without a store of its own.
 
@@ -124,8 +135,26 @@ class BlobTransfer(Protocol):
 class BlobStore(BlobTransfer, Protocol):
     """Where blobs lie: each under its sha256, written once. What every store can do; tests/storage holds it to that."""
 
+    #: How many calls at once it answers sooner than one after the other.
+    parallelism: int
+
     def list(self) -> Iterator[Blob]:
         """Return every stored blob with the size that it has, in no order; others may come and go meanwhile."""
+        ...
+
+    def inspect(self, sha256: str) -> StoredObject | None:
+        """Return what the store says of a blob's object, by one request; None if there is none."""
+        ...
+
+    def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
+        """Return digest and size of the bytes under a blob's name, read now; None if there are none."""
+        ...
+
+    def list_leftovers(self) -> Iterator[str]:
+        """Return where interrupted writers left something: files or uploads that no name of a blob leads to.
+
+        A writer that is at work at this moment has such a thing as well.
+        """
         ...
 
     def delete(self, sha256: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from loreg.storage.blobs import (
     MAX_DOCUMENT,
     Blob,
     BytesCallback,
+    StoredObject,
     VerifiedCache,
     damaged_document_error,
     damaged_error,
@@ -50,6 +52,7 @@ class FolderStore:
         """Take the folder; ``is_new`` says whether nothing was ever stored: only then the folder is created."""
         self.folder = folder.absolute()
         self.url = str(self.folder)
+        self.parallelism = os.cpu_count() or 1
         self._is_new = is_new
         self._verified = VerifiedCache()
 
@@ -131,6 +134,26 @@ class FolderStore:
             for path in (self.folder / "sha256").glob("??/" + 64 * "?"):
                 with contextlib.suppress(FileNotFoundError):
                     yield Blob(path.name, path.stat().st_size)
+
+    def inspect(self, sha256: str) -> StoredObject | None:
+        """Return the size of the blob's file: a folder keeps no checksum."""
+        size = self.size(sha256)
+        return None if size is None else StoredObject(size)
+
+    def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
+        """Hash the blob's file, whatever was verified in the last minute."""
+        with self._explain_os_errors():
+            try:
+                return digest_of(self._path(sha256), on_bytes)
+            except FileNotFoundError:
+                return None
+
+    def list_leftovers(self) -> Iterator[str]:
+        """Return the files and folders whose names are those of what is not complete yet."""
+        with self._explain_os_errors():
+            for pattern in (".new-*", "sha256/.new-*", "sha256/??/.put-*"):
+                for path in self.folder.glob(pattern):
+                    yield str(path)
 
     def delete(self, sha256: str) -> None:
         """Remove the file; that it is gone is on the disk when this returns."""

@@ -29,6 +29,7 @@ from loreg.storage.blobs import (
     Blob,
     BytesCallback,
     PresignedUpload,
+    StoredObject,
     VerifiedCache,
     damaged_document_error,
     file_changed_error,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 PART = 16 * 1024 * 1024  # bytes: a larger blob is sent in parts of this size
 _MAX_PARTS = 10_000  # S3's own limit
 _MAX_DELETED = 1000  # S3's limit for one request
+_CONNECTIONS = 10  # that boto3 keeps open
 _HOUR = 3600  # seconds that a presigned URL holds
 _RECENT = "lately"  # the state of a small object that was verified: only whether put asks first depends on it
 _OUTSIDE = "the server may not use its store"
@@ -60,6 +62,7 @@ class S3Store:
         self.bucket = bucket
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.parallelism = _CONNECTIONS
         self._endpoint = endpoint
         self._public_endpoint = public_endpoint or endpoint
         self._verified = VerifiedCache()
@@ -78,6 +81,7 @@ class S3Store:
         config = Config(
             signature_version="s3v4",
             connect_timeout=5,
+            max_pool_connections=_CONNECTIONS,
             read_timeout=60,
             retries={"mode": "standard", "max_attempts": 4},
             parameter_validation=False,  # a fifth of the time of a small request
@@ -255,6 +259,37 @@ class S3Store:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
                     yield Blob(entry["Key"].rpartition("/")[2], entry["Size"])
+
+    def inspect(self, sha256: str) -> StoredObject | None:
+        """Send one HEAD request; of an object that was sent in parts S3 keeps no checksum of the whole."""
+        head = self._head(self._key(sha256))
+        if head is None:
+            return None
+        size, checksum = head
+        return StoredObject(size, "" if "-" in checksum else base64.b64decode(checksum).hex())
+
+    def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
+        """Read the object and hash it, whatever checksum S3 keeps."""
+        hasher, size = hashlib.sha256(), 0
+        try:
+            with self._translate_errors(sha256):
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(sha256))
+                for chunk in answer["Body"].iter_chunks(CHUNK):
+                    hasher.update(chunk)
+                    size += len(chunk)
+                    on_bytes(len(chunk))
+        except NotFoundError:
+            return None
+        return Blob(hasher.hexdigest(), size)
+
+    def list_leftovers(self) -> Iterator[str]:
+        """Return the uploads in parts that were begun and neither completed nor aborted."""
+        prefix = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
+        with self._translate_errors():
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    yield f"s3://{self.bucket}/{upload['Key']} (upload {upload['UploadId']})"
 
     def delete(self, sha256: str) -> None:
         """Delete the object; S3 does not mind if there is none."""

@@ -1,0 +1,173 @@
+"""Verifying a registry beside its floors, in one run: ``make bench-keep``.
+
+With reading the peer is ``sha256sum`` on the same files, as many at once as there are cores. Without it, the floor is a
+bare loop that asks for each object once: stat on a folder, HEAD on S3, as many at once as verify sends. Each row is the
+median of ROUNDS, which alternate; every verify is of a registry that is open already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import boto3
+
+from loreg.catalog import Catalog
+from loreg.catalog.engine import open_engine
+from loreg.catalog.schema import adapter_table, blob_table, file_table, version_table
+from loreg.manifest import File, Manifest
+from loreg.registry import Registry, connect
+from loreg.storage.blobs import key_of
+from services import ACCESS_KEY, SECRET_KEY, s3_server
+
+ROUNDS = 5
+LARGE, LARGE_COUNT = 32 * 1024 * 1024, 24
+VERSIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+
+
+def fill(home: Path, contents: Iterator[bytes], put: Callable[[str, bytes], None]) -> int:
+    """Record a version of one file for each content, and store file and manifest; returns how many blobs there are."""
+    home.mkdir(parents=True, exist_ok=True)
+    url = f"sqlite:///{home / 'catalog.db'}"
+    catalog = Catalog(url)
+    catalog.upgrade()
+    catalog.close()
+    common = {
+        "base_hint": "", "variant": "lora", "task_type": "", "rank_min": 8, "rank_max": 8, "alpha": 16.0,
+        "parameters": 1, "dtype": "F32", "author": "bench", "message": "", "card": "",
+    }  # fmt: skip
+    at = datetime.now(UTC)
+    engine, blobs = open_engine(url), 0
+    with engine.begin() as connection:
+        connection.execute(adapter_table.insert(), {"id": 1, "namespace": "team", "name": "a", "created_at": at})
+        for number, content in enumerate(contents, 1):
+            file = File("adapter_model.safetensors", hashlib.sha256(content).hexdigest(), len(content))
+            manifest = Manifest((file,))
+            put(file.sha256, content)
+            put(manifest.digest, manifest.to_bytes())
+            blobs += 2
+            connection.execute(blob_table.insert(), {"digest": file.sha256, "size": file.size})
+            version = {"id": number, "adapter_id": 1, "number": number, "digest": manifest.digest, "bytes": file.size}
+            connection.execute(version_table.insert(), {**common, **version, "created_at": at})
+            row = {"version_id": number, "path": file.path, "digest": file.sha256, "size": file.size}
+            connection.execute(file_table.insert(), row)
+    engine.dispose()
+    return blobs
+
+
+def alternate(rows: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """The median seconds of each."""
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(ROUNDS):
+        for name, run in rows.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def verify(registry: Registry, references: int, read_data: bool = False) -> None:
+    report = registry.verify(read_data=read_data, since="2000-01-01")  # no list of the store: the floors have none
+    if not report.ok or report.references != references:
+        raise SystemExit("the registry of this benchmark is broken")
+
+
+@contextmanager
+def folder_registry(home: Path, contents: Iterator[bytes]) -> Iterator[tuple[Registry, int]]:
+    def put(sha256: str, content: bytes) -> None:
+        path = home / "store" / key_of(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    blobs = fill(home, contents, put)
+    with connect(home=str(home), author="bench") as registry:
+        yield registry, blobs
+
+
+def reading(temporary: Path) -> None:
+    contents = (os.urandom(LARGE) for _ in range(LARGE_COUNT))
+    with folder_registry(temporary / "large", contents) as (registry, blobs):
+        store, cores = temporary / "large" / "store", os.cpu_count() or 1
+        files = [str(path) for path in store.rglob("*") if path.is_file()]
+        command = ["xargs", "-0", "-n", "1", "-P", str(cores), "sha256sum"]
+
+        def sums() -> None:
+            subprocess.run(command, input="\0".join(files), text=True, stdout=subprocess.DEVNULL, check=True)
+
+        rows = alternate({"sha256sum": sums, "verify": lambda: verify(registry, blobs, read_data=True)})
+    size = LARGE * LARGE_COUNT / 1e6
+    print(f"\nreading {size:,.0f} MB in {LARGE_COUNT} blobs on {cores} cores, warm cache")
+    print(f"  sha256sum, {cores} at once   {rows['sha256sum']:8.3f} s  {size / rows['sha256sum']:8,.0f} MB/s")
+    print(f"  loreg verify --read-data {rows['verify']:8.3f} s  {size / rows['verify']:8,.0f} MB/s")
+    print(f"  share of sha256sum's rate: {rows['sha256sum'] / rows['verify']:.2f}")
+
+
+def looking(temporary: Path) -> None:
+    contents = (b"weights %d" % number for number in range(VERSIONS))
+    with folder_registry(temporary / "many", contents) as (registry, blobs):
+        files = [str(path) for path in (temporary / "many" / "store").rglob("*") if path.is_file()]
+
+        def stat_all() -> None:
+            for path in files:
+                os.stat(path)  # noqa: PTH116  Path.stat would cost more than the question
+
+        rows = alternate(
+            {
+                "stat": stat_all,
+                "verify": lambda: verify(registry, blobs),
+            }
+        )
+    report("a folder", "bare loop of stat", rows["stat"], rows["verify"], blobs)
+
+
+def asking(temporary: Path) -> None:
+    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    count = min(VERSIONS, 2000)
+    with s3_server("1GiB") as server, ThreadPoolExecutor(10) as pool:
+        client = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
+        keys: list[str] = []
+
+        def put(sha256: str, content: bytes) -> None:
+            keys.append(key_of(sha256))
+            client.put_object(Bucket=server.bucket, Key=key_of(sha256), Body=content, ChecksumAlgorithm="SHA256")
+
+        blobs = fill(temporary / "s3", (b"weights %d" % number for number in range(count)), put)
+        settings = {"home": str(temporary / "s3"), "storage_url": f"s3://{server.bucket}"}
+        with connect(**settings, storage_endpoint=server.endpoint, author="bench") as registry:
+
+            def heads() -> None:
+                for _ in pool.map(lambda key: client.head_object(Bucket=server.bucket, Key=key), keys):
+                    pass
+
+            rows = alternate({"head": heads, "verify": lambda: verify(registry, blobs)})
+    report("S3 (SeaweedFS)", "bare loop of HEADs, 10 at once", rows["head"], rows["verify"], blobs)
+
+
+def report(where: str, floor: str, floor_seconds: float, seconds: float, blobs: int) -> None:
+    print(f"\nlooking at {blobs:,} blobs of {blobs // 2:,} versions on {where}, without reading")
+    print(f"  {floor:32} {floor_seconds:8.3f} s  {blobs / floor_seconds:10,.0f} a second")
+    print(f"  {'loreg verify':32} {seconds:8.3f} s  {blobs / seconds:10,.0f} a second")
+    print(f"  ratio: {seconds / floor_seconds:.2f}")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="loreg-bench-") as temporary:
+        reading(Path(temporary))
+        looking(Path(temporary))
+        asking(Path(temporary))
+
+
+if __name__ == "__main__":
+    main()

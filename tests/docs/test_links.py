@@ -14,9 +14,9 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 #: Made from the code when the site is built; a checkout may not have them.
 MADE_BY_THE_SITE = {
-    *(f"docs/reference/{name}.md" for name in ("methods", "errors", "configuration", "http")),
-    *(f"docs/reference/{name}/index.rst" for name in ("cli", "library")),
-    "docs/format.md",
+    *(f"docs/reference/{name}.md" for name in ("methods", "errors", "configuration", "files", "http")),
+    *(f"docs/reference/{name}/index.md" for name in ("rules", "profiles")),
+    "docs/reference/cli/index.rst",
 }
 
 

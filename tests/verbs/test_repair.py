@@ -170,7 +170,7 @@ def test_an_object_that_the_store_holds_to_be_sound_is_replaced(postgres_and_s3:
             actual = hash_stored(self, sha256, *on_bytes)
             return Blob("0" * 64, weights.size) if sha256 in rotten and actual is not None else actual
 
-        def note(self, blob: Blob, *arguments) -> bool:
+        def record_put(self, blob: Blob, *arguments) -> bool:
             stored = put(self, blob, *arguments)
             puts.append((blob.sha256, stored))
             if stored:
@@ -181,7 +181,7 @@ def test_an_object_that_the_store_holds_to_be_sound_is_replaced(postgres_and_s3:
             return True if self.inspect(blob.sha256) is not None else None
 
         monkeypatch.setattr(store, "hash_stored", read)
-        monkeypatch.setattr(store, "put", note)
+        monkeypatch.setattr(store, "put", record_put)
         monkeypatch.setattr(store, "_is_sound", refuse_what_is_there)
         report = registry.repair([ADAPTERS], read_data=True, trust_checksums=False)
         assert (report.ok, report.repaired_count) == (True, 1)

@@ -147,20 +147,20 @@ def test_the_remedies_of_a_base_and_of_an_export_mend_them(deployment: Deploymen
 
 def test_uploads_under_way_are_references(deployment: Deployment, tmp_path: Path):
     store = open_store(deployment.storage_url, deployment.storage_endpoint)
-    pending, received, announced = (put_bytes(store, content) for content in (b"pending", b"received", b"announced"))
+    pending, received, reserved = (put_bytes(store, content) for content in (b"pending", b"received", b"reserved"))
     catalog = Catalog(deployment.database_url)
     catalog.upgrade()
     with catalog.write(Access.superuser("ada")) as tx:
         files = (File("README.md", pending.sha256, pending.size),)
         pending_uploads.save(tx, parse_adapter_name("t/a"), "main", pending_uploads.PendingUpload(files, ""))
-        sent = [Upload(str(number) * 8, blob.sha256, blob.size) for number, blob in enumerate((received, announced))]
+        sent = [Upload(str(number) * 8, blob.sha256, blob.size) for number, blob in enumerate((received, reserved))]
         uploads.reserve(tx, sent)
         uploads.mark_received(tx, sent[0])
     catalog.close()
     with connect(**deployment.settings) as registry:
         report = registry.verify(read_data=True)
         assert (report.ok, report.references) == (True, 2)
-        assert [orphan.sha256 for orphan in report.orphans] == [announced.sha256]  # which nobody has sent yet
+        assert [orphan.sha256 for orphan in report.orphans] == [reserved.sha256]  # which nobody has sent yet
         for blob in (pending, received):
             store.delete(blob.sha256)
         damages = {damage.sha256: damage for damage in registry.verify().damages}

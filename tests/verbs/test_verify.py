@@ -243,12 +243,12 @@ def read_of(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     kind = type(registry.context.store)
     hash_stored, lock = kind.hash_stored, threading.Lock()
 
-    def note(self: Any, sha256: str, *on_bytes: Any) -> Blob | None:
+    def record_bytes(self: Any, sha256: str, *on_bytes: Any) -> Blob | None:
         with lock:
             read.append(sha256)
         return hash_stored(self, sha256, *on_bytes)
 
-    monkeypatch.setattr(kind, "hash_stored", note)
+    monkeypatch.setattr(kind, "hash_stored", record_bytes)
     return read
 
 

@@ -304,24 +304,27 @@ def _to_damages(context: Context, looks: Sequence[_Look]) -> Iterator[Damage]:
                     stored_size=look.stored_size,
                     owners=whose.listed,
                     owner_count=whose.count,
-                    remedy=_remedy(look.kind, whose),
+                    remedy=_remedy(look, whose),
                 )
 
 
-def _remedy(kind: DamageKind, owners: Owners) -> str:
+def _remedy(look: _Look, owners: Owners) -> str:
     """Return the command that mends it; DIR stands for any place that has the bytes, PATH for the model's."""
-    if kind is DamageKind.INCONSISTENT:
+    if look.kind is DamageKind.INCONSISTENT:
         return "restore the catalog from a backup"
+    # What only its bytes tell is found again only by reading them.
+    reading = " --read-data" if look.kind is DamageKind.DAMAGED else ""
+    reading += " --no-checksums" if reading and look.proven else ""
     by_kind = {owner.kind: owner for owner in reversed(owners.listed)}
     if ReferenceKind.MANIFEST in by_kind:
-        return "loreg repair"
+        return f"loreg repair{reading}"
     if ReferenceKind.FILE in by_kind:
-        return "loreg repair --from DIR"
+        return f"loreg repair --from DIR{reading}"
     if owner := by_kind.get(ReferenceKind.BASE):
         return f"loreg base add PATH --name {shlex.quote(owner.name)}"
     if owner := by_kind.get(ReferenceKind.EXPORT):
         return _remedy_of_export(owner)
-    return "loreg repair --from DIR, or send it again with the client that sent it"
+    return f"loreg repair --from DIR{reading}, or send it again with the client that sent it"
 
 
 def _remedy_of_export(owner: Owner) -> str:

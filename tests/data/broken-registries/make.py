@@ -120,7 +120,7 @@ def make(temporary: Path) -> None:
     path = broken.damage("damaged", files[V2][WEIGHTS], (V2, WEIGHTS))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    broken.finish("loreg repair --from DIR", ["--from", "adapters"], read_data=True)
+    broken.finish("loreg repair --from DIR --read-data", ["--from", "adapters"], read_data=True)
 
     broken = Broken("lost-manifest", store)
     broken.damage("missing", digests[V1], (V1, "")).unlink()

@@ -22,7 +22,7 @@ _FAILED = 5
 _MAX_MESSAGES = 5  # of one rule on one adapter
 
 
-@click.command(short_help="Say what is wrong with adapters, and what a server does to them.")
+@click.command()
 @click.argument("sources", metavar="[REF|DIR|hf:NAME]...", nargs=-1)
 @click.option("--base", metavar="NAME|PATH", help="The model that it is to meet; of a path only headers are read.")
 @click.option(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loreg.entities import AdapterSimilarity
 
 
-@click.command(short_help="Compare adapters: angles, shared subspaces, sign conflicts.")
+@click.command()
 @click.argument("sources", metavar="REF|DIR...", nargs=-1, required=True)
 @initial_option
 @base_option

@@ -8,7 +8,7 @@ from loreg_cli.options import format_option, open_registry
 from loreg_cli.output import print_json, print_table
 
 
-@click.command(short_help="Show the settings in force, and whether all can be reached.")
+@click.command()
 @format_option
 @click.pass_context
 def doctor(context: click.Context, format_: str) -> None:

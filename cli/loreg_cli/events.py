@@ -8,7 +8,7 @@ from loreg_cli.options import format_option, open_registry, page_options
 from loreg_cli.output import print_json, print_table, warn
 
 
-@click.command(short_help="List who did what, the newest first.")
+@click.command()
 @page_options
 @format_option
 def events(limit: int, cursor: str | None, format_: str) -> None:

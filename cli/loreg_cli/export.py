@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from loreg.entities import ExportSummary
 
 
-@click.command(short_help="Write an adapter as one server takes it.")
+@click.command()
 @click.argument("source", metavar="REF|DIR")
 @click.option(
     "--profile",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 12
 
 
-@click.command(short_help="Take an adapter out of a fine-tuned model.")
+@click.command()
 @click.option("--base", type=PATH, required=True, metavar="PATH", help="The model that the other was trained from.")
 @click.option("--tuned", type=PATH, required=True, metavar="PATH", help="The fine-tuned model.")
 @click.option("--rank", type=click.IntRange(1), metavar="N", help="The rank of every module.")

@@ -11,7 +11,7 @@ from loreg_cli.output import (
 )
 
 
-@click.command(short_help="Show which versions a version was merged from.")
+@click.command()
 @click.argument("ref")
 @format_option
 def lineage(ref: str, format_: str) -> None:

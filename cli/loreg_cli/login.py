@@ -41,7 +41,7 @@ def login(endpoint: str, token: str | None) -> None:
         warn(f"not in force here, where {named} goes before it; loreg doctor shows where commands go")
 
 
-@click.command(short_help="Forget server and token.")
+@click.command()
 def logout() -> None:
     """Forget server and token; the token itself holds on until somebody revokes it."""
     from loreg import credentials

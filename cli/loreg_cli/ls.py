@@ -12,7 +12,7 @@ from loreg_cli.output import (
 from loreg_cli.version_table import print_versions
 
 
-@click.command(short_help="List adapters, or the versions of one.")
+@click.command()
 @click.argument("name", required=False)
 @page_options
 @format_option

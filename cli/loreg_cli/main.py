@@ -9,30 +9,67 @@ import click
 import loreg
 from loreg_cli.boundary import ErrorReportingGroup
 
-#: The file in which each command is.
-_FILES = {
-    name: name
-    for name in (
-        "bake", "base", "check", "compare", "completion", "db", "doctor", "events", "export", "extract", "job",
-        "lineage", "login", "ls", "merge", "methods", "metric", "namespace", "pull", "push", "repair", "reproduce",
-        "search", "serve", "show", "tag", "token", "verify", "worker", "yank",
-    )
-} | {"logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}  # fmt: skip
+#: What each command does, in a line of the help.
+_SUMMARIES = {
+    "bake": "Write adapters and their base as one model, shard by shard.",
+    "base": "Add, list, match and relate base models, by content.",
+    "check": "Say what is wrong with adapters, and what a server does to them.",
+    "compare": "Compare adapters: angles, shared subspaces, sign conflicts.",
+    "completion": "Print the completion script of a shell.",
+    "db": "Upgrade the catalog's database.",
+    "doctor": "Show the settings in force, and whether all can be reached.",
+    "events": "List who did what, the newest first.",
+    "export": "Write an adapter as one server takes it.",
+    "extract": "Take an adapter out of a fine-tuned model.",
+    "job": "Follow what workers were asked for.",
+    "lineage": "Show which versions a version was merged from.",
+    "login": "Use the server at URL from now on, with a token.",
+    "logout": "Forget server and token.",
+    "ls": "List adapters, or the versions of one.",
+    "merge": "Merge adapters, exactly or at a rank, with a certificate.",
+    "methods": "List the merge methods, or describe one.",
+    "metric": "Record measured numbers of a version.",
+    "namespace": "Say who may read a team's adapters on a server.",
+    "pull": "Write a version to a folder, ready for PEFT or a server.",
+    "push": "Store the adapter in DIR as the next version of NAME.",
+    "repair": "Bring back what verify finds missing or damaged.",
+    "reproduce": "Do a stored merge again, and compare.",
+    "rerank": "Bring an adapter to other ranks, as well as can be.",
+    "search": "Find versions by task, metric, base, rank, text.",
+    "serve": "Answer over HTTP: one registry for a team.",
+    "show": "Show all that is known of a version.",
+    "tag": "Point an alias to a version.",
+    "token": "Make, list and revoke the tokens of a server.",
+    "untag": "Forget an alias; its history stays.",
+    "unyank": "Show a yanked version again.",
+    "verify": "Look in the store for everything that the catalog refers to.",
+    "worker": "Do the merges and bakes that were asked for with --remote.",
+    "yank": "Hide a version; nothing is deleted.",
+}
+#: The files of the commands that have none of their own name.
+_FILES = {"logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}
 
 
 class _Commands(ErrorReportingGroup):
-    """Import the file of a command when it is typed, or when the help lists it."""
+    """Import the file of a command when it is typed: the help needs none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, in the order of the alphabet."""
-        return sorted(_FILES)
+        return sorted(_SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command, None if there is none of that name."""
-        if cmd_name not in _FILES:
+        if cmd_name not in _SUMMARIES:
             return None
-        command: click.Command = getattr(import_module(f"loreg_cli.{_FILES[cmd_name]}"), cmd_name)
+        module = import_module(f"loreg_cli.{_FILES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
+        command.short_help = _SUMMARIES[cmd_name]
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line for each command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_SUMMARIES.items()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

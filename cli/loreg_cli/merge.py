@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from loreg.entities import MergeResult
 
 
-@click.command(short_help="Merge adapters, exactly or at a rank, with a certificate.")
+@click.command()
 @click.argument("sources", metavar="[REF|DIR]...", nargs=-1)
 @method_options
 @initial_option
@@ -105,7 +105,7 @@ def merge(
     _print_merged(result, format_)
 
 
-@click.command(short_help="Bring an adapter to other ranks, as well as can be.")
+@click.command()
 @click.argument("source", metavar="REF|DIR")
 @calibration_option
 @rank_options

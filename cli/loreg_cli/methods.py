@@ -8,7 +8,7 @@ from loreg_cli.options import format_option
 from loreg_cli.output import print_json, print_pairs, print_table
 
 
-@click.command(short_help="List the merge methods, or describe one.")
+@click.command()
 @click.argument("name", metavar="[METHOD]", required=False)
 @format_option
 def methods(name: str | None, format_: str) -> None:

@@ -12,7 +12,7 @@ from loreg_cli.output import format_size, print_json
 from loreg_cli.progress import progress_bar
 
 
-@click.command(short_help="Write a version to a folder, ready for PEFT or a server.")
+@click.command()
 @click.argument("ref")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(

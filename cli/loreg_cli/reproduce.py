@@ -12,7 +12,7 @@ from loreg_cli.output import echo, print_json
 from loreg_cli.progress import progress_bar
 
 
-@click.command(short_help="Do a stored merge again, and compare.")
+@click.command()
 @click.argument("ref")
 @click.option("--to", "folder", metavar="DIR", type=PATH, help="Keep the result in a new folder.")
 @base_option

@@ -10,7 +10,7 @@ from loreg_cli.options import format_option, open_registry, page_options, read_l
 from loreg_cli.version_table import print_versions
 
 
-@click.command(short_help="Find versions by task, metric, base, rank, text.")
+@click.command()
 @click.argument("text", nargs=-1)
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="For this task; repeat for several.")
 @click.option("--base", default="", metavar="NAME|DIGEST", help="Trained on this base.")

@@ -7,7 +7,7 @@ import click
 from loreg_cli.options import read_settings
 
 
-@click.command(short_help="Answer over HTTP: one registry for a team.")
+@click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", default=8470, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 64), help="How many answer at once.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loreg.entities import Details
 
 
-@click.command(short_help="Show all that is known of a version.")
+@click.command()
 @click.argument("ref")
 @format_option
 def show(ref: str, format_: str) -> None:

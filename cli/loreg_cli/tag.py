@@ -7,7 +7,7 @@ import click
 from loreg_cli.options import open_registry
 
 
-@click.command(short_help="Point an alias to a version.")
+@click.command()
 @click.argument("ref")
 @click.argument("alias")
 def tag(ref: str, alias: str) -> None:
@@ -20,7 +20,7 @@ def tag(ref: str, alias: str) -> None:
     click.echo(f"{version.adapter}:{alias} is now {version.pinned}")
 
 
-@click.command(short_help="Forget an alias; its history stays.")
+@click.command()
 @click.argument("name")
 @click.argument("alias")
 def untag(name: str, alias: str) -> None:

@@ -10,7 +10,7 @@ from loreg_cli.options import read_settings
 from loreg_cli.output import echo
 
 
-@click.command(short_help="Do the merges and bakes that were asked for with --remote.")
+@click.command()
 @click.option(
     "--bases", type=click.Path(path_type=Path), metavar="DIR", help="Models that jobs may name as their base."
 )

@@ -7,7 +7,7 @@ import click
 from loreg_cli.options import open_registry
 
 
-@click.command(short_help="Hide a version; nothing is deleted.")
+@click.command()
 @click.argument("ref")
 @click.option("-m", "--reason", default="", metavar="TEXT", help="Why; it is kept in the events.")
 def yank(ref: str, reason: str) -> None:
@@ -16,7 +16,7 @@ def yank(ref: str, reason: str) -> None:
     click.echo(f"yanked {version.pinned}; it can still be pulled as {version.ref}")
 
 
-@click.command(short_help="Show a yanked version again.")
+@click.command()
 @click.argument("ref")
 def unyank(ref: str) -> None:
     """Show a yanked version again."""

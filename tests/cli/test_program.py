@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from deployments import MOVIES, NEWS, Deployment, Loreg
 from live_server import live_server
@@ -17,7 +19,8 @@ from loreg.adapters.structure import read_structure
 from loreg_cli.debug import hide_secrets
 from loreg_cli.main import cli
 
-INDEX = Path(__file__).parents[2] / "docs" / "index.md"
+ROOT = Path(__file__).parents[2]
+INDEX = ROOT / "docs" / "index.md"
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -34,6 +37,14 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple
 
 def python(code: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
+
+
+def test_the_help_has_every_command_on_one_line():
+    files = {path.stem for path in (ROOT / "cli" / "loreg_cli").glob("*.py") if "\n@click." in path.read_text()}
+    listed = cli.list_commands(click.Context(cli))
+    assert {name for name in files if hasattr(import_module(f"loreg_cli.{name}"), name)} <= set(listed)
+    lines = CliRunner().invoke(cli, ["--help"], terminal_width=80).stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == listed
 
 
 def test_help_imports_click_and_nothing_heavy():

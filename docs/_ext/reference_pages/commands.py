@@ -63,7 +63,9 @@ def render() -> dict[str, str]:
         command = cli.get_command(context, name)
         assert command is not None  # noqa: S101
         rows.append(f"   * - :doc:`loreg {name} <{name}>`\n     - {_escape(command.get_short_help_str(200))}")
-    pages = {f"cli/{name}.rst": _COMMAND.format(file=_FILES[name], function=name, name=name) for name in names}
+    pages = {
+        f"cli/{name}.rst": _COMMAND.format(file=_FILES.get(name, name), function=name, name=name) for name in names
+    }
     index = _INDEX.format(rows="\n".join(rows), pages="\n   ".join(names))
     return pages | {"cli/index.rst": index}
 

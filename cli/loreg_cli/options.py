@@ -77,7 +77,7 @@ def push_options(command: Command) -> Command:
             "labels",
             multiple=True,
             metavar="KEY=VALUE",
-            callback=_read_labels,
+            callback=read_labels,
             help="Anything else; may be repeated.",
         ),
         click.option(
@@ -93,12 +93,8 @@ def push_options(command: Command) -> Command:
     return command
 
 
-def _read_labels(context: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> dict[str, str]:
-    return read_labels(labels)
-
-
-def read_labels(labels: tuple[str, ...]) -> dict[str, str]:
-    """Return ``key=value`` texts as a mapping. Raises click.UsageError for a key that is given twice."""
+def read_labels(context: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> dict[str, str]:
+    """Return ``key=value`` texts of an option as a mapping. Raises click.UsageError for a key that is given twice."""
     from loreg.parsing import parse_label
 
     pairs = [parse_label(label) for label in labels]

@@ -19,7 +19,14 @@ from loreg_cli.version_table import print_versions
 @click.option(
     "--metric", "metrics", multiple=True, metavar="COMPARISON[@DATASET]", help="E.g. 'accuracy>=0.9@imdb'; repeatable."
 )
-@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Has this label; repeatable.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=read_labels,
+    help="Has this label; repeatable.",
+)
 @click.option("--author", default="", metavar="NAME", help="Pushed by NAME.")
 @click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …")
 @click.option(
@@ -32,11 +39,11 @@ from loreg_cli.version_table import print_versions
 @click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
 @page_options
 @format_option
-def search(text: tuple[str, ...], labels: tuple[str, ...], format_: str, **conditions: Any) -> None:
+def search(text: tuple[str, ...], format_: str, **conditions: Any) -> None:
     """Find the versions for which every condition holds; TEXT is sought in name, message and card.
 
     \b
     loreg search --task sentiment --rank '<=16' --metric 'accuracy>=0.9' --sort metric:accuracy
     """
-    page = open_registry().search(" ".join(text), labels=read_labels(labels), **conditions)
+    page = open_registry().search(" ".join(text), **conditions)
     print_versions(page, format_)

@@ -9,7 +9,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, literal, select, union
@@ -27,6 +27,7 @@ from loreg.catalog.schema import (
     version_table,
 )
 from loreg.catalog.transaction import Transaction
+from loreg.catalog.uploads import EXPIRES_AFTER
 from loreg.catalog.versions import resolve
 from loreg.entities import Owner, Owners, Reference, ReferenceKind
 from loreg.manifest import File, Manifest
@@ -34,7 +35,6 @@ from loreg.refs import AdapterName, Ref
 
 _PAGE = 1000  # references
 _MAX_OWNERS = 100  # that are listed of one blob: thousands of versions may share a configuration
-_UPLOADS_EXPIRE_AFTER = timedelta(days=7)  # as in catalog.uploads
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def list_uploads(tx: Transaction, scope: Scope) -> tuple[Reference, ...]:
         if scope.since is None or updated_at >= scope.since
         for _, sha256, size in files
     }
-    earliest = max(filter(None, [tx.at - _UPLOADS_EXPIRE_AFTER, scope.since]))
+    earliest = max(filter(None, [tx.at - EXPIRES_AFTER, scope.since]))
     received = select(upload_table.c.digest, upload_table.c.size).where(
         upload_table.c.received, upload_table.c.created_at >= earliest
     )
@@ -248,7 +248,7 @@ def _list_upload_owners(tx: Transaction, digests: Collection[str]) -> Iterator[t
                 yield sha256, Owner(ReferenceKind.PENDING_UPLOAD, name, path)
     received = select(upload_table.c.digest, upload_table.c.owner).where(
         upload_table.c.received,
-        upload_table.c.created_at >= tx.at - _UPLOADS_EXPIRE_AFTER,
+        upload_table.c.created_at >= tx.at - EXPIRES_AFTER,
         upload_table.c.digest.in_(digests),
     )
     for digest, owner in tx.connection.execute(received):

@@ -23,7 +23,8 @@ from loreg.catalog.schema import (
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.entities import Upload
 
-_EXPIRES_AFTER = timedelta(days=7)
+#: An upload that no push has committed for so long is forgotten.
+EXPIRES_AFTER = timedelta(days=7)
 _RESERVE = insert(upload_table)
 _FIND = select(upload_table.c.id, upload_table.c.digest, upload_table.c.size, upload_table.c.received).where(
     upload_table.c.id.in_(bindparam("ids", expanding=True)), upload_table.c.owner == bindparam("author")
@@ -51,7 +52,7 @@ def reserve(tx: Transaction, uploads: Collection[Upload]) -> None:
 def discard_expired(tx: Transaction) -> tuple[str, ...]:
     """Remove the uploads that were announced over a week ago; return their ids."""
     statement = (
-        delete(upload_table).where(upload_table.c.created_at < tx.at - _EXPIRES_AFTER).returning(upload_table.c.id)
+        delete(upload_table).where(upload_table.c.created_at < tx.at - EXPIRES_AFTER).returning(upload_table.c.id)
     )
     return tuple(tx.connection.execute(statement).scalars())
 

@@ -92,6 +92,15 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deplo
         yield replace(behind, endpoint=endpoint)
 
 
+@pytest.fixture(params=["sqlite+folder", "postgres+s3"])
+def local_deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
+    """Where catalog and store are reached themselves: a server does not look through its store for its clients."""
+    if request.param == "postgres+s3":
+        behind: Deployment = request.getfixturevalue("postgres_and_s3")
+        return behind
+    return Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+
+
 @pytest.fixture
 def registry(deployment: Deployment) -> Iterator[Registry]:
     with connect(**deployment.settings) as registry:

@@ -5,7 +5,7 @@ Come here to see what a registry can be asked, and what each answer promises; `l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -23,15 +23,14 @@ from loreg.entities import (
     LineageEdge,
     Metric,
     Namespace,
-    Owners,
     Page,
     Query,
-    Reference,
     Token,
     Version,
 )
 from loreg.manifest import Manifest
 from loreg.refs import AdapterName, Ref
+from loreg.upkeep import Upkeep
 
 
 class Backend(Protocol):
@@ -170,21 +169,16 @@ class Backend(Protocol):
         """Return a page of events, the newest first: who did what, and when."""
         ...
 
-    def references(self, refs: Sequence[Ref], since: datetime | None, after: str = "") -> Iterator[Reference]:
-        """Yield the blobs that the catalog refers to, in the order of their digests, from behind ``after``.
+    def lease(self, digests: Collection[str]) -> None:
+        """Keep blobs that the caller is about to store, or finds stored, until it has committed.
 
-        Those of ``refs`` alone if there are any, and of what came ``since`` a time if one is given. They are read in
-        pages, a transaction each: what is recorded meanwhile may be among them or not. For who may do everything, where
-        the catalog is; a server refuses it.
+        Nothing removes them for the grace of a garbage collection, which is longer than the longest push. Through a
+        server a blob is leased when its upload is announced.
         """
         ...
 
-    def owners(self, digests: Collection[str]) -> Mapping[str, Owners]:
-        """Return whom each of the blobs belongs to, if anybody; for the same callers."""
-        ...
-
-    def unreferenced(self, digests: Collection[str]) -> frozenset[str]:
-        """Return those of the digests that nothing in the catalog refers to; for the same callers."""
+    def upkeep(self) -> Upkeep:
+        """Return what keeps the registry as a whole; for administrators, where the catalog is: a server refuses it."""
         ...
 
     def namespaces(self) -> tuple[Namespace, ...]:

@@ -10,6 +10,7 @@
     ├── IntegrityError             6   bytes are not what their digest says
     ├── ConflictError              7   what is there is in the way
     │   ├── StaleError             7   ... for it is not what the caller had seen
+    │   │   └── CollectedError     7   ... a blob was removed that the caller had seen in the store
     │   └── UnderWayError          7   ... for another process is at it
     ├── AdapterFormatError         1   a file is no adapter that loreg can read
     ├── MergeError                 1   these adapters cannot be combined so
@@ -117,6 +118,12 @@ class StaleError(ConflictError):
     """What was to be changed is not any more what whoever asked had seen."""
 
     code = "stale"
+
+
+class CollectedError(StaleError):
+    """A blob that was in the store was removed since, or is being removed, because nothing referred to it."""
+
+    code = "collected"
 
 
 class UnderWayError(ConflictError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from loreg.entities import Comparison, Metric, MetricCondition, Operator, Role, Sort, SortKey
 from loreg.errors import UsageError
@@ -14,11 +15,25 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[^@\s]+)(?:@(?P<where>\S+))?")
 _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
+_SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
 #: Words in the names of metrics for which lower is better.
 _LOWER_IS_BETTER = frozenset(
     {"loss", "perplexity", "ppl", "error", "mae", "mse", "rmse", "wer", "cer", "ter", "latency", "brier"}
 )
+
+
+def parse_span(text: str) -> timedelta:
+    """Parse a span of time: ``90m``, ``12h``, ``30d`` or ``8w``. Raises UsageError.
+
+    >>> parse_span("36h")
+    datetime.timedelta(days=1, seconds=43200)
+    """
+    match = _SPAN.fullmatch(text)
+    if not match:
+        raise UsageError(f"invalid span {text!r}: expected something like 90m, 12h, 30d or 8w", hint="for a day: 24h")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:

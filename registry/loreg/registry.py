@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from loreg.entities import (
     Event,
     ExportResult,
     ExtractResult,
+    GcReport,
     LineageEdge,
     MergeOptions,
     MergeResult,
@@ -44,7 +45,7 @@ from loreg.entities import (
     no_progress,
 )
 from loreg.errors import NotAllowedError, UsageError
-from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort
+from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort, parse_span
 from loreg.refs import parse_adapter_name, parse_alias, parse_ref
 from loreg.settings import Settings, load
 from loreg.storage import BlobTransfer
@@ -656,6 +657,32 @@ class Registry:
         selection = self._select_references(refs, read_data, since, trust_checksums)
         opened = [open_source(str(source), self.settings) for source in sources]
         return repair(self.context, opened, selection, dry_run=dry_run, progress=progress)
+
+    def gc(
+        self,
+        *,
+        grace: timedelta | str = "24h",
+        dry_run: bool = False,
+        progress: Progress = no_progress,
+    ) -> GcReport:
+        """Remove from the store what nothing refers to, a ``grace`` after an earlier call found it so.
+
+        Others may push meanwhile: a push that finds garbage in the store keeps it. ``grace`` is a time, or text such as
+        ``"90m"``, ``"24h"`` or ``"7d"``, and longer than the longest push, which is refused otherwise and sends
+        everything again. With ``dry_run`` nothing changes. Raises ConflictError for a store that is another registry's,
+        NotAllowedError behind a server.
+
+        >>> registry.gc(grace="0h").removed
+        0
+        """
+        from loreg.verbs.gc import gc
+
+        return gc(
+            self.context,
+            grace=parse_span(grace) if isinstance(grace, str) else grace,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""

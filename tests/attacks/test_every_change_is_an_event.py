@@ -29,6 +29,7 @@ from loreg.registry import Registry, connect
 from loreg.server.app import create_app
 from loreg.server.run import open_service
 from loreg.settings import load
+from loreg.storage import BlobStore, put_bytes
 from loreg.verbs.bases import Bases
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.tokens import Namespaces, Tokens
@@ -177,6 +178,18 @@ def test_a_route_that_changes_something_leaves_an_event(
     assert (change.action, "root") in {(event.action, event.author) for event in events}
 
 
+def break_and_repair(local_registry: Registry) -> None:
+    store = local_registry.context.store
+    assert isinstance(store, BlobStore)
+    store.delete(local_registry.show("team/science").version.digest)
+    assert local_registry.repair().repaired_count == 1
+
+
+def collect_an_orphan(local_registry: Registry) -> None:
+    put_bytes(local_registry.context.store, b"of nobody")
+    assert local_registry.gc(grace="0h").removed == 1
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "pull": (
@@ -197,6 +210,8 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
             folder / "one", folder / "two", rank=1, name="team/extracted"
         ),
     ),
+    "repair": ("repair", lambda local_registry, folder: break_and_repair(local_registry)),
+    "gc": ("gc", lambda local_registry, folder: collect_an_orphan(local_registry)),
     "bases.add": (
         "base add",
         lambda local_registry, folder: local_registry.bases.add(
@@ -230,7 +245,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "doctor", "close",
+    "jobs.wait", "doctor", "verify", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}

@@ -60,7 +60,7 @@ def test_what_was_uploaded_and_lost_before_the_commit_is_not_called_present(eith
         return sent
 
     store.put = put_and_lose
-    with pytest.raises((IntegrityError, NotAllowedError), match=r"is not stored|was not sent") as error:
+    with pytest.raises((CollectedError, NotAllowedError), match=r"is not stored|was not sent") as error:
         writer.push(NEWS, "team/news")
     assert lost
     assert error.value.hint == "push again"

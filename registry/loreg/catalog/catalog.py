@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
 from loreg.catalog import blobs, migrations, tokens
 from loreg.catalog.engine import open_async, open_engine, read_connection, translate_errors, write_connection
 from loreg.catalog.listening import NotificationListener
+from loreg.catalog.schema import registry_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Access
 from loreg.errors import UnavailableError
@@ -36,6 +37,7 @@ class Catalog:
         self._engine = open_engine(url)
         self._async_engine: AsyncEngine | None = None
         self._ready = False
+        self._registry_id = ""
 
     @property
     def url(self) -> str:
@@ -86,6 +88,14 @@ class Catalog:
         """Whether no blob was ever stored for this catalog."""
         with self.read() as tx:
             return not blobs.any_exist(tx)
+
+    @property
+    def registry_id(self) -> str:
+        """Return the id of the registry, which never changes: it is read once."""
+        if not self._registry_id:
+            with self.read() as tx:
+                self._registry_id = tx.connection.execute(select(registry_table.c.id)).scalar_one()
+        return self._registry_id
 
     def describe(self) -> str:
         """Return the versions of database and schema. Raises UnavailableError, also if a table or column is missing."""

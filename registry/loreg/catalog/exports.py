@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select, update
 
+from loreg.catalog import blobs
 from loreg.catalog.schema import blob_table, export_file_table, export_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
@@ -37,8 +38,7 @@ def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
 
 def record(tx: Transaction, row: VersionRecord, export: ExportRecord) -> None:
     """Record an export whose files are stored, in place of one with the same request."""
-    for file in sorted(export.manifest.files, key=lambda file: file.sha256):  # one order: no deadlock
-        tx.upsert(blob_table, {"digest": file.sha256, "size": file.size})
+    blobs.record(tx, {file.sha256: file.size for file in export.manifest.files})
     values = {"digest": export.manifest.digest, "profile": export.profile, "author": tx.author, "created_at": tx.at}
     key = {"version_id": row.id, "request": export.request}
     export_id = tx.get_or_create_locked(export_table, {**key, **values}, "version_id", "request")

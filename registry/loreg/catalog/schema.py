@@ -454,3 +454,46 @@ class EventColumns(TypedColumns):
 
 
 event_table = Table("events", metadata, EventColumns, Index(None, "adapter_id", "id"))
+
+
+class RegistryColumns(TypedColumns):
+    """The registry itself, one row: the id that the mark in its store names, and where it moved; empty if not."""
+
+    id: Named[str] = Column(String(32), primary_key=True)
+    moved_to: Named[str] = Column(Text, server_default="")
+
+
+registry_table = Table("registry", metadata, RegistryColumns)
+
+
+class GarbageColumns(TypedColumns):
+    """A stored blob that nothing referred to when it was marked; see :mod:`loreg.catalog.garbage`."""
+
+    digest: Named[str] = Column(Digest, primary_key=True)
+    size: Named[int] = Column(BigInteger)
+    marked_at: Named[datetime] = Column(UtcDateTime, index=True)
+    claimed_at: Named[datetime | None] = Column(UtcDateTime)
+    collected_at: Named[datetime | None] = Column(UtcDateTime)
+
+
+garbage_table = Table("garbage", metadata, GarbageColumns)
+
+
+class TombstoneColumns(TypedColumns):
+    """A version that was deleted: its number is never given again.
+
+    ``digest`` is the version's, ``weights`` that of its weights, empty where other versions have them too. With
+    ``is_banned`` no version may be recorded again that has either.
+    """
+
+    adapter_id: Named[int] = Column(Id, ForeignKey("adapters.id"), primary_key=True)
+    number: Named[int] = Column(Integer, primary_key=True)
+    digest: Named[str] = Column(Digest, index=True)
+    weights: Named[str] = Column(Digest, index=True)
+    is_banned: Named[bool] = Column(Boolean)
+    reason: Named[str] = Column(Text)
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+tombstone_table = Table("tombstones", metadata, TombstoneColumns)

@@ -318,7 +318,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
             for m in facts.module_types
         ],
     )
-    blobs.record(tx, {file.sha256: file.size for file in new.manifest.files})
+    blobs.record(tx, {file.sha256: file.size for file in new.manifest.files}, new.manifest.digest)
     tx.insert_missing(
         file_table,
         [

@@ -14,6 +14,8 @@ from loreg.entities.bases import (
 from loreg.entities.keeping import (
     Damage,
     DamageKind,
+    Garbage,
+    GcReport,
     Orphan,
     Owner,
     Owners,
@@ -21,6 +23,7 @@ from loreg.entities.keeping import (
     ReferenceKind,
     Repair,
     RepairReport,
+    UpkeepAction,
     VerifyReport,
 )
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
@@ -85,6 +88,8 @@ __all__ = [
     "ExtractedModule",
     "Facts",
     "Finding",
+    "Garbage",
+    "GcReport",
     "Job",
     "JobKind",
     "JobState",
@@ -118,6 +123,7 @@ __all__ = [
     "SortKey",
     "Source",
     "Token",
+    "UpkeepAction",
     "Upload",
     "Verdict",
     "VerdictKind",

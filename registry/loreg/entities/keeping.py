@@ -29,6 +29,17 @@ class DamageKind(StrEnum):
     INCONSISTENT = "inconsistent"
 
 
+class UpkeepAction(StrEnum):
+    """What is done to a registry as a whole, as events name it."""
+
+    REPAIR = "repair"
+    GC = "gc"
+    PRUNE = "prune"
+    BACKUP = "backup"
+    RESTORE = "restore"
+    MOVE = "move"
+
+
 @dataclass(frozen=True)
 class Reference:
     """A blob that the catalog refers to, once, however many versions have it.
@@ -84,6 +95,29 @@ class Orphan:
 
     sha256: str
     size: int
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A stored blob that nothing refers to and that may be removed: its digest, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class GcReport:
+    """What a garbage collection removed from the store, and what it found that must wait.
+
+    ``marked`` and ``marked_size`` are what was garbage and not old enough at its end, of which this run found ``new``.
+    """
+
+    removed: int
+    removed_size: int
+    marked: int
+    marked_size: int
+    new: int
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

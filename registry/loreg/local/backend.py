@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from loreg.backend import Backend
 from loreg.catalog import (
@@ -20,16 +19,15 @@ from loreg.catalog import (
     derivations,
     events,
     exports,
+    garbage,
     jobs,
     lineage,
     listing,
     metrics,
     namespaces,
-    references,
     tokens,
     versions,
 )
-from loreg.catalog.references import Scope
 from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
@@ -50,10 +48,8 @@ from loreg.entities import (
     LineageEdge,
     Metric,
     Namespace,
-    Owners,
     Page,
     Query,
-    Reference,
     Role,
     Token,
     Version,
@@ -62,22 +58,28 @@ from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, Stale
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.jobs import namespace_of
+from loreg.local.reference_writes import write_references
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
+from loreg.local.upkeep import LocalUpkeep
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
 from loreg.refs import AdapterName, Ref
+from loreg.storage import AcceptedUpload, BlobStore
+from loreg.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from loreg.local.bases import VerifiedBase
     from loreg.local.commit import ParsedCommit
-from loreg.storage import AcceptedUpload, BlobTransfer
+
+
+T = TypeVar("T")
 
 
 class LocalBackend(Backend):
     """The backend on this machine's catalog and store, as a caller with ``access`` may use it."""
 
-    def __init__(self, catalog: Catalog, store: BlobTransfer, access: Access, policy: Policy) -> None:
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, policy: Policy) -> None:
         self.catalog = catalog
         self._store = store
         self._access = access
@@ -139,12 +141,15 @@ class LocalBackend(Backend):
             parsed = read_commit(self._store, commit, accepted)
             proven = self._find_proven(parsed.base) if parsed.base is not None else ()
         try:
-            with self.catalog.write(self._access) as tx:
-                return self.record(tx, parsed, proven)
+            return self.write_references(lambda tx: self.record(tx, parsed, proven))
         except CheckFailedError:  # all that it lacks is the alias
-            with self.catalog.write(self._access) as tx:
-                blobs.record(tx, {file.sha256: file.size for file in commit.manifest.files})
+            sizes = {file.sha256: file.size for file in commit.manifest.files}
+            self.write_references(lambda tx: blobs.record(tx, sizes))
             raise
+
+    def write_references(self, action: Callable[[Transaction], T]) -> T:
+        """Return what ``action`` returns; see :func:`loreg.local.reference_writes.write_references`."""
+        return write_references(self.catalog, self._store, self._access, action)
 
     def record(self, tx: Transaction, parsed: ParsedCommit, proven: Sequence[str] = ()) -> Committed:
         """Record a commit that was read, in a transaction of a caller who may write there, if the policy allows it.
@@ -234,7 +239,8 @@ class LocalBackend(Backend):
         with limit_concurrent_reads():
             verified = read_verified_base(self._store, base)
             proven = self._find_proven(verified)
-        with self.catalog.write(self._access) as tx:
+
+        def record(tx: Transaction) -> BaseAdded:
             created = bases.record(tx, verified.base, verified.size, proven)
             stored = bases.find(tx, base.digest)
             taken_names = bases.find_taken_names(tx, base)
@@ -243,6 +249,8 @@ class LocalBackend(Backend):
                 created,
                 (*describe_taken_names(taken_names), *describe_unchanged_fields(base, stored, taken_names)),
             )
+
+        return self.write_references(record)
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         from loreg.local.bases import is_proven, limit_concurrent_reads, validate_detail
@@ -291,8 +299,8 @@ class LocalBackend(Backend):
         manifest = build_export(self._store, details, profile_for(profile, request, details), recorded)
         if manifest == recorded:
             return manifest
-        with self.catalog.write(self._access) as tx:
-            exports.record(tx, self._find_writable(tx, ref), exports.ExportRecord(request, profile, manifest))
+        export = exports.ExportRecord(request, profile, manifest)
+        self.write_references(lambda tx: exports.record(tx, self._find_writable(tx, ref), export))
         return manifest
 
     def drop_export(self, ref: Ref, request: str) -> None:
@@ -326,27 +334,13 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor)
 
-    def references(self, refs: Sequence[Ref], since: datetime | None, after: str = "") -> Iterator[Reference]:
-        require(self._access, Role.ADMIN, "*")
-        with self.catalog.read(self._access) as tx:
-            scope = references.find_scope(tx, refs, since)
-            uploads = [item for item in references.list_uploads(tx, scope) if item.sha256 > after]
-        last = ""
-        merged = heapq.merge(self._recorded_references(scope, after), uploads, key=lambda item: item.sha256)
-        for reference in merged:
-            if reference.sha256 != last:
-                yield reference
-            last = reference.sha256
+    def lease(self, digests: Collection[str]) -> None:
+        require_somewhere(self._access, Role.WRITE)
+        with self.catalog.write(self._access) as tx:
+            garbage.lease(tx, digests)
 
-    def owners(self, digests: Collection[str]) -> Mapping[str, Owners]:
-        require(self._access, Role.ADMIN, "*")
-        with self.catalog.read(self._access) as tx:
-            return references.find_owners(tx, digests)
-
-    def unreferenced(self, digests: Collection[str]) -> frozenset[str]:
-        require(self._access, Role.ADMIN, "*")
-        with self.catalog.read(self._access) as tx:
-            return references.find_unreferenced(tx, digests)
+    def upkeep(self) -> Upkeep:
+        return LocalUpkeep(self.catalog, self._access)
 
     def namespaces(self) -> tuple[Namespace, ...]:
         with self.catalog.read(self._access) as tx:
@@ -378,16 +372,6 @@ class LocalBackend(Backend):
             token = tokens.revoke(tx, token_id)
             jobs.fail_all_of_token(tx, token_id)
             return token
-
-    def _recorded_references(self, scope: Scope, after: str) -> Iterator[Reference]:
-        """Yield the references of everything but uploads, a transaction for each page."""
-        while True:
-            with self.catalog.read(self._access) as tx:
-                page = references.list_page(tx, scope, after)
-            if not page:
-                return
-            yield from page
-            after = page[-1].sha256
 
     def _lock_adapter(self, tx: Transaction, adapter: AdapterName) -> int:
         """Lock the adapter's row until the transaction ends, and return its id.

@@ -17,7 +17,7 @@ from loreg.checking.findings import raise_first_error
 from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter
 from loreg.entities import Commit, NewVersion, Provenance
-from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UsageError
+from loreg.errors import AdapterFormatError, CollectedError, IntegrityError, LoregError, NotFoundError, UsageError
 from loreg.local.bases import VerifiedBase, read_verified_base
 from loreg.manifest import File, validate_files
 from loreg.merging import provenance
@@ -46,8 +46,8 @@ class ParsedCommit:
 def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, AcceptedUpload]) -> ParsedCommit:
     """Read the stored blobs of a commit, and store its manifest; ``accepted`` are the blobs that were stored just now.
 
-    Raises IntegrityError for a blob that is missing, damaged or of another size, AdapterFormatError or
-    CheckFailedError for an adapter that breaks a rule or does not fit its base.
+    Raises CollectedError for a blob that is not stored, IntegrityError for one that is damaged or of another size,
+    AdapterFormatError or CheckFailedError for an adapter that breaks a rule or does not fit its base.
     """
     # what is asked for, before anything is read
     validate_files(commit.manifest)
@@ -110,11 +110,12 @@ def _refuse_oversized(commit: Commit) -> None:
         raise UsageError("the message holds half a character, a lone surrogate", hint="loreg push DIR --message TEXT")
 
 
-def _not_stored(file: File, size: int | None) -> IntegrityError:
-    state = "is damaged there" if size == file.size else "is not stored" if size is None else f"has {size} bytes there"
-    return IntegrityError(
-        f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}; that blob {state}", hint="push again"
-    )
+def _not_stored(file: File, size: int | None) -> LoregError:
+    expected = f"{file.path} is to be {file.size} bytes with sha256 {file.sha256[:12]}"
+    if size is None:  # a garbage collection took it since it was stored, or it was lost: a push sends it again
+        return CollectedError(f"{expected}; that blob is not stored", hint="push again")
+    state = "is damaged there" if size == file.size else f"has {size} bytes there"
+    return IntegrityError(f"{expected}; that blob {state}", hint="push again")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class _CommitBlobs:
     _contents: dict[str, bytes] = field(default_factory=dict)
 
     def require_stored(self, file: File) -> None:
-        """Raise IntegrityError unless the store, asked now, has the file as the manifest says."""
+        """Raise CollectedError or IntegrityError unless the store, asked now, has the file as the manifest says."""
         accepted = self.accepted.get(file.sha256)
         if accepted is not None:
             if accepted.size != file.size:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME
@@ -103,8 +104,8 @@ def commit_files(
                 _refuse_over_quota(tx, adapter, state, manifest.files)
         store.flush()
         try:
-            with backend.catalog.write(access) as tx:
-                _record(backend, tx, adapter, branch, state, manifest, parsed)
+            record = partial(_record, backend, adapter, branch, state, manifest, parsed)
+            backend.write_references(record)
         except _BranchMovedError:
             continue
         return manifest.digest
@@ -118,7 +119,8 @@ def create_branch(
     A branch that exists stays as it is.
     """
     require(access, Role.WRITE, adapter.namespace)
-    with backend.catalog.write(access) as tx:
+
+    def create(tx: Transaction) -> None:
         state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         if state.pending is not None or state.version_digest:
             return
@@ -127,6 +129,8 @@ def create_branch(
         pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
         if pending_uploads.find_locked(tx, adapter, branch) is None:
             pending_uploads.save(tx, adapter, branch, PendingUpload(files, ""))
+
+    backend.write_references(create)
 
 
 def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
@@ -144,12 +148,12 @@ class _BranchMovedError(Exception):
 
 def _record(
     backend: LocalBackend,
-    tx: Transaction,
     adapter: AdapterName,
     branch: str,
     state: _BranchState,
     manifest: Manifest,
     parsed: ParsedCommit | None,
+    tx: Transaction,
 ) -> None:
     """Record the branch after a commit, with its pending upload and its adapter locked.
 

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from loreg.catalog import Catalog, Transaction, uploads
+from loreg.catalog import Catalog, Transaction, garbage, uploads
 from loreg.entities import Access, Role, Upload
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.authorization import require_somewhere
+from loreg.local.reference_writes import write_references
 from loreg.manifest import is_digest
 from loreg.storage import AcceptedUpload, Blob, BlobStore, PresignedUpload, SigningStore, put_bytes
 from loreg.storage.blobs import SMALL
@@ -49,6 +50,7 @@ class Uploads:
             )
         by_digest = {blob.sha256: blob for blob in blobs}
         with self._catalog.write(self._access) as tx:
+            garbage.lease(tx, by_digest.keys())
             readable = uploads.find_readable(tx, list(by_digest))
             reserved = self._reserve(tx, [blob for blob in by_digest.values() if blob.sha256 not in readable])
         if missing := [by_digest[digest] for digest in sorted(readable) if not self._store.has(by_digest[digest])]:
@@ -79,8 +81,7 @@ class Uploads:
     def receive(self, upload: Upload, path: Path) -> None:
         """Store the file at ``path``, which was sent for the upload. Raises IntegrityError if it is another one."""
         self._store.put(Blob(upload.sha256, upload.size), path)
-        with self._catalog.write(self._access) as tx:
-            uploads.mark_received(tx, upload)
+        write_references(self._catalog, self._store, self._access, lambda tx: uploads.mark_received(tx, upload))
 
     @contextlib.contextmanager
     def accept(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import NoneType
 from urllib.parse import quote
@@ -22,10 +22,8 @@ from loreg.entities import (
     LineageEdge,
     Metric,
     Namespace,
-    Owners,
     Page,
     Query,
-    Reference,
     Token,
     Version,
 )
@@ -48,6 +46,7 @@ from loreg.schemas import (
     VisibilityRequest,
     YankRequest,
 )
+from loreg.upkeep import Upkeep
 
 _API = "/api/v1"
 
@@ -185,14 +184,14 @@ class RemoteBackend(Backend):
     def events(self, limit: int, cursor: str | None) -> Page[Event]:
         return self._server.get(f"{_API}/events", Page[Event], {"limit": limit, "cursor": cursor})
 
-    def references(self, refs: Sequence[Ref], since: datetime | None, after: str = "") -> Iterator[Reference]:
-        raise self._keeping_error()
+    def lease(self, digests: Collection[str]) -> None:
+        pass  # the server does it where uploads are announced
 
-    def owners(self, digests: Collection[str]) -> Mapping[str, Owners]:
-        raise self._keeping_error()
-
-    def unreferenced(self, digests: Collection[str]) -> frozenset[str]:
-        raise self._keeping_error()
+    def upkeep(self) -> Upkeep:
+        raise NotAllowedError(
+            f"{self._server.endpoint} does not look through its store for its clients",
+            hint="where the server runs, with its settings: loreg --database-url URL --storage-url URL verify",
+        )
 
     def namespaces(self) -> tuple[Namespace, ...]:
         return self._server.get(f"{_API}/namespaces", tuple[Namespace, ...])
@@ -210,12 +209,6 @@ class RemoteBackend(Backend):
 
     def revoke_token(self, token_id: int) -> Token:
         return self._server.delete(f"{_API}/tokens/{token_id}", Token)
-
-    def _keeping_error(self) -> NotAllowedError:
-        return NotAllowedError(
-            f"{self._server.endpoint} does not look through its store for its clients",
-            hint="where the server runs, with its settings: loreg --database-url URL --storage-url URL verify",
-        )
 
 
 def _alias_condition(expected: int | None) -> dict[str, str]:

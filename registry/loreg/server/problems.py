@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from loreg.errors import (
     AdapterFormatError,
     CheckFailedError,
+    CollectedError,
     ConflictError,
     IntegrityError,
     LoregError,
@@ -40,6 +41,7 @@ STATUS: dict[type[LoregError], int] = {
     ConflictError: 409,
     UnderWayError: 409,
     StaleError: 412,
+    CollectedError: 409,
     AdapterFormatError: 422,
     CheckFailedError: 422,
     IntegrityError: 422,

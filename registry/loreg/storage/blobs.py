@@ -157,6 +157,17 @@ class BlobStore(BlobTransfer, Protocol):
         """
         ...
 
+    def owner(self) -> str:
+        """Return the id of the registry that the store is marked with; empty if it is not marked."""
+        ...
+
+    def claim(self, registry_id: str) -> str:
+        """Mark the store as that registry's unless it is marked; return whose it is. Two that call at once agree.
+
+        A store that does not exist yet is not marked.
+        """
+        ...
+
     def delete(self, sha256: str) -> None:
         """Remove a blob; one that is not there is no error. After it returns, :meth:`size` is None."""
         ...
@@ -253,6 +264,10 @@ def digest_of(path: Path, on_bytes: BytesCallback = ignore_bytes) -> Blob:
 def key_of(sha256: str) -> str:
     """Return the key of a blob in every store: ``sha256/ab/abcdef…``."""
     return f"sha256/{sha256[:2]}/{sha256}"
+
+
+OWNER = "owner"
+"""The name, beside the blobs, of the mark that says whose the store is: a registry's id, 32 hexadecimal digits."""
 
 
 def put_bytes(store: BlobTransfer, content: bytes) -> Blob:

@@ -48,6 +48,20 @@ class AtomicFile:
             self._name.replace(target)
         sync_folder(self._folder)
 
+    def commit_new(self, target: Path) -> bool:
+        """Sync the file and name it ``target``, unless there is a file of that name: then return False."""
+        self.sink.flush()
+        os.fsync(self.sink.fileno())
+        try:
+            if self._name is None:
+                self._link(target)
+            else:
+                os.link(self._name, target)
+        except FileExistsError:
+            return False
+        sync_folder(self._folder)
+        return True
+
     def _open(self) -> int:
         try:
             return os.open(self._folder, os.O_WRONLY | os.O_TMPFILE, 0o444)

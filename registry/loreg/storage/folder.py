@@ -16,6 +16,7 @@ from loreg.file_modes import apply_permissions, make_folder, permissions_of, syn
 from loreg.storage.blobs import (
     CHUNK,
     MAX_DOCUMENT,
+    OWNER,
     Blob,
     BytesCallback,
     StoredObject,
@@ -154,6 +155,24 @@ class FolderStore:
             for pattern in (".new-*", "sha256/.new-*", "sha256/??/.put-*"):
                 for path in self.folder.glob(pattern):
                     yield str(path)
+
+    def owner(self) -> str:
+        """Read the file that marks the store."""
+        with self._explain_os_errors():
+            try:
+                return (self.folder / OWNER).read_text(encoding="ascii", errors="replace").strip()
+            except FileNotFoundError:
+                return ""
+
+    def claim(self, registry_id: str) -> str:
+        """Make the file that marks the store, under its name when it is complete: of several callers one can."""
+        if not (owner := self.owner()) and self.folder.is_dir():
+            with self._explain_os_errors(), AtomicFile(self.folder) as new:
+                apply_permissions(new.sink.fileno(), self.folder, permissions_of(self.folder) & 0o444)
+                new.sink.write(registry_id.encode())
+                if not new.commit_new(self.folder / OWNER):
+                    return self.owner()
+        return owner or registry_id
 
     def delete(self, sha256: str) -> None:
         """Remove the file; that it is gone is on the disk when this returns."""

@@ -24,6 +24,7 @@ from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundEr
 from loreg.storage.blobs import (
     CHUNK,
     MAX_DOCUMENT,
+    OWNER,
     SMALL,
     AcceptedUpload,
     Blob,
@@ -240,7 +241,7 @@ class S3Store:
 
     def materialize_folder(self, name: str, files: Mapping[str, str]) -> str:
         """Copy within S3 what is not in the folder yet; the weights come before the configuration."""
-        folder = f"{self.prefix}/named/{name}" if self.prefix else f"named/{name}"
+        folder = self._beside(f"named/{name}")
         for path, sha256 in sorted(files.items(), reverse=True):
             existing = self._head(f"{folder}/{path}")
             if existing is not None and existing[1] == _base64_of(sha256):
@@ -254,7 +255,7 @@ class S3Store:
 
     def list(self) -> Iterator[Blob]:
         """Ask for a thousand names at a time."""
-        prefix = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
+        prefix = self._beside("sha256/")
         with self._translate_errors():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
@@ -284,12 +285,36 @@ class S3Store:
 
     def list_leftovers(self) -> Iterator[str]:
         """Return the uploads in parts that were begun and neither completed nor aborted."""
-        prefix = f"{self.prefix}/sha256/" if self.prefix else "sha256/"
+        prefix = self._beside("sha256/")
         with self._translate_errors():
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
             for page in pages:
                 for upload in page.get("Uploads", ()):
                     yield f"s3://{self.bucket}/{upload['Key']} (upload {upload['UploadId']})"
+
+    def owner(self) -> str:
+        """Read the object that marks the store: one GET request."""
+        try:
+            return self._read_object(self._beside(OWNER), 100).decode("ascii", "replace").strip()
+        except NotFoundError:
+            return ""
+
+    def claim(self, registry_id: str) -> str:
+        """Read the mark, and make it if there is none (``If-None-Match: *``): of several callers one can."""
+        if owner := self.owner():
+            return owner
+        try:
+            with self._translate_errors():
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=self._beside(OWNER),
+                    Body=registry_id.encode(),
+                    ContentType=_CONTENT_TYPE,
+                    IfNoneMatch="*",
+                )
+        except _AlreadyThereError:
+            return self.owner()
+        return registry_id
 
     def delete(self, sha256: str) -> None:
         """Delete the object; S3 does not mind if there is none."""
@@ -302,10 +327,13 @@ class S3Store:
             self._client.head_bucket(Bucket=self.bucket)
 
     def _key(self, sha256: str) -> str:
-        return f"{self.prefix}/{key_of(sha256)}" if self.prefix else key_of(sha256)
+        return self._beside(key_of(sha256))
 
     def _incoming(self, upload_id: str) -> str:
-        return f"{self.prefix}/incoming/{upload_id}" if self.prefix else f"incoming/{upload_id}"
+        return self._beside(f"incoming/{upload_id}")
+
+    def _beside(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
 
     def _is_sound(self, blob: Blob, path: Path | None = None) -> bool | None:
         """Whether the object is the blob; None if there is no object. ``path`` is a file with the content, if any.

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
 from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
-from loreg.errors import NotFoundError, explain_os_errors
+from loreg.errors import CollectedError, NotFoundError, explain_os_errors
 from loreg.merging import provenance
 from loreg.parsing import parse_metric, parse_word
 from loreg.refs import parse_adapter_name, parse_alias
@@ -18,6 +20,11 @@ from loreg.storage import Blob, UploadReserver, put_bytes
 from loreg.workspace.base_lookup import base_of_identity, load_base
 from loreg.workspace.context import Context, is_path
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
+
+#: A garbage collection may remove a blob that was stored for long, and that this push found there.
+_IF_COLLECTED = Retrying(
+    retry=retry_if_exception_type(CollectedError), stop=stop_after_attempt(6), wait=wait_exponential(0.2), reraise=True
+)
 
 
 def push(
@@ -39,20 +46,21 @@ def push(
         if identity is not None:
             refuse_mismatch(inspected.structure, _named_as_given(context, identity, base))  # before anything is sent
         _refuse_foreign_provenance(inspected)
-        _store(context, inspected, identity, progress)
-        committed = context.backend.commit(
-            Commit(
-                adapter=adapter,
-                manifest=inspected.manifest,
-                base=identity.base if isinstance(identity, Identity) else identity,
-                base_hint=inspected.structure.config.base_hint,
-                message=metadata.message,
-                tasks=tasks,
-                labels=metadata.labels,
-                metrics=metrics,
-                aliases=aliases,
-            )
+        commit = Commit(
+            adapter=adapter,
+            manifest=inspected.manifest,
+            base=identity.base if isinstance(identity, Identity) else identity,
+            base_hint=inspected.structure.config.base_hint,
+            message=metadata.message,
+            tasks=tasks,
+            labels=metadata.labels,
+            metrics=metrics,
+            aliases=aliases,
         )
+        for attempt in _IF_COLLECTED.copy():
+            with attempt:
+                _store(context, inspected, identity, progress)
+                committed = context.backend.commit(commit)
     return PushResult(committed.version, committed.created, inspected.left_out, (*inspected.notes, *committed.notes))
 
 
@@ -105,6 +113,8 @@ def _store(
         progress("storing", done, total)
 
     blobs = {file.path: Blob(file.sha256, file.size) for file in inspected.manifest.files}
+    tensor_list = [identity.base.digest] if isinstance(identity, Identity) else []
+    context.backend.lease([*(blob.sha256 for blob in blobs.values()), *tensor_list, inspected.manifest.digest])
     if isinstance(context.store, UploadReserver):
         context.store.reserve_uploads(tuple(blobs.values()))
     for name, blob in blobs.items():

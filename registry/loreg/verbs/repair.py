@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loreg import credentials
-from loreg.entities import Damage, Progress, ReferenceKind, Repair, RepairReport, no_progress
+from loreg.entities import Damage, Progress, ReferenceKind, Repair, RepairReport, UpkeepAction, no_progress
 from loreg.errors import UsageError
 from loreg.manifest import Manifest
 from loreg.refs import parse_ref
@@ -48,6 +48,9 @@ def repair(
             else:
                 broken.add(damage)
             path.unlink(missing_ok=True)
+    if repaired.count and not dry_run:
+        detail = {"repaired": repaired.count, "broken": broken.count, "from": [source.name for source in sources]}
+        context.backend.upkeep().log(UpkeepAction.REPAIR, detail)
     return RepairReport(tuple(repaired.items), repaired.count, tuple(broken.items), broken.count, dry_run)
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from loreg.backend import Backend
 from loreg.entities import Namespace, Token
-from loreg.errors import UsageError
-from loreg.parsing import parse_scopes
+from loreg.parsing import parse_scopes, parse_span
 from loreg.refs import parse_adapter_name
-
-_SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 class Tokens:
@@ -58,9 +53,4 @@ class Namespaces:
 
 
 def _parse_expiry(expires: str | datetime | None) -> datetime | None:
-    if not isinstance(expires, str):
-        return expires
-    match = _SPAN.fullmatch(expires)
-    if not match:
-        raise UsageError(f"invalid span {expires!r}: expected something like 12h, 30d or 8w", hint="--expires 30d")
-    return datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return datetime.now(UTC) + parse_span(expires) if isinstance(expires, str) else expires

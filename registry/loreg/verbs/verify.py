@@ -167,7 +167,7 @@ def store_of(context: Context) -> BlobStore:
     """Return the store itself. Raises NotAllowedError behind a server, UnavailableError if it is not there."""
     store = context.store
     if not isinstance(store, BlobStore):
-        context.backend.unreferenced(())  # refuses, and says where to ask
+        context.backend.upkeep()  # refuses, and says where to ask
         raise NotAllowedError(f"{store.url} does not list what it has", hint="loreg doctor")
     with contextlib.suppress(NotAllowedError):  # a store that may only be read can be verified
         store.check()
@@ -229,9 +229,9 @@ def _look_at_all(context: Context, store: BlobStore, selection: Selection) -> It
 
 def _from_beginning(context: Context, selection: Selection, first: str) -> Iterator[Reference]:
     """Yield the references from the digest ``first`` on to the end, and then those before it."""
-    yield from context.backend.references(selection.refs, selection.since, first)
+    yield from context.backend.upkeep().references(selection.refs, selection.since, first)
     if first:
-        for reference in context.backend.references(selection.refs, selection.since):
+        for reference in context.backend.upkeep().references(selection.refs, selection.since):
             if reference.sha256 >= first:
                 return
             yield reference
@@ -293,7 +293,7 @@ def _look_at(store: BlobStore, reference: Reference, selection: Selection) -> _L
 def _to_damages(context: Context, looks: Sequence[_Look]) -> Iterator[Damage]:
     """Yield the damages with whom they break; one that nothing refers to any more is none."""
     for batch in batches(looks, _MAX_OWNERS_ASKED):
-        owners = context.backend.owners([look.reference.sha256 for look in batch])
+        owners = context.backend.upkeep().owners([look.reference.sha256 for look in batch])
         for look in batch:
             if look.kind is not None and look.reference.sha256 in owners:
                 whose = owners[look.reference.sha256]
@@ -340,7 +340,7 @@ def _find_orphans(context: Context, store: BlobStore, progress: Progress) -> Ite
     seen = 0
     for batch in batches(store.list(), _LISTED_AT_ONCE):
         sizes = {blob.sha256: blob.size for blob in batch}
-        orphans = context.backend.unreferenced(sizes.keys())
+        orphans = context.backend.upkeep().unreferenced(sizes.keys())
         seen += len(batch)
         progress("listing the store", seen, seen + _LISTED_AT_ONCE)
         for sha256 in sorted(orphans):

@@ -1,0 +1,51 @@
+"""Write references to stored blobs into the catalog, while collectors remove from the store what nothing refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from loreg.catalog import Catalog, Transaction, garbage
+from loreg.entities import Access
+from loreg.errors import CollectedError, ConflictError
+from loreg.storage import BlobStore
+
+T = TypeVar("T")
+_ATTEMPTS = 5
+
+
+def write_references(catalog: Catalog, store: BlobStore, access: Access, action: Callable[[Transaction], T]) -> T:
+    """Return what ``action`` returns, called with a transaction of a caller with ``access``.
+
+    Blobs that were collected are looked for in the store once more: those that are there again, or still, may be
+    referred to. Raises CollectedError for others, and ConflictError for a store of another registry; then nothing is
+    recorded.
+    """
+    require_own_store(catalog, store)
+    attempt = 1
+    while True:
+        try:
+            with catalog.write(access) as tx:
+                return action(tx)
+        except garbage.StaleSightingError as error:
+            if attempt == _ATTEMPTS or any(store.size(sighting.sha256) is None for sighting in error.sightings):
+                raise CollectedError(error.message, hint=error.hint) from error
+            with catalog.write(access) as tx:
+                garbage.confirm(tx, error.sightings)
+        attempt += 1
+
+
+def require_own_store(catalog: Catalog, store: BlobStore) -> None:
+    """Mark the store as this registry's. Raises ConflictError if it is another's: each would clear away the other's.
+
+    The store is asked once by a process.
+    """
+    owner = store.claim(catalog.registry_id)
+    if owner != catalog.registry_id:
+        raise ConflictError(
+            f"the store {store.url} belongs to registry {owner[:8]}, this catalog is of registry "
+            f"{catalog.registry_id[:8]}: two on one store would remove each other's blobs",
+            hint="choose a store of its own: export LOREG_STORAGE_URL=…; if that registry is gone for good, remove the "
+            f"mark {store.url}/owner",
+            outside="the server's store belongs to another registry",
+        )

@@ -42,7 +42,7 @@ from loreg.checking.policy import Policy, policy_to_json
 from loreg.errors import UsageError
 from loreg.manifest import File, Manifest
 from loreg.parsing import parse_word
-from loreg.storage import SigningStore, open_store
+from loreg.storage import SigningStore, open_store, put_bytes
 
 READER = Path(__file__).with_name("format_reader.py")
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -145,6 +145,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         (folder / "secret").write_text(secret)
         registry.tokens.revoke(token.id)
         registry.jobs.cancel(registry.jobs.submit("rerank", source="three", rank=1, name="three").id)
+        put_bytes(registry.context.store, b"of nobody")
+        registry.gc(grace="0h")
+        open_store(str(folder / "home" / "store")).delete(registry.show("three").version.digest)
+        registry.repair()
     return Written(folder / "home", base, folder)
 
 
@@ -633,6 +637,9 @@ def test_every_file_of_a_store_is_a_blob_and_every_blob_has_an_owner(written: Wr
     stored_keys = {path.relative_to(written.store).as_posix() for path in written.store.rglob("*") if path.is_file()}
     owners = "SELECT digest FROM versions UNION SELECT digest FROM bases UNION SELECT digest FROM files"
     owned = {digest for (digest,) in written.select(f"{owners} UNION SELECT digest FROM export_files")}
+    (registry_id,) = written.select("SELECT id FROM registry")[0]
+    assert (written.store / "owner").read_text() == registry_id
+    stored_keys.remove("owner")
     assert owned == {key.rpartition("/")[2] for key in stored_keys}
     assert stored_keys == {f"sha256/{digest[:2]}/{digest}" for digest in owned}
     for key in stored_keys:
@@ -658,7 +665,7 @@ def test_objects_in_s3_have_the_keys_and_checksums_of_the_page(postgres_and_s3: 
     client = boto3.client("s3", endpoint_url=postgres_and_s3.storage_endpoint, region_name="us-east-1")
     stored_keys = {entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]}
     keys = {sha256: f"{prefix}/sha256/{sha256[:2]}/{sha256}" for sha256 in (digest, *files.values())}
-    assert stored_keys == {*keys.values(), f"{prefix}/named/{digest}/large.txt"}
+    assert stored_keys == {*keys.values(), f"{prefix}/named/{digest}/large.txt", f"{prefix}/owner"}
     for sha256, key in keys.items():
         head = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         assert head["ContentType"] == "application/octet-stream"

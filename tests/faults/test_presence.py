@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deployments import NEWS, SCIENCE, Deployment
-from loreg.errors import IntegrityError, NotAllowedError, NotFoundError
+from loreg.errors import NotAllowedError, NotFoundError
 from loreg.registry import Registry
 from loreg.storage import Blob
 from server.conftest import Guarded
@@ -60,13 +60,14 @@ def test_what_was_uploaded_and_lost_before_the_commit_is_not_called_present(eith
         return sent
 
     store.put = put_and_lose
-    with pytest.raises((CollectedError, NotAllowedError), match=r"is not stored|was not sent") as error:
-        writer.push(NEWS, "team/news")
+    if stored.is_on_s3:
+        with pytest.raises(NotAllowedError, match="was not sent") as error:
+            writer.push(NEWS, "team/news")
+        assert error.value.hint == "push again"
+        with pytest.raises(NotFoundError):
+            writer.show("team/news")
+    assert writer.push(NEWS, "team/news").created  # on a folder it is sent again by the same push
     assert lost
-    assert error.value.hint == "push again"
-    with pytest.raises(NotFoundError):
-        writer.show("team/news")
-    assert writer.push(NEWS, "team/news").created
     writer.pull("team/news", "out")
 
 
@@ -89,7 +90,7 @@ def test_a_commit_of_the_hub_that_carries_damaged_files_along_is_refused_until_t
 
     stored.change(weights.sha256, DAMAGES[damage])
     refused = upload("README.md", b"# new")
-    assert refused.status_code == 422
+    assert refused.status_code == (409 if damage == "lost" else 422)
     assert "push again" in refused.json()["error"]
     assert upload(weights.path, (SCIENCE / weights.path).read_bytes()).is_success
     assert upload("README.md", b"# new").is_success

@@ -8,7 +8,7 @@ GPU_READY := .gpu/.ready
 COVERAGE ?= 95
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
-.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
+.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak soak-gc gpu gpu-wheels bench \
   bench-merge bench-bake bench-check bench-keep bench-serve docs docs-links fuzz release clean
 
 help:
@@ -76,6 +76,9 @@ faults: $(READY) ## kill every verb at every point, look, and do it again, writt
 
 soak: $(READY) ## ten minutes of mixed load while server, worker, database and store are killed, then a look at what is there
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --minutes 10
+
+soak-gc: $(READY) ## five minutes of 16 pushers beside collectors that never pause, on PostgreSQL and S3, then a look at what is there
+	@PYTHONPATH=tests $(BIN)/python -m faults.soak.beside_gc --minutes 5
 
 architectures: $(READY) ## make the table of what transformers ties, renames and transposes, from the installed release
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/architectures.py

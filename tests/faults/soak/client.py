@@ -120,19 +120,26 @@ class Client:
     def _adapter(self) -> tuple[Path, dict[str, str]]:
         """A new small adapter, and the sha256 of its files."""
         folder = self._room / "adapter"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        numbers = np.random.default_rng(self._drawn.getrandbits(32))
-        shapes = {"lora_A": (4, _SIDE), "lora_B": (_SIDE, 4)}
-        tensors = {
-            f"base_model.model.{module}.{name}.weight": numbers.standard_normal(shape, np.float32)
-            for module in modules()
-            for name, shape in shapes.items()
-        }
-        save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-        config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
-        (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
-        return folder, {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+        return folder, write_adapter(folder, self._drawn.getrandbits(32))
+
+
+def write_adapter(folder: Path, seed: int, card: str = "") -> dict[str, str]:
+    """Write a small adapter in place of the folder, with a README.md if ``card`` says one; return the files' sha256."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    numbers = np.random.default_rng(seed)
+    shapes = {"lora_A": (4, _SIDE), "lora_B": (_SIDE, 4)}
+    tensors = {
+        f"base_model.model.{module}.{name}.weight": numbers.standard_normal(shape, np.float32)
+        for module in modules()
+        for name, shape in shapes.items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
+    if card:
+        (folder / "README.md").write_text(card)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def modules() -> list[str]:

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     seed = asked.seed if asked.seed is not None else secrets.randbelow(1_000_000)
     print(f"seed {seed}, {asked.minutes:g} minutes, {asked.clients} clients", flush=True)
-    _be_alone()
+    be_alone()
     with tempfile.TemporaryDirectory(prefix="loreg-soak-") as name, contextlib.ExitStack() as stack:
         room = Path(name)
         soak = Soak(room, asked.port, seed, asked.kill, stack)
@@ -146,7 +146,7 @@ def _client(number: int, seed: int, room: Path, deadline: float, soak: Soak) -> 
     return subprocess.Popen(command, env=environment, cwd=room, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def _be_alone() -> None:
+def be_alone() -> None:
     """Let nothing of the person who runs this get in."""
     for name in [name for name in os.environ if name.startswith(("LOREG_", "AWS_", "HF_"))]:
         del os.environ[name]

@@ -99,7 +99,12 @@ def main() -> None:
             print_group(
                 "python -c 'import click, httpx; httpx.get(…)', the same server",
                 python(f"import click, httpx; httpx.get('{endpoint}/healthz')"),
-                {f"loreg --endpoint … {verb}": [*through, *verb.split()] for verb in ("ls", "show science")},
+                {
+                    "the same with urllib3": python(
+                        f"import click, urllib3; urllib3.request('GET', '{endpoint}/healthz')"
+                    ),
+                    **{f"loreg --endpoint … {verb}": [*through, *verb.split()] for verb in ("ls", "show science")},
+                },
                 environment,
             )
         out, merged = folder / "out", folder / "merged"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import io
-import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from loreg_cli.output import printable
 from loreg_cli.streams import take_over, what_stopped_stdout
 
 INTERRUPTED = 130
+_NEW_OBJECTS = 10_000  # between two searches for garbage, not 700: imports make many objects and no garbage
 _STOP_SIGNALS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
 
 
@@ -61,6 +63,8 @@ class ErrorReportingGroup(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
+        gc.set_threshold(_NEW_OBJECTS)
+        atexit.register(gc.freeze)  # the system takes back the memory of a process that ends; no search goes before
         take_over()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -116,6 +120,8 @@ def _refuse_non_utf8(arguments: Sequence[str]) -> None:
 
 def _print_error(message: str, exit_code: int, error: BaseException | None = None) -> int:
     """Print the error line and return ``exit_code``; with ``--debug`` the traceback of ``error`` comes before it."""
+    import logging
+
     if error is not None and logging.getLogger("loreg").isEnabledFor(logging.DEBUG):
         from loreg_cli.debug import format_chain
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -19,6 +16,8 @@ if TYPE_CHECKING:
 
 def print_json(value: object) -> None:
     """Print a value of loreg as JSON."""
+    import json
+
     click.echo(json.dumps(_to_plain(value), indent=2))
 
 
@@ -130,6 +129,9 @@ def format_size(count: int) -> str:
 
 
 def _to_plain(value: object) -> Any:
+    import dataclasses
+    from pathlib import Path
+
     from loreg.entities import Version
     from loreg.refs import AdapterName
 

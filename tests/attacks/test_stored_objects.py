@@ -25,7 +25,7 @@ from loreg.entities import Commit
 from loreg.errors import IntegrityError, UnavailableError
 from loreg.manifest import File, Manifest
 from loreg.refs import parse_adapter_name
-from loreg.remote.downloads import Downloader
+from loreg.remote.connections import Connections
 from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.storage import Blob, open_store
@@ -298,8 +298,8 @@ BOMB = gzip.compress(b"\0" * 20_000_000)
 
 def test_a_download_is_not_decoded():
     with answering(200, {"Content-Encoding": "gzip"}, BOMB) as url:
-        fetcher = Downloader()
-        assert fetcher.get(url, {}, len(BOMB)).data == BOMB
+        fetcher = Connections()
+        assert fetcher.send("GET", url, {}, max_bytes=len(BOMB)).data == BOMB
         fetcher.close()
         store = RemoteStore(Server(url, "", "ada"))
         assert store.read_part("0" * 64, 0, len(BOMB)) == BOMB
@@ -308,8 +308,8 @@ def test_a_download_is_not_decoded():
 
 def test_a_download_stops_at_the_promised_size(tmp_path: Path):
     with answering(200, {}, b"x" * 30_000_000) as url:
-        fetcher = Downloader()
-        assert len(fetcher.get(url, {}, 100).data) == 101
+        fetcher = Connections()
+        assert len(fetcher.send("GET", url, {}, max_bytes=100).data) == 101
         fetcher.close()
         store = RemoteStore(Server(url, "", "ada"))
         with pytest.raises(UnavailableError, match="more of blob"):

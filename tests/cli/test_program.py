@@ -161,7 +161,7 @@ class TestDebug:
         assert plain.returncode == debug.returncode == 1
         assert len(plain.stderr.splitlines()) == 1
         assert debug.stderr.splitlines()[-1] == plain.stderr.splitlines()[0]
-        assert "httpx.ConnectError" in debug.stderr
+        assert "urllib3.exceptions.NewConnectionError" in debug.stderr
         assert "hunter2" not in debug.stderr + plain.stderr
 
     def test_logs_each_request_with_its_time(self, tmp_path: Path):

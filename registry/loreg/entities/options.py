@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from loreg.entities.versions import Metric
+from loreg.lazy_dataclasses import dataclass
 
 
 class RankRuleKind(StrEnum):

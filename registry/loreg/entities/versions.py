@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
 from loreg.entities.bases import BaseModel
+from loreg.lazy_dataclasses import dataclass
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
 

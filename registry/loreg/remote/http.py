@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
+from urllib.parse import urlencode
 
-import httpx
 import msgspec
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
 
 from loreg.entities import Access
 from loreg.errors import LoregError, UnavailableError, UsageError, of_code
+from loreg.remote.connections import Connections, NoResponseError, Response, basic_auth
 from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import Whoami
 from loreg.settings import mask_url
@@ -21,8 +24,6 @@ _log = logging.getLogger("loreg.remote")
 T = TypeVar("T")
 _RETRYABLE_STATUS = (429, 502, 503, 504)
 _NO_SUCH_RANGE = 416
-_MAX_ERROR_BYTES = 64 * 1024
-_TIMEOUT = httpx.Timeout(60, connect=10)
 Parameters = Mapping[str, str | int | bool | Sequence[str] | None]
 
 
@@ -31,22 +32,23 @@ class Server:
 
     def __init__(self, endpoint: str, token: str, author: str) -> None:
         try:
-            url = httpx.URL(endpoint)
-        except httpx.InvalidURL:
-            url = httpx.URL()
+            url = parse_url(endpoint)
+        except LocationParseError:
+            url = Url()
         if url.scheme not in ("http", "https") or not url.host:
             raise UsageError(
                 f"the endpoint {mask_url(endpoint)!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…"
             )
         #: For people to read: a proxy in front may ask for a password, which lies in the URL.
         self.endpoint = mask_url(endpoint)
-        headers = {
+        self._url = f"{url.scheme}://{url.netloc}{(url.path or '').rstrip('/')}"
+        self._headers = {
             "User-Agent": f"loreg/{VERSION}",
             "X-Loreg-Author": author.encode("ascii", "replace").decode(),
+            **({"Authorization": f"Bearer {token}"} if token else basic_auth(endpoint)),
         }
-        self.client = httpx.Client(
-            base_url=url, headers=headers, timeout=_TIMEOUT, auth=_BearerAuth(url, token) if token else None
-        )
+        #: Connections to the server and to its store, for requests that carry what their caller gives and no token.
+        self.connections = Connections()
 
     def get(self, path: str, type_: type[T], parameters: Parameters | None = None) -> T:
         """Return what the server has at ``path``, decoded as ``type_``."""
@@ -76,7 +78,7 @@ class Server:
         headers: Mapping[str, str] | None = None,
         retry: bool = True,
         max_bytes: int | None = None,
-    ) -> httpx.Response:
+    ) -> Response:
         """Send one request, repeated with growing, random pauses while nobody answers. Raises the server's error.
 
         With ``max_bytes`` the body is taken as it was sent, so many bytes of it, and one if there are more; that a
@@ -84,27 +86,45 @@ class Server:
         """
         content = None if body is None else _encode_json(body)
         content_type = {"Content-Type": "application/json"} if content is not None else {}
-        query = {name: value for name, value in (parameters or {}).items() if value not in (None, "", ())}
+        query = _encode_query(parameters or {})
+        url = f"{path}?{query}" if query else path
 
-        def attempt() -> httpx.Response:
-            request = self.client.build_request(
-                method, path, params=query, content=content, headers={**content_type, **(headers or {})}
-            )
+        def attempt() -> Response:
             try:
-                response = self._send_once(request, max_bytes)
-            except httpx.HTTPError as error:
+                response = self.send_once(method, url, {**content_type, **(headers or {})}, content, max_bytes)
+            except NoResponseError as error:
                 unavailable = self.unavailable_error(error)
                 # A connection that was never made has carried nothing: asking again is always right.
-                if retry or isinstance(error, httpx.ConnectError):
+                if retry or not error.connected:
                     raise RetryableError(unavailable) from error
                 raise unavailable from error
-            if response.status_code in _RETRYABLE_STATUS and retry:
-                raise RetryableError(self.response_error(response), response.headers.get("Retry-After", ""))
-            if response.is_error and not (max_bytes is not None and response.status_code == _NO_SUCH_RANGE):
+            if response.status in _RETRYABLE_STATUS and retry:
+                raise RetryableError(self.response_error(response), response.headers.get("retry-after", ""))
+            if response.is_error and not (max_bytes is not None and response.status == _NO_SUCH_RANGE):
                 raise self.response_error(response)
             return response
 
         return with_retries(attempt)
+
+    def send_once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+        max_bytes: int | None = None,
+    ) -> Response:
+        """Send one request, and log it with its time. Raises NoResponseError.
+
+        The token goes with a path of this server, and with no other URL: the server may name one of its store.
+        """
+        own = url.startswith("/") and not url.startswith("//")
+        headers = {**self._headers, **headers} if own else headers
+        begin = time.monotonic()
+        response = self.connections.send(method, f"{self._url}{url}" if own else url, headers, body, max_bytes)
+        took = 1000 * (time.monotonic() - begin)
+        _log.debug("%s %s: %s in %.0f ms", method, url, response.status, took)
+        return response
 
     def whoami(self) -> Access:
         """Return the caller's name and permissions as the server knows them. Raises UnauthenticatedError."""
@@ -116,66 +136,35 @@ class Server:
         reason = " ".join(str(error).split()) or type(error).__name__
         return UnavailableError(f"the server {self.endpoint} does not answer: {reason}", hint="loreg doctor")
 
-    def response_error(self, response: httpx.Response) -> LoregError:
+    def response_error(self, response: Response) -> LoregError:
         """Return the server's error as one of loreg."""
         try:
-            document = response.json()
+            document = msgspec.json.decode(response.data)
             return of_code(document["code"])(str(document["detail"]), hint=str(document.get("hint", "")))
         except (ValueError, KeyError, TypeError):
             return UnavailableError(
-                f"{self.endpoint} answered {response.status_code}, not like a loreg server", hint="loreg doctor"
+                f"{self.endpoint} answered {response.status}, not like a loreg server", hint="loreg doctor"
             )
 
     def close(self) -> None:
         """Close all connections."""
-        self.client.close()
+        self.connections.close()
 
-    def _send_once(self, request: httpx.Request, max_bytes: int | None) -> httpx.Response:
-        """Send a request and log it with its time."""
-        begin = time.monotonic()
-        response = self.client.send(request) if max_bytes is None else self._send_raw(request, max_bytes)
-        took = 1000 * (time.monotonic() - begin)
-        _log.debug("%s %s: %s in %.0f ms", request.method, request.url.raw_path.decode(), response.status_code, took)
-        return response
-
-    def _send_raw(self, request: httpx.Request, max_bytes: int) -> httpx.Response:
-        """Send a request; return the answer with its body as it was sent, cut after ``max_bytes`` and one more."""
-        request.headers["Accept-Encoding"] = "identity"
-        response = self.client.send(request, stream=True)
-        max_bytes = _MAX_ERROR_BYTES if response.is_error else max_bytes
+    def _decode(self, response: Response, type_: type[T]) -> T:
         try:
-            body = bytearray()
-            for piece in response.iter_raw():
-                body += piece
-                if len(body) > max_bytes:
-                    break
-        finally:
-            response.close()
-        headers = [(name, value) for name, value in response.headers.items() if name != "content-encoding"]
-        content = bytes(body[: max_bytes + 1])
-        return httpx.Response(response.status_code, headers=headers, content=content, request=request)
-
-    def _decode(self, response: httpx.Response, type_: type[T]) -> T:
-        try:
-            return msgspec.json.decode(response.content or b"null", type=type_)
+            return msgspec.json.decode(response.data or b"null", type=type_)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnavailableError(
                 f"{self.endpoint} answered what this loreg does not understand: {error}", hint="pip install -U loreg"
             ) from error
 
 
-class _BearerAuth(httpx.Auth):
-    """Sends a token to the server that it is for, and to no other that a URL may name."""
-
-    def __init__(self, endpoint: httpx.URL, token: str) -> None:
-        self._origin = _origin(endpoint)
-        self._header = f"Bearer {token}"
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the token to a request."""
-        if _origin(request.url) == self._origin:
-            request.headers["Authorization"] = self._header
-        yield request
+def _encode_query(parameters: Parameters) -> str:
+    """Return parameters as a query, a list as its name again and again; those that say nothing are left out."""
+    said = {name: value for name, value in parameters.items() if value not in (None, "", ())}
+    return urlencode(
+        {name: str(value).lower() if isinstance(value, bool) else value for name, value in said.items()}, doseq=True
+    )
 
 
 def _encode_json(body: object) -> bytes:
@@ -183,8 +172,3 @@ def _encode_json(body: object) -> bytes:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as error:
         raise UsageError("what was asked holds half a character, a lone surrogate", hint="leave it out") from error
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    """Return scheme, host and port; httpx leaves out a port that is the scheme's own."""
-    return url.scheme, url.host, url.port

@@ -7,15 +7,12 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-import httpx
-
 from loreg.errors import NotFoundError, UnavailableError
-from loreg.remote.downloads import Downloader, DownloadError
+from loreg.remote.connections import NoResponseError, Response
 from loreg.remote.http import Server
 from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import UploadTicket
@@ -52,12 +49,6 @@ class RemoteStore:
         self._tickets: dict[str, UploadTicket | None] = {}
         self._download_urls: dict[str, str] = {}
         self.url = server.endpoint
-        self._downloader = Downloader()
-
-    @cached_property
-    def _unauthenticated(self) -> httpx.Client:
-        """The client for URLs that the server gave out: they need no token, and other servers must not see it."""
-        return httpx.Client(timeout=httpx.Timeout(60, connect=10), limits=httpx.Limits(max_connections=16))
 
     def upload_ids(self, digests: Iterable[str]) -> tuple[str, ...]:
         """Return the ids under which these blobs were sent, as far as they were."""
@@ -76,7 +67,7 @@ class RemoteStore:
     def size(self, sha256: str) -> int | None:
         """Return how many bytes a blob has; None if there is none that the caller may read."""
         try:
-            return int(self._server.send("HEAD", f"{_API}/blobs/{sha256}").headers["Content-Length"])
+            return int(self._server.send("HEAD", f"{_API}/blobs/{sha256}").headers["content-length"])
         except NotFoundError:
             return None
 
@@ -117,14 +108,14 @@ class RemoteStore:
                 return False
             try:
                 response = self._send(blob, path, ticket, on_bytes)
-            except httpx.HTTPError as error:
+            except NoResponseError as error:
                 raise RetryableError(self._server.unavailable_error(error)) from error
             if response.is_success:
                 self._upload_ids[blob.sha256] = ticket.id
                 return True
             if (actual := digest_of(path)) != blob:
                 raise file_changed_error(path, blob, actual)
-            if response.status_code >= 500 or _is_expired(response):
+            if response.status >= 500 or _is_expired(response):
                 raise RetryableError(self._server.response_error(response))
             raise self._server.response_error(response)
 
@@ -156,9 +147,7 @@ class RemoteStore:
 
     def close(self) -> None:
         """Close all connections."""
-        if "_unauthenticated" in self.__dict__:  # it was used
-            self._unauthenticated.close()
-        self._downloader.close()
+        self._server.close()
 
     def _free_inline_bytes(self) -> int:
         return _MAX_INLINE - sum(map(len, tuple(self._inline.values())))
@@ -170,11 +159,10 @@ class RemoteStore:
             raise file_changed_error(path, blob, actual)
         self._inline[blob.sha256] = content
 
-    def _send(self, blob: Blob, path: Path, ticket: UploadTicket, on_bytes: BytesCallback) -> httpx.Response:
+    def _send(self, blob: Blob, path: Path, ticket: UploadTicket, on_bytes: BytesCallback) -> Response:
         headers = {**ticket.headers, "Content-Length": str(blob.size)}
-        client = self._unauthenticated if ticket.url.startswith("http") else self._server.client
         with path.open("rb") as stream:
-            return client.put(ticket.url, content=_read_counted(stream, on_bytes), headers=headers)
+            return self._server.send_once("PUT", ticket.url, headers, _read_counted(stream, blob, path, on_bytes))
 
     def _download(self, blob: Blob, partial: Path, on_bytes: BytesCallback) -> Blob:
         """Append to ``partial`` until it has the blob's size; return the digest and size of what it then holds.
@@ -213,12 +201,12 @@ class RemoteStore:
             if sha256 not in self._download_urls:
                 answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, max_bytes=most)
                 if not answer.is_redirect:
-                    return answer.content if answer.is_success else b""
-                self._download_urls[sha256] = answer.headers["Location"]
+                    return answer.data if answer.is_success else b""
+                self._download_urls[sha256] = answer.headers["location"]
             url = self._download_urls[sha256]
             try:
-                response = self._downloader.get(url, headers, most)
-            except DownloadError as error:
+                response = self._server.connections.send("GET", url, headers, max_bytes=most)
+            except NoResponseError as error:
                 self._download_urls.pop(sha256, None)
                 raise RetryableError(self._server.unavailable_error(error)) from error
             if response.status in (200, 206):
@@ -234,12 +222,19 @@ class RemoteStore:
         return with_retries(attempt)
 
 
-def _is_expired(response: httpx.Response) -> bool:
+def _is_expired(response: Response) -> bool:
     """Return whether the store refused a URL that may be too old: then the caller asks for another."""
-    return response.status_code == 403 and "expired" in response.text
+    return response.status == 403 and b"expired" in response.data
 
 
-def _read_counted(stream: BinaryIO, on_bytes: BytesCallback) -> Iterator[bytes]:
+def _read_counted(stream: BinaryIO, blob: Blob, path: Path, on_bytes: BytesCallback) -> Iterator[bytes]:
+    """Read the blob's bytes; a file that has not as many any more would leave the server waiting for the rest."""
+    remaining = blob.size
     for chunk in read_chunks(stream):
+        remaining -= len(chunk)
+        if remaining < 0:
+            break
         yield chunk
         on_bytes(len(chunk))
+    if remaining:
+        raise file_changed_error(path, blob, digest_of(path))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from loreg.entities import BaseModel, Commit, LineageEdge, Token, Version
-from loreg.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-
-from loreg.lazy_dataclasses import dataclass
 
 
 class ReferenceKind(StrEnum):

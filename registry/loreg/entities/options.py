@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from loreg.entities.versions import Metric
-from loreg.lazy_dataclasses import dataclass
 
 
 class RankRuleKind(StrEnum):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
-
-from loreg.lazy_dataclasses import dataclass
 
 T = TypeVar("T")
 

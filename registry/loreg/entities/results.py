@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from loreg.entities.bases import Verdict
 from loreg.entities.versions import Provenance, Version
-from loreg.lazy_dataclasses import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from loreg.entities.bases import BaseModel
-from loreg.lazy_dataclasses import dataclass
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
 

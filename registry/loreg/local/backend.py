@@ -61,7 +61,6 @@ from loreg.local.jobs import namespace_of
 from loreg.local.reference_writes import write_references
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
-from loreg.local.upkeep import LocalUpkeep
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
 from loreg.refs import AdapterName, Ref
@@ -340,6 +339,8 @@ class LocalBackend(Backend):
             garbage.lease(tx, digests)
 
     def upkeep(self) -> Upkeep:
+        from loreg.local.upkeep import LocalUpkeep
+
         return LocalUpkeep(self.catalog, self._access)
 
     def namespaces(self) -> tuple[Namespace, ...]:

@@ -45,7 +45,7 @@ def postgres_url(postgres: str) -> Iterator[str]:
     name = f"test_{next(_count)}"
     url = postgres.rsplit("/", 1)[0]
     with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE postgres")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE postgres STRATEGY file_copy")
     yield f"{url}/{name}"
     with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

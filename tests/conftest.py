@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
 import psycopg
 import pytest

@@ -19,12 +19,14 @@ from deployments import Deployment, Loreg, command_line
 from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
+from memoized import memoize_libraries
 from services import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
 _count = itertools.count()
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing about whether it is right
 settings.load_profile("untimed")
+memoize_libraries()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 
-from deployments import Deployment, Loreg, command_line
+from deployments import Deployment, Loreg, command_line, empty_folders
 from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
@@ -87,7 +87,7 @@ def postgres_and_s3(postgres_url: str, s3: S3Server, tmp_path: Path) -> Deployme
 @pytest.fixture(params=["sqlite+folder", "postgres+s3", "server"])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     if request.param == "sqlite+folder":
-        yield Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        yield empty_folders(tmp_path)
         return
     behind: Deployment = request.getfixturevalue("postgres_and_s3")
     if request.param == "postgres+s3":

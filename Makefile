@@ -20,6 +20,9 @@ demo: $(READY) ## push two real adapters, search, merge, pull, and check the mer
 serve: $(READY) ## PostgreSQL, S3, the server and a worker on this machine, to try them out
 	@$(BIN)/python examples/serve.py
 
+# Compiled files are kept, also where the environment says otherwise: the tests start hundreds of processes.
+test attacks test-slow coverage: export PYTHONDONTWRITEBYTECODE =
+
 test: $(READY) ## every test that is not slow, with a real PostgreSQL and a real S3 server
 	@echo "== testing, on SQLite with a folder and on PostgreSQL with S3"
 	@$(BIN)/pytest -n 2 --durations=10

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deployments import SCIENCE, Deployment
+from deployments import SCIENCE, Deployment, empty_sqlite
 from live_server import live_server
 from loreg.registry import Registry, connect
 
@@ -40,7 +40,7 @@ SCOPES = {"reader": ["read:team"], "writer": ["write:team"], "stranger": ["write
 @contextlib.contextmanager
 def attacked(folder: Path, *, is_open: bool = False, database_url: str = "") -> Iterator[Attacked]:
     """A server with team/science in it; if it ``is_open`` there are no tokens."""
-    deployment = Deployment(database_url or f"sqlite:///{folder}/catalog.db", str(folder / "store"))
+    deployment = Deployment(database_url or empty_sqlite(folder / "catalog.db"), str(folder / "store"))
     with (
         connect(database_url=deployment.database_url, storage_url=deployment.storage_url) as behind,
         live_server(deployment, is_open=is_open) as endpoint,

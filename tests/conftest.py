@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
 import psycopg
 import pytest
 from hypothesis import settings
 
-from deployments import Deployment, Loreg, command_line
+from deployments import Deployment, Loreg, command_line, empty_folders
 from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
+from memoized import memoize_libraries
 from services import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
 
 _count = itertools.count()
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing about whether it is right
 settings.load_profile("untimed")
+memoize_libraries()
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +50,7 @@ def postgres_url(postgres: str) -> Iterator[str]:
     name = f"test_{next(_count)}"
     url = postgres.rsplit("/", 1)[0]
     with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE postgres")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE postgres STRATEGY file_copy")
     yield f"{url}/{name}"
     with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -82,7 +87,7 @@ def postgres_and_s3(postgres_url: str, s3: S3Server, tmp_path: Path) -> Deployme
 @pytest.fixture(params=["sqlite+folder", "postgres+s3", "server"])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     if request.param == "sqlite+folder":
-        yield Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        yield empty_folders(tmp_path)
         return
     behind: Deployment = request.getfixturevalue("postgres_and_s3")
     if request.param == "postgres+s3":

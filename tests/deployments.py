@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from click.testing import CliRunner
+
+from loreg.catalog import Catalog
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "adapters"
 NEWS = EXAMPLES / "minilm-news-topics-r8"
@@ -51,6 +54,35 @@ class Deployment:
             "LOREG_ENDPOINT": self.endpoint,
             "LOREG_AUTHOR": "ada",
         }
+
+
+@functools.cache
+def _migrated_sqlite() -> bytes:
+    """The file of an empty catalog, which every migration has made, once in a test process."""
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Catalog(f"sqlite:///{folder}/catalog.db")
+        catalog.upgrade()
+        catalog.close()
+        return Path(folder, "catalog.db").read_bytes()
+
+
+def empty_sqlite(file: Path) -> str:
+    """Write an empty catalog, for its owner alone as loreg makes it; returns its URL."""
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.touch(mode=0o600, exist_ok=False)
+    file.write_bytes(_migrated_sqlite())
+    return f"sqlite:///{file}"
+
+
+def empty_home(folder: Path) -> str:
+    """Make the home of a registry with an empty catalog; returns ``folder``."""
+    empty_sqlite(folder / "catalog.db")
+    return str(folder)
+
+
+def empty_folders(folder: Path) -> Deployment:
+    """A deployment on SQLite and a folder, both in ``folder``."""
+    return Deployment(empty_sqlite(folder / "catalog.db"), str(folder / "store"))
 
 
 @dataclass(frozen=True)

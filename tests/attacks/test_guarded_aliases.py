@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import Deployment
+from deployments import Deployment, empty_folders
 from factories import train
 from live_server import live_server
 from loreg.entities import Access, Metric, VersionMetadata
@@ -29,7 +29,7 @@ WORSE = r"v\d cannot become 'prod': LP008 accuracy=0\.\d+@imdb is worse than acc
 @pytest.fixture(params=["sqlite", "postgresql"])
 def behind(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
     if request.param == "sqlite":
-        return Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+        return empty_folders(tmp_path)
     return request.getfixturevalue("postgres_and_s3")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments import NEWS, SCIENCE, Deployment
+from deployments import NEWS, SCIENCE, empty_folders
 from factories import change_config, copy
 from live_server import live_server
 from loreg.catalog import Catalog
@@ -26,7 +26,7 @@ COMMIT = "/api/models/team/new/commit/main"
 @pytest.fixture
 def team(tmp_path: Path) -> Iterator[Guarded]:
     (tmp_path / "loreg.toml").write_text('[check]\nmax_rank = 4\naliases = ["prod"]\n')
-    deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
+    deployment = empty_folders(tmp_path)
     with (
         connect(database_url=deployment.database_url, storage_url=deployment.storage_url) as registry,
         live_server(deployment, is_open=False) as endpoint,

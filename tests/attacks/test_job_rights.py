@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 import loreg.verbs.merge
 import loreg.worker
 from attackers import Attacked, attacked
-from deployments import HISTORY
+from deployments import HISTORY, empty_sqlite
 from factories import train, write_base
 from loreg.catalog import Catalog, jobs, pending_uploads, tokens
 from loreg.catalog.pending_uploads import PendingUpload
@@ -273,7 +273,7 @@ def test_a_page_of_jobs_has_so_many_bytes_and_goes_on(served: Guarded, monkeypat
 @pytest.fixture(params=["sqlite", "postgresql"])
 def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
     return Catalog(
-        f"sqlite:///{tmp_path}/c.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+        empty_sqlite(tmp_path / "c.db") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     )
 
 

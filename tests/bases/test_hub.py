@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments import empty_home
 from factories import train, write_base
 from fake_hub import Hub, serve, use
 from loreg.errors import AdapterFormatError, MissingExtraError, NotAllowedError, NotFoundError, UnavailableError
@@ -23,7 +24,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def test_names_shapes_and_digests_come_without_the_weights(hub: type[Hub], local_registry: Registry, tmp_path: Path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments import empty_home
 from factories import train, write_base
 from loreg.canonical_json import canonical_json
 from loreg.entities import BaseModel
@@ -20,7 +21,7 @@ from loreg.workspace.base_lookup import load_base
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def store_changed(registry: Registry, base: BaseModel, **changes: object) -> BaseModel:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from cases.building import llama, save
+from deployments import empty_home
 from loreg.registry import Registry, connect
 
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deployments import empty_sqlite
 from loreg.catalog import Catalog, versions
 from loreg.entities import Access, Version
 from version_factories import new_version
@@ -17,7 +18,7 @@ Record = Callable[..., Version]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    url = f"sqlite:///{tmp_path}/c.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    url = empty_sqlite(tmp_path / "c.db") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     catalog = Catalog(url)
     yield catalog
     catalog.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from checking.corpus import ITSELF, ON_A_BASE, UNREADABLE, Case
-from deployments import SCIENCE
+from deployments import SCIENCE, empty_home
 from loreg.adapters.structure import read_structure
 from loreg.checking.rules import RULES
 from loreg.registry import Registry, connect
@@ -20,7 +20,7 @@ CORPUS = UNREADABLE | ITSELF
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def test_the_corpus_is_large():

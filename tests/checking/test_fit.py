@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import BartConfig, BartForConditionalGeneration
 
+from deployments import empty_home
 from factories import change_config, change_tensors, new_model, train, write_base
 from loreg.checking.rules import RULES
 from loreg.entities import Finding
@@ -20,7 +21,7 @@ PREFIX = "base_model.model."
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def check_on(local_registry: Registry, adapter: Path, base: Path) -> list[Finding]:

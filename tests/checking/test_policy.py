@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import SCIENCE, Loreg
+from deployments import SCIENCE, Loreg, empty_home
 from factories import train, write_base
 from loreg.checking.explain import explain
 from loreg.checking.policy import Policy, policy_from_json, policy_to_json, read_policy
@@ -31,7 +31,7 @@ aliases = ["prod"]
 def team_registry(tmp_path: Path) -> Registry:
     """A registry whose team asks for something."""
     (tmp_path / "loreg.toml").write_text(POLICY)
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def broken(registry: Registry, source: str) -> dict[str, str]:
@@ -150,7 +150,7 @@ datasets:
 
 def policy(tmp_path: Path, text: str) -> Registry:
     (tmp_path / "loreg.toml").write_text(f"[check]\n{text}\n")
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 class TestTheCard:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments import SCIENCE
+from deployments import SCIENCE, empty_home
 from factories import change_config, change_tensors, copy, train, write_base
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.explain import explain
@@ -26,7 +26,7 @@ Make = Callable[[Path], Path]
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def codes(local_registry: Registry, adapter: Path, profile: str, **options: Any) -> dict[str, str]:

@@ -29,6 +29,7 @@ from transformers import (
 
 from cases.building import PREFIX, VOCABULARY, WEIGHTS, gpt2, llama, renamed, save, trained, write
 from checking.corpus import ITSELF, UNREADABLE
+from deployments import empty_home
 from factories import change_config
 from loreg.checking import policy
 from loreg.checking.profile import list_profiles, read_profile
@@ -200,7 +201,7 @@ RULES_OF_PROFILES = [(name, rule.code) for name in list_profiles() for rule in r
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from deployments import empty_home
 from factories import new_model, train
 from loreg.entities import MergeOptions
 from loreg.errors import ConflictError, UnderWayError
@@ -68,7 +69,7 @@ print(at)
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def write_shards(folder: Path) -> Path:

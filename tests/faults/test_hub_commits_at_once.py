@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import text
 
 from concurrency import all_at_once, eventually
-from deployments import Deployment
+from deployments import Deployment, empty_folders
 from factories import train
 from hub_clients import VERSIONS, Client, python_with
 from live_server import live_server
@@ -61,10 +61,8 @@ class Hub:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
-    if request.param == "sqlite":
-        deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
-    else:
-        deployment = request.getfixturevalue("postgres_and_s3")
+    on_sqlite = request.param == "sqlite"
+    deployment = empty_folders(tmp_path) if on_sqlite else request.getfixturevalue("postgres_and_s3")
     with (
         connect(
             database_url=deployment.database_url,

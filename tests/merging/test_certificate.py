@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deployments import empty_home
 from factories import deltas_by_peft, train, weighted_sum
 from loreg.entities import MergeOptions
 from loreg.registry import connect
@@ -20,7 +21,7 @@ WEIGHTS = [0.8, -0.3]
 @pytest.fixture
 def merged(tmp_path: Path):
     folders = [train(tmp_path / "a", 1, r=5), train(tmp_path / "b", 2, r=2, use_rslora=True, target_modules=["q_proj"])]
-    registry = connect(home=str(tmp_path / "home"))
+    registry = connect(home=empty_home(tmp_path / "home"))
     result = registry.merge(
         [str(f) for f in folders], MergeOptions(weights=WEIGHTS, rank=RANK), folder=tmp_path / "merged"
     )
@@ -101,7 +102,7 @@ def test_a_lossless_merge_says_so(tmp_path: Path):
 
 def test_a_source_that_is_wiped_out_is_a_warning(tmp_path: Path):
     folders = [str(train(tmp_path / "a", 1)), str(train(tmp_path / "b", 2))]
-    registry = connect(home=str(tmp_path / "home"))
+    registry = connect(home=empty_home(tmp_path / "home"))
     warnings = registry.merge(folders, MergeOptions(weights=[1, 0.001], rank=4)).provenance.certificate["warnings"]
     assert len(warnings) == 1
     assert warnings[0].startswith("b keeps ")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 
+from deployments import empty_home
 from factories import deltas_by_peft, new_model, relative_error, train
 from loreg.entities import MergeOptions
 from loreg.errors import UsageError
@@ -22,7 +23,7 @@ from loreg.verbs.merge import merge
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments import DORA, HISTORY, SCIENCE
+from deployments import DORA, HISTORY, SCIENCE, empty_home
 from factories import change_config, copy, write_base
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
@@ -75,7 +75,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoRAResolver:
 
 @pytest.fixture
 def local_registry(resolver: LoRAResolver, tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def ask(resolver: LoRAResolver, name: str, base: str = BASE) -> LoRARequest | None:

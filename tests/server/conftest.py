@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 
-from deployments import SCIENCE, Deployment
+from deployments import SCIENCE, Deployment, empty_folders
 from live_server import live_server
 from loreg.registry import Registry, connect
 
@@ -46,7 +46,7 @@ def guarded(postgres_and_s3: Deployment) -> Iterator[Guarded]:
 
 @pytest.fixture
 def guarded_folder(tmp_path) -> Iterator[Guarded]:
-    yield from _guarded(Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store")))
+    yield from _guarded(empty_folders(tmp_path))
 
 
 def _guarded(deployment: Deployment) -> Iterator[Guarded]:

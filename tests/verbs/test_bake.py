@@ -31,7 +31,7 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE, empty_home
 from factories import change_config, change_tensors, write_base
 from factories import train as train_plain
 from loreg.entities import MergeOptions
@@ -45,7 +45,7 @@ ARITHMETIC = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 3e-6, to
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def write_everything(folder: Path, dtype: torch.dtype = torch.float32) -> Path:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from deployments import DORA, MOVIES, SCIENCE, command_line
+from deployments import DORA, MOVIES, SCIENCE, command_line, empty_home
 from factories import (
     IN,
     change_config,
@@ -43,7 +43,7 @@ Made = Callable[[Path], Path]
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def config(folder: Path) -> dict:

@@ -22,6 +22,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from deployments import empty_home
 from loreg.entities import VersionMetadata
 from loreg.errors import ConflictError, MergeError, NotFoundError, UsageError
 from loreg.registry import Registry, connect
@@ -29,7 +30,7 @@ from loreg.registry import Registry, connect
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def llama(folder: Path, *, tied: bool = False) -> Path:

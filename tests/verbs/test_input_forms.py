@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from deployments import empty_home
 from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, MergeError, UsageError
 from loreg.registry import Registry, connect
@@ -50,7 +51,7 @@ def check(folder: Path, sources: list[Path], weights: list[float], tolerance: fl
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE
+from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE, empty_home
 from factories import (
     change_config,
     change_tensors,
@@ -35,7 +35,7 @@ EXACT = 1e-6
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def merge(

@@ -8,6 +8,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
+from deployments import empty_home
 from factories import change_config, deltas_by_peft, relative_error, train, weighted_sum, write_base
 from loreg.entities import MergeOptions
 from loreg.errors import CheckFailedError, MergeError
@@ -18,7 +19,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 def test_a_llama_and_a_bert_are_refused(local_registry: Registry, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments import HISTORY, MOVIES, NEWS, SCIENCE
+from deployments import HISTORY, MOVIES, NEWS, SCIENCE, empty_home
 from factories import change_tensors, copy, deltas_by_peft, relative_error, train, weighted_sum
 from loreg.entities import MergeOptions
 from loreg.errors import IntegrityError, LoregError, MergeError, NotFoundError, UsageError
@@ -20,7 +20,7 @@ from loreg.workspace.recipe_file import read_recipe_file
 
 @pytest.fixture
 def local_registry(tmp_path: Path) -> Registry:
-    return connect(home=str(tmp_path / "home"))
+    return connect(home=empty_home(tmp_path / "home"))
 
 
 class TestWeightsFor:

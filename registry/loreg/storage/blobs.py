@@ -187,6 +187,10 @@ class BlobStore(BlobTransfer, Protocol):
         """
         ...
 
+    def unmark_command(self) -> str:
+        """Return the command of a shell that removes the mark, for hints: its registry may be gone for good."""
+        ...
+
     def delete(self, sha256: str) -> None:
         """Remove a blob; one that is not there is no error. After it returns, :meth:`size` is None."""
         ...

@@ -341,6 +341,10 @@ class S3Store:
             return self.owner()
         return registry_id
 
+    def unmark_command(self) -> str:
+        """Return how to remove the object that marks the store."""
+        return self._remove_command(self._beside(OWNER))
+
     def delete(self, sha256: str) -> None:
         """Delete the object; S3 does not mind if there is none."""
         with self._translate_errors():
@@ -411,10 +415,14 @@ class S3Store:
         except IntegrityError as error:
             head = self._head(self._key(sha256))
             if head is not None and head[0] > SMALL and (head[1] == _base64_of(sha256) or "-" in head[1]):
-                where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
-                key = shlex.quote(f"s3://{self.bucket}/{self._key(sha256)}")
-                error.hint = f"{error.hint}; if S3 holds it to be sound, first: aws s3 rm {key}{where}"
+                command = self._remove_command(self._key(sha256))
+                error.hint = f"{error.hint}; if S3 holds it to be sound, first: {command}"
             raise
+
+    def _remove_command(self, key: str) -> str:
+        """Return the command that removes an object, for hints."""
+        where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
+        return f"aws s3 rm {shlex.quote(f's3://{self.bucket}/{key}')}{where}"
 
     def _read_object(self, key: str, most: int, sha256: str = "") -> bytes:
         """Return the first bytes of an object, ``most`` at most."""

@@ -8,11 +8,13 @@ import hashlib
 import json
 import shutil
 import sqlite3
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
-from sqlalchemy import create_engine, insert, select
+from sqlalchemy import Integer, MetaData, create_engine, delete, insert, select, text
 
 from deployments import Deployment
 from loreg.catalog import Catalog
@@ -40,7 +42,7 @@ def install(name: str, deployment: Deployment, scratch: Path) -> None:
         connection.executescript(dump.read_text())
     Catalog(f"sqlite:///{sqlite}").upgrade()
     if not deployment.database_url.startswith("sqlite:///"):
-        _copy_rows(f"sqlite:///{sqlite}", deployment.database_url)
+        copy_rows(f"sqlite:///{sqlite}", deployment.database_url, metadata, metadata)
     store = FOLDER / name / "store"
     if deployment.storage_endpoint:
         _send(store, deployment)
@@ -48,15 +50,29 @@ def install(name: str, deployment: Deployment, scratch: Path) -> None:
         shutil.copytree(store, deployment.storage_url)
 
 
-def _copy_rows(source_url: str, target_url: str) -> None:
+def copy_rows(source_url: str, target_url: str, source_tables: MetaData, target_tables: MetaData) -> None:
+    """Copy every row of a catalog in SQLite to one in PostgreSQL of the same revision, and go on counting ids there."""
     source, target = create_engine(source_url), open_engine(target_url)
     with source.connect() as reader, target.begin() as writer:
-        for table in metadata.sorted_tables:
-            rows = [dict(row) for row in reader.execute(select(table)).mappings()]
+        for table in reversed(target_tables.sorted_tables):
+            writer.execute(delete(table))  # a new catalog has an id of its own
+        for table in target_tables.sorted_tables:
+            rows = [_in_utc(row) for row in reader.execute(select(source_tables.tables[table.name])).mappings()]
             if rows:
                 writer.execute(insert(table), rows)
+            if "id" in table.c and isinstance(table.c["id"].type, Integer):
+                sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
+                writer.execute(text(f"SELECT setval({sequence}, (SELECT coalesce(max(id), 0) + 1 FROM {table.name}))"))
     source.dispose()
     target.dispose()
+
+
+def _in_utc(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Say of times without a zone, as SQLite has them, that they are UTC."""
+    return {
+        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+        for name, value in row.items()
+    }
 
 
 def _send(store: Path, deployment: Deployment) -> None:

@@ -70,7 +70,8 @@ def cancel(job_id: int) -> None:
 
 
 def _describe_outcome(shown: Job) -> str:
-    """Return the job's error, version or model; empty if it has none yet."""
+    """Return the job's error, version or model, or what its report says in short; empty if it has none yet."""
     if shown.error:
         return str(shown.error.get("message", ""))
-    return str(shown.result.get("version") or shown.result.get("model") or "")
+    names = ("version", "model", "summary")
+    return str(next((shown.result[name] for name in names if shown.result.get(name)), ""))

@@ -10,6 +10,7 @@ import click
 from loreg_cli.output import warn
 
 if TYPE_CHECKING:
+    from loreg.entities import Job
     from loreg.registry import Registry
     from loreg.settings import Settings
 
@@ -32,9 +33,14 @@ def open_registry() -> Registry:
     """Open the registry of the settings in force; it is closed when the command ends."""
     from loreg.registry import Registry
 
-    registry = Registry(read_settings())
+    registry = Registry(read_settings(), on_job=announce_job)
     click.get_current_context().call_on_close(registry.close)
     return registry
+
+
+def announce_job(job: Job) -> None:
+    """Say which job the command waits for."""
+    warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
 
 
 format_option = click.option(

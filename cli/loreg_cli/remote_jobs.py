@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import open_registry
+from loreg_cli.options import announce_job, open_registry
 from loreg_cli.output import warn
 from loreg_cli.progress import progress_bar
 
@@ -24,7 +24,7 @@ def do_remotely(kind: str, request: dict[str, object]) -> Job:
     registry = open_registry()
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in request.items()}
     job = registry.jobs.submit(kind, **arguments)
-    warn(f"job {job.id} waits for a worker; loreg job cancel {job.id} gives it up")
+    announce_job(job)
     with progress_bar() as progress:
         done = registry.jobs.wait(job.id, progress=progress)
     for text in done.result.get("notes", ()):

@@ -15,17 +15,28 @@ from loreg_cli.output import echo
     "--bases", type=click.Path(path_type=Path), metavar="DIR", help="Models that jobs may name as their base."
 )
 @click.option("--models", type=click.Path(path_type=Path), metavar="DIR", help="Where bakes write models to.")
+@click.option(
+    "--repair-from",
+    "repair_sources",
+    multiple=True,
+    envvar="LOREG_REPAIR_FROM",
+    metavar="DIR|REGISTRY|URL",
+    help="A place that loreg repair may name through a server; may be repeated. [env: LOREG_REPAIR_FROM, with spaces]",
+)
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
 @click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
-def worker(bases: Path | None, models: Path | None, device: str, until_idle: bool) -> None:
-    """Do the merges and bakes that were asked for with --remote. As many workers as you like share the jobs.
+def worker(
+    bases: Path | None, models: Path | None, repair_sources: tuple[str, ...], device: str, until_idle: bool
+) -> None:
+    """Do the merges and bakes that were asked for with --remote, and verify, repair and gc through a server.
 
-    A worker needs the database and the store themselves. One that dies is noticed, and its job is done again.
+    As many workers as you like share the jobs. A worker needs the database and the store themselves. One that dies is
+    noticed, and its job is done again.
     """
     import logging
 
     from loreg.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    count = Worker(read_settings(), bases, models, device).work(until_idle=until_idle)
+    count = Worker(read_settings(), bases, models, device, repair_sources).work(until_idle=until_idle)
     echo(f"{count} job{'' if count == 1 else 's'} done")

@@ -209,7 +209,7 @@ class Backend(Protocol):
         ...
 
     def submit(self, kind: str, request: Mapping[str, object]) -> Job:
-        """Queue a job for a worker: ``kind`` is merge, rerank or bake, ``request`` that verb's arguments by name.
+        """Queue a job for a worker: ``kind`` is one of :class:`JobKind`, ``request`` that verb's arguments by name.
 
         Raises UsageError for what a worker cannot do, QuotaError for too many jobs of a namespace.
         """

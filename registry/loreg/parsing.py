@@ -36,6 +36,15 @@ def parse_span(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
+def format_span(span: timedelta) -> str:
+    """Return a span of time as :func:`parse_span` reads it, in whole minutes, and no shorter than it is.
+
+    >>> format_span(timedelta(hours=1, seconds=1))
+    '61m'
+    """
+    return f"{math.ceil(span.total_seconds() / 60)}m"
+
+
 def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
     """Parse ``name=value[@dataset[:split]]``. The direction follows the name (``eval_loss`` is better when lower).
 

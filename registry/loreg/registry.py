@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from loreg.backend import Backend
 from loreg.entities import (
@@ -28,6 +28,8 @@ from loreg.entities import (
     ExportResult,
     ExtractResult,
     GcReport,
+    Job,
+    JobKind,
     LineageEdge,
     MergeOptions,
     MergeResult,
@@ -45,7 +47,14 @@ from loreg.entities import (
     no_progress,
 )
 from loreg.errors import NotAllowedError, UsageError
-from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort, parse_span
+from loreg.parsing import (
+    format_span,
+    parse_comparison,
+    parse_metric,
+    parse_metric_condition,
+    parse_sort,
+    parse_span,
+)
 from loreg.refs import parse_adapter_name, parse_alias, parse_ref
 from loreg.settings import Settings, load
 from loreg.storage import BlobTransfer
@@ -56,6 +65,8 @@ if TYPE_CHECKING:
     from loreg.verbs.bases import Bases
     from loreg.verbs.verify import Selection
     from loreg.workspace.context import Context
+
+R = TypeVar("R")
 
 
 def connect(
@@ -107,8 +118,10 @@ class Registry:
     loreg.errors.NotFoundError: there is no adapter 'team/science'. Hint: loreg ls
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, on_job: Callable[[Job], None] = lambda job: None) -> None:
+        """Open it; ``on_job`` is called with each job that a method is about to wait for."""
         self.settings = settings
+        self._on_job = on_job
         self._connection = _open_server(settings) if settings.endpoint else _open_local(settings)
         self._backend = self._connection.backend
 
@@ -623,7 +636,8 @@ class Registry:
         checksum does not prove: True for all, ``"5%"`` for the next share of it (where it ended is remembered below
         the home folder), ``"3/20"`` for the third of twenty parts. Without ``trust_checksums`` that is read, too. With
         ``refs`` only these versions are looked at, with ``since`` only what came since then; else also what the store
-        has that nothing refers to. Raises NotAllowedError behind a server.
+        has that nothing refers to. Behind a server a worker does it for an administrator, and the report has the first
+        hundred of what it counts.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> report = registry.verify(read_data=True)
@@ -633,6 +647,9 @@ class Registry:
         from loreg.verbs.verify import verify
 
         selection = self._select_references(refs, read_data, since, trust_checksums)
+        if self.settings.endpoint:
+            request = _selection_request(refs, read_data, since, trust_checksums)
+            return self._do_by_worker(JobKind.VERIFY, request, VerifyReport, progress)
         return verify(self.context, selection, progress)
 
     def repair(
@@ -650,11 +667,16 @@ class Registry:
 
         A source is a folder with adapters, a store or a registry in it, ``s3://bucket/prefix``, or a server's URL.
         Nothing is believed without its hash. Manifests need no source: the catalog has what they say. With ``dry_run``
-        nothing is stored. Raises NotAllowedError behind a server.
+        nothing is stored. Behind a server a worker does it for an administrator, from sources that its operator named;
+        raises NotAllowedError for others.
         """
         from loreg.verbs.repair import open_source, repair
 
         selection = self._select_references(refs, read_data, since, trust_checksums)
+        if self.settings.endpoint:
+            request = _selection_request(refs, read_data, since, trust_checksums)
+            request |= {"sources": [str(source) for source in sources], "dry_run": dry_run}
+            return self._do_by_worker(JobKind.REPAIR, request, RepairReport, progress)
         opened = [open_source(str(source), self.settings) for source in sources]
         return repair(self.context, opened, selection, dry_run=dry_run, progress=progress)
 
@@ -669,20 +691,19 @@ class Registry:
 
         Others may push meanwhile: a push that finds garbage in the store keeps it. ``grace`` is a time, or text such as
         ``"90m"``, ``"24h"`` or ``"7d"``, and longer than the longest push, which is refused otherwise and sends
-        everything again. With ``dry_run`` nothing changes. Raises ConflictError for a store that is another registry's,
-        NotAllowedError behind a server.
+        everything again. With ``dry_run`` nothing changes. Behind a server a worker does it for an administrator.
+        Raises ConflictError for a store that is another registry's.
 
         >>> registry.gc(grace="0h").removed
         0
         """
         from loreg.verbs.gc import gc
 
-        return gc(
-            self.context,
-            grace=parse_span(grace) if isinstance(grace, str) else grace,
-            dry_run=dry_run,
-            progress=progress,
-        )
+        span = parse_span(grace) if isinstance(grace, str) else grace
+        if self.settings.endpoint:
+            request = {"grace": format_span(span), "dry_run": dry_run}
+            return self._do_by_worker(JobKind.GC, request, GcReport, progress)
+        return gc(self.context, grace=span, dry_run=dry_run, progress=progress)
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""
@@ -696,17 +717,29 @@ class Registry:
         self, refs: Sequence[str], read_data: bool | str, since: datetime | str | None, trust_checksums: bool
     ) -> Selection:
         from loreg.verbs.verify import select_references
-        from loreg.workspace.read_share import ReadPosition
+        from loreg.workspace.read_share import position_of
 
-        places = (self.settings.database_url, self.settings.storage_url, self.settings.storage_endpoint)
-        position = ReadPosition(self.settings.home / "cache" / "verify", *places)
-        return select_references(refs, read_data, since, position, trust_checksums=trust_checksums)
+        return select_references(refs, read_data, since, position_of(self.settings), trust_checksums=trust_checksums)
+
+    def _do_by_worker(self, kind: JobKind, request: Mapping[str, object], report: type[R], progress: Progress) -> R:
+        """Let a worker of the server do it, and return its report."""
+        from loreg.verbs.upkeep_jobs import do_by_worker
+
+        return do_by_worker(self.jobs, kind, request, report, progress, self._on_job)
 
     def __enter__(self) -> Registry:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _selection_request(
+    refs: Sequence[str], read_data: bool | str, since: datetime | str | None, trust_checksums: bool
+) -> dict[str, object]:
+    """Return what is to be looked at, as a job's document says it."""
+    start = since.isoformat() if isinstance(since, datetime) else since
+    return {"refs": list(refs), "read_data": read_data, "since": start, "trust_checksums": trust_checksums}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Merges and bakes as documents: what a recipe file, a job or the command line asks for, decoded into one value.
+"""Requests as documents: what a recipe file, a job or the command line asks for, decoded into one value.
 
 The documents are flat: the fields of :class:`MergeOptions` and :class:`VersionMetadata` lie beside ``sources``.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import TypeVar
@@ -17,11 +18,15 @@ T = TypeVar("T")
 _RANK_RULES = sorted(set(RankRuleKind) - {RankRuleKind.LOSSLESS})
 _OPTIONS = frozenset(field.name for field in fields(MergeOptions))
 _METADATA = frozenset(field.name for field in fields(VersionMetadata))
+_SELECTION = frozenset({"refs", "read_data", "since", "trust_checksums"})
 #: The fields that each kind of request takes.
 FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.MERGE: _OPTIONS | _METADATA | {"sources", "name", "base"},
     JobKind.RERANK: _METADATA | {"source", "rank", "initial", "name", "base"},
     JobKind.BAKE: _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
+    JobKind.VERIFY: _SELECTION,
+    JobKind.REPAIR: _SELECTION | {"sources", "dry_run"},
+    JobKind.GC: frozenset({"grace", "dry_run"}),
 }
 
 
@@ -42,6 +47,19 @@ class Request:
 
 
 @dataclass(frozen=True)
+class UpkeepRequest:
+    """A verification, a repair or a garbage collection: the arguments of that method of ``Registry``, as text."""
+
+    refs: tuple[str, ...] = ()
+    read_data: bool | str = False
+    since: str | None = None
+    trust_checksums: bool = True
+    sources: tuple[str, ...] = ()
+    dry_run: bool = False
+    grace: str = "24h"
+
+
+@dataclass(frozen=True)
 class _Rest:
     """The fields of a request that are neither options nor metadata."""
 
@@ -59,11 +77,7 @@ def read_request(kind: str, document: Mapping[str, object], *, where: str = "", 
     Raises UsageError, with ``hint``, for a field that ``kind`` does not take or a value of another type; ``where`` is
     what the message calls the document.
     """
-    document = {name: value for name, value in document.items() if value is not None}
-    if unknown := sorted(document.keys() - FIELDS[kind]):
-        raise UsageError(
-            f"{where and f'{where}: '}{unknown[0]} is not known; there are {', '.join(sorted(FIELDS[kind]))}", hint=hint
-        )
+    document = _known_fields(kind, document, where, hint)
     options = _decode(MergeOptions, document, _OPTIONS, where, hint)
     metadata = _decode(VersionMetadata, document, _METADATA, where, hint)
     rest = _decode(_Rest, document, FIELDS[kind] - _OPTIONS - _METADATA, where, hint)
@@ -72,6 +86,27 @@ def read_request(kind: str, document: Mapping[str, object], *, where: str = "", 
         raise UsageError(f"{where and f'{where}: '}rank is {options.rank!r:.80}, expected {expected}", hint=hint)
     sources = rest.sources if rest.source is None else (rest.source,)
     return Request(sources, options, metadata, rest.name, rest.base, rest.dtype, rest.verify)
+
+
+def read_upkeep_request(kind: str, document: Mapping[str, object], *, hint: str) -> UpkeepRequest:
+    """Decode the document of a verify, repair or gc; fields that are None count as left out. Raises UsageError."""
+    return _decode(UpkeepRequest, _known_fields(kind, document, "", hint), FIELDS[kind], "", hint)
+
+
+def local_repair(source: str) -> str:
+    """Return the hint for a source that no worker may use: it is used where the store itself is reached."""
+    command = f"loreg --database-url URL --storage-url URL repair --from {shlex.quote(source)}"
+    return f"where the database and the store are reached: {command}"
+
+
+def _known_fields(kind: str, document: Mapping[str, object], where: str, hint: str) -> Mapping[str, object]:
+    """Return the fields that are not None. Raises UsageError for one that ``kind`` does not take."""
+    document = {name: value for name, value in document.items() if value is not None}
+    if unknown := sorted(document.keys() - FIELDS[kind]):
+        raise UsageError(
+            f"{where and f'{where}: '}{unknown[0]} is not known; there are {', '.join(sorted(FIELDS[kind]))}", hint=hint
+        )
+    return document
 
 
 def _decode(type_: type[T], document: Mapping[str, object], names: Collection[str], where: str, hint: str) -> T:

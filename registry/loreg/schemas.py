@@ -119,7 +119,7 @@ class TokenCreated:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """``kind`` is merge, rerank or bake; ``request`` has the arguments of the verb of that name."""
+    """``kind`` is merge, rerank, bake, verify, repair or gc; ``request`` has the arguments of the verb of that name."""
 
     kind: str
     request: Mapping[str, object]

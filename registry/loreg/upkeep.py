@@ -66,6 +66,10 @@ class Upkeep(Protocol):
         """Return the number and the bytes of the blobs that are marked and not collected yet."""
         ...
 
+    def known_uploads(self, upload_ids: Collection[str]) -> frozenset[str]:
+        """Return those of the ids under which an upload was announced that has not expired."""
+        ...
+
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:
         """Record an event of the whole registry."""
         ...

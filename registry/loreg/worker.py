@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from loreg.baking.bake import discard_staging
 from loreg.catalog import Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
-from loreg.entities import Access, Job, JobKind, Role
+from loreg.entities import Access, Job, JobKind
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
 from loreg.local.authorization import require
 from loreg.local.factory import open_local
@@ -26,6 +26,7 @@ from loreg.requests import read_request
 from loreg.settings import Settings
 from loreg.verbs.bake import bake
 from loreg.verbs.merge import merge
+from loreg.verbs.upkeep_jobs import run_upkeep
 from loreg.workspace.context import Context, show_version
 from loreg.workspace.resolve_sources import has_torch
 
@@ -48,10 +49,19 @@ class Worker:
     """Does jobs with the catalog and store of ``settings``.
 
     ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. Jobs
-    that need a folder which this worker lacks are left to others.
+    that need a folder which this worker lacks are left to others. ``repair_sources`` are the places that a repair may
+    bring blobs back from.
     """
 
-    def __init__(self, settings: Settings, bases: Path | None, models: Path | None, device: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bases: Path | None,
+        models: Path | None,
+        device: str,
+        repair_sources: Sequence[str] = (),
+    ) -> None:
+        self._settings, self._repair_sources = settings, repair_sources
         self._local = open_local(settings)
         self._catalog = self._local.catalog
         self._listener = self._catalog.listen(jobs.CHANNEL)
@@ -176,9 +186,11 @@ class Worker:
 
     def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, object]:
         """Call the verb that the job names; returns the job's result."""
-        require(access, Role.WRITE, namespace_of(job.kind, job.request))
+        require(access, job.kind.role, namespace_of(job.kind, job.request))
         local_registry = replace(self._local, policy=self._policy_of(job))
         context = Context(local_registry.backend(access), local_registry.store, self._cache, local_registry.policy)
+        if job.kind.is_upkeep:
+            return run_upkeep(context, self._settings, job.kind, job.request, self._repair_sources, heartbeat.progress)
         request = read_request(job.kind, self._pin_request(job, context), hint=f"loreg {job.kind} --help")
         base = self._base_folder(request.base) if request.base is not None else None
         name = request.name or ""

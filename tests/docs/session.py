@@ -106,6 +106,17 @@ class Session:
             time.sleep(0.05)  # between two questions to a server that is starting, not in a test
         raise AssertionError(f"{command} did not start")
 
+    def start_worker(self, **environment: str) -> None:
+        """Run ``loreg worker`` beside the shell, with nothing of the shell's but what it needs to start."""
+        needed = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8"}
+        program = Path(sys.executable).with_name("loreg")
+        self._servers.append(
+            subprocess.Popen(
+                [program, "worker"], cwd=self.home, env={**needed, **environment}, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+
     def close(self) -> None:
         """End the shell and the servers."""
         for server in self._servers:

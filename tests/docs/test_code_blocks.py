@@ -235,11 +235,12 @@ def check_syntax(block: Block, command: str) -> None:
 
 
 def start_team_server(session: Session, request: pytest.FixtureRequest) -> None:
-    """PostgreSQL, S3 and the server with the token of .env, as compose starts them."""
+    """PostgreSQL, S3, a worker and the server with the token of .env, as compose starts them."""
     behind: Deployment = request.getfixturevalue("postgres_and_s3")
     token = session.run("sed -n 's/^LOREG_ADMIN_TOKEN=//p' .env")[1][0]
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "LOREG_ADMIN_TOKEN": token}
     session.start_server("loreg serve --require-tokens", "https://localhost", **behind.environment, **keys)
+    session.start_worker(**behind.environment, **keys)
 
 
 def test_nothing_is_left_out_that_is_not_there():

@@ -15,10 +15,9 @@ import pytest
 from broken_registries import ADAPTERS, NAMES, install, verdict_on
 from deployments import Deployment, Loreg
 from factories import train, write_base
-from live_server import live_server
 from loreg.catalog import Catalog, pending_uploads, references, uploads
 from loreg.entities import Access, ReferenceKind, Upload
-from loreg.errors import NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import NotFoundError, UnavailableError, UsageError
 from loreg.manifest import File
 from loreg.refs import parse_adapter_name
 from loreg.registry import Registry, connect
@@ -341,15 +340,6 @@ def test_an_object_of_many_parts_is_read(postgres_and_s3: Deployment, tmp_path: 
         registry.push(large, "t/a")
         report = registry.verify(read_data=True)
         assert (report.proven, report.read, report.read_size) == (4, 1, PART + 1)
-
-
-def test_a_server_refuses_and_says_where_it_is_done(postgres_and_s3: Deployment):
-    with live_server(postgres_and_s3) as endpoint, connect(endpoint=endpoint) as registry:
-        with pytest.raises(NotAllowedError, match="does not look through its store") as refused:
-            registry.verify()
-        assert "loreg --database-url URL --storage-url URL verify" in refused.value.hint
-        with pytest.raises(NotAllowedError):
-            registry.repair()
 
 
 def test_a_new_registry_is_whole(deployment: Deployment, loreg: Loreg):

@@ -17,8 +17,8 @@ from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import job_table
 from loreg.catalog.transaction import Transaction
-from loreg.entities import Access, Job, JobKind, JobState, Page
-from loreg.errors import NotFoundError, QuotaError
+from loreg.entities import Access, Job, JobKind, JobState, Page, Role
+from loreg.errors import ConflictError, NotFoundError, QuotaError
 
 #: A worker sends a heartbeat at least this often, or another claims its job.
 LEASE = timedelta(seconds=30)
@@ -33,6 +33,7 @@ RETENTION = timedelta(days=30)
 MAX_ENDED = 1000
 _ABLE_AT_PRECISION = timedelta(minutes=10)  # ``able_at`` is not written again before: fewer writes
 CHANNEL = "loreg_jobs"
+_EVERYTHING = "*"  # the namespace of upkeep
 _JobRow = Row[*tuple[Any, ...]]
 
 
@@ -66,10 +67,18 @@ def submit(
 ) -> Job:
     """Queue a job that runs with the caller's permissions; ``policy`` guards the aliases that it will set.
 
-    Raises QuotaError if too many jobs of the namespace or the token are open.
+    Of each kind of upkeep one is open at a time: a second one that asks for the same is the first. Raises ConflictError
+    for one that asks for something else, QuotaError if too many jobs of the namespace or the token are open.
     """
     if tx.connection.dialect.name == "postgresql":  # so that the next one counts this one
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg jobs'))"))
+    if JobKind(kind).is_upkeep and (open_job := _find_open_upkeep(tx, kind)) is not None:
+        if open_job.request == request:
+            return open_job
+        raise ConflictError(
+            f"job {open_job.id} is a {kind} already, asked for by {open_job.author}, and asks for something else",
+            hint=f"loreg job show {open_job.id}; loreg job cancel {open_job.id} gives it up",
+        )
     _refuse_too_many(tx, namespace)
     values = {
         "kind": kind,
@@ -101,8 +110,17 @@ def submit(
     return job
 
 
+def _find_open_upkeep(tx: Transaction, kind: str) -> Job | None:
+    """Return the job of that kind that waits or runs and may do so; None if there is none."""
+    query = select(job_table).where(_OPEN, job_table.c.kind == kind, _is_authorized(tx)).order_by(job_table.c.id)
+    row = tx.connection.execute(query.limit(1)).one_or_none()
+    return _to_job(row) if row is not None else None
+
+
 def _needs_torch(kind: str, request: Mapping[str, object]) -> bool:
-    """Whether a job needs torch: all but a bake that only adds weighted deltas."""
+    """Whether a job needs torch: all but upkeep, and a bake that only adds weighted deltas."""
+    if JobKind(kind).is_upkeep:
+        return False
     merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None
     return kind != JobKind.BAKE or merges_first or bool(request.get("parameters") or request.get("initial"))
 
@@ -307,8 +325,8 @@ def _unclaimable_reason(row: _JobRow) -> dict[str, str]:
 
 
 def find(tx: Transaction, job_id: int) -> Job:
-    """Return the job with that id. Raises NotFoundError, also if the caller may not read its namespace."""
-    query = select(job_table).where(job_table.c.id == job_id, tx.visible(job_table.c.namespace))
+    """Return the job with that id. Raises NotFoundError, also if the caller may not see it."""
+    query = select(job_table).where(job_table.c.id == job_id, _visible(tx))
     row = tx.connection.execute(query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no job {job_id}", hint="loreg job ls")
@@ -316,13 +334,20 @@ def find(tx: Transaction, job_id: int) -> Job:
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
-    """Return a page of jobs, newest first."""
-    query = select(job_table).where(tx.visible(job_table.c.namespace))
+    """Return a page of the jobs that the caller may see, newest first."""
+    query = select(job_table).where(_visible(tx))
     if cursor:
         query = query.where(job_table.c.id < decode(cursor, "jobs", (int,))[0])
     rows = tx.connection.execute(query.order_by(job_table.c.id.desc()).limit(limit + 1)).all()
     shown = rows[:limit]
     return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]) if len(rows) > limit else None)
+
+
+def _visible(tx: Transaction) -> ColumnElement[bool]:
+    """Return the condition that the caller may see a job: upkeep is for administrators of everything alone."""
+    if tx.access.may(Role.ADMIN, _EVERYTHING):
+        return true()
+    return and_(tx.visible(job_table.c.namespace), job_table.c.namespace != _EVERYTHING)
 
 
 def _end(

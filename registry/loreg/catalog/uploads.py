@@ -57,6 +57,12 @@ def discard_expired(tx: Transaction) -> tuple[str, ...]:
     return tuple(tx.connection.execute(statement).scalars())
 
 
+def find_known(tx: Transaction, ids: Collection[str]) -> frozenset[str]:
+    """Return those of the ids that some upload has which is not expired."""
+    is_known = upload_table.c.id.in_(ids) & (upload_table.c.created_at >= tx.at - EXPIRES_AFTER)
+    return frozenset(tx.connection.execute(select(upload_table.c.id).where(is_known)).scalars())
+
+
 def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ...]:
     """Return those of these uploads that the caller announced, and whether each was received."""
     rows = tx.connection.execute(_FIND, {"ids": list(ids), "author": tx.author})

@@ -28,6 +28,19 @@ class JobKind(StrEnum):
     MERGE = "merge"
     RERANK = "rerank"
     BAKE = "bake"
+    VERIFY = "verify"
+    REPAIR = "repair"
+    GC = "gc"
+
+    @property
+    def is_upkeep(self) -> bool:
+        """Whether it is about the whole registry: for administrators of everything, and its result is a report."""
+        return self in (JobKind.VERIFY, JobKind.REPAIR, JobKind.GC)
+
+    @property
+    def role(self) -> Role:
+        """The role that its submitter must have in the job's namespace."""
+        return Role.ADMIN if self.is_upkeep else Role.WRITE
 
 
 class JobState(StrEnum):
@@ -114,11 +127,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Job:
-    """A merge, re-ranking or bake that a worker does; ``request`` is the document that asked for it.
+    """A merge, a re-ranking, a bake or upkeep that a worker does; ``request`` is the document that asked for it.
 
     ``what`` is the step that it is at, of which ``done`` out of ``total`` units are done. When it has ended, ``result``
-    names what was made, or ``error`` has the code, message and hint of what went wrong. ``namespace`` is where the
-    result goes.
+    names what was made or found, or ``error`` has the code, message and hint of what went wrong. ``namespace`` is where
+    the result goes, ``*`` for upkeep, which administrators of everything see and nobody else.
     """
 
     id: int

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ReferenceKind(StrEnum):
-    """What of the catalog refers to a blob."""
+    """What of the catalog refers to a blob; or a copy of it that the store has laid out for a server."""
 
     FILE = "file"
     MANIFEST = "manifest"
@@ -15,6 +15,7 @@ class ReferenceKind(StrEnum):
     BASE = "base"
     PENDING_UPLOAD = "pending upload"
     UPLOAD = "upload"
+    COPY = "copy"
 
 
 class DamageKind(StrEnum):

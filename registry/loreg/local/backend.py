@@ -45,6 +45,7 @@ from loreg.entities import (
     Details,
     Event,
     Job,
+    JobKind,
     LineageEdge,
     Metric,
     Namespace,
@@ -312,7 +313,7 @@ class LocalBackend(Backend):
 
     def submit(self, kind: str, request: Mapping[str, object]) -> Job:
         namespace = namespace_of(kind, request)
-        require(self._access, Role.WRITE, namespace)
+        require(self._access, JobKind(kind).role, namespace)
         with self.catalog.write(self._access) as tx:
             return jobs.submit(tx, kind, request, namespace, policy_to_json(self._policy))
 
@@ -326,7 +327,8 @@ class LocalBackend(Backend):
 
     def cancel_job(self, job_id: int) -> Job:
         with self.catalog.write(self._access) as tx:
-            require(self._access, Role.WRITE, jobs.find(tx, job_id).namespace)
+            job = jobs.find(tx, job_id)
+            require(self._access, job.kind.role, job.namespace)
             return jobs.cancel(tx, job_id)
 
     def events(self, limit: int, cursor: str | None) -> Page[Event]:

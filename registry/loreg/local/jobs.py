@@ -1,4 +1,4 @@
-"""Check what a worker is asked for: refs in, a version or a model out, and no path of the worker's machine."""
+"""Check what a worker is asked for: refs in, a version, a model or a report out, no path of the worker's machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from loreg.entities import JobKind
 from loreg.errors import UsageError
+from loreg.parsing import parse_span
 from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_ref
-from loreg.requests import FIELDS, read_request
+from loreg.requests import FIELDS, local_repair, read_request, read_upkeep_request
 
 MAX_REQUEST_BYTES = 32 * 1024  # of JSON
 
@@ -19,15 +20,18 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?"
 
 
 def namespace_of(kind: str, request: Mapping[str, object]) -> str:
-    """Return the namespace that the job's result will go to: the caller must be allowed to write there.
+    """Return the namespace that the job's result will go to, ``*`` for what is about the whole registry.
 
-    Raises UsageError for a request that no worker may carry out.
+    There the caller must have the role of the kind. Raises UsageError for a request that no worker may carry out.
     """
     if kind not in FIELDS:
         raise UsageError(f"there is no kind of job {kind!r}", hint=f"one of {', '.join(FIELDS)}")
     if unknown := sorted(request.keys() - FIELDS[kind]):
         raise UsageError(f"a worker takes no {unknown[0]!r} for {kind}", hint="leave out --remote, and do it here")
     _refuse_large(request)
+    if JobKind(kind).is_upkeep:
+        _check_upkeep(kind, request)
+        return "*"
     parsed = read_request(kind, request, hint=f"loreg {kind} --help")
     if not parsed.sources:
         raise UsageError(f"a {kind} needs refs to work on", hint=f"loreg {kind} team/a --remote")
@@ -37,6 +41,19 @@ def namespace_of(kind: str, request: Mapping[str, object]) -> str:
         _require_folder_name(parsed.base or "")
     name = parsed.name or ""
     return _namespace_of_model(name) if kind == JobKind.BAKE else parse_adapter_name(name).namespace
+
+
+def _check_upkeep(kind: str, request: Mapping[str, object]) -> None:
+    """Raise UsageError for what no worker understands, or a source that is of the caller's machine."""
+    parsed = read_upkeep_request(kind, request, hint=f"loreg {kind} --help")
+    for ref in parsed.refs:
+        parse_ref(ref)
+    parse_span(parsed.grace)
+    if source := next((source for source in parsed.sources if source.startswith((".", "~"))), None):
+        raise UsageError(
+            f"{source[:80]!r} is a folder of your machine, which no worker reads",
+            hint=local_repair(source),
+        )
 
 
 def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, object]:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from loreg.catalog import Catalog, collection, references
+from loreg.catalog import Catalog, collection, references, uploads
 from loreg.catalog.references import Scope
 from loreg.entities import Access, Garbage, Owners, Reference, Role, UpkeepAction
 from loreg.local.authorization import require
@@ -28,9 +28,9 @@ class LocalUpkeep(Upkeep):
     def references(self, refs: Sequence[Ref], since: datetime | None, after: str = "") -> Iterator[Reference]:
         with self._catalog.read(self._access) as tx:
             scope = references.find_scope(tx, refs, since)
-            uploads = [item for item in references.list_uploads(tx, scope) if item.sha256 > after]
+            listed = [item for item in references.list_uploads(tx, scope) if item.sha256 > after]
         last = ""
-        merged = heapq.merge(self._recorded_references(scope, after), uploads, key=lambda item: item.sha256)
+        merged = heapq.merge(self._recorded_references(scope, after), listed, key=lambda item: item.sha256)
         for reference in merged:
             if reference.sha256 != last:
                 yield reference
@@ -63,6 +63,10 @@ class LocalUpkeep(Upkeep):
     def marked_garbage(self) -> tuple[int, int]:
         with self._catalog.read(self._access) as tx:
             return collection.count_marked(tx)
+
+    def known_uploads(self, upload_ids: Collection[str]) -> frozenset[str]:
+        with self._catalog.read(self._access) as tx:
+            return uploads.find_known(tx, upload_ids)
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:
         with self._catalog.write(self._access) as tx:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -65,6 +66,24 @@ class StoredObject:
 
     size: int
     sha256: str = ""
+
+
+@dataclass(frozen=True)
+class IncomingUpload:
+    """What somebody PUT by a URL of the store, in quarantine: under which id, when, and how many bytes."""
+
+    upload_id: str
+    at: datetime
+    size: int
+
+
+@dataclass(frozen=True)
+class CopiedFile:
+    """A file of a folder that was laid out for a server: the folder's name, the file's path in it, its bytes."""
+
+    name: str
+    path: str
+    size: int
 
 
 class BlobTransfer(Protocol):
@@ -168,6 +187,10 @@ class BlobStore(BlobTransfer, Protocol):
         """
         ...
 
+    def unmark_command(self) -> str:
+        """Return the command of a shell that removes the mark, for hints: its registry may be gone for good."""
+        ...
+
     def delete(self, sha256: str) -> None:
         """Remove a blob; one that is not there is no error. After it returns, :meth:`size` is None."""
         ...
@@ -197,6 +220,10 @@ class SigningStore(BlobStore, Protocol):
         """Remove what was PUT under these ids; ids under which nothing came are ignored. No blob is removed."""
         ...
 
+    def list_uploads(self) -> Iterator[IncomingUpload]:
+        """Return everything that was PUT and not forgotten yet, in no order; others may come and go meanwhile."""
+        ...
+
     def download_url(self, sha256: str) -> str:
         """Return where somebody without the store's keys may GET the blob, for an hour."""
         ...
@@ -206,6 +233,18 @@ class SigningStore(BlobStore, Protocol):
 
         ``files`` are digests by path, ``name`` is the folder's. Raises NotFoundError for a blob that is not stored.
         """
+        ...
+
+    def list_copied_files(self) -> Iterator[CopiedFile]:
+        """Return the files of all folders that :meth:`materialize_folder` made; those of one folder in a row."""
+        ...
+
+    def inspect_copy(self, name: str, path: str) -> StoredObject | None:
+        """Return what the store says of a file in the folder ``name``, by one request; None if there is none."""
+        ...
+
+    def remove_copy(self, name: str) -> None:
+        """Remove the folder ``name`` of copies; none of that name is no error. Another call makes it again."""
         ...
 
 

@@ -174,6 +174,10 @@ class FolderStore:
                     return self.owner()
         return owner or registry_id
 
+    def unmark_command(self) -> str:
+        """Return how to remove the file that marks the store."""
+        return f"rm -f {shlex.quote(str(self.folder / OWNER))}"
+
     def delete(self, sha256: str) -> None:
         """Remove the file; that it is gone is on the disk when this returns."""
         path = self._path(sha256)

@@ -7,7 +7,8 @@ import contextlib
 import functools
 import hashlib
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +30,8 @@ from loreg.storage.blobs import (
     AcceptedUpload,
     Blob,
     BytesCallback,
+    CopiedFile,
+    IncomingUpload,
     PresignedUpload,
     StoredObject,
     VerifiedCache,
@@ -220,11 +223,12 @@ class S3Store:
 
     def forget_uploads(self, upload_ids: Collection[str]) -> None:
         """Delete what was uploaded, a thousand objects in a request; S3 ignores keys without an object."""
-        objects: list[Any] = [{"Key": self._incoming(upload_id)} for upload_id in upload_ids]
-        for start in range(0, len(objects), _MAX_DELETED):
-            batch: Any = {"Objects": objects[start : start + _MAX_DELETED], "Quiet": True}
-            with self._translate_errors():
-                self._client.delete_objects(Bucket=self.bucket, Delete=batch)
+        self._delete_objects([self._incoming(upload_id) for upload_id in upload_ids])
+
+    def list_uploads(self) -> Iterator[IncomingUpload]:
+        """Ask for a thousand names at a time."""
+        for key, at, size in self._list_objects(self._incoming("")):
+            yield IncomingUpload(key.rpartition("/")[2], at, size)
 
     def download_url(self, sha256: str) -> str:
         """Return a presigned GET, ranged or not; its answer has our headers, whatever the object was stored with."""
@@ -253,21 +257,42 @@ class S3Store:
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
+    def list_copied_files(self) -> Iterator[CopiedFile]:
+        """Ask for a thousand names at a time."""
+        start = self._beside("named/")
+        for key, _, size in self._list_objects(start):
+            name, _, path = key.removeprefix(start).partition("/")
+            yield CopiedFile(name, path, size)
+
+    def inspect_copy(self, name: str, path: str) -> StoredObject | None:
+        """Send one HEAD request; S3 keeps a checksum of the whole of every copy but those of objects sent in parts."""
+        return _to_stored_object(self._head(self._beside(f"named/{name}/{path}")))
+
+    def remove_copy(self, name: str) -> None:
+        """Delete the objects of the folder, a thousand in a request."""
+        self._delete_objects([key for key, _, _ in self._list_objects(self._beside(f"named/{name}/"))])
+
     def list(self) -> Iterator[Blob]:
         """Ask for a thousand names at a time."""
-        prefix = self._beside("sha256/")
+        for key, _, size in self._list_objects(self._beside("sha256/")):
+            yield Blob(key.rpartition("/")[2], size)
+
+    def _list_objects(self, prefix: str) -> Iterator[tuple[str, datetime, int]]:
+        """Yield key, time and size of the objects below a prefix, in the order of their keys."""
         with self._translate_errors():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
-                    yield Blob(entry["Key"].rpartition("/")[2], entry["Size"])
+                    yield entry["Key"], entry["LastModified"], entry["Size"]
+
+    def _delete_objects(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), _MAX_DELETED):
+            objects: Any = [{"Key": key} for key in keys[start : start + _MAX_DELETED]]
+            with self._translate_errors():
+                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
     def inspect(self, sha256: str) -> StoredObject | None:
         """Send one HEAD request; of an object that was sent in parts S3 keeps no checksum of the whole."""
-        head = self._head(self._key(sha256))
-        if head is None:
-            return None
-        size, checksum = head
-        return StoredObject(size, "" if "-" in checksum else base64.b64decode(checksum).hex())
+        return _to_stored_object(self._head(self._key(sha256)))
 
     def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
         """Read the object and hash it, whatever checksum S3 keeps."""
@@ -315,6 +340,10 @@ class S3Store:
         except _AlreadyThereError:
             return self.owner()
         return registry_id
+
+    def unmark_command(self) -> str:
+        """Return how to remove the object that marks the store."""
+        return self._remove_command(self._beside(OWNER))
 
     def delete(self, sha256: str) -> None:
         """Delete the object; S3 does not mind if there is none."""
@@ -386,10 +415,14 @@ class S3Store:
         except IntegrityError as error:
             head = self._head(self._key(sha256))
             if head is not None and head[0] > SMALL and (head[1] == _base64_of(sha256) or "-" in head[1]):
-                where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
-                key = shlex.quote(f"s3://{self.bucket}/{self._key(sha256)}")
-                error.hint = f"{error.hint}; if S3 holds it to be sound, first: aws s3 rm {key}{where}"
+                command = self._remove_command(self._key(sha256))
+                error.hint = f"{error.hint}; if S3 holds it to be sound, first: {command}"
             raise
+
+    def _remove_command(self, key: str) -> str:
+        """Return the command that removes an object, for hints."""
+        where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
+        return f"aws s3 rm {shlex.quote(f's3://{self.bucket}/{key}')}{where}"
 
     def _read_object(self, key: str, most: int, sha256: str = "") -> bytes:
         """Return the first bytes of an object, ``most`` at most."""
@@ -565,6 +598,14 @@ def _multipart_checksum(blob: Blob, path: Path) -> str:
 
 def _part_size(blob: Blob) -> int:
     return max(PART, blob.size // _MAX_PARTS + 1)
+
+
+def _to_stored_object(head: tuple[int, str] | None) -> StoredObject | None:
+    """Return size and SHA-256 of the whole; of an object that was sent in parts S3 keeps another checksum."""
+    if head is None:
+        return None
+    size, checksum = head
+    return StoredObject(size, "" if "-" in checksum else base64.b64decode(checksum).hex())
 
 
 def _base64_of(sha256: str) -> str:

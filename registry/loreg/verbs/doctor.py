@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from loreg.entities import DoctorCheck
 from loreg.errors import ConflictError, LoregError, NotFoundError
 from loreg.refs import parse_ref
 from loreg.settings import Settings, mask_url
 from loreg.storage import BlobStore, BlobTransfer
+from loreg.upkeep import Upkeep
 from loreg.workspace.context import Context
 
 _OPTIONAL_PACKAGES = ("torch", "psycopg", "fastapi", "ray")
@@ -38,13 +39,15 @@ def doctor(context: Context, settings: Settings) -> tuple[DoctorCheck, ...]:
         _run_check("server" if settings.endpoint else "database", context.backend.describe),
         _run_check("store", lambda: _check_store(context)),
     )
-    weights = [_run_check("weights", lambda: _check_weights(context))] if all(check.ok for check in reached) else []
+    is_reached = all(check.ok for check in reached)
+    weights = [_run_check("weights", lambda: _check_weights(context))] if is_reached else []
     return (
         DoctorCheck("home", str(settings.home), origin["home"]),
         *places,
         DoctorCheck("author", settings.author, origin["author"]),
         *reached,
         *weights,
+        *(_check_upkeep(context.backend.upkeep(), context.store) if is_reached and not settings.endpoint else ()),
         DoctorCheck("python", platform.python_version()),
         *(DoctorCheck(name, _version(name)) for name in _REQUIRED_PACKAGES),
         *(DoctorCheck(name, _version(name) or "not installed (optional)") for name in _OPTIONAL_PACKAGES),
@@ -61,6 +64,34 @@ def _run_check(name: str, look: Callable[[], str]) -> DoctorCheck:
 def _check_store(context: Context) -> str:
     context.store.check()
     return f"{context.store.url} can be used"
+
+
+def _check_upkeep(upkeep: Upkeep, store: BlobTransfer) -> Iterator[DoctorCheck]:
+    """Yield which registry this is, whether the store is its own, and how much garbage waits to be removed."""
+    yield _run_check("registry", upkeep.registry_id)
+    if isinstance(store, BlobStore):
+        yield _run_check("store owner", lambda: _check_owner(upkeep, store))
+    yield _run_check("garbage", lambda: _describe_garbage(upkeep))
+
+
+def _check_owner(upkeep: Upkeep, store: BlobStore) -> str:
+    """Return whose the store is. Raises ConflictError if it is another registry's."""
+    registry_id, owner = upkeep.registry_id(), store.owner()
+    if not owner:
+        return "not marked yet: the next push or loreg gc marks the store as this registry's"
+    if owner != registry_id:
+        raise ConflictError(
+            f"{store.url} is marked as the store of registry {owner[:8]}, and this is registry {registry_id[:8]}: "
+            "neither may push to it and clear it for the other",
+            hint="set LOREG_STORAGE_URL to the store of this catalog, or LOREG_DATABASE_URL to the catalog of this "
+            f"store; if that registry is gone for good: {store.unmark_command()}",
+        )
+    return "this registry"
+
+
+def _describe_garbage(upkeep: Upkeep) -> str:
+    count, size = upkeep.marked_garbage()
+    return f"{count:,} blobs of {size:,} bytes wait for loreg gc to remove them" if count else "none is marked"
 
 
 def _check_weights(context: Context) -> str:

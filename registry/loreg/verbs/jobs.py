@@ -1,4 +1,4 @@
-"""``registry.jobs``: submit, show, list, cancel and await merges, re-rankings and bakes that a worker does."""
+"""``registry.jobs``: submit, show, list, cancel and await what a worker does."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ class Jobs:
     def submit(self, kind: str, /, **request: Any) -> Job:
         """Queue a ``merge``, ``rerank`` or ``bake``: the arguments are those of the command of that name.
 
-        Sources are refs. ``base`` and a bake's ``name`` are folders among those that the worker was given. Raises
-        UsageError for what a worker cannot do, NotAllowedError, QuotaError.
+        Sources are refs. ``base`` and a bake's ``name`` are folders among those that the worker was given. Likewise
+        ``verify``, ``repair`` and ``gc``, for administrators; one of each is open at a time, and is returned again to
+        who asks for the same. Raises UsageError for what a worker cannot do, NotAllowedError, QuotaError, ConflictError
+        if one is open that asks for something else.
         """
         return self._backend.submit(kind, {name: value for name, value in request.items() if value is not None})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,12 +14,14 @@ from loreg.errors import UsageError
 from loreg.manifest import Manifest
 from loreg.refs import parse_ref
 from loreg.settings import Settings
-from loreg.storage import Blob, BlobStore, open_store
+from loreg.storage import Blob, BlobStore, SigningStore, open_store
 from loreg.verbs.verify import Counts, First, Selection, find_damages, store_of
 from loreg.workspace.blob_sources import BlobSource, TransferSource, TreeSource
 from loreg.workspace.context import Context
+from loreg.workspace.copies import find_odd_copies
 
 _CATALOG = "the catalog"
+_ITS_BLOBS = "the version's blobs, when a server asks for it"
 
 
 def repair(
@@ -48,6 +50,8 @@ def repair(
             else:
                 broken.add(damage)
             path.unlink(missing_ok=True)
+    for damage in _remove_wrong_copies(context, store, dry_run=dry_run) if selection.is_everything else ():
+        repaired.add(Repair(damage, _ITS_BLOBS))
     if repaired.count and not dry_run:
         detail = {"repaired": repaired.count, "broken": broken.count, "from": [source.name for source in sources]}
         context.backend.upkeep().log(UpkeepAction.REPAIR, detail)
@@ -78,6 +82,15 @@ def open_source(text: str, settings: Settings) -> BlobSource:
 def _token_for(url: str) -> str:
     endpoint, token = credentials.read()
     return os.environ.get("LOREG_TOKEN", "") or (token if endpoint.rstrip("/") == url.rstrip("/") else "")
+
+
+def _remove_wrong_copies(context: Context, store: BlobStore, *, dry_run: bool) -> Iterator[Damage]:
+    """Yield the copies for servers that are not their version's files; they are removed, and so made again."""
+    for odd in find_odd_copies(context, store):
+        if odd.damage is not None:
+            if isinstance(store, SigningStore) and not dry_run:
+                store.remove_copy(odd.name)
+            yield odd.damage
 
 
 def _find(context: Context, sources: Sequence[BlobSource], damage: Damage, blob: Blob, path: Path) -> str:

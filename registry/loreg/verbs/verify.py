@@ -27,8 +27,9 @@ from loreg.entities import (
 )
 from loreg.errors import NotAllowedError, UsageError
 from loreg.refs import Ref, parse_ref
-from loreg.storage import Blob, BlobStore
+from loreg.storage import Blob, BlobStore, SigningStore
 from loreg.workspace.context import Context
+from loreg.workspace.copies import find_odd_copies
 from loreg.workspace.read_share import SPACE, ReadPosition, ReadShare, parse_share
 
 T = TypeVar("T")
@@ -142,6 +143,13 @@ def verify(context: Context, selection: Selection, progress: Progress = no_progr
             orphan_size += orphan.size
         for leftover in store.list_leftovers():
             leftovers.add(leftover)
+        for forgotten in _list_forgotten_uploads(context, store):
+            leftovers.add(forgotten)
+        for odd in find_odd_copies(context, store):
+            if odd.damage is not None:
+                damages.add(odd.damage)
+            else:
+                leftovers.add(f"{store.url}/named/{odd.name}/{odd.path}")
     share = selection.share
     is_part = share is not None and share.length < SPACE
     return VerifyReport(
@@ -345,6 +353,16 @@ def _find_orphans(context: Context, store: BlobStore, progress: Progress) -> Ite
         progress("listing the store", seen, seen + _LISTED_AT_ONCE)
         for sha256 in sorted(orphans):
             yield Orphan(sha256, sizes[sha256])
+
+
+def _list_forgotten_uploads(context: Context, store: BlobStore) -> Iterator[str]:
+    """Yield where something came for an upload that is not known any more; the catalog is asked after the store."""
+    if isinstance(store, SigningStore):
+        for batch in batches(store.list_uploads(), _LISTED_AT_ONCE):
+            known = context.backend.upkeep().known_uploads([upload.upload_id for upload in batch])
+            for upload in batch:
+                if upload.upload_id not in known:
+                    yield f"{store.url}/incoming/{upload.upload_id}"
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from loreg.errors import UsageError
 from loreg.file_modes import make_folder, write_file
+from loreg.settings import Settings
 
 SPACE = 2**64  # the beginnings of digests, of 16 hexadecimal digits
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%")
@@ -62,6 +63,12 @@ class ReadPosition:
         with contextlib.suppress(OSError):
             make_folder(self._path.parent)
             write_file(self._path, json.dumps({"next": beginning}).encode())
+
+
+def position_of(settings: Settings) -> ReadPosition:
+    """Return where the next share of the registry of these settings begins, as this machine remembers it."""
+    places = (settings.database_url, settings.storage_url, settings.storage_endpoint)
+    return ReadPosition(settings.home / "cache" / "verify", *places)
 
 
 def parse_share(text: str, position: ReadPosition) -> tuple[ReadShare, bool]:

@@ -1,9 +1,12 @@
-"""Make the small broken registries beside this file: ``python tests/data/broken-registries/make.py``.
+"""Make the small broken registries beside this file: ``python tests/data/broken-registries/make.py [NAME…]``.
+
+With names only these are made, and nothing else is changed: each then needs a catalog of its own.
 
 Each folder is a store, as it is after one thing went wrong, and ``verdict.json``: what was done to it here, and so what
-verify must say and what mends it. The catalog is ``catalog.sql`` of the folder, or else the one beside this file, as
-SQLite writes it. The adapters that were pushed are in ``adapters/``, as they were before. Versions: team/news:v1 and
-v2, of one configuration and different weights.
+verify must say and what mends it: ``repair``, and ``next``, commands after which everything is as it was before. With
+``owner`` the store is marked as another registry's. The catalog is ``catalog.sql`` of the folder, or else the one
+beside this file, as SQLite writes it. The adapters that were pushed are in ``adapters/``, as they were before.
+Versions: team/news:v1 and v2, of one configuration and different weights.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import loreg
+from loreg.catalog import Catalog, pending_uploads
+from loreg.catalog.pending_uploads import PendingUpload
+from loreg.entities import Access
+from loreg.refs import AdapterName
 
 HERE = Path(__file__).parent
+ONLY = frozenset(sys.argv[1:])
 V1, V2 = "team/news:v1", "team/news:v2"
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
@@ -60,8 +69,11 @@ def stored(folder: Path, sha256: str) -> Path:
 class Broken:
     """One broken registry: a copy of a store, to be broken, and the verdict on it."""
 
+    #: Where those are made that were not asked for.
+    unasked = HERE
+
     def __init__(self, name: str, store: Path) -> None:
-        self.folder = HERE / name
+        self.folder = (HERE if not ONLY or name in ONLY else self.unasked) / name
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(store, self.folder / "store")
         for path in self.folder.rglob("*"):
@@ -76,7 +88,7 @@ class Broken:
         self.broken.append({"kind": kind, "sha256": sha256, "owners": sorted(map(list, owners))})
         return stored(self.folder, sha256)
 
-    def finish(self, remedy: str, repair: list[str] | None, read_data: bool = False) -> None:
+    def finish(self, remedy: str, repair: list[str] | None, read_data: bool = False, **more: Any) -> None:
         """Write the verdict; ``repair`` are the arguments of the repair that mends it, None if there is none."""
         verdict = {
             "read_data": read_data,
@@ -85,6 +97,7 @@ class Broken:
             "leftovers": self.leftovers,
             "remedy": remedy,
             "repair": repair,
+            **more,
         }
         (self.folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n")
 
@@ -95,15 +108,22 @@ def main() -> None:
 
 
 def make(temporary: Path) -> None:
-    shutil.rmtree(HERE / "adapters", ignore_errors=True)
-    adapters = [write_adapter(HERE / "adapters" / name, seed) for seed, name in enumerate(("first", "second"))]
+    Broken.unasked = temporary / "unasked"
+    shared = Broken.unasked if ONLY else HERE
+    shutil.rmtree(shared / "adapters", ignore_errors=True)
+    adapters = [write_adapter(shared / "adapters" / name, seed) for seed, name in enumerate(("first", "second"))]
     home = temporary / "home"
     with loreg.connect(home=str(home), author="ada") as registry:
         registry.push(adapters[0], "team/news", tasks=["topics"])
         dump(home, temporary / "older.sql")
-        registry.push(adapters[1], "team/news")
+        with contextlib.closing(sqlite3.connect(home / "catalog.db")) as reader:  # who reads keeps the log as it is
+            reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            reader.execute("SELECT id FROM versions").fetchall()
+            registry.push(adapters[1], "team/news")
+            (temporary / "alone").mkdir()
+            shutil.copyfile(home / "catalog.db", temporary / "alone" / "catalog.db")
         details = {ref: registry.show(ref) for ref in (V1, V2)}
-    dump(home, HERE / "catalog.sql")
+    dump(home, shared / "catalog.sql")
     another = temporary / "another"
     with loreg.connect(home=str(another), author="bob") as registry:
         foreign = registry.push(write_adapter(temporary / "foreign", 7), "other/thing")
@@ -149,9 +169,34 @@ def make(temporary: Path) -> None:
 
     broken = Broken("older-catalog", store)
     shutil.copyfile(temporary / "older.sql", broken.folder / "catalog.sql")
-    shared = {*files[V1].values(), digests[V1]}
-    broken.orphans = [sha256 for sha256 in (*files[V2].values(), digests[V2]) if sha256 not in shared]
-    broken.finish("", [])
+    in_v1 = {*files[V1].values(), digests[V1]}
+    of_v2 = [sha256 for sha256 in (*files[V2].values(), digests[V2]) if sha256 not in in_v1]
+    broken.orphans = of_v2
+    push_v2 = [["push", "adapters/second", "team/news"]]
+    broken.finish("", [], next=push_v2)
+
+    broken = Broken("wal-lost", store)
+    dump(temporary / "alone", broken.folder / "catalog.sql")
+    broken.orphans = of_v2
+    broken.finish("", [], next=push_v2)
+
+    broken = Broken("wrong-owner", store)
+    dump(home, broken.folder / "catalog.sql")
+    owner = (another / "store" / "owner").read_text()
+    (broken.folder / "store" / "owner").write_text(owner)
+    broken.finish("", [], owner=owner)
+
+    stale = temporary / "stale"
+    with loreg.connect(home=str(stale), author="ada") as registry:
+        registry.push(adapters[0], "team/news")
+    weights = next(file for file in details[V2].files if file.path == WEIGHTS)
+    catalog = Catalog(f"sqlite:///{stale / 'catalog.db'}")
+    with contextlib.closing(catalog), catalog.write(Access.superuser("ada")) as tx:
+        pending_uploads.save(tx, AdapterName("team", "later"), "", PendingUpload((weights,), ""))
+    broken = Broken("stale-draft", stale / "store")
+    dump(stale, broken.folder / "catalog.sql", "UPDATE drafts SET updated_at = '2020-01-01 00:00:00.000000'")
+    broken.damage("missing", weights.sha256, ("team/later", WEIGHTS))
+    broken.finish("", ["--from", "adapters"])
 
     broken = Broken("store-of-another-catalog", another / "store")
     wanted: dict[str, list[tuple[str, str]]] = {}

@@ -20,7 +20,7 @@ JobId = Annotated[int, Path(ge=1, lt=2**31)]
 
 @routes.post("/jobs", status_code=202, response_model=Job, responses=error_responses())
 async def submit(body: JobRequest, backend: AsyncBackendDep) -> Response:
-    """Submit a job: a merge, a re-ranking or a bake, to be done by a worker."""
+    """Submit a job, to be done by a worker: a merge, a re-ranking, a bake, or for administrators upkeep."""
     return json_response(await backend.submit(body.kind, body.request), 202)
 
 

@@ -7,13 +7,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from cachetools import TTLCache
 
-from loreg.errors import IntegrityError, NotFoundError
+from loreg.errors import ConflictError, IntegrityError, NotFoundError
 from loreg.manifest import hidden_sibling
 from loreg.storage.durable import move_durably
 
@@ -65,6 +66,37 @@ class StoredObject:
 
     size: int
     sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a writer began and has not finished: where, when it last wrote or, if that is not known, when it began.
+
+    ``size`` is its bytes. ``remove`` removes it; that it is gone already is no error.
+    """
+
+    where: str
+    at: datetime
+    size: int
+    remove: Callable[[], None] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class IncomingUpload:
+    """What somebody PUT by a URL of the store, in quarantine: under which id, when, and how many bytes."""
+
+    upload_id: str
+    at: datetime
+    size: int
+
+
+@dataclass(frozen=True)
+class FolderCopy:
+    """Blobs that were laid out under their files' names: the folder's name, when the last was copied, their bytes."""
+
+    name: str
+    at: datetime
+    size: int
 
 
 class BlobTransfer(Protocol):
@@ -150,10 +182,11 @@ class BlobStore(BlobTransfer, Protocol):
         """Return digest and size of the bytes under a blob's name, read now; None if there are none."""
         ...
 
-    def list_leftovers(self) -> Iterator[str]:
-        """Return where interrupted writers left something: files or uploads that no name of a blob leads to.
+    def list_leftovers(self) -> Iterator[Leftover]:
+        """Return what interrupted writers left: files or uploads that no name of a blob leads to.
 
-        A writer that is at work at this moment has such a thing as well.
+        A writer that is at work at this moment has such a thing as well: only their age tells them apart. A writer
+        whose own is removed fails, and stores nothing.
         """
         ...
 
@@ -166,6 +199,10 @@ class BlobStore(BlobTransfer, Protocol):
 
         A store that does not exist yet is not marked.
         """
+        ...
+
+    def unmark_command(self) -> str:
+        """Return the command of a shell that removes the mark, for hints: its registry may be gone for good."""
         ...
 
     def delete(self, sha256: str) -> None:
@@ -197,6 +234,10 @@ class SigningStore(BlobStore, Protocol):
         """Remove what was PUT under these ids; ids under which nothing came are ignored. No blob is removed."""
         ...
 
+    def list_uploads(self) -> Iterator[IncomingUpload]:
+        """Return everything that was PUT and not forgotten yet, in no order; others may come and go meanwhile."""
+        ...
+
     def download_url(self, sha256: str) -> str:
         """Return where somebody without the store's keys may GET the blob, for an hour."""
         ...
@@ -206,6 +247,14 @@ class SigningStore(BlobStore, Protocol):
 
         ``files`` are digests by path, ``name`` is the folder's. Raises NotFoundError for a blob that is not stored.
         """
+        ...
+
+    def list_copies(self) -> Iterator[FolderCopy]:
+        """Return every folder that :meth:`materialize_folder` made, complete or not, each once."""
+        ...
+
+    def remove_copy(self, name: str) -> None:
+        """Remove the folder ``name`` of copies; none of that name is no error. Another call makes it again."""
         ...
 
 
@@ -335,6 +384,17 @@ def missing_error(url: str, sha256: str) -> NotFoundError:
         f"blob {sha256[:12]} is not in {url}",
         hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {PUSH_AGAIN}",
         outside=f"blob {sha256[:12]} is not in the store",
+    )
+
+
+def foreign_store_error(store: BlobStore, owner: str, registry_id: str) -> ConflictError:
+    """Return the error for a store that is marked as that of the registry ``owner``."""
+    return ConflictError(
+        f"the store {store.url} belongs to registry {owner[:8]}, this catalog is of registry {registry_id[:8]}: two on "
+        "one store would remove each other's blobs",
+        hint="loreg doctor shows which store is in force, and why; if that registry is gone for good, first: "
+        f"{store.unmark_command()}",
+        outside="the server's store belongs to another registry",
     )
 
 

@@ -6,8 +6,10 @@ import base64
 import contextlib
 import functools
 import hashlib
+import itertools
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +31,9 @@ from loreg.storage.blobs import (
     AcceptedUpload,
     Blob,
     BytesCallback,
+    FolderCopy,
+    IncomingUpload,
+    Leftover,
     PresignedUpload,
     StoredObject,
     VerifiedCache,
@@ -220,11 +225,12 @@ class S3Store:
 
     def forget_uploads(self, upload_ids: Collection[str]) -> None:
         """Delete what was uploaded, a thousand objects in a request; S3 ignores keys without an object."""
-        objects: list[Any] = [{"Key": self._incoming(upload_id)} for upload_id in upload_ids]
-        for start in range(0, len(objects), _MAX_DELETED):
-            batch: Any = {"Objects": objects[start : start + _MAX_DELETED], "Quiet": True}
-            with self._translate_errors():
-                self._client.delete_objects(Bucket=self.bucket, Delete=batch)
+        self._delete_objects([self._incoming(upload_id) for upload_id in upload_ids])
+
+    def list_uploads(self) -> Iterator[IncomingUpload]:
+        """Ask for a thousand names at a time."""
+        for key, at, size in self._list_objects(self._incoming("")):
+            yield IncomingUpload(key.rpartition("/")[2], at, size)
 
     def download_url(self, sha256: str) -> str:
         """Return a presigned GET, ranged or not; its answer has our headers, whatever the object was stored with."""
@@ -253,13 +259,50 @@ class S3Store:
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
 
+    def list_copies(self) -> Iterator[FolderCopy]:
+        """Ask for a thousand names at a time; those of one folder come one after the other."""
+        start = self._beside("named/")
+        objects = self._list_objects(start)
+        for name, group in itertools.groupby(objects, lambda entry: entry[0].removeprefix(start).partition("/")[0]):
+            files = [(at, size) for _, at, size in group]
+            yield FolderCopy(name, max(at for at, _ in files), sum(size for _, size in files))
+
+    def remove_copy(self, name: str) -> None:
+        """Delete the objects of the folder, a thousand in a request."""
+        self._delete_objects([key for key, _, _ in self._list_objects(self._beside(f"named/{name}/"))])
+
     def list(self) -> Iterator[Blob]:
         """Ask for a thousand names at a time."""
-        prefix = self._beside("sha256/")
+        for key, _, size in self._list_objects(self._beside("sha256/")):
+            yield Blob(key.rpartition("/")[2], size)
+
+    def _list_objects(self, prefix: str) -> Iterator[tuple[str, datetime, int]]:
+        """Yield key, time and size of the objects below a prefix, in the order of their keys."""
         with self._translate_errors():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
-                    yield Blob(entry["Key"].rpartition("/")[2], entry["Size"])
+                    yield entry["Key"], entry["LastModified"], entry["Size"]
+
+    def _delete_objects(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), _MAX_DELETED):
+            objects: Any = [{"Key": key} for key in keys[start : start + _MAX_DELETED]]
+            with self._translate_errors():
+                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+
+    def _size_of_parts(self, key: str, upload_id: str) -> int:
+        """Return how many bytes an upload in parts has so far; 0 if it has ended."""
+        try:
+            with self._translate_errors():
+                pages = self._client.get_paginator("list_parts").paginate(
+                    Bucket=self.bucket, Key=key, UploadId=upload_id
+                )
+                return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
+        except NotFoundError:
+            return 0
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        with contextlib.suppress(NotFoundError), self._translate_errors():
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
 
     def inspect(self, sha256: str) -> StoredObject | None:
         """Send one HEAD request; of an object that was sent in parts S3 keeps no checksum of the whole."""
@@ -283,14 +326,20 @@ class S3Store:
             return None
         return Blob(hasher.hexdigest(), size)
 
-    def list_leftovers(self) -> Iterator[str]:
-        """Return the uploads in parts that were begun and neither completed nor aborted."""
+    def list_leftovers(self) -> Iterator[Leftover]:
+        """Return the uploads in parts that were begun and neither completed nor aborted, since when they were."""
         prefix = self._beside("sha256/")
         with self._translate_errors():
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
             for page in pages:
                 for upload in page.get("Uploads", ()):
-                    yield f"s3://{self.bucket}/{upload['Key']} (upload {upload['UploadId']})"
+                    key, upload_id = upload["Key"], upload["UploadId"]
+                    yield Leftover(
+                        f"s3://{self.bucket}/{key} (upload {upload_id})",
+                        upload["Initiated"],
+                        self._size_of_parts(key, upload_id),
+                        functools.partial(self._abort, key, upload_id),
+                    )
 
     def owner(self) -> str:
         """Read the object that marks the store: one GET request."""
@@ -315,6 +364,10 @@ class S3Store:
         except _AlreadyThereError:
             return self.owner()
         return registry_id
+
+    def unmark_command(self) -> str:
+        """Return how to remove the object that marks the store."""
+        return self._remove_command(self._beside(OWNER))
 
     def delete(self, sha256: str) -> None:
         """Delete the object; S3 does not mind if there is none."""
@@ -386,10 +439,14 @@ class S3Store:
         except IntegrityError as error:
             head = self._head(self._key(sha256))
             if head is not None and head[0] > SMALL and (head[1] == _base64_of(sha256) or "-" in head[1]):
-                where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
-                key = shlex.quote(f"s3://{self.bucket}/{self._key(sha256)}")
-                error.hint = f"{error.hint}; if S3 holds it to be sound, first: aws s3 rm {key}{where}"
+                command = self._remove_command(self._key(sha256))
+                error.hint = f"{error.hint}; if S3 holds it to be sound, first: {command}"
             raise
+
+    def _remove_command(self, key: str) -> str:
+        """Return the command that removes an object, for hints."""
+        where = f" --endpoint-url {self._endpoint}" if self._endpoint else ""
+        return f"aws s3 rm {shlex.quote(f's3://{self.bucket}/{key}')}{where}"
 
     def _read_object(self, key: str, most: int, sha256: str = "") -> bytes:
         """Return the first bytes of an object, ``most`` at most."""

@@ -141,7 +141,7 @@ def verify(context: Context, selection: Selection, progress: Progress = no_progr
             orphans.add(orphan)
             orphan_size += orphan.size
         for leftover in store.list_leftovers():
-            leftovers.add(leftover)
+            leftovers.add(leftover.where)
     share = selection.share
     is_part = share is not None and share.length < SPACE
     return VerifyReport(

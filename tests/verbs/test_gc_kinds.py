@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
+from concurrency import eventually
 from deployments import HISTORY, SCIENCE, Deployment, Loreg, command_line
 from live_server import live_server
 from loreg import connect
@@ -187,6 +188,36 @@ def test_what_was_sent_for_uploads_that_are_not_known_goes(
     database.close()
     assert freed(on_s3.gc()) == {("upload", ""): (1, 0), ("incoming object", ""): (1, len(content))}
     assert bucket.keys("incoming/") == []
+
+
+def test_more_uploads_than_one_transaction_takes_are_forgotten_in_one_run(tmp_path: Path):
+    with connect(home=str(tmp_path / "home")) as registry:
+        registry.push(SCIENCE, "team/science")
+        catalog = Catalog(f"sqlite:///{tmp_path}/home/catalog.db")
+        with catalog.write(ROOT) as tx:
+            uploads.reserve(tx, [Upload(f"{number:08}", "0" * 64, 1) for number in range(2001)])
+        set_back(catalog, upload_table, "created_at", 8 * DAY)
+        catalog.close()
+        assert freed(registry.gc()) == {("upload", ""): (2001, 0)}
+
+
+def test_a_server_forgets_expired_uploads_itself(on_s3: Registry, postgres_and_s3: Deployment):
+    store, bucket = on_s3.context.store, Bucket(postgres_and_s3)
+    assert isinstance(store, SigningStore)
+    content = b"weights"
+    blob = Blob(hashlib.sha256(content).hexdigest(), len(content))
+    database = Catalog(postgres_and_s3.database_url)
+    with database.write(ROOT) as tx:
+        uploads.reserve(tx, [Upload(name, blob.sha256, blob.size) for name in ("old", "fresh")])
+    for name in ("old", "fresh"):
+        signed = store.upload_url(blob, name)
+        assert httpx.put(signed.url, headers=dict(signed.headers), content=content).is_success
+    set_back(database, upload_table, "created_at", 8 * DAY, upload_table.c.id == "old")
+    with live_server(postgres_and_s3):
+        eventually(lambda: bucket.keys("incoming/") == ["incoming/fresh"])
+    with database.read(ROOT) as tx:
+        assert tx.connection.execute(select(upload_table.c.id)).scalars().all() == ["fresh"]
+    database.close()
 
 
 def test_pending_uploads_that_nothing_was_added_to_for_a_month_go_by_namespace(registry: Registry, catalog: Catalog):

@@ -121,7 +121,7 @@ bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten mi
 bench-bake: $(READY) ## print fingerprints, baking and extracting beside their peers and floors (ten minutes)
 	@$(BIN)/python benchmarks/bake.py
 
-bench-keep: $(READY) ## print verifying a registry beside sha256sum and beside bare loops of stat and HEAD (three minutes)
+bench-keep: $(READY) ## print verifying and collecting a registry beside sha256sum and beside bare loops (ten minutes)
 	@$(BIN)/python benchmarks/keep.py
 
 bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)

@@ -1,8 +1,8 @@
-"""What storing tensors instead of files would save, on ten real pairs of versions: ``python benchmarks/tensor_storage.py``.
+"""What storing tensors instead of files would save, on ten real pairs: ``python benchmarks/tensor_storage.py``.
 
-Each pair is an adapter of examples/ and what became of it: trained further with PEFT (on its real base, AdamW), changed,
-or made by loreg. ``by file`` is what both versions take in the store today, where equal files are stored once;
-``by tensor`` what they would take if equal tensors (same dtype, shape and bytes) were, the headers kept for each file.
+Each pair is an adapter of examples/ and what became of it: trained further with PEFT (on its real base, AdamW),
+changed, or made by loreg. *by file* is what both versions take in the store today, where equal files are stored once;
+*by tensor* what they would take if equal tensors (same dtype, shape and bytes) were, the headers kept for each file.
 """
 
 from __future__ import annotations

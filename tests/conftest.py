@@ -75,6 +75,8 @@ def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Here gc looks for what killed commands left on this machine.
+    monkeypatch.setattr("loreg.workspace.temporary_folders.gettempdir", lambda: str(tmp_path / "temporary"))
     monkeypatch.chdir(tmp_path)
 
 

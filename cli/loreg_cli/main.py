@@ -21,6 +21,7 @@ _SUMMARIES = {
     "events": "List who did what, the newest first.",
     "export": "Write an adapter as one server takes it.",
     "extract": "Take an adapter out of a fine-tuned model.",
+    "gc": "Remove what nothing refers to, and what nobody needs.",
     "job": "Follow what workers were asked for.",
     "lineage": "Show which versions a version was merged from.",
     "login": "Use the server at URL from now on, with a token.",

@@ -684,10 +684,15 @@ class Registry:
         self,
         *,
         grace: timedelta | str = "24h",
+        caches: bool = False,
         dry_run: bool = False,
         progress: Progress = no_progress,
     ) -> GcReport:
         """Remove from the store what nothing refers to, a ``grace`` after an earlier call found it so.
+
+        Also what interrupted writers left in the store and on this machine, expired uploads, and the exports and copies
+        for servers of yanked versions; with ``caches`` all exports and copies older than ``grace``, which are made
+        again when they are asked for.
 
         Others may push meanwhile: a push that finds garbage in the store keeps it. ``grace`` is a time, or text such as
         ``"90m"``, ``"24h"`` or ``"7d"``, and longer than the longest push, which is refused otherwise and sends
@@ -701,9 +706,9 @@ class Registry:
 
         span = parse_span(grace) if isinstance(grace, str) else grace
         if self.settings.endpoint:
-            request = {"grace": format_span(span), "dry_run": dry_run}
+            request = {"grace": format_span(span), "caches": caches, "dry_run": dry_run}
             return self._do_by_worker(JobKind.GC, request, GcReport, progress)
-        return gc(self.context, grace=span, dry_run=dry_run, progress=progress)
+        return gc(self.context, grace=span, caches=caches, dry_run=dry_run, progress=progress)
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""

@@ -26,7 +26,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.BAKE: _OPTIONS | {"sources", "name", "base", "dtype", "verify"},
     JobKind.VERIFY: _SELECTION,
     JobKind.REPAIR: _SELECTION | {"sources", "dry_run"},
-    JobKind.GC: frozenset({"grace", "dry_run"}),
+    JobKind.GC: frozenset({"grace", "caches", "dry_run"}),
 }
 
 
@@ -57,6 +57,7 @@ class UpkeepRequest:
     sources: tuple[str, ...] = ()
     dry_run: bool = False
     grace: str = "24h"
+    caches: bool = False
 
 
 @dataclass(frozen=True)

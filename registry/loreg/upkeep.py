@@ -9,7 +9,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from loreg.entities import Garbage, Owners, Reference, UpkeepAction
+from loreg.entities import (
+    Garbage,
+    GarbageClaim,
+    GarbageCount,
+    MarkedGarbage,
+    Owners,
+    Reference,
+    UpkeepAction,
+    VersionContent,
+)
 from loreg.refs import Ref
 
 
@@ -43,6 +52,10 @@ class Upkeep(Protocol):
         """Return the database's time, by which garbage is dated."""
         ...
 
+    def find_new_garbage(self, digests: Collection[str], listed_at: datetime) -> frozenset[str]:
+        """Return those of stored blobs that nothing refers to that :meth:`mark_garbage` would mark anew."""
+        ...
+
     def mark_garbage(self, sizes: Mapping[str, int], listed_at: datetime) -> int:
         """Mark stored blobs that nothing refers to; return how many were not marked before.
 
@@ -50,24 +63,44 @@ class Upkeep(Protocol):
         """
         ...
 
-    def claim_garbage(self, grace: timedelta, limit: int) -> tuple[Garbage, ...]:
+    def due_garbage(self, grace: timedelta) -> Iterator[Garbage]:
+        """Yield the blobs that :meth:`claim_garbage` would claim, in the order of their digests, read in pages."""
+        ...
+
+    def claim_garbage(self, grace: timedelta, limit: int) -> GarbageClaim | None:
         """Claim up to ``limit`` blobs that were marked longer than ``grace`` ago, and that nothing refers to.
 
         Nobody can refer to them until the claim is settled or has run out: the caller removes them from the store
-        within ``CLAIM_SECONDS``, and settles it.
+        within ``CLAIM_SECONDS``, counted from before this call, and settles it. None if there are none.
         """
         ...
 
-    def settle_garbage(self, digests: Collection[str]) -> None:
-        """Record that the claimed blobs are gone from the store."""
+    def settle_garbage(self, digests: Collection[str], claimed_at: datetime) -> None:
+        """Record that blobs that were claimed at that time are gone from the store; what was claimed since is not."""
         ...
 
-    def marked_garbage(self) -> tuple[int, int]:
-        """Return the number and the bytes of the blobs that are marked and not collected yet."""
+    def marked_garbage(self, within: timedelta | None = None) -> MarkedGarbage:
+        """Return what is marked and not collected yet; only what was marked ``within`` a time, if one is given."""
+        ...
+
+    def count_expired(self, before: datetime, *, with_live: bool) -> tuple[GarbageCount, ...]:
+        """Return the rows that :meth:`discard_expired` would remove, by kind and namespace."""
+        ...
+
+    def discard_expired(self, before: datetime, *, with_live: bool) -> Iterator[GarbageCount]:
+        """Remove rows that nobody needs any more, a transaction for a thousand of them; yield what was removed.
+
+        Those are pending uploads untouched for 30 days, uploads that were announced over a week ago, and exports of
+        yanked versions made ``before`` a time, ``with_live`` those of others too.
+        """
         ...
 
     def known_uploads(self, upload_ids: Collection[str]) -> frozenset[str]:
         """Return those of the ids under which an upload was announced that has not expired."""
+        ...
+
+    def find_contents(self, digests: Collection[str]) -> Mapping[str, VersionContent]:
+        """Return what versions have these manifests, by digest; a digest that no version has is left out."""
         ...
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:

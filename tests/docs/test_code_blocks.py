@@ -40,6 +40,7 @@ NOT_RUN = {
     ),
     ("docs/how-to/team-server.md", "docker compose up --detach --scale worker=3"): "needs docker",
     ("docs/how-to/team-server.md", "docker compose stop api worker"): "needs docker",
+    ("docs/how-to/team-server.md", "docker compose exec api loreg gc --dry-run"): "needs docker",
     ("docs/how-to/team-server.md", "git pull"): "needs a remote and docker",
     ("docs/how-to/team-server.md", "pip install 'loreg[server,postgres]'"): "asks a package index",
     ("docs/how-to/team-server.md", "loreg serve --host 0.0.0.0 --processes 4"): "listens on every address",

@@ -4,21 +4,30 @@ class TestMyStore(StoreConformance):
     @pytest.fixture
     def store(self) -> BlobStore:
         return MyStore(...)  # empty
+
+    @pytest.fixture
+    def interrupt(self, store) -> Callable[[bytes], None]:
+        return ...  # what leaves in the store what a writer leaves that is killed after so many bytes
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from concurrency import all_at_once
 from loreg.errors import IntegrityError, NotFoundError
-from loreg.storage import Blob, BlobStore, digest_of
+from loreg.storage import Blob, BlobStore, SigningStore, digest_of
 from loreg.storage.blobs import partial_path
 
 LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
@@ -62,6 +71,61 @@ class StoreConformance:
         assert store.hash_stored(blob.sha256, read.append) == blob
         assert sum(read) == size
         assert list(store.list_leftovers()) == []
+
+    def test_what_an_interrupted_writer_left_is_listed_with_its_age_and_can_be_removed(
+        self, store: BlobStore, tmp_path: Path, interrupt: Callable[[bytes], None]
+    ):
+        blob = write(tmp_path / "in", b"weights")
+        store.put(blob, tmp_path / "in")
+        before = datetime.now(UTC)
+        interrupt(b"half")
+        (leftover,) = store.list_leftovers()
+        assert leftover.size == len(b"half")
+        assert abs(leftover.at - before) < timedelta(minutes=1)
+        leftover.remove()
+        leftover.remove()
+        assert list(store.list_leftovers()) == []
+        assert set(store.list()) == {blob}
+
+    def test_a_store_is_claimed_once_and_its_mark_is_no_blob(self, store: BlobStore, tmp_path: Path):
+        store.put(write(tmp_path / "in", b"weights"), tmp_path / "in")
+        assert store.owner() == ""
+        ids = [f"{number:032x}" for number in range(1, 7)]
+        claims = all_at_once([partial(store.claim, registry_id) for registry_id in ids])
+        assert set(claims) == {store.owner()}
+        assert store.owner() in ids
+        assert store.claim("f" * 32) == store.owner()
+        assert len(list(store.list())) == 1
+
+    def test_what_came_by_a_signed_url_is_listed_until_it_is_forgotten(self, store: BlobStore):
+        if not isinstance(store, SigningStore):
+            pytest.skip("only a store that signs")
+        content = b"weights"
+        signed = store.upload_url(Blob(hashlib.sha256(content).hexdigest(), len(content)), "upload-1")
+        assert list(store.list_uploads()) == []
+        assert httpx.put(signed.url, headers=dict(signed.headers), content=content).is_success
+        (upload,) = store.list_uploads()
+        assert (upload.upload_id, upload.size) == ("upload-1", len(content))
+        assert abs(upload.at - datetime.now(UTC)) < timedelta(minutes=1)
+        assert list(store.list()) == []
+        store.forget_uploads(["upload-1"])
+        assert list(store.list_uploads()) == []
+
+    def test_folders_of_copies_are_listed_and_removed_each_as_one(self, store: BlobStore, tmp_path: Path):
+        if not isinstance(store, SigningStore):
+            pytest.skip("only a store that copies")
+        blob = write(tmp_path / "in", b"weights")
+        store.put(blob, tmp_path / "in")
+        for name in ("a", "ab"):
+            store.materialize_folder(name, {"x": blob.sha256, "deep/y": blob.sha256})
+        copied = [(file.name, file.path, file.size) for file in store.list_copied_files()]
+        assert sorted(copied) == [("a", "deep/y", 7), ("a", "x", 7), ("ab", "deep/y", 7), ("ab", "x", 7)]
+        assert len([*itertools.groupby(copied, lambda file: file[0])]) == 2  # those of one folder in a row
+        assert all(abs(file.at - datetime.now(UTC)) < timedelta(minutes=1) for file in store.list_copied_files())
+        store.remove_copy("a")
+        store.remove_copy("a")
+        assert {file.name for file in store.list_copied_files()} == {"ab"}
+        assert store.size(blob.sha256) == blob.size
 
     def test_every_byte_is_counted_once(self, store: BlobStore, tmp_path: Path):
         blob = write(tmp_path / "in", os.urandom(3 * 1024 * 1024))

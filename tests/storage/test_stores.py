@@ -42,6 +42,26 @@ def damage(deployment: Deployment) -> Callable[[Blob, bytes], None]:
     return replace
 
 
+@pytest.fixture
+def interrupt(deployment: Deployment) -> Callable[[bytes], None]:
+    """Leave what a writer leaves that is killed: a file with a hidden name, or an upload in parts."""
+
+    def leave(written: bytes) -> None:
+        key = key_of("0" * 64)
+        if deployment.storage_endpoint:
+            bucket, _, prefix = deployment.storage_url.removeprefix("s3://").partition("/")
+            client = boto3.client("s3", endpoint_url=deployment.storage_endpoint, region_name="us-east-1")
+            where = {"Bucket": bucket, "Key": f"{prefix}/{key}"}
+            upload = client.create_multipart_upload(**where)["UploadId"]
+            client.upload_part(**where, UploadId=upload, PartNumber=1, Body=written)
+        else:
+            folder = (Path(deployment.storage_url) / key).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".put-0123456789abcdef").write_bytes(written)
+
+    return leave
+
+
 class TestEveryStore(StoreConformance):
     """On a folder, and on a real S3 server: by the fixture ``store`` of this file."""
 

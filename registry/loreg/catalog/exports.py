@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 
 from loreg.catalog import blobs
-from loreg.catalog.schema import blob_table, export_file_table, export_table
+from loreg.catalog.schema import adapter_table, blob_table, export_file_table, export_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
+from loreg.entities import GarbageCount, GarbageKind
 from loreg.errors import NotFoundError
 from loreg.manifest import File, Manifest
 
@@ -73,3 +75,50 @@ def remove(tx: Transaction, row: VersionRecord, request: str) -> None:
     tx.connection.execute(delete(export_file_table).where(export_file_table.c.export_id == export.id))
     tx.connection.execute(delete(export_table).where(export_table.c.id == export.id))
     tx.log("export drop", row.adapter_id, row.id, profile=export.profile, request=request, digest=export.digest)
+
+
+def count_stale(tx: Transaction, before: datetime, *, with_live: bool) -> tuple[GarbageCount, ...]:
+    """Return how many exports :func:`remove_stale` would remove in all, by namespace."""
+    stale = _select_stale(before, with_live=with_live).subquery()
+    query = (
+        select(stale.c.namespace, func.count(stale.c.id.distinct()), func.sum(blob_table.c.size))
+        .join(export_file_table, export_file_table.c.export_id == stale.c.id)
+        .join(blob_table, blob_table.c.digest == export_file_table.c.digest)
+        .group_by(stale.c.namespace)
+        .order_by(stale.c.namespace)
+    )
+    rows = tx.connection.execute(query)
+    return tuple(GarbageCount(GarbageKind.EXPORT, namespace, int(count), int(size)) for namespace, count, size in rows)
+
+
+def remove_stale(tx: Transaction, before: datetime, limit: int, *, with_live: bool) -> tuple[GarbageCount, ...]:
+    """Remove up to ``limit`` exports of yanked versions that were made ``before`` a time; return how many.
+
+    ``with_live``: those of other versions, too; they are made again when they are asked for. Their blobs stay.
+    """
+    query = _select_stale(before, with_live=with_live).order_by(export_table.c.id).limit(limit)
+    rows = tx.connection.execute(query.with_for_update(of=export_table)).all()
+    sizes = (
+        select(export_file_table.c.export_id, func.sum(blob_table.c.size))
+        .join(blob_table, blob_table.c.digest == export_file_table.c.digest)
+        .where(export_file_table.c.export_id.in_([row.id for row in rows]))
+        .group_by(export_file_table.c.export_id)
+    )
+    size_by_id: dict[int, int] = dict(tx.connection.execute(sizes).all())
+    for row in rows:
+        tx.connection.execute(delete(export_file_table).where(export_file_table.c.export_id == row.id))
+        tx.connection.execute(delete(export_table).where(export_table.c.id == row.id))
+        detail = {"profile": row.profile, "request": row.request, "digest": row.digest}
+        tx.log("export drop", row.adapter_id, row.version_id, **detail)
+    return tuple(GarbageCount(GarbageKind.EXPORT, row.namespace, 1, int(size_by_id.get(row.id, 0))) for row in rows)
+
+
+def _select_stale(before: datetime, *, with_live: bool) -> Select[int, int, str, str, str, int, str]:
+    columns = (export_table.c.id, export_table.c.version_id, export_table.c.profile, export_table.c.request)
+    query = (
+        select(*columns, export_table.c.digest, version_table.c.adapter_id, adapter_table.c.namespace)
+        .join(version_table, version_table.c.id == export_table.c.version_id)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(export_table.c.created_at < before)
+    )
+    return query if with_live else query.where(version_table.c.yanked_at.is_not(None))

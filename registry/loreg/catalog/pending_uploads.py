@@ -5,15 +5,18 @@ The table calls them drafts. One is discarded after 30 days without a change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 
 from loreg.catalog import blobs
 from loreg.catalog.schema import adapter_table, pending_upload_table
 from loreg.catalog.transaction import Transaction
+from loreg.entities import GarbageCount, GarbageKind
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
@@ -86,9 +89,15 @@ def count_free(tx: Transaction, namespace: str, max_count: int) -> int:
     return max_count - tx.connection.execute(select(func.count()).where(fresh)).scalar_one()
 
 
-def discard_expired(tx: Transaction) -> None:
-    """Discard the pending uploads that nothing was added to for 30 days."""
-    _discard_where(tx, pending_upload_table.c.updated_at < tx.at - _EXPIRES_AFTER)
+def discard_expired(tx: Transaction) -> tuple[GarbageCount, ...]:
+    """Discard the pending uploads that nothing was added to for 30 days; return how many, by namespace."""
+    return _count(_discard_where(tx, pending_upload_table.c.updated_at < tx.at - _EXPIRES_AFTER))
+
+
+def count_expired(tx: Transaction) -> tuple[GarbageCount, ...]:
+    """Return how many pending uploads :func:`discard_expired` would discard, by namespace."""
+    is_expired = pending_upload_table.c.updated_at < tx.at - _EXPIRES_AFTER
+    return _count(tx.connection.execute(select(*_KEY_AND_FILES).where(is_expired)))
 
 
 def discard_stale(tx: Transaction, namespace: str, max_count: int) -> None:
@@ -98,10 +107,25 @@ def discard_stale(tx: Transaction, namespace: str, max_count: int) -> None:
         _discard_where(tx, and_(in_namespace, pending_upload_table.c.updated_at < tx.at - _STALE_AFTER))
 
 
-def _discard_where(tx: Transaction, condition: ColumnElement[bool]) -> None:
+def _discard_where(tx: Transaction, condition: ColumnElement[bool]) -> Sequence[Any]:
     statement = delete(pending_upload_table).where(condition).returning(*_KEY_AND_FILES)
-    for row in tx.connection.execute(statement).all():
+    rows = tx.connection.execute(statement).all()
+    for row in rows:
         _log(tx, "undraft", AdapterName(row.namespace, row.name), row.branch, len(row.files))
+    return rows
+
+
+def _count(rows: Iterable[Any]) -> tuple[GarbageCount, ...]:
+    """Count rows by namespace, and the bytes of their files."""
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for row in rows:
+        counts[row.namespace] += 1
+        sizes[row.namespace] += sum(size for _, _, size in row.files)
+    return tuple(
+        GarbageCount(GarbageKind.PENDING_UPLOAD, namespace, counts[namespace], sizes[namespace])
+        for namespace in sorted(counts)
+    )
 
 
 def _log(tx: Transaction, action: str, adapter: AdapterName, branch: str, files: int) -> None:

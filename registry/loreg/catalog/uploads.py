@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Select, bindparam, delete, insert, or_, select, union, update
+from sqlalchemy import Select, bindparam, case, delete, func, insert, or_, select, union, update
 
 from loreg.catalog import blobs
 from loreg.catalog.compiled import AnyOf, text_array
@@ -21,7 +22,7 @@ from loreg.catalog.schema import (
     version_table,
 )
 from loreg.catalog.transaction import Transaction, visible_to
-from loreg.entities import Upload
+from loreg.entities import GarbageCount, GarbageKind, Upload
 
 #: An upload that no push has committed for so long is forgotten.
 EXPIRES_AFTER = timedelta(days=7)
@@ -29,6 +30,14 @@ _RESERVE = insert(upload_table)
 _FIND = select(upload_table.c.id, upload_table.c.digest, upload_table.c.size, upload_table.c.received).where(
     upload_table.c.id.in_(bindparam("ids", expanding=True)), upload_table.c.owner == bindparam("author")
 )
+
+
+@dataclass(frozen=True)
+class ExpiredUpload:
+    """An upload that was forgotten; ``size`` are the bytes of its blob if it was received, else 0."""
+
+    id: str
+    size: int
 
 
 def reserve(tx: Transaction, uploads: Collection[Upload]) -> None:
@@ -49,12 +58,24 @@ def reserve(tx: Transaction, uploads: Collection[Upload]) -> None:
     )
 
 
-def discard_expired(tx: Transaction) -> tuple[str, ...]:
-    """Remove the uploads that were announced over a week ago; return their ids."""
+def discard_expired(tx: Transaction, limit: int) -> tuple[ExpiredUpload, ...]:
+    """Remove up to ``limit`` uploads that were announced over a week ago; return them."""
+    expired = select(upload_table.c.id).where(upload_table.c.created_at < tx.at - EXPIRES_AFTER).limit(limit)
     statement = (
-        delete(upload_table).where(upload_table.c.created_at < tx.at - EXPIRES_AFTER).returning(upload_table.c.id)
+        delete(upload_table)
+        .where(upload_table.c.id.in_(expired))
+        .returning(upload_table.c.id, upload_table.c.size, upload_table.c.received)
     )
-    return tuple(tx.connection.execute(statement).scalars())
+    rows = tx.connection.execute(statement)
+    return tuple(ExpiredUpload(row.id, row.size if row.received else 0) for row in rows)
+
+
+def count_expired(tx: Transaction) -> GarbageCount:
+    """Return how many uploads :func:`discard_expired` would remove in all."""
+    size = func.coalesce(func.sum(case((upload_table.c.received, upload_table.c.size), else_=0)), 0)
+    query = select(func.count(), size).where(upload_table.c.created_at < tx.at - EXPIRES_AFTER)
+    count, bytes_ = tx.connection.execute(query).one()
+    return GarbageCount(GarbageKind.UPLOAD, "", int(count), int(bytes_))
 
 
 def find_known(tx: Transaction, ids: Collection[str]) -> frozenset[str]:

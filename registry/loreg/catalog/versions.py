@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, select, union_all, update
 from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog import aliases, blobs, lineage, metrics
@@ -26,7 +26,7 @@ from loreg.catalog.schema import (
 )
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import JsonCells, VersionRecord, select_versions, to_version, to_version_record
-from loreg.entities import Metric, NewVersion, Version
+from loreg.entities import Metric, NewVersion, Version, VersionContent
 from loreg.errors import ConflictError, NotFoundError
 from loreg.refs import AdapterName, Ref
 
@@ -373,3 +373,16 @@ def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundErro
     if ref.number or ref.digest:
         return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")
     return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:vN")
+
+
+def find_contents(tx: Transaction, digests: Collection[str]) -> dict[str, VersionContent]:
+    """Return what versions have these manifests, by digest; a digest that no version has is left out."""
+    live = func.sum(case((version_table.c.yanked_at.is_(None), 1), else_=0))
+    query = (
+        select(version_table.c.digest, func.min(adapter_table.c.namespace), live)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(version_table.c.digest.in_(digests))
+        .group_by(version_table.c.digest)
+    )
+    rows = tx.connection.execute(query)
+    return {digest: VersionContent(namespace, count > 0) for digest, namespace, count in rows}

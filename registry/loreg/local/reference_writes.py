@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from loreg.catalog import Catalog, Transaction, garbage
 from loreg.entities import Access
-from loreg.errors import CollectedError, ConflictError
-from loreg.storage import BlobStore
+from loreg.errors import CollectedError
+from loreg.storage import BlobStore, foreign_store_error
 
 T = TypeVar("T")
 _ATTEMPTS = 5
@@ -42,10 +42,4 @@ def require_own_store(catalog: Catalog, store: BlobStore) -> None:
     """
     owner = store.claim(catalog.registry_id)
     if owner != catalog.registry_id:
-        raise ConflictError(
-            f"the store {store.url} belongs to registry {owner[:8]}, this catalog is of registry "
-            f"{catalog.registry_id[:8]}: two on one store would remove each other's blobs",
-            hint="choose a store of its own: export LOREG_STORAGE_URL=…; if that registry is gone for good, remove the "
-            f"mark {store.url}/owner",
-            outside="the server's store belongs to another registry",
-        )
+        raise foreign_store_error(store, owner, catalog.registry_id)

@@ -6,12 +6,26 @@ import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from loreg.catalog import Catalog, collection, references, uploads
+from loreg.catalog import Catalog, collection, exports, references, uploads, versions
 from loreg.catalog.references import Scope
-from loreg.entities import Access, Garbage, Owners, Reference, Role, UpkeepAction
+from loreg.entities import (
+    Access,
+    Garbage,
+    GarbageClaim,
+    GarbageCount,
+    MarkedGarbage,
+    Owners,
+    Reference,
+    Role,
+    UpkeepAction,
+    VersionContent,
+)
 from loreg.local.authorization import require
+from loreg.local.expiry import count_expired, discard_expired
 from loreg.refs import Ref
 from loreg.upkeep import Upkeep
+
+_PAGE = 1000  # rows in one transaction
 
 
 class LocalUpkeep(Upkeep):
@@ -48,25 +62,57 @@ class LocalUpkeep(Upkeep):
         with self._catalog.read(self._access) as tx:
             return collection.database_time(tx)
 
+    def find_new_garbage(self, digests: Collection[str], listed_at: datetime) -> frozenset[str]:
+        with self._catalog.read(self._access) as tx:
+            return collection.find_new(tx, digests, listed_at)
+
     def mark_garbage(self, sizes: Mapping[str, int], listed_at: datetime) -> int:
         with self._catalog.write(self._access) as tx:
             return collection.mark(tx, sizes, listed_at)
 
-    def claim_garbage(self, grace: timedelta, limit: int) -> tuple[Garbage, ...]:
+    def due_garbage(self, grace: timedelta) -> Iterator[Garbage]:
+        after = ""
+        while True:
+            with self._catalog.read(self._access) as tx:
+                page, after = collection.list_due(tx, grace, after, _PAGE)
+            yield from page
+            if not after:
+                return
+
+    def claim_garbage(self, grace: timedelta, limit: int) -> GarbageClaim | None:
         with self._catalog.write(self._access) as tx:
             return collection.claim(tx, grace, limit)
 
-    def settle_garbage(self, digests: Collection[str]) -> None:
+    def settle_garbage(self, digests: Collection[str], claimed_at: datetime) -> None:
         with self._catalog.write(self._access) as tx:
-            collection.settle(tx, digests)
+            collection.settle(tx, digests, claimed_at)
 
-    def marked_garbage(self) -> tuple[int, int]:
+    def marked_garbage(self, within: timedelta | None = None) -> MarkedGarbage:
         with self._catalog.read(self._access) as tx:
-            return collection.count_marked(tx)
+            return collection.count_marked(tx, within)
+
+    def count_expired(self, before: datetime, *, with_live: bool) -> tuple[GarbageCount, ...]:
+        with self._catalog.read(self._access) as tx:
+            stale = exports.count_stale(tx, before, with_live=with_live)
+        return (*count_expired(self._catalog, self._access), *stale)
+
+    def discard_expired(self, before: datetime, *, with_live: bool) -> Iterator[GarbageCount]:
+        while counts := discard_expired(self._catalog, self._access).counts:
+            yield from counts
+        while True:
+            with self._catalog.write(self._access) as tx:
+                counts = exports.remove_stale(tx, before, _PAGE, with_live=with_live)
+            yield from counts
+            if not counts:
+                return
 
     def known_uploads(self, upload_ids: Collection[str]) -> frozenset[str]:
         with self._catalog.read(self._access) as tx:
             return uploads.find_known(tx, upload_ids)
+
+    def find_contents(self, digests: Collection[str]) -> Mapping[str, VersionContent]:
+        with self._catalog.read(self._access) as tx:
+            return versions.find_contents(tx, digests)
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:
         with self._catalog.write(self._access) as tx:

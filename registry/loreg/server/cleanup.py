@@ -12,9 +12,10 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from loreg.catalog import Catalog, jobs, pending_uploads, uploads
+from loreg.catalog import Catalog, jobs
 from loreg.entities import Access
 from loreg.errors import LoregError
+from loreg.local.expiry import Discarded, discard_expired
 from loreg.server.state import Service
 from loreg.storage import SigningStore
 
@@ -37,16 +38,22 @@ async def periodic_cleanup(service: Service) -> AsyncIterator[None]:
 async def _clean_up(service: Service) -> None:
     while True:
         try:
-            expired = await service.catalog.run_async(_discard_expired, service.catalog)
-            if isinstance(service.store, SigningStore):
-                await asyncio.to_thread(service.store.forget_uploads, expired)
+            await service.catalog.run_async(_clean_up_jobs, service.catalog)
+            while (await _discard_expired(service)).upload_ids:
+                pass
         except LoregError as error:  # it is tried again in an hour
             _log.warning("old uploads were not swept: %s", error)
         await asyncio.sleep(_INTERVAL)
 
 
-def _discard_expired(catalog: Catalog) -> tuple[str, ...]:
+def _clean_up_jobs(catalog: Catalog) -> None:
     with catalog.write(Access.superuser("loreg")) as tx:
         jobs.clean_up(tx)
-        pending_uploads.discard_expired(tx)
-        return uploads.discard_expired(tx)
+
+
+async def _discard_expired(service: Service) -> Discarded:
+    """Discard some of what has expired, from the store too; ``loreg gc`` finds what a server that is killed leaves."""
+    discarded = await service.catalog.run_async(discard_expired, service.catalog, Access.superuser("loreg"))
+    if isinstance(service.store, SigningStore):
+        await asyncio.to_thread(service.store.forget_uploads, discarded.upload_ids)
+    return discarded

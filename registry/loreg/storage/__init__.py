@@ -7,11 +7,13 @@ from loreg.storage.blobs import (
     BlobTransfer,
     CopiedFile,
     IncomingUpload,
+    Leftover,
     PresignedUpload,
     SigningStore,
     StoredObject,
     UploadReserver,
     digest_of,
+    foreign_store_error,
     put_bytes,
 )
 from loreg.storage.factory import open_store
@@ -25,11 +27,13 @@ __all__ = [
     "CopiedFile",
     "FolderStore",
     "IncomingUpload",
+    "Leftover",
     "PresignedUpload",
     "SigningStore",
     "StoredObject",
     "UploadReserver",
     "digest_of",
+    "foreign_store_error",
     "open_store",
     "put_bytes",
 ]

@@ -7,14 +7,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from cachetools import TTLCache
 
-from loreg.errors import IntegrityError, NotFoundError
+from loreg.errors import ConflictError, IntegrityError, NotFoundError
 from loreg.manifest import hidden_sibling
 from loreg.storage.durable import move_durably
 
@@ -69,6 +69,19 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
+class Leftover:
+    """What a writer began and has not finished: where, when it last wrote or, if that is not known, when it began.
+
+    ``size`` is its bytes. ``remove`` removes it; that it is gone already is no error.
+    """
+
+    where: str
+    at: datetime
+    size: int
+    remove: Callable[[], None] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class IncomingUpload:
     """What somebody PUT by a URL of the store, in quarantine: under which id, when, and how many bytes."""
 
@@ -79,10 +92,11 @@ class IncomingUpload:
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """A file of a folder that was laid out for a server: the folder's name, the file's path in it, its bytes."""
+    """A file of a folder that was laid out for a server: the folder's name, the path in it, its bytes, when it was."""
 
     name: str
     path: str
+    at: datetime
     size: int
 
 
@@ -169,10 +183,11 @@ class BlobStore(BlobTransfer, Protocol):
         """Return digest and size of the bytes under a blob's name, read now; None if there are none."""
         ...
 
-    def list_leftovers(self) -> Iterator[str]:
-        """Return where interrupted writers left something: files or uploads that no name of a blob leads to.
+    def list_leftovers(self) -> Iterator[Leftover]:
+        """Return what interrupted writers left: files or uploads that no name of a blob leads to.
 
-        A writer that is at work at this moment has such a thing as well.
+        A writer that is at work at this moment has such a thing as well: only their age tells them apart. A writer
+        whose own is removed fails, and stores nothing.
         """
         ...
 
@@ -374,6 +389,17 @@ def missing_error(url: str, sha256: str) -> NotFoundError:
         f"blob {sha256[:12]} is not in {url}",
         hint=f"loreg doctor shows which store is in force, and why; if it is the right one, {PUSH_AGAIN}",
         outside=f"blob {sha256[:12]} is not in the store",
+    )
+
+
+def foreign_store_error(store: BlobStore, owner: str, registry_id: str) -> ConflictError:
+    """Return the error for a store that is marked as that of the registry ``owner``."""
+    return ConflictError(
+        f"the store {store.url} belongs to registry {owner[:8]}, this catalog is of registry {registry_id[:8]}: two on "
+        "one store would remove each other's blobs",
+        hint="loreg doctor shows which store is in force, and why; if that registry is gone for good, first: "
+        f"{store.unmark_command()}",
+        outside="the server's store belongs to another registry",
     )
 
 

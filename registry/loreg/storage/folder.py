@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,6 +21,7 @@ from loreg.storage.blobs import (
     OWNER,
     Blob,
     BytesCallback,
+    Leftover,
     StoredObject,
     VerifiedCache,
     damaged_document_error,
@@ -149,12 +152,16 @@ class FolderStore:
             except FileNotFoundError:
                 return None
 
-    def list_leftovers(self) -> Iterator[str]:
-        """Return the files and folders whose names are those of what is not complete yet."""
+    def list_leftovers(self) -> Iterator[Leftover]:
+        """Return the files, and the empty folders, whose names are those of what is not complete yet."""
         with self._explain_os_errors():
             for pattern in (".new-*", "sha256/.new-*", "sha256/??/.put-*"):
                 for path in self.folder.glob(pattern):
-                    yield str(path)
+                    with contextlib.suppress(FileNotFoundError):
+                        status, is_folder = path.lstat(), path.is_dir() and not path.is_symlink()
+                        if not is_folder or not any(path.iterdir()):
+                            at, size = datetime.fromtimestamp(status.st_mtime, UTC), 0 if is_folder else status.st_size
+                            yield Leftover(str(path), at, size, functools.partial(self._remove_leftover, path))
 
     def owner(self) -> str:
         """Read the file that marks the store."""
@@ -205,6 +212,13 @@ class FolderStore:
                 hint="mount its disk, or set LOREG_STORAGE_URL to where it is now; if it is lost for good, start a new "
                 f"one: mkdir -p {shlex.quote(str(blobs))}",
             )
+
+    def _remove_leftover(self, path: Path) -> None:
+        with self._explain_os_errors(), contextlib.suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
 
     def _path(self, sha256: str) -> Path:
         return self.folder / key_of(sha256)

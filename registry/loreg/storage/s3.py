@@ -32,6 +32,7 @@ from loreg.storage.blobs import (
     BytesCallback,
     CopiedFile,
     IncomingUpload,
+    Leftover,
     PresignedUpload,
     StoredObject,
     VerifiedCache,
@@ -260,9 +261,9 @@ class S3Store:
     def list_copied_files(self) -> Iterator[CopiedFile]:
         """Ask for a thousand names at a time."""
         start = self._beside("named/")
-        for key, _, size in self._list_objects(start):
+        for key, at, size in self._list_objects(start):
             name, _, path = key.removeprefix(start).partition("/")
-            yield CopiedFile(name, path, size)
+            yield CopiedFile(name, path, at, size)
 
     def inspect_copy(self, name: str, path: str) -> StoredObject | None:
         """Send one HEAD request; S3 keeps a checksum of the whole of every copy but those of objects sent in parts."""
@@ -290,6 +291,21 @@ class S3Store:
             with self._translate_errors():
                 self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
+    def _size_of_parts(self, key: str, upload_id: str) -> int:
+        """Return how many bytes an upload in parts has so far; 0 if it has ended."""
+        try:
+            with self._translate_errors():
+                pages = self._client.get_paginator("list_parts").paginate(
+                    Bucket=self.bucket, Key=key, UploadId=upload_id
+                )
+                return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
+        except NotFoundError:
+            return 0
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        with contextlib.suppress(NotFoundError), self._translate_errors():
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+
     def inspect(self, sha256: str) -> StoredObject | None:
         """Send one HEAD request; of an object that was sent in parts S3 keeps no checksum of the whole."""
         return _to_stored_object(self._head(self._key(sha256)))
@@ -308,14 +324,20 @@ class S3Store:
             return None
         return Blob(hasher.hexdigest(), size)
 
-    def list_leftovers(self) -> Iterator[str]:
-        """Return the uploads in parts that were begun and neither completed nor aborted."""
+    def list_leftovers(self) -> Iterator[Leftover]:
+        """Return the uploads in parts that were begun and neither completed nor aborted, since when they were."""
         prefix = self._beside("sha256/")
         with self._translate_errors():
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
             for page in pages:
                 for upload in page.get("Uploads", ()):
-                    yield f"s3://{self.bucket}/{upload['Key']} (upload {upload['UploadId']})"
+                    key, upload_id = upload["Key"], upload["UploadId"]
+                    yield Leftover(
+                        f"s3://{self.bucket}/{key} (upload {upload_id})",
+                        upload["Initiated"],
+                        self._size_of_parts(key, upload_id),
+                        functools.partial(self._abort, key, upload_id),
+                    )
 
     def owner(self) -> str:
         """Read the object that marks the store: one GET request."""

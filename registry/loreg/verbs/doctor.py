@@ -90,8 +90,10 @@ def _check_owner(upkeep: Upkeep, store: BlobStore) -> str:
 
 
 def _describe_garbage(upkeep: Upkeep) -> str:
-    count, size = upkeep.marked_garbage()
-    return f"{count:,} blobs of {size:,} bytes wait for loreg gc to remove them" if count else "none is marked"
+    marked = upkeep.marked_garbage()
+    if not marked.count:
+        return "none is marked"
+    return f"{marked.count:,} blobs of {marked.size:,} bytes wait for loreg gc to remove them"
 
 
 def _check_weights(context: Context) -> str:

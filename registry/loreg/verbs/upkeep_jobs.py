@@ -64,7 +64,8 @@ def run_upkeep(
     """
     request = read_upkeep_request(kind, document, hint=f"loreg {kind} --help")
     if kind is JobKind.GC:
-        collected = gc(context, grace=parse_span(request.grace), dry_run=request.dry_run, progress=progress)
+        grace = parse_span(request.grace)
+        collected = gc(context, grace=grace, caches=request.caches, dry_run=request.dry_run, progress=progress)
         return shorten(collected, f"{collected.removed:,} removed, {collected.marked:,} wait")
     selection = _select(request, settings)
     if kind is JobKind.VERIFY:

@@ -142,7 +142,7 @@ def verify(context: Context, selection: Selection, progress: Progress = no_progr
             orphans.add(orphan)
             orphan_size += orphan.size
         for leftover in store.list_leftovers():
-            leftovers.add(leftover)
+            leftovers.add(leftover.where)
         for forgotten in _list_forgotten_uploads(context, store):
             leftovers.add(forgotten)
         for odd in find_odd_copies(context, store):

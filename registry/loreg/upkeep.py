@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from loreg.entities import Garbage, Owners, Reference, UpkeepAction
-from loreg.refs import Ref
+from loreg.entities import Garbage, Owners, PruneDecision, Reference, Retention, UpkeepAction
+from loreg.refs import AdapterName, AdapterPattern, Ref
 
 
 class Upkeep(Protocol):
@@ -64,6 +64,29 @@ class Upkeep(Protocol):
 
     def marked_garbage(self) -> tuple[int, int]:
         """Return the number and the bytes of the blobs that are marked and not collected yet."""
+        ...
+
+    def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
+        """Yield the adapters that match, by name. They are read in pages, a transaction each."""
+        ...
+
+    def plan_pruning(
+        self, adapter: AdapterName, rules: Retention, pattern: AdapterPattern, guarded: Collection[str]
+    ) -> tuple[PruneDecision, ...]:
+        """Return what becomes of each version of an adapter, the newest first; nothing changes.
+
+        ``pattern`` says which adapters may lose versions at all, ``guarded`` are the aliases whose last version is
+        kept.
+        """
+        ...
+
+    def prune(
+        self, adapter: AdapterName, rules: Retention, pattern: AdapterPattern, guarded: Collection[str], limit: int
+    ) -> tuple[tuple[PruneDecision, ...], int]:
+        """Remove up to ``limit`` of an adapter's versions that go; return them, and how many wait for others.
+
+        A version that others descend from goes after them: call it again when these are gone.
+        """
         ...
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:

@@ -1,11 +1,14 @@
-"""What a collector does to garbage: mark what nothing refers to, claim it after the grace, settle what is removed."""
+"""What a collector does to garbage: mark what nothing refers to, claim it after the grace, settle what is removed.
+
+What a version left that was deleted for good is marked as if it had been garbage since ever: any grace has passed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from loreg.catalog import references
 from loreg.catalog.clock import now
@@ -15,6 +18,8 @@ from loreg.catalog.transaction import Transaction
 from loreg.entities import Garbage
 
 _FORGET_AFTER = timedelta(days=7)  # longer than any push looks for a blob before it commits
+_SINCE_EVER = datetime(1970, 1, 1, tzinfo=UTC)  # the time of the marks of what was deleted for good
+_IS_DELETED = (garbage_table.c.marked_at == _SINCE_EVER) & garbage_table.c.collected_at.is_(None)
 
 
 def database_time(tx: Transaction) -> datetime:
@@ -39,18 +44,41 @@ def mark(tx: Transaction, sizes: Mapping[str, int], listed_at: datetime) -> int:
     return back.rowcount + len(new)
 
 
+def mark_deleted(tx: Transaction, sizes: Mapping[str, int]) -> None:
+    """Mark blobs that nothing refers to, by digest with their sizes, to be removed without a grace."""
+    is_back = OF_DIGESTS & garbage_table.c.collected_at.is_not(None)
+    statement = update(garbage_table).where(is_back).values(claimed_at=None, collected_at=None)
+    tx.connection.execute(statement, {"digests": sorted(sizes)})
+    for digest, size in sorted(sizes.items()):
+        tx.upsert(garbage_table, {"digest": digest, "size": size, "marked_at": _SINCE_EVER})
+
+
+def count_deleted(tx: Transaction) -> int:
+    """Return the number of blobs that were marked by :func:`mark_deleted` and are not gone yet."""
+    return tx.connection.execute(select(func.count()).where(_IS_DELETED)).scalar_one()
+
+
+def claim_deleted(tx: Transaction, limit: int) -> tuple[Garbage, ...]:
+    """Claim up to ``limit`` of the blobs that were marked by :func:`mark_deleted`, as :func:`claim` does."""
+    return _claim(tx, _IS_DELETED, limit)
+
+
 def claim(tx: Transaction, grace: timedelta, limit: int) -> tuple[Garbage, ...]:
     """Claim up to ``limit`` blobs that were marked longer than ``grace`` ago and that nothing refers to.
 
     The caller removes them from the store within half of ``CLAIM``, and calls :func:`settle` after that. What something
     refers to by now is not marked any more.
     """
+    return _claim(tx, garbage_table.c.marked_at <= now(tx, -grace), limit)
+
+
+def _claim(tx: Transaction, is_due: ColumnElement[bool], limit: int) -> tuple[Garbage, ...]:
     lock(tx, shared=False)
     query = (
         select(garbage_table.c.digest, garbage_table.c.size)
         .where(
             garbage_table.c.collected_at.is_(None),
-            garbage_table.c.marked_at <= now(tx, -grace),
+            is_due,
             or_(garbage_table.c.claimed_at.is_(None), garbage_table.c.claimed_at <= now(tx, -CLAIM)),
         )
         .order_by(garbage_table.c.marked_at, garbage_table.c.digest)

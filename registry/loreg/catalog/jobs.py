@@ -101,6 +101,12 @@ def submit(
     return job
 
 
+def list_open_requests(tx: Transaction) -> tuple[tuple[int, Mapping[str, object]], ...]:
+    """Return id and request of every job that waits or runs; there are :data:`MAX_OPEN` of a namespace at most."""
+    rows = tx.connection.execute(select(job_table.c.id, job_table.c.request).where(_OPEN).order_by(job_table.c.id))
+    return tuple((row.id, row.request) for row in rows)
+
+
 def _needs_torch(kind: str, request: Mapping[str, object]) -> bool:
     """Whether a job needs torch: all but a bake that only adds weighted deltas."""
     merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None

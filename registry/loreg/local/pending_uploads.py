@@ -12,7 +12,7 @@ from functools import partial
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME
-from loreg.catalog import Transaction, pending_uploads, versions
+from loreg.catalog import Transaction, pending_uploads, tombstones, versions
 from loreg.catalog.pending_uploads import PendingUpload
 from loreg.catalog.version_details import version_details
 from loreg.entities import Access, Commit, Details, Role
@@ -102,6 +102,7 @@ def commit_files(
         else:
             with backend.catalog.read(access) as tx:
                 _refuse_over_quota(tx, adapter, state, manifest.files)
+                tombstones.refuse_banned(tx, {file.sha256 for file in manifest.files})
         store.flush()
         try:
             record = partial(_record, backend, adapter, branch, state, manifest, parsed)

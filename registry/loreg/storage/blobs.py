@@ -208,6 +208,10 @@ class SigningStore(BlobStore, Protocol):
         """
         ...
 
+    def remove_folder(self, name: str) -> None:
+        """Remove the folder that :meth:`materialize_folder` made under that name; one that is not there is no error."""
+        ...
+
 
 @runtime_checkable
 class UploadReserver(Protocol):

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -220,11 +220,7 @@ class S3Store:
 
     def forget_uploads(self, upload_ids: Collection[str]) -> None:
         """Delete what was uploaded, a thousand objects in a request; S3 ignores keys without an object."""
-        objects: list[Any] = [{"Key": self._incoming(upload_id)} for upload_id in upload_ids]
-        for start in range(0, len(objects), _MAX_DELETED):
-            batch: Any = {"Objects": objects[start : start + _MAX_DELETED], "Quiet": True}
-            with self._translate_errors():
-                self._client.delete_objects(Bucket=self.bucket, Delete=batch)
+        self._delete_keys([self._incoming(upload_id) for upload_id in upload_ids])
 
     def download_url(self, sha256: str) -> str:
         """Return a presigned GET, ranged or not; its answer has our headers, whatever the object was stored with."""
@@ -252,6 +248,14 @@ class S3Store:
             if existing != source:  # for an object sent in parts, and for its copies, S3 keeps another checksum
                 self._copy(self._key(sha256), f"{folder}/{path}")
         return f"s3://{self.bucket}/{folder}"
+
+    def remove_folder(self, name: str) -> None:
+        """List the folder, a thousand keys in a request, and delete as many in another."""
+        prefix = self._beside(f"named/{name}/")
+        with self._translate_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        self._delete_keys(keys)
 
     def list(self) -> Iterator[Blob]:
         """Ask for a thousand names at a time."""
@@ -325,6 +329,12 @@ class S3Store:
         """Ask for the bucket: one HEAD request."""
         with self._translate_errors():
             self._client.head_bucket(Bucket=self.bucket)
+
+    def _delete_keys(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), _MAX_DELETED):
+            objects: Any = [{"Key": key} for key in keys[start : start + _MAX_DELETED]]
+            with self._translate_errors():
+                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
     def _key(self, sha256: str) -> str:
         return self._beside(key_of(sha256))

@@ -94,6 +94,8 @@ def commit_files(
             state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         _refuse_stale_parent(backend, access, adapter, branch, state, commit.parent)
         manifest = commit.apply_to(state.start_files)
+        with backend.catalog.read(access) as tx:  # before anything of it is stored
+            tombstones.refuse_banned(tx, {manifest.digest, *(file.sha256 for file in manifest.files)})
         parsed = None
         if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
             aliases = (branch,) if branch else ()
@@ -102,7 +104,6 @@ def commit_files(
         else:
             with backend.catalog.read(access) as tx:
                 _refuse_over_quota(tx, adapter, state, manifest.files)
-                tombstones.refuse_banned(tx, {file.sha256 for file in manifest.files})
         store.flush()
         try:
             record = partial(_record, backend, adapter, branch, state, manifest, parsed)

@@ -38,6 +38,7 @@ def test_a_flag_wins_over_the_environment_over_the_user(tmp_path: Path):
         "endpoint": "default",
         "token": "default",
         "check": "default",
+        "retention": "default",
     }
 
 

@@ -29,7 +29,7 @@ def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
             [
                 (
                     str(entry.adapter),
-                    f"v{entry.newest}" if entry.newest else "all yanked",
+                    f"v{entry.newest}" if entry.newest else "all yanked" if entry.versions else "none left",
                     str(entry.versions),
                     ", ".join(f"{alias} → v{number}" for alias, number in entry.aliases.items()),
                     f"{entry.created_at:%Y-%m-%d}",

@@ -17,6 +17,7 @@ from loreg.entities import (
     BaseModel,
     Commit,
     Committed,
+    Deletion,
     Details,
     Event,
     Job,
@@ -26,10 +27,12 @@ from loreg.entities import (
     Page,
     Query,
     Token,
+    Usage,
+    UsageBy,
     Version,
 )
 from loreg.manifest import Manifest
-from loreg.refs import AdapterName, Ref
+from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.upkeep import Upkeep
 
 
@@ -119,6 +122,18 @@ class Backend(Protocol):
         """
         ...
 
+    def preview_deletion(self, ref: Ref) -> Deletion:
+        """Return what :meth:`delete` would remove now, and what others share; for administrators of everything."""
+        ...
+
+    def delete(self, ref: Ref, reason: str) -> Deletion:
+        """Delete a version for good: its rows, and the blobs that nobody else has; for administrators of everything.
+
+        A tombstone keeps number and digest: neither they nor its weights are ever recorded again. Of a version that is
+        gone already, what a deletion that was killed left is removed.
+        """
+        ...
+
     def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
         """Record measured numbers of a version; one measured on the same data before is replaced.
 
@@ -169,11 +184,15 @@ class Backend(Protocol):
         """Return a page of events, the newest first: who did what, and when."""
         ...
 
+    def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
+        """Return a page of how much namespaces or adapters store, by name; for administrators of everything."""
+        ...
+
     def lease(self, digests: Collection[str]) -> None:
         """Keep blobs that the caller is about to store, or finds stored, until it has committed.
 
         Nothing removes them for the grace of a garbage collection, which is longer than the longest push. Through a
-        server a blob is leased when its upload is announced.
+        server a blob is leased when its upload is announced. Raises NotAllowedError for what was deleted for good.
         """
         ...
 

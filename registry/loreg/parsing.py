@@ -17,6 +17,7 @@ _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_MAX_REASON = 1000  # characters
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
 #: Words in the names of metrics for which lower is better.
 _LOWER_IS_BETTER = frozenset(
@@ -37,12 +38,29 @@ def parse_span(text: str) -> timedelta:
 
 
 def format_span(span: timedelta) -> str:
-    """Return a span of time as :func:`parse_span` reads it, in whole minutes, and no shorter than it is.
+    """Return a span as :func:`parse_span` reads it, in the largest unit that it is whole of, and no shorter than it is.
 
-    >>> format_span(timedelta(hours=1, seconds=1))
-    '61m'
+    >>> format_span(timedelta(days=30)), format_span(timedelta(hours=1, seconds=1))
+    ('30d', '61m')
     """
-    return f"{math.ceil(span.total_seconds() / 60)}m"
+    minutes = math.ceil(span.total_seconds() / 60)
+    unit, size = next((unit, size) for unit, size in (("d", 24 * 60), ("h", 60), ("m", 1)) if minutes % size == 0)
+    return f"{minutes // size}{unit}"
+
+
+def parse_reason(text: str) -> str:
+    """Return the reason of a deletion: one line of 1 to 1,000 characters. Raises UsageError.
+
+    >>> parse_reason(" asked for by its author ")
+    'asked for by its author'
+    """
+    reason = text.strip()
+    if not reason or len(reason) > _MAX_REASON or not reason.isprintable():
+        raise UsageError(
+            f"the reason has {len(reason):,} characters, expected one line of 1 to {_MAX_REASON:,}",
+            hint="--reason 'asked for by its author'",
+        )
+    return reason
 
 
 def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from loreg.errors import UsageError
 
@@ -12,6 +13,7 @@ _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{8,64})")
 #: Stands for the namespace of adapters that have none; no valid namespace is spelled so.
 NO_NAMESPACE = "-"
+_PATTERN = re.compile(r"\*|(?:[A-Za-z0-9._*?-]{1,96}/)?[A-Za-z0-9._*?-]{0,96}(?<!^)")
 _GRAMMAR = "[ns/]name[:alias|:vN][@sha256:…]"
 
 
@@ -57,6 +59,44 @@ def parse_adapter_name(text: str) -> AdapterName:
             hint="loreg push DIR team/my-adapter",
         )
     return AdapterName(*parts) if len(parts) == 2 else AdapterName("", parts[0])
+
+
+@dataclass(frozen=True)
+class AdapterPattern:
+    """Which adapters are meant: those whose namespace and name match; ``*`` stands for any text, ``?`` for a letter."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace or NO_NAMESPACE}/{self.name}"
+
+    def matches(self, adapter: AdapterName) -> bool:
+        """Return whether the adapter is one of those."""
+        return fnmatchcase(adapter.namespace, self.namespace) and fnmatchcase(adapter.name, self.name)
+
+
+#: The pattern of all adapters.
+ALL_ADAPTERS = AdapterPattern("*", "*")
+
+
+def parse_adapter_pattern(text: str) -> AdapterPattern:
+    """Parse ``team/*``, ``team/`` (the same), ``team/news-?``, ``-/*`` (no namespace) or ``*`` (all).
+
+    Raises UsageError.
+
+    >>> parse_adapter_pattern("team/").matches(parse_adapter_name("team/science"))
+    True
+    """
+    if not _PATTERN.fullmatch(text):
+        raise UsageError(
+            f"invalid pattern {text!r}: expected the name of an adapter, with * for any text and ? for any letter",
+            hint="'team/*'",
+        )
+    namespace, slash, name = text.rpartition("/")
+    if not slash:
+        return ALL_ADAPTERS if text == "*" else AdapterPattern("", text)
+    return AdapterPattern("" if namespace == NO_NAMESPACE else namespace, name or "*")
 
 
 def parse_alias(text: str) -> str:

@@ -22,6 +22,7 @@ from loreg.entities import (
     AdapterSimilarity,
     BakeResult,
     CheckReport,
+    Deletion,
     Details,
     DoctorCheck,
     Event,
@@ -36,11 +37,14 @@ from loreg.entities import (
     Metric,
     Page,
     Progress,
+    PruneReport,
     PullResult,
     PushResult,
     Query,
     RepairReport,
     ReproduceResult,
+    Usage,
+    UsageBy,
     VerifyReport,
     Version,
     VersionMetadata,
@@ -55,7 +59,7 @@ from loreg.parsing import (
     parse_sort,
     parse_span,
 )
-from loreg.refs import parse_adapter_name, parse_alias, parse_ref
+from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref
 from loreg.settings import Settings, load
 from loreg.storage import BlobTransfer
 from loreg.verbs.jobs import Jobs
@@ -600,6 +604,25 @@ class Registry:
         """Show a yanked version again."""
         return self._backend.set_yanked(parse_ref(ref), False, "")
 
+    def delete(self, ref: str, reason: str, *, dry_run: bool = False) -> Deletion:
+        """Delete a version for good, because of ``reason``; with ``dry_run`` only say what that would remove.
+
+        Its files, manifest and exports leave the store, but for what other versions share. Its number, digest and
+        weights are never recorded again; its events stay, without content. Repeated, it finishes what was interrupted.
+        Raises NotAllowedError for all but administrators of everything.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.delete("team/science:v1", "asked for by its author").removed  # two files and the manifest
+        3
+        >>> registry.push("./science", "team/again")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        loreg.errors.NotAllowedError: this content was deleted from the registry: it was team/science:v1, on ...
+        """
+        if dry_run:
+            return self._backend.preview_deletion(parse_ref(ref))
+        return self._backend.delete(parse_ref(ref), reason)
+
     def add_metrics(self, ref: str, metrics: Sequence[str | Metric]) -> Version:
         """Record measured numbers of a version; one measured on the same data before is replaced.
 
@@ -709,6 +732,34 @@ class Registry:
             request = {"grace": format_span(span), "caches": caches, "dry_run": dry_run}
             return self._do_by_worker(JobKind.GC, request, GcReport, progress)
         return gc(self.context, grace=span, caches=caches, dry_run=dry_run, progress=progress)
+
+    def prune(self, pattern: str = "*", *, dry_run: bool = False, progress: Progress = no_progress) -> PruneReport:
+        """Let versions go that the table ``[retention]`` of the settings does not keep; with ``dry_run`` say which.
+
+        Of the adapters that match ``pattern``: ``"team/*"``. Never those that an alias means, or a guarded one last
+        meant, the newest, those that an open job needs, and what something kept descends from. The next :meth:`gc`
+        finds what they leave. The content may be pushed again. Raises UsageError if there is no ``[retention]``,
+        NotAllowedError behind a server.
+        """
+        from loreg.verbs.prune import prune
+        from loreg.workspace.retention import read_retention
+
+        retention = read_retention(self.settings.retention, self.settings.origin["retention"])
+        return prune(self.context, retention, parse_adapter_pattern(pattern), dry_run=dry_run, progress=progress)
+
+    def usage(self, pattern: str = "*", *, by: str = "namespace", limit: int = 50, cursor: str | None = None) -> Usage:
+        """Return a page of how much is stored ``by`` namespace or adapter, of the adapters that match ``pattern``.
+
+        ``own`` bytes would be free if it went, ``shared`` ones others have too. Totals come with the first page. Raises
+        NotAllowedError for all but administrators.
+
+        >>> pushed = [registry.push("./science", name) for name in ("team/science", "other/science")]
+        >>> [(row.name, row.versions, row.own) for row in registry.usage().items]  # both have the same blobs
+        [('other', 1, 0), ('team', 1, 0)]
+        """
+        if by not in set(UsageBy):
+            raise UsageError(f"{by!r} is nothing to count by", hint=f"--by {' | '.join(UsageBy)}")
+        return self._backend.usage(UsageBy(by), parse_adapter_pattern(pattern), limit, cursor)
 
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""

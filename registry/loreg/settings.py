@@ -1,7 +1,8 @@
 """Resolve every setting: flag > ``LOREG_*`` environment > user file > what ``loreg login`` left > default.
 
 Only these sources, which are the user's own, decide where requests and secrets go. A project's ``loreg.toml`` comes
-with files that anybody may have written: it may set only what is asked of adapters and who acts.
+with files that anybody may have written: it may set only what is asked of adapters, which versions are kept (nothing
+goes before somebody was asked), and who acts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from loreg.file_modes import HAS_OWNERS
 
 #: The table of what a team asks of adapters; ``checking.policy`` reads it.
 CHECK = "check"
+#: The table of which versions are kept; ``workspace.retention`` reads it.
+RETENTION = "retention"
+_TABLES = (CHECK, RETENTION)
 KEYS = (
     "home",
     "database_url",
@@ -35,7 +39,7 @@ KEYS = (
     "author",
 )
 #: All keys that a project's file may set.
-PROJECT_KEYS = (CHECK, "author")
+PROJECT_KEYS = (*_TABLES, "author")
 _FLAG = "flag"
 _ENVIRONMENT = "environment"
 # Keys that name a registry on this machine. ``home`` does so only as a flag: else it is also where caches lie, those of
@@ -53,8 +57,8 @@ class Settings:
     """The settings in force; ``origin`` says where each was found, ``notes`` what was ignored and why.
 
     With ``endpoint`` a server is asked, with ``token``; else the catalog and store directly. A server sends its clients
-    to ``storage_public_endpoint`` where they reach its store under another URL. ``check`` is the table as it is in the
-    file.
+    to ``storage_public_endpoint`` where they reach its store under another URL. ``check`` and ``retention`` are the
+    tables as they are in the file.
     """
 
     home: Path
@@ -66,6 +70,7 @@ class Settings:
     token: str = field(repr=False)
     author: str
     check: Mapping[str, Any]
+    retention: Mapping[str, Any]
     origin: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
@@ -113,7 +118,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
     return Settings(
         **{key: values[key] for key in KEYS},
         check=values.get(CHECK) or {},
-        origin={key: origin.get(key, "default") for key in (*KEYS, CHECK)},
+        retention=values.get(RETENTION) or {},
+        origin={key: origin.get(key, "default") for key in (*KEYS, *_TABLES)},
         notes=tuple(notes),
     )
 
@@ -148,7 +154,7 @@ def _resolve(layers: Sequence[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return every setting that these layers and the defaults give, and the origin of those from a layer."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for key in (*KEYS, CHECK):
+    for key in (*KEYS, *_TABLES):
         layer = next((layer for layer in layers if layer.has(key) and _is_in_force(layer, key, layers, values)), None)
         if layer is not None:
             values[key], origin[key] = layer.values[key], layer.name
@@ -247,7 +253,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"mend {path}") from error
     for key, value in document.items():
-        if key == CHECK and isinstance(value, dict):
+        if key in _TABLES and isinstance(value, dict):
             continue
         if key not in KEYS or not isinstance(value, str) or "\x00" in value:
             raise UsageError(

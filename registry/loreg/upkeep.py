@@ -15,11 +15,13 @@ from loreg.entities import (
     GarbageCount,
     MarkedGarbage,
     Owners,
+    PruneDecision,
     Reference,
+    Retention,
     UpkeepAction,
     VersionContent,
 )
-from loreg.refs import Ref
+from loreg.refs import AdapterName, AdapterPattern, Ref
 
 
 class Upkeep(Protocol):
@@ -101,6 +103,29 @@ class Upkeep(Protocol):
 
     def find_contents(self, digests: Collection[str]) -> Mapping[str, VersionContent]:
         """Return what versions have these manifests, by digest; a digest that no version has is left out."""
+        ...
+
+    def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
+        """Yield the adapters that match, by name. They are read in pages, a transaction each."""
+        ...
+
+    def plan_pruning(
+        self, adapter: AdapterName, rules: Retention, pattern: AdapterPattern, guarded: Collection[str]
+    ) -> tuple[PruneDecision, ...]:
+        """Return what becomes of each version of an adapter, the newest first; nothing changes.
+
+        ``pattern`` says which adapters may lose versions at all, ``guarded`` are the aliases whose last version is
+        kept.
+        """
+        ...
+
+    def prune(
+        self, adapter: AdapterName, rules: Retention, pattern: AdapterPattern, guarded: Collection[str], limit: int
+    ) -> tuple[tuple[PruneDecision, ...], int]:
+        """Remove up to ``limit`` of an adapter's versions that go; return them, and how many wait for others.
+
+        A version that others descend from goes after them: call it again when these are gone.
+        """
         ...
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def sent(**body: Any) -> Callable[[Guarded, Path], dict[str, Any]]:
 
 ROUTES: dict[tuple[str, str], Change] = {
     ("POST", ADAPTER + "/versions"): Change("push", commit),
+    ("DELETE", VERSION): Change("delete", lambda there, folder: {"params": {"reason": "asked for"}}),
     ("POST", VERSION + "/metrics"): Change("metric", lambda there, folder: {"json": [{"name": "f1", "value": 0.5}]}),
     ("PUT", VERSION + "/yanked"): Change("yank", sent(yanked=True, reason="x")),
     ("PUT", VERSION + "/exports/{request}"): Change("export", sent(profile="vllm")),
@@ -190,6 +191,13 @@ def collect_an_orphan(local_registry: Registry) -> None:
     assert local_registry.gc(grace="0h").removed == 1
 
 
+def push_and_prune(local_registry: Registry, folder: Path) -> None:
+    local_registry.push(HISTORY, "team/exported")
+    rules = replace(local_registry.settings, retention={"keep_last": 1})
+    with Registry(rules) as registry:
+        assert registry.prune().going_count == 1
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "pull": (
@@ -212,6 +220,8 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     ),
     "repair": ("repair", lambda local_registry, folder: break_and_repair(local_registry)),
     "gc": ("gc", lambda local_registry, folder: collect_an_orphan(local_registry)),
+    "delete": ("delete", lambda local_registry, folder: local_registry.delete("team/science", "asked for")),
+    "prune": ("prune", push_and_prune),
     "bases.add": (
         "base add",
         lambda local_registry, folder: local_registry.bases.add(
@@ -245,7 +255,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "doctor", "verify", "close",
+    "jobs.wait", "doctor", "verify", "usage", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}

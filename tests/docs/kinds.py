@@ -14,7 +14,9 @@ from docs.blocks import Block
 from loreg import settings
 from loreg.checking.policy import read_policy
 from loreg.checking.profile import read_profile
+from loreg.entities import Retention, RetentionRules
 from loreg.workspace.recipe_file import read_recipe_file
+from loreg.workspace.retention import read_retention
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +39,11 @@ def _is_policy(document: dict[str, Any], text: str, folder: Path) -> None:
     policy = read_policy(document["check"], "loreg.toml")
     assert set(document) <= set(settings.PROJECT_KEYS)
     assert policy != read_policy({}, "")
+
+
+def _is_retention(document: dict[str, Any], text: str, folder: Path) -> None:
+    assert set(document) <= set(settings.PROJECT_KEYS)
+    assert read_retention(document["retention"], "loreg.toml") != Retention(RetentionRules())
 
 
 def _is_recipe(document: dict[str, Any], text: str, folder: Path) -> None:
@@ -91,6 +98,7 @@ def _overrides_compose(document: dict[str, Any], text: str, folder: Path) -> Non
 Kind = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, Path], None]]
 TOML: tuple[Kind, ...] = (
     (lambda document: "check" in document, _is_policy),
+    (lambda document: "retention" in document, _is_retention),
     (lambda document: "sources" in document, _is_recipe),
     (lambda document: "rules" in document, _is_profile),
     (lambda document: bool(document) and set(document) <= set(settings.KEYS), _is_configuration),

@@ -133,7 +133,8 @@ def test_every_variable_that_loreg_reads_is_named(pages):
 
 
 def test_every_field_of_a_policy_and_every_condition_of_a_profile_has_a_row(pages):
-    for name in (*(field.name for field in dataclasses.fields(policy.Policy)), *CONDITIONS):
+    policies = (policy.Policy, loreg.entities.RetentionRules)
+    for name in (*(field.name for kind in policies for field in dataclasses.fields(kind)), *CONDITIONS):
         assert f"\n| `{name}` |" in pages["files.md"]
 
 

@@ -34,6 +34,7 @@ FILLED = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": EXPORT, "sha256": CONTENT,
     "upload_id": "nobody-knows", "token_id": "999", "job_id": "1",
 }  # fmt: skip
+UNKNOWN = {**FILLED, "selector": "v9"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", VERSION): Row(READ),
     ("GET", VERSION + "/lineage"): Row(READ),
     ("GET", VERSION + "/check"): Row(READ),
+    ("DELETE", VERSION): Row(  # of a version that is not there: the rows below need the one that is
+        {**ADMIN, "root": 404}, request=lambda _: {"params": {"reason": "x"}}, url=VERSION.format(**UNKNOWN)
+    ),
+    ("GET", VERSION + "/deletion"): Row(ADMIN),
     ("POST", VERSION + "/metrics"): Row(WRITE, request=lambda _: {"json": [{"name": "accuracy", "value": 0.5}]}),
     ("PUT", VERSION + "/yanked"): Row(WRITE, request=lambda _: {"json": {"yanked": False}}),
     ("GET", VERSION + "/exports/{request}"): Row(READ),
@@ -102,6 +107,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/v2/repos/{name}/version/{version}"): Row(READ, url="/v2/repos/team/science/version/1"),
     ("GET", "/api/v1/whoami"): Row(EVERYONE),
     ("GET", "/api/v1/events"): Row(EVERYONE),
+    ("GET", "/api/v1/usage"): Row(ADMIN),
     ("GET", "/api/v1/namespaces"): Row(EVERYONE),
     ("PUT", "/api/v1/namespaces/{namespace}"): Row(OWN, 204, lambda _: {"json": {"public": False}}),
     ("GET", "/api/v1/tokens"): Row(ADMIN),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loreg.settings import CHECK, KEYS, PROJECT_KEYS
+from loreg.settings import CHECK, KEYS, PROJECT_KEYS, RETENTION
 from loreg_cli.main import cli
 from reference_pages.markdown import code, sentence, table
 
@@ -18,7 +18,8 @@ A setting is taken from the first of these that has it:
 5. the default.
 
 A project's file, the nearest `loreg.toml` from the working folder upwards, may set no more than what is asked of
-adapters and who acts: files that came with a checkout lead nowhere. What it sets goes before the user's file.
+adapters, which of their versions are kept, and who acts: files that came with a checkout lead nowhere. What it sets
+goes before the user's file.
 `loreg doctor` prints every setting in force and where it comes from.
 
 ## Settings
@@ -52,13 +53,14 @@ _OTHER = {
 def render() -> dict[str, str]:
     """Return the page of settings by its path. Fails for a setting of which nothing is said."""
     settings = table(["Setting", "What it is", "Flag and variable", "Default"], [_row(key) for key in KEYS])
-    project = ", ".join(code(f"[{key}]" if key == CHECK else key) for key in PROJECT_KEYS)
+    project = ", ".join(code(f"[{key}]" if key in (CHECK, RETENTION) else key) for key in PROJECT_KEYS)
     other = table(
         ["Variable", "Read by", "What it does"], [(_list_names(names), *rest) for names, rest in _OTHER.items()]
     )
     text = (
-        f"{_HEAD}{settings}\nA project's `loreg.toml` may set {project}: the first is the table of [what a team "
-        f"asks](files.md#a-teams-policy).\n\n## Other variables of the environment\n\n{other}"
+        f"{_HEAD}{settings}\nA project's `loreg.toml` may set {project}: the tables are [what a team asks]"
+        "(files.md#a-teams-policy) and [which versions are kept](files.md#which-versions-are-kept).\n\n"
+        f"## Other variables of the environment\n\n{other}"
     )
     return {"configuration.md": text}
 

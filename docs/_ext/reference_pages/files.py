@@ -1,4 +1,4 @@
-"""``files.md``: the files that users write themselves, a team's policy and a server profile, field by field."""
+"""``files.md``: the files that users write themselves: policies of a team and a server profile, field by field."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.policy import Policy
 from loreg.checking.profile import EFFECTS
+from loreg.entities import RetentionRules
 from reference_pages.markdown import code, sentence, table
 
 #: What TOML has for the type of a field of a policy.
@@ -18,6 +19,8 @@ _TOML = {
     "bool": "`true` or `false`",
     "str": "text",
     "float": "number",
+    "int | None under [retention]": "number, 1 or more",
+    "timedelta | None": 'text: `"90m"`, `"12h"`, `"30d"` or `"8w"`',
 }
 _POLICY = """\
 # Files that you write
@@ -38,6 +41,31 @@ against = "prod"
 tolerance = 0.01
 ```
 
+"""
+_RETENTION = """
+## Which versions are kept
+
+The table `[retention]` of `loreg.toml`, or of the user's file, says which versions `loreg prune` keeps. There is no
+policy without it, and `loreg serve` never prunes by itself.
+
+```toml
+[retention]
+keep_last = 5
+keep_yanked = "30d"
+
+[retention.namespace.team]
+keep_last = 20
+keep_newer = "90d"
+```
+
+"""
+_NAMESPACES = """
+A table `[retention.namespace.NAME]` holds for that namespace *in place of* the rules in `[retention]`: what it leaves
+out is not taken from there. Without a rule for it a version stays. `-` is the namespace of adapters that have none.
+
+These are never pruned: the newest version that is not yanked; what an alias means; what an alias that `[check]` guards,
+or compares with, last meant; what something kept was merged from, of whatever adapter; and versions that an open job
+names, with all that came after them.
 """
 _PROFILE = """
 ## A server profile
@@ -74,6 +102,14 @@ def render() -> dict[str, str]:
         ["Field", "Type", "Default"],
         [(code(f.name), _TOML[str(f.type)], _default(f)) for f in dataclasses.fields(Policy)],
     )
+    rules = table(
+        ["Field", "Type", "Default"],
+        [
+            (code(f.name), _TOML.get(f"{f.type} under [retention]") or _TOML[str(f.type)], _default(f))
+            for f in dataclasses.fields(RetentionRules)
+        ],
+    )
+    about_rules = sentence(inspect.getdoc(RetentionRules).partition("\n\n")[2])
     policy = "\n\n".join(sentence(part) for part in inspect.getdoc(Policy).split("\n\n"))
     effects = table(
         ["Effect", "Severity", "The server"], [(code(name), *map(sentence, effect)) for name, effect in EFFECTS.items()]
@@ -82,7 +118,8 @@ def render() -> dict[str, str]:
         ["Condition", "Holds if"], [(code(name), sentence(CONDITIONS[name].__doc__)) for name in sorted(CONDITIONS)]
     )
     text = (
-        f"{_POLICY}{fields}\n{policy}\n{_PROFILE}### Effects\n\n{effects}\n### Conditions\n\n"
+        f"{_POLICY}{fields}\n{policy}\n{_RETENTION}{rules}\n{about_rules}\n{_NAMESPACES}"
+        f"{_PROFILE}### Effects\n\n{effects}\n### Conditions\n\n"
         f"`value` is what the rule has under that name.\n\n{conditions}"
     )
     return {"files.md": text}

@@ -1,11 +1,14 @@
-"""What a collector does to garbage: mark what nothing refers to, claim it after the grace, settle what is removed."""
+"""What a collector does to garbage: mark what nothing refers to, claim it after the grace, settle what is removed.
+
+What a version left that was deleted for good is marked as if it had been garbage since ever: any grace has passed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from loreg.catalog import references
 from loreg.catalog.clock import now
@@ -15,6 +18,8 @@ from loreg.catalog.transaction import Transaction
 from loreg.entities import Garbage, GarbageClaim, MarkedGarbage
 
 _FORGET_AFTER = timedelta(days=7)  # longer than any push looks for a blob before it commits
+_SINCE_EVER = datetime(1970, 1, 1, tzinfo=UTC)  # the time of the marks of what was deleted for good
+_IS_DELETED = (garbage_table.c.marked_at == _SINCE_EVER) & garbage_table.c.collected_at.is_(None)
 
 
 def database_time(tx: Transaction) -> datetime:
@@ -45,16 +50,39 @@ def find_new(tx: Transaction, digests: Collection[str], listed_at: datetime) -> 
     return frozenset(digests) - set(known.scalars())
 
 
+def mark_deleted(tx: Transaction, sizes: Mapping[str, int]) -> None:
+    """Mark blobs that nothing refers to, by digest with their sizes, to be removed without a grace."""
+    is_back = OF_DIGESTS & garbage_table.c.collected_at.is_not(None)
+    statement = update(garbage_table).where(is_back).values(claimed_at=None, collected_at=None)
+    tx.connection.execute(statement, {"digests": sorted(sizes)})
+    for digest, size in sorted(sizes.items()):
+        tx.upsert(garbage_table, {"digest": digest, "size": size, "marked_at": _SINCE_EVER})
+
+
+def count_deleted(tx: Transaction) -> int:
+    """Return the number of blobs that were marked by :func:`mark_deleted` and are not gone yet."""
+    return tx.connection.execute(select(func.count()).where(_IS_DELETED)).scalar_one()
+
+
+def claim_deleted(tx: Transaction, limit: int) -> GarbageClaim | None:
+    """Claim up to ``limit`` of the blobs that were marked by :func:`mark_deleted`, as :func:`claim` does."""
+    return _claim(tx, _is_free(tx) & _IS_DELETED, limit)
+
+
 def claim(tx: Transaction, grace: timedelta, limit: int) -> GarbageClaim | None:
     """Claim up to ``limit`` blobs that were marked longer than ``grace`` ago and that nothing refers to; None if none.
 
     The caller removes them from the store within half of ``CLAIM``, and calls :func:`settle` after that. What something
     refers to by now is not marked any more.
     """
+    return _claim(tx, _is_due(tx, grace), limit)
+
+
+def _claim(tx: Transaction, is_due: ColumnElement[bool], limit: int) -> GarbageClaim | None:
     lock(tx, shared=False)
     query = (
         select(garbage_table.c.digest, garbage_table.c.size)
-        .where(_is_due(tx, grace))
+        .where(is_due)
         .order_by(garbage_table.c.marked_at, garbage_table.c.digest)
         .limit(limit)
         .with_for_update()
@@ -96,7 +124,7 @@ def settle(tx: Transaction, digests: Collection[str], claimed_at: datetime) -> N
     tx.connection.execute(delete(garbage_table).where(garbage_table.c.collected_at <= now(tx, -_FORGET_AFTER)))
 
 
-def count_marked(tx: Transaction, within: timedelta | None) -> MarkedGarbage:
+def count_marked(tx: Transaction, within: timedelta | None = None) -> MarkedGarbage:
     """Return how many blobs are marked and not collected; of those marked ``within`` a time, if one is given."""
     columns = (func.count(), func.coalesce(func.sum(garbage_table.c.size), 0), func.min(garbage_table.c.marked_at))
     query = select(*columns).where(garbage_table.c.collected_at.is_(None))
@@ -108,8 +136,10 @@ def count_marked(tx: Transaction, within: timedelta | None) -> MarkedGarbage:
 
 def _is_due(tx: Transaction, grace: timedelta) -> ColumnElement[bool]:
     """Return the condition that a blob was marked longer than ``grace`` ago and that no collector removes it."""
-    return and_(
-        garbage_table.c.collected_at.is_(None),
-        garbage_table.c.marked_at <= now(tx, -grace),
-        or_(garbage_table.c.claimed_at.is_(None), garbage_table.c.claimed_at <= now(tx, -CLAIM)),
-    )
+    return _is_free(tx) & (garbage_table.c.marked_at <= now(tx, -grace))
+
+
+def _is_free(tx: Transaction) -> ColumnElement[bool]:
+    """Return the condition that a blob is not collected, and that no collector removes it at this moment."""
+    is_unclaimed = or_(garbage_table.c.claimed_at.is_(None), garbage_table.c.claimed_at <= now(tx, -CLAIM))
+    return garbage_table.c.collected_at.is_(None) & is_unclaimed

@@ -117,6 +117,12 @@ def _find_open_upkeep(tx: Transaction, kind: str) -> Job | None:
     return _to_job(row) if row is not None else None
 
 
+def list_open_requests(tx: Transaction) -> tuple[tuple[int, Mapping[str, object]], ...]:
+    """Return id and request of every job that waits or runs; there are :data:`MAX_OPEN` of a namespace at most."""
+    rows = tx.connection.execute(select(job_table.c.id, job_table.c.request).where(_OPEN).order_by(job_table.c.id))
+    return tuple((row.id, row.request) for row in rows)
+
+
 def _needs_torch(kind: str, request: Mapping[str, object]) -> bool:
     """Whether a job needs torch: all but upkeep, and a bake that only adds weighted deltas."""
     if JobKind(kind).is_upkeep:

@@ -6,14 +6,14 @@ The table calls them drafts. One is discarded after 30 days without a change.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 
-from loreg.catalog import blobs
+from loreg.catalog import blobs, tombstones
 from loreg.catalog.schema import adapter_table, pending_upload_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import GarbageCount, GarbageKind
@@ -62,9 +62,13 @@ def find_locked(tx: Transaction, adapter: AdapterName, branch: str) -> PendingUp
 
 
 def save(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload) -> None:
-    """Store the pending upload to a branch, in place of the one before, and record its blobs."""
+    """Store the pending upload to a branch, in place of the one before, and record its blobs.
+
+    Raises NotAllowedError for content that was deleted for good.
+    """
     entries = [[file.path, file.sha256, file.size] for file in pending.files]
     blobs.record(tx, {file.sha256: file.size for file in pending.files})
+    tombstones.refuse_banned(tx, {file.sha256 for file in pending.files})
     values = {"files": entries, "basis": pending.basis, "author": tx.author, "updated_at": tx.at}
     tx.upsert(pending_upload_table, {**_key(adapter, branch), **values})
     _log(tx, "draft", adapter, branch, len(entries))
@@ -98,6 +102,16 @@ def count_expired(tx: Transaction) -> tuple[GarbageCount, ...]:
     """Return how many pending uploads :func:`discard_expired` would discard, by namespace."""
     is_expired = pending_upload_table.c.updated_at < tx.at - _EXPIRES_AFTER
     return _count(tx.connection.execute(select(*_KEY_AND_FILES).where(is_expired)))
+
+
+def discard_with_file(tx: Transaction, sha256: str) -> Iterator[str]:
+    """Discard the pending uploads that have a file of this content; yield the name and branch of each."""
+    query = select(pending_upload_table.c.namespace, pending_upload_table.c.name, pending_upload_table.c.branch)
+    for row in tx.connection.execute(query.add_columns(pending_upload_table.c.files)).all():
+        if any(digest == sha256 for _, digest, _ in row.files):
+            adapter = AdapterName(row.namespace, row.name)
+            discard(tx, adapter, row.branch, _to_pending(row.files, ""))
+            yield f"{adapter}:{row.branch}" if row.branch else str(adapter)
 
 
 def discard_stale(tx: Transaction, namespace: str, max_count: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, select, union_all, update
 from sqlalchemy.sql.selectable import ReturnsRows
 
-from loreg.catalog import aliases, blobs, lineage, metrics
+from loreg.catalog import aliases, blobs, lineage, metrics, tombstones
 from loreg.catalog.bases import digest_range, find_base_id
 from loreg.catalog.schema import (
     adapter_table,
@@ -22,6 +22,7 @@ from loreg.catalog.schema import (
     label_table,
     module_type_table,
     task_table,
+    tombstone_table,
     version_table,
 )
 from loreg.catalog.transaction import Transaction, visible_to
@@ -53,9 +54,13 @@ _FIND_SAME_CONTENT = select(
     version_table.c.base_id,
     version_table.c.yanked_at.is_not(None).label("yanked"),
 ).where(version_table.c.adapter_id == bindparam("adapter"), version_table.c.digest == bindparam("digest"))
-_LAST_NUMBER = select(func.coalesce(func.max(version_table.c.number), 0)).where(
-    version_table.c.adapter_id == bindparam("adapter")
-)
+_NUMBERS = union_all(  # a number is given once: those of versions that are gone count too
+    *(
+        select(func.max(table.c.number).label("number")).where(table.c.adapter_id == bindparam("adapter"))
+        for table in (version_table, tombstone_table)
+    )
+).subquery()
+_LAST_NUMBER = select(func.coalesce(func.max(_NUMBERS.c.number), 0))
 _TASKS = select(task_table.c.task).where(task_table.c.version_id == bindparam("id"))
 _LABELS = select(label_table.c.key, label_table.c.value).where(label_table.c.version_id == bindparam("id"))
 _BASE_TEXT = (  # as task_table.c.base has it
@@ -71,7 +76,8 @@ def record(tx: Transaction, new: NewVersion, policy: ChangePolicy = _NO_POLICY) 
 
     Tasks, labels, metrics and aliases are recorded in both cases. ``policy`` checks each alias while all of them mean
     what they meant before; what it raises refuses the version. Raises ConflictError if the content is recorded as a
-    version that was yanked, or with another base; a base that was unknown is filled in.
+    version that was yanked, or with another base; a base that was unknown is filled in. Raises NotAllowedError for new
+    content that was deleted for good.
     """
     adapter_id = _get_or_create_adapter_locked(tx, new.adapter)
     base_id = find_base_id(tx, new.base.digest) if new.base else None
@@ -319,6 +325,8 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
         ],
     )
     blobs.record(tx, {file.sha256: file.size for file in new.manifest.files}, new.manifest.digest)
+    # Behind the lock that blobs.record takes: whoever deletes at this moment comes before it, or sees this version.
+    tombstones.refuse_banned(tx, {file.sha256 for file in new.manifest.files}, new.manifest.digest)
     tx.insert_missing(
         file_table,
         [
@@ -371,7 +379,17 @@ def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundErro
             f"{ref.adapter} has no alias {ref.alias!r}; it has: {names}", hint=f"loreg ls {ref.adapter}"
         )
     if ref.number or ref.digest:
-        return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")
+        tombstone = tombstones.find(tx, adapter_id, ref)
+        if tombstone is None:
+            return NotFoundError(f"there is no version {ref}", hint=f"loreg ls {ref.adapter}")
+        return NotFoundError(
+            f"{ref.adapter}:v{tombstone.number} was deleted on {tombstone.at:%Y-%m-%d} by {tombstone.author}: "
+            f"{tombstone.reason}",
+            hint=f"loreg ls {ref.adapter}",
+        )
+    of_adapter = select(version_table.c.id).where(version_table.c.adapter_id == adapter_id).limit(1)
+    if tx.connection.execute(of_adapter).first() is None:
+        return NotFoundError(f"every version of {ref.adapter} was deleted", hint=f"loreg ls {ref.adapter}")
     return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:vN")
 
 

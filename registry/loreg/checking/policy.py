@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,9 +16,9 @@ from loreg.adapters.card import card_license, parse_card_fields
 from loreg.checking.licenses import license_conflict
 from loreg.decoding import decode
 from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Operator, Severity, Version
-from loreg.errors import UsageError
+from loreg.errors import NotFoundError, UsageError
 from loreg.parsing import parse_count, parse_metric_condition
-from loreg.refs import Ref, parse_alias, parse_ref
+from loreg.refs import AdapterName, Ref, parse_alias, parse_ref
 
 _COMPARISONS: dict[Operator, Callable[[float, float], bool]] = {
     Operator.EQUAL: operator.eq,
@@ -180,9 +180,9 @@ def find_reference_version(
     """Find the version that ``version`` must not be worse than; None if there is none.
 
     ``against`` is a ref, which ``find`` looks up, or an alias of the same adapter. An alias means what it last meant,
-    even if it was removed since, or that version yanked (``moves`` are those of the adapter, the newest first). One
-    thing stays possible: when that version is yanked, the alias may go back to the one that it meant before it, even if
-    that is worse.
+    even if it was removed since, or that version yanked (``moves`` are those of the adapter, the newest first); a
+    version that was deleted it never meant. One thing stays possible: when that version is yanked, the alias may go
+    back to the one that it meant before it, even if that is worse.
     """
     if not against:
         return None
@@ -190,12 +190,22 @@ def find_reference_version(
         return find(parse_ref(against))
     alias = parse_alias(against)
     numbers = dict.fromkeys(move.number for move in moves if move.alias == alias and move.number is not None)
-    earlier_targets = (find(Ref(version.adapter, number=number)) for number in numbers)
+    earlier_targets = _find_all(version.adapter, numbers, find)
     last = next(earlier_targets, None)
     if last is None or not last.yanked:
         return last
     before = next((target for target in earlier_targets if not target.yanked), None)
     return None if before is not None and before.number == version.number else last
+
+
+def _find_all(adapter: AdapterName, numbers: Iterable[int], find: Callable[[Ref], Version]) -> Iterator[Version]:
+    """Yield those of the versions that are still there."""
+    for number in numbers:
+        try:
+            target = find(Ref(adapter, number=number))
+        except NotFoundError:
+            continue
+        yield target
 
 
 def build_candidate(version: Version, card: str, against: Version | None) -> Candidate:

@@ -26,6 +26,7 @@ from loreg.catalog import (
     metrics,
     namespaces,
     tokens,
+    tombstones,
     versions,
 )
 from loreg.catalog.search import search
@@ -42,6 +43,7 @@ from loreg.entities import (
     BaseRelation,
     Commit,
     Committed,
+    Deletion,
     Details,
     Event,
     Job,
@@ -53,6 +55,8 @@ from loreg.entities import (
     Query,
     Role,
     Token,
+    Usage,
+    UsageBy,
     Version,
 )
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
@@ -64,7 +68,7 @@ from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
-from loreg.refs import AdapterName, Ref
+from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.storage import AcceptedUpload, BlobStore
 from loreg.upkeep import Upkeep
 
@@ -206,6 +210,16 @@ class LocalBackend(Backend):
             check_yank(tx, self._policy, record, yanked=yanked)
             return versions.set_yanked(tx, record, yanked, reason)
 
+    def preview_deletion(self, ref: Ref) -> Deletion:
+        from loreg.local import deletion
+
+        return deletion.preview(self.catalog, self._store, self._access, ref)
+
+    def delete(self, ref: Ref, reason: str) -> Deletion:
+        from loreg.local import deletion
+
+        return deletion.delete(self.catalog, self._store, self._access, ref, reason)
+
     def add_metrics(self, ref: Ref, measured: Sequence[Metric]) -> Version:
         measured = [validate_metric(metric) for metric in measured]
         with self.catalog.write(self._access) as tx:
@@ -335,9 +349,17 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor)
 
+    def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
+        from loreg.catalog.usage import count_usage
+
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            return count_usage(tx, by, pattern, limit, cursor)
+
     def lease(self, digests: Collection[str]) -> None:
         require_somewhere(self._access, Role.WRITE)
         with self.catalog.write(self._access) as tx:
+            tombstones.refuse_banned(tx, digests)  # nothing of it is even sent
             garbage.lease(tx, digests)
 
     def upkeep(self) -> Upkeep:

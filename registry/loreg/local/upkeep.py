@@ -6,8 +6,9 @@ import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from loreg.catalog import Catalog, collection, exports, references, uploads, versions
+from loreg.catalog import Catalog, collection, exports, references, retention, uploads, versions
 from loreg.catalog.references import Scope
+from loreg.catalog.retention import PruneScope
 from loreg.entities import (
     Access,
     Garbage,
@@ -15,14 +16,16 @@ from loreg.entities import (
     GarbageCount,
     MarkedGarbage,
     Owners,
+    PruneDecision,
     Reference,
+    Retention,
     Role,
     UpkeepAction,
     VersionContent,
 )
 from loreg.local.authorization import require
 from loreg.local.expiry import count_expired, discard_expired
-from loreg.refs import Ref
+from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.upkeep import Upkeep
 
 _PAGE = 1000  # rows in one transaction
@@ -113,6 +116,30 @@ class LocalUpkeep(Upkeep):
     def find_contents(self, digests: Collection[str]) -> Mapping[str, VersionContent]:
         with self._catalog.read(self._access) as tx:
             return versions.find_contents(tx, digests)
+
+    def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
+        last: AdapterName | None = None
+        while True:
+            with self._catalog.read(self._access) as tx:
+                page = retention.list_adapters(tx, pattern, last)
+            if not page:
+                return
+            yield from page
+            last = page[-1]
+
+    def plan_pruning(
+        self, adapter: AdapterName, rules: Retention, pattern: AdapterPattern, guarded: Collection[str]
+    ) -> tuple[PruneDecision, ...]:
+        with self._catalog.read(self._access) as tx:
+            return retention.plan(tx, adapter, PruneScope(rules, pattern, guarded))
+
+    def prune(
+        self, adapter: AdapterName, rules: Retention, pattern: AdapterPattern, guarded: Collection[str], limit: int
+    ) -> tuple[tuple[PruneDecision, ...], int]:
+        from loreg.adapters.structure import WEIGHTS_NAME
+
+        with self._catalog.write(self._access) as tx:
+            return retention.prune(tx, adapter, PruneScope(rules, pattern, guarded), WEIGHTS_NAME, limit)
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:
         with self._catalog.write(self._access) as tx:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from loreg.catalog import Catalog, Transaction, garbage, uploads
+from loreg.catalog import Catalog, Transaction, garbage, tombstones, uploads
 from loreg.entities import Access, Role, Upload
 from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.authorization import require_somewhere
@@ -38,7 +38,7 @@ class Uploads:
         """Reserve an upload for each blob that must be sent, with a URL where the store takes it itself.
 
         Those are the blobs that the caller may not read, and those that the store lacks or has damaged. Raises
-        UsageError for what is no blob, or too large.
+        UsageError for what is no blob, or too large, NotAllowedError for what was deleted for good.
         """
         require_somewhere(self._access, Role.WRITE)
         if malformed := next((blob for blob in blobs if not is_digest(blob.sha256) or blob.size < 0), None):
@@ -50,6 +50,7 @@ class Uploads:
             )
         by_digest = {blob.sha256: blob for blob in blobs}
         with self._catalog.write(self._access) as tx:
+            tombstones.refuse_banned(tx, by_digest.keys())
             garbage.lease(tx, by_digest.keys())
             readable = uploads.find_readable(tx, list(by_digest))
             reserved = self._reserve(tx, [blob for blob in by_digest.values() if blob.sha256 not in readable])
@@ -97,6 +98,7 @@ class Uploads:
         if malformed := next((digest for digest in digests if not is_digest(digest)), None):
             raise IntegrityError(f"{malformed[:70]!r} is no sha256", hint="push again")
         with self._catalog.read(self._access) as tx:
+            tombstones.refuse_banned(tx, digests)
             absent = set(digests) - uploads.find_readable(tx, digests)
             sent = uploads.find(tx, upload_ids) if upload_ids else ()
         accepted = self._store_contents(digests, contents)

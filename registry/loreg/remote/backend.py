@@ -16,6 +16,7 @@ from loreg.entities import (
     BaseModel,
     Commit,
     Committed,
+    Deletion,
     Details,
     Event,
     Job,
@@ -25,12 +26,14 @@ from loreg.entities import (
     Page,
     Query,
     Token,
+    Usage,
+    UsageBy,
     Version,
 )
 from loreg.errors import NotAllowedError, NotFoundError
 from loreg.manifest import Manifest
 from loreg.parsing import format_scopes
-from loreg.refs import NO_NAMESPACE, AdapterName, Ref
+from loreg.refs import NO_NAMESPACE, AdapterName, AdapterPattern, Ref
 from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.schemas import (
@@ -134,6 +137,12 @@ class RemoteBackend(Backend):
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         return self._server.put(f"{_version_path(ref)}/yanked", Version, YankRequest(yanked, reason))
 
+    def preview_deletion(self, ref: Ref) -> Deletion:
+        return self._server.get(f"{_version_path(ref)}/deletion", Deletion)
+
+    def delete(self, ref: Ref, reason: str) -> Deletion:
+        return self._server.delete(_version_path(ref), Deletion, parameters={"reason": reason})
+
     def add_metrics(self, ref: Ref, metrics: Sequence[Metric]) -> Version:
         return self._server.post(f"{_version_path(ref)}/metrics", Version, metrics)
 
@@ -183,6 +192,10 @@ class RemoteBackend(Backend):
 
     def events(self, limit: int, cursor: str | None) -> Page[Event]:
         return self._server.get(f"{_API}/events", Page[Event], {"limit": limit, "cursor": cursor})
+
+    def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
+        page = {"limit": limit, "cursor": cursor}
+        return self._server.get(f"{_API}/usage", Usage, {"by": str(by), "pattern": str(pattern), **page})
 
     def lease(self, digests: Collection[str]) -> None:
         pass  # the server does it where uploads are announced

@@ -64,9 +64,15 @@ class Server:
         """Store a body at ``path`` and return the answer."""
         return self._decode(self.send("PUT", path, body=body, headers=headers, retry=retry), type_)
 
-    def delete(self, path: str, type_: type[T], headers: Mapping[str, str] | None = None) -> T:
+    def delete(
+        self,
+        path: str,
+        type_: type[T],
+        headers: Mapping[str, str] | None = None,
+        parameters: Parameters | None = None,
+    ) -> T:
         """Remove what is at ``path`` and return the answer. Never sent twice: the second would find nothing."""
-        return self._decode(self.send("DELETE", path, headers=headers, retry=False), type_)
+        return self._decode(self.send("DELETE", path, parameters=parameters, headers=headers, retry=False), type_)
 
     def send(
         self,

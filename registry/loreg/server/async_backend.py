@@ -59,6 +59,7 @@ class AsyncBackend:
     tag = _awaited(LocalBackend.tag)
     tokens = _awaited(LocalBackend.tokens)
     untag = _awaited(LocalBackend.untag)
+    usage = _awaited(LocalBackend.usage)
     versions = _awaited(LocalBackend.versions)
     with_content = _awaited(LocalBackend.with_content)
     with_file = _awaited(LocalBackend.with_file)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
-import time
-from collections.abc import Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from loreg.entities import (
-    GarbageClaim,
     GarbageCount,
     GarbageKind,
     GcReport,
@@ -23,6 +21,7 @@ from loreg.entities import (
 )
 from loreg.errors import LoregError
 from loreg.storage import BlobStore, Leftover, SigningStore, foreign_store_error
+from loreg.storage.removal import remove_claimed, seconds
 from loreg.upkeep import CLAIM_SECONDS, Upkeep
 from loreg.verbs.verify import batches, store_of
 from loreg.workspace.context import Context
@@ -225,11 +224,12 @@ def _collect(store: BlobStore, upkeep: Upkeep, rules: _Rules, tally: _Tally, pro
         removed = 0
         with ThreadPoolExecutor(store.parallelism) as pool:
             while True:
-                deadline = _seconds() + CLAIM_SECONDS  # from before the claim: its answer may be late
+                deadline = seconds() + CLAIM_SECONDS  # from before the claim: its answer may be late
                 claim = upkeep.claim_garbage(rules.grace, _BATCH)
                 if claim is None:
                     break
-                _remove(store, upkeep, pool, claim, deadline, tally)
+                sizes = {blob.sha256: blob.size for blob in claim.blobs}
+                remove_claimed(store, pool, sizes, deadline, partial(_settle, upkeep, tally, claim.at, sizes))
                 removed += len(claim.blobs)
                 progress("removing", removed, removed + _BATCH)
     marked = upkeep.marked_garbage(rules.grace if rules.dry_run and tally.may_remove else None)
@@ -238,38 +238,8 @@ def _collect(store: BlobStore, upkeep: Upkeep, rules: _Rules, tally: _Tally, pro
         tally.wait(WaitingGarbage(GarbageKind.BLOB, "", marked.count, marked.size, marked.since, due))
 
 
-def _remove(
-    store: BlobStore, upkeep: Upkeep, pool: Executor, claim: GarbageClaim, deadline: float, tally: _Tally
+def _settle(
+    upkeep: Upkeep, tally: _Tally, claimed_at: datetime, sizes: Mapping[str, int], gone: Collection[str]
 ) -> None:
-    """Remove the claimed blobs while the claim holds, and settle what is gone, also after an error.
-
-    What is not gone by then stays claimed until nobody's request can reach the store any more.
-    """
-    gone: dict[str, int] = {}
-    stop = threading.Event()
-
-    def remove(sha256: str, size: int) -> None:
-        if not stop.is_set() and _seconds() < deadline:  # behind it somebody may push the blob
-            try:
-                store.delete(sha256)
-            except BaseException:
-                stop.set()
-                raise
-            gone[sha256] = size
-
-    futures = [pool.submit(remove, blob.sha256, blob.size) for blob in claim.blobs]
-    try:
-        for future in futures:
-            future.result()
-    finally:
-        stop.set()  # after an interrupt of this thread
-        wait(futures)
-        if gone:
-            tally.free(GarbageKind.BLOB, "", len(gone), sum(gone.values()))
-            upkeep.settle_garbage(gone.keys(), claim.at)
-
-
-def _seconds() -> float:
-    """Return the seconds of a clock that goes on while the machine sleeps, where the system has one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    tally.free(GarbageKind.BLOB, "", len(gone), sum(sizes[sha256] for sha256 in gone))
+    upkeep.settle_garbage(gone, claimed_at)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
-from loreg.entities import Event, Namespace, Page, Token
+from loreg.entities import Event, Namespace, Page, Token, Usage, UsageBy
 from loreg.parsing import parse_scopes
-from loreg.refs import NO_NAMESPACE
+from loreg.refs import NO_NAMESPACE, parse_adapter_pattern
 from loreg.schemas import TokenCreated, TokenRequest, VisibilityRequest, Whoami
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
@@ -30,6 +30,18 @@ def whoami(access: CurrentAccess) -> Response:
 async def events(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """Return a page of events that the caller may read, the newest first."""
     return await page_response(backend.events, limit, cursor)
+
+
+@routes.get("/usage", response_model=Usage, responses=error_responses())
+async def usage(
+    backend: AsyncBackendDep,
+    by: UsageBy = UsageBy.NAMESPACE,
+    pattern: Annotated[str, Query(max_length=200)] = "*",
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Return a page of how much namespaces or adapters store, and with the first page the totals."""
+    return json_response(await backend.usage(by, parse_adapter_pattern(pattern), limit, cursor))
 
 
 @routes.get("/namespaces", response_model=tuple[Namespace, ...], responses=error_responses())

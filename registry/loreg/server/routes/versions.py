@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import StringConstraints
 
-from loreg.entities import AdapterEntry, CheckReport, Committed, Details, Metric, Page, Version
+from loreg.entities import AdapterEntry, CheckReport, Committed, Deletion, Details, Metric, Page, Version
 from loreg.entities import Query as Search
 from loreg.errors import NotFoundError, UsageError
 from loreg.local.bases import limit_concurrent_reads
@@ -157,6 +157,18 @@ async def add_metrics(ref: RefDep, body: tuple[Metric, ...], backend: AsyncBacke
 async def set_yanked(ref: RefDep, body: YankRequest, backend: AsyncBackendDep) -> Response:
     """Yank a version, which hides it from search and aliases, or show it again."""
     return json_response(await backend.set_yanked(ref, body.yanked, body.reason))
+
+
+@routes.get(_VERSION + "/deletion", response_model=Deletion, responses=error_responses(404, 409))
+def preview_deletion(ref: RefDep, backend: BackendDep) -> Response:
+    """Return what deleting the version for good would remove, and what other versions share."""
+    return json_response(backend.preview_deletion(ref))
+
+
+@routes.delete(_VERSION, response_model=Deletion, responses=error_responses(404, 409))
+def delete(ref: RefDep, reason: Annotated[str, Query(max_length=1000)], backend: BackendDep) -> Response:
+    """Delete a version for good: its content is removed and never recorded again; its events stay."""
+    return json_response(backend.delete(ref, reason))
 
 
 @routes.get(_VERSION + "/exports/{request}", response_model=Manifest, responses=error_responses(404, 409))

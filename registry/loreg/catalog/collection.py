@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, or_, select, update
 
-from loreg.catalog import references
+from loreg.catalog import references, removal_lock
 from loreg.catalog.clock import now
 from loreg.catalog.garbage import CLAIM, OF_DIGESTS, lock, unmark
 from loreg.catalog.schema import blob_table, garbage_table
@@ -43,9 +43,11 @@ def claim(tx: Transaction, grace: timedelta, limit: int) -> tuple[Garbage, ...]:
     """Claim up to ``limit`` blobs that were marked longer than ``grace`` ago and that nothing refers to.
 
     The caller removes them from the store within half of ``CLAIM``, and calls :func:`settle` after that. What something
-    refers to by now is not marked any more.
+    refers to by now is not marked any more. While a backup is made, there is nothing to claim.
     """
     lock(tx, shared=False)
+    if removal_lock.is_held(tx):
+        return ()
     query = (
         select(garbage_table.c.digest, garbage_table.c.size)
         .where(

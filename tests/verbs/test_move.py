@@ -120,7 +120,10 @@ def test_a_push_that_writes_when_the_registry_is_closed_is_moved_too(
     catalog.close()
 
 
-def test_a_move_goes_on_wherever_it_was_killed(registry: Registry, local_deployment: Deployment, elsewhere: Deployment):
+@pytest.mark.parametrize("kind", ["sqlite+folder", "postgres+s3"])
+def test_a_move_goes_on_wherever_it_was_killed(
+    registry: Registry, local_deployment: Deployment, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+):
     for at in itertools.count(1):
         target = new_deployment(request, kind, tmp_path)
         with pytest.MonkeyPatch.context() as patch:

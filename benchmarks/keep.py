@@ -1,4 +1,4 @@
-"""Verifying and collecting a registry beside the floors of either, in one run: ``make bench-keep``.
+"""Verifying, collecting, backing up and moving a registry beside their floors, in one run: ``make bench-keep``.
 
 With reading the peer is ``sha256sum`` on the same files, as many at once as there are cores. Without it, the floor is a
 bare loop that asks for each object once: stat on a folder, HEAD on S3, as many at once as verify sends. Each row is the
@@ -7,6 +7,11 @@ median of ROUNDS, which alternate; every verify is of a registry that is open al
 Of a garbage collection the floor is a bare loop that lists the store and deletes as many objects, as many at once as gc
 does. Every collection is a process of its own; its memory is that at the peak, above what it had when it had opened the
 registry.
+
+A backup stands beside ``cp -r`` of the same store and ``sync``, both into new folders, and a second backup,
+which finds everything there, beside the first. A move is from SQLite and a folder to PostgreSQL and S3 on this machine.
+
+    python benchmarks/keep.py [VERSIONS [MEGABYTES]]
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +34,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import boto3
+import psycopg
 
 from loreg.catalog import Catalog
 from loreg.catalog.engine import open_engine
@@ -41,6 +48,9 @@ ROUNDS = 5
 GC_ROUNDS = 3
 LARGE, LARGE_COUNT = 32 * 1024 * 1024, 24
 VERSIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+MEGABYTES = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+SAVED = 8 * 1000 * 1000  # bytes of a blob of the registry that is backed up: an adapter of rank 8 of a small model
+MOVES = 3
 
 
 def fill(home: Path, contents: Iterator[bytes], put: Callable[[str, bytes], None], database_url: str = "") -> int:
@@ -161,6 +171,61 @@ def asking(temporary: Path) -> None:
     report("S3 (SeaweedFS)", "bare loop of HEADs, 10 at once", rows["head"], rows["verify"], blobs)
 
 
+def backing_up(temporary: Path) -> None:
+    count = max(MEGABYTES * 1_000_000 // SAVED, 1)
+    with folder_registry(temporary / "saved", (os.urandom(SAVED) for _ in range(count))) as (registry, blobs):
+        times: dict[str, list[float]] = {"cp": [], "first": [], "second": []}
+        for _ in range(ROUNDS):
+            copy, backup = temporary / "copy", temporary / "backup"
+            os.sync()
+            began = time.perf_counter()
+            subprocess.run(["cp", "-r", temporary / "saved" / "store", copy], check=True)
+            os.sync()
+            times["cp"].append(time.perf_counter() - began)
+            shutil.rmtree(copy)
+            os.sync()
+            for which, expected in (("first", blobs), ("second", 0)):
+                began = time.perf_counter()
+                if registry.backup(backup).new != expected:
+                    raise SystemExit("the backup of this benchmark copied other blobs than it should")
+                times[which].append(time.perf_counter() - began)
+            shutil.rmtree(backup)
+    rows = {name: statistics.median(values) for name, values in times.items()}
+    size = count * SAVED / 1e6
+    print(f"\nbacking up {size:,.0f} MB in {blobs} blobs, folder to folder")
+    for name, label in (("cp", "cp -r, sync"), ("first", "loreg backup"), ("second", "loreg backup again")):
+        print(f"  {label:24} {rows[name]:8.3f} s  {size / rows[name]:8,.0f} MB/s")
+    print(f"  ratio to cp: {rows['first'] / rows['cp']:.2f}; of the second to the first: ", end="")
+    print(f"{rows['second'] / rows['first']:.3f}")
+
+
+def moving(temporary: Path) -> None:
+    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    contents = (b"weights to move %d" % number for number in range(VERSIONS))
+    with (
+        folder_registry(temporary / "moved", contents) as (registry, blobs),
+        postgres_server() as database,
+        s3_server("1GiB") as server,
+    ):
+        times = []
+        for number in range(MOVES):
+            with psycopg.connect(database, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE moved_{number}")
+            began = time.perf_counter()
+            moved = registry.move(
+                f"{database.rsplit('/', 1)[0]}/moved_{number}",
+                f"s3://{server.bucket}/moved-{number}",
+                storage_endpoint=server.endpoint,
+            )
+            times.append(time.perf_counter() - began)
+            if moved.new != blobs:
+                raise SystemExit("the move of this benchmark copied other blobs than it should")
+            registry.undo_move()
+    seconds = statistics.median(times)
+    print(f"\nmoving {VERSIONS:,} versions, {blobs:,} blobs, from SQLite and a folder to PostgreSQL and S3 (SeaweedFS)")
+    print(f"  loreg move {seconds:8.3f} s  {VERSIONS / seconds:8,.0f} versions a second")
+
+
 def report(where: str, floor: str, floor_seconds: float, seconds: float, blobs: int) -> None:
     print(f"\nlooking at {blobs:,} blobs of {blobs // 2:,} versions on {where}, without reading")
     print(f"  {floor:32} {floor_seconds:8.3f} s  {blobs / floor_seconds:10,.0f} a second")
@@ -276,6 +341,8 @@ def main() -> None:
         asking(Path(temporary))
         collecting(Path(temporary))
         collecting_on_s3(Path(temporary))
+        backing_up(Path(temporary))
+        moving(Path(temporary))
 
 
 if __name__ == "__main__":

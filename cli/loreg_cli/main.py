@@ -11,6 +11,7 @@ from loreg_cli.boundary import ErrorReportingGroup
 
 #: What each command does, in a line of the help.
 _SUMMARIES = {
+    "backup": "Copy the registry to a folder or to S3, while it is used.",
     "bake": "Write adapters and their base as one model, shard by shard.",
     "base": "Add, list, match and relate base models, by content.",
     "check": "Say what is wrong with adapters, and what a server does to them.",
@@ -32,6 +33,7 @@ _SUMMARIES = {
     "merge": "Merge adapters, exactly or at a rank, with a certificate.",
     "methods": "List the merge methods, or describe one.",
     "metric": "Record measured numbers of a version.",
+    "move": "Move the registry to another database and store.",
     "namespace": "Say who may read a team's adapters on a server.",
     "prune": "Let versions go that [retention] does not keep.",
     "pull": "Write a version to a folder, ready for PEFT or a server.",
@@ -39,6 +41,7 @@ _SUMMARIES = {
     "repair": "Bring back what verify finds missing or damaged.",
     "reproduce": "Do a stored merge again, and compare.",
     "rerank": "Bring an adapter to other ranks, as well as can be.",
+    "restore": "Fill an empty registry from a backup.",
     "search": "Find versions by task, metric, base, rank, text.",
     "serve": "Answer over HTTP: one registry for a team.",
     "show": "Show all that is known of a version.",

@@ -29,6 +29,22 @@ def lock_file(descriptor: int) -> bool:
     return lock_descriptor(descriptor, blocking=False)
 
 
+def lock_file_shared(descriptor: int) -> bool:
+    """Lock what is open as ``descriptor`` until it is closed, as others may, too; return False if one has it alone.
+
+    Windows has no such lock here: there one process holds it at a time.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return lock_file(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def lock_folder(folder: Path, wait: Callable[[], None] = pause) -> Iterator[bool]:
     """Lock ``folder``, and yield whether it is still there and still the same when the lock is held.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from loreg.entities import (
     Access,
     AdapterEntry,
     AdapterSimilarity,
+    BackupReport,
     BakeResult,
     CheckReport,
     Deletion,
@@ -35,6 +36,7 @@ from loreg.entities import (
     MergeOptions,
     MergeResult,
     Metric,
+    MoveReport,
     Page,
     Progress,
     PruneReport,
@@ -43,6 +45,8 @@ from loreg.entities import (
     Query,
     RepairReport,
     ReproduceResult,
+    RestoreReport,
+    Snapshot,
     Usage,
     UsageBy,
     VerifyReport,
@@ -60,8 +64,8 @@ from loreg.parsing import (
     parse_span,
 )
 from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref
-from loreg.settings import Settings, load
-from loreg.storage import BlobTransfer
+from loreg.settings import Settings, load, mask_url
+from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.tokens import Namespaces, Tokens
 
@@ -761,6 +765,91 @@ class Registry:
             raise UsageError(f"{by!r} is nothing to count by", hint=f"--by {' | '.join(UsageBy)}")
         return self._backend.usage(UsageBy(by), parse_adapter_pattern(pattern), limit, cursor)
 
+    def backup(self, target: Path | str, *, verify: bool = False, progress: Progress = no_progress) -> BackupReport:
+        """Add a snapshot of this registry to the backup in the folder or ``s3://bucket/prefix`` ``target``.
+
+        Consistent while others push: the catalog as it is at one moment, and every blob that it refers to; those that
+        the backup has already are not copied again. ``verify`` hashes them, and mends what is damaged. A killed call
+        leaves no snapshot, and the next goes on. Raises ConflictError for a place that is no backup of this registry,
+        NotAllowedError behind a server.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> report = registry.backup("./backup")
+        >>> report.ok, report.snapshot.blobs, report.new, registry.backup("./backup").new
+        (True, 3, 3, 0)
+        """
+        from loreg.verbs.backup import backup
+
+        return backup(self.context, self._open_backup(target), verify=verify, progress=progress)
+
+    def list_backup(self, target: Path | str) -> tuple[Snapshot, ...]:
+        """Return the snapshots of a backup, the newest first. Raises NotFoundError if it has none."""
+        from loreg.verbs.backup import list_backup
+
+        return list_backup(self._open_backup(target))
+
+    def restore(
+        self,
+        source: Path | str,
+        *,
+        snapshot: str = "",
+        incomplete: bool = False,
+        progress: Progress = no_progress,
+    ) -> RestoreReport:
+        """Fill this registry, which is empty, with a snapshot of the backup in ``source``, and verify it.
+
+        ``snapshot`` is a name or the beginning of one, by default the newest. It may come from another database, and
+        from an older loreg. Blobs come first, then the catalog in one transaction: a killed call leaves the registry
+        empty, and the next goes on. Raises ConflictError if there is anything in it, IntegrityError if blobs of the
+        snapshot are missing or damaged in the backup, unless ``incomplete`` takes the rest.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> saved = registry.backup("./backup")
+        >>> with connect(home="./new") as empty:
+        ...     restored = empty.restore("./backup")
+        ...     restored.ok, restored.new, empty.show("team/science:prod").version.digest == pushed.version.digest
+        (True, 3, True)
+        """
+        from loreg.verbs.restore import restore
+
+        return restore(self.context, self._open_backup(source), snapshot, incomplete=incomplete, progress=progress)
+
+    def move(
+        self,
+        database_url: str,
+        storage_url: str,
+        *,
+        storage_endpoint: str = "",
+        progress: Progress = no_progress,
+    ) -> MoveReport:
+        """Move this registry to another database and store, both empty; this one can then only be read.
+
+        Ids, times and events are kept. Blobs are copied while others push, then writers are refused, by the name of the
+        new place, and the rest follows. A second call finishes what an interrupted one began. Raises ConflictError if
+        there is anything in the new place, IntegrityError if this registry is not whole.
+        """
+        from loreg.verbs.move import move
+
+        self._backend.upkeep()  # refuses behind a server
+        settings = replace(
+            self.settings,
+            database_url=database_url,
+            storage_url=storage_url,
+            storage_endpoint=storage_endpoint,
+            endpoint="",
+        )
+        with Registry(settings) as target:
+            return move(self.context, target.context, mask_url(database_url), progress=progress)
+
+    def undo_move(self) -> str:
+        """Let this registry be written again after a move that failed, or is not wanted; return where it had moved.
+
+        What was written at the new place does not come back. Raises ConflictError if it has not moved.
+        """
+        from loreg.verbs.move import undo_move
+
+        return undo_move(self.context)
+
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""
         return self._connection.upgrade()
@@ -768,6 +857,11 @@ class Registry:
     def close(self) -> None:
         """Give every connection back."""
         self._connection.close()
+
+    def _open_backup(self, place: Path | str) -> DocumentStore:
+        from loreg.workspace.snapshots import open_backup
+
+        return open_backup(str(place), self.settings.storage_endpoint)
 
     def _select_references(
         self, refs: Sequence[str], read_data: bool | str, since: datetime | str | None, trust_checksums: bool

@@ -5,11 +5,14 @@ It is there where the catalog and the store are reached, and for administrators 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from loreg.entities import (
+    CatalogSnapshot,
     Garbage,
     GarbageClaim,
     GarbageCount,
@@ -125,6 +128,40 @@ class Upkeep(Protocol):
         """Remove up to ``limit`` of an adapter's versions that go; return them, and how many wait for others.
 
         A version that others descend from goes after them: call it again when these are gone.
+        """
+        ...
+
+    def hold_removals(self) -> AbstractContextManager[Callable[[], None]]:
+        """Let no collector claim anything while the context is open; it ends with this process at the latest.
+
+        Yields a function to call now and then, which raises UnavailableError if the hold was lost.
+        """
+        ...
+
+    def snapshot(self, catalog: Path, blobs: Path) -> CatalogSnapshot:
+        """Write the catalog as it is at one moment to ``catalog``, and what it refers to, by digest, to ``blobs``."""
+        ...
+
+    def require_empty(self) -> None:
+        """Raise ConflictError unless the registry is empty; a database without a schema gets it."""
+        ...
+
+    def load(self, catalog: Path, rows: Mapping[str, int]) -> None:
+        """Fill the empty registry with what :meth:`snapshot` wrote, ids and all, in one transaction.
+
+        It is then that registry, and of this revision. Raises ConflictError for one that is not empty, and
+        IntegrityError if the file has not these ``rows`` of each table.
+        """
+        ...
+
+    def moved_to(self) -> str:
+        """Return where the registry moved; empty if it did not."""
+        ...
+
+    def close_for(self, place: str, detail: Mapping[str, object]) -> None:
+        """Record that the registry moved to ``place``, with an event: when it returns, nobody writes here any more.
+
+        An empty place opens it again.
         """
         ...
 

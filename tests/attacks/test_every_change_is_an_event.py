@@ -198,6 +198,15 @@ def push_and_prune(local_registry: Registry, folder: Path) -> None:
         assert registry.prune().going_count == 1
 
 
+def restore_into_itself(local_registry: Registry, folder: Path) -> None:
+    """Back the registry up, and have another one become it."""
+    local_registry.backup(folder / "backup")
+    with connect(home=str(folder / "restored"), author="grace") as restored:
+        restored.restore(folder / "backup")
+        actions = [event.action for event in restored.events(limit=1).items]
+    assert actions == ["restore"]
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "pull": (
@@ -219,6 +228,19 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         ),
     ),
     "repair": ("repair", lambda local_registry, folder: break_and_repair(local_registry)),
+    "backup": ("backup", lambda local_registry, folder: local_registry.backup(folder / "backup")),
+    "restore": ("backup", restore_into_itself),
+    "move": (
+        "move",
+        lambda local_registry, folder: local_registry.move(f"sqlite:///{folder}/new.db", str(folder / "new")),
+    ),
+    "undo_move": (
+        "move",
+        lambda local_registry, folder: (
+            local_registry.move(f"sqlite:///{folder}/new.db", str(folder / "new")),
+            local_registry.undo_move(),
+        ),
+    ),
     "gc": ("gc", lambda local_registry, folder: collect_an_orphan(local_registry)),
     "delete": ("delete", lambda local_registry, folder: local_registry.delete("team/science", "asked for")),
     "prune": ("prune", push_and_prune),
@@ -255,7 +277,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "doctor", "verify", "usage", "close",
+    "jobs.wait", "doctor", "verify", "usage", "list_backup", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}

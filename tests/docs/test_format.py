@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import gzip
 import hashlib
 import importlib.util
 import itertools
@@ -149,6 +150,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.gc(grace="0h")
         open_store(str(folder / "home" / "store")).delete(registry.show("three").version.digest)
         registry.repair()
+        registry.move(f"sqlite:///{folder}/moved.db", str(folder / "moved"))
+        registry.undo_move()
+        registry.backup(folder / "backup")
     return Written(folder / "home", base, folder)
 
 
@@ -621,8 +625,8 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
     for action, detail in written.select("SELECT action, detail FROM events"):
         assert set(json.loads(detail)) <= described[action], action
         seen.add(action)
-    # of clients of the Hub, of workers, and of who keeps the registry
-    assert set(described) - seen == {"draft", "undraft", "job end", "gc", "repair", "delete", "prune"}
+    # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup becomes
+    assert set(described) - seen == {"draft", "undraft", "job end", "delete", "prune", "restore"}
 
 
 def test_times_and_values_lie_in_sqlite_as_the_page_says(written: Written):
@@ -649,6 +653,70 @@ def test_every_file_of_a_store_is_a_blob_and_every_blob_has_an_owner(written: Wr
     manifests = {digest for (digest,) in written.select("SELECT digest FROM versions")}
     recorded = {digest for (digest,) in written.select("SELECT digest FROM blobs")}
     assert recorded == owned - manifests
+
+
+def test_a_backup_is_read_with_the_page_alone(written: Written):
+    backup = written.folder / "backup"
+    assert (backup / "owner").read_text() == f"backup-{written.select('SELECT id FROM registry')[0][0]}"
+    (path,) = (backup / "snapshots").iterdir()
+    content = path.read_bytes()
+    digits = hashlib.sha256(content).hexdigest()[:12]
+    assert re.fullmatch(rf"\d{{8}}T\d{{6}}\.\d{{6}}Z-{digits}\.json", path.name)
+    document = json.loads(content)
+    assert content == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    assert set(document) == set(rows("A snapshot"))
+    for field, (kind, _) in rows("A snapshot").items():
+        check_type(kind, document[field])
+    assert document["schema"] == "loreg.snapshot/1"
+
+    def blob(sha256: str, size: int) -> bytes:
+        stored = (backup / "sha256" / sha256[:2] / sha256).read_bytes()
+        assert (hashlib.sha256(stored).hexdigest(), len(stored)) == (sha256, size)
+        return stored
+
+    parts = {name: document[name] for name in ("blobs", "catalog")}
+    listed, dumped = (gzip.decompress(blob(part["sha256"], part["size"])).splitlines() for part in parts.values())
+    sizes = {digest: int(size) for digest, size in (line.decode("ascii").split(" ") for line in listed)}
+    assert list(sizes) == sorted(sizes)
+    owners = "SELECT digest FROM versions UNION SELECT digest FROM bases UNION SELECT digest FROM files"
+    assert set(sizes) == {sha256 for (sha256,) in written.select(f"{owners} UNION SELECT digest FROM export_files")}
+    assert (len(sizes), sum(sizes.values())) == (parts["blobs"]["count"], parts["blobs"]["bytes"])
+    for digest, size in sizes.items():
+        blob(digest, size)
+    assert json.loads(dumped[0]) == {"schema": "loreg.catalog/1", "revision": document["revision"]}
+    tables: dict[str, list[Any]] = {}
+    for line in map(json.loads, dumped[1:]):
+        if isinstance(line, dict):
+            columns, table, described = line["columns"], tables.setdefault(line["table"], []), rows(line["table"])
+            assert set(columns) == set(described)
+            kinds = {name: described[name][0].partition(",")[0] for name in columns}
+        else:
+            table.append({name: (kinds[name], value) for name, value in zip(columns, line, strict=True)})
+    assert {name: len(table) for name, table in tables.items()} == document["rows"]
+    of_page = set(re.findall(r"^### (\w+)\n\n(?:.+\n)+\n\| Column ", PAGE, re.MULTILINE))
+    assert set(tables) == of_page - {"alembic_version", "garbage"}
+    for name, table in tables.items():
+        if not table:
+            continue
+        kinds = {column: kind for column, (kind, _) in table[0].items()}
+        in_catalog = [
+            dict(zip(kinds, row, strict=True)) for row in written.select(f"SELECT {', '.join(kinds)} FROM {name}")
+        ]
+        expected = [
+            {column: json.loads(value) if kinds[column] == "json" and value else value for column, value in row.items()}
+            for row in in_catalog
+            if row.get("action") != "backup"  # the event of the backup itself came after it
+        ]
+        dumped_rows = [{column: in_sqlite(*cell) for column, cell in row.items()} for row in table]
+        assert sorted(map(repr, dumped_rows)) == sorted(map(repr, expected)), name
+
+
+def in_sqlite(kind: str, value: Any) -> Any:
+    """What SQLite has for a value of the dump, by the type that the page gives its column."""
+    if kind == "time" and value is not None:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", value)
+        return value.replace("T", " ").removesuffix("Z")
+    return int(value) if kind == "boolean" else value
 
 
 def test_objects_in_s3_have_the_keys_and_checksums_of_the_page(postgres_and_s3: Deployment, tmp_path: Path):

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from concurrency import all_at_once
 from loreg.errors import IntegrityError, NotFoundError
-from loreg.storage import Blob, BlobStore, SigningStore, digest_of
+from loreg.storage import Blob, BlobStore, DocumentStore, SigningStore, digest_of
 from loreg.storage.blobs import partial_path
 
 LARGE = 40 * 1024 * 1024 + 17  # three parts of 16 MiB
@@ -197,3 +197,26 @@ class StoreConformance:
         assert set(store.list()) == {other}
         assert store.put(blob, tmp_path / "in")
         assert store.has(blob)
+
+
+class DocumentStoreConformance:
+    """The promises of :class:`loreg.storage.DocumentStore`; the fixture ``store`` is of one that is not there yet."""
+
+    def test_documents_are_listed_read_and_replaced(self, store: DocumentStore):
+        store.create()
+        assert store.list_documents("snapshots") == []
+        for name, content in (("snapshots/b.json", b"2"), ("snapshots/a.json", b"1"), ("other/c.json", b"3")):
+            store.write_document(name, content)
+        store.write_document("snapshots/b.json", b"two")
+        assert store.list_documents("snapshots") == ["snapshots/a.json", "snapshots/b.json"]
+        assert store.read_document("snapshots/b.json") == b"two"
+        with pytest.raises(NotFoundError, match=r"snapshots/x\.json"):
+            store.read_document("snapshots/x.json")
+
+    def test_documents_are_no_blobs_and_no_mark(self, store: DocumentStore):
+        store.create()
+        store.write_document("snapshots/a.json", b"1")
+        assert list(store.list()) == []
+        assert store.owner() == ""
+        assert store.claim("0" * 32) == "0" * 32
+        assert store.list_documents("snapshots") == ["snapshots/a.json"]

@@ -16,7 +16,7 @@ from deployments import Deployment
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.storage import Blob, BlobStore, digest_of, open_store
 from loreg.storage.blobs import VerifiedCache, key_of, partial_path
-from storage.conformance import LARGE, StoreConformance, write
+from storage.conformance import LARGE, DocumentStoreConformance, StoreConformance, write
 
 
 @pytest.fixture
@@ -63,6 +63,10 @@ def interrupt(deployment: Deployment) -> Callable[[bytes], None]:
 
 
 class TestEveryStore(StoreConformance):
+    """On a folder, and on a real S3 server: by the fixture ``store`` of this file."""
+
+
+class TestDocuments(DocumentStoreConformance):
     """On a folder, and on a real S3 server: by the fixture ``store`` of this file."""
 
 

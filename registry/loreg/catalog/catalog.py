@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
-from sqlalchemy import select, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
-from loreg.catalog import blobs, migrations, tokens
-from loreg.catalog.engine import open_async, open_engine, read_connection, translate_errors, write_connection
+from loreg.catalog import admission, blobs, dump, migrations, removal_lock
+from loreg.catalog.engine import (
+    disable_timeouts,
+    open_async,
+    open_engine,
+    read_connection,
+    snapshot_connection,
+    translate_errors,
+    write_connection,
+)
 from loreg.catalog.listening import NotificationListener
 from loreg.catalog.schema import registry_table
 from loreg.catalog.transaction import Transaction
-from loreg.entities import Access
-from loreg.errors import UnavailableError
+from loreg.entities import Access, UpkeepAction
+from loreg.errors import IntegrityError, UnavailableError
 from loreg.settings import mask_url
 
 if TYPE_CHECKING:
@@ -54,11 +62,57 @@ class Catalog:
     def write(self, access: Access) -> Iterator[Transaction]:
         """Open a transaction that writes: committed at the end, rolled back on any error.
 
-        Raises UnauthenticatedError if ``access`` is of a token that is revoked or has expired.
+        Raises UnauthenticatedError if ``access`` is of a token that is revoked or has expired, ConflictError if the
+        registry has moved.
         """
         with self._transaction(access, writes=True) as transaction:
-            tokens.refuse_unless_live(transaction)
+            admission.admit(transaction)
             yield transaction
+
+    @contextlib.contextmanager
+    def read_snapshot(self) -> Iterator[Transaction]:
+        """Open a transaction that only reads, and sees everything as it is at its first statement."""
+        with translate_errors(self._url):
+            self._require_current(self._engine)
+            with snapshot_connection(self._engine) as connection:
+                yield Transaction(connection, _EVERYTHING, datetime.now(UTC))
+
+    def hold_removals(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Let no collector remove blobs while the context is open; see :mod:`loreg.catalog.removal_lock`."""
+        return removal_lock.hold(self._engine, self._url)
+
+    def refuse_content(self) -> None:
+        """Raise ConflictError unless the registry is empty; a database without a schema gets it."""
+        with translate_errors(self._url):
+            migrations.upgrade(self._engine)
+            with read_connection(self._engine) as connection:
+                dump.refuse_content(connection)
+
+    def load(self, path: Path, counts: Mapping[str, int]) -> None:
+        """Load the file that :func:`loreg.catalog.dump.write` wrote, and bring it up to date, in one transaction.
+
+        ``counts`` are the rows that each table must then have had. Raises ConflictError unless the registry is empty,
+        IntegrityError for another file.
+        """
+        with translate_errors(self._url), write_connection(self._engine) as connection:
+            if connection.dialect.name == "postgresql":
+                disable_timeouts(connection)
+            dump.lock_registry(connection)
+            if loaded := dump.count_differences(dump.load(connection, path), counts):
+                raise IntegrityError(f"the dump of the catalog has other rows than are told: {', '.join(loaded)}")
+            migrations.change_to(connection, migrations.HEAD)
+        self._ready, self._registry_id = False, ""
+
+    def set_moved_to(self, access: Access, place: str, **detail: object) -> None:
+        """Record where the registry moved, with an event; from then on nothing is written. Empty: it did not."""
+        with self._transaction(access, writes=True) as transaction:
+            admission.set_moved_to(transaction, place)
+            transaction.log(UpkeepAction.MOVE, None, None, **detail)
+
+    def moved_to(self) -> str:
+        """Return where the registry moved; empty if it did not."""
+        with self.read() as tx:
+            return admission.moved_to(tx)
 
     async def run_async(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
         """Return what ``call`` returns, which uses this catalog and waits for nothing else; the event loop runs on.
@@ -132,8 +186,11 @@ class Catalog:
             engine = (
                 self._async_engine.sync_engine if self._async_engine is not None and in_greenlet() else self._engine
             )
-            if not self._ready:
-                migrations.require_current(engine, self.url)
-                self._ready = True
+            self._require_current(engine)
             with (write_connection if writes else read_connection)(engine) as connection:
                 yield Transaction(connection, access, datetime.now(UTC))
+
+    def _require_current(self, engine: Engine) -> None:
+        if not self._ready:
+            migrations.require_current(engine, self.url)
+            self._ready = True

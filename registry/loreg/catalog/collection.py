@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
-from loreg.catalog import references
+from loreg.catalog import references, removal_lock
 from loreg.catalog.clock import now
 from loreg.catalog.garbage import CLAIM, OF_DIGESTS, lock, unmark
 from loreg.catalog.schema import blob_table, garbage_table
@@ -66,6 +66,7 @@ def count_deleted(tx: Transaction) -> int:
 
 def claim_deleted(tx: Transaction, limit: int) -> GarbageClaim | None:
     """Claim up to ``limit`` of the blobs that were marked by :func:`mark_deleted`, as :func:`claim` does."""
+    lock(tx, shared=False)
     return _claim(tx, _is_free(tx) & _IS_DELETED, limit)
 
 
@@ -73,13 +74,13 @@ def claim(tx: Transaction, grace: timedelta, limit: int) -> GarbageClaim | None:
     """Claim up to ``limit`` blobs that were marked longer than ``grace`` ago and that nothing refers to; None if none.
 
     The caller removes them from the store within half of ``CLAIM``, and calls :func:`settle` after that. What something
-    refers to by now is not marked any more.
+    refers to by now is not marked any more. While a backup is made, there is nothing to claim.
     """
-    return _claim(tx, _is_due(tx, grace), limit)
+    lock(tx, shared=False)
+    return None if removal_lock.is_held(tx) else _claim(tx, _is_due(tx, grace), limit)
 
 
 def _claim(tx: Transaction, is_due: ColumnElement[bool], limit: int) -> GarbageClaim | None:
-    lock(tx, shared=False)
     query = (
         select(garbage_table.c.digest, garbage_table.c.size)
         .where(is_due)

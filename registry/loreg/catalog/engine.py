@@ -157,6 +157,19 @@ def read_connection(engine: Engine) -> Iterator[Connection]:
         refuse_torn(connection)
 
 
+@contextlib.contextmanager
+def snapshot_connection(engine: Engine) -> Iterator[Connection]:
+    """Open a connection that only reads, and sees everything as it is at its first statement, however long it reads."""
+    if engine.dialect.name == "sqlite":
+        with read_connection(engine) as connection:
+            yield connection
+        return
+    options: dict[str, object] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        disable_timeouts(connection)
+        yield connection
+
+
 def open_async(engine: Engine) -> AsyncEngine:
     """Create an engine for the same PostgreSQL whose statements an event loop awaits."""
     from sqlalchemy.ext.asyncio import create_async_engine

@@ -25,7 +25,7 @@ _OUTSIDE = "the catalog is not this server's: another loreg, or nobody, has it i
 def current(engine: Engine) -> str | None:
     """Return the revision of the database; None if it has no schema."""
     with engine.connect() as connection:
-        return _revision(connection)
+        return revision_of(connection)
 
 
 def require_current(engine: Engine, url: str) -> None:
@@ -59,7 +59,7 @@ def upgrade(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             disable_timeouts(connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg migrations'))"))
-        revision = _revision(connection)
+        revision = revision_of(connection)
         _refuse_newer(revision, url)
         if revision is None and inspect(connection).has_table(_FIRST_TABLE):
             raise ConflictError(
@@ -78,6 +78,33 @@ def upgrade(engine: Engine) -> None:
             ) from error
 
 
+def change_to(connection: Connection, revision: str) -> None:
+    """Bring a database without content to a revision, forth or back, in the connection's transaction.
+
+    Raises ConflictError for a revision that this code does not know, and for a database of one.
+    """
+    from alembic import command
+    from alembic.util import CommandError
+
+    url = mask_url(connection.engine.url.render_as_string(hide_password=True))
+    current_revision = revision_of(connection)
+    for known in (revision, current_revision):
+        _refuse_newer(known, url)
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    try:
+        if current_revision is None or current_revision < revision:
+            command.upgrade(config, revision)
+        elif current_revision > revision:
+            command.downgrade(config, revision)
+    except CommandError as error:
+        raise ConflictError(
+            f"the catalog {url} cannot be brought from schema {current_revision} to {revision}: {error}",
+            hint="pip install --upgrade loreg",
+            outside=_OUTSIDE,
+        ) from error
+
+
 def missing_tables(connection: Connection) -> tuple[str, ...]:
     """Return the tables and columns that the code expects and the database lacks, as ``table`` and ``table.column``."""
     expected = metadata.tables
@@ -89,7 +116,8 @@ def missing_tables(connection: Connection) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _revision(connection: Connection) -> str | None:
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision of the schema; None if there is none."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

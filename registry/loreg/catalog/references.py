@@ -5,9 +5,10 @@ Come here to see what a reference is. Digests are spread evenly, so that a part 
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -105,6 +106,27 @@ def list_uploads(tx: Transaction, scope: Scope) -> tuple[Reference, ...]:
     )
     sizes |= dict(tx.connection.execute(received).all())
     return tuple(Reference(digest, size) for digest, size in sorted(sizes.items()))
+
+
+def merge(recorded: Iterable[Reference], uploads: Iterable[Reference]) -> Iterator[Reference]:
+    """Yield the references of both, each digest once, in their order, which both must have."""
+    last = ""
+    for reference in heapq.merge(recorded, uploads, key=lambda item: item.sha256):
+        if reference.sha256 != last:
+            yield reference
+        last = reference.sha256
+
+
+def list_all(tx: Transaction) -> Iterator[Reference]:
+    """Yield every reference that the transaction sees, in the order of digests."""
+    return merge(_list_recorded(tx), list_uploads(tx, Scope()))
+
+
+def _list_recorded(tx: Transaction) -> Iterator[Reference]:
+    after = ""
+    while page := list_page(tx, Scope(), after):
+        yield from page
+        after = page[-1].sha256
 
 
 def find_unreferenced(tx: Transaction, digests: Collection[str]) -> frozenset[str]:

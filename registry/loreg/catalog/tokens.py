@@ -26,16 +26,17 @@ _COLUMNS: tuple[Any, ...] = (
 _LAST_USED_PRECISION = timedelta(minutes=1)  # ``last_used_at`` is not written again before: a write costs
 
 
-def _is_live(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
+def is_live(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Return the condition that a token holds at the time ``now``."""
     return and_(
         token_table.c.revoked_at.is_(None), or_(token_table.c.expires_at.is_(None), token_table.c.expires_at > now)
     )
 
 
 _FIND_LIVE = select(*_COLUMNS, token_table.c.digest).where(
-    token_table.c.digest == bindparam("digest"), _is_live(bindparam("now"))
+    token_table.c.digest == bindparam("digest"), is_live(bindparam("now"))
 )
-_FIND_LIVE_BY_ID = select(*_COLUMNS).where(token_table.c.id == bindparam("id"), _is_live(bindparam("now")))
+_FIND_LIVE_BY_ID = select(*_COLUMNS).where(token_table.c.id == bindparam("id"), is_live(bindparam("now")))
 _FIND_ANY = select(token_table.c.id).limit(1)
 
 
@@ -76,7 +77,7 @@ def find_live_by_id(tx: Transaction, token_id: int) -> Token | None:
 
 def is_live_condition(tx: Transaction, token_id: SQLColumnExpression[int | None]) -> ColumnElement[bool]:
     """Return the condition that the token in the column ``token_id`` is live."""
-    return select(token_table.c.id).where(token_table.c.id == token_id, _is_live(tx.at)).exists()
+    return select(token_table.c.id).where(token_table.c.id == token_id, is_live(tx.at)).exists()
 
 
 def any_exist_condition() -> ColumnElement[bool]:
@@ -84,18 +85,18 @@ def any_exist_condition() -> ColumnElement[bool]:
     return _FIND_ANY.exists()
 
 
-def refuse_unless_live(tx: Transaction) -> None:
-    """Raise UnauthenticatedError unless the caller's token is live and has the same grants still.
+def refuse_if_tokens_are_needed(tx: Transaction) -> None:
+    """Raise UnauthenticatedError if the caller began without a token, on a server that needed none, and it does now.
 
-    Long work, a job for instance, begins with a token and ends with a write: by then it may have been revoked. Work
-    that began without a token, on a server that needed none, is refused once there are tokens.
+    Long work, a job for instance, ends with a write: by then a token may have been made.
     """
     if tx.access.while_open and any_exist(tx):
         raise UnauthenticatedError("meanwhile a token was made, and everybody needs one", hint="loreg login")
-    if tx.access.token_id is None:
-        return
-    token = find_live_by_id(tx, tx.access.token_id)
-    if token is None or dict(token.grants) != dict(tx.access.permissions):
+
+
+def refuse_changed(tx: Transaction, grants: Mapping[str, str] | None) -> None:
+    """Raise UnauthenticatedError unless the caller's token has the same ``grants`` still; None if it is not live."""
+    if grants is None or dict(grants) != dict(tx.access.permissions):
         raise UnauthenticatedError(
             f"the token {tx.author!r} was revoked or changed meanwhile, or has expired", hint="loreg login"
         )

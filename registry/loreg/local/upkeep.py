@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import gzip
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from loreg.catalog import Catalog, collection, exports, references, retention, uploads, versions
+from loreg.catalog import (
+    Catalog,
+    admission,
+    collection,
+    dump,
+    exports,
+    migrations,
+    references,
+    retention,
+    uploads,
+    versions,
+)
 from loreg.catalog.references import Scope
 from loreg.catalog.retention import PruneScope
 from loreg.entities import (
     Access,
+    CatalogSnapshot,
     Garbage,
     GarbageClaim,
     GarbageCount,
@@ -46,12 +60,7 @@ class LocalUpkeep(Upkeep):
         with self._catalog.read(self._access) as tx:
             scope = references.find_scope(tx, refs, since)
             listed = [item for item in references.list_uploads(tx, scope) if item.sha256 > after]
-        last = ""
-        merged = heapq.merge(self._recorded_references(scope, after), listed, key=lambda item: item.sha256)
-        for reference in merged:
-            if reference.sha256 != last:
-                yield reference
-            last = reference.sha256
+        yield from references.merge(self._recorded_references(scope, after), listed)
 
     def owners(self, digests: Collection[str]) -> Mapping[str, Owners]:
         with self._catalog.read(self._access) as tx:
@@ -140,6 +149,37 @@ class LocalUpkeep(Upkeep):
 
         with self._catalog.write(self._access) as tx:
             return retention.prune(tx, adapter, PruneScope(rules, pattern, guarded), WEIGHTS_NAME, limit)
+
+    def hold_removals(self) -> AbstractContextManager[Callable[[], None]]:
+        return self._catalog.hold_removals()
+
+    def snapshot(self, catalog: Path, blobs: Path) -> CatalogSnapshot:
+        with self._catalog.read_snapshot() as tx:
+            at, registry_id = collection.database_time(tx), admission.registry_id(tx)
+            rows = dump.write(tx.connection, catalog)
+            count = size = 0
+            inconsistent = []
+            with blobs.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) as sink:
+                for reference in references.list_all(tx):
+                    if reference.size is None:
+                        inconsistent.append(reference.sha256)
+                        continue
+                    sink.write(f"{reference.sha256} {reference.size}\n".encode())
+                    count += 1
+                    size += reference.size
+        return CatalogSnapshot(registry_id, migrations.HEAD, at, rows, count, size, tuple(inconsistent))
+
+    def require_empty(self) -> None:
+        self._catalog.refuse_content()
+
+    def load(self, catalog: Path, rows: Mapping[str, int]) -> None:
+        self._catalog.load(catalog, rows)
+
+    def moved_to(self) -> str:
+        return self._catalog.moved_to()
+
+    def close_for(self, place: str, detail: Mapping[str, object]) -> None:
+        self._catalog.set_moved_to(self._access, place, **detail)
 
     def log(self, action: UpkeepAction, detail: Mapping[str, object]) -> None:
         with self._catalog.write(self._access) as tx:

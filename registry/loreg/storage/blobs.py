@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import tempfile
 import threading
@@ -264,6 +265,27 @@ class SigningStore(BlobStore, Protocol):
 
 
 @runtime_checkable
+class DocumentStore(BlobStore, Protocol):
+    """A store that can also hold small documents under names of their own, beside the blobs: a backup is one."""
+
+    def create(self) -> None:
+        """Create the folder of a store that is not there yet, so that it can be marked."""
+        ...
+
+    def write_document(self, name: str, content: bytes) -> None:
+        """Store a document, complete or not at all, in the place of one of that name. A name is ``folder/file``."""
+        ...
+
+    def read_document(self, name: str) -> bytes:
+        """Return a document. Raises NotFoundError."""
+        ...
+
+    def list_documents(self, folder: str) -> builtins.list[str]:
+        """Return the names of the documents in a folder, in the order of the alphabet."""
+        ...
+
+
+@runtime_checkable
 class UploadReserver(Protocol):
     """A transfer that asks once for several uploads, and so saves a request for each."""
 
@@ -401,6 +423,11 @@ def foreign_store_error(store: BlobStore, owner: str, registry_id: str) -> Confl
         f"{store.unmark_command()}",
         outside="the server's store belongs to another registry",
     )
+
+
+def missing_document_error(url: str, name: str) -> NotFoundError:
+    """Return the error for a document that is not stored."""
+    return NotFoundError(f"{name} is not in {url}", hint="check where the backup is", outside=f"{name} is not there")
 
 
 def _damaged(sha256: str) -> str:

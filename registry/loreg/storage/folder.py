@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import hashlib
@@ -30,6 +31,7 @@ from loreg.storage.blobs import (
     file_changed_error,
     ignore_bytes,
     key_of,
+    missing_document_error,
     missing_error,
     partial_path,
     read_chunks,
@@ -192,6 +194,34 @@ class FolderStore:
             path.unlink(missing_ok=True)
             if path.parent.is_dir():
                 sync_folder(path.parent)
+
+    def create(self) -> None:
+        """Make the folder, unless it is there."""
+        with self._explain_os_errors():
+            make_folder(self.folder)
+
+    def write_document(self, name: str, content: bytes) -> None:
+        """Write a file, under its name when it is complete and on the disk."""
+        path = self.folder / name
+        with self._explain_os_errors():
+            make_folder(path.parent, within=self.folder)
+            with AtomicFile(path.parent) as new:
+                apply_permissions(new.sink.fileno(), path.parent, permissions_of(path.parent) & 0o444)
+                new.sink.write(content)
+                new.commit(path)
+
+    def read_document(self, name: str) -> bytes:
+        """Read the file."""
+        with self._explain_os_errors():
+            try:
+                return (self.folder / name).read_bytes()
+            except FileNotFoundError as error:
+                raise missing_document_error(self.url, name) from error
+
+    def list_documents(self, folder: str) -> builtins.list[str]:
+        """List the files; those with hidden names are not complete."""
+        with self._explain_os_errors():
+            return sorted(f"{folder}/{path.name}" for path in (self.folder / folder).glob("[!.]*"))
 
     def check(self) -> None:
         """Write and delete a file in the folder, or above a missing one: creating it would hide that a disk is lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import contextlib
 import functools
 import hashlib
@@ -40,6 +41,7 @@ from loreg.storage.blobs import (
     file_changed_error,
     ignore_bytes,
     key_of,
+    missing_document_error,
     missing_error,
     read_chunks,
     resume_download,
@@ -371,6 +373,35 @@ class S3Store:
         """Delete the object; S3 does not mind if there is none."""
         with self._translate_errors():
             self._client.delete_object(Bucket=self.bucket, Key=self._key(sha256))
+
+    def create(self) -> None:
+        """Do nothing: a prefix is there with its first object."""
+
+    def write_document(self, name: str, content: bytes) -> None:
+        """Send one object, with its SHA-256."""
+        with self._translate_errors():
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self._beside(name),
+                Body=content,
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode(),
+                ContentType=_CONTENT_TYPE,
+            )
+
+    def read_document(self, name: str) -> bytes:
+        """Read one object."""
+        try:
+            return self._read_object(self._beside(name), MAX_DOCUMENT)
+        except NotFoundError as error:
+            raise missing_document_error(self.url, name) from error
+
+    def list_documents(self, folder: str) -> builtins.list[str]:
+        """Ask for a thousand names at a time."""
+        prefix = self._beside(f"{folder}/")
+        with self._translate_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            names = [entry["Key"].rpartition("/")[2] for page in pages for entry in page.get("Contents", ())]
+        return sorted(f"{folder}/{name}" for name in names)
 
     def check(self) -> None:
         """Ask for the bucket: one HEAD request."""

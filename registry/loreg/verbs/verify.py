@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -30,10 +29,10 @@ from loreg.refs import Ref, parse_ref
 from loreg.storage import Blob, BlobStore, SigningStore
 from loreg.workspace.context import Context
 from loreg.workspace.copies import find_odd_copies
+from loreg.workspace.in_order import map_in_order
 from loreg.workspace.read_share import SPACE, ReadPosition, ReadShare, parse_share
 
 T = TypeVar("T")
-R = TypeVar("R")
 MAX_LISTED = 10_000  # damages, orphans or leftovers that a report has: the rest is counted
 _CHUNK = 32  # references that a thread looks at before it answers
 _CHUNK_BYTES = 4 * 1024 * 1024  # and of what is read
@@ -74,7 +73,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What one reference is like: ``kind`` is None if nothing is wrong."""
 
     reference: Reference
@@ -191,7 +190,7 @@ def find_damages(
     by the next one.
     """
     store = store_of(context)
-    broken: list[_Look] = []
+    broken: list[Look] = []
     next_save = 0.0
     for looks in _look_at_all(context, store, selection):
         for look in looks:
@@ -207,32 +206,32 @@ def find_damages(
         beginning = int(looks[-1].reference.sha256[:16], 16)
         progress("verifying", (beginning - start) % SPACE >> 44, SPACE >> 44)
         if len(broken) >= _MAX_OWNERS_ASKED:
-            yield from _to_damages(context, broken)
+            yield from to_damages(context, broken)
             broken = []
         if selection.position is not None and selection.share is not None and time.monotonic() >= next_save:
             _remember(selection.position, selection.share, looks[-1])
             next_save = time.monotonic() + _SAVE_SECONDS
-    yield from _to_damages(context, broken)
+    yield from to_damages(context, broken)
     if selection.position is not None and selection.share is not None:
         selection.position.save(selection.share.end)
 
 
-def _remember(position: ReadPosition, share: ReadShare, look: _Look) -> None:
+def _remember(position: ReadPosition, share: ReadShare, look: Look) -> None:
     """Remember that the share was read up to this reference, or to its end if that is behind it."""
     is_inside = share.contains(look.reference.sha256)
     position.save(look.reference.sha256[:16] if is_inside else share.end)
 
 
-def _look_at_all(context: Context, store: BlobStore, selection: Selection) -> Iterator[list[_Look]]:
+def _look_at_all(context: Context, store: BlobStore, selection: Selection) -> Iterator[list[Look]]:
     """Yield what each selected reference is like, in the order of digests from the beginning of the share on."""
 
-    def look_at(references: Sequence[Reference]) -> list[_Look]:
+    def look_at(references: Sequence[Reference]) -> list[Look]:
         return [_look_at(store, reference, selection) for reference in references]
 
     first = selection.share.first if selection.share is not None else ""
     references = _from_beginning(context, selection, first)
     with ThreadPoolExecutor(store.parallelism) as pool:
-        yield from _map_in_order(pool, store.parallelism, look_at, _cut_into_chunks(references, selection))
+        yield from map_in_order(pool, store.parallelism, look_at, _cut_into_chunks(references, selection))
 
 
 def _from_beginning(context: Context, selection: Selection, first: str) -> Iterator[Reference]:
@@ -259,46 +258,29 @@ def _cut_into_chunks(references: Iterable[Reference], selection: Selection) -> I
         yield chunk
 
 
-def _map_in_order(
-    pool: ThreadPoolExecutor, parallelism: int, function: Callable[[T], R], items: Iterable[T]
-) -> Iterator[R]:
-    """Yield the results in the order of the items, of which no more are taken than are worked on or wait for it."""
-    remaining = iter(items)
-    futures: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * parallelism))
-    try:
-        while futures:
-            result = futures.popleft().result()
-            for item in islice(remaining, 1):
-                futures.append(pool.submit(function, item))
-            yield result
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _look_at(store: BlobStore, reference: Reference, selection: Selection) -> _Look:
+def _look_at(store: BlobStore, reference: Reference, selection: Selection) -> Look:
     stored = store.inspect(reference.sha256)
     size = stored.size if stored is not None else None
     if reference.size is None:
-        return _Look(reference, DamageKind.INCONSISTENT, size)
+        return Look(reference, DamageKind.INCONSISTENT, size)
     if stored is None:
-        return _Look(reference, DamageKind.MISSING, None)
+        return Look(reference, DamageKind.MISSING, None)
     if stored.size != reference.size:
-        return _Look(reference, DamageKind.SIZE, size)
+        return Look(reference, DamageKind.SIZE, size)
     if stored.sha256 and stored.sha256 != reference.sha256:
-        return _Look(reference, DamageKind.DAMAGED, size)
+        return Look(reference, DamageKind.DAMAGED, size)
     proven = bool(stored.sha256)
     is_read = selection.share is not None and selection.share.contains(reference.sha256)
     if not is_read or (proven and selection.trust_checksums):
-        return _Look(reference, None, size, proven)
+        return Look(reference, None, size, proven)
     actual = store.hash_stored(reference.sha256)
     if actual is None:
-        return _Look(reference, DamageKind.MISSING, None, proven)
+        return Look(reference, DamageKind.MISSING, None, proven)
     is_sound = actual == Blob(reference.sha256, reference.size)
-    return _Look(reference, None if is_sound else DamageKind.DAMAGED, actual.size, proven, actual.size)
+    return Look(reference, None if is_sound else DamageKind.DAMAGED, actual.size, proven, actual.size)
 
 
-def _to_damages(context: Context, looks: Sequence[_Look]) -> Iterator[Damage]:
+def to_damages(context: Context, looks: Sequence[Look]) -> Iterator[Damage]:
     """Yield the damages with whom they break; one that nothing refers to any more is none."""
     for batch in batches(looks, _MAX_OWNERS_ASKED):
         owners = context.backend.upkeep().owners([look.reference.sha256 for look in batch])
@@ -316,7 +298,7 @@ def _to_damages(context: Context, looks: Sequence[_Look]) -> Iterator[Damage]:
                 )
 
 
-def _remedy(look: _Look, owners: Owners) -> str:
+def _remedy(look: Look, owners: Owners) -> str:
     """Return the command that mends it; DIR stands for any place that has the bytes, PATH for the model's."""
     if look.kind is DamageKind.INCONSISTENT:
         return "restore the catalog from a backup"

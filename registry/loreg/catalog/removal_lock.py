@@ -1,0 +1,89 @@
+"""Hold off collectors while a backup copies what a snapshot refers to. Many may hold them off at once.
+
+The lock ends with whoever holds it, killed or not: on PostgreSQL it is an advisory lock of a connection, beside SQLite
+a lock on the file ``<catalog>-removals``. A collector looks at it before each claim, and then claims nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sqlalchemy import BigInteger, Engine, func, literal, select
+
+from loreg.catalog.engine import translate_errors
+from loreg.catalog.transaction import Transaction
+from loreg.errors import explain_os_errors
+from loreg.file_locks import lock_file, lock_file_shared, pause
+from loreg.file_modes import make_file
+
+_LOCK = 0x6B656570  # the key of PostgreSQL's advisory lock
+_HEARTBEAT = 30.0  # seconds between two signs of life on a connection that does nothing else
+
+
+@contextlib.contextmanager
+def hold(engine: Engine, url: str) -> Iterator[Callable[[], None]]:
+    """Let nothing be claimed while the context is open.
+
+    Yields a function to call now and then: it keeps the connection alive, and raises UnavailableError if it was lost,
+    and the lock with it.
+    """
+    if engine.dialect.name == "sqlite":
+        with _hold_file(engine):
+            yield lambda: None
+        return
+    with translate_errors(url), engine.connect() as connection:
+        connection.execute(select(func.pg_advisory_lock_shared(literal(_LOCK, BigInteger))))
+        next_beat = time.monotonic() + _HEARTBEAT
+
+        def beat() -> None:
+            nonlocal next_beat
+            if time.monotonic() >= next_beat:
+                with translate_errors(url):
+                    connection.execute(select(1))
+                next_beat = time.monotonic() + _HEARTBEAT
+
+        try:
+            yield beat
+        finally:
+            connection.invalidate()  # closing it ends the lock, also after an error
+
+
+def is_held(tx: Transaction) -> bool:
+    """Whether anybody holds collectors off; if not, nobody does before this transaction ends."""
+    if tx.connection.dialect.name == "postgresql":
+        take = select(func.pg_try_advisory_xact_lock(literal(_LOCK, BigInteger)))
+        return not tx.connection.execute(take).scalar_one()
+    # That the lock is let go at once does no harm: a snapshot that begins before this transaction is committed refers
+    # to what was referred to when it began, and of that nothing is claimed.
+    path = _file_of(tx.connection.engine)
+    if path is None or not path.exists():
+        return False
+    with explain_os_errors(path, "loreg doctor"), path.open("rb") as file:
+        return not lock_file(file.fileno())
+
+
+@contextlib.contextmanager
+def _hold_file(engine: Engine) -> Iterator[None]:
+    path = _file_of(engine)
+    if path is None:
+        yield
+        return
+    with explain_os_errors(path, "export LOREG_HOME=… to a folder you may write"):
+        make_file(path)
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        while not lock_file_shared(descriptor):
+            pause()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _file_of(engine: Engine) -> Path | None:
+    """Return the file that is locked beside a SQLite database; None for one in memory."""
+    database = engine.url.database
+    return Path(f"{os.path.realpath(database)}-removals") if database and database != ":memory:" else None

@@ -1,0 +1,99 @@
+"""backup: a snapshot of the catalog, and every blob that it refers to, while others push; see docs/keeping.md."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from loreg.entities import (
+    BackupReport,
+    CatalogSnapshot,
+    Damage,
+    DamageKind,
+    Progress,
+    Reference,
+    Snapshot,
+    UpkeepAction,
+    no_progress,
+)
+from loreg.errors import ConflictError
+from loreg.storage import DocumentStore
+from loreg.verbs.verify import First, Look, store_of, to_damages
+from loreg.workspace.blob_copies import CopyCounts, Copying
+from loreg.workspace.context import Context
+from loreg.workspace.snapshots import claim_backup, list_snapshots, read_blob_list, write_snapshot
+
+_ATTEMPTS = 5  # snapshots that deletions may outdate
+
+
+def backup(
+    context: Context, target: DocumentStore, *, verify: bool = False, progress: Progress = no_progress
+) -> BackupReport:
+    """Add a snapshot to the backup in ``target``, and every blob of it that is not there yet.
+
+    With ``verify`` what is there is hashed, and mended. What the registry itself has not whole is reported, and counted
+    in the snapshot. A killed backup leaves no snapshot, and the next one goes on with its blobs. Raises ConflictError
+    for a place that is no backup of this registry.
+    """
+    upkeep, store = context.backend.upkeep(), store_of(context)
+    if place := upkeep.moved_to():
+        raise ConflictError(f"this registry was moved to {place}", hint="back it up where it is now")
+    claim_backup(target, upkeep.registry_id())
+    copying, counts = Copying(store, target, checked=verify), CopyCounts()
+    for _ in range(_ATTEMPTS):
+        with tempfile.TemporaryDirectory(prefix="loreg-backup-") as name:
+            snapshot, damages = _take(context, target, copying, counts, Path(name), progress)
+        if snapshot is not None:
+            report = BackupReport(
+                snapshot,
+                target.url,
+                counts.new,
+                counts.new_size,
+                counts.known,
+                counts.seconds,
+                tuple(damages.items),
+                damages.count,
+            )
+            detail = {"to": target.url, "snapshot": snapshot.name, "blobs": snapshot.blobs, "new": counts.new}
+            upkeep.log(UpkeepAction.BACKUP, {**detail, "missing": snapshot.missing})
+            return report
+        counts.known = 0
+    raise ConflictError(f"versions were deleted during {_ATTEMPTS} snapshots", hint="loreg backup, when that is done")
+
+
+def list_backup(target: DocumentStore) -> tuple[Snapshot, ...]:
+    """Return the snapshots of a backup, the newest first. Raises NotFoundError if it has none."""
+    return tuple(stored.snapshot for stored in reversed(list_snapshots(target)))
+
+
+def _take(
+    context: Context,
+    target: DocumentStore,
+    copying: Copying,
+    counts: CopyCounts,
+    folder: Path,
+    progress: Progress,
+) -> tuple[Snapshot | None, First[Damage]]:
+    """Take a snapshot, and return it with what the registry has not whole; None if it refers to what was deleted since.
+
+    Nothing is collected meanwhile. Deletions do not wait for that: then another snapshot is taken, without what was
+    deleted.
+    """
+    catalog, blobs = folder / "catalog", folder / "blobs"
+    damages: First[Damage] = First()
+    upkeep = context.backend.upkeep()
+    with upkeep.hold_removals() as beat:
+        taken = upkeep.snapshot(catalog, blobs)
+        lost = list(_inconsistent(taken))
+        for item in copying.copy(read_blob_list(blobs), counts, total=taken.blobs, on_chunk=beat, progress=progress):
+            reference = Reference(item.blob.sha256, item.blob.size)
+            lost.append(Look(reference, item.kind, item.stored_size))
+        for damage in to_damages(context, lost):
+            damages.add(damage)
+        if damages.count < len(lost):
+            return None, damages
+        return write_snapshot(target, taken, catalog, blobs, damages.count), damages
+
+
+def _inconsistent(taken: CatalogSnapshot) -> list[Look]:
+    return [Look(Reference(sha256, None), DamageKind.INCONSISTENT, None) for sha256 in taken.inconsistent]

@@ -29,6 +29,7 @@ _SUMMARIES = {
     "merge": "Merge adapters, exactly or at a rank, with a certificate.",
     "methods": "List the merge methods, or describe one.",
     "metric": "Record measured numbers of a version.",
+    "mirror": "Bring adapters with their history to or from another registry.",
     "namespace": "Say who may read a team's adapters on a server.",
     "pull": "Write a version to a folder, ready for PEFT or a server.",
     "push": "Store the adapter in DIR as the next version of NAME.",

@@ -190,6 +190,12 @@ def collect_an_orphan(local_registry: Registry) -> None:
     assert local_registry.gc(grace="0h").removed == 1
 
 
+def mirror_another(local_registry: Registry, folder: Path) -> None:
+    with connect(home=str(folder / "other"), author="ada") as other:
+        other.push(HISTORY, "team/mirrored")
+    assert local_registry.mirror(source=folder / "other").new == 1
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "pull": (
@@ -212,6 +218,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     ),
     "repair": ("repair", lambda local_registry, folder: break_and_repair(local_registry)),
     "gc": ("gc", lambda local_registry, folder: collect_an_orphan(local_registry)),
+    "mirror": ("mirror", mirror_another),
     "bases.add": (
         "base add",
         lambda local_registry, folder: local_registry.bases.add(

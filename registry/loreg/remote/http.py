@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from loreg.entities import Access
-from loreg.errors import LoregError, UnavailableError, UsageError, of_code
+from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError, of_code
 from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import Whoami
 from loreg.settings import mask_url
@@ -122,6 +122,8 @@ class Server:
             document = response.json()
             return of_code(document["code"])(str(document["detail"]), hint=str(document.get("hint", "")))
         except (ValueError, KeyError, TypeError):
+            if response.status_code == 404 and response.request.method == "HEAD":  # whose answers have no body
+                return NotFoundError(f"{self.endpoint} has no {response.request.url.path}", hint="loreg ls")
             return UnavailableError(
                 f"{self.endpoint} answered {response.status_code}, not like a loreg server", hint="loreg doctor"
             )

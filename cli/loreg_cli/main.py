@@ -33,6 +33,7 @@ _SUMMARIES = {
     "merge": "Merge adapters, exactly or at a rank, with a certificate.",
     "methods": "List the merge methods, or describe one.",
     "metric": "Record measured numbers of a version.",
+    "mirror": "Bring adapters with their history to or from another registry.",
     "move": "Move the registry to another database and store.",
     "namespace": "Say who may read a team's adapters on a server.",
     "prune": "Let versions go that [retention] does not keep.",

@@ -53,6 +53,14 @@ format_option = click.option(
 )
 
 
+token_env_option = click.option(
+    "--token-env",
+    default="",
+    metavar="NAME",
+    help="The environment's variable with the token of that server; default: what loreg login keeps for it.",
+)
+
+
 def page_options(command: Command) -> Command:
     """Add ``--limit`` and ``--cursor``."""
     command = click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")(command)

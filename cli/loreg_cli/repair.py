@@ -6,7 +6,7 @@ from typing import Unpack
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, token_env_option
 from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 from loreg_cli.verify import BROKEN, Selected, broken_refs, print_damages, selection_options
@@ -21,6 +21,7 @@ from loreg_cli.verify import BROKEN, Selected, broken_refs, print_damages, selec
     metavar="DIR|REGISTRY|URL",
     help="Where to look: a folder with adapters, a store or a registry, s3://…, or a server; may be repeated.",
 )
+@token_env_option
 @click.option("--dry-run", is_flag=True, help="Only look for it; store nothing.")
 @selection_options
 @format_option
@@ -29,6 +30,7 @@ def repair(
     context: click.Context,
     refs: tuple[str, ...],
     sources: tuple[str, ...],
+    token_env: str,
     dry_run: bool,
     format_: str,
     **selected: Unpack[Selected],
@@ -50,6 +52,7 @@ def repair(
             since=selected["since"],
             trust_checksums=selected["trust_checksums"],
             dry_run=dry_run,
+            token_env=token_env,
             progress=progress,
         )
     if format_ == "json":

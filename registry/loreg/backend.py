@@ -96,7 +96,8 @@ class Backend(Protocol):
 
         Content that the adapter has already makes no new version. Raises AdapterFormatError, CheckFailedError or
         IntegrityError for blobs that are no sound adapter, that break the policy of an alias, or that do not fit the
-        base.
+        base. One with an origin keeps its number, for administrators of everything: ConflictError if that would leave
+        a gap, or is the number of other content.
         """
         ...
 
@@ -180,8 +181,8 @@ class Backend(Protocol):
         """Forget the files that the version became for ``request``: for who had them made, and administrators."""
         ...
 
-    def events(self, limit: int, cursor: str | None) -> Page[Event]:
-        """Return a page of events, the newest first: who did what, and when."""
+    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
+        """Return a page of events, the newest first: who did what, and when; with ``adapter`` to that one alone."""
         ...
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:

@@ -36,6 +36,7 @@ from loreg.entities import (
     MergeOptions,
     MergeResult,
     Metric,
+    MirrorReport,
     MoveReport,
     Page,
     Progress,
@@ -54,7 +55,7 @@ from loreg.entities import (
     VersionMetadata,
     no_progress,
 )
-from loreg.errors import NotAllowedError, UsageError
+from loreg.errors import NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
     parse_comparison,
@@ -638,9 +639,9 @@ class Registry:
 
     # The registry itself
 
-    def events(self, *, limit: int = 50, cursor: str | None = None) -> Page[Event]:
-        """Return a page of events, the newest first: who did what, and when."""
-        return self._backend.events(limit, cursor)
+    def events(self, *, name: str = "", limit: int = 50, cursor: str | None = None) -> Page[Event]:
+        """Return a page of events, the newest first: who did what, and when; with ``name`` to that adapter alone."""
+        return self._backend.events(limit, cursor, parse_adapter_name(name) if name else None)
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
         """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing."""
@@ -688,6 +689,7 @@ class Registry:
         since: datetime | str | None = None,
         trust_checksums: bool = True,
         dry_run: bool = False,
+        token_env: str = "",
         progress: Progress = no_progress,
     ) -> RepairReport:
         """Bring back what :meth:`verify` with the same arguments finds broken, from any of ``sources`` that has it.
@@ -695,7 +697,8 @@ class Registry:
         A source is a folder with adapters, a store or a registry in it, ``s3://bucket/prefix``, or a server's URL.
         Nothing is believed without its hash. Manifests need no source: the catalog has what they say. With ``dry_run``
         nothing is stored. Behind a server a worker does it for an administrator, from sources that its operator named;
-        raises NotAllowedError for others.
+        raises NotAllowedError for others. ``token_env`` names the variable of the environment with the token of a
+        server that is a source, if not ``loreg login`` or LOREG_TOKEN beside LOREG_ENDPOINT has it.
         """
         from loreg.verbs.repair import open_source, repair
 
@@ -704,7 +707,7 @@ class Registry:
             request = _selection_request(refs, read_data, since, trust_checksums)
             request |= {"sources": [str(source) for source in sources], "dry_run": dry_run}
             return self._do_by_worker(JobKind.REPAIR, request, RepairReport, progress)
-        opened = [open_source(str(source), self.settings) for source in sources]
+        opened = [open_source(str(source), self.settings, token_env) for source in sources]
         return repair(self.context, opened, selection, dry_run=dry_run, progress=progress)
 
     def gc(
@@ -850,6 +853,56 @@ class Registry:
 
         return undo_move(self.context)
 
+    def mirror(
+        self,
+        patterns: Sequence[str] = ("*",),
+        *,
+        to: Path | str | None = None,
+        source: Path | str | None = None,
+        since: Path | str | None = None,
+        force: bool = False,
+        token_env: str = "",
+        progress: Progress = no_progress,
+    ) -> MirrorReport:
+        """Bring the adapters that match, with all of their history, to the place ``to``, or from the place ``source``.
+
+        A place is a server's URL, the home folder of a registry, or a bundle, a file that ends in ``.loreg``. Patterns
+        are those of shells on ``[ns/]name``. Versions keep number, author and time; events, metrics, aliases and bases
+        come along. A second call brings what is new. What the target moved itself is left and named, unless ``force``.
+        A bundle is written anew, without the blobs that the earlier bundle ``since`` has. ``token_env`` is that of
+        :meth:`repair`. Raises NotAllowedError unless an administrator of the target, NotFoundError if nothing matches.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> registry.mirror(["team/*"], to="./team.loreg").new
+        1
+        >>> with connect(home="./other") as other:
+        ...     report = other.mirror(source="./team.loreg")
+        ...     report.new, other.show("team/science:prod").version.number
+        (1, 1)
+        """
+        from loreg.verbs.bundle import write_bundle
+        from loreg.verbs.mirror import mirror
+        from loreg.workspace.bundle_source import BundleSource
+        from loreg.workspace.mirror_source import RegistrySource
+
+        if (to is None) == (source is None):
+            raise UsageError("a mirror goes to one place, or comes from one", hint="loreg mirror 'team/*' --to PLACE")
+        place = str(source if to is None else to)
+        is_bundle = place.endswith(".loreg")
+        if since is not None and (to is None or not is_bundle):
+            raise UsageError("an earlier bundle is for a new bundle", hint="--to NEW.loreg --since EARLIER.loreg")
+        if is_bundle and to is not None:
+            earlier = None if since is None else BundleSource(Path(since).expanduser())
+            path = Path(to).expanduser()
+            return write_bundle(RegistrySource(self.context), path, patterns, since=earlier, progress=progress)
+        if is_bundle:
+            return mirror(
+                BundleSource(Path(place).expanduser()), self.context, patterns, force=force, progress=progress
+            )
+        with _open_place(place, self.settings, token_env, is_new=to is not None) as other:
+            origin, target = (self, other) if to is not None else (other, self)
+            return mirror(RegistrySource(origin.context), target.context, patterns, force=force, progress=progress)
+
     def upgrade(self) -> tuple[str | None, str]:
         """Bring the database's schema up to date; return its revisions before and after."""
         return self._connection.upgrade()
@@ -890,6 +943,38 @@ def _selection_request(
     """Return what is to be looked at, as a job's document says it."""
     start = since.isoformat() if isinstance(since, datetime) else since
     return {"refs": list(refs), "read_data": read_data, "since": start, "trust_checksums": trust_checksums}
+
+
+def _open_place(text: str, settings: Settings, token_env: str, *, is_new: bool) -> Registry:
+    """Open the server or the home folder that ``text`` names; with ``is_new`` the folder need not hold a registry yet.
+
+    Raises UsageError for another place, NotFoundError for a folder without a registry.
+    """
+    from loreg.workspace.server_token import find_token
+
+    if text.startswith(("http://", "https://")):
+        token = find_token(text, settings, token_env)
+        return Registry(replace(settings, endpoint=text.rstrip("/"), token=token))
+    if "://" in text:
+        raise UsageError(
+            f"{mask_url(text)!r} is no place of a registry: expected a server's URL, a home folder or FILE.loreg",
+            hint="loreg --database-url URL --storage-url URL mirror PATTERN --from PLACE names a database and a store",
+        )
+    home = Path(text).expanduser().absolute()
+    if not is_new and not (home / "catalog.db").is_file():
+        raise NotFoundError(f"there is no registry in {home}", hint="expected a home folder, with a catalog.db")
+    return Registry(
+        replace(
+            settings,
+            home=home,
+            database_url=f"sqlite:///{home / 'catalog.db'}",
+            storage_url=str(home / "store"),
+            storage_endpoint="",
+            storage_public_endpoint="",
+            endpoint="",
+            token="",
+        )
+    )
 
 
 @dataclass(frozen=True)

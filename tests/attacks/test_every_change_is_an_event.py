@@ -207,6 +207,12 @@ def restore_into_itself(local_registry: Registry, folder: Path) -> None:
     assert actions == ["restore"]
 
 
+def mirror_another(local_registry: Registry, folder: Path) -> None:
+    with connect(home=str(folder / "other"), author="ada") as other:
+        other.push(HISTORY, "team/mirrored")
+    assert local_registry.mirror(source=folder / "other").new == 1
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "pull": (
@@ -244,6 +250,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "gc": ("gc", lambda local_registry, folder: collect_an_orphan(local_registry)),
     "delete": ("delete", lambda local_registry, folder: local_registry.delete("team/science", "asked for")),
     "prune": ("prune", push_and_prune),
+    "mirror": ("mirror", mirror_another),
     "bases.add": (
         "base add",
         lambda local_registry, folder: local_registry.bases.add(

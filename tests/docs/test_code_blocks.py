@@ -56,6 +56,9 @@ NOT_RUN = {
     ("docs/how-to/migrate.md", "mlflow artifacts download --run-id RUN --artifact-path adapter \\"): "needs MLflow",
     ("docs/how-to/team-server.md", "export LOREG_DATABASE_URL=postgresql://loreg@HOST/loreg PGPASSWORD=…"): "a HOST",
     ("docs/how-to/vllm.md", "export LOREG_ENDPOINT=http://127.0.0.1:8470 LOREG_TOKEN=lrg_…"): "for vLLM's shell alone",
+    ("docs/how-to/mirror.md", "loreg mirror 'team/*' --to https://loreg.example.org --token-env SECOND_SITE_TOKEN"): (
+        "asks a server of somebody"
+    ),
     ("docs/how-to/ci.md", "pip install loreg"): "asks a package index",
     ("docs/troubleshooting.md", "pip install 'loreg[merge]'"): "asks a package index",
 }  # fmt: skip

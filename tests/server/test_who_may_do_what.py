@@ -54,6 +54,16 @@ def commit(guarded: Guarded) -> dict[str, Any]:
     return {"json": {"commit": {"adapter": adapter, "manifest": {"files": files}}}}
 
 
+def mirrored(guarded: Guarded) -> dict[str, Any]:
+    """The version that is there, as if it came from elsewhere, with an event that says so."""
+    at = "2026-01-02T03:04:05Z"
+    event = {"at": at, "author": "somebody", "action": "metric", "number": 1, "detail": {"metric": "f1=1"}}
+    origin = {"registry": "elsewhere", "number": 1, "previous": 0, "author": "x", "created_at": at, "events": [event]}
+    body = commit(guarded)
+    body["json"]["commit"]["origin"] = origin
+    return body
+
+
 UNSENT_BASE = {"digest": HEX, "tensors": 1}
 WRITERS = ("writer", "owner", "stranger", "root")
 TABLE: dict[tuple[str, str], Row] = {
@@ -178,6 +188,25 @@ def test_who_may_do_what(guarded: Guarded, role: str):
         statuses[method, path] = response.status_code
         expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
     assert statuses == expected
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_an_administrator_of_everything_writes_history(guarded: Guarded, role: str):
+    """An origin names numbers, authors and times: whoever may give one may say that anybody did anything."""
+    response = guarded.http(role).post((SCIENCE_PATH + "/versions").format(**FILLED), json=mirrored(guarded)["json"])
+    assert response.status_code == ADMIN[role]
+    authors = {event.author for event in guarded.behind.events(name="team/science").items}
+    assert ("somebody" in authors) == (role == "root")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_events_of_one_adapter_are_for_those_who_read_it(guarded: Guarded, role: str):
+    guarded.behind.push(SCIENCE, "team/other")
+    response = guarded.http(role).get("/api/v1/events", params={"adapter": "team/science"})
+    assert response.status_code == READ[role]
+    if READ[role] == 200:
+        assert {event["ref"].partition(":")[0] for event in response.json()["items"]} == {"team/science"}
+    assert guarded.http(role).get("/api/v1/events", params={"adapter": "../x"}).status_code == 400
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -14,9 +14,10 @@ from live_server import live_server
 from loreg import credentials
 from loreg.errors import NotFoundError, UsageError
 from loreg.registry import connect
+from loreg.settings import load
 from loreg.storage import Blob, open_store
 from loreg.storage.blobs import key_of
-from loreg.verbs.repair import _token_for
+from loreg.workspace.server_token import find_token
 from stored_bytes import DAMAGES, Stored
 
 
@@ -207,11 +208,21 @@ def test_a_folder_that_is_not_there_and_a_place_that_is_none_are_refused(deploym
 
 
 def test_the_token_of_one_server_is_not_shown_to_another(monkeypatch):
+    def found(url: str, variable: str = "") -> str:
+        return find_token(url, load({}, {}), variable)
+
     credentials.write("https://ours.example.org", "secret")
-    assert _token_for("https://ours.example.org/") == "secret"
-    assert _token_for("https://theirs.example.org") == ""
+    assert found("https://ours.example.org/") == "secret"
+    assert found("https://theirs.example.org") == ""
     monkeypatch.setenv("LOREG_TOKEN", "given")
-    assert _token_for("https://theirs.example.org") == "given"
+    assert found("https://theirs.example.org") == ""
+    monkeypatch.setenv("LOREG_ENDPOINT", "https://theirs.example.org/")
+    assert found("https://theirs.example.org") == "given"
+    assert found("https://others.example.org") == ""
+    monkeypatch.setenv("OTHERS", "named")
+    assert found("https://others.example.org", "OTHERS") == "named"
+    with pytest.raises(UsageError, match="NOBODYS is not set"):
+        found("https://others.example.org", "NOBODYS")
 
 
 def test_links_in_a_source_are_not_followed(deployment: Deployment, loreg: Loreg, tmp_path: Path):

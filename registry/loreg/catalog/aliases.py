@@ -37,6 +37,20 @@ def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> 
     _log_move(tx, "tag", adapter_id, alias, version_id)
 
 
+def point_unlogged(tx: Transaction, adapter_id: int, alias: str, version_id: int | None) -> None:
+    """Let ``alias`` mean the version, or nothing; the move is not recorded."""
+    tx.connection.execute(delete(alias_table).where(_is_alias(adapter_id, alias)))
+    if version_id is not None:
+        row = {"adapter_id": adapter_id, "alias": alias, "version_id": version_id}
+        tx.connection.execute(insert(alias_table), row)
+
+
+def record_move(tx: Transaction, adapter_id: int, move: AliasMove, version_id: int | None) -> None:
+    """Record a move that was made at another time, or elsewhere."""
+    row = {"adapter_id": adapter_id, "alias": move.alias, "version_id": version_id, "author": move.author}
+    tx.connection.execute(_LOG_MOVE, {**row, "at": move.at, "moved_to": version_id})
+
+
 def remove_alias(tx: Transaction, adapter_id: int, alias: str) -> None:
     """Remove ``alias``; its history stays. Raises NotFoundError, naming the aliases that there are."""
     numbers = list_aliases(tx, adapter_id)

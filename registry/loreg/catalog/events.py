@@ -7,12 +7,16 @@ from sqlalchemy import select
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import adapter_table, event_table, version_table
 from loreg.catalog.transaction import Transaction
+from loreg.catalog.versions import find_adapter_id
 from loreg.entities import Event, Page, Role
 from loreg.refs import AdapterName
 
 
-def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Event]:
-    """Return a page of events, newest first: those of readable adapters, and for an administrator all others too."""
+def list_page(tx: Transaction, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
+    """Return a page of events, newest first: those of readable adapters, and for an administrator all others too.
+
+    With ``adapter`` those of that adapter alone. Raises NotFoundError if there is none of that name.
+    """
     query = (
         select(event_table, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
         .outerjoin(adapter_table, adapter_table.c.id == event_table.c.adapter_id)
@@ -20,6 +24,8 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Event]:
     )
     if not tx.access.may(Role.ADMIN, "*"):
         query = query.where(event_table.c.adapter_id.is_not(None), tx.visible(adapter_table.c.namespace))
+    if adapter is not None:
+        query = query.where(event_table.c.adapter_id == find_adapter_id(tx, adapter))
     if cursor:
         query = query.where(event_table.c.id < decode(cursor, "events", (int,))[0])
     rows = tx.connection.execute(query.order_by(event_table.c.id.desc()).limit(limit + 1)).all()

@@ -69,6 +69,7 @@ _BASE_TEXT = (  # as task_table.c.base has it
     .where(version_table.c.id == bindparam("id"))
 )
 _INSERT = insert(version_table).values(number=_LAST_NUMBER.scalar_subquery() + 1).returning(version_table.c.id)
+_INSERT_NUMBERED = insert(version_table).returning(version_table.c.id)
 
 
 def record(tx: Transaction, new: NewVersion, policy: ChangePolicy = _NO_POLICY) -> tuple[VersionRecord, bool]:
@@ -79,23 +80,21 @@ def record(tx: Transaction, new: NewVersion, policy: ChangePolicy = _NO_POLICY) 
     version that was yanked, or with another base; a base that was unknown is filled in. Raises NotAllowedError for new
     content that was deleted for good.
     """
-    adapter_id = _get_or_create_adapter_locked(tx, new.adapter)
+    adapter_id = get_or_create_adapter_locked(tx, new.adapter)
     base_id = find_base_id(tx, new.base.digest) if new.base else None
-    content = {"adapter": adapter_id, "digest": new.manifest.digest}
-    existing = tx.connection.execute(_FIND_SAME_CONTENT, content).one_or_none()
+    existing = find_same_content(tx, adapter_id, new.manifest.digest)
     if existing is None:
-        version_id = _insert_version(tx, adapter_id, base_id, new)
+        version_id = insert_version(tx, adapter_id, base_id, new)
     else:
         version_id = existing.id
-        other_base = base_id is not None and existing.base_id not in (None, base_id)
-        _refuse_unless_same(f"{new.adapter}:v{existing.number}", yanked=existing.yanked, other_base=other_base)
+        refuse_other_base(f"{new.adapter}:v{existing.number}", existing.base_id, base_id)
+        if existing.yanked:
+            ref = f"{new.adapter}:v{existing.number}"
+            raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
         if base_id is not None and existing.base_id is None:
-            statement = update(version_table).where(version_table.c.id == version_id)
-            tx.connection.execute(statement.values(base_id=base_id, target=new.target))
-            digest = new.base.digest if new.base else ""
-            tx.connection.execute(update(task_table).where(task_table.c.version_id == version_id).values(base=digest))
+            digest = fill_in_base(tx, version_id, base_id, new)
             tx.log("base", adapter_id, version_id, digest=digest)
-    changes = {**_add_tasks(tx, version_id, new.tasks), **_set_labels(tx, version_id, new.labels)}
+    changes = describe(tx, version_id, new)
     if existing is not None and changes:
         tx.log("describe", adapter_id, version_id, **changes)
     if existing is not None and new.metrics:
@@ -265,7 +264,7 @@ def lock_adapter(tx: Transaction, adapter_id: int) -> None:
 def lock_adapter_name(tx: Transaction, adapter: AdapterName, *, make: bool) -> None:
     """Lock an adapter by name as :func:`lock_adapter` does, if it exists; with ``make`` it is created if need be."""
     if make:
-        _get_or_create_adapter_locked(tx, adapter)
+        get_or_create_adapter_locked(tx, adapter)
         return
     tx.connection.execute(select(adapter_table.c.id).where(_is_adapter(adapter)).with_for_update(key_share=True))
 
@@ -283,13 +282,47 @@ def _is_adapter(adapter: AdapterName) -> ColumnElement[bool]:
     return and_(adapter_table.c.namespace == adapter.namespace, adapter_table.c.name == adapter.name)
 
 
-def _get_or_create_adapter_locked(tx: Transaction, adapter: AdapterName) -> int:
+def get_or_create_adapter_locked(tx: Transaction, adapter: AdapterName) -> int:
     """Return the id of the adapter's row, created if need be and locked: numbers are given out one at a time."""
     row = {"namespace": adapter.namespace, "name": adapter.name, "created_at": tx.at}
     return tx.get_or_create_locked(adapter_table, row, "namespace", "name")
 
 
-def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: NewVersion) -> int:
+def find_same_content(tx: Transaction, adapter_id: int, digest: str) -> Any:
+    """Return the row of the adapter's version with this content: id, number, base_id and yanked; None if none has."""
+    return tx.connection.execute(_FIND_SAME_CONTENT, {"adapter": adapter_id, "digest": digest}).one_or_none()
+
+
+def refuse_other_base(ref: str, existing_base_id: int | None, base_id: int | None) -> None:
+    """Raise ConflictError if the content is recorded with another base."""
+    if base_id is not None and existing_base_id not in (None, base_id):
+        raise ConflictError(
+            f"this content is {ref} already, recorded with another base",
+            hint="push it under another name with the base that it was trained on",
+        )
+
+
+def fill_in_base(tx: Transaction, version_id: int, base_id: int, new: NewVersion) -> str:
+    """Record the base of a version whose base was unknown; return its digest."""
+    statement = update(version_table).where(version_table.c.id == version_id)
+    tx.connection.execute(statement.values(base_id=base_id, target=new.target))
+    digest = new.base.digest if new.base else ""
+    tx.connection.execute(update(task_table).where(task_table.c.version_id == version_id).values(base=digest))
+    return digest
+
+
+def describe(tx: Transaction, version_id: int, new: NewVersion) -> dict[str, object]:
+    """Add the tasks and set the labels of a version; return what changed, for the event."""
+    return {**_add_tasks(tx, version_id, new.tasks), **_set_labels(tx, version_id, new.labels)}
+
+
+def insert_version(
+    tx: Transaction, adapter_id: int, base_id: int | None, new: NewVersion, number: int | None = None, **detail: object
+) -> int:
+    """Record a version with all that its content says, and the event with this ``detail``; return its row id.
+
+    By default it gets the next number.
+    """
     facts = new.facts
     values = {
         "adapter_id": adapter_id,
@@ -310,7 +343,10 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
         "card": new.card,
         "created_at": tx.at,
     }
-    version_id: int = tx.connection.execute(_INSERT, {"adapter": adapter_id, **values}).scalar_one()
+    if number is None:
+        version_id: int = tx.connection.execute(_INSERT, {"adapter": adapter_id, **values}).scalar_one()
+    else:
+        version_id = tx.connection.execute(_INSERT_NUMBERED, {"number": number, **values}).scalar_one()
     tx.insert_missing(
         module_type_table,
         [
@@ -336,7 +372,7 @@ def _insert_version(tx: Transaction, adapter_id: int, base_id: int | None, new: 
     )
     if new.provenance:
         lineage.record(tx, version_id, new.provenance)
-    tx.log("push", adapter_id, version_id, digest=new.manifest.digest)
+    tx.log("push", adapter_id, version_id, digest=new.manifest.digest, **detail)
     return version_id
 
 
@@ -360,16 +396,6 @@ def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> 
         tx.upsert(label_table, {"version_id": version_id, "key": key, "value": value})
     replaced = {key: before[key] for key in new if key in before}
     return {"labels": new, **({"labels_before": replaced} if replaced else {})} if new else {}
-
-
-def _refuse_unless_same(ref: str, *, yanked: bool, other_base: bool) -> None:
-    if yanked:
-        raise ConflictError(f"this content is {ref}, which was yanked", hint=f"loreg unyank {ref}")
-    if other_base:
-        raise ConflictError(
-            f"this content is {ref} already, recorded with another base",
-            hint="push it under another name with the base that it was trained on",
-        )
 
 
 def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:

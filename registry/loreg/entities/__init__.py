@@ -48,6 +48,7 @@ from loreg.entities.keeping import (
     VersionContent,
     WaitingGarbage,
 )
+from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
 from loreg.entities.queries import Comparison, MetricCondition, Operator, Page, Query, Sort, SortKey
@@ -68,6 +69,7 @@ from loreg.entities.results import (
     Severity,
 )
 from loreg.entities.versions import (
+    MIRRORED_FROM,
     AdapterEntry,
     AliasMove,
     Commit,
@@ -78,12 +80,16 @@ from loreg.entities.versions import (
     Metric,
     ModuleType,
     NewVersion,
+    Origin,
+    OriginAlias,
+    OriginEvent,
     Provenance,
     Source,
     Version,
 )
 
 __all__ = [
+    "MIRRORED_FROM",
     "Access",
     "AdapterEntry",
     "AdapterSimilarity",
@@ -127,11 +133,16 @@ __all__ = [
     "MergeResult",
     "Metric",
     "MetricCondition",
+    "MirrorConflict",
+    "MirrorReport",
     "ModuleType",
     "MoveReport",
     "Namespace",
     "NewVersion",
     "Operator",
+    "Origin",
+    "OriginAlias",
+    "OriginEvent",
     "Orphan",
     "Owner",
     "Owners",

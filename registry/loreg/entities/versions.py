@@ -123,12 +123,66 @@ class NewVersion:
     provenance: Provenance | None = None
 
 
+#: In the detail of an event: the registry that it was mirrored from.
+MIRRORED_FROM = "mirrored_from"
+
+
+@dataclass(frozen=True)
+class OriginEvent:
+    """An event of an adapter in the registry that it is mirrored from; ``number`` is the version's, None for none."""
+
+    at: datetime
+    author: str
+    action: str
+    number: int | None
+    detail: Mapping[str, Any]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes two events of an adapter the same, wherever they were read, and whatever they passed through."""
+        detail = {name: value for name, value in self.detail.items() if name != MIRRORED_FROM}
+        return self.at, self.author, self.action, self.number, repr(_in_order(detail))
+
+
+@dataclass(frozen=True)
+class OriginAlias:
+    """What an alias is to mean, as in the registry that it is mirrored from: the version ``number``, 0 for none.
+
+    It is moved only if it means ``expected`` now, 0 for none; None is for whatever it means.
+    """
+
+    alias: str
+    number: int
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a version that is mirrored comes from, and what that registry says of it.
+
+    ``registry`` is its id or URL. ``previous`` is the number of the version before it there, 0 for the first.
+    ``is_yanked`` is None to leave that as it is. ``events`` are of the whole adapter, the oldest first; those that are
+    recorded already are not recorded again.
+    """
+
+    registry: str
+    number: int
+    previous: int
+    author: str
+    created_at: datetime
+    is_yanked: bool | None = None
+    yanked_at: datetime | None = None
+    events: tuple[OriginEvent, ...] = ()
+    aliases: tuple[OriginAlias, ...] = ()
+
+
 @dataclass(frozen=True)
 class Commit:
     """What is asked to become a version: the blobs of ``manifest`` are stored already, and those of ``base``.
 
     ``base`` may be one that is not known yet; the blob under its digest lists its tensors. ``base_hint`` is what the
-    adapter called its base before a private path was taken out of its files.
+    adapter called its base before a private path was taken out of its files. With an ``origin``, which is for
+    administrators of everything, the version keeps the number, the author and the time that it has there.
     """
 
     adapter: AdapterName
@@ -140,6 +194,7 @@ class Commit:
     labels: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -197,3 +252,9 @@ class AliasMove:
     number: int | None
     author: str
     at: datetime
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted((str(name), _in_order(item)) for name, item in value.items())
+    return [_in_order(item) for item in value] if isinstance(value, list | tuple) else value

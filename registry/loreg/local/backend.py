@@ -24,6 +24,7 @@ from loreg.catalog import (
     lineage,
     listing,
     metrics,
+    mirroring,
     namespaces,
     tokens,
     tombstones,
@@ -51,6 +52,7 @@ from loreg.entities import (
     LineageEdge,
     Metric,
     Namespace,
+    Origin,
     Page,
     Query,
     Role,
@@ -63,6 +65,7 @@ from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, Stale
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.jobs import namespace_of
+from loreg.local.origin import validate_origin
 from loreg.local.reference_writes import write_references
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
@@ -141,11 +144,14 @@ class LocalBackend(Backend):
         from loreg.local.commit import read_commit
 
         require(self._access, Role.WRITE, commit.adapter.namespace)
+        if commit.origin is not None:
+            require(self._access, Role.ADMIN, "*")
+            validate_origin(commit.origin)
         with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
             parsed = read_commit(self._store, commit, accepted)
             proven = self._find_proven(parsed.base) if parsed.base is not None else ()
         try:
-            return self.write_references(lambda tx: self.record(tx, parsed, proven))
+            return self.write_references(lambda tx: self.record(tx, parsed, proven, commit.origin))
         except CheckFailedError:  # all that it lacks is the alias
             sizes = {file.sha256: file.size for file in commit.manifest.files}
             self.write_references(lambda tx: blobs.record(tx, sizes))
@@ -155,12 +161,14 @@ class LocalBackend(Backend):
         """Return what ``action`` returns; see :func:`loreg.local.reference_writes.write_references`."""
         return write_references(self.catalog, self._store, self._access, action)
 
-    def record(self, tx: Transaction, parsed: ParsedCommit, proven: Sequence[str] = ()) -> Committed:
+    def record(
+        self, tx: Transaction, parsed: ParsedCommit, proven: Sequence[str] = (), origin: Origin | None = None
+    ) -> Committed:
         """Record a commit that was read, in a transaction of a caller who may write there, if the policy allows it.
 
         ``proven`` are the digests of the bases, known by their headers, that the commit's base is. Raises
         CheckFailedError or NotAllowedError if the policy forbids it, ConflictError as
-        :func:`loreg.catalog.versions.record` does.
+        :func:`loreg.catalog.versions.record` does, and for an ``origin`` :func:`loreg.catalog.mirroring.record`.
         """
         from loreg.local.bases import describe_taken_names
 
@@ -171,7 +179,10 @@ class LocalBackend(Backend):
         change_policy = versions.ChangePolicy(
             partial(check_alias, tx, self._policy), partial(check_metrics, tx, self._policy)
         )
-        version_record, created = versions.record(tx, parsed.new_version, change_policy)
+        if origin is None:
+            version_record, created = versions.record(tx, parsed.new_version, change_policy)
+        else:
+            version_record, created = mirroring.record(tx, parsed.new_version, origin, change_policy)
         return Committed(version_record.version, created, tuple(notes))
 
     def rehearse(self, parsed: ParsedCommit) -> None:
@@ -345,9 +356,9 @@ class LocalBackend(Backend):
             require(self._access, job.kind.role, job.namespace)
             return jobs.cancel(tx, job_id)
 
-    def events(self, limit: int, cursor: str | None) -> Page[Event]:
+    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
-            return events.list_page(tx, limit, cursor)
+            return events.list_page(tx, limit, cursor, adapter)
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
         from loreg.catalog.usage import count_usage

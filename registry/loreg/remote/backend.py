@@ -190,8 +190,9 @@ class RemoteBackend(Backend):
     def cancel_job(self, job_id: int) -> Job:
         return self._server.delete(f"{_API}/jobs/{job_id}", Job)
 
-    def events(self, limit: int, cursor: str | None) -> Page[Event]:
-        return self._server.get(f"{_API}/events", Page[Event], {"limit": limit, "cursor": cursor})
+    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
+        parameters = {"limit": limit, "cursor": cursor, "adapter": str(adapter) if adapter else None}
+        return self._server.get(f"{_API}/events", Page[Event], parameters)
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
         page = {"limit": limit, "cursor": cursor}

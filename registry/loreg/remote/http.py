@@ -13,7 +13,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from loreg.entities import Access
-from loreg.errors import LoregError, UnavailableError, UsageError, of_code
+from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError, of_code
 from loreg.remote.connections import Connections, NoResponseError, Response, basic_auth
 from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import Whoami
@@ -148,6 +148,8 @@ class Server:
             document = msgspec.json.decode(response.data)
             return of_code(document["code"])(str(document["detail"]), hint=str(document.get("hint", "")))
         except (ValueError, KeyError, TypeError):
+            if response.status == 404 and not response.data:  # the answer to a HEAD request has no body
+                return NotFoundError(f"{self.endpoint} does not have what was asked for", hint="loreg ls")
             return UnavailableError(
                 f"{self.endpoint} answered {response.status}, not like a loreg server", hint="loreg doctor"
             )

@@ -83,7 +83,7 @@ class RemoteStore:
                 room -= blob.size
             else:
                 reserved.append(blob)
-        self._tickets = {blob.sha256: None for blob in reserved}
+        self._tickets |= {blob.sha256: None for blob in reserved}
         for start in range(0, len(reserved), _MAX_RESERVED):
             batch = reserved[start : start + _MAX_RESERVED]
             tickets = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], batch)

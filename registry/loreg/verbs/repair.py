@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from loreg import credentials
 from loreg.entities import Damage, Progress, ReferenceKind, Repair, RepairReport, UpkeepAction, no_progress
 from loreg.errors import UsageError
 from loreg.manifest import Manifest
@@ -19,6 +17,7 @@ from loreg.verbs.verify import Counts, First, Selection, find_damages, store_of
 from loreg.workspace.blob_sources import BlobSource, TransferSource, TreeSource
 from loreg.workspace.context import Context
 from loreg.workspace.copies import find_odd_copies
+from loreg.workspace.server_token import find_token
 
 _CATALOG = "the catalog"
 _ITS_BLOBS = "the version's blobs, when a server asks for it"
@@ -58,17 +57,18 @@ def repair(
     return RepairReport(tuple(repaired.items), repaired.count, tuple(broken.items), broken.count, dry_run)
 
 
-def open_source(text: str, settings: Settings) -> BlobSource:
+def open_source(text: str, settings: Settings, token_env: str = "") -> BlobSource:
     """Open the folder, store or server that the text names. Raises UsageError, NotFoundError for no such folder.
 
-    A server is asked with the token that ``loreg login`` keeps for it, and with no other but LOREG_TOKEN.
+    A server is asked with the token that is for it, see :func:`loreg.workspace.server_token.find_token`.
     """
     scheme = urlsplit(text).scheme
     if scheme in ("http", "https"):
         from loreg.remote.http import Server
         from loreg.remote.store import RemoteStore
 
-        return TransferSource(RemoteStore(Server(text.rstrip("/"), _token_for(text), settings.author)))
+        token = find_token(text, settings, token_env)
+        return TransferSource(RemoteStore(Server(text.rstrip("/"), token, settings.author)))
     if scheme == "s3":
         return TransferSource(open_store(text, settings.storage_endpoint))
     if "://" in text and scheme != "file":
@@ -77,11 +77,6 @@ def open_source(text: str, settings: Settings) -> BlobSource:
             hint="loreg repair --from DIR",
         )
     return TreeSource(Path(text.removeprefix("file://")).expanduser())
-
-
-def _token_for(url: str) -> str:
-    endpoint, token = credentials.read()
-    return os.environ.get("LOREG_TOKEN", "") or (token if endpoint.rstrip("/") == url.rstrip("/") else "")
 
 
 def _remove_wrong_copies(context: Context, store: BlobStore, *, dry_run: bool) -> Iterator[Damage]:

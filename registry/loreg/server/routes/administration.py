@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
 from loreg.entities import Event, Namespace, Page, Token, Usage, UsageBy
 from loreg.parsing import parse_scopes
-from loreg.refs import NO_NAMESPACE, parse_adapter_pattern
+from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_adapter_pattern
 from loreg.schemas import TokenCreated, TokenRequest, VisibilityRequest, Whoami
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
@@ -27,9 +28,15 @@ def whoami(access: CurrentAccess) -> Response:
 
 
 @routes.get("/events", response_model=Page[Event], responses=error_responses())
-async def events(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def events(
+    backend: AsyncBackendDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    adapter: Annotated[str, Query(max_length=193, description="Those of this adapter alone.")] = "",
+) -> Response:
     """Return a page of events that the caller may read, the newest first."""
-    return await page_response(backend.events, limit, cursor)
+    name = parse_adapter_name(adapter) if adapter else None
+    return await page_response(functools.partial(backend.events, adapter=name), limit, cursor)
 
 
 @routes.get("/usage", response_model=Usage, responses=error_responses())

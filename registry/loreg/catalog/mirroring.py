@@ -1,0 +1,222 @@
+"""Record versions as another registry has them: under their numbers, with their authors, times and history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+
+from loreg.catalog import aliases, metrics
+from loreg.catalog.bases import find_base_id
+from loreg.catalog.schema import alias_move_table, event_table, tombstone_table, version_table
+from loreg.catalog.transaction import Transaction
+from loreg.catalog.version_json import VersionRecord
+from loreg.catalog.versions import (
+    ChangePolicy,
+    by_id,
+    describe,
+    fill_in_base,
+    find_same_content,
+    get_or_create_adapter_locked,
+    insert_version,
+    refuse_other_base,
+)
+from loreg.entities import MIRRORED_FROM, AliasMove, Metric, NewVersion, Origin, OriginAlias, OriginEvent
+from loreg.errors import ConflictError, StaleError
+
+_ALIAS_ACTIONS = ("tag", "untag")
+
+
+def record(tx: Transaction, new: NewVersion, origin: Origin, policy: ChangePolicy) -> tuple[VersionRecord, bool]:
+    """Record a version as ``origin`` has it; return it, and False if the adapter had it already.
+
+    What is said of it is recorded in both cases: tasks, labels and metrics are added or replaced. Events of the origin
+    that are not recorded yet are added, with moves of aliases among them. What was changed is an event of the caller.
+    Raises ConflictError for a number that other content has, that was deleted, or that leaves a gap; StaleError for an
+    alias that means another version than expected.
+    """
+    # The adapter, the version and its first event are the author's, at that time.
+    as_author = replace(tx, access=replace(tx.access, author=origin.author), at=origin.created_at)
+    adapter_id = get_or_create_adapter_locked(as_author, new.adapter)
+    base_id = find_base_id(tx, new.base.digest) if new.base else None
+    changes: dict[str, Any] = {}
+    existing = find_same_content(tx, adapter_id, new.manifest.digest)
+    ref = f"{new.adapter}:v{origin.number}"
+    if existing is None:
+        _refuse_number(tx, adapter_id, new, origin)
+        mark = {MIRRORED_FROM: origin.registry}
+        version_id = insert_version(as_author, adapter_id, base_id, new, origin.number, **mark)
+        describe(tx, version_id, new)
+    else:
+        version_id = existing.id
+        if existing.number != origin.number:
+            raise ConflictError(
+                f"{origin.registry} has this content as {ref}, here it is {new.adapter}:v{existing.number}",
+                hint=f"loreg show {new.adapter}:v{existing.number}",
+            )
+        refuse_other_base(ref, existing.base_id, base_id)
+        if base_id is not None and existing.base_id is None:
+            changes["base"] = fill_in_base(tx, version_id, base_id, new)
+        changes |= describe(tx, version_id, new)
+    version_record = VersionRecord(version_id, adapter_id, by_id(tx, version_id))
+    changes |= _put_metrics(tx, version_record, new, origin, policy, created=existing is None)
+    changes |= _set_yanked(tx, version_id, origin)
+    changes |= _add_events(tx, adapter_id, origin, skip_push=existing is None)
+    changes |= _set_aliases(tx, adapter_id, origin, policy)
+    if changes or existing is None:
+        tx.log("mirror", adapter_id, version_id, **{MIRRORED_FROM: origin.registry, **changes})
+    return VersionRecord(version_id, adapter_id, by_id(tx, version_id)), existing is None
+
+
+def _refuse_number(tx: Transaction, adapter_id: int, new: NewVersion, origin: Origin) -> None:
+    """Raise ConflictError unless the number is free, and the version before it is here, or was."""
+    ref = f"{new.adapter}:v{origin.number}"
+    of_adapter = version_table.c.adapter_id == adapter_id
+    query = select(version_table.c.digest).where(of_adapter, version_table.c.number == origin.number)
+    if taken := tx.connection.execute(query).scalar():
+        raise ConflictError(
+            f"{ref} is sha256:{taken[:12]} here, and sha256:{new.manifest.digest[:12]} in {origin.registry}",
+            hint=f"loreg show {ref}",
+        )
+    buried = tombstone_table.c.adapter_id == adapter_id
+    if tx.connection.execute(select(tombstone_table).where(buried, tombstone_table.c.number == origin.number)).first():
+        raise ConflictError(f"{ref} was deleted here: its number is never given again", hint="loreg events")
+    digests = [new.manifest.digest, *(file.sha256 for file in new.manifest.files)]
+    banned = tombstone_table.c.digest.in_(digests) | tombstone_table.c.weights.in_(digests)
+    if tx.connection.execute(select(tombstone_table).where(tombstone_table.c.is_banned, banned)).first():
+        raise ConflictError(f"{ref} has content that was deleted here for good", hint="loreg events")
+    last_version = select(func.max(version_table.c.number)).where(of_adapter, version_table.c.number < origin.number)
+    last_buried = select(func.max(tombstone_table.c.number)).where(buried, tombstone_table.c.number < origin.number)
+    last = max(tx.connection.execute(query).scalar() or 0 for query in (last_version, last_buried))
+    if last < origin.previous:
+        raise ConflictError(
+            f"{ref} comes after v{origin.previous} in {origin.registry}, here the last before it is "
+            f"{f'v{last}' if last else 'none'}: a gap",
+            hint=f"loreg mirror {new.adapter} brings them in order",
+        )
+
+
+def _put_metrics(
+    tx: Transaction,
+    version_record: VersionRecord,
+    new: NewVersion,
+    origin: Origin,
+    policy: ChangePolicy,
+    *,
+    created: bool,
+) -> dict[str, Any]:
+    """Record the metrics, each with the author and time of its event; return those that changed."""
+    if new.metrics and not created:
+        policy.check_metrics(version_record, new.metrics)
+    events = {event.detail.get("metric"): event for event in origin.events if event.action == "metric"}
+    changed: list[Metric] = []
+    for metric in sorted(new.metrics, key=lambda m: (m.name, m.dataset, m.split)):
+        event = events.get(str(metric))
+        measured = replace(tx, access=replace(tx.access, author=event.author), at=event.at) if event else tx
+        if metrics.put_unlogged(measured, version_record.id, metric)[0]:
+            changed.append(metric)
+    return {"metrics": list(map(str, changed))} if changed and not created else {}
+
+
+def _set_yanked(tx: Transaction, version_id: int, origin: Origin) -> dict[str, Any]:
+    if origin.is_yanked is None:
+        return {}
+    is_yanked = version_table.c.yanked_at.is_not(None)
+    differs = version_table.c.yanked_at.is_(None) if origin.is_yanked else is_yanked
+    yanked_at = (origin.yanked_at or tx.at) if origin.is_yanked else None
+    statement = update(version_table).where(version_table.c.id == version_id, differs).values(yanked_at=yanked_at)
+    return {"yanked": origin.is_yanked} if tx.connection.execute(statement).rowcount else {}
+
+
+def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: bool) -> dict[str, Any]:
+    """Add the events that are not recorded yet, in order, and the moves of aliases among them; return their number.
+
+    With ``skip_push`` that of the version is there already, whatever it says.
+    """
+    recorded = set(_recorded_keys(tx, adapter_id, origin.events))
+    ids = _version_ids(tx, adapter_id)
+    added = 0
+    for event in origin.events:
+        key = event.identity
+        if key in recorded or (skip_push and event.action == "push" and event.number == origin.number):
+            continue
+        if event.number is not None and event.number not in ids:
+            raise ConflictError(
+                f"{event.action!r} of {event.at:%Y-%m-%d} is of v{event.number}, which is not here",
+                hint="loreg mirror brings versions before their events",
+            )
+        recorded.add(key)
+        version_id = ids[event.number] if event.number is not None else None
+        detail = {MIRRORED_FROM: origin.registry, **event.detail}
+        row = {"at": event.at, "author": event.author, "action": event.action, "detail": detail}
+        tx.connection.execute(insert(event_table), {"adapter_id": adapter_id, "version_id": version_id, **row})
+        if event.action in _ALIAS_ACTIONS:
+            move = AliasMove(str(event.detail.get("alias", ""))[:96], event.number, event.author, event.at)
+            aliases.record_move(tx, adapter_id, move, version_id if event.action == "tag" else None)
+        added += 1
+    return {"events": added} if added else {}
+
+
+def _recorded_keys(tx: Transaction, adapter_id: int, events: tuple[OriginEvent, ...]) -> Iterator[tuple[object, ...]]:
+    """Yield the keys of the recorded events of the adapter that were at the times of ``events``."""
+    times = {event.at for event in events}
+    if not times:
+        return
+    query = (
+        select(event_table, version_table.c.number)
+        .outerjoin(version_table, version_table.c.id == event_table.c.version_id)
+        .where(event_table.c.adapter_id == adapter_id, event_table.c.at.in_(times))
+    )
+    for row in tx.connection.execute(query):
+        yield OriginEvent(row.at, row.author, row.action, row.number, row.detail).identity
+
+
+def _version_ids(tx: Transaction, adapter_id: int) -> dict[int, int]:
+    query = select(version_table.c.number, version_table.c.id).where(version_table.c.adapter_id == adapter_id)
+    return {row.number: row.id for row in tx.connection.execute(query)}
+
+
+def _set_aliases(tx: Transaction, adapter_id: int, origin: Origin, policy: ChangePolicy) -> dict[str, Any]:
+    """Let the aliases mean what they mean in the origin; return those that were moved, with their numbers."""
+    ids = _version_ids(tx, adapter_id) if origin.aliases else {}
+    moved: dict[str, int] = {}
+    for target in origin.aliases:
+        current = aliases.lock_number(tx, adapter_id, target.alias)
+        if target.expected is not None and current != target.expected:
+            raise StaleError(
+                f"alias {target.alias!r} means {_name(current)} by now, not {_name(target.expected)}", hint="try again"
+            )
+        if current == target.number:
+            continue
+        version_id = None
+        if target.number:
+            if target.number not in ids:
+                raise ConflictError(
+                    f"alias {target.alias!r} means v{target.number}, which is not here", hint="loreg ls"
+                )
+            version_id = ids[target.number]
+            policy.check_alias(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), target.alias)
+        aliases.point_unlogged(tx, adapter_id, target.alias, version_id)
+        _complete_moves(tx, adapter_id, target, version_id)
+        moved[target.alias] = target.number
+    return {"aliases": moved} if moved else {}
+
+
+def _complete_moves(tx: Transaction, adapter_id: int, target: OriginAlias, version_id: int | None) -> None:
+    """Record the move as the caller's, unless the origin's own is the last that is recorded."""
+    query = (
+        select(alias_move_table.c.version_id)
+        .where(alias_move_table.c.adapter_id == adapter_id, alias_move_table.c.alias == target.alias)
+        .order_by(alias_move_table.c.id.desc())
+        .limit(1)
+    )
+    last = tx.connection.execute(query).one_or_none()
+    if (last.version_id if last else None) != version_id or last is None:
+        move = AliasMove(target.alias, target.number or None, tx.author, tx.at)
+        aliases.record_move(tx, adapter_id, move, version_id)
+
+
+def _name(number: int) -> str:
+    return f"v{number}" if number else "nothing"

@@ -1,0 +1,129 @@
+"""Where a mirror reads: a registry, on this machine or behind a server, as any reader of it may; or a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from loreg.entities import BaseDetails, BaseModel, Details, Event, OriginEvent, Page, Version
+from loreg.errors import NotAllowedError, NotFoundError
+from loreg.refs import AdapterName, Ref
+from loreg.storage import Blob
+from loreg.workspace.context import Context
+
+T = TypeVar("T")
+_PAGE = 200  # versions or events in one answer
+
+
+class MirrorSource(Protocol):
+    """What a mirror asks. Nothing of it is believed that its content can tell: the target reads the blobs itself."""
+
+    #: Where it is, for people.
+    name: str
+    #: The id of the registry, or its URL, as events name it.
+    registry: str
+
+    def adapters(self) -> Iterator[AdapterName]:
+        """Yield all adapters."""
+        ...
+
+    def versions(self, adapter: AdapterName) -> Iterator[Version]:
+        """Yield the versions of an adapter, the newest first, yanked ones too."""
+        ...
+
+    def details(self, adapter: AdapterName, number: int) -> Details:
+        """Return a version and its files."""
+        ...
+
+    def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
+        """Yield the events of an adapter, the newest first. Raises NotAllowedError where they cannot be read."""
+        ...
+
+    def base(self, base: BaseModel) -> BaseDetails:
+        """Return what is known of the base of a version. Raises NotAllowedError where that cannot be read."""
+        ...
+
+    def size(self, sha256: str) -> int | None:
+        """Return how many bytes a blob has; None if it is not there."""
+        ...
+
+    def copy(self, blob: Blob, path: Path) -> None:
+        """Write a blob to ``path``, hashed. Raises NotFoundError, and IntegrityError for other bytes."""
+        ...
+
+
+class RegistrySource:
+    """A registry that is read through its backend."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.name = context.store.url
+        self.registry = registry_name(context)
+
+    def adapters(self) -> Iterator[AdapterName]:
+        """Yield all adapters that the caller may read, by name."""
+        return (entry.adapter for entry in _pages(self._context.backend.adapters))
+
+    def versions(self, adapter: AdapterName) -> Iterator[Version]:
+        """Yield the versions page by page."""
+        return list_versions(self._context, adapter)
+
+    def details(self, adapter: AdapterName, number: int) -> Details:
+        """Ask for one version."""
+        return self._context.backend.show(Ref(adapter, number=number))
+
+    def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
+        """Yield the events page by page."""
+        return list_events(self._context, adapter)
+
+    def base(self, base: BaseModel) -> BaseDetails:
+        """Ask for the base by its digest."""
+        return self._context.backend.base(base.digest)
+
+    def size(self, sha256: str) -> int | None:
+        """Ask the store."""
+        return self._context.store.size(sha256)
+
+    def copy(self, blob: Blob, path: Path) -> None:
+        """Download the blob."""
+        self._context.store.get(blob, path)
+
+
+def registry_name(context: Context) -> str:
+    """Return the id of a registry that this machine reaches, else the URL of its server."""
+    try:
+        return context.backend.upkeep().registry_id()
+    except NotAllowedError:
+        return context.store.url
+
+
+def list_versions(context: Context, adapter: AdapterName) -> Iterator[Version]:
+    """Yield the versions of an adapter, the newest first; none if there is no such adapter."""
+    return _pages(lambda limit, cursor: context.backend.versions(adapter, limit, cursor))
+
+
+def list_events(context: Context, adapter: AdapterName) -> Iterator[OriginEvent]:
+    """Yield the events of an adapter, the newest first; none if there is no such adapter."""
+    for event in _pages(lambda limit, cursor: context.backend.events(limit, cursor, adapter)):
+        name, _, number = event.ref.partition(":v")
+        if name == str(adapter):  # a server of an older release gives those of all
+            yield _to_origin(event, number)
+
+
+def _to_origin(event: Event, number: str) -> OriginEvent:
+    return OriginEvent(event.at, event.author, event.action, int(number) if number else None, event.detail)
+
+
+def _pages(fetch: Callable[[int, str | None], Page[T]]) -> Iterator[T]:
+    """Yield the items of all pages."""
+    cursor: str | None = None
+    while True:
+        try:
+            page = fetch(_PAGE, cursor)
+        except NotFoundError:
+            return
+        yield from page.items
+        cursor = page.cursor
+        if cursor is None:
+            return

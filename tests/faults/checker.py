@@ -23,12 +23,13 @@ from typing import Any
 
 Row = dict[str, Any]
 _KEPT = 1024 * 1024  # blobs up to that are documents that may be read again
+_REPORTING = ("gc", "repair", "verify")  # the results of these jobs say what one run of them found
 _WHOLE = ("adapter_config.json", "adapter_model.safetensors")
 
 TABLES = (
     "adapters", "alias_moves", "aliases", "base_edges", "base_names", "bases", "blobs", "drafts", "events",
-    "export_files", "exports", "files", "jobs", "labels", "lineage", "merges", "metrics", "module_types", "tasks",
-    "uploads", "versions",
+    "export_files", "exports", "files", "garbage", "jobs", "labels", "lineage", "merges", "metrics", "module_types",
+    "registry", "tasks", "tombstones", "uploads", "versions",
 )  # fmt: skip
 #: Table and column, and the table and column that it names a row of.
 REFERENCES = (
@@ -53,6 +54,7 @@ REFERENCES = (
     ("metrics", "version_id", "versions", "id"),
     ("module_types", "version_id", "versions", "id"),
     ("tasks", "version_id", "versions", "id"),
+    ("tombstones", "adapter_id", "adapters", "id"),
     ("versions", "adapter_id", "adapters", "id"),
     ("versions", "base_id", "bases", "id"),
 )
@@ -69,12 +71,16 @@ class Stored:
 
 @dataclass(frozen=True)
 class Seen:
-    """Database and store at one moment. ``damage`` is what the database says of itself, ``left`` what is no blob."""
+    """Database and store at one moment. ``damage`` is what the database says of itself, ``left`` what is no blob.
+
+    ``owner`` is the mark of the registry that the store belongs to.
+    """
 
     tables: Mapping[str, list[Row]]
     stored: Mapping[str, Stored]
     damage: tuple[str, ...]
     left: tuple[str, ...]
+    owner: str = ""
 
     def __getitem__(self, table: str) -> list[Row]:
         return self.tables.get(table, [])
@@ -100,8 +106,25 @@ def look(database_url: str, storage_url: str, storage_endpoint: str = "") -> See
     """Read all of the database, then all of the store: what is recorded was stored before."""
     read = _read_sqlite if database_url.startswith("sqlite") else _read_postgresql
     tables, damage = read(database_url)
-    stored, left = _read_s3(storage_url, storage_endpoint) if "://" in storage_url else _read_folder(Path(storage_url))
-    return Seen(tables, stored, tuple(damage), tuple(left))
+    stored, left, owner = read_store(storage_url, storage_endpoint)
+    return Seen(tables, stored, tuple(damage), tuple(left), owner)
+
+
+def read_store(url: str, endpoint: str = "") -> tuple[dict[str, Stored], list[str], str]:
+    """Every blob that is stored, by digest, what else lies there, and the mark of its owner."""
+    stored, left = _read_s3(url, endpoint) if "://" in url else _read_folder(Path(url))
+    if "owner" not in left:
+        return stored, left, ""
+    return stored, [name for name in left if name != "owner"], read_document(url, "owner", endpoint).decode()
+
+
+def read_document(url: str, name: str, endpoint: str = "") -> bytes:
+    """The bytes of what lies in a store beside its blobs."""
+    if "://" not in url:
+        return Path(url, name).read_bytes()
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    key = f"{prefix}/{name}" if prefix else name
+    return bytes(s3_client(endpoint).get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
 def faults(seen: Seen) -> list[str]:
@@ -132,13 +155,48 @@ def _stored_blobs_are_what_they_are_called(seen: Seen) -> Iterator[str]:
 
 
 def _numbers_have_no_holes(seen: Seen) -> Iterator[str]:
-    versions = seen.rows_by("versions", "adapter_id")
+    versions, gone = seen.rows_by("versions", "adapter_id"), seen.rows_by("tombstones", "adapter_id")
     for adapter in seen["adapters"]:
+        name, buried = _of(seen, adapter["id"]), {row["number"] for row in gone[adapter["id"]]}
         numbers = sorted(row["number"] for row in versions[adapter["id"]])
-        if not numbers:
-            yield f"{_of(seen, adapter['id'])} has no version"
-        elif numbers != list(range(1, len(numbers) + 1)):
-            yield f"{_of(seen, adapter['id'])} has the versions {numbers}"
+        if again := sorted(buried.intersection(numbers)):
+            yield f"{name} has the versions {again}, which are gone"
+        if not numbers and not buried:
+            yield f"{name} has no version"
+        elif sorted(buried.union(numbers)) != list(range(1, len(numbers) + len(buried) + 1)) and not again:
+            yield f"{name} has the versions {numbers}" + (f", gone are {sorted(buried)}" if buried else "")
+
+
+def _what_was_deleted_is_not_there(seen: Seen) -> Iterator[str]:
+    versions, weights = seen.rows_by("versions", "adapter_id"), {row["digest"] for row in seen["files"]}
+    for row in seen["tombstones"]:
+        name = f"{_of(seen, row['adapter_id'])}:v{row['number']}"
+        if row["is_banned"] and row["digest"] in {version["digest"] for version in versions[row["adapter_id"]]}:
+            yield f"{name} was deleted, and its content is there again"
+        if row["is_banned"] and row["weights"] in weights:
+            yield f"{name} was deleted, and a version has its weights"
+
+
+def _what_is_removed_is_not_referred_to(seen: Seen) -> Iterator[str]:
+    referred_to = _referred_to(seen)
+    for row in seen["garbage"]:
+        if row["claimed_at"] is not None and row["digest"] in referred_to:
+            state = "is removed" if row["collected_at"] is None else "was removed"
+            yield f"garbage: {row['digest'][:12]} {state}, and something refers to it"
+
+
+def _referred_to(seen: Seen) -> set[str]:
+    digests = {row["digest"] for table in ("versions", "files", "export_files", "bases") for row in seen[table]}
+    digests |= {row["digest"] for row in seen["uploads"] if row["received"]}
+    files = (file for row in seen["drafts"] for file in row["files"])
+    return digests | {file["sha256"] if isinstance(file, dict) else file[1] for file in files}
+
+
+def _the_store_is_its_own(seen: Seen) -> Iterator[str]:
+    if seen.tables and len(seen["registry"]) != 1:
+        yield f"the registry has {len(seen['registry'])} ids"
+    elif seen["versions"] and seen.owner not in ("", seen["registry"][0]["id"]):
+        yield f"the store belongs to {seen.owner[:12]}, the registry is {seen['registry'][0]['id'][:12]}"
 
 
 def _versions_are_whole(seen: Seen) -> Iterator[str]:
@@ -179,7 +237,10 @@ def _aliases_point_to_their_own(seen: Seen) -> Iterator[str]:
         moved = last[key]["version_id"] if key in last else "nowhere"
         if now.get(key) != moved:
             yield f"alias {key[1]!r} of {_of(seen, key[0])} means {now.get(key)}, it moved to {moved}"
+    gone = {(row["adapter_id"], row["number"]) for row in seen["tombstones"]}
     for row in seen["alias_moves"]:
+        if row["version_id"] is None and (row["adapter_id"], row["number"]) in gone:
+            continue
         number = versions[row["version_id"]]["number"] if row["version_id"] in versions else None
         if row["number"] != number:
             owner = _of(seen, row["adapter_id"])
@@ -261,6 +322,9 @@ RULES: tuple[Callable[[Seen], Iterable[str]], ...] = (
     _blobs_are_there_and_right,
     _stored_blobs_are_what_they_are_called,
     _numbers_have_no_holes,
+    _what_was_deleted_is_not_there,
+    _what_is_removed_is_not_referred_to,
+    _the_store_is_its_own,
     _versions_are_whole,
     _aliases_point_to_their_own,
     _exports_are_whole,
@@ -309,10 +373,27 @@ def contents(seen: Seen) -> dict[str, Any]:
     for name in seen["base_names"]:
         content[f"base name {name['name']}"] = bases[name["base_id"]]["digest"] if name["base_id"] in bases else None
     for job in seen["jobs"]:
-        content[f"job {job['id']}"] = [job["kind"], job["state"], job["result"], job["error"]]
+        result = job["result"] if job["kind"] not in _REPORTING else bool(job["result"])
+        content[f"job {job['id']}"] = [job["kind"], job["state"], result, job["error"]]
     for pending in seen["drafts"]:
         content[f"draft {pending['namespace']}/{pending['name']}:{pending['branch']}"] = pending["files"]
+    for row in seen["tombstones"]:
+        content[f"tombstone {_of(seen, row['adapter_id'])}:v{row['number']}"] = _without(row, "adapter_id", "at")
+    for row in seen["registry"]:
+        content["moved"] = bool(row["moved_to"])
     return content
+
+
+def garbage(seen: Seen) -> dict[str, str]:
+    """What became of every blob that nothing referred to, and what is stored."""
+    states = {f"garbage {row['digest']}": _state(row) for row in seen["garbage"]}
+    return states | {f"blob {digest}": "stored" for digest in seen.stored}
+
+
+def _state(row: Row) -> str:
+    if row["collected_at"] is not None:
+        return "collected"
+    return "marked" if row["claimed_at"] is None else "claimed"
 
 
 def differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
@@ -362,7 +443,7 @@ def _read_sqlite(url: str) -> tuple[dict[str, list[Row]], list[str]]:
             except sqlite3.DatabaseError as error:
                 return {}, [f"the database cannot be read: {error}"]
     missing = [f"there is no table {table}" for table in TABLES if known and table not in known]
-    return {table: [_plain(dict(row)) for row in table_rows] for table, table_rows in rows.items()}, damage + missing
+    return {table: [plain(dict(row)) for row in table_rows] for table, table_rows in rows.items()}, damage + missing
 
 
 def _read_postgresql(url: str) -> tuple[dict[str, list[Row]], list[str]]:
@@ -376,12 +457,12 @@ def _read_postgresql(url: str) -> tuple[dict[str, list[Row]], list[str]]:
     return tables, [f"there is no table {table}" for table in TABLES if tables and table not in known]
 
 
-def _plain(row: Row) -> Row:
+def plain(row: Row) -> Row:
     """A row of SQLite as PostgreSQL would give it: JSON read, booleans true or false."""
     for column in ("detail", "files", "request", "grants", "result", "error", "recipe", "certificate"):
         if isinstance(row.get(column), str) and row[column][:1] in "[{":
             row[column] = json.loads(row[column])
-    for column in ("verified", "complete", "higher_is_better", "received"):
+    for column in ("verified", "complete", "higher_is_better", "received", "is_banned"):
         if column in row:
             row[column] = bool(row[column])
     return row

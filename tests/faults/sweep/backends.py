@@ -32,7 +32,11 @@ class Backend(Protocol):
         ...
 
     def an_hour_passes(self, deployment: Deployment) -> None:
-        """Let every job look an hour older."""
+        """Let every job look an hour older, and every claim of a collector."""
+        ...
+
+    def replace_blob(self, deployment: Deployment, sha256: str, content: bytes | None) -> None:
+        """Let something else lie under the name of a blob, or nothing."""
         ...
 
 
@@ -61,7 +65,15 @@ class SqliteAndFolder:
             times = [row[1] for row in connection.execute("PRAGMA table_info(jobs)") if row[2] == "DATETIME"]
             earlier = ", ".join(f"{name} = strftime('%Y-%m-%d %H:%M:%f000', {name}, '-1 hour')" for name in times)
             connection.execute(f"UPDATE jobs SET {earlier}")
+            claimed = "strftime('%Y-%m-%d %H:%M:%f000', claimed_at, '-1 hour')"
+            connection.execute(f"UPDATE garbage SET claimed_at = {claimed}")
             connection.commit()
+
+    def replace_blob(self, deployment: Deployment, sha256: str, content: bytes | None) -> None:
+        path = Path(deployment.storage_url, "sha256", sha256[:2], sha256)
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
 
 
 def _in(room: Path) -> Deployment:
@@ -106,6 +118,13 @@ class PostgresAndS3:
         with psycopg.connect(deployment.database_url) as connection:
             times = [name for (name,) in connection.execute(query)]
             connection.execute("UPDATE jobs SET " + ", ".join(f"{name} = {name} - interval '1 hour'" for name in times))
+            connection.execute("UPDATE garbage SET claimed_at = claimed_at - interval '1 hour'")
+
+    def replace_blob(self, deployment: Deployment, sha256: str, content: bytes | None) -> None:
+        key = {"Bucket": self._s3.bucket, "Key": f"{_prefix(deployment)}/sha256/{sha256[:2]}/{sha256}"}
+        self._client.delete_object(**key)
+        if content is not None:
+            self._client.put_object(**key, Body=content)
 
     @property
     def _client(self) -> Any:

@@ -19,6 +19,17 @@ WORK: Command = ("worker", "--until-idle", "--bases", "{in}", "--models", "model
 
 
 @dataclass(frozen=True)
+class Place:
+    """What a verb makes beside its registry: ``second`` is a registry of the same kind, ``home`` one in a folder.
+
+    The other kinds are ``backup`` and ``bundle``. ``where`` is as it is typed.
+    """
+
+    kind: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Job:
     """What was asked of a worker before the case begins."""
 
@@ -32,6 +43,10 @@ class Case:
 
     With ``serves`` it is not the command that is killed but the server that it asks. ``hub`` and ``hub-file`` are what
     the Hub's own client does with a folder or a file. ``target`` is the folder that appears, at once or not at all.
+    With ``empty`` it begins in an empty registry; what is ``before`` is done to the filled one, and the files that this
+    made are there. ``{database}``, ``{storage}`` and ``{endpoint}`` are a ``second`` place, which has no registry.
+    With ``removes`` the store must end with the same blobs, and what a killed collector has claimed is free before the
+    verb is done again: else that takes 15 minutes.
     """
 
     name: str
@@ -42,8 +57,29 @@ class Case:
     target: str = ""
     empty: bool = False
     backends: tuple[str, ...] = ("sqlite", "postgres")
+    before: tuple[Command, ...] = ()
+    makes: tuple[Place, ...] = ()
+    second: bool = False
+    removes: bool = False
 
 
+#: A push that was killed when all of its blobs were stored; and what the versions' keeper has written down.
+_ABANDONED: Command = ("killed", "push", "{in}/new", "team/one", "--base", "tiny")
+_RETENTION: Command = ("write", "loreg.toml", "[retention]\nkeep_last = 1\n")
+_OLD: tuple[Command, ...] = (
+    ("push", "{in}/new", "team/one", "--base", "tiny"),
+    ("merge", "team/one:v2", "team/two", "--weights", "0.7,0.3", "--push", "team/zoo"),
+    ("push", "{in}/new", "team/zoo", "--base", "tiny"),
+)
+_DELETE = ("delete", "team/one:v1", "--yes", "--reason", "asked for")
+_EXPORTED: Command = ("pull", "team/one:v1", "pulled", "--profile", "vllm")
+_BROKEN: tuple[Command, ...] = (
+    ("lose", "{in}/one/adapter_model.safetensors"),
+    ("spoil", "{in}/two/README.md"),
+    ("lose", "team/two:v1"),
+)
+_MOVE = ("move", "--to-database", "{database}", "--to-storage", "{storage}", "--to-storage-endpoint", "{endpoint}")
+_MOVE_HOME = ("move", "--to-database", "sqlite:///{work}/moved/catalog.db", "--to-storage", "{work}/moved/store")
 _PUSH = ("push", "{in}/new", "team/one", "--base", "tiny", "--task", "news", "--metric", "f1=0.9@d", "--alias", "prod")
 _BAKE = ("bake", "team/one:v1", "--base", "{in}/base", "--to", "out")
 CASES = (
@@ -75,4 +111,24 @@ CASES = (
     Case("job-rerank", WORK, job=Job("rerank", {"source": "team/one:v1", "rank": 4, "name": "team/small"})),
     Case("job-bake", WORK, job=Job("bake", {"sources": ["team/one:v1"], "base": "base", "name": "team/baked"}),
          target="models/team/baked"),
+    Case("gc", ("gc", "--grace", "0h"), before=(_ABANDONED,), removes=True),
+    Case("repair", ("repair", "--read-data", "--from", "{in}/one", "--from", "{in}/two"), before=_BROKEN),
+    Case("delete", _DELETE, before=(_EXPORTED,), removes=True),
+    Case("delete-at-once", _DELETE, then=_DELETE),  # refused while the killed one's claim holds
+    Case("prune", ("prune", "team/*", "--yes"), before=(_RETENTION, *_OLD), removes=True),
+    Case("backup", ("backup", "kept"), makes=(Place("backup", "kept"),)),
+    Case("backup-again", ("backup", "kept"), before=(("backup", "kept"), _PUSH), makes=(Place("backup", "kept"),)),
+    Case("backup-to-s3", ("backup", "{storage}"), makes=(Place("backup", "{storage}"),), second=True,
+         backends=("postgres",)),
+    Case("restore", ("restore", "kept"), empty=True, before=(("backup", "kept"),)),
+    Case("move", _MOVE, second=True, makes=(Place("second"),)),
+    Case("move-to-home", _MOVE_HOME, makes=(Place("home", "moved"),), backends=("postgres",)),
+    Case("mirror-to-home", ("mirror", "team/*", "--to", "other"), makes=(Place("home", "other"),)),
+    Case("mirror-from-home", ("mirror", "*", "--from", "other"), empty=True,
+         before=(("mirror", "*", "--to", "other"),)),
+    Case("mirror-to-bundle", ("mirror", "*", "--to", "all.loreg"), makes=(Place("bundle", "all.loreg"),)),
+    Case("mirror-from-bundle", ("mirror", "*", "--from", "all.loreg"), empty=True,
+         before=(("mirror", "*", "--to", "all.loreg"),)),
+    Case("job-gc", WORK, job=Job("gc", {"grace": "0h"}), before=(_ABANDONED,), removes=True),
+    Case("job-verify", WORK, job=Job("verify", {})),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _STATEMENT = re.compile(r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|DROP)\b", re.IGNORECASE)
 _VARYING = (
+    (re.compile(r"\d{8}T\d{6}\.\d{6}Z"), "*"),  # of a snapshot
     (re.compile(r"[0-9a-f]{12,64}"), "…"),
     (re.compile(r"(?<=[-.])[A-Za-z0-9_]{8}(?=/|$)"), "*"),  # of tempfile
     (re.compile(r"(?<=sha256/)[0-9a-f]{2}(?=/|$)"), "…"),
@@ -231,5 +232,5 @@ def _operation(request: Any) -> str:
         name = "multipart part"
     elif "uploadId" in query:
         name = "multipart complete" if request.method == "POST" else "multipart abort"
-    match = re.search(r"(sha256|incoming|named)/.*", unquote(parts.path))
+    match = re.search(r"((sha256|incoming|named|snapshots)/.*|owner$)", unquote(parts.path))
     return f"{name} {match[0] if match else '…'}"

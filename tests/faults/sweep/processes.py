@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -37,10 +38,14 @@ _FOREIGN = (
 
 @dataclass(frozen=True)
 class Room:
-    """A folder for one registry and what is done with it; ``work`` is where commands are typed."""
+    """A folder for one registry and what is done with it; ``work`` is where commands are typed.
+
+    ``second`` is where nothing is yet, and a second registry may come to be.
+    """
 
     folder: Path
     inputs: Path
+    second: Deployment | None = None
 
     @property
     def work(self) -> Path:
@@ -63,8 +68,12 @@ class Room:
         }
 
     def typed(self, command: Sequence[str]) -> list[str]:
-        """The command with the folder of the inputs in it."""
-        return [part.replace("{in}", str(self.inputs)) for part in command]
+        """The command with the folders and addresses of this room in it."""
+        names = {"{in}": str(self.inputs), "{work}": str(self.work)}
+        if self.second is not None:
+            names |= {"{database}": self.second.database_url, "{storage}": self.second.storage_url}
+            names |= {"{endpoint}": self.second.storage_endpoint}
+        return [functools.reduce(lambda text, name: text.replace(*name), names.items(), part) for part in command]
 
 
 @dataclass(frozen=True)

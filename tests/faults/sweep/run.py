@@ -19,16 +19,15 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from deployments import Deployment
 from faults.sweep.backends import Backend, PostgresAndS3, SqliteAndFolder
 from faults.sweep.cases import CASES, Case
 from faults.sweep.inputs import write_inputs
 from faults.sweep.processes import import_everything
 from faults.sweep.report import line, markdown
-from faults.sweep.sweep import Swept, fill, state_before, sweep
+from faults.sweep.sweep import Before, Swept, fill, state_before, sweep
 from services import ACCESS_KEY, SECRET_KEY, postgres_server, s3_server
 
-Work = tuple[Case, Backend, Deployment]
+Work = tuple[Case, Backend, Before]
 BACKENDS = ("sqlite", "postgres")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import shutil
 import time
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from deployments import Deployment
-from faults.checker import contents, differences, faults, files_below, half, look
+from faults.checker import contents, differences, faults, files_below, garbage, half, look
 from faults.sweep.backends import Backend
 from faults.sweep.cases import FILLED, SERVE, Case, Command
+from faults.sweep.places import below, look_at
 from faults.sweep.points import Point, numbered
 from faults.sweep.processes import Ended, Process, Room, address_of, command, first_to_end
 
@@ -50,19 +52,33 @@ class Swept:
 
 @dataclass(frozen=True)
 class Picture:
-    """A registry, the files that were made beside it, and what lies about that nobody asked for."""
+    """A registry, the files that were made beside it, and what lies about that nobody asked for.
+
+    ``places`` is what else was made, in the order of the case; ``wrong`` is what is wrong with it.
+    """
 
     registry: dict[str, Any]
     files: dict[str, str]
     about: list[str]
+    places: list[dict[str, Any]]
+    wrong: list[str]
+
+
+@dataclass(frozen=True)
+class Before:
+    """Where a case begins: a registry, and a folder with files that lie where commands are typed, if there are any."""
+
+    deployment: Deployment
+    work: Path | None = None
 
 
 class Sweep:
     """Tries ``case`` on ``backend``, each time from the state ``before``, in rooms below ``folder``."""
 
-    def __init__(self, case: Case, backend: Backend, before: Deployment, folder: Path, inputs: Path) -> None:
+    def __init__(self, case: Case, backend: Backend, before: Before, folder: Path, inputs: Path) -> None:
         self._case, self._backend, self._before = case, backend, before
         self._folder, self._inputs = folder, inputs
+        self._broken = set(faults(look(*_where(before.deployment))))  # what a verb is there to mend
 
     def count(self) -> list[Point]:
         """Do the verb, undisturbed, and count; raises RuntimeError if even that does not succeed."""
@@ -70,9 +86,9 @@ class Sweep:
             ended = self._do(self._case.command, room, deployment, counted=True)
             if ended.status:
                 raise RuntimeError(f"{self._case.name} fails undisturbed: {ended.output}")
-            if sentences := faults(look(*_where(deployment))):
+            if sentences := self._wrong(room, deployment):
                 raise RuntimeError(f"{self._case.name} leaves, undisturbed: {sentences}")
-            self._whole = _picture(room, deployment)
+            self._whole = self._picture(room, deployment)
             self._target = files_below(room.work / self._case.target) if self._case.target else {}
         again = self._after(self._case.command)
         if again is None or (drift := _unlike(again, self._whole)):
@@ -88,7 +104,7 @@ class Sweep:
         with self._room() as (room, deployment):
             if any(self._do(done, room, deployment).status for done in commands):
                 return None
-            return _picture(room, deployment)
+            return self._picture(room, deployment)
 
     def kill_at(self, number: int, point: Point) -> tuple[list[Fault], bool, bool]:
         """What was wrong, whether the point was reached, and whether anything was left lying about at the end."""
@@ -97,7 +113,7 @@ class Sweep:
             if not ended.killed:
                 return [], False, False
             wrong = [("killed", fault) for fault in self._wrong_after_the_kill(room, deployment)]
-            if self._case.job is not None:
+            if self._case.job is not None or self._case.removes:
                 self._backend.an_hour_passes(deployment)
             ended = self._do(self._case.then or self._case.command, room, deployment)
             if ended.status == 0:
@@ -106,7 +122,7 @@ class Sweep:
                 wrong += [("refused", fault) for fault in self._wrong_after_the_kill(room, deployment)]
             else:
                 wrong.append(("repeated", f"exit {ended.status}: {ended.output[-400:]}"))
-            left = set(_picture(room, deployment).about) - {
+            left = set(self._picture(room, deployment).about) - {
                 path for picture in self._expected for path in picture.about
             }
         by_time: dict[str, list[str]] = {}
@@ -118,14 +134,17 @@ class Sweep:
             bool(left),
         )
 
+    def _wrong(self, room: Room, deployment: Deployment) -> list[str]:
+        return [*faults(look(*_where(deployment))), *self._picture(room, deployment).wrong]
+
     def _wrong_after_the_kill(self, room: Room, deployment: Deployment) -> Iterator[str]:
-        yield from faults(look(*_where(deployment)))
+        yield from (fault for fault in self._wrong(room, deployment) if fault not in self._broken)
         if self._case.target:
             yield from half(room.work / self._case.target, self._target)
 
     def _wrong_after_the_repeat(self, room: Room, deployment: Deployment) -> Iterator[str]:
-        yield from faults(look(*_where(deployment)))
-        picture = _picture(room, deployment)
+        picture = self._picture(room, deployment)
+        yield from [*faults(look(*_where(deployment))), *picture.wrong]
         yield from min((_unlike(picture, expected) for expected in self._expected), key=len)
 
     def _do(
@@ -161,18 +180,42 @@ class Sweep:
         """A room with a registry as it was before, and nothing else."""
         room = Room(self._folder / f"room-{next(_count)}", self._inputs)
         room.prepare()
-        deployment = self._backend.copy(self._before, room.folder)
+        if self._before.work is not None:
+            shutil.copytree(self._before.work, room.work, dirs_exist_ok=True)
+        deployment = self._backend.copy(self._before.deployment, room.folder)
+        if self._case.second:
+            room = dataclasses.replace(room, second=self._backend.empty(room.folder / "second"))
         try:
             yield room, deployment
         finally:
             self._backend.drop(deployment)
+            if room.second is not None:
+                self._backend.drop(room.second)
             shutil.rmtree(room.folder)
+
+    def _picture(self, room: Room, deployment: Deployment) -> Picture:
+        seen = look(*_where(deployment))
+        looks = [look_at(place, room, deployment.storage_endpoint) for place in self._case.makes]
+        elsewhere = [path for place in self._case.makes if (path := below(place, room)) is not None]
+        files = {
+            name: sha256
+            for name, sha256 in files_below(room.work).items()
+            if not any((room.work / name).is_relative_to(path) for path in elsewhere)
+        }
+        hidden = {path for path in files if any(part.startswith(".") for part in Path(path).parts)}
+        shown = {path: sha256 for path, sha256 in files.items() if path not in hidden}
+        registry = contents(seen) | (garbage(seen) if self._case.removes else {})
+        wrong = [sentence for sentences, _ in looks for sentence in sentences]
+        places = [content for _, content in looks]
+        if any(place.kind in ("second", "home") and self._case.command[0] == "move" for place in self._case.makes):
+            wrong += _written_at_two(registry, places)
+        return Picture(registry, shown, [*sorted(hidden), *seen.left], places, wrong)
 
 
 def sweep(
     case: Case,
     backend: Backend,
-    before: Deployment,
+    before: Before,
     folder: Path,
     inputs: Path,
     chosen: Callable[[int], Sequence[int]],
@@ -199,18 +242,21 @@ def sweep(
     return Swept(case.name, backend.name, labels, swept, tuple(missed), tuple(wrong), left, seconds)
 
 
-def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path, inputs: Path) -> Deployment:
+def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path, inputs: Path) -> Before:
     """The registry in which a case begins."""
     room = Room(folder, inputs)
     room.prepare()
+    deployment, work = filled, None
+    if case.before or case.job is not None:
+        deployment, work = backend.copy(filled, room.folder), room.work
+        for typed in case.before:
+            _prepare(typed, room, backend, deployment)
     if case.empty:
-        deployment = backend.empty(room.folder)
+        deployment = backend.empty(room.folder / "empty")
         if backend.name == "postgres":
             _run_all([("db", "upgrade")], room, deployment)
-        return deployment
     if case.job is None:
-        return filled
-    deployment = backend.copy(filled, room.folder)
+        return Before(deployment, work)
 
     def submit() -> None:
         from loreg.registry import connect
@@ -220,7 +266,29 @@ def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path,
             registry.jobs.submit(case.job.kind, **case.job.request)
 
     _succeed(Process.start(submit, room, deployment))
-    return deployment
+    return Before(deployment, work)
+
+
+def _prepare(typed: Command, room: Room, backend: Backend, deployment: Deployment) -> None:
+    """Do what comes before a case: a command, one that is killed before it commits, a file, or damage."""
+    name, *words = room.typed(typed)
+    if name == "write":
+        (room.work / words[0]).write_text(words[1])
+    elif name == "killed":
+        ended = Process.start(command(words), room, deployment, fatal=Point("commit", 1)).wait()
+        if ended is None or not ended.killed:
+            raise RuntimeError(f"{words} is not killed before it commits: {ended}")
+    elif name in ("lose", "spoil"):
+        backend.replace_blob(deployment, _digest_of(words[0], deployment), b"spoilt" if name == "spoil" else None)
+    else:
+        _run_all([typed], room, deployment)
+
+
+def _digest_of(what: str, deployment: Deployment) -> str:
+    """The digest of a file, or that of a version's manifest."""
+    if (path := Path(what)).is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return str(contents(look(*_where(deployment)))[what]["digest"])
 
 
 def fill(backend: Backend, folder: Path, inputs: Path) -> Deployment:
@@ -244,16 +312,20 @@ def _succeed(process: Process) -> None:
         raise RuntimeError(f"the state before cannot be made: {process.end().output}")
 
 
-def _picture(room: Room, deployment: Deployment) -> Picture:
-    seen = look(*_where(deployment))
-    files = files_below(room.work)
-    hidden = {path for path in files if any(part.startswith(".") for part in Path(path).parts)}
-    shown = {path: sha256 for path, sha256 in files.items() if path not in hidden}
-    return Picture(contents(seen), shown, [*sorted(hidden), *seen.left])
+def _written_at_two(registry: dict[str, Any], places: list[dict[str, Any]]) -> list[str]:
+    """A registry that has moved is written at one place: the old one is closed before the new one has anything."""
+    if len(places[0]) > 1 and not registry["moved"]:
+        return ["the registry can be written at two places"]
+    return []
 
 
 def _unlike(actual: Picture, expected: Picture) -> list[str]:
-    return differences(actual.registry, expected.registry) + differences(actual.files, expected.files)
+    places = zip(actual.places, expected.places, strict=True)
+    return [
+        *differences(actual.registry, expected.registry),
+        *differences(actual.files, expected.files),
+        *(f"there: {sentence}" for pair in places for sentence in differences(*pair)),
+    ]
 
 
 def _where(deployment: Deployment) -> tuple[str, str, str]:

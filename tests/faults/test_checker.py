@@ -50,6 +50,11 @@ class Registry:
         path.chmod(0o644)
         return path
 
+    def mark(self, owner: str) -> None:
+        """Mark the store as somebody's."""
+        (self.store / "owner").chmod(0o644)
+        (self.store / "owner").write_text(owner)
+
     def list_faults(self) -> list[str]:
         return faults(look(f"sqlite:///{self.database}", str(self.store)))
 
@@ -86,6 +91,8 @@ def built(tmp_path: Path) -> Registry:
 
 
 _WEIGHTS = "SELECT digest FROM files WHERE path = 'adapter_model.safetensors'"
+_DRAFTED = "SELECT json_extract(files, '$[0].sha256') FROM drafts"
+_DAY = "2026-01-01 00:00:00"
 _EXPORTED = "SELECT digest FROM export_files WHERE path = 'loreg_export.json'"
 
 
@@ -148,6 +155,33 @@ DAMAGES: dict[str, tuple[Callable[[Registry], object], str]] = {
         ),
         "job 1 is done, and its version",
     ),
+    "a number that is gone was given again": (
+        lambda r: r.sql(f"INSERT INTO tombstones VALUES (1, 2, '00', '', 0, 'old', 'ada', '{_DAY}')"),
+        r"has the versions \[2\], which are gone",
+    ),
+    "what was deleted is there again": (
+        lambda r: r.sql(
+            f"INSERT INTO tombstones SELECT adapter_id, 3, digest, '', 1, 'law', 'ada', '{_DAY}' FROM versions"
+            " WHERE id = 1"
+        ),
+        "v3 was deleted, and its content is there again",
+    ),
+    "weights that were deleted are there again": (
+        lambda r: r.sql(
+            f"INSERT INTO tombstones SELECT 1, 3, '00', ({_WEIGHTS}), 1, 'law', 'ada', '{_DAY}'"
+        ),
+        "v3 was deleted, and a version has its weights",
+    ),
+    "what a version has is being removed": (
+        lambda r: r.sql(f"INSERT INTO garbage VALUES (({_WEIGHTS} LIMIT 1), 1, '{_DAY}', '{_DAY}', NULL)"),
+        "garbage: .* is removed, and something refers to it",
+    ),
+    "what a draft has was removed": (
+        lambda r: r.sql(f"INSERT INTO garbage VALUES (({_DRAFTED}), 1, '{_DAY}', '{_DAY}', '{_DAY}')"),
+        "garbage: .* was removed, and something refers to it",
+    ),
+    "the store is another registry's": (lambda r: r.mark("0" * 32), "the store belongs to 000000000000"),
+    "the registry has no id": (lambda r: r.sql("DELETE FROM registry"), "the registry has 0 ids"),
     "a table is gone": (lambda r: r.sql("DROP TABLE labels"), "no table labels"),
     "the database is rubbish": (lambda r: r.database.write_bytes(b"rubbish" * 999), "the database cannot be read"),
 }  # fmt: skip

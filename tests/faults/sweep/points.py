@@ -100,7 +100,12 @@ class Watch:
     def _open(self, path: str, flags: int) -> None:
         short = path.removeprefix(f"{self.room}/")
         self._reach(f"open {short}")
-        self._reach(f"opened {short}", lambda: os.open(path, flags, 0o600))
+
+        def leave_it_open() -> None:
+            with contextlib.suppress(IsADirectoryError):  # tempfile names the folder first, and the flags for it then
+                os.open(path, flags, 0o600)
+
+        self._reach(f"opened {short}", leave_it_open)
 
     def _place(self, event: str, arguments: tuple[Any, ...]) -> tuple[str, str] | None:
         """The path of an operation, whole and below the room; None if it changes nothing there."""

@@ -1,4 +1,4 @@
-"""A cross-section of the sweep: what `make faults` does at every point of every verb, at some of three of them."""
+"""A cross-section of the sweep: what `make faults` does at every point of every verb, at some of seven of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ def put(self, blob, path, on_bytes=lambda count: None):
 
 FolderStore.put = put
 sys.exit(main(["--only", "push/sqlite", "--points", "1..4"]))
+"""
+#: A bundle that is written where it is looked for.
+_IN_PLACE = """
+import os, sys
+from faults.sweep.run import main
+from loreg.storage.durable import AtomicFile
+from loreg.verbs import bundle
+
+class InPlace(AtomicFile):
+    def _open(self):
+        return os.open(self._folder / "all.loreg", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def commit(self, target):
+        self.sink.flush()
+
+bundle.AtomicFile = InPlace
+sys.exit(main(["--only", "mirror-to-bundle/sqlite"]))
 """
 
 
@@ -49,3 +66,16 @@ def test_the_sweep_finds_a_store_that_is_not_written_at_once():
     assert done.returncode == 1, done.stdout + done.stderr
     assert "opened registry/store" in done.stdout
     assert "lie 0 bytes with sha256" in done.stdout
+
+
+def test_killed_at_some_points_what_removes_and_carries_away_loses_nothing_and_succeeds_again():
+    only = ["gc/sqlite", "delete/sqlite", "backup-again/sqlite", "move/sqlite"]
+    done = _run("-m", "faults.sweep", "--only", *only, "--sample", "3", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 points swept" in done.stdout
+
+
+def test_the_sweep_finds_a_bundle_that_is_not_written_at_once():
+    done = _run("-c", _IN_PLACE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "opened work/all.loreg, killed: the bundle is half there" in done.stdout

@@ -38,6 +38,11 @@ def _head() -> list[str]:
         "another command follows, it may be refused; else there is what it makes alone, or after the first one.",
         "What stays behind are temporary files and unfinished uploads, which no later command minds.",
         "",
+        "Some verbs begin with something done before: garbage of a killed push, broken blobs, a backup. What a verb",
+        "makes elsewhere is looked at too: a backup's snapshots, another registry, a bundle. The claim of a killed",
+        "collector holds for 15 minutes: it is dated back before gc, delete and job-gc are repeated, and in",
+        "delete-at-once it is not, where the repetition is refused by name or removes the rest.",
+        "",
     ]
 
 

@@ -58,8 +58,8 @@ class Upkeep(Protocol):
         """
         ...
 
-    def settle_garbage(self, digests: Collection[str]) -> None:
-        """Record that the claimed blobs are gone from the store."""
+    def settle_garbage(self, garbage: Collection[Garbage]) -> None:
+        """Record that the claimed blobs are gone from the store; not of those that another collector claimed since."""
         ...
 
     def marked_garbage(self) -> tuple[int, int]:

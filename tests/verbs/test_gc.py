@@ -134,12 +134,13 @@ def test_what_is_being_removed_cannot_be_committed_until_that_is_settled(registr
     put_bytes(store, ORPHAN)
     registry.gc(grace="24h")
     upkeep, catalog = registry.context.backend.upkeep(), registry.context.backend.catalog
-    assert [blob.sha256 for blob in upkeep.claim_garbage(timedelta(0), 10)] == [DIGEST]
+    claimed = upkeep.claim_garbage(timedelta(0), 10)
+    assert [blob.sha256 for blob in claimed] == [DIGEST]
     with pytest.raises(CollectedError, match="is being removed"), catalog.write(Access.superuser("ada")) as tx:
         garbage.protect(tx, [DIGEST])
     assert upkeep.claim_garbage(timedelta(0), 10) == ()  # it is another collector's
     store.delete(DIGEST)
-    upkeep.settle_garbage([DIGEST])
+    upkeep.settle_garbage(claimed)
     with pytest.raises(CollectedError, match="was removed"), catalog.write(Access.superuser("ada")) as tx:
         garbage.protect(tx, [DIGEST])
 

@@ -61,17 +61,24 @@ def claim(tx: Transaction, grace: timedelta, limit: int) -> tuple[Garbage, ...]:
         garbage = sorted(references.find_unreferenced(tx, sizes))
         unmark(tx, sizes.keys() - set(garbage))
         if garbage:
-            statement = update(garbage_table).where(OF_DIGESTS).values(claimed_at=now(tx))
+            at = database_time(tx)
+            statement = update(garbage_table).where(OF_DIGESTS).values(claimed_at=at)
             tx.connection.execute(statement, {"digests": garbage})
             tx.connection.execute(delete(blob_table).where(blob_table.c.digest.in_(garbage)))
-            return tuple(Garbage(digest, sizes[digest]) for digest in garbage)
+            return tuple(Garbage(digest, sizes[digest], at) for digest in garbage)
     return ()
 
 
-def settle(tx: Transaction, digests: Collection[str]) -> None:
-    """Record that claimed blobs are gone from the store; forget those that have been for a week."""
-    statement = update(garbage_table).where(OF_DIGESTS, garbage_table.c.claimed_at.is_not(None))
-    tx.connection.execute(statement.values(collected_at=now(tx)), {"digests": sorted(digests)})
+def settle(tx: Transaction, garbage: Collection[Garbage]) -> None:
+    """Record that claimed blobs are gone from the store; forget those that have been for a week.
+
+    A collector that was slow may not settle what another one has claimed since, and is removing now.
+    """
+    for at in sorted({blob.claimed_at for blob in garbage}):
+        is_own = OF_DIGESTS & (garbage_table.c.claimed_at == at) & garbage_table.c.collected_at.is_(None)
+        digests = sorted(blob.sha256 for blob in garbage if blob.claimed_at == at)
+        statement = update(garbage_table).where(is_own).values(collected_at=now(tx))
+        tx.connection.execute(statement, {"digests": digests})
     tx.connection.execute(delete(garbage_table).where(garbage_table.c.collected_at <= now(tx, -_FORGET_AFTER)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -99,10 +100,14 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Garbage:
-    """A stored blob that nothing refers to and that may be removed: its digest, and its size in bytes."""
+    """A stored blob that nothing refers to and that may be removed: its digest, its size in bytes, and since when.
+
+    ``claimed_at`` is the database's time of the claim, which no other collector has.
+    """
 
     sha256: str
     size: int
+    claimed_at: datetime
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,9 @@ class LocalUpkeep(Upkeep):
         with self._catalog.write(self._access) as tx:
             return collection.claim(tx, grace, limit)
 
-    def settle_garbage(self, digests: Collection[str]) -> None:
+    def settle_garbage(self, garbage: Collection[Garbage]) -> None:
         with self._catalog.write(self._access) as tx:
-            collection.settle(tx, digests)
+            collection.settle(tx, garbage)
 
     def marked_garbage(self) -> tuple[int, int]:
         with self._catalog.read(self._access) as tx:

@@ -69,17 +69,19 @@ def _collect(store: BlobStore, upkeep: Upkeep, grace: timedelta, progress: Progr
     """Remove what was marked longer than ``grace`` ago; return it."""
     removed: list[Garbage] = []
     with ThreadPoolExecutor(store.parallelism) as pool:
-        while claimed := upkeep.claim_garbage(grace, _BATCH):
-            gone = _remove(store, pool, claimed)
-            upkeep.settle_garbage([blob.sha256 for blob in gone])
+        while True:
+            deadline = time.monotonic() + CLAIM_SECONDS  # of the claim, whose answer may be late
+            if not (claimed := upkeep.claim_garbage(grace, _BATCH)):
+                break
+            gone = _remove(store, pool, claimed, deadline)
+            upkeep.settle_garbage(gone)
             removed += gone
             progress("removing", len(removed), len(removed) + _BATCH)
     return removed
 
 
-def _remove(store: BlobStore, pool: ThreadPoolExecutor, claimed: Sequence[Garbage]) -> list[Garbage]:
+def _remove(store: BlobStore, pool: ThreadPoolExecutor, claimed: Sequence[Garbage], deadline: float) -> list[Garbage]:
     """Remove the blobs while the claim holds; return those that are gone."""
-    deadline = time.monotonic() + CLAIM_SECONDS
 
     def remove(blob: Garbage) -> Garbage | None:
         if time.monotonic() > deadline:  # somebody may push it by now

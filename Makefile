@@ -6,9 +6,10 @@ GPU_DEVICE ?= cuda
 GPU_PYTHONS ?= 3.11 3.12 3.13
 GPU_READY := .gpu/.ready
 COVERAGE ?= 95
+SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
-.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak gpu gpu-wheels bench \
+.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak simulate gpu gpu-wheels bench \
   bench-merge bench-bake bench-check bench-keep bench-serve docs docs-links fuzz release clean
 
 help:
@@ -76,6 +77,9 @@ faults: $(READY) ## kill every verb at every point, look, and do it again, writt
 
 soak: $(READY) ## ten minutes of mixed load while server, worker, database and store are killed, then a look at what is there
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --minutes 10
+
+simulate: $(READY) ## SCHEDULES=100000 of pushes, collections, crashes and lost answers in virtual time, on two processes
+	@PYTHONPATH=tests $(BIN)/python -m simulation --schedules $(SCHEDULES) --jobs 2
 
 architectures: $(READY) ## make the table of what transformers ties, renames and transposes, from the installed release
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/architectures.py

@@ -10,8 +10,8 @@ import pytest
 
 from loreg.errors import CollectedError
 from loreg.verbs.push import push
-from simulation.__main__ import explain, run_chunk
 from simulation.actors import Part, Place
+from simulation.batch import explain, run_chunk
 from simulation.inputs import start
 from simulation.invariants import look, references
 from simulation.schedules import DENSE, GRACE, SLOW, Schedule, plan, run, shrink, virtual

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select
 
 import loreg.verbs.gc
 import loreg.verbs.push
@@ -80,16 +80,6 @@ def old_listings():
     return replaced(collection, "mark", lambda tx, sizes, listed_at: mark(tx, sizes, listed_at + timedelta(days=365)))
 
 
-def unconditional_confirmation():
-    """Whoever looked again forgets the row, also if another collector has claimed the blob meanwhile."""
-
-    def confirm(tx, sightings):
-        for sighting in sightings:
-            tx.connection.execute(delete(garbage_table).where(garbage_table.c.digest == sighting.sha256))
-
-    return replaced(garbage, "confirm", confirm)
-
-
 def no_look_for_references():
     """A collector claims what was garbage when it was marked."""
     return replaced(collection.references, "find_unreferenced", lambda tx, digests: frozenset(digests))
@@ -102,17 +92,6 @@ def late_deadlines():
         return _REMOVE(store, pool, claimed, loreg.verbs.gc.time.monotonic() + loreg.verbs.gc.CLAIM_SECONDS)
 
     return replaced(loreg.verbs.gc, "_remove", remove)
-
-
-def settling_for_others():
-    """A collector settles what another one has claimed since."""
-
-    def settle(tx, garbage):
-        statement = update(garbage_table).where(OF_DIGESTS, garbage_table.c.claimed_at.is_not(None))
-        digests = sorted(blob.sha256 for blob in garbage)
-        tx.connection.execute(statement.values(collected_at=now(tx)), {"digests": digests})
-
-    return replaced(collection, "settle", settle)
 
 
 @contextlib.contextmanager
@@ -141,10 +120,7 @@ FAULTS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         no_second_look,
         no_respect_for_claims,
         endless_claims,
-        late_deadlines,
-        settling_for_others,
         old_listings,
-        unconditional_confirmation,
         no_look_for_references,
         catalog_before_blobs,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.faults import FAULTS
-from simulation.schedules import plan, run, shrink
+from simulation import actors
+from simulation.actors import Part
+from simulation.faults import FAULTS, late_deadlines
+from simulation.schedules import CLAIM, DENSE, Schedule, plan, run, shrink
 
 #: The first of the schedules that are tried: a rare fault has hundreds before it that do not show it.
 FIRST = {"no_second_look": 70, "old_listings": 40, "endless_claims": 608}
@@ -20,6 +22,22 @@ def test_a_fault_is_found(name: str):
             if outcome.violation:
                 return
     pytest.fail(f"{WITHIN} schedules from seed {FIRST.get(name, 0)} on, and {name} breaks no rule in any")
+
+
+def test_a_claim_that_is_counted_from_its_late_answer_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(actors, "_AGAIN", 6)
+    with late_deadlines():
+        for seed in range(170, 170 + WITHIN):
+            parts = (
+                Part("gc", 0.0),
+                Part("gc", CLAIM + seed % 5 * 60),
+                Part("push", 100.0),
+                Part("push", CLAIM + seed % 7 * 70),
+            )
+            schedule = Schedule(seed, DENSE, parts, begins=1.1 * DENSE.grace, is_whole=False, is_collected=False)
+            if run(schedule).violation:
+                return
+    pytest.fail(f"{WITHIN} schedules break no rule")
 
 
 def test_the_shortest_schedule_breaks_the_rule_by_itself():

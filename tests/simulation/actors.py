@@ -42,7 +42,7 @@ _REQUEST = "5" * 64  # the digest of the options of an export
 
 
 @dataclass(frozen=True)
-class Part:
+class ActorSpec:
     """One actor of a schedule: its kind, when it begins, which adapter it is about, and in which registry.
 
     ``variant`` says which of the ways of its kind it goes.
@@ -96,7 +96,7 @@ class Place:
     world: World
     catalog: SimulatedCatalog
     store: SimulatedStore
-    part: Part
+    part: ActorSpec
     grace: float
     backend: SimulatedBackend = field(init=False)
 

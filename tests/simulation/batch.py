@@ -32,9 +32,9 @@ def summarize(results: Iterable[tuple[Counter[str], list[int]]]) -> tuple[Counte
     """Add up what the chunks found."""
     counts: Counter[str] = Counter()
     broken: list[int] = []
-    for part, found in results:
+    for part, seeds in results:
         counts += part
-        broken += found
+        broken += seeds
     return counts, broken
 
 

@@ -30,7 +30,7 @@ from loreg.storage import Blob, BlobStore, BlobTransfer, put_bytes
 from loreg.verbs.gc import gc
 from loreg.verbs.verify import Selection, verify
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
-from simulation.actors import ACTORS, Part, Place
+from simulation.actors import ACTORS, ActorSpec, Place
 from simulation.inputs import inputs, root_of, start
 from simulation.invariants import look, look_at_the_end
 from simulation.store import SimulatedSigningStore, SimulatedStore
@@ -41,7 +41,7 @@ CLAIM = 15 * 60.0
 #: The assumption of catalog/garbage.py: a request that a collector sent reaches the store within half of its claim.
 LONGEST_WAY = CLAIM / 2
 #: The other one: nobody commits what he looked for a week ago, when a collected blob is forgotten.
-PATIENCE = 5.5 * 86400
+MAX_PUSH_SECONDS = 5.5 * 86400
 _ROOT_SEED = 2**32
 
 
@@ -81,13 +81,13 @@ class Schedule:
 
     seed: int
     kind: Kind
-    parts: tuple[Part, ...]
+    parts: tuple[ActorSpec, ...]
     has_orphans: bool = True
     is_marked: bool = True
     signs: bool = False
     begins: float = 0.0
     longest_way: float = LONGEST_WAY
-    patience: float = PATIENCE
+    patience: float = MAX_PUSH_SECONDS
     has_mark: bool = True
     is_whole: bool = True
     is_collected: bool = True
@@ -124,7 +124,7 @@ def plan(seed: int) -> Schedule:
     names = ["gc", chance.choice(["push", "server", "hub"]), *(chance.choice(kinds) for _ in range(count))]
     afters = [0.0, 1.0, 30.0, 0.1 * kind.grace, 0.6 * kind.grace]
     parts = tuple(
-        Part(name, chance.choice(afters), chance.randint(1, 4), chance.randint(0, 2), may_fail=kind.fails)
+        ActorSpec(name, chance.choice(afters), chance.randint(1, 4), chance.randint(0, 2), may_fail=kind.fails)
         for name in names
     )
     return Schedule(
@@ -145,10 +145,10 @@ def _duel(seed: int, chance: random.Random) -> Schedule:
     adapter = chance.randint(1, 4)
     sender = chance.choice(["push", "server", "hub", "export"])
     parts = (
-        Part("gc", 0.0, chance.randint(1, 4), chance.randint(0, 1)),
-        Part("gc", chance.choice([0.0, 100.0, CLAIM, 1.2 * CLAIM]), chance.randint(1, 4), chance.randint(0, 2)),
-        Part("push", chance.choice([0.0, 1.0, 300.0]), adapter, 2 * chance.randint(0, 1)),
-        Part(sender, chance.choice([1.0, 300.0, CLAIM, 1.2 * CLAIM]), adapter, chance.randint(0, 2)),
+        ActorSpec("gc", 0.0, chance.randint(1, 4), chance.randint(0, 1)),
+        ActorSpec("gc", chance.choice([0.0, 100.0, CLAIM, 1.2 * CLAIM]), chance.randint(1, 4), chance.randint(0, 2)),
+        ActorSpec("push", chance.choice([0.0, 1.0, 300.0]), adapter, 2 * chance.randint(0, 1)),
+        ActorSpec(sender, chance.choice([1.0, 300.0, CLAIM, 1.2 * CLAIM]), adapter, chance.randint(0, 2)),
     )
     begins = DENSE.grace * chance.choice([0.9, 1.1])
     signs, is_whole = chance.random() < 0.5, seed % 16 == 0

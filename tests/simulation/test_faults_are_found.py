@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simulation import actors
-from simulation.actors import Part
+from simulation.actors import ActorSpec
 from simulation.faults import FAULTS, late_deadlines
 from simulation.schedules import CLAIM, DENSE, Schedule, plan, run, shrink
 
@@ -29,10 +29,10 @@ def test_a_claim_that_is_counted_from_its_late_answer_is_found(monkeypatch: pyte
     with late_deadlines():
         for seed in range(170, 170 + WITHIN):
             parts = (
-                Part("gc", 0.0),
-                Part("gc", CLAIM + seed % 5 * 60),
-                Part("push", 100.0),
-                Part("push", CLAIM + seed % 7 * 70),
+                ActorSpec("gc", 0.0),
+                ActorSpec("gc", CLAIM + seed % 5 * 60),
+                ActorSpec("push", 100.0),
+                ActorSpec("push", CLAIM + seed % 7 * 70),
             )
             schedule = Schedule(seed, DENSE, parts, begins=1.1 * DENSE.grace, is_whole=False, is_collected=False)
             if run(schedule).violation:

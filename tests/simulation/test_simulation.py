@@ -10,7 +10,7 @@ import pytest
 
 from loreg.errors import CollectedError
 from loreg.verbs.push import push
-from simulation.actors import Part, Place
+from simulation.actors import ActorSpec, Place
 from simulation.batch import explain, run_chunk
 from simulation.inputs import start
 from simulation.invariants import look, references
@@ -54,40 +54,40 @@ def world() -> World:
 
 
 @pytest.fixture
-def place(world: World) -> Place:
+def workplace(world: World) -> Place:
     """A registry in whose store what dead pushes left has been marked for longer than the grace."""
     first = start(0)
     store = SimulatedStore(world, {**first.objects, **first.orphans}, first.catalog.registry_id)
     first.catalog.load(first.images[True], world)
     first.catalog.on_commit = lambda: look(first.catalog, store, world)
-    return Place(world, first.catalog, store, Part("push", 0.0, adapter=1), GRACE)
+    return Place(world, first.catalog, store, ActorSpec("push", 0.0, adapter=1), GRACE)
 
 
-def test_a_slow_collector_does_not_settle_what_another_is_removing(world: World, place: Place):
-    upkeep, grace = place.backend.upkeep(), timedelta(seconds=GRACE)
+def test_a_slow_collector_does_not_settle_what_another_is_removing(world: World, workplace: Place):
+    upkeep, grace = workplace.backend.upkeep(), timedelta(seconds=GRACE)
     slow = upkeep.claim_garbage(grace, 100)
     for blob in slow:
-        place.store.delete(blob.sha256)
+        workplace.store.delete(blob.sha256)
     with virtual(world, is_whole=True):
         world.now += 600
         with pytest.raises(CollectedError):  # but its blobs are stored again
-            push(place.context, place.folder, "team/new")
+            push(workplace.context, workplace.folder, "team/new")
         world.now += 400
         other = upkeep.claim_garbage(grace, 100)
         upkeep.settle_garbage(slow)
         with pytest.raises(CollectedError, match="is being removed"):
-            push(place.context, place.folder, "team/new")
+            push(workplace.context, workplace.folder, "team/new")
         for blob in other:
-            place.store.delete(blob.sha256)
+            workplace.store.delete(blob.sha256)
         upkeep.settle_garbage(other)
-        push(place.context, place.folder, "team/new")
+        push(workplace.context, workplace.folder, "team/new")
     assert world.violation == ""
-    assert references(place.catalog, world).keys() <= place.store.objects.keys()
+    assert references(workplace.catalog, world).keys() <= workplace.store.objects.keys()
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the rehearsal of a Hub commit does not look again")
 def test_a_hub_client_can_send_again_what_was_collected():
-    parts = (Part("gc", 0.0, 1, 0, may_fail=False), Part("hub", 60.0, 2, 0, may_fail=False))
+    parts = (ActorSpec("gc", 0.0, 1, 0, may_fail=False), ActorSpec("hub", 60.0, 2, 0, may_fail=False))
     outcome = run(Schedule(0, replace(DENSE, pauses=(0.0,), pause_weights=(1.0,)), parts, begins=1.1 * DENSE.grace))
     assert outcome.outcomes == {"gc-0": "done", "hub-1": "done"}
 
@@ -96,10 +96,10 @@ def test_of_two_catalogs_on_one_store_one_is_refused():
     seen: Counter[str] = Counter()
     for seed in range(40):
         parts = (
-            Part("push", 0.0, 1, 0),
-            Part("gc", 1.0, 1, 1),
-            Part("push", 0.0, 2, 0, registry=1),
-            Part("gc", 2.0, 1, 1, registry=1),
+            ActorSpec("push", 0.0, 1, 0),
+            ActorSpec("gc", 1.0, 1, 1),
+            ActorSpec("push", 0.0, 2, 0, registry=1),
+            ActorSpec("gc", 2.0, 1, 1, registry=1),
         )
         outcome = run(Schedule(seed, SLOW if seed % 2 else DENSE, parts, has_mark=False, is_collected=False))
         assert not outcome.violation, shrink(outcome).describe()

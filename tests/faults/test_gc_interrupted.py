@@ -22,10 +22,9 @@ from loreg.catalog.schema import garbage_table
 from loreg.entities import Access
 from loreg.errors import CollectedError, UnavailableError
 from loreg.registry import Registry
-from loreg.storage import BlobStore, digest_of, put_bytes
+from loreg.storage import BlobStore, collected, digest_of, put_bytes
 from loreg.upkeep import CLAIM_SECONDS
 from loreg.verbs import gc as gc_module
-from loreg.verbs import push as push_module
 
 ROOT = Access.superuser("ada")
 WEIGHTS = digest_of(HISTORY / "adapter_model.safetensors").sha256
@@ -48,7 +47,7 @@ with connect(database_url=sys.argv[2], storage_url=sys.argv[3], storage_endpoint
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A push tries again at once what it would try again in a moment."""
-    monkeypatch.setattr(push_module._IF_COLLECTED, "sleep", lambda seconds: None)
+    monkeypatch.setattr(collected._IF_COLLECTED, "sleep", lambda seconds: None)
 
 
 @pytest.fixture

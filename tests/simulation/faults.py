@@ -17,8 +17,6 @@ from loreg.catalog.garbage import OF_DIGESTS
 from loreg.catalog.schema import garbage_table
 from loreg.entities import Access, NewVersion, no_progress
 from loreg.refs import parse_adapter_name
-from loreg.storage.removal import remove_claimed, seconds
-from loreg.upkeep import CLAIM_SECONDS
 
 
 @contextlib.contextmanager
@@ -85,15 +83,6 @@ def old_listings():
 def no_look_for_references():
     """A collector claims what was garbage when it was marked."""
     return replaced(collection.references, "find_unreferenced", lambda tx, digests: frozenset(digests))
-
-
-def late_deadlines():
-    """A collector counts the time of its claim from when the answer has come."""
-
-    def remove(store, pool, digests, deadline, settle):
-        return remove_claimed(store, pool, digests, seconds() + CLAIM_SECONDS, settle)
-
-    return replaced(loreg.verbs.gc, "remove_claimed", remove)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from loreg.catalog import garbage
 from loreg.errors import CollectedError
 from loreg.verbs.push import push
 from simulation.actors import ActorSpec, Place
 from simulation.batch import explain, run_chunk
-from simulation.inputs import start
+from simulation.faults import FAULTS
+from simulation.inputs import ACCESS, start
 from simulation.invariants import look, references
 from simulation.schedules import DENSE, GRACE, SLOW, Schedule, plan, run, shrink, virtual
 from simulation.store import SimulatedStore
@@ -83,6 +86,21 @@ def test_a_slow_collector_does_not_settle_what_another_is_removing(world: World,
         push(workplace.context, workplace.folder, "team/new")
     assert world.violation == ""
     assert references(workplace.catalog, world).keys() <= workplace.store.objects.keys()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_listing_from_before_a_collection_is_no_sighting(workplace: Place, is_broken: bool):
+    upkeep, grace = workplace.backend.upkeep(), timedelta(seconds=GRACE)
+    listed_at = upkeep.now()
+    workplace.world.now += 60
+    claim = upkeep.claim_garbage(grace, 100)
+    sizes = {blob.sha256: blob.size for blob in claim.blobs}
+    upkeep.settle_garbage(sizes.keys(), claim.at)
+    with FAULTS["old_listings"]() if is_broken else contextlib.nullcontext():
+        upkeep.mark_garbage(sizes, listed_at)
+    refused = contextlib.nullcontext() if is_broken else pytest.raises(CollectedError, match="was removed")
+    with refused, workplace.catalog.write(ACCESS) as tx:
+        garbage.protect(tx, sizes.keys())
 
 
 def test_a_hub_client_can_send_again_what_was_collected():

@@ -6,9 +6,10 @@ GPU_DEVICE ?= cuda
 GPU_PYTHONS ?= 3.11 3.12 3.13
 GPU_READY := .gpu/.ready
 COVERAGE ?= 95
+SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
-.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak soak-gc gpu gpu-wheels bench \
+.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak soak-gc simulate gpu gpu-wheels bench \
   bench-merge bench-bake bench-check bench-keep bench-serve docs docs-links fuzz release clean
 
 help:
@@ -82,6 +83,9 @@ soak: $(READY) ## ten minutes of mixed load while server, worker, database and s
 
 soak-gc: $(READY) ## five minutes of 16 pushers beside collectors that never pause, on PostgreSQL and S3, then a look at what is there
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak.beside_gc --minutes 5
+
+simulate: $(READY) ## SCHEDULES=100000 of pushes, collections, crashes and lost answers in virtual time, on two processes
+	@PYTHONPATH=tests $(BIN)/python -m simulation --schedules $(SCHEDULES) --jobs 2
 
 architectures: $(READY) ## make the table of what transformers ties, renames and transposes, from the installed release
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/architectures.py

@@ -22,10 +22,9 @@ from loreg.catalog.schema import garbage_table
 from loreg.entities import Access
 from loreg.errors import CollectedError, UnavailableError
 from loreg.registry import Registry
-from loreg.storage import BlobStore, digest_of, put_bytes
+from loreg.storage import BlobStore, collected, digest_of, put_bytes, removal
 from loreg.upkeep import CLAIM_SECONDS
 from loreg.verbs import gc as gc_module
-from loreg.verbs import push as push_module
 
 ROOT = Access.superuser("ada")
 WEIGHTS = digest_of(HISTORY / "adapter_model.safetensors").sha256
@@ -48,7 +47,7 @@ with connect(database_url=sys.argv[2], storage_url=sys.argv[3], storage_endpoint
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A push tries again at once what it would try again in a moment."""
-    monkeypatch.setattr(push_module._IF_COLLECTED, "sleep", lambda seconds: None)
+    monkeypatch.setattr(collected._IF_COLLECTED, "sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -155,7 +154,8 @@ def test_a_store_that_fails_in_the_middle_ends_the_run_and_the_next_one_finishes
 def test_a_collector_whose_claim_ran_out_deletes_nothing(registry: Registry, monkeypatch: pytest.MonkeyPatch):
     before = {blob.sha256 for blob in store_of(registry).list()}
     clock = iter([0.0])  # before the claim; after it as much has passed as a claim holds for its collector
-    monkeypatch.setattr(gc_module, "_seconds", lambda: next(clock, CLAIM_SECONDS))
+    for module in (gc_module, removal):
+        monkeypatch.setattr(module, "seconds", lambda: next(clock, CLAIM_SECONDS))
     assert registry.gc(grace="0h").removed == 0
     assert {blob.sha256 for blob in store_of(registry).list()} == before
     with pytest.raises(CollectedError):  # until nothing of it can be on its way any more
@@ -173,7 +173,8 @@ def test_a_collector_that_sleeps_in_the_middle_of_a_batch_deletes_no_more(
         now[0] += CLAIM_SECONDS / 3
 
     monkeypatch.setattr(store, "parallelism", 1)
-    monkeypatch.setattr(gc_module, "_seconds", lambda: now[0])
+    for module in (gc_module, removal):
+        monkeypatch.setattr(module, "seconds", lambda: now[0])
     monkeypatch.setattr(type(store), "delete", delete_and_sleep)
     assert registry.gc(grace="0h").removed == 3
     assert registry.verify().orphan_count == len(ORPHANS) + 1 - 3

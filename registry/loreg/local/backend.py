@@ -66,13 +66,13 @@ from loreg.local.alias_policy import check_alias, check_metrics, check_removal, 
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.jobs import namespace_of
 from loreg.local.origin import validate_origin
-from loreg.local.reference_writes import write_references
+from loreg.local.reference_writes import rehearse_references, write_references
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
 from loreg.refs import AdapterName, AdapterPattern, Ref
-from loreg.storage import AcceptedUpload, BlobStore
+from loreg.storage import AcceptedUpload, BlobStore, BlobTransfer
 from loreg.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -185,11 +185,9 @@ class LocalBackend(Backend):
             version_record, created = mirroring.record(tx, parsed.new_version, origin, change_policy)
         return Committed(version_record.version, created, tuple(notes))
 
-    def rehearse(self, parsed: ParsedCommit) -> None:
-        """Raise what :meth:`record` would raise now; nothing is recorded."""
-        with contextlib.suppress(_RolledBackError), self.catalog.write(self._access) as tx:
-            self.record(tx, parsed)
-            raise _RolledBackError
+    def rehearse(self, parsed: ParsedCommit, store: BlobTransfer) -> None:
+        """Raise what recording the commit would raise, with the blobs that ``store`` has; nothing is recorded."""
+        rehearse_references(self.catalog, store, self._access, lambda tx: self.record(tx, parsed))
 
     def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
         with self.catalog.write(self._access) as tx:
@@ -317,16 +315,21 @@ class LocalBackend(Backend):
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
         from loreg.local.exports import build_export, profile_for
+        from loreg.storage.collected import retry_if_collected
 
         with self.catalog.read(self._access) as tx:
             recorded = exports.find(tx, self._find_writable(tx, ref).id, request)
             details = version_details(tx, ref)
-        manifest = build_export(self._store, details, profile_for(profile, request, details), recorded)
-        if manifest == recorded:
+        server = profile_for(profile, request, details)
+
+        def build_and_record() -> Manifest:
+            manifest = build_export(self._store, details, server, recorded, self.lease)
+            if manifest != recorded:
+                export = exports.ExportRecord(request, profile, manifest)
+                self.write_references(lambda tx: exports.record(tx, self._find_writable(tx, ref), export))
             return manifest
-        export = exports.ExportRecord(request, profile, manifest)
-        self.write_references(lambda tx: exports.record(tx, self._find_writable(tx, ref), export))
-        return manifest
+
+        return retry_if_collected(build_and_record)
 
     def drop_export(self, ref: Ref, request: str) -> None:
         namespace = ref.adapter.namespace
@@ -432,10 +435,6 @@ class LocalBackend(Backend):
         record = versions.resolve(tx, ref)
         require(self._access, Role.WRITE, ref.adapter.namespace)
         return record
-
-
-class _RolledBackError(Exception):
-    """Raised to roll back a rehearsal: everything could be recorded."""
 
 
 def _refuse_moved_alias(tx: Transaction, adapter_id: int, adapter: AdapterName, alias: str, expected: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from loreg.adapters.card import CARD_NAME
@@ -53,10 +53,17 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
     raise ConflictError(f"the profile {text!r} is another one here", hint="pip install --upgrade loreg")
 
 
-def build_export(store: BlobTransfer, details: Details, profile: Profile, recorded: Manifest | None) -> Manifest:
+def build_export(
+    store: BlobTransfer,
+    details: Details,
+    profile: Profile,
+    recorded: Manifest | None,
+    lease: Callable[[Collection[str]], None],
+) -> Manifest:
     """Make the version's files for the server, store them and return their manifest.
 
-    The files ``recorded`` earlier stay if they are stored and right. Raises CheckFailedError for what cannot be mended,
+    ``lease`` keeps blobs that are there already, by digest. The files ``recorded`` earlier stay if they are stored and
+    right. Raises CheckFailedError for what cannot be mended,
     NotAllowedError for what is too large, ConflictError if another export is being made.
     """
     files = {file.path: file for file in details.files}
@@ -77,7 +84,7 @@ def build_export(store: BlobTransfer, details: Details, profile: Profile, record
         write_folder(
             plan_for_profile(ExportSource(name, digest, read_structure(source)), profile, base_tensors), written
         )
-        return _store_files(store, written)
+        return _store_files(store, written, lease)
 
 
 def _is_stored(store: BlobTransfer, manifest: Manifest) -> bool:
@@ -108,10 +115,9 @@ def _one_at_a_time() -> Iterator[None]:
         _EXPORT_LOCK.release()
 
 
-def _store_files(store: BlobTransfer, folder: Path) -> Manifest:
-    files = []
-    for path in sorted(folder.iterdir()):
-        blob = digest_of(path)
+def _store_files(store: BlobTransfer, folder: Path, lease: Callable[[Collection[str]], None]) -> Manifest:
+    blobs = {path: digest_of(path) for path in sorted(folder.iterdir())}
+    lease([blob.sha256 for blob in blobs.values()])
+    for path, blob in blobs.items():
         store.put(blob, path)
-        files.append(File(path.name, blob.sha256, blob.size))
-    return Manifest(tuple(files))
+    return Manifest(tuple(File(path.name, blob.sha256, blob.size) for path, blob in blobs.items()))

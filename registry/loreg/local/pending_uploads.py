@@ -12,7 +12,7 @@ from functools import partial
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME
-from loreg.catalog import Transaction, pending_uploads, tombstones, versions
+from loreg.catalog import Transaction, pending_uploads, versions
 from loreg.catalog.pending_uploads import PendingUpload
 from loreg.catalog.version_details import version_details
 from loreg.entities import Access, Commit, Details, Role
@@ -94,13 +94,12 @@ def commit_files(
             state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         _refuse_stale_parent(backend, access, adapter, branch, state, commit.parent)
         manifest = commit.apply_to(state.start_files)
-        with backend.catalog.read(access) as tx:  # before anything of it is stored
-            tombstones.refuse_banned(tx, {manifest.digest, *(file.sha256 for file in manifest.files)})
+        backend.lease({manifest.digest, *(file.sha256 for file in manifest.files)})
         parsed = None
         if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
             aliases = (branch,) if branch else ()
             parsed = read_commit(store, Commit(adapter, manifest, message=commit.message, aliases=aliases), {})
-            backend.rehearse(parsed)
+            backend.rehearse(parsed, store)
         else:
             with backend.catalog.read(access) as tx:
                 _refuse_over_quota(tx, adapter, state, manifest.files)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from loreg.catalog import Catalog, Transaction, garbage
 from loreg.entities import Access
 from loreg.errors import CollectedError
-from loreg.storage import BlobStore, foreign_store_error
+from loreg.storage import BlobStore, BlobTransfer, foreign_store_error
 
 T = TypeVar("T")
 _ATTEMPTS = 5
@@ -33,6 +33,33 @@ def write_references(catalog: Catalog, store: BlobStore, access: Access, action:
             with catalog.write(access) as tx:
                 garbage.confirm(tx, error.sightings)
         attempt += 1
+
+
+def rehearse_references(
+    catalog: Catalog, store: BlobTransfer, access: Access, action: Callable[[Transaction], T]
+) -> None:
+    """Raise what :func:`write_references` would raise if it were called when the store has what ``store`` has now.
+
+    Nothing is recorded, also not that blobs which were collected are there again: ``store`` may only be about to send
+    them.
+    """
+    seen: set[garbage.Sighting] = set()
+    for attempt in range(_ATTEMPTS):
+        try:
+            with catalog.write(access) as tx:
+                garbage.confirm(tx, seen)
+                action(tx)
+                raise _RolledBackError
+        except _RolledBackError:
+            return
+        except garbage.StaleSightingError as error:
+            if attempt == _ATTEMPTS - 1 or any(store.size(item.sha256) is None for item in error.sightings):
+                raise CollectedError(error.message, hint=error.hint) from error
+            seen |= {*error.sightings}
+
+
+class _RolledBackError(Exception):
+    """Raised to roll a rehearsal back."""
 
 
 def require_own_store(catalog: Catalog, store: BlobStore) -> None:

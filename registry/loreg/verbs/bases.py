@@ -13,6 +13,7 @@ from loreg.bases.model import read_model
 from loreg.entities import BaseAdded, BaseDetails, BaseEdge, BaseMatch, BaseModel, Page, Progress, no_progress
 from loreg.errors import explain_os_errors
 from loreg.storage import put_bytes
+from loreg.storage.collected import retry_if_collected
 from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import resolve_sources
@@ -38,8 +39,14 @@ class Bases:
         IntegrityError or AdapterFormatError for what is no model, UnavailableError; then nothing is recorded.
         """
         identity = self._identify(where, tuple(names), header_only, progress)
-        put_bytes(self._context.store, identity.tensor_list)
-        return self._context.backend.add_base(identity.base)
+        backend = self._context.backend
+
+        def store_and_add() -> BaseAdded:
+            backend.lease([identity.base.digest])
+            put_bytes(self._context.store, identity.tensor_list)
+            return backend.add_base(identity.base)
+
+        return retry_if_collected(store_and_add)
 
     def _identify(self, where: Path | str, names: tuple[str, ...], header_only: bool, progress: Progress) -> Identity:
         if str(where).startswith(HUB_PREFIX):

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
-
-from loreg.entities import BaseDetails, BaseModel, Commit, Committed, MirrorConflict
+from loreg.entities import BaseAdded, BaseDetails, BaseModel, Commit, Committed, MirrorConflict
 from loreg.errors import (
-    CollectedError,
     ConflictError,
     IntegrityError,
     NotAllowedError,
@@ -21,13 +18,11 @@ from loreg.errors import (
 from loreg.manifest import is_digest
 from loreg.storage import Blob, UploadReserver
 from loreg.storage.blobs import SMALL
+from loreg.storage.collected import retry_if_collected
 from loreg.workspace.context import Context
 from loreg.workspace.mirror_source import MirrorSource
 
 _AT_ONCE = 4
-_IF_COLLECTED = Retrying(
-    retry=retry_if_exception_type(CollectedError), stop=stop_after_attempt(6), wait=wait_exponential(0.2), reraise=True
-)
 
 
 class BlobSender:
@@ -41,12 +36,16 @@ class BlobSender:
 
     def commit(self, commit: Commit, blobs: Sequence[Blob], *, send_first: bool) -> Committed:
         """Commit a version; its blobs are sent before if ``send_first``, else only if the target has lost them."""
-        for attempt in _IF_COLLECTED.copy():
-            with attempt:
-                if send_first or attempt.retry_state.attempt_number > 1:
-                    self.send([*blobs, *self._list_of(commit.base)], commit.manifest.digest)
-                return self.target.backend.commit(commit)
-        raise AssertionError("the last attempt returns or raises")
+        is_lacking = send_first
+
+        def send_and_commit() -> Committed:
+            nonlocal is_lacking
+            if is_lacking:
+                self.send([*blobs, *self._list_of(commit.base)], commit.manifest.digest)
+            is_lacking = True
+            return self.target.backend.commit(commit)
+
+        return retry_if_collected(send_and_commit)
 
     def send(self, blobs: Sequence[Blob], *others: str) -> None:
         """Store the blobs that the target lacks; ``others`` are digests that will be stored beside them."""
@@ -104,9 +103,13 @@ def mirror_base(
     known = _find_base(sender.target, base.digest)
     if known is None or not set(details.base.names) <= set(known.base.names):
         size = source.size(base.digest)
-        if known is None and size is not None:
-            sender.send([Blob(base.digest, size)])
-        added = sender.target.backend.add_base(details.base)
+
+        def send_and_add() -> BaseAdded:
+            if known is None and size is not None:
+                sender.send([Blob(base.digest, size)])
+            return sender.target.backend.add_base(details.base)
+
+        added = retry_if_collected(send_and_add)
         notes |= dict.fromkeys(added.notes)
     edges = {(edge.parent, edge.kind, repr(sorted(edge.detail.items()))) for edge in known.edges} if known else set()
     for edge in details.edges:

@@ -5,26 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
-
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
-from loreg.errors import CollectedError, NotFoundError, explain_os_errors
+from loreg.entities import BaseModel, Commit, Committed, Metric, Progress, PushResult, VersionMetadata, no_progress
+from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
 from loreg.parsing import parse_metric, parse_word
 from loreg.refs import parse_adapter_name, parse_alias
 from loreg.storage import Blob, UploadReserver, put_bytes
+from loreg.storage.collected import retry_if_collected
 from loreg.workspace.base_lookup import base_of_identity, load_base
 from loreg.workspace.context import Context, is_path
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
-
-#: A garbage collection may remove a blob that was stored for long, and that this push found there.
-_IF_COLLECTED = Retrying(
-    retry=retry_if_exception_type(CollectedError), stop=stop_after_attempt(6), wait=wait_exponential(0.2), reraise=True
-)
 
 
 def push(
@@ -57,10 +51,12 @@ def push(
             metrics=metrics,
             aliases=aliases,
         )
-        for attempt in _IF_COLLECTED.copy():
-            with attempt:
-                _store(context, inspected, identity, progress)
-                committed = context.backend.commit(commit)
+
+        def store_and_commit() -> Committed:
+            _store(context, inspected, identity, progress)
+            return context.backend.commit(commit)
+
+        committed = retry_if_collected(store_and_commit)
     return PushResult(committed.version, committed.created, inspected.left_out, (*inspected.notes, *committed.notes))
 
 

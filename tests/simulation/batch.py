@@ -1,0 +1,48 @@
+"""Run the schedules of many seeds, and say what happened in them."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterable
+
+from simulation.inputs import start
+from simulation.schedules import Outcome, plan, run, shrink
+
+_SHOWN = ("schedules", "steps", "pushes", "commits", "exports", "jobs", "collections", "removed blobs")
+_FAILURES = ("commits sent back", "crashes", "lost answers", "violations")
+
+
+def run_chunk(seeds: range) -> tuple[Counter[str], list[int]]:
+    """Run the schedules of some seeds; return what happened, and which of them broke a rule."""
+    start(0)
+    gc.disable()  # a schedule leaves little, and a collection looks at all that was imported
+    counts: Counter[str] = Counter()
+    broken = []
+    for seed in seeds:
+        outcome = run(plan(seed))
+        counts += outcome.counts
+        if outcome.violation:
+            broken.append(seed)
+    gc.collect()
+    return counts, broken
+
+
+def summarize(results: Iterable[tuple[Counter[str], list[int]]]) -> tuple[Counter[str], list[int]]:
+    """Add up what the chunks found."""
+    counts: Counter[str] = Counter()
+    broken: list[int] = []
+    for part, seeds in results:
+        counts += part
+        broken += seeds
+    return counts, broken
+
+
+def describe(counts: Counter[str]) -> str:
+    """Return the counts as one line."""
+    return ", ".join(f"{counts[name]:,} {name}" for name in (*_SHOWN, *_FAILURES))
+
+
+def explain(seed: int) -> Outcome:
+    """Return the shortest schedule that breaks the rule which that of the seed breaks."""
+    return shrink(run(plan(seed)))

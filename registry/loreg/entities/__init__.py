@@ -11,40 +11,22 @@ from loreg.entities.bases import (
     Verdict,
     VerdictKind,
 )
-from loreg.entities.keeping import (
-    BackupReport,
-    CatalogSnapshot,
-    Damage,
-    DamageKind,
+from loreg.entities.deletion import (
     Deletion,
+    PruneDecision,
+    PruneReport,
+    Retention,
+    RetentionRules,
+    SharedBlob,
+    Tombstone,
+)
+from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
     GarbageCount,
     GarbageKind,
     GcReport,
     MarkedGarbage,
-    MoveReport,
-    Orphan,
-    Owner,
-    Owners,
-    PruneDecision,
-    PruneReport,
-    Reference,
-    ReferenceKind,
-    Repair,
-    RepairReport,
-    RestoreReport,
-    Retention,
-    RetentionRules,
-    SharedBlob,
-    Snapshot,
-    Tombstone,
-    UpkeepAction,
-    Usage,
-    UsageBy,
-    UsageRow,
-    UsageTotals,
-    VerifyReport,
     VersionContent,
     WaitingGarbage,
 )
@@ -52,6 +34,19 @@ from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
 from loreg.entities.queries import Comparison, MetricCondition, Operator, Page, Query, Sort, SortKey
+from loreg.entities.references import (
+    Damage,
+    DamageKind,
+    Orphan,
+    Owner,
+    Owners,
+    Reference,
+    ReferenceKind,
+    Repair,
+    RepairReport,
+    UpkeepAction,
+    VerifyReport,
+)
 from loreg.entities.results import (
     AdapterSimilarity,
     BakeResult,
@@ -67,6 +62,19 @@ from loreg.entities.results import (
     PushResult,
     ReproduceResult,
     Severity,
+)
+from loreg.entities.snapshots import (
+    BackupReport,
+    CatalogSnapshot,
+    MoveReport,
+    RestoreReport,
+    Snapshot,
+)
+from loreg.entities.usage import (
+    Usage,
+    UsageBy,
+    UsageRow,
+    UsageTotals,
 )
 from loreg.entities.versions import (
     MIRRORED_FROM,

@@ -146,10 +146,15 @@ class Upkeep(Protocol):
         """Raise ConflictError unless the registry is empty; a database without a schema gets it."""
         ...
 
-    def load(self, catalog: Path, rows: Mapping[str, int]) -> None:
+    def restored_snapshot(self) -> str:
+        """Return the snapshot that the registry was made of if nothing was done since; empty if not."""
+        ...
+
+    def load(self, catalog: Path, rows: Mapping[str, int], restored: Mapping[str, object] | None = None) -> None:
         """Fill the empty registry with what :meth:`snapshot` wrote, ids and all, in one transaction.
 
-        It is then that registry, and of this revision. Raises ConflictError for one that is not empty, and
+        It is then that registry, and of this revision. ``restored`` is the detail of an event ``restore`` that is
+        recorded with it; without it there is no event. Raises ConflictError for one that is not empty, and
         IntegrityError if the file has not these ``rows`` of each table.
         """
         ...

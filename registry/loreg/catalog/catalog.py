@@ -88,11 +88,11 @@ class Catalog:
             with read_connection(self._engine) as connection:
                 dump.refuse_content(connection)
 
-    def load(self, path: Path, counts: Mapping[str, int]) -> None:
+    def load(self, path: Path, counts: Mapping[str, int], event: Callable[[Transaction], None]) -> None:
         """Load the file that :func:`loreg.catalog.dump.write` wrote, and bring it up to date, in one transaction.
 
-        ``counts`` are the rows that each table must then have had. Raises ConflictError unless the registry is empty,
-        IntegrityError for another file.
+        ``counts`` are the rows that each table must then have had; ``event`` logs in the same transaction what was
+        done. Raises ConflictError unless the registry is empty, IntegrityError for another file.
         """
         with translate_errors(self._url), write_connection(self._engine) as connection:
             if connection.dialect.name == "postgresql":
@@ -101,6 +101,7 @@ class Catalog:
             if loaded := dump.count_differences(dump.load(connection, path), counts):
                 raise IntegrityError(f"the dump of the catalog has other rows than are told: {', '.join(loaded)}")
             migrations.change_to(connection, migrations.HEAD)
+            event(Transaction(connection, _EVERYTHING, datetime.now(UTC)))
         self._ready, self._registry_id = False, ""
 
     def set_moved_to(self, access: Access, place: str, **detail: object) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from loreg.catalog import (
     Catalog,
+    Transaction,
     admission,
     collection,
     dump,
+    events,
     exports,
     migrations,
     references,
@@ -172,8 +175,17 @@ class LocalUpkeep(Upkeep):
     def require_empty(self) -> None:
         self._catalog.refuse_content()
 
-    def load(self, catalog: Path, rows: Mapping[str, int]) -> None:
-        self._catalog.load(catalog, rows)
+    def load(self, catalog: Path, rows: Mapping[str, int], restored: Mapping[str, object] | None = None) -> None:
+        def log(tx: Transaction) -> None:
+            if restored is not None:
+                replace(tx, access=self._access).log(UpkeepAction.RESTORE, None, None, **restored)
+
+        self._catalog.load(catalog, rows, log)
+
+    def restored_snapshot(self) -> str:
+        with self._catalog.read(self._access) as tx:
+            newest = events.list_page(tx, 1, None).items
+        return str(newest[0].detail.get("snapshot", "")) if newest and newest[0].action == UpkeepAction.RESTORE else ""
 
     def moved_to(self) -> str:
         return self._catalog.moved_to()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from loreg.entities import Progress, RestoreReport, UpkeepAction, no_progress
+from loreg.entities import Progress, RestoreReport, no_progress
 from loreg.errors import ConflictError, IntegrityError, NotFoundError
 from loreg.storage import Blob, BlobStore, DocumentStore
+from loreg.upkeep import Upkeep
 from loreg.verbs.verify import First, Selection, store_of, verify
 from loreg.workspace.blob_copies import CopyCounts, Copying, LostBlob
 from loreg.workspace.context import Context
@@ -30,12 +31,46 @@ def restore(
     or damaged in the backup, unless ``incomplete`` takes the rest: in both cases the registry stays empty, and a second
     call goes on with the blobs.
     """
-    upkeep = context.backend.upkeep()
-    stored = find_snapshot(source, snapshot)
-    upkeep.require_empty()
-    store = store_of(context)
+    upkeep, store = context.backend.upkeep(), store_of(context)
+    stored, counts = find_snapshot(source, snapshot), CopyCounts()
+    if _is_restored(upkeep, stored.snapshot.name):  # by a call that was killed before it had verified it
+        counts.known = stored.snapshot.blobs
+    else:
+        _load(source, stored, upkeep, store, counts, incomplete, progress)
+    return RestoreReport(
+        stored.snapshot,
+        source.url,
+        counts.new,
+        counts.new_size,
+        counts.known,
+        counts.seconds,
+        verify(context, Selection(), progress),
+    )
+
+
+def _is_restored(upkeep: Upkeep, snapshot: str) -> bool:
+    """Whether an earlier call has loaded the snapshot. Raises ConflictError if there is anything else."""
+    try:
+        upkeep.require_empty()
+    except ConflictError:
+        if upkeep.restored_snapshot() != snapshot:
+            raise
+        return True
+    return False
+
+
+def _load(
+    source: DocumentStore,
+    stored: StoredSnapshot,
+    upkeep: Upkeep,
+    store: BlobStore,
+    counts: CopyCounts,
+    incomplete: bool,
+    progress: Progress,
+) -> None:
+    """Copy the blobs of the snapshot, then load its rows."""
     claim_store(store, stored.snapshot.registry_id)
-    counts, lost = CopyCounts(), First[LostBlob]()
+    lost = First[LostBlob]()
     with tempfile.TemporaryDirectory(prefix="loreg-restore-") as name, upkeep.hold_removals() as beat:
         catalog, blobs = Path(name) / "catalog", Path(name) / "blobs"
         _fetch(source, stored, stored.blobs, blobs)
@@ -46,18 +81,7 @@ def restore(
         if (lost.count or stored.snapshot.missing) and not incomplete:
             raise _incomplete_error(source, stored, lost)
         claim_store(store, stored.snapshot.registry_id)
-        upkeep.load(catalog, stored.snapshot.rows)
-    report = RestoreReport(
-        stored.snapshot,
-        source.url,
-        counts.new,
-        counts.new_size,
-        counts.known,
-        counts.seconds,
-        verify(context, Selection(), progress),
-    )
-    upkeep.log(UpkeepAction.RESTORE, {"from": source.url, "snapshot": stored.snapshot.name})
-    return report
+        upkeep.load(catalog, stored.snapshot.rows, {"from": source.url, "snapshot": stored.snapshot.name})
 
 
 def claim_store(store: BlobStore, registry_id: str) -> None:

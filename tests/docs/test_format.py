@@ -134,6 +134,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.push(adapters[2], "three", base=str(base))
         registry.bases.add(base, ["the same"])
         registry.push(train(folder / "four", 4), "team/two", base=str(base))
+        put_bytes(registry.context.store, b"of nobody")
+        registry.gc(grace="0h")
         registry.pull("team/two:v1", folder / "pulled", profile="vllm")
         registry.drop_export("team/two:v1", "vllm")
         registry.pull("team/two:v1", folder / "pulled again", profile="vllm")
@@ -146,8 +148,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         (folder / "secret").write_text(secret)
         registry.tokens.revoke(token.id)
         registry.jobs.cancel(registry.jobs.submit("rerank", source="three", rank=1, name="three").id)
-        put_bytes(registry.context.store, b"of nobody")
-        registry.gc(grace="0h")
         open_store(str(folder / "home" / "store")).delete(registry.show("three").version.digest)
         registry.repair()
         registry.move(f"sqlite:///{folder}/moved.db", str(folder / "moved"))
@@ -625,8 +625,8 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
     for action, detail in written.select("SELECT action, detail FROM events"):
         assert set(json.loads(detail)) <= described[action], action
         seen.add(action)
-    # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup becomes
-    assert set(described) - seen == {"draft", "undraft", "job end", "delete", "prune", "restore"}
+    # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup or a mirror becomes
+    assert set(described) - seen == {"draft", "undraft", "job end", "delete", "prune", "restore", "mirror"}
 
 
 def test_times_and_values_lie_in_sqlite_as_the_page_says(written: Written):

@@ -42,6 +42,10 @@ _OTHER = {
         "`loreg serve`",
         "The first token, which may do everything: `lrg_` and 43 letters. Without it `loreg serve --init` makes one.",
     ),
+    "LOREG_REPAIR_FROM": (
+        "`loreg worker`",
+        "Places, with spaces between, that `loreg repair --from` may name through a server; as `--repair-from`.",
+    ),
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …": (
         "an S3 store",
         "Credentials as boto3 finds them; a key in `storage_url` is refused.",

@@ -23,8 +23,8 @@ def rows_of(url: str, *, without: tuple[str, ...] = ("garbage",), events_after: 
             if table.name in without:
                 continue
             names = [column.name for column in table.columns]
-            found = connection.execute(text(f"SELECT {', '.join(names)} FROM {table.name}")).mappings()
-            kept = [row for row in found if table.name != "events" or row["action"] not in events_after]
+            selected = connection.execute(text(f"SELECT {', '.join(names)} FROM {table.name}")).mappings()
+            kept = [row for row in selected if table.name != "events" or row["action"] not in events_after]
             kinds = {column.name: str(column.type) for column in table.columns}
             tables[table.name] = sorted(tuple(_plain(kinds[name], row[name]) for name in names) for row in kept)
     engine.dispose()

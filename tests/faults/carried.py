@@ -23,7 +23,7 @@ def look_at_backup(url: str, endpoint: str = "") -> Look:
     """Every snapshot must be whole, as a registry on its blobs would be; what is found is the newest of them."""
     stored, left, owner = read_store(url, endpoint)
     sentences = [f"backup: under {digest[:12]} lies another blob" for digest, s in stored.items() if s.sha256 != digest]
-    found: dict[str, Any] = {}
+    contained: dict[str, Any] = {}
     names = sorted(name for name in left if name.startswith("snapshots/") and name.endswith(".json"))
     if (stored or names) and not owner.startswith("backup-"):
         sentences.append(f"backup: it is marked as {owner!r}")
@@ -33,18 +33,18 @@ def look_at_backup(url: str, endpoint: str = "") -> Look:
             sentences.append(f"backup: {name} has not the digest of its name")
             continue
         document = json.loads(content)
-        found = {}
-        for wrong in _snapshot(document, url, endpoint, stored, found):
+        contained = {}
+        for wrong in _snapshot(document, url, endpoint, stored, contained):
             sentences.append(f"backup: {name}: {wrong}")
         if f"backup-{document['registry']}" != owner:
             sentences.append(f"backup: {name} is of {document['registry']}, the backup is marked as {owner!r}")
-    return sentences, found
+    return sentences, contained
 
 
 def _snapshot(
-    document: Mapping[str, Any], url: str, endpoint: str, stored: Mapping[str, Stored], found: dict[str, Any]
+    document: Mapping[str, Any], url: str, endpoint: str, stored: Mapping[str, Stored], contained: dict[str, Any]
 ) -> Iterator[str]:
-    """Yield what is wrong with a snapshot, and put what it has into ``found``."""
+    """Yield what is wrong with a snapshot, and put what it has into ``contained``."""
     for part in ("catalog", "blobs"):
         if not (blob := stored.get(document[part]["sha256"])) or blob.size != document[part]["size"]:
             yield f"its {part} is not there"
@@ -61,7 +61,7 @@ def _snapshot(
         yield "it has other rows than it says"
     snapshot = Seen(tables, stored, (), (), document["registry"])
     yield from faults(snapshot)
-    found |= contents(snapshot)
+    contained |= contents(snapshot)
 
 
 def _lines(url: str, digest: str, endpoint: str) -> list[str]:
@@ -92,17 +92,19 @@ def look_at_bundle(path: Path) -> Look:
         return [f"the bundle is half there: {error}"], {}
     if not members or members[-1][0] != "bundle.json":
         return ["the bundle is half there: its last member is no index"], {}
-    index, found = json.loads(members[-1][1]), {}
+    index, contained = json.loads(members[-1][1]), {}
     for name, content in members[:-1]:
-        found[name] = hashlib.sha256(content).hexdigest()
-    sentences = [f"bundle: {n} holds other bytes" for n, s in found.items() if n.startswith("sha256/") and n[10:] != s]
+        contained[name] = hashlib.sha256(content).hexdigest()
+    sentences = [
+        f"bundle: {n} holds other bytes" for n, s in contained.items() if n.startswith("sha256/") and n[10:] != s
+    ]
     records = {name: record["sha256"] for name, record in index["records"].items()}
-    if records != {name: sha256 for name, sha256 in found.items() if not name.startswith("sha256/")}:
+    if records != {name: sha256 for name, sha256 in contained.items() if not name.startswith("sha256/")}:
         sentences.append("bundle: its records are not those of its index")
-    blobs = {name[10:] for name in found if name.startswith("sha256/")}
+    blobs = {name[10:] for name in contained if name.startswith("sha256/")}
     for name, content in members:
         for line in content.splitlines() if name.endswith("/versions.jsonl") else ():
             version = json.loads(line)
             if missing := {file["sha256"] for file in version["files"]} - blobs:
                 sentences.append(f"bundle: {name} is without {sorted(missing)[0][:12]}")
-    return sentences, {**found, "adapters": index["adapters"]}
+    return sentences, {**contained, "adapters": index["adapters"]}

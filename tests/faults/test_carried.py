@@ -81,9 +81,9 @@ _BACKUPS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", _BACKUPS)
 def test_of_a_backup_it_says_that(kept: Path, damage: str):
-    sentences, found = look_at_backup(str(kept))
+    sentences, contained = look_at_backup(str(kept))
     assert sentences == []
-    assert {"team/one:v1", "team/one:v2"} <= found.keys()
+    assert {"team/one:v1", "team/one:v2"} <= contained.keys()
     do, words = _BACKUPS[damage]
     do(kept)
     sentences, _ = look_at_backup(str(kept))
@@ -99,9 +99,9 @@ def test_a_backup_that_is_not_there_or_has_no_snapshot_yet_is_not_wrong(kept: Pa
 def test_a_bundle_is_absent_or_whole(made: Path, tmp_path: Path):
     whole = (made / "all.loreg").read_bytes()
     assert look_at_bundle(tmp_path / "none.loreg") == ([], {})
-    sentences, found = look_at_bundle(made / "all.loreg")
+    sentences, contained = look_at_bundle(made / "all.loreg")
     assert sentences == []
-    assert [adapter["versions"] for adapter in found["adapters"]] == [2]
+    assert [adapter["versions"] for adapter in contained["adapters"]] == [2]
     for size in (0, 100, len(whole) // 2, len(whole) - 3000):
         path = tmp_path / f"{size}.loreg"
         path.write_bytes(whole[:size])

@@ -47,16 +47,16 @@ def registry(local_deployment: Deployment) -> Iterator[Registry]:
 
 @pytest.fixture
 def store(registry: Registry) -> BlobStore:
-    found = registry.context.store
-    assert isinstance(found, BlobStore)
-    return found
+    opened = registry.context.store
+    assert isinstance(opened, BlobStore)
+    return opened
 
 
 @pytest.fixture
 def backend(registry: Registry) -> LocalBackend:
-    found = registry.context.backend
-    assert isinstance(found, LocalBackend)
-    return found
+    opened = registry.context.backend
+    assert isinstance(opened, LocalBackend)
+    return opened
 
 
 @pytest.fixture

@@ -368,15 +368,15 @@ def test_a_dry_run_says_what_the_next_run_removes_and_changes_nothing(
     if local_deployment.storage_endpoint:
         wait(monkeypatch, 2 * DAY)
     before = state_of(local_deployment)
-    said = registry.gc(dry_run=True)
+    report = registry.gc(dry_run=True)
     assert state_of(local_deployment) == before
     assert (temporary / "loreg-push-abc").exists()
     done = registry.gc()
-    assert freed(said) == freed(done)
+    assert freed(report) == freed(done)
     kinds = {"blob", "unfinished write", "temporary folder", "upload", "pending upload", "export"}
     more = {"copy for servers", "incoming object"} if local_deployment.storage_endpoint else set()
     assert {item.kind.value for item in done.freed} == kinds | more
-    assert said.new == 1  # what was found now
+    assert report.new == 1  # what was found now
     assert done.new > 1  # and what the rows that went referred to
     again = registry.gc()
     assert again.freed == ()
@@ -414,9 +414,9 @@ def test_people_programs_and_scripts_read_what_is_freed(registry: Registry, loca
     assert "0 B would be freed, 1 blobs newly found" in table.stdout
     assert "GOES FROM" in table.stdout
     assert loreg("gc", "--grace", "24h", "--format", "quiet").stdout == "0\n"
-    said = json.loads(loreg("gc", "--dry-run", "--grace", "0h", "--format", "json").stdout)
-    assert said["freed"] == [{"kind": "blob", "namespace": "", "count": 1, "size": 9}]
-    assert (said["freed_size"], said["waiting"], said["dry_run"]) == (9, [], True)
+    report = json.loads(loreg("gc", "--dry-run", "--grace", "0h", "--format", "json").stdout)
+    assert report["freed"] == [{"kind": "blob", "namespace": "", "count": 1, "size": 9}]
+    assert (report["freed_size"], report["waiting"], report["dry_run"]) == (9, [], True)
     assert "blob" in loreg("gc", "--grace", "0h").stdout
     assert registry.verify().orphan_count == 0
 

@@ -208,21 +208,21 @@ def test_a_folder_that_is_not_there_and_a_place_that_is_none_are_refused(deploym
 
 
 def test_the_token_of_one_server_is_not_shown_to_another(monkeypatch):
-    def found(url: str, variable: str = "") -> str:
+    def token_of(url: str, variable: str = "") -> str:
         return find_token(url, load({}, {}), variable)
 
     credentials.write("https://ours.example.org", "secret")
-    assert found("https://ours.example.org/") == "secret"
-    assert found("https://theirs.example.org") == ""
+    assert token_of("https://ours.example.org/") == "secret"
+    assert token_of("https://theirs.example.org") == ""
     monkeypatch.setenv("LOREG_TOKEN", "given")
-    assert found("https://theirs.example.org") == ""
+    assert token_of("https://theirs.example.org") == ""
     monkeypatch.setenv("LOREG_ENDPOINT", "https://theirs.example.org/")
-    assert found("https://theirs.example.org") == "given"
-    assert found("https://others.example.org") == ""
+    assert token_of("https://theirs.example.org") == "given"
+    assert token_of("https://others.example.org") == ""
     monkeypatch.setenv("OTHERS", "named")
-    assert found("https://others.example.org", "OTHERS") == "named"
+    assert token_of("https://others.example.org", "OTHERS") == "named"
     with pytest.raises(UsageError, match="NOBODYS is not set"):
-        found("https://others.example.org", "NOBODYS")
+        token_of("https://others.example.org", "NOBODYS")
 
 
 def test_links_in_a_source_are_not_followed(deployment: Deployment, loreg: Loreg, tmp_path: Path):

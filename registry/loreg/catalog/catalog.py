@@ -79,7 +79,7 @@ class Catalog:
 
     def hold_removals(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Let no collector remove blobs while the context is open; see :mod:`loreg.catalog.removal_lock`."""
-        return removal_lock.hold(self._engine, self._url)
+        return removal_lock.hold_off(self._engine, self._url)
 
     def refuse_content(self) -> None:
         """Raise ConflictError unless the registry is empty; a database without a schema gets it."""

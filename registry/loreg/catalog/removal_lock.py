@@ -25,7 +25,7 @@ _HEARTBEAT = 30.0  # seconds between two signs of life on a connection that does
 
 
 @contextlib.contextmanager
-def hold(engine: Engine, url: str) -> Iterator[Callable[[], None]]:
+def hold_off(engine: Engine, url: str) -> Iterator[Callable[[], None]]:
     """Let nothing be claimed while the context is open.
 
     Yields a function to call now and then: it keeps the connection alive, and raises UnavailableError if it was lost,
@@ -39,7 +39,7 @@ def hold(engine: Engine, url: str) -> Iterator[Callable[[], None]]:
         connection.execute(select(func.pg_advisory_lock_shared(literal(_LOCK, BigInteger))))
         next_beat = time.monotonic() + _HEARTBEAT
 
-        def beat() -> None:
+        def heartbeat() -> None:
             nonlocal next_beat
             if time.monotonic() >= next_beat:
                 with translate_errors(url):
@@ -47,7 +47,7 @@ def hold(engine: Engine, url: str) -> Iterator[Callable[[], None]]:
                 next_beat = time.monotonic() + _HEARTBEAT
 
         try:
-            yield beat
+            yield heartbeat
         finally:
             connection.invalidate()  # closing it ends the lock, also after an error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def _not_stored(file: File, size: int | None) -> LoregError:
     return IntegrityError(f"{expected}; that blob {state}", hint="push again")
 
 
+@contextlib.contextmanager
+def _explain_loss(file: File) -> Iterator[None]:
+    """Raise CollectedError for a blob that was there a moment ago."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise _not_stored(file, None) from error
+
+
 @dataclass(frozen=True)
 class _CommitBlobs:
     """The blobs of a commit; what was read to accept a blob, or to see that it is there, is not read again."""
@@ -140,12 +150,18 @@ class _CommitBlobs:
     def read(self, file: File) -> bytes:
         """Return all bytes of a small file."""
         content = self._cached_content(file)
-        return content if content is not None else self.store.read(file.sha256, file.size)
+        if content is not None:
+            return content
+        with _explain_loss(file):
+            return self.store.read(file.sha256, file.size)
 
     def read_part(self, file: File, start: int, size: int) -> bytes:
         """Return ``size`` bytes of a file from ``start`` on."""
         content = self._cached_content(file)
-        return content[start : start + size] if content is not None else self.store.read_part(file.sha256, start, size)
+        if content is not None:
+            return content[start : start + size]
+        with _explain_loss(file):
+            return self.store.read_part(file.sha256, start, size)
 
     def _read_stored(self, file: File) -> bytes:
         try:

@@ -169,9 +169,9 @@ class Server:
 
 def _encode_query(parameters: Parameters) -> str:
     """Return parameters as a query, a list as its name again and again; those that say nothing are left out."""
-    said = {name: value for name, value in parameters.items() if value not in (None, "", ())}
+    filled = {name: value for name, value in parameters.items() if value not in (None, "", ())}
     return urlencode(
-        {name: str(value).lower() if isinstance(value, bool) else value for name, value in said.items()}, doseq=True
+        {name: str(value).lower() if isinstance(value, bool) else value for name, value in filled.items()}, doseq=True
     )
 
 

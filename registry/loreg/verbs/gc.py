@@ -150,8 +150,8 @@ def _mark(store: BlobStore, upkeep: Upkeep, rules: _Rules, tally: _Tally, progre
         sizes = {blob.sha256: blob.size for blob in batch}
         garbage = {digest: sizes[digest] for digest in upkeep.unreferenced(sizes.keys())}
         if garbage and rules.dry_run:
-            found = upkeep.find_new_garbage(garbage.keys(), listed_at)
-            new, new_size = new + len(found), new_size + sum(garbage[digest] for digest in found)
+            unmarked = upkeep.find_new_garbage(garbage.keys(), listed_at)
+            new, new_size = new + len(unmarked), new_size + sum(garbage[digest] for digest in unmarked)
         elif garbage:
             new += upkeep.mark_garbage(garbage, listed_at)
         seen += len(batch)

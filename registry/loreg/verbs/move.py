@@ -43,19 +43,19 @@ def move(source: Context, target: Context, place: str, *, progress: Progress = n
     ):
         folder = Path(name)
 
-        def beat() -> None:
+        def heartbeat() -> None:
             beat_ours()
             beat_theirs()
 
         claim_store(new_store, ours.registry_id())
         if not moved_to:
             copying = Copying(store, new_store, checked=True)
-            _require_whole(copying.copy(_references(ours), counts, on_chunk=beat, progress=progress), "")
+            _require_whole(copying.copy(_references(ours), counts, on_chunk=heartbeat, progress=progress), "")
             ours.close_for(place, {"to": place, "storage": new_store.url})
         taken = ours.snapshot(folder / "catalog", folder / "blobs")
         copying = Copying(store, new_store, checked=bool(moved_to))
         lost = copying.copy(
-            read_blob_list(folder / "blobs"), counts, total=taken.blobs, on_chunk=beat, progress=progress
+            read_blob_list(folder / "blobs"), counts, total=taken.blobs, on_chunk=heartbeat, progress=progress
         )
         _require_whole(lost, "loreg move --undo opens this one again; ")
         if not is_loaded:

@@ -27,7 +27,7 @@ def whoami(access: CurrentAccess) -> Response:
     return json_response(Whoami(access.author, access.permissions))
 
 
-@routes.get("/events", response_model=Page[Event], responses=error_responses())
+@routes.get("/events", response_model=Page[Event], responses=error_responses(404))
 async def events(
     backend: AsyncBackendDep,
     limit: Limit = 50,

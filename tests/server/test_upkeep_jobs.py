@@ -140,7 +140,7 @@ def test_garbage_is_collected_by_a_worker(served: Guarded):
     digest = put_bytes(store_of(served), ORPHAN).sha256
     with worker_process(served), served.registry("root") as administrator:
         dry = administrator.gc(dry_run=True)
-        assert (dry.dry_run, dry.marked) == (True, 0)
+        assert (dry.dry_run, dry.removed, dry.marked) == (True, 0, 1)
         marked = administrator.gc(grace="24h")
         assert (marked.removed, marked.new, marked.marked_size) == (0, 1, len(ORPHAN))
         removed = administrator.gc(grace=timedelta(0))

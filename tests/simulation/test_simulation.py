@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from loreg.catalog import garbage
+from loreg.catalog.garbage import StaleSightingError
 from loreg.errors import CollectedError
 from loreg.verbs.push import push
 from simulation.actors import ActorSpec, Place
@@ -98,7 +99,7 @@ def test_a_listing_from_before_a_collection_is_no_sighting(workplace: Place, is_
     upkeep.settle_garbage(sizes.keys(), claim.at)
     with FAULTS["old_listings"]() if is_broken else contextlib.nullcontext():
         upkeep.mark_garbage(sizes, listed_at)
-    refused = contextlib.nullcontext() if is_broken else pytest.raises(CollectedError, match="was removed")
+    refused = contextlib.nullcontext() if is_broken else pytest.raises(StaleSightingError, match="was removed")
     with refused, workplace.catalog.write(ACCESS) as tx:
         garbage.protect(tx, sizes.keys())
 

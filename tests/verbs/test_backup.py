@@ -500,7 +500,7 @@ def test_a_snapshot_of_an_older_schema_is_upgraded(
     target = new_deployment(request, kind, tmp_path)
     catalog = Catalog(target.database_url)
     catalog.upgrade()
-    catalog.load(tmp_path / "dump", counts)
+    catalog.load(tmp_path / "dump", counts, lambda tx: None)
     upgraded, restored = (rows_of(url) for url in (f"sqlite:///{tmp_path}/old.db", target.database_url))
     for rows in (upgraded, restored):
         assert len(rows.pop("registry")) == 1  # an id of its own each, made by the migration
@@ -514,7 +514,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path):
     with gzip.open(tmp_path / "dump", "wt") as sink:
         sink.write('{"schema":"loreg.catalog/1","revision":"9999"}\n')
     with pytest.raises(ConflictError, match="9999"):
-        Catalog(f"sqlite:///{tmp_path}/c.db").load(tmp_path / "dump", {})
+        Catalog(f"sqlite:///{tmp_path}/c.db").load(tmp_path / "dump", {}, lambda tx: None)
 
 
 def test_a_store_that_is_gone_makes_no_snapshot(local_deployment: Deployment, tmp_path: Path, loreg_at: Loreg):

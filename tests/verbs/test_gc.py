@@ -149,7 +149,7 @@ def test_what_is_being_removed_cannot_be_committed_until_that_is_settled(registr
     assert upkeep.claim_garbage(timedelta(0), 10) is None  # it is another collector's
     store.delete(DIGEST)
     upkeep.settle_garbage([DIGEST], claim.at)
-    with pytest.raises(CollectedError, match="was removed"), catalog.write(Access.superuser("ada")) as tx:
+    with pytest.raises(garbage.StaleSightingError, match="was removed"), catalog.write(Access.superuser("ada")) as tx:
         garbage.protect(tx, [DIGEST])
 
 

@@ -16,6 +16,7 @@ from deployments import HISTORY, SCIENCE, Deployment
 from loreg import connect
 from loreg.bases.identify import identify
 from loreg.catalog import garbage
+from loreg.catalog.garbage import StaleSightingError
 from loreg.catalog.schema import export_table
 from loreg.entities import Access, Commit
 from loreg.errors import CollectedError
@@ -173,7 +174,7 @@ def test_a_rehearsal_does_not_say_that_collected_blobs_are_back(
     manifest = Manifest(tuple(File(path, blobs[path].sha256, blobs[path].size) for path in FILES))
     backend.rehearse(read_commit(sent, Commit(AdapterName("team", "hub"), manifest), {}), sent)
     weights = blobs[FILES[1]].sha256
-    with pytest.raises(CollectedError, match="was removed"), backend.catalog.write(ROOT) as tx:
+    with pytest.raises(StaleSightingError, match="was removed"), backend.catalog.write(ROOT) as tx:
         garbage.protect(tx, [weights])
 
 

@@ -40,11 +40,14 @@ class Sighting:
     at: datetime
 
 
-class StaleSightingError(CollectedError):
-    """Blobs that a transaction wants to refer to were collected; whether they came back only the store knows."""
+class StaleSightingError(Exception):
+    """Blobs that a transaction wants to refer to were collected; whether they came back only the store knows.
+
+    It is no error of a caller's: whoever writes references asks the store, and tries again.
+    """
 
     def __init__(self, sightings: tuple[Sighting, ...]) -> None:
-        super().__init__(f"blob {sightings[0].sha256[:12]} was removed meanwhile by loreg gc", hint="push again")
+        super().__init__(f"blob {sightings[0].sha256[:12]} was removed meanwhile by loreg gc")
         self.sightings = sightings
 
 
@@ -60,8 +63,8 @@ def lease(tx: Transaction, digests: Collection[str]) -> None:
 def protect(tx: Transaction, digests: Collection[str]) -> None:
     """Let nothing remove the blobs, to which this transaction adds references; call it before it does.
 
-    Raises CollectedError for blobs that are being removed now, and its kind StaleSightingError for those that were
-    removed: the store must be asked, and :func:`confirm` called, before another attempt.
+    Raises CollectedError for blobs that are being removed now, and StaleSightingError for those that were removed: then
+    the store must be asked, and :func:`confirm` called, before another attempt.
     """
     lock(tx, shared=True)
     is_busy = (garbage_table.c.collected_at.is_(None)) & (garbage_table.c.claimed_at > now(tx, -CLAIM))

@@ -29,7 +29,7 @@ def write_references(catalog: Catalog, store: BlobStore, access: Access, action:
                 return action(tx)
         except garbage.StaleSightingError as error:
             if attempt == _ATTEMPTS or any(store.size(sighting.sha256) is None for sighting in error.sightings):
-                raise CollectedError(error.message, hint=error.hint) from error
+                raise CollectedError(str(error), hint="push again") from error
             with catalog.write(access) as tx:
                 garbage.confirm(tx, error.sightings)
         attempt += 1
@@ -54,7 +54,7 @@ def rehearse_references(
             return
         except garbage.StaleSightingError as error:
             if attempt == _ATTEMPTS - 1 or any(store.size(item.sha256) is None for item in error.sightings):
-                raise CollectedError(error.message, hint=error.hint) from error
+                raise CollectedError(str(error), hint="push again") from error
             seen |= {*error.sightings}
 
 
@@ -63,10 +63,7 @@ class _RolledBackError(Exception):
 
 
 def require_own_store(catalog: Catalog, store: BlobStore) -> None:
-    """Mark the store as this registry's. Raises ConflictError if it is another's: each would clear away the other's.
-
-    The store is asked once by a process.
-    """
+    """Mark the store as this registry's. Raises ConflictError if it is another's: each would clear away the other's."""
     owner = store.claim(catalog.registry_id)
     if owner != catalog.registry_id:
         raise foreign_store_error(store, owner, catalog.registry_id)

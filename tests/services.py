@@ -92,7 +92,7 @@ def restartable_s3(memory: str = "1GiB") -> Iterator[tuple[S3Server, Restartable
     environment = {**os.environ, **keys, "GOMEMLIMIT": memory, "GOGC": "400", "TMPDIR": str(folder)}
     endpoint = f"http://127.0.0.1:{port}"
     try:
-        process = Restartable(command, lambda: httpx.get(f"{endpoint}/healthz").is_success, env=environment)
+        process = Restartable(command, lambda: _has_bucket(endpoint), env=environment)
         try:
             yield S3Server(endpoint, "loreg", process.process.pid), process
         finally:
@@ -177,6 +177,20 @@ def _free_ports(count: int) -> int:
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", candidate))
             return first
     raise RuntimeError("no free ports")
+
+
+def _has_bucket(endpoint: str) -> bool:
+    """Whether the server answers and has made its bucket, which it does a moment later."""
+    import boto3
+    from botocore.exceptions import ClientError
+
+    if not httpx.get(f"{endpoint}/healthz").is_success:
+        return False
+    keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+    with contextlib.suppress(ClientError):
+        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).head_bucket(Bucket="loreg")
+        return True
+    return False
 
 
 def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

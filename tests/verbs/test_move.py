@@ -145,7 +145,7 @@ def test_a_move_that_fails_after_it_closed_the_registry_is_taken_back(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(
-            Catalog, "load", lambda self, path, rows: (_ for _ in ()).throw(IntegrityError("the disk is full"))
+            Catalog, "load", lambda self, path, rows, event: (_ for _ in ()).throw(IntegrityError("the disk is full"))
         )
         with pytest.raises(IntegrityError, match="disk is full"):
             move(registry, elsewhere)

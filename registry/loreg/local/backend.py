@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -151,15 +152,20 @@ class LocalBackend(Backend):
             parsed = read_commit(self._store, commit, accepted)
             proven = self._find_proven(parsed.base) if parsed.base is not None else ()
         try:
-            return self.write_references(lambda tx: self.record(tx, parsed, proven, commit.origin))
+            for attempt in self.write_references():
+                with attempt as tx:
+                    committed = self.record(tx, parsed, proven, commit.origin)
         except CheckFailedError:  # all that it lacks is the alias
             sizes = {file.sha256: file.size for file in commit.manifest.files}
-            self.write_references(lambda tx: blobs.record(tx, sizes))
+            for attempt in self.write_references():
+                with attempt as tx:
+                    blobs.record(tx, sizes)
             raise
+        return committed
 
-    def write_references(self, action: Callable[[Transaction], T]) -> T:
-        """Return what ``action`` returns; see :func:`loreg.local.reference_writes.write_references`."""
-        return write_references(self.catalog, self._store, self._access, action)
+    def write_references(self) -> Iterator[AbstractContextManager[Transaction]]:
+        """Yield attempts to write; see :func:`loreg.local.reference_writes.write_references`."""
+        return write_references(self.catalog, self._store, self._access)
 
     def record(
         self, tx: Transaction, parsed: ParsedCommit, proven: Sequence[str] = (), origin: Origin | None = None
@@ -263,17 +269,13 @@ class LocalBackend(Backend):
             verified = read_verified_base(self._store, base)
             proven = self._find_proven(verified)
 
-        def record(tx: Transaction) -> BaseAdded:
-            created = bases.record(tx, verified.base, verified.size, proven)
-            stored = bases.find(tx, base.digest)
-            taken_names = bases.find_taken_names(tx, base)
-            return BaseAdded(
-                stored,
-                created,
-                (*describe_taken_names(taken_names), *describe_unchanged_fields(base, stored, taken_names)),
-            )
-
-        return self.write_references(record)
+        for attempt in self.write_references():
+            with attempt as tx:
+                created = bases.record(tx, verified.base, verified.size, proven)
+                stored = bases.find(tx, base.digest)
+                taken_names = bases.find_taken_names(tx, base)
+        notes = (*describe_taken_names(taken_names), *describe_unchanged_fields(base, stored, taken_names))
+        return BaseAdded(stored, created, notes)
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         from loreg.local.bases import is_proven, limit_concurrent_reads, validate_detail
@@ -315,21 +317,23 @@ class LocalBackend(Backend):
 
     def record_export(self, ref: Ref, request: str, profile: str) -> Manifest:
         from loreg.local.exports import build_export, profile_for
-        from loreg.storage.collected import retry_if_collected
+        from loreg.storage.collected import attempts_to_commit
 
         with self.catalog.read(self._access) as tx:
             recorded = exports.find(tx, self._find_writable(tx, ref).id, request)
             details = version_details(tx, ref)
         server = profile_for(profile, request, details)
+        for attempt in attempts_to_commit():
+            with attempt:
+                manifest = build_export(self._store, details, server, recorded, self.lease)
+                if manifest != recorded:
+                    self._record_export(ref, exports.ExportRecord(request, profile, manifest))
+        return manifest
 
-        def build_and_record() -> Manifest:
-            manifest = build_export(self._store, details, server, recorded, self.lease)
-            if manifest != recorded:
-                export = exports.ExportRecord(request, profile, manifest)
-                self.write_references(lambda tx: exports.record(tx, self._find_writable(tx, ref), export))
-            return manifest
-
-        return retry_if_collected(build_and_record)
+    def _record_export(self, ref: Ref, export: exports.ExportRecord) -> None:
+        for attempt in self.write_references():
+            with attempt as tx:
+                exports.record(tx, self._find_writable(tx, ref), export)
 
     def drop_export(self, ref: Ref, request: str) -> None:
         namespace = ref.adapter.namespace

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME
@@ -105,8 +104,9 @@ def commit_files(
                 _refuse_over_quota(tx, adapter, state, manifest.files)
         store.flush()
         try:
-            record = partial(_record, backend, adapter, branch, state, manifest, parsed)
-            backend.write_references(record)
+            for attempt in backend.write_references():
+                with attempt as tx:
+                    _record(tx, backend, adapter, branch, state, manifest, parsed)
         except _BranchMovedError:
             continue
         return manifest.digest
@@ -120,18 +120,16 @@ def create_branch(
     A branch that exists stays as it is.
     """
     require(access, Role.WRITE, adapter.namespace)
-
-    def create(tx: Transaction) -> None:
-        state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
-        if state.pending is not None or state.version_digest:
-            return
-        files = version_details(tx, start).files if start is not None else state.files
-        _refuse_over_quota(tx, adapter, state, files)
-        pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
-        if pending_uploads.find_locked(tx, adapter, branch) is None:
-            pending_uploads.save(tx, adapter, branch, PendingUpload(files, ""))
-
-    backend.write_references(create)
+    for attempt in backend.write_references():
+        with attempt as tx:
+            state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
+            if state.pending is not None or state.version_digest:
+                return
+            files = version_details(tx, start).files if start is not None else state.files
+            _refuse_over_quota(tx, adapter, state, files)
+            pending_uploads.discard_stale(tx, adapter.namespace, MAX_PENDING)
+            if pending_uploads.find_locked(tx, adapter, branch) is None:
+                pending_uploads.save(tx, adapter, branch, PendingUpload(files, ""))
 
 
 def find_pending(backend: LocalBackend, access: Access, adapter: AdapterName, branch: str) -> tuple[File, ...] | None:
@@ -148,13 +146,13 @@ class _BranchMovedError(Exception):
 
 
 def _record(
+    tx: Transaction,
     backend: LocalBackend,
     adapter: AdapterName,
     branch: str,
     state: _BranchState,
     manifest: Manifest,
     parsed: ParsedCommit | None,
-    tx: Transaction,
 ) -> None:
     """Record the branch after a commit, with its pending upload and its adapter locked.
 

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from loreg.catalog import Catalog, Transaction, garbage
 from loreg.entities import Access
 from loreg.errors import CollectedError
 from loreg.storage import BlobStore, BlobTransfer, foreign_store_error
 
-T = TypeVar("T")
 _ATTEMPTS = 5
 
 
-def write_references(catalog: Catalog, store: BlobStore, access: Access, action: Callable[[Transaction], T]) -> T:
-    """Return what ``action`` returns, called with a transaction of a caller with ``access``.
+def write_references(
+    catalog: Catalog, store: BlobStore, access: Access
+) -> Iterator[AbstractContextManager[Transaction]]:
+    """Yield transactions of a caller with ``access`` that add references to blobs, until one is committed.
 
-    Blobs that were collected are looked for in the store once more: those that are there again, or still, may be
-    referred to. Raises CollectedError for others, and ConflictError for a store of another registry; then nothing is
-    recorded.
+    ``for attempt in write_references(…): with attempt as tx: …`` has another attempt if one refers to a blob that was
+    collected since it was seen. Such blobs are looked for in the store once more: those that are there again, or
+    still, may be referred to. Raises CollectedError for others, and ConflictError for a store of another registry;
+    then nothing is recorded.
     """
     require_own_store(catalog, store)
-    attempt = 1
-    while True:
-        try:
-            with catalog.write(access) as tx:
-                return action(tx)
-        except garbage.StaleSightingError as error:
-            if attempt == _ATTEMPTS or any(store.size(sighting.sha256) is None for sighting in error.sightings):
-                raise CollectedError(str(error), hint="push again") from error
-            with catalog.write(access) as tx:
-                garbage.confirm(tx, error.sightings)
-        attempt += 1
+    for number in range(1, _ATTEMPTS + 1):
+        stale: list[garbage.StaleSightingError] = []
+        yield _write(catalog, access, stale)
+        if not stale:
+            return
+        if number == _ATTEMPTS or any(store.size(sighting.sha256) is None for sighting in stale[0].sightings):
+            raise CollectedError(str(stale[0]), hint="push again") from stale[0]
+        with catalog.write(access) as tx:
+            garbage.confirm(tx, stale[0].sightings)
+
+
+@contextlib.contextmanager
+def _write(catalog: Catalog, access: Access, stale: list[garbage.StaleSightingError]) -> Iterator[Transaction]:
+    """Yield a transaction; one that raises StaleSightingError is rolled back, and the error put into ``stale``."""
+    try:
+        with catalog.write(access) as tx:
+            yield tx
+    except garbage.StaleSightingError as error:
+        stale.append(error)
 
 
 def rehearse_references(
-    catalog: Catalog, store: BlobTransfer, access: Access, action: Callable[[Transaction], T]
+    catalog: Catalog, store: BlobTransfer, access: Access, action: Callable[[Transaction], object]
 ) -> None:
     """Raise what :func:`write_references` would raise if it were called when the store has what ``store`` has now.
 

@@ -82,7 +82,9 @@ class Uploads:
     def receive(self, upload: Upload, path: Path) -> None:
         """Store the file at ``path``, which was sent for the upload. Raises IntegrityError if it is another one."""
         self._store.put(Blob(upload.sha256, upload.size), path)
-        write_references(self._catalog, self._store, self._access, lambda tx: uploads.mark_received(tx, upload))
+        for attempt in write_references(self._catalog, self._store, self._access):
+            with attempt as tx:
+                uploads.mark_received(tx, upload)
 
     @contextlib.contextmanager
     def accept(

@@ -13,7 +13,7 @@ from loreg.bases.model import read_model
 from loreg.entities import BaseAdded, BaseDetails, BaseEdge, BaseMatch, BaseModel, Page, Progress, no_progress
 from loreg.errors import explain_os_errors
 from loreg.storage import put_bytes
-from loreg.storage.collected import retry_if_collected
+from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import resolve_sources
@@ -40,13 +40,12 @@ class Bases:
         """
         identity = self._identify(where, tuple(names), header_only, progress)
         backend = self._context.backend
-
-        def store_and_add() -> BaseAdded:
-            backend.lease([identity.base.digest])
-            put_bytes(self._context.store, identity.tensor_list)
-            return backend.add_base(identity.base)
-
-        return retry_if_collected(store_and_add)
+        for attempt in attempts_to_commit():
+            with attempt:
+                backend.lease([identity.base.digest])
+                put_bytes(self._context.store, identity.tensor_list)
+                added = backend.add_base(identity.base)
+        return added
 
     def _identify(self, where: Path | str, names: tuple[str, ...], header_only: bool, progress: Progress) -> Identity:
         if str(where).startswith(HUB_PREFIX):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from loreg.entities import BaseAdded, BaseDetails, BaseModel, Commit, Committed, MirrorConflict
+from loreg.entities import BaseDetails, BaseModel, Commit, Committed, MirrorConflict
 from loreg.errors import (
     ConflictError,
     IntegrityError,
@@ -18,7 +18,7 @@ from loreg.errors import (
 from loreg.manifest import is_digest
 from loreg.storage import Blob, UploadReserver
 from loreg.storage.blobs import SMALL
-from loreg.storage.collected import retry_if_collected
+from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.context import Context
 from loreg.workspace.mirror_source import MirrorSource
 
@@ -37,15 +37,13 @@ class BlobSender:
     def commit(self, commit: Commit, blobs: Sequence[Blob], *, send_first: bool) -> Committed:
         """Commit a version; its blobs are sent before if ``send_first``, else only if the target has lost them."""
         is_lacking = send_first
-
-        def send_and_commit() -> Committed:
-            nonlocal is_lacking
-            if is_lacking:
-                self.send([*blobs, *self._list_of(commit.base)], commit.manifest.digest)
-            is_lacking = True
-            return self.target.backend.commit(commit)
-
-        return retry_if_collected(send_and_commit)
+        for attempt in attempts_to_commit():
+            with attempt:
+                if is_lacking:
+                    self.send([*blobs, *self._list_of(commit.base)], commit.manifest.digest)
+                is_lacking = True
+                committed = self.target.backend.commit(commit)
+        return committed
 
     def send(self, blobs: Sequence[Blob], *others: str) -> None:
         """Store the blobs that the target lacks; ``others`` are digests that will be stored beside them."""
@@ -103,13 +101,11 @@ def mirror_base(
     known = _find_base(sender.target, base.digest)
     if known is None or not set(details.base.names) <= set(known.base.names):
         size = source.size(base.digest)
-
-        def send_and_add() -> BaseAdded:
-            if known is None and size is not None:
-                sender.send([Blob(base.digest, size)])
-            return sender.target.backend.add_base(details.base)
-
-        added = retry_if_collected(send_and_add)
+        for attempt in attempts_to_commit():
+            with attempt:
+                if known is None and size is not None:
+                    sender.send([Blob(base.digest, size)])
+                added = sender.target.backend.add_base(details.base)
         notes |= dict.fromkeys(added.notes)
     edges = {(edge.parent, edge.kind, repr(sorted(edge.detail.items()))) for edge in known.edges} if known else set()
     for edge in details.edges:

@@ -9,13 +9,13 @@ from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.entities import BaseModel, Commit, Committed, Metric, Progress, PushResult, VersionMetadata, no_progress
+from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
 from loreg.parsing import parse_metric, parse_word
 from loreg.refs import parse_adapter_name, parse_alias
 from loreg.storage import Blob, UploadReserver, put_bytes
-from loreg.storage.collected import retry_if_collected
+from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import base_of_identity, load_base
 from loreg.workspace.context import Context, is_path
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
@@ -51,12 +51,10 @@ def push(
             metrics=metrics,
             aliases=aliases,
         )
-
-        def store_and_commit() -> Committed:
-            _store(context, inspected, identity, progress)
-            return context.backend.commit(commit)
-
-        committed = retry_if_collected(store_and_commit)
+        for attempt in attempts_to_commit():
+            with attempt:
+                _store(context, inspected, identity, progress)
+                committed = context.backend.commit(commit)
     return PushResult(committed.version, committed.created, inspected.left_out, (*inspected.notes, *committed.notes))
 
 

@@ -1,4 +1,4 @@
-"""Headers, configurations and cards from a stranger: no crash, no hang, no bomb. Thousands of them in the slow tests."""
+"""Headers, configurations and cards from a stranger: no crash, no hang, no bomb. More of them in the slow tests."""
 
 from __future__ import annotations
 

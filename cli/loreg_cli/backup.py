@@ -122,7 +122,7 @@ def print_snapshots(snapshots: tuple[Snapshot, ...], format_: str) -> None:
         for snapshot in snapshots:
             echo(snapshot.name)
     else:
-        columns = ["SNAPSHOT", "VERSIONS", "BLOBS", "SIZE", "NOT WHOLE", "SCHEMA"]
+        columns = ["SNAPSHOT", "VERSIONS", "BLOBS", "SIZE", "LACKS", "SCHEMA"]
         rows = [
             (
                 snapshot.name,
@@ -134,4 +134,4 @@ def print_snapshots(snapshots: tuple[Snapshot, ...], format_: str) -> None:
             )
             for snapshot in snapshots
         ]
-        print_table(columns, rows, right=["VERSIONS", "BLOBS", "SIZE", "NOT WHOLE"])
+        print_table(columns, rows, right=["VERSIONS", "BLOBS", "SIZE", "LACKS"])

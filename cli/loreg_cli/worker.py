@@ -41,9 +41,7 @@ def worker(
     device: str,
     until_idle: bool,
 ) -> None:
-    """Do the merges and bakes that were asked for with --remote, and what keeps a registry through its server.
-
-    The latter is verify, repair, gc, prune and backup.
+    """Do what was asked for with --remote, and verify, repair, gc, prune and backup through a server.
 
     As many workers as you like share the jobs. A worker needs the database and the store themselves. One that dies is
     noticed, and its job is done again.

@@ -866,7 +866,7 @@ class Registry:
         """
         from loreg.verbs.restore import restore
 
-        self._refuse_behind_server("is not restored", "restore", str(source))
+        self._refuse_behind_server("restore", "restore", str(source))
         return restore(self.context, self._open_backup(source), snapshot, incomplete=incomplete, progress=progress)
 
     def move(
@@ -887,7 +887,7 @@ class Registry:
         from loreg.verbs.move import move
 
         arguments = ("move", "--to-database", mask_url(database_url), "--to-storage", mask_url(storage_url))
-        self._refuse_behind_server("does not move", *arguments)
+        self._refuse_behind_server("move", *arguments)
         settings = replace(
             self.settings,
             database_url=database_url,
@@ -905,7 +905,7 @@ class Registry:
         """
         from loreg.verbs.move import undo_move
 
-        self._refuse_behind_server("does not move", "move", "--undo")
+        self._refuse_behind_server("move", "move", "--undo")
         return undo_move(self.context)
 
     def mirror(
@@ -983,8 +983,7 @@ class Registry:
         """Raise NotAllowedError where a server is asked: the command is for whoever has the database and the store."""
         if self.settings.endpoint:
             raise NotAllowedError(
-                f"the registry of {self.settings.endpoint} {what} through its server: that is for whoever has its "
-                "database and store",
+                f"{self.settings.endpoint} does not {what} its registry for its clients",
                 hint=beside_the_store(*arguments),
             )
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from loreg.decoding import decode
-from loreg.entities import JobKind, MergeOptions, RankRuleKind, VersionMetadata
+from loreg.entities import JobKind, MergeOptions, RankRuleKind, SnapshotRules, VersionMetadata
 from loreg.errors import UsageError
 
 T = TypeVar("T")
@@ -113,6 +113,14 @@ def read_request(kind: str, document: Mapping[str, object], *, where: str = "", 
 def read_upkeep_request(kind: str, document: Mapping[str, object], *, hint: str) -> UpkeepRequest:
     """Decode the document of upkeep; fields that are None count as left out. Raises UsageError."""
     return _decode(UpkeepRequest, _known_fields(kind, document, "", hint), FIELDS[kind], "", hint)
+
+
+def require_snapshot_rule(rules: SnapshotRules) -> None:
+    """Raise UsageError unless the rules say which snapshots of a backup are kept."""
+    if rules.keep_last is None and rules.keep_newer is None:
+        raise UsageError("nothing says which snapshots are kept", hint="loreg backup DIR --forget --keep-last 30")
+    if rules.keep_last is not None and rules.keep_last < 1:
+        raise UsageError(f"keep_last is {rules.keep_last}, expected 1 or more", hint="--keep-last 1")
 
 
 def beside_the_store(*arguments: str) -> str:

@@ -293,6 +293,8 @@ def test_a_command_is_told_which_command_backs_up_to_any_other_place(served: Gua
         ("backup", {"target": "./here"}),
         ("backup", {"target": "~/here"}),
         ("backup", {"target": "/x", "action": "restore"}),
+        ("backup", {"target": "/x", "action": "forget"}),
+        ("backup", {"target": "/x", "action": "forget", "keep_last": 0}),
         ("backup", {"target": "/x", "keep_newer": "soon"}),
         ("backup", {"target": "/x", "keep_last": "5"}),
         ("backup", {"target": "/x", "sources": ["/y"]}),
@@ -433,8 +435,7 @@ def test_nobody_but_an_administrator_of_everything_asks_sees_or_cancels(ruled: G
 def test_restore_and_move_are_for_who_has_the_store(served: Guarded, role: str, arguments: Any, hint: str):
     refused = cli_of(served, role)(*arguments)
     assert (refused.exit_code, len(refused.stderr.strip().splitlines())) == (4, 1)
-    assert f"the registry of {served.endpoint} " in refused.stderr
-    assert "that is for whoever has its database and store" in refused.stderr
+    assert f"{served.endpoint} does not {arguments[0]} its registry for its clients" in refused.stderr
     assert refused.stderr.strip().endswith(f"loreg --database-url URL --storage-url URL {hint}")
     assert served.behind.jobs.list().items == ()
 

@@ -7,11 +7,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loreg.entities import JobKind
+from loreg.entities import JobKind, SnapshotRules
 from loreg.errors import UsageError
 from loreg.parsing import parse_span
 from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_adapter_pattern, parse_ref
-from loreg.requests import FIELDS, beside_the_store, read_request, read_upkeep_request
+from loreg.requests import (
+    FIELDS,
+    BackupAction,
+    beside_the_store,
+    read_request,
+    read_upkeep_request,
+    require_snapshot_rule,
+)
 
 MAX_REQUEST_BYTES = 32 * 1024  # of JSON
 
@@ -50,8 +57,9 @@ def _check_upkeep(kind: str, request: Mapping[str, object]) -> None:
         parse_ref(ref)
     parse_span(parsed.grace)
     parse_adapter_pattern(parsed.pattern)
-    if parsed.keep_newer is not None:
-        parse_span(parsed.keep_newer)
+    newer = parse_span(parsed.keep_newer) if parsed.keep_newer is not None else None
+    if parsed.action is BackupAction.FORGET:
+        require_snapshot_rule(SnapshotRules(parsed.keep_last, newer))
     if kind == JobKind.BACKUP and not parsed.target:
         raise UsageError("a backup needs a place to go to", hint="loreg backup s3://bucket/prefix")
     for place in (*parsed.sources, parsed.target):

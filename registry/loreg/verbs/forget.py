@@ -22,9 +22,10 @@ from loreg.entities import (
     UpkeepAction,
     no_progress,
 )
-from loreg.errors import IntegrityError, LoregError, NotFoundError, UsageError
+from loreg.errors import IntegrityError, LoregError, NotFoundError
 from loreg.manifest import is_digest
 from loreg.parsing import format_span
+from loreg.requests import require_snapshot_rule
 from loreg.storage import Blob, DocumentStore
 from loreg.upkeep import Upkeep
 from loreg.verbs.backup import refuse_moved
@@ -71,10 +72,7 @@ def forget(
     what it had not removed, no snapshot refers to. Raises IntegrityError, and removes nothing, if it cannot be read
     what a kept snapshot refers to; ConflictError for a backup of another registry.
     """
-    if rules.keep_last is None and rules.keep_newer is None:
-        raise UsageError("nothing says which snapshots are kept", hint="loreg backup DIR --forget --keep-last 30")
-    if rules.keep_last is not None and rules.keep_last < 1:
-        raise UsageError(f"keep_last is {rules.keep_last}, expected 1 or more", hint="--keep-last 1")
+    require_snapshot_rule(rules)
     upkeep = context.backend.upkeep()
     refuse_moved(upkeep)
     require_backup(target, upkeep.registry_id())

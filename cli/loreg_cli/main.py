@@ -51,7 +51,7 @@ _SUMMARIES = {
     "untag": "Forget an alias; its history stays.",
     "unyank": "Show a yanked version again.",
     "verify": "Look in the store for everything that the catalog refers to.",
-    "worker": "Do the merges and bakes that were asked for with --remote.",
+    "worker": "Do what was asked for with --remote, or through a server.",
     "yank": "Hide a version; nothing is deleted.",
 }
 #: The files of the commands that have none of their own name.

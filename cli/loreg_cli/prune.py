@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def prune(pattern: str, dry_run: bool, yes: bool, format_: str) -> None:
     """Let versions go that [retention] in loreg.toml does not keep, of all adapters or those that match: 'team/*'.
 
+    Through a server a worker does it, for administrators, by the [retention] in the file of the server.
+
     What an alias means, the newest version, what an open job needs, and what something kept was merged from always
     stays. The same content may be pushed again. loreg gc frees the space.
 
@@ -37,7 +39,8 @@ def prune(pattern: str, dry_run: bool, yes: bool, format_: str) -> None:
         if not planned.going_count:
             _print(planned, format_)
             return
-        _warn_of(planned, registry.settings.origin["retention"])
+        endpoint = registry.settings.endpoint
+        _warn_of(planned, f"the file of {endpoint}" if endpoint else registry.settings.origin["retention"])
         command = f"loreg prune {shlex.quote(pattern)} --yes"
         require_consent(f"prune {planned.going_count:,} versions?", str(planned.going_count), command)
     with progress_bar() as progress:
@@ -46,22 +49,21 @@ def prune(pattern: str, dry_run: bool, yes: bool, format_: str) -> None:
 
 
 def _print(report: PruneReport, format_: str) -> None:
+    decisions = (*report.going, *report.kept)
     if format_ == "json":
         print_json(report)
-        return
-    if format_ == "quiet":
+    elif format_ == "quiet":
         for decision in report.going:
             echo(decision.ref)
-        return
-    decisions = (*report.going, *report.kept)
-    if decisions:
-        state = "would go" if report.dry_run else "gone"
-        print_table(["VERSION", "SIZE", "", "WHY"], [_row(decision, state) for decision in decisions], cut=["WHY"])
-    done = "would go" if report.dry_run else "are gone"
-    echo(f"{report.going_count:,} versions {done}, {format_size(report.size)}; {report.kept_count:,} stay")
+    else:
+        if decisions:
+            state = "would go" if report.dry_run else "gone"
+            print_table(["VERSION", "SIZE", "", "WHY"], [_row(decision, state) for decision in decisions], cut=["WHY"])
+        done = "would go" if report.dry_run else "are gone"
+        echo(f"{report.going_count:,} versions {done}, {format_size(report.size)}; {report.kept_count:,} stay")
     if (more := report.going_count + report.kept_count - len(decisions)) > 0:
         warn(f"{more:,} more are not listed")
-    if report.going_count and not report.dry_run:
+    if format_ == "table" and report.going_count and not report.dry_run:
         warn("loreg gc frees what they leave, a day after it found it")
 
 
@@ -74,4 +76,6 @@ def _warn_of(planned: PruneReport, origin: str) -> None:
     warn(f"by the rules in {origin}:")
     for decision in planned.going:
         warn(f"{decision.ref} goes: {decision.reason}")
+    if (more := planned.going_count - len(planned.going)) > 0:
+        warn(f"and {more:,} more go")
     warn(f"{planned.going_count:,} versions go, {format_size(planned.size)}; {planned.kept_count:,} stay")

@@ -23,12 +23,25 @@ from loreg_cli.output import echo
     metavar="DIR|REGISTRY|URL",
     help="A place that loreg repair may name through a server; may be repeated. [env: LOREG_REPAIR_FROM, with spaces]",
 )
+@click.option(
+    "--backup-to",
+    "backup_targets",
+    multiple=True,
+    envvar="LOREG_BACKUP_TO",
+    metavar="DIR|s3://BUCKET/PREFIX",
+    help="A place that loreg backup may name through a server; may be repeated. [env: LOREG_BACKUP_TO, with spaces]",
+)
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
 @click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
 def worker(
-    bases: Path | None, models: Path | None, repair_sources: tuple[str, ...], device: str, until_idle: bool
+    bases: Path | None,
+    models: Path | None,
+    repair_sources: tuple[str, ...],
+    backup_targets: tuple[str, ...],
+    device: str,
+    until_idle: bool,
 ) -> None:
-    """Do the merges and bakes that were asked for with --remote, and verify, repair and gc through a server.
+    """Do what was asked for with --remote, and verify, repair, gc, prune and backup through a server.
 
     As many workers as you like share the jobs. A worker needs the database and the store themselves. One that dies is
     noticed, and its job is done again.
@@ -38,5 +51,6 @@ def worker(
     from loreg.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    count = Worker(read_settings(), bases, models, device, repair_sources).work(until_idle=until_idle)
+    places = (repair_sources, backup_targets)
+    count = Worker(read_settings(), bases, models, device, *places).work(until_idle=until_idle)
     echo(f"{count} job{'' if count == 1 else 's'} done")

@@ -29,6 +29,7 @@ from loreg.entities import (
     Event,
     ExportResult,
     ExtractResult,
+    ForgetReport,
     GcReport,
     Job,
     JobKind,
@@ -48,6 +49,8 @@ from loreg.entities import (
     ReproduceResult,
     RestoreReport,
     Snapshot,
+    SnapshotList,
+    SnapshotRules,
     Usage,
     UsageBy,
     VerifyReport,
@@ -65,6 +68,7 @@ from loreg.parsing import (
     parse_span,
 )
 from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref
+from loreg.requests import beside_the_store
 from loreg.settings import Settings, load, mask_url
 from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
@@ -745,12 +749,16 @@ class Registry:
 
         Of the adapters that match ``pattern``: ``"team/*"``. Never those that an alias means, or a guarded one last
         meant, the newest, those that an open job needs, and what something kept descends from. The next :meth:`gc`
-        finds what they leave. The content may be pushed again. Raises UsageError if there is no ``[retention]``,
-        NotAllowedError behind a server.
+        finds what they leave. The content may be pushed again. Behind a server a worker does it for an administrator,
+        by the ``[retention]`` of that server, and the report has the first hundred of what it counts. Raises UsageError
+        if there is no ``[retention]``.
         """
         from loreg.verbs.prune import prune
         from loreg.workspace.retention import read_retention
 
+        if self.settings.endpoint:
+            request = {"pattern": str(parse_adapter_pattern(pattern)), "dry_run": dry_run}
+            return self._do_by_worker(JobKind.PRUNE, request, PruneReport, progress)
         retention = read_retention(self.settings.retention, self.settings.origin["retention"])
         return prune(self.context, retention, parse_adapter_pattern(pattern), dry_run=dry_run, progress=progress)
 
@@ -773,8 +781,9 @@ class Registry:
 
         Consistent while others push: the catalog as it is at one moment, and every blob that it refers to; those that
         the backup has already are not copied again. ``verify`` hashes them, and mends what is damaged. A killed call
-        leaves no snapshot, and the next goes on. Raises ConflictError for a place that is no backup of this registry,
-        NotAllowedError behind a server.
+        leaves no snapshot, and the next goes on. Behind a server a worker does it for an administrator, to a place that
+        its operator named; raises NotAllowedError for others. Raises ConflictError for a place that is no backup of
+        this registry.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> report = registry.backup("./backup")
@@ -783,13 +792,54 @@ class Registry:
         """
         from loreg.verbs.backup import backup
 
+        if self.settings.endpoint:
+            request = {"target": str(target), "verify": verify}
+            return self._do_by_worker(JobKind.BACKUP, request, BackupReport, progress)
         return backup(self.context, self._open_backup(target), verify=verify, progress=progress)
 
     def list_backup(self, target: Path | str) -> tuple[Snapshot, ...]:
-        """Return the snapshots of a backup, the newest first. Raises NotFoundError if it has none."""
+        """Return the snapshots of a backup, the newest first. Raises NotFoundError if it has none.
+
+        Behind a server a worker looks, as for :meth:`backup`, and names the newest hundred.
+        """
         from loreg.verbs.backup import list_backup
 
+        if self.settings.endpoint:
+            request = {"target": str(target), "action": "list"}
+            return self._do_by_worker(JobKind.BACKUP, request, SnapshotList, no_progress).snapshots
         return list_backup(self._open_backup(target))
+
+    def forget_snapshots(
+        self,
+        target: Path | str,
+        *,
+        keep_last: int | None = None,
+        keep_newer: timedelta | str | None = None,
+        dry_run: bool = False,
+        progress: Progress = no_progress,
+    ) -> ForgetReport:
+        """Forget old snapshots of a backup, and remove the blobs that only they refer to; with ``dry_run`` say which.
+
+        The newest ``keep_last`` stay, and those taken less than ``keep_newer`` ago: one rule is enough to keep a
+        snapshot. The newest always stays. No backup of this registry is made meanwhile. A killed call is finished by
+        the next. Behind a server a worker does it, as for :meth:`backup`. Raises UsageError without a rule,
+        ConflictError for a backup of another registry, IntegrityError, and removes nothing, if it cannot be read what
+        the rest refers to.
+
+        >>> names = [registry.backup("./backup").snapshot.name for _ in range(3)]
+        >>> report = registry.forget_snapshots("./backup", keep_last=2)
+        >>> report.going_count, [snapshot.name for snapshot in registry.list_backup("./backup")] == names[:0:-1]
+        (1, True)
+        """
+        from loreg.verbs.forget import forget
+
+        newer = parse_span(keep_newer) if isinstance(keep_newer, str) else keep_newer
+        if self.settings.endpoint:
+            request = {"target": str(target), "action": "forget", "keep_last": keep_last, "dry_run": dry_run}
+            request |= {"keep_newer": format_span(newer)} if newer is not None else {}
+            return self._do_by_worker(JobKind.BACKUP, request, ForgetReport, progress)
+        rules = SnapshotRules(keep_last, newer)
+        return forget(self.context, self._open_backup(target), rules, dry_run=dry_run, progress=progress)
 
     def restore(
         self,
@@ -804,7 +854,8 @@ class Registry:
         ``snapshot`` is a name or the beginning of one, by default the newest. It may come from another database, and
         from an older loreg. Blobs come first, then the catalog in one transaction: a killed call leaves the registry
         empty, and the next goes on. Raises ConflictError if there is anything in it, IntegrityError if blobs of the
-        snapshot are missing or damaged in the backup, unless ``incomplete`` takes the rest.
+        snapshot are missing or damaged in the backup, unless ``incomplete`` takes the rest, NotAllowedError behind a
+        server.
 
         >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
         >>> saved = registry.backup("./backup")
@@ -815,6 +866,7 @@ class Registry:
         """
         from loreg.verbs.restore import restore
 
+        self._refuse_behind_server("restore", "restore", str(source))
         return restore(self.context, self._open_backup(source), snapshot, incomplete=incomplete, progress=progress)
 
     def move(
@@ -829,11 +881,13 @@ class Registry:
 
         Ids, times and events are kept. Blobs are copied while others push, then writers are refused, by the name of the
         new place, and the rest follows. A second call finishes what an interrupted one began. Raises ConflictError if
-        there is anything in the new place, IntegrityError if this registry is not whole.
+        there is anything in the new place, IntegrityError if this registry is not whole, and NotAllowedError behind a
+        server.
         """
         from loreg.verbs.move import move
 
-        self._backend.upkeep()  # refuses behind a server
+        arguments = ("move", "--to-database", mask_url(database_url), "--to-storage", mask_url(storage_url))
+        self._refuse_behind_server("move", *arguments)
         settings = replace(
             self.settings,
             database_url=database_url,
@@ -851,6 +905,7 @@ class Registry:
         """
         from loreg.verbs.move import undo_move
 
+        self._refuse_behind_server("move", "move", "--undo")
         return undo_move(self.context)
 
     def mirror(
@@ -923,6 +978,14 @@ class Registry:
         from loreg.workspace.read_share import position_of
 
         return select_references(refs, read_data, since, position_of(self.settings), trust_checksums=trust_checksums)
+
+    def _refuse_behind_server(self, what: str, *arguments: str) -> None:
+        """Raise NotAllowedError where a server is asked: the command is for whoever has the database and the store."""
+        if self.settings.endpoint:
+            raise NotAllowedError(
+                f"{self.settings.endpoint} does not {what} its registry for its clients",
+                hint=beside_the_store(*arguments),
+            )
 
     def _do_by_worker(self, kind: JobKind, request: Mapping[str, object], report: type[R], progress: Progress) -> R:
         """Let a worker of the server do it, and return its report."""

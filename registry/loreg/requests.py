@@ -8,10 +8,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import TypeVar
 
 from loreg.decoding import decode
-from loreg.entities import JobKind, MergeOptions, RankRuleKind, VersionMetadata
+from loreg.entities import JobKind, MergeOptions, RankRuleKind, SnapshotRules, VersionMetadata
 from loreg.errors import UsageError
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.VERIFY: _SELECTION,
     JobKind.REPAIR: _SELECTION | {"sources", "dry_run"},
     JobKind.GC: frozenset({"grace", "caches", "dry_run"}),
+    JobKind.PRUNE: frozenset({"pattern", "dry_run"}),
+    JobKind.BACKUP: frozenset({"target", "action", "verify", "keep_last", "keep_newer", "dry_run"}),
 }
 
 
@@ -46,9 +49,21 @@ class Request:
     verify: bool = False
 
 
+class BackupAction(StrEnum):
+    """What ``loreg backup`` does."""
+
+    MAKE = "make"
+    LIST = "list"
+    FORGET = "forget"
+
+
 @dataclass(frozen=True)
 class UpkeepRequest:
-    """A verification, a repair or a garbage collection: the arguments of that method of ``Registry``, as text."""
+    """Upkeep of the whole registry: the arguments of that method of ``Registry``, as text.
+
+    ``action`` says what is done with the backup in ``target``: make a snapshot, ``list`` those that it has, or
+    ``forget`` old ones.
+    """
 
     refs: tuple[str, ...] = ()
     read_data: bool | str = False
@@ -58,6 +73,12 @@ class UpkeepRequest:
     dry_run: bool = False
     grace: str = "24h"
     caches: bool = False
+    pattern: str = "*"
+    target: str = ""
+    action: BackupAction = BackupAction.MAKE
+    verify: bool = False
+    keep_last: int | None = None
+    keep_newer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +111,21 @@ def read_request(kind: str, document: Mapping[str, object], *, where: str = "", 
 
 
 def read_upkeep_request(kind: str, document: Mapping[str, object], *, hint: str) -> UpkeepRequest:
-    """Decode the document of a verify, repair or gc; fields that are None count as left out. Raises UsageError."""
+    """Decode the document of upkeep; fields that are None count as left out. Raises UsageError."""
     return _decode(UpkeepRequest, _known_fields(kind, document, "", hint), FIELDS[kind], "", hint)
 
 
-def local_repair(source: str) -> str:
-    """Return the hint for a source that no worker may use: it is used where the store itself is reached."""
-    command = f"loreg --database-url URL --storage-url URL repair --from {shlex.quote(source)}"
+def require_snapshot_rule(rules: SnapshotRules) -> None:
+    """Raise UsageError unless the rules say which snapshots of a backup are kept."""
+    if rules.keep_last is None and rules.keep_newer is None:
+        raise UsageError("nothing says which snapshots are kept", hint="loreg backup DIR --forget --keep-last 30")
+    if rules.keep_last is not None and rules.keep_last < 1:
+        raise UsageError(f"keep_last is {rules.keep_last}, expected 1 or more", hint="--keep-last 1")
+
+
+def beside_the_store(*arguments: str) -> str:
+    """Return the hint for a command that works only where the database and the store themselves are reached."""
+    command = f"loreg --database-url URL --storage-url URL {shlex.join(arguments)}"
     return f"where the database and the store are reached: {command}"
 
 

@@ -131,10 +131,14 @@ class Upkeep(Protocol):
         """
         ...
 
-    def hold_removals(self) -> AbstractContextManager[Callable[[], None]]:
+    def hold_removals(
+        self, *, alone: bool = False, on_wait: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Callable[[], None]]:
         """Let no collector claim anything while the context is open; it ends with this process at the latest.
 
-        Yields a function to call now and then, which raises UnavailableError if the hold was lost.
+        Many may hold removals off at once; with ``alone`` nobody else does meanwhile. ``on_wait`` is called while
+        others are waited for. Yields a function to call now and then, which raises UnavailableError if the hold was
+        lost.
         """
         ...
 

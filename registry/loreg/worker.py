@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from loreg.baking.bake import discard_staging
 from loreg.catalog import Transaction, jobs
@@ -23,10 +24,10 @@ from loreg.local.factory import open_local
 from loreg.local.heartbeat import Heartbeat, JobCancelledError
 from loreg.local.jobs import namespace_of, pin_refs
 from loreg.requests import read_request
-from loreg.settings import Settings
+from loreg.settings import RETENTION, Settings
 from loreg.verbs.bake import bake
 from loreg.verbs.merge import merge
-from loreg.verbs.upkeep_jobs import run_upkeep
+from loreg.verbs.upkeep_jobs import UpkeepRules, run_upkeep
 from loreg.workspace.context import Context, show_version
 from loreg.workspace.resolve_sources import has_torch
 
@@ -50,7 +51,7 @@ class Worker:
 
     ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. Jobs
     that need a folder which this worker lacks are left to others. ``repair_sources`` are the places that a repair may
-    bring blobs back from.
+    bring blobs back from, ``backup_targets`` those that a backup may go to.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Worker:
         models: Path | None,
         device: str,
         repair_sources: Sequence[str] = (),
+        backup_targets: Sequence[str] = (),
     ) -> None:
-        self._settings, self._repair_sources = settings, repair_sources
+        self._settings = settings
+        self._upkeep_rules = UpkeepRules(repair_sources, backup_targets)
         self._local = open_local(settings)
         self._catalog = self._local.catalog
         self._listener = self._catalog.listen(jobs.CHANNEL)
@@ -187,10 +190,12 @@ class Worker:
     def _call_verb(self, job: Job, access: Access, heartbeat: Heartbeat) -> dict[str, object]:
         """Call the verb that the job names; returns the job's result."""
         require(access, job.kind.role, namespace_of(job.kind, job.request))
-        local_registry = replace(self._local, policy=self._policy_of(job))
+        policy, retention = self._policies_of(job)
+        local_registry = replace(self._local, policy=policy)
         context = Context(local_registry.backend(access), local_registry.store, self._cache, local_registry.policy)
         if job.kind.is_upkeep:
-            return run_upkeep(context, self._settings, job.kind, job.request, self._repair_sources, heartbeat.progress)
+            rules = replace(self._upkeep_rules, retention=retention)
+            return run_upkeep(context, self._settings, job.kind, job.request, rules, heartbeat.progress)
         request = read_request(job.kind, self._pin_request(job, context), hint=f"loreg {job.kind} --help")
         base = self._base_folder(request.base) if request.base is not None else None
         name = request.name or ""
@@ -231,11 +236,17 @@ class Worker:
                 jobs.pin_request(tx, job, request)
         return request
 
-    def _policy_of(self, job: Job) -> Policy:
-        """Return the policy of the server that took the job: a worker in another folder guards aliases no less."""
+    def _policies_of(self, job: Job) -> tuple[Policy, Mapping[str, Any]]:
+        """Return the policy, and the retention, of the server that took the job.
+
+        A worker in another folder guards aliases no less, and prunes no other versions.
+        """
         with self._catalog.read() as tx:
             document = jobs.find_policy(tx, job)
-        return self._local.policy if document is None else policy_from_json(document)
+        if document is None:
+            return self._local.policy, {}
+        retention = document.get(RETENTION)
+        return policy_from_json(document), retention if isinstance(retention, Mapping) else {}
 
     def _has_base(self, name: str) -> bool:
         return self._bases is not None and (self._bases / name).is_dir()

@@ -198,6 +198,12 @@ def push_and_prune(local_registry: Registry, folder: Path) -> None:
         assert registry.prune().going_count == 1
 
 
+def back_up_and_forget(local_registry: Registry, folder: Path) -> None:
+    for _ in range(2):
+        local_registry.backup(folder / "backup")
+    assert local_registry.forget_snapshots(folder / "backup", keep_last=1).going_count == 1
+
+
 def restore_into_itself(local_registry: Registry, folder: Path) -> None:
     """Back the registry up, and have another one become it."""
     local_registry.backup(folder / "backup")
@@ -235,6 +241,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     ),
     "repair": ("repair", lambda local_registry, folder: break_and_repair(local_registry)),
     "backup": ("backup", lambda local_registry, folder: local_registry.backup(folder / "backup")),
+    "forget_snapshots": ("forget", back_up_and_forget),
     "restore": ("backup", restore_into_itself),
     "move": (
         "move",

@@ -41,6 +41,7 @@ NOT_RUN = {
     ("docs/how-to/team-server.md", "docker compose up --detach --scale worker=3"): "needs docker",
     ("docs/how-to/team-server.md", "docker compose exec api loreg gc --dry-run"): "needs docker",
     ("docs/how-to/team-server.md", "loreg backup /mnt/backup/loreg"): "is typed where the database is reached",
+    ("docs/how-to/team-server.md", "loreg backup s3://loreg/backup"): "needs a worker with that environment",
     ("docs/how-to/back-up.md", "export LOREG_DATABASE_URL=postgresql://loreg@HOST/loreg"): "a HOST",
     ("docs/how-to/back-up.md", "loreg move --to-database postgresql://loreg@HOST/loreg \\"): "a HOST",
     ("docs/how-to/team-server.md", "git pull"): "needs a remote and docker",

@@ -626,7 +626,7 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
         assert set(json.loads(detail)) <= described[action], action
         seen.add(action)
     # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup or a mirror becomes
-    assert set(described) - seen == {"draft", "undraft", "job end", "delete", "prune", "restore", "mirror"}
+    assert set(described) - seen == {"draft", "undraft", "job end", "delete", "prune", "forget", "restore", "mirror"}
 
 
 def test_times_and_values_lie_in_sqlite_as_the_page_says(written: Written):

@@ -72,6 +72,12 @@ def test_a_store_that_is_down_is_503_and_not_ready(guarded_folder: Guarded):
 def test_the_description_is_sound(guarded_folder: Guarded):
     document = guarded_folder.http("anonymous").get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
+    operations = [
+        (method, operation) for methods in document["paths"].values() for method, operation in methods.items()
+    ]
+    changing = [operation["responses"] for method, operation in operations if method in ("post", "put", "delete")]
+    assert len(changing) > 10
+    assert all("409" in responses for responses in changing)  # a registry that was moved changes no more
     assert document["components"]["schemas"]["ProblemDetails"]["required"]
 
 

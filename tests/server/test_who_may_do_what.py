@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments import SCIENCE
 from loreg.checking.profile import read_profile
+from loreg.entities import JobKind
 from loreg.exporting.folder import digest_request
 from loreg.server.routes import hub_read, hub_write
 from server.conftest import ROLES, Guarded
@@ -188,6 +190,30 @@ def test_who_may_do_what(guarded: Guarded, role: str):
         statuses[method, path] = response.status_code
         expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
     assert statuses == expected
+
+
+#: Who may ask for each kind of job, and what is asked.
+KINDS: dict[str, tuple[Mapping[str, int], dict[str, Any]]] = {
+    JobKind.MERGE: (SENDER, {"sources": ["team/science"], "name": "team/merged"}),
+    JobKind.RERANK: (SENDER, {"source": "team/science", "rank": 2, "name": "team/small"}),
+    JobKind.BAKE: (SENDER, {"sources": ["team/science"], "base": "tiny", "name": "team/model"}),
+    JobKind.VERIFY: (ADMIN, {}),
+    JobKind.REPAIR: (ADMIN, {}),
+    JobKind.GC: (ADMIN, {}),
+    JobKind.PRUNE: (ADMIN, {"pattern": "team/*"}),
+    JobKind.BACKUP: (ADMIN, {"target": "/backup"}),
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_may_ask_a_worker_for_what(request: pytest.FixtureRequest, tmp_path: Path, role: str):
+    (tmp_path / "loreg.toml").write_text("[retention]\nkeep_last = 5\n")
+    guarded: Guarded = request.getfixturevalue("guarded_folder")
+    assert set(KINDS) == set(JobKind)
+    http = guarded.http(role)
+    for kind, (may, asked) in KINDS.items():
+        response = http.post("/api/v1/jobs", json={"kind": kind, "request": asked})
+        assert (response.status_code, kind) == (202 if may[role] == 200 else may[role], kind)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -214,6 +214,15 @@ class DocumentStoreConformance:
         with pytest.raises(NotFoundError, match=r"snapshots/x\.json"):
             store.read_document("snapshots/x.json")
 
+    def test_a_document_is_deleted_and_no_other(self, store: DocumentStore):
+        store.create()
+        for name in ("snapshots/a.json", "snapshots/b.json"):
+            store.write_document(name, b"1")
+        for _ in range(2):
+            store.delete_document("snapshots/a.json")
+            assert store.list_documents("snapshots") == ["snapshots/b.json"]
+        store.delete_document("nowhere/a.json")
+
     def test_documents_are_no_blobs_and_no_mark(self, store: DocumentStore):
         store.create()
         store.write_document("snapshots/a.json", b"1")

@@ -46,6 +46,10 @@ _OTHER = {
         "`loreg worker`",
         "Places, with spaces between, that `loreg repair --from` may name through a server; as `--repair-from`.",
     ),
+    "LOREG_BACKUP_TO": (
+        "`loreg worker`",
+        "Places, with spaces between, that `loreg backup` may name through a server; as `--backup-to`.",
+    ),
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …": (
         "an S3 store",
         "Credentials as boto3 finds them; a key in `storage_url` is refused.",

@@ -46,7 +46,8 @@ _RETENTION = """
 ## Which versions are kept
 
 The table `[retention]` of `loreg.toml`, or of the user's file, says which versions `loreg prune` keeps. There is no
-policy without it, and `loreg serve` never prunes by itself.
+policy without it, and `loreg serve` never prunes by itself. Where `loreg prune` is asked for through a server, the file
+that the server read when it started says it.
 
 ```toml
 [retention]

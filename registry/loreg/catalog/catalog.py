@@ -77,9 +77,11 @@ class Catalog:
             with snapshot_connection(self._engine) as connection:
                 yield Transaction(connection, _EVERYTHING, datetime.now(UTC))
 
-    def hold_removals(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    def hold_removals(
+        self, *, alone: bool = False, on_wait: Callable[[], None] = lambda: None
+    ) -> contextlib.AbstractContextManager[Callable[[], None]]:
         """Let no collector remove blobs while the context is open; see :mod:`loreg.catalog.removal_lock`."""
-        return removal_lock.hold_off(self._engine, self._url)
+        return removal_lock.hold_off(self._engine, self._url, alone=alone, on_wait=on_wait)
 
     def refuse_content(self) -> None:
         """Raise ConflictError unless the registry is empty; a database without a schema gets it."""

@@ -1,5 +1,7 @@
 """Hold off collectors while a backup copies what a snapshot refers to. Many may hold them off at once.
 
+Who forgets snapshots of a backup holds the lock alone: no backup is made meanwhile, to whatever place.
+
 The lock ends with whoever holds it, killed or not: on PostgreSQL it is an advisory lock of a connection, beside SQLite
 a lock on the file ``<catalog>-removals``. A collector looks at it before each claim, and then claims nothing.
 """
@@ -25,23 +27,29 @@ _HEARTBEAT = 30.0  # seconds between two signs of life on a connection that does
 
 
 @contextlib.contextmanager
-def hold_off(engine: Engine, url: str) -> Iterator[Callable[[], None]]:
-    """Let nothing be claimed while the context is open.
+def hold_off(
+    engine: Engine, url: str, *, alone: bool = False, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[], None]]:
+    """Let nothing be claimed while the context is open, and with ``alone`` nobody else be in such a context.
 
     Yields a function to call now and then: it keeps the connection alive, and raises UnavailableError if it was lost,
-    and the lock with it.
+    and the lock with it; with ``alone`` it asks each time. ``on_wait`` is called again and again until the lock is
+    held; what it raises ends the waiting.
     """
     if engine.dialect.name == "sqlite":
-        with _hold_file(engine):
+        with _hold_file(engine, on_wait, alone=alone):
             yield lambda: None
         return
     with translate_errors(url), engine.connect() as connection:
-        connection.execute(select(func.pg_advisory_lock_shared(literal(_LOCK, BigInteger))))
+        take = func.pg_try_advisory_lock if alone else func.pg_try_advisory_lock_shared
+        while not connection.execute(select(take(literal(_LOCK, BigInteger)))).scalar_one():
+            on_wait()
+            pause()
         next_beat = time.monotonic() + _HEARTBEAT
 
         def heartbeat() -> None:
             nonlocal next_beat
-            if time.monotonic() >= next_beat:
+            if alone or time.monotonic() >= next_beat:
                 with translate_errors(url):
                     connection.execute(select(1))
                 next_beat = time.monotonic() + _HEARTBEAT
@@ -67,7 +75,7 @@ def is_held(tx: Transaction) -> bool:
 
 
 @contextlib.contextmanager
-def _hold_file(engine: Engine) -> Iterator[None]:
+def _hold_file(engine: Engine, on_wait: Callable[[], None], *, alone: bool) -> Iterator[None]:
     path = _file_of(engine)
     if path is None:
         yield
@@ -76,7 +84,8 @@ def _hold_file(engine: Engine) -> Iterator[None]:
         make_file(path)
         descriptor = os.open(path, os.O_RDONLY)
     try:
-        while not lock_file_shared(descriptor):
+        while not (lock_file if alone else lock_file_shared)(descriptor):
+            on_wait()
             pause()
         yield
     finally:

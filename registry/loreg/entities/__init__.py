@@ -66,9 +66,13 @@ from loreg.entities.results import (
 from loreg.entities.snapshots import (
     BackupReport,
     CatalogSnapshot,
+    ForgetReport,
     MoveReport,
     RestoreReport,
     Snapshot,
+    SnapshotDecision,
+    SnapshotList,
+    SnapshotRules,
 )
 from loreg.entities.usage import (
     Usage,
@@ -127,6 +131,7 @@ __all__ = [
     "ExtractedModule",
     "Facts",
     "Finding",
+    "ForgetReport",
     "Garbage",
     "GarbageClaim",
     "GarbageCount",
@@ -175,6 +180,9 @@ __all__ = [
     "Severity",
     "SharedBlob",
     "Snapshot",
+    "SnapshotDecision",
+    "SnapshotList",
+    "SnapshotRules",
     "Sort",
     "SortKey",
     "Source",

@@ -31,11 +31,13 @@ class JobKind(StrEnum):
     VERIFY = "verify"
     REPAIR = "repair"
     GC = "gc"
+    PRUNE = "prune"
+    BACKUP = "backup"
 
     @property
     def is_upkeep(self) -> bool:
         """Whether it is about the whole registry: for administrators of everything, and its result is a report."""
-        return self in (JobKind.VERIFY, JobKind.REPAIR, JobKind.GC)
+        return self not in (JobKind.MERGE, JobKind.RERANK, JobKind.BAKE)
 
     @property
     def role(self) -> Role:

@@ -37,6 +37,7 @@ class UpkeepAction(StrEnum):
     GC = "gc"
     PRUNE = "prune"
     BACKUP = "backup"
+    FORGET = "forget"
     RESTORE = "restore"
     MOVE = "move"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from loreg.entities.references import Damage, VerifyReport
 
@@ -56,6 +56,52 @@ class BackupReport:
     def ok(self) -> bool:
         """Whether the snapshot is complete."""
         return not self.damage_count
+
+
+@dataclass(frozen=True)
+class SnapshotList:
+    """The snapshots of a backup, the newest first: through a server the first hundred of ``count``."""
+
+    snapshots: tuple[Snapshot, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class SnapshotRules:
+    """Which snapshots of a backup are kept: the newest ``keep_last``, and those taken less than ``keep_newer`` ago.
+
+    The newest is always kept.
+    """
+
+    keep_last: int | None = None
+    keep_newer: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotDecision:
+    """Whether one snapshot goes, and the rule that says so, or why it stays."""
+
+    name: str
+    goes: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ForgetReport:
+    """Which snapshots of a backup were forgotten, or would be, and what was removed with them.
+
+    ``removed`` blobs, of ``removed_size`` bytes, are those that no snapshot refers to any more, and what killed backups
+    had copied. ``leftovers`` are files and uploads that killed backups had begun.
+    """
+
+    target: str
+    decisions: tuple[SnapshotDecision, ...]
+    going_count: int
+    kept_count: int
+    removed: int
+    removed_size: int
+    leftovers: int = 0
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, val
 from loreg.manifest import File, Manifest
 from loreg.parsing import validate_metric
 from loreg.refs import AdapterName, AdapterPattern, Ref
+from loreg.settings import RETENTION
 from loreg.storage import AcceptedUpload, BlobStore, BlobTransfer
 from loreg.upkeep import Upkeep
 
@@ -87,11 +88,19 @@ T = TypeVar("T")
 class LocalBackend(Backend):
     """The backend on this machine's catalog and store, as a caller with ``access`` may use it."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, policy: Policy) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        access: Access,
+        policy: Policy,
+        retention: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         self.catalog = catalog
         self._store = store
         self._access = access
         self._policy = policy
+        self._retention = retention
 
     def is_there(self) -> bool:
         return self.catalog.exists()
@@ -346,8 +355,17 @@ class LocalBackend(Backend):
     def submit(self, kind: str, request: Mapping[str, object]) -> Job:
         namespace = namespace_of(kind, request)
         require(self._access, JobKind(kind).role, namespace)
+        policy = policy_to_json(self._policy)
+        if kind == JobKind.PRUNE:  # by the rules that are in force here, whatever file lies beside the worker
+            if not self._retention:
+                raise UsageError(
+                    "the server has no rules for which versions are kept, so nothing is pruned through it",
+                    hint="whoever runs it writes [retention] with keep_last = 5 into its loreg.toml, and starts it "
+                    "again",
+                )
+            policy[RETENTION] = dict(self._retention)
         with self.catalog.write(self._access) as tx:
-            return jobs.submit(tx, kind, request, namespace, policy_to_json(self._policy))
+            return jobs.submit(tx, kind, request, namespace, policy)
 
     def job(self, job_id: int) -> Job:
         with self.catalog.read(self._access) as tx:

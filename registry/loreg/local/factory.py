@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loreg.catalog import Catalog
@@ -14,15 +15,16 @@ from loreg.storage import BlobStore, open_store
 
 @dataclass(frozen=True)
 class LocalRegistry:
-    """A catalog, a store, and what the team asks of adapters."""
+    """A catalog, a store, what the team asks of adapters, and the table of which versions are kept."""
 
     catalog: Catalog
     store: BlobStore
     policy: Policy
+    retention: Mapping[str, object]
 
     def backend(self, access: Access) -> LocalBackend:
         """Return the backend as a caller with ``access`` may use it."""
-        return LocalBackend(self.catalog, self.store, access, self.policy)
+        return LocalBackend(self.catalog, self.store, access, self.policy, self.retention)
 
 
 def open_local(settings: Settings) -> LocalRegistry:
@@ -31,4 +33,5 @@ def open_local(settings: Settings) -> LocalRegistry:
     store = open_store(
         settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint, is_new=catalog.is_empty
     )
-    return LocalRegistry(catalog, store, read_policy(settings.check, settings.origin["check"]))
+    policy = read_policy(settings.check, settings.origin["check"])
+    return LocalRegistry(catalog, store, policy, settings.retention)

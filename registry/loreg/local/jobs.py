@@ -7,11 +7,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loreg.entities import JobKind
+from loreg.entities import JobKind, SnapshotRules
 from loreg.errors import UsageError
 from loreg.parsing import parse_span
-from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_ref
-from loreg.requests import FIELDS, local_repair, read_request, read_upkeep_request
+from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_adapter_pattern, parse_ref
+from loreg.requests import (
+    FIELDS,
+    BackupAction,
+    beside_the_store,
+    read_request,
+    read_upkeep_request,
+    require_snapshot_rule,
+)
 
 MAX_REQUEST_BYTES = 32 * 1024  # of JSON
 
@@ -44,16 +51,24 @@ def namespace_of(kind: str, request: Mapping[str, object]) -> str:
 
 
 def _check_upkeep(kind: str, request: Mapping[str, object]) -> None:
-    """Raise UsageError for what no worker understands, or a source that is of the caller's machine."""
+    """Raise UsageError for what no worker understands, or a place that is of the caller's machine."""
     parsed = read_upkeep_request(kind, request, hint=f"loreg {kind} --help")
     for ref in parsed.refs:
         parse_ref(ref)
     parse_span(parsed.grace)
-    if source := next((source for source in parsed.sources if source.startswith((".", "~"))), None):
-        raise UsageError(
-            f"{source[:80]!r} is a folder of your machine, which no worker reads",
-            hint=local_repair(source),
-        )
+    parse_adapter_pattern(parsed.pattern)
+    newer = parse_span(parsed.keep_newer) if parsed.keep_newer is not None else None
+    if parsed.action is BackupAction.FORGET:
+        require_snapshot_rule(SnapshotRules(parsed.keep_last, newer))
+    if kind == JobKind.BACKUP and not parsed.target:
+        raise UsageError("a backup needs a place to go to", hint="loreg backup s3://bucket/prefix")
+    for place in (*parsed.sources, parsed.target):
+        if place.startswith((".", "~")):
+            arguments = ("repair", "--from", place) if kind == JobKind.REPAIR else ("backup", place)
+            raise UsageError(
+                f"{place[:80]!r} is a folder of your machine, which no worker reads or writes",
+                hint=beside_the_store(*arguments),
+            )
 
 
 def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, object]:

@@ -153,8 +153,10 @@ class LocalUpkeep(Upkeep):
         with self._catalog.write(self._access) as tx:
             return retention.prune(tx, adapter, PruneScope(rules, pattern, guarded), WEIGHTS_NAME, limit)
 
-    def hold_removals(self) -> AbstractContextManager[Callable[[], None]]:
-        return self._catalog.hold_removals()
+    def hold_removals(
+        self, *, alone: bool = False, on_wait: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Callable[[], None]]:
+        return self._catalog.hold_removals(alone=alone, on_wait=on_wait)
 
     def snapshot(self, catalog: Path, blobs: Path) -> CatalogSnapshot:
         with self._catalog.read_snapshot() as tx:

@@ -10,9 +10,12 @@ from fastapi import FastAPI
 from loreg.server.cleanup import periodic_cleanup
 from loreg.server.middleware import RequestMiddleware
 from loreg.server.problems import ProblemDetails, install_problems
+from loreg.server.responses import error_responses
 from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
 from loreg.server.state import Service
 from loreg.version import VERSION
+
+_CHANGING = {"post", "put", "patch", "delete"}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -43,7 +46,10 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _with_problems(describe: Callable[[], dict[str, object]]) -> Callable[[], dict[str, object]]:
-    """Add the schema of problems and the way to authenticate to the OpenAPI description."""
+    """Add the schema of problems and the way to authenticate to the OpenAPI description.
+
+    Every route that changes something may also answer 409: the registry was moved to another place.
+    """
 
     def describe_with_problems() -> dict[str, object]:
         document = describe()
@@ -55,6 +61,9 @@ def _with_problems(describe: Callable[[], dict[str, object]]) -> Callable[[], di
             schemas["ProblemDetails"] = TypeAdapter(ProblemDetails).json_schema()
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "lrg_…"}}
             document["security"] = [{}, {"token": []}]
+            for methods in document["paths"].values():  # type: ignore[attr-defined]
+                for method in methods.keys() & _CHANGING:
+                    methods[method]["responses"].setdefault("409", error_responses(409)[409])
         return document
 
     return describe_with_problems

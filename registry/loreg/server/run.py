@@ -123,10 +123,8 @@ def _open_listener(host: str, port: int) -> socket.socket:
 
 def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") -> Service:
     """Return the service on the catalog and store of the settings; open to callers at ``host`` if ``is_open``."""
-    local_registry = open_local(settings)
-    return Service(
-        local_registry.catalog, local_registry.store, local_registry.policy, allowed_hosts(host) if is_open else None
-    )
+    local = open_local(settings)
+    return Service(local.catalog, local.store, local.policy, local.retention, allowed_hosts(host) if is_open else None)
 
 
 def _any_token_exists(settings: Settings) -> bool:

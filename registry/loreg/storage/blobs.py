@@ -284,6 +284,10 @@ class DocumentStore(BlobStore, Protocol):
         """Return the names of the documents in a folder, in the order of the alphabet."""
         ...
 
+    def delete_document(self, name: str) -> None:
+        """Remove a document for good; one that is not there is no error."""
+        ...
+
 
 @runtime_checkable
 class UploadReserver(Protocol):

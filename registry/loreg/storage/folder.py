@@ -223,6 +223,13 @@ class FolderStore:
         with self._explain_os_errors():
             return sorted(f"{folder}/{path.name}" for path in (self.folder / folder).glob("[!.]*"))
 
+    def delete_document(self, name: str) -> None:
+        """Remove the file; that it is gone is on the disk when this returns."""
+        path = self.folder / name
+        with self._explain_os_errors(), contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            sync_folder(path.parent)
+
     def check(self) -> None:
         """Write and delete a file in the folder, or above a missing one: creating it would hide that a disk is lost."""
         self._refuse_lost()

@@ -406,6 +406,11 @@ class S3Store:
             names = [entry["Key"].rpartition("/")[2] for page in pages for entry in page.get("Contents", ())]
         return sorted(f"{folder}/{name}" for name in names)
 
+    def delete_document(self, name: str) -> None:
+        """Delete the object; S3 does not mind if there is none."""
+        with self._translate_errors():
+            self._client.delete_object(Bucket=self.bucket, Key=self._beside(name))
+
     def check(self) -> None:
         """Ask for the bucket: one HEAD request."""
         with self._translate_errors():

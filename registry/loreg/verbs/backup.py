@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from loreg.entities import (
@@ -18,6 +19,7 @@ from loreg.entities import (
 )
 from loreg.errors import ConflictError
 from loreg.storage import DocumentStore
+from loreg.upkeep import Upkeep
 from loreg.verbs.verify import First, Look, store_of, to_damages
 from loreg.workspace.blob_copies import CopyCounts, Copying
 from loreg.workspace.context import Context
@@ -36,8 +38,7 @@ def backup(
     for a place that is no backup of this registry.
     """
     upkeep, store = context.backend.upkeep(), store_of(context)
-    if place := upkeep.moved_to():
-        raise ConflictError(f"this registry was moved to {place}", hint="back it up where it is now")
+    refuse_moved(upkeep)
     claim_backup(target, upkeep.registry_id())
     copying, counts = Copying(store, target, checked=verify), CopyCounts()
     for _ in range(_ATTEMPTS):
@@ -61,6 +62,12 @@ def backup(
     raise ConflictError(f"versions were deleted during {_ATTEMPTS} snapshots", hint="loreg backup, when that is done")
 
 
+def refuse_moved(upkeep: Upkeep) -> None:
+    """Raise ConflictError for a registry that was moved: its backups are those of the new place."""
+    if place := upkeep.moved_to():
+        raise ConflictError(f"this registry was moved to {place}", hint="back it up where it is now")
+
+
 def list_backup(target: DocumentStore) -> tuple[Snapshot, ...]:
     """Return the snapshots of a backup, the newest first. Raises NotFoundError if it has none."""
     return tuple(stored.snapshot for stored in reversed(list_snapshots(target)))
@@ -82,7 +89,7 @@ def _take(
     catalog, blobs = folder / "catalog", folder / "blobs"
     damages: First[Damage] = First()
     upkeep = context.backend.upkeep()
-    with upkeep.hold_removals() as beat:
+    with upkeep.hold_removals(on_wait=partial(progress, "waiting for loreg backup --forget", 0, 1)) as beat:
         taken = upkeep.snapshot(catalog, blobs)
         lost = list(_inconsistent(taken))
         for item in copying.copy(read_blob_list(blobs), counts, total=taken.blobs, on_chunk=beat, progress=progress):

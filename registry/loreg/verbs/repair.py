@@ -12,7 +12,7 @@ from loreg.errors import UsageError
 from loreg.manifest import Manifest
 from loreg.refs import parse_ref
 from loreg.settings import Settings
-from loreg.storage import Blob, BlobStore, SigningStore, open_store
+from loreg.storage import Blob, BlobStore, SigningStore, foreign_store_error, open_store
 from loreg.verbs.verify import Counts, First, Selection, find_damages, store_of
 from loreg.workspace.blob_sources import BlobSource, TransferSource, TreeSource
 from loreg.workspace.context import Context
@@ -34,9 +34,13 @@ def repair(
     """Bring back every selected blob that is broken, from the first of ``sources`` that has it; report what is left.
 
     Every blob is hashed before it is stored and on the way into the store. With ``dry_run`` nothing is stored, but
-    everything is looked for. A second call repairs what a first, interrupted one did not.
+    everything is looked for. A second call repairs what a first, interrupted one did not. Raises ConflictError for a
+    store that is marked as another registry's.
     """
     store = store_of(context)
+    registry_id, owner = context.backend.upkeep().registry_id(), store.owner()
+    if owner not in ("", registry_id):
+        raise foreign_store_error(store, owner, registry_id)
     repaired: First[Repair] = First()
     broken: First[Damage] = First()
     with tempfile.TemporaryDirectory(prefix="loreg-repair-") as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,19 @@ def claim_backup(backup: DocumentStore, registry_id: str) -> None:
         )
 
 
+def require_backup(backup: DocumentStore, registry_id: str) -> None:
+    """Raise NotFoundError if the place is no backup, ConflictError if it is one of another registry."""
+    owner = backup.owner()
+    if not owner.startswith(_OWNER):
+        raise NotFoundError(f"{backup.url} is no backup", hint="loreg backup DIR")
+    if owner != _OWNER + registry_id:
+        raise ConflictError(
+            f"{backup.url} is a backup of another registry, {owner.removeprefix(_OWNER)[:8]}; this one is "
+            f"{registry_id[:8]}",
+            hint="only that registry forgets its snapshots",
+        )
+
+
 def write_snapshot(backup: DocumentStore, taken: CatalogSnapshot, catalog: Path, blobs: Path, missing: int) -> Snapshot:
     """Store the two files and then the document that names them: the backup has the snapshot from then on."""
     catalog_blob, blobs_blob = digest_of(catalog), digest_of(blobs)
@@ -81,16 +95,54 @@ def write_snapshot(backup: DocumentStore, taken: CatalogSnapshot, catalog: Path,
     }
     content = canonical_json(document)
     name = f"{at.strftime('%Y%m%dT%H%M%S.%fZ')}-{hashlib.sha256(content).hexdigest()[:12]}"
-    backup.write_document(f"{_FOLDER}/{name}.json", content)
+    backup.write_document(_document(name), content)
     return _read(name, document).snapshot
 
 
 def list_snapshots(backup: DocumentStore) -> list[StoredSnapshot]:
     """Return the snapshots of a backup, the oldest first. Raises NotFoundError if it has none."""
+    return [load_snapshot(backup, name) for name in list_names(backup)]
+
+
+def list_names(backup: DocumentStore) -> list[str]:
+    """Return the names of the snapshots of a backup, the oldest first. Raises NotFoundError if it has none."""
     names = _names(backup)
     if not names:
         raise NotFoundError(f"there is no snapshot in {backup.url}", hint="loreg backup DIR")
-    return [_load(backup, name) for name in names]
+    return names
+
+
+def refuse_unknown_documents(backup: DocumentStore) -> None:
+    """Raise ConflictError for a document that is none of our snapshots: what it refers to is not known."""
+    for document in backup.list_documents(_FOLDER):
+        name = document.rpartition("/")[2]
+        if not _NAME.fullmatch(name.removesuffix(".json")):
+            raise ConflictError(
+                f"{backup.url} has {document!r}, which this loreg does not know: what it needs may not be removed",
+                hint="pip install -U loreg, or move that file away",
+            )
+
+
+def taken_at(name: str) -> datetime:
+    """Return when the snapshot of that name was taken, by the clock of the catalog's database."""
+    return datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+
+
+def load_snapshot(backup: DocumentStore, name: str) -> StoredSnapshot:
+    """Return the snapshot of that name. Raises IntegrityError for a document that is damaged."""
+    content = backup.read_document(_document(name))
+    if hashlib.sha256(content).hexdigest()[:12] != name[-12:]:
+        raise IntegrityError(
+            f"snapshot {name} in {backup.url} is damaged: it has not the digest of its name",
+            hint=f"take another one, and let this one go: loreg backup {shlex.quote(backup.url)}, and then the same "
+            "with --forget --keep-last 1",
+        )
+    return _read(name, parse_finite(content))
+
+
+def delete_snapshot(backup: DocumentStore, name: str) -> None:
+    """Remove the document of a snapshot: the backup has it no more. Its blobs stay."""
+    backup.delete_document(_document(name))
 
 
 def find_snapshot(backup: DocumentStore, name: str) -> StoredSnapshot:
@@ -103,7 +155,7 @@ def find_snapshot(backup: DocumentStore, name: str) -> StoredSnapshot:
         raise UsageError(
             f"{len(names)} snapshots begin with {name!r}", hint=f"loreg restore {backup.url} --snapshot {names[-1]}"
         )
-    return _load(backup, names[-1])
+    return load_snapshot(backup, names[-1])
 
 
 def read_blob_list(path: Path) -> Iterator[Blob]:
@@ -122,14 +174,8 @@ def _names(backup: DocumentStore) -> list[str]:
     return [name for name in names if _NAME.fullmatch(name)]
 
 
-def _load(backup: DocumentStore, name: str) -> StoredSnapshot:
-    content = backup.read_document(f"{_FOLDER}/{name}.json")
-    if hashlib.sha256(content).hexdigest()[:12] != name[-12:]:
-        raise IntegrityError(
-            f"snapshot {name} in {backup.url} is damaged: it has not the digest of its name",
-            hint=f"remove it, and take another one: loreg restore {backup.url} --list",
-        )
-    return _read(name, parse_finite(content))
+def _document(name: str) -> str:
+    return f"{_FOLDER}/{name}.json"
 
 
 def _read(name: str, document: object) -> StoredSnapshot:

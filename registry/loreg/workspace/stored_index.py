@@ -36,10 +36,14 @@ class StoredIndex:
 
     def contains(self, blob: Blob) -> bool:
         """Whether the store had an object of that digest and size. Quick for digests in their order."""
-        part = blob.sha256[:2]
+        return self.size(blob.sha256) == blob.size
+
+    def size(self, sha256: str) -> int | None:
+        """Return the size that goes with a digest; None if it is not in the index. Quick for digests in their order."""
+        part = sha256[:2]
         if part != self._loaded:
             self._load(part)
-        return self._sizes.get(bytes.fromhex(blob.sha256)) == blob.size
+        return self._sizes.get(bytes.fromhex(sha256))
 
     def _append(self, part: str, buffer: bytearray) -> None:
         with (self._folder / part).open("ab") as sink:

@@ -84,7 +84,7 @@ soak: $(READY) ## ten minutes of mixed load while server, worker, database and s
 soak-gc: $(READY) ## five minutes of 16 pushers beside collectors that never pause, on PostgreSQL and S3, then a look at what is there
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak.beside_gc --minutes 5
 
-simulate: $(READY) ## SCHEDULES=100000 of pushes, collections, crashes and lost answers in virtual time, on two processes
+simulate: $(READY) ## SCHEDULES=100000 of pushes, collections, deletions, backups and crashes in virtual time, on two processes
 	@PYTHONPATH=tests $(BIN)/python -m simulation --schedules $(SCHEDULES) --jobs 2
 
 architectures: $(READY) ## make the table of what transformers ties, renames and transposes, from the installed release

@@ -1,6 +1,6 @@
 """Who is at work in a simulation: a function a kind, which runs the real code of loreg.
 
-A new kind (delete, prune, backup, …) is one more function in ``ACTORS``: it works through its :class:`Place`, and what
+A new kind is one more function in ``ACTORS``: it works through its :class:`Place`, and what
 it promises becomes a rule in :mod:`simulation.invariants`.
 """
 
@@ -19,23 +19,26 @@ from types import MappingProxyType
 from loreg.catalog import jobs
 from loreg.catalog.transaction import Transaction
 from loreg.checking.policy import Policy
-from loreg.entities import Commit, Committed
+from loreg.entities import Commit, Committed, Deletion, Retention, RetentionRules
 from loreg.errors import CollectedError, LoregError, NotFoundError, UnavailableError
 from loreg.local.backend import LocalBackend
 from loreg.local.expiry import discard_expired
 from loreg.local.pending_uploads import HubCommit, commit_files
 from loreg.local.uploads import Uploads
-from loreg.refs import parse_adapter_name, parse_ref
+from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_ref
 from loreg.storage import AcceptedUpload, Blob
 from loreg.storage.blobs import BytesCallback, ignore_bytes
 from loreg.storage.staged import StagedStore
+from loreg.verbs.backup import backup
 from loreg.verbs.bases import Bases
 from loreg.verbs.gc import gc
+from loreg.verbs.prune import prune
 from loreg.verbs.push import push
 from loreg.workspace.context import Context
 from simulation.catalog import SimulatedCatalog
-from simulation.inputs import ACCESS, PROFILE, inputs, root_of
-from simulation.store import SimulatedSigningStore, SimulatedStore
+from simulation.inputs import ACCESS, HISTORY, KEEP_LAST, KEEP_YANKED, PROFILE, inputs, root_of
+from simulation.invariants import Watch
+from simulation.store import SimulatedBackup, SimulatedSigningStore, SimulatedStore
 from simulation.world import World
 
 _AGAIN = 3  # times that a person types a command whose answer was "try again"
@@ -46,7 +49,7 @@ _REQUEST = "5" * 64  # the digest of the options of an export
 class ActorSpec:
     """One actor of a schedule: its kind, when it begins, which adapter it is about, and in which registry.
 
-    ``variant`` says which of the ways of its kind it goes.
+    ``variant`` says which of the ways of its kind it goes; one that may not pause takes no time of its own.
     """
 
     kind: str
@@ -55,13 +58,17 @@ class ActorSpec:
     variant: int = 0
     registry: int = 0
     may_fail: bool = True
+    may_pause: bool = True
 
 
 class SimulatedBackend(LocalBackend):
     """The real backend, which holds commits to what a lease promises: see :meth:`commit`."""
 
-    def __init__(self, catalog: SimulatedCatalog, store: SimulatedStore, world: World, grace: float) -> None:
+    def __init__(
+        self, catalog: SimulatedCatalog, store: SimulatedStore, world: World, grace: float, watch: Watch
+    ) -> None:
         super().__init__(catalog, store, ACCESS, Policy())
+        self._watch = watch
         self._simulated, self._world, self._grace = catalog, world, grace
         self._leased_at = -1.0
         self._was_claimed = False
@@ -73,12 +80,17 @@ class SimulatedBackend(LocalBackend):
         self._leased_at, self._was_claimed = began, claimed or self._claimed(digests)
 
     def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
-        """Commit, and see that nothing is collected within the grace after its lease, unless it was being before."""
+        """Commit, and see that nothing is collected within the grace after its lease, unless it was being before.
+
+        What was deleted for good has no grace.
+        """
         try:
             committed = super().commit(commit, accepted)
         except CollectedError as error:
             took = self._world.now - self._leased_at
-            if self._leased_at >= 0 and took < self._grace and not self._was_claimed:
+            digests = {*commit.digests, commit.manifest.digest}
+            was_deleted = not self._watch.removed_at_once.isdisjoint(digests)
+            if self._leased_at >= 0 and took < self._grace and not self._was_claimed and not was_deleted:
                 self._world.violate(f"a push of {took:.0f} s, less than the grace, is sent back: {error.message}")
             self._world.count("commits sent back")
             raise
@@ -99,10 +111,12 @@ class Place:
     store: SimulatedStore
     part: ActorSpec
     grace: float
+    backup: SimulatedBackup
+    watch: Watch
     backend: SimulatedBackend = field(init=False)
 
     def __post_init__(self) -> None:
-        self.backend = SimulatedBackend(self.catalog, self.store, self.world, self.grace)
+        self.backend = SimulatedBackend(self.catalog, self.store, self.world, self.grace, self.watch)
 
     @property
     def context(self) -> Context:
@@ -243,7 +257,8 @@ def add_base(place: Place) -> None:
 
 def work(place: Place) -> None:
     """Submit a job, and do jobs until there is none: those of workers that died, too. What a job makes is pushed."""
-    request = {"sources": ["team/a:v1"], "name": f"team/w{place.part.adapter}", "method": "linear"}
+    source = "team/a:v2" if place.part.registry == HISTORY else "team/a:v1"  # which may be pruned when the job is done
+    request = {"sources": [source], "name": f"team/w{place.part.adapter}", "method": "linear"}
     place.repeat(lambda: place.backend.submit("merge", request))
     while claimed := _in_transaction(place, lambda tx: jobs.claim(tx, "worker")):
         job, _ = claimed
@@ -271,6 +286,48 @@ def clean_up(place: Place) -> None:
             place.store.forget_uploads(expired)
 
 
+def delete_for_good(place: Place) -> None:
+    """Delete a version as an administrator does, who is shown first what would go."""
+    ref = parse_ref(VERSIONS[place.part.adapter % len(VERSIONS)])
+    errors = (UnavailableError,)
+    place.repeat(lambda: place.backend.preview_deletion(ref), errors)
+    deletion: Deletion | None = None
+
+    def delete() -> None:
+        nonlocal deletion
+        deletion = place.backend.delete(ref, "asked to")
+
+    place.repeat(delete, errors)
+    if deletion is not None:
+        place.watch.look_at_deletion(deletion)
+    place.world.count("deletions")
+
+
+def prune_versions(place: Place) -> None:
+    """Let go what the policy does not keep, as cron does."""
+    rules = Retention(RetentionRules(keep_last=KEEP_LAST, keep_yanked=KEEP_YANKED))
+    for round_ in range(1 + place.part.variant % 2):
+        if round_:
+            place.world.sleep(place.grace * 0.4 * place.part.adapter)
+        place.repeat(lambda: prune(place.context, rules, parse_adapter_pattern("team/*")))
+        place.world.count("prunings")
+
+
+def back_up(place: Place) -> None:
+    """Add a snapshot to the backup, and another one later, as cron does."""
+    for round_ in range(1 + place.part.variant // 2):
+        if round_:
+            place.world.sleep(place.grace * 0.3 * place.part.adapter)
+        place.repeat(lambda: backup(place.context, place.backup, verify=place.part.variant % 2 == 1))
+        place.world.count("backups")
+
+
+def push_again(place: Place) -> None:
+    """Push to the adapter that has versions already, also such as are gone."""
+    place.repeat(lambda: push(place.context, place.folder, "team/a"), (LoregError,))
+    place.world.count("pushes")
+
+
 #: Every kind of actor, and how often it is among those of a schedule.
 ACTORS: Mapping[str, tuple[Callable[[Place], None], int]] = {
     "push": (push_directly, 6),
@@ -281,4 +338,11 @@ ACTORS: Mapping[str, tuple[Callable[[Place], None], int]] = {
     "base": (add_base, 1),
     "worker": (work, 1),
     "cleanup": (clean_up, 1),
+    # In the registry with a history alone:
+    "delete": (delete_for_good, 0),
+    "prune": (prune_versions, 0),
+    "backup": (back_up, 0),
+    "again": (push_again, 0),
 }
+#: What a deletion is about, by the number of its adapter.
+VERSIONS = (*(f"team/a:v{number}" for number in range(1, 7)), "team/m:v1", "team/m:v2")

@@ -7,16 +7,18 @@ import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from simulation.inputs import start
+from simulation.inputs import HISTORY, start
 from simulation.schedules import Outcome, plan, run, shrink
 
-_SHOWN = ("schedules", "steps", "pushes", "commits", "exports", "jobs", "collections", "removed blobs")
+_SHOWN = ("schedules", "steps", "pushes", "commits", "exports", "jobs", "deletions", "prunings", "backups")
+_REMOVED = ("collections", "removed blobs")
 _FAILURES = ("commits sent back", "crashes", "lost answers", "violations")
 
 
 def run_chunk(seeds: range) -> tuple[Counter[str], list[int]]:
     """Run the schedules of some seeds; return what happened, and which of them broke a rule."""
     start(0)
+    start(HISTORY)
     counts: Counter[str] = Counter()
     broken = []
     with _without_gc():
@@ -51,7 +53,7 @@ def summarize(results: Iterable[tuple[Counter[str], list[int]]]) -> tuple[Counte
 
 def describe(counts: Counter[str]) -> str:
     """Return the counts as one line."""
-    return ", ".join(f"{counts[name]:,} {name}" for name in (*_SHOWN, *_FAILURES))
+    return ", ".join(f"{counts[name]:,} {name}" for name in (*_SHOWN, *_REMOVED, *_FAILURES))
 
 
 def explain(seed: int) -> Outcome:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from loreg.errors import IntegrityError
@@ -19,7 +19,7 @@ from loreg.storage.blobs import (
     ignore_bytes,
     missing_error,
 )
-from simulation.world import World
+from simulation.world import EPOCH, World
 
 _HALVES = 2
 
@@ -28,6 +28,7 @@ class SimulatedStore:
     """What a folder can do: it asks first, and puts then."""
 
     url = "memory://store"
+    prefix = ""  # of what the trace tells
     parallelism = 1
     asks_first = True
 
@@ -36,6 +37,8 @@ class SimulatedStore:
         self.objects = dict(objects)
         self.mark = mark
         self.removed: list[str] = []
+        #: When each blob was last stored, of those that were since the beginning.
+        self.stored_at: dict[str, float] = {}
         #: Called when a blob was removed.
         self.on_delete = lambda: None
 
@@ -103,7 +106,7 @@ class SimulatedStore:
             self.mark = self.mark or registry_id
             return self.mark
 
-        return self.world.request("claim", mark, changes=True)
+        return self.world.request(f"{self.prefix}claim", mark, changes=True)
 
     def unmark_command(self) -> str:
         return "true"
@@ -118,15 +121,17 @@ class SimulatedStore:
         self.world.request(f"delete {sha256[:6]}", remove, changes=True)
 
     def _ask(self, what, run):
-        return self.world.request(what, run, changes=False)
+        return self.world.request(f"{self.prefix}{what}", run, changes=False)
 
     def _put(self, sha256: str, content: bytes) -> bool:
         def add() -> bool:
             is_new = sha256 not in self.objects
             self.objects.setdefault(sha256, content)
+            if is_new:
+                self.stored_at[sha256] = self.world.now
             return is_new
 
-        return self.world.request(f"put {sha256[:6]}", add, changes=True)
+        return self.world.request(f"{self.prefix}put {sha256[:6]}", add, changes=True)
 
 
 class SimulatedSigningStore(SimulatedStore):
@@ -137,6 +142,9 @@ class SimulatedSigningStore(SimulatedStore):
     def __init__(self, world: World, objects: Mapping[str, bytes], mark: str) -> None:
         super().__init__(world, objects, mark)
         self.incoming: dict[str, tuple[bytes, datetime]] = {}
+        #: The folders of copies by name, each with the digests of its files by path: all from before the schedule.
+        self.copies: dict[str, dict[str, str]] = {}
+        self._sizes = {digest: len(content) for digest, content in objects.items()}
 
     def upload_url(self, blob: Blob, upload_id: str) -> PresignedUpload:
         return PresignedUpload(upload_id, {})
@@ -171,13 +179,48 @@ class SimulatedSigningStore(SimulatedStore):
         return f"memory://named/{name}"
 
     def list_copied_files(self) -> Iterator[CopiedFile]:
-        return iter(())
+        if not self.copies:
+            return
+        listed = self._ask("list copies", lambda: [*self.copies.items()])
+        for name, files in listed:
+            for path, digest in files.items():
+                yield CopiedFile(name, path, EPOCH - timedelta(days=1), self._sizes[digest])
 
     def inspect_copy(self, name: str, path: str) -> StoredObject | None:
-        return None
+        files = self._ask(f"inspect copy {name[:6]}", lambda: self.copies.get(name, {}))
+        return StoredObject(self._sizes[files[path]], files[path]) if path in files else None
 
     def remove_copy(self, name: str) -> None:
-        pass
+        self.world.request(f"remove copy {name[:6]}", lambda: self.copies.pop(name, None), changes=True)
 
     def _receive(self, upload_id: str, content: bytes) -> None:
         self.incoming.setdefault(upload_id, (content, self.world.time))
+
+
+class SimulatedBackup(SimulatedStore):
+    """A place for a backup: blobs, and documents under names of their own."""
+
+    url = "memory://backup"
+    prefix = "backup: "
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, {}, "")
+        self.documents: dict[str, bytes] = {}
+        #: Called with the content of a document that was written.
+        self.on_document: Callable[[bytes], None] = lambda content: None
+
+    def create(self) -> None:
+        pass
+
+    def write_document(self, name: str, content: bytes) -> None:
+        def write() -> None:
+            self.documents[name] = content
+            self.on_document(content)
+
+        self.world.request("backup: write a snapshot", write, changes=True)
+
+    def read_document(self, name: str) -> bytes:
+        return self._ask("read a snapshot", lambda: self.documents[name])
+
+    def list_documents(self, folder: str) -> list[str]:
+        return self._ask("list snapshots", lambda: sorted(self.documents))

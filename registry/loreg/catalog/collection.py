@@ -6,20 +6,19 @@ What a version left that was deleted for good is marked as if it had been garbag
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 
 from loreg.catalog import references, removal_lock
 from loreg.catalog.clock import now
-from loreg.catalog.garbage import CLAIM, OF_DIGESTS, lock, unmark
+from loreg.catalog.garbage import CLAIM, OF_DIGESTS, SINCE_EVER, lock, unmark
 from loreg.catalog.schema import blob_table, garbage_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Garbage, GarbageClaim, MarkedGarbage
 
 _FORGET_AFTER = timedelta(days=7)  # longer than any push looks for a blob before it commits
-_SINCE_EVER = datetime(1970, 1, 1, tzinfo=UTC)  # the time of the marks of what was deleted for good
-_IS_DELETED = (garbage_table.c.marked_at == _SINCE_EVER) & garbage_table.c.collected_at.is_(None)
+_IS_DELETED = (garbage_table.c.marked_at == SINCE_EVER) & garbage_table.c.collected_at.is_(None)
 
 
 def database_time(tx: Transaction) -> datetime:
@@ -56,7 +55,7 @@ def mark_deleted(tx: Transaction, sizes: Mapping[str, int]) -> None:
     statement = update(garbage_table).where(is_back).values(claimed_at=None, collected_at=None)
     tx.connection.execute(statement, {"digests": sorted(sizes)})
     for digest, size in sorted(sizes.items()):
-        tx.upsert(garbage_table, {"digest": digest, "size": size, "marked_at": _SINCE_EVER})
+        tx.upsert(garbage_table, {"digest": digest, "size": size, "marked_at": SINCE_EVER})
 
 
 def count_deleted(tx: Transaction) -> int:

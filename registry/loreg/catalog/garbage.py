@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, bindparam, case, delete, func, literal, select
+from sqlalchemy import BigInteger, bindparam, case, delete, func, literal, select, update
 
 from loreg.catalog.clock import now
 from loreg.catalog.schema import garbage_table
@@ -27,6 +27,7 @@ from loreg.catalog.transaction import Transaction
 from loreg.errors import CollectedError
 
 CLAIM = timedelta(minutes=15)
+SINCE_EVER = datetime(1970, 1, 1, tzinfo=UTC)  # the time of the marks of what was deleted for good
 #: The condition that a row is of one of the parameter ``digests``.
 OF_DIGESTS = garbage_table.c.digest.in_(bindparam("digests", expanding=True))
 _LOCK = 0x6C6F726567  # the key of PostgreSQL's advisory lock; SQLite has one writer at a time
@@ -78,10 +79,16 @@ def protect(tx: Transaction, digests: Collection[str]) -> None:
 
 
 def confirm(tx: Transaction, sightings: Collection[Sighting]) -> None:
-    """Record that the store, asked after these sightings, has the blobs: nothing removes them but a new claim."""
+    """Record that the store, asked after these sightings, has the blobs: nothing removes them but a new claim.
+
+    What a deletion marked stays marked until something refers to it: the transaction that wants to may be refused.
+    """
     for sighting in sightings:
         is_same = func.coalesce(garbage_table.c.collected_at, garbage_table.c.claimed_at) == sighting.at
-        tx.connection.execute(delete(garbage_table).where(garbage_table.c.digest == sighting.sha256, is_same))
+        is_row = (garbage_table.c.digest == sighting.sha256) & is_same
+        again = update(garbage_table).where(is_row, garbage_table.c.marked_at == SINCE_EVER)
+        tx.connection.execute(again.values(claimed_at=None, collected_at=None))
+        tx.connection.execute(delete(garbage_table).where(is_row))
 
 
 def unmark(tx: Transaction, digests: Collection[str]) -> None:

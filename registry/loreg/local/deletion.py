@@ -6,6 +6,7 @@ removes it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -47,9 +48,11 @@ def delete(catalog: Catalog, store: BlobStore, access: Access, ref: Ref, reason:
     require_own_store(catalog, store)
     if isinstance(store, SigningStore):  # their ids are known until the transaction is committed
         store.forget_uploads(_rehearse(catalog, store, access, ref).upload_ids)
-    left = _find_left(catalog, store, access, ref)
-    with catalog.write(access) as tx:
-        removal = _remove(tx, ref, reason, left)
+    while True:
+        left = _find_left(catalog, store, access, ref)
+        with contextlib.suppress(_GoneError), catalog.write(access) as tx:
+            removal = _remove(tx, ref, reason, left)
+            break
     removed, waiting = _remove_marked(catalog, store, access)
     if isinstance(store, SigningStore):
         store.forget_uploads(removal.upload_ids)
@@ -62,12 +65,13 @@ def delete(catalog: Catalog, store: BlobStore, access: Access, ref: Ref, reason:
 
 def _rehearse(catalog: Catalog, store: BlobStore, access: Access, ref: Ref) -> Removal:
     """Return what a deletion would remove: it is done, and rolled back."""
-    left = _find_left(catalog, store, access, ref)
-    try:
-        with catalog.write(access) as tx:
-            raise _RolledBackError(_remove(tx, ref, "rehearsal", left))
-    except _RolledBackError as rehearsed:
-        return rehearsed.removal
+    while True:
+        left = _find_left(catalog, store, access, ref)
+        try:
+            with contextlib.suppress(_GoneError), catalog.write(access) as tx:
+                raise _RolledBackError(_remove(tx, ref, "rehearsal", left))
+        except _RolledBackError as rehearsed:
+            return rehearsed.removal
 
 
 class _RolledBackError(Exception):
@@ -78,7 +82,11 @@ class _RolledBackError(Exception):
         self.removal = removal
 
 
-def _remove(tx: Transaction, ref: Ref, reason: str, left: Mapping[str, int]) -> Removal:
+class _GoneError(Exception):
+    """Raised if the version went since the store was asked what is left of it: it must be asked again."""
+
+
+def _remove(tx: Transaction, ref: Ref, reason: str, left: Mapping[str, int] | None) -> Removal:
     adapter_id = versions.find_adapter_id(tx, ref.adapter)
     versions.lock_adapter(tx, adapter_id)
     garbage.lock(tx, shared=False)
@@ -88,16 +96,21 @@ def _remove(tx: Transaction, ref: Ref, reason: str, left: Mapping[str, int]) -> 
         tombstone = tombstones.find(tx, adapter_id, ref)
         if tombstone is None:
             raise
+        if left is None:
+            raise _GoneError from None
         return deletion.remove_rest(tx, ref.adapter, tombstone, left, reason)
     return deletion.remove_for_good(tx, record, WEIGHTS_NAME, reason)
 
 
-def _find_left(catalog: Catalog, store: BlobStore, access: Access, ref: Ref) -> dict[str, int]:
-    """Return what the store still has of a version that is gone, sizes by digest, as far as its manifest names it."""
+def _find_left(catalog: Catalog, store: BlobStore, access: Access, ref: Ref) -> dict[str, int] | None:
+    """Return what the store still has of a version that is gone, sizes by digest, as far as its manifest names it.
+
+    None for one that is not gone.
+    """
     with catalog.read(access) as tx:
         tombstone = tombstones.find(tx, versions.find_adapter_id(tx, ref.adapter), ref)
     if tombstone is None:
-        return {}
+        return None
     digests = {tombstone.digest, tombstone.weights, *_read_manifest(store, tombstone.digest)} - {""}
     sizes = {digest: store.size(digest) for digest in sorted(digests)}
     return {digest: size for digest, size in sizes.items() if size is not None}

@@ -18,7 +18,7 @@ from loreg.entities import (
     no_progress,
 )
 from loreg.errors import ConflictError
-from loreg.storage import DocumentStore
+from loreg.storage import BlobStore, DocumentStore
 from loreg.upkeep import Upkeep
 from loreg.verbs.verify import First, Look, store_of, to_damages
 from loreg.workspace.blob_copies import CopyCounts, Copying
@@ -97,9 +97,14 @@ def _take(
             lost.append(Look(reference, item.kind, item.stored_size))
         for damage in to_damages(context, lost):
             damages.add(damage)
-        if damages.count < len(lost):
+        if damages.count < len(lost) or any(_is_back(copying.source, look) for look in lost):
             return None, damages
         return write_snapshot(target, taken, catalog, blobs, damages.count), damages
+
+
+def _is_back(store: BlobStore, look: Look) -> bool:
+    """Return whether a blob that was missing is stored now: it was deleted with a version, and pushed with another."""
+    return look.kind is DamageKind.MISSING and store.size(look.reference.sha256) is not None
 
 
 def _inconsistent(taken: CatalogSnapshot) -> list[Look]:

@@ -95,8 +95,10 @@ class Copying:
         try:
             with explain_os_errors(path, "export TMPDIR=… to a folder with room"):
                 return self._transfer(blob, path)
-        except (IntegrityError, NotFoundError, UnavailableError):
+        except (IntegrityError, NotFoundError, UnavailableError) as error:
             actual = self.source.hash_stored(blob.sha256)
+            if actual == blob and isinstance(error, NotFoundError):  # it was deleted, and is stored again
+                return self._transfer(blob, path)
             if actual == blob:
                 raise
             kind = DamageKind.MISSING if actual is None else DamageKind.DAMAGED

@@ -81,8 +81,10 @@ class SimulatedCatalog(Catalog):
             yield replace(tx, connection=connection)  # of its own: a dump sets options of the connection
 
     @contextlib.contextmanager
-    def hold_removals(self) -> Iterator[Callable[[], None]]:
-        with super().hold_removals() as beat:
+    def hold_removals(
+        self, *, alone: bool = False, on_wait: Callable[[], None] = lambda: None
+    ) -> Iterator[Callable[[], None]]:
+        with super().hold_removals(alone=alone, on_wait=on_wait) as beat:
             self.holders += 1
             try:
                 yield beat

@@ -18,8 +18,11 @@ import pytest
 from deployments import HISTORY, SCIENCE, Deployment, Loreg
 from factories import train
 from loreg import MergeOptions, connect
-from loreg.entities import Deletion
+from loreg.catalog.uploads import reserve
+from loreg.entities import Access, Deletion, Upload
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from loreg.local.backend import LocalBackend
+from loreg.local.uploads import Uploads
 from loreg.registry import Registry
 from loreg.storage import BlobStore
 
@@ -44,6 +47,22 @@ def stored(registry: Registry) -> set[str]:
     store = registry.context.store
     assert isinstance(store, BlobStore)
     return {blob.sha256 for blob in store.list()}
+
+
+def test_what_is_sent_after_the_deletion_is_refused(direct: Registry):
+    """An upload that was announced before goes with the version, though its bytes were on their way."""
+    version = direct.push(SCIENCE, "team/science").version
+    weights = next(file for file in direct.show(version.ref).files if file.path.endswith(".safetensors"))
+    backend = direct.context.backend
+    assert isinstance(backend, LocalBackend)
+    uploads = Uploads(backend.catalog, direct.context.store, Access.superuser("eve"))
+    with backend.catalog.write(Access.superuser("eve")) as tx:
+        upload = Upload("sent-late", weights.sha256, weights.size)
+        reserve(tx, [upload])
+    direct.delete(version.ref, REASON)
+    with pytest.raises(NotFoundError, match="there is no such upload any more"):
+        uploads.receive(upload, SCIENCE / weights.path)
+    assert direct.verify().references == 0
 
 
 def with_card(folder: Path, to: Path, text: str) -> Path:

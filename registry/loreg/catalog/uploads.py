@@ -23,6 +23,7 @@ from loreg.catalog.schema import (
 )
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.entities import GarbageCount, GarbageKind, Upload
+from loreg.errors import NotFoundError
 
 #: An upload that no push has committed for so long is forgotten.
 EXPIRES_AFTER = timedelta(days=7)
@@ -91,9 +92,14 @@ def find(tx: Transaction, ids: Collection[str]) -> tuple[tuple[Upload, bool], ..
 
 
 def mark_received(tx: Transaction, upload: Upload) -> None:
-    """Record that the upload was received: the blob is stored, and has its digest."""
+    """Record that the upload was received: the blob is stored, and has its digest.
+
+    Raises NotFoundError for one that expired, or whose content was deleted for good meanwhile.
+    """
     blobs.record(tx, {upload.sha256: upload.size})
-    tx.connection.execute(update(upload_table).where(upload_table.c.id == upload.id).values(received=True))
+    statement = update(upload_table).where(upload_table.c.id == upload.id).values(received=True)
+    if not tx.connection.execute(statement).rowcount:
+        raise NotFoundError("there is no such upload any more", hint="push again")
 
 
 def find_readable(tx: Transaction, digests: Collection[str]) -> frozenset[str]:

@@ -38,7 +38,9 @@ def backup(context: click.Context, target: str, verify: bool, lists: bool, forma
     with progress_bar() as progress:
         report = open_registry().backup(target, verify=verify, progress=progress)
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        from msgspec.structs import asdict
+
+        print_json({"ok": report.ok, **asdict(report)})
     elif format_ == "quiet":
         echo(report.snapshot.name)
     else:

@@ -45,7 +45,9 @@ def mirror(
             patterns, to=to, source=source, since=since, force=force, token_env=token_env, progress=progress
         )
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        from msgspec.structs import asdict
+
+        print_json({"ok": report.ok, **asdict(report)})
     elif format_ == "quiet":
         for ref in report.refs:
             echo(ref)

@@ -129,8 +129,9 @@ def format_size(count: int) -> str:
 
 
 def _to_plain(value: object) -> Any:
-    import dataclasses
     from pathlib import Path
+
+    import msgspec
 
     from loreg.entities import Version
     from loreg.refs import AdapterName
@@ -143,7 +144,7 @@ def _to_plain(value: object) -> Any:
         return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
-    if dataclasses.is_dataclass(value):
-        document = {field.name: _to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        document = {name: _to_plain(item) for name, item in msgspec.structs.asdict(value).items()}
         return {"ref": value.ref, **document} if isinstance(value, Version) else document
     return value

@@ -56,7 +56,9 @@ def repair(
             progress=progress,
         )
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        from msgspec.structs import asdict
+
+        print_json({"ok": report.ok, **asdict(report)})
     elif format_ == "quiet":
         for ref in broken_refs(report.broken):
             echo(ref)

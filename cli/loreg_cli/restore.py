@@ -35,7 +35,9 @@ def restore(context: click.Context, source: str, snapshot: str, incomplete: bool
     with progress_bar() as progress:
         report = open_registry().restore(source, snapshot=snapshot, incomplete=incomplete, progress=progress)
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        from msgspec.structs import asdict
+
+        print_json({"ok": report.ok, **asdict(report)})
     elif format_ == "quiet":
         echo(report.snapshot.name)
     else:

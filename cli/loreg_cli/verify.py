@@ -76,7 +76,9 @@ def verify(
             refs, read_data=read_data or False, since=since, trust_checksums=trust_checksums, progress=progress
         )
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        from msgspec.structs import asdict
+
+        print_json({"ok": report.ok, **asdict(report)})
     elif format_ == "quiet":
         for ref in broken_refs(report.damages):
             echo(ref)

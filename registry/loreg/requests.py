@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
 from typing import TypeVar
+
+import msgspec
 
 from loreg.decoding import decode
 from loreg.entities import JobKind, MergeOptions, RankRuleKind, VersionMetadata
@@ -16,8 +17,8 @@ from loreg.errors import UsageError
 
 T = TypeVar("T")
 _RANK_RULES = sorted(set(RankRuleKind) - {RankRuleKind.LOSSLESS})
-_OPTIONS = frozenset(field.name for field in fields(MergeOptions))
-_METADATA = frozenset(field.name for field in fields(VersionMetadata))
+_OPTIONS = frozenset(MergeOptions.__struct_fields__)
+_METADATA = frozenset(VersionMetadata.__struct_fields__)
 _SELECTION = frozenset({"refs", "read_data", "since", "trust_checksums"})
 #: The fields that each kind of request takes.
 FIELDS: Mapping[str, frozenset[str]] = {
@@ -30,8 +31,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A merge, re-ranking (a merge of one source) or bake: what to do, and what is said of the result.
 
     ``name`` is the adapter to push, or a bake's folder; ``base`` a path or the name of a folder.
@@ -46,8 +46,7 @@ class Request:
     verify: bool = False
 
 
-@dataclass(frozen=True)
-class UpkeepRequest:
+class UpkeepRequest(msgspec.Struct, frozen=True):
     """A verification, a repair or a garbage collection: the arguments of that method of ``Registry``, as text."""
 
     refs: tuple[str, ...] = ()
@@ -60,8 +59,7 @@ class UpkeepRequest:
     caches: bool = False
 
 
-@dataclass(frozen=True)
-class _Rest:
+class _Rest(msgspec.Struct, frozen=True):
     """The fields of a request that are neither options nor metadata."""
 
     sources: tuple[str, ...] = ()

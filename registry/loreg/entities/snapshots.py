@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from loreg.entities.references import Damage, VerifyReport
+from loreg.value import Value
 
 
-@dataclass(frozen=True)
-class CatalogSnapshot:
+class CatalogSnapshot(Value, frozen=True):
     """The catalog as it was at one moment: of which registry, at which revision, with how many rows of each table.
 
     ``blobs`` and ``size`` count what it refers to; ``inconsistent`` are manifests that its rows do not make.
@@ -25,8 +24,7 @@ class CatalogSnapshot:
     inconsistent: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Value, frozen=True):
     """A snapshot in a backup, by its name; ``missing`` counts the blobs that the registry itself had not whole."""
 
     name: str
@@ -39,8 +37,7 @@ class Snapshot:
     missing: int = 0
 
 
-@dataclass(frozen=True)
-class BackupReport:
+class BackupReport(Value, frozen=True):
     """What a backup copied, and what was there already; ``damages`` are what the registry itself has not whole."""
 
     snapshot: Snapshot
@@ -58,8 +55,7 @@ class BackupReport:
         return not self.damage_count
 
 
-@dataclass(frozen=True)
-class RestoreReport:
+class RestoreReport(Value, frozen=True):
     """What was brought back, of which snapshot, and what the registry then was found to be."""
 
     snapshot: Snapshot
@@ -76,8 +72,7 @@ class RestoreReport:
         return self.verified.ok
 
 
-@dataclass(frozen=True)
-class MoveReport:
+class MoveReport(Value, frozen=True):
     """What was moved, and where to; ``new`` blobs were copied by this call, ``known`` were there."""
 
     target: str

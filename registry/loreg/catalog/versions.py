@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -230,6 +229,8 @@ def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
     adapter_id = tx.connection.execute(query).scalar()
     if adapter_id is not None:
         return adapter_id
+    import difflib
+
     close = difflib.get_close_matches(str(adapter), _similar_names(tx, adapter), 1)
     raise NotFoundError(
         f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),

@@ -15,24 +15,24 @@ from loreg.value import Value
 T = TypeVar("T")
 
 
-class Part(Value, frozen=True):
-    """A part."""
+class Item(Value, frozen=True):
+    """An item."""
 
     name: str
     weight: float = 1.0
 
 
 class Whole(Value, Generic[T], frozen=True):
-    """What has parts."""
+    """What has items."""
 
-    parts: tuple[T, ...]
+    items: tuple[T, ...]
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     first: T | None = None
 
 
 @dataclass(frozen=True)
-class PartTwin:
-    """A part."""
+class ItemTwin:
+    """An item."""
 
     name: str
     weight: float = 1.0
@@ -40,16 +40,16 @@ class PartTwin:
 
 @dataclass(frozen=True)
 class WholeTwin(Generic[T]):
-    """What has parts."""
+    """What has items."""
 
-    parts: tuple[T, ...]
+    items: tuple[T, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     first: T | None = None
 
 
 DOCUMENTS: list[Any] = [
-    {"parts": [{"name": "a"}, {"name": "b", "weight": "2"}], "first": {"name": "c"}, "unknown": 1},
-    {"parts": [{"weight": "x"}, 3], "labels": {"a": 1}},
+    {"items": [{"name": "a"}, {"name": "b", "weight": "2"}], "first": {"name": "c"}, "unknown": 1},
+    {"items": [{"weight": "x"}, 3], "labels": {"a": 1}},
     {},
     [],
 ]
@@ -61,8 +61,8 @@ def schema(type_: Any) -> Any:
 
 
 def test_pydantic_describes_a_value_as_the_dataclass():
-    assert schema(Part) == schema(PartTwin)
-    assert schema(Whole[Part]) == schema(WholeTwin[PartTwin])
+    assert schema(Item) == schema(ItemTwin)
+    assert schema(Whole[Item]) == schema(WholeTwin[ItemTwin])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -73,15 +73,15 @@ def test_pydantic_checks_a_value_as_the_dataclass(document: Any):
         except ValidationError as error:
             return repr(error.errors())
 
-    assert outcome(Whole[Part]) == outcome(WholeTwin[PartTwin]).replace("Twin", "")
+    assert outcome(Whole[Item]) == outcome(WholeTwin[ItemTwin]).replace("Twin", "")
 
 
 def test_values_of_the_same_fields_are_one():
-    assert Part("a") == Part("a", 1.0) != Part("a", 2.0)
-    assert Part("a") != PartTwin("a")
-    assert len({Part("a"), Part("a", 1.0), Part("b")}) == 2
-    assert repr(Part("a")) == "Part(name='a', weight=1.0)"
+    assert Item("a") == Item("a", 1.0) != Item("a", 2.0)
+    assert Item("a") != ItemTwin("a")
+    assert len({Item("a"), Item("a", 1.0), Item("b")}) == 2
+    assert repr(Item("a")) == "Item(name='a', weight=1.0)"
     with pytest.raises(AttributeError):
-        Part("a").name = "b"  # type: ignore[misc]
+        Item("a").name = "b"  # type: ignore[misc]
     with pytest.raises(TypeError):
         hash(Whole((), {"a": "b"}))

@@ -1,25 +1,31 @@
 """What people wait for, as whole processes: medians over several runs after one that is not counted.
 
-Run it with ``make bench``. Times of this machine; the floor beside each is what Python alone costs here.
+Run it with ``make bench``. Times of this machine; the floor beside each is what Python alone costs here. With
+``--instructions`` it counts what the processes execute instead, with valgrind, which does not vary with the load.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
+import re
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ADAPTERS = ROOT / "examples" / "adapters"
 LOREG = str(Path(sys.executable).with_name("loreg"))
 RUNS = 9
+#: How a command is measured: what it costs in which environment, how much of that is one of the unit, and its name.
+Measure = tuple[Callable[[list[str], dict[str, str]], float], float, str]
 
 
 def median_of(command: list[str], environment: dict[str, str], fresh: Path | None = None) -> float:
@@ -33,6 +39,16 @@ def median_of(command: list[str], environment: dict[str, str], fresh: Path | Non
         if run:
             seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
+
+
+def instructions_of(command: list[str], environment: dict[str, str]) -> int:
+    """Instructions of the whole process in user space; the first run of two may still write bytecode."""
+    cachegrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+    for _ in range(2):
+        done = subprocess.run([*cachegrind, *command], env=environment, check=True, capture_output=True, text=True)
+    count = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
+    assert count, done.stderr
+    return int(count[1].replace(",", ""))
 
 
 def python(code: str) -> list[str]:
@@ -59,28 +75,40 @@ def server(environment: dict[str, str]) -> Iterator[str]:
         process.wait()
 
 
-def print_group(floor: str, command: list[str], rows: dict[str, list[str]], environment: dict[str, str]) -> None:
+def print_group(
+    floor: str, command: list[str], rows: dict[str, list[str]], environment: dict[str, str], measure: Measure
+) -> None:
     """Print the floor of some commands, and what each costs beside it."""
-    least = median_of(command, environment)
-    print(f"{floor:64} {1000 * least:5.0f} ms")
+    of, unit, count = measure
+    least = of(command, environment)
+    print(f"{floor:64} {least / unit:5.0f} {count}")
     for label, row in rows.items():
-        seconds = median_of(row, environment)
-        print(f"  {label:62} {1000 * seconds:5.0f} ms  {seconds / least:4.2f} ×", flush=True)
+        cost = of(row, environment)
+        print(f"  {label:62} {cost / unit:5.0f} {count}  {cost / least:4.2f} ×", flush=True)
 
 
 def main() -> None:
     science, history = ADAPTERS / "smollm2-science-r8", ADAPTERS / "smollm2-history-r8"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--instructions", action="store_true", help="count instructions, for which valgrind is needed")
+    counting = parser.parse_args().instructions
+    if counting and shutil.which("valgrind") is None:
+        raise SystemExit("valgrind is not installed: apt-get install valgrind")
+    measure: Measure = (instructions_of, 1e6, "M") if counting else (median_of, 1e-3, "ms")
     with tempfile.TemporaryDirectory(prefix="loreg-bench-") as name:
         folder = Path(name)
-        environment = {**os.environ, "LOREG_HOME": str(folder / "home")}
+        environment = {**os.environ, "LOREG_HOME": str(folder / "home"), "PYTHONHASHSEED": "0"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for source, adapter in ((science, "science"), (history, "history")):
             subprocess.run([LOREG, "push", source, adapter], env=environment, check=True, stdout=subprocess.DEVNULL)
-        print(f"median of {RUNS} runs, whole processes; × is how many times the floor above them\n")
+        of_what = "millions of instructions" if counting else f"median of {RUNS} runs"
+        print(f"{of_what}, whole processes; × is how many times the floor above them\n")
         print_group(
             "python -c 'import click'",
             python("import click"),
             {"loreg --help": [LOREG, "--help"], "loreg --version": [LOREG, "--version"]},
             environment,
+            measure,
         )
         print_group(
             "python -c 'import click, sqlalchemy, sqlalchemy.dialects.sqlite'",
@@ -93,6 +121,7 @@ def main() -> None:
                 "loreg push (1.9 MB, known content)": [LOREG, "push", str(science), "science"],
             },
             environment,
+            measure,
         )
         with server(environment) as endpoint:
             through = [LOREG, "--endpoint", endpoint]
@@ -100,13 +129,17 @@ def main() -> None:
                 "python -c 'import click, httpx; httpx.get(…)', the same server",
                 python(f"import click, httpx; httpx.get('{endpoint}/healthz')"),
                 {
+                    "python -c 'import click, httpx'": python("import click, httpx"),
                     "the same with urllib3": python(
                         f"import click, urllib3; urllib3.request('GET', '{endpoint}/healthz')"
                     ),
                     **{f"loreg --endpoint … {verb}": [*through, *verb.split()] for verb in ("ls", "show science")},
                 },
                 environment,
+                measure,
             )
+        if counting:  # what computes takes minutes there
+            return
         out, merged = folder / "out", folder / "merged"
         merge = [LOREG, "merge", "science", "history", "--weights", "0.7,0.3", "--to", str(merged)]
         alone: dict[str, tuple[list[str], Path | None]] = {

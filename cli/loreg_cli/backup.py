@@ -69,7 +69,7 @@ def backup(
     with progress_bar() as progress:
         report = registry.backup(target, verify=verify, progress=progress)
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        print_json(report, ok=report.ok)
     elif format_ == "quiet":
         echo(report.snapshot.name)
     else:

@@ -41,7 +41,7 @@ def gc(dry_run: bool, grace: str, caches: bool, format_: str) -> None:
     with progress_bar() as progress:
         report = open_registry().gc(grace=grace, caches=caches, dry_run=dry_run, progress=progress)
     if format_ == "json":
-        print_json({"freed_size": report.freed_size, **vars(report)})
+        print_json(report, freed_size=report.freed_size)
     elif format_ == "quiet":
         echo(str(report.freed_size))
     else:

@@ -45,7 +45,7 @@ def mirror(
             patterns, to=to, source=source, since=since, force=force, token_env=token_env, progress=progress
         )
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        print_json(report, ok=report.ok)
     elif format_ == "quiet":
         for ref in report.refs:
             echo(ref)

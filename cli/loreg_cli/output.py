@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,12 +14,17 @@ import click
 if TYPE_CHECKING:
     from loreg.entities import Page, PushResult, Version
 
+_WIDEST = 10_000  # characters of a line in a pipe
+#: Texts whose characters all are one column wide: Latin, and the arrow of aliases.
+_NARROW = re.compile("[ -\u02ff→]*")
 
-def print_json(value: object) -> None:
-    """Print a value of loreg as JSON."""
+
+def print_json(value: object, **before: object) -> None:
+    """Print a value of loreg as JSON, with the fields ``before`` its own."""
     import json
 
-    click.echo(json.dumps(_to_plain(value), indent=2))
+    document = _to_plain(value)
+    click.echo(json.dumps({**before, **document} if before else document, indent=2))
 
 
 def print_table(
@@ -28,6 +34,10 @@ def print_table(
 
     Where a terminal is too narrow, columns in ``cut`` end in …; in a pipe nothing is cut: programs see whole refs.
     """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty() and cells and all(_NARROW.fullmatch(cell) for row in cells for cell in row):
+        click.echo(_align(columns, cells, right))
+        return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -37,13 +47,25 @@ def print_table(
     for column in columns:
         side: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=side, no_wrap=column not in cut)
-    for row in rows:
-        table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+    for row in cells:
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     terminal = sys.stdout.isatty()
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else 10_000, highlight=False)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else _WIDEST, highlight=False)
     with console.capture() as printed:
         console.print(table)
     click.echo(printed.get(), nl=False)
+
+
+def _align(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> str:
+    """Return the table as rich makes it for a pipe, without the time that importing rich takes."""
+    widths = [max(1, *map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        sides = zip(columns, cells, widths, strict=True)
+        return "  ".join(cell.rjust(width) if name in right else cell.ljust(width) for name, cell, width in sides)
+
+    header = line(columns)
+    return "\n".join([header, "─" * len(header), *map(line, rows)])
 
 
 def echo(text: str) -> None:
@@ -129,8 +151,9 @@ def format_size(count: int) -> str:
 
 
 def _to_plain(value: object) -> Any:
-    import dataclasses
     from pathlib import Path
+
+    import msgspec
 
     from loreg.entities import Version
     from loreg.refs import AdapterName
@@ -143,7 +166,7 @@ def _to_plain(value: object) -> Any:
         return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
-    if dataclasses.is_dataclass(value):
-        document = {field.name: _to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        document = {name: _to_plain(item) for name, item in msgspec.structs.asdict(value).items()}
         return {"ref": value.ref, **document} if isinstance(value, Version) else document
     return value

@@ -56,7 +56,7 @@ def repair(
             progress=progress,
         )
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        print_json(report, ok=report.ok)
     elif format_ == "quiet":
         for ref in broken_refs(report.broken):
             echo(ref)

@@ -35,7 +35,7 @@ def restore(context: click.Context, source: str, snapshot: str, incomplete: bool
     with progress_bar() as progress:
         report = open_registry().restore(source, snapshot=snapshot, incomplete=incomplete, progress=progress)
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        print_json(report, ok=report.ok)
     elif format_ == "quiet":
         echo(report.snapshot.name)
     else:

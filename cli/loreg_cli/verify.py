@@ -76,7 +76,7 @@ def verify(
             refs, read_data=read_data or False, since=since, trust_checksums=trust_checksums, progress=progress
         )
     if format_ == "json":
-        print_json({"ok": report.ok, **vars(report)})
+        print_json(report, ok=report.ok)
     elif format_ == "quiet":
         for ref in broken_refs(report.damages):
             echo(ref)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loreg.canonical_json import canonical_json
 from loreg.errors import IntegrityError
+from loreg.value import Value
 
 SCHEMA = "loreg.manifest/1"
 MAX_NAME_BYTES = 255  # bytes, not characters: what Linux's file systems take (NAME_MAX)
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class File:
+class File(Value, frozen=True):
     """One file of a version: ``path`` is relative with forward slashes, ``sha256`` is hex, ``size`` is bytes."""
 
     path: str
@@ -25,8 +24,7 @@ class File:
     size: int
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Value, frozen=True):
     """The files of one version, in the order of their paths.
 
     >>> manifest = Manifest((File("b", "0" * 64, 3), File("a", "1" * 64, 4)))

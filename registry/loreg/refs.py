@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from loreg.errors import UsageError
+from loreg.value import Value
 
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _VERSION = re.compile(r"v([1-9][0-9]{0,8})")
@@ -17,8 +17,7 @@ _PATTERN = re.compile(r"\*|(?:[A-Za-z0-9._*?-]{1,96}/)?[A-Za-z0-9._*?-]{0,96}(?<
 _GRAMMAR = "[ns/]name[:alias|:vN][@sha256:…]"
 
 
-@dataclass(frozen=True)
-class AdapterName:
+class AdapterName(Value, frozen=True):
     """An adapter's name, ``namespace`` empty where there is none."""
 
     namespace: str
@@ -28,8 +27,7 @@ class AdapterName:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(Value, frozen=True):
     """One version, as a user names it; neither ``alias`` nor ``number`` means the newest not yanked.
 
     ``digest`` is a prefix of at least 8 hexadecimal digits, without ``sha256:``.
@@ -61,8 +59,7 @@ def parse_adapter_name(text: str) -> AdapterName:
     return AdapterName(*parts) if len(parts) == 2 else AdapterName("", parts[0])
 
 
-@dataclass(frozen=True)
-class AdapterPattern:
+class AdapterPattern(Value, frozen=True):
     """Which adapters are meant: those whose namespace and name match; ``*`` stands for any text, ``?`` for a letter."""
 
     namespace: str

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from loreg.backend import Backend
 from loreg.entities import (
@@ -1040,8 +1042,7 @@ def _open_place(text: str, settings: Settings, token_env: str, *, is_new: bool) 
     )
 
 
-@dataclass(frozen=True)
-class _Connection:
+class _Connection(msgspec.Struct, frozen=True):
     """A backend and a store, and what only those who opened them can do."""
 
     backend: Backend

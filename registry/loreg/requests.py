@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TypeVar
+
+import msgspec
 
 from loreg.decoding import decode
 from loreg.entities import JobKind, MergeOptions, RankRuleKind, SnapshotRules, VersionMetadata
@@ -17,8 +18,8 @@ from loreg.errors import UsageError
 
 T = TypeVar("T")
 _RANK_RULES = sorted(set(RankRuleKind) - {RankRuleKind.LOSSLESS})
-_OPTIONS = frozenset(field.name for field in fields(MergeOptions))
-_METADATA = frozenset(field.name for field in fields(VersionMetadata))
+_OPTIONS = frozenset(MergeOptions.__struct_fields__)
+_METADATA = frozenset(VersionMetadata.__struct_fields__)
 _SELECTION = frozenset({"refs", "read_data", "since", "trust_checksums"})
 #: The fields that each kind of request takes.
 FIELDS: Mapping[str, frozenset[str]] = {
@@ -33,8 +34,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A merge, re-ranking (a merge of one source) or bake: what to do, and what is said of the result.
 
     ``name`` is the adapter to push, or a bake's folder; ``base`` a path or the name of a folder.
@@ -57,8 +57,7 @@ class BackupAction(StrEnum):
     FORGET = "forget"
 
 
-@dataclass(frozen=True)
-class UpkeepRequest:
+class UpkeepRequest(msgspec.Struct, frozen=True):
     """Upkeep of the whole registry: the arguments of that method of ``Registry``, as text.
 
     ``action`` says what is done with the backup in ``target``: make a snapshot, ``list`` those that it has, or
@@ -81,8 +80,7 @@ class UpkeepRequest:
     keep_newer: str | None = None
 
 
-@dataclass(frozen=True)
-class _Rest:
+class _Rest(msgspec.Struct, frozen=True):
     """The fields of a request that are neither options nor metadata."""
 
     sources: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import platformdirs
 
 from loreg import credentials
@@ -75,8 +76,7 @@ class Settings:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(msgspec.Struct, frozen=True):
     """One source of settings: its name and the values in it."""
 
     name: str

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from loreg.catalog import Catalog, Transaction, bases, versions
@@ -199,10 +199,10 @@ def test_pages_together_are_the_whole_each_version_once(catalog: Catalog, record
         record(f"ns{i % 2}/a{i % 5}", f"content {i}", ranks=(1, i % 4 + 1), size=i % 3, metrics=metrics)
     query = Query(sort=parse_sort(order), limit=limit, all_versions=True)
     with catalog.read() as tx:
-        whole = [v.ref for v in search(tx, dataclasses.replace(query, limit=1000)).items]
+        whole = [v.ref for v in search(tx, replace(query, limit=1000)).items]
         pages, cursor = [], None
         while True:
-            page = search(tx, dataclasses.replace(query, cursor=cursor))
+            page = search(tx, replace(query, cursor=cursor))
             pages += [version.ref for version in page.items]
             cursor = page.cursor
             if cursor is None:

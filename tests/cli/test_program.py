@@ -59,6 +59,23 @@ print(sorted(heavy & sys.modules.keys()))
     assert python(code).stdout.splitlines()[-1] == "[]"
 
 
+def test_a_listing_in_a_pipe_imports_nothing_for_terminals_and_numbers(tmp_path: Path):
+    code = f"""
+import sys
+from loreg_cli.main import cli
+def run(*arguments):
+    try: cli(list(arguments))
+    except SystemExit as end: print("EXIT", end.code)
+run("push", {str(NEWS)!r}, "a", "--alias", "prod")
+for module in [name for name in sys.modules if name.split(".")[0] in ("numpy", "rich")]: del sys.modules[module]
+run("ls"); run("ls", "a"); run("search")
+print(sorted({{"numpy", "rich"}} & sys.modules.keys()))
+"""
+    done = python(code, env={"LOREG_HOME": str(tmp_path / "h"), "PATH": "/usr/bin", "HOME": str(tmp_path)})
+    assert "prod → v1" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_everything_but_merging_and_extracting_runs_without_torch(tmp_path: Path):
     code = f"""
 import sys

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 import msgspec
 import pytest
 from botocore import auth
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from concurrency import all_at_once, eventually

@@ -378,7 +378,7 @@ class TestCommand:
         document = json.loads(
             loreg("delete", "team/science", "--reason", REASON, "--dry-run", "--format", "json").stdout
         )
-        assert set(document) == set(Deletion.__dataclass_fields__)
+        assert set(document) == set(Deletion.__struct_fields__)
         assert (document["dry_run"], document["aliases"]) == (True, ["prod"])
         quiet = loreg("delete", "team/science", "--reason", REASON, "--dry-run", "--format", "quiet")
         assert quiet.stdout == "team/science:v1\n"

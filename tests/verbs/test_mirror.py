@@ -6,17 +6,18 @@ What both sides say is compared field by field; nothing is compared with what th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
+from msgspec.structs import replace
 from sqlalchemy import insert
 
 from deployments import Deployment, command_line
@@ -39,7 +40,7 @@ NAMES = ("team/one", "team/two", "team/both")
 
 
 def as_author(registry: Registry, author: str) -> Registry:
-    return Registry(replace(registry.settings, author=author))
+    return Registry(dataclasses.replace(registry.settings, author=author))
 
 
 def fill(home: Path, folder: Path) -> Registry:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from deployments import HISTORY, MOVIES, SCIENCE, Deployment, Loreg
 from factories import write_base
@@ -161,7 +162,7 @@ def test_an_empty_registry_stores_nothing(registry: Registry):
     usage = registry.usage()
     assert (usage.items, usage.cursor) == ((), None)
     assert usage.totals is not None
-    assert set(vars(usage.totals).values()) == {0}
+    assert set(asdict(usage.totals).values()) == {0}
 
 
 @pytest.mark.parametrize("pattern", ["", "a b", "team/[ab]", "team/sub/x", "Ä*"])

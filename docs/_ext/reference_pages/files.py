@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
+
+from msgspec.structs import FieldInfo, fields
 
 from loreg.checking.conditions import CONDITIONS
 from loreg.checking.policy import Policy
@@ -99,15 +100,16 @@ Each rule is a table `[[rules]]`:
 
 def render() -> dict[str, str]:
     """Return the page of files by its path."""
-    fields = table(
+    of_policy = table(
         ["Field", "Type", "Default"],
-        [(code(f.name), _TOML[str(f.type)], _default(f)) for f in dataclasses.fields(Policy)],
+        [(code(f.name), _TOML[Policy.__annotations__[f.name]], _default(f)) for f in fields(Policy)],
     )
+    types = RetentionRules.__annotations__
     rules = table(
         ["Field", "Type", "Default"],
         [
-            (code(f.name), _TOML.get(f"{f.type} under [retention]") or _TOML[str(f.type)], _default(f))
-            for f in dataclasses.fields(RetentionRules)
+            (code(f.name), _TOML.get(f"{types[f.name]} under [retention]") or _TOML[types[f.name]], _default(f))
+            for f in fields(RetentionRules)
         ],
     )
     about_rules = sentence(inspect.getdoc(RetentionRules).partition("\n\n")[2])
@@ -119,14 +121,14 @@ def render() -> dict[str, str]:
         ["Condition", "Holds if"], [(code(name), sentence(CONDITIONS[name].__doc__)) for name in sorted(CONDITIONS)]
     )
     text = (
-        f"{_POLICY}{fields}\n{policy}\n{_RETENTION}{rules}\n{about_rules}\n{_NAMESPACES}"
+        f"{_POLICY}{of_policy}\n{policy}\n{_RETENTION}{rules}\n{about_rules}\n{_NAMESPACES}"
         f"{_PROFILE}### Effects\n\n{effects}\n### Conditions\n\n"
         f"`value` is what the rule has under that name.\n\n{conditions}"
     )
     return {"files.md": text}
 
 
-def _default(field: dataclasses.Field) -> str:  # type: ignore[type-arg]
+def _default(field: FieldInfo) -> str:
     if field.default in ((), "", None):
         return "none"
     return code(str(field.default).lower() if isinstance(field.default, bool) else str(field.default))

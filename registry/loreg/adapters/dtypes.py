@@ -5,11 +5,10 @@ The one table of the house. Imports neither NumPy nor torch, so that reading a h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Dtype:
+class Dtype(msgspec.Struct, frozen=True):
     """One dtype, by what safetensors calls it in :data:`DTYPES`.
 
     ``bits`` is the width of an element. Floating-point types that loreg computes with have a ``torch_name``, which is

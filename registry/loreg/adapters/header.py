@@ -10,10 +10,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from loreg.adapters.dtypes import DTYPES
 from loreg.errors import IntegrityError, LoregError
@@ -44,8 +45,7 @@ class Tensor(NamedTuple):
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """The tensors of a safetensors file by name, and its free-form metadata."""
 
     tensors: Mapping[str, Tensor]

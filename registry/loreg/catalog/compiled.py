@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import ARRAY, JSON, BindParameter, Boolean, Connection, Dialect, Text, bindparam
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -64,8 +64,7 @@ def text_array(name: str) -> BindParameter[Sequence[str]]:
     return bindparam(name, type_=TextArray())
 
 
-@dataclass(frozen=True)
-class CompiledStatement:
+class CompiledStatement(msgspec.Struct, frozen=True):
     """A statement as a driver takes it, with its own parameters and the converters between Python and the driver.
 
     ``parameter_converters`` are by parameter name, ``cell_converters`` by the column's position.

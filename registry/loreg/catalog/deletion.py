@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 
+import msgspec
+from msgspec.structs import replace
 from sqlalchemy import delete, literal, select, update
 
 from loreg.catalog import aliases, collection, pending_uploads, references, tombstones
@@ -37,8 +38,7 @@ _MAX_LISTED = 100  # blobs that others have, or versions that were merged from i
 _CHILDREN = (module_type_table, task_table, label_table, metric_table, file_table)
 
 
-@dataclass(frozen=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True):
     """What was removed, and the ids of the uploads whose bytes must go too."""
 
     deletion: Deletion

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from sqlalchemy import Select, delete, func, insert, select, update
 
 from loreg.catalog import blobs
@@ -16,8 +16,7 @@ from loreg.errors import NotFoundError
 from loreg.manifest import File, Manifest
 
 
-@dataclass(frozen=True)
-class ExportRecord:
+class ExportRecord(msgspec.Struct, frozen=True):
     """A version's files for the server ``profile``; ``request`` is the digest of all the options of the export."""
 
     request: str

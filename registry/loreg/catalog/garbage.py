@@ -16,9 +16,9 @@ database's.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from sqlalchemy import BigInteger, bindparam, case, delete, func, literal, select, update
 
 from loreg.catalog.clock import now
@@ -33,8 +33,7 @@ OF_DIGESTS = garbage_table.c.digest.in_(bindparam("digests", expanding=True))
 _LOCK = 0x6C6F726567  # the key of PostgreSQL's advisory lock; SQLite has one writer at a time
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True):
     """A blob that was collected, or whose claim ran out, at the time ``at``: the store must be asked for it anew."""
 
     sha256: str

@@ -7,10 +7,10 @@ removed after 30 days, or when a thousand of its namespace have ended since.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Row, String, and_, delete, func, insert, literal, or_, select, text, true, update
 
 from loreg.catalog import clock, tokens
@@ -45,8 +45,7 @@ _QUEUED, _RUNNING = job_table.c.state == _IS_QUEUED, job_table.c.state == _IS_RU
 _OPEN = job_table.c.state.in_([_IS_QUEUED, _IS_RUNNING])
 
 
-@dataclass(frozen=True)
-class WorkerCapabilities:
+class WorkerCapabilities(msgspec.Struct, frozen=True):
     """What a worker has: which bases, a folder for models, torch. Jobs in ``deferred`` are left to others for now."""
 
     has_base: Callable[[str], bool]

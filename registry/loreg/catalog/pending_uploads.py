@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 
 from loreg.catalog import blobs, tombstones
@@ -30,8 +30,7 @@ _KEY_AND_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class PendingUpload:
+class PendingUpload(msgspec.Struct, frozen=True):
     """The files so far, and ``basis``, the digest of the version that the branch meant at the first of them.
 
     ``basis`` is empty if the branch meant none.

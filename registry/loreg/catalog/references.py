@@ -9,10 +9,10 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, func, literal, select, union
 
 from loreg.catalog.schema import (
@@ -38,8 +38,7 @@ _PAGE = 1000  # references
 _MAX_OWNERS = 100  # that are listed of one blob: thousands of versions may share a configuration
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """Whose references are listed: those of all, of the versions with these ids, or of what came ``since`` a time.
 
     ``first_version`` is the id of the first version since then; ids grow with time.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from cachetools import LRUCache
 from sqlalchemy import select, tuple_
 
@@ -30,8 +31,7 @@ _MAX_DEPTH = 64  # generations that are looked at: behind them a version is kept
 _MAX_PLANS = 64  # adapters whose decisions are remembered
 
 
-@dataclass(frozen=True)
-class PruneScope:
+class PruneScope(msgspec.Struct, frozen=True):
     """What is decided on: the rules, the adapters that may lose versions, and the aliases that a policy guards."""
 
     retention: Retention
@@ -52,8 +52,7 @@ class _Decision:
     is_final: bool = False
 
 
-@dataclass(frozen=True)
-class _State:
+class _State(msgspec.Struct, frozen=True):
     """What of a version the rules look at."""
 
     id: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BindParameter,
     Column,
@@ -125,8 +125,7 @@ def _limit(shape: Query) -> ColumnElement[int]:
     return literal_column(str(shape.limit + 1))
 
 
-@dataclass(frozen=True)
-class _Order:
+class _Order(msgspec.Struct, frozen=True):
     """A total order of versions: all columns go the same way, and the last is unique."""
 
     columns: Sequence[Column[Any]]
@@ -167,8 +166,7 @@ def _order(sort: Sort) -> _Order:
     return _Order(columns, (float, int), descending=True, join=metric, conditions=conditions)
 
 
-@dataclass(frozen=True)
-class _BaseCondition:
+class _BaseCondition(msgspec.Struct, frozen=True):
     """The conditions of being on a base.
 
     ``text`` is the base as :class:`loreg.catalog.schema.TaskColumns` names it, if there is one such name. A task joined

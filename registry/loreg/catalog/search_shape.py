@@ -7,7 +7,8 @@ again: so the statement of each shape is built once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from loreg.catalog.bases import digest_range, is_digest
 from loreg.entities import Comparison, MetricCondition, Query, Sort

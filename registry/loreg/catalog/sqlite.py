@@ -10,10 +10,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import msgspec
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
@@ -32,8 +32,7 @@ _WAL_FORMAT = b"\x02"  # the file format's byte 18
 _descriptors: dict[tuple[int, int], int] = {}
 
 
-@dataclass(frozen=True)
-class _ReadOnly:
+class _ReadOnly(msgspec.Struct, frozen=True):
     """Why a database must not be written by this process, and what would let it."""
 
     reason: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 _LOG_EVENT = insert(event_table)
 
 
-@dataclass(frozen=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True):
     """A connection inside a transaction, with who acts and when."""
 
     connection: Connection

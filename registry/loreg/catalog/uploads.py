@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
 from sqlalchemy import Select, bindparam, case, delete, func, insert, or_, select, union, update
 
 from loreg.catalog import blobs
@@ -33,8 +33,7 @@ _FIND = select(upload_table.c.id, upload_table.c.digest, upload_table.c.size, up
 )
 
 
-@dataclass(frozen=True)
-class ExpiredUpload:
+class ExpiredUpload(msgspec.Struct, frozen=True):
     """An upload that was forgotten; ``size`` are the bytes of its blob if it was received, else 0."""
 
     id: str

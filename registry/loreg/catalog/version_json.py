@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import JSON, Float, ScalarSelect, Select, SQLColumnExpression, Table, TypedColumns, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -133,8 +133,7 @@ def select_versions() -> Select[JsonCells]:
     )
 
 
-@dataclass(frozen=True)
-class VersionRecord:
+class VersionRecord(msgspec.Struct, frozen=True):
     """A version, with the ids of its row and of its adapter's."""
 
     id: int

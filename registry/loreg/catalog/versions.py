@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, select, union_all, update
 from sqlalchemy.sql.selectable import ReturnsRows
 
@@ -32,8 +31,7 @@ from loreg.errors import ConflictError, NotFoundError
 from loreg.refs import AdapterName, Ref
 
 
-@dataclass(frozen=True)
-class ChangePolicy:
+class ChangePolicy(msgspec.Struct, frozen=True):
     """Checks that refuse a change of a version by raising.
 
     ``check_alias`` is called before an alias is set to a version, ``check_metrics`` before metrics are recorded for one
@@ -231,6 +229,8 @@ def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
     adapter_id = tx.connection.execute(query).scalar()
     if adapter_id is not None:
         return adapter_id
+    import difflib
+
     close = difflib.get_close_matches(str(adapter), _similar_names(tx, adapter), 1)
     raise NotFoundError(
         f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),

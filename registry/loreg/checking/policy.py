@@ -6,7 +6,6 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -29,8 +28,7 @@ _COMPARISONS: dict[Operator, Callable[[float, float], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a team demands of adapters; before one of ``aliases`` points to a version, all of it must hold.
 
     ``tasks`` and ``metrics`` that a version must have; ``bases`` (names or digests) of which it must have one; the
@@ -54,8 +52,7 @@ class Policy:
     tolerance: float = 0.0
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """What of an adapter is held against a policy.
 
     ``rank`` is the highest of its modules, ``base_hint`` its ``base_model_name_or_path``, ``size`` its bytes, ``base``
@@ -73,8 +70,7 @@ class Candidate:
     against: Version | None = None
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One rule of a policy: how bad a breach is, what is right, what to do."""
 
     severity: Severity

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from loreg.value import Value
 
 
 class Role(StrEnum):
@@ -55,8 +56,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(Value, frozen=True):
     """Who acts, and what on: ``permissions`` maps a namespace, or ``*`` for all, to a :class:`Role`.
 
     ``token_id`` is the token that says so, if one does: a change is refused when it does not hold any more. With
@@ -83,8 +83,7 @@ class Access:
         return any(Role(granted).includes(role) for granted in self.permissions.values())
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(Value, frozen=True):
     """A token without its secret. ``grants`` as in :class:`Access`; ``author`` is who made it."""
 
     id: int
@@ -97,8 +96,7 @@ class Token:
     revoked_at: datetime | None
 
 
-@dataclass(frozen=True)
-class Namespace:
+class Namespace(Value, frozen=True):
     """Adapters of a team; ``public`` ones are read without a token. Its name is empty for adapters without one."""
 
     name: str
@@ -106,8 +104,7 @@ class Namespace:
     adapters: int
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Value, frozen=True):
     """Who did what, and when; ``ref`` is empty where it was not about one adapter."""
 
     id: int
@@ -118,8 +115,7 @@ class Event:
     detail: Mapping[str, object]
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(Value, frozen=True):
     """A blob that a client is about to send; only that client is told the ``id`` of its upload."""
 
     id: str
@@ -127,8 +123,7 @@ class Upload:
     size: int
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Value, frozen=True):
     """A merge, a re-ranking, a bake or upkeep that a worker does; ``request`` is the document that asked for it.
 
     ``what`` is the step that it is at, of which ``done`` out of ``total`` units are done. When it has ended, ``result``

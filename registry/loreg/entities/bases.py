@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
 
-@dataclass(frozen=True)
-class BaseModel:
+from loreg.value import Value
+
+
+class BaseModel(Value, frozen=True):
     """A base model: ``digest`` is the hex digest over its tensors, ``names`` what people call it.
 
     ``struct`` is a digest over names and shapes alone. If not ``complete``, only headers are known of it, and
@@ -23,7 +25,7 @@ class BaseModel:
     struct: str = ""
     complete: bool = True
     license: str = ""
-    config: Mapping[str, object] = field(default_factory=dict)
+    config: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -40,8 +42,7 @@ class BaseRelation(StrEnum):
     FINETUNED_FROM = "finetuned_from"
 
 
-@dataclass(frozen=True)
-class BaseEdge:
+class BaseEdge(Value, frozen=True):
     """``child`` came from ``parent``, as ``kind`` says.
 
     ``detail`` says how, e.g. ``{"bits": 4}``; ``verified`` is whether the two contents prove it.
@@ -66,8 +67,7 @@ class VerdictKind(StrEnum):
     MISMATCH = "mismatch"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Value, frozen=True):
     """How well a base fits an adapter; ``reason`` says why, in words."""
 
     kind: VerdictKind
@@ -79,16 +79,14 @@ class Verdict:
         return kinds.index(self.kind) > kinds.index(other.kind)
 
 
-@dataclass(frozen=True)
-class BaseMatch:
+class BaseMatch(Value, frozen=True):
     """A known base, and how well it fits an adapter."""
 
     base: BaseModel
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class BaseAdded:
+class BaseAdded(Value, frozen=True):
     """A base that is known now: ``created`` is False if this content was known before."""
 
     base: BaseModel
@@ -96,8 +94,7 @@ class BaseAdded:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class BaseDetails:
+class BaseDetails(Value, frozen=True):
     """All that is known of a base; ``versions`` counts the versions that were trained on it.
 
     ``files`` has the sha256 of each shard, where headers alone are known of it.
@@ -106,4 +103,4 @@ class BaseDetails:
     base: BaseModel
     edges: tuple[BaseEdge, ...]
     versions: int
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = msgspec.field(default_factory=dict)

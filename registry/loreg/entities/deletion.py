@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import msgspec
+
 from loreg.entities.references import Owners
+from loreg.value import Value
 
 
-@dataclass(frozen=True)
-class Tombstone:
+class Tombstone(Value, frozen=True):
     """What is left of a version that is gone; ``is_banned`` refuses its digest, and its ``weights`` if not empty."""
 
     number: int
@@ -22,8 +23,7 @@ class Tombstone:
     at: datetime
 
 
-@dataclass(frozen=True)
-class SharedBlob:
+class SharedBlob(Value, frozen=True):
     """A blob of a version that stays, because others have it too, and who they are."""
 
     sha256: str
@@ -31,8 +31,7 @@ class SharedBlob:
     owners: Owners
 
 
-@dataclass(frozen=True)
-class Deletion:
+class Deletion(Value, frozen=True):
     """What deleting a version removes, and what it leaves.
 
     ``blobs`` and ``size`` are those of its files, manifest and exports that nobody else has; ``shared`` are the first
@@ -57,8 +56,7 @@ class Deletion:
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
-class RetentionRules:
+class RetentionRules(Value, frozen=True):
     """Which versions of an adapter are kept, beside those that are never pruned.
 
     Of those that are not yanked, the newest ``keep_last``, and those pushed less than ``keep_newer`` ago; without
@@ -70,20 +68,18 @@ class RetentionRules:
     keep_yanked: timedelta | None = None
 
 
-@dataclass(frozen=True)
-class Retention:
+class Retention(Value, frozen=True):
     """The rules of all namespaces: ``namespaces`` has those that have rules of their own, in place of ``rules``."""
 
     rules: RetentionRules
-    namespaces: Mapping[str, RetentionRules] = field(default_factory=dict)
+    namespaces: Mapping[str, RetentionRules] = msgspec.field(default_factory=dict)
 
     def rules_for(self, namespace: str) -> RetentionRules:
         """Return the rules of a namespace; it is empty for adapters without one."""
         return self.namespaces.get(namespace, self.rules)
 
 
-@dataclass(frozen=True)
-class PruneDecision:
+class PruneDecision(Value, frozen=True):
     """Whether one version goes, and the rule that says so, or why it stays."""
 
     ref: str
@@ -93,8 +89,7 @@ class PruneDecision:
     reason: str
 
 
-@dataclass(frozen=True)
-class PruneReport:
+class PruneReport(Value, frozen=True):
     """What was pruned, or would be: the first thousands of either kind, and how many there are.
 
     ``size`` is the bytes of all files of what goes; what of it others share stays.

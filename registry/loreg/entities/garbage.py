@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from loreg.value import Value
 
 
 class GarbageKind(StrEnum):
@@ -28,24 +29,21 @@ class GarbageKind(StrEnum):
         return self in (GarbageKind.UPLOAD, GarbageKind.PENDING_UPLOAD, GarbageKind.EXPORT)
 
 
-@dataclass(frozen=True)
-class Garbage:
+class Garbage(Value, frozen=True):
     """A stored blob that nothing refers to and that may be removed: its digest, and its size in bytes."""
 
     sha256: str
     size: int
 
 
-@dataclass(frozen=True)
-class GarbageClaim:
+class GarbageClaim(Value, frozen=True):
     """Blobs that one collector may remove, and when it claimed them, by the database's clock."""
 
     at: datetime
     blobs: tuple[Garbage, ...]
 
 
-@dataclass(frozen=True)
-class GarbageCount:
+class GarbageCount(Value, frozen=True):
     """How much of one kind there is, of one namespace where it has one; ``size`` is in bytes.
 
     That of rows is the size of the blobs that they refer to, which other rows may refer to as well.
@@ -57,8 +55,7 @@ class GarbageCount:
     size: int
 
 
-@dataclass(frozen=True)
-class WaitingGarbage:
+class WaitingGarbage(Value, frozen=True):
     """What will go, and when: the oldest of it waits ``since`` a time, and goes with the first run after ``due``."""
 
     kind: GarbageKind
@@ -69,8 +66,7 @@ class WaitingGarbage:
     due: datetime
 
 
-@dataclass(frozen=True)
-class MarkedGarbage:
+class MarkedGarbage(Value, frozen=True):
     """How many blobs are marked as garbage and not collected, their bytes, and since when the oldest of them is."""
 
     count: int
@@ -78,16 +74,14 @@ class MarkedGarbage:
     since: datetime | None
 
 
-@dataclass(frozen=True)
-class VersionContent:
+class VersionContent(Value, frozen=True):
     """What versions have one manifest: the namespace of the first of them, and whether one is not yanked."""
 
     namespace: str
     is_live: bool
 
 
-@dataclass(frozen=True)
-class GcReport:
+class GcReport(Value, frozen=True):
     """What a garbage collection removed, or with ``dry_run`` would remove now, and what must wait.
 
     ``new`` counts the blobs that this run was the first to find. Those of the rows that it removes are among them; a

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from loreg.value import Value
 
 
-@dataclass(frozen=True)
-class MirrorConflict:
+class MirrorConflict(Value, frozen=True):
     """What could not be mirrored, for the target has something else there: a version's or an alias's ref, and why."""
 
     ref: str
     reason: str
 
 
-@dataclass(frozen=True)
-class MirrorReport:
+class MirrorReport(Value, frozen=True):
     """What a mirror brought from one registry or bundle to another.
 
     ``known`` counts versions that the target had as they are, ``changed`` those whose description or history changed.

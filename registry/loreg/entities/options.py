@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from loreg.entities.versions import Metric
+from loreg.value import Value
 
 
 class RankRuleKind(StrEnum):
@@ -20,8 +22,7 @@ class RankRuleKind(StrEnum):
     FIT = "fit"
 
 
-@dataclass(frozen=True)
-class MergeOptions:
+class MergeOptions(Value, frozen=True):
     """How adapters become one: ``loreg methods`` lists the methods; by default ``Σ weights·deltas``, exactly.
 
     ``weights`` are 1 each if not given; ``weights_for`` has others for the modules that a pattern matches, and
@@ -39,8 +40,8 @@ class MergeOptions:
 
     weights: Sequence[float] | None = None
     method: str = "linear"
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    weights_for: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    parameters: Mapping[str, object] = msgspec.field(default_factory=dict)
+    weights_for: Mapping[str, Sequence[float]] = msgspec.field(default_factory=dict)
     scale: float = 1.0
     rank: int | Mapping[str, object] | None = None
     extras: str | None = None
@@ -53,8 +54,7 @@ class MergeOptions:
         return self.method == "linear" and self.rank is None and not self.parameters and not self.initial
 
 
-@dataclass(frozen=True)
-class VersionMetadata:
+class VersionMetadata(Value, frozen=True):
     """What is said of a version when it is pushed: ``metrics`` as values or as ``name=value[@dataset[:split]]``.
 
     >>> said = VersionMetadata(tasks=["qa"], metrics=["accuracy=0.9@sciq:test"], labels={"stage": "trial"})
@@ -64,6 +64,6 @@ class VersionMetadata:
 
     tasks: Sequence[str] = ()
     metrics: Sequence[str | Metric] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     aliases: Sequence[str] = ()
     message: str = ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
+
+from loreg.value import Value
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Page(Generic[T]):
+class Page(Value, Generic[T], frozen=True):
     """One page of a listing; ``cursor`` fetches the next and is None on the last."""
 
     items: tuple[T, ...]
@@ -27,8 +27,7 @@ class Operator(StrEnum):
     AT_LEAST = ">="
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Value, frozen=True):
     """A bound: ``operator`` stands before ``value``."""
 
     operator: Operator
@@ -38,8 +37,7 @@ class Comparison:
         return f"{self.operator}{self.value!r}"
 
 
-@dataclass(frozen=True)
-class MetricCondition:
+class MetricCondition(Value, frozen=True):
     """A metric that a version must have, with a value that compares; empty ``dataset`` or ``split`` means any."""
 
     name: str
@@ -61,8 +59,7 @@ class SortKey(StrEnum):
     METRIC = "metric"
 
 
-@dataclass(frozen=True)
-class Sort:
+class Sort(Value, frozen=True):
     """An order of search results; ``metric``, ``dataset`` and ``split`` name the metric that it may be by."""
 
     by: SortKey = SortKey.CREATED
@@ -74,8 +71,7 @@ class Sort:
         return f"metric:{self.metric}{_where(self.dataset, self.split)}" if self.by == SortKey.METRIC else self.by
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(Value, frozen=True):
     """What to search for; every given condition must hold. ``text`` is matched literally, without case."""
 
     text: str = ""

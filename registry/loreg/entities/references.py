@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from loreg.value import Value
 
 
 class ReferenceKind(StrEnum):
@@ -42,8 +43,7 @@ class UpkeepAction(StrEnum):
     MOVE = "move"
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Value, frozen=True):
     """A blob that the catalog refers to, once, however many versions have it.
 
     ``size`` is None for a manifest that the rows of the catalog do not make.
@@ -53,8 +53,7 @@ class Reference:
     size: int | None
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(Value, frozen=True):
     """One of those that a blob belongs to: the ref of a version, or the name of a base, a branch or a user.
 
     ``path`` is the file's, ``profile`` the server that an export is for.
@@ -66,16 +65,14 @@ class Owner:
     profile: str = ""
 
 
-@dataclass(frozen=True)
-class Owners:
+class Owners(Value, frozen=True):
     """Who a blob belongs to: the first of them, and how many there are in all."""
 
     listed: tuple[Owner, ...]
     count: int
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(Value, frozen=True):
     """A blob that is not as the catalog has it, whom that breaks, and the command that mends it.
 
     ``size`` is what the catalog expects, ``stored_size`` what the store has; None where there is none. ``owners`` has
@@ -91,16 +88,14 @@ class Damage:
     remedy: str
 
 
-@dataclass(frozen=True)
-class Orphan:
+class Orphan(Value, frozen=True):
     """A stored blob that nothing in the catalog refers to."""
 
     sha256: str
     size: int
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+class VerifyReport(Value, frozen=True):
     """What a look at every reference found.
 
     ``references`` counts blobs and ``size`` their bytes; ``proven`` counts those whose content the store's own checksum
@@ -131,16 +126,14 @@ class VerifyReport:
         return not self.damage_count
 
 
-@dataclass(frozen=True)
-class Repair:
+class Repair(Value, frozen=True):
     """A blob that was brought back, or could be, and from where."""
 
     damage: Damage
     source: str
 
 
-@dataclass(frozen=True)
-class RepairReport:
+class RepairReport(Value, frozen=True):
     """What was brought back, and what stays broken because no source has it; the first thousands of either."""
 
     repaired: tuple[Repair, ...]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from loreg.entities.bases import Verdict
 from loreg.entities.versions import Provenance, Version
+from loreg.value import Value
 
 
-@dataclass(frozen=True)
-class PushResult:
+class PushResult(Value, frozen=True):
     """What a push did: ``created`` is False when this content was there already."""
 
     version: Version
@@ -20,8 +19,7 @@ class PushResult:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ExportSummary:
+class ExportSummary(Value, frozen=True):
     """An adapter as ``server`` takes it: what was changed, and ``epsilon = ‖Δ' − Δ‖ / ‖Δ‖`` over all of its deltas.
 
     ``moved`` counts the modules whose delta is not the same to the last bit; ``worst`` is the one that moved most.
@@ -35,8 +33,7 @@ class ExportSummary:
     worst_epsilon: float
 
 
-@dataclass(frozen=True)
-class ExportResult:
+class ExportResult(Value, frozen=True):
     """Where the adapter of ``source`` was written for a server."""
 
     source: str
@@ -44,8 +41,7 @@ class ExportResult:
     fitted: ExportSummary
 
 
-@dataclass(frozen=True)
-class PullResult:
+class PullResult(Value, frozen=True):
     """Where a version now lies; ``downloaded`` counts the bytes that were not there before.
 
     ``fitted`` says what was changed if it was pulled for a server.
@@ -57,8 +53,7 @@ class PullResult:
     fitted: ExportSummary | None = None
 
 
-@dataclass(frozen=True)
-class MergeResult:
+class MergeResult(Value, frozen=True):
     """A merge: always a certificate; a version if it was pushed, a folder if it was written to one.
 
     ``already`` if the folder had this very merge before; then nothing was written.
@@ -78,8 +73,7 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Value, frozen=True):
     """One rule's complaint; ``remedy`` says what to do."""
 
     code: str
@@ -88,8 +82,7 @@ class Finding:
     remedy: str
 
 
-@dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Value, frozen=True):
     """What was found on one adapter; ``path`` is its folder on this machine, empty for a version."""
 
     name: str
@@ -102,8 +95,7 @@ class CheckReport:
         return sum(finding.severity == severity for finding in self.findings)
 
 
-@dataclass(frozen=True)
-class BakeResult:
+class BakeResult(Value, frozen=True):
     """A model with adapters baked in: ``changed`` and ``copied`` count tensors, ``size`` is in bytes.
 
     ``verdicts`` say how well the base fits each source; ``resumed`` counts the shards that an earlier, interrupted
@@ -122,8 +114,7 @@ class BakeResult:
     already: bool = False
 
 
-@dataclass(frozen=True)
-class ExtractedModule:
+class ExtractedModule(Value, frozen=True):
     """One changed matrix as factors of ``rank``: ``retained`` is the share that they keep of ``norm²`` (Frobenius)."""
 
     module: str
@@ -133,8 +124,7 @@ class ExtractedModule:
     norm: float
 
 
-@dataclass(frozen=True)
-class ExtractResult:
+class ExtractResult(Value, frozen=True):
     """An adapter out of a fine-tune: ``retained`` is the share of the energy of all factored modules together.
 
     ``whole`` are the tensors that no factors can hold, with the reason; a version if it was pushed, else a folder.
@@ -148,8 +138,7 @@ class ExtractResult:
     folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class ReproduceResult:
+class ReproduceResult(Value, frozen=True):
     """A stored merge, done again: ``identical`` to the bit, or the largest relative ``difference`` of a delta."""
 
     version: Version
@@ -158,8 +147,7 @@ class ReproduceResult:
     folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class AdapterSimilarity:
+class AdapterSimilarity(Value, frozen=True):
     """How alike the deltas of two adapters are, over the ``modules`` that both have.
 
     ``cosine`` of the deltas; ``left_overlap`` and ``right_overlap`` of their column and row spaces, from 0
@@ -178,8 +166,7 @@ class AdapterSimilarity:
     near_duplicate: bool
 
 
-@dataclass(frozen=True)
-class DoctorCheck:
+class DoctorCheck(Value, frozen=True):
     """One line of ``loreg doctor``: what was looked at, what was found, whether it is well."""
 
     name: str

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from loreg.entities.references import Damage, VerifyReport
+from loreg.value import Value
 
 
-@dataclass(frozen=True)
-class CatalogSnapshot:
+class CatalogSnapshot(Value, frozen=True):
     """The catalog as it was at one moment: of which registry, at which revision, with how many rows of each table.
 
     ``blobs`` and ``size`` count what it refers to; ``inconsistent`` are manifests that its rows do not make.
@@ -25,8 +24,7 @@ class CatalogSnapshot:
     inconsistent: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Value, frozen=True):
     """A snapshot in a backup, by its name; ``missing`` counts the blobs that the registry itself had not whole."""
 
     name: str
@@ -39,8 +37,7 @@ class Snapshot:
     missing: int = 0
 
 
-@dataclass(frozen=True)
-class BackupReport:
+class BackupReport(Value, frozen=True):
     """What a backup copied, and what was there already; ``damages`` are what the registry itself has not whole."""
 
     snapshot: Snapshot
@@ -58,16 +55,14 @@ class BackupReport:
         return not self.damage_count
 
 
-@dataclass(frozen=True)
-class SnapshotList:
+class SnapshotList(Value, frozen=True):
     """The snapshots of a backup, the newest first: through a server the first hundred of ``count``."""
 
     snapshots: tuple[Snapshot, ...]
     count: int
 
 
-@dataclass(frozen=True)
-class SnapshotRules:
+class SnapshotRules(Value, frozen=True):
     """Which snapshots of a backup are kept: the newest ``keep_last``, and those taken less than ``keep_newer`` ago.
 
     The newest is always kept.
@@ -77,8 +72,7 @@ class SnapshotRules:
     keep_newer: timedelta | None = None
 
 
-@dataclass(frozen=True)
-class SnapshotDecision:
+class SnapshotDecision(Value, frozen=True):
     """Whether one snapshot goes, and the rule that says so, or why it stays."""
 
     name: str
@@ -86,8 +80,7 @@ class SnapshotDecision:
     reason: str
 
 
-@dataclass(frozen=True)
-class ForgetReport:
+class ForgetReport(Value, frozen=True):
     """Which snapshots of a backup were forgotten, or would be, and what was removed with them.
 
     ``removed`` blobs, of ``removed_size`` bytes, are those that no snapshot refers to any more, and what killed backups
@@ -104,8 +97,7 @@ class ForgetReport:
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
-class RestoreReport:
+class RestoreReport(Value, frozen=True):
     """What was brought back, of which snapshot, and what the registry then was found to be."""
 
     snapshot: Snapshot
@@ -122,8 +114,7 @@ class RestoreReport:
         return self.verified.ok
 
 
-@dataclass(frozen=True)
-class MoveReport:
+class MoveReport(Value, frozen=True):
     """What was moved, and where to; ``new`` blobs were copied by this call, ``known`` were there."""
 
     target: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from loreg.value import Value
 
 
 class UsageBy(StrEnum):
@@ -13,8 +14,7 @@ class UsageBy(StrEnum):
     ADAPTER = "adapter"
 
 
-@dataclass(frozen=True)
-class UsageRow:
+class UsageRow(Value, frozen=True):
     """What a namespace (``-`` for none) or an adapter stores, in bytes.
 
     ``size`` adds up the files of all its ``versions``. Each blob once, those of exports too, are ``own``, which would
@@ -28,8 +28,7 @@ class UsageRow:
     shared: int
 
 
-@dataclass(frozen=True)
-class UsageTotals:
+class UsageTotals(Value, frozen=True):
     """What the whole registry stores, in bytes, each blob once: of versions, else of exports, of bases, of none.
 
     ``other`` are of unfinished uploads, or of nobody; ``garbage`` blobs, of ``garbage_size`` bytes, wait to be
@@ -46,8 +45,7 @@ class UsageTotals:
     garbage_size: int
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(Value, frozen=True):
     """A page of what is stored; ``totals`` come with the first page alone."""
 
     items: tuple[UsageRow, ...]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from loreg.entities.bases import BaseModel
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
+from loreg.value import Value
 
 
-@dataclass(frozen=True)
-class ModuleType:
+class ModuleType(Value, frozen=True):
     """How often a kind of module (the last part of its name) carries factors, and at which ranks."""
 
     name: str
@@ -22,8 +23,7 @@ class ModuleType:
     rank_max: int
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Value, frozen=True):
     """What the tensors and the configuration of an adapter say, without any mathematics.
 
     ``alpha`` is ``lora_alpha``; ``parameters`` counts elements of every tensor; ``dtype`` is the most common
@@ -41,8 +41,7 @@ class Facts:
     base_hint: str
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Value, frozen=True):
     """One measured number of one version."""
 
     name: str
@@ -56,8 +55,7 @@ class Metric:
         return f"{self.name}={self.value:g}{where}" + (f":{self.split}" if self.split else "")
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Value, frozen=True):
     """An immutable pushed state of an adapter, with what people have said of it since."""
 
     adapter: AdapterName
@@ -87,8 +85,7 @@ class Version:
         return f"{self.ref}@sha256:{self.digest[:12]}"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Value, frozen=True):
     """One adapter that a merge was made from: ``label`` is what the person typed, ``digest`` its manifest's."""
 
     label: str
@@ -96,8 +93,7 @@ class Source:
     weight: float
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(Value, frozen=True):
     """Where a version came from: the sources, everything needed to repeat it, and what it kept and lost."""
 
     sources: tuple[Source, ...]
@@ -105,8 +101,7 @@ class Provenance:
     certificate: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class NewVersion:
+class NewVersion(Value, frozen=True):
     """A version that is about to be recorded: all of its blobs are stored already."""
 
     adapter: AdapterName
@@ -117,7 +112,7 @@ class NewVersion:
     base: BaseModel | None = None
     target: str | None = None
     tasks: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
     provenance: Provenance | None = None
@@ -127,8 +122,7 @@ class NewVersion:
 MIRRORED_FROM = "mirrored_from"
 
 
-@dataclass(frozen=True)
-class OriginEvent:
+class OriginEvent(Value, frozen=True):
     """An event of an adapter in the registry that it is mirrored from; ``number`` is the version's, None for none."""
 
     at: datetime
@@ -144,8 +138,7 @@ class OriginEvent:
         return self.at, self.author, self.action, self.number, repr(_in_order(detail))
 
 
-@dataclass(frozen=True)
-class OriginAlias:
+class OriginAlias(Value, frozen=True):
     """What an alias is to mean, as in the registry that it is mirrored from: the version ``number``, 0 for none.
 
     It is moved only if it means ``expected`` now, 0 for none; None is for whatever it means.
@@ -156,8 +149,7 @@ class OriginAlias:
     expected: int | None = None
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Value, frozen=True):
     """Where a version that is mirrored comes from, and what that registry says of it.
 
     ``registry`` is its id or URL. ``previous`` is the number of the version before it there, 0 for the first.
@@ -176,8 +168,7 @@ class Origin:
     aliases: tuple[OriginAlias, ...] = ()
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(Value, frozen=True):
     """What is asked to become a version: the blobs of ``manifest`` are stored already, and those of ``base``.
 
     ``base`` may be one that is not known yet; the blob under its digest lists its tensors. ``base_hint`` is what the
@@ -191,7 +182,7 @@ class Commit:
     base_hint: str = ""
     message: str = ""
     tasks: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
     origin: Origin | None = None
@@ -203,8 +194,7 @@ class Commit:
         return (*(file.sha256 for file in self.manifest.files), *of_base)
 
 
-@dataclass(frozen=True)
-class Committed:
+class Committed(Value, frozen=True):
     """The version, whether it is a new one, and what a person should know."""
 
     version: Version
@@ -212,8 +202,7 @@ class Committed:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class AdapterEntry:
+class AdapterEntry(Value, frozen=True):
     """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are)."""
 
     adapter: AdapterName
@@ -223,8 +212,7 @@ class AdapterEntry:
     created_at: datetime
 
 
-@dataclass(frozen=True)
-class Details:
+class Details(Value, frozen=True):
     """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept."""
 
     version: Version
@@ -234,8 +222,7 @@ class Details:
     alias_moves: tuple[AliasMove, ...]
 
 
-@dataclass(frozen=True)
-class LineageEdge:
+class LineageEdge(Value, frozen=True):
     """``child`` was made from ``parent`` with ``weight``. ``parent_ref`` is empty for a folder, or if it is gone."""
 
     child: str
@@ -244,8 +231,7 @@ class LineageEdge:
     depth: int
 
 
-@dataclass(frozen=True)
-class AliasMove:
+class AliasMove(Value, frozen=True):
     """One move of an alias; ``number`` is None where it was removed."""
 
     alias: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.catalog import Catalog, Transaction, collection, deletion, garbage, tombstones, versions

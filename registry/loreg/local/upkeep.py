@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from loreg.catalog import (
     Catalog,

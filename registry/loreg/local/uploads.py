@@ -7,8 +7,9 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from loreg.catalog import Catalog, Transaction, garbage, tombstones, uploads
 from loreg.entities import Access, Role, Upload

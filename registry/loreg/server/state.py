@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 from fastapi import Depends, Request
 
 from loreg.catalog import Catalog, tokens
@@ -99,7 +100,7 @@ async def get_access(request: Request) -> Access:
     service = await get_service(request)
     if await service.is_open():
         author = request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous"
-        access = replace(Access.superuser(author), while_open=True)
+        access = msgspec.structs.replace(Access.superuser(author), while_open=True)
     elif authorization := request.headers.get("Authorization", ""):
         access = await service.catalog.run_async(service.authenticate, authorization)
     else:

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
+import msgspec
 from cachetools import TTLCache
 
 from loreg.errors import ConflictError, IntegrityError, NotFoundError
@@ -34,32 +35,28 @@ def ignore_bytes(count: int) -> None:
     """Ignore the count: the default :data:`BytesCallback`."""
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True):
     """A blob's digest (hex sha256) and size in bytes."""
 
     sha256: str
     size: int
 
 
-@dataclass(frozen=True)
-class PresignedUpload:
+class PresignedUpload(msgspec.Struct, frozen=True):
     """A URL for one PUT, and the headers that its signature covers: they are to be sent as they are."""
 
     url: str
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class AcceptedUpload:
+class AcceptedUpload(msgspec.Struct, frozen=True):
     """An upload that was received and stored: its size, and its ``content`` if that is small and was read."""
 
     size: int
     content: bytes | None = None
 
 
-@dataclass(frozen=True)
-class StoredObject:
+class StoredObject(msgspec.Struct, frozen=True):
     """What a store says of an object without reading it: its size, and the hex SHA-256 that it keeps of the whole.
 
     ``sha256`` is empty where the store keeps none.
@@ -82,8 +79,7 @@ class Leftover:
     remove: Callable[[], None] = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class IncomingUpload:
+class IncomingUpload(msgspec.Struct, frozen=True):
     """What somebody PUT by a URL of the store, in quarantine: under which id, when, and how many bytes."""
 
     upload_id: str
@@ -91,8 +87,7 @@ class IncomingUpload:
     size: int
 
 
-@dataclass(frozen=True)
-class CopiedFile:
+class CopiedFile(msgspec.Struct, frozen=True):
     """A file of a folder that was laid out for a server: the folder's name, the path in it, its bytes, when it was."""
 
     name: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from loreg.adapters.hub import HUB_PREFIX
 from loreg.bases.hub import identify_on_hub

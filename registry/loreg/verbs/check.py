@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from loreg.adapters.base_path import remove_base_path
 from loreg.adapters.card import CARD_NAME, read_card
@@ -199,7 +201,7 @@ def _policy_candidate(
         candidate = policy.build_candidate(inspected.version, inspected.card, reference)
         if candidate.base_license or model is None:
             return candidate
-        return replace(candidate, base_license=model.base.license)
+        return msgspec.structs.replace(candidate, base_license=model.base.license)
     structure, license_ = inspected.subject.structure, model.base.license if model else ""
     rank = max(module.rank for module in structure.modules.values())
     return policy.Candidate(rank, structure.config.base_hint, inspected.size, inspected.card, None, license_)

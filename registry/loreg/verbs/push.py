@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
@@ -86,7 +88,7 @@ def _named_as_given(context: Context, identity: Identity | BaseModel, base: str 
     if not isinstance(identity, Identity):
         return load_base(context, identity)
     name = Path(base or "").expanduser().resolve().name
-    return base_of_identity(replace(identity, base=replace(identity.base, names=(name,))))
+    return base_of_identity(replace(identity, base=msgspec.structs.replace(identity.base, names=(name,))))
 
 
 def _refuse_foreign_provenance(inspected: InspectedAdapter) -> None:

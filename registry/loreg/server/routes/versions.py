@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Awaitable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from msgspec.structs import replace
 from pydantic import StringConstraints
 
 from loreg.entities import AdapterEntry, CheckReport, Committed, Deletion, Details, Metric, Page, Version

@@ -18,13 +18,20 @@ import httpx
 import pytest
 import torch
 from msgspec.structs import replace
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from deployments import Deployment, command_line
 from factories import train, write_base
 from live_server import live_server
 from loreg import connect
-from loreg.catalog.schema import tombstone_table
+from loreg.catalog.schema import (
+    adapter_table,
+    alias_move_table,
+    alias_table,
+    metric_table,
+    tombstone_table,
+    version_table,
+)
 from loreg.catalog.versions import find_adapter_id
 from loreg.entities import MIRRORED_FROM, Access, Commit, MergeOptions, Origin, OriginEvent
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
@@ -152,6 +159,7 @@ def test_another_registry_has_the_same_versions_with_the_same_history(source: Re
         for digest, version in {v.digest: v for n in NAMES for v in source.versions(n).items}.items()
     )
     assert report.size == stored - manifests  # each content once
+    assert_same_moves_and_metrics(source, target)
 
 
 def test_what_mirrored_is_an_event_of_who_did_it(source: Registry, target: Registry):
@@ -336,10 +344,48 @@ def test_killed_at_any_step_and_repeated_it_finishes(source: Registry, tmp_path:
                     target.mirror(["team/*"], source=source.settings.home)
                 except Killed:
                     was_killed = True
+            assert_history_is_true(target)
             assert target.mirror(["team/*"], source=source.settings.home).ok
             assert_same(source, target)
+            assert_same_moves_and_metrics(source, target)
             assert target.verify(read_data=True).ok
     assert step > 15
+
+
+def assert_history_is_true(registry: Registry) -> None:
+    """Each alias means what its last move says, and none that was removed is there."""
+    moved: dict[tuple[int, str], int | None] = {}
+    means: dict[tuple[int, str], int | None] = {}
+    with registry.context.backend.catalog.read(Access.superuser("ada")) as tx:
+        for row in tx.connection.execute(select(alias_move_table).order_by(alias_move_table.c.id)):
+            moved[row.adapter_id, row.alias] = row.version_id
+        for row in tx.connection.execute(select(alias_table)):
+            means[row.adapter_id, row.alias] = row.version_id
+    assert means == {key: version for key, version in moved.items() if version is not None}
+
+
+def assert_same_moves_and_metrics(source: Registry, target: Registry) -> None:
+    assert moves_and_metrics(target) == moves_and_metrics(source)
+
+
+def moves_and_metrics(registry: Registry) -> tuple[list[Any], set[Any]]:
+    """All moves of aliases of team/*, in order by alias, and all metrics, each with its author and time."""
+    team = adapter_table.c.namespace == "team"
+    move, metric = alias_move_table.c, metric_table.c
+    moves = (
+        select(adapter_table.c.name, move.alias, move.number, move.author, move.at)
+        .join(adapter_table, (adapter_table.c.id == move.adapter_id) & team)
+        .order_by(adapter_table.c.name, move.alias, move.id)
+    )
+    metrics = (
+        select(
+            adapter_table.c.name, version_table.c.number, metric.name, metric.value, metric.author, metric.created_at
+        )
+        .join(version_table, version_table.c.id == metric.version_id)
+        .join(adapter_table, (adapter_table.c.id == version_table.c.adapter_id) & team)
+    )
+    with registry.context.backend.catalog.read(Access.superuser("ada")) as tx:
+        return tx.connection.execute(moves).all(), set(tx.connection.execute(metrics).all())
 
 
 def test_a_bundle_is_complete_or_absent(source: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -385,6 +431,24 @@ def test_aliases_of_the_targets_own_stay(source: Registry, target: Registry):
     target.tag("team/one:v1", "ours")
     assert target.mirror(["team/*"], source=source.settings.home).ok
     assert target.show("team/one:ours").version.number == 1
+    source.tag("team/one:v2", "ours")
+    source.untag("team/one", "ours")
+    for _ in range(2):  # what the source had and removed is not the target's
+        assert target.mirror(["team/*"], source=source.settings.home).ok
+        assert target.show("team/one:ours").version.number == 1
+        assert_history_is_true(target)
+
+
+def test_a_version_that_was_deleted_in_the_source_is_no_hindrance(source: Registry, target: Registry):
+    source.delete("team/one:v1", reason="law")
+    assert target.mirror(["team/one"], source=source.settings.home).ok
+    assert [version.number for version in target.versions("team/one").items] == [3, 2]
+    assert_history_is_true(target)
+    source.tag("team/one:v2", "late")
+    source.delete("team/one:v2", reason="law")  # the target has it, and keeps it
+    assert target.mirror(["team/one"], source=source.settings.home).ok
+    assert [version.number for version in target.versions("team/one").items] == [3, 2]
+    assert_history_is_true(target)
 
 
 def test_a_version_that_the_target_yanked_itself_stays_so(source: Registry, target: Registry):
@@ -420,6 +484,42 @@ def test_what_the_policy_of_the_target_refuses_is_named(source: Registry, tmp_pa
         assert target.show("team/one:next").version.number == 2
         with pytest.raises(NotFoundError):
             target.show("team/one:prod")
+        assert_history_is_true(target)
+        (tmp_path / "loreg.toml").unlink()  # what was refused comes when it is allowed, with its history
+    with connect(home=str(tmp_path / "guarded"), author="mirror") as target:
+        assert target.mirror(["team/*"], source=source.settings.home).ok
+        assert_same_moves_and_metrics(source, target)
+
+
+def test_a_guarded_alias_does_not_come_to_mean_a_worse_version(source: Registry, tmp_path: Path):
+    """The history that comes with it does not count: the target has never meant that version."""
+    (tmp_path / "loreg.toml").write_text('[check]\naliases = ["prod"]\nagainst = "prod"\n')
+    with connect(home=str(tmp_path / "guarded"), author="mirror") as target:
+        assert target.mirror(["team/one"], source=source.settings.home).ok
+        worse = train(tmp_path / "worse", 8)
+        source.push(worse, "team/one", base="tiny", tasks=["qa"], metrics=["accuracy=0.5@d:test", "loss=0.25"])
+        source.tag("team/one:v4", "prod")
+        report = target.mirror(["team/one"], source=source.settings.home)
+        assert [conflict.ref for conflict in report.conflicts] == ["team/one:prod"]
+        assert target.show("team/one:prod").version.number == 1
+        assert_history_is_true(target)
+
+
+def test_what_the_target_refuses_holds_up_no_other_alias(source: Registry, tmp_path: Path):
+    (tmp_path / "loreg.toml").write_text('[check]\naliases = ["prod"]\nmax_rank = 2\n')
+    source.tag("team/one:v2", "other")  # its only event is of the same commit as the last of prod
+    with connect(home=str(tmp_path / "guarded"), author="mirror") as target:
+        report = target.mirror(["team/one"], source=source.settings.home)
+        assert [conflict.ref for conflict in report.conflicts] == ["team/one:prod"]
+        assert target.show("team/one:other").version.number == 2
+
+
+def test_an_alias_never_means_on_its_way_what_it_does_not_mean_in_the_end(source: Registry, target: Registry):
+    """In the source prod went from v1 to v2 and back: whoever follows it in the target sees no v2."""
+    target.mirror(["team/*"], source=source.settings.home)
+    events = target.events(name="team/one", limit=1000).items
+    moved = [event.detail["aliases"]["prod"] for event in events if "prod" in event.detail.get("aliases", ())]
+    assert moved == [1]
 
 
 def commit_of(source: Registry, ref: str, **origin: Any) -> Commit:

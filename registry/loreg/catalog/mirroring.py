@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 
 from loreg.catalog import aliases, metrics
 from loreg.catalog.bases import find_base_id
-from loreg.catalog.schema import alias_move_table, event_table, tombstone_table, version_table
+from loreg.catalog.schema import alias_move_table, event_table, metric_table, tombstone_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
 from loreg.catalog.versions import (
@@ -23,7 +23,7 @@ from loreg.catalog.versions import (
     insert_version,
     refuse_other_base,
 )
-from loreg.entities import MIRRORED_FROM, AliasMove, Metric, NewVersion, Origin, OriginAlias, OriginEvent
+from loreg.entities import MIRRORED_FROM, AliasMove, Metric, NewVersion, Origin, OriginEvent
 from loreg.errors import ConflictError, StaleError
 
 _ALIAS_ACTIONS = ("tag", "untag")
@@ -33,7 +33,8 @@ def record(tx: Transaction, new: NewVersion, origin: Origin, policy: ChangePolic
     """Record a version as ``origin`` has it; return it, and False if the adapter had it already.
 
     What is said of it is recorded in both cases: tasks, labels and metrics are added or replaced. Events of the origin
-    that are not recorded yet are added, with moves of aliases among them. What was changed is an event of the caller.
+    that are not recorded yet are added. What they say of an alias becomes its history when the alias itself follows, in
+    the same transaction. What was changed is an event of the caller.
     Raises ConflictError for a number that other content has, that was deleted, or that leaves a gap; StaleError for an
     alias that means another version than expected.
     """
@@ -131,7 +132,7 @@ def _set_yanked(tx: Transaction, version_id: int, origin: Origin) -> dict[str, A
 
 
 def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: bool) -> dict[str, Any]:
-    """Add the events that are not recorded yet, in order, and the moves of aliases among them; return their number.
+    """Add the events that are not recorded yet, in order; return their number.
 
     With ``skip_push`` that of the version is there already, whatever it says.
     """
@@ -152,9 +153,8 @@ def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: 
         detail = {MIRRORED_FROM: origin.registry, **event.detail}
         row = {"at": event.at, "author": event.author, "action": event.action, "detail": detail}
         tx.connection.execute(insert(event_table), {"adapter_id": adapter_id, "version_id": version_id, **row})
-        if event.action in _ALIAS_ACTIONS:
-            move = AliasMove(str(event.detail.get("alias", ""))[:96], event.number, event.author, event.at)
-            aliases.record_move(tx, adapter_id, move, version_id if event.action == "tag" else None)
+        if event.action == "metric" and version_id is not None:
+            _attribute_metric(tx, version_id, event)
         added += 1
     return {"events": added} if added else {}
 
@@ -178,8 +178,19 @@ def _version_ids(tx: Transaction, adapter_id: int) -> dict[int, int]:
     return {row.number: row.id for row in tx.connection.execute(query)}
 
 
+def _attribute_metric(tx: Transaction, version_id: int, event: OriginEvent) -> None:
+    """Give a metric the author and time of the event that tells of it; it may have come with an earlier commit."""
+    of_version = metric_table.c.version_id == version_id
+    for row in tx.connection.execute(select(metric_table).where(of_version)).all():
+        metric = Metric(row.name, row.value, row.dataset, row.split, row.higher_is_better)
+        if str(metric) == event.detail.get("metric"):
+            names = {"name": metric.name, "dataset": metric.dataset, "split": metric.split}
+            statement = update(metric_table).where(of_version).filter_by(**names)
+            tx.connection.execute(statement.values(author=event.author, created_at=event.at))
+
+
 def _set_aliases(tx: Transaction, adapter_id: int, origin: Origin, policy: ChangePolicy) -> dict[str, Any]:
-    """Let the aliases mean what they mean in the origin; return those that were moved, with their numbers."""
+    """Let the aliases mean what they mean in the origin, with their history; return the numbers of those that moved."""
     ids = _version_ids(tx, adapter_id) if origin.aliases else {}
     moved: dict[str, int] = {}
     for target in origin.aliases:
@@ -188,34 +199,57 @@ def _set_aliases(tx: Transaction, adapter_id: int, origin: Origin, policy: Chang
             raise StaleError(
                 f"alias {target.alias!r} means {_name(current)} by now, not {_name(target.expected)}", hint="try again"
             )
+        if target.number and target.number not in ids:
+            raise ConflictError(f"alias {target.alias!r} means v{target.number}, which is not here", hint="loreg ls")
+        version_id = ids[target.number] if target.number else None
         if current == target.number:
             continue
-        version_id = None
-        if target.number:
-            if target.number not in ids:
-                raise ConflictError(
-                    f"alias {target.alias!r} means v{target.number}, which is not here", hint="loreg ls"
-                )
-            version_id = ids[target.number]
+        if version_id is not None:  # before its moves are recorded: the policy compares with what it meant last
             policy.check_alias(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), target.alias)
         aliases.point_unlogged(tx, adapter_id, target.alias, version_id)
-        _complete_moves(tx, adapter_id, target, version_id)
         moved[target.alias] = target.number
+    if origin.aliases:
+        _complete_moves(tx, adapter_id, ids, {target.alias for target in origin.aliases})
     return {"aliases": moved} if moved else {}
 
 
-def _complete_moves(tx: Transaction, adapter_id: int, target: OriginAlias, version_id: int | None) -> None:
-    """Record the move as the caller's, unless the origin's own is the last that is recorded."""
+def _complete_moves(tx: Transaction, adapter_id: int, ids: Mapping[int, int], names: Collection[str]) -> None:
+    """Record the moves that mirrored events tell of: of the aliases ``names``, and where they end with what it means.
+
+    Another move of each of ``names`` is the caller's, unless the last one says what it means now.
+    """
+    meant: dict[str, int] = {}  # by the last move
+    recorded: set[tuple[object, ...]] = set()
+    query = select(alias_move_table).where(alias_move_table.c.adapter_id == adapter_id).order_by(alias_move_table.c.id)
+    for row in tx.connection.execute(query):
+        meant[row.alias] = row.number or 0
+        recorded.add((row.alias, row.at, row.author, row.number))
+    moves = [
+        move
+        for move in _mirrored_moves(tx, adapter_id)
+        if (move.alias, move.at, move.author, move.number) not in recorded
+    ]
+    meant |= {move.alias: move.number or 0 for move in moves}
+    means = aliases.list_aliases(tx, adapter_id)
+    moves = [move for move in moves if move.alias in names or meant[move.alias] == means.get(move.alias, 0)]
+    moves += [
+        AliasMove(name, means.get(name), tx.author, tx.at) for name in names if meant.get(name, 0) != means.get(name, 0)
+    ]
+    for move in moves:
+        aliases.record_move(tx, adapter_id, move, ids[move.number] if move.number is not None else None)
+
+
+def _mirrored_moves(tx: Transaction, adapter_id: int) -> Iterator[AliasMove]:
+    """Yield the moves that events of other registries tell of, the oldest first."""
     query = (
-        select(alias_move_table.c.version_id)
-        .where(alias_move_table.c.adapter_id == adapter_id, alias_move_table.c.alias == target.alias)
-        .order_by(alias_move_table.c.id.desc())
-        .limit(1)
+        select(event_table, version_table.c.number)
+        .outerjoin(version_table, version_table.c.id == event_table.c.version_id)
+        .where(event_table.c.adapter_id == adapter_id, event_table.c.action.in_(_ALIAS_ACTIONS))
+        .order_by(event_table.c.id)
     )
-    last = tx.connection.execute(query).one_or_none()
-    if (last.version_id if last else None) != version_id or last is None:
-        move = AliasMove(target.alias, target.number or None, tx.author, tx.at)
-        aliases.record_move(tx, adapter_id, move, version_id)
+    for row in tx.connection.execute(query).all():
+        if MIRRORED_FROM in row.detail and "alias" in row.detail:
+            yield AliasMove(row.detail["alias"], row.number if row.action == "tag" else None, row.author, row.at)
 
 
 def _name(number: int) -> str:

@@ -33,10 +33,11 @@ from loreg.refs import AdapterName
 from loreg.storage import Blob
 from loreg.verbs.mirror_blobs import BlobSender, mirror_base
 from loreg.workspace.context import Context
-from loreg.workspace.mirror_plan import MirrorPlan, plan_adapter
+from loreg.workspace.mirror_plan import MirrorPlan, alias_of, plan_adapter
 from loreg.workspace.mirror_source import MirrorSource, registry_name
 
 _EVENTS = 200  # in one commit
+_ALIASES = 500
 #: What stops the mirror of one adapter, and is named; whatever else goes wrong stops the mirror.
 _STOPPING = (ConflictError, CheckFailedError, AdapterFormatError, IntegrityError, NotFoundError)
 
@@ -127,22 +128,49 @@ class _Mirror:
         )
 
     def _bring_versions(self, plan: MirrorPlan) -> None:
-        """Commit each version that is new or changed, the oldest first, with the events up to the next."""
+        """Commit each version that is new or changed, the oldest first, with the events up to the next.
+
+        The aliases are moved by the commit that has the last event of any, and their history is recorded there: it
+        never tells of a version that an alias does not mean.
+        """
         segments = plan.segments()
         total = len(segments)
+        to_come = sum(bool(alias_of(event)) for _, events in segments for event in events)
         for done, (number, events) in enumerate(segments):
             self.progress(f"mirroring {plan.adapter}", done, total)
             is_new = number in plan.new
             details = self._read(plan, number)
             for start in range(0, max(len(events), 1), _EVENTS):
-                origin = self._origin(plan, details.version, events[start : start + _EVENTS])
-                self._commit(details, origin, is_new=is_new and start == 0)
+                batch = events[start : start + _EVENTS]
+                before, to_come = to_come, to_come - sum(map(bool, map(alias_of, batch)))
+                if before and not to_come:
+                    self._commit_with_aliases(plan, details, batch, is_new=is_new and start == 0)
+                else:
+                    self._commit(details, self._origin(plan, details.version, batch), is_new=is_new and start == 0)
             self.counts["new" if is_new else "changed"] += 1
             self.refs.append(details.version.ref)
         self.progress(f"mirroring {plan.adapter}", total, total)
 
+    def _commit_with_aliases(
+        self, plan: MirrorPlan, details: Details, events: Sequence[OriginEvent], *, is_new: bool
+    ) -> None:
+        """Commit a version with events, and with the aliases, unless the target refuses one: then they stay planned."""
+        last = details.version.number
+        moved = [alias for alias in plan.aliases if alias.number in plan.here or alias.number <= last][:_ALIASES]
+        unmoved = [plan.unmoved] if plan.unmoved is not None else []
+        for aliases in ([*moved, *unmoved], unmoved, []):
+            try:
+                self._commit(details, self._origin(plan, details.version, events, aliases), is_new=is_new)
+            except (ConflictError, CheckFailedError):
+                if not aliases:
+                    raise
+            else:
+                self.counts["aliases"] += sum(alias.number != alias.expected for alias in aliases)
+                plan.aliases = [alias for alias in plan.aliases if alias not in aliases]
+                return
+
     def _move_aliases(self, plan: MirrorPlan) -> None:
-        """Move each alias by itself: what the target's policy refuses is named, and holds up no other."""
+        """Move each alias that is left by itself: what the target refuses is named, and holds up no other."""
         for alias in plan.aliases:
             try:
                 details = self._read(plan, alias.number or plan.newest)
@@ -169,7 +197,7 @@ class _Mirror:
         plan: MirrorPlan,
         version: Version,
         events: Sequence[OriginEvent],
-        aliases: tuple[OriginAlias, ...] = (),
+        aliases: Sequence[OriginAlias] = (),
     ) -> Origin:
         number = version.number
         return Origin(
@@ -181,7 +209,7 @@ class _Mirror:
             is_yanked=None if number in plan.kept_yanks else version.yanked,
             yanked_at=plan.yanked_at.get(number),
             events=tuple(events),
-            aliases=aliases,
+            aliases=tuple(aliases),
         )
 
     def _commit(self, details: Details, origin: Origin, *, is_new: bool) -> None:

@@ -18,7 +18,8 @@ class MirrorPlan:
     """What to bring of an adapter. Versions are named by their numbers; ``events`` are the oldest first.
 
     ``here`` are those that both have, ``previous`` is the number before, in the source. ``kept_yanks`` are versions
-    that the target yanked, or unyanked, itself.
+    that the target yanked, or unyanked, itself. ``unmoved`` is an alias that means the same on both sides: sent along
+    with the others, or instead of them, it has the target record the history of all that do.
     """
 
     adapter: AdapterName
@@ -31,6 +32,7 @@ class MirrorPlan:
     yanked_at: dict[int, datetime] = field(default_factory=dict)
     kept_yanks: set[int] = field(default_factory=set)
     aliases: list[OriginAlias] = field(default_factory=list)
+    unmoved: OriginAlias | None = None
     bases: dict[str, BaseModel] = field(default_factory=dict)
     conflicts: list[MirrorConflict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -80,6 +82,7 @@ def plan_adapter(source: MirrorSource, target: Context, adapter: AdapterName, *,
     plan.changed |= yanks - plan.kept_yanks - plan.new
     kept_aliases = _plan_aliases(plan, source_aliases, target_aliases, history.alias_is_mirrored, force=force)
     _plan_events(source, plan, history, kept_aliases)
+    plan.unmoved = _find_unmoved(plan, source_aliases, target_aliases)
     plan.known -= len({number for number, _ in plan.segments()} - plan.new)
     return plan
 
@@ -182,13 +185,15 @@ def _plan_aliases(
     *,
     force: bool,
 ) -> set[str]:
-    """Plan the moves of aliases; return those that are left as they are, for the target moved them itself."""
+    """Plan the moves of aliases; return those that are left as they are, for the target set or moved them itself."""
     kept: set[str] = set()
     for alias in sorted(theirs.keys() | ours.keys()):
         wanted, current = theirs.get(alias, 0), ours.get(alias, 0)
-        if wanted == current or (not wanted and not is_mirrored.get(alias, False)):
-            continue  # the same, or an alias of the target's own
-        if is_mirrored.get(alias, not current) or force:
+        if wanted == current:
+            continue
+        if not wanted and not is_mirrored.get(alias, False):
+            kept.add(alias)  # of the target's own, though the source may have had one of that name
+        elif is_mirrored.get(alias, not current) or force:
             if wanted in plan.here or wanted in plan.new or not wanted:
                 plan.aliases.append(OriginAlias(alias, wanted, current))
         else:
@@ -198,6 +203,20 @@ def _plan_aliases(
     return kept
 
 
+def _find_unmoved(plan: MirrorPlan, theirs: Mapping[str, int], ours: Mapping[str, int]) -> OriginAlias | None:
+    """Find an alias that means the same on both sides, and of which there are events to bring."""
+    for alias in filter(None, map(alias_of, plan.events)):
+        current = ours.get(alias, 0)
+        if theirs.get(alias, 0) == current:
+            return OriginAlias(alias, current, current)
+    return None
+
+
+def alias_of(event: OriginEvent) -> str:
+    """Return the alias that an event set or removed; empty if it did neither."""
+    return str(event.detail.get("alias", "")) if event.action in ("tag", "untag") else ""
+
+
 def _plan_events(source: MirrorSource, plan: MirrorPlan, history: _History, kept_aliases: set[str]) -> None:
     """Plan the events that the target lacks, but for those of what is left as it is."""
     try:
@@ -205,9 +224,7 @@ def _plan_events(source: MirrorSource, plan: MirrorPlan, history: _History, kept
             is_yank = event.action in ("yank", "unyank")
             if event.action == "yank" and event.number is not None:
                 plan.yanked_at.setdefault(event.number, event.at)
-            is_kept = (is_yank and event.number in plan.kept_yanks) or (
-                event.action in ("tag", "untag") and event.detail.get("alias") in kept_aliases
-            )
+            is_kept = (is_yank and event.number in plan.kept_yanks) or alias_of(event) in kept_aliases
             if not is_kept and event.identity not in history.identities:
                 plan.events.append(event)
     except NotAllowedError as error:

@@ -80,6 +80,13 @@ _BROKEN: tuple[Command, ...] = (
 )
 _MOVE = ("move", "--to-database", "{database}", "--to-storage", "{storage}", "--to-storage-endpoint", "{endpoint}")
 _MOVE_HOME = ("move", "--to-database", "sqlite:///{work}/moved/catalog.db", "--to-storage", "{work}/moved/store")
+_CHANGED: tuple[Command, ...] = (
+    ("tag", "team/one:v2", "prod"),
+    ("metric", "add", "team/one:v1", "f1=0.5@d"),
+    ("tag", "team/one:v1", "gone"),
+    ("untag", "team/one", "gone"),
+    ("yank", "team/one:v1", "--reason", "leaks"),
+)
 _PUSH = ("push", "{in}/new", "team/one", "--base", "tiny", "--task", "news", "--metric", "f1=0.9@d", "--alias", "prod")
 _BAKE = ("bake", "team/one:v1", "--base", "{in}/base", "--to", "out")
 CASES = (
@@ -124,6 +131,8 @@ CASES = (
     Case("move", _MOVE, second=True, makes=(Place("second"),)),
     Case("move-to-home", _MOVE_HOME, makes=(Place("home", "moved"),), backends=("postgres",)),
     Case("mirror-to-home", ("mirror", "team/*", "--to", "other"), makes=(Place("home", "other"),)),
+    Case("mirror-again", ("mirror", "team/*", "--to", "other"), makes=(Place("home", "other"),),
+         before=(("mirror", "team/*", "--to", "other"), _PUSH, *_CHANGED)),
     Case("mirror-from-home", ("mirror", "*", "--from", "other"), empty=True,
          before=(("mirror", "*", "--to", "other"),)),
     Case("mirror-to-bundle", ("mirror", "*", "--to", "all.loreg"), makes=(Place("bundle", "all.loreg"),)),

@@ -1,7 +1,7 @@
 """16 pushers beside collectors that never pause: ``python -m faults.soak.beside_gc``; nothing may be lost.
 
 Half of the pushers reach catalog and store themselves, half go through a server. They push contents that others abandon
-halfway, so that garbage lies in the store that is about to be used. The collectors wait for no grace, or for a second:
+halfway, so that garbage lies in the store that is about to be used. The collectors wait for no grace, or for a minute:
 far less than a push takes, which is the worst that can be asked of them.
 """
 

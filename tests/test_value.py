@@ -76,6 +76,28 @@ def test_pydantic_checks_a_value_as_the_dataclass(document: Any):
     assert outcome(Whole[Item]) == outcome(WholeTwin[ItemTwin]).replace("Twin", "")
 
 
+@pytest.mark.parametrize("value", [Item("a", 2.0), Whole((Item("a"),), {"b": "c"}), Whole((), {}, Item("d"))])
+def test_pydantic_takes_and_writes_a_value(value: Any):
+    type_ = Item if isinstance(value, Item) else Whole[Item]
+    adapter = TypeAdapter(type_)
+    assert adapter.validate_python(value) is value
+    assert adapter.validate_json(adapter.dump_json(value)) == value
+    assert adapter.dump_python(value) == TypeAdapter(twin(type_)).dump_python(as_twin(value))
+
+
+def twin(type_: Any) -> Any:
+    return ItemTwin if type_ is Item else WholeTwin[ItemTwin]
+
+
+def as_twin(value: Any) -> Any:
+    """The dataclass with the fields of a value, and of those in it."""
+    if isinstance(value, Item):
+        return ItemTwin(value.name, value.weight)
+    if isinstance(value, Whole):
+        return WholeTwin(tuple(map(as_twin, value.items)), value.labels, as_twin(value.first))
+    return value
+
+
 def test_values_of_the_same_fields_are_one():
     assert Item("a") == Item("a", 1.0) != Item("a", 2.0)
     assert Item("a") != ItemTwin("a")

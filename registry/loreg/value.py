@@ -11,9 +11,10 @@ import msgspec
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
+    from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
 
-class Value(msgspec.Struct, frozen=True):
+class Value(msgspec.Struct, frozen=True, weakref=True):
     """A frozen value of named fields: compared, hashed and shown by them, as a frozen dataclass is.
 
     A command makes a hundred such classes before it does anything: a dataclass takes a multiple of the time.
@@ -21,18 +22,28 @@ class Value(msgspec.Struct, frozen=True):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let pydantic, which knows no Struct, check and describe it as the dataclass of the same fields."""
-        from pydantic_core.core_schema import no_info_after_validator_function
+        """Let pydantic, which knows no Struct, check, describe and write it as the dataclass of the same fields."""
+        from pydantic_core.core_schema import (
+            no_info_wrap_validator_function,
+            plain_serializer_function_ser_schema,
+        )
 
         twin = _as_dataclass(get_origin(source) or source)
-        checked = handler.generate_schema(twin[get_args(source)] if get_args(source) else twin)
-        return no_info_after_validator_function(lambda value: cls(**vars(value)), checked)
+        schema = handler.generate_schema(twin[get_args(source)] if get_args(source) else twin)
+
+        def check(value: Any, check_fields: ValidatorFunctionWrapHandler) -> Value:
+            return value if isinstance(value, cls) else cls(**vars(check_fields(value)))
+
+        write = plain_serializer_function_ser_schema(
+            lambda value: twin(**msgspec.structs.asdict(value)), return_schema=schema
+        )
+        return no_info_wrap_validator_function(check, schema, serialization=write)
 
 
 @cache
 def _as_dataclass(struct: type[msgspec.Struct]) -> Any:
     """Return the dataclass of the same name, fields and type variables."""
-    hints = get_type_hints(struct)
+    hints = get_type_hints(struct, include_extras=True)
     fields = [(info.name, hints[info.name], _dataclass_field(info)) for info in msgspec.structs.fields(struct)]
     bases = tuple(base for base in getattr(struct, "__orig_bases__", ()) if get_origin(base) is Generic)
     twin = make_dataclass(struct.__name__, fields, bases=bases)

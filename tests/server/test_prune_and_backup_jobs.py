@@ -17,8 +17,9 @@ import loreg.worker
 from deployments import HISTORY, command_line
 from factories import train
 from loreg import connect
-from loreg.entities import PruneDecision, PruneReport, SnapshotDecision
+from loreg.entities import Access, Job, PruneDecision, PruneReport, SnapshotDecision
 from loreg.errors import ConflictError, NotAllowedError, UsageError
+from loreg.local.factory import open_local
 from loreg.storage import DocumentStore, open_store
 from loreg.verbs.upkeep_jobs import shorten
 from loreg.worker import Worker
@@ -316,6 +317,38 @@ def test_of_each_kind_one_is_open_at_a_time(ruled: Guarded):
     for kind, other in (("backup", {"target": "/two"}), ("prune", {"pattern": "team/*"})):
         with pytest.raises(ConflictError, match=f"is a {kind} already, asked for by root"):
             submit(ruled, kind, **other)
+
+
+def test_a_prune_by_rules_that_changed_is_another_one(tmp_path: Path):
+    """Who asks again after the operator changed the rules does not get the job that goes by the old ones."""
+    with connect(home=str(tmp_path / "home"), author="ada") as registry:
+        for number in range(3):
+            registry.push(train(tmp_path / f"adapter-{number}", number), "team/many")
+
+        def ask(keep: int) -> Job:
+            settings = replace(registry.settings, retention={"keep_last": keep})
+            return open_local(settings).backend(Access.superuser("root")).submit("prune", {"pattern": "*"})
+
+        first = ask(1)
+        assert ask(1).id == first.id
+        with pytest.raises(ConflictError, match=f"job {first.id} is a prune already"):
+            ask(2)
+
+
+def test_keys_in_a_place_are_refused_when_the_job_is_asked(served: Guarded):
+    for kind, request in (
+        ("backup", {"target": "s3://KEY:hush@b/x"}),
+        ("repair", {"sources": ["s3://KEY:hush@b/x"]}),
+    ):
+        with pytest.raises(UsageError, match="has a key or a password in it") as refused:
+            submit(served, kind, **request)
+        assert "hush" not in str(refused.value)
+
+
+def test_an_empty_place_of_the_operator_is_none(served: Guarded):
+    job = submit(served, "backup", target="/")
+    Worker(served.behind.settings, None, None, "cpu", (), [""]).work(until_idle=True)
+    assert served.behind.jobs.show(job.id).error["code"] == "not-allowed"
 
 
 def test_a_backup_that_is_cancelled_leaves_no_snapshot_and_the_next_goes_on(

@@ -16,11 +16,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from deployments import HISTORY, MOVIES, SCIENCE, Deployment, Loreg
 from factories import train
 from loreg import connect
+from loreg.catalog import collection
 from loreg.entities import ForgetReport
 from loreg.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError, UsageError
 from loreg.local.upkeep import LocalUpkeep
@@ -379,6 +381,121 @@ def test_nothing_is_removed_when_the_lock_was_lost(registry: Registry, backup: s
     with pytest.raises(UnavailableError):
         registry.forget_snapshots(backup, keep_last=1)
     assert everything_in(registry, backup) == before
+
+
+@pytest.fixture
+def elsewhere(postgres_and_s3: Deployment, tmp_path: Path) -> Iterator[tuple[Registry, Registry, str]]:
+    """Two who are at one registry in PostgreSQL, of which a connection can be lost, and the place of its backup."""
+    settings = {"database_url": postgres_and_s3.database_url, "storage_url": str(tmp_path / "store")}
+    with connect(**settings, author="ada") as one, connect(**settings, author="eve") as two:
+        one.push(SCIENCE, "team/science")
+        one.backup(tmp_path / "backup")
+        yield one, two, str(tmp_path / "backup")
+
+
+def lose_locks(database_url: str) -> None:
+    """End every connection that holds an advisory lock, as a restart of the database does."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        holders = (
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+        )
+        assert connection.execute(holders).fetchall()
+
+
+def test_a_backup_that_lost_its_lock_leaves_no_snapshot(elsewhere: tuple[Registry, Registry, str], tmp_path: Path):
+    registry, other, backup = elsewhere
+    registry.push(HISTORY, "team/history")
+    lost = []
+
+    def lose(what: str, done: int, total: int) -> None:
+        if what == "copying" and done == total and not lost:
+            lost.append(True)
+            lose_locks(registry.settings.database_url)
+            assert other.forget_snapshots(backup, keep_last=1).removed > 0  # what was just copied
+
+    before = names(registry, backup)
+    with pytest.raises(UnavailableError):
+        registry.backup(backup, progress=lose)
+    assert lost
+    assert names(other, backup) == before
+    assert back_up(other, backup)
+    assert_restorable(other, backup, tmp_path, *names(other, backup))
+
+
+def test_who_forgets_stops_where_the_lock_is_lost(
+    elsewhere: tuple[Registry, Registry, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    registry, other, backup = elsewhere
+    for number in range(4):
+        registry.push(train(tmp_path / f"adapter-{number}", number), f"team/a{number}")
+
+    def die(what: str, done: int, total: int) -> None:
+        if what == "copying" and done == total:
+            raise StopWaiting(what)
+
+    with pytest.raises(StopWaiting):  # all blobs are copied, and no snapshot refers to them
+        registry.backup(backup, progress=die)
+    delete, lock, removed = FolderStore.delete, threading.Lock(), []
+
+    def lose_then_delete(store: FolderStore, sha256: str) -> None:
+        with lock:
+            if store.url == backup and not removed:
+                lose_locks(registry.settings.database_url)
+                assert other.backup(backup).known > 1  # it takes for granted what is there
+            removed.append(sha256)
+        delete(store, sha256)
+
+    monkeypatch.setattr(FolderStore, "delete", lose_then_delete)
+    with pytest.raises(UnavailableError):
+        registry.forget_snapshots(backup, keep_last=2)
+    assert len(removed) == opened(registry, backup).parallelism  # what was on its way
+
+
+def test_who_waited_for_a_move_forgets_nothing(tmp_path: Path):
+    home, new = tmp_path / "home", f"sqlite:///{tmp_path}/new/catalog.db"
+    with connect(home=str(home), author="ada") as registry, connect(home=str(home), author="eve") as other:
+        registry.push(SCIENCE, "team/science")
+        for _ in range(2):
+            registry.backup(tmp_path / "backup")
+        outcome: list[object] = []
+        waits = threading.Event()
+
+        def on_wait(what: str, done: int, total: int) -> None:
+            if what.startswith("waiting"):
+                waits.set()
+
+        def forget() -> None:
+            try:
+                outcome.append(other.forget_snapshots(tmp_path / "backup", keep_last=1, progress=on_wait))
+            except ConflictError as error:
+                outcome.append(error.message)
+
+        thread = threading.Thread(target=forget)
+
+        def let_it_wait(what: str, done: int, total: int) -> None:
+            if not waits.is_set():
+                thread.start()
+                assert waits.wait(60)
+
+        registry.move(new, str(tmp_path / "new" / "store"), progress=let_it_wait)
+        thread.join()
+        assert outcome == [f"this registry was moved to {new}"]
+    with connect(database_url=new, storage_url=str(tmp_path / "new" / "store")) as moved:
+        assert len(names(moved, str(tmp_path / "backup"))) == 2
+
+
+def test_a_snapshot_is_dated_behind_those_that_a_wrong_clock_dated(
+    registry: Registry, backup: str, monkeypatch: pytest.MonkeyPatch
+):
+    clock = collection.database_time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(collection, "database_time", lambda tx: clock(tx) + timedelta(days=1))
+        wrong = back_up(registry, backup)
+    registry.push(HISTORY, "team/history")
+    newest = back_up(registry, backup)
+    assert names(registry, backup) == [newest, wrong]
+    registry.forget_snapshots(backup, keep_last=1)
+    assert names(registry, backup) == [newest]
 
 
 # ── places and damage ──────────────────────────────────────────────────────────────────────────────────────────────

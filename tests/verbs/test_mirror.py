@@ -451,6 +451,19 @@ def test_a_version_that_was_deleted_in_the_source_is_no_hindrance(source: Regist
     assert_history_is_true(target)
 
 
+def test_what_is_deleted_in_the_source_later_brings_its_events_no_second_time(source: Registry, target: Registry):
+    def count(number: int) -> int:
+        events = target.events(name="team/one", limit=200).items
+        return sum(event.ref == f"team/one:v{number}" or event.detail.get("number") == number for event in events)
+
+    target.mirror(["team/one"], source=source.settings.home)
+    before = {number: count(number) for number in (1, 2)}
+    assert all(before.values())
+    source.delete("team/one:v1", reason="law")
+    assert target.mirror(["team/one"], source=source.settings.home).ok
+    assert {number: count(number) for number in (1, 2)} == {1: before[1] + 1, 2: before[2]}  # that it was deleted
+
+
 def test_a_version_that_the_target_yanked_itself_stays_so(source: Registry, target: Registry):
     target.mirror(["team/*"], source=source.settings.home)
     target.yank("team/two:v1", reason="not for us")

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Row, String, and_, delete, func, insert, literal, or_, select, text, true, update
 
+from loreg.canonical_json import canonical_json
 from loreg.catalog import clock, tokens
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import job_table
@@ -66,13 +67,14 @@ def submit(
 ) -> Job:
     """Queue a job that runs with the caller's permissions; ``policy`` guards the aliases that it will set.
 
-    Of each kind of upkeep one is open at a time: a second one that asks for the same is the first. Raises ConflictError
-    for one that asks for something else, QuotaError if too many jobs of the namespace or the token are open.
+    Of each kind of upkeep one is open at a time: a second one that asks for the same, by the same policy, is the first.
+    Raises ConflictError for one that asks for something else, QuotaError if too many jobs of the namespace or the token
+    are open.
     """
     if tx.connection.dialect.name == "postgresql":  # so that the next one counts this one
         tx.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('loreg jobs'))"))
     if JobKind(kind).is_upkeep and (open_job := _find_open_upkeep(tx, kind)) is not None:
-        if open_job.request == request:
+        if open_job.request == request and canonical_json(find_policy(tx, open_job)) == canonical_json(policy):
             return open_job
         raise ConflictError(
             f"job {open_job.id} is a {kind} already, asked for by {open_job.author}, and asks for something else",

@@ -140,15 +140,14 @@ def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: 
     ids = _version_ids(tx, adapter_id)
     added = 0
     for event in origin.events:
-        key = event.identity
-        if key in recorded or (skip_push and event.action == "push" and event.number == origin.number):
+        if event.is_in(recorded) or (skip_push and event.action == "push" and event.number == origin.number):
             continue
         if event.number is not None and event.number not in ids:
             raise ConflictError(
                 f"{event.action!r} of {event.at:%Y-%m-%d} is of v{event.number}, which is not here",
                 hint="loreg mirror brings versions before their events",
             )
-        recorded.add(key)
+        recorded.add(event.identity)
         version_id = ids[event.number] if event.number is not None else None
         detail = {MIRRORED_FROM: origin.registry, **event.detail}
         row = {"at": event.at, "author": event.author, "action": event.action, "detail": detail}
@@ -160,7 +159,7 @@ def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: 
 
 
 def _recorded_keys(tx: Transaction, adapter_id: int, events: tuple[OriginEvent, ...]) -> Iterator[tuple[object, ...]]:
-    """Yield the keys of the recorded events of the adapter that were at the times of ``events``."""
+    """Yield identities and traces of the recorded events of the adapter that were at the times of ``events``."""
     times = {event.at for event in events}
     if not times:
         return
@@ -170,7 +169,8 @@ def _recorded_keys(tx: Transaction, adapter_id: int, events: tuple[OriginEvent, 
         .where(event_table.c.adapter_id == adapter_id, event_table.c.at.in_(times))
     )
     for row in tx.connection.execute(query):
-        yield OriginEvent(row.at, row.author, row.action, row.number, row.detail).identity
+        event = OriginEvent(row.at, row.author, row.action, row.number, row.detail)
+        yield from (event.identity, event.trace)
 
 
 def _version_ids(tx: Transaction, adapter_id: int) -> dict[int, int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from loreg.file_locks import lock_file, lock_file_shared, pause
 from loreg.file_modes import make_file
 
 _LOCK = 0x6B656570  # the key of PostgreSQL's advisory lock
-_HEARTBEAT = 30.0  # seconds between two signs of life on a connection that does nothing else
 
 
 @contextlib.contextmanager
@@ -33,8 +31,7 @@ def hold_off(
     """Let nothing be claimed while the context is open, and with ``alone`` nobody else be in such a context.
 
     Yields a function to call now and then: it keeps the connection alive, and raises UnavailableError if it was lost,
-    and the lock with it; with ``alone`` it asks each time. ``on_wait`` is called again and again until the lock is
-    held; what it raises ends the waiting.
+    and the lock with it. ``on_wait`` is called again and again until the lock is held; what it raises ends the waiting.
     """
     if engine.dialect.name == "sqlite":
         with _hold_file(engine, on_wait, alone=alone):
@@ -45,14 +42,10 @@ def hold_off(
         while not connection.execute(select(take(literal(_LOCK, BigInteger)))).scalar_one():
             on_wait()
             pause()
-        next_beat = time.monotonic() + _HEARTBEAT
 
         def heartbeat() -> None:
-            nonlocal next_beat
-            if alone or time.monotonic() >= next_beat:
-                with translate_errors(url):
-                    connection.execute(select(1))
-                next_beat = time.monotonic() + _HEARTBEAT
+            with translate_errors(url):
+                connection.execute(select(1))
 
         try:
             yield heartbeat

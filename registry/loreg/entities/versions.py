@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -136,6 +136,20 @@ class OriginEvent(Value, frozen=True):
         """What makes two events of an adapter the same, wherever they were read, and whatever they passed through."""
         detail = {name: value for name, value in self.detail.items() if name != MIRRORED_FROM}
         return self.at, self.author, self.action, self.number, repr(_in_order(detail))
+
+    @property
+    def is_emptied(self) -> bool:
+        """Return whether it is of a version that was deleted, of which it tells no more than the number."""
+        return self.number is None and self.detail.keys() - {MIRRORED_FROM} == {"number"}
+
+    @property
+    def trace(self) -> tuple[object, ...]:
+        """What is left of the identity when the version is deleted."""
+        return self.at, self.author, self.action, self.number or self.detail.get("number")
+
+    def is_in(self, known: Collection[tuple[object, ...]]) -> bool:
+        """Return whether the event is among those whose identities and traces are ``known``."""
+        return self.identity in known or (self.is_emptied and self.trace in known)
 
 
 class OriginAlias(Value, frozen=True):

@@ -19,6 +19,7 @@ from loreg.requests import (
     read_upkeep_request,
     require_snapshot_rule,
 )
+from loreg.storage.factory import refuse_keys
 
 MAX_REQUEST_BYTES = 32 * 1024  # of JSON
 
@@ -63,6 +64,7 @@ def _check_upkeep(kind: str, request: Mapping[str, object]) -> None:
     if kind == JobKind.BACKUP and not parsed.target:
         raise UsageError("a backup needs a place to go to", hint="loreg backup s3://bucket/prefix")
     for place in (*parsed.sources, parsed.target):
+        refuse_keys(place)  # every administrator sees the request
         if place.startswith((".", "~")):
             arguments = ("repair", "--from", place) if kind == JobKind.REPAIR else ("backup", place)
             raise UsageError(

@@ -42,18 +42,13 @@ def _validate_event(event: OriginEvent) -> None:
     _validate_time(event.at)
     _require(_ACTION.fullmatch(event.action) is not None, "the action of an event")
     _require(event.number is None or 0 < event.number < _MAX_NUMBER, "the version of an event")
-    if event.action in ("tag", "untag") and not _is_emptied(event):
+    if event.action in ("tag", "untag") and not event.is_emptied:
         parse_alias(str(event.detail.get("alias", "")))
     try:
         text = json.dumps(dict(event.detail), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         text = "\x00"
     _require(len(text) <= _MAX_DETAIL and "\x00" not in text and is_unicode(text), "the detail of an event")
-
-
-def _is_emptied(event: OriginEvent) -> bool:
-    """Return whether the event is of a version that was deleted, of which it tells no more than the number."""
-    return event.number is None and "number" in event.detail and "alias" not in event.detail
 
 
 def _validate_author(author: str) -> None:

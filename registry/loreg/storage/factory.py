@@ -21,7 +21,7 @@ def open_store(
     was ever stored: only then a folder is created. Nothing is contacted yet. Raises UsageError for any other scheme,
     and for a URL with a key in it.
     """
-    _refuse_keys(url, endpoint, public_endpoint)
+    refuse_keys(url, endpoint, public_endpoint)
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -37,7 +37,7 @@ def open_store(
     raise _url_error(url)
 
 
-def _refuse_keys(url: str, *endpoints: str) -> None:
+def refuse_keys(url: str, *endpoints: str) -> None:
     """Raise UsageError for a URL with a key: S3 signs with keys of the environment, and clients get to see the URLs."""
     scheme, _, rest = url.partition("://")
     bucket = rest.partition("/")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,19 @@ from loreg.entities import (
     UpkeepAction,
     no_progress,
 )
-from loreg.errors import ConflictError
+from loreg.errors import ConflictError, LoregError
 from loreg.storage import BlobStore, DocumentStore
 from loreg.upkeep import Upkeep
 from loreg.verbs.verify import First, Look, store_of, to_damages
 from loreg.workspace.blob_copies import CopyCounts, Copying
 from loreg.workspace.context import Context
-from loreg.workspace.snapshots import claim_backup, list_snapshots, read_blob_list, write_snapshot
+from loreg.workspace.snapshots import (
+    claim_backup,
+    delete_snapshot,
+    list_snapshots,
+    read_blob_list,
+    write_snapshot,
+)
 
 _ATTEMPTS = 5  # snapshots that deletions may outdate
 
@@ -99,7 +106,24 @@ def _take(
             damages.add(damage)
         if damages.count < len(lost) or any(_is_back(copying.source, look) for look in lost):
             return None, damages
-        return write_snapshot(target, taken, catalog, blobs, damages.count), damages
+        _require_hold(upkeep, beat)
+        snapshot = write_snapshot(target, taken, catalog, blobs, damages.count)
+        try:
+            _require_hold(upkeep, beat)
+        except LoregError:
+            delete_snapshot(target, snapshot.name)
+            raise
+        return snapshot, damages
+
+
+def _require_hold(upkeep: Upkeep, beat: Callable[[], None]) -> None:
+    """Raise if snapshots may have been forgotten meanwhile, and blobs with them that this one refers to.
+
+    UnavailableError is for a hold that was lost, ConflictError for a registry that was moved: who forgets then asks the
+    new one.
+    """
+    beat()
+    refuse_moved(upkeep)
 
 
 def _is_back(store: BlobStore, look: Look) -> bool:

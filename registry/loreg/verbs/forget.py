@@ -44,7 +44,7 @@ from loreg.workspace.snapshots import (
 from loreg.workspace.stored_index import StoredIndex
 
 _LISTS_AT_ONCE = 32  # lists of blobs that are open, and on this machine's disk, at a time
-_BATCH = 1000  # blobs that are looked at, and removed, before the lock is looked at again
+_BATCH = 1000  # blobs that are looked at together
 _AT_WORK = timedelta(hours=1)  # a writer without the lock, of an older release, may be at work for so long
 
 
@@ -79,6 +79,7 @@ def forget(
     tally = _Tally()
     try:
         with upkeep.hold_removals(alone=True, on_wait=partial(progress, "waiting for a backup", 0, 1)) as beat:
+            refuse_moved(upkeep)  # it may have waited for a move
             refuse_unknown_documents(target)
             decisions = _decide(target, rules, upkeep.now())
             _remove(target, decisions, tally, beat, dry_run=dry_run, progress=progress)
@@ -197,9 +198,10 @@ def _remove_blobs(
         for batch in batches(target.list(), _BATCH):
             garbage = [blob for blob in batch if is_digest(blob.sha256) and needed.size(blob.sha256) is None]
             if garbage and not dry_run:
-                beat()
-                for _ in pool.map(target.delete, [blob.sha256 for blob in garbage]):
-                    pass
+                for some in batches(garbage, target.parallelism):
+                    beat()  # no more than what is on its way is removed without the lock
+                    for _ in pool.map(target.delete, [blob.sha256 for blob in some]):
+                        pass
             tally.removed += len(garbage)
             tally.removed_size += sum(blob.size for blob in garbage)
             seen += len(batch)

@@ -175,5 +175,5 @@ def _refuse_unlisted_target(target: str, allowed: Sequence[str]) -> None:
 
 def _find_unlisted(places: Sequence[str], allowed: Sequence[str]) -> str:
     """Return the first of the places that is not allowed word for word; empty if all are."""
-    listed = {place.rstrip("/") for place in allowed}
+    listed = {place.rstrip("/") for place in allowed if place}
     return next((place for place in places if place.rstrip("/") not in listed), "")

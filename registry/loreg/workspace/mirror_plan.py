@@ -63,7 +63,7 @@ class MirrorPlan:
 class _History:
     """What the target's events say: which it has, and whether a mirror changed an alias or a yank last."""
 
-    identities: set[tuple[object, ...]] = field(default_factory=set)
+    known: set[tuple[object, ...]] = field(default_factory=set)
     alias_is_mirrored: dict[str, bool] = field(default_factory=dict)
     yank_is_mirrored: dict[int, bool] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def plan_adapter(source: MirrorSource, target: Context, adapter: AdapterName, *,
 def _read_history(target: Context, adapter: AdapterName) -> _History:
     history = _History()
     for event in list_events(target, adapter):  # the newest first: what is seen first is the last word
-        history.identities.add(event.identity)
+        history.known |= {event.identity, event.trace}
         is_mirrored = MIRRORED_FROM in event.detail
         if event.action in ("tag", "untag"):
             history.alias_is_mirrored.setdefault(str(event.detail.get("alias")), is_mirrored)
@@ -225,7 +225,7 @@ def _plan_events(source: MirrorSource, plan: MirrorPlan, history: _History, kept
             if event.action == "yank" and event.number is not None:
                 plan.yanked_at.setdefault(event.number, event.at)
             is_kept = (is_yank and event.number in plan.kept_yanks) or alias_of(event) in kept_aliases
-            if not is_kept and event.identity not in history.identities:
+            if not is_kept and not event.is_in(history.known):
                 plan.events.append(event)
     except NotAllowedError as error:
         plan.notes.append(f"the events of {plan.adapter} cannot be read in {source.name}: {error.message}")

@@ -9,7 +9,7 @@ import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loreg.canonical_json import canonical_json
@@ -73,11 +73,16 @@ def require_backup(backup: DocumentStore, registry_id: str) -> None:
 
 
 def write_snapshot(backup: DocumentStore, taken: CatalogSnapshot, catalog: Path, blobs: Path, missing: int) -> Snapshot:
-    """Store the two files and then the document that names them: the backup has the snapshot from then on."""
+    """Store the two files and then the document that names them: the backup has the snapshot from then on.
+
+    It is dated behind every other, also when the database's clock was set back.
+    """
     catalog_blob, blobs_blob = digest_of(catalog), digest_of(blobs)
     backup.put(catalog_blob, catalog)
     backup.put(blobs_blob, blobs)
     at = taken.at.astimezone(UTC)
+    if names := _names(backup):
+        at = max(at, taken_at(names[-1]) + timedelta(microseconds=1))
     document = {
         "schema": FORMAT,
         "registry": taken.registry_id,

@@ -427,10 +427,3 @@ def test_a_grace_that_is_none_is_one_line_with_a_hint(local: Loreg, grace: str):
     assert outcome.exit_code == 2
     assert len(outcome.stderr.splitlines()) == 1
     assert "Hint: " in outcome.stderr
-
-
-def test_a_server_refuses_and_says_where_to_ask(local_deployment: Deployment):
-    with live_server(local_deployment) as endpoint:
-        outcome = command_line({"LOREG_ENDPOINT": endpoint})("gc")
-    assert outcome.exit_code == 4
-    assert "Hint: " in outcome.stderr

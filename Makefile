@@ -33,7 +33,7 @@ attacks: $(READY) ## of these what strangers, writers of other namespaces, kills
 
 test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
 	@echo "== slow tests"
-	@$(BIN)/pytest -n 2 -m slow --durations=10
+	@$(BIN)/pytest -n 2 -m slow --durations=10 -o timeout=1800
 
 coverage: $(READY) ## the fast tests with branch coverage of registry/ and cli/; fails below 95 % of registry/ (TESTS=… for some)
 	@echo "== testing with coverage"
@@ -135,7 +135,7 @@ bench-serve: $(READY) ## print the server beside plain boto3, huggingface_hub an
 	@$(BIN)/python benchmarks/serve.py
 
 fuzz: $(READY) ## 100,000 odd documents, then ten minutes of libFuzzer; keeps a case per branch in tests/fuzz/corpus
-	@LOREG_FUZZ_CASES=50000 $(BIN)/pytest -n 2 -m slow tests/fuzz/test_fuzz.py
+	@LOREG_FUZZ_CASES=50000 $(BIN)/pytest -n 2 -m slow -o timeout=3600 tests/fuzz/test_fuzz.py
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	@rm -rf .fuzz && mkdir -p .fuzz/found .fuzz/kept
 	@PATH="$(BIN):$$PATH" tests/fuzz/coverage_guided.py .fuzz/found tests/fuzz/corpus -dict=tests/fuzz/tokens.dict \

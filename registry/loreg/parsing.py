@@ -16,7 +16,7 @@ _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[
 _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
-_LONGEST = 99_999
+_MAX_SPAN = 99_999  # of a unit
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MAX_REASON = 1000  # characters
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
@@ -46,7 +46,7 @@ def format_span(span: timedelta) -> str:
     """
     minutes = math.ceil(span.total_seconds() / 60)
     for unit, size in (("d", 24 * 60), ("h", 60), ("m", 1)):
-        if minutes % size == 0 and minutes // size <= _LONGEST:
+        if minutes % size == 0 and minutes // size <= _MAX_SPAN:
             return f"{minutes // size}{unit}"
     return f"{math.ceil(minutes / (24 * 60))}d"
 

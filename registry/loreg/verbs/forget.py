@@ -198,9 +198,9 @@ def _remove_blobs(
         for batch in batches(target.list(), _BATCH):
             garbage = [blob for blob in batch if is_digest(blob.sha256) and needed.size(blob.sha256) is None]
             if garbage and not dry_run:
-                for some in batches(garbage, target.parallelism):
+                for group in batches(garbage, target.parallelism):
                     beat()  # no more than what is on its way is removed without the lock
-                    for _ in pool.map(target.delete, [blob.sha256 for blob in some]):
+                    for _ in pool.map(target.delete, [blob.sha256 for blob in group]):
                         pass
             tally.removed += len(garbage)
             tally.removed_size += sum(blob.size for blob in garbage)

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -35,7 +36,6 @@ from services import new_database
 from snapshots_of_rows import rows_of
 
 OLD = Path(__file__).parents[1] / "data"
-_count = itertools.count()
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
 
 def new_deployment(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Deployment:
     if kind == "sqlite+folder":
-        folder = tmp_path / f"elsewhere-{next(_count)}"
+        folder = tmp_path / f"elsewhere-{secrets.token_hex(4)}"
         return Deployment(f"sqlite:///{folder}/catalog.db", str(folder / "store"))
     postgres = request.getfixturevalue("postgres")
     s3 = request.getfixturevalue("s3")
-    name = f"restored_{os.getpid()}_{next(_count)}"
+    name = f"restored_{secrets.token_hex(8)}"  # this module may be imported twice
     stack = contextlib.ExitStack()
     request.addfinalizer(stack.close)
     url = stack.enter_context(new_database(postgres, name))

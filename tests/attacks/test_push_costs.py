@@ -467,11 +467,12 @@ def test_many_modules_and_long_lists_are_checked_in_linear_time(tmp_path: Path):
             calls += event == "line"
             return count_lines
 
+        before = sys.gettrace()  # who measures the coverage goes on with it
         sys.settrace(count_lines)
         try:
             check_adapter(Subject(read_structure(folder), None, ()))
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return calls
 
     assert asked(400) < 3 * asked(200)

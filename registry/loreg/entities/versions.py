@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -147,7 +147,7 @@ class OriginEvent(Value, frozen=True):
         """What is left of the identity when the version is deleted."""
         return self.at, self.author, self.action, self.number or self.detail.get("number")
 
-    def is_in(self, known: Collection[tuple[object, ...]]) -> bool:
+    def is_in(self, known: set[tuple[object, ...]]) -> bool:
         """Return whether the event is among those whose identities and traces are ``known``."""
         return self.identity in known or (self.is_emptied and self.trace in known)
 

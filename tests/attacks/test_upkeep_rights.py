@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from listeners import http_listener
+from loreg.errors import UsageError
 from loreg.storage import BlobStore
 from loreg.worker import Worker
 from server.conftest import ROLES, Guarded
@@ -61,7 +62,7 @@ def test_a_job_of_a_token_that_lost_its_rights_is_not_done(either: Guarded):
     assert (ended.state, ended.error["code"]) == ("failed", "unauthenticated")
 
 
-@pytest.mark.parametrize("kind", ["http", "beside it", "as its user", "above it"])
+@pytest.mark.parametrize("kind", ["http", "beside it", "above it"])
 def test_no_worker_calls_an_address_that_only_the_request_names(either: Guarded, kind: str):
     store = either.behind.context.store
     assert isinstance(store, BlobStore)
@@ -72,7 +73,6 @@ def test_no_worker_calls_an_address_that_only_the_request_names(either: Guarded,
         source, allowed = {
             "http": (f"http://{base}", ["http://backup.example"]),
             "beside it": (f"http://{base}/other", [f"http://{base}/backup"]),
-            "as its user": (f"http://backup.example@{base}", ["http://backup.example"]),
             "above it": (f"http://{base}/backup/..", [f"http://{base}/backup"]),
         }[kind]
         job = either.registry("root").jobs.submit("repair", sources=[allowed[0], source])
@@ -81,3 +81,13 @@ def test_no_worker_calls_an_address_that_only_the_request_names(either: Guarded,
         assert (error["code"], "does not repair from" in error["message"]) == ("not-allowed", True)
         assert bytes(stranger.heard) == b""
     assert store.size(files[0].sha256) is None
+
+
+def test_a_name_before_the_address_is_refused_when_the_job_is_asked(either: Guarded):
+    """``http://backup.example@other`` is an address of ``other``, and what stands there may be a password."""
+    with http_listener() as stranger:
+        source = f"http://backup.example@127.0.0.1:{stranger.port}"
+        with pytest.raises(UsageError, match="has a key or a password in it"):
+            either.registry("root").jobs.submit("repair", sources=[source])
+        assert bytes(stranger.heard) == b""
+    assert either.behind.jobs.list().items == ()

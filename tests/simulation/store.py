@@ -224,3 +224,6 @@ class SimulatedBackup(SimulatedStore):
 
     def list_documents(self, folder: str) -> list[str]:
         return self._ask("list snapshots", lambda: sorted(self.documents))
+
+    def delete_document(self, name: str) -> None:
+        self.world.request("backup: delete a snapshot", lambda: self.documents.pop(name, None), changes=True)

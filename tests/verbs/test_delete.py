@@ -14,17 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from deployments import HISTORY, SCIENCE, Deployment, Loreg
 from factories import train
 from loreg import MergeOptions, connect
+from loreg.catalog.schema import upload_table
 from loreg.catalog.uploads import reserve
 from loreg.entities import Access, Deletion, Upload
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.backend import LocalBackend
 from loreg.local.uploads import Uploads
 from loreg.registry import Registry
-from loreg.storage import BlobStore
+from loreg.storage import Blob, BlobStore
 
 REASON = "asked for by its author"
 
@@ -63,6 +65,28 @@ def test_what_is_sent_after_the_deletion_is_refused(direct: Registry):
     with pytest.raises(NotFoundError, match="there is no such upload any more"):
         uploads.receive(upload, SCIENCE / weights.path)
     assert direct.verify().references == 0
+
+
+def test_what_is_deleted_while_its_upload_is_announced_is_refused(direct: Registry, monkeypatch: pytest.MonkeyPatch):
+    version = direct.push(SCIENCE, "team/science").version
+    weights = next(file for file in direct.show(version.ref).files if file.path.endswith(".safetensors"))
+    backend, store = direct.context.backend, direct.context.store
+    assert isinstance(backend, LocalBackend)
+    assert isinstance(store, BlobStore)
+    has, asked = type(store).has, []
+
+    def delete_then_look(self: BlobStore, blob: Blob) -> bool:
+        if not asked:
+            asked.append(blob)
+            direct.delete(version.ref, REASON)
+        return has(self, blob)
+
+    monkeypatch.setattr(type(store), "has", delete_then_look)
+    with pytest.raises(NotAllowedError, match="this content was deleted"):
+        Uploads(backend.catalog, store, Access.superuser("eve")).reserve([Blob(weights.sha256, weights.size)])
+    assert asked
+    with backend.catalog.read(Access.superuser("eve")) as tx:
+        assert tx.connection.execute(select(upload_table)).all() == []
 
 
 def with_card(folder: Path, to: Path, text: str) -> Path:

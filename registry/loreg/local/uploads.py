@@ -57,6 +57,7 @@ class Uploads:
             reserved = self._reserve(tx, [blob for blob in by_digest.values() if blob.sha256 not in readable])
         if missing := [by_digest[digest] for digest in sorted(readable) if not self._store.has(by_digest[digest])]:
             with self._catalog.write(self._access) as tx:
+                tombstones.refuse_banned(tx, {blob.sha256 for blob in missing})  # that is why they are missing, perhaps
                 reserved += self._reserve(tx, missing)
         return tuple((upload, self._presign(upload)) for upload in reserved)
 

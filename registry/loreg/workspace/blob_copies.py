@@ -17,6 +17,7 @@ from loreg.workspace.in_order import map_in_order
 from loreg.workspace.stored_index import StoredIndex
 
 _CHUNK, _CHUNK_BYTES = 16, 4 * 1024 * 1024  # blobs and bytes that a thread copies before it answers
+_BETWEEN_FOLDERS = 16  # threads: most of them wait for the disk to have what they wrote
 _IN_MEMORY = 1024 * 1024  # bytes of a blob that is read in one request
 
 
@@ -67,6 +68,8 @@ class Copying:
         goes on where an interrupted one stopped.
         """
         parallelism = max(self.source.parallelism, self.target.parallelism)
+        if isinstance(self.source, FolderStore) and isinstance(self.target, FolderStore):
+            parallelism = max(parallelism, _BETWEEN_FOLDERS)
         with tempfile.TemporaryDirectory(prefix="loreg-copy-") as name, ThreadPoolExecutor(parallelism) as pool:
             folder = Path(name)
             index = StoredIndex(folder / "index", self.target.list())

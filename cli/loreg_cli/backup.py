@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from loreg.entities import ForgetReport, Snapshot
     from loreg.registry import Registry
 
-_MAX_BY_WORKER = 100  # snapshots in the report of a job
-
 
 @click.command()
 @click.argument("target", metavar="DIR|s3://BUCKET/PREFIX")
@@ -85,8 +83,11 @@ def backup(
 def _list(registry: Registry, target: str, format_: str) -> None:
     snapshots = registry.list_backup(target)
     print_snapshots(snapshots, format_)
-    if registry.settings.endpoint and len(snapshots) >= _MAX_BY_WORKER:
-        warn(f"through a server no more than the newest {_MAX_BY_WORKER} are listed")
+    if registry.settings.endpoint:
+        from loreg.verbs.upkeep_jobs import MAX_LISTED
+
+        if len(snapshots) >= MAX_LISTED:
+            warn(f"through a server no more than the newest {MAX_LISTED} are listed")
 
 
 def _print_forgotten(report: ForgetReport, format_: str) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import loreg.worker
 from deployments import HISTORY, command_line
 from factories import train
 from loreg import connect
@@ -26,6 +25,7 @@ from loreg.worker import Worker
 from server.conftest import ROLES, Guarded
 from server.test_upkeep_jobs import (
     PROGRAM,
+    cancel_when,
     cli_of,
     environment_of,
     served,
@@ -159,16 +159,7 @@ def test_an_alias_that_the_server_guards_keeps_what_it_last_meant(request: pytes
 def test_a_prune_that_is_cancelled_stops_and_the_next_does_the_rest(ruled: Guarded, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("loreg.verbs.prune._BATCH", 1)
     job = submit(ruled, "prune")
-    progress, seen = loreg.worker.Heartbeat.progress, []
-
-    def cancel_at_first(heartbeat: Any, what: str, done: int, total: int) -> None:
-        seen.append(what)
-        if done == 1 and job.id == heartbeat._job.id:
-            ruled.registry("root").jobs.cancel(job.id)
-            heartbeat._beat()
-        progress(heartbeat, what, done, total)
-
-    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancel_at_first)
+    cancel_when(ruled, job, monkeypatch, lambda what, done: done == 1)
     assert work(ruled) == 1
     assert ruled.behind.jobs.show(job.id).state == "cancelled"
     assert len(numbers(ruled)) == 3
@@ -356,15 +347,7 @@ def test_a_backup_that_is_cancelled_leaves_no_snapshot_and_the_next_goes_on(
 ):
     monkeypatch.setattr("loreg.workspace.blob_copies._CHUNK", 1)
     job = submit(served, "backup", target=target)
-    progress = loreg.worker.Heartbeat.progress
-
-    def cancel_at_first(heartbeat: Any, what: str, done: int, total: int) -> None:
-        if what == "copying" and job.id == heartbeat._job.id:
-            served.registry("root").jobs.cancel(job.id)
-            heartbeat._beat()
-        progress(heartbeat, what, done, total)
-
-    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancel_at_first)
+    cancel_when(served, job, monkeypatch, lambda what, done: what == "copying")
     worker = Worker(served.behind.settings, None, None, "cpu", (), [target])
     assert worker.work(until_idle=True) == 1
     assert (served.behind.jobs.show(job.id).state, documents(served, target)) == ("cancelled", [])
@@ -374,15 +357,7 @@ def test_a_backup_that_is_cancelled_leaves_no_snapshot_and_the_next_goes_on(
 
 def test_a_backup_that_waits_can_be_cancelled(served: Guarded, target: str, monkeypatch: pytest.MonkeyPatch):
     job = submit(served, "backup", target=target)
-    progress = loreg.worker.Heartbeat.progress
-
-    def cancel_when_it_waits(heartbeat: Any, what: str, done: int, total: int) -> None:
-        if what.startswith("waiting for loreg backup --forget"):
-            served.registry("root").jobs.cancel(job.id)
-            heartbeat._beat()
-        progress(heartbeat, what, done, total)
-
-    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancel_when_it_waits)
+    cancel_when(served, job, monkeypatch, lambda what, done: what.startswith("waiting for loreg backup --forget"))
     with served.behind.context.backend.upkeep().hold_removals(alone=True):
         Worker(served.behind.settings, None, None, "cpu", (), [target]).work(until_idle=True)
     assert served.behind.jobs.show(job.id).state == "cancelled"

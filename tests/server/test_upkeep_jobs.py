@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,6 +61,23 @@ def environment_of(served: Guarded) -> dict[str, str]:
         "LOREG_STORAGE_URL": settings.storage_url,
         "LOREG_STORAGE_ENDPOINT": settings.storage_endpoint,
     }
+
+
+def cancel_when(
+    served: Guarded, job: Job, monkeypatch: pytest.MonkeyPatch, is_time: Callable[[str, int], bool]
+) -> list[str]:
+    """Let an administrator cancel the job where its progress is what ``is_time`` says; returns the steps it came to."""
+    progress, seen = loreg.worker.Heartbeat.progress, []
+
+    def cancel(heartbeat: Any, what: str, done: int, total: int) -> None:
+        seen.append(what)
+        if is_time(what, done) and job.id == heartbeat._job.id:
+            served.registry("root").jobs.cancel(job.id)
+            heartbeat._beat()
+        progress(heartbeat, what, done, total)
+
+    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancel)
+    return seen
 
 
 @contextlib.contextmanager
@@ -227,16 +244,7 @@ def test_one_that_is_cancelled_stops_and_the_next_does_the_rest(
     monkeypatch.setattr("loreg.verbs.gc._BATCH", 2)
     request = {"grace": "0m"} if kind == "gc" else {}
     job = submit(served, kind, **request)
-    progress, seen = loreg.worker.Heartbeat.progress, []
-
-    def cancel_at(heartbeat: Any, what: str, done: int, total: int) -> None:
-        seen.append(what)
-        if what == step and job.id == heartbeat._job.id:
-            served.registry("root").jobs.cancel(job.id)
-            heartbeat._beat()
-        progress(heartbeat, what, done, total)
-
-    monkeypatch.setattr(loreg.worker.Heartbeat, "progress", cancel_at)
+    seen = cancel_when(served, job, monkeypatch, lambda what, done: what == step)
     assert work(served) == 1
     assert served.behind.jobs.show(job.id).state == "cancelled"
     assert seen.count(step) == 1

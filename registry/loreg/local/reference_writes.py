@@ -30,8 +30,7 @@ def write_references(
         yield _write(catalog, access, stale)
         if not stale:
             return
-        if number == _ATTEMPTS or any(store.size(sighting.sha256) is None for sighting in stale[0].sightings):
-            raise CollectedError(str(stale[0]), hint="push again") from stale[0]
+        _require_another_attempt(store, stale[0], number)
         with catalog.write(access) as tx:
             garbage.confirm(tx, stale[0].sightings)
 
@@ -55,7 +54,7 @@ def rehearse_references(
     them.
     """
     seen: set[garbage.Sighting] = set()
-    for attempt in range(_ATTEMPTS):
+    for number in range(1, _ATTEMPTS + 1):
         try:
             with catalog.write(access) as tx:
                 garbage.confirm(tx, seen)
@@ -64,9 +63,14 @@ def rehearse_references(
         except _RolledBackError:
             return
         except garbage.StaleSightingError as error:
-            if attempt == _ATTEMPTS - 1 or any(store.size(item.sha256) is None for item in error.sightings):
-                raise CollectedError(str(error), hint="push again") from error
+            _require_another_attempt(store, error, number)
             seen |= {*error.sightings}
+
+
+def _require_another_attempt(store: BlobTransfer, error: garbage.StaleSightingError, number: int) -> None:
+    """Raise CollectedError if the store has not all that was collected, or attempt ``number`` was the last."""
+    if number == _ATTEMPTS or any(store.size(sighting.sha256) is None for sighting in error.sightings):
+        raise CollectedError(str(error), hint="push again") from error
 
 
 class _RolledBackError(Exception):

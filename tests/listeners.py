@@ -22,12 +22,14 @@ class Listener:
 
 
 @contextlib.contextmanager
-def http_listener() -> Iterator[Listener]:
-    """It answers every request with 404."""
+def http_listener(body: bytes = b"") -> Iterator[Listener]:
+    """It answers every request with 404, or with the JSON ``body``."""
+    status = b"200 OK\r\nContent-Type: application/json" if body else b"404 Not Found"
 
     def answer(connection: socket.socket, listener: Listener) -> None:
         listener.heard += connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        header = b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
+        connection.sendall(header + body)
 
     with _listening(answer) as listener:
         yield listener

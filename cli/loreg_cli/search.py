@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_labels
+from loreg_cli.output import warn
 from loreg_cli.version_table import print_versions
 
 
@@ -30,11 +31,16 @@ from loreg_cli.version_table import print_versions
 @click.option("--author", default="", metavar="NAME", help="Pushed by NAME.")
 @click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …")
 @click.option(
+    "--best",
+    default="",
+    metavar="METRIC[@DATASET[:SPLIT]]",
+    help="Of each adapter the version that is best by this metric, the best first.",
+)
+@click.option(
     "--sort",
-    default="created",
-    show_default=True,
+    default="",
     metavar="ORDER",
-    help="created, name, rank, size, or metric:NAME[@DATASET[:SPLIT]], the best first.",
+    help="created (the default), name, rank, size, or metric:NAME[@DATASET[:SPLIT]], the best first.",
 )
 @click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
 @page_options
@@ -43,7 +49,10 @@ def search(text: tuple[str, ...], format_: str, **conditions: Any) -> None:
     """Find the versions for which every condition holds; TEXT is sought in name, message and card.
 
     \b
-    loreg search --task sentiment --rank '<=16' --metric 'accuracy>=0.9' --sort metric:accuracy
+    loreg search --task sentiment --base llama --best accuracy@imdb
+    loreg search --rank '<=16' --metric 'accuracy>=0.9' --sort metric:accuracy
     """
     page = open_registry().search(" ".join(text), **conditions)
+    if page.all_versions and not conditions["all_versions"] and page.items:
+        warn("looked at all versions, not only the newest" + (": one for each adapter, its best" * page.best))
     print_versions(page, format_)

@@ -26,6 +26,7 @@ from loreg.entities import (
     Namespace,
     Page,
     Query,
+    SearchPage,
     Token,
     Usage,
     UsageBy,
@@ -68,8 +69,11 @@ class Backend(Protocol):
         """Return the refs of the versions that have a file with this content, the oldest first."""
         ...
 
-    def search(self, query: Query) -> Page[Version]:
-        """Return a page of the versions for which every condition of ``query`` holds."""
+    def search(self, query: Query) -> SearchPage:
+        """Return a page of the versions for which every condition of ``query`` holds.
+
+        Raises UnavailableError for a server that is too old for one of them.
+        """
         ...
 
     def samples(self, count: int) -> tuple[Version, ...]:

@@ -173,6 +173,31 @@ def parse_sort(text: str) -> Sort:
     )
 
 
+def parse_best(text: str) -> Sort:
+    """Parse ``NAME[@dataset[:split]]``, the metric by which versions are compared. Raises UsageError.
+
+    >>> str(parse_best("accuracy@imdb:test"))
+    'metric:accuracy@imdb:test'
+    """
+    name, at, where = text.partition("@")
+    dataset, colon, split = where.partition(":")
+    if not name or (at and not dataset) or (colon and not split) or not text.isprintable() or " " in text:
+        raise UsageError(f"invalid metric {text!r}: expected NAME[@dataset[:split]]", hint="--best accuracy@imdb:test")
+    return Sort(SortKey.METRIC, name, dataset, split)
+
+
+def parse_order(sort: str, best: str) -> Sort:
+    """Return the order of a search: by ``sort``, or by the metric ``best``; ``created`` if neither is written.
+
+    Raises UsageError for both at once, and for what does not parse.
+    """
+    if sort and best:
+        raise UsageError(
+            f"--best {best} says the order already, --sort {sort} would be another", hint=f"--best {best} alone"
+        )
+    return parse_best(best) if best else parse_sort(sort) if sort else Sort()
+
+
 def parse_weights(text: str) -> tuple[float, ...]:
     """Parse ``0.7,0.3``: finite numbers, also negative ones; they need not sum to 1."""
     return tuple(_parse_number(part.strip(), text) for part in text.split(","))

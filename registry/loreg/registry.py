@@ -50,6 +50,7 @@ from loreg.entities import (
     RepairReport,
     ReproduceResult,
     RestoreReport,
+    SearchPage,
     Snapshot,
     SnapshotList,
     SnapshotRules,
@@ -66,7 +67,7 @@ from loreg.parsing import (
     parse_comparison,
     parse_metric,
     parse_metric_condition,
-    parse_sort,
+    parse_order,
     parse_span,
 )
 from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref
@@ -534,20 +535,25 @@ class Registry:
         labels: Mapping[str, str] | None = None,
         author: str = "",
         variant: str = "",
-        sort: str = "created",
+        sort: str = "",
+        best: str = "",
         all_versions: bool = False,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[Version]:
+    ) -> SearchPage:
         """Return a page of the versions for which every condition holds; of each adapter the newest.
 
-        ``all_versions`` looks at older ones too. ``ranks`` are comparisons such as ``<=16`` with the largest rank,
-        ``metrics`` such as ``accuracy>=0.9@imdb``. Raises UsageError for a condition that does not parse.
+        ``best`` names a metric, ``accuracy@imdb:test``: the page then holds of each adapter the version that is best by
+        it, whatever its age, the best first. ``all_versions`` looks at older ones too, and so do ``metrics`` and a
+        ``sort`` by a metric. ``ranks`` are comparisons such as ``<=16`` with the largest rank, ``metrics`` such as
+        ``accuracy>=0.9@imdb``. Raises UsageError for a condition that does not parse.
 
         >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@imdb"])
         >>> page = registry.search(ranks=["<=16"], metrics=["accuracy>=0.9@imdb"], sort="metric:accuracy")
         >>> [str(metric) for version in page.items for metric in version.metrics]
         ['accuracy=0.93@imdb']
+        >>> [version.ref for version in registry.search(best="accuracy@imdb").items]
+        ['team/science:v1']
         """
         query = Query(
             text=text,
@@ -559,7 +565,8 @@ class Registry:
             labels=tuple((labels or {}).items()),
             author=author,
             variant=variant,
-            sort=parse_sort(sort),
+            sort=parse_order(sort, best),
+            best=bool(best),
             all_versions=all_versions,
             limit=limit,
             cursor=cursor,

@@ -57,6 +57,10 @@ SEARCHES: dict[str, Query] = {
     "by rank": Query(sort=parse_sort("rank")),
     "metric": Query(metrics=(parse_metric_condition("metric3>=0.999"),)),
     "best by metric": Query(sort=parse_sort("metric:metric3@data3")),
+    "best on a dataset": Query(sort=parse_sort("metric:metric3@data3"), best=True),
+    "best for a task on a base": Query(
+        tasks=("task7",), base="org/base8", sort=parse_sort("metric:metric7"), best=True
+    ),
     "task by metric": Query(tasks=("task7",), sort=parse_sort("metric:metric7")),
 }
 

@@ -15,7 +15,7 @@ from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details
 from loreg.entities import Access, BaseModel, Query
 from loreg.errors import UsageError
-from loreg.parsing import parse_comparison, parse_metric, parse_metric_condition, parse_sort
+from loreg.parsing import parse_best, parse_comparison, parse_metric, parse_metric_condition, parse_sort
 from loreg.refs import parse_ref
 
 
@@ -106,6 +106,85 @@ def test_the_best_of_several_datasets_counts_once(catalog: Catalog, record):
     assert find_refs(catalog, sort=parse_sort("metric:f1")) == ["a:v1", "b:v1"]
 
 
+def test_the_best_of_each_adapter_may_be_an_older_version(catalog: Catalog, record):
+    for name, content, accuracy in (
+        ("a", "1", 0.7),
+        ("a", "2", 0.9),
+        ("a", "3", 0.8),
+        ("b", "1", 0.85),
+        ("c", "1", 0.2),
+    ):
+        record(name, content, metrics=(parse_metric(f"accuracy={accuracy}@x:test"),))
+    record("a", "4")
+    assert find_refs(catalog, sort=parse_best("accuracy"), best=True) == ["a:v2", "b:v1", "c:v1"]
+    assert find_refs(catalog, sort=parse_best("accuracy@x:test"), best=True) == ["a:v2", "b:v1", "c:v1"]
+    assert find_refs(catalog, sort=parse_best("accuracy@y"), best=True) == []
+
+
+def test_a_yanked_version_is_never_the_best(catalog: Catalog, record):
+    record("a", "1", metrics=(parse_metric("f1=0.5"),))
+    best = record("a", "2", metrics=(parse_metric("f1=0.9"),))
+    with catalog.write(Access.superuser("ada")) as tx:
+        versions.set_yanked(tx, versions.resolve(tx, parse_ref(best.ref)), True)
+    assert find_refs(catalog, sort=parse_best("f1"), best=True) == ["a:v1"]
+
+
+def test_of_an_adapter_with_two_equally_good_versions_the_newer_is_the_best(catalog: Catalog, record):
+    for content in "123":
+        record("a", content, metrics=(parse_metric("f1=0.5@x"), parse_metric("f1=0.5@y")))
+    assert find_refs(catalog, sort=parse_best("f1"), best=True) == ["a:v3"]
+
+
+def test_the_best_by_a_loss_is_the_lowest(catalog: Catalog, record):
+    for name, content, loss in (("a", "1", 0.7), ("a", "2", 0.9), ("b", "1", 0.1)):
+        record(name, content, metrics=(parse_metric(f"eval_loss={loss}"),))
+    assert find_refs(catalog, sort=parse_best("eval_loss"), best=True) == ["b:v1", "a:v1"]
+
+
+def test_the_best_is_that_of_the_versions_that_fulfill_the_other_conditions(catalog: Catalog, record):
+    base = BaseModel("cd" * 32, ("org/llama",), 3, 100)
+    with catalog.write(Access.superuser("ada")) as tx:
+        bases.record(tx, base, 1)
+    better = {"metrics": (parse_metric("f1=0.9"),)}
+    good = {"metrics": (parse_metric("f1=0.5"),)}
+    record("a", "1", tasks=("qa",), labels={"stage": "done"}, modules=("up_proj",), base_hint="org/llama", **good)
+    record("a", "2", base=base, tasks=("qa",), ranks=(64, 64), variant="dora", author="grace", **better)
+    record("a", "3", base_hint="org/mistral", **better)
+    for condition, ref in (
+        ({}, "a:v3"),
+        ({"tasks": ("qa",)}, "a:v2"),
+        ({"base": "org/llama"}, "a:v2"),
+        ({"base": "org/llama", "tasks": ("qa",)}, "a:v2"),
+        ({"base": "org/mistral"}, "a:v3"),
+        ({"labels": (("stage", "done"),)}, "a:v1"),
+        ({"modules": ("up_proj",)}, "a:v1"),
+        ({"tasks": ("qa",), "ranks": (parse_comparison("<=8"),)}, "a:v1"),
+        ({"author": "grace"}, "a:v2"),
+        ({"variant": "dora"}, "a:v2"),
+        ({"metrics": (parse_metric_condition("f1<0.6"),)}, "a:v1"),
+    ):
+        assert find_refs(catalog, sort=parse_best("f1"), best=True, **condition) == [ref], condition
+
+
+def test_who_asks_for_a_metric_is_shown_older_versions_too(catalog: Catalog, record):
+    record("a", "1", metrics=(parse_metric("f1=0.9"),))
+    record("a", "2", metrics=(parse_metric("f1=0.5"),))
+    for conditions, refs in (
+        ({"metrics": (parse_metric_condition("f1>0.6"),)}, ["a:v1"]),
+        ({"sort": parse_sort("metric:f1")}, ["a:v1", "a:v2"]),
+        ({}, ["a:v2"]),
+    ):
+        with catalog.read() as tx:
+            page = search(tx, Query(**conditions))
+        assert [version.ref for version in page.items] == refs
+        assert page.all_versions == bool(conditions)
+
+
+def test_there_is_no_best_without_a_metric(catalog: Catalog):
+    with pytest.raises(UsageError, match="the best by name is no one version"):
+        find_refs(catalog, sort=parse_sort("name"), best=True)
+
+
 def test_only_the_newest_version_unless_asked(catalog: Catalog, record):
     record("a", "one", tasks=("old",))
     record("a", "two", tasks=("new",))
@@ -190,14 +269,16 @@ def test_everything_of_a_version_arrives_in_one_statement(catalog: Catalog, thre
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    order=st.sampled_from(["created", "name", "rank", "size", "metric:f1"]),
+    order=st.sampled_from(["created", "name", "rank", "size", "metric:f1", "best:f1"]),
     limit=st.integers(1, 8),
 )
 def test_pages_together_are_the_whole_each_version_once(catalog: Catalog, record, order: str, limit: int):
+    best = order == "best:f1"
     for i in range(17):
         metrics = (parse_metric(f"f1={i % 3}"),)
         record(f"ns{i % 2}/a{i % 5}", f"content {i}", ranks=(1, i % 4 + 1), size=i % 3, metrics=metrics)
-    query = Query(sort=parse_sort(order), limit=limit, all_versions=True)
+    sort = parse_sort(order.replace("best", "metric"))
+    query = Query(sort=sort, best=best, limit=limit, all_versions=True)
     with catalog.read() as tx:
         whole = [v.ref for v in search(tx, replace(query, limit=1000)).items]
         pages, cursor = [], None
@@ -209,7 +290,17 @@ def test_pages_together_are_the_whole_each_version_once(catalog: Catalog, record
                 break
             assert len(page.items) == limit
     assert pages == whole
-    assert len(set(whole)) == 17
+    assert len(set(whole)) == (5 * 2 if best else 17)
+
+
+def test_a_cursor_of_a_search_by_metric_is_none_of_the_best(catalog: Catalog, record):
+    for name in "abc":
+        record(name, metrics=(parse_metric("f1=0.5"),))
+    by_metric = {"sort": parse_sort("metric:f1"), "limit": 1}
+    with catalog.read() as tx:
+        cursor = search(tx, Query(**by_metric)).cursor
+    with pytest.raises(UsageError, match="this cursor is not of this search"):
+        find_refs(catalog, **by_metric, best=True, cursor=cursor)
 
 
 def test_a_version_pushed_while_someone_pages_moves_nothing(catalog: Catalog, record):

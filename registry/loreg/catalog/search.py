@@ -15,11 +15,13 @@ from sqlalchemy import (
     FromClause,
     SQLColumnExpression,
     Subquery,
+    and_,
     bindparam,
     exists,
     literal_column,
     or_,
     select,
+    true,
     tuple_,
     union_all,
 )
@@ -29,6 +31,7 @@ from loreg.catalog import bases
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import (
     MetricColumns,
+    VersionColumns,
     adapter_table,
     base_table,
     label_table,
@@ -40,7 +43,7 @@ from loreg.catalog.schema import (
 from loreg.catalog.search_shape import BY_DIGEST, cursor_values, split_query
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import select_versions, to_version
-from loreg.entities import Operator, Page, Query, Sort, SortKey, Version
+from loreg.entities import MetricCondition, Operator, Query, SearchPage, Sort, SortKey
 from loreg.errors import UsageError
 
 _OPERATORS: dict[Operator, Callable[[SQLColumnExpression[float], BindParameter[float]], ColumnElement[bool]]] = {
@@ -52,29 +55,32 @@ _OPERATORS: dict[Operator, Callable[[SQLColumnExpression[float], BindParameter[f
 }
 
 
-def search(tx: Transaction, query: Query) -> Page[Version]:
+def search(tx: Transaction, query: Query) -> SearchPage:
     """Return a page of the versions that fulfill every condition. Raises UsageError for a cursor of another search."""
     statement, values = page_statement(query, tx.sees_all)
     rows = tx.select_compiled(statement, **values)  # run by SQLAlchemy a page took 18 to 21 % longer (SQLite, median)
     shown = rows[: query.limit]
-    cursor = encode(str(query.sort), list(shown[-1][1:])) if len(rows) > query.limit else None
-    return Page(tuple(to_version(document) for document, *_ in shown), cursor)
+    cursor = encode(query.order, list(shown[-1][1:])) if len(rows) > query.limit else None
+    versions = tuple(to_version(document) for document, *_ in shown)
+    return SearchPage(versions, cursor, query.reads_all_versions, query.best)
 
 
 def page_statement(query: Query, sees_all: bool) -> tuple[ReturnsRows, dict[str, object]]:
     """Return the statement of a page, and its parameters: it selects one row more than the limit, to know of a next."""
     if query.limit < 1:
         raise UsageError(f"a page of {query.limit} versions is not possible", hint="--limit 50")
+    if query.best and query.sort.by != SortKey.METRIC:
+        raise UsageError(f"the best by {query.sort} is no one version: expected a metric", hint="--best accuracy")
     shape, values = split_query(query)
     if query.cursor:
-        values |= cursor_values(decode(query.cursor, str(query.sort), _order(shape.sort).types))
+        values |= cursor_values(decode(query.cursor, query.order, _order(shape).types))
     return _select_page(shape, sees_all), values
 
 
 @functools.lru_cache(maxsize=256)
 def _select_page(shape: Query, sees_all: bool) -> ReturnsRows:
     """Select the ids of the page, in an order that an index has, so that no more is read; then those versions."""
-    order = _order(shape.sort)
+    order = _order(shape)
     pages = [_select_ids(shape, order, on, sees_all) for on in _base_conditions(shape.base)]
     page = pages[0]
     if len(pages) > 1:
@@ -109,8 +115,12 @@ def _select_ids(shape: Query, order: _Order, on: _BaseCondition, sees_all: bool)
         label = label_table.alias()
         statement = statement.join(label, label.c.version_id == version_table.c.id)
         statement = statement.where(label.c.key == bindparam(key), label.c.value == bindparam(value))
-    on_base = on.with_task if shape.tasks and on.text is not None else on.conditions
-    statement = statement.where(visible_to(sees_all, adapter_table.c.namespace), *on_base, *_conditions(shape))
+    on_base = on.with_task if shape.tasks and on.text is not None else on.on(version_table.c)
+    statement = statement.where(
+        visible_to(sees_all, adapter_table.c.namespace), *on_base, *_conditions(shape, version_table.c)
+    )
+    if not shape.reads_all_versions:
+        statement = statement.where(_is_newest())
     if shape.cursor:
         statement = statement.where(order.after())
     return statement.order_by(*order.clauses(order.columns)).limit(_limit(shape)).subquery()
@@ -143,7 +153,8 @@ class _Order(msgspec.Struct, frozen=True):
         return row < values if self.descending else row > values
 
 
-def _order(sort: Sort) -> _Order:
+def _order(shape: Query) -> _Order:
+    sort = shape.sort
     if sort.by == SortKey.CREATED:  # ids grow as versions are recorded
         return _Order((version_table.c.id,), (int,), descending=True)
     if sort.by == SortKey.NAME:
@@ -154,16 +165,32 @@ def _order(sort: Sort) -> _Order:
         return _Order((version_table.c.rank_max, version_table.c.id), (int, int), descending=False)
     if sort.by == SortKey.SIZE:
         return _Order((version_table.c.bytes, version_table.c.id), (float, int), descending=False)
-    metric, better = metric_table.alias(), metric_table.alias()
-    best = ~exists().where(
-        better.c.version_id == metric.c.version_id,
-        *_matches_metric(better.c, sort.metric, sort.dataset, sort.split),
-        tuple_(better.c.score, better.c.dataset, better.c.split)
-        > tuple_(metric.c.score, metric.c.dataset, metric.c.split),
-    )
-    conditions = (*_matches_metric(metric.c, sort.metric, sort.dataset, sort.split), best)
+    metric = metric_table.alias()
+    conditions = (*_matches_metric(metric.c, sort), ~_has_better(shape, metric.c))
     columns = (metric.c.score, metric.c.version_id)
     return _Order(columns, (float, int), descending=True, join=metric, conditions=conditions)
+
+
+def _has_better(shape: Query, measured: MetricColumns) -> ColumnElement[bool]:
+    """Return the condition that another number goes before this one: of the version, or with ``best`` of its adapter.
+
+    Of an adapter only the versions count that fulfill all other conditions.
+    """
+    better = metric_table.alias()
+    keys = [tuple_(m.score, m.version_id, m.dataset, m.split) for m in (better.c, measured)]
+    is_better = (*_matches_metric(better.c, shape.sort), keys[0] > keys[1])
+    if not shape.best:
+        return exists().where(better.c.version_id == measured.version_id, *is_better)
+    other = version_table.alias()
+    on_base = [and_(*on.on(other.c)) for on in _base_conditions(shape.base)]
+    return exists().where(
+        other.c.adapter_id == version_table.c.adapter_id,
+        better.c.version_id == other.c.id,
+        *is_better,
+        or_(*on_base),
+        *_conditions(shape, other.c),
+        *_child_conditions(shape, other.c),
+    )
 
 
 class _BaseCondition(msgspec.Struct, frozen=True):
@@ -173,7 +200,7 @@ class _BaseCondition(msgspec.Struct, frozen=True):
     with that name leaves only ``with_task`` to test: PostgreSQL takes an implied condition for an independent filter.
     """
 
-    conditions: Sequence[ColumnElement[bool]] = ()
+    on: Callable[[VersionColumns], Sequence[ColumnElement[bool]]] = lambda version: (true(),)
     text: ColumnElement[str] | None = None
     with_task: Sequence[ColumnElement[bool]] = ()
 
@@ -185,50 +212,75 @@ def _base_conditions(kind: str) -> tuple[_BaseCondition, ...]:
     name: BindParameter[str] = bindparam("base")
     if kind == BY_DIGEST:
         ids = bases.select_named_or_digest_range(name, bindparam("base_digest"), bindparam("base_end"))
-        return (_BaseCondition([version_table.c.base_id.in_(ids)]),)
+        return (_BaseCondition(lambda version: (version.base_id.in_(ids),)),)
     base_id = bases.select_named(name).scalar_subquery()
     digest = select(base_table.c.digest).where(base_table.c.id == base_id).scalar_subquery()
     return (
-        _BaseCondition([version_table.c.base_id == base_id], digest, [version_table.c.base_id.is_not(None)]),
+        _BaseCondition(lambda version: (version.base_id == base_id,), digest, (version_table.c.base_id.is_not(None),)),
         _BaseCondition(
-            [version_table.c.base_hint == name, version_table.c.base_id.is_(None)],
+            lambda version: (version.base_hint == name, version.base_id.is_(None)),
             name,
-            [version_table.c.base_id.is_(None)],
+            (version_table.c.base_id.is_(None),),
         ),
     )
 
 
-def _conditions(shape: Query) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [version_table.c.yanked_at.is_(None)]
-    if not shape.all_versions:
-        later = version_table.alias()
-        conditions.append(
-            ~exists().where(
-                later.c.adapter_id == version_table.c.adapter_id,
-                later.c.number > version_table.c.number,
-                later.c.yanked_at.is_(None),
-            )
-        )
+def _is_newest() -> ColumnElement[bool]:
+    later = version_table.alias()
+    return ~exists().where(
+        later.c.adapter_id == version_table.c.adapter_id,
+        later.c.number > version_table.c.number,
+        later.c.yanked_at.is_(None),
+    )
+
+
+def _conditions(shape: Query, version: VersionColumns) -> list[ColumnElement[bool]]:
+    """Return the conditions on a version itself, its metrics and its words."""
+    conditions: list[ColumnElement[bool]] = [version.yanked_at.is_(None)]
     for index, rank in enumerate(shape.ranks):
-        conditions.append(_OPERATORS[rank.operator](version_table.c.rank_max, bindparam(f"rank_{index}")))
+        conditions.append(_OPERATORS[rank.operator](version.rank_max, bindparam(f"rank_{index}")))
     for index, metric in enumerate(shape.metrics):
-        value = _OPERATORS[metric.comparison.operator](metric_table.c.value, bindparam(f"metric_{index}_value"))
-        matches = _matches_metric(metric_table.c, metric.name, metric.dataset, metric.split)
-        conditions.append(exists().where(metric_table.c.version_id == version_table.c.id, value, *matches))
+        row = metric_table.alias()
+        value = _OPERATORS[metric.comparison.operator](row.c.value, bindparam(f"metric_{index}_value"))
+        conditions.append(exists().where(row.c.version_id == version.id, value, *_matches_metric(row.c, metric)))
     if shape.author:
-        conditions.append(version_table.c.author == bindparam("author"))
+        conditions.append(version.author == bindparam("author"))
     if shape.variant:
-        conditions.append(version_table.c.variant == bindparam("variant"))
+        conditions.append(version.variant == bindparam("variant"))
     full_name = adapter_table.c.namespace + "/" + adapter_table.c.name
     for word in shape.text.split():
-        columns = (full_name, version_table.c.message, version_table.c.card)
+        columns = (full_name, version.message, version.card)
         conditions.append(or_(*(column.icontains(bindparam(word), escape="/") for column in columns)))
     return conditions
 
 
-def _matches_metric(columns: MetricColumns, name: str, dataset: str, split: str) -> list[ColumnElement[bool]]:
+def _child_conditions(shape: Query, version: VersionColumns) -> list[ColumnElement[bool]]:
+    """Return the conditions that a version has the tasks, modules and labels, without a join."""
+    tasks = (task_table.alias() for _ in shape.tasks)
+    modules = (module_type_table.alias() for _ in shape.modules)
+    labels = (label_table.alias() for _ in shape.labels)
+    return [
+        *(
+            exists().where(task.c.version_id == version.id, task.c.task == bindparam(name))
+            for task, name in zip(tasks, shape.tasks, strict=True)
+        ),
+        *(
+            exists().where(module.c.version_id == version.id, module.c.name == bindparam(name))
+            for module, name in zip(modules, shape.modules, strict=True)
+        ),
+        *(
+            exists().where(
+                label.c.version_id == version.id, label.c.key == bindparam(key), label.c.value == bindparam(value)
+            )
+            for label, (key, value) in zip(labels, shape.labels, strict=True)
+        ),
+    ]
+
+
+def _matches_metric(columns: MetricColumns, wanted: MetricCondition | Sort) -> list[ColumnElement[bool]]:
     """Return the conditions that a metric has the values of these parameters; an empty one matches any."""
+    name = wanted.metric if isinstance(wanted, Sort) else wanted.name
     conditions: list[ColumnElement[bool]] = [columns.name == bindparam(name)]
-    conditions += [columns.dataset == bindparam(dataset)] if dataset else []
-    conditions += [columns.split == bindparam(split)] if split else []
+    conditions += [columns.dataset == bindparam(wanted.dataset)] if wanted.dataset else []
+    conditions += [columns.split == bindparam(wanted.split)] if wanted.split else []
     return conditions

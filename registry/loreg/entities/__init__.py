@@ -61,6 +61,7 @@ from loreg.entities.results import (
     PullResult,
     PushResult,
     ReproduceResult,
+    SearchPage,
     Severity,
 )
 from loreg.entities.snapshots import (
@@ -177,6 +178,7 @@ __all__ = [
     "Retention",
     "RetentionRules",
     "Role",
+    "SearchPage",
     "Severity",
     "SharedBlob",
     "Snapshot",

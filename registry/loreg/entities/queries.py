@@ -72,7 +72,10 @@ class Sort(Value, frozen=True):
 
 
 class Query(Value, frozen=True):
-    """What to search for; every given condition must hold. ``text`` is matched literally, without case."""
+    """What to search for; every given condition must hold. ``text`` is matched literally, without case.
+
+    With ``best`` it is of each adapter the one version that is best by the metric of ``sort``.
+    """
 
     text: str = ""
     tasks: tuple[str, ...] = ()
@@ -84,9 +87,20 @@ class Query(Value, frozen=True):
     author: str = ""
     variant: str = ""
     sort: Sort = Sort()
+    best: bool = False
     all_versions: bool = False
     limit: int = 50
     cursor: str | None = None
+
+    @property
+    def reads_all_versions(self) -> bool:
+        """Whether older versions count too: who asks for a metric asks for the best, and that may be an older one."""
+        return self.all_versions or self.best or bool(self.metrics) or self.sort.by == SortKey.METRIC
+
+    @property
+    def order(self) -> str:
+        """Return what the pages are in the order of, as a cursor names it."""
+        return str(self.sort).replace("metric:", "best:", 1) if self.best else str(self.sort)
 
 
 def _where(dataset: str, split: str) -> str:

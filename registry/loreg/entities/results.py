@@ -6,8 +6,21 @@ from enum import StrEnum
 from pathlib import Path
 
 from loreg.entities.bases import Verdict
+from loreg.entities.queries import Page
 from loreg.entities.versions import Provenance, Version
 from loreg.value import Value
+
+
+class SearchPage(Page[Version], frozen=True):
+    """One page of what a search found; ``all_versions`` if older versions were looked at, and not only the newest.
+
+    ``best`` if it holds of each adapter its best version alone.
+    """
+
+    items: tuple[Version, ...]
+    cursor: str | None
+    all_versions: bool = False
+    best: bool = False
 
 
 class PushResult(Value, frozen=True):

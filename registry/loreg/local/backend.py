@@ -57,6 +57,7 @@ from loreg.entities import (
     Page,
     Query,
     Role,
+    SearchPage,
     Token,
     Usage,
     UsageBy,
@@ -128,7 +129,7 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return versions.refs_with_file(tx, sha256)
 
-    def search(self, query: Query) -> Page[Version]:
+    def search(self, query: Query) -> SearchPage:
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
 

@@ -25,12 +25,13 @@ from loreg.entities import (
     Namespace,
     Page,
     Query,
+    SearchPage,
     Token,
     Usage,
     UsageBy,
     Version,
 )
-from loreg.errors import NotAllowedError, NotFoundError
+from loreg.errors import NotAllowedError, NotFoundError, UnavailableError
 from loreg.manifest import Manifest
 from loreg.parsing import format_scopes
 from loreg.refs import NO_NAMESPACE, AdapterName, AdapterPattern, Ref
@@ -84,10 +85,11 @@ class RemoteBackend(Backend):
     def with_file(self, sha256: str) -> tuple[str, ...]:
         return self._server.get(f"{_API}/files/{sha256}", tuple[str, ...])
 
-    def search(self, query: Query) -> Page[Version]:
-        return self._server.get(
+    def search(self, query: Query) -> SearchPage:
+        best = str(query.sort).removeprefix("metric:") if query.best else ""
+        page = self._server.get(
             f"{_API}/search",
-            Page[Version],
+            SearchPage,
             {
                 "text": query.text,
                 "task": query.tasks,
@@ -98,12 +100,19 @@ class RemoteBackend(Backend):
                 "label": tuple(f"{key}={value}" for key, value in query.labels),
                 "author": query.author,
                 "variant": query.variant,
-                "sort": str(query.sort),
+                "sort": "" if best else str(query.sort),
+                "best": best,
                 "all_versions": query.all_versions,
                 "limit": query.limit,
                 "cursor": query.cursor,
             },
         )
+        if query.best and not page.best:
+            raise UnavailableError(
+                f"the server {self._server.endpoint} is older than this loreg: it does not know --best",
+                hint=f"loreg search --all-versions --sort metric:{best}",
+            )
+        return page
 
     def samples(self, count: int) -> tuple[Version, ...]:
         return self.search(Query(all_versions=True, limit=count)).items

@@ -11,7 +11,7 @@ from loreg.server.cleanup import periodic_cleanup
 from loreg.server.middleware import RequestMiddleware
 from loreg.server.problems import ProblemDetails, install_problems
 from loreg.server.responses import error_responses
-from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, versions
+from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, search, versions
 from loreg.server.state import Service
 from loreg.version import VERSION
 
@@ -38,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     install_problems(app)
-    for module in (versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
+    for module in (search, versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
         app.include_router(module.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(RequestMiddleware, service=service)

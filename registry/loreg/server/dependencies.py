@@ -10,6 +10,7 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
+from pydantic import StringConstraints
 
 from loreg.errors import UsageError
 from loreg.refs import NO_NAMESPACE, AdapterName, Ref, parse_adapter_name, parse_ref
@@ -18,6 +19,8 @@ _ETAG = re.compile(r'"v([1-9][0-9]{0,8})"')
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 Cursor = Annotated[str | None, Query(max_length=4096, description="Where the page before ended.")]
+Word = Annotated[str, StringConstraints(max_length=200)]
+Words = Annotated[tuple[Word, ...], Query(max_length=20)]
 Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 Namespace = Annotated[str, Path(max_length=96, description="The namespace; - for adapters without one.")]
 Name = Annotated[str, Path(max_length=96, description="The adapter's name.")]

@@ -22,6 +22,7 @@ async def page_response(
     """Answer with the page that ``fetch`` returns for a limit and a cursor, of about four megabytes at most.
 
     The catalog is asked for 50 items at a time, which is most often once. A page has at least one item, however large.
+    What it says beside its items is what the last of these answers says.
     """
     items: list[T] = []
     room = _MAX_BYTES
@@ -39,7 +40,8 @@ async def page_response(
         items, cursor, room = [*items, *page.items], page.cursor, room - len(content)
         if cursor is None:
             break
-    return Response(_encoder.encode(Page(tuple(items), cursor)), media_type="application/json")
+    whole = msgspec.structs.replace(page, items=tuple(items), cursor=cursor)
+    return Response(_encoder.encode(whole), media_type="application/json")
 
 
 def _count_fitting(page: Page[T], room: int) -> int:

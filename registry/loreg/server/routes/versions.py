@@ -1,23 +1,18 @@
-"""Routes of adapters and their versions: search, show, commit, check, export, aliases and metrics."""
+"""Routes of adapters and their versions: show, commit, check, export, aliases and metrics."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from msgspec.structs import replace
-from pydantic import StringConstraints
 
 from loreg.entities import AdapterEntry, CheckReport, Committed, Deletion, Details, Metric, Page, Version
-from loreg.entities import Query as Search
 from loreg.errors import NotFoundError, UsageError
 from loreg.local.bases import limit_concurrent_reads
 from loreg.manifest import Manifest
-from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_sort
 from loreg.refs import parse_alias, parse_ref
 from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, YankRequest
 from loreg.server.bodies import BodyRoute
@@ -29,6 +24,7 @@ from loreg.server.dependencies import (
     Limit,
     RefDep,
     Sha256,
+    Words,
     etag,
     parse_path_ref,
 )
@@ -39,8 +35,6 @@ from loreg.verbs import check as checking
 from loreg.workspace.context import Context, is_path
 
 routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
-Word = Annotated[str, StringConstraints(max_length=200)]
-Words = Annotated[tuple[Word, ...], Query(max_length=20)]
 _IN_ADAPTER = "/adapters/{namespace}/{name}"
 _VERSION = _IN_ADAPTER + "/versions/{selector}"
 _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
@@ -51,44 +45,6 @@ async def show(request: Request) -> Response:
     """Return all that is recorded of a version."""
     backend = await get_async_backend(request)
     return json_response(await backend.show(parse_path_ref(request)))
-
-
-@routes.get("/search", response_model=Page[Version], responses=error_responses())
-async def search(
-    backend: AsyncBackendDep,
-    text: Annotated[str, Query(max_length=512)] = "",
-    task: Words = (),
-    base: Annotated[str, Query(max_length=512)] = "",
-    module: Words = (),
-    rank: Words = (),
-    metric: Words = (),
-    label: Words = (),
-    author: Annotated[str, Query(max_length=128)] = "",
-    variant: Annotated[str, Query(max_length=32)] = "",
-    sort: Annotated[str, Query(max_length=512)] = "created",
-    all_versions: bool = False,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> Response:
-    """Search versions; conditions are written as on the command line: ``metric=accuracy>=0.9``. Returns a page."""
-    query = Search(
-        text=text,
-        tasks=task,
-        base=base,
-        modules=module,
-        ranks=tuple(map(parse_comparison, rank)),
-        metrics=tuple(map(parse_metric_condition, metric)),
-        labels=tuple(map(parse_label, label)),
-        author=author,
-        variant=variant,
-        sort=parse_sort(sort),
-        all_versions=all_versions,
-    )
-
-    def fetch(limit: int, cursor: str | None) -> Awaitable[Page[Version]]:
-        return backend.search(replace(query, limit=limit, cursor=cursor))
-
-    return await page_response(fetch, limit, cursor)
 
 
 @routes.get("/adapters", response_model=Page[AdapterEntry], responses=error_responses())

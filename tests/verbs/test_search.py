@@ -1,0 +1,61 @@
+"""Find the best, and what was meant: the same on this machine and through a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deployments import HISTORY, SCIENCE, Loreg
+from listeners import http_listener
+from loreg.errors import UnavailableError
+from loreg.registry import Registry, connect
+
+OLD_PAGE = b'{"items": [], "cursor": null}'  # as servers answered a search before they knew --best
+
+
+@pytest.fixture
+def three_versions(registry: Registry) -> None:
+    """Of ``qa`` the second version is the best, the third the newest."""
+    registry.push(SCIENCE, "team/qa", tasks=["qa"], metrics=["accuracy=0.7@sciq:test"])
+    registry.push(HISTORY, "team/qa", tasks=["qa"], metrics=["accuracy=0.9@sciq:test", "loss=0.4@sciq:test"])
+    registry.push(SCIENCE, "team/other", tasks=["qa"], metrics=["accuracy=0.8@sciq:test"])
+
+
+class TestBest:
+    def test_is_one_version_of_each_adapter_whatever_its_age(self, registry: Registry, three_versions, tmp_path: Path):
+        registry.push(registry.pull("team/qa:v2", tmp_path / "again").folder, "team/copy", metrics=["accuracy=0.1"])
+        page = registry.search(best="accuracy@sciq:test")
+        assert [version.ref for version in page.items] == ["team/qa:v2", "team/other:v1"]
+        assert (page.all_versions, page.best) == (True, True)
+        assert [version.ref for version in registry.search(best="loss").items] == ["team/qa:v2"]
+
+    def test_comes_in_pages(self, registry: Registry, three_versions):
+        first = registry.search(best="accuracy", limit=1)
+        second = registry.search(best="accuracy", limit=1, cursor=first.cursor)
+        assert [version.ref for version in first.items + second.items] == ["team/qa:v2", "team/other:v1"]
+        assert second.cursor is None
+
+    def test_is_said_on_stderr_to_look_at_all_versions(self, loreg: Loreg, three_versions):
+        best = loreg("search", "--best", "accuracy@sciq", "--format", "quiet")
+        assert best.stdout.split() == ["team/qa:v2", "team/other:v1"]
+        assert best.stderr == "note: looked at all versions, not only the newest: one for each adapter, its best\n"
+        by_metric = loreg("search", "--metric", "accuracy>=0.6", "--format", "quiet")
+        assert by_metric.stdout.split() == ["team/other:v1", "team/qa:v2", "team/qa:v1"]
+        assert by_metric.stderr == "note: looked at all versions, not only the newest\n"
+        assert loreg("search", "--task", "qa").stderr == ""
+
+    def test_says_the_order_itself(self, loreg: Loreg):
+        both = loreg("search", "--best", "accuracy", "--sort", "name")
+        assert (both.exit_code, both.stdout) == (2, "")
+        assert "--best accuracy says the order already" in both.stderr
+        assert loreg("search", "--best", "accuracy@").exit_code == 2
+
+    def test_is_not_taken_from_a_server_that_does_not_know_it(self):
+        with (
+            http_listener(OLD_PAGE) as listener,
+            connect(endpoint=f"http://127.0.0.1:{listener.port}") as registry,
+            pytest.raises(UnavailableError, match="is older than this loreg: it does not know --best") as error,
+        ):
+            registry.search(best="f1@x")
+        assert error.value.hint == "loreg search --all-versions --sort metric:f1@x"

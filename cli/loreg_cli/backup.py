@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, table_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 from loreg_cli.verify import BROKEN, print_damages
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="With --forget: keep the newest N.")
 @click.option("--keep-newer", metavar="SPAN", help="With --forget: keep those younger than 12h, 30d or 8w.")
 @click.option("--dry-run", is_flag=True, help="With --forget: only show which would go, and why the others stay.")
+@table_options
 @format_option
 @click.pass_context
 def backup(
@@ -100,7 +101,7 @@ def _print_forgotten(report: ForgetReport, format_: str) -> None:
     else:
         gone, are_gone = ("would go", "would go") if report.dry_run else ("gone", "are gone")
         rows = [(item.name, gone if item.goes else "stays", item.reason) for item in report.decisions]
-        print_table(["SNAPSHOT", "", "WHY"], rows, cut=["WHY"])
+        print_table(["SNAPSHOT", "", "WHY"], rows, prose=["WHY"])
         echo(
             f"{report.going_count:,} snapshots {are_gone}, {report.kept_count:,} stay; {report.removed:,} blobs "
             f"{are_gone}, {format_size(report.removed_size)}"
@@ -135,4 +136,4 @@ def print_snapshots(snapshots: tuple[Snapshot, ...], format_: str) -> None:
             )
             for snapshot in snapshots
         ]
-        print_table(columns, rows, right=["VERSIONS", "BLOBS", "SIZE", "LACKS"])
+        print_table(columns, rows, right=["VERSIONS", "BLOBS", "SIZE", "LACKS"], drop=["SCHEMA", "BLOBS"])

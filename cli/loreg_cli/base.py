@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options, wide_options
 from loreg_cli.output import echo, print_json, print_page, print_pairs, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -50,6 +50,7 @@ def add(where: str | None, header_only: str | None, names: tuple[str, ...], form
 
 @base.command("ls")
 @page_options
+@table_options
 @format_option
 def ls(limit: int, cursor: str | None, format_: str) -> None:
     """The bases that the registry knows, the newest first."""
@@ -60,12 +61,13 @@ def ls(limit: int, cursor: str | None, format_: str) -> None:
             for model in page.items
         ]
         columns = ["DIGEST", "NAMES", "TENSORS", "PARAMETERS", "KNOWN BY"]
-        print_table(columns, rows, right=["TENSORS", "PARAMETERS"], cut=["NAMES"])
+        print_table(columns, rows, right=["TENSORS", "PARAMETERS"], drop=["KNOWN BY", "TENSORS", "PARAMETERS"])
     print_page(page, format_, [model.digest for model in page.items])
 
 
 @base.command("show")
 @click.argument("name", metavar="NAME|DIGEST")
+@wide_options
 @format_option
 def show(name: str, format_: str) -> None:
     """All that is known of a base: its digests, names, and what it came from."""
@@ -88,11 +90,16 @@ def show(name: str, format_: str) -> None:
     )
     if details.edges:
         click.echo()
-        print_table(["BASE", "CAME BY", "FROM", "HOW", "KNOWN"], [_edge_row(edge) for edge in details.edges])
+        print_table(
+            ["BASE", "CAME BY", "FROM", "HOW", "KNOWN"],
+            [_edge_row(edge) for edge in details.edges],
+            prose=["HOW", "KNOWN"],
+        )
 
 
 @base.command("match")
 @click.argument("source", metavar="REF|DIR")
+@table_options
 @format_option
 def match(source: str, format_: str) -> None:
     """Which known bases fit an adapter, the best first, and why.
@@ -112,7 +119,7 @@ def match(source: str, format_: str) -> None:
                 click.echo(candidate.base.digest)
     elif matches:
         rows = [(m.verdict.kind, m.base.title, m.verdict.reason) for m in matches]
-        print_table(["VERDICT", "BASE", "WHY"], rows, cut=["WHY"])
+        print_table(["VERDICT", "BASE", "WHY"], rows, prose=["WHY"])
     else:
         warn("no base is known yet: loreg base add PATH --name NAME")
 

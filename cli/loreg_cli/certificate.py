@@ -35,7 +35,7 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
             for source, share in zip(provenance.sources, total["retention"], strict=True)
         ],
         right=["WEIGHT", "KEPT OF ITS DELTA"],
-        cut=["SOURCE"],
+        drop=["DIGEST"],
     )
     click.echo()
     worst = sorted(modules, key=lambda m: (-m["epsilon"], -m["norm"]))[:_MAX_ROWS]
@@ -45,7 +45,7 @@ def print_certificate(provenance: Provenance, ref: str) -> None:
         [module_column, "SHAPE", "RANK", "ε", "σ NEXT", "KEPT PER SOURCE"],
         [_row(module, prefix) for module in worst],
         right=["SHAPE", "RANK", "ε", "σ NEXT", "KEPT PER SOURCE"],
-        cut=[module_column],
+        drop=["SHAPE", "σ NEXT"],
     )
     if len(modules) > len(worst):
         where = f": loreg show {ref} --format json" if ref else ""

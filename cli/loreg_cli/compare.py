@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loreg_cli.merge_options import base_option, device_option, initial_option, plot_option
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, table_options
 from loreg_cli.output import print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @base_option
 @device_option
 @plot_option
+@table_options
 @format_option
 def compare(
     sources: tuple[str, ...],
@@ -43,7 +44,7 @@ def compare(
             click.echo(f"{pair.cosine:.6f}")
     else:
         numbers = ["COSINE", "COLUMNS", "ROWS", "SIGNS", "NORM B/A"]
-        print_table(["A", "B", *numbers], [_row(pair) for pair in pairs], right=numbers, cut=["A", "B"])
+        print_table(["A", "B", *numbers], [_row(pair) for pair in pairs], right=numbers, drop=numbers[:0:-1])
         click.echo("\ncolumns, rows: shared subspaces, 0 to 1; signs: share of entries of opposite sign")
     for pair in pairs:
         if pair.near_duplicate:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loreg_cli.confirmation import require_consent, yes_option
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _MAX_OWNERS = 3  # that are named in a row
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept, and shown to who asks for the version.")
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @yes_option
+@wide_options
 @format_option
 @click.pass_context
 def delete(context: click.Context, ref: str, reason: str, dry_run: bool, yes: bool, format_: str) -> None:
@@ -76,7 +77,9 @@ def _print_table(deletion: Deletion, *, err: bool) -> None:
     for line in lines:
         (warn if err else echo)(line)
     if deletion.shared and not err:
-        print_table(["STAYS", "SIZE", "SHARED WITH"], map(_shared_row, deletion.shared), cut=["SHARED WITH"])
+        print_table(
+            ["STAYS", "SIZE", "SHARED WITH"], map(_shared_row, deletion.shared), prose=["SHARED WITH"], drop=["SIZE"]
+        )
     elif deletion.shared:
         for blob in deletion.shared:
             warn(f"blob {blob.sha256[:12]} stays: {_shared_row(blob)[2]}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     help="What to count for.",
 )
 @page_options
+@table_options
 @format_option
 def du(pattern: str, by: str, limit: int, cursor: str | None, format_: str) -> None:
     """Show how much each namespace or adapter stores, and how much of that nobody else has.
@@ -45,7 +46,7 @@ def du(pattern: str, by: str, limit: int, cursor: str | None, format_: str) -> N
             (row.name, f"{row.versions:,}", format_size(row.size), format_size(row.own), format_size(row.shared))
             for row in usage.items
         ]
-        print_table(columns, rows, right=columns[1:])
+        print_table(columns, rows, right=columns[1:], drop=["SHARED"])
         if usage.totals is not None:
             _print_totals(usage.totals)
     if usage.cursor:

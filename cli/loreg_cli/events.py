@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import print_json, print_table, warn
 
 
 @click.command()
 @page_options
+@table_options
 @format_option
 def events(limit: int, cursor: str | None, format_: str) -> None:
     """Who did what, the newest first."""
@@ -25,6 +26,6 @@ def events(limit: int, cursor: str | None, format_: str) -> None:
             (f"{e.at:%Y-%m-%d %H:%M:%S}", e.author, e.action, e.ref, ", ".join(f"{k}={v}" for k, v in e.detail.items()))
             for e in page.items
         ]
-        print_table(["AT (UTC)", "WHO", "WHAT", "REF", "DETAIL"], rows, cut=["DETAIL"])
+        print_table(["AT (UTC)", "WHO", "WHAT", "REF", "DETAIL"], rows, prose=["DETAIL"], drop=["AT (UTC)", "WHO"])
     if page.cursor:
         warn(f"more: --cursor {page.cursor}")

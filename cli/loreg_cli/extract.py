@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from loreg_cli.merge_options import PATH, device_option
-from loreg_cli.options import Metadata, format_option, open_registry, push_options
+from loreg_cli.options import Metadata, format_option, open_registry, push_options, wide_options
 from loreg_cli.output import print_json, print_pushed, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -34,6 +34,7 @@ _MAX_ROWS = 12
 @click.option("--to", "folder", metavar="DIR", type=PATH, help="Write it to a new folder.")
 @device_option
 @push_options
+@wide_options
 @format_option
 def extract(
     base: Path,
@@ -84,7 +85,7 @@ def _print_modules(result: ExtractResult) -> None:
             for m in worst
         ],
         right=["SHAPE", "RANK", "‖CHANGE‖", "KEPT"],
-        cut=["MODULE"],
+        drop=["SHAPE"],
     )
     if len(result.modules) > len(worst):
         click.echo(f"and {len(result.modules) - len(worst)} more modules that keep no less")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="How long garbage waits, as 90m, 24h or 7d: longer than the longest push.",
 )
 @click.option("--caches", is_flag=True, help="Also exports and copies for servers, which are made again.")
+@wide_options
 @format_option
 def gc(dry_run: bool, grace: str, caches: bool, format_: str) -> None:
     """Remove from the store what nothing refers to, a grace after an earlier run found it; others may push meanwhile.
@@ -59,7 +60,9 @@ def _print_report(report: GcReport) -> None:
             (item.kind, item.namespace, f"{item.count:,}", format_size(item.size), _time(item.since), _time(item.due))
             for item in report.waiting
         ]
-        print_table(["WAITS", "NAMESPACE", "COUNT", "SIZE", "SINCE", "GOES FROM"], waiting, right=_NUMBERS)
+        print_table(
+            ["WAITS", "NAMESPACE", "COUNT", "SIZE", "SINCE", "GOES FROM"], waiting, right=_NUMBERS, drop=["SINCE"]
+        )
     if any(item.kind.is_row for item in report.freed):
         warn("the blobs of uploads and exports go as blobs, a grace later, unless something else has them")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import echo, print_json, print_pairs, print_table, warn
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def job() -> None:
 
 @job.command("ls")
 @page_options
+@table_options
 @format_option
 def jobs(limit: int, cursor: str | None, format_: str) -> None:
     """List jobs, the newest first."""
@@ -33,7 +34,7 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
         rows = [
             (str(entry.id), entry.kind, entry.state, entry.author, _describe_outcome(entry)) for entry in page.items
         ]
-        print_table(["ID", "KIND", "STATE", "FOR", "WHAT"], rows, right=["ID"], cut=["WHAT"])
+        print_table(["ID", "KIND", "STATE", "FOR", "WHAT"], rows, right=["ID"], prose=["WHAT"], drop=["FOR"])
     if page.cursor and format_ != "json":
         warn(f"more: --cursor {page.cursor}")
 

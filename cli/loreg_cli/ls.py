@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import (
     print_page,
     print_table,
@@ -15,6 +15,7 @@ from loreg_cli.version_table import print_versions
 @click.command()
 @click.argument("name", required=False)
 @page_options
+@table_options
 @format_option
 def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
     """List the adapters of the registry, or the versions of the adapter NAME."""
@@ -37,6 +38,6 @@ def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
                 for entry in page.items
             ],
             right=["VERSIONS"],
-            cut=["ALIASES"],
+            drop=["SINCE"],
         )
     print_page(page, format_, [str(entry.adapter) for entry in page.items])

@@ -20,7 +20,7 @@ from loreg_cli.merge_options import (
     rank_options,
     require_one_output,
 )
-from loreg_cli.options import Metadata, format_option, open_registry
+from loreg_cli.options import Metadata, format_option, open_registry, wide_options
 from loreg_cli.output import echo, print_json, print_pushed, warn
 from loreg_cli.progress import progress_bar
 from loreg_cli.remote_jobs import do_remotely, remote_option
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @device_option
 @plot_option
 @remote_option
+@wide_options
 @format_option
 def merge(
     sources: tuple[str, ...],
@@ -113,6 +114,7 @@ def merge(
 @device_option
 @plot_option
 @remote_option
+@wide_options
 @format_option
 def rerank(
     source: str,

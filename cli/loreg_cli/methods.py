@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option
+from loreg_cli.options import format_option, wide_options
 from loreg_cli.output import print_json, print_pairs, print_table
 
 
 @click.command()
 @click.argument("name", metavar="[METHOD]", required=False)
+@wide_options
 @format_option
 def methods(name: str | None, format_: str) -> None:
     """The merge methods; with a name, one of them with its parameters and source."""
@@ -22,7 +23,12 @@ def methods(name: str | None, format_: str) -> None:
         for method in chosen:
             click.echo(method.name)
     elif name is None:
-        print_table(["METHOD", "FAMILY", "WHAT"], [(m.name, m.family, m.summary) for m in chosen], cut=["WHAT"])
+        print_table(
+            ["METHOD", "FAMILY", "WHAT"],
+            [(m.name, m.family, m.summary) for m in chosen],
+            prose=["WHAT"],
+            drop=["FAMILY"],
+        )
     else:
         method = chosen[0]
         rank = (
@@ -36,5 +42,5 @@ def methods(name: str | None, format_: str) -> None:
             print_table(
                 ["PARAMETER", "DEFAULT", "RANGE", "WHAT"],
                 [(p.name, str(p.default), p.range, p.about) for p in method.parameters],
-                cut=["WHAT"],
+                prose=["WHAT"],
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry, token_env_option
+from loreg_cli.options import format_option, open_registry, token_env_option, wide_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -18,6 +18,7 @@ CONFLICT = 7
 @click.option("--since", metavar="FILE", help="With --to FILE.loreg: leave out blobs that this earlier bundle has.")
 @click.option("--force", is_flag=True, help="Also move aliases, and yank, where the target did so itself since.")
 @token_env_option
+@wide_options
 @format_option
 @click.pass_context
 def mirror(
@@ -61,7 +62,9 @@ def mirror(
         ]
         print_table(["MIRRORED", "COUNT"], rows, right=["COUNT"])
         if report.conflicts:
-            print_table(["CONFLICT", "REASON"], [(item.ref, item.reason) for item in report.conflicts], cut=["REASON"])
+            print_table(
+                ["CONFLICT", "REASON"], [(item.ref, item.reason) for item in report.conflicts], prose=["REASON"]
+            )
     for note in report.notes:
         warn(note)
     context.exit(0 if report.ok else CONFLICT)

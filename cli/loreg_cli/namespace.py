@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, table_options
 from loreg_cli.output import echo, print_json, print_table
 
 
@@ -14,6 +14,7 @@ def namespace() -> None:
 
 
 @namespace.command("ls")
+@table_options
 @format_option
 def namespaces(format_: str) -> None:
     """List namespaces and whether they are public."""

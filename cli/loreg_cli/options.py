@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from loreg_cli.output import warn
+from loreg_cli.output import TABLE_OPTIONS, warn
 
 if TYPE_CHECKING:
     from loreg.entities import Job
@@ -59,6 +59,34 @@ token_env_option = click.option(
     metavar="NAME",
     help="The environment's variable with the token of that server; default: what loreg login keeps for it.",
 )
+
+
+def _keep_table_option(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    context.meta.setdefault(TABLE_OPTIONS, {})[parameter.name] = value
+
+
+def wide_options(command: Command) -> Command:
+    """Add ``--wide`` and ``--no-truncate`` to a command that prints several tables; ``print_table`` obeys them."""
+    for names, text in (
+        ("--no-truncate", "Wrap long texts; end none in …."),
+        ("--wide", "Print every column whole, however wide the terminal is."),
+    ):
+        option = click.option(names, is_flag=True, expose_value=False, callback=_keep_table_option, help=text)
+        command = option(command)
+    return command
+
+
+def table_options(command: Command) -> Command:
+    """Add ``--columns``, ``--wide`` and ``--no-truncate`` to a command that prints one table."""
+
+    def keep_columns(context: click.Context, parameter: click.Parameter, text: str | None) -> None:
+        names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+        _keep_table_option(context, parameter, names)
+
+    columns = click.option(
+        "--columns", metavar="A,B,…", expose_value=False, callback=keep_columns, help="Only these, in this order."
+    )
+    return columns(wide_options(command))
 
 
 def page_options(command: Command) -> Command:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import re
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from loreg_cli.table import Column, Table
 
 if TYPE_CHECKING:
     from loreg.entities import Page, PushResult, Version
 
-_WIDEST = 10_000  # characters of a line in a pipe
-#: Texts whose characters all are one column wide: Latin, and the arrow of aliases.
-_NARROW = re.compile("[ -\u02ff→]*")
+#: Where a command keeps the options of its tables, in the meta of click's context.
+TABLE_OPTIONS = "loreg_cli.table_options"
 
 
 def print_json(value: object, **before: object) -> None:
@@ -28,44 +28,61 @@ def print_json(value: object, **before: object) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), cut: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    prose: Collection[str] = (),
+    paths: Collection[str] = (),
+    drop: Sequence[str] = (),
 ) -> None:
-    """Print aligned columns, one line a row; those in ``right`` line up at the right, as numbers should.
+    """Print aligned columns; those in ``right`` line up at the right, as numbers should.
 
-    Where a terminal is too narrow, columns in ``cut`` end in …; in a pipe nothing is cut: programs see whole refs.
+    Where a terminal is too narrow, the texts of columns in ``prose`` end in …, then the columns in ``drop`` go, the
+    first of them first. All others hold what the next command needs: they wrap, and are never cut; only those in
+    ``paths`` may be broken behind a slash. In a pipe, and with ``--wide``, nothing gives way.
+    Raises UsageError if ``--columns`` names one that the table has not.
     """
+    options = table_options_in_force()
     cells = [[printable(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty() and cells and all(_NARROW.fullmatch(cell) for row in cells for cell in row):
-        click.echo(_align(columns, cells, right))
-        return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        side: Literal["left", "right"] = "right" if column in right else "left"
-        table.add_column(column, justify=side, no_wrap=column not in cut)
-    for row in cells:
-        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
-    terminal = sys.stdout.isatty()
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=None if terminal else _WIDEST, highlight=False)
-    with console.capture() as printed:
-        console.print(table)
-    click.echo(printed.get(), nl=False)
+    kinds = [Column(n, n in right, n in prose, drop.index(n) if n in drop else None, n in paths) for n in columns]
+    if options.columns:
+        chosen = [_find_column(name, columns) for name in options.columns]
+        kinds = [kinds[i]._replace(drops=None) for i in chosen]
+        cells = [[row[i] for i in chosen] for row in cells]
+    is_narrow = sys.stdout.isatty() and not options.wide
+    table = Table(kinds, cells, truncate=not options.no_truncate)
+    click.echo("\n".join(table.render(shutil.get_terminal_size().columns if is_narrow else None)))
+    if table.left_out:
+        click.echo(click.style(f"no room for {', '.join(table.left_out)}: --wide", dim=True), err=True)
 
 
-def _align(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> str:
-    """Return the table as rich makes it for a pipe, without the time that importing rich takes."""
-    widths = [max(1, *map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+class TableOptions(NamedTuple):
+    """How the person who typed the command wants tables: ``columns`` is empty for all that there is room for."""
 
-    def line(cells: Sequence[str]) -> str:
-        sides = zip(columns, cells, widths, strict=True)
-        return "  ".join(cell.rjust(width) if name in right else cell.ljust(width) for name, cell, width in sides)
+    columns: tuple[str, ...] = ()
+    wide: bool = False
+    no_truncate: bool = False
 
-    header = line(columns)
-    return "\n".join([header, "─" * len(header), *map(line, rows)])
+
+def table_options_in_force() -> TableOptions:
+    """Return the options of tables that the command was given; see ``table_options`` in options.py."""
+    context = click.get_current_context(silent=True)
+    return TableOptions(**context.meta.get(TABLE_OPTIONS, {})) if context is not None else TableOptions()
+
+
+def _find_column(name: str, columns: Sequence[str]) -> int:
+    by_name = {column.casefold(): i for i, column in enumerate(columns) if column}
+    if name.casefold() not in by_name:
+        from loreg.errors import UsageError
+        from loreg.suggestions import suggest
+
+        listed = ", ".join(filter(None, columns))
+        raise UsageError(
+            f"there is no column {name!r}; there are: {listed}",
+            suggestion=suggest(name, [column.lower() for column in columns if column]),
+        )
+    return by_name[name.casefold()]
 
 
 def echo(text: str) -> None:
@@ -138,6 +155,23 @@ def format_base(version: Version) -> str:
     if version.base:
         return f"{version.base.names[0] if version.base.names else ''} {version.base.digest[:12]}".strip()
     return f"{version.facts.base_hint}?" if version.facts.base_hint else "unknown"
+
+
+def format_base_name(version: Version) -> str:
+    """Return what a table says of the base: its name or digest; with ``?``, and of a path the end, if declared."""
+    if version.base:
+        return version.base.names[0] if version.base.names else version.base.digest[:12]
+    hint = version.facts.base_hint
+    parts = hint.replace("\\", "/").rstrip("/").split("/")
+    short = "/".join(["…", *parts[-2:]]) if len(parts) > 2 else hint
+    return f"{short}?" if hint else "unknown"
+
+
+def explain_declared_bases(versions: Iterable[Version]) -> None:
+    """Say on a terminal what the ``?`` behind a base means, if one of the versions has it."""
+    if sys.stdout.isatty() and any(version.base is None and version.facts.base_hint for version in versions):
+        legend = "? after a base: the adapter says so; loreg base add PATH lets loreg compare them by content"
+        click.echo(click.style(legend, dim=True), err=True)
 
 
 def format_size(count: int) -> str:

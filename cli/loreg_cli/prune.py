@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loreg_cli.confirmation import require_consent, yes_option
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, table_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("pattern", metavar="[PATTERN]", default="*")
 @click.option("--dry-run", is_flag=True, help="Only show what would go, and why the others stay.")
 @yes_option
+@table_options
 @format_option
 def prune(pattern: str, dry_run: bool, yes: bool, format_: str) -> None:
     """Let versions go that [retention] in loreg.toml does not keep, of all adapters or those that match: 'team/*'.
@@ -58,7 +59,12 @@ def _print(report: PruneReport, format_: str) -> None:
     else:
         if decisions:
             state = "would go" if report.dry_run else "gone"
-            print_table(["VERSION", "SIZE", "", "WHY"], [_row(decision, state) for decision in decisions], cut=["WHY"])
+            print_table(
+                ["VERSION", "SIZE", "", "WHY"],
+                [_row(decision, state) for decision in decisions],
+                prose=["WHY"],
+                drop=["SIZE"],
+            )
         done = "would go" if report.dry_run else "are gone"
         echo(f"{report.going_count:,} versions {done}, {format_size(report.size)}; {report.kept_count:,} stay")
     if (more := report.going_count + report.kept_count - len(decisions)) > 0:

@@ -6,7 +6,7 @@ from typing import Unpack
 
 import click
 
-from loreg_cli.options import format_option, open_registry, token_env_option
+from loreg_cli.options import format_option, open_registry, token_env_option, wide_options
 from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 from loreg_cli.verify import BROKEN, Selected, broken_refs, print_damages, selection_options
@@ -24,6 +24,7 @@ from loreg_cli.verify import BROKEN, Selected, broken_refs, print_damages, selec
 @token_env_option
 @click.option("--dry-run", is_flag=True, help="Only look for it; store nothing.")
 @selection_options
+@wide_options
 @format_option
 @click.pass_context
 def repair(
@@ -63,7 +64,7 @@ def repair(
     else:
         if report.repaired:
             rows = [(item.damage.sha256[:12], item.damage.kind, item.source) for item in report.repaired]
-            print_table(["BLOB", "WAS", "FROM"], rows, cut=["FROM"])
+            print_table(["BLOB", "WAS", "FROM"], rows, drop=["BLOB"])
         done = "can be repaired" if dry_run else "repaired"
         echo(f"{report.repaired_count:,} {done}, {report.broken_count:,} stay broken")
         if report.broken:

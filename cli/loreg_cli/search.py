@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options, read_labels
+from loreg_cli.options import format_option, open_registry, page_options, read_labels, table_options
 from loreg_cli.output import warn
 from loreg_cli.version_table import print_versions
 
@@ -44,6 +44,7 @@ from loreg_cli.version_table import print_versions
 )
 @click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
 @page_options
+@table_options
 @format_option
 def search(text: tuple[str, ...], format_: str, **conditions: Any) -> None:
     """Find the versions for which every condition holds; TEXT is sought in name, message and card.

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import (
+    explain_declared_bases,
     format_base,
     format_size,
     print_json,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("ref")
+@wide_options
 @format_option
 def show(ref: str, format_: str) -> None:
     """Show all that is known of the version that REF means."""
@@ -53,12 +55,13 @@ def _print_details(details: Details) -> None:
             ("pushed", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.author}"),
         ]
     )
+    explain_declared_bases([version])
     click.echo()
     modules = [(m.name, str(m.count), _span(m.rank_min, m.rank_max)) for m in version.facts.module_types]
     print_table(["MODULE TYPE", "COUNT", "RANK"], modules, right=["COUNT", "RANK"])
     click.echo()
     files = [(file.path, format_size(file.size), file.sha256[:12]) for file in details.files]
-    print_table(["FILE", "SIZE", "SHA256"], files, right=["SIZE"])
+    print_table(["FILE", "SIZE", "SHA256"], files, right=["SIZE"], drop=["SHA256"])
     if details.provenance:
         from loreg_cli.certificate import print_certificate
 
@@ -69,7 +72,7 @@ def _print_details(details: Details) -> None:
             for move in details.alias_moves[:10]
         ]
         click.echo()
-        print_table(["WHEN", "ALIAS", "TO", "BY"], moves)
+        print_table(["WHEN", "ALIAS", "TO", "BY"], moves, drop=["WHEN", "BY"])
 
 
 def _span(low: int, high: int) -> str:

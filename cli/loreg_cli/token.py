@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, table_options
 from loreg_cli.output import echo, print_json, print_table, warn
 
 
@@ -38,6 +38,7 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
 
 
 @token.command("ls")
+@table_options
 @format_option
 def tokens(format_: str) -> None:
     """List tokens, without their secrets."""
@@ -57,7 +58,9 @@ def tokens(format_: str) -> None:
         state = "revoked" if entry.revoked_at else f"{entry.expires_at:%Y-%m-%d %H:%M}" if entry.expires_at else "never"
         used = f"{entry.last_used_at:%Y-%m-%d %H:%M}" if entry.last_used_at else "never"
         rows.append((str(entry.id), entry.name, scopes, entry.author, state, used))
-    print_table(["ID", "NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED"], rows, right=["ID"], cut=["SCOPES"])
+    print_table(
+        ["ID", "NAME", "SCOPES", "MADE BY", "EXPIRES", "LAST USED"], rows, right=["ID"], drop=["LAST USED", "MADE BY"]
+    )
 
 
 @token.command("revoke")

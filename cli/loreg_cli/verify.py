@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -56,6 +56,7 @@ def selection_options(command: Command) -> Command:
 @click.command()
 @click.argument("refs", metavar="[REF]...", nargs=-1)
 @selection_options
+@wide_options
 @format_option
 @click.pass_context
 def verify(
@@ -91,7 +92,7 @@ def verify(
 def print_damages(damages: Iterable[Damage]) -> None:
     """Print a table of what is broken, whom it breaks, and what mends it."""
     rows = [(damage.kind, damage.sha256[:12], _breaks(damage), damage.remedy) for damage in damages]
-    print_table(["WHAT", "BLOB", "BREAKS", "REMEDY"], rows, cut=["BREAKS"])
+    print_table(["WHAT", "BLOB", "BREAKS", "REMEDY"], rows, prose=["REMEDY"], drop=["BLOB"])
 
 
 def broken_refs(damages: Iterable[Damage]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loreg_cli.output import (
-    format_base,
+    explain_declared_bases,
+    format_base_name,
     format_ranks,
     print_page,
     print_table,
@@ -24,7 +25,7 @@ def print_versions(page: Page[Version], format_: str) -> None:
                 (
                     version.ref + "".join(f" ({alias})" for alias in version.aliases) + (" yanked" * version.yanked),
                     version.digest[:12],
-                    format_base(version),
+                    format_base_name(version),
                     format_ranks(version).removeprefix("rank "),
                     ", ".join(version.tasks),
                     ", ".join(map(str, version.metrics)),
@@ -33,6 +34,8 @@ def print_versions(page: Page[Version], format_: str) -> None:
                 for version in page.items
             ],
             right=["RANK"],
-            cut=["REF", "BASE", "TASKS", "METRICS"],
+            paths=["BASE", "METRICS"],
+            drop=["DIGEST", "CREATED", "RANK"],
         )
+        explain_declared_bases(page.items)
     print_page(page, format_, [version.ref for version in page.items])

@@ -27,13 +27,15 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from loreg.suggestions import Suggestion
+
 
 class LoregError(Exception):
     """Any error that loreg raises on purpose.
 
     ``code`` is stable and machine-readable, ``exit_code`` is what the command line leaves with, ``hint`` is
     the next command to type (may be empty). ``outside`` and ``hint_outside`` are for who only reaches a server: they
-    name nothing of what lies behind.
+    name nothing of what lies behind. ``suggestion`` is what the caller may have meant; the message then ends with it.
 
     >>> error = NotFoundError("there is no adapter 'team/science'", hint="loreg ls")
     >>> str(error)
@@ -46,8 +48,13 @@ class LoregError(Exception):
     exit_code = 1
     _outside = ""
 
-    def __init__(self, message: str, *, hint: str = "", outside: str = "") -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", outside: str = "", suggestion: Suggestion | None = None
+    ) -> None:
+        asks = "" if suggestion is None or message.endswith("?") else f"; did you mean {suggestion.meant!r}?"
+        message += asks
         super().__init__(message)
+        self.suggestion = suggestion
         self.message = message
         self.hint = hint
         self.outside = outside or self._outside or message

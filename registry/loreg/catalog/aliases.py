@@ -8,6 +8,7 @@ from loreg.catalog.schema import alias_move_table, alias_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import AliasMove
 from loreg.errors import NotFoundError, StaleError
+from loreg.suggestions import suggest
 
 _MAX_MOVES = 1000
 # No other table is joined: PostgreSQL looks again only at the row that it waited for.
@@ -56,7 +57,8 @@ def remove_alias(tx: Transaction, adapter_id: int, alias: str) -> None:
     numbers = list_aliases(tx, adapter_id)
     if alias not in numbers:
         names = ", ".join(sorted(numbers)) or "none"
-        raise NotFoundError(f"there is no alias {alias!r}; there are: {names}", hint="loreg ls NAME")
+        suggestion = suggest(alias, numbers)
+        raise NotFoundError(f"there is no alias {alias!r}; there are: {names}", hint="loreg ls", suggestion=suggestion)
     tx.connection.execute(delete(alias_table).where(_is_alias(adapter_id, alias)))
     _log_move(tx, "untag", adapter_id, alias, None)
 

@@ -18,7 +18,9 @@ from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonRows
 from loreg.entities import BaseModel, Page, Role
 from loreg.errors import ConflictError, NotFoundError
+from loreg.suggestions import Suggestion, suggest
 
+_MAX_NAMES = 1000  # that are compared with one that is not known
 _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
@@ -126,10 +128,17 @@ def find(tx: Transaction, text: str) -> BaseModel:
         raise NotFoundError(
             f"there is no base {text!r} in the registry",
             hint=f"loreg base ls, or loreg base add ./path/to/base --name {text}",
+            suggestion=_closest_base(tx, text),
         )
     if len(rows) > 1:
         raise ConflictError(f"several bases have a digest that starts with {text!r}", hint="write more of it")
     return _to_base(rows[0])
+
+
+def _closest_base(tx: Transaction, text: str) -> Suggestion | None:
+    """Return the name of a base that is most like ``text``, of the newest thousand names."""
+    names = select(base_name_table.c.name).order_by(base_name_table.c.base_id.desc()).limit(_MAX_NAMES)
+    return suggest(text, tx.connection.execute(names).scalars())
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:

@@ -29,6 +29,7 @@ from loreg.catalog.version_json import JsonCells, VersionRecord, select_versions
 from loreg.entities import Metric, NewVersion, Version, VersionContent
 from loreg.errors import ConflictError, NotFoundError
 from loreg.refs import AdapterName, Ref
+from loreg.suggestions import Suggestion, suggest
 
 
 class ChangePolicy(msgspec.Struct, frozen=True):
@@ -229,12 +230,10 @@ def find_adapter_id(tx: Transaction, adapter: AdapterName) -> int:
     adapter_id = tx.connection.execute(query).scalar()
     if adapter_id is not None:
         return adapter_id
-    import difflib
-
-    close = difflib.get_close_matches(str(adapter), _similar_names(tx, adapter), 1)
     raise NotFoundError(
-        f"there is no adapter {str(adapter)!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        f"there is no adapter {str(adapter)!r}",
         hint="loreg ls",
+        suggestion=suggest(str(adapter), _similar_names(tx, adapter)),
     )
 
 
@@ -400,9 +399,12 @@ def _set_labels(tx: Transaction, version_id: int, labels: Mapping[str, str]) -> 
 
 def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundError:
     if ref.alias:
-        names = ", ".join(sorted(aliases.list_aliases(tx, adapter_id))) or "none"
+        names = sorted(aliases.list_aliases(tx, adapter_id))
+        close = suggest(ref.alias, names)
         return NotFoundError(
-            f"{ref.adapter} has no alias {ref.alias!r}; it has: {names}", hint=f"loreg ls {ref.adapter}"
+            f"{ref.adapter} has no alias {ref.alias!r}; it has: {', '.join(names) or 'none'}",
+            hint=f"loreg ls {ref.adapter}",
+            suggestion=Suggestion(f"{ref.adapter}:{ref.alias}", f"{ref.adapter}:{close.meant}") if close else None,
         )
     if ref.number or ref.digest:
         tombstone = tombstones.find(tx, adapter_id, ref)

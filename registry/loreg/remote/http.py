@@ -18,6 +18,7 @@ from loreg.remote.connections import Connections, NoResponseError, Response, bas
 from loreg.remote.retries import RetryableError, with_retries
 from loreg.schemas import Whoami
 from loreg.settings import mask_url
+from loreg.suggestions import Suggestion
 from loreg.version import VERSION
 
 _log = logging.getLogger("loreg.remote")
@@ -146,7 +147,12 @@ class Server:
         """Return the server's error as one of loreg."""
         try:
             document = msgspec.json.decode(response.data)
-            return of_code(document["code"])(str(document["detail"]), hint=str(document.get("hint", "")))
+            suggestion = document.get("suggestion")
+            return of_code(document["code"])(
+                str(document["detail"]),
+                hint=str(document.get("hint", "")),
+                suggestion=Suggestion(*map(str, suggestion)) if suggestion else None,
+            )
         except (ValueError, KeyError, TypeError):
             if response.status == 404 and not response.data:  # the answer to a HEAD request has no body
                 return NotFoundError(f"{self.endpoint} does not have what was asked for", hint="loreg ls")

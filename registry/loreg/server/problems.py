@@ -58,7 +58,10 @@ _CODES = {404: "not-found", 408: "too-slow", 413: "too-large"}
 
 @dataclass(frozen=True)
 class ProblemDetails:
-    """The body of an error (RFC 9457), with loreg's own ``code`` and ``hint``."""
+    """The body of an error (RFC 9457), with loreg's own ``code`` and ``hint``.
+
+    ``suggestion`` is empty, or what was sent and what may have been meant.
+    """
 
     type: str
     title: str
@@ -66,6 +69,7 @@ class ProblemDetails:
     detail: str
     code: str
     hint: str = ""
+    suggestion: tuple[str, ...] = ()
 
 
 def status_of(error: LoregError) -> int:
@@ -81,7 +85,7 @@ def problem_response(error: LoregError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="loreg"'
     if status == 503:
         headers["Retry-After"] = "2"
-    return build_problem(status, error.code, *public_message(error), headers)
+    return build_problem(status, error.code, *public_message(error), headers, public_suggestion(error))
 
 
 def public_message(error: LoregError) -> tuple[str, str]:
@@ -91,14 +95,25 @@ def public_message(error: LoregError) -> tuple[str, str]:
     return error.outside, error.hint_outside
 
 
+def public_suggestion(error: LoregError) -> tuple[str, ...]:
+    """Return what was sent and what may have been meant, unless the message itself stays in the server."""
+    return error.suggestion if error.suggestion is not None and error.outside == error.message else ()
+
+
 def build_problem(
-    status: int, code: str, detail: str, hint: str = "", headers: dict[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    hint: str = "",
+    headers: dict[str, str] | None = None,
+    suggestion: tuple[str, ...] = (),
 ) -> Response:
     """Return problem details as a response."""
     encodable = (
         detail[:_MAX_DETAIL_LENGTH].encode(errors="replace").decode()
     )  # a JSON key may hold half a surrogate pair
-    body = ProblemDetails(f"urn:loreg:error:{code}", code.replace("-", " "), status, encodable, code, hint)
+    title = code.replace("-", " ")
+    body = ProblemDetails(f"urn:loreg:error:{code}", title, status, encodable, code, hint, suggestion)
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 

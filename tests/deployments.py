@@ -20,14 +20,6 @@ HISTORY = EXAMPLES / "smollm2-history-r8"
 DORA = EXAMPLES / "smollm2-movies-dora-r8"
 
 
-def make_readable_by_others(folder: Path) -> None:
-    """Let other users in, through the folders that pytest closes to them."""
-    temporary = Path(tempfile.gettempdir())
-    for directory in (folder, *folder.parents):
-        if temporary in directory.parents:
-            directory.chmod(0o755)
-
-
 @dataclass(frozen=True)
 class Deployment:
     """A fresh, empty catalog and store; with ``endpoint`` they are those of a server."""

@@ -14,7 +14,7 @@ import platformdirs
 import pytest
 from sqlalchemy import text
 
-from deployments import Deployment, Loreg, command_line, make_readable_by_others
+from deployments import Deployment, Loreg, command_line
 from listeners import CLEARTEXT, MD5, http_listener, postgres_listener
 from live_server import live_server
 from loreg.catalog.engine import open_engine
@@ -22,6 +22,7 @@ from loreg.errors import LoregError, UnavailableError, UsageError
 from loreg.registry import connect
 from loreg.remote.http import Server
 from loreg.settings import load, mask_url
+from os_users import commons
 from server.conftest import Guarded, guarded, guarded_folder  # noqa: F401  fixtures
 
 TOKEN = "lrg_" + "t" * 43
@@ -188,27 +189,28 @@ class TestAnotherUsersFile:
         assert settings.author == "ada"
         assert len(settings.notes) == 1
 
-    def test_what_root_wrote_holds_for_everybody_and_what_who_runs_sudo_wrote_for_root(self, tmp_path: Path):
+    def test_what_root_wrote_holds_for_everybody_and_what_who_runs_sudo_wrote_for_root(self):
         code = """
 import os, sys
 from loreg.settings import load
 os.seteuid(int(sys.argv[1]))
 print(load({}, {"LOREG_AUTHOR": ""}).author)
 """
-        (tmp_path / "loreg.toml").write_text("author = 'project'\n")
-        make_readable_by_others(tmp_path)
 
         def author(uid: int, **environment: str) -> str:
+            environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config"), **environment}
             command = [sys.executable, "-c", code, str(uid)]
             return subprocess.run(
-                command, env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True, check=True
+                command, env=environment, cwd=folder, capture_output=True, text=True, check=True
             ).stdout.strip()
 
-        assert author(0) == "project"
-        os.chown(tmp_path / "loreg.toml", self.NOBODY, -1)
-        assert author(self.NOBODY) == "project"
-        assert author(0) != "project"
-        assert author(0, SUDO_UID=str(self.NOBODY)) == "project"
+        with commons() as folder:
+            (folder / "loreg.toml").write_text("author = 'project'\n")
+            assert author(0) == "project"
+            os.chown(folder / "loreg.toml", self.NOBODY, -1)
+            assert author(self.NOBODY) == "project"
+            assert author(0) != "project"
+            assert author(0, SUDO_UID=str(self.NOBODY)) == "project"
 
 
 FLAGS: dict[str, dict[str, Any]] = {

@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from deployments import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line, make_readable_by_others
+from deployments import MOVIES, NEWS, SCIENCE, Loreg, Outcome, command_line
 from factories import change_config, change_tensors, copy
+from os_users import commons
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -183,22 +185,26 @@ sys.exit(run(arguments))
 class TestNoPermission:
     """As a user who may not write there. Root may write everywhere, so it becomes ``nobody`` once all is imported."""
 
-    @pytest.fixture(autouse=True)
-    def reachable(self, tmp_path: Path) -> None:
-        make_readable_by_others(tmp_path)
-        copy(NEWS, tmp_path / "news")
-        (tmp_path / "nobody").mkdir()
-        os.chown(tmp_path / "nobody", *((65534, 65534) if os.getuid() == 0 else (-1, -1)))
+    @pytest.fixture
+    def reachable(self) -> Iterator[Path]:
+        """A folder with an adapter, and a home of whoever types.
 
-    def run(self, tmp_path: Path, *arguments: str | Path, **environment: str) -> Outcome:
-        first = ["--home", str(tmp_path / "preload"), "--storage-url", str(tmp_path / "preload" / "store")]
+        Not below ``tmp_path``: each pytest that starts closes the folder that all of them share to other users.
+        """
+        with commons() as folder:
+            (folder / "nobody").mkdir()
+            os.chown(folder / "nobody", *((65534, 65534) if os.getuid() == 0 else (-1, -1)))
+            yield folder
+
+    def run(self, reachable: Path, *arguments: str | Path, **environment: str) -> Outcome:
+        first = ["--home", str(reachable / "preload"), "--storage-url", str(reachable / "preload" / "store")]
         preload = [
-            [*first, "push", str(tmp_path / "news"), "a"],
-            [*first, "pull", "a", str(tmp_path / "preload" / "a")],
+            [*first, "push", str(reachable / "news"), "a"],
+            [*first, "pull", "a", str(reachable / "preload" / "a")],
             [*first, "merge", "a", "--weights", "1", "--dry-run"],
             [*first, "ls"],
         ]
-        home = tmp_path / "nobody"
+        home = reachable / "nobody"
         done = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, json.dumps([preload, [str(a) for a in arguments]])],
             env={"LOREG_HOME": str(home), "PATH": "/usr/bin", "HOME": str(home), "LOREG_AUTHOR": "n", **environment},
@@ -209,31 +215,33 @@ class TestNoPermission:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def closed(self, tmp_path: Path) -> Path:
-        folder = tmp_path / "closed"
+    def closed(self, reachable: Path) -> Path:
+        folder = reachable / "closed"
         folder.mkdir(mode=0o555)
         return folder
 
-    def test_for_the_home(self, tmp_path: Path):
-        home = self.closed(tmp_path) / "home"
-        expect(self.run(tmp_path, "ls", LOREG_HOME=str(home)), 4, "cannot make the catalog's folder")
+    def test_for_the_home(self, reachable: Path):
+        home = self.closed(reachable) / "home"
+        expect(self.run(reachable, "ls", LOREG_HOME=str(home)), 4, "cannot make the catalog's folder")
 
-    def test_for_the_store(self, tmp_path: Path):
-        store = self.closed(tmp_path) / "store"
-        outcome = self.run(tmp_path, "push", tmp_path / "news", "a", LOREG_STORAGE_URL=str(store))
+    def test_for_the_store(self, reachable: Path):
+        store = self.closed(reachable) / "store"
+        outcome = self.run(reachable, "push", reachable / "news", "a", LOREG_STORAGE_URL=str(store))
         expect(outcome, 4, "no permission for", "LOREG_STORAGE_URL")
-        nothing_was_recorded(command_line({"LOREG_HOME": str(tmp_path / "nobody")}))
+        nothing_was_recorded(command_line({"LOREG_HOME": str(reachable / "nobody")}))
 
-    def test_for_the_target(self, tmp_path: Path):
-        closed = self.closed(tmp_path)
-        assert self.run(tmp_path, "push", tmp_path / "news", "a").exit_code == 0
-        expect(self.run(tmp_path, "pull", "a", closed / "x"), 4, "no permission for")
-        expect(self.run(tmp_path, "merge", "a", "--weights", "1", "--to", closed / "x"), 4, "no permission for")
+    def test_for_the_target(self, reachable: Path):
+        closed = self.closed(reachable)
+        assert self.run(reachable, "push", reachable / "news", "a").exit_code == 0
+        expect(self.run(reachable, "pull", "a", closed / "x"), 4, "no permission for")
+        expect(self.run(reachable, "merge", "a", "--weights", "1", "--to", closed / "x"), 4, "no permission for")
         assert list(closed.iterdir()) == []
 
-    def test_for_the_adapter(self, tmp_path: Path):
-        (tmp_path / "news" / "adapter_model.safetensors").chmod(0o000)
-        expect(self.run(tmp_path, "push", tmp_path / "news", "a"), 4, "no permission for", "adapter_model.safetensors")
+    def test_for_the_adapter(self, reachable: Path):
+        (reachable / "news" / "adapter_model.safetensors").chmod(0o000)
+        expect(
+            self.run(reachable, "push", reachable / "news", "a"), 4, "no permission for", "adapter_model.safetensors"
+        )
 
 
 class TestServersDown:

@@ -41,6 +41,13 @@ def look_at_backup(url: str, endpoint: str = "") -> Look:
     return sentences, contained
 
 
+def all_of_backup(url: str, endpoint: str = "") -> dict[str, str]:
+    """The name of every blob and every snapshot that is stored, needed or not."""
+    stored, left, _ = read_store(url, endpoint)
+    snapshots = {name: "stored" for name in left if name.startswith("snapshots/")}
+    return snapshots | {f"blob {digest}": "stored" for digest in stored}
+
+
 def _snapshot(
     document: Mapping[str, Any], url: str, endpoint: str, stored: Mapping[str, Stored], contained: dict[str, Any]
 ) -> Iterator[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 Row = dict[str, Any]
 _KEPT = 1024 * 1024  # blobs up to that are documents that may be read again
-_REPORTING = ("gc", "repair", "verify")  # the results of these jobs say what one run of them found
+_REPORTING = ("backup", "gc", "prune", "repair", "verify")  # the results of these jobs say what one run of them found
 _WHOLE = ("adapter_config.json", "adapter_model.safetensors")
 
 TABLES = (

@@ -33,10 +33,8 @@ from snapshots_of_rows import rows_of
 
 
 @pytest.fixture
-def registry(local_deployment: Deployment) -> Iterator[Registry]:
-    with connect(**local_deployment.settings, author="ada") as opened:
-        opened.push(SCIENCE, "team/science")
-        yield opened
+def registry(science_registry: Registry) -> Registry:
+    return science_registry
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 
-from deployments import HISTORY, SCIENCE, Deployment
+from deployments import HISTORY, Deployment
 from loreg import connect
 from loreg.catalog import Catalog, garbage
 from loreg.entities import Access, Garbage, GarbageClaim, MarkedGarbage
@@ -30,10 +30,8 @@ DIGEST = hashlib.sha256(ORPHAN).hexdigest()
 
 
 @pytest.fixture
-def registry(local_deployment: Deployment) -> Iterator[Registry]:
-    with connect(**local_deployment.settings, author="ada") as opened:
-        opened.push(SCIENCE, "team/science")
-        yield opened
+def registry(science_registry: Registry) -> Registry:
+    return science_registry
 
 
 def store_of(registry: Registry) -> BlobStore:

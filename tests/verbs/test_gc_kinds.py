@@ -29,6 +29,7 @@ from loreg.registry import Registry
 from loreg.storage import Blob, SigningStore, put_bytes
 from loreg.storage.blobs import key_of
 from loreg.workspace import temporary_folders
+from verbs.conftest import with_science
 
 DAY = timedelta(days=1)
 ROOT = Access.superuser("ada")
@@ -44,17 +45,13 @@ def temporary(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry(local_deployment: Deployment) -> Iterator[Registry]:
-    with connect(**local_deployment.settings, author="ada") as opened:
-        opened.push(SCIENCE, "team/science")
-        yield opened
+def registry(science_registry: Registry) -> Registry:
+    return science_registry
 
 
 @pytest.fixture
 def on_s3(postgres_and_s3: Deployment) -> Iterator[Registry]:
-    with connect(**postgres_and_s3.settings, author="ada") as opened:
-        opened.push(SCIENCE, "team/science")
-        yield opened
+    yield from with_science(postgres_and_s3)
 
 
 @pytest.fixture

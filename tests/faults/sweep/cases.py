@@ -45,8 +45,8 @@ class Case:
     the Hub's own client does with a folder or a file. ``target`` is the folder that appears, at once or not at all.
     With ``empty`` it begins in an empty registry; what is ``before`` is done to the filled one, and the files that this
     made are there. ``{database}``, ``{storage}`` and ``{endpoint}`` are a ``second`` place, which has no registry.
-    With ``removes`` the store must end with the same blobs, and what a killed collector has claimed is free before the
-    verb is done again: else that takes 15 minutes.
+    With ``removes`` the store must end with the same blobs, and a backup with the same blobs and snapshots; and what a
+    killed collector has claimed is free before the verb is done again: else that takes 15 minutes.
     """
 
     name: str
@@ -80,6 +80,8 @@ _BROKEN: tuple[Command, ...] = (
 )
 _MOVE = ("move", "--to-database", "{database}", "--to-storage", "{storage}", "--to-storage-endpoint", "{endpoint}")
 _MOVE_HOME = ("move", "--to-database", "sqlite:///{work}/moved/catalog.db", "--to-storage", "{work}/moved/store")
+_UNDO = ("move", "--undo")
+_FORGET = ("--forget", "--keep-last", "1")
 _CHANGED: tuple[Command, ...] = (
     ("tag", "team/one:v2", "prod"),
     ("metric", "add", "team/one:v1", "f1=0.5@d"),
@@ -127,9 +129,15 @@ CASES = (
     Case("backup-again", ("backup", "kept"), before=(("backup", "kept"), _PUSH), makes=(Place("backup", "kept"),)),
     Case("backup-to-s3", ("backup", "{storage}"), makes=(Place("backup", "{storage}"),), second=True,
          backends=("postgres",)),
+    Case("forget", ("backup", "kept", *_FORGET), makes=(Place("backup", "kept"),), removes=True,
+         before=(("backup", "kept"), _DELETE, ("backup", "kept"))),
+    Case("forget-on-s3", ("backup", "{storage}", *_FORGET), makes=(Place("backup", "{storage}"),), removes=True,
+         before=(("backup", "{storage}"), _DELETE, ("backup", "{storage}")), second=True, backends=("postgres",)),
     Case("restore", ("restore", "kept"), empty=True, before=(("backup", "kept"),)),
     Case("move", _MOVE, second=True, makes=(Place("second"),)),
     Case("move-to-home", _MOVE_HOME, makes=(Place("home", "moved"),), backends=("postgres",)),
+    Case("move-undo", _UNDO, then=_UNDO, before=(_MOVE,), second=True),  # may be refused: it is undone
+    Case("move-then-undo", _MOVE, then=_UNDO, second=True),  # refused where nothing was closed yet
     Case("mirror-to-home", ("mirror", "team/*", "--to", "other"), makes=(Place("home", "other"),)),
     Case("mirror-again", ("mirror", "team/*", "--to", "other"), makes=(Place("home", "other"),),
          before=(("mirror", "team/*", "--to", "other"), _PUSH, *_CHANGED)),
@@ -139,5 +147,8 @@ CASES = (
     Case("mirror-from-bundle", ("mirror", "*", "--from", "all.loreg"), empty=True,
          before=(("mirror", "*", "--to", "all.loreg"),)),
     Case("job-gc", WORK, job=Job("gc", {"grace": "0h"}), before=(_ABANDONED,), removes=True),
+    Case("job-prune", WORK, job=Job("prune", {"pattern": "team/*"}), before=(_RETENTION, *_OLD), removes=True),
+    Case("job-backup", (*WORK, "--backup-to", "kept"), job=Job("backup", {"target": "kept"}),
+         makes=(Place("backup", "kept"),)),
     Case("job-verify", WORK, job=Job("verify", {})),
 )  # fmt: skip

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from deployments import Deployment
-from faults.carried import look_at_backup, look_at_bundle
+from faults.carried import all_of_backup, look_at_backup, look_at_bundle
 from faults.checker import contents, faults, look
 from faults.sweep.cases import Place
 from faults.sweep.processes import Room
 
 
-def look_at(place: Place, room: Room, endpoint: str) -> tuple[list[str], dict[str, Any]]:
-    """What is wrong there, and what it has."""
+def look_at(place: Place, room: Room, endpoint: str, *, all_stored: bool) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong there, and what it has; of a backup everything that is stored, if ``all_stored`` is asked for."""
     (where,) = room.typed([place.where])
     if place.kind == "bundle":
         return look_at_bundle(room.work / where)
     if place.kind == "backup":
-        return look_at_backup(where if "://" in where else str(room.work / where), endpoint)
+        url = where if "://" in where else str(room.work / where)
+        sentences, content = look_at_backup(url, endpoint)
+        return sentences, content | (all_of_backup(url, endpoint) if all_stored else {})
     if place.kind == "home":
         return _look_at_registry(
             Deployment(f"sqlite:///{room.work / where}/catalog.db", str(room.work / where / "store"))

@@ -66,10 +66,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Before:
-    """Where a case begins: a registry, and a folder with files that lie where commands are typed, if there are any."""
+    """Where a case begins: a registry, and a folder with files that lie where commands are typed, if there are any.
+
+    ``second`` is what lies already where another registry or a backup is made, if the case has such a place.
+    """
 
     deployment: Deployment
     work: Path | None = None
+    second: Deployment | None = None
 
 
 class Sweep:
@@ -183,8 +187,9 @@ class Sweep:
         if self._before.work is not None:
             shutil.copytree(self._before.work, room.work, dirs_exist_ok=True)
         deployment = self._backend.copy(self._before.deployment, room.folder)
-        if self._case.second:
-            room = dataclasses.replace(room, second=self._backend.empty(room.folder / "second"))
+        if self._before.second is not None:
+            second = self._backend.copy(self._before.second, room.folder / "second")
+            room = dataclasses.replace(room, second=second)
         try:
             yield room, deployment
         finally:
@@ -195,7 +200,10 @@ class Sweep:
 
     def _picture(self, room: Room, deployment: Deployment) -> Picture:
         seen = look(*_where(deployment))
-        looks = [look_at(place, room, deployment.storage_endpoint) for place in self._case.makes]
+        looks = [
+            look_at(place, room, deployment.storage_endpoint, all_stored=self._case.removes)
+            for place in self._case.makes
+        ]
         elsewhere = [path for place in self._case.makes if (path := below(place, room)) is not None]
         files = {
             name: sha256
@@ -246,6 +254,8 @@ def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path,
     """The registry in which a case begins."""
     room = Room(folder, inputs)
     room.prepare()
+    if case.second:
+        room = dataclasses.replace(room, second=backend.empty(room.folder / "second"))
     deployment, work = filled, None
     if case.before or case.job is not None:
         deployment, work = backend.copy(filled, room.folder), room.work
@@ -256,7 +266,7 @@ def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path,
         if backend.name == "postgres":
             _run_all([("db", "upgrade")], room, deployment)
     if case.job is None:
-        return Before(deployment, work)
+        return Before(deployment, work, room.second)
 
     def submit() -> None:
         from loreg.registry import connect
@@ -266,7 +276,7 @@ def state_before(case: Case, backend: Backend, filled: Deployment, folder: Path,
             registry.jobs.submit(case.job.kind, **case.job.request)
 
     _succeed(Process.start(submit, room, deployment))
-    return Before(deployment, work)
+    return Before(deployment, work, room.second)
 
 
 def _prepare(typed: Command, room: Room, backend: Backend, deployment: Deployment) -> None:

@@ -1,4 +1,4 @@
-"""``loreg base``: add, list, show, match and relate base models."""
+"""``loreg base``: add, attach, list, show, match and relate base models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from loreg_cli.output import echo, print_json, print_page, print_pairs, print_ta
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.entities import BaseEdge, BaseModel
+    from collections.abc import Sequence
+
+    from loreg.entities import BaseAttachment, BaseEdge, BaseModel
+
+
+_MAX_SHOWN = 10  # refs, or reasons
+_OUTCOMES = {
+    "attached": "attached to {name}",
+    "left": "left as they are, though {name} fits",
+    "mismatch": "left as they are, for {name} does not fit",
+    "detached": "detached",
+    "kept": "left as they are",
+    "refused": "left as they are, for the policy",
+}
 
 
 @click.group()
@@ -23,9 +36,12 @@ def base() -> None:
 @click.argument("where", metavar="PATH|hf:NAME[@REV]", required=False)
 @click.option("--header-only", metavar="PATH", help="Take names and shapes alone; no weight is read.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="What people call it; may be repeated.")
+@click.option("--no-attach", is_flag=True, help="Leave the versions that declare it as they are.")
 @format_option
-def add(where: str | None, header_only: str | None, names: tuple[str, ...], format_: str) -> None:
+def add(where: str | None, header_only: str | None, names: tuple[str, ...], no_attach: bool, format_: str) -> None:
     """Make a base known by content, whatever it is called and however it is cut into files.
+
+    It becomes the base of your versions that were pushed without --base, call their base by one of its names, and fit.
 
     \b
     loreg base add ./models/llama --name meta-llama/Llama-3.1-8B
@@ -35,7 +51,11 @@ def add(where: str | None, header_only: str | None, names: tuple[str, ...], form
         raise click.UsageError("expected one of PATH, hf:NAME and --header-only PATH")
     with progress_bar() as progress:
         result = open_registry().bases.add(
-            where or header_only or "", names, header_only=header_only is not None, progress=progress
+            where or header_only or "",
+            names,
+            header_only=header_only is not None,
+            attach=not no_attach,
+            progress=progress,
         )
     for text in result.notes:
         warn(text)
@@ -46,6 +66,41 @@ def add(where: str | None, header_only: str | None, names: tuple[str, ...], form
     else:
         state = "added" if result.created else "known already:"
         echo(f"{state} {result.base.title}: {_summary(result.base)}")
+        _print_attachments(result.attachments, result.base.names[0] if result.base.names else result.base.digest[:12])
+
+
+@base.command("attach")
+@click.argument("name", metavar="BASE")
+@click.argument("refs", metavar="[REF]...", nargs=-1)
+@format_option
+def attach(name: str, refs: tuple[str, ...], format_: str) -> None:
+    """Make BASE the base of versions that were pushed without one: of those that call it so and fit, or of each REF.
+
+    A base that a version was pushed with stays. You must be allowed to write where the version is.
+
+    \b
+    loreg base attach meta-llama/Llama-3.1-8B
+    loreg base attach meta-llama/Llama-3.1-8B team/qa:v1
+    """
+    with progress_bar() as progress:
+        results = open_registry().bases.attach(name, refs, progress=progress)
+    _print_results(results, name, format_)
+
+
+@base.command("detach")
+@click.argument("refs", metavar="[REF]...", nargs=-1)
+@click.option("--base", "name", metavar="BASE", default="", help="Of all versions that it was attached to.")
+@format_option
+def detach(refs: tuple[str, ...], name: str, format_: str) -> None:
+    """Take back what add or attach recorded: what a version was pushed with stays.
+
+    \b
+    loreg base detach team/qa:v1
+    loreg base detach --base meta-llama/Llama-3.1-8B
+    """
+    with progress_bar() as progress:
+        results = open_registry().bases.detach(refs, base=name, progress=progress)
+    _print_results(results, name, format_)
 
 
 @base.command("ls")
@@ -151,6 +206,44 @@ def relate(
         echo(f"{child} and {parent} are one base: their content is the same")
     else:
         echo(f"{child} {kind} {parent}: {'verified' if edge.verified else 'declared'}")
+
+
+def _print_results(results: Sequence[BaseAttachment], name: str, format_: str) -> None:
+    from loreg.entities import AttachmentOutcome
+
+    if format_ == "json":
+        print_json(list(results))
+    elif format_ == "quiet":
+        for result in results:
+            if result.outcome in (AttachmentOutcome.ATTACHED, AttachmentOutcome.DETACHED):
+                click.echo(result.ref)
+    elif results:
+        _print_attachments(results, name)
+    else:
+        warn(f"no version without a base calls it {name}" if name else "no version was named")
+
+
+def _print_attachments(results: Sequence[BaseAttachment], name: str) -> None:
+    """Print a line for each outcome, with the first refs, and a line for each reason of what was not done."""
+    from loreg.entities import AttachmentOutcome as Outcome
+
+    for outcome in Outcome:
+        group = [result for result in results if result.outcome == outcome]
+        if not group:
+            continue
+        versions = f"{len(group)} version{'s' if len(group) > 1 else ''}"
+        echo(f"{versions} {_OUTCOMES[outcome].format(name=name)}: {_first_refs(group)}")
+        if outcome in (Outcome.ATTACHED, Outcome.DETACHED):
+            continue
+        for reason in dict.fromkeys(result.reason for result in group[:_MAX_SHOWN]):
+            echo(f"  {reason}: {_first_refs([result for result in group if result.reason == reason])}")
+    if any(result.outcome == Outcome.ATTACHED for result in results):
+        warn(f"names and shapes say so, not the weights; loreg base detach --base {name} takes it back")
+
+
+def _first_refs(results: Sequence[BaseAttachment]) -> str:
+    more = [f"and {len(results) - _MAX_SHOWN} more"] if len(results) > _MAX_SHOWN else []
+    return ", ".join([*(result.ref for result in results[:_MAX_SHOWN]), *more])
 
 
 def _summary(model: BaseModel) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry, read_labels
+from loreg_cli.options import format_option, open_registry, read_labels, table_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -45,6 +45,7 @@ _FAILED = 5
 @click.option("--dry-run", is_flag=True, help="Show the plan, and leave.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 @format_option
+@table_options
 @click.pass_context
 def import_(
     context: click.Context,
@@ -128,7 +129,7 @@ def _print_plan(plan: ImportPlan) -> None:
     shown = [version for version in plan.versions if version.status in (ImportStatus.NEW, ImportStatus.PRESENT)]
     if shown:
         rows = [(_becomes(version), _what(version), _measured(version), _short(version)) for version in shown]
-        print_table(("BECOMES", "", "MEASURED", "FROM"), rows, cut=("FROM", "MEASURED"))
+        print_table(("BECOMES", "", "MEASURED", "FROM"), rows, paths=["FROM"], drop=["", "MEASURED"])
     for version in plan.versions:
         if version.status == ImportStatus.REFUSED:
             echo(f"refused: {_short(version)}: {version.code} {version.reason}".replace(":  ", ": "))

@@ -19,7 +19,7 @@ from loreg_cli.progress import progress_bar
     "--profile", metavar="SERVER", help="As that server takes it: vllm, vllm:max_lora_rank=64, … or ./mine.toml."
 )
 @click.option("--verify", is_flag=True, help="With --profile: make the files here, and compare with those stored.")
-@click.option("--with-base-path", is_flag=True, help="Write the pusher's path of the base into adapter_config.json.")
+@click.option("--with-base-path", is_flag=True, help="If you pushed it: write your path of the base into the files.")
 @format_option
 def pull(ref: str, folder: Path | None, profile: str | None, verify: bool, with_base_path: bool, format_: str) -> None:
     """Write the version that REF means to DIR (default: ./NAME), ready for PEFT or for a server.

@@ -47,6 +47,7 @@ def _print_details(details: Details) -> None:
             ("dtype", version.facts.dtype),
             ("task type", version.facts.task_type),
             ("base", format_base(version)),
+            ("base path", f"{details.base_path} (told to you alone)" if details.base_path else ""),
             ("tasks", ", ".join(version.tasks)),
             ("metrics", ", ".join(map(str, version.metrics))),
             ("labels", ", ".join(f"{key}={value}" for key, value in version.labels.items())),

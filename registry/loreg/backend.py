@@ -12,6 +12,7 @@ from typing import Protocol
 from loreg.entities import (
     AdapterEntry,
     BaseAdded,
+    BaseAttachment,
     BaseDetails,
     BaseEdge,
     BaseModel,
@@ -156,6 +157,23 @@ class Backend(Protocol):
 
     def add_base(self, base: BaseModel) -> BaseAdded:
         """Record a base whose list of tensors is stored under its digest. Raises IntegrityError if that is not so."""
+        ...
+
+    def attach_base(self, base: str, refs: Sequence[Ref], limit: int, cursor: str | None) -> Page[BaseAttachment]:
+        """Record a base, known by content, for versions that have none: of those that the caller may write.
+
+        Those that declare one of its names get it if each of their tensors fits; then, of the newest with another name,
+        those that it fits are named. With ``refs`` these get it if they fit, whatever they declare. A base that is
+        recorded already stays. A page looks at 50 versions at most, and may be empty before the last. Raises
+        CheckFailedError for a base of which only headers are known.
+        """
+        ...
+
+    def detach_base(self, base: str, refs: Sequence[Ref], limit: int, cursor: str | None) -> Page[BaseAttachment]:
+        """Take back what :meth:`attach_base` recorded: of the versions ``refs``, or else of all that have the base.
+
+        ``base`` is empty if there are refs. One whose base was named at the push keeps it.
+        """
         ...
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:

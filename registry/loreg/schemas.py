@@ -63,6 +63,16 @@ class BaseRelationRequest:
 
 
 @dataclass(frozen=True)
+class AttachmentRequest:
+    """Which base is attached or detached, by name or digest, and for which refs; for all that declare it if none."""
+
+    base: str = ""
+    refs: tuple[str, ...] = ()
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
 class LineageResponse:
     """A version and every merge that it descends from, nearest first."""
 

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from deployments import HISTORY, SCIENCE, Deployment
-from factories import new_model, train, write_base
+from factories import change_config, new_model, train, write_base
 from loreg.bases.identify import identify
 from loreg.checking.profile import read_profile
 from loreg.entities import MergeOptions
@@ -90,6 +90,18 @@ def edge(there: Guarded, folder: Path) -> dict[str, Any]:
     return {"json": {"child": "two", "parent": "one", "kind": "finetuned_from"}}
 
 
+def unattached(there: Guarded, folder: Path) -> dict[str, Any]:
+    there.behind.push(change_config(train(folder / "a", 1), base_model_name_or_path="org/tiny"), "team/a")
+    there.behind.bases.add(write_base(folder / "1"), ["org/tiny"], attach=False)
+    return {"json": {"base": "org/tiny"}}
+
+
+def attached(there: Guarded, folder: Path) -> dict[str, Any]:
+    body = unattached(there, folder)
+    there.behind.bases.attach("org/tiny")
+    return body
+
+
 def token(there: Guarded, folder: Path) -> dict[str, Any]:
     return {"json": {"name": "new", "scopes": ["read:team"]}}
 
@@ -120,6 +132,8 @@ ROUTES: dict[tuple[str, str], Change] = {
     ("DELETE", ALIAS): Change("untag", before=(("PUT", ALIAS, {"ref": "team/science:v1"}),)),
     ("POST", "/api/v1/bases"): Change("base add", base),
     ("POST", "/api/v1/base-edges"): Change("base relate", edge),
+    ("POST", "/api/v1/base-attachments"): Change("attach", unattached),
+    ("POST", "/api/v1/base-detachments"): Change("detach", attached),
     ("PUT", "/api/v1/namespaces/{namespace}"): Change("namespace", sent(public=True)),
     ("POST", "/api/v1/tokens"): Change("token create", token),
     ("DELETE", "/api/v1/tokens/{token_id}"): Change("token revoke", filled={"token_id": "1"}),
@@ -219,6 +233,12 @@ def mirror_another(local_registry: Registry, folder: Path) -> None:
     assert local_registry.mirror(source=folder / "other").new == 1
 
 
+def attach(local_registry: Registry, folder: Path) -> None:
+    local_registry.push(change_config(train(folder / "a", 1), base_model_name_or_path="org/tiny"), "team/a")
+    local_registry.bases.add(write_base(folder / "base"), ["org/tiny"], attach=False)
+    assert local_registry.bases.attach("org/tiny")[0].outcome == "attached"
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "pull": (
@@ -258,6 +278,11 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "delete": ("delete", lambda local_registry, folder: local_registry.delete("team/science", "asked for")),
     "prune": ("prune", push_and_prune),
     "mirror": ("mirror", mirror_another),
+    "bases.attach": ("attach", attach),
+    "bases.detach": (
+        "detach",
+        lambda local_registry, folder: (attach(local_registry, folder), local_registry.bases.detach(["team/a"])),
+    ),
     "bases.add": (
         "base add",
         lambda local_registry, folder: local_registry.bases.add(

@@ -105,6 +105,12 @@ TABLE: dict[tuple[str, str], Row] = {
         {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)},
         request=lambda _: {"json": {"child": "x", "parent": "y", "kind": "cast_of"}},
     ),
+    ("POST", "/api/v1/base-attachments"): Row(
+        {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)}, request=lambda _: {"json": {"base": "x"}}
+    ),
+    ("POST", "/api/v1/base-detachments"): Row(
+        {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)}, request=lambda _: {"json": {"base": "x"}}
+    ),
     ("POST", "/api/v1/uploads"): Row(SOMEWHERE, request=lambda _: {"json": [{"sha256": HEX, "size": 1}]}),
     ("PUT", "/api/v1/uploads/{upload_id}"): Row(
         {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)},

@@ -49,8 +49,9 @@ class TestPrivatePaths:
         assert "base_model: llama-3-8b" in (pulled / "README.md").read_text()
         assert (pulled / "notes.txt").read_text() == "no path here"
 
-    def test_the_catalog_keeps_it_as_a_hint(self, registry: Registry, private: Path):
-        assert registry.push(private, "a").version.facts.base_hint == SECRET
+    def test_its_last_part_is_the_hint_and_all_of_it_is_told_to_its_author(self, registry: Registry, private: Path):
+        assert registry.push(private, "a").version.facts.base_hint == "llama-3-8b"
+        assert registry.show("a").base_path == SECRET
 
     def test_who_asks_gets_it_back(self, registry: Registry, private: Path, tmp_path: Path):
         registry.push(private, "a")

@@ -8,8 +8,9 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from loreg.adapters.config import CONFIG_NAME, dump_config, is_hub_name
+from loreg.adapters.config import CONFIG_NAME, dump_config
 from loreg.adapters.structure import WEIGHTS_NAME
+from loreg.base_names import is_hub_name
 from loreg.errors import AdapterFormatError
 
 _MAX_TEXT_BYTES = 16 * 1024 * 1024

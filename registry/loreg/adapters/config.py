@@ -6,7 +6,6 @@ Source: PEFT 0.21, ``peft/tuners/lora/config.py``.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,7 +42,6 @@ _APPLIED_FIELDS = frozenset({
 _PLAIN_INITS = (None, True, False, "true", "false", "gaussian", "orthogonal", "eva", "mica")
 #: Initialisations that change the base: the delta needs the initial adapter (PiSSA, arXiv 2404.02948, and kin).
 _MUTATING_INITS = ("pissa", "olora", "corda", "lora_ga")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -225,11 +223,6 @@ def why_not_mergeable(config: LoraConfig) -> str:
     for name, value in config.unknown_fields().items():
         return f"{name} is set to {json.dumps(value)[:80]}"
     return ""
-
-
-def is_hub_name(text: str) -> bool:
-    """Whether ``text`` reads like a model's name on the Hub (``org/model``), and not like a path on one machine."""
-    return len(text) <= 200 and bool(_HUB_NAME.fullmatch(text)) and ".." not in text
 
 
 def dump_config(document: Mapping[str, object]) -> bytes:

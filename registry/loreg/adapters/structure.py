@@ -16,6 +16,7 @@ from loreg.adapters.header import Header, ReadRange, Tensor, parse_header, read_
 from loreg.adapters.keys import PREFIX, TRAINED_ROWS_SUFFIX, detect_foreign_format, parse_key
 from loreg.adapters.module import Module, build_modules
 from loreg.adapters.naming import KeyNaming, normalize_names
+from loreg.base_names import is_hub_name, public_base_name
 from loreg.entities import Facts, ModuleType
 from loreg.errors import AdapterFormatError
 
@@ -74,7 +75,10 @@ class AdapterStructure:
         return {**self.full_tensors, **self.token_row_tensors}
 
     def facts(self, base_hint: str = "") -> Facts:
-        """Return what the catalog records of it; ``base_hint`` is taken where the configuration names no base."""
+        """Return what the catalog records of it; ``base_hint`` is taken where the configuration names no base.
+
+        Of a path of the base its last part alone is recorded.
+        """
         dtypes: Counter[str] = Counter()
         for tensor in self.tensors.values():
             dtypes[tensor.dtype] += tensor.parameters
@@ -91,8 +95,16 @@ class AdapterStructure:
             parameters=dtypes.total(),
             dtype=max(dtypes, key=lambda name: dtypes[name]),
             module_types=tuple(ModuleType(n, len(r), min(r), max(r)) for n, r in sorted(ranks.items())),
-            base_hint=_fit_column(self.config.base_hint or base_hint, 1024),
+            base_hint=_fit_column(public_base_name(self.config.base_hint or base_hint), 1024),
         )
+
+    def base_path(self, base_hint: str = "") -> str:
+        """Return the path of the base on the trainer's machine, which the catalog records for the author alone.
+
+        Empty where it has a name instead; ``base_hint`` is as in :meth:`facts`.
+        """
+        declared = self.config.base_hint or base_hint
+        return "" if is_hub_name(declared) else _fit_column(declared, 1024)
 
 
 def _fit_column(value: str, max_bytes: int) -> str:

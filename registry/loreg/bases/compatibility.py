@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from loreg.adapters.dtypes import FLOATS, QUANTISED
 from loreg.adapters.structure import AdapterStructure
+from loreg.base_names import names_base
 from loreg.bases.affected_tensors import TargetTensor, affected_digest, build_lookup, target_tensors
 from loreg.bases.tensor_digest import TensorDigest
 from loreg.bases.weight_lookup import WeightLookup
@@ -67,6 +68,23 @@ def assess(trained: TrainedAdapter, candidate: BaseTensors, path: Sequence[BaseE
     return Verdict(VerdictKind.STRUCT_ONLY, _why_not_more(trained, candidate))
 
 
+def find_unverified(structure: AdapterStructure, candidate: BaseTensors) -> str:
+    """Return why not every tensor that the adapter changes is in the base with a shape that fits; empty if all are.
+
+    Stricter than :func:`assess`, which lets a quantised base, and tensors that are stored otherwise, pass.
+    """
+    targets = candidate.target_tensors(structure)
+    for target in targets:
+        tensor = candidate.tensor_digests[target.base_tensor] if target.base_tensor else None
+        if tensor is None:
+            return target.why_not or f"it has no tensor {target.name} that factors can be added to"
+        if tensor["dtype"] not in FLOATS:
+            return f"its {target.name} is stored in {tensor['dtype']}: the shape says nothing"
+        if reason := why_shape_differs(target, tensor["shape"]):
+            return reason
+    return "" if targets else "the adapter changes no tensor of a base"
+
+
 def refuse_mismatch(structure: AdapterStructure, base: BaseTensors) -> None:
     """Raise CheckFailedError if the adapter cannot have been trained on that base."""
     verdict = assess(TrainedAdapter(structure, None), base)
@@ -116,6 +134,8 @@ def _why_not_more(trained: TrainedAdapter, candidate: BaseTensors) -> str:
     if trained.base is not None and trained.base.base.complete and candidate.base.complete:
         return f"names and shapes fit, but it was trained on other weights, those of {trained.base.base.title}"
     same_name = (
-        " and the name that it gives its base" if trained.structure.config.base_hint in candidate.base.names else ""
+        " and the name that it gives its base"
+        if names_base(trained.structure.config.base_hint, candidate.base.names)
+        else ""
     )
     return f"names and shapes fit{same_name}; by which weights it was trained is not known"

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from sqlalchemy import func, insert, select, update
 
 from loreg.catalog import aliases, metrics
+from loreg.catalog.attachments import ATTACH, DETACH, forget_base
 from loreg.catalog.bases import find_base_id
-from loreg.catalog.schema import alias_move_table, event_table, metric_table, tombstone_table, version_table
+from loreg.catalog.schema import alias_move_table, base_table, event_table, metric_table, tombstone_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
 from loreg.catalog.versions import (
@@ -138,6 +139,7 @@ def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: 
     """
     recorded = set(_recorded_keys(tx, adapter_id, origin.events))
     ids = _version_ids(tx, adapter_id)
+    bases: dict[int, OriginEvent] = {}  # the last of each version that attached one, or took it back
     added = 0
     for event in origin.events:
         if event.is_in(recorded) or (skip_push and event.action == "push" and event.number == origin.number):
@@ -148,6 +150,8 @@ def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: 
                 hint="loreg mirror brings versions before their events",
             )
         recorded.add(event.identity)
+        if event.number is not None and event.action in (ATTACH, DETACH):
+            bases[event.number] = event
         version_id = ids[event.number] if event.number is not None else None
         detail = {MIRRORED_FROM: origin.registry, **event.detail}
         row = {"at": event.at, "author": event.author, "action": event.action, "detail": detail}
@@ -155,7 +159,17 @@ def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: 
         if event.action == "metric" and version_id is not None:
             _attribute_metric(tx, version_id, event)
         added += 1
+    for number, event in bases.items():
+        if event.action == DETACH:
+            _detach(tx, ids[number], str(event.detail.get("digest", "")))
     return {"events": added} if added else {}
+
+
+def _detach(tx: Transaction, version_id: int, digest: str) -> None:
+    """Let the base with this digest be the version's no more: that was taken back in the origin."""
+    base_id = tx.connection.execute(select(base_table.c.id).where(base_table.c.digest == digest)).scalar()
+    if base_id is not None:
+        forget_base(tx, version_id, base_id)
 
 
 def _recorded_keys(tx: Transaction, adapter_id: int, events: tuple[OriginEvent, ...]) -> Iterator[tuple[object, ...]]:

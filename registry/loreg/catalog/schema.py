@@ -123,7 +123,9 @@ base_edge_table = Table("base_edges", metadata, BaseEdgeColumns)
 class VersionColumns(TypedColumns):
     """An immutable pushed state; ``target`` is the digest of those tensors of its base that it modifies.
 
-    Only ``yanked_at`` changes, and a base that was unknown is filled in.
+    ``base_hint`` is what the adapter calls its base, as everybody may see it; ``base_path`` is where that lay on the
+    machine of the author, which only the author is told. Only ``yanked_at`` changes, and a base that was unknown is
+    filled in, or taken back.
     """
 
     id: Named[int] = Column(Id, primary_key=True)
@@ -133,6 +135,7 @@ class VersionColumns(TypedColumns):
     base_id: Named[int | None] = Column(Id, ForeignKey("bases.id"))
     target: Named[str | None] = Column(Digest)
     base_hint: Named[str] = Column(String(1024))
+    base_path: Named[str] = Column(String(1024), server_default="")
     variant: Named[str] = Column(String(32))
     task_type: Named[str] = Column(String(64))
     rank_min: Named[int] = Column(Integer)

@@ -27,7 +27,7 @@ from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog import compiled
 from loreg.catalog.schema import event_table, namespace_table
-from loreg.entities import Access
+from loreg.entities import ANONYMOUS_AUTHOR, Access
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -46,6 +46,10 @@ class Transaction(msgspec.Struct, frozen=True):
     def author(self) -> str:
         """Return the name of the user who acts."""
         return self.access.author
+
+    def is_by_caller(self, author: str) -> bool:
+        """Return whether the caller is this author, by a name of his own: nobody is the author without a name."""
+        return author == self.author and author not in ("", ANONYMOUS_AUTHOR)
 
     @property
     def sees_all(self) -> bool:

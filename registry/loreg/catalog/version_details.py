@@ -30,7 +30,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
 
     Raises what :func:`loreg.catalog.versions.resolve` raises.
     """
-    row, (card, recipe, certificate, sources, files, moves) = find_version(tx, ref, _select_details)
+    row, (card, base_path, recipe, certificate, sources, files, moves) = find_version(tx, ref, _select_details)
     provenance = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
@@ -44,6 +44,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
             AliasMove(alias, number, author, parse_time(at))
             for _, alias, number, author, at in sorted(moves, reverse=True)
         ),
+        base_path=base_path if tx.is_by_caller(row.version.author) else "",
     )
 
 
@@ -65,6 +66,7 @@ def _select_files(sees_all: bool, by: SelectedBy) -> Select[JsonCells, Sequence[
 def _select_details(sees_all: bool, by: SelectedBy) -> Select[JsonCells, JsonCells]:
     details = JsonRow(
         version_table.c.card,
+        version_table.c.base_path,
         merge_table.c.recipe,
         merge_table.c.certificate,
         json_rows(

@@ -329,6 +329,7 @@ def insert_version(
         "base_id": base_id,
         "target": new.target,
         "base_hint": facts.base_hint,
+        "base_path": new.base_path,
         "variant": facts.variant,
         "task_type": facts.task_type,
         "rank_min": facts.rank_min,

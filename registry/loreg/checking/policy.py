@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from loreg.adapters.card import card_license, parse_card_fields
+from loreg.base_names import public_base_name
 from loreg.checking.licenses import license_conflict
 from loreg.decoding import decode
 from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Operator, Severity, Version
@@ -224,9 +225,11 @@ def check_policy(policy: Policy, candidate: Candidate) -> tuple[Finding, ...]:
 
 def _check_files(policy: Policy, candidate: Candidate) -> Iterator[tuple[str, str]]:
     base = candidate.base
-    names = (*base.names, base.digest) if base else (candidate.base_hint,)
+    names = (*base.names, base.digest) if base else (public_base_name(candidate.base_hint),)
     is_allowed = any(
-        name == allowed or (base and base.digest.startswith(allowed)) for name in names for allowed in policy.bases
+        name in (allowed, public_base_name(allowed)) or (base and base.digest.startswith(allowed))
+        for name in names
+        for allowed in policy.bases
     )
     if policy.bases and not is_allowed:
         yield "LP003", f"the base is {names[0] or 'unknown'}, allowed are {', '.join(policy.bases)}"

@@ -1,8 +1,21 @@
 """Frozen values that every room may name."""
 
-from loreg.entities.access import Access, Event, Job, JobKind, JobState, Namespace, Role, Token, Upload
+from loreg.entities.access import (
+    ANONYMOUS_AUTHOR,
+    Access,
+    Event,
+    Job,
+    JobKind,
+    JobState,
+    Namespace,
+    Role,
+    Token,
+    Upload,
+)
 from loreg.entities.bases import (
+    AttachmentOutcome,
     BaseAdded,
+    BaseAttachment,
     BaseDetails,
     BaseEdge,
     BaseMatch,
@@ -110,14 +123,17 @@ from loreg.entities.versions import (
 )
 
 __all__ = [
+    "ANONYMOUS_AUTHOR",
     "MIRRORED_FROM",
     "Access",
     "AdapterEntry",
     "AdapterSimilarity",
     "AliasMove",
+    "AttachmentOutcome",
     "BackupReport",
     "BakeResult",
     "BaseAdded",
+    "BaseAttachment",
     "BaseDetails",
     "BaseEdge",
     "BaseMatch",

@@ -9,6 +9,9 @@ from typing import Any
 
 from loreg.value import Value
 
+#: The author of what is done without a token and without a name.
+ANONYMOUS_AUTHOR = "anonymous"
+
 
 class Role(StrEnum):
     """What a caller may do in a namespace: each role includes those before it."""

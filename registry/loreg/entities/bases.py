@@ -86,12 +86,39 @@ class BaseMatch(Value, frozen=True):
     verdict: Verdict
 
 
+class AttachmentOutcome(StrEnum):
+    """What became of a version when its base was looked for, or taken back."""
+
+    ATTACHED = "attached"
+    #: It fits, and declares another base, or none: it stays as it is.
+    LEFT = "left"
+    MISMATCH = "mismatch"
+    DETACHED = "detached"
+    #: Its base is known, and was not attached.
+    KEPT = "kept"
+    #: A policy guards an alias that means it.
+    REFUSED = "refused"
+
+
+class BaseAttachment(Value, frozen=True):
+    """What became of the version ``ref``, which calls its base ``declared``; ``reason`` says why, in words."""
+
+    ref: str
+    declared: str
+    outcome: AttachmentOutcome
+    reason: str
+
+
 class BaseAdded(Value, frozen=True):
-    """A base that is known now: ``created`` is False if this content was known before."""
+    """A base that is known now: ``created`` is False if this content was known before.
+
+    ``attachments`` are the versions that declare this base, and those of other names that it fits.
+    """
 
     base: BaseModel
     created: bool
     notes: tuple[str, ...]
+    attachments: tuple[BaseAttachment, ...] = ()
 
 
 class BaseDetails(Value, frozen=True):

@@ -27,7 +27,8 @@ class Facts(Value, frozen=True):
     """What the tensors and the configuration of an adapter say, without any mathematics.
 
     ``alpha`` is ``lora_alpha``; ``parameters`` counts elements of every tensor; ``dtype`` is the most common
-    one by elements, in safetensors' words (``F32``); ``base_hint`` is ``base_model_name_or_path``.
+    one by elements, in safetensors' words (``F32``); ``base_hint`` is ``base_model_name_or_path``, and of a path on the
+    trainer's machine its last part alone.
     """
 
     variant: str
@@ -102,7 +103,10 @@ class Provenance(Value, frozen=True):
 
 
 class NewVersion(Value, frozen=True):
-    """A version that is about to be recorded: all of its blobs are stored already."""
+    """A version that is about to be recorded: all of its blobs are stored already.
+
+    ``base_path`` is where its base lay on the author's machine, empty if that is not known.
+    """
 
     adapter: AdapterName
     manifest: Manifest
@@ -116,6 +120,7 @@ class NewVersion(Value, frozen=True):
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
     provenance: Provenance | None = None
+    base_path: str = ""
 
 
 #: In the detail of an event: the registry that it was mirrored from.
@@ -227,13 +232,17 @@ class AdapterEntry(Value, frozen=True):
 
 
 class Details(Value, frozen=True):
-    """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept."""
+    """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept.
+
+    ``base_path`` is where the base lay on the machine that pushed it: the version's author is told, and nobody else.
+    """
 
     version: Version
     files: tuple[File, ...]
     card: str
     provenance: Provenance | None
     alias_moves: tuple[AliasMove, ...]
+    base_path: str = ""
 
 
 class LineageEdge(Value, frozen=True):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 
 from loreg.adapters.base_path import contains_local_path
-from loreg.adapters.config import is_hub_name
 from loreg.adapters.parameters import pattern_name
+from loreg.base_names import is_hub_name
 from loreg.exporting.editable import EditableAdapter, most_common
 
 #: Fields that every release of PEFT reads, and needs to make the same adapter of the files.

@@ -39,6 +39,7 @@ from loreg.entities import (
     Access,
     AdapterEntry,
     BaseAdded,
+    BaseAttachment,
     BaseDetails,
     BaseEdge,
     BaseModel,
@@ -286,6 +287,16 @@ class LocalBackend(Backend):
                 taken_names = bases.find_taken_names(tx, base)
         notes = (*describe_taken_names(taken_names), *describe_unchanged_fields(base, stored, taken_names))
         return BaseAdded(stored, created, notes)
+
+    def attach_base(self, base: str, refs: Sequence[Ref], limit: int, cursor: str | None) -> Page[BaseAttachment]:
+        from loreg.local.attachments import Attacher
+
+        return Attacher(self.catalog, self._store, self._access, self._policy).attach(base, refs, limit, cursor)
+
+    def detach_base(self, base: str, refs: Sequence[Ref], limit: int, cursor: str | None) -> Page[BaseAttachment]:
+        from loreg.local.attachments import Attacher
+
+        return Attacher(self.catalog, self._store, self._access, self._policy).detach(base, refs, limit, cursor)
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         from loreg.local.bases import is_proven, limit_concurrent_reads, validate_detail

@@ -82,6 +82,7 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
         metrics=tuple(map(validate_metric, commit.metrics)),
         aliases=tuple(map(parse_alias, commit.aliases)),
         provenance=merged_from,
+        base_path=structure.base_path(commit.base_hint),
     )
     return ParsedCommit(new_version, base, notes)
 

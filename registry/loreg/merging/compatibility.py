@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loreg.adapters.config import is_hub_name, why_not_mergeable
+from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.adapters.structure import AdapterStructure
+from loreg.base_names import is_hub_name
 from loreg.errors import MergeError, UsageError
 from loreg.merging.sources import TORCH_DTYPES, MergeInput
 

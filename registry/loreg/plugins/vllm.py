@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loreg.base_names import public_base_name
 from loreg.entities import Severity
 from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError, explain_os_errors
 from loreg.file_modes import make_folder
@@ -119,7 +120,7 @@ def _why_refused(registry: Registry, version: Version, base: str) -> str:
     path = Path(base)
     base_names = version.base.names if version.base else ()
     names = {*base_names, version.facts.base_hint} - {""}
-    if not path.is_dir() and base not in names:
+    if not path.is_dir() and names.isdisjoint((base, public_base_name(base))):
         trained_on = ", ".join(sorted(names)) or "an unknown base"
         return f"wrong base: it was trained on {trained_on}, not {base}"
     candidate = str(path.absolute()) if path.is_dir() else version.base.digest if version.base else None

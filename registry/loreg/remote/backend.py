@@ -11,6 +11,7 @@ from loreg.backend import Backend
 from loreg.entities import (
     AdapterEntry,
     BaseAdded,
+    BaseAttachment,
     BaseDetails,
     BaseEdge,
     BaseModel,
@@ -39,6 +40,7 @@ from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.schemas import (
     AliasTarget,
+    AttachmentRequest,
     BaseRelationRequest,
     BaseRequest,
     CommitRequest,
@@ -167,6 +169,14 @@ class RemoteBackend(Backend):
         added = self._server.post(f"{_API}/bases", BaseAdded, body)
         self._store.forget_inline(digests)
         return added
+
+    def attach_base(self, base: str, refs: Sequence[Ref], limit: int, cursor: str | None) -> Page[BaseAttachment]:
+        body = AttachmentRequest(base, tuple(map(str, refs)), limit, cursor)
+        return self._server.post(f"{_API}/base-attachments", Page[BaseAttachment], body)
+
+    def detach_base(self, base: str, refs: Sequence[Ref], limit: int, cursor: str | None) -> Page[BaseAttachment]:
+        body = AttachmentRequest(base, tuple(map(str, refs)), limit, cursor)
+        return self._server.post(f"{_API}/base-detachments", Page[BaseAttachment], body)
 
     def relate(self, child: str, parent: str, kind: str, detail: Mapping[str, object]) -> BaseEdge:
         return self._server.post(f"{_API}/base-edges", BaseEdge, BaseRelationRequest(child, parent, kind, detail))

@@ -12,7 +12,7 @@ import msgspec
 from fastapi import Depends, Request
 
 from loreg.catalog import Catalog, tokens
-from loreg.entities import Access
+from loreg.entities import ANONYMOUS_AUTHOR, Access
 from loreg.errors import UnauthenticatedError
 from loreg.local.backend import LocalBackend
 from loreg.local.factory import LocalRegistry
@@ -22,7 +22,7 @@ from loreg.server.allowed_hosts import AllowedHosts
 from loreg.server.async_backend import AsyncBackend
 
 AUTHOR_HEADER = "X-Loreg-Author"
-ANONYMOUS = Access("anonymous", {})
+ANONYMOUS = Access(ANONYMOUS_AUTHOR, {})
 _TOKEN_CACHE_SECONDS = 0.02  # so that not each of a thousand requests a second asks the catalog
 
 
@@ -99,7 +99,7 @@ async def get_access(request: Request) -> Access:
         return cached
     service = await get_service(request)
     if await service.is_open():
-        author = request.headers.get(AUTHOR_HEADER, "")[:128] or "anonymous"
+        author = request.headers.get(AUTHOR_HEADER, "")[:128] or ANONYMOUS_AUTHOR
         access = msgspec.structs.replace(Access.superuser(author), while_open=True)
     elif authorization := request.headers.get("Authorization", ""):
         access = await service.catalog.run_async(service.authenticate, authorization)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -11,13 +11,26 @@ from loreg.adapters.hub import HUB_PREFIX
 from loreg.bases.hub import identify_on_hub
 from loreg.bases.identify import Identity, identify, identify_headers, parse_shard_digests
 from loreg.bases.model import read_model
-from loreg.entities import BaseAdded, BaseDetails, BaseEdge, BaseMatch, BaseModel, Page, Progress, no_progress
-from loreg.errors import explain_os_errors
+from loreg.entities import (
+    BaseAdded,
+    BaseAttachment,
+    BaseDetails,
+    BaseEdge,
+    BaseMatch,
+    BaseModel,
+    Page,
+    Progress,
+    no_progress,
+)
+from loreg.errors import NotFoundError, UsageError, explain_os_errors
+from loreg.refs import Ref, parse_ref
 from loreg.storage import put_bytes
 from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import resolve_sources
+
+_PAGE = 50  # versions
 
 
 class Bases:
@@ -32,12 +45,15 @@ class Bases:
         names: Sequence[str] = (),
         *,
         header_only: bool = False,
+        attach: bool = True,
         progress: Progress = no_progress,
     ) -> BaseAdded:
         """Record the base at a path, or ``hf:NAME[@REV]``, by content, under ``names``.
 
-        ``header_only`` takes names and shapes without reading a weight, as for the Hub. Raises NotFoundError,
-        IntegrityError or AdapterFormatError for what is no model, UnavailableError; then nothing is recorded.
+        ``header_only`` takes names and shapes without reading a weight, as for the Hub. With ``attach`` it becomes the
+        base of the versions that declare it, as :meth:`attach` does; one of which only headers are known does not.
+        Raises NotFoundError, IntegrityError or AdapterFormatError for what is no model, UnavailableError; then nothing
+        is recorded.
         """
         identity = self._identify(where, tuple(names), header_only, progress)
         backend = self._context.backend
@@ -46,7 +62,69 @@ class Bases:
                 backend.lease([identity.base.digest])
                 put_bytes(self._context.store, identity.tensor_list)
                 added = backend.add_base(identity.base)
-        return added
+        if not attach or not added.base.complete:
+            return added
+        try:
+            return replace(added, attachments=self.attach(added.base.digest, progress=progress))
+        except NotFoundError:  # the base is there: what is not is the route
+            return replace(added, notes=(*added.notes, "the server is of an older release: no version was attached"))
+
+    def attach(
+        self, base: str, refs: Sequence[str] = (), *, progress: Progress = no_progress
+    ) -> tuple[BaseAttachment, ...]:
+        """Record a base, known by content, for versions that were pushed without one.
+
+        These are the versions whose declared base has one of its names, and whose tensors all fit; of the newest 200
+        with another name those that it fits are named too, and stay as they are. With ``refs`` it becomes the base of
+        these if it fits, whatever they declare. Of all others only those are looked at that the caller may write. A
+        base that is known stays. Raises NotFoundError, NotAllowedError, and CheckFailedError for a base of which only
+        headers are known.
+
+        >>> registry.push("./science", "team/science").version.base is None
+        True
+        >>> registry.bases.add("./base", ["base-of-science"], attach=False).attachments
+        ()
+        >>> registry.bases.attach("base-of-science", ["team/science"])[0].outcome
+        <AttachmentOutcome.ATTACHED: 'attached'>
+        >>> registry.bases.detach(["team/science"])[0].outcome
+        <AttachmentOutcome.DETACHED: 'detached'>
+        """
+        return self._all_pages(self._context.backend.attach_base, base, refs, "attaching the base", progress)
+
+    def detach(
+        self, refs: Sequence[str] = (), *, base: str = "", progress: Progress = no_progress
+    ) -> tuple[BaseAttachment, ...]:
+        """Take back what :meth:`attach` recorded: for ``refs``, or for all versions that have ``base``.
+
+        A version whose base was named at the push keeps it. Raises UsageError unless either is given, NotFoundError,
+        NotAllowedError.
+        """
+        if bool(refs) == bool(base):
+            raise UsageError("expected refs, or a base", hint="loreg base detach REF, or --base BASE")
+        return self._all_pages(self._context.backend.detach_base, base, refs, "detaching the base", progress)
+
+    def _all_pages(
+        self,
+        ask: Callable[[str, Sequence[Ref], int, str | None], Page[BaseAttachment]],
+        base: str,
+        refs: Sequence[str],
+        what: str,
+        progress: Progress,
+    ) -> tuple[BaseAttachment, ...]:
+        """Return the answers of all pages: with refs, one for each 50 of them."""
+        parsed = [parse_ref(ref) for ref in refs]
+        batches = [parsed[start : start + _PAGE] for start in range(0, len(parsed), _PAGE)] or [[]]
+        results: list[BaseAttachment] = []
+        for batch in batches:
+            cursor: str | None = None
+            while True:
+                page = ask(base, batch, _PAGE, cursor)
+                results += page.items
+                cursor = page.cursor
+                progress(what, len(results), len(results) + (_PAGE if cursor else 0))
+                if cursor is None:
+                    break
+        return tuple(results)
 
     def _identify(self, where: Path | str, names: tuple[str, ...], header_only: bool, progress: Progress) -> Identity:
         if str(where).startswith(HUB_PREFIX):

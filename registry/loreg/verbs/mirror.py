@@ -218,7 +218,7 @@ class _Mirror:
             adapter=version.adapter,
             manifest=Manifest(details.files),
             base=version.base,
-            base_hint=version.facts.base_hint,
+            base_hint=details.base_path or version.facts.base_hint,
             message=version.message,
             tasks=version.tasks,
             labels=version.labels,

@@ -45,17 +45,16 @@ def pull(
     details = context.backend.show(parsed)
     _refuse_another_digest(details)
     target = Path(folder if folder is not None else parsed.adapter.name)
+    base_path = _find_base_path(details) if with_base_hint else ""
     if profile is None:
-        downloaded = _write_files(context, details.version, details.files, None, target, with_base_hint, progress)
+        downloaded = _write_files(context, details.version, details.files, None, target, base_path, progress)
         return PullResult(details.version, target, downloaded)
     rebuild = False
     while True:
         with export_for_profile(context, details, profile, verify, progress, rebuild=rebuild) as exported:
             files = exported.manifest.files
             try:
-                downloaded = _write_files(
-                    context, details.version, files, exported.folder, target, with_base_hint, progress
-                )
+                downloaded = _write_files(context, details.version, files, exported.folder, target, base_path, progress)
                 return PullResult(details.version, target, downloaded, read_summary(target.resolve()))
             except (NotFoundError, IntegrityError):
                 if exported.folder is not None:
@@ -73,16 +72,24 @@ def _refuse_another_digest(details: Details) -> None:
         )
 
 
+def _find_base_path(details: Details) -> str:
+    """Return the path of the base if the registry tells it to the caller; older releases tell it in the hint."""
+    return details.base_path or details.version.facts.base_hint
+
+
 def _write_files(
     context: Context,
     version: Version,
     files: tuple[File, ...],
     source: Path | None,
     target: Path,
-    with_base_hint: bool,
+    base_path: str,
     progress: Progress,
 ) -> int:
-    """Write the files to ``target``, which appears when all are there; return the bytes that were not there already."""
+    """Write the files to ``target``, which appears when all are there; return the bytes that were not there already.
+
+    ``base_path`` is written into the configuration, unless it is empty.
+    """
     with explain_os_errors(target, f"choose another folder: loreg pull {version.ref} DIR"):
         real = target.resolve()  # "x/.." is a folder even where there is no x
         while is_free(real):
@@ -97,8 +104,7 @@ def _write_files(
                     recover_moved(real, staging)
                     downloaded = download_files(context, files, staging, progress, source)
                     _remove_unexpected(staging, files)
-                    if with_base_hint:
-                        restore_base_path(staging / CONFIG_NAME, version.facts.base_hint)
+                    restore_base_path(staging / CONFIG_NAME, base_path)
                     move_into_place(staging, real)
                 except ConflictError:  # something else has the place by now
                     shutil.rmtree(staging)
@@ -112,8 +118,7 @@ def _write_files(
                 f"{target} is not empty and is not {version.ref}; nothing was changed",
                 hint=f"loreg pull {version.ref} ANOTHER-DIR",
             )
-        if with_base_hint:
-            restore_base_path(real / CONFIG_NAME, version.facts.base_hint)
+        restore_base_path(real / CONFIG_NAME, base_path)
         return 0
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
+from loreg.base_names import is_hub_name
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
 from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress

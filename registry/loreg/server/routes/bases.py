@@ -6,8 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from loreg.entities import BaseAdded, BaseDetails, BaseEdge, BaseModel, Page
-from loreg.schemas import BaseRelationRequest, BaseRequest
+from loreg.entities import BaseAdded, BaseAttachment, BaseDetails, BaseEdge, BaseModel, Page
+from loreg.errors import UsageError
+from loreg.refs import Ref, parse_ref
+from loreg.schemas import AttachmentRequest, BaseRelationRequest, BaseRequest
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
 from loreg.server.pages import page_response
@@ -15,6 +17,7 @@ from loreg.server.responses import error_responses, json_response
 from loreg.server.state import AsyncBackendDep, BackendDep, CurrentAccess, ServiceDep
 
 routes = APIRouter(prefix="/api/v1", tags=["bases"], route_class=BodyRoute)
+_MAX_REFS, _MAX_PAGE, _MAX_CURSOR = 50, 1000, 4096
 Text = Annotated[str, Query(min_length=1, max_length=512, description="A name, or the beginning of a digest.")]
 
 
@@ -47,3 +50,24 @@ async def base_path(backend: AsyncBackendDep, one: Text, other: Text) -> Respons
 def relate(body: BaseRelationRequest, backend: BackendDep) -> Response:
     """Record that one base came from another: declared, or verified where the two contents prove it."""
     return json_response(backend.relate(body.child, body.parent, body.kind, body.detail))
+
+
+@routes.post("/base-attachments", response_model=Page[BaseAttachment], responses=error_responses(404, 409, 422))
+def attach_base(body: AttachmentRequest, backend: BackendDep) -> Response:
+    """Attach a base to versions that have none: those of the refs, or a page of those that declare it and fit."""
+    return json_response(backend.attach_base(body.base, _refs(body), body.limit, body.cursor))
+
+
+@routes.post("/base-detachments", response_model=Page[BaseAttachment], responses=error_responses(404, 409, 422))
+def detach_base(body: AttachmentRequest, backend: BackendDep) -> Response:
+    """Take back what was attached: for the refs, or a page of the versions that have the base."""
+    if not body.base and not body.refs:
+        raise UsageError("expected a base, or refs", hint="loreg base detach REF, or --base BASE")
+    return json_response(backend.detach_base(body.base, _refs(body), body.limit, body.cursor))
+
+
+def _refs(body: AttachmentRequest) -> tuple[Ref, ...]:
+    """Return the refs. Raises UsageError for too many, or for a page without versions."""
+    if len(body.refs) > _MAX_REFS or not 1 <= body.limit <= _MAX_PAGE or len(body.cursor or "") > _MAX_CURSOR:
+        raise UsageError(f"expected {_MAX_REFS} refs at most, and a page of 1 to {_MAX_PAGE}", hint="fewer at a time")
+    return tuple(map(parse_ref, body.refs))

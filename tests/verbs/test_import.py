@@ -82,7 +82,7 @@ class TestATree:
 
     def test_what_was_measured_can_be_searched(self, registry: Registry, runs: Path):
         registry.import_runs([runs], ImportOptions(namespace="team", tasks=["topics"]))
-        matches = registry.search(tasks=["topics"], metrics=["eval_loss<100"]).items
+        matches = registry.search(tasks=["topics"], metrics=["eval_loss<100"], best="eval_loss").items
         assert [version.ref for version in matches] == ["team/lr-1e-2:v3"]
 
     def test_a_checkpoint_that_is_written_later_becomes_the_last(self, registry: Registry, runs: Path):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loreg.adapters.config import LoraConfig
-from loreg.base_names import is_hub_name
 from loreg.adapters.structure import AdapterStructure
+from loreg.base_names import is_hub_name
 from loreg.entities import Metric, VersionMetadata
 from loreg.runs.source import RunAdapter, SavedState
 

@@ -127,6 +127,7 @@ bench-bake: $(READY) ## print fingerprints, baking and extracting beside their p
 
 bench-keep: $(READY) ## print verifying and collecting a registry beside sha256sum and beside bare loops (ten minutes)
 	@$(BIN)/python benchmarks/keep.py
+	@$(BIN)/python benchmarks/keep_on_s3.py
 
 bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)
 	@$(BIN)/python benchmarks/check.py

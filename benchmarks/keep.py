@@ -1,8 +1,8 @@
 """Verifying, collecting, backing up and moving a registry beside their floors, in one run: ``make bench-keep``.
 
 With reading the peer is ``sha256sum`` on the same files, as many at once as there are cores. Without it, the floor is a
-bare loop that asks for each object once: stat on a folder, HEAD on S3, as many at once as verify sends. Each row is the
-median of ROUNDS, which alternate; every verify is of a registry that is open already.
+bare loop that asks for each file once, by stat. Each row is the median of ROUNDS, which alternate; every verify is of a
+registry that is open already. On PostgreSQL and S3: ``keep_on_s3.py``.
 
 Of a garbage collection the floor is a bare loop that lists the store and deletes as many objects, as many at once as gc
 does. Every collection is a process of its own; its memory is that at the peak, above what it had when it had opened the
@@ -16,8 +16,6 @@ which finds everything there, beside the first. A move is from SQLite and a fold
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import statistics
@@ -25,22 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import boto3
 import psycopg
+from keep_collecting import compare_gc
+from keep_filling import folder_registry, put_below
 
-from loreg.catalog import Catalog
-from loreg.catalog.engine import open_engine
-from loreg.catalog.schema import adapter_table, blob_table, file_table, version_table
-from loreg.manifest import File, Manifest
-from loreg.registry import Registry, connect
+from loreg.registry import Registry
 from loreg.storage.blobs import key_of
 from services import ACCESS_KEY, SECRET_KEY, postgres_server, s3_server
 
@@ -51,36 +44,6 @@ VERSIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 MEGABYTES = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
 SAVED = 8 * 1000 * 1000  # bytes of a blob of the registry that is backed up: an adapter of rank 8 of a small model
 MOVES = 3
-
-
-def fill(home: Path, contents: Iterator[bytes], put: Callable[[str, bytes], None], database_url: str = "") -> int:
-    """Record a version of one file for each content, and store file and manifest; returns how many blobs there are."""
-    home.mkdir(parents=True, exist_ok=True)
-    url = database_url or f"sqlite:///{home / 'catalog.db'}"
-    catalog = Catalog(url)
-    catalog.upgrade()
-    catalog.close()
-    common = {
-        "base_hint": "", "variant": "lora", "task_type": "", "rank_min": 8, "rank_max": 8, "alpha": 16.0,
-        "parameters": 1, "dtype": "F32", "author": "bench", "message": "", "card": "",
-    }  # fmt: skip
-    at = datetime.now(UTC)
-    engine, blobs = open_engine(url), 0
-    with engine.begin() as connection:
-        connection.execute(adapter_table.insert(), {"id": 1, "namespace": "team", "name": "a", "created_at": at})
-        for number, content in enumerate(contents, 1):
-            file = File("adapter_model.safetensors", hashlib.sha256(content).hexdigest(), len(content))
-            manifest = Manifest((file,))
-            put(file.sha256, content)
-            put(manifest.digest, manifest.to_bytes())
-            blobs += 2
-            connection.execute(blob_table.insert(), {"digest": file.sha256, "size": file.size})
-            version = {"id": number, "adapter_id": 1, "number": number, "digest": manifest.digest, "bytes": file.size}
-            connection.execute(version_table.insert(), {**common, **version, "created_at": at})
-            row = {"version_id": number, "path": file.path, "digest": file.sha256, "size": file.size}
-            connection.execute(file_table.insert(), row)
-    engine.dispose()
-    return blobs
 
 
 def alternate(rows: dict[str, Callable[[], None]]) -> dict[str, float]:
@@ -98,18 +61,6 @@ def verify(registry: Registry, references: int, read_data: bool = False) -> None
     report = registry.verify(read_data=read_data, since="2000-01-01")  # no list of the store: the floors have none
     if not report.ok or report.references != references:
         raise SystemExit("the registry of this benchmark is broken")
-
-
-@contextmanager
-def folder_registry(home: Path, contents: Iterator[bytes]) -> Iterator[tuple[Registry, int]]:
-    def put(sha256: str, content: bytes) -> None:
-        path = home / "store" / key_of(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    blobs = fill(home, contents, put)
-    with connect(home=str(home), author="bench") as registry:
-        yield registry, blobs
 
 
 def reading(temporary: Path) -> None:
@@ -146,29 +97,6 @@ def looking(temporary: Path) -> None:
             }
         )
     report("a folder", "bare loop of stat", rows["stat"], rows["verify"], blobs)
-
-
-def asking(temporary: Path) -> None:
-    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    count = min(VERSIONS, 2000)
-    with s3_server("1GiB") as server, ThreadPoolExecutor(10) as pool:
-        client = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
-        keys: list[str] = []
-
-        def put(sha256: str, content: bytes) -> None:
-            keys.append(key_of(sha256))
-            client.put_object(Bucket=server.bucket, Key=key_of(sha256), Body=content, ChecksumAlgorithm="SHA256")
-
-        blobs = fill(temporary / "s3", (b"weights %d" % number for number in range(count)), put)
-        settings = {"home": str(temporary / "s3"), "storage_url": f"s3://{server.bucket}"}
-        with connect(**settings, storage_endpoint=server.endpoint, author="bench") as registry:
-
-            def heads() -> None:
-                for _ in pool.map(lambda key: client.head_object(Bucket=server.bucket, Key=key), keys):
-                    pass
-
-            rows = alternate({"head": heads, "verify": lambda: verify(registry, blobs)})
-    report("S3 (SeaweedFS)", "bare loop of HEADs, 10 at once", rows["head"], rows["verify"], blobs)
 
 
 def backing_up(temporary: Path) -> None:
@@ -233,72 +161,12 @@ def report(where: str, floor: str, floor_seconds: float, seconds: float, blobs: 
     print(f"  ratio: {seconds / floor_seconds:.2f}")
 
 
-_GC = """
-import json, sys, time
-from loreg import connect
-
-def status(name):
-    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(lines[name].split()[0])
-
-with connect(**json.loads(sys.argv[1])) as registry:
-    registry.adapters()
-    before, began = status("VmRSS"), time.perf_counter()
-    report = registry.gc(grace=sys.argv[2])
-    print(json.dumps([time.perf_counter() - began, status("VmHWM") - before, report.new, report.removed]))
-"""
-
-
-def collect(settings: dict[str, str], grace: str) -> tuple[float, int, int, int]:
-    """Seconds, kB of memory above the start, blobs that were newly marked, and blobs that were removed."""
-    command = [sys.executable, "-c", _GC, json.dumps(settings), grace]
-    seconds, memory, new, removed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    return seconds, memory, new, removed
-
-
-def compare_gc(
-    settings: dict[str, str], blobs: int, put: Callable[[str, bytes], None], clear: Callable[[list[str]], None]
-) -> None:
-    """Store garbage, let ``clear`` list the store and delete it; store as much again, and let gc mark and remove it."""
-    marking, removing, floor, memory = [], [], [], []
-    count = blobs // 9
-    for number in range(GC_ROUNDS):
-        for part in ("bare", "gc"):
-            digests = []
-            for index in range(count):
-                content = b"garbage %s %d %d" % (part.encode(), number, index)
-                digests.append(hashlib.sha256(content).hexdigest())
-                put(digests[-1], content)
-            if part == "bare":
-                began = time.perf_counter()
-                clear(digests)
-                floor.append(time.perf_counter() - began)
-        marked, removed = collect(settings, "24h"), collect(settings, "0h")
-        if (marked[2], removed[3]) != (count, count):
-            raise SystemExit(f"of {count} blobs {marked[2]} were marked and {removed[3]} removed")
-        marking.append(marked[0])
-        removing.append(removed[0])
-        memory.append(max(marked[1], removed[1]))
-    rows = {"bare listing and deleting": floor, "gc that marks": marking, "gc that removes": removing}
-    where = "S3 (SeaweedFS) with PostgreSQL" if "storage_endpoint" in settings else "a folder with SQLite"
-    print(f"\ncollecting {count:,} of {blobs + count:,} blobs on {where}")
-    for name, seconds in rows.items():
-        print(f"  {name:32} {statistics.median(seconds):8.3f} s")
-    print(f"  memory at the peak, above the start: {statistics.median(memory) / 1024:.0f} MiB")
-    print(f"  ratio of removing to the bare loop: {statistics.median(removing) / statistics.median(floor):.2f}")
-
-
 def collecting(temporary: Path) -> None:
     """On a folder with SQLite: ten times fewer blobs first, whose memory must be about the same."""
     for versions in (VERSIONS // 2, VERSIONS * 9 // 2):
         home = temporary / f"garbage-{versions}"
         with folder_registry(home, (b"weights %d" % number for number in range(versions))) as (registry, blobs):
             registry.gc()  # the first run marks the store
-
-        def put(sha256: str, content: bytes, store: Path = home / "store") -> None:
-            path = store / key_of(sha256)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
 
         def clear(digests: list[str], store: Path = home / "store") -> None:
             for folder in (store / "sha256").iterdir():
@@ -309,38 +177,14 @@ def collecting(temporary: Path) -> None:
                     pass
 
         settings = {"home": str(home), "storage_url": str(home / "store"), "author": "bench"}
-        compare_gc(settings, blobs, put, clear)
-
-
-def collecting_on_s3(temporary: Path) -> None:
-    os.environ |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    versions = min(VERSIONS, 2000)
-    with postgres_server() as url, s3_server("1GiB") as server, ThreadPoolExecutor(10) as pool:
-        client = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
-
-        def put(sha256: str, content: bytes) -> None:
-            client.put_object(Bucket=server.bucket, Key=key_of(sha256), Body=content, ChecksumAlgorithm="SHA256")
-
-        def clear(digests: list[str]) -> None:
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=server.bucket, Prefix="sha256/"):
-                page.get("Contents")
-            for _ in pool.map(lambda digest: client.delete_object(Bucket=server.bucket, Key=key_of(digest)), digests):
-                pass
-
-        blobs = fill(temporary / "gc-s3", (b"weights %d" % number for number in range(versions)), put, url)
-        settings = {"database_url": url, "storage_url": f"s3://{server.bucket}", "storage_endpoint": server.endpoint}
-        with connect(**settings, author="bench") as registry:
-            registry.gc()
-        compare_gc({**settings, "author": "bench"}, blobs, put, clear)
+        compare_gc("a folder with SQLite", settings, blobs, put_below(home / "store"), clear, GC_ROUNDS)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="loreg-bench-") as temporary:
         reading(Path(temporary))
         looking(Path(temporary))
-        asking(Path(temporary))
         collecting(Path(temporary))
-        collecting_on_s3(Path(temporary))
         backing_up(Path(temporary))
         moving(Path(temporary))
 

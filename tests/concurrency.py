@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TypeVar
 
+import psycopg
+
 T = TypeVar("T")
 
 
@@ -29,3 +31,15 @@ def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def somebody_waits(url: str) -> bool:
+    """Whether PostgreSQL has somebody who waits for a lock. SQLite lets nobody in who would write, and tells nobody."""
+    if not url.startswith("postgresql"):
+        return True
+    with psycopg.connect(url, autocommit=True) as observer:
+        return bool(
+            observer.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            ).fetchall()
+        )

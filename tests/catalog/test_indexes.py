@@ -7,17 +7,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
 from sqlalchemy.dialects import postgresql
 
 from loreg.catalog import Catalog, uploads
 from loreg.catalog.paging import encode
+from loreg.catalog.schema import metadata
 from loreg.catalog.search import page_statement
 from loreg.entities import Query
 from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
 from services import new_database
 
 VERSIONS = 20_000
+DELETED = {"versions", "exports", "merges", "blobs"}  # what delete, prune and gc remove rows of
 
 FILL = f"""
 INSERT INTO adapters SELECT i, 'team', 'a' || i, now() FROM generate_series(1, {VERSIONS // 2}) i;
@@ -93,6 +95,20 @@ def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_
         statement = f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}"
         plan = tx.connection.exec_driver_sql(statement, {**compiled.params, "digests": [shared]}).scalar()
     assert rows_read(plan[0]["Plan"]) < 100  # of 20,000 that have it
+
+
+def test_whoever_refers_to_rows_that_are_deleted_is_found_by_an_index():
+    """For each row that goes the database looks for those that refer to it: without an index, in the whole table."""
+    for table in metadata.tables.values():
+        leading = {next(iter(index.columns)).name for index in (*table.indexes, *unique_keys(table))}
+        for key in table.foreign_keys:
+            if key.column.table.name in DELETED:
+                assert key.parent.name in leading, f"{table.name}.{key.parent.name}"
+
+
+def unique_keys(table: Table) -> list[PrimaryKeyConstraint | UniqueConstraint]:
+    """The constraints that have an index of their own."""
+    return [key for key in table.constraints if isinstance(key, (PrimaryKeyConstraint, UniqueConstraint))]
 
 
 def rows_read(node: dict[str, Any]) -> int:

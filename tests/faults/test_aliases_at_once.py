@@ -17,7 +17,7 @@ import httpx
 import psycopg
 import pytest
 
-from concurrency import eventually
+from concurrency import eventually, somebody_waits
 from deployments import Deployment
 from factories import train
 from live_server import live_server
@@ -33,18 +33,6 @@ MAKE = """
     INSERT INTO aliases (adapter_id, alias, version_id)
     SELECT adapter_id, 'prod', id FROM versions WHERE number = 2
 """
-
-
-def somebody_waits(url: str) -> bool:
-    """Whether PostgreSQL has somebody who waits for a lock. SQLite lets nobody in who would write, and tells nobody."""
-    if not url.startswith("postgresql"):
-        return True
-    with psycopg.connect(url, autocommit=True) as observer:
-        return bool(
-            observer.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            ).fetchall()
-        )
 
 
 def two_versions(local_registry: Registry, folder: Path) -> None:

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from concurrency import all_at_once, eventually
+from concurrency import all_at_once, eventually, somebody_waits
 from deployments import Deployment, empty_folders
 from factories import train
 from hub_clients import VERSIONS, Client, python_with
@@ -316,17 +316,7 @@ def test_a_commit_waits_for_a_draft_that_somebody_else_is_writing(
         with ThreadPoolExecutor(1) as pool, psycopg.connect(deployment.database_url) as other:
             other.execute(statement, [json.dumps([["theirs.txt", hashlib.sha256(b"").hexdigest(), 0]])])
             slow: Future[httpx.Response] = pool.submit(hub.commit, "ours.txt", b"ours")
-            eventually(lambda: slow.done() or waits(deployment.database_url))
+            eventually(lambda: slow.done() or somebody_waits(deployment.database_url))
             other.commit()
             assert slow.result().status_code == 200
         assert hub.files() == {"theirs.txt", "ours.txt"}
-
-
-def waits(url: str) -> bool:
-    """Whether somebody waits for a lock."""
-    with psycopg.connect(url, autocommit=True) as observer:
-        return bool(
-            observer.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            ).fetchall()
-        )

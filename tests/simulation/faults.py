@@ -18,6 +18,7 @@ from loreg.catalog import collection, deletion, garbage, removal_lock, retention
 from loreg.catalog.clock import now
 from loreg.catalog.garbage import OF_DIGESTS
 from loreg.catalog.schema import garbage_table, version_table
+from loreg.catalog.transaction import Sighting
 from loreg.entities import Access, Damage, Garbage, GarbageClaim, NewVersion, no_progress
 from loreg.local.upkeep import LocalUpkeep
 from loreg.refs import parse_adapter_name
@@ -58,7 +59,8 @@ def _protect(*, asks_again: bool, respects_claims: bool):
         if busy and respects_claims:
             raise garbage.CollectedError(f"blob {busy[0].digest[:12]} is being removed", hint="")
         rows = [row for row in tx.connection.execute(query, values) if row not in busy]
-        gone = [garbage.Sighting(row.digest, row.collected_at or row.claimed_at) for row in rows if row.claimed_at]
+        seen = [Sighting(row.digest, row.collected_at or row.claimed_at) for row in rows if row.claimed_at]
+        gone = [sighting for sighting in seen if sighting not in tx.confirmed]
         if gone and asks_again:
             raise garbage.StaleSightingError(tuple(gone))
         garbage.unmark(tx, digests)

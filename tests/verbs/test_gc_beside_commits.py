@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from sqlalchemy import select
 
-from deployments import HISTORY, SCIENCE, Deployment
-from loreg import connect
+from concurrency import eventually, somebody_waits
+from deployments import HISTORY, Deployment
+from factories import train, write_base
 from loreg.bases.identify import identify
-from loreg.catalog import garbage
+from loreg.catalog import Catalog, collection, garbage, versions
 from loreg.catalog.garbage import StaleSightingError
 from loreg.catalog.schema import export_table
 from loreg.entities import Access, Commit
 from loreg.errors import CollectedError
+from loreg.local import reference_writes
 from loreg.local.backend import LocalBackend
 from loreg.local.commit import read_commit
 from loreg.local.pending_uploads import HubCommit, commit_files
@@ -40,10 +45,8 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def registry(local_deployment: Deployment) -> Iterator[Registry]:
-    with connect(**local_deployment.settings, author="ada") as opened:
-        opened.push(SCIENCE, "team/science")
-        yield opened
+def registry(science_registry: Registry) -> Registry:
+    return science_registry
 
 
 @pytest.fixture
@@ -185,3 +188,63 @@ def test_a_rehearsal_finds_what_is_neither_sent_nor_stored(store: BlobStore, bac
     parsed = read_commit(sent, Commit(AdapterName("team", "hub"), manifest), {})
     with pytest.raises(CollectedError, match="was removed"):
         backend.rehearse(parsed, store)
+
+
+def test_a_push_that_brings_its_base_and_a_deletion_lock_in_one_order(
+    registry: Registry, backend: LocalBackend, local_deployment: Deployment, tmp_path: Path
+):
+    """The deletion has the adapter when the push comes, and then locks what is referred to."""
+    adapter, base = train(tmp_path / "adapter", 1), str(write_base(tmp_path / "base"))
+    with ThreadPoolExecutor(1) as pool:
+        with backend.catalog.write(ROOT) as tx:
+            versions.lock_adapter(tx, versions.find_adapter_id(tx, AdapterName("team", "science")))
+            pushed = pool.submit(registry.push, adapter, "team/science", base=base)
+            eventually(lambda: somebody_waits(local_deployment.database_url))
+            garbage.lock(tx, shared=False)
+        assert pushed.result().version.number == 2
+
+
+@pytest.mark.usefixtures("after_a_collection")
+def test_a_rehearsal_and_a_commit_of_the_same_blobs_lock_in_one_order(
+    store: BlobStore,
+    backend: LocalBackend,
+    local_deployment: Deployment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The commit has the adapter when the rehearsal tries again, and then forgets that the blobs were collected."""
+    sent, blobs = staged(store, tmp_path / "sent")
+    manifest = Manifest(tuple(File(path, blobs[path].sha256, blobs[path].size) for path in FILES))
+    parsed = read_commit(sent, Commit(AdapterName("team", "science"), manifest), {})
+    is_sent_back, may_try_again = Event(), Event()
+    require_another_attempt = reference_writes._require_another_attempt
+
+    def wait_first(*arguments) -> None:
+        is_sent_back.set()
+        assert may_try_again.wait(60)
+        require_another_attempt(*arguments)
+
+    monkeypatch.setattr(reference_writes, "_require_another_attempt", wait_first)
+    with ThreadPoolExecutor(1) as pool:
+        rehearsed = pool.submit(backend.rehearse, parsed, sent)
+        assert is_sent_back.wait(60)
+        with backend.catalog.write(ROOT) as tx:
+            versions.lock_adapter(tx, versions.find_adapter_id(tx, AdapterName("team", "science")))
+            may_try_again.set()
+            eventually(lambda: somebody_waits(local_deployment.database_url))
+            garbage.unmark(tx, [blob.sha256 for blob in blobs.values()])
+        rehearsed.result()
+
+
+def test_a_collector_does_not_wait_for_a_push_that_leases_what_is_marked(postgres_url: str):
+    """It goes by the time of the marks, a push by digest: of two who wait for each other one would be sent back."""
+    catalog, digests = Catalog(postgres_url), [character * 64 for character in "ab"]
+    with contextlib.closing(catalog):
+        with catalog.write(ROOT) as tx:
+            collection.mark(tx, dict.fromkeys(digests, 1), collection.database_time(tx))
+        with catalog.write(ROOT) as push:
+            garbage.lease(push, digests[:1])
+            with catalog.write(ROOT) as collector:
+                claimed = collection.claim(collector, timedelta(), 10)
+    assert claimed is not None
+    assert [blob.sha256 for blob in claimed.blobs] == digests[1:]

@@ -25,7 +25,7 @@ DUMPS = sorted((Path(__file__).parents[1] / "data").glob("catalog-*.sql"))
 OF_THE_MERGE = {"64e3acb1", "70519f1c", "80006631"}
 OF_BASES = {"0001": {"58c97fb2"}}
 BOTH_BASES = {"58c97fb2", "abababab"}
-OF_THE_DRAFT = {"0007": {"12121212"}, "0008": {"12121212"}}
+OF_THE_DRAFT = {revision: {"12121212"} for revision in ("0007", "0008", "0009")}
 MANIFESTS = {"74824d86", "16824e9c", "9c9a97cf"}
 ORPHAN = b"of nobody"
 

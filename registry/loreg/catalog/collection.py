@@ -73,19 +73,22 @@ def claim(tx: Transaction, grace: timedelta, limit: int) -> GarbageClaim | None:
     """Claim up to ``limit`` blobs that were marked longer than ``grace`` ago and that nothing refers to; None if none.
 
     The caller removes them from the store within half of ``CLAIM``, and calls :func:`settle` after that. What something
-    refers to by now is not marked any more. While a backup is made, there is nothing to claim.
+    refers to by now is not marked any more; what a push leases at this moment is left. While a backup is made, there is
+    nothing to claim.
     """
     lock(tx, shared=False)
-    return None if removal_lock.is_held(tx) else _claim(tx, _is_due(tx, grace), limit)
+    return None if removal_lock.is_held(tx) else _claim(tx, _is_due(tx, grace), limit, skip_locked=True)
 
 
-def _claim(tx: Transaction, is_due: ColumnElement[bool], limit: int) -> GarbageClaim | None:
+def _claim(
+    tx: Transaction, is_due: ColumnElement[bool], limit: int, *, skip_locked: bool = False
+) -> GarbageClaim | None:
     query = (
         select(garbage_table.c.digest, garbage_table.c.size)
         .where(is_due)
         .order_by(garbage_table.c.marked_at, garbage_table.c.digest)
         .limit(limit)
-        .with_for_update()
+        .with_for_update(skip_locked=skip_locked)
     )
     while sizes := {row.digest: row.size for row in tx.connection.execute(query)}:
         garbage = sorted(references.find_unreferenced(tx, sizes))

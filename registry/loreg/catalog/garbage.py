@@ -11,6 +11,9 @@ A row of the table is a blob that nothing referred to when it was marked.
 Claims and references exclude each other: a collector (:mod:`loreg.catalog.collection`) looks for references under a
 lock of its own, and whoever adds one calls :func:`protect` before, which takes the same lock, shared. All times are the
 database's.
+
+Whoever locks an adapter locks it before that lock, and that before rows of the table, which are locked in the order of
+their digests: of two who wait for each other PostgreSQL would send one back.
 """
 
 from __future__ import annotations
@@ -18,12 +21,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 from sqlalchemy import BigInteger, bindparam, case, delete, func, literal, select, update
 
 from loreg.catalog.clock import now
 from loreg.catalog.schema import garbage_table
-from loreg.catalog.transaction import Transaction
+from loreg.catalog.transaction import Sighting, Transaction
 from loreg.errors import CollectedError
 
 CLAIM = timedelta(minutes=15)
@@ -31,13 +33,6 @@ SINCE_EVER = datetime(1970, 1, 1, tzinfo=UTC)  # the time of the marks of what w
 #: The condition that a row is of one of the parameter ``digests``.
 OF_DIGESTS = garbage_table.c.digest.in_(bindparam("digests", expanding=True))
 _LOCK = 0x6C6F726567  # the key of PostgreSQL's advisory lock; SQLite has one writer at a time
-
-
-class Sighting(msgspec.Struct, frozen=True):
-    """A blob that was collected, or whose claim ran out, at the time ``at``: the store must be asked for it anew."""
-
-    sha256: str
-    at: datetime
 
 
 class StaleSightingError(Exception):
@@ -64,7 +59,8 @@ def protect(tx: Transaction, digests: Collection[str]) -> None:
     """Let nothing remove the blobs, to which this transaction adds references; call it before it does.
 
     Raises CollectedError for blobs that are being removed now, and StaleSightingError for those that were removed: then
-    the store must be asked, and :func:`confirm` called, before another attempt.
+    the store must be asked, and :func:`confirm` called, before another attempt. Those that the transaction itself calls
+    confirmed may be referred to.
     """
     lock(tx, shared=True)
     is_busy = (garbage_table.c.collected_at.is_(None)) & (garbage_table.c.claimed_at > now(tx, -CLAIM))
@@ -72,7 +68,8 @@ def protect(tx: Transaction, digests: Collection[str]) -> None:
     rows = tx.connection.execute(query, {"digests": sorted(digests)}).all()
     if busy := next((row.digest for row in rows if row.is_busy), ""):
         raise CollectedError(f"blob {busy[:12]} is being removed by loreg gc", hint="push again in a minute")
-    if gone := tuple(Sighting(row.digest, row.collected_at or row.claimed_at) for row in rows if row.claimed_at):
+    seen = [Sighting(row.digest, row.collected_at or row.claimed_at) for row in rows if row.claimed_at]
+    if gone := tuple(sighting for sighting in seen if sighting not in tx.confirmed):
         raise StaleSightingError(gone)
     unmark(tx, [row.digest for row in rows])
 
@@ -82,7 +79,7 @@ def confirm(tx: Transaction, sightings: Collection[Sighting]) -> None:
 
     What a deletion marked stays marked until something refers to it: the transaction that wants to may be refused.
     """
-    for sighting in sightings:
+    for sighting in sorted(sightings, key=lambda item: item.sha256):  # one order: no deadlock
         is_same = func.coalesce(garbage_table.c.collected_at, garbage_table.c.claimed_at) == sighting.at
         is_row = (garbage_table.c.digest == sighting.sha256) & is_same
         again = update(garbage_table).where(is_row, garbage_table.c.marked_at == SINCE_EVER)

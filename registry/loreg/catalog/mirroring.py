@@ -30,6 +30,11 @@ from loreg.errors import ConflictError, StaleError
 _ALIAS_ACTIONS = ("tag", "untag")
 
 
+def as_author(tx: Transaction, origin: Origin) -> Transaction:
+    """Return the transaction in which the adapter, the version and its first event are the author's, at that time."""
+    return replace(tx, access=replace(tx.access, author=origin.author), at=origin.created_at)
+
+
 def record(tx: Transaction, new: NewVersion, origin: Origin, policy: ChangePolicy) -> tuple[VersionRecord, bool]:
     """Record a version as ``origin`` has it; return it, and False if the adapter had it already.
 
@@ -39,9 +44,8 @@ def record(tx: Transaction, new: NewVersion, origin: Origin, policy: ChangePolic
     Raises ConflictError for a number that other content has, that was deleted, or that leaves a gap; StaleError for an
     alias that means another version than expected.
     """
-    # The adapter, the version and its first event are the author's, at that time.
-    as_author = replace(tx, access=replace(tx.access, author=origin.author), at=origin.created_at)
-    adapter_id = get_or_create_adapter_locked(as_author, new.adapter)
+    authored = as_author(tx, origin)
+    adapter_id = get_or_create_adapter_locked(authored, new.adapter)
     base_id = find_base_id(tx, new.base.digest) if new.base else None
     changes: dict[str, Any] = {}
     existing = find_same_content(tx, adapter_id, new.manifest.digest)
@@ -49,7 +53,7 @@ def record(tx: Transaction, new: NewVersion, origin: Origin, policy: ChangePolic
     if existing is None:
         _refuse_number(tx, adapter_id, new, origin)
         mark = {MIRRORED_FROM: origin.registry}
-        version_id = insert_version(as_author, adapter_id, base_id, new, origin.number, **mark)
+        version_id = insert_version(authored, adapter_id, base_id, new, origin.number, **mark)
         describe(tx, version_id, new)
     else:
         version_id = existing.id

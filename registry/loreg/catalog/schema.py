@@ -252,7 +252,7 @@ class AliasMoveColumns(TypedColumns):
     id: Named[int] = Column(Id, primary_key=True)
     adapter_id: Named[int] = Column(Id, ForeignKey("adapters.id"))
     alias: Named[str] = Column(Name)
-    version_id: Named[int | None] = Column(Id, ForeignKey("versions.id"))
+    version_id: Named[int | None] = Column(Id, ForeignKey("versions.id"), index=True)
     number: Named[int | None] = Column(Integer)
     author: Named[str] = Column(Word)
     at: Named[datetime] = Column(UtcDateTime)
@@ -452,7 +452,7 @@ class EventColumns(TypedColumns):
     author: Named[str] = Column(Word)
     action: Named[str] = Column(String(32))
     adapter_id: Named[int | None] = Column(Id, ForeignKey("adapters.id"))
-    version_id: Named[int | None] = Column(Id, ForeignKey("versions.id"))
+    version_id: Named[int | None] = Column(Id, ForeignKey("versions.id"), index=True)
     detail: Named[dict[str, object]] = Column(JSON)
 
 

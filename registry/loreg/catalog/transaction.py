@@ -35,12 +35,24 @@ if TYPE_CHECKING:
 _LOG_EVENT = insert(event_table)
 
 
+class Sighting(msgspec.Struct, frozen=True):
+    """A blob that was collected, or whose claim ran out, at the time ``at``: the store must be asked for it anew."""
+
+    sha256: str
+    at: datetime
+
+
 class Transaction(msgspec.Struct, frozen=True):
-    """A connection inside a transaction, with who acts and when."""
+    """A connection inside a transaction, with who acts and when.
+
+    ``confirmed`` are blobs that the store has, or is about to be sent, though they were collected before: a transaction
+    that is rolled back at its end may refer to them; see :func:`loreg.catalog.garbage.protect`.
+    """
 
     connection: Connection
     access: Access
     at: datetime
+    confirmed: frozenset[Sighting] = frozenset()
 
     @property
     def author(self) -> str:

@@ -191,6 +191,9 @@ class LocalBackend(Backend):
 
         notes, base = list(parsed.notes), parsed.base
         if base is not None:
+            # The adapter comes first, as in every transaction that locks one: see loreg.catalog.garbage.
+            as_author = tx if origin is None else mirroring.as_author(tx, origin)
+            versions.lock_adapter_name(as_author, parsed.new_version.adapter, make=True)
             bases.record(tx, base.base, base.size, proven)
             notes += describe_taken_names(bases.find_taken_names(tx, base.base))
         change_policy = versions.ChangePolicy(

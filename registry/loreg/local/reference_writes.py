@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from msgspec.structs import replace
+
 from loreg.catalog import Catalog, Transaction, garbage
+from loreg.catalog.transaction import Sighting
 from loreg.entities import Access
 from loreg.errors import CollectedError
 from loreg.storage import BlobStore, BlobTransfer, foreign_store_error
@@ -51,14 +54,13 @@ def rehearse_references(
     """Raise what :func:`write_references` would raise if it were called when the store has what ``store`` has now.
 
     Nothing is recorded, also not that blobs which were collected are there again: ``store`` may only be about to send
-    them.
+    them. Locks are taken in the order in which ``action`` takes them when it is meant.
     """
-    seen: set[garbage.Sighting] = set()
+    seen: frozenset[Sighting] = frozenset()
     for number in range(1, _ATTEMPTS + 1):
         try:
             with catalog.write(access) as tx:
-                garbage.confirm(tx, seen)
-                action(tx)
+                action(replace(tx, confirmed=seen))
                 raise _RolledBackError
         except _RolledBackError:
             return

@@ -5,7 +5,7 @@ import re
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
+revision = "0010"
 down_revision = "0009"
 
 VERSIONS = sa.table("versions", sa.column("id"), sa.column("base_id"), sa.column("base_hint"), sa.column("base_path"))

@@ -46,7 +46,7 @@ _FAILED = 5
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 @format_option
 @click.pass_context
-def import_(
+def import_command(
     context: click.Context,
     paths: tuple[Path, ...],
     namespace: str,
@@ -92,7 +92,7 @@ def import_(
     _print_report(context, _run(planned), format_)
 
 
-globals()["import"] = import_  # the name that is typed, which no statement can bind
+globals()["import"] = import_command  # the name that is typed, which no statement can bind
 
 
 def _run(planned: PlannedImport) -> ImportReport:

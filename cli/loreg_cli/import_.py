@@ -47,7 +47,7 @@ _FAILED = 5
 @format_option
 @table_options
 @click.pass_context
-def import_(
+def import_command(
     context: click.Context,
     paths: tuple[Path, ...],
     namespace: str,
@@ -93,7 +93,7 @@ def import_(
     _print_report(context, _run(planned), format_)
 
 
-globals()["import"] = import_  # the name that is typed, which no statement can bind
+globals()["import"] = import_command  # the name that is typed, which no statement can bind
 
 
 def _run(planned: PlannedImport) -> ImportReport:

@@ -20,6 +20,12 @@ _PROGRAM_SUFFIXES = (
 _MAX_SHOWN_CHARACTERS = 80  # of a name in a message
 _CHECKPOINT = re.compile(r"(checkpoint|global_step|epoch)[-_]?\d+")
 _TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|trainer_state)\..+|rng_state.*")
+#: What trainers and trackers write of a run beside its final adapter: hosts, users, paths and logs are in it.
+_TRACKER_FOLDERS = frozenset({"wandb", "mlruns", "mlflow", "swanlog"})
+_RUN_RECORD = re.compile(
+    r"events\.out\.tfevents\..*|trainer_log\.jsonl|running_log\.txt|training_args\.yaml|llamaboard_config\.yaml"
+    r"|torchtune_config\.yaml|swanlab_public_config\.json|latest"
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def _walk_files(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]
                 "hidden" if name.startswith(".")
                 else "a checkpoint" if _CHECKPOINT.fullmatch(name)
                 else "made by Python" if name == "__pycache__"
+                else "a tracker's records" if name in _TRACKER_FOLDERS
                 else "a symlink to a folder" if path.is_symlink()
                 else "another adapter" if (path / CONFIG_NAME).is_file()
                 else ""
@@ -101,6 +108,8 @@ def _reason_to_leave_out(name: str, path: Path, root: Path) -> str:
         return _reason_to_leave_out_link(name, path, root)
     if not path.is_file():
         return "not a regular file"
+    if _RUN_RECORD.fullmatch(path.name):
+        return "a record of the run"
     if (reason := why_excluded_by_name(name)) or name in (CONFIG_NAME, WEIGHTS_NAME):
         return reason
     if path.stat().st_mode & 0o111 or _starts_like_program(path):

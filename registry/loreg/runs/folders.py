@@ -19,7 +19,7 @@ from loreg.runs.digests import DigestMemory
 from loreg.runs.names import name_adapters, to_name
 from loreg.runs.reading import read_states
 from loreg.runs.source import RunAdapter
-from loreg.runs.trackers import read_mlflow_run
+from loreg.runs.trackers import Trackers, read_mlflow_run
 
 _SKIPPED = re.compile(r"\..*|__pycache__|node_modules|wandb|global_step\d+")
 
@@ -45,10 +45,11 @@ class FolderSource:
                 if all(other.folder != adapter.folder for other in group):
                     group.append(adapter)
                 roots.setdefault(adapter.adapter_root, _absolute(path))
+        trackers = Trackers()
         folders = [_name_parts(of, roots[of], group) for of, group in groups.items()]
         for (of, group), name in zip(groups.items(), name_adapters(folders), strict=True):
             group.sort(key=lambda adapter: (adapter.step is None, adapter.step or 0, adapter.folder))
-            yield RunAdapter(name, str(of), read_states(group, self.memory))
+            yield RunAdapter(name, str(of), read_states(group, self.memory, trackers))
 
 
 def find_adapters(path: Path) -> list[AdapterFolder]:

@@ -17,7 +17,7 @@ from loreg.runs.digests import DigestMemory
 from loreg.runs.documents import read_json
 from loreg.runs.facts import RunFacts, combine, select_metrics, to_text
 from loreg.runs.source import FileDigests, SavedState
-from loreg.runs.trackers import read_mlflow_run, read_tracked
+from loreg.runs.trackers import Trackers, read_mlflow_run
 from loreg.runs.trainer_state import TrainerState, read_trainer_state
 
 #: What Trainer's example scripts, TRL and LLaMA-Factory write of the finished run, the most particular first.
@@ -27,11 +27,11 @@ _PICKLED = "training_args.bin"
 _LOSS = "eval_loss"
 
 
-def read_states(group: Sequence[AdapterFolder], memory: DigestMemory) -> tuple[SavedState, ...]:
+def read_states(group: Sequence[AdapterFolder], memory: DigestMemory, trackers: Trackers) -> tuple[SavedState, ...]:
     """Return the states of one adapter, which are given the oldest first."""
     run = group[0].run
     trainer = _latest_state(run, group)
-    of_run = combine(_read_run(run, group[0].folder, trainer))
+    of_run = combine(_read_run(group[0], trainer, trackers))
     states, final = [], None
     for adapter in group:
         of_state = combine(_read_folder(adapter.folder))
@@ -99,15 +99,16 @@ def _latest_state(run: Path, group: Sequence[AdapterFolder]) -> TrainerState | N
     return max(states, key=lambda state: (state.step, len(state.history)), default=None)
 
 
-def _read_run(run: Path, adapter: Path, trainer: TrainerState | None) -> Iterator[RunFacts]:
+def _read_run(adapter: AdapterFolder, trainer: TrainerState | None, trackers: Trackers) -> Iterator[RunFacts]:
     """Yield what is said of a run as a whole, the source that is nearest to the training first."""
+    run = adapter.run
     yield from read_configs(run)
     if trainer is not None:
         yield RunFacts(arguments=trainer.arguments, history=trainer.history)
     yield RunFacts(results=_read_results(run))
     yield read_card_facts(read_card(run / CARD_NAME))
-    yield read_tracked(run)
-    if (logged := read_mlflow_run(adapter)) is not None:
+    yield trackers.read_run(run)
+    if (logged := read_mlflow_run(adapter.folder)) is not None:
         yield logged[1]
     if trainer is not None:
         yield RunFacts(trainer="transformers Trainer")

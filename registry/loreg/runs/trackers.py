@@ -6,7 +6,6 @@ Sources: wandb ``sdk/lib/config_util.py`` and ``wandb/run-*/files``; MLflow 3.17
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,20 +17,35 @@ _MAX_TRACKED = 2000  # runs that are looked into
 _MAX_FILES = 500  # parameters or metrics of a run of MLflow
 
 
-def read_tracked(run: Path) -> RunFacts:
-    """Return what trackers kept of the run in the folder ``run``.
+class Trackers:
+    """The runs that trackers kept, by the folders that they lie in; each folder is looked through once."""
 
-    A run of wandb or MLflow is that of the folder if it lies in it, alone, or if its ``output_dir`` ends as the folder
-    does; both are looked for in the folder and in the two above it.
-    """
-    inside = [*_list_tracked(run)]
-    if len(inside) == 1:
-        return inside[0][1]
-    for parent in (run, run.parent, run.parent.parent):
-        for output, facts in _list_tracked(parent):
-            if output and run.as_posix().endswith(f"/{output}"):
-                return facts
-    return RunFacts()
+    def __init__(self) -> None:
+        self._runs: dict[Path, tuple[tuple[str, RunFacts], ...]] = {}
+
+    def read_run(self, run: Path) -> RunFacts:
+        """Return what trackers kept of the run in the folder ``run``.
+
+        A run of wandb or MLflow is that of the folder if it lies in it, alone, or if its ``output_dir`` ends as the
+        folder does; both are looked for in the folder and in the two above it.
+        """
+        inside = self._list(run)
+        if len(inside) == 1:
+            return inside[0][1]
+        for parent in (run, run.parent, run.parent.parent):
+            for output, facts in self._list(parent):
+                if output and run.as_posix().endswith(f"/{output}"):
+                    return facts
+        return RunFacts()
+
+    def _list(self, parent: Path) -> tuple[tuple[str, RunFacts], ...]:
+        """Return the runs of trackers in a folder, each with its relative ``output_dir``, the newest first."""
+        if parent not in self._runs:
+            files = [*_folders(parent, "wandb/run-*/files"), *_folders(parent, "wandb/offline-run-*/files")]
+            of_wandb = (_read_wandb(folder) for folder in files[:_MAX_TRACKED])
+            of_mlflow = (_read_mlflow(meta.parent) for meta in _folders(parent, "mlruns/*/*/meta.yaml")[:_MAX_TRACKED])
+            self._runs[parent] = (*of_wandb, *of_mlflow)
+        return self._runs[parent]
 
 
 def read_mlflow_run(adapter: Path) -> tuple[str, RunFacts] | None:
@@ -43,15 +57,6 @@ def read_mlflow_run(adapter: Path) -> tuple[str, RunFacts] | None:
             name = name or str(read_yaml(folder / "meta.yaml").get("run_name") or folder.name)
             return name, _read_mlflow(folder)[1]
     return None
-
-
-@lru_cache(maxsize=4096)
-def _list_tracked(parent: Path) -> tuple[tuple[str, RunFacts], ...]:
-    """Return the runs of trackers below a folder, each with its relative ``output_dir``, the newest first."""
-    folders = [*_folders(parent, "wandb/run-*/files"), *_folders(parent, "wandb/offline-run-*/files")]
-    of_wandb = (_read_wandb(folder) for folder in folders[:_MAX_TRACKED])
-    of_mlflow = (_read_mlflow(meta.parent) for meta in _folders(parent, "mlruns/*/*/meta.yaml")[:_MAX_TRACKED])
-    return (*of_wandb, *of_mlflow)
 
 
 def _folders(parent: Path, pattern: str) -> list[Path]:

@@ -25,6 +25,7 @@ _SUMMARIES = {
     "export": "Write an adapter as one server takes it.",
     "extract": "Take an adapter out of a fine-tuned model.",
     "gc": "Remove what nothing refers to, and what nobody needs.",
+    "import": "Bring in the adapters of training runs, a plan first.",
     "job": "Follow what workers were asked for.",
     "lineage": "Show which versions a version was merged from.",
     "login": "Use the server at URL from now on, with a token.",
@@ -55,7 +56,7 @@ _SUMMARIES = {
     "yank": "Hide a version; nothing is deleted.",
 }
 #: The files of the commands that have none of their own name.
-_FILES = {"logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}
+_FILES = {"import": "import_", "logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}
 
 
 class _Commands(ErrorReportingGroup):

@@ -20,14 +20,20 @@ from loreg_cli.progress import progress_bar
     metavar="PATH|NAME|DIGEST",
     help="The base model that it was trained on: ./a/folder, or one that the registry knows.",
 )
+@click.option(
+    "--checkpoint", default="", metavar="best|last|N", help="DIR is a training run: this one, with what the run says."
+)
 @push_options
 @format_option
-def push(folder: Path, name: str, base: str | None, format_: str, **metadata: Unpack[Metadata]) -> None:
+def push(
+    folder: Path, name: str, base: str | None, checkpoint: str, format_: str, **metadata: Unpack[Metadata]
+) -> None:
     """Store the adapter in DIR as the next version of NAME.
 
     \b
     loreg push ./runs/42 team/sentiment --task sentiment --metric accuracy=0.93@imdb --alias prod
+    loreg push ./runs/42 team/sentiment --checkpoint best
     """
     with progress_bar() as progress:
-        result = open_registry().push(folder, name, base=base, progress=progress, **metadata)
+        result = open_registry().push(folder, name, base=base, checkpoint=checkpoint, progress=progress, **metadata)
     print_pushed(result, format_)

@@ -33,6 +33,8 @@ from loreg.entities import (
     ExtractResult,
     ForgetReport,
     GcReport,
+    ImportOptions,
+    ImportReport,
     Job,
     JobKind,
     LineageEdge,
@@ -78,6 +80,7 @@ from loreg.verbs.tokens import Namespaces, Tokens
 
 if TYPE_CHECKING:
     from loreg.verbs.bases import Bases
+    from loreg.verbs.import_runs import PlannedImport
     from loreg.verbs.verify import Selection
     from loreg.workspace.context import Context
 
@@ -186,14 +189,16 @@ class Registry:
         labels: Mapping[str, str] | None = None,
         aliases: Sequence[str] = (),
         message: str = "",
+        checkpoint: str = "",
         progress: Progress = no_progress,
     ) -> PushResult:
         """Store the adapter in ``folder`` as the next version of ``name``.
 
         Content that ``name`` has already makes no new version; tasks, metrics, labels and aliases are then added to
         the one that is there. ``base`` is the path of the model it was trained on, or a name or digest that the
-        registry knows. Raises UsageError, NotFoundError, AdapterFormatError, CheckFailedError, IntegrityError or
-        ConflictError; then nothing is recorded.
+        registry knows. With ``checkpoint``, which is ``best``, ``last`` or a step, the folder is that of a training
+        run, and what is not said here is read from what the trainer wrote. Raises UsageError, NotFoundError,
+        AdapterFormatError, CheckFailedError, IntegrityError or ConflictError; then nothing is recorded.
 
         >>> pushed = registry.push("./science", "team/science", base="./base", aliases=["prod"])
         >>> pushed.created, pushed.version.ref, pushed.version.aliases, pushed.version.facts.rank_max
@@ -204,7 +209,48 @@ class Registry:
         from loreg.verbs.push import push
 
         metadata = VersionMetadata(tasks, metrics, labels or {}, aliases, message)
-        return push(self.context, folder, name, metadata, base=base, progress=progress)
+        return push(self.context, folder, name, metadata, base=base, checkpoint=checkpoint, progress=progress)
+
+    def plan_import(
+        self,
+        paths: Sequence[Path | str],
+        options: ImportOptions = ImportOptions(),
+        *,
+        progress: Progress = no_progress,
+    ) -> PlannedImport:
+        """Say what importing the adapters below the folders ``paths`` would do; ``run()`` of the answer does it.
+
+        Read are runs of Trainer, TRL, axolotl, unsloth, LLaMA-Factory and torchtune with all of their checkpoints,
+        folders of named adapters, and trees of these. Names come from the folders; metrics, tasks, dataset, seed,
+        arguments and versions from what the trainer wrote. Content that the registry has already is not stored again.
+        No pickle is opened, and nothing is stored before ``run()``. Raises NotFoundError if there is no adapter,
+        UsageError for options that do not fit.
+
+        >>> planned = registry.plan_import(["./science"], ImportOptions(namespace="team"))
+        >>> [(str(version.adapter), version.number, str(version.status)) for version in planned.plan.versions]
+        [('team/science', 1, 'new')]
+        >>> planned.run().created[0].partition("@")[0]
+        'team/science:v1'
+        """
+        from loreg.verbs.import_runs import plan_folders
+
+        return plan_folders(self.context, paths, options, progress)
+
+    def import_runs(
+        self,
+        paths: Sequence[Path | str],
+        options: ImportOptions = ImportOptions(),
+        *,
+        progress: Progress = no_progress,
+    ) -> ImportReport:
+        """Import the adapters below the folders ``paths``, as :meth:`plan_import` plans it.
+
+        One that cannot come in is named in the report, and the others go on; a second call takes only what is new.
+
+        >>> registry.import_runs(["./science", "./history"]).failures
+        ()
+        """
+        return self.plan_import(paths, options, progress=progress).run(progress)
 
     def pull(
         self,

@@ -16,7 +16,6 @@ from loreg.adapters.header import is_unicode
 from loreg.adapters.nested_adapters import describe_adapters_below, find_adapters_below
 from loreg.adapters.patterns import PatternBudget, Patterns
 from loreg.adapters.selection import target_selector
-from loreg.base_names import is_hub_name as is_hub_name  # noqa: PLC0414
 from loreg.errors import AdapterFormatError, NotFoundError
 from loreg.strict_json import refuse_many_values
 

@@ -43,6 +43,14 @@ from loreg.entities.garbage import (
     VersionContent,
     WaitingGarbage,
 )
+from loreg.entities.imports import (
+    ImportFailure,
+    ImportOptions,
+    ImportPlan,
+    ImportReport,
+    ImportStatus,
+    PlannedVersion,
+)
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
@@ -153,6 +161,11 @@ __all__ = [
     "GarbageCount",
     "GarbageKind",
     "GcReport",
+    "ImportFailure",
+    "ImportOptions",
+    "ImportPlan",
+    "ImportReport",
+    "ImportStatus",
     "Job",
     "JobKind",
     "JobState",
@@ -176,6 +189,7 @@ __all__ = [
     "Owner",
     "Owners",
     "Page",
+    "PlannedVersion",
     "Progress",
     "Provenance",
     "PruneDecision",

@@ -15,7 +15,7 @@ from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, Vers
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
 from loreg.parsing import parse_metric, parse_word
-from loreg.refs import parse_adapter_name, parse_alias
+from loreg.refs import AdapterName, parse_adapter_name, parse_alias
 from loreg.storage import Blob, UploadReserver, put_bytes
 from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import base_of_identity, load_base
@@ -30,33 +30,70 @@ def push(
     metadata: VersionMetadata = VersionMetadata(),
     *,
     base: str | None = None,
+    checkpoint: str = "",
     progress: Progress = no_progress,
 ) -> PushResult:
     """Store the adapter in ``folder`` as the next version of ``name``. See :meth:`loreg.registry.Registry.push`."""
     adapter = parse_adapter_name(name)
+    checked = _parse_metadata(metadata)
+    if not checkpoint:
+        with inspect_adapter(Path(folder), progress) as inspected:
+            return store_version(context, inspected, adapter, checked, base=base, progress=progress)
+    from loreg.workspace.checkpoints import select_checkpoint  # only a run needs what reads runs
+
+    state, read = select_checkpoint(context, Path(folder), checkpoint)
+    with state.files.open_folder() as at, inspect_adapter(at, progress) as inspected:
+        return store_version(context, inspected, adapter, _complete(checked, read), base=base, progress=progress)
+
+
+def _parse_metadata(metadata: VersionMetadata) -> VersionMetadata:
+    """Return the metadata with its texts parsed. Raises UsageError for one that is not understood."""
     metrics = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metadata.metrics)
     tasks = tuple(parse_word(task, "task") for task in metadata.tasks)
     aliases = tuple(parse_alias(alias) for alias in metadata.aliases)
-    with inspect_adapter(Path(folder), progress) as inspected:
-        identity = _identify_base(context, base, inspected, progress)
-        if identity is not None:
-            refuse_mismatch(inspected.structure, _named_as_given(context, identity, base))  # before anything is sent
-        _refuse_foreign_provenance(inspected)
-        commit = Commit(
-            adapter=adapter,
-            manifest=inspected.manifest,
-            base=identity.base if isinstance(identity, Identity) else identity,
-            base_hint=inspected.structure.config.base_hint,
-            message=metadata.message,
-            tasks=tasks,
-            labels=metadata.labels,
-            metrics=metrics,
-            aliases=aliases,
-        )
-        for attempt in attempts_to_commit():
-            with attempt:
-                _store(context, inspected, identity, progress)
-                committed = context.backend.commit(commit)
+    return VersionMetadata(tasks, metrics, metadata.labels, aliases, metadata.message)
+
+
+def _complete(stated: VersionMetadata, read: VersionMetadata) -> VersionMetadata:
+    """Return what the caller says of a version, and of what the caller does not say what the trainer wrote."""
+    return VersionMetadata(
+        tasks=stated.tasks or read.tasks,
+        metrics=stated.metrics or read.metrics,
+        labels={**read.labels, **stated.labels},
+        aliases=stated.aliases,
+        message=stated.message or read.message,
+    )
+
+
+def store_version(
+    context: Context,
+    inspected: InspectedAdapter,
+    adapter: AdapterName,
+    metadata: VersionMetadata,
+    *,
+    base: str | None,
+    progress: Progress,
+) -> PushResult:
+    """Store what was inspected as the next version of ``adapter``, all blobs first and then the commit."""
+    identity = _identify_base(context, base, inspected, progress)
+    if identity is not None:
+        refuse_mismatch(inspected.structure, _named_as_given(context, identity, base))  # before anything is sent
+    _refuse_foreign_provenance(inspected)
+    commit = Commit(
+        adapter=adapter,
+        manifest=inspected.manifest,
+        base=identity.base if isinstance(identity, Identity) else identity,
+        base_hint=inspected.structure.config.base_hint,
+        message=metadata.message,
+        tasks=tuple(metadata.tasks),
+        labels=metadata.labels,
+        metrics=tuple(metric for metric in metadata.metrics if isinstance(metric, Metric)),
+        aliases=tuple(metadata.aliases),
+    )
+    for attempt in attempts_to_commit():
+        with attempt:
+            _store(context, inspected, identity, progress)
+            committed = context.backend.commit(commit)
     return PushResult(committed.version, committed.created, inspected.left_out, (*inspected.notes, *committed.notes))
 
 

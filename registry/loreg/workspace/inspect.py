@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from loreg.adapters.base_path import remove_base_path
 from loreg.adapters.folder import select_files
@@ -31,26 +32,31 @@ class InspectedAdapter:
 
 
 @contextlib.contextmanager
-def inspect_adapter(folder: Path, progress: Progress, mended: Collection[str] = ()) -> Iterator[InspectedAdapter]:
+def inspect_adapter(
+    folder: Path, progress: Progress, mended: Collection[str] = (), added: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[InspectedAdapter]:
     """Select, read, check and hash the adapter in ``folder``; it is not changed.
 
-    ``mended`` are the codes of rules that it may break, because the caller writes it anew. Raises what selecting and
-    reading raise, and CheckFailedError for the first other rule that it breaks.
+    ``mended`` are the codes of rules that it may break, because the caller writes it anew; ``added`` are files from
+    elsewhere that come beside the adapter, or in the place of what lies there. Raises what selecting and reading
+    raise, and CheckFailedError for the first other rule that it breaks.
     """
     with tempfile.TemporaryDirectory(prefix="loreg-push-") as staging:
         with explain_os_errors(folder, "check the folder and its permissions"):
-            inspected = _inspect(folder, Path(staging), progress, mended)
+            inspected = _inspect(folder, Path(staging), progress, mended, added)
         yield inspected
 
 
-def _inspect(folder: Path, staging: Path, progress: Progress, mended: Collection[str]) -> InspectedAdapter:
+def _inspect(
+    folder: Path, staging: Path, progress: Progress, mended: Collection[str], added: Mapping[str, Path]
+) -> InspectedAdapter:
     selection = select_files(folder)
     structure = read_structure(folder)
     expected = ("LR015", *mended)  # the base's path is taken out below
     findings = [finding for finding in check_adapter(scan_adapter(structure)) if finding.code not in expected]
     raise_first_error(str(folder), tuple(findings))
     notes = [f"{finding.code} {finding.message}: {finding.remedy}" for finding in findings]
-    files = dict(selection.files)
+    files = {**selection.files, **added}
     clean = remove_base_path(files, structure.config.base_hint)
     for number, (name, content) in enumerate(sorted(clean.items())):
         files[name] = staging / str(number)

@@ -1,0 +1,222 @@
+"""``loreg import``: bring in the adapters of trees of training runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loreg_cli.options import format_option, open_registry, read_labels
+from loreg_cli.output import echo, format_size, print_json, print_table, warn
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from loreg.entities import ImportPlan, ImportReport, PlannedVersion
+    from loreg.verbs.import_runs import PlannedImport
+
+_FAILED = 5
+
+
+@click.command(name="import")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--namespace", default="", metavar="TEAM", help="Goes before every name.")
+@click.option("--name", default="", metavar="NAME", help="The name of a single adapter; default: from its folder.")
+@click.option(
+    "--checkpoints",
+    default="all",
+    show_default=True,
+    metavar="WHICH",
+    help="best,last or steps such as 200,400, where not all are wanted.",
+)
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="What they are for; may be repeated.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=read_labels,
+    help="Anything else; may be repeated.",
+)
+@click.option("-m", "--message", default="", metavar="TEXT", help="What is new; default: which moment of which run.")
+@click.option("--base", metavar="PATH|NAME|DIGEST", help="The base model that all of them were trained on.")
+@click.option("--mend", is_flag=True, help="Put names right that keep PEFT from reading a file.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, and leave.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
+@format_option
+@click.pass_context
+def import_command(
+    context: click.Context,
+    paths: tuple[Path, ...],
+    namespace: str,
+    name: str,
+    checkpoints: str,
+    tasks: tuple[str, ...],
+    labels: dict[str, str],
+    message: str,
+    base: str | None,
+    mend: bool,
+    dry_run: bool,
+    yes: bool,
+    format_: str,
+) -> None:
+    """Bring in every adapter at or below PATH: runs with their checkpoints, named adapters, trees of hundreds.
+
+    Metrics, task, dataset, seed and arguments are read from what the trainer wrote; the best and the last checkpoint
+    get the aliases best and last. A second import takes only what is new. Exit code 5 if something did not come in.
+
+    \b
+    loreg import ./runs --namespace team --dry-run
+    loreg import ./runs --namespace team --task sentiment --yes
+    """
+    from loreg.entities import ImportOptions, ImportStatus
+
+    options = ImportOptions(name, namespace, tasks, labels, message, base, checkpoints, mend)
+    registry = open_registry()
+    with progress_bar() as progress:
+        planned = registry.plan_import(paths, options, progress=progress)
+    is_asked = not (yes or dry_run) and sys.stdin.isatty()
+    if format_ == "table":
+        _print_plan(planned.plan)
+    if is_asked and not mend and planned.plan.with_status(ImportStatus.MENDABLE) and _asks_to_mend(planned.plan):
+        import msgspec
+
+        planned = registry.plan_import(paths, msgspec.structs.replace(options, mend=True))
+    if dry_run:
+        _print_dry_run(context, planned.plan, format_)
+        return
+    new = planned.plan.with_status(ImportStatus.NEW)
+    if new and not yes:
+        _ask(len(new), is_asked)
+    _print_report(context, _run(planned), format_)
+
+
+globals()["import"] = import_command  # the name that is typed, which no statement can bind
+
+
+def _run(planned: PlannedImport) -> ImportReport:
+    with progress_bar() as progress:
+        return planned.run(progress)
+
+
+def _ask(count: int, is_terminal: bool) -> None:
+    """Ask whether to go on. Raises NotAllowedError, with the command as its hint, if nobody can be asked."""
+    from loreg.errors import NotAllowedError
+
+    what = _count(count, "version")
+    if not is_terminal:
+        import shlex
+
+        typed = " ".join(map(shlex.quote, sys.argv[1:]))
+        hint = f"loreg {typed} --yes" if sys.argv[1:] else "loreg import PATH --yes"
+        raise NotAllowedError(f"there is no terminal to ask whether to import {what}: nothing was stored", hint=hint)
+    click.confirm(f"Import {what}?", default=True, abort=True, err=True)
+
+
+def _asks_to_mend(plan: ImportPlan) -> bool:
+    from loreg.entities import ImportStatus
+
+    what = _count(len(plan.with_status(ImportStatus.MENDABLE)), "adapter")
+    return click.confirm(f"Mend {what} on the way? The folders are not changed", default=True, err=True)
+
+
+def _print_plan(plan: ImportPlan) -> None:
+    """Print what becomes of each state: a table of what comes in or is there, then what is not and why."""
+    from loreg.entities import ImportStatus
+
+    shown = [version for version in plan.versions if version.status in (ImportStatus.NEW, ImportStatus.PRESENT)]
+    if shown:
+        rows = [(_becomes(version), _what(version), _measured(version), _short(version)) for version in shown]
+        print_table(("BECOMES", "", "MEASURED", "FROM"), rows, cut=("FROM", "MEASURED"))
+    for version in plan.versions:
+        if version.status == ImportStatus.REFUSED:
+            echo(f"refused: {_short(version)}: {version.code} {version.reason}".replace(":  ", ": "))
+            echo(f"  → {version.hint}") if version.hint else None
+        elif version.mend:
+            verb = "mended" if version.status == ImportStatus.NEW else "can be mended (--mend)"
+            echo(f"{verb}: {_short(version)}: {version.code} {version.mend}")
+
+
+def _becomes(version: PlannedVersion) -> str:
+    ref = version.ref or f"{version.adapter}:v{version.number}"
+    return f"{ref} ({', '.join(version.aliases)})" if version.aliases else ref
+
+
+def _what(version: PlannedVersion) -> str:
+    return "already there" if version.ref else f"new, {format_size(version.size)}"
+
+
+def _measured(version: PlannedVersion) -> str:
+    """Return the number that says most of a state: one of an evaluation before one of training."""
+    measured = sorted(
+        version.metrics, key=lambda metric: (not metric.name.startswith("eval"), metric.name == "eval_loss")
+    )
+    return f"{measured[0].name}={measured[0].value:.4g}" if measured else ""
+
+
+def _short(version: PlannedVersion) -> str:
+    """Return where the adapter lies, as a path that is relative where that is shorter."""
+    path = Path(version.source)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _print_dry_run(context: click.Context, plan: ImportPlan, format_: str) -> None:
+    from loreg.entities import ImportStatus
+
+    if format_ == "json":
+        print_json(plan)
+    elif format_ == "quiet":
+        for version in plan.with_status(ImportStatus.NEW):
+            click.echo(f"{version.adapter}:v{version.number}")
+    else:
+        for text in plan.notes:
+            warn(text)
+        echo(f"{_summarize(plan)}; nothing was stored")
+    refused = plan.with_status(ImportStatus.REFUSED) or plan.with_status(ImportStatus.MENDABLE)
+    context.exit(_FAILED if refused else 0)
+
+
+def _summarize(plan: ImportPlan) -> str:
+    from loreg.entities import ImportStatus
+
+    new = plan.with_status(ImportStatus.NEW)
+    size = format_size(sum(version.size for version in new))
+    versions = _count(len(new), "new version"), _count(len({version.adapter for version in new}), "adapter")
+    return "; ".join([f"{' of '.join(versions)}, {size}", *_counts(plan)])
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
+def _counts(plan: ImportPlan) -> list[str]:
+    from loreg.entities import ImportStatus
+
+    statuses = (ImportStatus.PRESENT, ImportStatus.MENDABLE, ImportStatus.REFUSED)
+    return [f"{len(versions)} {status}" for status in statuses if (versions := plan.with_status(status))]
+
+
+def _print_report(context: click.Context, report: ImportReport, format_: str) -> None:
+    for text in report.notes:
+        warn(text)
+    if format_ == "json":
+        print_json(report)
+    elif format_ == "quiet":
+        for ref in report.created:
+            click.echo(ref.partition("@")[0])
+    else:
+        adapters = len({ref.partition(":")[0] for ref in report.created})
+        versions = _count(len(report.created), "version"), _count(adapters, "adapter")
+        parts = [f"imported {' of '.join(versions)}, {format_size(report.bytes_sent)}"] if report.created else []
+        parts += [f"{len(report.present)} already there"] if report.present else []
+        parts += [f"{len(report.failures)} not imported"] if report.failures else []
+        echo("; ".join(parts) or "nothing to import")
+    _warn_of_failures(report)
+    context.exit(_FAILED if report.failures else 0)
+
+
+def _warn_of_failures(report: ImportReport) -> None:
+    for failure in report.failures:
+        hint = f". Hint: {failure.hint}" if failure.hint else ""
+        warn(f"not imported: {failure.source}: {failure.message}{hint}")

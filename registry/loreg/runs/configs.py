@@ -1,0 +1,117 @@
+"""Read the configurations that axolotl, LLaMA-Factory and torchtune keep in the folder of a run.
+
+Sources: axolotl 0.19 ``train.py`` and docs/config-reference; LLaMA-Factory ``webui/runner.py`` (training_args.yaml),
+``train/callbacks.py`` (trainer_log.jsonl); torchtune 0.6 ``training/metric_logging.py`` (torchtune_config.yaml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from loreg.runs.documents import read_json_lines, read_yaml, to_number
+from loreg.runs.facts import RunFacts, select_arguments, to_dataset, to_task, to_text
+
+TORCHTUNE_CONFIG = "torchtune_config.yaml"
+LLAMA_FACTORY_CONFIG = "training_args.yaml"
+LLAMA_FACTORY_LOG = "trainer_log.jsonl"
+_MAX_CONFIGS = 8  # files of YAML in a folder that are looked into
+#: What the stages of LLaMA-Factory are called.
+_STAGES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "rm": "reward modeling", "pt": "pre-training", "ppo": "PPO"}
+
+
+def read_configs(folder: Path) -> Iterator[RunFacts]:
+    """Yield what each configuration in the folder says."""
+    if tune := read_yaml(folder / TORCHTUNE_CONFIG):
+        yield from_torchtune(tune)
+    if factory := read_yaml(folder / LLAMA_FACTORY_CONFIG):
+        yield from_llama_factory(factory)
+    log: dict[int, dict[str, float]] = {}
+    for entry in read_json_lines(folder / LLAMA_FACTORY_LOG):
+        step, loss = entry.get("current_steps"), to_number(entry.get("eval_loss"))
+        if isinstance(step, int) and loss is not None:
+            log.setdefault(step, {"eval_loss": loss})
+    if log:
+        yield RunFacts(trainer="LLaMA-Factory", history=log)
+    for path in sorted([*folder.glob("*.yml"), *folder.glob("*.yaml")])[:_MAX_CONFIGS]:
+        document = read_yaml(path) if path.name not in (TORCHTUNE_CONFIG, LLAMA_FACTORY_CONFIG) else {}
+        if "base_model" in document and ("adapter" in document or "micro_batch_size" in document):
+            yield from_axolotl(document)
+        elif "model_name_or_path" in document and "finetuning_type" in document:
+            yield from_llama_factory(document)
+
+
+def from_axolotl(document: Mapping[str, Any]) -> RunFacts:
+    """Return what a configuration of axolotl says."""
+    datasets = document.get("datasets")
+    paths = [entry.get("path") for entry in datasets if isinstance(entry, dict)] if isinstance(datasets, list) else []
+    return RunFacts(
+        trainer="axolotl",
+        datasets=_names(paths),
+        seed=_seed(document),
+        base=_text(document.get("base_model")),
+        base_revision=_text(document.get("revision_of_model")),
+        arguments=select_arguments(document),
+    )
+
+
+def from_llama_factory(document: Mapping[str, Any]) -> RunFacts:
+    """Return what the arguments of a run of LLaMA-Factory say."""
+    names = document.get("dataset")
+    names = names.split(",") if isinstance(names, str) else names if isinstance(names, list) else []
+    stage = _STAGES.get(str(document.get("stage")), "")
+    return RunFacts(
+        trainer=f"LLaMA-Factory {stage}".strip(),
+        datasets=_names(names),
+        seed=_seed(document),
+        base=_text(document.get("model_name_or_path")),
+        base_revision=_revision(document.get("model_revision")),
+        arguments=select_arguments(document),
+    )
+
+
+def from_torchtune(document: Mapping[str, Any]) -> RunFacts:
+    """Return what a configuration of torchtune says; nested names are joined by dots."""
+    flat = dict(document)
+    for name, value in document.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": of_inner for inner, of_inner in value.items()}
+    component = _text(flat.get("dataset._component_")).rpartition(".")[2].removesuffix("_dataset")
+    return RunFacts(
+        trainer="torchtune",
+        datasets=_names([flat.get("dataset.source") or component]),
+        seed=_seed(document),
+        arguments=select_arguments(flat),
+    )
+
+
+def from_arguments(document: Mapping[str, Any]) -> RunFacts:
+    """Return what the arguments of a Trainer's run say, as trackers keep them beside those of the script."""
+    datasets = [document.get(name) for name in ("dataset_name", "dataset", "train_dataset")]
+    return RunFacts(
+        tasks=tuple(filter(None, [to_task(document.get("task_name"))])),
+        datasets=_names(datasets),
+        seed=_seed(document),
+        base=_text(document.get("_name_or_path") or document.get("model_name_or_path")),
+        base_revision=_revision(document.get("model_revision")),
+        arguments=select_arguments(document),
+        versions={"transformers_version": text} if (text := to_text(document.get("transformers_version"))) else {},
+    )
+
+
+def _seed(document: Mapping[str, Any]) -> str:
+    return to_text(document.get("seed")) if to_number(document.get("seed")) is not None else ""
+
+
+def _revision(value: object) -> str:
+    """Return a revision of a base, but for the one that everybody has who names none."""
+    return "" if value == "main" else to_text(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _names(values: list[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, map(to_dataset, values))))

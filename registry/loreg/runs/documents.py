@@ -1,0 +1,90 @@
+"""Read the small JSON, JSON Lines and YAML files of trainers; what cannot be read is empty."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from loreg.strict_json import refuse_many_values
+
+_MAX_BYTES = 32 * 1024**2  # a trainer_state.json of a hundred thousand steps
+_MAX_YAML_BYTES = 1024**2
+_MAX_VALUES = 4_000_000
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """Return the JSON object in the file; empty where there is none, or none that can be read."""
+    try:
+        content = _read(path, _MAX_BYTES)
+        refuse_many_values(content, _MAX_VALUES)
+        document = json.loads(content)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the JSON objects of a file that has one on each line; lines that are none are left out."""
+    try:
+        lines = _read(path, _MAX_BYTES).splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(document, dict):
+            yield document
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """Return the YAML mapping in the file; empty where there is none, or none that can be read."""
+    try:
+        return parse_yaml(_read(path, _MAX_YAML_BYTES).decode(errors="replace"))
+    except OSError:
+        return {}
+
+
+def parse_yaml(text: str) -> Mapping[str, Any]:
+    """Return the mapping that the YAML text is; empty if it is none, has an alias, or cannot be read."""
+    import yaml  # here, for most commands need none of it
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        # Events first: an alias is how a small document becomes a huge one, and no trainer writes one.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+            return {}
+        fields = yaml.load(text, Loader=loader)  # noqa: S506  a safe one
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
+        return {}
+    return {str(name): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+
+
+def read_text(path: Path) -> str:
+    """Return the text in a small file; empty where there is none."""
+    try:
+        return _read(path, _MAX_YAML_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def to_number(value: object) -> float | None:
+    """Return a finite number as such; None for anything else, also for a truth value and text that is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file; empty if it is larger than ``max_bytes``."""
+    if not path.is_file() or path.stat().st_size > max_bytes:
+        return b""
+    return path.read_bytes()

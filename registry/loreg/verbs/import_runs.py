@@ -1,0 +1,182 @@
+"""import: bring in the adapters of whole trees of runs, a plan first, then several at once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loreg.entities import (
+    ImportFailure,
+    ImportOptions,
+    ImportPlan,
+    ImportReport,
+    ImportStatus,
+    PlannedVersion,
+    Progress,
+    no_progress,
+)
+from loreg.errors import LoregError, UnauthenticatedError, UnavailableError
+from loreg.parsing import parse_word
+from loreg.refs import parse_ref
+from loreg.runs.folders import FolderSource
+from loreg.runs.source import RunSource
+from loreg.verbs.push import store_version
+from loreg.workspace.checkpoints import digest_memory
+from loreg.workspace.context import Context
+from loreg.workspace.import_plan import PlannedState, open_planned, plan_import
+from loreg.workspace.inspect import inspect_adapter
+
+_AT_ONCE = 4  # adapters; the versions of one come one after the other, in the order of their training
+_MAX_NOTES = 20
+#: What stops the import as a whole: it would stop every other version too.
+_STOPPING = (UnavailableError, UnauthenticatedError)
+
+
+class PlannedImport:
+    """An import that was planned and can be done: ``plan`` says what it will do. Nothing has been stored yet."""
+
+    def __init__(self, context: Context, source: RunSource, options: ImportOptions, progress: Progress) -> None:
+        self._context = context
+        self._options = options
+        self.plan: ImportPlan
+        self.plan, self._groups = plan_import(context, source, options, progress)
+
+    def run(self, progress: Progress = no_progress) -> ImportReport:
+        """Store what is new, several adapters at once, and let ``best`` and ``last`` mean what they should.
+
+        What fails is named in the report, and the rest goes on. Raises UnavailableError or UnauthenticatedError where
+        nothing else could come in either; what was stored until then stays, and the next import goes on from there.
+        """
+        total = sum(version.size for version in self.plan.with_status(ImportStatus.NEW))
+        run = _Run(self._context, self._options, _Counted(progress, total))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            futures = [pool.submit(run.bring, group) for group in self._groups]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                run.is_stopped = True
+                raise
+        return run.report(self.plan)
+
+
+def plan_folders(
+    context: Context, paths: Sequence[Path | str], options: ImportOptions, progress: Progress
+) -> PlannedImport:
+    """Plan to import the adapters below ``paths``. See :meth:`loreg.registry.Registry.plan_import`."""
+    for task in options.tasks:
+        parse_word(task, "task")
+    memory = digest_memory(context)
+    source = FolderSource([Path(path).expanduser() for path in paths], memory)
+    try:
+        return PlannedImport(context, source, options, progress)
+    finally:
+        memory.save()
+
+
+class _Counted:
+    """The progress of several pushes at once, as one."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+
+    def of_push(self) -> Progress:
+        """Return what one push calls: of its steps, the bytes that it stores count."""
+        stored = 0
+
+        def report(what: str, done: int, total: int) -> None:
+            nonlocal stored
+            if what == "storing":
+                with self._lock:
+                    self._done += done - stored
+                    stored = done
+                    self._progress("importing", min(self._done, self._total), self._total)
+
+        return report
+
+
+@dataclass
+class _Run:
+    """One run, and what came of each version; its methods are called by several threads."""
+
+    context: Context
+    options: ImportOptions
+    counted: _Counted
+    is_stopped: bool = False
+    created: dict[str, str] = field(default_factory=dict)
+    failures: list[ImportFailure] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    bytes_sent: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def bring(self, group: Iterable[PlannedState]) -> None:
+        """Store the new versions of one adapter, the oldest first."""
+        for planned in group:
+            if self.is_stopped:
+                return
+            try:
+                if planned.planned.status == ImportStatus.NEW:
+                    self._store(planned)
+                elif planned.planned.status == ImportStatus.PRESENT:
+                    self._complete(planned.planned)
+            except _STOPPING:
+                self.is_stopped = True
+                raise
+            except LoregError as error:
+                with self._lock:
+                    self.failures.append(ImportFailure(planned.planned.source, error.message, error.hint))
+
+    def _store(self, planned: PlannedState) -> None:
+        report = self.counted.of_push()
+        version = planned.planned
+        with open_planned(planned) as (folder, added), inspect_adapter(folder, report, added=added) as inspected:
+            result = store_version(
+                self.context, inspected, version.adapter, planned.metadata, base=self.options.base, progress=report
+            )
+        with self._lock:
+            self.created[version.source] = result.version.pinned
+            self.bytes_sent += result.version.size
+            self.notes.update(result.notes)
+
+    def _complete(self, planned: PlannedVersion) -> None:
+        """Add to a version of this adapter that was there already what is known of it since: aliases and numbers."""
+        ref = parse_ref(planned.ref)
+        if ref.adapter != planned.adapter:
+            return
+        version = self.context.backend.show(ref).version
+        if version.yanked:
+            return
+        measured = {(metric.name, metric.dataset, metric.split) for metric in version.metrics}
+        new = [metric for metric in planned.metrics if (metric.name, metric.dataset, metric.split) not in measured]
+        if new:
+            self.context.backend.add_metrics(ref, new)
+        for alias in planned.aliases:
+            if alias not in version.aliases:
+                self.context.backend.tag(ref, alias)
+
+    def report(self, plan: ImportPlan) -> ImportReport:
+        """Return what was done, in the order of the plan."""
+        refused = [
+            ImportFailure(version.source, f"{version.code} {version.reason}".strip(), version.hint)
+            for version in plan.with_status(ImportStatus.REFUSED)
+        ]
+        mendable = [
+            ImportFailure(version.source, f"{version.code}: {version.mend}", "loreg import DIR --mend")
+            for version in plan.with_status(ImportStatus.MENDABLE)
+        ]
+        notes = [
+            text if count == 1 else f"{text} ({count} versions)" for text, count in self.notes.most_common(_MAX_NOTES)
+        ]
+        return ImportReport(
+            created=tuple(self.created[v.source] for v in plan.versions if v.source in self.created),
+            present=tuple(version.ref for version in plan.with_status(ImportStatus.PRESENT)),
+            failures=(*refused, *mendable, *self.failures),
+            notes=(*plan.notes, *notes),
+            bytes_sent=self.bytes_sent,
+        )

@@ -1,0 +1,255 @@
+"""Plan an import: what each saved state becomes, told from headers and digests before anything is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from loreg.adapters.base_path import remove_base_path
+from loreg.adapters.card import CARD_NAME
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure
+from loreg.checking.rules import Subject
+from loreg.checking.run import check_adapter
+from loreg.entities import (
+    ImportOptions,
+    ImportPlan,
+    ImportStatus,
+    Metric,
+    PlannedVersion,
+    Progress,
+    Severity,
+    VersionMetadata,
+)
+from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.refs import AdapterName, parse_adapter_name, parse_ref
+from loreg.runs.card import write_card
+from loreg.runs.metadata import describe_state
+from loreg.runs.source import FileDigests, RunAdapter, RunSource, SavedState
+from loreg.storage import digest_of
+from loreg.workspace.checkpoints import select_states
+from loreg.workspace.context import Context
+from loreg.workspace.mending import describe_mend, write_mended
+
+_AT_ONCE = 8
+_MAX_COMPARED = 20  # versions of the same weights whose configuration is asked for
+
+
+@dataclass(frozen=True)
+class PlannedState:
+    """A saved state, what becomes of it, and what is written anew for it: the card, and with ``mend`` its files."""
+
+    state: SavedState
+    planned: PlannedVersion
+    metadata: VersionMetadata
+    structure: AdapterStructure | None = None
+    card: str = ""
+
+
+@dataclass
+class _Taken:
+    """The contents that a plan has seen, and the next number of each adapter."""
+
+    refs: dict[FileDigests, str] = field(default_factory=dict)
+    numbers: dict[AdapterName, int] = field(default_factory=dict)
+
+
+def plan_import(
+    context: Context, source: RunSource, options: ImportOptions, progress: Progress
+) -> tuple[ImportPlan, list[list[PlannedState]]]:
+    """Return the plan, and the planned states of each adapter, the oldest first.
+
+    Raises NotFoundError if there is nothing to import, UsageError for options that do not fit.
+    """
+    adapters = list(source.adapters())
+    if options.name and len(adapters) > 1:
+        places = ", ".join(adapter.name for adapter in adapters[:6])
+        raise UsageError(
+            f"there are {len(adapters)} adapters ({places}{', …' if len(adapters) > 6 else ''}), --name is for one",
+            hint="--namespace NAME goes before all of their names",
+        )
+    states = [(adapter, state) for adapter in adapters for state in select_states(adapter, options.checkpoints)]
+    looked_at: list[_Inspected] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for inspected in pool.map(lambda pair: _inspect(context, pair[0], pair[1], options), states):
+            looked_at.append(inspected)
+            progress("reading", len(looked_at), len(states))
+    taken = _Taken()
+    groups: dict[int, list[PlannedState]] = {}
+    for inspected in looked_at:
+        groups.setdefault(id(inspected.adapter), []).append(_decide(context, inspected, options, taken))
+    versions = tuple(planned.planned for group in groups.values() for planned in group)
+    plan = ImportPlan(versions, _notes_on_pickles(adapters))
+    return plan, list(groups.values())
+
+
+def _notes_on_pickles(adapters: Sequence[RunAdapter]) -> tuple[str, ...]:
+    """Say of how many runs the arguments are in a pickle alone, which is never opened."""
+    count = sum(any(state.has_pickled_arguments for state in adapter.states) for adapter in adapters)
+    if not count:
+        return ()
+    of = "1 run are" if count == 1 else f"{count} runs are"
+    return (f"seed and arguments of {of} in training_args.bin alone, a pickle, which loreg never opens: give --label",)
+
+
+@dataclass(frozen=True)
+class _Inspected:
+    """What was read of a state: its content, or the error or finding that keeps it from being a version."""
+
+    adapter: RunAdapter
+    state: SavedState
+    structure: AdapterStructure | None = None
+    size: int = 0
+    has_card: bool = False
+    digests: FileDigests | None = None
+    ref: str = ""
+    mend: str = ""
+    code: str = ""
+    reason: str = ""
+    hint: str = ""
+
+
+def _inspect(context: Context, adapter: RunAdapter, state: SavedState, options: ImportOptions) -> _Inspected:
+    """Read header and configuration of a state, check them, and ask whether the registry has it."""
+    try:
+        files = state.files.list_files()  # first, for it says what is wrong with a folder that lacks one
+        structure = state.files.read_structure()
+        findings = check_adapter(Subject(structure, None, tuple(files)))
+        errors = [finding for finding in findings if finding.severity == Severity.ERROR and finding.code != "LR015"]
+        mend = describe_mend(structure, errors)
+        if errors and not mend:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            first = errors[0]
+            return _Inspected(adapter, state, code=first.code, reason=first.message + more, hint=first.remedy)
+        digests = _mended_digests(state, structure) if mend else state.files.digests()
+    except UnavailableError:
+        raise
+    except LoregError as error:
+        return _Inspected(adapter, state, reason=error.message, hint=error.hint)
+    target = _target(adapter, options)
+    return _Inspected(
+        adapter, state, structure, sum(files.values()), CARD_NAME in files and bool(state.facts.card), digests,
+        _find_stored(context, digests, target), mend, errors[0].code if mend else "",
+    )  # fmt: skip
+
+
+def _mended_digests(state: SavedState, structure: AdapterStructure) -> FileDigests:
+    with tempfile.TemporaryDirectory(prefix="loreg-push-") as name:
+        folder = Path(name)
+        write_mended(structure, state.files.location, folder)
+        cleaned = remove_base_path({CONFIG_NAME: folder / CONFIG_NAME}, structure.config.base_hint)
+        config = cleaned.get(CONFIG_NAME) or (folder / CONFIG_NAME).read_bytes()
+        return FileDigests(digest_of(folder / WEIGHTS_NAME).sha256, hashlib.sha256(config).hexdigest())
+
+
+def _find_stored(context: Context, digests: FileDigests, target: AdapterName) -> str:
+    """Return the ref of the version with this content, of the adapter ``target`` before others; empty if none has it.
+
+    A catalog that does not exist yet is not created for this question.
+    """
+    if not context.backend.is_there():
+        return ""
+    refs = [parse_ref(ref) for ref in context.backend.with_file(digests.weights)]
+    for ref in sorted(refs, key=lambda ref: ref.adapter != target)[:_MAX_COMPARED]:
+        files = context.backend.show(ref).files
+        if any(file.path == CONFIG_NAME and file.sha256 == digests.config for file in files):
+            return str(ref)
+    return ""
+
+
+def _target(adapter: RunAdapter, options: ImportOptions) -> AdapterName:
+    name = options.name or adapter.name
+    return parse_adapter_name(f"{options.namespace}/{name}" if options.namespace and "/" not in name else name)
+
+
+def _decide(context: Context, inspected: _Inspected, options: ImportOptions, taken: _Taken) -> PlannedState:
+    """Say what becomes of a state, given what the plan has decided of others."""
+    adapter, state = inspected.adapter, inspected.state
+    target = _target(adapter, options)
+    metadata = _metadata(adapter, state, options)
+    planned = PlannedVersion(
+        source=state.files.location,
+        adapter=target,
+        status=ImportStatus.REFUSED,
+        checkpoint=state.label,
+        aliases=tuple(metadata.aliases),
+        size=inspected.size,
+        tasks=tuple(metadata.tasks),
+        labels=metadata.labels,
+        metrics=tuple(metric for metric in metadata.metrics if isinstance(metric, Metric)),
+        message=metadata.message,
+        has_new_card=not inspected.has_card,
+        mend=inspected.mend,
+        code=inspected.code,
+        reason=inspected.reason,
+        hint=inspected.hint,
+    )
+    if inspected.digests is None or inspected.structure is None:
+        return PlannedState(state, planned, metadata)
+    ref = inspected.ref or taken.refs.get(inspected.digests, "")
+    if ref:
+        present = msgspec.structs.replace(planned, status=ImportStatus.PRESENT, ref=ref, mend="", code="")
+        return PlannedState(state, present, metadata)
+    if inspected.mend and not options.mend:
+        mendable = msgspec.structs.replace(planned, status=ImportStatus.MENDABLE)
+        return PlannedState(state, mendable, metadata, inspected.structure)
+    number = taken.numbers[target] = taken.numbers.get(target) or _next_number(context, target)
+    taken.numbers[target] += 1
+    taken.refs[inspected.digests] = f"{target}:v{number}"
+    card = "" if inspected.has_card else write_card(adapter, state, target.name, inspected.structure, metadata)
+    new = msgspec.structs.replace(planned, status=ImportStatus.NEW, number=number)
+    return PlannedState(state, new, metadata, inspected.structure, card)
+
+
+def _metadata(adapter: RunAdapter, state: SavedState, options: ImportOptions) -> VersionMetadata:
+    """Return what the trainer wrote, with what the caller says in place of it."""
+    read = describe_state(adapter, state)
+    return VersionMetadata(
+        tasks=tuple(options.tasks) or read.tasks,
+        metrics=read.metrics,
+        labels={**read.labels, **options.labels},
+        aliases=read.aliases,
+        message=options.message or read.message,
+    )
+
+
+def _next_number(context: Context, adapter: AdapterName) -> int:
+    if not context.backend.is_there():
+        return 1
+    try:
+        page = context.backend.versions(adapter, 1, None)
+    except NotFoundError:
+        return 1
+    return page.items[0].number + 1 if page.items else 1
+
+
+@contextlib.contextmanager
+def open_planned(planned: PlannedState) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Yield the folder of a planned version's adapter, and the files that are taken from elsewhere, by name."""
+    with (
+        planned.state.files.open_folder() as folder,
+        tempfile.TemporaryDirectory(prefix="loreg-push-") as name,
+    ):
+        staging, added = Path(name), {}
+        if planned.card:
+            added[CARD_NAME] = staging / CARD_NAME
+            added[CARD_NAME].write_text(planned.card, encoding="utf-8")
+        if not planned.planned.mend:
+            yield folder, added
+            return
+        if planned.structure is None:
+            raise CheckFailedError(
+                f"{planned.planned.source} cannot be mended", hint="loreg check DIR says what is wrong"
+            )
+        mended = staging / "adapter"
+        mended.mkdir()
+        write_mended(planned.structure, planned.planned.source, mended)
+        others = {file: folder / file for file in planned.state.files.list_files() if not (mended / file).exists()}
+        yield mended, {**others, **added}

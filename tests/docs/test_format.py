@@ -131,6 +131,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.yank("team/two", reason="a trial")
         registry.unyank("team/two:v1")
         registry.yank("team/two", reason="again")
+        registry.bases.attach("base", ["three"])
+        registry.bases.detach(["three"])
         registry.push(adapters[2], "three", base=str(base))
         registry.bases.add(base, ["the same"])
         registry.push(train(folder / "four", 4), "team/two", base=str(base))

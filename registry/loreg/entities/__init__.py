@@ -11,6 +11,7 @@ from loreg.entities.bases import (
     Verdict,
     VerdictKind,
 )
+from loreg.entities.comparison import AdapterComparison
 from loreg.entities.deletion import (
     Deletion,
     PruneDecision,
@@ -103,6 +104,7 @@ from loreg.entities.versions import (
 __all__ = [
     "MIRRORED_FROM",
     "Access",
+    "AdapterComparison",
     "AdapterEntry",
     "AdapterSimilarity",
     "AliasMove",

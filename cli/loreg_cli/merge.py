@@ -173,10 +173,14 @@ def _do_remotely(kind: str, request: dict[str, object], format_: str) -> None:
 
 
 def _print_merged(result: MergeResult, format_: str) -> None:
+    from msgspec import structs
+
     for text in result.notes:
         warn(text)
     if format_ == "json":
-        print_json(result)
+        document = structs.asdict(result)
+        del document["spectra"]  # what --plot draws
+        print_json(document)
         return
     if format_ == "table":
         from loreg_cli.certificate import print_certificate

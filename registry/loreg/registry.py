@@ -20,8 +20,8 @@ import msgspec
 from loreg.backend import Backend
 from loreg.entities import (
     Access,
+    AdapterComparison,
     AdapterEntry,
-    AdapterSimilarity,
     BackupReport,
     BakeResult,
     CheckReport,
@@ -438,7 +438,7 @@ class Registry:
         device: str = "auto",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
-    ) -> tuple[AdapterSimilarity, ...]:
+    ) -> AdapterComparison:
         """Compare every pair of the refs or folders ``sources``; draw heat maps to the file ``plot`` if it is given.
 
         ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for :meth:`merge`. Raises UsageError
@@ -617,15 +617,32 @@ class Registry:
             limit=limit,
             cursor=cursor,
         )
-        return self._backend.search(query)
+        page = self._backend.search(query)
+        return page.followed_by(
+            Version, lambda cursor: self._backend.search(msgspec.structs.replace(query, cursor=cursor))
+        )
 
     def adapters(self, *, limit: int = 50, cursor: str | None = None) -> Page[AdapterEntry]:
-        """Return a page of all adapters, by name."""
-        return self._backend.adapters(limit, cursor)
+        """Return a page of all adapters, by name.
+
+        >>> for name in ("team/science", "team/history"):
+        ...     pushed = registry.push("./science", name)
+        >>> [str(entry.adapter) for entry in registry.adapters(limit=1).all()]  # page after page
+        ['team/history', 'team/science']
+        """
+        page = self._backend.adapters(limit, cursor)
+        return page.followed_by(AdapterEntry, lambda cursor: self._backend.adapters(limit, cursor))
 
     def versions(self, name: str, *, limit: int = 50, cursor: str | None = None) -> Page[Version]:
-        """Return a page of the versions of the adapter ``name``, the newest first, yanked ones too."""
-        return self._backend.versions(parse_adapter_name(name), limit, cursor)
+        """Return a page of the versions of the adapter ``name``, the newest first, yanked ones too.
+
+        >>> pushed = [registry.push(folder, "team/science") for folder in ("./science", "./history")]
+        >>> registry.versions("team/science")[0]
+        Version('team/science:v2', rank 2)
+        """
+        adapter = parse_adapter_name(name)
+        page = self._backend.versions(adapter, limit, cursor)
+        return page.followed_by(Version, lambda cursor: self._backend.versions(adapter, limit, cursor))
 
     def show(self, ref: str) -> Details:
         """Return all that is known of the version that ``ref`` means. Raises ConflictError for an ambiguous digest."""
@@ -699,8 +716,15 @@ class Registry:
     # The registry itself
 
     def events(self, *, name: str = "", limit: int = 50, cursor: str | None = None) -> Page[Event]:
-        """Return a page of events, the newest first: who did what, and when; with ``name`` to that adapter alone."""
-        return self._backend.events(limit, cursor, parse_adapter_name(name) if name else None)
+        """Return a page of events, the newest first: who did what, and when; with ``name`` to that adapter alone.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> [(event.action, event.ref) for event in registry.events(name="team/science")]
+        [('tag', 'team/science:v1'), ('push', 'team/science:v1')]
+        """
+        adapter = parse_adapter_name(name) if name else None
+        page = self._backend.events(limit, cursor, adapter)
+        return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, adapter))
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
         """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing."""
@@ -1050,6 +1074,21 @@ class Registry:
 
     def __enter__(self) -> Registry:
         return self
+
+    def __repr__(self) -> str:
+        return f"Registry({self._place!r}, author={self.settings.author!r})"
+
+    def _repr_html_(self) -> str:
+        from loreg.entities.display.html import frame, pairs_table
+
+        return frame(pairs_table((("registry", self._place), ("author", self.settings.author))))
+
+    @property
+    def _place(self) -> str:
+        """What people know it by, without a password: the server, the database, or the folder of one that is in it."""
+        settings = self.settings
+        is_in_home = settings.database_url == f"sqlite:///{settings.home / 'catalog.db'}"
+        return mask_url(settings.endpoint) or (str(settings.home) if is_in_home else mask_url(settings.database_url))
 
     def __exit__(self, *exception: object) -> None:
         self.close()

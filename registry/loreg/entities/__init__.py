@@ -24,6 +24,7 @@ from loreg.entities.bases import (
     Verdict,
     VerdictKind,
 )
+from loreg.entities.comparison import AdapterComparison
 from loreg.entities.deletion import (
     Deletion,
     PruneDecision,
@@ -126,6 +127,7 @@ __all__ = [
     "ANONYMOUS_AUTHOR",
     "MIRRORED_FROM",
     "Access",
+    "AdapterComparison",
     "AdapterEntry",
     "AdapterSimilarity",
     "AliasMove",

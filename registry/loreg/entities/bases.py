@@ -7,10 +7,11 @@ from enum import StrEnum
 
 import msgspec
 
+from loreg.entities.displayed import Displayed
 from loreg.value import Value
 
 
-class BaseModel(Value, frozen=True):
+class BaseModel(Displayed, frozen=True):
     """A base model: ``digest`` is the hex digest over its tensors, ``names`` what people call it.
 
     ``struct`` is a digest over names and shapes alone. If not ``complete``, only headers are known of it, and

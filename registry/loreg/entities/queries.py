@@ -2,19 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, overload
 
+import msgspec
+
+from loreg.entities.displayed import Displayed
+from loreg.errors import UsageError
 from loreg.value import Value
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from loreg.entities.listing import WholeListing
 
 T = TypeVar("T")
 
 
-class Page(Value, Generic[T], frozen=True):
-    """One page of a listing; ``cursor`` fetches the next and is None on the last."""
+class Page(Displayed, Generic[T], frozen=True, dict=True):
+    """One page of a listing, a sequence of its ``items``; ``cursor`` fetches the next and is None on the last.
+
+    How a page of a registry fetches those after it is no field: it is not compared, sent or written as JSON.
+
+    >>> page = Page(("a", "b", "c"), None)
+    >>> len(page), page[0], page[-2:], list(page)
+    (3, 'a', ('b', 'c'), ['a', 'b', 'c'])
+    """
 
     items: tuple[T, ...]
     cursor: str | None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    @overload
+    def __getitem__(self, position: int) -> T: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, position: int | slice) -> T | tuple[T, ...]:
+        return self.items[position]
+
+    def followed_by(self, kind: type[T], fetch: Callable[[str], Page[T]]) -> Self:
+        """Return the same page, of items of ``kind``, for which ``fetch`` returns the page at a cursor."""
+        page = msgspec.structs.replace(self)
+        page.__dict__.update(_kind=kind, _fetch=fetch)
+        return page
+
+    def all(self) -> WholeListing[T]:
+        """Return every item from this page on, to be iterated over; a later page is fetched when it is reached.
+
+        Raises UsageError for a page that no registry returned and that is not the last.
+
+        >>> pages = {"next": Page(("c",), None)}
+        >>> list(Page(("a", "b"), "next").followed_by(str, pages.__getitem__).all())
+        ['a', 'b', 'c']
+        """
+        from loreg.entities.listing import WholeListing
+
+        fetch = self.__dict__.get("_fetch")
+        if fetch is None and self.cursor is not None:
+            raise UsageError(
+                "this page does not know its registry, and cannot fetch the next",
+                hint="ask the registry for it, with cursor=page.cursor",
+            )
+        return WholeListing(self, self.__dict__.get("_kind"), fetch)
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with a row for each item of this page; ``all().to_pandas()`` is that of every page.
+
+        Of versions the columns are ``ref``, ``digest``, ``base`` and so on, one for each metric, called as it is typed
+        (``accuracy@imdb``), and one for each label (``label.stage``); times are datetimes in UTC. Raises
+        MissingExtraError without pandas.
+        """
+        from loreg.entities.display.frames import to_frame
+
+        return to_frame(self.items, self.__dict__.get("_kind"))
 
 
 class Operator(StrEnum):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from loreg.entities.bases import Verdict
+from loreg.entities.displayed import Displayed
 from loreg.entities.queries import Page
 from loreg.entities.versions import Provenance, Version
 from loreg.value import Value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SearchPage(Page[Version], frozen=True):
@@ -23,7 +31,7 @@ class SearchPage(Page[Version], frozen=True):
     best: bool = False
 
 
-class PushResult(Value, frozen=True):
+class PushResult(Displayed, frozen=True):
     """What a push did: ``created`` is False when this content was there already."""
 
     version: Version
@@ -54,7 +62,7 @@ class ExportResult(Value, frozen=True):
     fitted: ExportSummary
 
 
-class PullResult(Value, frozen=True):
+class PullResult(Displayed, frozen=True):
     """Where a version now lies; ``downloaded`` counts the bytes that were not there before.
 
     ``fitted`` says what was changed if it was pulled for a server.
@@ -66,10 +74,11 @@ class PullResult(Value, frozen=True):
     fitted: ExportSummary | None = None
 
 
-class MergeResult(Value, frozen=True):
+class MergeResult(Displayed, frozen=True):
     """A merge: always a certificate; a version if it was pushed, a folder if it was written to one.
 
-    ``already`` if the folder had this very merge before; then nothing was written.
+    ``already`` if the folder had this very merge before; then nothing was written. ``spectra`` has the singular values
+    that are known of each merged delta, by module, the largest first; they are stored nowhere.
     """
 
     provenance: Provenance
@@ -77,6 +86,17 @@ class MergeResult(Value, frozen=True):
     pushed: PushResult | None = None
     folder: Path | None = None
     already: bool = False
+    spectra: Mapping[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+
+    def plot(self) -> Figure:
+        """Draw the singular values, kept and cut, and the error by rank; return the figure, as ``--plot`` writes it.
+
+        ``provenance.plot()`` draws what was kept of each source. Raises MissingExtraError without matplotlib.
+        """
+        from loreg.entities.display.pictures import import_figures
+
+        figure: Figure = import_figures().draw_spectra(self.provenance, self.spectra)
+        return figure
 
 
 class Severity(StrEnum):
@@ -160,7 +180,7 @@ class ReproduceResult(Value, frozen=True):
     folder: Path | None = None
 
 
-class AdapterSimilarity(Value, frozen=True):
+class AdapterSimilarity(Displayed, frozen=True):
     """How alike the deltas of two adapters are, over the ``modules`` that both have.
 
     ``cosine`` of the deltas; ``left_overlap`` and ``right_overlap`` of their column and row spaces, from 0

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from loreg.entities.bases import BaseModel
+from loreg.entities.displayed import Displayed
+from loreg.errors import UsageError
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName
 from loreg.value import Value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ModuleType(Value, frozen=True):
@@ -56,7 +61,7 @@ class Metric(Value, frozen=True):
         return f"{self.name}={self.value:g}{where}" + (f":{self.split}" if self.split else "")
 
 
-class Version(Value, frozen=True):
+class Version(Displayed, frozen=True):
     """An immutable pushed state of an adapter, with what people have said of it since."""
 
     adapter: AdapterName
@@ -94,12 +99,24 @@ class Source(Value, frozen=True):
     weight: float
 
 
-class Provenance(Value, frozen=True):
+class Provenance(Displayed, frozen=True):
     """Where a version came from: the sources, everything needed to repeat it, and what it kept and lost."""
 
     sources: tuple[Source, ...]
     recipe: Mapping[str, Any]
     certificate: Mapping[str, Any]
+
+    def plot(self) -> Figure:
+        """Draw what was kept of each source, by module; return the figure. Raises MissingExtraError without matplotlib.
+
+        Raises UsageError for one whose certificate has no modules.
+        """
+        from loreg.entities.display.pictures import import_figures
+
+        if not self.certificate.get("modules"):
+            raise UsageError("this has no certificate that could be drawn", hint="loreg merge A B --dry-run")
+        figure: Figure = import_figures().draw_kept(self)
+        return figure
 
 
 class NewVersion(Value, frozen=True):
@@ -221,7 +238,7 @@ class Committed(Value, frozen=True):
     notes: tuple[str, ...]
 
 
-class AdapterEntry(Value, frozen=True):
+class AdapterEntry(Displayed, frozen=True):
     """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are)."""
 
     adapter: AdapterName
@@ -231,7 +248,7 @@ class AdapterEntry(Value, frozen=True):
     created_at: datetime
 
 
-class Details(Value, frozen=True):
+class Details(Displayed, frozen=True):
     """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept.
 
     ``base_path`` is where the base lay on the machine that pushed it: the version's author is told, and nobody else.
@@ -243,6 +260,12 @@ class Details(Value, frozen=True):
     provenance: Provenance | None
     alias_moves: tuple[AliasMove, ...]
     base_path: str = ""
+
+    def plot(self) -> Figure:
+        """Draw what a merge kept of each source, as :meth:`Provenance.plot`. Raises UsageError if it is no merge."""
+        if self.provenance is None:
+            raise UsageError(f"{self.version.ref} is no merge: there is no certificate to draw", hint="loreg ls")
+        return self.provenance.plot()
 
 
 class LineageEdge(Value, frozen=True):

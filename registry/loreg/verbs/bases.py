@@ -137,7 +137,9 @@ class Bases:
 
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseModel]:
         """Return a page of the known bases, the newest first."""
-        return self._context.backend.bases(limit, cursor)
+        backend = self._context.backend
+        page = backend.bases(limit, cursor)
+        return page.followed_by(BaseModel, lambda cursor: backend.bases(limit, cursor))
 
     def show(self, base: str) -> BaseDetails:
         """Return all that is known of the base of that name or digest. Raises NotFoundError, ConflictError."""
@@ -157,11 +159,6 @@ class Bases:
         context = self._context
         with resolve_sources(context, [source], progress) as (resolved,):
             adapter = trained_adapter(context, resolved.structure, resolved.base)
-        matches = []
-        cursor: str | None = None
-        while True:
-            page = self.list(limit=200, cursor=cursor)
-            matches += [BaseMatch(base, assess_fit(context, adapter, load_base(context, base))) for base in page.items]
-            cursor = page.cursor
-            if cursor is None:
-                return tuple(sorted(matches, key=lambda match: match.verdict, reverse=True))
+        known = self.list(limit=200).all()
+        matches = [BaseMatch(base, assess_fit(context, adapter, load_base(context, base))) for base in known]
+        return tuple(sorted(matches, key=lambda match: match.verdict, reverse=True))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from loreg.entities import AdapterSimilarity, Progress, no_progress
+from loreg.entities import AdapterComparison, Progress, no_progress
+from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import UsageError
 from loreg.workspace.common_base import common_base
 from loreg.workspace.context import Context
-from loreg.workspace.plotting import open_plotting
 from loreg.workspace.resolve_sources import merge_inputs, require_torch, resolve_sources
 
 
@@ -22,10 +22,11 @@ def compare(
     device: str = "auto",
     plot: Path | str | None = None,
     progress: Progress = no_progress,
-) -> tuple[AdapterSimilarity, ...]:
+) -> AdapterComparison:
     """Compare every pair of adapters. See :meth:`loreg.registry.Registry.compare`."""
     if len(sources) < 2:
         raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
+    refuse_picture(plot)
     require_torch()
     with resolve_sources(context, [*sources, *initial], progress) as resolved:
         opened, initials = resolved[: len(sources)], resolved[len(sources) :]
@@ -34,8 +35,7 @@ def compare(
 
         common_base(context, opened, allow_derived=True)
         inputs = merge_inputs(opened, initials, base)
-        pairs = comparing.compare(inputs, device=choose_device(device), progress=progress)
+        comparison = AdapterComparison(comparing.compare(inputs, device=choose_device(device), progress=progress))
         if plot is not None:
-            with open_plotting(Path(plot)) as drawing:
-                drawing.draw_comparison(Path(plot), [source.label for source in opened], pairs)
-        return tuple(pairs)
+            save_picture(comparison.plot(), plot)
+        return comparison

@@ -34,7 +34,8 @@ class Jobs:
 
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[Job]:
         """Return a page of jobs, the newest first."""
-        return self._backend.jobs(limit, cursor)
+        page = self._backend.jobs(limit, cursor)
+        return page.followed_by(Job, lambda cursor: self._backend.jobs(limit, cursor))
 
     def cancel(self, job_id: int) -> Job:
         """End a job that has not ended; one that has stays as it is. Raises NotFoundError, NotAllowedError."""

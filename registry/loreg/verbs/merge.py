@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MergeOptions, MergeResult, Progress, Provenance, Source, VersionMetadata, no_progress
+from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
 from loreg.merging import provenance
 from loreg.merging.shared_modules import describe_shared_modules, refuse_different_bases
@@ -25,7 +28,6 @@ from loreg.workspace.atomic_folder import (
 )
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
-from loreg.workspace.plotting import open_plotting
 from loreg.workspace.resolve_sources import (
     ResolvedSource,
     describe_sources,
@@ -63,6 +65,7 @@ def merge(
     folder = Path(folder) if folder is not None else None
     refuse_wrong_weights(sources, options)
     refuse_wrong_target(name, folder, provenance.FILE_NAME)
+    refuse_picture(plot)
     require_torch()
     with resolve_sources(context, [*sources, *options.initial], progress) as resolved:
         opened, initials = resolved[: len(sources)], resolved[len(sources) :]
@@ -77,19 +80,19 @@ def merge(
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
         notes = (*describe_sources(opened), *base_notes, *describe_shared_modules(structures, labels), *merged.notes)
+        result = MergeResult(made_by, notes, spectra=merged.sigmas)
         if plot is not None:
-            with open_plotting(Path(plot)) as drawing:
-                drawing.draw_certificate(Path(plot), merged.certificate, merged.sigmas)
+            save_picture(result.plot(), plot)
         if name is None and folder is None:
-            return MergeResult(made_by, notes)
+            return result
         with new_folder(folder) as staging:
             write(staging, merged, made_by)
             if name is None:
                 already = folder is not None and not is_free(folder)
-                return MergeResult(made_by, notes, folder=folder, already=already)
+                return replace(result, folder=folder, already=already)
             base_digest = common.digest if common else None
             pushed = push(context, staging, name, metadata, base=base_digest, progress=progress)
-            return MergeResult(made_by, notes, pushed=pushed)
+            return replace(result, pushed=pushed)
 
 
 def _recipe(

@@ -1,0 +1,167 @@
+"""Values in one line: what ``repr`` says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import singledispatch
+from typing import Any
+
+from loreg.entities.bases import BaseModel
+from loreg.entities.comparison import AdapterComparison
+from loreg.entities.queries import Page
+from loreg.entities.results import AdapterSimilarity, MergeResult, PullResult, PushResult
+from loreg.entities.versions import AdapterEntry, Details, Provenance, Version
+
+_MAX_CHARACTERS = 120  # of a text that others wrote
+_MAX_METRICS = 3
+_ROUNDING = 1e-12  # below it an error is that of computing in float64
+
+
+def printable(text: object, limit: int = _MAX_CHARACTERS) -> str:
+    """Return text of others in one line, without characters that move a cursor or turn a line round, and not too long.
+
+    >>> printable("a\\x1b[2Jb\\u202e"), printable("abcdefgh", 5)
+    ('a�[2Jb�', 'ab…gh')
+    """
+    line = "".join(character if character.isprintable() else "�" for character in " ".join(str(text).splitlines()))
+    return shorten_middle(line, limit)
+
+
+def shorten_middle(text: str, limit: int) -> str:
+    """Return the text with its middle left out, so that it has ``limit`` characters: names differ at both ends."""
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+@singledispatch
+def describe(value: object) -> str:
+    """Return one line on a value that is displayed."""
+    raise TypeError(f"nothing says how a {type(value).__name__} is described")
+
+
+@describe.register
+def _describe_version(version: Version) -> str:
+    return f"Version({_summary(version)})"
+
+
+@describe.register
+def _describe_details(details: Details) -> str:
+    merged = f", merged from {_count(details.provenance.sources, 'source')}" if details.provenance else ""
+    return f"Details({_summary(details.version)}, {_count(details.files, 'file')}{merged})"
+
+
+@describe.register
+def _describe_page(page: Page) -> str:  # type: ignore[type-arg]
+    if not page.items:
+        return f"{type(page).__name__}(empty)"
+    more = ", and there are more" if page.cursor is not None else ""
+    return f"{type(page).__name__}({len(page)} × {type(page[0]).__name__}, the first {_title(page[0])}{more})"
+
+
+@describe.register
+def _describe_merge(result: MergeResult) -> str:
+    place = f", pushed as {result.pushed.version.ref!r}" if result.pushed else ""
+    place = f", in {printable(result.folder)!r}" if result.folder else place
+    return f"MergeResult({_outcome(result.provenance)}{place})"
+
+
+@describe.register
+def _describe_provenance(provenance: Provenance) -> str:
+    return f"Provenance({_outcome(provenance)})"
+
+
+@describe.register
+def _describe_push(result: PushResult) -> str:
+    return f"PushResult({'created' if result.created else 'already there'}: {_summary(result.version)})"
+
+
+@describe.register
+def _describe_pull(result: PullResult) -> str:
+    return f"PullResult({result.version.ref!r} in {printable(result.folder)!r}, {result.downloaded:,} bytes downloaded)"
+
+
+@describe.register
+def _describe_entry(entry: AdapterEntry) -> str:
+    newest = f", newest v{entry.newest}" if entry.newest is not None else ""
+    aliases = "".join(f", {printable(alias)} → v{number}" for alias, number in entry.aliases.items())
+    return f"AdapterEntry({str(entry.adapter)!r}, {entry.versions} versions{newest}{aliases})"
+
+
+@describe.register
+def _describe_similarity(pair: AdapterSimilarity) -> str:
+    figures = f"cosine {pair.cosine:.3f}, columns {pair.left_overlap:.3f}, rows {pair.right_overlap:.3f}"
+    return f"AdapterSimilarity({printable(pair.a)!r} and {printable(pair.b)!r}: {figures})"
+
+
+@describe.register
+def _describe_comparison(comparison: AdapterComparison) -> str:
+    if not comparison:
+        return "AdapterComparison(empty)"
+    if len(comparison) == 1:
+        return f"AdapterComparison({comparison[0]!r})"
+    cosines = [pair.cosine for pair in comparison]
+    return f"AdapterComparison({len(comparison.labels)} adapters, cosines {min(cosines):.3f} to {max(cosines):.3f})"
+
+
+@describe.register
+def _describe_base(base: BaseModel) -> str:
+    names = f"{printable(base.names[0])!r}, " if base.names else ""
+    headers = "" if base.complete else ", of headers alone"
+    return f"BaseModel({names}sha256:{base.digest[:12]}, {base.parameters:,} parameters{headers})"
+
+
+def format_ranks(version: Version) -> str:
+    """Return ``8``, or ``8-16`` where modules differ."""
+    low, high = version.facts.rank_min, version.facts.rank_max
+    return f"{low}" if low == high else f"{low}-{high}"
+
+
+def format_share(share: float | None, digits: int = 4) -> str:
+    """Return a share as the command line prints it: ``99.66 %``, or a dash for none."""
+    return "–" if share is None else f"{100 * share:.{digits}g} %"
+
+
+def format_error(error: float) -> str:
+    """Return a relative error as the command line prints it; one below that of computing in float64 is 0."""
+    return f"{error:.1e}" if error > _ROUNDING else "0"
+
+
+def read_total(provenance: Provenance) -> Mapping[str, Any]:
+    """Return the figures of all modules together; empty for a certificate that has none."""
+    total = provenance.certificate.get("total")
+    return total if isinstance(total, Mapping) else {}
+
+
+def _summary(version: Version) -> str:
+    metrics = [printable(metric) for metric in version.metrics[:_MAX_METRICS]]
+    metrics += ["…"] if len(version.metrics) > _MAX_METRICS else []
+    yanked = ["yanked"] if version.yanked else []
+    return ", ".join([repr(version.ref), f"rank {format_ranks(version)}", *metrics, *yanked])
+
+
+def _outcome(provenance: Provenance) -> str:
+    total = read_total(provenance)
+    method = printable(provenance.recipe.get("method", "merge"))
+    sources = " + ".join(f"{source.weight:g} × {printable(source.label, 40)}" for source in provenance.sources[:3])
+    sources += f" and {len(provenance.sources) - 3} more" if len(provenance.sources) > 3 else ""
+    if not total:
+        return f"{method}: {sources}"
+    kept = ", ".join(format_share(share) for share in total["retention"][:3])
+    return f"{method}: {sources}; rank {total['rank']} of {total['rank_in']}, ε = {total['epsilon']:.2g}, keeps {kept}"
+
+
+def _title(item: object) -> str:
+    """Return what names an item: its ref, name or number."""
+    if isinstance(item, Version):
+        return repr(item.ref)
+    for name in ("adapter", "name", "ref", "id", "digest"):
+        if hasattr(item, name):
+            return repr(printable(getattr(item, name)))
+    return printable(repr(item))
+
+
+def _count(items: Iterable[object], word: str) -> str:
+    number = len(tuple(items))
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -75,6 +75,7 @@ from loreg.settings import Settings, load, mask_url
 from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.tokens import Namespaces, Tokens
+from loreg.workspace.progress_bars import draws_progress, is_notebook
 
 if TYPE_CHECKING:
     from loreg.verbs.bases import Bases
@@ -93,13 +94,15 @@ def connect(
     endpoint: str | None = None,
     token: str | None = None,
     author: str | None = None,
+    progress: bool | None = None,
 ) -> Registry:
     """Open the registry of the settings in force: arguments > ``LOREG_*`` > user file > ``loreg login``.
 
     With ``endpoint`` the registry is that of a loreg server, asked with ``token``; else database and store are used
     directly. What an argument names goes before all the rest: with ``home`` it is the registry in that folder. Nothing
-    is contacted before the first verb. Raises UsageError for a setting that is not understood, and for an endpoint
-    together with a registry on this machine.
+    is contacted before the first verb. A method that is given no ``progress`` of its own shows how far it is if
+    ``progress`` is True, and by default in a notebook. Raises UsageError for a setting that is not understood, and for
+    an endpoint together with a registry on this machine.
 
     >>> with connect(home="./my-registry", author="ada") as registry:
     ...     registry.settings.author, registry.adapters().items
@@ -117,9 +120,10 @@ def connect(
     settings = load(flags, os.environ)
     for text in settings.notes:
         warnings.warn(text, stacklevel=2)
-    return Registry(settings)
+    return Registry(settings, shows_progress=is_notebook() if progress is None else progress)
 
 
+@draws_progress
 class Registry:
     """A registry on this machine or behind a server. Close it when done, or use it in a ``with`` statement.
 
@@ -133,9 +137,18 @@ class Registry:
     loreg.errors.NotFoundError: there is no adapter 'team/science'. Hint: loreg ls
     """
 
-    def __init__(self, settings: Settings, *, on_job: Callable[[Job], None] = lambda job: None) -> None:
-        """Open it; ``on_job`` is called with each job that a method is about to wait for."""
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_job: Callable[[Job], None] = lambda job: None,
+        shows_progress: bool = False,
+    ) -> None:
+        """Open it; ``on_job`` is called with each job that a method is about to wait for.
+
+        With ``shows_progress`` methods that are given no ``progress`` draw bars.
+        """
+        self.settings, self.shows_progress = settings, shows_progress
         self._on_job = on_job
         self._connection = _open_server(settings) if settings.endpoint else _open_local(settings)
         self._backend = self._connection.backend
@@ -156,7 +169,7 @@ class Registry:
         """Base models by content: add, list, show, match, relate."""
         from loreg.verbs.bases import Bases
 
-        return Bases(self.context)
+        return Bases(self.context, shows_progress=self.shows_progress)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -171,7 +184,7 @@ class Registry:
     @cached_property
     def jobs(self) -> Jobs:
         """Work for workers: submit, show, list, cancel, wait."""
-        return Jobs(self._backend)
+        return Jobs(self._backend, shows_progress=self.shows_progress)
 
     # Adapters in and out
 

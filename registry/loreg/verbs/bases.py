@@ -17,14 +17,16 @@ from loreg.storage import put_bytes
 from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
 from loreg.workspace.context import Context
+from loreg.workspace.progress_bars import draws_progress
 from loreg.workspace.resolve_sources import resolve_sources
 
 
+@draws_progress
 class Bases:
     """The base models that a registry knows by content."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, *, shows_progress: bool = False) -> None:
+        self._context, self.shows_progress = context, shows_progress
 
     def add(
         self,

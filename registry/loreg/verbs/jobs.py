@@ -8,15 +8,17 @@ from typing import Any
 from loreg.backend import Backend
 from loreg.entities import Job, JobState, Page, Progress, no_progress
 from loreg.errors import ConflictError, of_code
+from loreg.workspace.progress_bars import draws_progress
 
 _POLL_SECONDS = 0.5
 
 
+@draws_progress
 class Jobs:
     """The jobs that workers do."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, *, shows_progress: bool = False) -> None:
+        self._backend, self.shows_progress = backend, shows_progress
 
     def submit(self, kind: str, /, **request: Any) -> Job:
         """Queue a ``merge``, ``rerank`` or ``bake``: the arguments are those of the command of that name.

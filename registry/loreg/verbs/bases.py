@@ -40,6 +40,10 @@ class Bases:
 
         ``header_only`` takes names and shapes without reading a weight, as for the Hub. Raises NotFoundError,
         IntegrityError or AdapterFormatError for what is no model, UnavailableError; then nothing is recorded.
+
+        >>> added = registry.bases.add("./base", ["org/tiny"])
+        >>> added.created, added.base.names, added.base.parameters
+        (True, ('org/tiny',), 16)
         """
         identity = self._identify(where, tuple(names), header_only, progress)
         backend = self._context.backend
@@ -60,13 +64,24 @@ class Bases:
             return identify(path, names, progress, self._context.base_cache)
 
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseModel]:
-        """Return a page of the known bases, the newest first."""
+        """Return a page of the known bases, the newest first.
+
+        >>> added = registry.bases.add("./base", ["org/tiny"])
+        >>> [base.names for base in registry.bases.list()]
+        [('org/tiny',)]
+        """
         backend = self._context.backend
         page = backend.bases(limit, cursor)
         return page.followed_by(BaseModel, lambda cursor: backend.bases(limit, cursor))
 
     def show(self, base: str) -> BaseDetails:
-        """Return all that is known of the base of that name or digest. Raises NotFoundError, ConflictError."""
+        """Return all that is known of the base of that name or digest. Raises NotFoundError, ConflictError.
+
+        >>> pushed = registry.push("./science", "team/science", base="./base")
+        >>> details = registry.bases.show(pushed.version.base.digest[:12])
+        >>> details.versions, details.base.parameters
+        (1, 16)
+        """
         details = self._context.backend.base(base)
         return replace(details, files=parse_shard_digests(self._context.store.read(details.base.digest)))
 
@@ -79,7 +94,12 @@ class Bases:
         return self._context.backend.relate(child, parent, kind, detail or {})
 
     def match(self, source: str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:
-        """Return every known base with its verdict on the adapter, a ref or a folder, the best first."""
+        """Return every known base with its verdict on the adapter, a ref or a folder, the best first.
+
+        >>> added = registry.bases.add("./base", ["org/tiny"])
+        >>> [(match.base.names[0], str(match.verdict.kind)) for match in registry.bases.match("./science")]
+        [('org/tiny', 'struct-only')]
+        """
         context = self._context
         with resolve_sources(context, [source], progress) as (resolved,):
             adapter = trained_adapter(context, resolved.structure, resolved.base)

@@ -78,6 +78,7 @@ from loreg.settings import Settings, load, mask_url
 from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.tokens import Namespaces, Tokens
+from loreg.workspace.progress_bars import draws_progress, is_notebook
 
 if TYPE_CHECKING:
     from loreg.verbs.bases import Bases
@@ -97,13 +98,15 @@ def connect(
     endpoint: str | None = None,
     token: str | None = None,
     author: str | None = None,
+    progress: bool | None = None,
 ) -> Registry:
     """Open the registry of the settings in force: arguments > ``LOREG_*`` > user file > ``loreg login``.
 
     With ``endpoint`` the registry is that of a loreg server, asked with ``token``; else database and store are used
     directly. What an argument names goes before all the rest: with ``home`` it is the registry in that folder. Nothing
-    is contacted before the first verb. Raises UsageError for a setting that is not understood, and for an endpoint
-    together with a registry on this machine.
+    is contacted before the first verb. A method that is given no ``progress`` of its own shows how far it is if
+    ``progress`` is True, and by default in a notebook. Raises UsageError for a setting that is not understood, and for
+    an endpoint together with a registry on this machine.
 
     >>> with connect(home="./my-registry", author="ada") as registry:
     ...     registry.settings.author, registry.adapters().items
@@ -121,9 +124,10 @@ def connect(
     settings = load(flags, os.environ)
     for text in settings.notes:
         warnings.warn(text, stacklevel=2)
-    return Registry(settings)
+    return Registry(settings, shows_progress=is_notebook() if progress is None else progress)
 
 
+@draws_progress
 class Registry:
     """A registry on this machine or behind a server. Close it when done, or use it in a ``with`` statement.
 
@@ -137,9 +141,18 @@ class Registry:
     loreg.errors.NotFoundError: there is no adapter 'team/science'. Hint: loreg ls
     """
 
-    def __init__(self, settings: Settings, *, on_job: Callable[[Job], None] = lambda job: None) -> None:
-        """Open it; ``on_job`` is called with each job that a method is about to wait for."""
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_job: Callable[[Job], None] = lambda job: None,
+        shows_progress: bool = False,
+    ) -> None:
+        """Open it; ``on_job`` is called with each job that a method is about to wait for.
+
+        With ``shows_progress`` methods that are given no ``progress`` draw bars.
+        """
+        self.settings, self.shows_progress = settings, shows_progress
         self._on_job = on_job
         self._connection = _open_server(settings) if settings.endpoint else _open_local(settings)
         self._backend = self._connection.backend
@@ -160,7 +173,7 @@ class Registry:
         """Base models by content: add, list, show, match, relate."""
         from loreg.verbs.bases import Bases
 
-        return Bases(self.context)
+        return Bases(self.context, shows_progress=self.shows_progress)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -175,7 +188,7 @@ class Registry:
     @cached_property
     def jobs(self) -> Jobs:
         """Work for workers: submit, show, list, cancel, wait."""
-        return Jobs(self._backend)
+        return Jobs(self._backend, shows_progress=self.shows_progress)
 
     # Adapters in and out
 
@@ -310,6 +323,10 @@ class Registry:
         is float32, float16 or bfloat16, by default that of each tensor. ``loreg_export.json`` says what was done, and
         how far each delta moved. Raises CheckFailedError for what cannot be mended, UsageError and what pulling
         raises; then nothing is written.
+
+        >>> exported = registry.export("./science", "vllm:max_lora_rank=16", "./served")
+        >>> sorted(path.name for path in exported.folder.iterdir()), exported.fitted.epsilon
+        (['adapter_config.json', 'adapter_model.safetensors', 'loreg_export.json'], 0.0)
         """
         from loreg.verbs.export import export
 
@@ -319,6 +336,10 @@ class Registry:
         """Forget what the registry made of the version for the server of ``profile``; the next pull has it made again.
 
         Whoever had it made may do so, and an administrator of the namespace.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> pulled = registry.pull("team/science", "./served", profile="vllm:max_lora_rank=16")
+        >>> registry.drop_export("team/science", "vllm:max_lora_rank=16")
         """
         from loreg.verbs.export import drop_export
 
@@ -422,6 +443,11 @@ class Registry:
 
         Raises NotFoundError if a source is no longer in the registry, UsageError if the version is not a merge, and
         IntegrityError if the deltas differ by more than the dtype explains.
+
+        >>> pushed = [registry.push(f"./{name}", name) for name in ("science", "history")]
+        >>> merged = registry.merge(["science", "history"], MergeOptions([0.5, 0.5]), name="both")
+        >>> registry.reproduce("both").identical
+        True
         """
         from loreg.verbs.reproduce import reproduce
 
@@ -478,6 +504,10 @@ class Registry:
         Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not
         fit (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be
         baked, IntegrityError for damaged shards; then nothing is left under the name ``folder``.
+
+        >>> baked = registry.bake(["./science"], "./base", "./baked", verify=True)
+        >>> baked.changed, baked.copied, baked.verified
+        (1, 0, 1)
         """
         from loreg.verbs.bake import bake
 
@@ -515,6 +545,11 @@ class Registry:
         another shape: ``keep`` takes them along whole, ``refuse`` raises MergeError. Pushed as the next version of
         ``name`` with its base, or written to the new ``folder``. Raises UsageError, MergeError and what reading models
         and pushing raise; then nothing is written.
+
+        >>> baked = registry.bake(["./science"], "./base", "./tuned")
+        >>> extracted = registry.extract("./base", "./tuned", rank=2, name="team/extracted")
+        >>> [(module.module, module.rank, round(module.retained, 6)) for module in extracted.modules]
+        [('layers.0.q_proj', 2, 1.0)]
         """
         from loreg.verbs.extract import extract
 
@@ -645,7 +680,13 @@ class Registry:
         return page.followed_by(Version, lambda cursor: self._backend.versions(adapter, limit, cursor))
 
     def show(self, ref: str) -> Details:
-        """Return all that is known of the version that ``ref`` means. Raises ConflictError for an ambiguous digest."""
+        """Return all that is known of the version that ``ref`` means. Raises ConflictError for an ambiguous digest.
+
+        >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@sciq"])
+        >>> details = registry.show("team/science")
+        >>> details.version, [file.path for file in details.files]
+        (Version('team/science:v1', rank 2, accuracy=0.93@sciq), ['adapter_config.json', 'adapter_model.safetensors'])
+        """
         return self._backend.show(parse_ref(ref))
 
     def lineage(self, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
@@ -674,15 +715,34 @@ class Registry:
         return self._backend.tag(parse_ref(ref), parse_alias(alias), expected)
 
     def untag(self, name: str, alias: str) -> None:
-        """Remove an alias of the adapter ``name``; its history stays."""
+        """Remove an alias of the adapter ``name``; its history stays.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> registry.untag("team/science", "prod")
+        >>> registry.show("team/science").version.aliases
+        ()
+        """
         self._backend.untag(parse_adapter_name(name), parse_alias(alias))
 
     def yank(self, ref: str, *, reason: str = "") -> Version:
-        """Hide a version from search, aliases and refs without a version; an exact ref still pulls it."""
+        """Hide a version from search, aliases and refs without a version; an exact ref still pulls it.
+
+        >>> pushed = [registry.push(folder, "team/science") for folder in ("./science", "./history")]
+        >>> registry.yank("team/science:v2", reason="trained on the test set").yanked
+        True
+        >>> registry.show("team/science").version.ref
+        'team/science:v1'
+        """
         return self._backend.set_yanked(parse_ref(ref), True, reason)
 
     def unyank(self, ref: str) -> Version:
-        """Show a yanked version again."""
+        """Show a yanked version again.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> yanked = registry.yank("team/science:v1")
+        >>> registry.unyank("team/science:v1").yanked
+        False
+        """
         return self._backend.set_yanked(parse_ref(ref), False, "")
 
     def delete(self, ref: str, reason: str, *, dry_run: bool = False) -> Deletion:
@@ -709,6 +769,11 @@ class Registry:
 
         Numbers have the unit that their name says; which direction is better follows from it, or is told by a
         :class:`~loreg.entities.Metric`. Raises UsageError for one that does not parse or is not finite.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> measured = registry.add_metrics("team/science", ["accuracy=0.93@sciq", "eval_loss=0.2@sciq"])
+        >>> [(metric.name, metric.value, metric.higher_is_better) for metric in measured.metrics]
+        [('accuracy', 0.93, True), ('eval_loss', 0.2, False)]
         """
         measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
         return self._backend.add_metrics(parse_ref(ref), measured)
@@ -727,7 +792,11 @@ class Registry:
         return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, adapter))
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
-        """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing."""
+        """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing.
+
+        >>> [check.name for check in registry.doctor() if not check.ok]
+        []
+        """
         from loreg.verbs.doctor import doctor
 
         return doctor(self.context, self.settings)
@@ -782,6 +851,10 @@ class Registry:
         nothing is stored. Behind a server a worker does it for an administrator, from sources that its operator named;
         raises NotAllowedError for others. ``token_env`` names the variable of the environment with the token of a
         server that is a source, if not ``loreg login`` or LOREG_TOKEN beside LOREG_ENDPOINT has it.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.repair(["./science"]).ok  # nothing was broken
+        True
         """
         from loreg.verbs.repair import open_source, repair
 
@@ -831,6 +904,11 @@ class Registry:
         finds what they leave. The content may be pushed again. Behind a server a worker does it for an administrator,
         by the ``[retention]`` of that server, and the report has the first hundred of what it counts. Raises UsageError
         if there is no ``[retention]``.
+
+        >>> registry.prune("team/*", dry_run=True)  # there is no such table
+        Traceback (most recent call last):
+        ...
+        loreg.errors.UsageError: ...
         """
         from loreg.verbs.prune import prune
         from loreg.workspace.retention import read_retention
@@ -962,6 +1040,12 @@ class Registry:
         new place, and the rest follows. A second call finishes what an interrupted one began. Raises ConflictError if
         there is anything in the new place, IntegrityError if this registry is not whole, and NotAllowedError behind a
         server.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> moved = registry.move("sqlite:///new.db", "./new-store")
+        >>> with connect(database_url="sqlite:///new.db", storage_url="./new-store") as new:
+        ...     new.search()[0]
+        Version('team/science:v1', rank 2)
         """
         from loreg.verbs.move import move
 
@@ -981,6 +1065,11 @@ class Registry:
         """Let this registry be written again after a move that failed, or is not wanted; return where it had moved.
 
         What was written at the new place does not come back. Raises ConflictError if it has not moved.
+
+        >>> moved = registry.move("sqlite:///new.db", "./new-store")
+        >>> place = registry.undo_move()
+        >>> registry.push("./science", "team/science").created
+        True
         """
         from loreg.verbs.move import undo_move
 
@@ -1038,11 +1127,21 @@ class Registry:
             return mirror(RegistrySource(origin.context), target.context, patterns, force=force, progress=progress)
 
     def upgrade(self) -> tuple[str | None, str]:
-        """Bring the database's schema up to date; return its revisions before and after."""
+        """Bring the database's schema up to date; return its revisions before and after.
+
+        >>> made = registry.upgrade()
+        >>> before, after = registry.upgrade()  # it is up to date
+        >>> before == after == made[1]
+        True
+        """
         return self._connection.upgrade()
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Give every connection back.
+
+        >>> with connect(home="./registry") as registry:  # closes it in the end
+        ...     page = registry.search()
+        """
         self._connection.close()
 
     def _open_backup(self, place: Path | str) -> DocumentStore:

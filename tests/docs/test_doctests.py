@@ -26,6 +26,17 @@ WITH_EXAMPLE = (
     "loreg.adapters.structure.read_structure", "loreg.adapters.header.read_header", "loreg.manifest.Manifest",
     "loreg.algebra.factors.Factors", "loreg.algebra.spectrum.Spectrum", "loreg.algebra.canonical.canonicalize",
     "loreg.merging.calibration.collect", "loreg.bases.identify.identify",
+    *(f"loreg.registry.Registry.{name}" for name in (
+        "add_metrics", "adapters", "backup", "bake", "close", "compare", "delete", "doctor", "drop_export", "events",
+        "export", "extract", "forget_snapshots", "gc", "lineage", "mirror", "move", "prune", "repair", "reproduce",
+        "rerank", "restore", "show", "tag", "undo_move", "untag", "unyank", "upgrade", "usage", "verify", "versions",
+        "yank",
+    )),
+    *(f"loreg.verbs.bases.Bases.{name}" for name in ("add", "list", "match", "show")),
+    *(f"loreg.verbs.jobs.Jobs.{name}" for name in ("cancel", "list", "show", "submit")),
+    *(f"loreg.verbs.tokens.Tokens.{name}" for name in ("create", "list", "revoke")),
+    *(f"loreg.verbs.tokens.Namespaces.{name}" for name in ("list", "set_public")),
+    "loreg.entities.queries.Page", "loreg.entities.queries.Page.all",
 )  # fmt: skip
 
 

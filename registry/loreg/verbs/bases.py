@@ -28,16 +28,18 @@ from loreg.storage import put_bytes
 from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
 from loreg.workspace.context import Context
+from loreg.workspace.progress_bars import draws_progress
 from loreg.workspace.resolve_sources import resolve_sources
 
 _PAGE = 50  # versions
 
 
+@draws_progress
 class Bases:
     """The base models that a registry knows by content."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, *, shows_progress: bool = False) -> None:
+        self._context, self.shows_progress = context, shows_progress
 
     def add(
         self,
@@ -54,6 +56,10 @@ class Bases:
         base of the versions that declare it, as :meth:`attach` does; one of which only headers are known does not.
         Raises NotFoundError, IntegrityError or AdapterFormatError for what is no model, UnavailableError; then nothing
         is recorded.
+
+        >>> added = registry.bases.add("./base", ["org/tiny"])
+        >>> added.created, added.base.names, added.base.parameters
+        (True, ('org/tiny',), 16)
         """
         identity = self._identify(where, tuple(names), header_only, progress)
         backend = self._context.backend
@@ -136,13 +142,24 @@ class Bases:
             return identify(path, names, progress, self._context.base_cache)
 
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseModel]:
-        """Return a page of the known bases, the newest first."""
+        """Return a page of the known bases, the newest first.
+
+        >>> added = registry.bases.add("./base", ["org/tiny"])
+        >>> [base.names for base in registry.bases.list()]
+        [('org/tiny',)]
+        """
         backend = self._context.backend
         page = backend.bases(limit, cursor)
         return page.followed_by(BaseModel, lambda cursor: backend.bases(limit, cursor))
 
     def show(self, base: str) -> BaseDetails:
-        """Return all that is known of the base of that name or digest. Raises NotFoundError, ConflictError."""
+        """Return all that is known of the base of that name or digest. Raises NotFoundError, ConflictError.
+
+        >>> pushed = registry.push("./science", "team/science", base="./base")
+        >>> details = registry.bases.show(pushed.version.base.digest[:12])
+        >>> details.versions, details.base.parameters
+        (1, 16)
+        """
         details = self._context.backend.base(base)
         return replace(details, files=parse_shard_digests(self._context.store.read(details.base.digest)))
 
@@ -155,7 +172,12 @@ class Bases:
         return self._context.backend.relate(child, parent, kind, detail or {})
 
     def match(self, source: str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:
-        """Return every known base with its verdict on the adapter, a ref or a folder, the best first."""
+        """Return every known base with its verdict on the adapter, a ref or a folder, the best first.
+
+        >>> added = registry.bases.add("./base", ["org/tiny"])
+        >>> [(match.base.names[0], str(match.verdict.kind)) for match in registry.bases.match("./science")]
+        [('org/tiny', 'struct-only')]
+        """
         context = self._context
         with resolve_sources(context, [source], progress) as (resolved,):
             adapter = trained_adapter(context, resolved.structure, resolved.base)

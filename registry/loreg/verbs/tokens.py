@@ -23,15 +23,29 @@ class Tokens:
         ``scopes`` are ``read:team``, ``write:team`` or ``admin:team``; each allows what those before it do, ``*``
         means every namespace and ``-`` adapters without one. ``expires`` is a time, or a span from now: ``12h``,
         ``30d``, ``8w``. Raises UsageError, ConflictError for a name under which others act, NotAllowedError.
+
+        >>> token, secret = registry.tokens.create("ci", ["write:team"], expires="30d")
+        >>> token.name, token.grants, secret.startswith("lrg_")
+        ('ci', {'team': 'write'}, True)
         """
         return self._backend.create_token(name, parse_scopes(scopes), _parse_expiry(expires))
 
     def list(self) -> tuple[Token, ...]:
-        """Return all tokens, the newest first, also those that do not hold any more. Raises NotAllowedError."""
+        """Return all tokens, the newest first, also those that do not hold any more. Raises NotAllowedError.
+
+        >>> created = registry.tokens.create("ci", ["read:team"])
+        >>> [(token.name, token.revoked_at) for token in registry.tokens.list()]
+        [('ci', None)]
+        """
         return self._backend.tokens()
 
     def revoke(self, token_id: int) -> Token:
-        """Revoke a token, and end the jobs that it submitted. Raises NotFoundError, NotAllowedError."""
+        """Revoke a token, and end the jobs that it submitted. Raises NotFoundError, NotAllowedError.
+
+        >>> token, secret = registry.tokens.create("ci", ["read:team"])
+        >>> registry.tokens.revoke(token.id).revoked_at is not None
+        True
+        """
         return self._backend.revoke_token(token_id)
 
 
@@ -42,11 +56,22 @@ class Namespaces:
         self._backend = backend
 
     def list(self) -> tuple[Namespace, ...]:
-        """Return all namespaces that the caller may read, by name."""
+        """Return all namespaces that the caller may read, by name.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> [(namespace.name, namespace.public, namespace.adapters) for namespace in registry.namespaces.list()]
+        [('team', False, 1)]
+        """
         return self._backend.namespaces()
 
     def set_public(self, namespace: str, public: bool) -> None:
-        """Let everyone read a namespace, or only those who have a token for it. Raises UsageError, NotAllowedError."""
+        """Let everyone read a namespace, or only those who have a token for it. Raises UsageError, NotAllowedError.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.namespaces.set_public("team", True)
+        >>> registry.namespaces.list()[0].public
+        True
+        """
         if namespace:
             parse_adapter_name(f"{namespace}/x")
         self._backend.set_public(namespace, public)

@@ -234,6 +234,8 @@ class Registry:
     ) -> PlannedImport:
         """Say what importing the adapters below the folders ``paths`` would do; ``run()`` of the answer does it.
 
+        A path may be of the Hub: ``hf:ORG/NAME[@REV]``, ``hf:ORG`` or ``hf:collections/…``; weights that the registry
+        has are told by their sha256 there, and not downloaded.
         Read are runs of Trainer, TRL, axolotl, unsloth, LLaMA-Factory and torchtune with all of their checkpoints,
         folders of named adapters, and trees of these. Names come from the folders; metrics, tasks, dataset, seed,
         arguments and versions from what the trainer wrote. Content that the registry has already is not stored again.

@@ -8,7 +8,7 @@ from typing import Any
 
 from loreg.adapters.card import card_license
 from loreg.adapters.header import Header, Tensor
-from loreg.adapters.hub import HUB_PREFIX, translate_hub_errors
+from loreg.adapters.hub_errors import HUB_PREFIX, translate_hub_errors
 from loreg.bases.identify import Identity, identify_headers
 from loreg.bases.model import Model
 

@@ -40,7 +40,7 @@ class RunFacts:
 
     ``arguments`` are those of training and ``versions`` those of frameworks, by the source's names; ``history`` maps a
     step to the numbers that were measured there, ``results`` are the numbers of the finished run. ``card`` is the text
-    of a model card that somebody or something wrote for this run.
+    of a model card that somebody or something wrote for this run, ``source`` where it was taken from, if not a folder.
     """
 
     trainer: str = ""
@@ -56,6 +56,7 @@ class RunFacts:
     results: Mapping[str, float] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     card: str = ""
+    source: str = ""
 
 
 def combine(sources: Iterable[RunFacts]) -> RunFacts:
@@ -79,6 +80,7 @@ def combine(sources: Iterable[RunFacts]) -> RunFacts:
             results={**source.results, **total.results},
             metrics=total.metrics or source.metrics,
             card=total.card or source.card,
+            source=total.source or source.source,
         )
     return total
 

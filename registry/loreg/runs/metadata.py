@@ -58,6 +58,7 @@ def _labels(adapter: RunAdapter, state: SavedState) -> Iterator[tuple[str, str]]
     facts = state.facts
     yield from facts.versions.items()
     yield from facts.arguments.items()
+    yield "source", facts.source
     yield "trainer", facts.trainer
     yield "dataset", ",".join(facts.datasets)
     yield "seed", facts.seed

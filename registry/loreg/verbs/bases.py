@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from loreg.adapters.hub import HUB_PREFIX
+from loreg.adapters.hub_errors import HUB_PREFIX
 from loreg.bases.hub import identify_on_hub
 from loreg.bases.identify import Identity, identify, identify_headers, parse_shard_digests
 from loreg.bases.model import read_model

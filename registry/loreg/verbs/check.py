@@ -14,7 +14,8 @@ from loreg.adapters.base_path import remove_base_path
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
-from loreg.adapters.hub import HUB_PREFIX, read_hub_adapter
+from loreg.adapters.hub import read_hub_adapter
+from loreg.adapters.hub_errors import HUB_PREFIX
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.bases.compatibility import BaseTensors
 from loreg.checking import policy

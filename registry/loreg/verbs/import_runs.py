@@ -22,8 +22,8 @@ from loreg.entities import (
 from loreg.errors import LoregError, UnauthenticatedError, UnavailableError
 from loreg.parsing import parse_word
 from loreg.refs import parse_ref
-from loreg.runs.folders import FolderSource
 from loreg.runs.source import RunSource
+from loreg.runs.sources import open_source
 from loreg.verbs.push import store_version
 from loreg.workspace.checkpoints import digest_memory
 from loreg.workspace.context import Context
@@ -72,9 +72,8 @@ def plan_folders(
     for task in options.tasks:
         parse_word(task, "task")
     memory = digest_memory(context)
-    source = FolderSource([Path(path).expanduser() for path in paths], memory)
     try:
-        return PlannedImport(context, source, options, progress)
+        return PlannedImport(context, open_source(paths, memory), options, progress)
     finally:
         memory.save()
 

@@ -11,7 +11,17 @@ from loreg.adapters.hub import HUB_PREFIX
 from loreg.bases.hub import identify_on_hub
 from loreg.bases.identify import Identity, identify, identify_headers, parse_shard_digests
 from loreg.bases.model import read_model
-from loreg.entities import BaseAdded, BaseDetails, BaseEdge, BaseMatch, BaseModel, Page, Progress, no_progress
+from loreg.entities import (
+    BaseAdded,
+    BaseDetails,
+    BaseEdge,
+    BaseMatch,
+    BaseModel,
+    BaseSummary,
+    Page,
+    Progress,
+    no_progress,
+)
 from loreg.errors import explain_os_errors
 from loreg.storage import put_bytes
 from loreg.storage.collected import attempts_to_commit
@@ -56,6 +66,13 @@ class Bases:
             if header_only:
                 return identify_headers(read_model(path), names)
             return identify(path, names, progress, self._context.base_cache)
+
+    def summaries(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseSummary]:
+        """Return a page of the bases that versions were trained on, also those known by name only, the most used first.
+
+        Each has the numbers of its adapters and versions.
+        """
+        return self._context.backend.base_summaries(limit, cursor)
 
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseModel]:
         """Return a page of the known bases, the newest first."""

@@ -11,13 +11,14 @@ from loreg.adapters.config import is_hub_name
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
+from loreg.entities import BaseModel, Commit, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
-from loreg.parsing import parse_metric, parse_word
+from loreg.parsing import parse_word
 from loreg.refs import parse_adapter_name, parse_alias
 from loreg.storage import Blob, UploadReserver, put_bytes
 from loreg.storage.collected import attempts_to_commit
+from loreg.verbs.metrics import parse_metrics
 from loreg.workspace.base_lookup import base_of_identity, load_base
 from loreg.workspace.context import Context, is_path
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
@@ -34,7 +35,7 @@ def push(
 ) -> PushResult:
     """Store the adapter in ``folder`` as the next version of ``name``. See :meth:`loreg.registry.Registry.push`."""
     adapter = parse_adapter_name(name)
-    metrics = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metadata.metrics)
+    metrics = parse_metrics(context.backend, metadata.metrics)
     tasks = tuple(parse_word(task, "task") for task in metadata.tasks)
     aliases = tuple(parse_alias(alias) for alias in metadata.aliases)
     with inspect_adapter(Path(folder), progress) as inspected:

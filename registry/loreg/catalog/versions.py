@@ -308,6 +308,7 @@ def fill_in_base(tx: Transaction, version_id: int, base_id: int, new: NewVersion
     tx.connection.execute(statement.values(base_id=base_id, target=new.target))
     digest = new.base.digest if new.base else ""
     tx.connection.execute(update(task_table).where(task_table.c.version_id == version_id).values(base=digest))
+    search_text.refresh(tx.connection, version_id)
     return digest
 
 

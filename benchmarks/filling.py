@@ -1,14 +1,15 @@
 """A catalog of any size, filled within PostgreSQL: popular and rare bases and tasks, every fourth adapter pushed twice.
 
 A few of the 40 bases, 200 tasks and 1,000 teams have most of the adapters: the most popular base a sixth, the most
-popular task one in fourteen. The same size gives the same catalog.
+popular task one in fourteen. Each has 24 words of a card, which are only in the full text: the most common word is in
+more than half of all. The same size gives the same catalog.
 """
 
 from __future__ import annotations
 
 import psycopg
 
-BASES, TASKS, TEAMS = 40, 200, 1000
+BASES, TASKS, TEAMS, WORDS = 40, 200, 1000, 20_000
 
 _FILL = """
 CREATE TEMPORARY TABLE drawn AS
@@ -52,6 +53,15 @@ INSERT INTO metrics (version_id, name, dataset, split, value, higher_is_better, 
 INSERT INTO metrics (version_id, name, dataset, split, value, higher_is_better, score, author, created_at)
   SELECT id, 'loss', 'data' || task, '', 3 - 2 * quality, false, 2 * quality - 3, 'ci', at
   FROM drawn WHERE dice % 2 = 0;
+DROP INDEX ix_search_texts_document;
+INSERT INTO search_texts (version_id, document)
+  SELECT id, (format('team%s:1A adapter%s:1A task%s:1B org:1B base%s:1B lora:1C q:1C k:1C v:1C o:1C proj:1C '
+        'run:1D %s:1D ', team, adapter, task, base, id) ||
+    CASE WHEN base < {bases} THEN chr(57344) || base || ':1B ' ELSE '' END ||
+    (SELECT string_agg('w' || floor({words} * power(random(), 3))::int || ':1D', ' ')
+       FROM generate_series(1, 24) WHERE drawn.id > 0))::tsvector
+  FROM drawn;
+CREATE INDEX ix_search_texts_document ON search_texts USING gin (document);
 INSERT INTO aliases (adapter_id, alias, version_id) SELECT adapter, 'prod', id FROM drawn WHERE number = 1;
 INSERT INTO alias_moves (adapter_id, alias, version_id, number, author, at)
   SELECT adapter, 'prod', id, number, 'ci', at FROM drawn WHERE number = 1;
@@ -68,8 +78,9 @@ def fill(url: str, adapters: int) -> int:
     sizes = {"adapters": adapters, "versions": adapters + adapters // 4}
     with psycopg.connect(url) as connection:
         # Each row below refers to one above: looking that up again for every row would take most of the time.
-        connection.execute("SET session_replication_role = replica; SET work_mem = '256MB'; SELECT setseed(0.5)")
-        connection.execute(_FILL.format(**sizes, bases=BASES, tasks=TASKS, teams=TEAMS))
+        connection.execute("SET session_replication_role = replica; SET work_mem = '256MB'")
+        connection.execute("SET maintenance_work_mem = '1GB'; SELECT setseed(0.5)")
+        connection.execute(_FILL.format(**sizes, bases=BASES, tasks=TASKS, teams=TEAMS, words=WORDS))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     return sizes["versions"]

@@ -7,6 +7,7 @@ from typing import Unpack
 
 import click
 
+from loreg_cli.metric_slips import ask_about_slips
 from loreg_cli.options import Metadata, format_option, open_registry, push_options
 from loreg_cli.output import print_pushed
 from loreg_cli.progress import progress_bar
@@ -34,6 +35,8 @@ def push(
     loreg push ./runs/42 team/sentiment --task sentiment --metric accuracy=0.93@imdb --alias prod
     loreg push ./runs/42 team/sentiment --checkpoint best
     """
+    registry = open_registry()
+    ask_about_slips(registry, metadata["metrics"], name)
     with progress_bar() as progress:
-        result = open_registry().push(folder, name, base=base, checkpoint=checkpoint, progress=progress, **metadata)
+        result = registry.push(folder, name, base=base, checkpoint=checkpoint, progress=progress, **metadata)
     print_pushed(result, format_)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, read_labels, table_options
-from loreg_cli.output import warn
+from loreg_cli.output import print_json, print_table, warn
 from loreg_cli.version_table import print_versions
+
+if TYPE_CHECKING:
+    from loreg.entities import Facets, TermMatch
+
+_MAX_NAMES = 5  # in one line
 
 
 @click.command()
@@ -40,20 +46,67 @@ from loreg_cli.version_table import print_versions
     "--sort",
     default="",
     metavar="ORDER",
-    help="created (the default), name, rank, size, or metric:NAME[@DATASET[:SPLIT]], the best first.",
+    help="created, name, rank, size, relevance or metric:NAME[@DATASET[:SPLIT]]; by default created, and with TEXT "
+    "relevance.",
 )
 @click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
+@click.option("--facets", is_flag=True, help="Count what is found by task, base, rank, module, variant and metric.")
 @page_options
 @table_options
 @format_option
-def search(text: tuple[str, ...], format_: str, **conditions: Any) -> None:
-    """Find the versions for which every condition holds; TEXT is sought in name, message and card.
+def search(text: tuple[str, ...], facets: bool, format_: str, **conditions: Any) -> None:
+    """Find the versions for which every condition holds.
+
+    TEXT is words of name, tasks, base, modules, labels, message and card; the last one may be cut short. A task or base
+    may be written as people say it: topic finds news-topics, and stderr says so.
 
     \b
     loreg search --task sentiment --base llama --best accuracy@imdb
     loreg search --rank '<=16' --metric 'accuracy>=0.9' --sort metric:accuracy
     """
+    if facets:
+        unused = {name: conditions.pop(name) for name in ("sort", "best", "limit", "cursor")}
+        if unused["best"] or unused["sort"] or unused["cursor"]:
+            raise click.UsageError("--facets counts, in no order: --sort, --best and --cursor say nothing")
+        _print_facets(open_registry().facets(" ".join(text), **conditions), format_)
+        return
     page = open_registry().search(" ".join(text), **conditions)
+    for match in page.matches:
+        warn(_describe(match))
     if page.all_versions and not conditions["all_versions"] and page.items:
         warn("looked at all versions, not only the newest" + (": one for each adapter, its best" * page.best))
+    if page.ranked is not None:
+        warn(f"ranked the newest {page.ranked:,} versions that match; more words, or --task and --base, find others")
     print_versions(page, format_)
+
+
+def _print_facets(facets: Facets, format_: str) -> None:
+    """Print the counts, with a line on stderr that says of how many versions."""
+    for match in facets.matches:
+        warn(_describe(match))
+    if format_ == "json":
+        print_json(facets)
+        return
+    rows = [(count.kind.value, count.value or "(by a path)", f"{count.versions:,}") for count in facets.counts]
+    if format_ == "quiet":
+        for kind, value, _ in rows:
+            click.echo(f"{kind}={value}")
+    elif rows:
+        print_table(["FACET", "VALUE", "VERSIONS"], rows, right=["VERSIONS"])
+    of = f"of the newest {facets.versions:,} versions" if facets.is_capped else f"of {facets.versions:,} versions"
+    click.echo(of if rows else "nothing found", err=True)
+
+
+def _describe(match: TermMatch) -> str:
+    """Return what was meant by the word, or what may have been."""
+    nothing = f"no {match.term} is called {match.word!r}"
+    if match.names:
+        shown = ", ".join(repr(name) for name in match.names[:_MAX_NAMES])
+        more = len(match.names) - _MAX_NAMES
+        return f"{nothing}; searched for {shown}" + (f" and {more} more" if more > 0 else "")
+    if match.suggestions:
+        return (
+            f"{nothing}; did you mean {match.suggestions[0]!r}? "
+            f"loreg search --{match.term} {shlex.quote(match.suggestions[0])}"
+        )
+    return f"{nothing}; loreg {match.term}s lists those there are"

@@ -16,18 +16,24 @@ from loreg.entities import (
     BaseDetails,
     BaseEdge,
     BaseModel,
+    BaseSummary,
     Commit,
     Committed,
     Deletion,
     Details,
     Event,
+    Facets,
     Job,
     LineageEdge,
     Metric,
+    MetricDeclared,
+    MetricSummary,
+    MetricVocabulary,
     Namespace,
     Page,
     Query,
     SearchPage,
+    TaskSummary,
     Token,
     Usage,
     UsageBy,
@@ -74,6 +80,33 @@ class Backend(Protocol):
         """Return a page of the versions for which every condition of ``query`` holds.
 
         Raises UnavailableError for a server that is too old for one of them.
+        """
+        ...
+
+    def facets(self, query: Query) -> Facets:
+        """Return what the versions of a search have, counted: of the newest 5,000 if there are more."""
+        ...
+
+    def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
+        """Return a page of the tasks of the versions that are not yanked, those of the most versions first."""
+        ...
+
+    def base_summaries(self, limit: int, cursor: str | None) -> Page[BaseSummary]:
+        """Return a page of the bases of these versions, also those known by name only, the most used first."""
+        ...
+
+    def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
+        """Return a page of what is measured on what, with the best number of each, the most common first."""
+        ...
+
+    def metric_vocabulary(self) -> MetricVocabulary:
+        """Return the names of metrics in use, and what is declared of metrics; a server that is too old has none."""
+        ...
+
+    def declare_metric(self, name: str, higher_is_better: bool, unit: str) -> MetricDeclared:
+        """Declare which direction of a metric is better, and its unit; for administrators of everything.
+
+        Numbers that were recorded with the other direction are turned; from then on they are refused.
         """
         ...
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from loreg.entities import Comparison, Metric, MetricCondition, Operator, Role, Sort, SortKey
 from loreg.errors import UsageError
+from loreg.metric_names import usual_metric
 from loreg.refs import NO_NAMESPACE
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
@@ -20,10 +21,6 @@ _MAX_SPAN = 99_999  # of a unit
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MAX_REASON = 1000  # characters
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
-#: Words in the names of metrics for which lower is better.
-_LOWER_IS_BETTER = frozenset(
-    {"loss", "perplexity", "ppl", "error", "mae", "mse", "rmse", "wer", "cer", "ter", "latency", "brier"}
-)
 
 
 def parse_span(text: str) -> timedelta:
@@ -77,8 +74,8 @@ def parse_metric(text: str, *, lower_is_better: bool = False) -> Metric:
     name, operator, value, dataset, split = _split_metric(text, "accuracy=0.93@imdb:test")
     if operator != Operator.EQUAL:
         raise UsageError(f"invalid metric {text!r}: expected name=value[@dataset[:split]]", hint="accuracy=0.93@imdb")
-    words = set(re.split(r"[_\W]+", name.lower()))
-    return Metric(name, value, dataset, split, not (lower_is_better or words & _LOWER_IS_BETTER))
+    usual = usual_metric(name)
+    return Metric(name, value, dataset, split, not lower_is_better and (usual is None or usual.higher_is_better))
 
 
 def parse_metric_condition(text: str) -> MetricCondition:
@@ -116,6 +113,13 @@ def parse_word(text: str, what: str) -> str:
             hint=f"--{what} sentiment",
         )
     return text
+
+
+def parse_unit(text: str) -> str:
+    """Return the unit of a metric, of 32 characters at most, without control characters. Raises UsageError."""
+    if len(text) > 32 or not text.isprintable():
+        raise UsageError(f"invalid unit {text!r:.50}: expected 32 characters at most", hint="--unit '%'")
+    return text.strip()
 
 
 def parse_scopes(scopes: Sequence[str]) -> dict[str, Role]:
@@ -159,7 +163,7 @@ def validate_metric(metric: Metric) -> Metric:
 
 
 def parse_sort(text: str) -> Sort:
-    """Parse ``created``, ``name``, ``rank``, ``size`` or ``metric:NAME[@dataset]``."""
+    """Parse ``created``, ``name``, ``rank``, ``size``, ``relevance`` or ``metric:NAME[@dataset]``."""
     kind, colon, metric = text.partition(":")
     if not colon and kind in set(SortKey) - {SortKey.METRIC}:
         return Sort(SortKey(kind))
@@ -168,7 +172,7 @@ def parse_sort(text: str) -> Sort:
     if kind == SortKey.METRIC and name:
         return Sort(SortKey.METRIC, name, dataset, split)
     raise UsageError(
-        f"invalid sort order {text!r}: expected created, name, rank, size or metric:NAME[@dataset[:split]]",
+        f"invalid sort order {text!r}: expected created, name, rank, size, relevance or metric:NAME[@dataset[:split]]",
         hint="--sort metric:accuracy",
     )
 
@@ -186,8 +190,10 @@ def parse_best(text: str) -> Sort:
     return Sort(SortKey.METRIC, name, dataset, split)
 
 
-def parse_order(sort: str, best: str) -> Sort:
-    """Return the order of a search: by ``sort``, or by the metric ``best``; ``created`` if neither is written.
+def parse_order(sort: str, best: str, text: str) -> Sort:
+    """Return the order of a search: by ``sort``, or by the metric ``best``.
+
+    If neither is written, by relevance where there is a text, else by ``created``.
 
     Raises UsageError for both at once, and for what does not parse.
     """
@@ -195,7 +201,11 @@ def parse_order(sort: str, best: str) -> Sort:
         raise UsageError(
             f"--best {best} says the order already, --sort {sort} would be another", hint=f"--best {best} alone"
         )
-    return parse_best(best) if best else parse_sort(sort) if sort else Sort()
+    if best:
+        return parse_best(best)
+    if sort == SortKey.RELEVANCE and not text.strip():
+        raise UsageError("what is relevant is not known without a text", hint="loreg search news --sort relevance")
+    return parse_sort(sort) if sort else Sort(SortKey.RELEVANCE if text.strip() else SortKey.CREATED)
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ from loreg.entities import (
     Event,
     ExportResult,
     ExtractResult,
+    Facets,
     ForgetReport,
     GcReport,
     ImportOptions,
@@ -41,6 +42,8 @@ from loreg.entities import (
     MergeOptions,
     MergeResult,
     Metric,
+    MetricDeclared,
+    MetricSummary,
     MirrorReport,
     MoveReport,
     Page,
@@ -56,6 +59,7 @@ from loreg.entities import (
     Snapshot,
     SnapshotList,
     SnapshotRules,
+    TaskSummary,
     Usage,
     UsageBy,
     VerifyReport,
@@ -67,7 +71,6 @@ from loreg.errors import NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
     parse_comparison,
-    parse_metric,
     parse_metric_condition,
     parse_order,
     parse_span,
@@ -77,6 +80,7 @@ from loreg.requests import beside_the_store
 from loreg.settings import Settings, load, mask_url
 from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
+from loreg.verbs.metrics import find_slips, parse_metrics
 from loreg.verbs.tokens import Namespaces, Tokens
 from loreg.workspace.progress_bars import draws_progress, is_notebook
 
@@ -638,26 +642,60 @@ class Registry:
         >>> [version.ref for version in registry.search(best="accuracy@imdb").items]
         ['team/science:v1']
         """
-        query = Query(
-            text=text,
-            tasks=tuple(tasks),
-            base=base,
-            modules=tuple(modules),
-            ranks=tuple(parse_comparison(rank) for rank in ranks),
-            metrics=tuple(parse_metric_condition(metric) for metric in metrics),
-            labels=tuple((labels or {}).items()),
-            author=author,
-            variant=variant,
-            sort=parse_order(sort, best),
-            best=bool(best),
-            all_versions=all_versions,
-            limit=limit,
-            cursor=cursor,
-        )
+        query = _parse_conditions(text, tasks, base, modules, ranks, metrics, labels, author, variant, all_versions)
+        order = parse_order(sort, best, text)
+        query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
         page = self._backend.search(query)
         return page.followed_by(
             Version, lambda cursor: self._backend.search(msgspec.structs.replace(query, cursor=cursor))
         )
+
+    def facets(
+        self,
+        text: str = "",
+        *,
+        tasks: Sequence[str] = (),
+        base: str = "",
+        modules: Sequence[str] = (),
+        ranks: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        author: str = "",
+        variant: str = "",
+        all_versions: bool = False,
+    ) -> Facets:
+        """Count the versions that :meth:`search` finds by task, base, rank, module, variant and metric.
+
+        Of more than 5,000 the newest are counted.
+
+        >>> pushed = registry.push("./science", "team/science", tasks=["qa"])
+        >>> [(count.kind.value, count.value, count.versions) for count in registry.facets().counts[:1]]
+        [('task', 'qa', 1)]
+        """
+        return self._backend.facets(
+            _parse_conditions(text, tasks, base, modules, ranks, metrics, labels, author, variant, all_versions)
+        )
+
+    def tasks(self, *, limit: int = 50, cursor: str | None = None) -> Page[TaskSummary]:
+        """Return a page of the tasks, those of the most versions first, each with its best number.
+
+        >>> pushed = registry.push("./science", "team/science", tasks=["qa"], metrics=["accuracy=0.9@sciq"])
+        >>> (task,) = registry.tasks().items
+        >>> task.task, task.versions, str(task.metric.best), task.metric.ref
+        ('qa', 1, 'accuracy=0.9@sciq', 'team/science:v1')
+        """
+        page = self._backend.task_summaries(limit, cursor)
+        return page.followed_by(TaskSummary, lambda cursor: self._backend.task_summaries(limit, cursor))
+
+    def metrics(self, *, limit: int = 50, cursor: str | None = None) -> Page[MetricSummary]:
+        """Return a page of what is measured on what, the most common first, with the best number of each and its ref.
+
+        >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.9@sciq"])
+        >>> [(str(metric.best), metric.ref, metric.versions) for metric in registry.metrics().items]
+        [('accuracy=0.9@sciq', 'team/science:v1', 1)]
+        """
+        page = self._backend.metric_summaries(limit, cursor)
+        return page.followed_by(MetricSummary, lambda cursor: self._backend.metric_summaries(limit, cursor))
 
     def adapters(self, *, limit: int = 50, cursor: str | None = None) -> Page[AdapterEntry]:
         """Return a page of all adapters, by name.
@@ -769,16 +807,37 @@ class Registry:
     def add_metrics(self, ref: str, metrics: Sequence[str | Metric]) -> Version:
         """Record measured numbers of a version; one measured on the same data before is replaced.
 
-        Numbers have the unit that their name says; which direction is better follows from it, or is told by a
-        :class:`~loreg.entities.Metric`. Raises UsageError for one that does not parse or is not finite.
+        Numbers have the unit that their name says; which direction is better follows from it, is declared
+        (:meth:`declare_metric`) or is told by a :class:`~loreg.entities.Metric`. Raises UsageError for one that does
+        not parse or is not finite, ConflictError for one of another direction than declared.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> measured = registry.add_metrics("team/science", ["accuracy=0.93@sciq", "eval_loss=0.2@sciq"])
         >>> [(metric.name, metric.value, metric.higher_is_better) for metric in measured.metrics]
         [('accuracy', 0.93, True), ('eval_loss', 0.2, False)]
         """
-        measured = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
-        return self._backend.add_metrics(parse_ref(ref), measured)
+        return self._backend.add_metrics(parse_ref(ref), parse_metrics(self._backend, metrics))
+
+    def find_metric_slips(self, metrics: Sequence[str | Metric]) -> dict[str, str]:
+        """Return the names of metrics that look like a slip of one in use or of a usual one, with that one.
+
+        >>> registry.find_metric_slips(["acuracy=0.9@imdb", "f1=0.8"])
+        {'acuracy': 'accuracy'}
+        """
+        return find_slips(self._backend, metrics)
+
+    def declare_metric(self, name: str, *, lower_is_better: bool = False, unit: str = "") -> MetricDeclared:
+        """Declare which direction of a metric is better, and its unit, for everyone; for administrators.
+
+        Numbers that were recorded with the other direction are turned, and later ones are refused by name.
+
+        >>> registry.declare_metric("carbon", lower_is_better=True, unit="kg").turned
+        0
+        >>> pushed = registry.push("./science", "team/science", metrics=["carbon=3.2"])
+        >>> pushed.version.metrics[0].higher_is_better
+        False
+        """
+        return self._backend.declare_metric(name, not lower_is_better, unit)
 
     # The registry itself
 
@@ -1251,6 +1310,33 @@ def _open_local(settings: Settings) -> _Connection:
     local = open_local(settings)
     backend = local.backend(Access.superuser(settings.author))
     return _Connection(backend, local.store, local.catalog.upgrade, local.catalog.close)
+
+
+def _parse_conditions(
+    text: str,
+    tasks: Sequence[str],
+    base: str,
+    modules: Sequence[str],
+    ranks: Sequence[str],
+    metrics: Sequence[str],
+    labels: Mapping[str, str] | None,
+    author: str,
+    variant: str,
+    all_versions: bool,
+) -> Query:
+    """Return the conditions of a search. Raises UsageError for one that does not parse."""
+    return Query(
+        text=text,
+        tasks=tuple(tasks),
+        base=base,
+        modules=tuple(modules),
+        ranks=tuple(parse_comparison(rank) for rank in ranks),
+        metrics=tuple(parse_metric_condition(metric) for metric in metrics),
+        labels=tuple((labels or {}).items()),
+        author=author,
+        variant=variant,
+        all_versions=all_versions,
+    )
 
 
 def _open_server(settings: Settings) -> _Connection:

@@ -44,6 +44,14 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
+class MetricDirection:
+    """Which direction of a metric is better, and what it is measured in."""
+
+    higher_is_better: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class BaseRequest:
     """A base, and the ids of the uploads by which its list of tensors came, or that list itself, in base64."""
 

@@ -123,6 +123,7 @@ ROUTES: dict[tuple[str, str], Change] = {
     ("POST", ADAPTER + "/versions"): Change("push", commit),
     ("DELETE", VERSION): Change("delete", lambda there, folder: {"params": {"reason": "asked for"}}),
     ("POST", VERSION + "/metrics"): Change("metric", lambda there, folder: {"json": [{"name": "f1", "value": 0.5}]}),
+    ("PUT", "/api/v1/metrics/{name:path}"): Change("metric declare", sent(higher_is_better=False, unit="kg")),
     ("PUT", VERSION + "/yanked"): Change("yank", sent(yanked=True, reason="x")),
     ("PUT", VERSION + "/exports/{request}"): Change("export", sent(profile="vllm")),
     ("DELETE", VERSION + "/exports/{request}"): Change(
@@ -298,6 +299,10 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "yank": ("yank", lambda local_registry, folder: local_registry.yank("team/science:v1")),
     "unyank": ("unyank", lambda local_registry, folder: local_registry.unyank("team/yanked:v1")),
     "add_metrics": ("metric", lambda local_registry, folder: local_registry.add_metrics("team/science", ["f1=0.5"])),
+    "declare_metric": (
+        "metric declare",
+        lambda local_registry, folder: local_registry.declare_metric("carbon", lower_is_better=True),
+    ),
     "tokens.create": ("token create", lambda local_registry, folder: local_registry.tokens.create("x", ["read:team"])),
     "tokens.revoke": ("token revoke", lambda local_registry, folder: local_registry.tokens.revoke(1)),
     "namespaces.set_public": (
@@ -316,7 +321,8 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "doctor", "verify", "usage", "list_backup", "close",
+    "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries",
+    "doctor", "verify", "usage", "list_backup", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}

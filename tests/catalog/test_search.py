@@ -74,13 +74,20 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"base": "org/llama"}, ["code:v1"]),
     ({"text": "TEAM/"}, ["team/movies:v1", "team/news:v1"]),
     ({"text": "more reviews"}, ["team/movies:v1"]),
+    ({"text": "reviews more"}, ["team/movies:v1"]),
     ({"text": "snake_case"}, ["code:v1"]),
     ({"text": "100%"}, ["team/movies:v1"]),
-    ({"text": "snake%case"}, []),
     ({"text": "snakeXcase"}, []),
-    ({"text": "_"}, ["code:v1"]),
-    ({"text": "\\"}, []),
+    ({"text": "snake model news"}, []),
+    ({"text": "movi"}, ["team/movies:v1"]),
+    ({"text": "movi team"}, []),
+    ({"text": "topics"}, ["team/news:v1"]),
+    ({"text": "dora llama"}, ["code:v1"]),
+    ({"text": "k_proj"}, ["team/movies:v1"]),
+    ({"text": "owner:grace"}, ["team/movies:v1"]),
     ({"text": "'; DROP TABLE versions; --"}, []),
+    ({"text": "news OR movies"}, []),
+    ({"text": '"news" | !movies:*'}, []),
     ({"sort": parse_sort("name")}, ["code:v1", "team/movies:v1", "team/news:v1"]),
     ({"sort": parse_sort("rank")}, ["team/news:v1", "team/movies:v1", "code:v1"]),
     ({"sort": parse_sort("size")}, ["team/movies:v1", "team/news:v1", "code:v1"]),
@@ -92,6 +99,84 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize(("conditions", "expected"), CASES, ids=[str(c)[:60] for c, _ in CASES])
 def test_conditions(catalog: Catalog, three, conditions, expected):
     assert find_refs(catalog, **conditions) == expected
+
+
+@pytest.mark.parametrize("text", ["_", "\\", "%", "--"])
+def test_a_text_without_a_word_is_a_usage_error(catalog: Catalog, text: str):
+    with pytest.raises(UsageError, match="has no letter and no digit to search for"):
+        find_refs(catalog, text=text)
+
+
+def by_relevance(catalog: Catalog, text: str, **conditions: Any) -> list[str]:
+    return find_refs(catalog, text=text, sort=parse_sort("relevance"), **conditions)
+
+
+def test_a_name_is_found_by_each_of_its_words(catalog: Catalog, record):
+    record("team/news-topics_r8")
+    for word in ("topics", "news", "r8", "NEWS", "topics team", "news-topics_r8", "top"):
+        assert by_relevance(catalog, word) == ["team/news-topics_r8:v1"], word
+
+
+def test_a_word_counts_most_in_the_name_then_in_task_and_base_then_in_labels_then_in_the_card(catalog: Catalog, record):
+    record("d", card="A model for news")
+    record("a-news")
+    record("c", labels={"source": "news"})
+    record("b", tasks=("news",))
+    record("e", message="not news", card="Also news")
+    record("f", base_hint="org/news-base")
+    assert by_relevance(catalog, "news") == ["a-news:v1", "f:v1", "b:v1", "c:v1", "e:v1", "d:v1"]
+
+
+def test_words_in_any_script_are_found_whatever_their_case(catalog: Catalog, record):
+    record("a", card="Größere Übung, ΣΊΣΥΦΟΣ, новости, ﬁne")
+    for word in ("größere", "GRÖSSERE", "übung", "U\u0308bung", "σίσυφος", "НОВОСТИ", "fine"):
+        assert by_relevance(catalog, word) == ["a:v1"], word
+    assert by_relevance(catalog, "ubung x") == []
+
+
+def test_a_card_of_any_size_is_kept_in_words(catalog: Catalog, record):
+    record("a", card="first " + " ".join(f"word{number:x}" for number in range(60_000)) + " last")
+    record("b", "b", card="x" * 65_000)
+    assert by_relevance(catalog, "first") == ["a:v1"]
+    assert by_relevance(catalog, "x" * 500) == ["b:v1"]
+
+
+def test_a_base_is_found_by_a_name_that_it_got_later(catalog: Catalog, record):
+    base = BaseModel("ab" * 32, ("org/llama",), 3, 100)
+    with catalog.write(Access.superuser("ada")) as tx:
+        bases.record(tx, base, 1)
+    record("known", base=base)
+    with catalog.write(Access.superuser("ada")) as tx:
+        bases.record(tx, replace(base, names=("org/maverick-17b",)), 1)
+    assert by_relevance(catalog, "maverick") == ["known:v1"]
+    assert by_relevance(catalog, "maverick known") == ["known:v1"]
+    assert by_relevance(catalog, "llam") == ["known:v1"]
+
+
+def test_what_is_said_of_a_version_later_is_found_too(catalog: Catalog, record):
+    record("a", "x", base_hint="org/llama")
+    record("a", "x", tasks=("summaries",), labels={"owner": "grace"})
+    for word in ("summaries", "grace", "owner", "llama"):
+        assert by_relevance(catalog, word) == ["a:v1"], word
+
+
+def test_a_path_of_a_base_is_found_by_its_last_part_alone(catalog: Catalog, record):
+    record("a", base_hint="/home/ada/secret/llama-8b")
+    assert by_relevance(catalog, "llama") == ["a:v1"]
+    assert by_relevance(catalog, "secret") == []
+
+
+def test_of_a_text_that_many_match_the_newest_are_ranked(catalog: Catalog, record, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loreg.catalog.search.MAX_RANKED", 3)
+    record("news")
+    for name in "abc":
+        record(name, card="news")
+    with catalog.read() as tx:
+        # another shape than those of other tests: a statement is built once
+        page = search(tx, Query(text="news", sort=parse_sort("relevance"), author="ada", limit=3))
+    assert ([version.ref for version in page.items], page.ranked) == (["c:v1", "b:v1", "a:v1"], 3)
+    with catalog.read() as tx:
+        assert search(tx, Query(text="a", sort=parse_sort("relevance"), author="ada", limit=3)).ranked is None
 
 
 def test_less_is_better_for_a_loss(catalog: Catalog, record):
@@ -269,16 +354,18 @@ def test_everything_of_a_version_arrives_in_one_statement(catalog: Catalog, thre
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    order=st.sampled_from(["created", "name", "rank", "size", "metric:f1", "best:f1"]),
+    order=st.sampled_from(["created", "name", "rank", "size", "metric:f1", "best:f1", "relevance"]),
     limit=st.integers(1, 8),
 )
 def test_pages_together_are_the_whole_each_version_once(catalog: Catalog, record, order: str, limit: int):
     best = order == "best:f1"
     for i in range(17):
         metrics = (parse_metric(f"f1={i % 3}"),)
-        record(f"ns{i % 2}/a{i % 5}", f"content {i}", ranks=(1, i % 4 + 1), size=i % 3, metrics=metrics)
+        words = {"message": "ns" * (i % 2), "tasks": ("ns",) * (i % 3)}
+        record(f"ns{i % 2}/a{i % 5}", f"content {i}", ranks=(1, i % 4 + 1), size=i % 3, metrics=metrics, **words)
     sort = parse_sort(order.replace("best", "metric"))
-    query = Query(sort=sort, best=best, limit=limit, all_versions=True)
+    text = "ns" * (order == "relevance")
+    query = Query(text=text, sort=sort, best=best, limit=limit, all_versions=True)
     with catalog.read() as tx:
         whole = [v.ref for v in search(tx, replace(query, limit=1000)).items]
         pages, cursor = [], None
@@ -303,6 +390,19 @@ def test_a_cursor_of_a_search_by_metric_is_none_of_the_best(catalog: Catalog, re
         find_refs(catalog, **by_metric, best=True, cursor=cursor)
 
 
+def test_a_version_pushed_while_someone_pages_a_text_moves_nothing(catalog: Catalog, record):
+    for i in range(6):
+        record(f"a{i}", message="news")
+    query = Query(text="news", sort=parse_sort("relevance"), limit=3)
+    with catalog.read() as tx:
+        first = search(tx, query)
+    record("late", message="news")
+    record("news")
+    with catalog.read() as tx:
+        second = search(tx, replace(query, cursor=first.cursor))
+    assert [v.ref for v in first.items + second.items] == [f"a{i}:v1" for i in (5, 4, 3, 2, 1, 0)]
+
+
 def test_a_version_pushed_while_someone_pages_moves_nothing(catalog: Catalog, record):
     for i in range(6):
         record(f"a{i}")
@@ -324,3 +424,85 @@ def test_a_cursor_of_something_else_is_a_usage_error(catalog: Catalog, record, c
         return
     with pytest.raises(UsageError, match="this cursor is not of this search"):
         find_refs(catalog, cursor=cursor)
+
+
+class TestNearNames:
+    """What is the name of no task or base means those that are near."""
+
+    @pytest.fixture
+    def four(self, catalog: Catalog, record) -> None:
+        base = BaseModel("ab" * 32, ("sentence-transformers/all-MiniLM-L6-v2",), 3, 100)
+        with catalog.write(Access.superuser("ada")) as tx:
+            bases.record(tx, base, 1)
+        record("news", tasks=("news-topics", "en"), base=base)
+        record("posts", tasks=("post-topics",), base_hint="sentence-transformers/all-MiniLM-L12-v2")
+        record("reviews", tasks=("Sentiment",), base_hint="HuggingFaceTB/SmolLM2-135M")
+        record("path", tasks=("summaries",), base_hint="/home/ada/minilm-secret")
+
+    @pytest.mark.parametrize(
+        ("conditions", "names", "refs"),
+        [
+            ({"tasks": ("topic",)}, ("news-topics", "post-topics"), ["posts:v1", "news:v1"]),
+            ({"tasks": ("topics",)}, ("news-topics", "post-topics"), ["posts:v1", "news:v1"]),
+            ({"tasks": ("sentiment",)}, ("Sentiment",), ["reviews:v1"]),
+            ({"tasks": ("summary",)}, ("summaries",), ["path:v1"]),
+            ({"tasks": ("post_topic",)}, ("post-topics",), ["posts:v1"]),
+            ({"tasks": ("topic", "en")}, ("news-topics", "post-topics"), ["news:v1"]),
+            ({"base": "smollm2-135m"}, ("HuggingFaceTB/SmolLM2-135M",), ["reviews:v1"]),
+            ({"base": "l6"}, ("sentence-transformers/all-MiniLM-L6-v2",), ["news:v1"]),
+            (
+                {"base": "minilm"},
+                ("sentence-transformers/all-MiniLM-L12-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+                ["posts:v1", "news:v1"],
+            ),
+            ({"base": "smollm", "tasks": ("Sentiment",)}, ("HuggingFaceTB/SmolLM2-135M",), ["reviews:v1"]),
+        ],
+        ids=str,
+    )
+    def test_are_taken_and_told(self, catalog: Catalog, four, conditions, names, refs):
+        with catalog.read() as tx:
+            page = search(tx, Query(**conditions))
+        assert [match.names for match in page.matches] == [names]
+        assert [version.ref for version in page.items] == refs
+
+    def test_are_not_looked_for_where_the_name_is_right(self, catalog: Catalog, four):
+        for conditions in ({"tasks": ("en",)}, {"tasks": ("en",), "author": "grace"}, {"base": "ababab"}):
+            with catalog.read() as tx:
+                assert search(tx, Query(**conditions)).matches == ()
+
+    def test_are_suggested_where_none_is_near(self, catalog: Catalog, four):
+        with catalog.read() as tx:
+            page = search(tx, Query(tasks=("sentimnet",), base="smolm-135m"))
+        assert page.items == ()
+        assert [(match.word, match.names, match.suggestions) for match in page.matches] == [
+            ("sentimnet", (), ("Sentiment",)),
+            ("smolm-135m", (), ("HuggingFaceTB/SmolLM2-135M",)),
+        ]
+
+    def test_come_in_pages_that_end_if_they_mean_others_by_then(self, catalog: Catalog, four, record):
+        query = Query(tasks=("topic",), limit=1)
+        with catalog.read() as tx:
+            first = search(tx, query)
+            second = search(tx, replace(query, cursor=first.cursor))
+        assert [v.ref for v in first.items + second.items] == ["posts:v1", "news:v1"]
+        assert second.matches == first.matches
+        record("another", tasks=("topic",))
+        with catalog.read() as tx, pytest.raises(UsageError, match="this cursor is not of this search"):
+            search(tx, replace(query, cursor=first.cursor))
+
+    def test_are_those_of_what_may_be_read(self, catalog: Catalog, record):
+        record("secret/a", tasks=("hidden-topics",), base_hint="org/hidden")
+        record("open/a", "x", tasks=("open-topics",), base_hint="org/open")
+        with catalog.read(Access("eve", {"open": "read"})) as tx:
+            assert search(tx, Query(tasks=("topic",))).matches[0].names == ("open-topics",)
+            for query in (Query(tasks=("hidden-topics",)), Query(base="org/hidden"), Query(tasks=("hidden",))):
+                page = search(tx, query)
+                assert (page.items, "hidden-" in repr(page.matches[0].suggestions)) == ((), False)
+                assert page.matches[0].names == ()
+
+    def test_are_not_of_yanked_versions(self, catalog: Catalog, record):
+        version = record("a", tasks=("news-topics",))
+        with catalog.write(Access.superuser("ada")) as tx:
+            versions.set_yanked(tx, versions.resolve(tx, parse_ref(version.ref)), True)
+        with catalog.read() as tx:
+            assert search(tx, Query(tasks=("topic",))).matches[0].names == ()

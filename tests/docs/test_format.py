@@ -601,7 +601,7 @@ def test_every_table_and_column_is_in_the_page_with_its_type_and_keys(tmp_path: 
     engine = open_engine(f"sqlite:///{tmp_path}/c.db")
     migrations.upgrade(engine)
     inspector = inspect(engine)
-    tables = set(inspector.get_table_names())
+    tables = {name for name in inspector.get_table_names() if not name.startswith("search_texts")}
     assert tables == set(re.findall(r"^### (\w+)\n\n(?:.+\n)+\n\| Column ", PAGE, re.MULTILINE))
     for table in tables:
         foreign = {key["constrained_columns"][0]: key for key in inspector.get_foreign_keys(table)}

@@ -74,6 +74,12 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/metrics"): Row(EVERYONE),
     ("GET", "/api/v1/search"): Row(EVERYONE),
     ("GET", "/api/v1/adapters"): Row(EVERYONE),
+    ("GET", "/api/v1/facets"): Row(EVERYONE),
+    ("GET", "/api/v1/tasks"): Row(EVERYONE),
+    ("GET", "/api/v1/base-summaries"): Row(EVERYONE),
+    ("GET", "/api/v1/metrics"): Row(EVERYONE),
+    ("GET", "/api/v1/metric-names"): Row(EVERYONE),
+    ("PUT", "/api/v1/metrics/{name}"): Row(ADMIN, request=lambda _: {"json": {"higher_is_better": True}}),
     ("GET", SCIENCE_PATH + "/versions"): Row(READ),
     ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
     ("GET", VERSION): Row(READ),
@@ -254,6 +260,35 @@ def test_lists_hold_what_may_be_read_and_nothing_else(guarded: Guarded, role: st
     http = guarded.http(role)
     weights = next(f.sha256 for f in guarded.behind.show("team/science").files if f.path.endswith(".safetensors"))
     assert http.get(f"/api/v1/files/{weights}").json() == [f"{name}:v1" for name in reversed(mine)]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_counted_is_what_may_be_read(guarded: Guarded, role: str):
+    measured = {"tasks": ["questions"], "metrics": ["secrecy=0.9@secret"]}
+    guarded.behind.push(SCIENCE, "team/secret-name", **measured)
+    guarded.behind.push(SCIENCE, "open/science", tasks=["chat"], metrics=["f1=0.5@open"])
+    guarded.behind.namespaces.set_public("open", True)
+    caller = guarded.registry(role)
+    may = READ[role] == 200
+    lists = [
+        caller.tasks(),
+        caller.metrics(),
+        caller.bases.summaries(),
+        caller.facets(),
+        caller.find_metric_slips(["x=1"]),
+    ]
+    near = [caller.search(tasks=["question"]), caller.search(tasks=["questoins"]), caller.search(base="smollm")]
+    near.append(caller.facets(tasks=["question"]))
+    http = guarded.http(role)
+    names = http.get("/api/v1/metric-names").json()["names"]
+    assert names == (["f1", "secrecy"] if may else ["f1"])
+    printed = repr((lists, near))
+    for word in ("questions'", "secrecy", "secret-name", "'secret'"):
+        assert (word in printed) == may, word
+    assert sum(base.versions for base in lists[2].items) == (3 if may else 1)
+    assert [(task.task, task.versions) for task in lists[0].items if task.task == "chat"] == [("chat", 1)]
+    text = caller.search("secret").items
+    assert [str(version.adapter) for version in text] == (["team/secret-name"] if may else [])
 
 
 def test_a_misspelt_name_does_not_tell_what_else_there_is(guarded: Guarded):

@@ -59,3 +59,61 @@ class TestBest:
         ):
             registry.search(best="f1@x")
         assert error.value.hint == "loreg search --all-versions --sort metric:f1@x"
+
+
+class TestNearNames:
+    def test_are_taken_and_said_on_stderr(self, loreg: Loreg, registry: Registry):
+        registry.push(SCIENCE, "team/qa", tasks=["science-questions"])
+        near = loreg("search", "--task", "question", "--format", "quiet")
+        assert near.stdout == "team/qa:v1\n"
+        assert near.stderr == "note: no task is called 'question'; searched for 'science-questions'\n"
+        by_base = loreg("search", "--base", "smollm2", "--format", "quiet")
+        assert by_base.stdout == "team/qa:v1\n"
+        assert (
+            by_base.stderr == "note: no base is called 'smollm2'; searched for 'HuggingFaceTB/SmolLM2-135M-Instruct'\n"
+        )
+        assert loreg("search", "--task", "science-questions").stderr == ""
+
+    def test_are_suggested_with_a_command_that_finds_them(self, loreg: Loreg, registry: Registry):
+        registry.push(SCIENCE, "team/qa", tasks=["sentiment"])
+        wrong = loreg("search", "--task", "sentimnet")
+        assert (wrong.exit_code, wrong.stdout) == (0, "")
+        command = "loreg search --task sentiment"
+        assert (
+            wrong.stderr == f"note: no task is called 'sentimnet'; did you mean 'sentiment'? {command}\nnothing found\n"
+        )
+        assert loreg(*command.split()[1:], "--format", "quiet").stdout == "team/qa:v1\n"
+
+    def test_say_where_to_look_if_nothing_is_alike(self, loreg: Loreg, registry: Registry):
+        registry.push(SCIENCE, "team/qa", tasks=["sentiment"])
+        assert "no task is called 'xyz'; loreg tasks lists those there are" in loreg("search", "--task", "xyz").stderr
+
+
+class TestText:
+    def test_is_searched_by_words_the_best_match_first(self, loreg: Loreg, registry: Registry):
+        registry.push(HISTORY, "team/history-talk", tasks=["chat"], message="not about news")
+        registry.push(SCIENCE, "team/news-topics_r8", labels={"owner": "grace"})
+        for words in (["topics"], ["r8", "news"], ["grace"], ["smollm2", "top"], ["q_proj", "topics"]):
+            assert loreg("search", *words, "--format", "quiet").stdout == "team/news-topics_r8:v1\n", words
+        assert loreg("search", "news", "--format", "quiet").stdout.split() == [
+            "team/news-topics_r8:v1",
+            "team/history-talk:v1",
+        ]
+        assert registry.search("news", limit=1).cursor is not None
+
+    def test_is_forgotten_with_what_is_deleted(self, registry: Registry):
+        registry.push(SCIENCE, "team/news-topics")
+        registry.delete("team/news-topics:v1", "a test")
+        assert registry.search("topics").items == ()
+
+    def test_is_of_what_may_be_shown(self, registry: Registry):
+        registry.push(SCIENCE, "team/news-topics")
+        registry.yank("team/news-topics:v1")
+        assert registry.search("topics").items == ()
+        registry.unyank("team/news-topics:v1")
+        assert len(registry.search("topics").items) == 1
+
+    def test_without_a_letter_is_refused(self, loreg: Loreg):
+        assert loreg("search", "--", "--").exit_code == 2
+        assert loreg("search", "x", "--sort", "relevance").exit_code == 0
+        assert loreg("search", "--sort", "relevance").exit_code == 2

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import delete, literal, select, update
 
-from loreg.catalog import aliases, collection, pending_uploads, references, tombstones
+from loreg.catalog import aliases, collection, pending_uploads, references, search_text, tombstones
 from loreg.catalog.schema import (
     adapter_table,
     alias_move_table,
@@ -104,6 +104,7 @@ def remove(tx: Transaction, record: VersionRecord, weights_path: str, reason: st
     connection.execute(delete(merge_table).where(merge_table.c.version_id == version_id))
     for table in _CHILDREN:
         connection.execute(delete(table).where(table.c.version_id == version_id))
+    search_text.remove(connection, version_id)
     connection.execute(delete(version_table).where(version_table.c.id == version_id))
     tombstone = Tombstone(version.number, version.digest, weights, is_banned, reason, tx.author, tx.at)
     tombstones.put(tx, adapter_id, tombstone)

@@ -269,6 +269,12 @@ def _translate(error: DBAPIError, url: str, reason: str) -> LoregError:
             hint="ask for write permission, or set LOREG_HOME",
             outside="the catalog may not be written",
         )
+    if "no such module: fts5" in reason:
+        return UnavailableError(
+            f"the SQLite of this Python has no FTS5, the full text that the catalog {url} is searched by",
+            hint="use a Python whose sqlite3 has it, as those of python.org, Debian and conda have; or PostgreSQL",
+            outside=_OUTSIDE,
+        )
     if sqlstate in _NO_SUCH_TABLE or "no such table" in reason:
         return UnavailableError(
             f"the catalog {url} lacks what its schema has: {reason}", hint="loreg doctor", outside=_OUTSIDE

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from loreg.catalog import search_text
 from loreg.catalog.engine import disable_timeouts, write_connection
 from loreg.catalog.schema import metadata
 from loreg.catalog.sqlite import is_read_only
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest revision; a test holds it against the migrations, so that opening a catalog needs no Alembic.
-HEAD = "0011"
+HEAD = "0012"
 _FIRST_TABLE = "adapters"  # which every schema has
 _OUTSIDE = "the catalog is not this server's: another loreg, or nobody, has it in order"
 
@@ -76,10 +77,13 @@ def upgrade(engine: Engine) -> None:
                 hint="restore it from a backup",
                 outside=_OUTSIDE,
             ) from error
+        search_text.fill_missing(connection)
 
 
 def change_to(connection: Connection, revision: str) -> None:
-    """Bring a database without content to a revision, forth or back, in the connection's transaction.
+    """Bring a database to a revision, forth or, without content, back, in the connection's transaction.
+
+    At the newest the full text of its versions is filled in, which no dump carries.
 
     Raises ConflictError for a revision that this code does not know, and for a database of one.
     """
@@ -103,6 +107,8 @@ def change_to(connection: Connection, revision: str) -> None:
             hint="pip install --upgrade loreg",
             outside=_OUTSIDE,
         ) from error
+    if revision == HEAD:
+        search_text.fill_missing(connection)
 
 
 def missing_tables(connection: Connection) -> tuple[str, ...]:
@@ -111,6 +117,7 @@ def missing_tables(connection: Connection) -> tuple[str, ...]:
     reflected = inspect(connection).get_multi_columns(filter_names=list(expected))
     names = {table: {column["name"] for column in columns} for (_, table), columns in reflected.items()}
     missing = [table for table in sorted(expected) if table not in names]
+    missing += [] if inspect(connection).has_table(search_text.TABLE) else [search_text.TABLE]
     for table in sorted(names):
         missing += [f"{table}.{column.name}" for column in expected[table].columns if column.name not in names[table]]
     return tuple(missing)

@@ -26,6 +26,15 @@ def decode(cursor: str, order: str, types: Sequence[type]) -> list[object]:
     return key
 
 
+def order_of(cursor: str) -> str:
+    """Return the order that a cursor is of; empty if it is damaged."""
+    try:
+        order, *_ = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, RecursionError):
+        return ""
+    return order if isinstance(order, str) else ""
+
+
 def _is_comparable(value: object, type_: type) -> bool:
     """Whether a column of that type can be compared with the value: its type, and what a database can hold."""
     if type_ is str:

@@ -235,6 +235,19 @@ metric_table = Table(
 )
 
 
+class MetricDeclarationColumns(TypedColumns):
+    """Which direction of a metric is better, and what it is measured in, as an administrator declared it."""
+
+    name: Named[str] = Column(Word, primary_key=True)
+    higher_is_better: Named[bool] = Column(Boolean)
+    unit: Named[str] = Column(String(32))
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+metric_declaration_table = Table("metric_declarations", metadata, MetricDeclarationColumns)
+
+
 class AliasColumns(TypedColumns):
     """An alias and the version that it points to now."""
 

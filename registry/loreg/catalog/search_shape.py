@@ -6,22 +6,28 @@ again: so the statement of each shape is built once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from loreg.catalog.bases import digest_range, is_digest
-from loreg.entities import Comparison, MetricCondition, Query, Sort
+from loreg.catalog.search_text import split_words
+from loreg.entities import Comparison, MetricCondition, Query, SearchTerm, Sort, TermMatch
 
-BY_NAME, BY_DIGEST = "name", "digest"
+BY_NAME, BY_DIGEST, BY_NEAR_NAMES = "name", "digest", "near names"
+_NEAR = "near_"
+_NEAR_ORDER = " near "
 
 
-def split_query(query: Query) -> tuple[Query, dict[str, object]]:
+def split_query(query: Query, matches: Sequence[TermMatch]) -> tuple[Query, dict[str, object]]:
     """Return the query with parameter names in place of its words, and the values of the parameters.
 
     Numbers become parameters too, named by their position. ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`.
-    What is empty stays empty.
+    What is empty stays empty. A task or base among the ``matches`` becomes a parameter for all names that it may mean,
+    see :func:`is_near`, and :data:`BY_NEAR_NAMES`. The parameters of the text are not among the values.
     """
+    near = {(match.term, match.word): match.names for match in matches if match.names}
     values: dict[str, object] = {}
 
     def bind(name: str, value: str) -> str:
@@ -35,11 +41,20 @@ def split_query(query: Query) -> tuple[Query, dict[str, object]]:
         values[name] = comparison.value
         return Comparison(comparison.operator, 0)
 
+    def bind_task(index: int, task: str) -> str:
+        names = near.get((SearchTerm.TASK, task))
+        if names is None:
+            return bind(f"task_{index}", task)
+        values[f"{_NEAR}task_{index}"] = names
+        return f"{_NEAR}task_{index}"
+
+    base_names = near.get((SearchTerm.BASE, query.base))
+    by_one_name = (BY_DIGEST if is_digest(query.base) else BY_NAME) if query.base else ""
     shape = replace(
         query,
-        text=" ".join(bind(f"word_{i}", _escape(word)) for i, word in enumerate(query.text.split())),
-        tasks=tuple(bind(f"task_{i}", task) for i, task in enumerate(query.tasks)),
-        base=(BY_DIGEST if is_digest(query.base) else BY_NAME) if query.base else "",
+        text=" ".join(f"word_{i}" for i, _ in enumerate(split_words(query.text))),
+        tasks=tuple(bind_task(i, task) for i, task in enumerate(query.tasks)),
+        base=BY_NEAR_NAMES if base_names is not None else by_one_name,
         modules=tuple(bind(f"module_{i}", module) for i, module in enumerate(query.modules)),
         ranks=tuple(bind_comparison(f"rank_{i}", comparison) for i, comparison in enumerate(query.ranks)),
         metrics=tuple(
@@ -64,7 +79,7 @@ def split_query(query: Query) -> tuple[Query, dict[str, object]]:
         ),
         cursor="cursor" if query.cursor else None,
     )
-    values["base"] = query.base
+    values["base"] = query.base if base_names is None else base_names
     values["base_digest"], values["base_end"] = digest_range(query.base)
     return shape, values
 
@@ -74,6 +89,17 @@ def cursor_values(key: Sequence[object]) -> dict[str, object]:
     return {f"cursor_{index}": value for index, value in enumerate(key)}
 
 
-def _escape(word: str) -> str:
-    """Return the LIKE pattern that matches only the word itself; ``/`` escapes."""
-    return word.replace("/", "//").replace("%", "/%").replace("_", "/_")
+def is_near(task: str) -> bool:
+    """Whether a task of a shape is a parameter for several names."""
+    return task.startswith(_NEAR)
+
+
+def order_of_near_names(order: str, matches: Sequence[TermMatch]) -> str:
+    """Return what a cursor names as its order: with the names that were taken for what was written."""
+    names = [name for match in matches for name in (match.word, *match.names)]
+    return f"{order}{_NEAR_ORDER}{hashlib.sha256(repr(names).encode()).hexdigest()[:16]}" if names else order
+
+
+def is_order_of_near_names(order: str) -> bool:
+    """Whether a cursor with that order is of a search by near names."""
+    return _NEAR_ORDER in order

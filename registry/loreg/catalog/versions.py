@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, select, union_all, update
 from sqlalchemy.sql.selectable import ReturnsRows
 
-from loreg.catalog import aliases, blobs, lineage, metrics, tombstones
+from loreg.catalog import aliases, blobs, lineage, metrics, search_text, tombstones
 from loreg.catalog.bases import digest_range, find_base_id
 from loreg.catalog.schema import (
     adapter_table,
@@ -307,12 +307,18 @@ def fill_in_base(tx: Transaction, version_id: int, base_id: int, new: NewVersion
     tx.connection.execute(statement.values(base_id=base_id, target=new.target))
     digest = new.base.digest if new.base else ""
     tx.connection.execute(update(task_table).where(task_table.c.version_id == version_id).values(base=digest))
+    search_text.refresh(tx.connection, version_id)
     return digest
 
 
 def describe(tx: Transaction, version_id: int, new: NewVersion) -> dict[str, object]:
-    """Add the tasks and set the labels of a version; return what changed, for the event."""
-    return {**_add_tasks(tx, version_id, new.tasks), **_set_labels(tx, version_id, new.labels)}
+    """Add the tasks and set the labels of a version; return what changed, for the event.
+
+    Call it last of what changes the version: it brings the words up to date by which the version is searched for.
+    """
+    changes = {**_add_tasks(tx, version_id, new.tasks), **_set_labels(tx, version_id, new.labels)}
+    search_text.refresh(tx.connection, version_id)
+    return changes
 
 
 def insert_version(

@@ -123,6 +123,7 @@ class SortKey(StrEnum):
     RANK = "rank"
     SIZE = "size"
     METRIC = "metric"
+    RELEVANCE = "relevance"
 
 
 class Sort(Value, frozen=True):
@@ -138,7 +139,7 @@ class Sort(Value, frozen=True):
 
 
 class Query(Value, frozen=True):
-    """What to search for; every given condition must hold. ``text`` is matched literally, without case.
+    """What to search for; every given condition must hold. ``text`` is words, of which the last may go on.
 
     With ``best`` it is of each adapter the one version that is best by the metric of ``sort``.
     """

@@ -19,16 +19,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class SearchTerm(StrEnum):
+    """A condition of a search whose name need not be exact."""
+
+    TASK = "task"
+    BASE = "base"
+
+
+class TermMatch(Value, frozen=True):
+    """What was meant by a ``word`` that is the name of no task or base: any of ``names``.
+
+    Where none is near enough, ``suggestions`` are names that are written alike.
+    """
+
+    term: SearchTerm
+    word: str
+    names: tuple[str, ...] = ()
+    suggestions: tuple[str, ...] = ()
+
+
 class SearchPage(Page[Version], frozen=True):
     """One page of what a search found; ``all_versions`` if older versions were looked at, and not only the newest.
 
-    ``best`` if it holds of each adapter its best version alone.
+    ``best`` if it holds of each adapter its best version alone. ``matches`` say what was meant by words that are no
+    exact names. ``ranked`` is how many of the versions that match the text were ranked, the newest, where there are
+    more; else None.
     """
 
     items: tuple[Version, ...]
     cursor: str | None
     all_versions: bool = False
     best: bool = False
+    matches: tuple[TermMatch, ...] = ()
+    ranked: int | None = None
 
 
 class PushResult(Displayed, frozen=True):

@@ -24,13 +24,16 @@ from loreg.catalog import (
     jobs,
     lineage,
     listing,
+    metric_declarations,
     metrics,
     mirroring,
     namespaces,
+    summaries,
     tokens,
     tombstones,
     versions,
 )
+from loreg.catalog.facets import count_facets
 from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
@@ -44,21 +47,27 @@ from loreg.entities import (
     BaseEdge,
     BaseModel,
     BaseRelation,
+    BaseSummary,
     Commit,
     Committed,
     Deletion,
     Details,
     Event,
+    Facets,
     Job,
     JobKind,
     LineageEdge,
     Metric,
+    MetricDeclared,
+    MetricSummary,
+    MetricVocabulary,
     Namespace,
     Origin,
     Page,
     Query,
     Role,
     SearchPage,
+    TaskSummary,
     Token,
     Usage,
     UsageBy,
@@ -73,7 +82,7 @@ from loreg.local.reference_writes import rehearse_references, write_references
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
-from loreg.parsing import validate_metric
+from loreg.parsing import parse_unit, parse_word, validate_metric
 from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.settings import RETENTION
 from loreg.storage import AcceptedUpload, BlobStore, BlobTransfer
@@ -133,6 +142,32 @@ class LocalBackend(Backend):
     def search(self, query: Query) -> SearchPage:
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
+
+    def facets(self, query: Query) -> Facets:
+        with self.catalog.read(self._access) as tx:
+            return count_facets(tx, query)
+
+    def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
+        with self.catalog.read(self._access) as tx:
+            return summaries.list_tasks(tx, limit, cursor)
+
+    def base_summaries(self, limit: int, cursor: str | None) -> Page[BaseSummary]:
+        with self.catalog.read(self._access) as tx:
+            return summaries.list_bases(tx, limit, cursor)
+
+    def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
+        with self.catalog.read(self._access) as tx:
+            return summaries.list_metrics(tx, limit, cursor)
+
+    def metric_vocabulary(self) -> MetricVocabulary:
+        with self.catalog.read(self._access) as tx:
+            return metric_declarations.vocabulary(tx)
+
+    def declare_metric(self, name: str, higher_is_better: bool, unit: str) -> MetricDeclared:
+        require(self._access, Role.ADMIN, "*")
+        name, unit = parse_word(name, "metric"), parse_unit(unit)
+        with self.catalog.write(self._access) as tx:
+            return metric_declarations.declare(tx, name, higher_is_better, unit)
 
     def samples(self, count: int) -> tuple[Version, ...]:
         with self.catalog.read(self._access) as tx:

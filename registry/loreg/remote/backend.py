@@ -15,18 +15,25 @@ from loreg.entities import (
     BaseDetails,
     BaseEdge,
     BaseModel,
+    BaseSummary,
     Commit,
     Committed,
     Deletion,
     Details,
     Event,
+    Facets,
     Job,
     LineageEdge,
     Metric,
+    MetricDeclared,
+    MetricSummary,
+    MetricVocabulary,
     Namespace,
     Page,
     Query,
     SearchPage,
+    SortKey,
+    TaskSummary,
     Token,
     Usage,
     UsageBy,
@@ -47,6 +54,7 @@ from loreg.schemas import (
     ExportRequest,
     JobRequest,
     LineageResponse,
+    MetricDirection,
     TokenCreated,
     TokenRequest,
     VisibilityRequest,
@@ -93,18 +101,9 @@ class RemoteBackend(Backend):
             f"{_API}/search",
             SearchPage,
             {
-                "text": query.text,
-                "task": query.tasks,
-                "base": query.base,
-                "module": query.modules,
-                "rank": tuple(map(str, query.ranks)),
-                "metric": tuple(map(str, query.metrics)),
-                "label": tuple(f"{key}={value}" for key, value in query.labels),
-                "author": query.author,
-                "variant": query.variant,
-                "sort": "" if best else str(query.sort),
+                **_conditions(query),
+                "sort": "" if best or query.sort.by == SortKey.RELEVANCE else str(query.sort),
                 "best": best,
-                "all_versions": query.all_versions,
                 "limit": query.limit,
                 "cursor": query.cursor,
             },
@@ -115,6 +114,28 @@ class RemoteBackend(Backend):
                 hint=f"loreg search --all-versions --sort metric:{best}",
             )
         return page
+
+    def facets(self, query: Query) -> Facets:
+        return self._server.get(f"{_API}/facets", Facets, _conditions(query))
+
+    def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
+        return self._server.get(f"{_API}/tasks", Page[TaskSummary], {"limit": limit, "cursor": cursor})
+
+    def base_summaries(self, limit: int, cursor: str | None) -> Page[BaseSummary]:
+        return self._server.get(f"{_API}/base-summaries", Page[BaseSummary], {"limit": limit, "cursor": cursor})
+
+    def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
+        return self._server.get(f"{_API}/metrics", Page[MetricSummary], {"limit": limit, "cursor": cursor})
+
+    def metric_vocabulary(self) -> MetricVocabulary:
+        try:
+            return self._server.get(f"{_API}/metric-names", MetricVocabulary)
+        except NotFoundError:
+            return MetricVocabulary((), ())
+
+    def declare_metric(self, name: str, higher_is_better: bool, unit: str) -> MetricDeclared:
+        body = MetricDirection(higher_is_better, unit)
+        return self._server.put(f"{_API}/metrics/{quote(name, safe='')}", MetricDeclared, body)
 
     def samples(self, count: int) -> tuple[Version, ...]:
         return self.search(Query(all_versions=True, limit=count)).items
@@ -242,6 +263,22 @@ class RemoteBackend(Backend):
 
     def revoke_token(self, token_id: int) -> Token:
         return self._server.delete(f"{_API}/tokens/{token_id}", Token)
+
+
+def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:
+    """Return the conditions of a search as they are written in a request."""
+    return {
+        "text": query.text,
+        "task": query.tasks,
+        "base": query.base,
+        "module": query.modules,
+        "rank": tuple(map(str, query.ranks)),
+        "metric": tuple(map(str, query.metrics)),
+        "label": tuple(f"{key}={value}" for key, value in query.labels),
+        "author": query.author,
+        "variant": query.variant,
+        "all_versions": query.all_versions,
+    }
 
 
 def _alias_condition(expected: int | None) -> dict[str, str]:

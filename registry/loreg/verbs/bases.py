@@ -18,6 +18,7 @@ from loreg.entities import (
     BaseEdge,
     BaseMatch,
     BaseModel,
+    BaseSummary,
     Page,
     Progress,
     no_progress,
@@ -140,6 +141,15 @@ class Bases:
             if header_only:
                 return identify_headers(read_model(path), names)
             return identify(path, names, progress, self._context.base_cache)
+
+    def summaries(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseSummary]:
+        """Return a page of the bases that versions were trained on, also those known by name only, the most used first.
+
+        Each has the numbers of its adapters and versions.
+        """
+        backend = self._context.backend
+        page = backend.base_summaries(limit, cursor)
+        return page.followed_by(BaseSummary, lambda cursor: backend.base_summaries(limit, cursor))
 
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[BaseModel]:
         """Return a page of the known bases, the newest first.

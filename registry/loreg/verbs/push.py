@@ -11,13 +11,14 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.base_names import is_hub_name
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
+from loreg.entities import BaseModel, Commit, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.merging import provenance
-from loreg.parsing import parse_metric, parse_word
+from loreg.parsing import parse_word
 from loreg.refs import AdapterName, parse_adapter_name, parse_alias
 from loreg.storage import Blob, UploadReserver, put_bytes
 from loreg.storage.collected import attempts_to_commit
+from loreg.verbs.metrics import parse_metrics
 from loreg.workspace.base_lookup import base_of_identity, load_base
 from loreg.workspace.context import Context, is_path
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
@@ -35,7 +36,7 @@ def push(
 ) -> PushResult:
     """Store the adapter in ``folder`` as the next version of ``name``. See :meth:`loreg.registry.Registry.push`."""
     adapter = parse_adapter_name(name)
-    checked = _parse_metadata(metadata)
+    checked = _parse_metadata(context, metadata)
     if not checkpoint:
         with inspect_adapter(Path(folder), progress) as inspected:
             return store_version(context, inspected, adapter, checked, base=base, progress=progress)
@@ -46,9 +47,9 @@ def push(
         return store_version(context, inspected, adapter, _complete(checked, read), base=base, progress=progress)
 
 
-def _parse_metadata(metadata: VersionMetadata) -> VersionMetadata:
+def _parse_metadata(context: Context, metadata: VersionMetadata) -> VersionMetadata:
     """Return the metadata with its texts parsed. Raises UsageError for one that is not understood."""
-    metrics = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metadata.metrics)
+    metrics = parse_metrics(context.backend, metadata.metrics)
     tasks = tuple(parse_word(task, "task") for task in metadata.tasks)
     aliases = tuple(parse_alias(alias) for alias in metadata.aliases)
     return VersionMetadata(tasks, metrics, metadata.labels, aliases, metadata.message)
@@ -87,7 +88,7 @@ def store_version(
         message=metadata.message,
         tasks=tuple(metadata.tasks),
         labels=metadata.labels,
-        metrics=tuple(metric for metric in metadata.metrics if isinstance(metric, Metric)),
+        metrics=parse_metrics(context.backend, metadata.metrics),
         aliases=tuple(metadata.aliases),
     )
     for attempt in attempts_to_commit():

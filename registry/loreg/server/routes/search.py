@@ -1,20 +1,30 @@
-"""Routes that find versions."""
+"""Routes that find versions, and say what there is to be found: tasks, bases, metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from msgspec.structs import replace
 
+from loreg.entities import (
+    BaseSummary,
+    Facets,
+    MetricDeclared,
+    MetricSummary,
+    MetricVocabulary,
+    Page,
+    SearchPage,
+    TaskSummary,
+)
 from loreg.entities import Query as Search
-from loreg.entities import SearchPage
 from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_order
+from loreg.schemas import MetricDirection
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit, Words
 from loreg.server.pages import page_response
-from loreg.server.responses import error_responses
+from loreg.server.responses import error_responses, json_response
 from loreg.server.state import AsyncBackendDep
 
 routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
@@ -47,6 +57,7 @@ async def get_query(
     )
 
 
+MetricName = Annotated[str, Path(max_length=128, description="The metric's name.")]
 QueryDep = Annotated[Search, Depends(get_query)]
 
 
@@ -60,9 +71,45 @@ async def search(
     cursor: Cursor = None,
 ) -> Response:
     """Search versions; conditions are written as on the command line: ``metric=accuracy>=0.9``. Returns a page."""
-    query = replace(conditions, sort=parse_order(sort, best), best=bool(best))
+    query = replace(conditions, sort=parse_order(sort, best, conditions.text), best=bool(best))
 
     def fetch(limit: int, cursor: str | None) -> Awaitable[SearchPage]:
         return backend.search(replace(query, limit=limit, cursor=cursor))
 
     return await page_response(fetch, limit, cursor)
+
+
+@routes.get("/facets", response_model=Facets, responses=error_responses())
+async def facets(backend: AsyncBackendDep, conditions: QueryDep) -> Response:
+    """Count what the versions of a search have: tasks, bases, ranks, modules, variants, metrics."""
+    return json_response(await backend.facets(conditions))
+
+
+@routes.get("/tasks", response_model=Page[TaskSummary], responses=error_responses())
+async def tasks(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """Return a page of the tasks of what the caller may read, those of the most versions first."""
+    return await page_response(backend.task_summaries, limit, cursor)
+
+
+@routes.get("/base-summaries", response_model=Page[BaseSummary], responses=error_responses())
+async def base_summaries(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """Return a page of the bases of what the caller may read, also those known by name only, the most used first."""
+    return await page_response(backend.base_summaries, limit, cursor)
+
+
+@routes.get("/metrics", response_model=Page[MetricSummary], responses=error_responses())
+async def metrics(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """Return a page of what is measured on what in what the caller may read, with the best number of each."""
+    return await page_response(backend.metric_summaries, limit, cursor)
+
+
+@routes.get("/metric-names", response_model=MetricVocabulary, responses=error_responses())
+async def metric_names(backend: AsyncBackendDep) -> Response:
+    """Return the names of the metrics of what the caller may read, and what is declared of metrics."""
+    return json_response(await backend.metric_vocabulary())
+
+
+@routes.put("/metrics/{name:path}", response_model=MetricDeclared, responses=error_responses())
+async def declare_metric(name: MetricName, body: MetricDirection, backend: AsyncBackendDep) -> Response:
+    """Declare which direction of a metric is better, and its unit; for administrators of everything."""
+    return json_response(await backend.declare_metric(name, body.higher_is_better, body.unit))

@@ -30,6 +30,7 @@ from loreg.entities.garbage import (
     VersionContent,
     WaitingGarbage,
 )
+from loreg.entities.identification import Identification, Kinship, KinshipKind, MergeShare, NearDuplicates
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
@@ -63,6 +64,7 @@ from loreg.entities.results import (
     ReproduceResult,
     Severity,
 )
+from loreg.entities.sketches import Candidate, HashKind, SketchReport
 from loreg.entities.snapshots import (
     BackupReport,
     CatalogSnapshot,
@@ -96,6 +98,7 @@ from loreg.entities.versions import (
     OriginAlias,
     OriginEvent,
     Provenance,
+    Sketch,
     Source,
     Version,
 )
@@ -114,6 +117,7 @@ __all__ = [
     "BaseMatch",
     "BaseModel",
     "BaseRelation",
+    "Candidate",
     "CatalogSnapshot",
     "CheckReport",
     "Commit",
@@ -137,13 +141,18 @@ __all__ = [
     "GarbageCount",
     "GarbageKind",
     "GcReport",
+    "HashKind",
+    "Identification",
     "Job",
     "JobKind",
     "JobState",
+    "Kinship",
+    "KinshipKind",
     "LineageEdge",
     "MarkedGarbage",
     "MergeOptions",
     "MergeResult",
+    "MergeShare",
     "Metric",
     "MetricCondition",
     "MirrorConflict",
@@ -151,6 +160,7 @@ __all__ = [
     "ModuleType",
     "MoveReport",
     "Namespace",
+    "NearDuplicates",
     "NewVersion",
     "Operator",
     "Origin",
@@ -179,6 +189,8 @@ __all__ = [
     "Role",
     "Severity",
     "SharedBlob",
+    "Sketch",
+    "SketchReport",
     "Snapshot",
     "SnapshotDecision",
     "SnapshotList",

@@ -34,6 +34,7 @@ class JobKind(StrEnum):
     GC = "gc"
     PRUNE = "prune"
     BACKUP = "backup"
+    SKETCH = "sketch"
 
     @property
     def is_upkeep(self) -> bool:

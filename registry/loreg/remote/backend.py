@@ -14,6 +14,7 @@ from loreg.entities import (
     BaseDetails,
     BaseEdge,
     BaseModel,
+    Candidate,
     Commit,
     Committed,
     Deletion,
@@ -23,8 +24,10 @@ from loreg.entities import (
     LineageEdge,
     Metric,
     Namespace,
+    NearDuplicates,
     Page,
     Query,
+    Sketch,
     Token,
     Usage,
     UsageBy,
@@ -44,6 +47,7 @@ from loreg.schemas import (
     ExportRequest,
     JobRequest,
     LineageResponse,
+    SketchResponse,
     TokenCreated,
     TokenRequest,
     VisibilityRequest,
@@ -83,6 +87,17 @@ class RemoteBackend(Backend):
 
     def with_file(self, sha256: str) -> tuple[str, ...]:
         return self._server.get(f"{_API}/files/{sha256}", tuple[str, ...])
+
+    def candidates(self, hashes: Sequence[str], vector: str, limit: int) -> tuple[Candidate, ...]:
+        return self._server.get(
+            f"{_API}/candidates", tuple[Candidate, ...], {"hash": tuple(hashes), "vector": vector, "limit": limit}
+        )
+
+    def sketch(self, ref: Ref) -> Sketch | None:
+        return self._server.get(f"{_version_path(ref)}/sketch", SketchResponse).sketch
+
+    def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
+        return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
     def search(self, query: Query) -> Page[Version]:
         return self._server.get(

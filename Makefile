@@ -10,7 +10,7 @@ SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak soak-gc simulate gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-keep bench-serve docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify identify-proof docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -131,6 +131,12 @@ bench-keep: $(READY) ## print verifying and collecting a registry beside sha256s
 
 bench-check: $(READY) ## print checking a thousand adapters beside its floor and its peers (two minutes)
 	@$(BIN)/python benchmarks/check.py
+
+bench-identify: $(READY) ## print what sketching costs, and finding the nearest of a million versions (five minutes)
+	@$(BIN)/python benchmarks/identify.py --large
+
+identify-proof: $(READY) ## copy a thousand adapters in every way, and print how many are known again (half an hour)
+	@$(BIN)/python benchmarks/identify_proof.py
 
 bench-serve: $(READY) ## print the server beside plain boto3, huggingface_hub and an empty route, over a million adapters (10 minutes)
 	@$(BIN)/python benchmarks/serve.py

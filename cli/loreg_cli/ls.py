@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import (
+    echo,
+    print_json,
     print_page,
     print_table,
 )
 from loreg_cli.version_table import print_versions
 
+if TYPE_CHECKING:
+    from loreg.entities import NearDuplicates
+
 
 @click.command()
 @click.argument("name", required=False)
+@click.option(
+    "--duplicates", is_flag=True, help="Group versions whose deltas are nearly the same; NAME may be 'team/*'."
+)
 @page_options
 @table_options
 @format_option
-def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
+def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, format_: str) -> None:
     """List the adapters of the registry, or the versions of the adapter NAME."""
     registry = open_registry()
+    if duplicates:
+        _print_duplicates(registry.near_duplicates(name or "*"), format_)
+        return
     if name:
         print_versions(registry.versions(name, limit=limit, cursor=cursor), format_)
         return
@@ -41,3 +54,20 @@ def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
             drop=["SINCE"],
         )
     print_page(page, format_, [str(entry.adapter) for entry in page.items])
+
+
+def _print_duplicates(groups: tuple[NearDuplicates, ...], format_: str) -> None:
+    if format_ == "json":
+        print_json(list(groups))
+    elif format_ == "quiet":
+        for group in groups:
+            echo(" ".join(group.refs))
+    elif groups:
+        rows = [
+            (ref if place == 0 else f"  {ref}", f"{cosine:.5f}", f"{scale:.4g}")
+            for group in groups
+            for place, (ref, cosine, scale) in enumerate(zip(group.refs, group.cosines, group.scales, strict=True))
+        ]
+        print_table(["NEARLY THE SAME", "COSINE", "SCALE"], rows, right=["COSINE", "SCALE"])
+    if not groups:
+        click.echo("nothing is nearly the same", err=True)

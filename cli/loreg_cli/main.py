@@ -26,6 +26,7 @@ _SUMMARIES = {
     "export": "Write an adapter as one server takes it.",
     "extract": "Take an adapter out of a fine-tuned model.",
     "gc": "Remove what nothing refers to, and what nobody needs.",
+    "identify": "Say what a file is: the same, scaled, merged, trained on.",
     "import": "Bring in the adapters of training runs, a plan first.",
     "job": "Follow what workers were asked for.",
     "lineage": "Show which versions a version was merged from.",

@@ -17,6 +17,7 @@ from loreg.entities import (
     BaseEdge,
     BaseModel,
     BaseSummary,
+    Candidate,
     Commit,
     Committed,
     Deletion,
@@ -30,9 +31,11 @@ from loreg.entities import (
     MetricSummary,
     MetricVocabulary,
     Namespace,
+    NearDuplicates,
     Page,
     Query,
     SearchPage,
+    Sketch,
     TaskSummary,
     Token,
     Usage,
@@ -74,6 +77,25 @@ class Backend(Protocol):
 
     def with_file(self, sha256: str) -> tuple[str, ...]:
         """Return the refs of the versions that have a file with this content, the oldest first."""
+        ...
+
+    def candidates(self, hashes: Sequence[str], vector: str, limit: int) -> tuple[Candidate, ...]:
+        """Return versions with a hash that begins as one of ``hashes``, then those with a sketch near to ``vector``.
+
+        Hashes are at least six hex digits of the sha256 of a manifest, a file, or the bytes of the tensors. Near is a
+        cosine of 1 or −1. ``vector`` may be empty. Up to ``limit`` of each; what is in a sketch, a client has said.
+        """
+        ...
+
+    def sketch(self, ref: Ref) -> Sketch | None:
+        """Return what is stored of the weights of the version that ``ref`` means; None if nothing is."""
+        ...
+
+    def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
+        """Return the groups of versions, not yanked, whose deltas are nearly the same, by their sketches.
+
+        Raises UsageError if more versions match than are compared with each other.
+        """
         ...
 
     def search(self, query: Query) -> SearchPage:

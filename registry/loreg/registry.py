@@ -34,6 +34,7 @@ from loreg.entities import (
     Facets,
     ForgetReport,
     GcReport,
+    Identification,
     ImportOptions,
     ImportReport,
     Job,
@@ -46,6 +47,7 @@ from loreg.entities import (
     MetricSummary,
     MirrorReport,
     MoveReport,
+    NearDuplicates,
     Page,
     Progress,
     PruneReport,
@@ -56,6 +58,7 @@ from loreg.entities import (
     ReproduceResult,
     RestoreReport,
     SearchPage,
+    SketchReport,
     Snapshot,
     SnapshotList,
     SnapshotRules,
@@ -434,6 +437,51 @@ class Registry:
             plot=plot,
             progress=progress,
         )
+
+    def identify(self, source: str, *, progress: Progress = no_progress) -> Identification:
+        """Say what an adapter is, by its content: which version, in what form, or of which versions it was made.
+
+        ``source`` is a folder, a file of weights, a ref (it is then compared with all others), ``hf:ORG/NAME[@REV]``,
+        or a hash of 8 hex digits or more: the sha256 of a manifest, of a file (AutoV2 is its beginning), or of the
+        tensors alone (AutoV3). Hashes and sketches name candidates, of which the weights are then compared: nothing but
+        the nearest relatives is said of a sketch alone. No answer means that nothing like it is known. Raises
+        NotFoundError, AdapterFormatError or IntegrityError for what cannot be read.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> (answer,) = registry.identify("./science").answers
+        >>> answer.ref, str(answer.relation), answer.cosine
+        ('team/science:v1', 'same', 1.0)
+        """
+        from loreg.verbs.identify import find_hash, identify, identify_hash
+
+        digits = find_hash(source)
+        return identify_hash(self.context, digits) if digits else identify(self.context, source, progress)
+
+    def sketch_missing(self, progress: Progress = no_progress) -> SketchReport:
+        """Read the weights of all versions that were pushed without a sketch, so that :meth:`identify` knows them too.
+
+        Behind a server a worker does it for an administrator. Raises NotAllowedError for others.
+
+        >>> registry.sketch_missing().sketched
+        0
+        """
+        from loreg.verbs.sketch import sketch_missing
+
+        if self.settings.endpoint:
+            return self._do_by_worker(JobKind.SKETCH, {}, SketchReport, progress)
+        return sketch_missing(self.context, progress)
+
+    def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
+        """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.
+
+        Their cosine, or that of a chain between them, is 0.99 or more by their sketches. Yanked versions, and those
+        without a sketch, are left out. Raises UsageError if more than 20,000 match.
+
+        >>> pushed = [registry.push("./science", name) for name in ("team/science", "team/copy")]
+        >>> [group.refs for group in registry.near_duplicates("team/*")]
+        [('team/science:v1', 'team/copy:v1')]
+        """
+        return self._backend.near_duplicates(parse_adapter_pattern(pattern))
 
     def reproduce(
         self,

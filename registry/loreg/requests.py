@@ -31,6 +31,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.GC: frozenset({"grace", "caches", "dry_run"}),
     JobKind.PRUNE: frozenset({"pattern", "dry_run"}),
     JobKind.BACKUP: frozenset({"target", "action", "verify", "keep_last", "keep_newer", "dry_run"}),
+    JobKind.SKETCH: frozenset(),
 }
 
 

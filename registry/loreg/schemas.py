@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from loreg.entities import BaseModel, Commit, LineageEdge, Token, Version
+from loreg.entities import BaseModel, Commit, LineageEdge, Sketch, Token, Version
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,13 @@ class LineageResponse:
 
     version: Version
     edges: tuple[LineageEdge, ...]
+
+
+@dataclass(frozen=True)
+class SketchResponse:
+    """What is stored of a version's weights; null if nothing is."""
+
+    sketch: Sketch | None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from loreg.entities import (
     PruneDecision,
     Reference,
     Retention,
+    Sketch,
     UpkeepAction,
+    Version,
     VersionContent,
 )
 from loreg.refs import AdapterName, AdapterPattern, Ref
@@ -106,6 +108,18 @@ class Upkeep(Protocol):
 
     def find_contents(self, digests: Collection[str]) -> Mapping[str, VersionContent]:
         """Return what versions have these manifests, by digest; a digest that no version has is left out."""
+        ...
+
+    def count_unsketched(self) -> int:
+        """Return how many versions have no sketch."""
+        ...
+
+    def unsketched(self) -> Iterator[Version]:
+        """Yield the versions that have no sketch, the oldest first. They are read in pages, a transaction each."""
+        ...
+
+    def record_sketch(self, ref: Ref, sketch: Sketch) -> bool:
+        """Record the sketch of a version unless it has one; return whether it had none."""
         ...
 
     def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:

@@ -85,6 +85,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", VERSION): Row(READ),
     ("GET", VERSION + "/lineage"): Row(READ),
     ("GET", VERSION + "/check"): Row(READ),
+    ("GET", VERSION + "/sketch"): Row(READ),
+    ("GET", "/api/v1/candidates"): Row(EVERYONE, request=lambda _: {"params": {"hash": "0" * 10}}),
+    ("GET", "/api/v1/near-duplicates"): Row(EVERYONE),
     ("DELETE", VERSION): Row(  # of a version that is not there: the rows below need the one that is
         {**ADMIN, "root": 404}, request=lambda _: {"params": {"reason": "x"}}, url=VERSION.format(**UNKNOWN)
     ),
@@ -214,6 +217,7 @@ KINDS: dict[str, tuple[Mapping[str, int], dict[str, Any]]] = {
     JobKind.GC: (ADMIN, {}),
     JobKind.PRUNE: (ADMIN, {"pattern": "team/*"}),
     JobKind.BACKUP: (ADMIN, {"target": "/backup"}),
+    JobKind.SKETCH: (ADMIN, {}),
 }
 
 

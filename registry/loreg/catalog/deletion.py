@@ -23,6 +23,7 @@ from loreg.catalog.schema import (
     merge_table,
     metric_table,
     module_type_table,
+    sketch_table,
     task_table,
     upload_table,
     version_table,
@@ -35,7 +36,7 @@ from loreg.refs import AdapterName
 
 _BATCH = 1000  # digests in one statement
 _MAX_LISTED = 100  # blobs that others have, or versions that were merged from it
-_CHILDREN = (module_type_table, task_table, label_table, metric_table, file_table)
+_CHILDREN = (module_type_table, task_table, label_table, metric_table, file_table, sketch_table)
 
 
 class Removal(msgspec.Struct, frozen=True):

@@ -296,6 +296,27 @@ class FileColumns(TypedColumns):
 file_table = Table("files", metadata, FileColumns)
 
 
+class SketchColumns(TypedColumns):
+    """A version's weights in a few numbers: ``vector``, in base64, and the signs of them as four 64-bit integers.
+
+    ``data`` is the digest of the tensors' bytes. Without a vector, where factors cannot be read, there are no signs.
+    Rows that are added later have a higher id.
+    """
+
+    id: Named[int] = Column(Id, primary_key=True)
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), unique=True)
+    data: Named[str] = Column(Digest, index=True)
+    norm: Named[float] = Column(Double)
+    vector: Named[str] = Column(Text)
+    signs_1: Named[int | None] = Column(BigInteger, index=True)
+    signs_2: Named[int | None] = Column(BigInteger, index=True)
+    signs_3: Named[int | None] = Column(BigInteger)
+    signs_4: Named[int | None] = Column(BigInteger)
+
+
+sketch_table = Table("sketches", metadata, SketchColumns)
+
+
 class ExportColumns(TypedColumns):
     """A version as the server of ``profile`` takes it, and the user who had it built.
 

@@ -44,6 +44,7 @@ from loreg.entities.garbage import (
     VersionContent,
     WaitingGarbage,
 )
+from loreg.entities.identification import Identification, Kinship, KinshipKind, MergeShare, NearDuplicates
 from loreg.entities.imports import (
     ImportFailure,
     ImportOptions,
@@ -88,6 +89,7 @@ from loreg.entities.results import (
     Severity,
     TermMatch,
 )
+from loreg.entities.sketches import Candidate, HashKind, SketchReport
 from loreg.entities.snapshots import (
     BackupReport,
     CatalogSnapshot,
@@ -132,6 +134,7 @@ from loreg.entities.versions import (
     OriginAlias,
     OriginEvent,
     Provenance,
+    Sketch,
     Source,
     Version,
 )
@@ -155,6 +158,7 @@ __all__ = [
     "BaseModel",
     "BaseRelation",
     "BaseSummary",
+    "Candidate",
     "CatalogSnapshot",
     "CheckReport",
     "Commit",
@@ -181,6 +185,8 @@ __all__ = [
     "GarbageCount",
     "GarbageKind",
     "GcReport",
+    "HashKind",
+    "Identification",
     "ImportFailure",
     "ImportOptions",
     "ImportPlan",
@@ -189,10 +195,13 @@ __all__ = [
     "Job",
     "JobKind",
     "JobState",
+    "Kinship",
+    "KinshipKind",
     "LineageEdge",
     "MarkedGarbage",
     "MergeOptions",
     "MergeResult",
+    "MergeShare",
     "Metric",
     "MetricCondition",
     "MetricDeclaration",
@@ -204,6 +213,7 @@ __all__ = [
     "ModuleType",
     "MoveReport",
     "Namespace",
+    "NearDuplicates",
     "NewVersion",
     "Operator",
     "Origin",
@@ -235,6 +245,8 @@ __all__ = [
     "SearchTerm",
     "Severity",
     "SharedBlob",
+    "Sketch",
+    "SketchReport",
     "Snapshot",
     "SnapshotDecision",
     "SnapshotList",

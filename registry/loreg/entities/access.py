@@ -37,6 +37,7 @@ class JobKind(StrEnum):
     GC = "gc"
     PRUNE = "prune"
     BACKUP = "backup"
+    SKETCH = "sketch"
 
     @property
     def is_upkeep(self) -> bool:

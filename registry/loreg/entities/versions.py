@@ -119,6 +119,19 @@ class Provenance(Displayed, frozen=True):
         return figure
 
 
+class Sketch(Value, frozen=True):
+    """A version's weights in a few numbers, by which they are found again; see docs/format.md, Sketches.
+
+    ``data`` is the sha256 of the tensors' bytes, without the header of the file: AutoV3. ``norm`` is ‖Δ‖, the Frobenius
+    norm of all deltas together; ``vector`` has the 256 numbers, as base64 of 32-bit floats. It is empty, and ``norm``
+    0, for an adapter that cannot be sketched.
+    """
+
+    data: str
+    norm: float = 0.0
+    vector: str = ""
+
+
 class NewVersion(Value, frozen=True):
     """A version that is about to be recorded: all of its blobs are stored already.
 
@@ -138,6 +151,7 @@ class NewVersion(Value, frozen=True):
     aliases: tuple[str, ...] = ()
     provenance: Provenance | None = None
     base_path: str = ""
+    sketch: Sketch | None = None
 
 
 #: In the detail of an event: the registry that it was mirrored from.
@@ -209,7 +223,8 @@ class Commit(Value, frozen=True):
 
     ``base`` may be one that is not known yet; the blob under its digest lists its tensors. ``base_hint`` is what the
     adapter called its base before a private path was taken out of its files. With an ``origin``, which is for
-    administrators of everything, the version keeps the number, the author and the time that it has there.
+    administrators of everything, the version keeps the number, the author and the time that it has there. ``sketch``
+    is what the client says of the weights; nothing but the search for candidates believes it.
     """
 
     adapter: AdapterName
@@ -222,6 +237,7 @@ class Commit(Value, frozen=True):
     metrics: tuple[Metric, ...] = ()
     aliases: tuple[str, ...] = ()
     origin: Origin | None = None
+    sketch: Sketch | None = None
 
     @property
     def digests(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from loreg.catalog import (
     metrics,
     mirroring,
     namespaces,
+    sketches,
     summaries,
     tokens,
     tombstones,
@@ -48,6 +49,7 @@ from loreg.entities import (
     BaseModel,
     BaseRelation,
     BaseSummary,
+    Candidate,
     Commit,
     Committed,
     Deletion,
@@ -62,11 +64,13 @@ from loreg.entities import (
     MetricSummary,
     MetricVocabulary,
     Namespace,
+    NearDuplicates,
     Origin,
     Page,
     Query,
     Role,
     SearchPage,
+    Sketch,
     TaskSummary,
     Token,
     Usage,
@@ -79,6 +83,7 @@ from loreg.local.authorization import require, require_somewhere
 from loreg.local.jobs import namespace_of
 from loreg.local.origin import validate_origin
 from loreg.local.reference_writes import rehearse_references, write_references
+from loreg.local.sketch_index import SketchIndex
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
@@ -106,12 +111,14 @@ class LocalBackend(Backend):
         access: Access,
         policy: Policy,
         retention: Mapping[str, object] = MappingProxyType({}),
+        sketch_index: SketchIndex | None = None,
     ) -> None:
         self.catalog = catalog
         self._store = store
         self._access = access
         self._policy = policy
         self._retention = retention
+        self._sketch_index = sketch_index or SketchIndex()
 
     def is_there(self) -> bool:
         return self.catalog.exists()
@@ -138,6 +145,23 @@ class LocalBackend(Backend):
     def with_file(self, sha256: str) -> tuple[str, ...]:
         with self.catalog.read(self._access) as tx:
             return versions.refs_with_file(tx, sha256)
+
+    def candidates(self, hashes: Sequence[str], vector: str, limit: int) -> tuple[Candidate, ...]:
+        from loreg.local.sketches import find_candidates
+
+        with self.catalog.read(self._access) as tx:
+            return find_candidates(tx, self._sketch_index, hashes, vector, limit)
+
+    def sketch(self, ref: Ref) -> Sketch | None:
+        with self.catalog.read(self._access) as tx:
+            row_id = versions.resolve(tx, ref).id
+            return sketches.find_all(tx, [row_id]).get(row_id)
+
+    def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
+        from loreg.local.sketches import find_near_duplicates
+
+        with self.catalog.read(self._access) as tx:
+            return find_near_duplicates(tx, pattern)
 
     def search(self, query: Query) -> SearchPage:
         with self.catalog.read(self._access) as tx:
@@ -238,6 +262,12 @@ class LocalBackend(Backend):
             version_record, created = versions.record(tx, parsed.new_version, change_policy)
         else:
             version_record, created = mirroring.record(tx, parsed.new_version, origin, change_policy)
+        if parsed.new_version.sketch is not None:
+            from loreg.local.sketches import describe_twins
+
+            sketches.record(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
+            if created and origin is None:
+                notes += describe_twins(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
         return Committed(version_record.version, created, tuple(notes))
 
     def rehearse(self, parsed: ParsedCommit, store: BlobTransfer) -> None:

@@ -20,6 +20,7 @@ from loreg.checking.run import check_adapter
 from loreg.entities import Commit, NewVersion, Provenance
 from loreg.errors import AdapterFormatError, CollectedError, IntegrityError, LoregError, NotFoundError, UsageError
 from loreg.local.bases import VerifiedBase, read_verified_base
+from loreg.local.sketches import signs_of
 from loreg.manifest import File, validate_files
 from loreg.merging import provenance
 from loreg.parsing import parse_label, parse_word, validate_metric
@@ -37,11 +38,15 @@ _MAX_MESSAGE = 64 * 1024  # characters
 
 @dataclass(frozen=True)
 class ParsedCommit:
-    """A commit as it can be recorded, and its base, if it names one, as its tensor list describes it."""
+    """A commit as it can be recorded, and its base, if it names one, as its tensor list describes it.
+
+    ``signs`` are those of the numbers of its sketch.
+    """
 
     new_version: NewVersion
     base: VerifiedBase | None
     notes: tuple[str, ...]
+    signs: tuple[int, ...] = ()
 
 
 def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, AcceptedUpload]) -> ParsedCommit:
@@ -55,6 +60,7 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
     files = {file.path: file for file in commit.manifest.files}
     validate_file_names(files)
     _refuse_oversized(commit)
+    signs = signs_of(commit.sketch) if commit.sketch is not None else ()
     # every blob is stored
     blobs = _CommitBlobs(store, accepted)
     for file in commit.manifest.files:
@@ -83,8 +89,9 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
         aliases=tuple(map(parse_alias, commit.aliases)),
         provenance=merged_from,
         base_path=structure.base_path(commit.base_hint),
+        sketch=commit.sketch,
     )
-    return ParsedCommit(new_version, base, notes)
+    return ParsedCommit(new_version, base, notes, signs)
 
 
 def _refuse_oversized(commit: Commit) -> None:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loreg.catalog import Catalog
 from loreg.checking.policy import Policy, read_policy
 from loreg.entities import Access
 from loreg.local.backend import LocalBackend
+from loreg.local.sketch_index import SketchIndex
 from loreg.settings import Settings
 from loreg.storage import BlobStore, open_store
 
 
 @dataclass(frozen=True)
 class LocalRegistry:
-    """A catalog, a store, what the team asks of adapters, and the table of which versions are kept."""
+    """A catalog, a store, what the team asks of adapters, and the table of which versions are kept.
+
+    The ``sketch_index`` is filled when somebody first looks for versions by their weights.
+    """
 
     catalog: Catalog
     store: BlobStore
     policy: Policy
     retention: Mapping[str, object]
+    sketch_index: SketchIndex = field(default_factory=SketchIndex, kw_only=True)
 
     def backend(self, access: Access) -> LocalBackend:
         """Return the backend as a caller with ``access`` may use it."""
-        return LocalBackend(self.catalog, self.store, access, self.policy, self.retention)
+        return LocalBackend(self.catalog, self.store, access, self.policy, self.retention, self.sketch_index)
 
 
 def open_local(settings: Settings) -> LocalRegistry:

@@ -21,6 +21,7 @@ from loreg.catalog import (
     migrations,
     references,
     retention,
+    sketches,
     uploads,
     versions,
 )
@@ -38,7 +39,9 @@ from loreg.entities import (
     Reference,
     Retention,
     Role,
+    Sketch,
     UpkeepAction,
+    Version,
     VersionContent,
 )
 from loreg.local.authorization import require
@@ -129,6 +132,27 @@ class LocalUpkeep(Upkeep):
     def find_contents(self, digests: Collection[str]) -> Mapping[str, VersionContent]:
         with self._catalog.read(self._access) as tx:
             return versions.find_contents(tx, digests)
+
+    def count_unsketched(self) -> int:
+        with self._catalog.read(self._access) as tx:
+            return sketches.count_unsketched(tx)
+
+    def unsketched(self) -> Iterator[Version]:
+        after = 0
+        while True:
+            with self._catalog.read(self._access) as tx:
+                page = sketches.list_unsketched(tx, after, _PAGE)
+            if not page:
+                return
+            yield from (version for _, version in page)
+            after = page[-1][0]
+
+    def record_sketch(self, ref: Ref, sketch: Sketch) -> bool:
+        from loreg.local.sketches import signs_of
+
+        signs = signs_of(sketch)
+        with self._catalog.write(self._access) as tx:
+            return sketches.record(tx, versions.resolve(tx, ref).id, sketch, signs)
 
     def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
         last: AdapterName | None = None

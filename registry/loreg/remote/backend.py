@@ -16,6 +16,7 @@ from loreg.entities import (
     BaseEdge,
     BaseModel,
     BaseSummary,
+    Candidate,
     Commit,
     Committed,
     Deletion,
@@ -29,9 +30,11 @@ from loreg.entities import (
     MetricSummary,
     MetricVocabulary,
     Namespace,
+    NearDuplicates,
     Page,
     Query,
     SearchPage,
+    Sketch,
     SortKey,
     TaskSummary,
     Token,
@@ -55,6 +58,7 @@ from loreg.schemas import (
     JobRequest,
     LineageResponse,
     MetricDirection,
+    SketchResponse,
     TokenCreated,
     TokenRequest,
     VisibilityRequest,
@@ -94,6 +98,17 @@ class RemoteBackend(Backend):
 
     def with_file(self, sha256: str) -> tuple[str, ...]:
         return self._server.get(f"{_API}/files/{sha256}", tuple[str, ...])
+
+    def candidates(self, hashes: Sequence[str], vector: str, limit: int) -> tuple[Candidate, ...]:
+        return self._server.get(
+            f"{_API}/candidates", tuple[Candidate, ...], {"hash": tuple(hashes), "vector": vector, "limit": limit}
+        )
+
+    def sketch(self, ref: Ref) -> Sketch | None:
+        return self._server.get(f"{_version_path(ref)}/sketch", SketchResponse).sketch
+
+    def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
+        return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
     def search(self, query: Query) -> SearchPage:
         best = str(query.sort).removeprefix("metric:") if query.best else ""

@@ -136,7 +136,7 @@ class _BundleWriter:
                 self._add_base(version.base)
             self._versions += 1
             self._refs.append(version.ref)
-            yield BundledVersion(details.version, details.files)
+            yield BundledVersion(details.version, details.files, self._source.sketch(adapter, version.number))
 
     def _read_events(self, adapter: AdapterName) -> Iterator[Line]:
         try:

@@ -224,6 +224,7 @@ class _Mirror:
             labels=version.labels,
             metrics=version.metrics,
             origin=origin,
+            sketch=self.source.sketch(version.adapter, version.number) if is_new else None,
         )
         blobs = [Blob(file.sha256, file.size) for file in details.files]
         committed = self.blobs.commit(commit, blobs, send_first=is_new)

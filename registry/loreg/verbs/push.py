@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
 from loreg.entities import BaseModel, Commit, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
+from loreg.identity.sketch import sketch_adapter
 from loreg.merging import provenance
 from loreg.parsing import parse_word
 from loreg.refs import AdapterName, parse_adapter_name, parse_alias
@@ -91,10 +93,12 @@ def store_version(
         metrics=parse_metrics(context.backend, metadata.metrics),
         aliases=tuple(metadata.aliases),
     )
-    for attempt in attempts_to_commit():
-        with attempt:
-            _store(context, inspected, identity, progress)
-            committed = context.backend.commit(commit)
+    with ThreadPoolExecutor(1) as pool:  # while the files are on their way
+        sketching = pool.submit(sketch_adapter, inspected.structure)
+        for attempt in attempts_to_commit():
+            with attempt:
+                _store(context, inspected, identity, progress)
+                committed = context.backend.commit(msgspec.structs.replace(commit, sketch=sketching.result()))
     return PushResult(committed.version, committed.created, inspected.left_out, (*inspected.notes, *committed.notes))
 
 

@@ -21,6 +21,7 @@ from loreg.verbs.gc import gc
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.prune import prune
 from loreg.verbs.repair import open_source, repair
+from loreg.verbs.sketch import sketch_missing
 from loreg.verbs.verify import Selection, select_references, verify
 from loreg.workspace.context import Context
 from loreg.workspace.read_share import position_of
@@ -31,7 +32,7 @@ R = TypeVar("R")
 #: Entries of each list in the report of a job, which is one row and listed on a page with others.
 MAX_LISTED = 100
 _MAX_COUNTS = 1000  # lines of counts, by namespace or otherwise
-_LISTS = ("damages", "orphans", "leftovers", "repaired", "broken", "going", "kept", "snapshots", "decisions")
+_LISTS = ("damages", "orphans", "leftovers", "repaired", "broken", "going", "kept", "snapshots", "decisions", "failed")
 MAX_OWNERS = 3  # that are named of each blob
 #: Called with a job that was submitted, before it is waited for.
 JobCallback = Callable[[Job], None]
@@ -91,6 +92,9 @@ def run_upkeep(
         return _prune(context, request, rules, progress)
     if kind is JobKind.BACKUP:
         return _back_up(context, settings, request, rules, progress)
+    if kind is JobKind.SKETCH:
+        sketched = sketch_missing(context, progress)
+        return shorten(sketched, f"{sketched.sketched:,} sketched, {sketched.failed_count:,} failed")
     selection = _select(request, settings)
     if kind is JobKind.VERIFY:
         verified = verify(context, selection, progress)

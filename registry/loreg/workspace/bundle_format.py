@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from loreg.entities import BaseDetails, Details, OriginEvent, Version
+from loreg.entities import BaseDetails, Details, OriginEvent, Sketch, Version
 from loreg.errors import IntegrityError
 from loreg.manifest import File
 from loreg.refs import AdapterName
@@ -32,10 +32,11 @@ _BLOB = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
 @dataclass(frozen=True)
 class BundledVersion:
-    """A line of ``versions.jsonl``: a version as the source's API shows it, and its files."""
+    """A line of ``versions.jsonl``: a version as the source's API shows it, its files, and its sketch if it has one."""
 
     version: Version
     files: tuple[File, ...]
+    sketch: Sketch | None = None
 
     def details(self) -> Details:
         """Return it as details of a version, without what its files say themselves."""

@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from loreg.entities import BaseDetails, BaseModel, Details, OriginEvent, Version
+from loreg.entities import BaseDetails, BaseModel, Details, OriginEvent, Sketch, Version
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
 from loreg.refs import AdapterName, parse_adapter_name
 from loreg.storage import Blob
@@ -70,13 +70,20 @@ class BundleSource:
 
     def details(self, adapter: AdapterName, number: int) -> Details:
         """Return the version of one line."""
+        return self._bundled(adapter, number).details()
+
+    def sketch(self, adapter: AdapterName, number: int) -> Sketch | None:
+        """Return the sketch of one line."""
+        return self._bundled(adapter, number).sketch
+
+    def _bundled(self, adapter: AdapterName, number: int) -> BundledVersion:
         name = self._versions(adapter)
         if self._lines[0] != name:
             numbers = {self._decode(line, BundledVersion).version.number: at for at, line in self._read_lines(name)}
             self._lines = name, numbers
         if number not in self._lines[1]:
             raise NotFoundError(f"there is no {adapter}:v{number} in {self.path}", hint="mirror from another place")
-        return self._decode(self._read_at(self._lines[1][number]), BundledVersion).details()
+        return self._decode(self._read_at(self._lines[1][number]), BundledVersion)
 
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events line by line."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from loreg.entities import BaseDetails, BaseModel, Details, Event, OriginEvent, Page, Version
+from loreg.entities import BaseDetails, BaseModel, Details, Event, OriginEvent, Page, Sketch, Version
 from loreg.errors import NotAllowedError, NotFoundError
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
@@ -34,6 +34,10 @@ class MirrorSource(Protocol):
 
     def details(self, adapter: AdapterName, number: int) -> Details:
         """Return a version and its files."""
+        ...
+
+    def sketch(self, adapter: AdapterName, number: int) -> Sketch | None:
+        """Return what is stored of a version's weights; None if nothing is."""
         ...
 
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
@@ -72,6 +76,13 @@ class RegistrySource:
     def details(self, adapter: AdapterName, number: int) -> Details:
         """Ask for one version."""
         return self._context.backend.show(Ref(adapter, number=number))
+
+    def sketch(self, adapter: AdapterName, number: int) -> Sketch | None:
+        """Ask for the sketch; a server of an older release has none."""
+        try:
+            return self._context.backend.sketch(Ref(adapter, number=number))
+        except NotFoundError:
+            return None
 
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events page by page."""

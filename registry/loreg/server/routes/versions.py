@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import StringConstraints
 
-from loreg.entities import AdapterEntry, CheckReport, Committed, Deletion, Details, Metric, Page, Version
+from loreg.entities import (
+    AdapterEntry,
+    Candidate,
+    CheckReport,
+    Committed,
+    Deletion,
+    Details,
+    Metric,
+    NearDuplicates,
+    Page,
+    Version,
+)
 from loreg.errors import NotFoundError, UsageError
 from loreg.local.bases import limit_concurrent_reads
 from loreg.manifest import Manifest
-from loreg.refs import parse_alias, parse_ref
-from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, YankRequest
+from loreg.refs import parse_adapter_pattern, parse_alias, parse_ref
+from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, SketchResponse, YankRequest
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import (
     REF_PARAMETERS,
@@ -35,6 +47,9 @@ from loreg.verbs import check as checking
 from loreg.workspace.context import Context, is_path
 
 routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
+HashPrefix = Annotated[str, StringConstraints(pattern="^[0-9a-f]{6,64}$")]
+HashPrefixes = Annotated[tuple[HashPrefix, ...], Query(max_length=8)]
+MAX_CANDIDATES = 100
 _IN_ADAPTER = "/adapters/{namespace}/{name}"
 _VERSION = _IN_ADAPTER + "/versions/{selector}"
 _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
@@ -182,6 +197,32 @@ async def with_content(digest: Sha256, backend: AsyncBackendDep) -> Response:
     if version is None:
         raise NotFoundError(f"no version has the content sha256:{digest[:12]}", hint="loreg search")
     return json_response(version)
+
+
+@routes.get("/candidates", response_model=tuple[Candidate, ...], responses=error_responses())
+def candidates(
+    backend: BackendDep,
+    hash: HashPrefixes = (),  # noqa: A002  the name of the parameter in the URL
+    vector: Annotated[str, Query(max_length=2000)] = "",
+    limit: Annotated[int, Query(ge=1, le=MAX_CANDIDATES)] = 20,
+) -> Response:
+    """Find versions by the beginnings of hashes, and by a sketch of their deltas: the nearest first.
+
+    Only those that the caller may read. A sketch is what its pusher says: compare the weights before you believe it.
+    """
+    return json_response(backend.candidates(hash, vector, limit))
+
+
+@routes.get("/near-duplicates", response_model=tuple[NearDuplicates, ...], responses=error_responses())
+def near_duplicates(backend: BackendDep, pattern: Annotated[str, Query(max_length=200)] = "*") -> Response:
+    """Return the groups of versions of the adapters that match whose deltas are nearly the same, by their sketches."""
+    return json_response(backend.near_duplicates(parse_adapter_pattern(pattern)))
+
+
+@routes.get(_VERSION + "/sketch", response_model=SketchResponse, responses=error_responses(404, 409))
+def sketch(ref: RefDep, backend: BackendDep) -> Response:
+    """Return the digest of a version's data and the sketch of its deltas, as far as they are recorded."""
+    return json_response(SketchResponse(backend.sketch(ref)))
 
 
 @routes.get("/files/{sha256}", response_model=tuple[str, ...], responses=error_responses())

@@ -1,0 +1,89 @@
+"""The sketch of an adapter: a few numbers whose products estimate those of the deltas of two adapters.
+
+s_j = Σ scale · u_jᵀ B A v_j over all modules, with random u_j and v_j of ±1 (:mod:`loreg.identity.probes`). The
+expectation of s_j s'_j is ⟨Δ, Δ'⟩ (Johnson and Lindenstrauss 1984, for rank-one probes), and the sketch of a weighted
+sum of deltas is that sum of their sketches. It does not depend on how a delta is factored, nor on its dtype beyond
+rounding.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from loreg.adapters.structure import AdapterStructure
+from loreg.entities import Sketch
+from loreg.errors import UsageError
+from loreg.identity.factors import open_factors
+from loreg.identity.probes import PROBES, project
+
+Array = NDArray[Any]
+_CHUNK = 4 * 1024 * 1024  # bytes
+
+
+def sketch_adapter(structure: AdapterStructure) -> Sketch:
+    """Sketch the adapter in a folder; every factor is read once.
+
+    Full tensors, biases and DoRA's magnitudes are not in it. One that has a module whose factors cannot be read, or
+    numbers that are not finite, has no vector.
+    """
+    total, energy = np.zeros(PROBES), 0.0
+    with threadpool_limits(1, "blas"), open_factors(structure) as file:
+        modules = file.modules
+        for name in modules:
+            factors = file.read(name)
+            for matrix, (b, a) in enumerate(zip(factors.b, factors.a, strict=True)):
+                left, right = project(b, name, "out", matrix), project(a.T, name, "in", matrix)
+                total += factors.scale * np.einsum("kr,kr->k", left, right)
+                energy += factors.scale**2 * float(((b.T @ b) * (a @ a.T)).sum())
+    norm = math.sqrt(max(energy, 0.0))
+    data = digest_of_data(structure.weights)
+    if len(modules) < len(structure.modules) or not math.isfinite(norm) or not np.isfinite(total).all():
+        return Sketch(data, 0.0, "")
+    with np.errstate(over="ignore"):
+        return Sketch(data, norm, encode_vector(total))
+
+
+def digest_of_data(weights: Path) -> str:
+    """Return the sha256 of all that follows the header of a file: AutoV3, which new metadata does not change."""
+    hasher = hashlib.sha256()
+    with weights.open("rb") as stream:
+        stream.seek(8 + int.from_bytes(stream.read(8), "little"))
+        while chunk := stream.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def encode_vector(vector: Array) -> str:
+    """Return a sketch's numbers (256) as text: base64 of float32, little-endian."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def decode_vector(text: str) -> Array:
+    """Return the numbers (256) of a sketch's text in float64. Raises UsageError for any other text."""
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
+    except ValueError as error:
+        raise UsageError("a sketch is not base64 of 32-bit floats", hint="leave it out") from error
+    if vector.shape != (PROBES,) or not np.isfinite(vector).all():
+        raise UsageError(f"a sketch has {vector.size} numbers, expected {PROBES} that are finite", hint="leave it out")
+    return vector
+
+
+def sign_words(vector: Array) -> tuple[int, ...]:
+    """Return the signs of a sketch's numbers in four signed integers of 64 bits: a bit is set below zero."""
+    packed = np.packbits(vector < 0, bitorder="little").view("<i8")
+    return tuple(int(word) for word in packed)
+
+
+def cosine(one: Array, other: Array) -> float:
+    """Estimate the cosine of two deltas by their sketches: off by 1/16 or so for strangers, exact for equal ones."""
+    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / norms if norms else 0.0

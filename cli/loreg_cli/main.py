@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
 
 import loreg
-from loreg_cli.boundary import ErrorReportingGroup
+from loreg_cli.boundary import COMPLETE, ErrorReportingGroup
 
 #: What each command does, in a line of the help.
 _SUMMARIES = {
@@ -19,6 +20,7 @@ _SUMMARIES = {
     "completion": "Print the completion script of a shell.",
     "db": "Upgrade the catalog's database.",
     "delete": "Delete a version for good; its content cannot be pushed again.",
+    "diff": "Show how two adapters differ, field by field.",
     "doctor": "Show the settings in force, and whether all can be reached.",
     "du": "Show how much each namespace or adapter stores.",
     "events": "List who did what, the newest first.",
@@ -26,7 +28,8 @@ _SUMMARIES = {
     "extract": "Take an adapter out of a fine-tuned model.",
     "gc": "Remove what nothing refers to, and what nobody needs.",
     "job": "Follow what workers were asked for.",
-    "lineage": "Show which versions a version was merged from.",
+    "lineage": "Show what a version was merged from, and what was made of it.",
+    "log": "Show what happened to an adapter, the newest first.",
     "login": "Use the server at URL from now on, with a token.",
     "logout": "Forget server and token.",
     "ls": "List adapters, or the versions of one.",
@@ -36,6 +39,7 @@ _SUMMARIES = {
     "mirror": "Bring adapters with their history to or from another registry.",
     "move": "Move the registry to another database and store.",
     "namespace": "Say who may read a team's adapters on a server.",
+    "open": "Print where a version can be looked at.",
     "prune": "Let versions go that [retention] does not keep.",
     "pull": "Write a version to a folder, ready for PEFT or a server.",
     "push": "Store the adapter in DIR as the next version of NAME.",
@@ -51,6 +55,7 @@ _SUMMARIES = {
     "untag": "Forget an alias; its history stays.",
     "unyank": "Show a yanked version again.",
     "verify": "Look in the store for everything that the catalog refers to.",
+    "whoami": "Show who acts, where, and what they may do.",
     "worker": "Do what was asked for with --remote, or through a server.",
     "yank": "Hide a version; nothing is deleted.",
 }
@@ -72,6 +77,10 @@ class _Commands(ErrorReportingGroup):
         module = import_module(f"loreg_cli.{_FILES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         command.short_help = _SUMMARIES[cmd_name]
+        if COMPLETE in os.environ:
+            from loreg_cli.completing import attach
+
+            attach(command, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -78,6 +78,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
     ("GET", VERSION): Row(READ),
     ("GET", VERSION + "/lineage"): Row(READ),
+    ("GET", VERSION + "/descendants"): Row(READ),
     ("GET", VERSION + "/check"): Row(READ),
     ("DELETE", VERSION): Row(  # of a version that is not there: the rows below need the one that is
         {**ADMIN, "root": 404}, request=lambda _: {"params": {"reason": "x"}}, url=VERSION.format(**UNKNOWN)

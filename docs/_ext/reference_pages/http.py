@@ -53,6 +53,7 @@ ROLES = {
     ("POST", _ADAPTER + "/versions"): WRITE,
     ("GET", _VERSION): READ,
     ("GET", _VERSION + "/lineage"): READ,
+    ("GET", _VERSION + "/descendants"): READ,
     ("GET", _VERSION + "/check"): READ,
     ("DELETE", _VERSION): ROOT,
     ("GET", _VERSION + "/deletion"): ROOT,

@@ -1,6 +1,6 @@
 """Frozen values that every room may name."""
 
-from loreg.entities.access import Access, Event, Job, JobKind, JobState, Namespace, Role, Token, Upload
+from loreg.entities.access import Access, Caller, Event, Job, JobKind, JobState, Namespace, Role, Token, Upload
 from loreg.entities.bases import (
     BaseAdded,
     BaseDetails,
@@ -48,6 +48,7 @@ from loreg.entities.references import (
     VerifyReport,
 )
 from loreg.entities.results import (
+    AdapterDiff,
     AdapterSimilarity,
     BakeResult,
     CheckReport,
@@ -56,8 +57,10 @@ from loreg.entities.results import (
     ExportSummary,
     ExtractedModule,
     ExtractResult,
+    FieldDiff,
     Finding,
     MergeResult,
+    ModuleDiff,
     PullResult,
     PushResult,
     ReproduceResult,
@@ -103,6 +106,7 @@ from loreg.entities.versions import (
 __all__ = [
     "MIRRORED_FROM",
     "Access",
+    "AdapterDiff",
     "AdapterEntry",
     "AdapterSimilarity",
     "AliasMove",
@@ -114,6 +118,7 @@ __all__ = [
     "BaseMatch",
     "BaseModel",
     "BaseRelation",
+    "Caller",
     "CatalogSnapshot",
     "CheckReport",
     "Commit",
@@ -130,6 +135,7 @@ __all__ = [
     "ExtractResult",
     "ExtractedModule",
     "Facts",
+    "FieldDiff",
     "Finding",
     "ForgetReport",
     "Garbage",
@@ -148,6 +154,7 @@ __all__ = [
     "MetricCondition",
     "MirrorConflict",
     "MirrorReport",
+    "ModuleDiff",
     "ModuleType",
     "MoveReport",
     "Namespace",

@@ -18,7 +18,12 @@ from loreg_cli.version_table import print_versions
 @table_options
 @format_option
 def ls(name: str | None, limit: int, cursor: str | None, format_: str) -> None:
-    """List the adapters of the registry, or the versions of the adapter NAME."""
+    """List the adapters of the registry, or the versions of the adapter NAME.
+
+    \b
+    loreg ls
+    loreg ls team/news
+    """
     registry = open_registry()
     if name:
         print_versions(registry.versions(name, limit=limit, cursor=cursor), format_)

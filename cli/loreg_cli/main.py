@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from typing import Any
 
 import click
 
 import loreg
 from loreg_cli.boundary import COMPLETE, ErrorReportingGroup
+from loreg_cli.front_page import START, write_commands
 
 #: What each command does, in a line of the help.
 _SUMMARIES = {
     "backup": "Copy the registry to a folder or to S3, while it is used.",
     "bake": "Write adapters and their base as one model, shard by shard.",
     "base": "Add, list, match and relate base models, by content.",
-    "check": "Say what is wrong with adapters, and what a server does to them.",
+    "check": "Say what is wrong with adapters, also for a server.",
     "compare": "Compare adapters: angles, shared subspaces, sign conflicts.",
     "completion": "Print the completion script of a shell.",
     "db": "Upgrade the catalog's database.",
@@ -83,13 +85,28 @@ class _Commands(ErrorReportingGroup):
             attach(command, cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a line for each command."""
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(_SUMMARIES.items()))
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by what people do, and the names of the options: loreg doctor explains them."""
+        formatter.write_paragraph()
+        write_commands(formatter, _SUMMARIES)
+        names = ", ".join(option.opts[0] for option in self.params if option.name not in ("version", "debug"))
+        formatter.write_paragraph()
+        formatter.write_text(f"Options before the command: {names}, --debug; see loreg doctor --help.")
+        formatter.write_text("A command: loreg COMMAND --help. Completion: loreg completion --help.")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; without one, show where to begin."""
+        if ctx.invoked_subcommand is None and not ctx._protected_args and not ctx.args:
+            click.echo(START)
+            return None
+        return super().invoke(ctx)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--home", metavar="DIR", help="The registry in this folder. [env: LOREG_HOME]")
 @click.option("--database-url", metavar="URL", help="sqlite:///… or postgresql://… [env: LOREG_DATABASE_URL]")
 @click.option("--storage-url", metavar="URL", help="A folder or s3://bucket/prefix. [env: LOREG_STORAGE_URL]")
@@ -101,9 +118,8 @@ class _Commands(ErrorReportingGroup):
 def cli(debug: bool, **settings: str | None) -> None:
     """A registry for LoRA adapters that reads what is inside them.
 
-    It knows of each adapter which base it was trained on, which modules it touches at which rank, how good
-    it is on which task, and what merging two of them keeps and loses. A ref names a version:
-    [ns/]name[:alias|:vN][@sha256:…]
+    \b
+    A ref is [ns/]name[:alias|:vN][@sha256:…], as in loreg show team/news:prod
     """
     if debug:
         from loreg_cli.debug import log_to_stderr

@@ -10,7 +10,11 @@ from loreg_cli.output import echo
 
 @click.group()
 def metric() -> None:
-    """Record measured numbers of a version."""
+    """Record measured numbers of a version.
+
+    \b
+    loreg metric add team/news accuracy=0.94@imdb
+    """
 
 
 @metric.command("add")

@@ -26,7 +26,7 @@ def push(folder: Path, name: str, base: str | None, format_: str, **metadata: Un
     """Store the adapter in DIR as the next version of NAME.
 
     \b
-    loreg push ./runs/42 team/sentiment --task sentiment --metric accuracy=0.93@imdb --alias prod
+    loreg push ./runs/42 team/news --task topics --metric f1=0.93 --alias prod
     """
     with progress_bar() as progress:
         result = open_registry().push(folder, name, base=base, progress=progress, **metadata)

@@ -44,7 +44,7 @@ def search(text: tuple[str, ...], format_: str, **conditions: Any) -> None:
     """Find the versions for which every condition holds; TEXT is sought in name, message and card.
 
     \b
-    loreg search --task sentiment --rank '<=16' --metric 'accuracy>=0.9' --sort metric:accuracy
+    loreg search --task topics --metric 'accuracy>=0.9' --sort metric:accuracy
     """
     page = open_registry().search(" ".join(text), **conditions)
     print_versions(page, format_)

@@ -48,7 +48,7 @@ def bake(
 
     \b
     loreg bake team/news:prod --base ./models/llama --to ./llama-news
-    loreg bake team/news team/movies --weights 0.7,0.3 --base ./models/llama --to ./blend --dtype bfloat16
+    loreg bake team/news team/movies --base ./llama --weights 0.7,0.3 --to ./blend
     """
     if remote:
         arguments = {"sources": sources, "base": str(base), "name": str(folder), "rank": rank, "initial": initial}

@@ -29,7 +29,11 @@ _OUTCOMES = {
 
 @click.group()
 def base() -> None:
-    """Add, list, match and relate base models, by content."""
+    """Add, list, match and relate base models, by content.
+
+    \b
+    loreg base add ./models/llama --name llama
+    """
 
 
 @base.command("add")
@@ -108,7 +112,11 @@ def detach(refs: tuple[str, ...], name: str, format_: str) -> None:
 @table_options
 @format_option
 def ls(limit: int, cursor: str | None, format_: str) -> None:
-    """The bases that the registry knows, the newest first."""
+    """The bases that the registry knows, the newest first.
+
+    \b
+    loreg base ls
+    """
     page = open_registry().bases.list(limit=limit, cursor=cursor)
     if format_ == "table" and page.items:
         rows = [
@@ -125,7 +133,11 @@ def ls(limit: int, cursor: str | None, format_: str) -> None:
 @wide_options
 @format_option
 def show(name: str, format_: str) -> None:
-    """All that is known of a base: its digests, names, and what it came from."""
+    """All that is known of a base: its digests, names, and what it came from.
+
+    \b
+    loreg base show llama
+    """
     details = open_registry().bases.show(name)
     if format_ == "json":
         print_json(details)
@@ -161,6 +173,9 @@ def match(source: str, format_: str) -> None:
 
     A folder is written like a path: ./runs/42. From strong to weak: exact, target-exact (what it touches is the same),
     verified-derived, declared-derived, struct-only (shapes alone), mismatch.
+
+    \b
+    loreg base match ./runs/42
     """
     from loreg.entities import VerdictKind
 

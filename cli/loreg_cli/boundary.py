@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,8 @@ from loreg_cli.output import printable
 from loreg_cli.streams import take_over, what_stopped_stdout
 
 INTERRUPTED = 130
+#: The variable by which a shell asks how a word goes on.
+COMPLETE = "_LOREG_COMPLETE"
 _NEW_OBJECTS = 10_000  # between two searches for garbage, not 700: imports make many objects and no garbage
 _STOP_SIGNALS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
 
@@ -63,6 +66,12 @@ class ErrorReportingGroup(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
+        extra["prog_name"] = "loreg"
+        if COMPLETE in os.environ:
+            from loreg_cli.completing import add_shells
+
+            add_shells()
+        words = args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:]
         gc.set_threshold(_NEW_OBJECTS)
         atexit.register(gc.freeze)  # the system takes back the memory of a process that ends; no search goes before
         take_over()
@@ -70,7 +79,7 @@ class ErrorReportingGroup(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal of another encoding still shows the rest
         try:
-            _refuse_non_utf8(args[0] if args and args[0] is not None else extra.get("args") or sys.argv[1:])
+            _refuse_non_utf8(words)
             with handle_stop_signals():
                 result = super().main(*args, **extra)
             sys.stdout.flush()
@@ -80,15 +89,24 @@ class ErrorReportingGroup(click.Group):
             sys.stdout.flush()
             os.kill(os.getpid(), stopped.number)  # as without us: the parent process sees which signal ended it
         except BaseException as error:
-            code = _report(error)
+            code = _report(error, functools.partial(_find_correction, self, words))
         if (stopped_by := what_stopped_stdout()) is not None:
             _print_error(f"stdout: {stopped_by.strerror}; what it was to get is said above", 1)
             code = code or 1
         sys.exit(code)
 
 
-def _report(error: BaseException) -> int:
-    """Print the one line that the error is to the user, and return the exit code. Raises what is a bug of loreg."""
+def _find_correction(group: click.Group, words: Sequence[str], error: BaseException) -> str | None:
+    from loreg_cli.corrections import find_correction
+
+    return find_correction(group, words, error)
+
+
+def _report(error: BaseException, correct: Callable[[BaseException], str | None]) -> int:
+    """Print the one line that the error is to the user, and return the exit code. Raises what is a bug of loreg.
+
+    Its hint is the command that ``correct`` finds, if it finds one.
+    """
     from loreg.errors import LoregError
 
     match error:
@@ -96,10 +114,10 @@ def _report(error: BaseException) -> int:
             click.echo(error.ctx.get_help() if error.ctx else "", err=True)
             return error.exit_code
         case LoregError():
-            return _print_error(str(error), error.exit_code, error)
+            return _print_error(_with_hint(error.message, correct(error) or error.hint), error.exit_code, error)
         case click.UsageError():
-            command = error.ctx.command_path if error.ctx else "loreg"
-            return _print_error(f"{error.format_message().rstrip('.')}. Hint: {command} --help", error.exit_code)
+            message = error.format_message().rstrip(".")
+            return _print_error(_with_hint(message, correct(error) or "loreg --help"), error.exit_code)
         case click.ClickException():
             return _print_error(error.format_message(), error.exit_code)
         case click.Abort() | KeyboardInterrupt():
@@ -110,6 +128,12 @@ def _report(error: BaseException) -> int:
             place = f"{error.filename}: " if error.filename else ""
             return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1, error)
     raise error
+
+
+def _with_hint(message: str, hint: str) -> str:
+    if not hint:
+        return message
+    return f"{message}{'' if message.endswith('?') else '.'} Hint: {hint}"
 
 
 def _refuse_non_utf8(arguments: Sequence[str]) -> None:

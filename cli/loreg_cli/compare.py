@@ -32,7 +32,11 @@ def compare(
     plot: Path | None,
     format_: str,
 ) -> None:
-    """How alike adapters are: angles, shared subspaces, sign conflicts, norms."""
+    """How alike adapters are: angles, shared subspaces, sign conflicts, norms.
+
+    \b
+    loreg compare team/news:v1 team/news:v2 ./runs/42
+    """
     with progress_bar() as progress:
         pairs = open_registry().compare(
             sources, initial=initial, base=base, device=device, plot=plot, progress=progress

@@ -13,7 +13,11 @@ from loreg_cli.output import print_json, print_table, warn
 @table_options
 @format_option
 def events(limit: int, cursor: str | None, format_: str) -> None:
-    """Who did what, the newest first."""
+    """Who did what, the newest first.
+
+    \b
+    loreg events --limit 10
+    """
     page = open_registry().events(limit=limit, cursor=cursor)
     if format_ == "json":
         print_json(page)

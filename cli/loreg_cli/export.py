@@ -36,7 +36,7 @@ def export(
 
     \b
     loreg export team/news:prod --profile sglang --to ./for-sglang
-    loreg export ./runs/42 --profile vllm:max_lora_rank=16 --base ./models/llama --to ./for-vllm
+    loreg export ./runs/42 --profile vllm:max_lora_rank=16 --to ./for-vllm
     loreg export team/news:v1 --profile vllm --drop
     """
     if drop == (folder is not None):

@@ -51,7 +51,7 @@ def extract(
     """Take an adapter out of a fine-tuned model: the best factors of what each matrix changed by.
 
     \b
-    loreg extract --base ./models/llama --tuned ./runs/full --rank 32 --push team/news
+    loreg extract --base ./llama --tuned ./runs/full --rank 32 --push team/news
     """
     if name is None and any(metadata.values()):
         raise click.UsageError("--task, --metric, --label, --alias and -m go with --push NAME")

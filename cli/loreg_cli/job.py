@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def job() -> None:
-    """Follow what workers were asked for."""
+    """Follow what workers were asked for.
+
+    \b
+    loreg job ls
+    """
 
 
 @job.command("ls")
@@ -23,7 +27,11 @@ def job() -> None:
 @table_options
 @format_option
 def jobs(limit: int, cursor: str | None, format_: str) -> None:
-    """List jobs, the newest first."""
+    """List jobs, the newest first.
+
+    \b
+    loreg job ls --columns ID,STATE,WHAT
+    """
     page = open_registry().jobs.list(limit=limit, cursor=cursor)
     if format_ == "json":
         print_json(page)
@@ -43,7 +51,11 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
 @click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 @format_option
 def show(job_id: int, format_: str) -> None:
-    """Show a job: what was asked, how far it is, what came of it."""
+    """Show a job: what was asked, how far it is, what came of it.
+
+    \b
+    loreg job show 7
+    """
     shown = open_registry().jobs.show(job_id)
     if format_ == "json":
         print_json(shown)
@@ -66,7 +78,11 @@ def show(job_id: int, format_: str) -> None:
 @job.command("cancel")
 @click.argument("job_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def cancel(job_id: int) -> None:
-    """Give a job up; one that has ended stays as it is."""
+    """Give a job up; one that has ended stays as it is.
+
+    \b
+    loreg job cancel 7
+    """
     echo(f"job {job_id} is {open_registry().jobs.cancel(job_id).state}")
 
 

@@ -43,7 +43,11 @@ def login(endpoint: str, token: str | None) -> None:
 
 @click.command()
 def logout() -> None:
-    """Forget server and token; the token itself holds on until somebody revokes it."""
+    """Forget server and token; the token itself holds on until somebody revokes it.
+
+    \b
+    loreg logout
+    """
     from loreg import credentials
 
     echo("logged out" if credentials.remove() else "nobody was logged in")

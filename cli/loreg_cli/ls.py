@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 @table_options
 @format_option
 def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, format_: str) -> None:
-    """List the adapters of the registry, or the versions of the adapter NAME."""
+    """List the adapters of the registry, or the versions of the adapter NAME.
+
+    \b
+    loreg ls
+    loreg ls team/news
+    """
     registry = open_registry()
     if duplicates:
         _print_duplicates(registry.near_duplicates(name or "*"), format_)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from typing import Any
 
 import click
 
 import loreg
-from loreg_cli.boundary import ErrorReportingGroup
+from loreg_cli.boundary import COMPLETE, ErrorReportingGroup
+from loreg_cli.front_page import START, write_commands
 
 #: What each command does, in a line of the help.
 _SUMMARIES = {
@@ -15,11 +18,12 @@ _SUMMARIES = {
     "bake": "Write adapters and their base as one model, shard by shard.",
     "base": "Add, list, match and relate base models, by content.",
     "bases": "List the bases that adapters were trained on, with counts.",
-    "check": "Say what is wrong with adapters, and what a server does to them.",
+    "check": "Say what is wrong with adapters, also for a server.",
     "compare": "Compare adapters: angles, shared subspaces, sign conflicts.",
     "completion": "Print the completion script of a shell.",
     "db": "Upgrade the catalog's database.",
     "delete": "Delete a version for good; its content cannot be pushed again.",
+    "diff": "Show how two adapters differ, field by field.",
     "doctor": "Show the settings in force, and whether all can be reached.",
     "du": "Show how much each namespace or adapter stores.",
     "events": "List who did what, the newest first.",
@@ -29,7 +33,8 @@ _SUMMARIES = {
     "identify": "Say what a file is: the same, scaled, merged, trained on.",
     "import": "Bring in the adapters of training runs, a plan first.",
     "job": "Follow what workers were asked for.",
-    "lineage": "Show which versions a version was merged from.",
+    "lineage": "Show what a version was merged from, and what was made of it.",
+    "log": "Show what happened to an adapter, the newest first.",
     "login": "Use the server at URL from now on, with a token.",
     "logout": "Forget server and token.",
     "ls": "List adapters, or the versions of one.",
@@ -39,6 +44,7 @@ _SUMMARIES = {
     "mirror": "Bring adapters with their history to or from another registry.",
     "move": "Move the registry to another database and store.",
     "namespace": "Say who may read a team's adapters on a server.",
+    "open": "Print where a version can be looked at.",
     "prune": "Let versions go that [retention] does not keep.",
     "pull": "Write a version to a folder, ready for PEFT or a server.",
     "push": "Store the adapter in DIR as the next version of NAME.",
@@ -55,6 +61,7 @@ _SUMMARIES = {
     "untag": "Forget an alias; its history stays.",
     "unyank": "Show a yanked version again.",
     "verify": "Look in the store for everything that the catalog refers to.",
+    "whoami": "Show who acts, where, and what they may do.",
     "worker": "Do what was asked for with --remote, or through a server.",
     "yank": "Hide a version; nothing is deleted.",
 }
@@ -76,15 +83,34 @@ class _Commands(ErrorReportingGroup):
         module = import_module(f"loreg_cli.{_FILES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         command.short_help = _SUMMARIES[cmd_name]
+        if COMPLETE in os.environ:
+            from loreg_cli.completing import attach
+
+            attach(command, cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a line for each command."""
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(_SUMMARIES.items()))
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by what people do, and the names of the options: loreg doctor explains them."""
+        formatter.write_paragraph()
+        write_commands(formatter, _SUMMARIES)
+        names = ", ".join(option.opts[0] for option in self.params if option.name not in ("version", "debug"))
+        formatter.write_paragraph()
+        formatter.write_text(f"Options before the command: {names}, --debug; see loreg doctor --help.")
+        formatter.write_text("A command: loreg COMMAND --help. Completion: loreg completion --help.")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; without one, show where to begin."""
+        if ctx.invoked_subcommand is None and not ctx._protected_args and not ctx.args:
+            click.echo(START)
+            return None
+        return super().invoke(ctx)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--home", metavar="DIR", help="The registry in this folder. [env: LOREG_HOME]")
 @click.option("--database-url", metavar="URL", help="sqlite:///… or postgresql://… [env: LOREG_DATABASE_URL]")
 @click.option("--storage-url", metavar="URL", help="A folder or s3://bucket/prefix. [env: LOREG_STORAGE_URL]")
@@ -96,9 +122,8 @@ class _Commands(ErrorReportingGroup):
 def cli(debug: bool, **settings: str | None) -> None:
     """A registry for LoRA adapters that reads what is inside them.
 
-    It knows of each adapter which base it was trained on, which modules it touches at which rank, how good
-    it is on which task, and what merging two of them keeps and loses. A ref names a version:
-    [ns/]name[:alias|:vN][@sha256:…]
+    \b
+    A ref is [ns/]name[:alias|:vN][@sha256:…], as in loreg show team/news:prod
     """
     if debug:
         from loreg_cli.debug import log_to_stderr

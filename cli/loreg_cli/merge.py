@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @method_options
 @initial_option
 @base_option
-@click.option("--allow-derived", is_flag=True, help="Merge adapters of a base and of what was made from it.")
+@click.option("--allow-derived", is_flag=True, help="One base may come from the other.")
 @click.option("--recipe", type=PATH, metavar="FILE.toml", help="All of these from a file.")
 @rank_options
 @output_options
@@ -60,9 +60,7 @@ def merge(
     format_: str,
     **metadata: Unpack[Metadata],
 ) -> None:
-    """Merge adapters, by default into the exact weighted sum of their deltas, with a certificate.
-
-    A source is a ref, or a folder written like a path: ./runs/42.
+    """Merge refs or folders (./runs/42): by default their exact weighted sum.
 
     \b
     loreg merge team/news team/movies --weights 0.7,0.3 --push team/blend

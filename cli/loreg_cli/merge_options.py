@@ -15,20 +15,16 @@ Command = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
 
-device_option = click.option(
-    "--device", metavar="DEVICE", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU."
-)
+device_option = click.option("--device", metavar="DEVICE", default="auto", help="cpu, cuda, cuda:1; by default a GPU.")
 
 plot_option = click.option("--plot", type=PATH, metavar="FILE.png", help="Draw it to a file (needs loreg[plot]).")
 
-initial_option = click.option(
-    "--initial", multiple=True, metavar="REF|DIR", help="Where PiSSA-like training of a source started."
-)
+initial_option = click.option("--initial", multiple=True, metavar="REF|DIR", help="Where PiSSA-like training started.")
 
 base_option = click.option("--base", type=PATH, metavar="DIR", help="The base model, which DoRA sources need.")
 
 calibration_option = click.option(
-    "--calibration", type=PATH, metavar="FILE", help="Second moments of the data: loreg.collect_calibration(model)."
+    "--calibration", type=PATH, metavar="FILE", help="From loreg.collect_calibration(model)."
 )
 
 
@@ -36,10 +32,10 @@ def rank_options(command: Command) -> Command:
     """Add the rank rules; the command gets the chosen one as ``rank``, None if there is none."""
 
     @click.option("--rank", "fixed", type=click.IntRange(1), metavar="N", help="The best result of rank N.")
-    @click.option("--energy", type=click.FloatRange(0, 1), metavar="E", help="Keep this share of ‖delta‖² per module.")
-    @click.option("--tolerance", type=click.FloatRange(0, 1), metavar="ε", help="Lose at most this share of ‖delta‖.")
-    @click.option("--budget", metavar="N", help="Spend this many parameters where they keep most, e.g. 2M.")
-    @click.option("--fit", metavar="SERVER:N", help="What a server started with rank N loads, e.g. vllm:16.")
+    @click.option("--energy", type=click.FloatRange(0, 1), metavar="E", help="Keep this share of each ‖delta‖².")
+    @click.option("--tolerance", type=click.FloatRange(0, 1), metavar="ε", help="Lose no more of each ‖delta‖.")
+    @click.option("--budget", metavar="N", help="Parameters to spend where most is kept: 2M.")
+    @click.option("--fit", metavar="SERVER:N", help="What that server loads, e.g. vllm:16.")
     @functools.wraps(command)
     def with_options(
         fixed: int | None,
@@ -64,18 +60,14 @@ def rank_options(command: Command) -> Command:
 def method_options(command: Command) -> Command:
     """Add how adapters are merged; the command gets what was given of it as ``how``."""
 
-    @click.option("--weights", metavar="W,W,…", help="One number for each source, e.g. 0.7,0.3. Default: 1 each.")
-    @click.option("--method", metavar="METHOD", help="How to merge: loreg methods. Default: linear.")
-    @click.option(
-        "--density", type=float, metavar="D", help="The share of entries that is kept, for methods that drop."
-    )
+    @click.option("--weights", metavar="W,W,…", help="One a source: 0.7,0.3. Default: 1 each.")
+    @click.option("--method", metavar="METHOD", help="See loreg methods. Default: linear.")
+    @click.option("--density", type=float, metavar="D", help="Share of entries kept, if it drops some.")
     @click.option("--seed", type=int, metavar="N", help="For methods that draw.")
     @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Any parameter of the method.")
-    @click.option(
-        "--weights-for", multiple=True, metavar="PATTERN=W,W,…", help="Other weights for modules, e.g. 'mlp.*=1,0'."
-    )
+    @click.option("--weights-for", multiple=True, metavar="PATTERN=W,W,…", help="For some modules, e.g. 'mlp.*=1,0'.")
     @click.option("--lambda", "scale", type=float, metavar="λ", help="Multiply the merged delta.")
-    @click.option("--extras", metavar="REF|DIR", help="Take whole tensors, such as a classifier, from this source.")
+    @click.option("--extras", metavar="REF|DIR", help="Whole tensors (classifiers) come from it.")
     @functools.wraps(command)
     def with_options(
         weights: str | None,
@@ -106,7 +98,7 @@ def method_options(command: Command) -> Command:
 def output_options(command: Command) -> Command:
     """Add where a result goes, and what is said of it if it is pushed."""
     for option in (
-        click.option("--push", "name", metavar="NAME", help="Push the result as the next version of NAME."),
+        click.option("--push", "name", metavar="NAME", help="Push it as the next version of NAME."),
         click.option("--to", "folder", metavar="DIR", type=PATH, help="Write it to a new folder."),
         click.option("--dry-run", is_flag=True, help="Only print the certificate."),
     ):

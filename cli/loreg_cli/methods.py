@@ -13,7 +13,12 @@ from loreg_cli.output import print_json, print_pairs, print_table
 @wide_options
 @format_option
 def methods(name: str | None, format_: str) -> None:
-    """The merge methods; with a name, one of them with its parameters and source."""
+    """The merge methods; with a name, one of them with its parameters and source.
+
+    \b
+    loreg methods
+    loreg methods ties
+    """
     from loreg.merging.methods import METHODS, find_method
 
     chosen = [find_method(name)] if name else list(METHODS.values())

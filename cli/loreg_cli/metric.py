@@ -11,7 +11,11 @@ from loreg_cli.output import echo, print_json, print_page, print_table
 
 @click.group()
 def metric() -> None:
-    """Record measured numbers of a version; list and declare what is measured."""
+    """Record measured numbers of a version; list and declare what is measured.
+
+    \b
+    loreg metric add team/news accuracy=0.94@imdb
+    """
 
 
 @metric.command("add")

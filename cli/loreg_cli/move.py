@@ -23,7 +23,7 @@ def move(to_database: str | None, to_storage: str | None, to_storage_endpoint: s
     again finishes a move that was interrupted.
 
     \b
-    loreg move --to-database postgresql://loreg@db/loreg --to-storage s3://loreg/registry
+    loreg move --to-database postgresql://loreg@db/loreg --to-storage s3://loreg
     loreg move --undo
     """
     if undo:

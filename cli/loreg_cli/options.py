@@ -48,8 +48,7 @@ format_option = click.option(
     "format_",
     type=click.Choice(["table", "json", "quiet"]),
     default="table",
-    show_default=True,
-    help="How to print: for people, for programs, or only the refs.",
+    help="Default: table. quiet: the names alone.",
 )
 
 
@@ -68,8 +67,8 @@ def _keep_table_option(context: click.Context, parameter: click.Parameter, value
 def wide_options(command: Command) -> Command:
     """Add ``--wide`` and ``--no-truncate`` to a command that prints several tables; ``print_table`` obeys them."""
     for names, text in (
-        ("--no-truncate", "Wrap long texts; end none in …."),
-        ("--wide", "Print every column whole, however wide the terminal is."),
+        ("--no-truncate", "Wrap long texts instead of ending in …."),
+        ("--wide", "Every column whole, however wide it gets."),
     ):
         option = click.option(names, is_flag=True, expose_value=False, callback=_keep_table_option, help=text)
         command = option(command)
@@ -84,7 +83,11 @@ def table_options(command: Command) -> Command:
         _keep_table_option(context, parameter, names)
 
     columns = click.option(
-        "--columns", metavar="A,B,…", expose_value=False, callback=keep_columns, help="Only these, in this order."
+        "--columns",
+        metavar="A,B,…",
+        expose_value=False,
+        callback=keep_columns,
+        help="Only these columns, in this order.",
     )
     return columns(wide_options(command))
 
@@ -92,7 +95,7 @@ def table_options(command: Command) -> Command:
 def page_options(command: Command) -> Command:
     """Add ``--limit`` and ``--cursor``."""
     command = click.option("--cursor", metavar="CURSOR", help="Go on where an earlier page ended.")(command)
-    return click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows on a page.")(
+    return click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Rows on a page. Default: 50.")(
         command
     )
 
@@ -126,8 +129,8 @@ def push_options(command: Command) -> Command:
             "--metric",
             "metrics",
             multiple=True,
-            metavar="NAME=VALUE[@DATASET[:SPLIT]]",
-            help="A measured number; may be repeated.",
+            metavar="NAME=VALUE[@DATA]",
+            help="A measured number, @DATASET[:SPLIT].",
         ),
         click.option("--task", "tasks", multiple=True, metavar="TASK", help="What it is for; may be repeated."),
     ):

@@ -32,8 +32,8 @@ def push(
     """Store the adapter in DIR as the next version of NAME.
 
     \b
-    loreg push ./runs/42 team/sentiment --task sentiment --metric accuracy=0.93@imdb --alias prod
-    loreg push ./runs/42 team/sentiment --checkpoint best
+    loreg push ./runs/42 team/news --task topics --metric f1=0.93 --alias prod
+    loreg push ./runs/42 team/news --checkpoint best
     """
     registry = open_registry()
     ask_about_slips(registry, metadata["metrics"], name)

@@ -14,9 +14,7 @@ from loreg_cli.progress import progress_bar
 if TYPE_CHECKING:
     from loreg.entities import Job
 
-remote_option = click.option(
-    "--remote", is_flag=True, help="Let a worker do it: sources are refs, the result is pushed. See loreg worker."
-)
+remote_option = click.option("--remote", is_flag=True, help="Let a worker do it: see loreg worker.")
 
 
 def do_remotely(kind: str, request: dict[str, object]) -> Job:

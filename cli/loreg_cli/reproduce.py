@@ -22,7 +22,11 @@ from loreg_cli.progress import progress_bar
 def reproduce(
     ref: str, folder: Path | None, base: Path | None, calibration: Path | None, device: str, format_: str
 ) -> None:
-    """Do a stored merge again, from the digests in its recipe, and compare the result."""
+    """Do a stored merge again, from the digests in its recipe, and compare the result.
+
+    \b
+    loreg reproduce team/blend
+    """
     with progress_bar() as progress:
         result = open_registry().reproduce(
             ref, folder, base=base, calibration=calibration, device=device, progress=progress

@@ -62,7 +62,7 @@ def search(text: tuple[str, ...], facets: bool, format_: str, **conditions: Any)
 
     \b
     loreg search --task sentiment --base llama --best accuracy@imdb
-    loreg search --rank '<=16' --metric 'accuracy>=0.9' --sort metric:accuracy
+    loreg search --task topics --metric 'accuracy>=0.9' --sort metric:accuracy
     """
     if facets:
         unused = {name: conditions.pop(name) for name in ("sort", "best", "limit", "cursor")}

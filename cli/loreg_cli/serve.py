@@ -18,9 +18,9 @@ def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool
     """Answer over HTTP: everybody's loreg, training jobs and CI share one registry.
 
     \b
-    loreg serve --init                                # once: the administrator's token
-    loreg serve --host 0.0.0.0                        # behind a proxy with TLS
-    LOREG_ENDPOINT=http://127.0.0.1:8470 loreg ls     # on another machine, with LOREG_TOKEN
+    loreg serve --init                # once: the administrator's token
+    loreg serve --host 0.0.0.0        # behind a proxy with TLS
+    loreg login http://127.0.0.1:8470 # on another machine
     """
     import os
 

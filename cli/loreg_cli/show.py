@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 @wide_options
 @format_option
 def show(ref: str, format_: str) -> None:
-    """Show all that is known of the version that REF means."""
+    """Show all that is known of the version that REF means.
+
+    \b
+    loreg show team/news:prod
+    """
     details = open_registry().show(ref)
     if format_ == "json":
         print_json(details)

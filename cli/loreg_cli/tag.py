@@ -24,6 +24,10 @@ def tag(ref: str, alias: str) -> None:
 @click.argument("name")
 @click.argument("alias")
 def untag(name: str, alias: str) -> None:
-    """Forget ALIAS of the adapter NAME; its history stays."""
+    """Forget ALIAS of the adapter NAME; its history stays.
+
+    \b
+    loreg untag team/news prod
+    """
     open_registry().untag(name, alias)
     click.echo(f"{name} has no alias {alias} any more")

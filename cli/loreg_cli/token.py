@@ -10,7 +10,11 @@ from loreg_cli.output import echo, print_json, print_table, warn
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens of a server."""
+    """Make, list and revoke the tokens of a server.
+
+    \b
+    loreg token ls
+    """
 
 
 @token.command("create")
@@ -41,7 +45,11 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None) -> None:
 @table_options
 @format_option
 def tokens(format_: str) -> None:
-    """List tokens, without their secrets."""
+    """List tokens, without their secrets.
+
+    \b
+    loreg token ls --wide
+    """
     from loreg.parsing import format_scopes
 
     entries = open_registry().tokens.list()
@@ -66,5 +74,9 @@ def tokens(format_: str) -> None:
 @token.command("revoke")
 @click.argument("token_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def revoke(token_id: int) -> None:
-    """Let a token hold no more, from now on."""
+    """Let a token hold no more, from now on.
+
+    \b
+    loreg token revoke 3
+    """
     echo(f"token {token_id} of {open_registry().tokens.revoke(token_id).name} is revoked")

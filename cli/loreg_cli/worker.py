@@ -45,6 +45,9 @@ def worker(
 
     As many workers as you like share the jobs. A worker needs the database and the store themselves. One that dies is
     noticed, and its job is done again.
+
+    \b
+    loreg worker --until-idle
     """
     import logging
 

@@ -11,7 +11,11 @@ from loreg_cli.options import open_registry
 @click.argument("ref")
 @click.option("-m", "--reason", default="", metavar="TEXT", help="Why; it is kept in the events.")
 def yank(ref: str, reason: str) -> None:
-    """Hide a version from search, aliases and refs without a version; nothing is deleted."""
+    """Hide a version from search, aliases and refs without a version; nothing is deleted.
+
+    \b
+    loreg yank team/news:v1 -m 'trained on the test set'
+    """
     version = open_registry().yank(ref, reason=reason)
     click.echo(f"yanked {version.pinned}; it can still be pulled as {version.ref}")
 
@@ -19,5 +23,9 @@ def yank(ref: str, reason: str) -> None:
 @click.command()
 @click.argument("ref")
 def unyank(ref: str) -> None:
-    """Show a yanked version again."""
+    """Show a yanked version again.
+
+    \b
+    loreg unyank team/news:v1
+    """
     click.echo(f"{open_registry().unyank(ref).pinned} is found again")

@@ -17,6 +17,7 @@ from loreg.entities import (
     BaseEdge,
     BaseModel,
     BaseSummary,
+    Caller,
     Candidate,
     Commit,
     Committed,
@@ -149,6 +150,17 @@ class Backend(Protocol):
 
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         """Return the version that ``ref`` means, and every merge that it descends from, nearest first."""
+        ...
+
+    def descendants(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
+        """Return the version that ``ref`` means, and the merges that were made of it, nearest first, 1000 at most.
+
+        Merges that the caller may not read are left out, with all that was made of them.
+        """
+        ...
+
+    def whoami(self) -> Caller:
+        """Return who the caller is, what they may do, and the token that says so."""
         ...
 
     def commit(self, commit: Commit) -> Committed:

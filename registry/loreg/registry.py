@@ -21,9 +21,11 @@ from loreg.backend import Backend
 from loreg.entities import (
     Access,
     AdapterComparison,
+    AdapterDiff,
     AdapterEntry,
     BackupReport,
     BakeResult,
+    Caller,
     CheckReport,
     Deletion,
     Details,
@@ -786,6 +788,40 @@ class Registry:
         [('science', 0.7, 1), ('history', 0.3, 1)]
         """
         return self._backend.lineage(parse_ref(ref))
+
+    def descendants(self, ref: str) -> tuple[Version, tuple[LineageEdge, ...]]:
+        """Return the version that ``ref`` means, and the merges that were made of it, nearest first, 1000 at most.
+
+        Only those that the caller may read. Each edge leads from a merge, ``child``, to what it was made of.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> merged = registry.merge(["team/science", "./history"], MergeOptions([0.7, 0.3]), name="both")
+        >>> [(edge.child, edge.parent.weight) for edge in registry.descendants("team/science")[1]]
+        [('both:v1', 0.7)]
+        """
+        return self._backend.descendants(parse_ref(ref))
+
+    def whoami(self) -> Caller:
+        """Return who acts, what they may do in which namespace, and the token that says so.
+
+        >>> registry.whoami().permissions
+        {'*': 'admin'}
+        """
+        return self._backend.whoami()
+
+    def diff(self, a: str, b: str, *, progress: Progress = no_progress) -> AdapterDiff:
+        """Compare two refs or folders field by field: metrics, configuration, ranks, the delta of each module, cards.
+
+        Numbers of deltas are left out without torch. Raises what reading the two raises; adapters of different bases
+        have no module in common, which is no error.
+
+        >>> difference = registry.diff("./science", "./history")
+        >>> difference.configuration, difference.modules[0].cosine
+        ((), 0.0)
+        """
+        from loreg.verbs.diff import diff
+
+        return diff(self.context, a, b, progress=progress)
 
     def tag(self, ref: str, alias: str, *, expected: int | None = None) -> Version:
         """Point ``alias`` to the version of ``ref`` from now on.

@@ -82,7 +82,7 @@ class AttachmentRequest:
 
 @dataclass(frozen=True)
 class LineageResponse:
-    """A version and every merge that it descends from, nearest first."""
+    """A version, and the merges that it descends from, or that descend from it, nearest first."""
 
     version: Version
     edges: tuple[LineageEdge, ...]
@@ -128,10 +128,15 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class Whoami:
-    """Who asks: ``grants`` maps a namespace, or ``*`` for all, to read, write or admin."""
+    """Who asks: ``grants`` maps a namespace, or ``*`` for all, to read, write or admin.
+
+    ``token_id`` and ``expires_at`` are those of the token that says so; None without a token, and for one without end.
+    """
 
     author: str
     grants: Mapping[str, str]
+    token_id: int | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class TestNames:
 
     def test_unknown_refs(self, loreg: Loreg, tmp_path: Path):
         loreg("push", NEWS, "team/news")
-        expect(loreg("pull", "team/nwes", tmp_path / "x"), 3, "did you mean 'team/news'?", "loreg ls")
+        expect(loreg("pull", "team/nwes", tmp_path / "x"), 3, "did you mean 'team/news'?", "loreg pull team/news")
         expect(loreg("show", "team/news:v2"), 3, "there is no version team/news:v2", "loreg ls team/news")
         expect(loreg("show", "team/news:prod"), 3, "has no alias 'prod'")
         expect(loreg("merge", "team/news", "nobody", "--weights", "1,1", "--to", tmp_path / "x"), 3, "'nobody'")
@@ -106,7 +106,7 @@ class TestNames:
 
     def test_a_folder_without_a_dot_is_a_ref_and_the_hint_says_how_to_write_it(self, local: Loreg, tmp_path: Path):
         copy(SCIENCE, tmp_path / "mine")
-        expect(local("merge", "mine", "--weights", "1", "--dry-run"), 3, "for the folder of that name: ./mine")
+        expect(local("merge", "mine", "--weights", "1", "--dry-run"), 3, "loreg merge ./mine --weights 1 --dry-run")
 
 
 class TestUsage:

@@ -39,12 +39,35 @@ def python(code: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
 
 
-def test_the_help_has_every_command_on_one_line():
+def test_the_help_has_every_command():
     files = {path.stem for path in (ROOT / "cli" / "loreg_cli").glob("*.py") if "\n@click." in path.read_text()}
     listed = cli.list_commands(click.Context(cli))
     assert {name for name in files if hasattr(import_module(f"loreg_cli.{name}"), name)} <= set(listed)
-    lines = CliRunner().invoke(cli, ["--help"], terminal_width=80).stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == listed
+    page = CliRunner().invoke(cli, ["--help"], terminal_width=80).stdout
+    assert set(listed) <= set(
+        re.findall(r"[a-z]+", page.partition("Store and fetch:")[2].partition("Options before")[0])
+    )
+
+
+def screen(*arguments: str) -> list[str]:
+    return CliRunner().invoke(cli, [*arguments, "--help"], terminal_width=80).stdout.splitlines()
+
+
+@pytest.mark.parametrize("path", [(), *(path for path, _ in commands())], ids=" ".join)
+def test_the_help_of_every_command_is_at_most_a_screen_and_has_an_example(path: tuple[str, ...]):
+    lines = screen(*path)
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    before_options = "\n".join(lines).partition("Options:")[0]
+    assert re.search(rf"^ +.*\bloreg {' '.join(path)}", before_options, re.MULTILINE)
+
+
+def test_loreg_alone_shows_the_commands_that_matter_and_how_to_see_the_rest():
+    alone = CliRunner().invoke(cli, [])
+    assert alone.exit_code == 0
+    assert re.findall(r"^  loreg (\w+)", alone.stdout, re.MULTILINE) == ["push", "ls", "search", "show", "pull"]
+    assert "loreg --help" in alone.stdout
+    assert max(map(len, alone.stdout.splitlines())) <= 80
 
 
 def test_help_imports_click_and_nothing_heavy():

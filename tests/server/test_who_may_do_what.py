@@ -84,6 +84,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
     ("GET", VERSION): Row(READ),
     ("GET", VERSION + "/lineage"): Row(READ),
+    ("GET", VERSION + "/descendants"): Row(READ),
     ("GET", VERSION + "/check"): Row(READ),
     ("GET", VERSION + "/sketch"): Row(READ),
     ("GET", "/api/v1/candidates"): Row(EVERYONE, request=lambda _: {"params": {"hash": "0" * 10}}),

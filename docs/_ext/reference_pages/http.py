@@ -59,6 +59,7 @@ ROLES = {
     ("POST", _ADAPTER + "/versions"): WRITE,
     ("GET", _VERSION): READ,
     ("GET", _VERSION + "/lineage"): READ,
+    ("GET", _VERSION + "/descendants"): READ,
     ("GET", _VERSION + "/check"): READ,
     ("GET", _VERSION + "/sketch"): READ,
     ("GET", "/api/v1/candidates"): NONE,

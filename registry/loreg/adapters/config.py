@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loreg.adapters.header import is_unicode
-from loreg.adapters.nested_adapters import describe_adapters_below, find_adapters_below
+from loreg.adapters.nested_adapters import describe_adapters_below, describe_other_folder, find_adapters_below
 from loreg.adapters.patterns import PatternBudget, Patterns
 from loreg.adapters.selection import target_selector
 from loreg.errors import AdapterFormatError, NotFoundError
@@ -135,7 +135,8 @@ def no_adapter_error(folder: Path, needed: str, hint: str) -> NotFoundError:
     if adapters := find_adapters_below(folder, CONFIG_NAME):
         description, command = describe_adapters_below(folder, adapters)
         return NotFoundError(f"{folder} has no {needed} itself; {description}", hint=command)
-    return NotFoundError(f"{folder} has no {needed}: it is not a PEFT adapter", hint=hint)
+    what, command = describe_other_folder(folder)
+    return NotFoundError(f"{folder} has no {needed}: it is {what or 'not a PEFT adapter'}", hint=command or hint)
 
 
 def parse_config_bytes(path: Path, content: bytes) -> LoraConfig:

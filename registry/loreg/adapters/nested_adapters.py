@@ -22,6 +22,18 @@ def find_adapters_below(folder: Path, needed: str) -> list[str]:
     return sorted(adapters, key=lambda name: ([-int(step) for step in _STEP_NUMBER.findall(name)] or [1], name))
 
 
+def describe_other_folder(folder: Path) -> tuple[str, str]:
+    """Return what a folder is that is no adapter, and what to do with it; both empty if nobody can tell."""
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not files:
+        return ("an empty folder", "") if folder.is_dir() else ("", "")
+    if any(name.endswith(".gguf") for name in files):
+        return "a GGUF file, which no PEFT model is saved as", "push the folder that it was converted from"
+    if "config.json" in files and any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
+        return "a whole model, not an adapter", f"loreg base add {folder}"
+    return "", ""
+
+
 def describe_adapters_below(folder: Path, adapters: list[str]) -> tuple[str, str]:
     """Return what an error says of the adapters below ``folder``, and the command that pushes the first of them."""
     more = f" and {len(adapters) - _MAX_SHOWN} more" if len(adapters) > _MAX_SHOWN else ""

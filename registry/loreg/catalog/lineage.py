@@ -1,8 +1,10 @@
-"""Lineage: record what a merged version was made from, and list its ancestors in one recursive statement."""
+"""Lineage: record what a merged version was made from; list ancestors and descendants in one recursive statement."""
 
 from __future__ import annotations
 
-from sqlalchemy import func, insert, literal, select
+from collections.abc import Collection
+
+from sqlalchemy import and_, func, insert, literal, select
 
 from loreg.catalog.schema import adapter_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
@@ -87,3 +89,63 @@ def list_ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
         )
         for row in tx.connection.execute(query)
     )
+
+
+def list_descendants(tx: Transaction, digest: str, limit: int) -> tuple[LineageEdge, ...]:
+    """Return up to ``limit`` edges below the content with this digest, nearest first, each from a child to its parent.
+
+    What the caller may not read is left out, and what was made of it.
+    """
+    child, child_of = version_table.alias("child"), adapter_table.alias("child_of")
+    made = (
+        select(
+            lineage_table.c.child_id,
+            lineage_table.c.position,
+            lineage_table.c.parent_digest,
+            child.c.digest.label("child_digest"),
+            child_of.c.namespace,
+            child_of.c.name,
+            child.c.number,
+        )
+        .join(child, child.c.id == lineage_table.c.child_id)
+        .join(child_of, child_of.c.id == child.c.adapter_id)
+        .where(tx.visible(child_of.c.namespace))
+    )
+    nearest = made.add_columns(literal(1).label("depth")).where(lineage_table.c.parent_digest == digest)
+    walk = nearest.cte("walk", recursive=True)
+    below = made.add_columns(walk.c.depth + 1).join(walk, walk.c.child_digest == lineage_table.c.parent_digest)
+    walk = walk.union(below.where(walk.c.depth < _MAX_DEPTH))
+    depth = func.min(walk.c.depth)
+    query = (
+        select(walk.c.namespace, walk.c.name, walk.c.number, depth.label("depth"), lineage_table)
+        .join(
+            lineage_table,
+            and_(lineage_table.c.child_id == walk.c.child_id, lineage_table.c.position == walk.c.position),
+        )
+        .group_by(walk.c.namespace, walk.c.name, walk.c.number, *lineage_table.c)
+        .order_by(depth, lineage_table.c.child_id, lineage_table.c.position)
+        .limit(limit)
+    )
+    rows = tx.connection.execute(query).all()
+    names = _first_names(tx, {row.parent_digest for row in rows})
+    return tuple(
+        LineageEdge(
+            child=f"{AdapterName(row.namespace, row.name)}:v{row.number}",
+            parent=Source(row.parent_label, row.parent_digest, row.weight),
+            parent_ref=names.get(row.parent_digest, ""),
+            depth=row.depth,
+        )
+        for row in rows
+    )
+
+
+def _first_names(tx: Transaction, digests: Collection[str]) -> dict[str, str]:
+    """Return the ref of the oldest readable version with each of these digests, by digest."""
+    query = (
+        select(version_table.c.digest, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(version_table.c.digest.in_(digests), tx.visible(adapter_table.c.namespace))
+        .order_by(version_table.c.id.desc())
+    )
+    rows = tx.connection.execute(query)
+    return {row.digest: f"{AdapterName(row.namespace, row.name)}:v{row.number}" for row in rows}

@@ -248,6 +248,7 @@ def _similar_names(tx: Transaction, adapter: AdapterName) -> list[str]:
                 in_namespace.where(name > adapter.name).order_by(name),
                 in_namespace.where(name < adapter.name).order_by(name.desc()),
                 names.where(name == adapter.name),
+                names.where(adapter_table.c.namespace == adapter.namespace.lower(), name == adapter.name.lower()),
             )
         )
     )
@@ -422,10 +423,11 @@ def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundErro
             f"{tombstone.reason}",
             hint=f"loreg ls {ref.adapter}",
         )
-    of_adapter = select(version_table.c.id).where(version_table.c.adapter_id == adapter_id).limit(1)
-    if tx.connection.execute(of_adapter).first() is None:
+    newest = select(func.max(version_table.c.number)).where(version_table.c.adapter_id == adapter_id)
+    number = tx.connection.execute(newest).scalar()
+    if number is None:
         return NotFoundError(f"every version of {ref.adapter} was deleted", hint=f"loreg ls {ref.adapter}")
-    return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:vN")
+    return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:v{number}")
 
 
 def find_contents(tx: Transaction, digests: Collection[str]) -> dict[str, VersionContent]:

@@ -11,6 +11,7 @@ from loreg.checking.profile import EFFECTS, Effect, Profile, ProfileRule, list_p
 from loreg.checking.rules import RULES
 from loreg.entities import Severity
 from loreg.errors import NotFoundError
+from loreg.suggestions import suggest
 
 _UNREADABLE = "LR000"
 _DOES = {
@@ -52,7 +53,9 @@ def explain(code: str) -> Explanation:
         for profile_rule in profile.rules:
             if profile_rule.code == code:
                 return _explain_profile_rule(profile, profile_rule)
-    raise NotFoundError(f"there is no rule {code!r}", hint=f"loreg check --explain {min(RULES)}")
+    codes = (*RULES, *policy.RULES, *(rule.code for name in list_profiles() for rule in read_profile(name).rules))
+    hint = f"loreg check --explain {min(RULES)}"
+    raise NotFoundError(f"there is no rule {code!r}", hint=hint, suggestion=suggest(code, codes))
 
 
 def _explain_profile_rule(profile: Profile, rule: ProfileRule) -> Explanation:

@@ -20,6 +20,7 @@ from loreg.checking.rules import Subject
 from loreg.decoding import decode
 from loreg.entities import Finding, Severity
 from loreg.errors import NotFoundError, UsageError
+from loreg.suggestions import suggest
 
 _FOLDER = Path(__file__).parent / "profiles"
 _PROOFS = _FOLDER / "proofs.json"
@@ -119,7 +120,9 @@ def read_profile(text: str) -> Profile:
     file = next((path for stem in stems if (path := _FOLDER / f"{stem}.toml").is_file()), None)
     if file is None or "/" in name:
         raise NotFoundError(
-            f"there is no profile {name!r}", hint=f"--profile {' | '.join(list_profiles())} | ./mine.toml"
+            f"there is no profile {name!r}",
+            hint=f"--profile {' | '.join(list_profiles())} | ./mine.toml",
+            suggestion=suggest(name, list_profiles()),
         )
     profile = _read_file(file)
     if release:
@@ -162,6 +165,7 @@ def _set_parameters(profile: Profile, options: str) -> Profile:
             raise UsageError(
                 f"{pair!r} is no parameter of the profile {profile.name}",
                 hint=f"--profile {profile.name}:{','.join(f'{n}={v}' for n, v in profile.parameters.items())}",
+                suggestion=suggest(name, parameters),
             )
         possible = profile.among.get(name, ())
         if int(value) < 1 or (possible and int(value) not in possible):

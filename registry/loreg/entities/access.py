@@ -87,6 +87,18 @@ class Access(Value, frozen=True):
         return any(Role(granted).includes(role) for granted in self.permissions.values())
 
 
+class Caller(Value, frozen=True):
+    """Who acts, as the registry knows them: ``permissions`` as in :class:`Access`, and the token that says so.
+
+    ``token_id`` is None where none is needed, ``expires_at`` for a token without an end.
+    """
+
+    author: str
+    permissions: Mapping[str, str]
+    token_id: int | None = None
+    expires_at: datetime | None = None
+
+
 class Token(Value, frozen=True):
     """A token without its secret. ``grants`` as in :class:`Access`; ``author`` is who made it."""
 

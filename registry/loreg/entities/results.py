@@ -222,6 +222,40 @@ class AdapterSimilarity(Displayed, frozen=True):
     near_duplicate: bool
 
 
+class FieldDiff(Value, frozen=True):
+    """One field that differs: ``a`` and ``b`` are its values as text, empty where one of the two has it not."""
+
+    name: str
+    a: str
+    b: str
+
+
+class ModuleDiff(Value, frozen=True):
+    """One module of two adapters: ranks, 0 where one has it not; cosine and Frobenius norms of the deltas.
+
+    The numbers are None where they were not computed, or the two deltas have not the same shape.
+    """
+
+    name: str
+    rank_a: int
+    rank_b: int
+    cosine: float | None = None
+    norm_a: float | None = None
+    norm_b: float | None = None
+
+
+class AdapterDiff(Value, frozen=True):
+    """How two adapters differ. ``card`` are the lines of a unified diff; equal fields are left out."""
+
+    a: str
+    b: str
+    metrics: tuple[FieldDiff, ...]
+    configuration: tuple[FieldDiff, ...]
+    modules: tuple[ModuleDiff, ...]
+    card: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
 class DoctorCheck(Value, frozen=True):
     """One line of ``loreg doctor``: what was looked at, what was found, whether it is well."""
 

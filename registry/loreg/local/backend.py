@@ -49,6 +49,7 @@ from loreg.entities import (
     BaseModel,
     BaseRelation,
     BaseSummary,
+    Caller,
     Candidate,
     Commit,
     Committed,
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+_MAX_DESCENDANTS = 1000
 
 
 class LocalBackend(Backend):
@@ -209,6 +211,19 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             record = versions.resolve(tx, ref)
             return record.version, lineage.list_ancestors(tx, record.id)
+
+    def descendants(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
+        with self.catalog.read(self._access) as tx:
+            version = versions.resolve(tx, ref).version
+            return version, lineage.list_descendants(tx, version.digest, _MAX_DESCENDANTS)
+
+    def whoami(self) -> Caller:
+        if self._access.token_id is None:
+            return Caller(self._access.author, self._access.permissions)
+        with self.catalog.read(self._access) as tx:
+            token = tokens.find_live_by_id(tx, self._access.token_id)
+        expires_at = token.expires_at if token is not None else None
+        return Caller(self._access.author, self._access.permissions, self._access.token_id, expires_at)
 
     def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
         from loreg.local.bases import limit_concurrent_reads

@@ -46,6 +46,29 @@ def compare(
         return [_similarity(sources, i, j, sums[i, j]) for i, j in combinations(range(len(inputs)), 2)]
 
 
+def compare_modules(
+    a: MergeInput, b: MergeInput, *, progress: Progress = no_progress
+) -> dict[str, tuple[float | None, float, float]]:
+    """Return the cosine of the two deltas and their Frobenius norms, for each module that both have in one shape.
+
+    The cosine is None where a delta is zero. Raises MergeError for adapters that cannot be merged.
+    """
+    require_mergeable([a, b])
+    cpu = torch.device("cpu")
+    numbers: dict[str, tuple[float | None, float, float]] = {}
+    with open_sources([a, b], 0) as (x, y):
+        shared = [module for module in x.modules if module in y.modules]
+        for done, module in enumerate(shared, 1):
+            pair = [source.factors(module, cpu) for source in (x, y)]
+            if pair[0].shape == pair[1].shape:
+                gram = frame_stack(stack(pair)).gram().sum(0)
+                norms = math.sqrt(float(gram[0, 0])), math.sqrt(float(gram[1, 1]))
+                cosine = float(gram[0, 1]) / (norms[0] * norms[1]) if all(norms) else None
+                numbers[module] = None if cosine is None else max(-1.0, min(1.0, cosine)), *norms
+            progress("comparing", done, len(shared))
+    return numbers
+
+
 def largest_difference(before: MergeInput, after: MergeInput) -> float:
     """Return ``max ‖Δ − Δ'‖ / ‖Δ‖`` over the modules of two adapters; infinity if their modules differ."""
     if before.structure.modules.keys() != after.structure.modules.keys():

@@ -16,6 +16,7 @@ from loreg.entities import (
     BaseEdge,
     BaseModel,
     BaseSummary,
+    Caller,
     Candidate,
     Commit,
     Committed,
@@ -62,6 +63,7 @@ from loreg.schemas import (
     TokenCreated,
     TokenRequest,
     VisibilityRequest,
+    Whoami,
     YankRequest,
 )
 from loreg.upkeep import Upkeep
@@ -164,6 +166,14 @@ class RemoteBackend(Backend):
     def lineage(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
         response = self._server.get(f"{_version_path(ref)}/lineage", LineageResponse)
         return response.version, response.edges
+
+    def descendants(self, ref: Ref) -> tuple[Version, tuple[LineageEdge, ...]]:
+        response = self._server.get(f"{_version_path(ref)}/descendants", LineageResponse)
+        return response.version, response.edges
+
+    def whoami(self) -> Caller:
+        caller = self._server.get(f"{_API}/whoami", Whoami)
+        return Caller(caller.author, caller.grants, caller.token_id, caller.expires_at)
 
     def commit(self, commit: Commit) -> Committed:
         path, digests = f"{_adapter_path(commit.adapter)}/versions", commit.digests

@@ -37,8 +37,11 @@ class Server:
         except LocationParseError:
             url = Url()
         if url.scheme not in ("http", "https") or not url.host:
+            is_bare = "://" not in endpoint and url.host != ""
             raise UsageError(
-                f"the endpoint {mask_url(endpoint)!r} is no http:// or https:// URL", hint="export LOREG_ENDPOINT=…"
+                f"the endpoint {mask_url(endpoint)!r} is no http:// or https:// URL",
+                hint="export LOREG_ENDPOINT=…",
+                suggestion=Suggestion(endpoint, f"http://{endpoint}") if is_bare else None,
             )
         #: For people to read: a proxy in front may ask for a password, which lies in the URL.
         self.endpoint = mask_url(endpoint)
@@ -141,6 +144,11 @@ class Server:
     def unavailable_error(self, error: Exception) -> UnavailableError:
         """Return the error for a server that does not answer."""
         reason = " ".join(str(error).split()) or type(error).__name__
+        has_no_tls = "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason
+        if self._url.startswith("https://") and has_no_tls:
+            plain = Suggestion(self.endpoint, self.endpoint.replace("https://", "http://", 1))
+            message = f"the server {self.endpoint} does not speak TLS"
+            return UnavailableError(message, hint="loreg doctor", suggestion=plain)
         return UnavailableError(f"the server {self.endpoint} does not answer: {reason}", hint="loreg doctor")
 
     def response_error(self, response: Response) -> LoregError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from loreg.errors import UsageError
 from loreg.merging.method import Method
 from loreg.merging.methods import elementwise, exact, factor_average, shared_basis, spectral
+from loreg.suggestions import suggest
 
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -18,5 +19,9 @@ METHODS: Mapping[str, Method] = {
 def find_method(name: str) -> Method:
     """Return the method called ``name``. Raises UsageError, naming those that there are."""
     if name not in METHODS:
-        raise UsageError(f"there is no merge method {name!r}; there are {', '.join(METHODS)}", hint="loreg methods")
+        raise UsageError(
+            f"there is no merge method {name!r}; there are {', '.join(METHODS)}",
+            hint="loreg methods",
+            suggestion=suggest(name, METHODS),
+        )
     return METHODS[name]

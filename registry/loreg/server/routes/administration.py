@@ -16,15 +16,16 @@ from loreg.server.dependencies import Cursor, Limit
 from loreg.server.dependencies import Namespace as NamespaceName
 from loreg.server.pages import page_response
 from loreg.server.responses import error_responses, json_response, no_content
-from loreg.server.state import AsyncBackendDep, CurrentAccess, ServiceDep
+from loreg.server.state import AsyncBackendDep, ServiceDep
 
 routes = APIRouter(prefix="/api/v1", tags=["administration"], route_class=BodyRoute)
 
 
 @routes.get("/whoami", response_model=Whoami, responses=error_responses())
-def whoami(access: CurrentAccess) -> Response:
-    """Return who the caller is, and what they may do in which namespace."""
-    return json_response(Whoami(access.author, access.permissions))
+async def whoami(backend: AsyncBackendDep) -> Response:
+    """Return who the caller is, what they may do in which namespace, and until when their token holds."""
+    caller = await backend.whoami()
+    return json_response(Whoami(caller.author, caller.permissions, caller.token_id, caller.expires_at))
 
 
 @routes.get("/events", response_model=Page[Event], responses=error_responses(404))

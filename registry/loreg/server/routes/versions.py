@@ -98,6 +98,12 @@ async def lineage(ref: RefDep, backend: AsyncBackendDep) -> Response:
     return json_response(LineageResponse(*await backend.lineage(ref)))
 
 
+@routes.get(_VERSION + "/descendants", response_model=LineageResponse, responses=error_responses(404, 409))
+async def descendants(ref: RefDep, backend: AsyncBackendDep) -> Response:
+    """Return the version and the merges that were made of it and may be read, the nearest first."""
+    return json_response(LineageResponse(*await backend.descendants(ref)))
+
+
 @routes.get(_VERSION + "/check", response_model=CheckReport, responses=error_responses(404, 409))
 def check(
     ref: RefDep,

@@ -1,0 +1,94 @@
+"""diff: say field by field how two adapters differ."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+from loreg.adapters.card import CARD_NAME, read_card
+from loreg.adapters.structure import AdapterStructure
+from loreg.entities import AdapterDiff, FieldDiff, Metric, ModuleDiff, Progress, no_progress
+from loreg.errors import LoregError
+from loreg.workspace.context import Context, is_path, show_version
+from loreg.workspace.resolve_sources import ResolvedSource, has_torch, merge_inputs, resolve_sources
+
+_MAX_CARD_LINES = 500
+#: Where the configuration says nothing of training: paths of machines, and the version that wrote it.
+_SAYS_NOTHING = frozenset({"inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"})
+
+
+def diff(context: Context, a: str, b: str, *, progress: Progress = no_progress) -> AdapterDiff:
+    """Compare two refs or folders. See :meth:`loreg.registry.Registry.diff`."""
+    (metrics_a, card_a), (metrics_b, card_b) = (_describe(context, source) for source in (a, b))
+    with resolve_sources(context, [a, b], progress) as (x, y):
+        modules, notes = _compare_modules(x, y, progress)
+        return AdapterDiff(
+            x.label,
+            y.label,
+            _fields(metrics_a, metrics_b),
+            _fields(_configuration(x.structure), _configuration(y.structure)),
+            modules,
+            _card_lines(card_a, card_b, x.label, y.label),
+            notes,
+        )
+
+
+def _describe(context: Context, source: str) -> tuple[dict[str, str], str]:
+    """Return the metrics of a source, by name and data, and its card."""
+    if is_path(source):
+        return {}, read_card(Path(source).expanduser() / CARD_NAME)
+    details = show_version(context, source)
+    return {_measured(metric): f"{metric.value:g}" for metric in details.version.metrics}, details.card
+
+
+def _measured(metric: Metric) -> str:
+    return str(metric).replace(f"={metric.value:g}", "", 1)
+
+
+def _configuration(structure: AdapterStructure) -> dict[str, str]:
+    return {
+        name: json.dumps(value, ensure_ascii=False, sort_keys=True)
+        for name, value in structure.config.raw.items()
+        if name not in _SAYS_NOTHING
+    }
+
+
+def _fields(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[FieldDiff, ...]:
+    names = sorted({*a, *b})
+    return tuple(FieldDiff(n, a.get(n, ""), b.get(n, "")) for n in names if a.get(n) != b.get(n))
+
+
+def _compare_modules(
+    x: ResolvedSource, y: ResolvedSource, progress: Progress
+) -> tuple[tuple[ModuleDiff, ...], tuple[str, ...]]:
+    """Return all modules of both, by name, and what kept their deltas from being compared."""
+    modules_a, modules_b = x.structure.modules, y.structure.modules
+    ranks = {
+        name: ModuleDiff(
+            name,
+            modules_a[name].rank if name in modules_a else 0,
+            modules_b[name].rank if name in modules_b else 0,
+        )
+        for name in (*modules_a, *(name for name in modules_b if name not in modules_a))
+    }
+    if not has_torch():
+        return tuple(ranks.values()), ("without torch no delta is compared: pip install 'loreg[merge]'",)
+    from loreg.merging.compare import compare_modules
+
+    try:
+        numbers = compare_modules(*merge_inputs([x, y], [], None), progress=progress)
+    except LoregError as error:
+        return tuple(ranks.values()), (f"the deltas are not compared: {error.message}",)
+    compared = (
+        ModuleDiff(name, module.rank_a, module.rank_b, *numbers.get(name, ())) for name, module in ranks.items()
+    )
+    return tuple(compared), ()
+
+
+def _card_lines(a: str, b: str, label_a: str, label_b: str) -> tuple[str, ...]:
+    before, after = (f"{label} {CARD_NAME}" for label in (label_a, label_b))
+    lines = difflib.unified_diff(a.splitlines(), b.splitlines(), before, after, n=1, lineterm="")
+    return tuple(islice(lines, _MAX_CARD_LINES))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.header import read_header
-from loreg.adapters.hub import HUB_PREFIX, translate_hub_errors
+from loreg.adapters.hub_errors import HUB_PREFIX, translate_hub_errors
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
 from loreg.entities import Details, Progress
 from loreg.errors import LoregError, NotFoundError, explain_os_errors

@@ -128,7 +128,7 @@ def _print_plan(plan: ImportPlan) -> None:
     shown = [version for version in plan.versions if version.status in (ImportStatus.NEW, ImportStatus.PRESENT)]
     if shown:
         rows = [(_becomes(version), _what(version), _measured(version), _short(version)) for version in shown]
-        print_table(("BECOMES", "", "MEASURED", "FROM"), rows, cut=("FROM", "MEASURED"))
+        print_table(("BECOMES", "", "MEASURED", "FROM"), rows, cut=("FROM",))
     for version in plan.versions:
         if version.status == ImportStatus.REFUSED:
             echo(f"refused: {_short(version)}: {version.code} {version.reason}".replace(":  ", ": "))

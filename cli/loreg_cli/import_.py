@@ -80,7 +80,7 @@ def import_command(
     registry = open_registry()
     with progress_bar() as progress:
         planned = registry.plan_import(paths, options, progress=progress)
-    is_asked = not (yes or dry_run) and sys.stdin.isatty()
+    is_asked = not (yes or dry_run) and _can_ask()
     if format_ == "table":
         _print_plan(planned.plan)
     if is_asked and not mend and planned.plan.with_status(ImportStatus.MENDABLE) and _asks_to_mend(planned.plan):
@@ -92,8 +92,8 @@ def import_command(
         return
     new = planned.plan.with_status(ImportStatus.NEW)
     if new and not yes:
-        _ask(len(new), is_asked)
-    _print_report(context, _run(planned), format_)
+        _ask(context, len(new), is_asked)
+    _print_report(context, planned.plan, _run(planned), format_)
 
 
 globals()["import"] = import_command  # the name that is typed, which no statement can bind
@@ -104,18 +104,43 @@ def _run(planned: PlannedImport) -> ImportReport:
         return planned.run(progress)
 
 
-def _ask(count: int, is_terminal: bool) -> None:
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask(context: click.Context, count: int, is_terminal: bool) -> None:
     """Ask whether to go on. Raises NotAllowedError, with the command as its hint, if nobody can be asked."""
     from loreg.errors import NotAllowedError
 
     what = _count(count, "version")
     if not is_terminal:
-        import shlex
-
-        typed = " ".join(map(shlex.quote, sys.argv[1:]))
-        hint = f"loreg {typed} --yes" if sys.argv[1:] else "loreg import PATH --yes"
-        raise NotAllowedError(f"there is no terminal to ask whether to import {what}: nothing was stored", hint=hint)
+        raise NotAllowedError(
+            f"there is no terminal to ask whether to import {what}: nothing was stored",
+            hint=f"{_typed(context)} --yes",
+        )
     click.confirm(f"Import {what}?", default=True, abort=True, err=True)
+
+
+def _typed(context: click.Context) -> str:
+    """Return the command as it was typed, but for the order of its options."""
+    import shlex
+
+    words = [] if context.parent is None else [_typed(context.parent)]
+    words.append(context.info_name or "loreg" if context.parent is not None else "loreg")
+    arguments: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if not value or value == parameter.default:
+            continue
+        if isinstance(parameter, click.Argument):
+            arguments += map(str, value)
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            arguments.append(parameter.opts[-1])
+        else:
+            values = [f"{key}={text}" for key, text in value.items()] if isinstance(value, dict) else value
+            for text in values if isinstance(values, list | tuple) else [values]:
+                arguments += [parameter.opts[-1], str(text)]
+    return " ".join([*words, *map(shlex.quote, arguments)])
 
 
 def _asks_to_mend(plan: ImportPlan) -> bool:
@@ -201,7 +226,9 @@ def _counts(plan: ImportPlan) -> list[str]:
     return [f"{len(versions)} {status}" for status in statuses if (versions := plan.with_status(status))]
 
 
-def _print_report(context: click.Context, report: ImportReport, format_: str) -> None:
+def _print_report(context: click.Context, plan: ImportPlan, report: ImportReport, format_: str) -> None:
+    from loreg.entities import ImportStatus
+
     for text in report.notes:
         warn(text)
     if format_ == "json":
@@ -216,11 +243,10 @@ def _print_report(context: click.Context, report: ImportReport, format_: str) ->
         parts += [f"{len(report.present)} already there"] if report.present else []
         parts += [f"{len(report.failures)} not imported"] if report.failures else []
         echo("; ".join(parts) or "nothing to import")
-    _warn_of_failures(report)
-    context.exit(_FAILED if report.failures else 0)
-
-
-def _warn_of_failures(report: ImportReport) -> None:
+    unplanned = (ImportStatus.NEW, ImportStatus.PRESENT)
+    shown = {version.source for version in plan.versions if format_ == "table" and version.status not in unplanned}
     for failure in report.failures:
-        hint = f". Hint: {failure.hint}" if failure.hint else ""
-        warn(f"not imported: {failure.source}: {failure.message}{hint}")
+        if failure.source not in shown:  # the plan says what else does not come in, and why
+            hint = f". Hint: {failure.hint}" if failure.hint else ""
+            warn(f"not imported: {failure.source}: {failure.message}{hint}")
+    context.exit(_FAILED if report.failures else 0)

@@ -268,9 +268,9 @@ def test_a_server_that_needs_a_token_and_a_wrong_one(tmp_path: Path):
 
 
 VOCABULARY = """
-    push pull merge search metric add base show tag untag ls delete rm help 0.7 0,3 a+b team/news team/news@v1 v2 --weights
-    --rank --metric --to --push --format --home --endpoint --token -- - -x accuracy=93% hf:org/x :: / ../x ~ team/ 'x' @ = :
-    , é 日本 * http://127.0.0.1:9
+    push pull merge search metric add base show tag untag ls delete rm help 0.7 0,3 a+b team/news team/news@v1 v2
+    --weights --rank --metric --to --push --format --home --endpoint --token -- - -x accuracy=93% hf:org/x :: / ../x ~
+    team/ 'x' @ = : , é 日本 * http://127.0.0.1:9
 """.split()  # noqa: SIM905  words are easier to read so
 
 

@@ -99,7 +99,10 @@ class ErrorReportingGroup(click.Group):
 def _find_correction(group: click.Group, words: Sequence[str], error: BaseException) -> str | None:
     from loreg_cli.corrections import find_correction
 
-    return find_correction(group, words, error)
+    try:
+        return find_correction(group, words, error)
+    except Exception:  # what went wrong is to be said, whatever happens to the advice
+        return None
 
 
 def _report(error: BaseException, correct: Callable[[BaseException], str | None]) -> int:

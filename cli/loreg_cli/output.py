@@ -170,7 +170,7 @@ def format_base_name(version: Version) -> str:
 def explain_declared_bases(versions: Iterable[Version]) -> None:
     """Say on a terminal what the ``?`` behind a base means, if one of the versions has it."""
     if sys.stdout.isatty() and any(version.base is None and version.facts.base_hint for version in versions):
-        legend = "? after a base: the adapter says so; loreg base add PATH lets loreg compare them by content"
+        legend = "? after a base: the adapter says so; after loreg base add PATH it is compared"
         click.echo(click.style(legend, dim=True), err=True)
 
 

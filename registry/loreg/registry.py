@@ -804,8 +804,8 @@ class Registry:
     def whoami(self) -> Caller:
         """Return who acts, what they may do in which namespace, and the token that says so.
 
-        >>> registry.whoami().permissions
-        {'*': 'admin'}
+        >>> registry.whoami().permissions == {"*": "admin"}
+        True
         """
         return self._backend.whoami()
 

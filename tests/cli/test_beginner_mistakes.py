@@ -7,11 +7,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fake_hub
 from deployments import HISTORY, NEWS, SCIENCE, Deployment, Loreg, Outcome, command_line, empty_folders
 from live_server import live_server
+from loreg.errors import ConflictError, NotFoundError, UsageError
+from loreg.suggestions import Suggestion
+from loreg_cli.corrections import find_correction
+from loreg_cli.corrections.call import Call
+from loreg_cli.main import cli
 
 NOTHING = ""  # there is no command that would have been right: the hint says what to do
 REFS = ["team/science", "team/history"]
@@ -257,6 +265,31 @@ def test_a_server_that_needs_a_token_and_a_wrong_one(tmp_path: Path):
         assert (wrong.exit_code, hint_of(wrong)) == (4, f"loreg login {endpoint}")
         assert "xxx" not in wrong.stderr
         assert command_line({})("login", endpoint, "--token", token).exit_code == 0
+
+
+VOCABULARY = """
+    push pull merge search metric add base show tag untag ls delete rm help 0.7 0,3 a+b team/news team/news@v1 v2
+    --weights --rank --metric --to --push --format --home --endpoint --token -- - -x accuracy=93% hf:org/x :: / ../x ~
+    team/ 'x' @ = : , é 日本 * http://127.0.0.1:9
+""".split()  # noqa: SIM905  words are easier to read so
+
+
+ERRORS = st.one_of(
+    st.builds(click.UsageError, st.sampled_from(["unexpected extra argument", "'x' is not one of 'a', 'b'.", "x"])),
+    st.builds(click.exceptions.NoSuchOption, st.sampled_from(VOCABULARY)),
+    st.builds(click.exceptions.NoSuchCommand, st.sampled_from(VOCABULARY)),
+    st.builds(UsageError, st.sampled_from(["invalid alias 'x': expected 1 to 96", "2 adapters and 1 weights", "x"])),
+    st.builds(NotFoundError, st.just("x"), suggestion=st.builds(Suggestion, st.sampled_from(VOCABULARY), st.just("y"))),
+    st.builds(ConflictError, st.just("x")),
+)
+
+
+@given(st.lists(st.sampled_from([*VOCABULARY, "two words", ""]), max_size=6), ERRORS)
+def test_whatever_is_typed_a_correction_parses_or_there_is_none(typed: list[str], error: Exception):
+    correction = find_correction(cli, typed, error)
+    if correction is not None and "--help" not in correction and "--version" not in correction:
+        words = [word for word in shlex.split(correction) if not word.startswith("LOREG_")]
+        assert Call(cli, (), error).parses(words[1:])
 
 
 def test_a_secret_among_the_words_is_not_repeated(local: Loreg):

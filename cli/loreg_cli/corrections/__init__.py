@@ -38,9 +38,8 @@ from loreg_cli.corrections.values import join_weights, mend_numbers, search_by_m
 
 Rule = Callable[[Call], list[str] | None]
 
-#: In this order: the first that knows what was meant wins.
+#: For calls that are wrong and for things that are not there, in this order: the first that knows what was meant wins.
 _RULES: tuple[Rule, ...] = (
-    log_in_there,
     write_scheme,
     replace_command,
     replace_option,
@@ -52,9 +51,8 @@ _RULES: tuple[Rule, ...] = (
     mend_numbers,
     take_one_value,
     take_the_folder_of_a_file,
-    take_another_folder,
     write_as_path,
-    lambda call: call.with_suggestion(),
+    Call.with_suggestion,
     name_the_folder,
     mend_ref,
     mend_name,
@@ -65,6 +63,14 @@ _RULES: tuple[Rule, ...] = (
     say_no_more,
     show_help,
 )
+#: For other errors, by their code; what is not here was typed as it should be.
+_RULES_BY_CODE: dict[str, tuple[Rule, ...]] = {
+    "usage": _RULES,
+    "not-found": _RULES,
+    "conflict": (take_another_folder,),
+    "unauthenticated": (log_in_there,),
+    "unavailable": (write_scheme,),
+}
 
 
 def find_correction(root: click.Group, words: Sequence[str], error: BaseException) -> str | None:
@@ -73,7 +79,7 @@ def find_correction(root: click.Group, words: Sequence[str], error: BaseExceptio
     Secrets among the words are not repeated.
     """
     call = Call(root, tuple(words), error)
-    for rule in _RULES:
+    for rule in _RULES if isinstance(error, click.UsageError) else _RULES_BY_CODE.get(getattr(error, "code", ""), ()):
         corrected = rule(call)
         if corrected is not None and (call.environment or corrected != list(words)) and call.parses(corrected):
             return " ".join([*call.environment, shlex.join(["loreg", *_without_secrets(corrected)])])

@@ -32,7 +32,7 @@ def exchange_arguments(call: Call) -> list[str] | None:
 
 def take_another_folder(call: Call) -> list[str] | None:
     """Return the words with a folder that is not there yet, where something lies in the one that was named."""
-    if call.name not in _FOLDER_SECOND or not call.is_error("conflict") or not call.texts:
+    if call.name not in _FOLDER_SECOND or not call.texts:
         return None
     folder = call.texts[1] if len(call.texts) > 1 else f"./{re.split('[:@]', call.texts[0])[0].rpartition('/')[2]}"
     number = next(number for number in range(2, 1000) if not Path(f"{folder.rstrip('/')}-{number}").exists())
@@ -51,7 +51,7 @@ def name_after_the_folder(call: Call) -> list[str] | None:
 def write_as_path(call: Call) -> list[str] | None:
     """Return the words with ``./`` before a folder of that name, where the registry has no such ref."""
     takes_folders = call.name in ("check", "merge", "rerank", "compare", "bake", "export", "base match", "identify")
-    if not call.is_error("not-found", "usage") or not takes_folders:
+    if not takes_folders:
         return None
     missing = re.search(r"there is no adapter '([^']+)'|invalid adapter name '([^']+)'", call.message)
     for i in call.arguments:
@@ -63,7 +63,7 @@ def write_as_path(call: Call) -> list[str] | None:
 
 def name_the_folder(call: Call) -> list[str] | None:
     """Return the words with the adapter that lies in the folder, or as the model that it is."""
-    if call.name != "push" or len(call.texts) != 2 or not call.is_error("not-found", "adapter-format"):
+    if call.name != "push" or len(call.texts) != 2 or not call.is_error("not-found"):
         return None
     hint = getattr(call.error, "hint", "")
     if hint == "loreg push DIR NAME":
@@ -112,8 +112,6 @@ def write_scheme(call: Call) -> list[str] | None:
 
 def log_in_there(call: Call) -> list[str] | None:
     """Return the login to the server in force, where it knows nobody."""
-    if not call.is_error("unauthenticated"):
-        return None
     if call.name == "login":
         return ["login", *call.texts]
     from loreg.settings import load, mask_url

@@ -13,8 +13,6 @@ _READING = ("show", "pull", "check", "ls", "log", "open")
 
 def mend_ref(call: Call) -> list[str] | None:
     """Return the words with a ref as loreg writes it."""
-    if not call.is_error("usage", "not-found") and "unexpected extra argument" not in call.message:
-        return None
     if call.name == "ls" and re.search(r"[*?]|/$", " ".join(call.texts)):
         return call.replace(dict.fromkeys(call.arguments, ()))
     for place, text in zip(call.arguments, call.texts, strict=True):

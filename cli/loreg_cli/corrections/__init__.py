@@ -76,17 +76,17 @@ _RULES_BY_CODE: dict[str, tuple[Rule, ...]] = {
 def find_correction(root: click.Group, words: Sequence[str], error: BaseException) -> str | None:
     """Return the command that would have been right instead of ``words``, which failed with ``error``; None if unknown.
 
-    Secrets among the words are not repeated.
+    No rule sees the secrets among the words: none can repeat one, whatever it makes of them.
     """
-    call = Call(root, tuple(words), error)
+    call = Call(root, tuple(_hide_secrets(words)), error)
     for rule in _RULES if isinstance(error, click.UsageError) else _RULES_BY_CODE.get(getattr(error, "code", ""), ()):
         corrected = rule(call)
-        if corrected is not None and (call.environment or corrected != list(words)) and call.parses(corrected):
-            return " ".join([*call.environment, shlex.join(["loreg", *_without_secrets(corrected)])])
+        if corrected is not None and (call.environment or corrected != [*call.words]) and call.parses(corrected):
+            return " ".join([*call.environment, shlex.join(["loreg", *corrected])])
     return None
 
 
-def _without_secrets(words: Sequence[str]) -> list[str]:
+def _hide_secrets(words: Sequence[str]) -> list[str]:
     from loreg_cli.debug import hide_secrets
 
     pairs = zip(["", *words[:-1]], words, strict=True)

@@ -17,11 +17,7 @@ def mend_ref(call: Call) -> list[str] | None:
         return call.replace(dict.fromkeys(call.arguments, ()))
     for place, text in zip(call.arguments, call.texts, strict=True):
         if hub := _HUB.fullmatch(text):
-            return (
-                ["check", f"hf:{hub[1] or hub[2]}"]
-                if call.name in ("show", "pull", "check", "ls", "log", "open")
-                else None
-            )
+            return ["check", f"hf:{hub[1] or hub[2]}"] if call.name in _READING else None
         if mended := _mend(text):
             return call.replace({place: [mended]})
     texts = call.texts
@@ -59,6 +55,8 @@ def mend_alias(call: Call) -> list[str] | None:
 
 
 def _mend(text: str) -> str | None:
+    if "://" in text:
+        return None
     if match := re.fullmatch(rf"(.+)@({_VERSION}|[A-Za-z][\w.-]*)", text):  # name@v2, name@prod
         return f"{match[1]}:{_with_v(match[2])}"
     if match := re.fullmatch(r"([^/]+/[^/]+)/(v[1-9][0-9]*|latest)", text):  # name/v2

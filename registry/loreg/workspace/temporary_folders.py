@@ -16,7 +16,9 @@ from loreg.file_modes import HAS_OWNERS
 from loreg.storage import Leftover
 
 #: How the folders begin that verbs and servers work in.
-PREFIXES = ("loreg-push-", "loreg-merge-", "loreg-commit-", "loreg-export-", "loreg-upload-", "loreg-repair-")
+PREFIXES = (
+    "loreg-push-", "loreg-merge-", "loreg-commit-", "loreg-export-", "loreg-upload-", "loreg-repair-", "loreg-import-",
+)  # fmt: skip
 
 
 def list_temporary(cache: Path) -> Iterator[Leftover]:

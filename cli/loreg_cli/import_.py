@@ -64,7 +64,8 @@ def import_command(
 ) -> None:
     """Bring in every adapter at or below PATH: runs with their checkpoints, named adapters, trees of hundreds.
 
-    PATH is a folder, or on the Hub: hf:ORG/NAME[@REV], hf:ORG for all of its adapters, hf:collections/SLUG.
+    PATH is a folder, or on the Hub: hf:ORG/NAME[@REV], hf:ORG for all of its adapters, hf:collections/SLUG; or on the
+    server of MLFLOW_TRACKING_URI: mlflow:RUN, mlflow:experiments/NAME, mlflow:models/NAME.
 
     Metrics, task, dataset, seed and arguments are read from what the trainer wrote; the best and the last checkpoint
     get the aliases best and last. A second import takes only what is new. Exit code 5 if something did not come in.

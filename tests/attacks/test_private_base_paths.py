@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +57,32 @@ def test_its_author_gets_it_back_through_a_server(guarded: Guarded, tmp_path: Pa
     for registry, expected in ((ada, PATH), (other, None)):
         folder = registry.pull("team/mine", tmp_path / str(expected is None), with_base_hint=True).folder
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == expected
+
+
+@pytest.mark.parametrize("commits", ["one", "one a file", "the card last"])
+def test_a_client_of_the_hub_commits_it_for_nobody_else(guarded_folder: Guarded, tmp_path: Path, commits: str):
+    """As ``push_to_hub`` does: the configuration and the card name the base by its path."""
+    files = {path.name: path.read_bytes() for path in sorted(private(tmp_path / "a").iterdir())}
+    writer = guarded_folder.http("writer")
+    writer.post("/api/repos/create", json={"name": "new", "organization": "team"})
+    order = sorted(files, reverse=commits == "the card last")
+    order.sort(key=lambda name: name == "README.md" and commits == "the card last")
+    for batch in [order] if commits == "one" else [[name] for name in order]:
+        lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "trained"}}]
+        for name in batch:
+            value = {"path": name, "content": base64.b64encode(files[name]).decode(), "encoding": "base64"}
+            lines.append({"key": "file", "value": value})
+        body = "\n".join(map(json.dumps, lines)).encode()
+        assert writer.post("/api/models/team/new/commit/main", content=body).is_success
+    details = guarded_folder.registry("reader").show("team/new")
+    assert (details.base_path, details.version.facts.base_hint) == ("", "llama-3-8b")
+    assert guarded_folder.registry("writer").show("team/new").base_path == PATH
+    assert details.version.number == (2 if commits == "the card last" else 1)
+    folder = guarded_folder.registry("reader").pull("team/new", tmp_path / "pulled").folder
+    assert {path.name for path in folder.iterdir()} == set(files)
+    assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
+    weights = "adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == files[weights]
 
 
 def test_nobody_without_a_name_is_the_author(tmp_path: Path):

@@ -85,6 +85,35 @@ def test_a_catalog_of_an_old_release_is_upgraded_and_goes_on(tmp_path: Path, dum
         assert (authors["58"], authors.get("ab", "ada")) == ("", "ada")  # the events say who added the one
 
 
+def test_the_path_of_a_base_leaves_what_everybody_sees(url: str):
+    """Revision 0009 had it in one column with the names; taken back it is there again."""
+    Catalog(url).upgrade()
+    with Catalog(url).write(Access.superuser("ada")) as tx:
+        hints = {
+            "path": ("llama", "/home/ada/llama"),
+            "cached": ("org/m", "/x/models--org--m/y"),
+            "name": ("org/m", ""),
+        }
+        for name, (hint, path) in hints.items():
+            versions.record(tx, new_version(name, name, base_hint=hint, base_path=path, tasks=("qa",)))
+    engine = open_engine(url)
+    statement = text(
+        "SELECT adapters.name, base_hint, tasks.base FROM versions JOIN adapters ON adapters.id = adapter_id"
+        " JOIN tasks ON tasks.version_id = versions.id ORDER BY versions.id"
+    )
+    with engine.connect() as connection, connection.begin():
+        downgrade(connection, "0009")
+        before = [(name, path or hint, path or hint) for name, (hint, path) in hints.items()]
+        assert [tuple(row) for row in connection.execute(statement)] == before
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        assert [tuple(row) for row in connection.execute(statement)] == [
+            (name, hint, hint) for name, (hint, _) in hints.items()
+        ]
+        paths = connection.execute(text("SELECT base_path FROM versions ORDER BY id")).scalars().all()
+        assert paths == [path for _, path in hints.values()]
+
+
 @pytest.mark.parametrize("tokens", ["there are", "there are none"])
 def test_a_job_of_an_old_release_whose_token_is_not_known_goes_on_only_where_there_are_none(
     url: str, tokens: str, tmp_path: Path

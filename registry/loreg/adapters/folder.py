@@ -72,11 +72,15 @@ def validate_file_names(names: Iterable[str]) -> None:
                 hint="model.save_pretrained(DIR) of a PeftModel writes both files",
             )
     for name in sorted(names):
-        parts = name.split("/")
-        reason = "not portable" if "" in parts or "." in parts or ".." in parts else why_excluded_by_name(name)
+        reason = why_excluded_by_name(name) if is_relative_path(name) else "not portable"
         if reason:
             shown = name if len(name) <= _MAX_SHOWN_CHARACTERS else f"{name[:_MAX_SHOWN_CHARACTERS]}…"
             raise AdapterFormatError(f"the file {shown!r} is {reason}", hint="leave it out of the version")
+
+
+def is_relative_path(name: str) -> bool:
+    """Return whether a path that somebody else names stays below the folder that it is put into."""
+    return "\\" not in name and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
 def _walk_files(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from loreg.adapters.folder import is_relative_path
 from loreg.adapters.hub_errors import HUB_PREFIX, translate_hub_errors
 from loreg.errors import IntegrityError
 
@@ -69,7 +70,7 @@ def open_repository(text: str, hint: str) -> HubRepository:
     name, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
     with translate_hub_errors(text, hint) as hub:
         info = wait_for_turn(lambda: hub.HfApi().model_info(name, revision=revision or None, files_metadata=True))
-        files = info.siblings or ()
+        files = [file for file in info.siblings or () if is_relative_path(file.rfilename)]
         return HubRepository(
             text,
             name,

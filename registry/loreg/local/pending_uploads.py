@@ -19,6 +19,7 @@ from loreg.errors import NotAllowedError, NotFoundError, StaleError
 from loreg.local.authorization import require
 from loreg.local.backend import LocalBackend
 from loreg.local.commit import ParsedCommit, read_commit
+from loreg.local.hub_files import remove_staged_base_path
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
@@ -55,12 +56,14 @@ class HubCommit:
 class _BranchState:
     """What a commit to a branch starts from: its pending upload, else ``files`` of its version, else of the newest.
 
-    ``version_digest`` is the digest of the version that the branch means, empty if it means none.
+    ``version_digest`` is the digest of the version that the branch means, empty if it means none. ``base_path`` is
+    where the base of that version lay, if the caller is its author.
     """
 
     pending: PendingUpload | None
     version_digest: str
     files: tuple[File, ...]
+    base_path: str = ""
 
     @property
     def is_overtaken(self) -> bool:
@@ -92,12 +95,17 @@ def commit_files(
         with backend.catalog.read(access) as tx:
             state = _branch_state(tx, adapter, branch, pending_uploads.find(tx, adapter, branch))
         _refuse_stale_parent(backend, access, adapter, branch, state, commit.parent)
-        manifest = commit.apply_to(state.start_files)
+        manifest, base_hint = commit.apply_to(state.start_files), ""
+        is_whole = {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}
+        if is_whole:
+            manifest, base_hint = remove_staged_base_path(store, manifest, state.base_path)
         backend.lease({manifest.digest, *(file.sha256 for file in manifest.files)})
         parsed = None
-        if {file.path for file in manifest.files} >= {CONFIG_NAME, WEIGHTS_NAME}:
-            aliases = (branch,) if branch else ()
-            parsed = read_commit(store, Commit(adapter, manifest, message=commit.message, aliases=aliases), {})
+        if is_whole:
+            request = Commit(
+                adapter, manifest, base_hint=base_hint, message=commit.message, aliases=(branch,) if branch else ()
+            )
+            parsed = read_commit(store, request, {})
             backend.rehearse(parsed, store)
         else:
             with backend.catalog.read(access) as tx:
@@ -173,7 +181,8 @@ def _record(
 def _branch_state(tx: Transaction, adapter: AdapterName, branch: str, pending: PendingUpload | None) -> _BranchState:
     current = _find_details(tx, Ref(adapter, alias=branch or None))
     start = current or _find_details(tx, Ref(adapter))
-    return _BranchState(pending, current.version.digest if current else "", start.files if start else ())
+    digest = current.version.digest if current else ""
+    return _BranchState(pending, digest, start.files if start else (), start.base_path if start else "")
 
 
 def _find_details(tx: Transaction, ref: Ref) -> Details | None:

@@ -1,7 +1,8 @@
-"""Tell from what was typed where adapters are imported from: folders, or the Hub."""
+"""Tell from what was typed where adapters are imported from: folders, the Hub, or a tracking server of MLflow."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from loreg.runs.digests import DigestMemory
 from loreg.runs.folders import FolderSource
 from loreg.runs.hub import HubSource, is_on_hub
+from loreg.runs.mlflow import MlflowSource, is_of_mlflow
+from loreg.runs.mlflow_server import MlflowServer
 from loreg.runs.source import RunAdapter, RunSource
 
 
@@ -25,9 +28,19 @@ class JoinedSource:
 
 
 def open_source(paths: Sequence[Path | str], memory: DigestMemory) -> RunSource:
-    """Return the source of ``paths``: folders, and ``hf:…``. Nothing is read before it is asked for its adapters."""
+    """Return the source of ``paths``: folders, ``hf:…`` and ``mlflow:…``.
+
+    Nothing is read before it is asked for its adapters. Raises UsageError for ``mlflow:`` without a tracking server.
+    """
     texts = list(map(str, paths))
     on_hub = [text for text in texts if is_on_hub(text)]
-    folders = [Path(text).expanduser() for text in texts if not is_on_hub(text)]
-    sources: list[RunSource] = [FolderSource(folders, memory)] if folders else []
-    return JoinedSource([*sources, *([HubSource(on_hub)] if on_hub else [])])
+    of_mlflow = [text for text in texts if is_of_mlflow(text)]
+    folders = [Path(text).expanduser() for text in texts if text not in (*on_hub, *of_mlflow)]
+    sources: list[RunSource] = []
+    if folders:
+        sources.append(FolderSource(folders, memory))
+    if on_hub:
+        sources.append(HubSource(on_hub))
+    if of_mlflow:
+        sources.append(MlflowSource(of_mlflow, MlflowServer.from_environment(os.environ)))
+    return JoinedSource(sources)

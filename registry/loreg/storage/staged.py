@@ -29,6 +29,11 @@ class StagedStore:
         on_bytes(blob.size)
         return True
 
+    def discard(self, sha256: str) -> None:
+        """Drop a staged blob, so that it is never sent; does nothing for one that is not staged."""
+        if self._staged.pop(sha256, None):
+            self._path(sha256).unlink()
+
     def flush(self) -> None:
         """Send the staged blobs to the store. Raises what its ``put`` raises; a second call sends the rest."""
         for blob in tuple(self._staged.values()):

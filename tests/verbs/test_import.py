@@ -139,6 +139,14 @@ class TestMetadata:
         local_registry.import_runs([runs / "lr-1e-2"], ImportOptions(base=str(base)))
         assert {version.base.names for version in local_registry.versions("lr-1e-2").items} == {("org/tiny-llama",)}
 
+    @pytest.mark.parametrize("base", ["./nowhere", "org/nobody"])
+    def test_a_base_that_is_not_there_is_told_before_anything_is_stored(
+        self, local_registry: Registry, runs: Path, base: str
+    ):
+        with pytest.raises(LoregError):
+            local_registry.import_runs([runs], ImportOptions(base=base))
+        assert local_registry.adapters().items == ()
+
     def test_a_wrong_task_is_told_before_anything_is_read(self, local_registry: Registry, runs: Path):
         with pytest.raises(UsageError, match="invalid task"):
             local_registry.plan_import([runs], ImportOptions(tasks=["a b"]))
@@ -317,6 +325,15 @@ class TestPushOfACheckpoint:
             local_registry.push(runs / "dpo", "team/a", checkpoint="last")
         assert error.value.hint == f"loreg push {runs / 'dpo' / 'policy'} NAME --checkpoint last"
         local_registry.push(runs / "dpo" / "policy", "team/a", checkpoint="last")
+
+    def test_the_best_of_a_run_that_evaluated_nothing_is_not_guessed(self, local_registry: Registry, runs: Path):
+        run = runs / "lr-1e-2"
+        for path in [*run.rglob("trainer_state.json"), *run.glob("*_results.json")]:
+            path.unlink()
+        with pytest.raises(NotFoundError, match="does not say which of its 3 checkpoints was the best") as error:
+            local_registry.push(run, "team/a", checkpoint="best")
+        assert error.value.hint == f"loreg push {run} NAME --checkpoint last"
+        local_registry.push(run, "team/a", checkpoint="last")
 
     def test_that_is_not_there_is_told(self, local_registry: Registry, runs: Path):
         with pytest.raises(LoregError, match="has no checkpoint 7"):

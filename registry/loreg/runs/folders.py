@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class FolderSource:
 
     paths: Sequence[Path]
     memory: DigestMemory = field(compare=False)
+    notes: list[str] = field(default_factory=list, compare=False)
 
     def adapters(self) -> Iterator[RunAdapter]:
         """Yield the adapters with their states, by their paths. Raises NotFoundError if there is none in a path."""
@@ -37,7 +38,7 @@ class FolderSource:
         roots: dict[Path, Path] = {}
         for path in self.paths:
             with explain_os_errors(path, "check the folder and its permissions"):
-                adapters = find_adapters(path)
+                adapters = find_adapters(path, self._note_unreadable)
             if not adapters:
                 raise _nothing_error(path)
             for adapter in adapters:
@@ -51,9 +52,14 @@ class FolderSource:
             group.sort(key=lambda adapter: (adapter.step is None, adapter.step or 0, adapter.folder))
             yield RunAdapter(name, str(of), read_states(group, self.memory, trackers))
 
+    def _note_unreadable(self, error: OSError) -> None:
+        self.notes.append(f"{error.filename} was not looked into: {error.strerror}")
 
-def find_adapters(path: Path) -> list[AdapterFolder]:
+
+def find_adapters(path: Path, on_error: Callable[[OSError], None] | None = None) -> list[AdapterFolder]:
     """Return every folder at or below ``path`` that has the configuration of an adapter, with its place in a run.
+
+    ``on_error`` is called for a folder that cannot be looked into.
 
     One that has no weights itself, and adapters below it, is no adapter: scripts leave a copy of the configuration.
     Links to folders are not followed. Raises NotFoundError if there is no such folder.
@@ -63,7 +69,7 @@ def find_adapters(path: Path) -> list[AdapterFolder]:
         what = "is a file" if root.exists() else "does not exist"
         raise NotFoundError(f"{path} {what}; expected a folder with adapters below it", hint="loreg import ./runs")
     folders = []
-    for parent, names, files in os.walk(root):
+    for parent, names, files in os.walk(root, onerror=on_error):
         names[:] = sorted(name for name in names if not _SKIPPED.fullmatch(name))
         if CONFIG_NAME in files:
             folders.append(Path(parent))

@@ -77,7 +77,15 @@ class RunAdapter:
 
 
 class RunSource(Protocol):
-    """Something to import adapters from: a tree of folders, a user of the Hub, an experiment of a tracker."""
+    """Something to import adapters from: a tree of folders, a user of the Hub, an experiment of a tracker.
+
+    ``notes`` are what a person should know once the adapters were listed, such as what could not be looked into.
+    """
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What could not be looked into."""
+        ...
 
     def adapters(self) -> Iterator[RunAdapter]:
         """Yield the adapters. Raises NotFoundError if there is none."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loreg.bases.identify import identify
 from loreg.entities import (
     ImportFailure,
     ImportOptions,
@@ -19,16 +20,17 @@ from loreg.entities import (
     Progress,
     no_progress,
 )
-from loreg.errors import LoregError, UnauthenticatedError, UnavailableError
+from loreg.errors import LoregError, UnauthenticatedError, UnavailableError, explain_os_errors
 from loreg.parsing import parse_word
 from loreg.refs import parse_ref
 from loreg.runs.source import RunSource
 from loreg.runs.sources import open_source
 from loreg.verbs.push import store_version
 from loreg.workspace.checkpoints import digest_memory
-from loreg.workspace.context import Context
-from loreg.workspace.import_plan import PlannedState, open_planned, plan_import
+from loreg.workspace.context import Context, is_path
+from loreg.workspace.import_plan import PlannedState, plan_import
 from loreg.workspace.inspect import inspect_adapter
+from loreg.workspace.planned_files import open_planned
 
 _AT_ONCE = 4  # adapters; the versions of one come one after the other, in the order of their training
 _MAX_NOTES = 20
@@ -51,7 +53,10 @@ class PlannedImport:
         What fails is named in the report, and the rest goes on. Raises UnavailableError or UnauthenticatedError where
         nothing else could come in either; what was stored until then stays, and the next import goes on from there.
         """
-        total = sum(version.size for version in self.plan.with_status(ImportStatus.NEW))
+        new = self.plan.with_status(ImportStatus.NEW)
+        if new:
+            _read_base(self._context, self._options.base, progress)
+        total = sum(version.size for version in new)
         run = _Run(self._context, self._options, _Counted(progress, total))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             futures = [pool.submit(run.bring, group) for group in self._groups]
@@ -76,6 +81,18 @@ def plan_folders(
         return PlannedImport(context, open_source(paths, memory), options, progress)
     finally:
         memory.save()
+
+
+def _read_base(context: Context, base: str | None, progress: Progress) -> None:
+    """Hash the base once, for all versions, or ask whether the registry knows it: what is wrong is told before all."""
+    if base is None:
+        return
+    if not is_path(base):
+        context.backend.base(base)
+        return
+    path = Path(base).expanduser()
+    with explain_os_errors(path, "check the folder of the base and its permissions"):
+        identify(path, (path.resolve().name,), progress, context.base_cache)
 
 
 class _Counted:

@@ -60,6 +60,11 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
     states = select_states(adapter, checkpoint)
     if checkpoint == "all" or "," in checkpoint:
         raise UsageError(f"--checkpoint takes one, {checkpoint!r} means several", hint=f"loreg import {folder}")
+    if checkpoint == "best" and len(adapter.states) > 1 and not states[-1].is_best:
+        raise NotFoundError(
+            f"{folder} does not say which of its {len(adapter.states)} checkpoints was the best: it has no evaluation",
+            hint=f"loreg push {folder} NAME --checkpoint last",
+        )
     return states[-1], describe_state(adapter, states[-1])
 
 

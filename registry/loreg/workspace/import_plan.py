@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from loreg.entities import (
     Severity,
     VersionMetadata,
 )
-from loreg.errors import CheckFailedError, LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.refs import AdapterName, parse_adapter_name, parse_ref
 from loreg.runs.card import write_card
 from loreg.runs.metadata import describe_state
@@ -86,7 +85,7 @@ def plan_import(
     for inspected in looked_at:
         groups.setdefault(id(inspected.adapter), []).append(_decide(context, inspected, options, taken))
     versions = tuple(planned.planned for group in groups.values() for planned in group)
-    plan = ImportPlan(versions, _notes_on_pickles(adapters))
+    plan = ImportPlan(versions, (*source.notes, *_notes_on_pickles(adapters)))
     return plan, list(groups.values())
 
 
@@ -228,28 +227,3 @@ def _next_number(context: Context, adapter: AdapterName) -> int:
     except NotFoundError:
         return 1
     return page.items[0].number + 1 if page.items else 1
-
-
-@contextlib.contextmanager
-def open_planned(planned: PlannedState) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Yield the folder of a planned version's adapter, and the files that are taken from elsewhere, by name."""
-    with (
-        planned.state.files.open_folder() as folder,
-        tempfile.TemporaryDirectory(prefix="loreg-push-") as name,
-    ):
-        staging, added = Path(name), {}
-        if planned.card:
-            added[CARD_NAME] = staging / CARD_NAME
-            added[CARD_NAME].write_text(planned.card, encoding="utf-8")
-        if not planned.planned.mend:
-            yield folder, added
-            return
-        if planned.structure is None:
-            raise CheckFailedError(
-                f"{planned.planned.source} cannot be mended", hint="loreg check DIR says what is wrong"
-            )
-        mended = staging / "adapter"
-        mended.mkdir()
-        write_mended(planned.structure, planned.planned.source, mended)
-        others = {file: folder / file for file in planned.state.files.list_files() if not (mended / file).exists()}
-        yield mended, {**others, **added}

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from deployments import HISTORY, SCIENCE, Loreg
+from deployments import HISTORY, SCIENCE, Deployment, Loreg
 from listeners import http_listener
+from loreg.catalog import migrations
+from loreg.catalog.engine import open_engine
+from loreg.entities import Access
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
 
@@ -117,3 +121,24 @@ class TestText:
         assert loreg("search", "--", "--").exit_code == 2
         assert loreg("search", "x", "--sort", "relevance").exit_code == 0
         assert loreg("search", "--sort", "relevance").exit_code == 2
+
+
+def test_words_are_found_again_after_a_restore_and_after_an_upgrade(local_deployment: Deployment, tmp_path: Path):
+    with connect(**local_deployment.settings, author="ada") as registry:
+        registry.push(SCIENCE, "team/news-topics_r8", tasks=["qa"])
+        registry.backup(tmp_path / "backup")
+        with registry.context.backend.catalog.write(Access.superuser("ada")) as tx:
+            tx.connection.execute(text("DELETE FROM search_texts"))  # as a catalog is that was older
+        assert registry.search("topics").items == ()
+    engine = open_engine(local_deployment.database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+        connection.execute(text("DROP TABLE search_texts"))
+        connection.execute(text("DROP TABLE metric_declarations"))
+    migrations.upgrade(engine)
+    engine.dispose()
+    with connect(**local_deployment.settings, author="ada") as registry:
+        assert [version.ref for version in registry.search("topics qa").items] == ["team/news-topics_r8:v1"]
+    with connect(home=str(tmp_path / "restored"), author="ada") as restored:
+        restored.restore(tmp_path / "backup")
+        assert [version.ref for version in restored.search("topics qa").items] == ["team/news-topics_r8:v1"]

@@ -94,9 +94,9 @@ def _select(tx: Transaction, query: Query, matches: Sequence[TermMatch]) -> Sear
     rows = tx.select_compiled(statement, **values)  # run by SQLAlchemy a page took 18 to 21 % longer (SQLite, median)
     shown = rows[: query.limit]
     ranked = shown[0][-1] if shown and query.sort.by == SortKey.RELEVANCE else 0
-    keys = len(_order(query).types)
+    keys = slice(1, -1 if query.sort.by == SortKey.RELEVANCE else None)
     order = order_of_near_names(query.order, matches)
-    cursor = encode(order, list(shown[-1][1 : 1 + keys])) if len(rows) > query.limit else None
+    cursor = encode(order, list(shown[-1][keys])) if len(rows) > query.limit else None
     return SearchPage(
         tuple(to_version(document) for document, *_ in shown),
         cursor,

@@ -15,6 +15,8 @@ from loreg_cli.progress import progress_bar
 if TYPE_CHECKING:
     from loreg.entities import AdapterSimilarity
 
+_FEW = 4  # adapters, whose pairs stay in the order in which they were named
+
 
 @click.command()
 @click.argument("sources", metavar="REF|DIR...", nargs=-1, required=True)
@@ -31,7 +33,12 @@ def compare(
     plot: Path | None,
     format_: str,
 ) -> None:
-    """How alike adapters are: angles, shared subspaces, sign conflicts, norms."""
+    """How alike adapters are: angles, shared subspaces, sign conflicts, norms.
+
+    Of many, the most alike pairs come first, and the picture has them in an order in which alike ones are neighbours.
+    """
+    from loreg.verbs.compare import group_near_duplicates
+
     with progress_bar() as progress:
         pairs = open_registry().compare(
             sources, initial=initial, base=base, device=device, plot=plot, progress=progress
@@ -43,11 +50,13 @@ def compare(
             click.echo(f"{pair.cosine:.6f}")
     else:
         numbers = ["COSINE", "COLUMNS", "ROWS", "SIGNS", "NORM B/A"]
-        print_table(["A", "B", *numbers], [_row(pair) for pair in pairs], right=numbers, cut=["A", "B"])
+        ordered = sorted(pairs, key=lambda pair: -pair.cosine) if len(sources) > _FEW else pairs
+        print_table(["A", "B", *numbers], [_row(pair) for pair in ordered], right=numbers, cut=["A", "B"])
         click.echo("\ncolumns, rows: shared subspaces, 0 to 1; signs: share of entries of opposite sign")
-    for pair in pairs:
-        if pair.near_duplicate:
-            warn(f"{pair.a} and {pair.b} are nearly the same: merging them adds little")
+    labels = [pairs[0].a, *(pair.b for pair in pairs[: len(sources) - 1])]
+    for group in group_near_duplicates(len(sources), pairs):
+        *names, last = (labels[place] for place in group)
+        warn(f"{', '.join(names)} and {last} are nearly the same: merging them adds little")
 
 
 def _row(pair: AdapterSimilarity) -> tuple[str, ...]:

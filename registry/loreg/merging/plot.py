@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from loreg.entities import AdapterSimilarity
 from loreg.merging.documents import CertificateDocument
 
+_PAGE_WIDTH = 9.0  # inches
+_MOST_SIDE_BY_SIDE = 8  # adapters, so that three panels have room for their names
+_MOST_WITH_NUMBERS = 12  # adapters, so that a number has room in its cell
 _MAX_LINES = 400  # modules drawn one by one; of more, every n-th
 
 
@@ -55,27 +58,70 @@ def _errors_by_rank(
 
 
 def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[AdapterSimilarity]) -> None:
-    """Draw the cosines and the subspace overlaps of every pair, in the order of combinations, as heat maps."""
-    size = max(4.0, 0.5 * len(labels) + 2.5)
-    figure = Figure(figsize=(3 * size, size), layout="constrained")
+    """Draw the cosines and the subspace overlaps of every pair, in the order of combinations, as heat maps.
+
+    Of many adapters the cosines come first and large, the overlaps below them in the same order, without their names.
+    Adapters that are nearly the same and stand side by side are framed.
+    """
     panels = (
         ("cosine of the deltas", "RdBu_r", -1, [pair.cosine for pair in pairs]),
         ("overlap of the column spaces", "viridis", 0, [pair.left_overlap for pair in pairs]),
         ("overlap of the row spaces", "viridis", 0, [pair.right_overlap for pair in pairs]),
     )
-    for number, (axes, (title, colormap, low, values)) in enumerate(zip(figure.subplots(1, 3), panels, strict=True)):
+    if len(labels) > _MOST_SIDE_BY_SIDE:
+        figure = Figure(figsize=(_PAGE_WIDTH, 1.45 * _PAGE_WIDTH), layout="constrained")
+        grid = figure.add_gridspec(2, 2, height_ratios=[2.1, 1])
+        places: Any = [figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])]
+    else:
+        size = max(4.0, 0.5 * len(labels) + 2.5)
+        figure = Figure(figsize=(3 * size, size), layout="constrained")
+        places = figure.subplots(1, 3)
+    for number, (axes, (title, colormap, low, values)) in enumerate(zip(places, panels, strict=True)):
         matrix = [[1.0] * len(labels) for _ in labels]
         for (i, j), value in zip(combinations(range(len(labels)), 2), values, strict=True):
             matrix[i][j] = matrix[j][i] = value
         image = axes.imshow(matrix, cmap=colormap, vmin=low, vmax=1)
         axes.set_title(title)
-        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-        axes.set_yticks(range(len(labels)), labels if number == 0 else [""] * len(labels))
-        for i, row in enumerate(matrix):
-            for j, value in enumerate(row):
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=_text_color(image, value))
+        _label_axes(axes, labels, is_first=number == 0)
+        if len(labels) <= _MOST_WITH_NUMBERS:
+            for i, row in enumerate(matrix):
+                for j, value in enumerate(row):
+                    axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=_text_color(image, value))
+        elif number == 0:
+            _frame_near_duplicates(axes, len(labels), pairs)
         figure.colorbar(image, ax=axes, shrink=0.8)
     figure.savefig(path, dpi=150)
+
+
+def _label_axes(axes: Any, labels: Sequence[str], *, is_first: bool) -> None:
+    """Name the rows and columns; where there are many, those of the first panel alone."""
+    places = range(len(labels))
+    if len(labels) > _MOST_SIDE_BY_SIDE and not is_first:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    rotation = 45 if len(labels) <= _MOST_WITH_NUMBERS else 90
+    axes.set_xticks(places, labels, rotation=rotation, ha="right" if rotation == 45 else "center")
+    axes.set_yticks(places, labels if is_first else [""] * len(labels))
+    if len(labels) > _MOST_WITH_NUMBERS:
+        axes.tick_params(labelsize=max(4.0, min(9.0, 280 / len(labels))))
+
+
+def _frame_near_duplicates(axes: Any, count: int, pairs: Sequence[AdapterSimilarity]) -> None:
+    """Draw a square round each run of neighbours of which each is nearly the same as the one before."""
+    from matplotlib.patches import Rectangle
+
+    near = {place for place, pair in zip(combinations(range(count), 2), pairs, strict=True) if pair.near_duplicate}
+    start = 0
+    for end in range(1, count + 1):
+        if end < count and (end - 1, end) in near:
+            continue
+        if end - start > 1:
+            size = end - start
+            axes.add_patch(
+                Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor="black", linewidth=2)
+            )
+        start = end
 
 
 def _text_color(image: Any, value: float) -> str:

@@ -79,9 +79,11 @@ def write_large(folder: Path) -> Path:
 def print_search(folder: Path, versions: int, queries: int) -> None:
     """Ask the backend itself, from the text of a sketch to versions as an answer has them."""
     url = f"sqlite:///{folder}/catalog.db"
-    catalog = Catalog(url)
-    catalog.upgrade()
+    empty = Catalog(url)
+    empty.upgrade()
+    empty.close()
     fill(folder / "catalog.db", versions)
+    catalog = Catalog(url)
     index = SketchIndex()
     store = open_store(str(folder / "store"))
     backend = LocalBackend(catalog, store, Access.superuser("bench"), Policy(), {}, index)
@@ -113,25 +115,32 @@ def print_row(title: str, seconds: list[float]) -> None:
 
 
 def fill(path: Path, versions: int) -> None:
-    """Insert versions with random sketches, in a hundred namespaces."""
+    """Insert versions with random sketches, in a hundred namespaces: 20,000 different ones, again and again."""
     rng = np.random.default_rng(0)
     with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         connection.executemany(
             "INSERT INTO adapters (id, namespace, name, created_at) VALUES (?, ?, ?, ?)",
             ((number, f"team{number}", "adapter", _AT) for number in range(1, 101)),
         )
+        vectors = rng.standard_normal((_BATCH, 256), np.float32)
+        drawn = [(encode_vector(vector), *sign_words(vector)) for vector in vectors]
+        columns = (
+            "id, adapter_id, number, digest, base_hint, variant, task_type, rank_min, rank_max, alpha, parameters,"
+            " bytes, dtype, author, message, card, created_at"
+        )
         for start in range(0, versions, _BATCH):
             ids = range(start + 1, min(start + _BATCH, versions) + 1)
-            vectors = rng.standard_normal((len(ids), 256), np.float32)
             connection.executemany(
-                "INSERT INTO versions VALUES"
-                " (?, ?, ?, ?, NULL, NULL, '', 'lora', '', 8, 8, 8, 1, 1, 'F32', 'ada', '', '', ?, NULL)",
+                f"INSERT INTO versions ({columns})"
+                " VALUES (?, ?, ?, ?, '', 'lora', '', 8, 8, 8, 1, 1, 'F32', 'ada', '', '', ?)",
                 ((i, 1 + i % 100, 1 + i // 100, f"{i:064x}", _AT) for i in ids),
             )
             connection.executemany(
-                "INSERT INTO sketches VALUES (?, ?, ?, 16.0, ?, ?, ?, ?, ?)",
-                ((i, i, f"{i:064x}", encode_vector(v), *sign_words(v)) for i, v in zip(ids, vectors, strict=True)),
+                "INSERT INTO sketches (id, version_id, data, norm, vector, signs_1, signs_2, signs_3, signs_4)"
+                " VALUES (?, ?, ?, 16.0, ?, ?, ?, ?, ?)",
+                ((i, i, f"{i:064x}", *row) for i, row in zip(ids, drawn, strict=False)),
             )
 
 

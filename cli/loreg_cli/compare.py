@@ -34,9 +34,13 @@ def compare(
 ) -> None:
     """How alike adapters are: angles, shared subspaces, sign conflicts, norms.
 
+    Of many, the most alike pairs come first; in the picture, alike adapters are neighbours.
+
     \b
     loreg compare team/news:v1 team/news:v2 ./runs/42
     """
+    from loreg.verbs.compare import FEW, group_near_duplicates
+
     with progress_bar() as progress:
         pairs = open_registry().compare(
             sources, initial=initial, base=base, device=device, plot=plot, progress=progress
@@ -48,11 +52,12 @@ def compare(
             click.echo(f"{pair.cosine:.6f}")
     else:
         numbers = ["COSINE", "COLUMNS", "ROWS", "SIGNS", "NORM B/A"]
-        print_table(["A", "B", *numbers], [_row(pair) for pair in pairs], right=numbers, drop=numbers[:0:-1])
+        ordered = sorted(pairs, key=lambda pair: -pair.cosine) if len(sources) > FEW else pairs
+        print_table(["A", "B", *numbers], [_row(pair) for pair in ordered], right=numbers, drop=numbers[:0:-1])
         click.echo("\ncolumns, rows: shared subspaces, 0 to 1; signs: share of entries of opposite sign")
-    for pair in pairs:
-        if pair.near_duplicate:
-            warn(f"{pair.a} and {pair.b} are nearly the same: merging them adds little")
+    for group in group_near_duplicates(pairs):
+        *names, last = (pairs.labels[place] for place in group)
+        warn(f"{', '.join(names)} and {last} are nearly the same: merging them adds little")
 
 
 def _row(pair: AdapterSimilarity) -> tuple[str, ...]:

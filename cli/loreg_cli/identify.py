@@ -77,6 +77,8 @@ def _print_identification(identification: Identification) -> None:
             echo(f"  {text}")
         if answer.also:
             echo(f"  the same weights: {', '.join(answer.also)}")
+    if not identification.data:  # a hash was asked for, and is all that there is
+        return
     click.echo()
     print_pairs(
         [

@@ -523,6 +523,7 @@ class Registry:
     ) -> AdapterComparison:
         """Compare every pair of the refs or folders ``sources``; draw heat maps to the file ``plot`` if it is given.
 
+        More than four are put into an order in which alike ones are neighbours.
         ``initial`` and ``base`` are what PiSSA-like and DoRA adapters need, as for :meth:`merge`. Raises UsageError
         for fewer than two, CheckFailedError for adapters of unrelated bases, MergeError for those without a common
         module.

@@ -58,6 +58,17 @@ def find_all(tx: Transaction, version_ids: Collection[int]) -> dict[int, Sketch]
     return sketches
 
 
+def read_vectors(tx: Transaction, version_ids: Collection[int]) -> dict[int, str]:
+    """Return the texts of the numbers of versions' sketches, by their ids."""
+    vectors: dict[int, str] = {}
+    ids = sorted(version_ids)
+    for start in range(0, len(ids), _BATCH):
+        query = select(sketch_table.c.version_id, sketch_table.c.vector)
+        rows = tx.connection.execute(query.where(sketch_table.c.version_id.in_(ids[start : start + _BATCH])))
+        vectors |= {version_id: vector for version_id, vector in rows if vector}
+    return vectors
+
+
 def find_by_hash(tx: Transaction, prefix: str, limit: int) -> dict[int, tuple[HashKind, ...]]:
     """Return the ids of versions with a hash that begins so: of the manifest, a file, or the tensors; oldest first."""
     first, end = digest_range(prefix)

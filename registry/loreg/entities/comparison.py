@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,16 @@ class AdapterComparison(tuple[AdapterSimilarity, ...]):
         for (i, j), pair in zip(combinations(range(len(self.labels)), 2), self, strict=True):
             matrix[i][j] = matrix[j][i] = getattr(pair, figure)
         return matrix
+
+    def reorder(self, order: Sequence[int]) -> AdapterComparison:
+        """Return the same comparison with the adapters in another order, given as the places that they have in this.
+
+        >>> AdapterComparison().reorder([])
+        AdapterComparison(empty)
+        """
+        by_place = dict(zip(combinations(range(len(self.labels)), 2), self, strict=True))
+        places = combinations(order, 2)
+        return AdapterComparison(by_place[i, j] if i < j else by_place[j, i].exchange() for i, j in places)
 
     def to_pandas(self) -> DataFrame:
         """Return a data frame with a row for each pair. Raises MissingExtraError without pandas."""

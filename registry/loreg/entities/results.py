@@ -221,6 +221,11 @@ class AdapterSimilarity(Displayed, frozen=True):
     norm_ratio: float | None
     near_duplicate: bool
 
+    def exchange(self) -> AdapterSimilarity:
+        """Return the same with the two adapters in the other order."""
+        ratio = 0.0 if self.norm_ratio is None else 1 / self.norm_ratio if self.norm_ratio else None
+        return msgspec.structs.replace(self, a=self.b, b=self.a, norm_ratio=ratio)
+
 
 class FieldDiff(Value, frozen=True):
     """One field that differs: ``a`` and ``b`` are its values as text, empty where one of the two has it not."""

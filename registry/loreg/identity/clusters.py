@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,21 @@ def cluster(vectors: Sequence[Array], threshold: float) -> list[list[int]]:
     matrix = np.array(vectors, np.float32)
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
-    parents = list(range(len(vectors)))
+    close: list[tuple[int, int]] = []
     for start in range(0, len(vectors), _BLOCK):
         cosines = np.abs(matrix[start : start + _BLOCK] @ matrix[start:].T)
-        for i, j in np.argwhere(cosines >= threshold):
-            if i < j:
-                _join(parents, start + int(i), start + int(j))
+        close += [(start + int(i), start + int(j)) for i, j in np.argwhere(cosines >= threshold) if i < j]
+    return link(len(vectors), close)
+
+
+def link(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the positions below ``count`` that ``pairs`` hang together, in groups of two or more, each ascending."""
+    parents = list(range(count))
+    for one, other in pairs:
+        first, second = sorted((_root(parents, one), _root(parents, other)))
+        parents[second] = first
     groups: dict[int, list[int]] = {}
-    for place in range(len(vectors)):
+    for place in range(count):
         groups.setdefault(_root(parents, place), []).append(place)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -72,8 +79,3 @@ def _root(parents: list[int], place: int) -> int:
         parents[place] = parents[parents[place]]
         place = parents[place]
     return place
-
-
-def _join(parents: list[int], one: int, other: int) -> None:
-    first, second = sorted((_root(parents, one), _root(parents, other)))
-    parents[second] = first

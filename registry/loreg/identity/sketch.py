@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,11 @@ def cosine(one: Array, other: Array) -> float:
     """Estimate the cosine of two deltas by their sketches: off by 1/16 or so for strangers, exact for equal ones."""
     norms = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / norms if norms else 0.0
+
+
+def cosines_with(vector: Array, texts: Sequence[str]) -> Array:
+    """Return the estimated cosines (n) of one sketch's numbers with those of n texts that were stored."""
+    matrix = np.frombuffer(b"".join(map(base64.b64decode, texts)), "<f4").reshape(-1, PROBES).astype(np.float64)
+    norms = np.linalg.norm(matrix, axis=1) * np.linalg.norm(vector)
+    cosines: Array = np.divide(matrix @ vector, norms, out=np.zeros(len(texts)), where=norms > 0)
+    return cosines

@@ -62,29 +62,20 @@ class SketchIndex:
         if not size:
             return []
         words, versions, places = columns
-        query = np.array(list(signs), np.int64)
-        agreement = np.empty(size, np.int16)
+        query = np.array(list(signs), np.int64).view(np.uint64)  # of a signed one its magnitude would be counted
+        agreement = np.empty(size, np.uint8)
         for start in range(0, size, _BLOCK):
             block = slice(start, min(start + _BLOCK, size))
-            different = np.zeros(block.stop - start, np.int16)
-            for word in range(_WORDS):
+            different = np.bitwise_count(words[0, block] ^ query[0])
+            for word in range(1, _WORDS):  # 256 that differ become 0, which is as far from a half
                 different += np.bitwise_count(words[word, block] ^ query[word])
-            np.abs(different - _BITS // 2, out=agreement[block])
+            # |different − 128|, of 8 bits throughout
+            np.abs((different ^ np.uint8(_BITS // 2)).view(np.int8), out=agreement[block].view(np.int8))
         if readable is not None:
             allowed = np.zeros(max(len(namespaces), 1), bool)
             allowed[[place for name, place in namespaces.items() if name in readable]] = True
-            agreement[~allowed[places[:size]]] = -1
-        best = self._largest(agreement, min(count, size))
-        return [int(versions[row]) for row in best if agreement[row] >= 0]
-
-    @staticmethod
-    def _largest(agreement: NDArray[np.int16], count: int) -> NDArray[np.intp]:
-        """Return where the ``count`` largest are, the largest first."""
-        import numpy as np
-
-        rows = np.argpartition(agreement, -count)[-count:]
-        ordered: NDArray[np.intp] = rows[np.argsort(-agreement[rows], kind="stable")]
-        return ordered
+            agreement[~allowed[places[:size]]] = 0
+        return [int(versions[row]) for row in _largest(agreement, count) if agreement[row]]
 
     def _append(self, rows: list[Any]) -> None:
         import numpy as np
@@ -96,13 +87,24 @@ class SketchIndex:
             capacity = max(needed, 2 * self._count, 1024)
             old = self._columns
             self._columns = (
-                np.zeros((_WORDS, capacity), np.int64), np.zeros(capacity, np.int64), np.zeros(capacity, np.int32),
+                np.zeros((_WORDS, capacity), np.uint64), np.zeros(capacity, np.int64), np.zeros(capacity, np.int32),
             )  # fmt: skip
             for new_column, column in zip(self._columns, old, strict=False):
                 new_column[..., : self._count] = column[..., : self._count]
         words, versions, places = self._columns
         new = slice(self._count, needed)
-        words[:, new] = np.array([row.signs for row in rows], np.int64).T
+        words[:, new] = np.array([row.signs for row in rows], np.int64).view(np.uint64).T
         versions[new] = [row.version_id for row in rows]
         places[new] = [self._namespaces.setdefault(row.namespace, len(self._namespaces)) for row in rows]
         self._count = needed
+
+
+def _largest(agreement: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
+    """Return where the ``count`` largest are, the largest first; of equal ones the first."""
+    import numpy as np
+
+    above = np.cumsum(np.bincount(agreement, minlength=_BITS // 2 + 1)[::-1])[::-1]  # how many are so large or larger
+    least = max(int(np.searchsorted(-above, -count, side="right")) - 1, 0)
+    rows = np.flatnonzero(agreement >= least)
+    ordered: NDArray[np.intp] = rows[np.argsort(-agreement[rows].astype(np.int16), kind="stable")[:count]]
+    return ordered

@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from loreg.catalog import sketches
 from loreg.entities import Candidate, HashKind, NearDuplicates, Sketch
 from loreg.errors import UsageError
 from loreg.identity.clusters import NEAR_DUPLICATE, cluster
-from loreg.identity.sketch import cosine, decode_vector, sign_words
+from loreg.identity.sketch import cosine, cosines_with, decode_vector, sign_words
 from loreg.refs import AdapterPattern
 
 if TYPE_CHECKING:
@@ -55,9 +57,9 @@ def find_candidates(
         index.refresh(tx)
         readable = None if tx.sees_all else sketches.readable_namespaces(tx)
         likely = index.nearest(sign_words(numbers), max(_LIKELY, limit), readable)
-        stored = sketches.find_all(tx, likely)
-        cosines = {row_id: cosine(numbers, decode_vector(sketch.vector)) for row_id, sketch in stored.items()}
-        nearest = sorted(cosines, key=lambda row_id: (-abs(round(cosines[row_id], 9)), row_id))
+        stored = sketches.read_vectors(tx, likely)
+        cosines = dict(zip(stored, np.abs(cosines_with(numbers, list(stored.values()))), strict=True))
+        nearest = sorted(cosines, key=lambda row_id: (-round(float(cosines[row_id]), 9), row_id))
         kinds |= {row_id: () for row_id in nearest[:limit] if row_id not in kinds}
     return sketches.read_candidates(tx, kinds)
 

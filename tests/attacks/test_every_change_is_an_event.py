@@ -242,6 +242,7 @@ def attach(local_registry: Registry, folder: Path) -> None:
 
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
+    "import_runs": ("push", lambda local_registry, folder: local_registry.import_runs([train(folder / "new", 9)])),
     "pull": (
         "export",
         lambda local_registry, folder: local_registry.pull("team/science", folder / "out", profile="vllm"),
@@ -321,8 +322,8 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries",
-    "doctor", "verify", "usage", "list_backup", "close",
+    "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import", "identify",
+    "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}

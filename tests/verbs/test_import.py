@@ -191,6 +191,13 @@ class TestWhatIsLeft:
         assert refs(report.created) == ALL[:-1]
         assert "NaN" in report.failures[0].message
 
+    def test_a_checkpoint_that_the_trainer_removes_meanwhile(self, local_registry: Registry, runs: Path):
+        planned = local_registry.plan_import([runs])
+        shutil.rmtree(runs / "lr-1e-2" / "checkpoint-2")
+        report = planned.run()
+        assert [failure.source for failure in report.failures] == [str(runs / "lr-1e-2" / "checkpoint-2")]
+        assert len(report.created) == len(ALL) - 1
+
     def test_a_pickle_is_refused_with_what_to_do(self, local_registry: Registry, runs: Path):
         (runs / "plain" / WEIGHTS).rename(runs / "plain" / "adapter_model.bin")
         (version,) = local_registry.plan_import([runs / "plain"]).plan.versions

@@ -35,7 +35,8 @@ class FolderFiles:
 
     def read_structure(self) -> AdapterStructure:
         """Read header and configuration."""
-        return read_structure(self.folder)
+        with explain_os_errors(self.folder, "check the folder and its permissions"):
+            return read_structure(self.folder)
 
     def list_files(self) -> dict[str, int]:
         """Return the files that make a version, with their bytes."""

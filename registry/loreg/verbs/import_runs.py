@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from loreg.entities import (
     Progress,
     no_progress,
 )
-from loreg.errors import LoregError, UnauthenticatedError, UnavailableError, explain_os_errors
+from loreg.errors import LoregError, NotFoundError, UnauthenticatedError, UnavailableError, explain_os_errors
 from loreg.parsing import parse_word
 from loreg.refs import parse_ref
 from loreg.runs.source import RunSource
@@ -151,7 +152,12 @@ class _Run:
     def _store(self, planned: PlannedState) -> None:
         report = self.counted.of_push()
         version = planned.planned
-        with open_planned(planned) as (folder, added), inspect_adapter(folder, report, added=added) as inspected:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder, added = stack.enter_context(open_planned(planned))
+                inspected = stack.enter_context(inspect_adapter(folder, report, added=added))
+            except UnavailableError as error:  # of the folder: the trainer removed it since, and the others go on
+                raise NotFoundError(error.message, hint=error.hint) from error
             result = store_version(
                 self.context, inspected, version.adapter, planned.metadata, base=self.options.base, progress=report
             )

@@ -27,7 +27,7 @@ from loreg.entities import (
     Severity,
     VersionMetadata,
 )
-from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import LoregError, NotFoundError, UsageError
 from loreg.refs import AdapterName, parse_adapter_name, parse_ref
 from loreg.runs.card import write_card
 from loreg.runs.metadata import describe_state
@@ -128,9 +128,7 @@ def _inspect(context: Context, adapter: RunAdapter, state: SavedState, options: 
             first = errors[0]
             return _Inspected(adapter, state, code=first.code, reason=first.message + more, hint=first.remedy)
         digests = _mended_digests(state, structure) if mend else state.files.digests()
-    except UnavailableError:
-        raise
-    except LoregError as error:
+    except LoregError as error:  # also of a checkpoint that the trainer removes meanwhile: the others go on
         return _Inspected(adapter, state, reason=error.message, hint=error.hint)
     target = _target(adapter, options)
     return _Inspected(

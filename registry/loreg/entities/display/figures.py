@@ -152,10 +152,12 @@ def _draw_error_by_rank(axes: Axes, errors: RankError) -> None:
     places = sorted(set(ranks_by_share.values()))
     if places:
         axes.plot(places, [errors.uniform[rank] for rank in places], "o", color=BLUE, markersize=4, label=label)
+    near_the_end = [rank for rank in places if rank > 0.75 * len(errors.uniform)]
     for rank in places:
         shares = ", ".join(share for share, sufficient in ranks_by_share.items() if sufficient == rank)
-        is_last = rank > 0.85 * len(errors.uniform)
-        place, side = ((0, 14), "right") if is_last else ((2, 5), "left")
+        place, side = (2, 5), "left"
+        if rank in near_the_end:  # one above the other
+            place, side = (2, 7 + 12 * near_the_end.index(rank)), "right"
         axes.annotate(f"{shares} %", (rank, errors.uniform[rank]), place, textcoords="offset points", ha=side)
     x, y = errors.written
     low, high = errors.ranks

@@ -26,13 +26,14 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
     "generated_reference",
+    "gallery",
     "public_names",
     "command_help",
 ]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 smartquotes = False  # quotes in commands are typed as they stand
-nitpick_ignore = [("py:class", "loreg.entities.queries.T")]  # a type variable
+nitpick_ignore = [("py:class", "loreg.entities.queries.T"), ("py:class", "T")]  # a type variable
 myst_enable_extensions = ["attrs_inline", "deflist", "fieldlist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False

@@ -36,7 +36,7 @@ WITH_EXAMPLE = (
     *(f"loreg.verbs.jobs.Jobs.{name}" for name in ("cancel", "list", "show", "submit")),
     *(f"loreg.verbs.tokens.Tokens.{name}" for name in ("create", "list", "revoke")),
     *(f"loreg.verbs.tokens.Namespaces.{name}" for name in ("list", "set_public")),
-    "loreg.entities.queries.Page", "loreg.entities.queries.Page.all",
+    "loreg.entities.queries.Page.all",
 )  # fmt: skip
 
 

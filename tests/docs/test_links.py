@@ -17,6 +17,7 @@ MADE_BY_THE_SITE = {
     *(f"docs/reference/{name}.md" for name in ("methods", "errors", "configuration", "files", "http")),
     *(f"docs/reference/{name}/index.md" for name in ("rules", "profiles")),
     "docs/reference/cli/index.rst",
+    *(f"docs/gallery/{name}.png" for name in ("merge", "energy", "kept", "compare", "many")),
 }
 
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from deployments import MOVIES, NEWS, Loreg
 from loreg import AdapterComparison, MergeOptions, MissingExtraError, Registry, UsageError, connect
-from loreg.entities import AdapterSimilarity
+from loreg.entities import AdapterSimilarity, Provenance, Source
 
 
 @pytest.fixture
@@ -134,6 +134,19 @@ def test_what_was_kept_of_each_source_is_what_is_printed(local: Loreg, local_reg
     assert [text.get_text() for text in panels[1].get_xticklabels()] == list("012345")
     stored = local_registry.show("team/blend").plot()
     assert [text.get_text() for text in stored.axes[1].texts] == [text.get_text() for text in panels[1].texts]
+
+
+def test_of_many_sources_those_are_drawn_of_which_least_is_kept():
+    retention = [0.9, 0.2, None, 0.8, None, 0.7, 0.6, 0.5]
+    module = {"module": "layers.0.q_proj", "rank": 1, "retention": retention}
+    sources = tuple(Source(f"s{i}", str(i) * 64, 1.0) for i in range(len(retention)))
+    made = Provenance(sources, {}, {"total": {"retention": retention}, "modules": [module]})
+    titles = [axes.get_title(loc="left").partition(":")[0] for axes in made.plot().axes[:6]]
+    assert titles == ["s0", "s1", "s3", "s5", "s6", "s7"]
+    none = Provenance(
+        sources[:2], {}, {"total": {"retention": [None, None]}, "modules": [{**module, "retention": [None, None]}]}
+    )
+    assert "s0: – of its delta is kept" in none.plot().axes[0].get_title(loc="left")
 
 
 def test_a_version_that_is_no_merge_has_no_such_picture(local_registry: Registry):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
-from loreg.entities.queries import Page
+from loreg.entities.queries import Page, T
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-T = TypeVar("T")
 
 
 class WholeListing(Generic[T]):

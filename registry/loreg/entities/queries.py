@@ -21,14 +21,9 @@ T = TypeVar("T")
 
 
 class Page(Displayed, Generic[T], frozen=True, dict=True):
-    """One page of a listing, a sequence of its ``items``; ``cursor`` fetches the next and is None on the last.
+    """One page of a listing; ``cursor`` fetches the next and is None on the last."""
 
-    How a page of a registry fetches those after it is no field: it is not compared, sent or written as JSON.
-
-    >>> page = Page(("a", "b", "c"), None)
-    >>> len(page), page[0], page[-2:], list(page)
-    (3, 'a', ('b', 'c'), ['a', 'b', 'c'])
-    """
+    # A sequence of its items. How a page of a registry fetches those after it is no field: it is not compared or sent.
 
     items: tuple[T, ...]
     cursor: str | None
@@ -58,8 +53,9 @@ class Page(Displayed, Generic[T], frozen=True, dict=True):
         Raises UsageError for a page that no registry returned and that is not the last.
 
         >>> pages = {"next": Page(("c",), None)}
-        >>> list(Page(("a", "b"), "next").followed_by(str, pages.__getitem__).all())
-        ['a', 'b', 'c']
+        >>> page = Page(("a", "b"), "next").followed_by(str, pages.__getitem__)
+        >>> len(page), page[0], list(page), list(page.all())
+        (2, 'a', ['a', 'b'], ['a', 'b', 'c'])
         """
         from loreg.entities.listing import WholeListing
 

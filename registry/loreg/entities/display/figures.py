@@ -78,7 +78,7 @@ def draw_kept(provenance: Provenance) -> Figure:
     """
     total, modules = read_total(provenance), provenance.certificate["modules"]
     grid = lay_out_by_layer([module["module"] for module in modules])
-    order = sorted(range(len(provenance.sources)), key=lambda i: (total["retention"][i] is None, total["retention"][i]))
+    order = sorted(range(len(provenance.sources)), key=lambda i: _none_last(total["retention"][i]))
     shown = sorted(order[:_MAX_SOURCES])
     height = 0.9 + len(shown) * (0.75 + 0.24 * min(len(grid.rows), 40))
     with _new_picture(height) as figure:
@@ -152,10 +152,12 @@ def _draw_error_by_rank(axes: Axes, errors: RankError) -> None:
     places = sorted(set(ranks_by_share.values()))
     if places:
         axes.plot(places, [errors.uniform[rank] for rank in places], "o", color=BLUE, markersize=4, label=label)
+    near_the_end = [rank for rank in places if rank > 0.75 * len(errors.uniform)]
     for rank in places:
         shares = ", ".join(share for share, sufficient in ranks_by_share.items() if sufficient == rank)
-        is_last = rank > 0.85 * len(errors.uniform)
-        place, side = ((0, 14), "right") if is_last else ((2, 5), "left")
+        place, side = (2, 5), "left"
+        if rank in near_the_end:  # one above the other
+            place, side = (2, 7 + 12 * near_the_end.index(rank)), "right"
         axes.annotate(f"{shares} %", (rank, errors.uniform[rank]), place, textcoords="offset points", ha=side)
     x, y = errors.written
     low, high = errors.ranks
@@ -166,6 +168,11 @@ def _draw_error_by_rank(axes: Axes, errors: RankError) -> None:
     axes.set_title("Relative error by rank", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right")
+
+
+def _none_last(share: float | None) -> float:
+    """Return what shares are sorted by: a source without a delta has none, and comes after those that have."""
+    return math.inf if share is None else share
 
 
 def _draw_kept_of_source(axes: Axes, grid: LayerGrid, shares: Sequence[float | None]) -> Any:

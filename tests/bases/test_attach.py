@@ -86,6 +86,15 @@ def test_it_is_taken_back(registry: Registry, tmp_path: Path, tiny: Path):
     }
 
 
+def test_words_of_the_name_find_what_is_on_the_base_as_long_as_it_is(registry: Registry, tmp_path: Path, tiny: Path):
+    registry.push(declare(tmp_path / "a", 1, "tiny-1b"), "team/a")
+    registry.bases.add(tiny, ["organisation/tiny-1b"])
+    assert [version.ref for version in registry.search("organisation")] == ["team/a:v1"]
+    registry.bases.detach(["team/a"])
+    assert list(registry.search("organisation")) == []
+    assert [version.ref for version in registry.search("tiny")] == ["team/a:v1"]
+
+
 def test_what_does_not_fit_says_why(local_registry: Registry, tmp_path: Path):
     local_registry.push(declare(tmp_path / "a", 1, "org/tiny-1b"), "a")
     base = write_base(tmp_path / "base", {Q: torch.ones(OUT, 3)})

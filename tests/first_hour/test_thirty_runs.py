@@ -90,7 +90,6 @@ def test_all_are_listed(imported: str, evening: Path, environment: dict[str, str
     assert [name for name in NAMES if f"team/{name} " not in screen] == []
 
 
-@pytest.mark.xfail(strict=False, reason="this table cuts refs where a terminal is narrow")
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_the_best_is_the_first_that_is_found(
     imported: str, evening: Path, environment: dict[str, str], registry: Registry, columns: int
@@ -107,7 +106,7 @@ def test_the_best_is_the_first_that_is_found(
 
 @pytest.mark.parametrize(
     "columns",
-    [pytest.param(80, marks=pytest.mark.xfail(strict=False, reason="names give way to numbers in this table")), 100],
+    [80, 100],
 )
 def test_all_are_compared(imported: str, evening: Path, environment: dict[str, str], columns: int):
     screen = type_in_terminal(COMPARE, evening, columns, environment)

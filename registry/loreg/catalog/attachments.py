@@ -7,6 +7,7 @@ from collections.abc import Collection
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
+from loreg.catalog import search_text
 from loreg.catalog.schema import adapter_table, event_table, file_table, task_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Role
@@ -73,7 +74,7 @@ def attach(tx: Transaction, candidate: Candidate, base_id: int, digest: str, tar
     without = and_(version_table.c.id == candidate.id, version_table.c.base_id.is_(None))
     if not tx.connection.execute(update(version_table).where(without).values(base_id=base_id, target=target)).rowcount:
         return False
-    _file_tasks(tx, candidate.id, digest)
+    _file_under_base(tx, candidate.id, digest)
     tx.log(ATTACH, candidate.adapter_id, candidate.id, digest=digest, verdict="struct-only", reason=why)
     return True
 
@@ -100,12 +101,14 @@ def forget_base(tx: Transaction, version_id: int, base_id: int | None) -> bool:
     if not tx.connection.execute(statement).rowcount:
         return False
     declared = select(version_table.c.base_hint).where(version_table.c.id == version_id).scalar_subquery()
-    _file_tasks(tx, version_id, declared)
+    _file_under_base(tx, version_id, declared)
     return True
 
 
-def _file_tasks(tx: Transaction, version_id: int, base: object) -> None:
+def _file_under_base(tx: Transaction, version_id: int, base: object) -> None:
+    """Let searches by task, base and words know the base of a version."""
     tx.connection.execute(update(task_table).where(task_table.c.version_id == version_id).values(base=base))
+    search_text.refresh(tx.connection, version_id)
 
 
 def _declares(whole: Collection[str], ends: Collection[str]) -> ColumnElement[bool]:

@@ -112,6 +112,7 @@ class HubSource:
     """The adapters that ``texts`` mean: ``hf:ORG/NAME[@REV]``, ``hf:ORG`` or ``hf:collections/…``."""
 
     texts: Sequence[str]
+    notes: tuple[str, ...] = ()
 
     def adapters(self) -> Iterator[RunAdapter]:
         """Yield the adapters, each model's checkpoints as its states. Raises NotFoundError for a text without any."""

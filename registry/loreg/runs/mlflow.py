@@ -109,6 +109,7 @@ class MlflowSource:
 
     texts: Sequence[str]
     server: MlflowServer
+    notes: tuple[str, ...] = ()
     _downloads: tempfile.TemporaryDirectory[str] = field(
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="loreg-import-"), repr=False, compare=False
     )

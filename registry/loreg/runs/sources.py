@@ -21,6 +21,11 @@ class JoinedSource:
 
     sources: Sequence[RunSource]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be looked into."""
+        return tuple(note for source in self.sources for note in source.notes)
+
     def adapters(self) -> Iterator[RunAdapter]:
         """Yield the adapters of one source after the other."""
         for source in self.sources:

@@ -14,8 +14,8 @@ from loreg.entities import AdapterSimilarity
 from loreg.merging.documents import CertificateDocument
 
 _PAGE_WIDTH = 9.0  # inches
-_MOST_SIDE_BY_SIDE = 8  # adapters, so that three panels have room for their names
-_MOST_WITH_NUMBERS = 12  # adapters, so that a number has room in its cell
+_MAX_IN_A_ROW = 8  # adapters, so that three panels have room for their names
+_MAX_NUMBERED = 12  # adapters, so that a number has room in its cell
 _MAX_LINES = 400  # modules drawn one by one; of more, every n-th
 
 
@@ -68,7 +68,7 @@ def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[AdapterSi
         ("overlap of the column spaces", "viridis", 0, [pair.left_overlap for pair in pairs]),
         ("overlap of the row spaces", "viridis", 0, [pair.right_overlap for pair in pairs]),
     )
-    if len(labels) > _MOST_SIDE_BY_SIDE:
+    if len(labels) > _MAX_IN_A_ROW:
         figure = Figure(figsize=(_PAGE_WIDTH, 1.45 * _PAGE_WIDTH), layout="constrained")
         grid = figure.add_gridspec(2, 2, height_ratios=[2.1, 1])
         places: Any = [figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])]
@@ -83,7 +83,7 @@ def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[AdapterSi
         image = axes.imshow(matrix, cmap=colormap, vmin=low, vmax=1)
         axes.set_title(title)
         _label_axes(axes, labels, is_first=number == 0)
-        if len(labels) <= _MOST_WITH_NUMBERS:
+        if len(labels) <= _MAX_NUMBERED:
             for i, row in enumerate(matrix):
                 for j, value in enumerate(row):
                     axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=_text_color(image, value))
@@ -96,14 +96,14 @@ def draw_comparison(path: Path, labels: Sequence[str], pairs: Sequence[AdapterSi
 def _label_axes(axes: Any, labels: Sequence[str], *, is_first: bool) -> None:
     """Name the rows and columns; where there are many, those of the first panel alone."""
     places = range(len(labels))
-    if len(labels) > _MOST_SIDE_BY_SIDE and not is_first:
+    if len(labels) > _MAX_IN_A_ROW and not is_first:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    rotation = 45 if len(labels) <= _MOST_WITH_NUMBERS else 90
+    rotation = 45 if len(labels) <= _MAX_NUMBERED else 90
     axes.set_xticks(places, labels, rotation=rotation, ha="right" if rotation == 45 else "center")
     axes.set_yticks(places, labels if is_first else [""] * len(labels))
-    if len(labels) > _MOST_WITH_NUMBERS:
+    if len(labels) > _MAX_NUMBERED:
         axes.tick_params(labelsize=max(4.0, min(9.0, 280 / len(labels))))
 
 

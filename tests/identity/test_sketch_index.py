@@ -51,11 +51,11 @@ def test_the_nearest_are_those_whose_signs_agree_or_disagree_the_most(rows: Rows
 def test_rows_that_come_later_are_added_and_those_that_were_overtaken_too(rows: Rows):
     rng = np.random.default_rng(1)
     signs = [sign_words(v) for v in rng.standard_normal((600, 256))]
-    every = [SignRow(i + 1, i, "", signs[i]) for i in range(600)]
+    signed = [SignRow(i + 1, i, "", signs[i]) for i in range(600)]
     index = SketchIndex()
-    rows.rows = [row for row in every[:400] if row.id != 390]  # its writer has not committed yet
+    rows.rows = [row for row in signed[:400] if row.id != 390]  # its writer has not committed yet
     index.refresh(None)
-    rows.rows = every
+    rows.rows = signed
     index.refresh(None)
     for _ in range(2):
         nearest = index.nearest(signs[389], 600, None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import print_page, print_table
 
 
 @click.command()
 @page_options
+@table_options
 @format_option
 def bases(limit: int, cursor: str | None, format_: str) -> None:
     """List the bases that versions were trained on, those of the most versions first.
@@ -31,5 +32,11 @@ def bases(limit: int, cursor: str | None, format_: str) -> None:
             )
             for row in page.items
         ]
-        print_table(["BASE", "DIGEST", "ADAPTERS", "VERSIONS"], rows, right=["ADAPTERS", "VERSIONS"])
+        print_table(
+            ["BASE", "DIGEST", "ADAPTERS", "VERSIONS"],
+            rows,
+            right=["ADAPTERS", "VERSIONS"],
+            paths=["BASE"],
+            drop=["DIGEST", "ADAPTERS"],
+        )
     print_page(page, format_, [row.name or row.digest for row in page.items if row.name or row.digest])

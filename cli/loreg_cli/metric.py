@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from loreg_cli.metric_slips import ask_about_slips
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import echo, print_json, print_page, print_table
 
 
@@ -39,6 +39,7 @@ def metric_add(ref: str, metrics: tuple[str, ...], lower_is_better: bool) -> Non
 
 @metric.command("ls")
 @page_options
+@table_options
 @format_option
 def metric_ls(limit: int, cursor: str | None, format_: str) -> None:
     """List what is measured on what, the most common first, with the best number and the version that has it."""
@@ -57,7 +58,7 @@ def metric_ls(limit: int, cursor: str | None, format_: str) -> None:
             for row in page.items
         ]
         columns = ["METRIC", "ON", "BETTER", "UNIT", "VERSIONS", "BEST", "OF"]
-        print_table(columns, rows, right=["VERSIONS", "BEST"])
+        print_table(columns, rows, right=["VERSIONS", "BEST"], drop=["UNIT", "BETTER", "VERSIONS"])
     print_page(page, format_, [str(row.best).replace(f"={row.best.value:g}", "", 1) for row in page.items])
 
 

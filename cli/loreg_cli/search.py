@@ -74,7 +74,8 @@ def search(text: tuple[str, ...], facets: bool, format_: str, **conditions: Any)
     for match in page.matches:
         warn(_describe(match))
     if page.all_versions and not conditions["all_versions"] and page.items:
-        warn("looked at all versions, not only the newest" + (": one for each adapter, its best" * page.best))
+        best = "of each adapter the version that is best, whatever its age"
+        warn(best if page.best else "looked at all versions, not only the newest")
     if page.ranked is not None:
         warn(f"ranked the newest {page.ranked:,} versions that match; more words, or --task and --base, find others")
     print_versions(page, format_)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options
+from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import print_page, print_table
 
 
 @click.command()
 @page_options
+@table_options
 @format_option
 def tasks(limit: int, cursor: str | None, format_: str) -> None:
     """List the tasks, those of the most versions first, with the best number of the metric that most of them have.
@@ -30,5 +31,11 @@ def tasks(limit: int, cursor: str | None, format_: str) -> None:
             )
             for row in page.items
         ]
-        print_table(["TASK", "ADAPTERS", "VERSIONS", "BEST", "OF"], rows, right=["ADAPTERS", "VERSIONS"])
+        print_table(
+            ["TASK", "ADAPTERS", "VERSIONS", "BEST", "OF"],
+            rows,
+            right=["ADAPTERS", "VERSIONS"],
+            paths=["BEST"],
+            drop=["ADAPTERS", "VERSIONS"],
+        )
     print_page(page, format_, [row.task for row in page.items])

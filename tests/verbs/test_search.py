@@ -43,7 +43,7 @@ class TestBest:
     def test_is_said_on_stderr_to_look_at_all_versions(self, loreg: Loreg, three_versions):
         best = loreg("search", "--best", "accuracy@sciq", "--format", "quiet")
         assert best.stdout.split() == ["team/qa:v2", "team/other:v1"]
-        assert best.stderr == "note: looked at all versions, not only the newest: one for each adapter, its best\n"
+        assert best.stderr == "note: of each adapter the version that is best, whatever its age\n"
         by_metric = loreg("search", "--metric", "accuracy>=0.6", "--format", "quiet")
         assert by_metric.stdout.split() == ["team/other:v1", "team/qa:v2", "team/qa:v1"]
         assert by_metric.stderr == "note: looked at all versions, not only the newest\n"

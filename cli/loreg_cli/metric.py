@@ -42,7 +42,11 @@ def metric_add(ref: str, metrics: tuple[str, ...], lower_is_better: bool) -> Non
 @table_options
 @format_option
 def metric_ls(limit: int, cursor: str | None, format_: str) -> None:
-    """List what is measured on what, the most common first, with the best number and the version that has it."""
+    """List what is measured on what, the most common first, with the best number and the version that has it.
+
+    \b
+    loreg metric ls
+    """
     page = open_registry().metrics(limit=limit, cursor=cursor)
     if format_ == "table" and page.items:
         rows = [

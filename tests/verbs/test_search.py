@@ -132,9 +132,9 @@ def test_words_are_found_again_after_a_restore_and_after_an_upgrade(local_deploy
         assert registry.search("topics").items == ()
     engine = open_engine(local_deployment.database_url)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
-        connection.execute(text("DROP TABLE search_texts"))
-        connection.execute(text("DROP TABLE metric_declarations"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0011'"))
+        for table in ("search_texts", "metric_declarations", "sketches"):
+            connection.execute(text(f"DROP TABLE {table}"))
     migrations.upgrade(engine)
     engine.dispose()
     with connect(**local_deployment.settings, author="ada") as registry:

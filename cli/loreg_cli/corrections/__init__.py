@@ -89,5 +89,4 @@ def find_correction(root: click.Group, words: Sequence[str], error: BaseExceptio
 def _hide_secrets(words: Sequence[str]) -> list[str]:
     from loreg_cli.debug import hide_secrets
 
-    pairs = zip(["", *words[:-1]], words, strict=True)
-    return ["-" if before == "--token" else hide_secrets(word) for before, word in pairs]
+    return ["-" if i and words[i - 1] == "--token" else hide_secrets(word) for i, word in enumerate(words)]

@@ -80,6 +80,8 @@ ROLES = {
     ("POST", "/api/v1/bases"): ANYWHERE,
     ("GET", "/api/v1/base"): TOKEN,
     ("GET", "/api/v1/base-edges"): TOKEN,
+    ("POST", "/api/v1/base-attachments"): ANYWHERE,
+    ("POST", "/api/v1/base-detachments"): ANYWHERE,
     ("POST", "/api/v1/base-edges"): ANYWHERE,
     ("POST", "/api/v1/uploads"): ANYWHERE,
     ("PUT", "/api/v1/uploads/{upload_id}"): ANYWHERE,

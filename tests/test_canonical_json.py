@@ -40,6 +40,6 @@ def test_what_json_does_not_have_is_refused() -> None:
 def test_nobody_else_writes_it() -> None:
     """But a bake compares its own plan with that of the same release, and shows it to nobody."""
     writers = {
-        path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if "sort_keys" in path.read_text()
+        path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if "sort_keys=True" in path.read_text()
     }
     assert writers == {"canonical_json.py", "baking/bake.py", "workspace/bake_writer.py"}

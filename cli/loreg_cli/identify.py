@@ -39,7 +39,7 @@ def identify(context: click.Context, source: str | None, fill: bool, format_: st
         raise click.UsageError("give either what is to be identified, or --fill")
     if source is None:
         with progress_bar() as progress:
-            report = registry.sketch_missing(progress)
+            report = registry.sketch_missing(progress=progress)
         for ref, reason in report.failed:
             warn(f"{ref}: {reason}")
         if format_ == "json":

@@ -459,7 +459,7 @@ class Registry:
         digits = find_hash(source)
         return identify_hash(self.context, digits) if digits else identify(self.context, source, progress)
 
-    def sketch_missing(self, progress: Progress = no_progress) -> SketchReport:
+    def sketch_missing(self, *, progress: Progress = no_progress) -> SketchReport:
         """Read the weights of all versions that were pushed without a sketch, so that :meth:`identify` knows them too.
 
         Behind a server a worker does it for an administrator. Raises NotAllowedError for others.

@@ -25,6 +25,7 @@ def test_errors_are_problem_details(guarded_folder: Guarded):
         "detail": "there is no adapter 'team/nothing'",
         "code": "not-found",
         "hint": "loreg ls",
+        "suggestion": [],
     }
 
 

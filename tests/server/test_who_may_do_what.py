@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 
 from deployments import SCIENCE
 from loreg.checking.profile import read_profile
@@ -287,7 +288,7 @@ def test_what_is_counted_is_what_may_be_read(guarded: Guarded, role: str):
     http = guarded.http(role)
     names = http.get("/api/v1/metric-names").json()["names"]
     assert names == (["f1", "secrecy"] if may else ["f1"])
-    printed = repr((lists, near))
+    printed = repr([to_builtins(value) for value in (*lists, *near)])
     for word in ("questions'", "secrecy", "secret-name", "'secret'"):
         assert (word in printed) == may, word
     assert sum(base.versions for base in lists[2].items) == (3 if may else 1)

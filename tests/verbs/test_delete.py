@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -21,10 +22,13 @@ from factories import train
 from loreg import MergeOptions, connect
 from loreg.catalog.schema import upload_table
 from loreg.catalog.uploads import reserve
+from loreg.checking.profile import read_profile
 from loreg.entities import Access, Deletion, Upload
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from loreg.exporting.folder import digest_request
 from loreg.local.backend import LocalBackend
 from loreg.local.uploads import Uploads
+from loreg.refs import parse_ref
 from loreg.registry import Registry
 from loreg.storage import Blob, BlobStore
 
@@ -158,6 +162,49 @@ def test_a_result_that_is_the_deleted_content_is_refused(registry: Registry, tmp
     registry.delete("team/half", REASON)
     with pytest.raises(NotAllowedError, match="was deleted from the registry"):
         registry.merge(["team/science"], MergeOptions(weights=[0.5]), name="team/again")
+
+
+@pytest.fixture
+def exported(direct: Registry, tmp_path: Path) -> str:
+    """What SGLang takes of team/scaled:v1, pushed as a version of its own; returns the ref of that."""
+    direct.push(train(tmp_path / "scaled", 1, alpha_pattern={"v_proj": 3}), "team/scaled")
+    direct.export("team/scaled", "sglang", tmp_path / "for-sglang")
+    return direct.push(tmp_path / "for-sglang", "team/for-sglang").version.ref
+
+
+def record_export(registry: Registry) -> None:
+    """Let the registry make, and remember, what SGLang takes of team/scaled."""
+    ref = parse_ref("team/scaled:v1")
+    registry.context.backend.record_export(ref, digest_request(read_profile("sglang"), None), "sglang")
+
+
+def test_an_export_of_another_version_with_its_weights_goes_too(direct: Registry, exported: str, tmp_path: Path):
+    record_export(direct)
+    weights = next(file.sha256 for file in direct.show(exported).files if file.path.endswith(".safetensors"))
+    direct.delete(exported, REASON)
+    assert weights not in stored(direct)
+    assert direct.events(name="team/scaled")[0].action == "export drop"
+    with pytest.raises(NotAllowedError, match="this content was deleted"):
+        record_export(direct)
+    assert weights not in stored(direct)
+    direct.pull("team/scaled", tmp_path / "as-it-is")
+
+
+def test_an_export_that_is_made_while_its_content_is_deleted_is_refused(
+    direct: Registry, exported: str, monkeypatch: pytest.MonkeyPatch
+):
+    weights = next(file.sha256 for file in direct.show(exported).files if file.path.endswith(".safetensors"))
+    record = LocalBackend._record_export
+
+    def delete_before(self: LocalBackend, *arguments: Any) -> None:
+        monkeypatch.undo()
+        direct.delete(exported, REASON)
+        record(self, *arguments)
+
+    monkeypatch.setattr(LocalBackend, "_record_export", delete_before)
+    with pytest.raises(NotAllowedError, match="this content was deleted"):
+        record_export(direct)
+    assert weights not in stored(direct)
 
 
 def test_weights_that_another_version_has_stay_allowed(registry: Registry, behind: Registry, tmp_path: Path):

@@ -43,10 +43,20 @@ def read_into(descriptor: int, offset: int, into: Array, file: str = "a shard of
     view = into.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
-        count = os.preadv(descriptor, [view[done:]], offset + done)
+        count = _read_at(descriptor, offset + done, view[done:])
         if not count:
             raise IntegrityError(f"{file} ended while it was read", hint="try again when it is written")
         done += count
+
+
+def _read_at(descriptor: int, offset: int, into: memoryview) -> int:
+    """Read what one call gives; return how many bytes. Windows has no preadv: there one thread reads a descriptor."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [into], offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    piece = os.read(descriptor, len(into))
+    into[: len(piece)] = piece
+    return len(piece)
 
 
 def decode(stored: Array, dtype: str, wide: np.dtype[Any], scratch: Scratch, name: str = "wide") -> Array:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import delete, literal, select, update
 
-from loreg.catalog import aliases, collection, pending_uploads, references, search_text, tombstones
+from loreg.catalog import aliases, collection, exports, pending_uploads, references, search_text, tombstones
 from loreg.catalog.schema import (
     adapter_table,
     alias_move_table,
@@ -63,7 +63,7 @@ def remove_for_good(tx: Transaction, record: VersionRecord, weights_path: str, r
     children = _refs_of_children(tx, record)
     weights = remove(tx, record, weights_path, reason, is_banned=True)
     tx.log("delete", record.adapter_id, None, number=version.number, digest=version.digest, reason=reason)
-    discarded = tuple(pending_uploads.discard_with_file(tx, weights)) if weights else ()
+    discarded = _discard_with_file(tx, weights)
     return _mark(tx, version.ref, version.digest, sizes, version.aliases, profiles, children, discarded)
 
 
@@ -80,7 +80,7 @@ def remove_rest(
     if not tombstone.is_banned:
         tombstones.ban(tx, adapter_id, replace(tombstone, weights=weights), reason)
         tx.log("delete", adapter_id, None, number=tombstone.number, digest=tombstone.digest, reason=reason)
-    discarded = tuple(pending_uploads.discard_with_file(tx, weights)) if weights else ()
+    discarded = _discard_with_file(tx, weights)
     return _mark(tx, f"{adapter}:v{tombstone.number}", tombstone.digest, sizes, (), (), (), discarded)
 
 
@@ -110,6 +110,14 @@ def remove(tx: Transaction, record: VersionRecord, weights_path: str, reason: st
     tombstone = Tombstone(version.number, version.digest, weights, is_banned, reason, tx.author, tx.at)
     tombstones.put(tx, adapter_id, tombstone)
     return weights
+
+
+def _discard_with_file(tx: Transaction, weights: str) -> tuple[str, ...]:
+    """Remove exports and pending uploads of others with this file, which is banned; return the names of the uploads."""
+    if not weights:
+        return ()
+    exports.remove_with_file(tx, weights)
+    return tuple(pending_uploads.discard_with_file(tx, weights))
 
 
 def has_content(tx: Transaction, digest: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import Select, delete, func, insert, select, update
 
-from loreg.catalog import blobs
+from loreg.catalog import blobs, tombstones
 from loreg.catalog.schema import adapter_table, blob_table, export_file_table, export_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
@@ -38,8 +39,13 @@ def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
 
 
 def record(tx: Transaction, row: VersionRecord, export: ExportRecord) -> None:
-    """Record an export whose files are stored, in place of one with the same request."""
-    blobs.record(tx, {file.sha256: file.size for file in export.manifest.files})
+    """Record an export whose files are stored, in place of one with the same request.
+
+    Raises NotAllowedError if one of its files was deleted for good, with a version that it was the weights of.
+    """
+    sizes = {file.sha256: file.size for file in export.manifest.files}
+    blobs.record(tx, sizes)  # from here on nobody deletes
+    tombstones.refuse_banned(tx, sizes)
     values = {"digest": export.manifest.digest, "profile": export.profile, "author": tx.author, "created_at": tx.at}
     key = {"version_id": row.id, "request": export.request}
     export_id = tx.get_or_create_locked(export_table, {**key, **values}, "version_id", "request")
@@ -68,12 +74,15 @@ def find_author(tx: Transaction, row: VersionRecord, request: str) -> str:
 def remove(tx: Transaction, row: VersionRecord, request: str) -> None:
     """Remove an export; its blobs stay. Raises NoResultFound if there is none."""
     is_export = (export_table.c.version_id == row.id) & (export_table.c.request == request)
-    export = tx.connection.execute(
-        select(export_table.c.id, export_table.c.profile, export_table.c.digest).where(is_export)
-    ).one()
-    tx.connection.execute(delete(export_file_table).where(export_file_table.c.export_id == export.id))
-    tx.connection.execute(delete(export_table).where(export_table.c.id == export.id))
-    tx.log("export drop", row.adapter_id, row.id, profile=export.profile, request=request, digest=export.digest)
+    _remove(tx, tx.connection.execute(_select_exports().where(is_export)).one())
+
+
+def remove_with_file(tx: Transaction, digest: str) -> None:
+    """Remove the exports of every version that have a file with this content; their blobs stay."""
+    having = select(export_file_table.c.export_id).where(export_file_table.c.digest == digest)
+    query = _select_exports().where(export_table.c.id.in_(having)).order_by(export_table.c.id)
+    for row in tx.connection.execute(query).all():
+        _remove(tx, row)
 
 
 def count_stale(tx: Transaction, before: datetime, *, with_live: bool) -> tuple[GarbageCount, ...]:
@@ -105,18 +114,29 @@ def remove_stale(tx: Transaction, before: datetime, limit: int, *, with_live: bo
     )
     size_by_id: dict[int, int] = dict(tx.connection.execute(sizes).all())
     for row in rows:
-        tx.connection.execute(delete(export_file_table).where(export_file_table.c.export_id == row.id))
-        tx.connection.execute(delete(export_table).where(export_table.c.id == row.id))
-        detail = {"profile": row.profile, "request": row.request, "digest": row.digest}
-        tx.log("export drop", row.adapter_id, row.version_id, **detail)
+        _remove(tx, row)
     return tuple(GarbageCount(GarbageKind.EXPORT, row.namespace, 1, int(size_by_id.get(row.id, 0))) for row in rows)
 
 
-def _select_stale(before: datetime, *, with_live: bool) -> Select[int, int, str, str, str, int, str]:
+def _select_exports() -> Select[int, int, str, str, str, int]:
+    """Select exports as :func:`_remove` takes them."""
     columns = (export_table.c.id, export_table.c.version_id, export_table.c.profile, export_table.c.request)
+    query = select(*columns, export_table.c.digest, version_table.c.adapter_id)
+    return query.join(version_table, version_table.c.id == export_table.c.version_id)
+
+
+def _remove(tx: Transaction, export: Any) -> None:
+    """Remove an export, given as a row of its table with the id of its adapter."""
+    tx.connection.execute(delete(export_file_table).where(export_file_table.c.export_id == export.id))
+    tx.connection.execute(delete(export_table).where(export_table.c.id == export.id))
+    detail = {"profile": export.profile, "request": export.request, "digest": export.digest}
+    tx.log("export drop", export.adapter_id, export.version_id, **detail)
+
+
+def _select_stale(before: datetime, *, with_live: bool) -> Select[int, int, str, str, str, int, str]:
     query = (
-        select(*columns, export_table.c.digest, version_table.c.adapter_id, adapter_table.c.namespace)
-        .join(version_table, version_table.c.id == export_table.c.version_id)
+        _select_exports()
+        .add_columns(adapter_table.c.namespace)
         .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
         .where(export_table.c.created_at < before)
     )

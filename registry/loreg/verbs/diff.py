@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.structure import AdapterStructure
+from loreg.canonical_json import canonical_json
 from loreg.entities import AdapterDiff, FieldDiff, Metric, ModuleDiff, Progress, no_progress
 from loreg.errors import LoregError
 from loreg.workspace.context import Context, is_path, show_version
@@ -50,7 +50,7 @@ def _measured(metric: Metric) -> str:
 
 def _configuration(structure: AdapterStructure) -> dict[str, str]:
     return {
-        name: json.dumps(value, ensure_ascii=False, sort_keys=True)
+        name: canonical_json(value, ascii_only=False).decode()
         for name, value in structure.config.raw.items()
         if name not in _SAYS_NOTHING
     }

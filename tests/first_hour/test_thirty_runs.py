@@ -22,7 +22,7 @@ WIDTHS = (80, 100)
 
 IMPORT = "loreg import ./runs --namespace team --task topics"
 LIST = "loreg ls"
-SEARCH = "loreg search --task topics --sort metric:eval_loss"
+SEARCH = "loreg search --task topics --best eval_loss"
 COMPARE = "loreg compare $(loreg ls --format quiet)"
 
 
@@ -96,18 +96,17 @@ def test_the_best_is_the_first_that_is_found(
 ):
     screen = type_in_terminal(SEARCH, evening, columns, environment)
     losses = {
-        name: next(m.value for m in registry.show(f"team/{name}:last").version.metrics if m.name == "eval_loss")
+        version.ref: next(m.value for m in version.metrics if m.name == "eval_loss")
         for name in NAMES
+        for version in registry.versions(f"team/{name}")
     }
-    positions = [screen.find(f"team/{name}:v2") for name in sorted(NAMES, key=lambda name: losses[name])]
+    best = [min((f"team/{name}:v1", f"team/{name}:v2"), key=lambda ref: losses[ref]) for name in NAMES]
+    positions = [screen.find(ref) for ref in sorted(best, key=lambda ref: losses[ref])]
     assert -1 not in positions
     assert positions == sorted(positions)
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [80, 100],
-)
+@pytest.mark.parametrize("columns", WIDTHS)
 def test_all_are_compared(imported: str, evening: Path, environment: dict[str, str], columns: int):
     screen = type_in_terminal(COMPARE, evening, columns, environment)
     assert [name for name in NAMES if f"team/{name}" not in screen] == []

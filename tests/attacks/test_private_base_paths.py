@@ -148,3 +148,11 @@ def test_a_merge_of_it_says_nothing_of_where_it_lay(of_ada: Path, tmp_path: Path
     with connect(home=str(of_ada), author="grace") as grace:
         assert SECRET not in f"{grace.show('team/merged')!r}{grace.lineage('team/merged')!r}"
     assert not any(SECRET.encode() in path.read_bytes() for path in pulled.iterdir())
+
+
+def test_a_field_that_spells_it_as_a_url_is_not_stored(tmp_path: Path):
+    folder = change_config(private(tmp_path / "a"), parent_library=f"file://{PATH}")
+    with connect(home=empty_home(tmp_path / "home"), author="ada") as ada:
+        ada.push(folder, "a")
+        pulled = ada.pull("a", tmp_path / "pulled").folder
+    assert SECRET not in (pulled / "adapter_config.json").read_text()

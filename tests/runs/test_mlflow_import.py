@@ -105,6 +105,15 @@ def test_no_artifact_is_written_outside(tracking: type[Tracking], local_registry
     assert [version.source for version in planned.plan.versions] == [f"mlflow:{run_id}/adapter"]
 
 
+def test_a_listing_that_makes_no_sense_is_passed_over(tracking: type[Tracking], local_registry: Registry):
+    """An entry without a path, a size that is no number, and a folder that every folder lists as its own."""
+    run_id = f"{0:032x}"
+    entries = [{"is_dir": False}, "text", {"path": "adapter/x.txt", "file_size": "big"}]
+    tracking.runs[run_id]["listed"] = [*entries, {"path": "adapter", "is_dir": True}]
+    planned = local_registry.plan_import([f"mlflow:{run_id}"])
+    assert [version.source for version in planned.plan.versions] == [f"mlflow:{run_id}/adapter"]
+
+
 def test_what_goes_wrong_is_one_clear_line(
     tracking: type[Tracking], local_registry: Registry, monkeypatch: pytest.MonkeyPatch
 ):

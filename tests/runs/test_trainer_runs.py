@@ -77,6 +77,16 @@ class TestBestAndLast:
         assert [state.label for state in states if state.is_last] == ["checkpoint-6"]
         assert [state.label for state in states if state.files.location == str(tmp_path / "run")] == [best]
 
+    def test_the_best_model_that_is_left_alone_has_its_own_numbers(self, tmp_path: Path):
+        run = tmp_path / "run"
+        train_run(run, greater_is_better=True)
+        by_hand = evaluations(run)
+        for path in [*run.glob("checkpoint-*"), *run.glob("*_results.json")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (final,) = read_one(run).states
+        assert final.numbers["eval_loss"] == pytest.approx(by_hand[2], abs=1e-6)
+        assert final.numbers["eval_loss"] != pytest.approx(by_hand[6], abs=1e-6)
+
     def test_without_a_choice_the_lowest_evaluation_is_the_best(self, tmp_path: Path):
         train_run(tmp_path / "run", load_best_model_at_end=False, metric_for_best_model=None)
         states = read_one(tmp_path / "run").states

@@ -14,7 +14,7 @@ from loreg.base_names import is_hub_name
 from loreg.errors import AdapterFormatError
 
 _MAX_TEXT_BYTES = 16 * 1024 * 1024
-_ABSOLUTE_PATH = re.compile(r"(/|~/|\\\\|[A-Za-z]:[\\/]).*", re.DOTALL)
+_ABSOLUTE_PATH = re.compile(r"(/|~/|\\\\|[A-Za-z]:[\\/]|file:).*", re.DOTALL)
 
 
 def remove_base_path(files: dict[str, Path], base_hint: str) -> dict[str, bytes]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from loreg.strict_yaml import parse_yaml
 
 CARD_NAME = "README.md"
 MAX_CARD_CHARACTERS = 65536
@@ -16,6 +17,8 @@ MAX_CARD_CHARACTERS = 65536
 def read_card(path: Path) -> str:
     """Return the beginning of the text of the card at ``path``; empty where there is none."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return ""
         with path.open("rb") as stream:
             return decode_card(stream.read(4 * MAX_CARD_CHARACTERS))  # UTF-8 takes up to four bytes a character
     except OSError:
@@ -35,18 +38,7 @@ def parse_card_fields(card: str) -> Mapping[str, object]:
     end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
         return {}
-    import yaml  # here, for listing names needs none of it
-
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        # Events first: an alias is how a small document becomes a huge one, and no card needs one.
-        text = "\n".join(lines[1:end])
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            return {}
-        fields = yaml.load(text, Loader=loader)  # noqa: S506  a safe one
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
-        return {}
-    return {str(name): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+    return parse_yaml("\n".join(lines[1:end]))
 
 
 def card_license(card: str) -> str:

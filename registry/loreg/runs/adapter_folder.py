@@ -15,6 +15,7 @@ from loreg.adapters.folder import select_files
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
 from loreg.errors import explain_os_errors
 from loreg.runs.digests import DigestMemory
+from loreg.runs.names import to_text_path
 from loreg.runs.source import FileDigests
 
 #: The folders that trainers make for the states of a run: Trainer, DeepSpeed, torchtune, scripts.
@@ -30,8 +31,8 @@ class FolderFiles:
 
     @property
     def location(self) -> str:
-        """The path as it was given."""
-        return str(self.folder)
+        """The path, as messages and records can have it."""
+        return to_text_path(self.folder)
 
     def read_structure(self) -> AdapterStructure:
         """Read header and configuration."""

@@ -13,17 +13,17 @@ from typing import Any
 from loreg.adapters.card import card_license, parse_card_fields
 from loreg.entities import Metric
 from loreg.runs.configs import from_axolotl
-from loreg.runs.documents import parse_yaml, to_number
+from loreg.runs.documents import to_number
 from loreg.runs.facts import RunFacts, build_metric, combine, select_arguments, to_dataset, to_task, to_text
+from loreg.strict_yaml import parse_yaml
 
 #: In what PEFT writes beside every adapter, and a person is to fill in.
 _BLANK = "[More Information Needed]"
 _BLANKS_OF_A_FORM = 8
-_AXOLOTL = re.compile(
-    r"See axolotl config</summary>\s+axolotl version: `(?P<version>[^`]+)`\s+```yaml\n(?P<yaml>.*?)\n```", re.S
-)
-_LIST_ITEM = re.compile(r"^- (?P<name>[\w ]+?): ?(?P<value>.+?)\s*$", re.M)
-_VERSION = re.compile(r"^- (?P<name>[A-Za-z][\w ]*?):? (?P<version>\d[\w.+-]*)\s*$", re.M)
+_AXOLOTL = re.compile(r"See axolotl config</summary>\s+axolotl version: `(?P<version>[^`]+)`\s+```yaml\n")
+# No two parts of a pattern match the same spaces: a card of spaces alone would take minutes.
+_LIST_ITEM = re.compile(r"^- (?P<name>[\w ]+?): *(?P<value>\S.*)$", re.M)
+_VERSION = re.compile(r"^- (?P<name>[A-Za-z][\w ]*?):? (?P<version>\d[\w.+-]*) *$", re.M)
 #: What the lists call the frameworks, and what their own configurations call their versions.
 _FRAMEWORKS = {"pytorch": "torch", "peft": "peft", "trl": "trl", "transformers": "transformers"}
 _TRAINERS = {"llama-factory": "LLaMA-Factory", "unsloth": "unsloth", "axolotl": "axolotl"}
@@ -39,14 +39,14 @@ def read_card_facts(card: str) -> RunFacts:
     fields = parse_card_fields(card)
     config = _AXOLOTL.search(card)
     facts = _from_fields(fields, card)
-    of_config = from_axolotl(parse_yaml(config["yaml"])) if config else RunFacts()
+    of_config = from_axolotl(parse_yaml(card[config.end() :].partition("\n```")[0])) if config else RunFacts()
     versions = {"axolotl_version": config["version"]} if config else {}
     return combine([RunFacts(trainer=_trainer(fields, card), versions=versions), facts, of_config])
 
 
 def _from_fields(fields: Mapping[str, object], card: str) -> RunFacts:
     parameters = card.partition("hyperparameters were used during training:")[2].partition("\n###")[0]
-    arguments = {match["name"].strip(): match["value"] for match in _LIST_ITEM.finditer(parameters)}
+    arguments = {match["name"].strip(): match["value"].strip() for match in _LIST_ITEM.finditer(parameters)}
     results = list(_results(fields.get("model-index")))
     tasks = [fields.get("pipeline_tag"), *(result.get("task", {}).get("type") for result in results)]
     datasets = fields.get("datasets")

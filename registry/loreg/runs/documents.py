@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loreg.strict_json import refuse_many_values
+from loreg.strict_yaml import parse_yaml
 
 _MAX_BYTES = 32 * 1024**2  # a trainer_state.json of a hundred thousand steps
 _MAX_YAML_BYTES = 1024**2
@@ -47,21 +48,6 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         return parse_yaml(_read(path, _MAX_YAML_BYTES).decode(errors="replace"))
     except OSError:
         return {}
-
-
-def parse_yaml(text: str) -> Mapping[str, Any]:
-    """Return the mapping that the YAML text is; empty if it is none, has an alias, or cannot be read."""
-    import yaml  # here, for most commands need none of it
-
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        # Events first: an alias is how a small document becomes a huge one, and no trainer writes one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-            return {}
-        fields = yaml.load(text, Loader=loader)  # noqa: S506  a safe one
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
-        return {}
-    return {str(name): value for name, value in fields.items()} if isinstance(fields, dict) else {}
 
 
 def read_text(path: Path) -> str:

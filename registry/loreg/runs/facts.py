@@ -141,5 +141,5 @@ def without_folders(text: str) -> str:
     windows = PureWindowsPath(text)
     if windows.drive or "\\" in text:
         return windows.name
-    is_path = text.startswith(("/", "~", "./", "../")) or text.count("/") > 1
-    return PurePosixPath(text).name if is_path and "://" not in text else text
+    is_path = text.startswith(("/", "~", "./", "../", "file:")) or text.count("/") > 1
+    return PurePosixPath(text).name if is_path and ("://" not in text or text.startswith("file:")) else text

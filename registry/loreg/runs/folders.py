@@ -16,7 +16,7 @@ from loreg.adapters.config import CONFIG_NAME
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.runs.adapter_folder import CHECKPOINT, AdapterFolder
 from loreg.runs.digests import DigestMemory
-from loreg.runs.names import name_adapters, to_name
+from loreg.runs.names import name_adapters, to_name, to_text_path
 from loreg.runs.reading import read_states
 from loreg.runs.source import RunAdapter
 from loreg.runs.trackers import Trackers, read_mlflow_run
@@ -50,10 +50,10 @@ class FolderSource:
         folders = [_name_parts(of, roots[of], group) for of, group in groups.items()]
         for (of, group), name in zip(groups.items(), name_adapters(folders), strict=True):
             group.sort(key=lambda adapter: (adapter.step is None, adapter.step or 0, adapter.folder))
-            yield RunAdapter(name, str(of), read_states(group, self.memory, trackers))
+            yield RunAdapter(name, to_text_path(of), read_states(group, self.memory, trackers))
 
     def _note_unreadable(self, error: OSError) -> None:
-        self.notes.append(f"{error.filename} was not looked into: {error.strerror}")
+        self.notes.append(f"{to_text_path(error.filename)} was not looked into: {error.strerror}")
 
 
 def find_adapters(path: Path, on_error: Callable[[OSError], None] | None = None) -> list[AdapterFolder]:

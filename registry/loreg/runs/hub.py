@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from loreg.adapters.base_path import remove_base_path
-from loreg.adapters.card import CARD_NAME
+from loreg.adapters.card import CARD_NAME, decode_card
 from loreg.adapters.config import CONFIG_NAME, parse_config_bytes
 from loreg.adapters.folder import why_excluded_by_name
 from loreg.adapters.hub_errors import HUB_PREFIX, translate_hub_errors
@@ -193,7 +193,7 @@ def _read_adapter(name: str, group: _Group) -> RunAdapter:
 def _read_card(repository: HubRepository, folder: str) -> str:
     path = f"{folder}/{CARD_NAME}" if folder else CARD_NAME
     size = min(repository.sizes.get(path, 0), _MAX_CARD_BYTES)
-    return repository.read(path, 0, size).decode(errors="replace") if size else ""
+    return decode_card(repository.read(path, 0, size)) if size else ""
 
 
 def _is_below(name: str, folders: set[str]) -> bool:

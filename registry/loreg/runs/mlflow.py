@@ -155,7 +155,7 @@ class MlflowSource:
 
     def _read_model(self, model: str) -> Iterator[RunAdapter]:
         """Yield the model as one adapter; of a version the artifacts count that it was registered from."""
-        versions = sorted(self.server.versions_of(model), key=lambda version: int(version.get("version") or 0))
+        versions = sorted(self.server.versions_of(model), key=lambda version: to_number(version.get("version")) or 0)
         states = []
         for version in versions:
             if not version.get("run_id"):

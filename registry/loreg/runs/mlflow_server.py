@@ -18,6 +18,7 @@ import urllib3
 
 from loreg.adapters.folder import is_relative_path
 from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.runs.documents import to_number
 
 _API = "/api/2.0/mlflow"
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
@@ -61,13 +62,13 @@ class MlflowServer:
 
     def run(self, run_id: str) -> Mapping[str, Any]:
         """Return a run: its ``info``, and ``data`` with params, metrics and tags. Raises NotFoundError."""
-        return dict(self._ask("GET", "runs/get", {"run_id": run_id}).get("run") or {})
+        return _mapping(self._ask("GET", "runs/get", {"run_id": run_id}).get("run"))
 
     def runs_of(self, experiment: str) -> Iterator[Mapping[str, Any]]:
         """Yield the runs of the experiment of that name, the oldest first. Raises NotFoundError."""
         document = self._ask("GET", "experiments/get-by-name", {"experiment_name": experiment})
         body = {
-            "experiment_ids": [document["experiment"]["experiment_id"]],
+            "experiment_ids": [_mapping(document.get("experiment")).get("experiment_id")],
             "max_results": _PAGE,
             "order_by": ["attributes.start_time ASC"],
         }
@@ -88,17 +89,19 @@ class MlflowServer:
     def list_files(self, run_id: str) -> dict[str, int]:
         """Return all artifacts of a run by path, with their bytes."""
         files: dict[str, int] = {}
-        folders = [""]
-        while folders and len(files) < _MAX_FILES:
+        folders, seen = [""], {""}
+        while folders and max(len(files), len(seen)) < _MAX_FILES:
             path = folders.pop()
             question = {"run_id": run_id, **({"path": path} if path else {})}
             for entry in self._pages("GET", "artifacts/list", question, "files"):
-                if not is_relative_path(str(entry["path"])):
+                name = str(entry.get("path") or "")
+                if not is_relative_path(name):
                     continue  # it would lead out of the folder that it is downloaded to
-                if entry.get("is_dir"):
-                    folders.append(str(entry["path"]))
-                else:
-                    files[str(entry["path"])] = int(entry.get("file_size") or 0)
+                if not entry.get("is_dir"):
+                    files[name] = int(to_number(entry.get("file_size")) or 0)
+                elif name not in seen:  # a store that lists a folder in itself would be asked for ever
+                    seen.add(name)
+                    folders.append(name)
         return files
 
     def download(self, run_id: str, path: str, size: int, target: Path) -> None:
@@ -128,9 +131,10 @@ class MlflowServer:
         token = ""
         while True:
             document = self._ask(method, route, {**body, **({"page_token": token} if token else {})})
-            yield from document.get(items) or ()
-            token = str(document.get("next_page_token") or "")
-            if not token:
+            listed = document.get(items)
+            yield from (entry for entry in (listed if isinstance(listed, list) else ()) if isinstance(entry, dict))
+            before, token = token, str(document.get("next_page_token") or "")
+            if token in ("", before):
                 return
 
     def _ask(self, method: str, route: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -183,3 +187,8 @@ class MlflowServer:
     def _unavailable(self, error: Exception) -> UnavailableError:
         reason = " ".join(str(error).split())[:160]
         return UnavailableError(f"{self.url} does not answer: {reason}", hint="check MLFLOW_TRACKING_URI, try again")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping of an answer; empty if it is none, as of a server that is not MLflow's."""
+    return value if isinstance(value, dict) else {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 #: Names of folders that say nothing of the adapter in them.
 _GENERIC = frozenset({
@@ -41,6 +43,11 @@ def to_name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
     name = re.sub(r"\.{2,}", ".", name)[:_MAX_LENGTH].strip("._-")
     return name or "adapter"
+
+
+def to_text_path(path: Path | str) -> str:
+    """Return a path as text that every file and protocol takes: a byte that is not UTF-8 is ``\\xe9``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _join(parts: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def read_states(group: Sequence[AdapterFolder], memory: DigestMemory, trackers: 
         facts = combine([of_state, of_run])
         numbers = dict(of_run.history.get(step, {})) if step is not None else {}
         if is_final:
-            numbers |= of_run.results
+            numbers |= {**(trainer.final if trainer is not None else {}), **of_run.results}
         epoch = trainer.epochs.get(step) if trainer is not None and step is not None else None
         card = of_state.card or (of_run.card if is_final else "")
         facts = replace(facts, card=card)
@@ -74,6 +74,7 @@ def _join_final(states: list[SavedState], final: SavedState) -> list[SavedState]
 
 def _content(state: SavedState) -> FileDigests | None:
     try:
+        state.files.list_files()  # before anything is opened: it refuses pipes and links to elsewhere
         return state.files.digests()
     except (LoregError, OSError):  # whatever it is, the plan says so
         return None

@@ -21,6 +21,7 @@ STATE_NAME = "trainer_state.json"
 class TrainerState:
     """How far a run was: ``history`` maps a step to the numbers measured there, ``epochs`` to its epoch.
 
+    ``final`` are the numbers that were measured last at the last step: of the model that the run ended with.
     ``best`` is the name of the folder of the best checkpoint, empty if the run chose none; ``best_metric`` its value.
     """
 
@@ -30,6 +31,7 @@ class TrainerState:
     best_metric: float | None
     history: Mapping[int, Mapping[str, float]]
     epochs: Mapping[int, float]
+    final: Mapping[str, float] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -39,7 +41,7 @@ def read_trainer_state(folder: Path) -> TrainerState | None:
     step = document.get("global_step")
     if type(step) is not int:
         return None
-    history, epochs = _read_history(document.get("log_history"))
+    history, epochs, final = _read_history(document.get("log_history"), step)
     best_step = document.get("best_global_step")
     best = _last_part(document.get("best_model_checkpoint"))
     if not best and type(best_step) is int and document.get("best_metric") is not None:
@@ -49,18 +51,21 @@ def read_trainer_state(folder: Path) -> TrainerState | None:
     }
     return TrainerState(
         step, to_number(document.get("epoch")), best, to_number(document.get("best_metric")), history, epochs,
-        select_arguments(arguments),
+        final, select_arguments(arguments),
     )  # fmt: skip
 
 
-def _read_history(entries: Any) -> tuple[dict[int, dict[str, float]], dict[int, float]]:
-    """Return the measured numbers, and the epoch, of each step.
+def _read_history(
+    entries: Any, last_step: int
+) -> tuple[dict[int, dict[str, float]], dict[int, float], dict[str, float]]:
+    """Return the measured numbers, and the epoch, of each step, and the numbers of the finished run.
 
-    Of two measurements of one thing at one step the first counts: the second is of the best model, which Trainer loads
-    at the end of a run (``load_best_model_at_end``).
+    Of two measurements of one thing at one step the first counts for the checkpoint: the second is of the best model,
+    which Trainer loads at the end of a run (``load_best_model_at_end``), and so of the finished run.
     """
     history: dict[int, dict[str, float]] = {}
     epochs: dict[int, float] = {}
+    final: dict[str, float] = {}
     for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict) or type(entry.get("step")) is not int:
             continue
@@ -69,7 +74,9 @@ def _read_history(entries: Any) -> tuple[dict[int, dict[str, float]], dict[int, 
             epochs.setdefault(step, epoch)
         for name, value in select_metrics(entry).items():
             history.setdefault(step, {}).setdefault(name, value)
-    return history, epochs
+            if step == last_step:
+                final[name] = value
+    return history, epochs, final
 
 
 def _last_part(path: object) -> str:

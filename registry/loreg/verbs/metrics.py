@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from loreg.backend import Backend
 from loreg.entities import Metric
 from loreg.metric_names import USUAL, find_slip, usual_metric
 from loreg.parsing import parse_metric
+from loreg.workspace.metric_directions import declared_directions, directed
 
 
 def parse_metrics(backend: Backend, metrics: Sequence[str | Metric]) -> tuple[Metric, ...]:
@@ -20,11 +19,9 @@ def parse_metrics(backend: Backend, metrics: Sequence[str | Metric]) -> tuple[Me
     parsed = tuple(metric if isinstance(metric, Metric) else parse_metric(metric) for metric in metrics)
     if not any(isinstance(metric, str) for metric in metrics):
         return parsed
-    declared = {item.name: item.higher_is_better for item in backend.metric_vocabulary().declarations}
+    declared = declared_directions(backend)
     return tuple(
-        replace(metric, higher_is_better=declared.get(metric.name, metric.higher_is_better))
-        if isinstance(text, str)
-        else metric
+        directed([metric], declared)[0] if isinstance(text, str) else metric
         for text, metric in zip(metrics, parsed, strict=True)
     )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from loreg.entities import VersionMetadata
+import msgspec
+
+from loreg.entities import Metric, VersionMetadata
 from loreg.errors import NotFoundError, UsageError
 from loreg.runs.digests import DigestMemory
 from loreg.runs.folders import FolderSource
 from loreg.runs.metadata import describe_state
 from loreg.runs.source import RunAdapter, SavedState
 from loreg.workspace.context import Context
+from loreg.workspace.metric_directions import declared_directions, directed
 
 
 def select_states(adapter: RunAdapter, checkpoints: str) -> Sequence[SavedState]:
@@ -65,7 +68,9 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
             f"{folder} does not say which of its {len(adapter.states)} checkpoints was the best: it has no evaluation",
             hint=f"loreg push {folder} NAME --checkpoint last",
         )
-    return states[-1], describe_state(adapter, states[-1])
+    read = describe_state(adapter, states[-1])
+    measured = [metric for metric in read.metrics if isinstance(metric, Metric)]
+    return states[-1], msgspec.structs.replace(read, metrics=directed(measured, declared_directions(context.backend)))
 
 
 def digest_memory(context: Context) -> DigestMemory:

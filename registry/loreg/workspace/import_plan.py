@@ -36,6 +36,7 @@ from loreg.storage import digest_of
 from loreg.workspace.checkpoints import select_states
 from loreg.workspace.context import Context
 from loreg.workspace.mending import describe_mend, write_mended
+from loreg.workspace.metric_directions import declared_directions, directed
 
 _AT_ONCE = 8
 _MAX_COMPARED = 20  # versions of the same weights whose configuration is asked for
@@ -48,16 +49,16 @@ class PlannedState:
     state: SavedState
     planned: PlannedVersion
     metadata: VersionMetadata
-    structure: AdapterStructure | None = None
     card: str = ""
 
 
 @dataclass
 class _Taken:
-    """The contents that a plan has seen, and the next number of each adapter."""
+    """The contents that a plan has seen, the next number of each adapter, and the declared directions of metrics."""
 
     refs: dict[FileDigests, str] = field(default_factory=dict)
     numbers: dict[AdapterName, int] = field(default_factory=dict)
+    directions: dict[str, bool] = field(default_factory=dict)
 
 
 def plan_import(
@@ -80,7 +81,7 @@ def plan_import(
         for inspected in pool.map(lambda pair: _inspect(context, pair[0], pair[1], options), states):
             looked_at.append(inspected)
             progress("reading", len(looked_at), len(states))
-    taken = _Taken()
+    taken = _Taken(directions=declared_directions(context.backend))
     groups: dict[int, list[PlannedState]] = {}
     for inspected in looked_at:
         groups.setdefault(id(inspected.adapter), []).append(_decide(context, inspected, options, taken))
@@ -170,7 +171,7 @@ def _decide(context: Context, inspected: _Inspected, options: ImportOptions, tak
     """Say what becomes of a state, given what the plan has decided of others."""
     adapter, state = inspected.adapter, inspected.state
     target = _target(adapter, options)
-    metadata = _metadata(adapter, state, options)
+    metadata = _metadata(adapter, state, options, taken.directions)
     planned = PlannedVersion(
         source=state.files.location,
         adapter=target,
@@ -196,21 +197,23 @@ def _decide(context: Context, inspected: _Inspected, options: ImportOptions, tak
         return PlannedState(state, present, metadata)
     if inspected.mend and not options.mend:
         mendable = msgspec.structs.replace(planned, status=ImportStatus.MENDABLE)
-        return PlannedState(state, mendable, metadata, inspected.structure)
+        return PlannedState(state, mendable, metadata)
     number = taken.numbers[target] = taken.numbers.get(target) or _next_number(context, target)
     taken.numbers[target] += 1
     taken.refs[inspected.digests] = f"{target}:v{number}"
     card = "" if inspected.has_card else write_card(adapter, state, target.name, inspected.structure, metadata)
     new = msgspec.structs.replace(planned, status=ImportStatus.NEW, number=number)
-    return PlannedState(state, new, metadata, inspected.structure, card)
+    return PlannedState(state, new, metadata, card)
 
 
-def _metadata(adapter: RunAdapter, state: SavedState, options: ImportOptions) -> VersionMetadata:
+def _metadata(
+    adapter: RunAdapter, state: SavedState, options: ImportOptions, directions: dict[str, bool]
+) -> VersionMetadata:
     """Return what the trainer wrote, with what the caller says in place of it."""
     read = describe_state(adapter, state)
     return VersionMetadata(
         tasks=tuple(options.tasks) or read.tasks,
-        metrics=read.metrics,
+        metrics=directed([metric for metric in read.metrics if isinstance(metric, Metric)], directions),
         labels={**read.labels, **options.labels},
         aliases=read.aliases,
         message=options.message or read.message,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from loreg.adapters.card import CARD_NAME
-from loreg.errors import CheckFailedError
 from loreg.workspace.import_plan import PlannedState
 from loreg.workspace.mending import write_mended
 
@@ -27,12 +26,9 @@ def open_planned(planned: PlannedState) -> Iterator[tuple[Path, dict[str, Path]]
         if not planned.planned.mend:
             yield folder, added
             return
-        if planned.structure is None:
-            raise CheckFailedError(
-                f"{planned.planned.source} cannot be mended", hint="loreg check DIR says what is wrong"
-            )
         mended = staging / "adapter"
         mended.mkdir()
-        write_mended(planned.structure, planned.planned.source, mended)
+        # Read again: a trainer may have written other bytes at other places since the plan.
+        write_mended(planned.state.files.read_structure(), planned.planned.source, mended)
         others = {file: folder / file for file in planned.state.files.list_files() if not (mended / file).exists()}
         yield mended, {**others, **added}

@@ -148,9 +148,19 @@ def _words(kind: str, context: click.Context, incomplete: str) -> list[str]:
 
 def _refresh(settings: Settings) -> None:
     """Ask for the names again in a process of its own, which outlives this one."""
-    place = ["--endpoint", settings.endpoint] if settings.endpoint else ["--database-url", settings.database_url]
-    command = [sys.executable, "-m", "loreg_cli.main", *place, "completion", "bash", "--refresh"]
-    environment = {name: value for name, value in os.environ.items() if name != "_LOREG_COMPLETE"}
+    command = [sys.executable, "-m", "loreg_cli.main", "completion", "bash", "--refresh"]
+    # Everybody on this machine may read the words of a process, and a URL may have a password.
+    of_registry = ("LOREG_ENDPOINT", "LOREG_DATABASE_URL", "LOREG_STORAGE_URL", "LOREG_STORAGE_ENDPOINT", "LOREG_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in ("_LOREG_COMPLETE", *of_registry)}
+    environment["LOREG_HOME"] = str(settings.home)
+    if settings.endpoint:
+        environment |= {"LOREG_ENDPOINT": settings.endpoint, "LOREG_TOKEN": settings.token}
+    else:
+        environment |= {
+            "LOREG_DATABASE_URL": settings.database_url,
+            "LOREG_STORAGE_URL": settings.storage_url,
+            "LOREG_STORAGE_ENDPOINT": settings.storage_endpoint,
+        }
     subprocess.Popen(  # noqa: S603  this very program
         command,
         env=environment,

@@ -24,6 +24,7 @@ def upgrade():
         sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name=op.f("fk_sketches_version_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sketches")),
         sa.UniqueConstraint("version_id", name=op.f("uq_sketches_version_id")),
+        sqlite_autoincrement=True,
     )
     for column in ("data", "signs_1", "signs_2"):
         op.create_index(op.f(f"ix_sketches_{column}"), "sketches", [column])

@@ -149,5 +149,6 @@ def _connect(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _cache_file(settings: Settings) -> Path:
-    place = "\0".join((settings.endpoint, settings.token, settings.database_url))
+    database_url = "" if settings.endpoint else settings.database_url
+    place = "\0".join((settings.endpoint, settings.token, database_url))
     return settings.home / "cache" / "completion" / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"

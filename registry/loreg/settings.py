@@ -126,8 +126,11 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
 
 def mask_url(url: str) -> str:
     """Return a URL for people to read: without password and query, and cut shorter where these cannot be told apart."""
-    if "://" not in url or url.startswith("sqlite:///"):
+    if url.startswith("sqlite:///"):
         return url
+    if "://" not in url:  # a scheme was forgotten, or it is a folder
+        userinfo, at, place = url.partition("@")
+        return f"***@{place}" if at and ":" in userinfo and "/" not in userinfo else url
     match = _URL.fullmatch(url)
     if match is None:
         return f"{url.partition('://')[0]}://…"

@@ -107,6 +107,14 @@ def test_a_text_without_a_word_is_a_usage_error(catalog: Catalog, text: str):
         find_refs(catalog, text=text)
 
 
+def test_a_text_of_many_words_is_searched_for_and_one_of_too_many_is_a_usage_error(catalog: Catalog, record):
+    record("team/news", card=" ".join(f"w{i}" for i in range(400)))
+    assert by_relevance(catalog, " ".join(f"w{i}" for i in range(32))) == ["team/news:v1"]
+    for text in (" ".join(f"w{i}" for i in range(33)), "w " * 10_000):
+        with pytest.raises(UsageError, match="a search has at most 32 words"):
+            by_relevance(catalog, text)
+
+
 def by_relevance(catalog: Catalog, text: str, **conditions: Any) -> list[str]:
     return find_refs(catalog, text=text, sort=parse_sort("relevance"), **conditions)
 

@@ -297,3 +297,21 @@ def test_a_secret_among_the_words_is_not_repeated(local: Loreg):
     assert outcome.exit_code == 2
     assert "secretsecret" not in outcome.stderr
     assert "hunter2" not in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["login", "127.0.0.1:9", "--token=hunter2"],
+        ["lgoin", "127.0.0.1:9", "--token=hunter2"],
+        ["login", "ada:hunter2@127.0.0.1:9", "--token=x"],
+        ["lgoin", "http://127.0.0.1:9", "--token", "hunter2"],
+        ["--endpoint", "ada:hunter2@127.0.0.1:9", "show", "x"],
+        ["--endpoint=ada:hunter2@127.0.0.1:9", "shwo", "x"],
+    ],
+    ids=" ".join,
+)
+def test_a_secret_is_not_repeated_however_it_is_written(local: Loreg, words: list[str]):
+    outcome = local(*words)
+    assert outcome.exit_code == 2
+    assert "hunter2" not in outcome.stderr

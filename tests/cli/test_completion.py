@@ -18,6 +18,7 @@ from loreg.checking.profile import list_profiles
 from loreg.completions import Names, complete_ref, complete_word, needs_cache, read_cache, write_cache
 from loreg.merging.methods import METHODS as MERGE_METHODS
 from loreg.settings import load
+from loreg_cli import completing
 from loreg_cli.completing import METHODS
 
 LOREG = Path(sys.executable).with_name("loreg")
@@ -159,6 +160,25 @@ def test_a_cache_is_made_anew_when_it_is_a_minute_old(tmp_path: Path):
     os.utime(cache, (time.time() - 61, time.time() - 61))
     assert needs_cache(settings)
     assert not needs_cache(settings)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"endpoint": "http://ada:hunter2@127.0.0.1:9"}, {"database_url": "postgresql://ada:hunter2@127.0.0.1:9/x"}],
+    ids=["server", "PostgreSQL"],
+)
+def test_no_password_is_among_the_words_of_the_process_that_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, str]
+):
+    settings = load({**flags, "token": f"lrg_{'a' * 43}"}, {"LOREG_HOME": str(tmp_path)})
+    calls = []
+    monkeypatch.setattr(completing.subprocess, "Popen", lambda words, **options: calls.append((words, options["env"])))
+    completing._refresh(settings)
+    ((words, environment),) = calls
+    assert "hunter2" not in " ".join(words)
+    asked = load({}, environment)
+    assert [asked.endpoint, asked.token, asked.home] == [settings.endpoint, settings.token, settings.home]
+    assert [asked.database_url, asked.storage_url] == [settings.database_url, settings.storage_url]
 
 
 def test_another_token_has_a_cache_of_its_own(tmp_path: Path):

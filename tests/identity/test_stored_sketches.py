@@ -78,6 +78,20 @@ def test_what_is_deleted_is_not_found_any_more(registry: Registry):
     assert registry.identify(str(HISTORY)).answers[0].ref == "team/history:v1"
 
 
+def test_what_is_pushed_after_a_deletion_has_its_own_place_in_the_index(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("loreg.local.sketches._LIKELY", 1)  # as if there were many
+    registry.push(SCIENCE, "science")
+    registry.push(HISTORY, "history")
+    registry.identify(str(SCIENCE))  # the index is in memory
+    registry.delete("history:v1", "a mistake")
+    registry.push(NEWS, "news")
+    vector = sketch_adapter(read_structure(NEWS)).vector
+    (candidate,) = registry.context.backend.candidates([], vector, 1)
+    assert candidate.version.ref == "news:v1"
+
+
 def test_a_mirror_and_a_bundle_bring_the_sketch_along(deployment: Deployment, tmp_path: Path):
     with connect(**deployment.settings) as source:
         source.push(SCIENCE, "team/science")

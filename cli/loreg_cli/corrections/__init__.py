@@ -6,6 +6,7 @@ failed call and returns the words that would have been right. What it returns is
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable, Sequence
 
@@ -87,6 +88,20 @@ def find_correction(root: click.Group, words: Sequence[str], error: BaseExceptio
 
 
 def _hide_secrets(words: Sequence[str]) -> list[str]:
+    """Return the words without secrets: a token becomes ``-``, which reads one from stdin."""
+    from loreg.settings import mask_url
     from loreg_cli.debug import hide_secrets
 
-    return ["-" if i and words[i - 1] == "--token" else hide_secrets(word) for i, word in enumerate(words)]
+    hidden = []
+    for before, word in itertools.pairwise(["", *words]):
+        option, equals, value = word.partition("=")
+        if before == "--token":
+            hidden.append("-")
+        elif option == "--token" and equals:
+            hidden.append("--token=-")
+        elif option == "--endpoint" and equals:
+            hidden.append(f"--endpoint={mask_url(value)}")
+        else:  # a server's URL may lack its scheme: then it reads like a ref
+            is_place = before in ("--endpoint", "login")
+            hidden.append(hide_secrets(mask_url(word) if is_place else word))
+    return hidden

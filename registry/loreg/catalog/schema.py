@@ -314,7 +314,8 @@ class SketchColumns(TypedColumns):
     signs_4: Named[int | None] = Column(BigInteger)
 
 
-sketch_table = Table("sketches", metadata, SketchColumns)
+# SQLite would give the id of a deleted row again; SketchIndex knows rows by it.
+sketch_table = Table("sketches", metadata, SketchColumns, sqlite_autoincrement=True)
 
 
 class ExportColumns(TypedColumns):

@@ -56,7 +56,7 @@ from loreg.catalog.search_shape import (
     order_of_near_names,
     split_query,
 )
-from loreg.catalog.search_text import HasText, TextRank, split_words, text_parameter_names, text_parameters
+from loreg.catalog.search_text import HasText, TextRank, split_query_words, text_parameter_names, text_parameters
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import select_versions, to_version
 from loreg.entities import MetricCondition, Operator, Query, SearchPage, Sort, SortKey, TermMatch
@@ -110,11 +110,9 @@ def _select(tx: Transaction, query: Query, matches: Sequence[TermMatch]) -> Sear
 def search_parameters(tx: Transaction, query: Query) -> dict[str, object]:
     """Return the parameters of the text of a query, which depend on the database and on the names of bases.
 
-    Raises UsageError for a text without a word.
+    Raises UsageError for a text that is none to search for.
     """
-    words = split_words(query.text)
-    if query.text.strip() and not words:
-        raise UsageError(f"{query.text!r:.80} has no letter and no digit to search for", hint="loreg search news")
+    words = split_query_words(query.text)
     return text_parameters(tx.connection, words) if words else {}
 
 

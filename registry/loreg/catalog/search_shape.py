@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from loreg.catalog.bases import digest_range, is_digest
-from loreg.catalog.search_text import split_words
+from loreg.catalog.search_text import split_query_words
 from loreg.entities import Comparison, MetricCondition, Query, SearchTerm, Sort, TermMatch
 
 BY_NAME, BY_DIGEST, BY_NEAR_NAMES = "name", "digest", "near names"
@@ -25,7 +25,8 @@ def split_query(query: Query, matches: Sequence[TermMatch]) -> tuple[Query, dict
 
     Numbers become parameters too, named by their position. ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`.
     What is empty stays empty. A task or base among the ``matches`` becomes a parameter for all names that it may mean,
-    see :func:`is_near`, and :data:`BY_NEAR_NAMES`. The parameters of the text are not among the values.
+    see :func:`is_near`, and :data:`BY_NEAR_NAMES`. The parameters of the text are not among the values. Raises
+    UsageError for a text that is none to search for.
     """
     near = {(match.term, match.word): match.names for match in matches if match.names}
     values: dict[str, object] = {}
@@ -52,7 +53,7 @@ def split_query(query: Query, matches: Sequence[TermMatch]) -> tuple[Query, dict
     by_one_name = (BY_DIGEST if is_digest(query.base) else BY_NAME) if query.base else ""
     shape = replace(
         query,
-        text=" ".join(f"word_{i}" for i, _ in enumerate(split_words(query.text))),
+        text=" ".join(f"word_{i}" for i, _ in enumerate(split_query_words(query.text))),
         tasks=tuple(bind_task(i, task) for i, task in enumerate(query.tasks)),
         base=BY_NEAR_NAMES if base_names is not None else by_one_name,
         modules=tuple(bind(f"module_{i}", module) for i, module in enumerate(query.modules)),

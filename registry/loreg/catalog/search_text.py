@@ -27,10 +27,12 @@ from loreg.catalog.schema import (
     version_table,
 )
 from loreg.catalog.version_json import json_rows
+from loreg.errors import UsageError
 
 TABLE = "search_texts"
 _WORD = re.compile(r"[^\W_]+")
 _MAX_WORD = 64  # characters
+_MAX_QUERY_WORDS = 32  # each is looked up in four places, and SQLite takes a thousand terms in a sum
 _MAX_BYTES = 200_000  # of the words of one version: PostgreSQL takes a megabyte, with its own overhead
 _MAX_BASES = 1000  # names of bases that a search looks at
 _BATCH = 1000  # versions
@@ -77,6 +79,22 @@ _IS_MISSING = {
 def split_words(text: str) -> list[str]:
     """Return the words of a text as the index has them: ``News-topics_r8`` has news, topics and r8."""
     return [word[:_MAX_WORD] for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())]
+
+
+def split_query_words(text: str) -> list[str]:
+    """Return the words that a search asks for, none for an empty text.
+
+    Raises UsageError for a text without a word, and for one of more than 32.
+    """
+    words = split_words(text)
+    if text.strip() and not words:
+        raise UsageError(f"{text!r:.80} has no letter and no digit to search for", hint="loreg search news")
+    if len(words) > _MAX_QUERY_WORDS:
+        raise UsageError(
+            f"a search has at most {_MAX_QUERY_WORDS} words, this one has {len(words):,}",
+            hint=f"loreg search {' '.join(words[:3])}",
+        )
+    return words
 
 
 def refresh(connection: Connection, version_id: int) -> None:

@@ -37,7 +37,8 @@ class Server:
         except LocationParseError:
             url = Url()
         if url.scheme not in ("http", "https") or not url.host:
-            is_bare = "://" not in endpoint and url.host != ""
+            # What has a password is not said again, not even with a scheme.
+            is_bare = "://" not in endpoint and url.host != "" and mask_url(endpoint) == endpoint
             raise UsageError(
                 f"the endpoint {mask_url(endpoint)!r} is no http:// or https:// URL",
                 hint="export LOREG_ENDPOINT=…",

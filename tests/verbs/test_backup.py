@@ -54,6 +54,7 @@ def filled(registry: Registry, tmp_path: Path) -> Registry:
     registry.merge(["team/science", "team/history"], MergeOptions([0.1, 0.9], rank=2), name="team/both")
     registry.pull("team/science", tmp_path / "out", profile="vllm")
     registry.yank("team/history:v1", reason="a trial")
+    registry.declare_metric("carbon", lower_is_better=True, unit="kg")
     registry.tokens.create("bot", ["write:team"])
     registry.namespaces.set_public("team", True)
     registry.jobs.submit("merge", sources=["team/science"], name="team/merged")

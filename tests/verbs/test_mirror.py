@@ -726,3 +726,12 @@ def test_nothing_is_readable_of_a_private_server_without_a_token(guarded: Guarde
     monkeypatch.setenv("LOREG_TOKEN", guarded.tokens["root"])  # of no server that is named
     with connect(home=str(tmp_path / "copy")) as copy, pytest.raises(NotFoundError, match="no adapter in"):
         copy.mirror(["team/*"], source=guarded.endpoint)
+
+
+def test_numbers_have_the_direction_that_the_target_declares(source: Registry, target: Registry):
+    source.add_metrics("team/one:v1", ["carbon=3"])
+    target.declare_metric("carbon", lower_is_better=True)
+    for _ in range(2):
+        target.mirror(source=source.settings.home)
+        (carbon,) = (m for m in target.show("team/one:v1").version.metrics if m.name == "carbon")
+        assert not carbon.higher_is_better

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from msgspec.structs import replace
 from sqlalchemy import select, update
 
 from loreg.catalog.near_names import list_metric_names
@@ -35,6 +38,17 @@ def vocabulary(tx: Transaction) -> MetricVocabulary:
     return MetricVocabulary(tuple(list_metric_names(tx)), list_all(tx))
 
 
+def turn_as_declared(tx: Transaction, metrics: Collection[Metric]) -> tuple[Metric, ...]:
+    """Return the metrics, each with the direction that is declared for its name, if one is."""
+    columns = metric_declaration_table.c
+    names = {metric.name for metric in metrics}
+    query = select(columns.name, columns.higher_is_better).where(columns.name.in_(names))
+    declared = {row.name: bool(row.higher_is_better) for row in tx.connection.execute(query)}
+    return tuple(
+        replace(metric, higher_is_better=declared.get(metric.name, metric.higher_is_better)) for metric in metrics
+    )
+
+
 def refuse_other_direction(tx: Transaction, metric: Metric) -> None:
     """Raise ConflictError if the metric is declared to be better in the other direction."""
     columns = metric_declaration_table.c
@@ -44,5 +58,5 @@ def refuse_other_direction(tx: Transaction, metric: Metric) -> None:
         declared, recorded = ("higher", "lower") if row.higher_is_better else ("lower", "higher")
         raise ConflictError(
             f"{row.author} declared that {declared} is better for {metric.name!r}, this number says {recorded} is",
-            hint=f"loreg metric add REF {metric}",
+            hint="loreg metric ls",
         )

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import func, insert, select, update
 
-from loreg.catalog import aliases, metrics
+from loreg.catalog import aliases, metric_declarations, metrics
 from loreg.catalog.attachments import ATTACH, DETACH, forget_base
 from loreg.catalog.bases import find_base_id
 from loreg.catalog.schema import alias_move_table, base_table, event_table, metric_table, tombstone_table, version_table
@@ -113,12 +113,16 @@ def _put_metrics(
     *,
     created: bool,
 ) -> dict[str, Any]:
-    """Record the metrics, each with the author and time of its event; return those that changed."""
-    if new.metrics and not created:
-        policy.check_metrics(version_record, new.metrics)
+    """Record the metrics, each with the author and time of its event; return those that changed.
+
+    Which direction is better is what this registry declares, whatever the other one does.
+    """
+    new_metrics = metric_declarations.turn_as_declared(tx, new.metrics)
+    if new_metrics and not created:
+        policy.check_metrics(version_record, new_metrics)
     events = {event.detail.get("metric"): event for event in origin.events if event.action == "metric"}
     changed: list[Metric] = []
-    for metric in sorted(new.metrics, key=lambda m: (m.name, m.dataset, m.split)):
+    for metric in sorted(new_metrics, key=lambda m: (m.name, m.dataset, m.split)):
         event = events.get(str(metric))
         measured = replace(tx, access=replace(tx.access, author=event.author), at=event.at) if event else tx
         if metrics.put_unlogged(measured, version_record.id, metric)[0]:

@@ -48,7 +48,7 @@ def test_tasks_are_counted_and_show_the_best_of_their_most_common_metric(registr
 
 def test_bases_are_counted_by_content_and_by_name(registry: Registry, loreg: Loreg, four, minilm: Path, tmp_path: Path):
     registry.push(NEWS, "team/on-minilm", base=str(minilm))
-    local = change_config(copy(HISTORY, tmp_path / "x"), base_model_name_or_path="/home/ada/models/secret")
+    local = change_config(copy(HISTORY, tmp_path / "x"), base_model_name_or_path="/home/ada/secret/my-model")
     registry.push(local, "team/local")
     bases = registry.bases.summaries().items
     digest = registry.bases.show(MINILM).base.digest
@@ -56,7 +56,7 @@ def test_bases_are_counted_by_content_and_by_name(registry: Registry, loreg: Lor
         (SMOLLM, "", 2, 3),
         (MINILM, "", 1, 1),
         (MINILM, digest, 1, 1),
-        ("", "", 1, 1),
+        ("my-model", "", 1, 1),
     }
     printed = loreg("bases").stdout
     assert "by name only" in printed

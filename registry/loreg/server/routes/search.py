@@ -109,7 +109,7 @@ async def metric_names(backend: AsyncBackendDep) -> Response:
     return json_response(await backend.metric_vocabulary())
 
 
-@routes.put("/metrics/{name:path}", response_model=MetricDeclared, responses=error_responses())
+@routes.put("/metrics/{name:path}", response_model=MetricDeclared, responses=error_responses(404))
 async def declare_metric(name: MetricName, body: MetricDirection, backend: AsyncBackendDep) -> Response:
     """Declare which direction of a metric is better, and its unit; for administrators of everything."""
     return json_response(await backend.declare_metric(name, body.higher_is_better, body.unit))

@@ -63,6 +63,7 @@ class SimulatedCatalog(Catalog):
         self.driver.execute("BEGIN")
         for table in reversed(_TABLES):
             self.driver.execute(f"DELETE FROM main.{table}")
+        self.driver.execute("DELETE FROM main.sqlite_sequence")  # or ids go on where another world ended
         for table in image.tables:
             self.driver.execute(f"INSERT INTO main.{table} SELECT * FROM {image.name}.{table}")
         self.driver.execute("COMMIT")

@@ -52,7 +52,7 @@ def names_base(declared: str, names: Collection[str]) -> bool:
     """Return whether ``declared``, what an adapter calls its base, is one of the ``names`` of a base for people.
 
     Case does not matter, nor a revision (``@…``) of the base. Of a name without an organisation the last parts are
-    compared. One that says nothing of the model (``model``, ``checkpoint-100``) names none.
+    compared. One that says nothing of the model (``model``, ``checkpoint-100``), declared or of the base, names none.
 
     >>> names_base("Llama-3-8B", ["meta-llama/llama-3-8b"]), names_base("other/Llama-3-8B", ["meta-llama/llama-3-8b"])
     (True, False)
@@ -60,7 +60,7 @@ def names_base(declared: str, names: Collection[str]) -> bool:
     name = public_base_name(declared).casefold()
     if is_meaningless(name):
         return False
-    for other in map(_without_revision, names):
+    for other in _telling(names):
         if name == other:
             return True
         if ("/" not in name or "/" not in other) and _last(name) == _last(other):
@@ -73,7 +73,7 @@ def spellings(names: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
 
     For a database to look for what :func:`names_base` then decides on.
     """
-    telling = [name for name in map(_without_revision, names) if not is_meaningless(name)]
+    telling = _telling(names)
     return (
         frozenset(spelling for name in telling for spelling in (name, _last(name))),
         frozenset(f"/{name}" for name in telling if "/" not in name),
@@ -86,8 +86,10 @@ def is_meaningless(name: str) -> bool:
     return "/" not in name and (last in _MEANINGLESS or _NUMBERED.fullmatch(last) is not None)
 
 
-def _without_revision(name: str) -> str:
-    return public_base_name(name.partition("@")[0]).casefold()
+def _telling(names: Collection[str]) -> list[str]:
+    """Return the names that say something of the model, in lower case and without a revision."""
+    bare = (public_base_name(name.partition("@")[0]).casefold() for name in names)
+    return [name for name in bare if not is_meaningless(name)]
 
 
 def _last(name: str) -> str:

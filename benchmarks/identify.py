@@ -1,6 +1,7 @@
 """Measure what identifying costs: sketching adapters, and finding the nearest of a million versions.
 
-``--versions`` is how many sketches the catalog has, a SQLite file of random ones. Prints Markdown.
+``--versions`` is how many sketches the catalog has, a SQLite file of random ones; beside it pgvector of the PostgreSQL
+that the tests run is asked for the same. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psycopg
 from safetensors.numpy import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from loreg.adapters.structure import read_structure
 from loreg.catalog import Catalog
@@ -24,6 +29,7 @@ from loreg.identity.sketch import encode_vector, sign_words, sketch_adapter
 from loreg.local.backend import LocalBackend
 from loreg.local.sketch_index import SketchIndex
 from loreg.storage import open_store
+from services import postgres_server
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "adapters"
 _AT = "2026-01-01 00:00:00.000000"
@@ -39,6 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         print_sketching(Path(folder), with_large=options.large)
         print_search(Path(folder), options.versions, options.queries)
+    print_pgvector(options.versions, options.queries, with_index=False)
+    print_pgvector(options.versions // 10, options.queries, with_index=True)  # which is a millisecond a row to build
 
 
 def print_sketching(folder: Path, *, with_large: bool) -> None:
@@ -107,6 +115,51 @@ def print_search(folder: Path, versions: int, queries: int) -> None:
         "beside it: float32 product with 64 numbers (256 bytes a version) and argpartition",
         [timed(lambda v=v: np.argpartition(-np.abs(matrix @ v), 512))[0] for v in vectors],
     )
+
+
+def print_pgvector(versions: int, queries: int, *, with_index: bool) -> None:
+    """Ask pgvector for the nearest 512 by Hamming distance: comparing every row, and by an index that is built for it.
+
+    What is asked for are signs of the table of which one in twenty is turned over, many more than in a copy of another
+    precision; those of the table have to come first.
+    """
+    rng = np.random.default_rng(0)
+    with (
+        postgres_server(shared_buffers="2GB", max_parallel_workers_per_gather="0") as url,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        connection.execute(
+            "CREATE EXTENSION vector; CREATE UNLOGGED TABLE signs (id bigint PRIMARY KEY, bits bit(256))"
+        )
+        words = rng.integers(0, 256, (versions, 32), np.uint8)
+        with connection.cursor().copy("COPY signs FROM STDIN") as copy:
+            for number, row in enumerate(words):
+                copy.write_row((number, "".join(f"{byte:08b}" for byte in row)))
+        connection.execute("VACUUM ANALYZE signs")
+        asked = rng.integers(0, versions, queries)
+        flipped = np.packbits(rng.random((queries, 256)) < 0.05, axis=1)
+
+        def ask(index: int) -> tuple[float, bool]:
+            bits = "".join(f"{byte:08b}" for byte in words[asked[index]] ^ flipped[index])
+            query = f"SELECT id FROM signs ORDER BY bits <~> B'{bits}' LIMIT 512"
+            begin = time.perf_counter()
+            rows = connection.execute(query).fetchall()
+            return time.perf_counter() - begin, rows[0][0] == asked[index]
+
+        def print_asked(title: str) -> None:
+            answers = [ask(index) for index in range(queries)]
+            right = sum(is_first for _, is_first in answers)
+            print_row(
+                f"pgvector, {versions:,}, {title}; {right} of {queries} first", [seconds for seconds, _ in answers]
+            )
+
+        print_asked("every row compared")
+        if not with_index:
+            return
+        connection.execute("SET maintenance_work_mem = '1GB'; SET max_parallel_maintenance_workers = 1")
+        build, _ = timed(lambda: connection.execute("CREATE INDEX ON signs USING hnsw (bits bit_hamming_ops)"))
+        connection.execute("SET hnsw.ef_search = 512")
+        print_asked(f"HNSW, built in {build:.0f} s")
 
 
 def print_row(title: str, seconds: list[float]) -> None:

@@ -123,7 +123,7 @@ def main() -> None:
     from services import postgres_server
 
     adapters = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    with postgres_server(shared_buffers="8GB", max_wal_size="8GB") as url:
+    with postgres_server(shared_buffers="3GB", max_wal_size="2GB") as url:
         Catalog(url).upgrade()
         begin = time.perf_counter()
         fill(url, adapters)

@@ -315,7 +315,7 @@ def rate_with_a_token(place: dict[str, str], shown: Sequence[str], floor: float)
 def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="loreg-bench-") as name,
-        postgres_server(shared_buffers="8GB", max_wal_size="8GB") as large,
+        postgres_server(shared_buffers="3GB", max_wal_size="2GB") as large,
         s3_server("1GiB") as s3,
     ):
         folder = Path(name)

@@ -13,7 +13,9 @@ from sqlalchemy.dialects import postgresql
 from loreg.catalog import Catalog, uploads
 from loreg.catalog.paging import encode
 from loreg.catalog.schema import metadata
-from loreg.catalog.search import page_statement
+from loreg.catalog.search import select_page, split_for
+from loreg.catalog.search_shape import text_share
+from loreg.catalog.text_query import TextShare
 from loreg.entities import Query
 from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
 from services import new_database
@@ -35,6 +37,10 @@ INSERT INTO labels SELECT i, 'owner', 'user' || i % 200 FROM generate_series(1, 
 INSERT INTO module_types SELECT i, m, 2, 8, 8 FROM generate_series(1, {VERSIONS}) i,
   unnest(ARRAY['q_proj', 'v_proj', 'rare' || i % 200]) m;
 INSERT INTO metrics SELECT i, 'metric' || i % 20, 'data' || i % 10, '', random(), true, 'ada', now(), random()
+  FROM generate_series(1, {VERSIONS}) i;
+INSERT INTO search_texts SELECT i, ('news:1D ' || CASE WHEN i % 5 = 0 THEN 'sports:1D ' ELSE '' END ||
+  CASE WHEN i % 50 = 0 THEN 'chess:1D ' ELSE '' END || CASE WHEN i < 200 THEN 'old:1D ' ELSE '' END ||
+  CASE WHEN i > {VERSIONS - 300} THEN 'new:1D ' ELSE '' END || 'run' || i || ':1D')::tsvector
   FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO files SELECT i, 'adapter_config.json', lpad('1', 64, '0'), 1 FROM generate_series(1, {VERSIONS}) i;
 ANALYZE;
@@ -79,12 +85,36 @@ def large(postgres: str) -> Any:
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_common_search_reads_no_large_table_from_end_to_end(large: Catalog, name: str):
-    statement, values = page_statement(SEARCHES[name], sees_all=True)
+    with large.read() as tx:
+        shape, values = split_for(tx, SEARCHES[name])
+    statement = select_page(shape, sees_all=True)
     sql = str(statement.params(values).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
     with large.read() as tx:
         plan = tx.connection.execute(text("EXPLAIN (FORMAT JSON) " + sql.replace(":", r"\:"))).scalar()
     plan = json.loads(plan) if isinstance(plan, str) else plan
     assert scanned(plan[0]["Plan"]) & {"versions", "tasks", "labels", "module_types", "metrics"} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "share"),
+    [
+        ("news", TextShare.FREQUENT),
+        ("news run", TextShare.FREQUENT),  # whatever PostgreSQL takes the many words that begin so for
+        ("sports", TextShare.FREQUENT),
+        ("chess", TextShare.COMMON),
+        ("old", TextShare.RARE),
+        ("run77", TextShare.RARE),
+        ("no such word", TextShare.RARE),
+    ],
+)
+def test_of_a_text_that_many_have_the_newest_are_read_and_no_more(large: Catalog, words: str, share: TextShare):
+    query = Query(text=words, sort=parse_sort("relevance"))
+    with large.read() as tx:
+        shape, values = split_for(tx, query)
+        statement = select_page(shape, sees_all=True).params(values).compile(dialect=tx.connection.dialect)
+        plan = tx.connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", statement.params).scalar()
+    assert text_share(shape) == share
+    assert rows_read(plan[0]["Plan"]) < 60_000  # 2,000 that are ranked, in each step; all are 20,000
 
 
 def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_it(large: Catalog):

@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from sqlalchemy import event
 
 from loreg.catalog import Catalog, Transaction, bases, versions
+from loreg.catalog.facets import count_facets
 from loreg.catalog.search import search
+from loreg.catalog.text_query import TextShare
 from loreg.catalog.version_details import version_details
 from loreg.entities import Access, BaseModel, Query
 from loreg.errors import UsageError
@@ -175,7 +177,7 @@ def test_a_path_of_a_base_is_found_by_its_last_part_alone(catalog: Catalog, reco
 
 
 def test_of_a_text_that_many_match_the_newest_are_ranked(catalog: Catalog, record, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("loreg.catalog.search.MAX_RANKED", 3)
+    monkeypatch.setattr("loreg.catalog.relevance.MAX_RANKED", 3)
     record("news")
     for name in "abc":
         record(name, card="news")
@@ -185,6 +187,49 @@ def test_of_a_text_that_many_match_the_newest_are_ranked(catalog: Catalog, recor
     assert ([version.ref for version in page.items], page.ranked) == (["c:v1", "b:v1", "a:v1"], 3)
     with catalog.read() as tx:
         assert search(tx, Query(text="a", sort=parse_sort("relevance"), author="ada", limit=3)).ranked is None
+
+
+def test_versions_that_are_not_shown_hide_no_older_ones(catalog: Catalog, record, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loreg.catalog.relevance.MAX_RANKED", 4)
+    record("open/first", card="weather")
+    for content in "123456":
+        record("open/often", content, card="weather")
+    record("secret/other", card="weather")
+    with catalog.read() as tx:
+        page = search(tx, Query(text="weather", sort=parse_sort("relevance"), limit=7))  # a shape of its own
+    assert [version.ref for version in page.items] == ["secret/other:v1", "open/often:v6", "open/first:v1"]
+    with catalog.read(Access("ada", {"open": "read"})) as tx:
+        page = search(tx, Query(text="weather", sort=parse_sort("relevance"), limit=7))
+    assert [version.ref for version in page.items] == ["open/often:v6", "open/first:v1"]
+
+
+@pytest.mark.parametrize("share", TextShare)
+def test_however_common_a_text_is_the_same_is_found(
+    catalog: Catalog, record, monkeypatch: pytest.MonkeyPatch, share: TextShare
+):
+    with catalog.read() as tx:
+        if tx.connection.dialect.name == "sqlite" and share != TextShare.RARE:
+            pytest.skip("SQLite takes the newest from its index")
+    monkeypatch.setattr("loreg.catalog.search.measure_share", lambda *_: share)
+    record("sports", "1", card="news of the day")
+    record("sports", "2", tasks=("news",))
+    record("news", card="the day", tasks=("sports",))
+    record("a", card="nothing")
+    record("b", card="newsletter and news")
+    assert by_relevance(catalog, "news") == ["news:v1", "sports:v2", "b:v1"]
+    assert by_relevance(catalog, "day news") == ["news:v1"]
+    assert by_relevance(catalog, "day news", all_versions=True) == ["news:v1", "sports:v1"]
+    assert by_relevance(catalog, "news", tasks=("sports",)) == ["news:v1"]
+    assert by_relevance(catalog, "news", tasks=("news",)) == ["sports:v2"]
+    pages, cursor = [], None
+    while cursor or not pages:
+        with catalog.read() as tx:
+            page = search(tx, Query(text="news", sort=parse_sort("relevance"), limit=1, cursor=cursor))
+        pages += [version.ref for version in page.items]
+        cursor = page.cursor
+    assert pages == ["news:v1", "sports:v2", "b:v1"]
+    with catalog.read() as tx:
+        assert count_facets(tx, Query(text="news")).versions == 3
 
 
 def test_less_is_better_for_a_loss(catalog: Catalog, record):

@@ -18,8 +18,8 @@ from loreg.catalog.schema import (
     task_table,
     version_table,
 )
-from loreg.catalog.search import search_parameters, select_ids
-from loreg.catalog.search_shape import split_query
+from loreg.catalog.search import split_for
+from loreg.catalog.search_ids import select_ids
 from loreg.catalog.transaction import Transaction
 from loreg.entities import FacetCount, FacetKind, Facets, Query, Sort, TermMatch
 
@@ -44,8 +44,8 @@ def count_facets(tx: Transaction, query: Query) -> Facets:
 
 def _count(tx: Transaction, query: Query, matches: Sequence[TermMatch]) -> Facets:
     query = replace(query, sort=Sort(), best=False, cursor=None, all_versions=query.reads_all_versions)
-    shape, values = split_query(query, matches)
-    rows = tx.select_compiled(_select_facets(shape, tx.sees_all), **values, **search_parameters(tx, query))
+    shape, values = split_for(tx, query, matches)
+    rows = tx.select_compiled(_select_facets(shape, tx.sees_all), **values)
     totals = [versions for kind, _, versions in rows if kind == _TOTAL]
     counts: dict[tuple[FacetKind, str], int] = {}
     for kind, value, versions in rows:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from loreg.catalog.bases import digest_range, is_digest
-from loreg.catalog.search_text import split_query_words
+from loreg.catalog.text_query import TextShare, split_query_words
 from loreg.entities import Comparison, MetricCondition, Query, SearchTerm, Sort, TermMatch
 
 BY_NAME, BY_DIGEST, BY_NEAR_NAMES = "name", "digest", "near names"
@@ -20,13 +20,13 @@ _NEAR = "near_"
 _NEAR_ORDER = " near "
 
 
-def split_query(query: Query, matches: Sequence[TermMatch]) -> tuple[Query, dict[str, object]]:
+def split_query(query: Query, matches: Sequence[TermMatch], share: TextShare) -> tuple[Query, dict[str, object]]:
     """Return the query with parameter names in place of its words, and the values of the parameters.
 
     Numbers become parameters too, named by their position. ``base`` becomes :data:`BY_NAME` or :data:`BY_DIGEST`.
     What is empty stays empty. A task or base among the ``matches`` becomes a parameter for all names that it may mean,
-    see :func:`is_near`, and :data:`BY_NEAR_NAMES`. The parameters of the text are not among the values. Raises
-    UsageError for a text that is none to search for.
+    see :func:`is_near`, and :data:`BY_NEAR_NAMES`. The text becomes its ``share`` and a name for each word; its
+    parameters are not among the values. Raises UsageError for a text that is none to search for.
     """
     near = {(match.term, match.word): match.names for match in matches if match.names}
     values: dict[str, object] = {}
@@ -49,11 +49,12 @@ def split_query(query: Query, matches: Sequence[TermMatch]) -> tuple[Query, dict
         values[f"{_NEAR}task_{index}"] = names
         return f"{_NEAR}task_{index}"
 
+    words = split_query_words(query.text)
     base_names = near.get((SearchTerm.BASE, query.base))
     by_one_name = (BY_DIGEST if is_digest(query.base) else BY_NAME) if query.base else ""
     shape = replace(
         query,
-        text=" ".join(f"word_{i}" for i, _ in enumerate(split_query_words(query.text))),
+        text=" ".join([share, *(f"word_{i}" for i, _ in enumerate(words))]) if words else "",
         tasks=tuple(bind_task(i, task) for i, task in enumerate(query.tasks)),
         base=BY_NEAR_NAMES if base_names is not None else by_one_name,
         modules=tuple(bind(f"module_{i}", module) for i, module in enumerate(query.modules)),
@@ -93,6 +94,22 @@ def cursor_values(key: Sequence[object]) -> dict[str, object]:
 def is_near(task: str) -> bool:
     """Whether a task of a shape is a parameter for several names."""
     return task.startswith(_NEAR)
+
+
+def text_share(shape: Query) -> TextShare:
+    """Return how many versions have the text of a shape that has one."""
+    return TextShare(shape.text.split()[0])
+
+
+def word_count(shape: Query) -> int:
+    """Return how many words the text of a shape has."""
+    return max(len(shape.text.split()) - 1, 0)
+
+
+def has_only_words(shape: Query) -> bool:
+    """Whether a shape has no condition but its text."""
+    bare = Query(text=shape.text, all_versions=shape.all_versions, sort=shape.sort, limit=shape.limit)
+    return bool(shape.text) and replace(shape, cursor=None) == bare
 
 
 def order_of_near_names(order: str, matches: Sequence[TermMatch]) -> str:

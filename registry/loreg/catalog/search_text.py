@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Integer, Row, or_, select, text
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import Connection, Row, select, text
 
 from loreg.catalog.schema import (
     adapter_table,
-    base_name_table,
     label_table,
     module_type_table,
     task_table,
     version_table,
 )
 from loreg.catalog.version_json import json_rows
-from loreg.errors import UsageError
 
 TABLE = "search_texts"
 _WORD = re.compile(r"[^\W_]+")
 _MAX_WORD = 64  # characters
-_MAX_QUERY_WORDS = 32  # each is looked up in four places, and SQLite takes a thousand terms in a sum
 _MAX_BYTES = 200_000  # of the words of one version: PostgreSQL takes a megabyte, with its own overhead
-_MAX_BASES = 1000  # names of bases that a search looks at
 _BATCH = 1000  # versions
 _PRIVATE = "\ue000"  # for private use (Unicode): no word begins with it
 
@@ -79,22 +72,6 @@ _IS_MISSING = {
 def split_words(text: str) -> list[str]:
     """Return the words of a text as the index has them: ``News-topics_r8`` has news, topics and r8."""
     return [word[:_MAX_WORD] for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())]
-
-
-def split_query_words(text: str) -> list[str]:
-    """Return the words that a search asks for, none for an empty text.
-
-    Raises UsageError for a text without a word, and for one of more than 32.
-    """
-    words = split_words(text)
-    if text.strip() and not words:
-        raise UsageError(f"{text!r:.80} has no letter and no digit to search for", hint="loreg search news")
-    if len(words) > _MAX_QUERY_WORDS:
-        raise UsageError(
-            f"a search has at most {_MAX_QUERY_WORDS} words, this one has {len(words):,}",
-            hint=f"loreg search {' '.join(words[:3])}",
-        )
-    return words
 
 
 def refresh(connection: Connection, version_id: int) -> None:
@@ -149,7 +126,7 @@ def _document(connection: Connection, row: Row[Any]) -> dict[str, object]:
         field: dict.fromkeys(word for part in parts for word in split_words(part)) for field, parts in texts.items()
     }
     if row.base_id is not None:
-        words[TextField.SUBJECT][_base_token(row.base_id)] = None
+        words[TextField.SUBJECT][base_token(row.base_id)] = None
     room = _MAX_BYTES
     fields: dict[str, list[str]] = {field: [] for field in TextField}
     for field in TextField:
@@ -163,109 +140,6 @@ def _document(connection: Connection, row: Row[Any]) -> dict[str, object]:
     return {"id": row.id, "document": " ".join(lexemes)}
 
 
-def _base_token(base_id: int) -> str:
+def base_token(base_id: int) -> str:
+    """Return the word that stands for a base in the index, whose names may change: it begins as no other does."""
     return f"{_PRIVATE}{base_id}"
-
-
-def text_parameters(connection: Connection, words: Sequence[str]) -> dict[str, object]:
-    """Return the parameters of :class:`HasText` and :class:`TextRank` for the words of a search.
-
-    They are ``text`` for all words together, and ``text_0_name`` and so on for one word in one place. The last word
-    also stands for longer ones that begin with it.
-    """
-    to_query = _to_tsquery if connection.dialect.name == "postgresql" else _to_fts5
-    tokens = _find_base_tokens(connection, words)
-    parameters: dict[str, object] = {}
-    for index, word in enumerate(words):
-        is_prefix = index == len(words) - 1
-        for field in TextField:
-            own_tokens = tokens[index] if field == TextField.SUBJECT else ()
-            parameters[f"text_{index}_{field}"] = to_query(word, is_prefix, own_tokens, field)
-    everywhere = [to_query(word, i == len(words) - 1, tokens[i], None) for i, word in enumerate(words)]
-    parameters["text"] = (" & " if to_query is _to_tsquery else " AND ").join(everywhere)
-    return parameters
-
-
-def text_parameter_names(count: int) -> Iterator[tuple[str, int]]:
-    """Yield the parameters of each of ``count`` words in each place, with what a word counts there."""
-    for index in range(count):
-        yield from ((f"text_{index}_{field}", WEIGHTS[field][0]) for field in TextField)
-
-
-def _find_base_tokens(connection: Connection, words: Sequence[str]) -> list[list[str]]:
-    """Return for each word the tokens of the bases that have it in a name."""
-    name = base_name_table.c.name
-    query = select(name, base_name_table.c.base_id).where(or_(*(name.icontains(word) for word in words)))
-    rows = connection.execute(query.order_by(base_name_table.c.base_id).limit(_MAX_BASES)).all()
-    tokens: list[list[str]] = [[] for _ in words]
-    for row in rows:
-        of_base = split_words(row.name)
-        for index, word in enumerate(words):
-            is_last = index == len(words) - 1
-            if any(other.startswith(word) if is_last else other == word for other in of_base):
-                tokens[index].append(_base_token(row.base_id))
-    return tokens
-
-
-def _to_tsquery(word: str, is_prefix: bool, tokens: Sequence[str], field: TextField | None) -> str:
-    weight = WEIGHTS[field][1] if field else ""
-    suffix = ("*" if is_prefix else "") + weight
-    terms = [f"'{word}'" + (f":{suffix}" if suffix else "")]
-    terms += [f"'{token}'" + (f":{weight}" if weight else "") for token in tokens]
-    return f"({' | '.join(terms)})"
-
-
-def _to_fts5(word: str, is_prefix: bool, tokens: Sequence[str], field: TextField | None) -> str:
-    terms = [f'"{word}"' + (" *" if is_prefix else ""), *(f'"{token}"' for token in tokens)]
-    return (f"{{{field}}} : " if field else "") + f"({' OR '.join(terms)})"
-
-
-class HasText(FunctionElement[bool]):
-    """The condition ``HasText(version_id, query)``: a version has the words of the query."""
-
-    name = "has_text"
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(HasText, "postgresql")
-def _compile_has_text_postgresql(element: HasText, compiler: SQLCompiler, **options: object) -> str:
-    version_id, query = (compiler.process(clause, **options) for clause in element.clauses)
-    return (
-        f"EXISTS (SELECT FROM {TABLE} WHERE {TABLE}.version_id = {version_id} "
-        f"AND {TABLE}.document @@ CAST({query} AS tsquery))"
-    )
-
-
-@compiles(HasText, "sqlite")
-def _compile_has_text_sqlite(element: HasText, compiler: SQLCompiler, **options: object) -> str:
-    version_id, query = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"{version_id} IN (SELECT rowid FROM {TABLE} WHERE {TABLE} MATCH {query})"  # noqa: S608
-
-
-class TextRank(FunctionElement[int]):
-    """``TextRank(version_id, query, weight, …)``: the sum of the weights of those queries that match the version."""
-
-    name = "text_rank"
-    type = Integer()
-    inherit_cache = True
-
-
-@compiles(TextRank, "postgresql")
-def _compile_rank_postgresql(element: TextRank, compiler: SQLCompiler, **options: object) -> str:
-    version_id, *rest = (compiler.process(clause, **options) for clause in element.clauses)
-    terms = (
-        f"CASE WHEN {TABLE}.document @@ CAST({query} AS tsquery) THEN {weight} ELSE 0 END"
-        for query, weight in zip(rest[::2], rest[1::2], strict=True)
-    )
-    return f"(SELECT {' + '.join(terms)} FROM {TABLE} WHERE {TABLE}.version_id = {version_id})"  # noqa: S608
-
-
-@compiles(TextRank, "sqlite")
-def _compile_rank_sqlite(element: TextRank, compiler: SQLCompiler, **options: object) -> str:
-    version_id, *rest = (compiler.process(clause, **options) for clause in element.clauses)
-    terms = (
-        f"({version_id} IN (SELECT rowid FROM {TABLE} WHERE {TABLE} MATCH {query})) * {weight}"  # noqa: S608
-        for query, weight in zip(rest[::2], rest[1::2], strict=True)
-    )
-    return f"({' + '.join(terms)})"

@@ -15,7 +15,7 @@ from loreg.runs.facts import RunFacts, combine, select_metrics, to_text
 
 _MAX_TRACKED = 2000  # runs that are looked into
 _META = "meta.yaml"  # of a run of MLflow
-_MAX_FILES = 500  # parameters or metrics of a run of MLflow
+_MAX_FILES = 10_000  # parameters or metrics of a run of MLflow
 
 
 class Trackers:

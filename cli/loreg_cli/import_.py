@@ -152,7 +152,7 @@ def _asks_to_mend(plan: ImportPlan) -> bool:
 
 
 def _print_plan(plan: ImportPlan) -> None:
-    """Print what becomes of each state: a table of what comes in or is there, then what is not and why."""
+    """Print what becomes of each state: a table of what comes in or is there, what is not and why, and the notes."""
     from loreg.entities import ImportStatus
 
     shown = [version for version in plan.versions if version.status in (ImportStatus.NEW, ImportStatus.PRESENT)]
@@ -166,6 +166,8 @@ def _print_plan(plan: ImportPlan) -> None:
         elif version.mend:
             verb = "mended" if version.status == ImportStatus.NEW else "can be mended (--mend)"
             echo(f"{verb}: {_short(version)}: {version.code} {version.mend}")
+    for text in plan.notes:
+        warn(text)
 
 
 def _becomes(version: PlannedVersion) -> str:
@@ -200,8 +202,6 @@ def _print_dry_run(context: click.Context, plan: ImportPlan, format_: str) -> No
         for version in plan.with_status(ImportStatus.NEW):
             click.echo(f"{version.adapter}:v{version.number}")
     else:
-        for text in plan.notes:
-            warn(text)
         echo(f"{_summarize(plan)}; nothing was stored")
     refused = plan.with_status(ImportStatus.REFUSED) or plan.with_status(ImportStatus.MENDABLE)
     context.exit(_FAILED if refused else 0)
@@ -231,7 +231,8 @@ def _print_report(context: click.Context, plan: ImportPlan, report: ImportReport
     from loreg.entities import ImportStatus
 
     for text in report.notes:
-        warn(text)
+        if format_ != "table" or text not in plan.notes:  # those were printed with the plan, before anything was asked
+            warn(text)
     if format_ == "json":
         print_json(report)
     elif format_ == "quiet":

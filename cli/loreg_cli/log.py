@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: What an event says, by its action; what is not here is shown as its detail.
 _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "push": lambda detail: "pushed",
-    "tag": lambda detail: f"{detail.get('alias', '')} means it from now on",
+    "tag": lambda detail: _with_reason(f"{detail.get('alias', '')} means it from now on", detail),
     "untag": lambda detail: f"{detail.get('alias', '')} was removed",
     "yank": lambda detail: _with_reason("yanked", detail),
     "unyank": lambda detail: _with_reason("shown again", detail),

@@ -173,11 +173,12 @@ class Backend(Protocol):
         """
         ...
 
-    def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
+    def tag(self, ref: Ref, alias: str, expected: int | None = None, reason: str = "") -> Version:
         """Point ``alias`` to the version of ``ref``; with ``expected`` only if it means that number now.
 
-        0 expects that there is no such alias. Raises NotAllowedError for a yanked version, CheckFailedError if the
-        version breaks the policy that guards the alias, ConflictError if the alias means another number.
+        0 expects that there is no such alias. A ``reason`` is told by the event. Raises NotAllowedError for a yanked
+        version, CheckFailedError if the version breaks the policy that guards the alias, ConflictError if the alias
+        means another number.
         """
         ...
 

@@ -105,9 +105,10 @@ class YankRequest:
 
 @dataclass(frozen=True)
 class AliasTarget:
-    """The ref that an alias is to mean."""
+    """The ref that an alias is to mean, and why, as its event says."""
 
     ref: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from deployments import empty_home
 from factories import change_config, train
 from fake_mlflow import Tracking, serve_tracking
 from loreg.entities import ImportOptions
-from loreg.errors import NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.registry import Registry, connect
 
 
@@ -103,6 +103,51 @@ def test_no_artifact_is_written_outside(tracking: type[Tracking], local_registry
     ]
     planned = local_registry.plan_import([f"mlflow:{run_id}"])
     assert [version.source for version in planned.plan.versions] == [f"mlflow:{run_id}/adapter"]
+
+
+def test_every_artifact_is_listed_however_many_there_are(tracking: type[Tracking], local_registry: Registry):
+    run_id = f"{0:032x}"
+    many = [{"path": f"images/{number}.png", "is_dir": False, "file_size": 1} for number in range(10_500)]
+    tracking.runs[run_id]["listed"] = many
+    planned = local_registry.plan_import([f"mlflow:{run_id}"])
+    assert [version.source for version in planned.plan.versions] == [f"mlflow:{run_id}/adapter"]
+
+
+def test_a_store_that_invents_artifacts_without_end_is_told(
+    tracking: type[Tracking], local_registry: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    run_id = f"{0:032x}"
+    tracking.runs[run_id]["listed"] = [{"path": f"f{n}", "is_dir": False, "file_size": 1} for n in range(20)]
+    monkeypatch.setattr("loreg.runs.mlflow_server._MAX_ENTRIES", 10)
+    with pytest.raises(LoregError, match=f"run {run_id} has more than 10 artifacts"):
+        local_registry.plan_import([f"mlflow:{run_id}"])
+
+
+def test_every_run_of_an_experiment_and_every_metric_is_read(tracking: type[Tracking], local_registry: Registry):
+    run_id = f"{0:032x}"
+    for number in range(3, 30):  # the server sends two a page
+        tracking.runs[f"{number:032x}"] = {"name": f"empty-{number}", "params": {}, "metrics": {}}
+        (tracking.root / f"{number:032x}").mkdir()
+    train(tracking.root / f"{29:032x}" / "adapter", 29)
+    train(tracking.root / run_id / "checkpoint-10", 30)
+    metrics = {f"quality_{number:02}": [(10, float(number))] for number in range(60)}
+    tracking.runs[run_id]["metrics"] = metrics
+    planned = local_registry.plan_import(["mlflow:experiments/loras"]).plan
+    assert "empty-29" in {version.adapter.name for version in planned.versions}
+    (checkpoint,) = (version for version in planned.versions if version.checkpoint)
+    assert {metric.name for metric in checkpoint.metrics} == metrics.keys()
+
+
+def test_pages_that_lead_in_a_circle_are_told(
+    tracking: type[Tracking], local_registry: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    def repeat(self: Tracking, entries: list[object], name: str, asked: dict[str, object]) -> None:
+        following = {"a": "b", "b": "a"}.get(str(asked.get("page_token")), "a")
+        self._send(200, {name: entries[:1], "next_page_token": following})
+
+    monkeypatch.setattr(tracking, "_page", repeat)
+    with pytest.raises(UnavailableError, match="names the same page of runs/search twice"):
+        local_registry.plan_import(["mlflow:experiments/loras"])
 
 
 def test_a_listing_that_makes_no_sense_is_passed_over(tracking: type[Tracking], local_registry: Registry):

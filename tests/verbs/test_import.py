@@ -105,12 +105,115 @@ class TestATree:
         assert "eval_accuracy=0.9" in map(str, registry.show("lr-1e-2:last").version.metrics)
 
 
+def append_checkpoint(run: Path, step: int, size: float) -> Path:
+    """A checkpoint that was written later; the run says of none that it was the best."""
+    folder = write_adapter(run / f"checkpoint-{step}", size)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": []}))
+    return folder
+
+
+class TestAliases:
+    def test_one_that_a_person_moved_stays_and_the_command_that_moves_it_is_told(self, registry: Registry, runs: Path):
+        registry.import_runs([runs / "lr-1e-2"])
+        registry.tag("lr-1e-2:v1", "best")
+        planned = registry.plan_import([runs / "lr-1e-2"])
+        (note,) = (note for note in planned.plan.notes if "loreg tag" in note)
+        assert note.startswith("lr-1e-2:best stays v1, as set by ")
+        assert note.endswith("the run says v3: loreg tag lr-1e-2:v3 best")
+        assert [version.aliases for version in planned.plan.versions] == [(), (), ("last",)]
+        assert note in planned.run().notes
+        assert registry.show("lr-1e-2:best").version.number == 1
+        assert registry.show("lr-1e-2:last").version.number == 3
+        ref, alias = note.rpartition("loreg tag ")[2].split()
+        registry.tag(ref, alias)
+        assert not any("loreg tag" in note for note in registry.plan_import([runs / "lr-1e-2"]).plan.notes)
+
+    def test_a_new_version_does_not_take_it_either(self, registry: Registry, runs: Path):
+        run = runs / "steps"
+        for step in (2, 4):
+            append_checkpoint(run, step, step / 100)
+        registry.import_runs([run])
+        registry.tag("steps:v1", "last")
+        append_checkpoint(run, 6, 0.06)
+        report = registry.import_runs([run])
+        assert refs(report.created) == ["steps:v3"]
+        assert "loreg tag steps:v3 last" in report.notes[0]
+        assert registry.show("steps:last").version.number == 1
+
+    def test_one_that_stands_where_an_import_put_it_moves_on(self, registry: Registry, runs: Path):
+        run = runs / "steps"
+        for step in (2, 4, 6, 8):
+            append_checkpoint(run, step, step / 100)
+            assert registry.import_runs([run]).notes == ()
+        assert registry.show("steps:last").version.number == 4
+        registry.tag("steps:v1", "last")
+        registry.untag("steps", "last")  # nothing stands there any more
+        registry.import_runs([run])
+        assert registry.show("steps:last").version.number == 4
+
+    def test_one_that_a_person_put_where_an_import_had_it_is_the_persons(self, registry: Registry, runs: Path):
+        run = runs / "steps"
+        for step in (2, 4):
+            append_checkpoint(run, step, step / 100)
+        registry.import_runs([run])
+        registry.tag("steps:v1", "last")
+        registry.tag("steps:v2", "last")
+        append_checkpoint(run, 6, 0.06)
+        registry.import_runs([run])
+        assert registry.show("steps:last").version.number == 2
+
+    def test_one_that_came_with_a_push_is_the_persons(self, registry: Registry, runs: Path):
+        run = runs / "steps"
+        for step in (2, 4):
+            append_checkpoint(run, step, step / 100)
+        registry.push(run, "steps", checkpoint="2", aliases=["last"])
+        registry.import_runs([run])
+        assert registry.show("steps:last").version.number == 1
+
+    def test_one_that_is_moved_between_plan_and_import_stays(self, registry: Registry, runs: Path):
+        registry.import_runs([runs / "lr-1e-2"], ImportOptions(checkpoints="2"))
+        planned = registry.plan_import([runs / "lr-1e-2"])
+        registry.tag("lr-1e-2:v1", "best")
+        report = planned.run()
+        assert report.failures == ()
+        assert registry.show("lr-1e-2:best").version.number == 1
+        assert any(note.endswith("loreg tag lr-1e-2:v3 best") for note in report.notes)
+
+    def test_the_history_tells_who_moved_it(self, registry: Registry, runs: Path):
+        registry.import_runs([runs / "lr-1e-2"])
+        registry.tag("lr-1e-2:v1", "best")
+        tags = [event for event in registry.events(name="lr-1e-2").items if event.action == "tag"]
+        assert [(event.ref, event.detail) for event in tags if event.detail["alias"] == "best"] == [
+            ("lr-1e-2:v1", {"alias": "best"}),
+            ("lr-1e-2:v3", {"alias": "best", "reason": "import"}),
+        ]
+
+
 class TestDuplicates:
-    def test_content_that_another_adapter_has_is_not_stored_again(self, registry: Registry, runs: Path):
+    def test_content_that_another_name_of_the_namespace_has_is_not_stored_again(self, registry: Registry, runs: Path):
         registry.push(runs / "plain", "team/first")
-        (version,) = registry.plan_import([runs / "plain"]).plan.versions
-        assert (version.status, version.ref) == (ImportStatus.PRESENT, "team/first:v1")
-        assert registry.import_runs([runs / "plain"]).created == ()
+        options = ImportOptions(namespace="team")
+        (version,) = registry.plan_import([runs / "plain"], options).plan.versions
+        assert (version.status, version.ref, version.aliases) == (ImportStatus.PRESENT, "team/first:v1", ())
+        assert registry.import_runs([runs / "plain"], options).created == ()
+
+    @pytest.mark.parametrize("options", [ImportOptions(), ImportOptions(namespace="other")])
+    def test_what_another_namespace_has_comes_in_where_it_was_asked_for(
+        self, registry: Registry, runs: Path, options: ImportOptions
+    ):
+        registry.push(runs / "plain", "team/first")
+        report = registry.import_runs([runs / "plain"], options)
+        ref = f"{options.namespace}/plain:v1".lstrip("/")
+        assert refs(report.created) == [ref]
+        assert f"1 version is also elsewhere: {ref} as team/first:v1" in report.notes
+        again = registry.import_runs([runs / "plain"], options)
+        assert (again.created, again.present, again.notes) == ((), (ref,), ())
+
+    def test_an_adapter_that_is_named_gets_it_whatever_lies_beside_it(self, registry: Registry, runs: Path):
+        registry.push(runs / "plain", "team/first")
+        report = registry.import_runs([runs / "plain"], ImportOptions(name="team/second"))
+        assert refs(report.created) == ["team/second:v1"]
+        assert registry.import_runs([runs / "plain"], ImportOptions(name="team/second")).present == ("team/second:v1",)
 
     def test_of_two_copies_in_a_tree_one_comes_in(self, registry: Registry, runs: Path):
         shutil.copytree(runs / "plain", runs / "plain-copy")
@@ -311,6 +414,20 @@ class TestCheckpoints:
             local_registry.plan_import([runs / "lr-1e-2"], ImportOptions(checkpoints="5"))
         with pytest.raises(UsageError, match="invalid checkpoint 'first'"):
             local_registry.plan_import([runs], ImportOptions(checkpoints="first"))
+
+    def test_the_best_of_a_run_that_names_none_is_the_last_and_the_plan_says_so(
+        self, local_registry: Registry, runs: Path
+    ):
+        for step in (2, 4):
+            append_checkpoint(runs / "steps", step, step / 100)
+        planned = local_registry.plan_import([runs], ImportOptions(checkpoints="best"))
+        line = "1 run does not say which checkpoint was the best, so its last is taken: steps"
+        assert line in planned.plan.notes
+        of_steps = [version for version in planned.plan.versions if version.adapter.name == "steps"]
+        assert [(version.checkpoint, version.aliases) for version in of_steps] == [("checkpoint-4", ("last",))]
+        for checkpoints in ("all", "last", "2", "best,all"):
+            options = ImportOptions(checkpoints=checkpoints)
+            assert local_registry.plan_import([runs / "steps"], options).plan.notes == ()
 
 
 class TestPushOfACheckpoint:

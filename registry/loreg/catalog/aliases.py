@@ -21,10 +21,11 @@ _NUMBER = select(version_table.c.number).where(version_table.c.id == bindparam("
 _LOG_MOVE = insert(alias_move_table).values(number=_NUMBER.scalar_subquery())
 
 
-def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> None:
+def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str, reason: str = "") -> None:
     """Point ``alias`` to this version; does nothing if it points there already.
 
-    Raises StaleError if there was no such alias, and another writer makes it at the same moment.
+    A ``reason`` is told by the event. Raises StaleError if there was no such alias, and another writer makes it at the
+    same moment.
     """
     current = _lock_alias(tx, adapter_id, alias)
     if current == version_id:
@@ -35,7 +36,7 @@ def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str) -> 
             raise StaleError(f"somebody else set the alias {alias!r} at the same moment", hint="try again")
     else:
         tx.connection.execute(update(alias_table).where(_is_alias(adapter_id, alias)).values(version_id=version_id))
-    _log_move(tx, "tag", adapter_id, alias, version_id)
+    _log_move(tx, "tag", adapter_id, alias, version_id, reason)
 
 
 def point_unlogged(tx: Transaction, adapter_id: int, alias: str, version_id: int | None) -> None:
@@ -117,7 +118,9 @@ def _is_alias(adapter_id: int, alias: str) -> ColumnElement[bool]:
     return and_(alias_table.c.adapter_id == adapter_id, alias_table.c.alias == alias)
 
 
-def _log_move(tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None) -> None:
+def _log_move(
+    tx: Transaction, action: str, adapter_id: int, alias: str, version_id: int | None, reason: str = ""
+) -> None:
     move = {"adapter_id": adapter_id, "alias": alias, "version_id": version_id, "author": tx.author, "at": tx.at}
     tx.connection.execute(_LOG_MOVE, {**move, "moved_to": version_id})
-    tx.log(action, adapter_id, version_id, alias=alias)
+    tx.log(action, adapter_id, version_id, alias=alias, **({"reason": reason} if reason else {}))

@@ -20,7 +20,7 @@ from loreg.catalog.schema import (
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import select_versions, to_version_record
 from loreg.entities import Candidate, HashKind, Sketch, Version
-from loreg.refs import AdapterPattern
+from loreg.refs import AdapterName, AdapterPattern
 
 _MAX_TWINS = 100  # versions that have the same signs
 _BATCH = 1000  # ids in one statement
@@ -114,6 +114,19 @@ def read_candidates(tx: Transaction, kinds: Mapping[int, tuple[HashKind, ...]]) 
         for row_id, hashes in kinds.items()
         if row_id in versions
     )
+
+
+def read_refs(tx: Transaction, version_ids: Collection[int]) -> dict[int, str]:
+    """Return the refs of the versions with these ids that the caller may read, by their ids."""
+    refs: dict[int, str] = {}
+    ids = sorted(version_ids)
+    columns = (version_table.c.id, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+    query = select(*columns).join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+    query = query.where(tx.visible(adapter_table.c.namespace))
+    for start in range(0, len(ids), _BATCH):
+        rows = tx.connection.execute(query.where(version_table.c.id.in_(ids[start : start + _BATCH])))
+        refs |= {row_id: f"{AdapterName(namespace, name)}:v{number}" for row_id, namespace, name, number in rows}
+    return refs
 
 
 def find_matching(tx: Transaction, pattern: AdapterPattern, limit: int) -> list[tuple[int, Sketch]]:

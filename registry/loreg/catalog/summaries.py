@@ -73,7 +73,8 @@ def list_metrics(tx: Transaction, limit: int, cursor: str | None) -> Page[Metric
     rows = tx.connection.execute(_shown(tx, query.group_by(*keys))).all()
     page = _page(rows, "metrics", lambda row: (row.versions, f"{row.name}@{row.dataset}:{row.split}"), limit, cursor)
     units = _units(tx)
-    return Page(tuple(_find_best(tx, units, tuple(row)) for row in page.items), page.cursor)
+    summaries = (_find_best(tx, units, tuple(row)) for row in page.items)
+    return Page(tuple(summary for summary in summaries if summary is not None), page.cursor)
 
 
 def _shown(tx: Transaction, query: Any) -> Any:
@@ -100,8 +101,11 @@ def _most_common_metrics(tx: Transaction, tasks: Sequence[str]) -> dict[str, tup
 
 def _find_best(
     tx: Transaction, units: dict[str, str], row: tuple[str, str, str, int], task: str | None = None
-) -> MetricSummary:
-    """Return the best number of a metric on a dataset and split, with its version, of a task if one is named."""
+) -> MetricSummary | None:
+    """Return the best number of a metric on a dataset and split, with its version, of a task if one is named.
+
+    None if no version has it any more: each statement sees what is there when it begins.
+    """
     name, dataset, split, versions = row
     is_it = and_(metric_table.c.name == name, metric_table.c.dataset == dataset, metric_table.c.split == split)
     query = (
@@ -118,7 +122,10 @@ def _find_best(
         .order_by(metric_table.c.score.desc(), metric_table.c.version_id.desc())
         .limit(1)
     )
-    namespace, adapter, number, value, higher = tx.connection.execute(_shown(tx, query)).one()
+    best_row = tx.connection.execute(_shown(tx, query)).one_or_none()
+    if best_row is None:
+        return None
+    namespace, adapter, number, value, higher = best_row
     usual = usual_metric(name)
     unit = units.get(name, usual.unit if usual else "")
     best = Metric(name, value, dataset, split, bool(higher))

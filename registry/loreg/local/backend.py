@@ -88,7 +88,7 @@ from loreg.local.sketch_index import SketchIndex
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
-from loreg.parsing import parse_unit, parse_word, validate_metric
+from loreg.parsing import parse_reason, parse_unit, parse_word, validate_metric
 from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.settings import RETENTION
 from loreg.storage import AcceptedUpload, BlobStore, BlobTransfer
@@ -289,7 +289,8 @@ class LocalBackend(Backend):
         """Raise what recording the commit would raise, with the blobs that ``store`` has; nothing is recorded."""
         rehearse_references(self.catalog, store, self._access, lambda tx: self.record(tx, parsed))
 
-    def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
+    def tag(self, ref: Ref, alias: str, expected: int | None = None, reason: str = "") -> Version:
+        reason = parse_reason(reason) if reason else ""
         with self.catalog.write(self._access) as tx:
             self._lock_adapter(tx, ref.adapter)  # of two clients that move an alias, the second sees the first's move
             record = versions.resolve(tx, ref)
@@ -301,7 +302,7 @@ class LocalBackend(Backend):
             if expected is not None:
                 _refuse_moved_alias(tx, record.adapter_id, ref.adapter, alias, expected)
             check_alias(tx, self._policy, record, alias)
-            aliases.set_alias(tx, record.adapter_id, record.id, alias)
+            aliases.set_alias(tx, record.adapter_id, record.id, alias, reason)
             return versions.by_id(tx, record.id)
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:

@@ -74,9 +74,8 @@ def find_near_duplicates(tx: Transaction, pattern: AdapterPattern) -> tuple[Near
         )
     vectors = [decode_vector(sketch.vector) for _, sketch in rows]
     groups = cluster(vectors, NEAR_DUPLICATE)
-    records = sketches.read_candidates(tx, {rows[place][0]: () for group in groups for place in group})
-    refs = {rows[place][0]: "" for group in groups for place in group}
-    refs = dict(zip(refs, (candidate.version.ref for candidate in records), strict=True))
+    refs = sketches.read_refs(tx, [rows[place][0] for group in groups for place in group])
+    there = ([place for place in group if rows[place][0] in refs] for group in groups)  # one may be deleted by now
     return tuple(
         NearDuplicates(
             tuple(refs[rows[place][0]] for place in group),
@@ -85,7 +84,8 @@ def find_near_duplicates(tx: Transaction, pattern: AdapterPattern) -> tuple[Near
                 float(vectors[group[0]] @ vectors[place] / (vectors[group[0]] @ vectors[group[0]])) for place in group
             ),
         )
-        for group in groups
+        for group in there
+        if len(group) > 1
     )
 
 

@@ -182,10 +182,10 @@ class RemoteBackend(Backend):
         self._store.forget_inline(digests)
         return committed
 
-    def tag(self, ref: Ref, alias: str, expected: int | None = None) -> Version:
+    def tag(self, ref: Ref, alias: str, expected: int | None = None, reason: str = "") -> Version:
         path = f"{_adapter_path(ref.adapter)}/aliases/{quote(alias, safe='')}"
         headers = _alias_condition(expected)
-        return self._server.put(path, Version, AliasTarget(str(ref)), headers, retry=expected is None)
+        return self._server.put(path, Version, AliasTarget(str(ref), reason), headers, retry=expected is None)
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
         path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}"

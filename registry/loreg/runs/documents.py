@@ -1,4 +1,8 @@
-"""Read the small JSON, JSON Lines and YAML files of trainers; what cannot be read is empty."""
+"""Read the small JSON, JSON Lines, YAML and text files of a run; what cannot be read is empty.
+
+A run may come from anybody, and a link in it may lead to any file of this machine. So only what really lies in the
+folder of the run is read: each function takes that folder as ``run``, by default the file's own.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ _MAX_YAML_BYTES = 1024**2
 _MAX_VALUES = 4_000_000
 
 
-def read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path, run: Path | None = None) -> Mapping[str, Any]:
     """Return the JSON object in the file; empty where there is none, or none that can be read."""
     try:
-        content = _read(path, _MAX_BYTES)
+        content = _read(path, run, _MAX_BYTES)
         refuse_many_values(content, _MAX_VALUES)
         document = json.loads(content)
     except (OSError, ValueError, RecursionError):
@@ -27,10 +31,10 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def read_json_lines(path: Path, run: Path | None = None) -> Iterator[Mapping[str, Any]]:
     """Yield the JSON objects of a file that has one on each line; lines that are none are left out."""
     try:
-        lines = _read(path, _MAX_BYTES).splitlines()
+        lines = _read(path, run, _MAX_BYTES).splitlines()
     except OSError:
         return
     for line in lines:
@@ -42,18 +46,18 @@ def read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
             yield document
 
 
-def read_yaml(path: Path) -> Mapping[str, Any]:
+def read_yaml(path: Path, run: Path | None = None) -> Mapping[str, Any]:
     """Return the YAML mapping in the file; empty where there is none, or none that can be read."""
     try:
-        return parse_yaml(_read(path, _MAX_YAML_BYTES).decode(errors="replace"))
+        return parse_yaml(_read(path, run, _MAX_YAML_BYTES).decode(errors="replace"))
     except OSError:
         return {}
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, run: Path | None = None) -> str:
     """Return the text in a small file; empty where there is none."""
     try:
-        return _read(path, _MAX_YAML_BYTES).decode(errors="replace")
+        return _read(path, run, _MAX_YAML_BYTES).decode(errors="replace")
     except OSError:
         return ""
 
@@ -69,8 +73,21 @@ def to_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a regular file; empty if it is larger than ``max_bytes``."""
-    if not path.is_file() or path.stat().st_size > max_bytes:
+def real_file_in(path: Path, run: Path) -> Path | None:
+    """Return where the regular file ``path`` really lies; None if it is none, or lies outside of the folder ``run``.
+
+    A link to another place of the run counts, one out of it does not, whatever folder on the way is that link.
+    """
+    try:
+        real = path.resolve(strict=True)
+        return real if real.is_relative_to(run.resolve()) and real.is_file() else None
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return None
+
+
+def _read(path: Path, run: Path | None, max_bytes: int) -> bytes:
+    """Return the content of a regular file of the run; empty if it is larger than ``max_bytes``."""
+    real = real_file_in(path, run or path.parent)
+    if real is None or real.stat().st_size > max_bytes:
         return b""
-    return path.read_bytes()
+    return real.read_bytes()

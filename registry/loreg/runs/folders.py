@@ -6,9 +6,10 @@ PEFT writes adapters that have names into folders of their names, in the run or 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from loreg.runs.reading import read_states
 from loreg.runs.source import RunAdapter
 from loreg.runs.trackers import Trackers, read_mlflow_run
 
+_TRACKERS = re.compile("wandb|mlruns")
+_READ = re.compile(rf".*\.(?:jsonl?|ya?ml|md)|{_TRACKERS.pattern}")  # what is read of a run is called so
+_MAX_SHOWN = 3  # links that a note names
 _SKIPPED = re.compile(r"\..*|__pycache__|node_modules|wandb|global_step\d+")
 
 
@@ -47,10 +51,24 @@ class FolderSource:
                     group.append(adapter)
                 roots.setdefault(adapter.adapter_root, _absolute(path))
         trackers = Trackers()
+        self._note_links(groups.values())
         folders = [_name_parts(of, roots[of], group) for of, group in groups.items()]
         for (of, group), name in zip(groups.items(), name_adapters(folders), strict=True):
             group.sort(key=lambda adapter: (adapter.step is None, adapter.step or 0, adapter.folder))
             yield RunAdapter(name, to_text_path(of), read_states(group, self.memory, trackers))
+
+    def _note_links(self, groups: Iterable[Sequence[AdapterFolder]]) -> None:
+        """Say which links were not followed: those to trainers' files, out of their run, and those to trackers'."""
+        adapters = [adapter for group in groups for adapter in group]
+        runs = {folder: adapter.run for adapter in adapters for folder in (adapter.run, adapter.folder)}
+        above = {parent for run in set(runs.values()) for parent in (run.parent, run.parent.parent)} - runs.keys()
+        links = [link for folder, run in runs.items() for link in _links_out(folder, run, _READ)]
+        links += [link for folder in sorted(above) for link in _links_out(folder, folder, _TRACKERS)]
+        if links:
+            more = f" and {len(links) - _MAX_SHOWN} more" if len(links) > _MAX_SHOWN else ""
+            shown = ", ".join(map(to_text_path, links[:_MAX_SHOWN]))
+            lead, were = ("1 link leads", "was") if len(links) == 1 else (f"{len(links)} links lead", "were")
+            self.notes.append(f"{lead} out of a run and {were} not followed: {shown}{more}")
 
     def _note_unreadable(self, error: OSError) -> None:
         self.notes.append(f"{to_text_path(error.filename)} was not looked into: {error.strerror}")
@@ -81,6 +99,14 @@ def find_adapters(path: Path, on_error: Callable[[OSError], None] | None = None)
     ]
     known = set(adapters)
     return [_place_in_run(folder, known) for folder in adapters]
+
+
+def _links_out(folder: Path, run: Path, name: re.Pattern[str]) -> list[Path]:
+    """Return the links in a folder that lead out of the run and have such a name."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle
+        links = [path for path in sorted(folder.iterdir()) if name.fullmatch(path.name) and path.is_symlink()]
+        return [link for link in links if not link.resolve().is_relative_to(run.resolve())]
+    return []
 
 
 def _place_in_run(folder: Path, adapters: set[Path]) -> AdapterFolder:

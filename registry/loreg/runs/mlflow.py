@@ -33,7 +33,6 @@ from loreg.storage import digest_of
 
 MLFLOW_PREFIX = "mlflow:"
 _EXPERIMENTS, _MODELS = "experiments/", "models/"
-_MAX_HISTORIES = 50  # metrics of a run that are asked for step by step
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,8 @@ class MlflowSource:
             is_checkpoint = CHECKPOINT.fullmatch(path.name)
             root = str(path.parent).removeprefix(".") if is_checkpoint else folder
             groups.setdefault(root, []).append(folder)
-        facts = self._read_facts(run) if groups else RunFacts()
+        has_steps = any(_step(folder)[1] for folders in groups.values() for folder in folders)
+        facts = self._read_facts(run, has_steps=has_steps) if groups else RunFacts()
         for root, folders in sorted(groups.items()):
             states = [self._state(run_id, folder, sizes, facts) for folder in sorted(folders, key=_step)]
             if len(states) > 1:
@@ -166,7 +166,7 @@ class MlflowSource:
             within = _path_in_run(str(version.get("source") or ""), run_id)
             folders = [folder for folder in _adapter_folders(sizes) if PurePosixPath(folder).is_relative_to(within)]
             for folder in folders[:1]:
-                state = self._state(run_id, folder, sizes, self._read_facts(run))
+                state = self._state(run_id, folder, sizes, self._read_facts(run, has_steps=bool(_step(folder)[1])))
                 states.append(replace(state, label=f"version-{version['version']}", step=None))
         if states:
             states[-1] = replace(states[-1], is_last=True)
@@ -184,7 +184,8 @@ class MlflowSource:
         step = int(match[1])
         return SavedState(files, match[0], step, None, dict(facts.history.get(step, {})), facts)
 
-    def _read_facts(self, run: Mapping[str, Any]) -> RunFacts:
+    def _read_facts(self, run: Mapping[str, Any], *, has_steps: bool) -> RunFacts:
+        """Return what a run says of itself, where it ``has_steps`` with what was measured at each."""
         data = run.get("data") or {}
         arguments = {str(entry["key"]): entry.get("value", "") for entry in data.get("params") or ()}
         last = {
@@ -194,7 +195,7 @@ class MlflowSource:
         }
         results = select_metrics(last)
         history: dict[int, dict[str, float]] = {}
-        for name in list(results)[:_MAX_HISTORIES]:
+        for name in results if has_steps else ():
             for entry in self.server.history(_id_of(run), name):
                 number, step = to_number(entry.get("value")), to_number(entry.get("step"))
                 if number is not None and step:

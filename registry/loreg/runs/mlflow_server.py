@@ -17,14 +17,14 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 
 from loreg.adapters.folder import is_relative_path
-from loreg.errors import IntegrityError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import IntegrityError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.runs.documents import to_number
 
 _API = "/api/2.0/mlflow"
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 _CHUNK = 1 << 20  # bytes
 _MAX_JSON = 64 * 1024**2  # bytes
-_MAX_FILES = 10_000  # of one run
+_MAX_ENTRIES = 1_000_000  # files and folders of one run: a store that invents them would be asked for ever
 _PAGE = 200
 
 
@@ -87,10 +87,10 @@ class MlflowServer:
         return self._pages("GET", "metrics/get-history", {"run_id": run_id, "metric_key": metric}, "metrics")
 
     def list_files(self, run_id: str) -> dict[str, int]:
-        """Return all artifacts of a run by path, with their bytes."""
+        """Return all artifacts of a run by path, with their bytes. Raises LoregError for more than can be listed."""
         files: dict[str, int] = {}
         folders, seen = [""], {""}
-        while folders and max(len(files), len(seen)) < _MAX_FILES:
+        while folders:
             path = folders.pop()
             question = {"run_id": run_id, **({"path": path} if path else {})}
             for entry in self._pages("GET", "artifacts/list", question, "files"):
@@ -102,6 +102,11 @@ class MlflowServer:
                 elif name not in seen:  # a store that lists a folder in itself would be asked for ever
                     seen.add(name)
                     folders.append(name)
+                if len(files) + len(seen) > _MAX_ENTRIES:
+                    raise LoregError(
+                        f"run {run_id} has more than {_MAX_ENTRIES:,} artifacts, too many to look for adapters",
+                        hint=f"mlflow artifacts download -r {run_id} -d ./run && loreg import ./run",
+                    )
         return files
 
     def download(self, run_id: str, path: str, size: int, target: Path) -> None:
@@ -128,14 +133,20 @@ class MlflowServer:
             response.close()
 
     def _pages(self, method: str, route: str, body: Mapping[str, Any], items: str) -> Iterator[Mapping[str, Any]]:
-        token = ""
+        token, seen = "", {""}
         while True:
             document = self._ask(method, route, {**body, **({"page_token": token} if token else {})})
             listed = document.get(items)
             yield from (entry for entry in (listed if isinstance(listed, list) else ()) if isinstance(entry, dict))
-            before, token = token, str(document.get("next_page_token") or "")
-            if token in ("", before):
+            token = str(document.get("next_page_token") or "")
+            if not token:
                 return
+            if token in seen:  # to stop here would leave out what comes after
+                raise UnavailableError(
+                    f"{self.url} names the same page of {route} twice: its list never ends",
+                    hint="is it an MLflow server? see MLFLOW_TRACKING_URI",
+                )
+            seen.add(token)
 
     def _ask(self, method: str, route: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         url = f"{self.url}{_API}/{route}"

@@ -14,7 +14,7 @@ from loreg.runs.adapter_folder import AdapterFolder, FolderFiles
 from loreg.runs.card_facts import read_card_facts
 from loreg.runs.configs import read_configs
 from loreg.runs.digests import DigestMemory
-from loreg.runs.documents import read_json
+from loreg.runs.documents import read_json, real_file_in
 from loreg.runs.facts import RunFacts, combine, select_metrics, to_text
 from loreg.runs.source import FileDigests, SavedState
 from loreg.runs.trackers import Trackers, read_mlflow_run
@@ -34,7 +34,7 @@ def read_states(group: Sequence[AdapterFolder], memory: DigestMemory, trackers: 
     of_run = combine(_read_run(group[0], trainer, trackers))
     states, final = [], None
     for adapter in group:
-        of_state = combine(_read_folder(adapter.folder))
+        of_state = combine(_read_folder(adapter.folder, run))
         step = adapter.step if adapter.label.startswith(("checkpoint", "global_step", "step")) else None
         is_final = not adapter.label
         if is_final and trainer is not None:
@@ -96,7 +96,7 @@ def _mark(states: list[SavedState], trainer: TrainerState | None) -> tuple[Saved
 def _latest_state(run: Path, group: Sequence[AdapterFolder]) -> TrainerState | None:
     """Return what Trainer wrote last: each checkpoint has the history up to itself."""
     folders = {run, *(adapter.run / adapter.label for adapter in group)}
-    states = [state for folder in sorted(folders) if (state := read_trainer_state(folder)) is not None]
+    states = [state for folder in sorted(folders) if (state := read_trainer_state(folder, run)) is not None]
     return max(states, key=lambda state: (state.step, len(state.history)), default=None)
 
 
@@ -107,7 +107,7 @@ def _read_run(adapter: AdapterFolder, trainer: TrainerState | None, trackers: Tr
     if trainer is not None:
         yield RunFacts(arguments=trainer.arguments, history=trainer.history)
     yield RunFacts(results=_read_results(run))
-    yield read_card_facts(read_card(run / CARD_NAME))
+    yield read_card_facts(_read_card(run, run))
     yield trackers.read_run(run)
     if (logged := read_mlflow_run(adapter.folder)) is not None:
         yield logged[1]
@@ -115,8 +115,8 @@ def _read_run(adapter: AdapterFolder, trainer: TrainerState | None, trackers: Tr
         yield RunFacts(trainer="transformers Trainer")
 
 
-def _read_folder(folder: Path) -> Iterator[RunFacts]:
-    """Yield what is said of one state: the configuration of the adapter and the card beside it."""
+def _read_folder(folder: Path, run: Path) -> Iterator[RunFacts]:
+    """Yield what is said of one state of the run: the configuration of the adapter and the card beside it."""
     document: Any = read_json(folder / CONFIG_NAME)
     base = document.get("base_model_name_or_path")
     versions = {"peft_version": text} if (text := to_text(document.get("peft_version"))) else {}
@@ -126,7 +126,12 @@ def _read_folder(folder: Path) -> Iterator[RunFacts]:
         base_revision="" if revision == "main" else revision,
         versions=versions,
     )
-    yield read_card_facts(read_card(folder / CARD_NAME))
+    yield read_card_facts(_read_card(folder, run))
+
+
+def _read_card(folder: Path, run: Path) -> str:
+    card = real_file_in(folder / CARD_NAME, run)
+    return read_card(card) if card is not None else ""
 
 
 def _read_results(run: Path) -> dict[str, float]:

@@ -14,7 +14,8 @@ from loreg.runs.documents import read_json, read_text, read_yaml, to_number
 from loreg.runs.facts import RunFacts, combine, select_metrics, to_text
 
 _MAX_TRACKED = 2000  # runs that are looked into
-_MAX_FILES = 500  # parameters or metrics of a run of MLflow
+_META = "meta.yaml"  # of a run of MLflow
+_MAX_FILES = 10_000  # parameters or metrics of a run of MLflow
 
 
 class Trackers:
@@ -41,9 +42,10 @@ class Trackers:
     def _list(self, parent: Path) -> tuple[tuple[str, RunFacts], ...]:
         """Return the runs of trackers in a folder, each with its relative ``output_dir``, the newest first."""
         if parent not in self._runs:
-            files = [*_folders(parent, "wandb/run-*/files"), *_folders(parent, "wandb/offline-run-*/files")]
+            files = [*_find(parent, "wandb/run-*/files"), *_find(parent, "wandb/offline-run-*/files")]
+            metas = _find(parent, f"mlruns/*/*/{_META}")
             of_wandb = (_read_wandb(folder) for folder in files[:_MAX_TRACKED])
-            of_mlflow = (_read_mlflow(meta.parent) for meta in _folders(parent, "mlruns/*/*/meta.yaml")[:_MAX_TRACKED])
+            of_mlflow = (_read_mlflow(meta.parent) for meta in metas[:_MAX_TRACKED])
             self._runs[parent] = (*of_wandb, *of_mlflow)
         return self._runs[parent]
 
@@ -51,18 +53,20 @@ class Trackers:
 def read_mlflow_run(adapter: Path) -> tuple[str, RunFacts] | None:
     """Return the name and the facts of the run of MLflow that ``adapter`` is an artifact of; None if it is none."""
     for parent in adapter.parents:
-        if parent.name == "artifacts" and (parent.parent / "meta.yaml").is_file():
+        if parent.name == "artifacts" and (parent.parent / _META).is_file():
             folder = parent.parent
-            name = read_text(folder / "tags" / "mlflow.runName").strip()
-            name = name or str(read_yaml(folder / "meta.yaml").get("run_name") or folder.name)
+            name = read_text(folder / "tags" / "mlflow.runName", folder).strip()
+            name = name or str(read_yaml(folder / _META, folder).get("run_name") or folder.name)
             return name, _read_mlflow(folder)[1]
     return None
 
 
-def _folders(parent: Path, pattern: str) -> list[Path]:
+def _find(parent: Path, pattern: str) -> list[Path]:
+    """Return what matches below ``parent`` and really lies there, the newest first."""
     try:
-        return sorted(parent.glob(pattern), reverse=True)
-    except OSError:
+        place = parent.resolve()
+        return [path for path in sorted(parent.glob(pattern), reverse=True) if path.resolve().is_relative_to(place)]
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
         return []
 
 
@@ -89,13 +93,13 @@ def _requirements(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _read_mlflow(folder: Path) -> tuple[str, RunFacts]:
-    arguments = {path.name: read_text(path) for path in _files(folder / "params")}
+    arguments = {path.name: read_text(path, folder) for path in _files(folder, "params")}
     history: dict[int, dict[str, float]] = {}
     last: dict[str, float] = {}
-    for path in _files(folder / "metrics"):
+    for path in _files(folder, "metrics"):
         name = path.relative_to(folder / "metrics").as_posix()
-        for line in read_text(path).splitlines():  # timestamp, value, step, and perhaps the dataset and its digest
-            parts = line.split(" ")
+        for line in read_text(path, folder).splitlines():
+            parts = line.split(" ")  # timestamp, value, step, and perhaps the dataset and its digest
             value = to_number(parts[1]) if len(parts) > 1 else None
             if value is not None:
                 last[name] = value
@@ -107,7 +111,11 @@ def _read_mlflow(folder: Path) -> tuple[str, RunFacts]:
     )
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(run: Path, name: str) -> list[Path]:
+    """Return the files in the folder ``name`` of a run, unless it is a link out of the run."""
+    folder = run / name
+    if not folder.resolve().is_relative_to(run.resolve()):
+        return []
     return sorted(path for path in folder.rglob("*") if path.is_file())[:_MAX_FILES]
 
 

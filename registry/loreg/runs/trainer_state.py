@@ -35,9 +35,9 @@ class TrainerState:
     arguments: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_trainer_state(folder: Path) -> TrainerState | None:
-    """Read the file in ``folder``; None where there is none, or none with a step in it."""
-    document = read_json(folder / STATE_NAME)
+def read_trainer_state(folder: Path, run: Path) -> TrainerState | None:
+    """Read the file in ``folder`` of the ``run``; None where there is none, or none with a step in it."""
+    document = read_json(folder / STATE_NAME, run)
     step = document.get("global_step")
     if type(step) is not int:
         return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from loreg.bases.identify import identify
 from loreg.entities import (
@@ -17,18 +19,28 @@ from loreg.entities import (
     ImportPlan,
     ImportReport,
     ImportStatus,
-    PlannedVersion,
     Progress,
+    Version,
     no_progress,
 )
-from loreg.errors import LoregError, NotFoundError, UnauthenticatedError, UnavailableError, explain_os_errors
+from loreg.errors import (
+    CheckFailedError,
+    ConflictError,
+    LoregError,
+    NotAllowedError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+    explain_os_errors,
+)
 from loreg.parsing import parse_word
-from loreg.refs import parse_ref
+from loreg.refs import Ref, parse_ref
 from loreg.runs.source import RunSource
 from loreg.runs.sources import open_source
 from loreg.verbs.push import store_version
 from loreg.workspace.checkpoints import digest_memory
 from loreg.workspace.context import Context, is_path
+from loreg.workspace.import_aliases import BY_IMPORT
 from loreg.workspace.import_plan import PlannedState, plan_import
 from loreg.workspace.inspect import inspect_adapter
 from loreg.workspace.planned_files import open_planned
@@ -127,6 +139,7 @@ class _Run:
     counted: _Counted
     is_stopped: bool = False
     created: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, Ref] = field(default_factory=dict)  # by the refs that were planned
     failures: list[ImportFailure] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     bytes_sent: int = 0
@@ -141,7 +154,7 @@ class _Run:
                 if planned.planned.status == ImportStatus.NEW:
                     self._store(planned)
                 elif planned.planned.status == ImportStatus.PRESENT:
-                    self._complete(planned.planned)
+                    self._complete(planned)
             except _STOPPING:
                 self.is_stopped = True
                 raise
@@ -158,17 +171,22 @@ class _Run:
                 inspected = stack.enter_context(inspect_adapter(folder, report, added=added))
             except UnavailableError as error:  # of the folder: the trainer removed it since, and the others go on
                 raise NotFoundError(error.message, hint=error.hint) from error
+            # Without aliases: those are set one by one below, for an import to know later which it has set.
+            metadata = msgspec.structs.replace(planned.metadata, aliases=())
             result = store_version(
-                self.context, inspected, version.adapter, planned.metadata, base=self.options.base, progress=report
+                self.context, inspected, version.adapter, metadata, base=self.options.base, progress=report
             )
         with self._lock:
             self.created[version.source] = result.version.pinned
+            self.stored[f"{version.adapter}:v{version.number}"] = Ref(version.adapter, number=result.version.number)
             self.bytes_sent += result.version.size
             self.notes.update(result.notes)
+        self._set_aliases(result.version, planned.moves)
 
-    def _complete(self, planned: PlannedVersion) -> None:
+    def _complete(self, state: PlannedState) -> None:
         """Add to a version of this adapter that was there already what is known of it since: aliases and numbers."""
-        ref = parse_ref(planned.ref)
+        planned = state.planned
+        ref = self.stored.get(planned.ref) or parse_ref(planned.ref)
         if ref.adapter != planned.adapter:
             return
         version = self.context.backend.show(ref).version
@@ -178,9 +196,22 @@ class _Run:
         new = [metric for metric in planned.metrics if (metric.name, metric.dataset, metric.split) not in measured]
         if new:
             self.context.backend.add_metrics(ref, new)
-        for alias in planned.aliases:
-            if alias not in version.aliases:
-                self.context.backend.tag(ref, alias)
+        self._set_aliases(version, state.moves)
+
+    def _set_aliases(self, version: Version, moves: Mapping[str, int]) -> None:
+        """Let the aliases mean the version, unless somebody moved one since the plan, or a policy forbids it."""
+        ref = Ref(version.adapter, number=version.number)
+        for alias, before in moves.items():
+            if alias in version.aliases:
+                continue
+            try:
+                self.context.backend.tag(ref, alias, before, BY_IMPORT)
+            except _STOPPING:
+                raise
+            except (ConflictError, CheckFailedError, NotAllowedError) as error:
+                note = f"{alias!r} was not set to {ref}: {error.message}: loreg tag {ref} {alias}"
+                with self._lock:
+                    self.notes[note] += 1
 
     def report(self, plan: ImportPlan) -> ImportReport:
         """Return what was done, in the order of the plan."""

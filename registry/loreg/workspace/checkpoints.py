@@ -16,6 +16,8 @@ from loreg.runs.source import RunAdapter, SavedState
 from loreg.workspace.context import Context
 from loreg.workspace.metric_directions import declared_directions, directed
 
+_MAX_SHOWN = 6  # runs or adapters that a message names
+
 
 def select_states(adapter: RunAdapter, checkpoints: str) -> Sequence[SavedState]:
     """Return the states that ``checkpoints`` names: ``all``, or some of ``best``, ``last`` and steps, with commas.
@@ -23,7 +25,7 @@ def select_states(adapter: RunAdapter, checkpoints: str) -> Sequence[SavedState]
     An adapter that is no run has one state, which every word means. Raises UsageError for another word, NotFoundError
     for a step that was not saved.
     """
-    words = [word.strip() for word in checkpoints.split(",")]
+    words = _words(checkpoints)
     if "all" in words:
         return adapter.states
     selected = []
@@ -47,6 +49,28 @@ def select_states(adapter: RunAdapter, checkpoints: str) -> Sequence[SavedState]
     return [state for state in adapter.states if any(state is other for other in selected)]
 
 
+def notes_on_best(adapters: Sequence[RunAdapter], checkpoints: str) -> tuple[str, ...]:
+    """Say of which runs the last state is taken for the best, because they do not say which one that was."""
+    words = _words(checkpoints)
+    if "best" not in words or "all" in words:
+        return ()
+    names = [adapter.name for adapter in adapters if _lacks_best(adapter)]
+    if not names:
+        return ()
+    do, its = ("1 run does", "its last") if len(names) == 1 else (f"{len(names)} runs do", "the last of each")
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    shown = ", ".join(names[:_MAX_SHOWN])
+    return (f"{do} not say which checkpoint was the best, so {its} is taken: {shown}{more}",)
+
+
+def _lacks_best(adapter: RunAdapter) -> bool:
+    return len(adapter.states) > 1 and not any(state.is_best for state in adapter.states)
+
+
+def _words(checkpoints: str) -> list[str]:
+    return [word.strip() for word in checkpoints.split(",")]
+
+
 def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[SavedState, VersionMetadata]:
     """Return the state of the run in ``folder`` that ``best``, ``last`` or a step means, and what is known of it.
 
@@ -54,7 +78,7 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
     """
     adapters = list(FolderSource([folder], digest_memory(context)).adapters())
     if len(adapters) > 1:
-        places = ", ".join(Path(adapter.location).name for adapter in adapters[:6])
+        places = ", ".join(Path(adapter.location).name for adapter in adapters[:_MAX_SHOWN])
         raise UsageError(
             f"{folder} has {len(adapters)} adapters: {places}; --checkpoint takes one of a single run",
             hint=f"loreg push {adapters[0].location} NAME --checkpoint {checkpoint}",
@@ -63,7 +87,7 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
     states = select_states(adapter, checkpoint)
     if checkpoint == "all" or "," in checkpoint:
         raise UsageError(f"--checkpoint takes one, {checkpoint!r} means several", hint=f"loreg import {folder}")
-    if checkpoint == "best" and len(adapter.states) > 1 and not states[-1].is_best:
+    if checkpoint == "best" and _lacks_best(adapter):
         raise NotFoundError(
             f"{folder} does not say which of its {len(adapter.states)} checkpoints was the best: it has no evaluation",
             hint=f"loreg push {folder} NAME --checkpoint last",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,37 +28,49 @@ from loreg.entities import (
     VersionMetadata,
 )
 from loreg.errors import LoregError, NotFoundError, UsageError
-from loreg.refs import AdapterName, parse_adapter_name, parse_ref
+from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.runs.card import write_card
 from loreg.runs.metadata import describe_state
 from loreg.runs.source import FileDigests, RunAdapter, RunSource, SavedState
 from loreg.storage import digest_of
-from loreg.workspace.checkpoints import select_states
+from loreg.workspace.checkpoints import notes_on_best, select_states
 from loreg.workspace.context import Context
+from loreg.workspace.import_aliases import AdapterAliases
 from loreg.workspace.mending import describe_mend, write_mended
 from loreg.workspace.metric_directions import declared_directions, directed
 
 _AT_ONCE = 8
+_MAX_SHOWN = 3  # examples in a note
 _MAX_COMPARED = 20  # versions of the same weights whose configuration is asked for
 
 
 @dataclass(frozen=True)
 class PlannedState:
-    """A saved state, what becomes of it, and what is written anew for it: the card, and with ``mend`` its files."""
+    """A saved state, what becomes of it, and what is written anew for it: the card, and with ``mend`` its files.
+
+    ``moves`` are the aliases to set, each with the number of the version that it means before, 0 for none.
+    """
 
     state: SavedState
     planned: PlannedVersion
     metadata: VersionMetadata
     card: str = ""
+    moves: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class _Taken:
-    """The contents that a plan has seen, the next number of each adapter, and the declared directions of metrics."""
+    """The contents that a plan has seen in each scope, the next number and the aliases of each adapter.
 
-    refs: dict[FileDigests, str] = field(default_factory=dict)
+    ``directions`` are those that are declared of metrics, ``elsewhere`` the contents that other namespaces have too.
+    """
+
+    refs: dict[tuple[str, FileDigests], str] = field(default_factory=dict)
     numbers: dict[AdapterName, int] = field(default_factory=dict)
+    aliases: dict[AdapterName, AdapterAliases] = field(default_factory=dict)
     directions: dict[str, bool] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def plan_import(
@@ -86,7 +98,14 @@ def plan_import(
     for inspected in looked_at:
         groups.setdefault(id(inspected.adapter), []).append(_decide(context, inspected, options, taken))
     versions = tuple(planned.planned for group in groups.values() for planned in group)
-    plan = ImportPlan(versions, (*source.notes, *_notes_on_pickles(adapters)))
+    notes = (
+        *source.notes,
+        *_notes_on_pickles(adapters),
+        *notes_on_best(adapters, options.checkpoints),
+        *_notes_on_copies(taken.elsewhere),
+        *taken.notes,
+    )
+    plan = ImportPlan(versions, notes)
     return plan, list(groups.values())
 
 
@@ -99,9 +118,21 @@ def _notes_on_pickles(adapters: Sequence[RunAdapter]) -> tuple[str, ...]:
     return (f"seed and arguments of {of} in training_args.bin alone, a pickle, which loreg never opens: give --label",)
 
 
+def _notes_on_copies(elsewhere: Sequence[str]) -> tuple[str, ...]:
+    """Say what comes in though another namespace has it."""
+    if not elsewhere:
+        return ()
+    are = "1 version is" if len(elsewhere) == 1 else f"{len(elsewhere)} versions are"
+    more = f" and {len(elsewhere) - _MAX_SHOWN} more" if len(elsewhere) > _MAX_SHOWN else ""
+    return (f"{are} also elsewhere: {', '.join(elsewhere[:_MAX_SHOWN])}{more}",)
+
+
 @dataclass(frozen=True)
 class _Inspected:
-    """What was read of a state: its content, or the error or finding that keeps it from being a version."""
+    """What was read of a state: its content, or the error or finding that keeps it from being a version.
+
+    ``ref`` is the version that has the content where it is to be, ``elsewhere`` one that has it in another namespace.
+    """
 
     adapter: RunAdapter
     state: SavedState
@@ -110,6 +141,7 @@ class _Inspected:
     has_card: bool = False
     digests: FileDigests | None = None
     ref: str = ""
+    elsewhere: str = ""
     mend: str = ""
     code: str = ""
     reason: str = ""
@@ -131,10 +163,11 @@ def _inspect(context: Context, adapter: RunAdapter, state: SavedState, options: 
         digests = _mended_digests(state, structure) if mend else state.files.digests()
     except LoregError as error:  # also of a checkpoint that the trainer removes meanwhile: the others go on
         return _Inspected(adapter, state, reason=error.message, hint=error.hint)
-    target = _target(adapter, options)
+    stored = _find_stored(context, digests, _target(adapter, options))
+    ref = next((str(ref) for ref in stored if _is_there(ref, adapter, options)), "")
     return _Inspected(
         adapter, state, structure, sum(files.values()), CARD_NAME in files and bool(state.facts.card), digests,
-        _find_stored(context, digests, target), mend, errors[0].code if mend else "",
+        ref, "" if ref or not stored else str(stored[0]), mend, errors[0].code if mend else "",
     )  # fmt: skip
 
 
@@ -147,19 +180,30 @@ def _mended_digests(state: SavedState, structure: AdapterStructure) -> FileDiges
         return FileDigests(digest_of(folder / WEIGHTS_NAME).sha256, hashlib.sha256(config).hexdigest())
 
 
-def _find_stored(context: Context, digests: FileDigests, target: AdapterName) -> str:
-    """Return the ref of the version with this content, of the adapter ``target`` before others; empty if none has it.
+def _find_stored(context: Context, digests: FileDigests, target: AdapterName) -> list[Ref]:
+    """Return the versions with this content, those of the adapter ``target`` first, then those of its namespace.
 
     A catalog that does not exist yet is not created for this question.
     """
     if not context.backend.is_there():
-        return ""
+        return []
     refs = [parse_ref(ref) for ref in context.backend.with_file(digests.weights)]
-    for ref in sorted(refs, key=lambda ref: ref.adapter != target)[:_MAX_COMPARED]:
+    refs.sort(key=lambda ref: (ref.adapter != target, ref.adapter.namespace != target.namespace))
+    return [ref for ref in refs[:_MAX_COMPARED] if _has_config(context, ref, digests.config)]
+
+
+def _has_config(context: Context, ref: Ref, sha256: str) -> bool:
+    try:
         files = context.backend.show(ref).files
-        if any(file.path == CONFIG_NAME and file.sha256 == digests.config for file in files):
-            return str(ref)
-    return ""
+    except NotFoundError:  # it was deleted since
+        return False
+    return any(file.path == CONFIG_NAME and file.sha256 == sha256 for file in files)
+
+
+def _is_there(ref: Ref, adapter: RunAdapter, options: ImportOptions) -> bool:
+    """Return whether a version is where the caller wants one of this content: in the adapter or, unnamed, beside it."""
+    target = _target(adapter, options)
+    return ref.adapter == target or (not options.name and ref.adapter.namespace == target.namespace)
 
 
 def _target(adapter: RunAdapter, options: ImportOptions) -> AdapterName:
@@ -191,19 +235,31 @@ def _decide(context: Context, inspected: _Inspected, options: ImportOptions, tak
     )
     if inspected.digests is None or inspected.structure is None:
         return PlannedState(state, planned, metadata)
-    ref = inspected.ref or taken.refs.get(inspected.digests, "")
+    ref = inspected.ref or taken.refs.get((target.namespace, inspected.digests), "")
     if ref:
-        present = msgspec.structs.replace(planned, status=ImportStatus.PRESENT, ref=ref, mend="", code="")
-        return PlannedState(state, present, metadata)
+        moves = _aliases_of(context, target, taken).plan_moves(metadata.aliases, parse_ref(ref), taken.notes)
+        present = msgspec.structs.replace(
+            planned, status=ImportStatus.PRESENT, ref=ref, mend="", code="", aliases=tuple(moves)
+        )
+        return PlannedState(state, present, metadata, moves=moves)
     if inspected.mend and not options.mend:
         mendable = msgspec.structs.replace(planned, status=ImportStatus.MENDABLE)
         return PlannedState(state, mendable, metadata)
-    number = taken.numbers[target] = taken.numbers.get(target) or _next_number(context, target)
+    number = taken.numbers[target] = taken.numbers.get(target) or _aliases_of(context, target, taken).newest + 1
     taken.numbers[target] += 1
-    taken.refs[inspected.digests] = f"{target}:v{number}"
+    taken.refs[target.namespace, inspected.digests] = f"{target}:v{number}"
+    if inspected.elsewhere:
+        taken.elsewhere.append(f"{target}:v{number} as {inspected.elsewhere}")
+    moves = _aliases_of(context, target, taken).plan_moves(metadata.aliases, Ref(target, number=number), taken.notes)
     card = "" if inspected.has_card else write_card(adapter, state, target.name, inspected.structure, metadata)
-    new = msgspec.structs.replace(planned, status=ImportStatus.NEW, number=number)
-    return PlannedState(state, new, metadata, card)
+    new = msgspec.structs.replace(planned, status=ImportStatus.NEW, number=number, aliases=tuple(moves))
+    return PlannedState(state, new, metadata, card, moves)
+
+
+def _aliases_of(context: Context, target: AdapterName, taken: _Taken) -> AdapterAliases:
+    if target not in taken.aliases:
+        taken.aliases[target] = AdapterAliases(context, target, _newest_number(context, target))
+    return taken.aliases[target]
 
 
 def _metadata(
@@ -220,11 +276,11 @@ def _metadata(
     )
 
 
-def _next_number(context: Context, adapter: AdapterName) -> int:
+def _newest_number(context: Context, adapter: AdapterName) -> int:
     if not context.backend.is_there():
-        return 1
+        return 0
     try:
         page = context.backend.versions(adapter, 1, None)
     except NotFoundError:
-        return 1
-    return page.items[0].number + 1 if page.items else 1
+        return 0
+    return page.items[0].number if page.items else 0

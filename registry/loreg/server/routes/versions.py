@@ -185,7 +185,7 @@ async def tag(
     ref = parse_ref(body.ref)
     if ref.adapter != adapter:
         raise UsageError(f"an alias of {adapter} cannot mean {ref}", hint=f"a ref of {adapter}")
-    version = await backend.tag(ref, parse_alias(alias), expected)
+    version = await backend.tag(ref, parse_alias(alias), expected, body.reason)
     return json_response(version, headers={"ETag": etag(version.number)})
 
 

@@ -12,7 +12,8 @@ from loreg.adapters.structure import AdapterStructure
 from loreg.canonical_json import canonical_json
 from loreg.entities import AdapterDiff, FieldDiff, Metric, ModuleDiff, Progress, no_progress
 from loreg.errors import LoregError
-from loreg.workspace.context import Context, is_path, show_version
+from loreg.refs import is_path
+from loreg.workspace.context import Context, show_version
 from loreg.workspace.resolve_sources import ResolvedSource, has_torch, merge_inputs, resolve_sources
 
 _MAX_CARD_LINES = 500

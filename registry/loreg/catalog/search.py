@@ -254,7 +254,7 @@ def _order(shape: Query) -> _Order:
         return _Order((version_table.c.id,), (int,), descending=True)
     if sort.by == SortKey.NAME:
         return _Order(
-            (adapter_table.c.name, adapter_table.c.namespace, version_table.c.id), (str, str, int), descending=False
+            (adapter_table.c.namespace, adapter_table.c.name, version_table.c.number), (str, str, int), descending=False
         )
     if sort.by == SortKey.RANK:
         return _Order((version_table.c.rank_max, version_table.c.id), (int, int), descending=False)

@@ -81,7 +81,7 @@ class ErrorReportingGroup(click.Group):
         try:
             _refuse_non_utf8(words)
             with handle_stop_signals():
-                result = super().main(*args, **extra)
+                result = super().main(*args, obj=tuple(words), **extra)
             sys.stdout.flush()
             code = result if isinstance(result, int) else 0
         except StopRequested as stopped:
@@ -89,7 +89,7 @@ class ErrorReportingGroup(click.Group):
             sys.stdout.flush()
             os.kill(os.getpid(), stopped.number)  # as without us: the parent process sees which signal ended it
         except BaseException as error:
-            code = _report(error, functools.partial(_find_correction, self, words))
+            code = _report(error, functools.partial(_find_correction, self, words), functools.partial(_hide, words))
         if (stopped_by := what_stopped_stdout()) is not None:
             _print_error(f"stdout: {stopped_by.strerror}; what it was to get is said above", 1)
             code = code or 1
@@ -105,10 +105,16 @@ def _find_correction(group: click.Group, words: Sequence[str], error: BaseExcept
         return None
 
 
-def _report(error: BaseException, correct: Callable[[BaseException], str | None]) -> int:
+def _hide(words: Sequence[str], text: str) -> str:
+    from loreg_cli.typed_secrets import TypedSecrets
+
+    return TypedSecrets(words).hide(text)
+
+
+def _report(error: BaseException, correct: Callable[[BaseException], str | None], hide: Callable[[str], str]) -> int:
     """Print the one line that the error is to the user, and return the exit code. Raises what is a bug of loreg.
 
-    Its hint is the command that ``correct`` finds, if it finds one.
+    Its hint is the command that ``correct`` finds, if it finds one; ``hide`` takes out the secrets that were typed.
     """
     from loreg.errors import LoregError
 
@@ -117,19 +123,21 @@ def _report(error: BaseException, correct: Callable[[BaseException], str | None]
             click.echo(error.ctx.get_help() if error.ctx else "", err=True)
             return error.exit_code
         case LoregError():
-            return _print_error(_with_hint(error.message, correct(error) or error.hint), error.exit_code, error)
+            line = _with_hint(error.message, correct(error) or error.hint)
+            return _print_error(line, error.exit_code, error, hide)
         case click.UsageError():
             message = error.format_message().rstrip(".")
-            return _print_error(_with_hint(message, correct(error) or "loreg --help"), error.exit_code)
+            line = _with_hint(message, correct(error) or "loreg --help")
+            return _print_error(line, error.exit_code, hide=hide)
         case click.ClickException():
-            return _print_error(error.format_message(), error.exit_code)
+            return _print_error(error.format_message(), error.exit_code, hide=hide)
         case click.Abort() | KeyboardInterrupt():
             return _print_error("interrupted", INTERRUPTED)
         case SystemExit():
             return error.code if isinstance(error.code, int) else 0
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1, error)
+            return _print_error(f"{place}{error.strerror or error}. Hint: loreg doctor", 1, error, hide)
     raise error
 
 
@@ -145,13 +153,15 @@ def _refuse_non_utf8(arguments: Sequence[str]) -> None:
             raise click.UsageError(f"the argument {argument!a} is not UTF-8")
 
 
-def _print_error(message: str, exit_code: int, error: BaseException | None = None) -> int:
+def _print_error(
+    message: str, exit_code: int, error: BaseException | None = None, hide: Callable[[str], str] = str
+) -> int:
     """Print the error line and return ``exit_code``; with ``--debug`` the traceback of ``error`` comes before it."""
     import logging
 
     if error is not None and logging.getLogger("loreg").isEnabledFor(logging.DEBUG):
         from loreg_cli.debug import format_chain
 
-        click.echo(format_chain(error), err=True)
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(message)}", err=True)
+        click.echo(hide(format_chain(error)), err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(hide(message))}", err=True)
     return exit_code

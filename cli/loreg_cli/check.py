@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import loreg
-from loreg_cli.options import open_registry
+from loreg_cli.options import open_registry, refuse_empty
 from loreg_cli.output import echo, print_json, print_pairs, warn
 from loreg_cli.progress import progress_bar
 
@@ -24,7 +24,12 @@ _MAX_MESSAGES = 5  # of one rule on one adapter
 
 @click.command()
 @click.argument("sources", metavar="[REF|DIR|hf:NAME]...", nargs=-1)
-@click.option("--base", metavar="NAME|PATH", help="The model that it is to meet; of a path only headers are read.")
+@click.option(
+    "--base",
+    metavar="NAME|PATH",
+    help="The model that it is to meet; of a path only headers are read.",
+    callback=refuse_empty,
+)
 @click.option(
     "--profile",
     "profiles",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -82,6 +83,17 @@ def _likeness(module: ModuleDiff) -> float:
 
 
 def _module_row(module: ModuleDiff) -> tuple[str, ...]:
-    numbers = [f"{n:.3g}" if n is not None else "–" for n in (module.norm_a, module.norm_b)]
-    cosine = f"{module.cosine:.3f}" if module.cosine is not None else "–"
+    from loreg.entities.display.text import tell_apart
+
+    norms = (module.norm_a, module.norm_b)
+    numbers: Sequence[str] = [f"{n:.3g}" if n is not None else "–" for n in norms]
+    if module.norm_a is not None and module.norm_b is not None and not _close(*norms):
+        numbers = tell_apart(module.norm_a, module.norm_b, 3)
+    cosine = _cosine(module.cosine) if module.cosine is not None else "–"
     return module.name, str(module.rank_a or "–"), str(module.rank_b or "–"), cosine, *numbers
+
+
+def _cosine(cosine: float) -> str:
+    """Return a cosine with three decimals, or with as many as tell it from 1, from which it is by 1e-9 or more."""
+    texts = (f"{cosine:.{decimals}f}" for decimals in range(3, 10))
+    return next((text for text in texts if abs(float(text)) != 1), f"{cosine:.3f}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, open_registry, refuse_empty
 from loreg_cli.output import echo, print_json
 from loreg_cli.progress import progress_bar
 
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 )
 @click.option("--to", "folder", metavar="DIR", type=click.Path(path_type=Path), help="A new folder.")
 @click.option("--drop", is_flag=True, help="Instead: forget what the registry made of REF for that server.")
-@click.option("--base", metavar="NAME|PATH", help="The model it was trained on, if it was not pushed with it.")
+@click.option(
+    "--base",
+    metavar="NAME|PATH",
+    help="The model it was trained on, if it was not pushed with it.",
+    callback=refuse_empty,
+)
 @click.option("--dtype", metavar="DTYPE", help="float32, float16 or bfloat16. Default: as the tensors are.")
 @format_option
 def export(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.options import format_option, open_registry, read_labels, table_options
+from loreg_cli.options import format_option, open_registry, read_labels, refuse_empty, table_options
 from loreg_cli.output import echo, format_size, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -40,7 +40,9 @@ _FAILED = 5
     help="Anything else; may be repeated.",
 )
 @click.option("-m", "--message", default="", metavar="TEXT", help="What is new; default: which moment of which run.")
-@click.option("--base", metavar="PATH|NAME|DIGEST", help="The base model that all of them were trained on.")
+@click.option(
+    "--base", metavar="PATH|NAME|DIGEST", help="The base model that all of them were trained on.", callback=refuse_empty
+)
 @click.option("--mend", is_flag=True, help="Put names right that keep PEFT from reading a file.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and leave.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")

@@ -119,7 +119,8 @@ class _Commands(ErrorReportingGroup):
 @click.option("--author", metavar="NAME", help="Who acts; default: your login. [env: LOREG_AUTHOR]")
 @click.option("--debug", is_flag=True, envvar="LOREG_DEBUG", help="Log to stderr what is asked. [env: LOREG_DEBUG]")
 @click.version_option(loreg.__version__, prog_name="loreg")
-def cli(debug: bool, **settings: str | None) -> None:
+@click.pass_obj
+def cli(words: tuple[str, ...], /, debug: bool, **settings: str | None) -> None:
     """A registry for LoRA adapters that reads what is inside them.
 
     \b
@@ -128,7 +129,7 @@ def cli(debug: bool, **settings: str | None) -> None:
     if debug:
         from loreg_cli.debug import log_to_stderr
 
-        log_to_stderr()
+        log_to_stderr(words)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def metric_add(ref: str, metrics: tuple[str, ...], lower_is_better: bool) -> Non
     ask_about_slips(registry, metrics, ref)
     measured = [parse_metric(text, lower_is_better=True) for text in metrics] if lower_is_better else metrics
     version = registry.add_metrics(ref, measured)
-    echo(f"{version.pinned} has {', '.join(map(str, version.metrics))}")
+    echo(f"{version.pinned} has {', '.join(metric.exact for metric in version.metrics)}")
 
 
 @metric.command("ls")
@@ -63,7 +63,7 @@ def metric_ls(limit: int, cursor: str | None, format_: str) -> None:
         ]
         columns = ["METRIC", "ON", "BETTER", "UNIT", "VERSIONS", "BEST", "OF"]
         print_table(columns, rows, right=["VERSIONS", "BEST"], drop=["UNIT", "BETTER", "VERSIONS"])
-    print_page(page, format_, [str(row.best).replace(f"={row.best.value:g}", "", 1) for row in page.items])
+    print_page(page, format_, [row.best.measured for row in page.items])
 
 
 @metric.command("declare")

@@ -138,6 +138,18 @@ def push_options(command: Command) -> Command:
     return command
 
 
+def refuse_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Return the value of an option. Raises click.UsageError for one that was typed and is empty.
+
+    A script whose variable is not set would otherwise ask for everything.
+    """
+    typed = value if isinstance(value, tuple) else (value,)
+    is_default = context.get_parameter_source(parameter.name or "") == click.core.ParameterSource.DEFAULT
+    if not is_default and any(text is not None and not text.strip() for text in typed):
+        raise click.BadParameter("it is empty", context, parameter)
+    return value
+
+
 def read_labels(context: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> dict[str, str]:
     """Return ``key=value`` texts of an option as a mapping. Raises click.UsageError for a key that is given twice."""
     from loreg.parsing import parse_label

@@ -100,6 +100,11 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
 
 def warn(text: str) -> None:
     """Print a note to stderr."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        from loreg_cli.typed_secrets import TypedSecrets
+
+        text = TypedSecrets(context.find_root().obj or ()).hide(text)
     click.echo(f"{click.style('note:', fg='yellow')} {printable(text)}", err=True)
 
 

@@ -8,7 +8,7 @@ from typing import Unpack
 import click
 
 from loreg_cli.metric_slips import ask_about_slips
-from loreg_cli.options import Metadata, format_option, open_registry, push_options
+from loreg_cli.options import Metadata, format_option, open_registry, push_options, refuse_empty
 from loreg_cli.output import print_pushed
 from loreg_cli.progress import progress_bar
 
@@ -18,6 +18,7 @@ from loreg_cli.progress import progress_bar
 @click.argument("name")
 @click.option(
     "--base",
+    callback=refuse_empty,
     metavar="PATH|NAME|DIGEST",
     help="The base model that it was trained on: ./a/folder, or one that the registry knows.",
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options, read_labels, table_options
+from loreg_cli.options import format_option, open_registry, page_options, read_labels, refuse_empty, table_options
 from loreg_cli.output import print_json, print_table, warn
 from loreg_cli.version_table import print_versions
 
@@ -19,12 +19,28 @@ _MAX_NAMES = 5  # in one line
 
 @click.command()
 @click.argument("text", nargs=-1)
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="For this task; repeat for several.")
-@click.option("--base", default="", metavar="NAME|DIGEST", help="Trained on this base.")
-@click.option("--module", "modules", multiple=True, metavar="TYPE", help="Touches q_proj, …; repeat for several.")
-@click.option("--rank", "ranks", multiple=True, metavar="COMPARISON", help="The largest rank, e.g. '<=16'.")
 @click.option(
-    "--metric", "metrics", multiple=True, metavar="COMPARISON[@DATASET]", help="E.g. 'accuracy>=0.9@imdb'; repeatable."
+    "--task", "tasks", multiple=True, metavar="TASK", help="For this task; repeat for several.", callback=refuse_empty
+)
+@click.option("--base", default="", metavar="NAME|DIGEST", help="Trained on this base.", callback=refuse_empty)
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="TYPE",
+    help="Touches q_proj, …; repeat for several.",
+    callback=refuse_empty,
+)
+@click.option(
+    "--rank", "ranks", multiple=True, metavar="COMPARISON", help="The largest rank, e.g. '<=16'.", callback=refuse_empty
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="COMPARISON[@DATASET]",
+    help="E.g. 'accuracy>=0.9@imdb'; repeatable.",
+    callback=refuse_empty,
 )
 @click.option(
     "--label",
@@ -34,17 +50,19 @@ _MAX_NAMES = 5  # in one line
     callback=read_labels,
     help="Has this label; repeatable.",
 )
-@click.option("--author", default="", metavar="NAME", help="Pushed by NAME.")
-@click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …")
+@click.option("--author", default="", metavar="NAME", help="Pushed by NAME.", callback=refuse_empty)
+@click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …", callback=refuse_empty)
 @click.option(
     "--best",
     default="",
+    callback=refuse_empty,
     metavar="METRIC[@DATASET[:SPLIT]]",
     help="Of each adapter the version that is best by this metric, the best first.",
 )
 @click.option(
     "--sort",
     default="",
+    callback=refuse_empty,
     metavar="ORDER",
     help="created, name, rank, size, relevance or metric:NAME[@DATASET[:SPLIT]]; by default created, and with TEXT "
     "relevance.",

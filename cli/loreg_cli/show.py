@@ -53,7 +53,7 @@ def _print_details(details: Details) -> None:
             ("base", format_base(version)),
             ("base path", f"{details.base_path} (told to you alone)" if details.base_path else ""),
             ("tasks", ", ".join(version.tasks)),
-            ("metrics", ", ".join(map(str, version.metrics))),
+            ("metrics", ", ".join(metric.exact for metric in version.metrics)),
             ("labels", ", ".join(f"{key}={value}" for key, value in version.labels.items())),
             ("aliases", ", ".join(version.aliases)),
             ("message", version.message),

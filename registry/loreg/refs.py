@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from loreg.errors import UsageError
 from loreg.value import Value
@@ -140,3 +142,22 @@ def parse_ref(text: str) -> Ref:
     elif colon and selector != "latest":
         alias = parse_alias(selector)
     return Ref(adapter, alias, number, digest[1] if digest else None)
+
+
+def is_path(text: str) -> bool:
+    """Return whether ``text`` means a folder, not a name in the registry: it starts with ``.``, ``/`` or ``~``.
+
+    >>> is_path("./runs/42"), is_path("runs/42")
+    (True, False)
+    """
+    return text.startswith((".", "/", "~")) or Path(text).is_absolute()
+
+
+def source_text(source: str | os.PathLike[str]) -> str:
+    """Return an adapter, model or place as text: a path object becomes text that no one takes for a name.
+
+    >>> source_text(Path("runs/42")), source_text("team/science")
+    ('./runs/42', 'team/science')
+    """
+    text = os.fspath(source)
+    return text if isinstance(source, str) or is_path(text) else f"./{text}"

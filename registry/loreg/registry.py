@@ -80,7 +80,7 @@ from loreg.parsing import (
     parse_order,
     parse_span,
 )
-from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref
+from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref, source_text
 from loreg.requests import beside_the_store
 from loreg.settings import Settings, load, mask_url
 from loreg.storage import BlobTransfer, DocumentStore
@@ -100,9 +100,9 @@ R = TypeVar("R")
 
 def connect(
     *,
-    home: str | None = None,
+    home: Path | str | None = None,
     database_url: str | None = None,
-    storage_url: str | None = None,
+    storage_url: Path | str | None = None,
     storage_endpoint: str | None = None,
     endpoint: str | None = None,
     token: str | None = None,
@@ -122,9 +122,9 @@ def connect(
     ('ada', ())
     """
     flags = {
-        "home": home,
+        "home": None if home is None else os.fspath(home),
         "database_url": database_url,
-        "storage_url": storage_url,
+        "storage_url": None if storage_url is None else os.fspath(storage_url),
         "storage_endpoint": storage_endpoint,
         "endpoint": endpoint,
         "token": token,
@@ -140,6 +140,7 @@ def connect(
 class Registry:
     """A registry on this machine or behind a server. Close it when done, or use it in a ``with`` statement.
 
+    Where a folder may stand, a path object is one: ``Path("x")`` is the folder, ``"./x"`` too, ``"x"`` the adapter.
     Every method may raise NotAllowedError and UnavailableError; a ref that means nothing raises NotFoundError, one
     that does not parse UsageError. In the examples of its methods ``registry`` is an empty one, and the folders
     ``science`` and ``history`` hold adapters of rank 2 of the model in ``base``.
@@ -206,7 +207,7 @@ class Registry:
         folder: Path | str,
         name: str,
         *,
-        base: str | None = None,
+        base: Path | str | None = None,
         tasks: Sequence[str] = (),
         metrics: Sequence[str | Metric] = (),
         labels: Mapping[str, str] | None = None,
@@ -232,7 +233,8 @@ class Registry:
         from loreg.verbs.push import push
 
         metadata = VersionMetadata(tasks, metrics, labels or {}, aliases, message)
-        return push(self.context, folder, name, metadata, base=base, checkpoint=checkpoint, progress=progress)
+        model = _optional_source(base)
+        return push(self.context, folder, name, metadata, base=model, checkpoint=checkpoint, progress=progress)
 
     def plan_import(
         self,
@@ -259,6 +261,7 @@ class Registry:
         """
         from loreg.verbs.import_runs import plan_folders
 
+        options = msgspec.structs.replace(options, base=_optional_source(options.base))
         return plan_folders(self.context, paths, options, progress)
 
     def import_runs(
@@ -282,7 +285,7 @@ class Registry:
         ref: str,
         folder: Path | str | None = None,
         *,
-        profile: str | None = None,
+        profile: Path | str | None = None,
         with_base_hint: bool = False,
         verify: bool = False,
         progress: Progress = no_progress,
@@ -309,7 +312,7 @@ class Registry:
             self.context,
             ref,
             folder,
-            profile=profile,
+            profile=_optional_source(profile),
             with_base_hint=with_base_hint,
             verify=verify,
             progress=progress,
@@ -317,11 +320,11 @@ class Registry:
 
     def export(
         self,
-        source: str,
-        profile: str,
+        source: Path | str,
+        profile: Path | str,
         folder: Path | str,
         *,
-        base: str | None = None,
+        base: Path | str | None = None,
         dtype: str | None = None,
         progress: Progress = no_progress,
     ) -> ExportResult:
@@ -341,7 +344,15 @@ class Registry:
         """
         from loreg.verbs.export import export
 
-        return export(self.context, source, profile, folder, base=base, dtype=dtype, progress=progress)
+        return export(
+            self.context,
+            source_text(source),
+            source_text(profile),
+            folder,
+            base=_optional_source(base),
+            dtype=dtype,
+            progress=progress,
+        )
 
     def drop_export(self, ref: str, profile: str) -> None:
         """Forget what the registry made of the version for the server of ``profile``; the next pull has it made again.
@@ -360,7 +371,7 @@ class Registry:
 
     def merge(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Path | str],
         options: MergeOptions = MergeOptions(),
         *,
         base: Path | str | None = None,
@@ -389,8 +400,8 @@ class Registry:
 
         return merge(
             self.context,
-            sources,
-            options,
+            [source_text(source) for source in sources],
+            _with_texts(options),
             base=base,
             device=device,
             name=name,
@@ -402,11 +413,11 @@ class Registry:
 
     def rerank(
         self,
-        source: str,
+        source: Path | str,
         rank: int | Mapping[str, object] | None,
         *,
         calibration: Path | str | None = None,
-        initial: Sequence[str] = (),
+        initial: Sequence[Path | str] = (),
         base: Path | str | None = None,
         name: str | None = None,
         metadata: VersionMetadata = VersionMetadata(),
@@ -428,8 +439,8 @@ class Registry:
 
         return merge(
             self.context,
-            [source],
-            MergeOptions(rank=rank, initial=initial),
+            [source_text(source)],
+            MergeOptions(rank=rank, initial=[source_text(adapter) for adapter in initial]),
             base=base,
             calibration=calibration,
             device=device,
@@ -440,7 +451,7 @@ class Registry:
             progress=progress,
         )
 
-    def identify(self, source: str, *, progress: Progress = no_progress) -> Identification:
+    def identify(self, source: Path | str, *, progress: Progress = no_progress) -> Identification:
         """Say what an adapter is, by its content: which version, in what form, or of which versions it was made.
 
         ``source`` is a folder, a file of weights, a ref (it is then compared with all others), ``hf:ORG/NAME[@REV]``,
@@ -456,8 +467,9 @@ class Registry:
         """
         from loreg.verbs.identify import find_hash, identify, identify_hash
 
-        digits = find_hash(source)
-        return identify_hash(self.context, digits) if digits else identify(self.context, source, progress)
+        text = source_text(source)
+        digits = find_hash(text)
+        return identify_hash(self.context, digits) if digits else identify(self.context, text, progress)
 
     def sketch_missing(self, *, progress: Progress = no_progress) -> SketchReport:
         """Read the weights of all versions that were pushed without a sketch, so that :meth:`identify` knows them too.
@@ -513,9 +525,9 @@ class Registry:
 
     def compare(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Path | str],
         *,
-        initial: Sequence[str] = (),
+        initial: Sequence[Path | str] = (),
         base: Path | str | None = None,
         device: str = "auto",
         plot: Path | str | None = None,
@@ -534,11 +546,19 @@ class Registry:
         """
         from loreg.verbs.compare import compare
 
-        return compare(self.context, sources, initial=initial, base=base, device=device, plot=plot, progress=progress)
+        return compare(
+            self.context,
+            [source_text(source) for source in sources],
+            initial=[source_text(adapter) for adapter in initial],
+            base=base,
+            device=device,
+            plot=plot,
+            progress=progress,
+        )
 
     def bake(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Path | str],
         base: Path | str,
         folder: Path | str,
         options: MergeOptions = MergeOptions(),
@@ -570,10 +590,10 @@ class Registry:
 
         return bake(
             self.context,
-            sources,
+            [source_text(source) for source in sources],
             base,
             folder,
-            options,
+            _with_texts(options),
             dtype=dtype,
             verify=verify,
             start_over=start_over,
@@ -626,10 +646,10 @@ class Registry:
 
     def check(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Path | str],
         *,
-        base: str | None = None,
-        profiles: Sequence[str] = (),
+        base: Path | str | None = None,
+        profiles: Sequence[Path | str] = (),
         against: str = "",
         header_only: bool = False,
         progress: Progress = no_progress,
@@ -651,9 +671,9 @@ class Registry:
 
         return check(
             self.context,
-            sources,
-            base=base,
-            profiles=profiles,
+            [source_text(source) for source in sources],
+            base=_optional_source(base),
+            profiles=[source_text(profile) for profile in profiles],
             against=against,
             header_only=header_only,
             progress=progress,
@@ -810,7 +830,7 @@ class Registry:
         """
         return self._backend.whoami()
 
-    def diff(self, a: str, b: str, *, progress: Progress = no_progress) -> AdapterDiff:
+    def diff(self, a: Path | str, b: Path | str, *, progress: Progress = no_progress) -> AdapterDiff:
         """Compare two refs or folders field by field: metrics, configuration, ranks, the delta of each module, cards.
 
         Numbers of deltas are left out without torch. Raises what reading the two raises; adapters of different bases
@@ -822,7 +842,7 @@ class Registry:
         """
         from loreg.verbs.diff import diff
 
-        return diff(self.context, a, b, progress=progress)
+        return diff(self.context, source_text(a), source_text(b), progress=progress)
 
     def tag(self, ref: str, alias: str, *, expected: int | None = None) -> Version:
         """Point ``alias`` to the version of ``ref`` from now on.
@@ -1175,7 +1195,7 @@ class Registry:
     def move(
         self,
         database_url: str,
-        storage_url: str,
+        storage_url: Path | str,
         *,
         storage_endpoint: str = "",
         progress: Progress = no_progress,
@@ -1195,6 +1215,7 @@ class Registry:
         """
         from loreg.verbs.move import move
 
+        storage_url = os.fspath(storage_url)
         arguments = ("move", "--to-database", mask_url(database_url), "--to-storage", mask_url(storage_url))
         self._refuse_behind_server("move", *arguments)
         settings = replace(
@@ -1395,6 +1416,16 @@ def _open_local(settings: Settings) -> _Connection:
     local = open_local(settings)
     backend = local.backend(Access.superuser(settings.author))
     return _Connection(backend, local.store, local.catalog.upgrade, local.catalog.close)
+
+
+def _optional_source(source: Path | str | None) -> str | None:
+    return None if source is None else source_text(source)
+
+
+def _with_texts(options: MergeOptions) -> MergeOptions:
+    """Return the options of a merge with every adapter in them as text."""
+    initial = [source_text(adapter) for adapter in options.initial]
+    return msgspec.structs.replace(options, initial=initial, extras=_optional_source(options.extras))
 
 
 def _parse_conditions(

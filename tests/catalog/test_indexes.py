@@ -61,6 +61,7 @@ SEARCHES: dict[str, Query] = {
     "label": Query(labels=(("owner", "user7"),)),
     "author": Query(author="user7"),
     "rank": Query(ranks=(parse_comparison("<=2"),), sort=parse_sort("rank")),
+    "by name": Query(sort=parse_sort("name")),
     "by size": Query(sort=parse_sort("size")),
     "by rank": Query(sort=parse_sort("rank")),
     "metric": Query(metrics=(parse_metric_condition("metric3>=0.999"),)),

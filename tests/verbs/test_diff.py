@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from deployments import HISTORY, NEWS, SCIENCE, Loreg
@@ -66,3 +67,31 @@ def test_the_command_shows_what_differs_and_says_how_much_is_the_same(local: Lor
     differing = local("diff", SCIENCE, HISTORY).stdout
     assert "0 of 60 modules are the same" in differing
     assert "and 48 more modules that differ less: --all-modules" in differing
+
+
+def test_metrics_that_differ_in_the_seventh_digit_differ(registry: Registry, loreg: Loreg):
+    registry.push(SCIENCE, "a", metrics=["accuracy=0.91234567", "loss=1.2345678901", "f1=0.5"])
+    registry.push(HISTORY, "b", metrics=["accuracy=0.91234571", "loss=1.2345678901", "f1=0.25"])
+    difference = registry.diff("a", "b")
+    assert [(f.name, f.a, f.b) for f in difference.metrics] == [
+        ("accuracy", "0.91234567", "0.91234571"),
+        ("f1", "0.5", "0.25"),
+    ]
+    assert "0.91234567" in loreg("diff", "a", "b").stdout
+    assert "accuracy=0.91234567" in loreg("show", "a").stdout
+    assert "accuracy=0.91234568" in loreg("metric", "add", "a", "accuracy=0.91234568").stdout
+    assert "measured accuracy=0.91234568, before 0.91234567" in loreg("log", "a", "--no-truncate").stdout
+
+
+def test_a_module_that_differs_is_never_shown_with_the_same_numbers(local: Loreg, tmp_path: Path):
+    name = f"base_model.model.{MODULE}.lora_B.weight"
+    factor = load_file(SCIENCE / "adapter_model.safetensors")[name]
+    scaled = change_tensors(copy(SCIENCE, tmp_path / "scaled"), {name: torch.from_numpy(factor * np.float32(1 + 1e-5))})
+    turned = factor.copy()
+    turned[0, 0] += 1e-3 * abs(factor).max()
+    turned_by_little = change_tensors(copy(SCIENCE, tmp_path / "turned"), {name: torch.from_numpy(turned)})
+    for folder in (scaled, turned_by_little):
+        shown = local("diff", SCIENCE, folder).stdout
+        assert "59 of 60 modules are the same" in shown
+        (row,) = [line.split() for line in shown.splitlines() if line.startswith(MODULE)]
+        assert row[4] != row[5] or row[3] != "1.000"

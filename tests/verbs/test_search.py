@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import text
 
-from deployments import HISTORY, SCIENCE, Deployment, Loreg
+from deployments import HISTORY, SCIENCE, Deployment, Loreg, empty_folders
 from listeners import http_listener
+from live_server import live_server
 from loreg.catalog import migrations
 from loreg.catalog.engine import open_engine
 from loreg.entities import Access
-from loreg.errors import UnavailableError
+from loreg.errors import UnavailableError, UsageError
 from loreg.registry import Registry, connect
 
 OLD_PAGE = b'{"items": [], "cursor": null}'  # as servers answered a search before they knew --best
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[str]:
+    with live_server(empty_folders(tmp_path)) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
@@ -24,6 +34,64 @@ def three_versions(registry: Registry) -> None:
     registry.push(SCIENCE, "team/qa", tasks=["qa"], metrics=["accuracy=0.7@sciq:test"])
     registry.push(HISTORY, "team/qa", tasks=["qa"], metrics=["accuracy=0.9@sciq:test", "loss=0.4@sciq:test"])
     registry.push(SCIENCE, "team/other", tasks=["qa"], metrics=["accuracy=0.8@sciq:test"])
+
+
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_by_name_adapters_stand_as_ls_lists_them_on_pages_of_any_size(registry: Registry, limit: int):
+    for folder in (SCIENCE, HISTORY):
+        for name in ("b/qa", "a/qa", "qa", "a/news", "b/news", "a-b/qa", "A/qa"):
+            registry.push(folder, name)
+    listed = [str(entry.adapter) for entry in registry.adapters()]
+    newest = registry.search(sort="name", limit=limit).all()
+    assert [version.ref for version in newest] == [f"{name}:v2" for name in listed]
+    versions = registry.search(sort="name", all_versions=True, limit=limit).all()
+    assert [version.ref for version in versions] == [f"{name}:v{number}" for name in listed for number in (1, 2)]
+    assert listed == sorted(listed, key=lambda name: name.rpartition("/")[::2])
+
+
+class TestWhatIsEmpty:
+    """A script whose variable is not set asks for nothing, and is told so; it is not shown everything."""
+
+    @pytest.mark.parametrize(
+        "option",
+        ["--task", "--base", "--module", "--rank", "--metric", "--label", "--author", "--variant", "--best", "--sort"],
+    )
+    @pytest.mark.parametrize("empty", ["", " "])
+    def test_an_option_is_one_line_and_a_usage_error(self, loreg: Loreg, three_versions, option: str, empty: str):
+        done = loreg("search", option, empty)
+        assert (done.exit_code, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert "empty" in line or f"invalid {option[2:]} {empty!r}" in line
+
+    def test_a_condition_of_the_library_is_a_usage_error(self, registry: Registry):
+        conditions: list[dict[str, Any]] = [
+            {"tasks": [""]},
+            {"tasks": ["qa", " "]},
+            {"modules": [""]},
+            {"labels": {"": "x"}},
+            {"metrics": [""]},
+            {"ranks": [""]},
+        ]
+        for condition in conditions:
+            for ask in (registry.search, registry.facets):
+                with pytest.raises(UsageError):
+                    ask(**condition)
+
+    def test_a_server_refuses_it_too(self, endpoint: str):
+        for parameter in ("task", "module", "metric", "rank", "label"):
+            answer = httpx.get(f"{endpoint}/api/v1/search", params={parameter: ""})
+            assert answer.status_code == 400, parameter
+            assert answer.json()["code"] == "usage"
+
+    @pytest.mark.parametrize(
+        "command",
+        ["push ./x team/x", "check ./x", "export ./x --profile peft --to ./y", "import ./x"],
+    )
+    def test_no_command_takes_an_empty_base_for_none(self, local: Loreg, command: str):
+        done = local(*command.split(), "--base", "")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: Invalid value for '--base': it is empty")
 
 
 class TestBest:

@@ -6,7 +6,6 @@ failed call and returns the words that would have been right. What it returns is
 
 from __future__ import annotations
 
-import itertools
 import shlex
 from collections.abc import Callable, Sequence
 
@@ -36,6 +35,7 @@ from loreg_cli.corrections.places import (
 )
 from loreg_cli.corrections.refs import mend_alias, mend_name, mend_ref
 from loreg_cli.corrections.values import join_weights, mend_numbers, search_by_metric
+from loreg_cli.typed_secrets import TypedSecrets
 
 Rule = Callable[[Call], list[str] | None]
 
@@ -79,29 +79,9 @@ def find_correction(root: click.Group, words: Sequence[str], error: BaseExceptio
 
     No rule sees the secrets among the words: none can repeat one, whatever it makes of them.
     """
-    call = Call(root, tuple(_hide_secrets(words)), error)
+    call = Call(root, tuple(TypedSecrets(words).hidden_words), error)
     for rule in _RULES if isinstance(error, click.UsageError) else _RULES_BY_CODE.get(getattr(error, "code", ""), ()):
         corrected = rule(call)
         if corrected is not None and (call.environment or corrected != [*call.words]) and call.parses(corrected):
             return " ".join([*call.environment, shlex.join(["loreg", *corrected])])
     return None
-
-
-def _hide_secrets(words: Sequence[str]) -> list[str]:
-    """Return the words without secrets: a token becomes ``-``, which reads one from stdin."""
-    from loreg.settings import mask_url
-    from loreg_cli.debug import hide_secrets
-
-    hidden = []
-    for before, word in itertools.pairwise(["", *words]):
-        option, equals, value = word.partition("=")
-        if before == "--token":
-            hidden.append("-")
-        elif option == "--token" and equals:
-            hidden.append("--token=-")
-        elif option == "--endpoint" and equals:
-            hidden.append(f"--endpoint={mask_url(value)}")
-        else:  # a server's URL may lack its scheme: then it reads like a ref
-            is_place = before in ("--endpoint", "login")
-            hidden.append(hide_secrets(mask_url(word) if is_place else word))
-    return hidden

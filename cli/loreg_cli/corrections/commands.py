@@ -110,10 +110,10 @@ def replace_option(call: Call) -> list[str] | None:
         words = list(call.words)
         words.remove(name)
         return words
-    if meant is None:
-        return None
     options = [option for option in call.command.params if isinstance(option, click.Option)] if call.command else []
     known = [opt for option in options for opt in option.opts]
+    if meant is None or not known:
+        return None
     meant = _OPTIONS.get((call.name, name)) or max(known, key=lambda opt: (_likeness(name, opt), opt))
     return [meant + word[len(name) :] if word == name or word.startswith(f"{name}=") else word for word in call.words]
 

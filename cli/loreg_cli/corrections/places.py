@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from loreg.refs import is_path
 from loreg.suggestions import suggest
 from loreg_cli.corrections.call import Call
 
@@ -23,7 +24,7 @@ def exchange_arguments(call: Call) -> list[str] | None:
     exchanged = call.replace({one: [second], other: [first]})
     if call.name in _FOLDER_FIRST and Path(second).expanduser().is_dir() and not Path(first).expanduser().is_dir():
         return exchanged
-    if call.name in _FOLDER_SECOND and _is_path(first) and not _is_path(second):
+    if call.name in _FOLDER_SECOND and is_path(first) and not is_path(second):
         return exchanged
     if call.name == "tag" and ("/" in second or ":" in second) and not re.search("[/:]", first):
         return exchanged
@@ -71,7 +72,7 @@ def name_the_folder(call: Call) -> list[str] | None:
         return call.replace({call.arguments[0]: [folder]}) if folder else ["push", "--help"]
     if match := re.match(r"loreg push (.+) NAME$", hint):
         folder = match[1].strip("'")
-        return call.replace({call.arguments[0]: [folder if _is_path(folder) else f"./{folder}"]})
+        return call.replace({call.arguments[0]: [folder if is_path(folder) else f"./{folder}"]})
     if hint.startswith("loreg base add "):
         return ["base", "add", call.texts[0]]
     return None
@@ -83,7 +84,7 @@ def take_the_folder_of_a_file(call: Call) -> list[str] | None:
         path = Path(call.words[i]).expanduser()
         if path.is_file() and (path.parent / "adapter_config.json").is_file():
             parent = Path(call.words[i]).parent.as_posix()
-            return call.replace({i: [parent if _is_path(parent) else f"./{parent}"]})
+            return call.replace({i: [parent if is_path(parent) else f"./{parent}"]})
     return None
 
 
@@ -95,7 +96,7 @@ def name_the_ref(call: Call) -> list[str] | None:
         and Path(call.texts[0]).expanduser().is_dir()
     ):
         text = call.texts[0]
-        return ["check", text if _is_path(text) else f"./{text}"]
+        return ["check", text if is_path(text) else f"./{text}"]
     return None
 
 
@@ -128,7 +129,3 @@ def _closest_folder(text: str) -> str | None:
     close = suggest(name, folders)
     meant = matching[0] if len(matching) == 1 else close.meant if close else ""
     return text[: -len(name)] + meant if meant and text.endswith(name) else None
-
-
-def _is_path(text: str) -> bool:
-    return text.startswith((".", "/", "~"))

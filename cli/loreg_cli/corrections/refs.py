@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from loreg.refs import is_path
 from loreg_cli.corrections.call import Call
 
 _VERSION = r"v?[1-9][0-9]*"
@@ -34,7 +35,7 @@ def mend_name(call: Call) -> list[str] | None:
     if call.name == "push" and len(texts) > 2:  # a name with a space
         texts = [texts[0], "-".join(texts[1:])]
     last = len(texts) - 1
-    if last < 0 or texts[last].startswith((".", "/", "~")):
+    if last < 0 or is_path(texts[last]):
         return None
     parts = [part for part in texts[last].split(":")[0].split("/") if part]
     namespace, name = (_slug(parts[0]), _slug("-".join(parts[1:]))) if len(parts) > 1 else ("", _slug("".join(parts)))

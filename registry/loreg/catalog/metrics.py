@@ -18,7 +18,7 @@ def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> No
     metric_declarations.refuse_other_direction(tx, metric)
     changed, replaced = put_unlogged(tx, version_id, metric)
     if changed:
-        tx.log("metric", adapter_id, version_id, metric=str(metric), replaced=replaced)
+        tx.log("metric", adapter_id, version_id, metric=metric.exact, replaced=replaced)
 
 
 def put_unlogged(tx: Transaction, version_id: int, metric: Metric) -> tuple[bool, float | None]:

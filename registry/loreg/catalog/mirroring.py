@@ -123,11 +123,11 @@ def _put_metrics(
     events = {event.detail.get("metric"): event for event in origin.events if event.action == "metric"}
     changed: list[Metric] = []
     for metric in sorted(new_metrics, key=lambda m: (m.name, m.dataset, m.split)):
-        event = events.get(str(metric))
+        event = events.get(metric.exact) or events.get(str(metric))  # older events have six digits
         measured = replace(tx, access=replace(tx.access, author=event.author), at=event.at) if event else tx
         if metrics.put_unlogged(measured, version_record.id, metric)[0]:
             changed.append(metric)
-    return {"metrics": list(map(str, changed))} if changed and not created else {}
+    return {"metrics": [metric.exact for metric in changed]} if changed and not created else {}
 
 
 def _set_yanked(tx: Transaction, version_id: int, origin: Origin) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _attribute_metric(tx: Transaction, version_id: int, event: OriginEvent) -> N
     of_version = metric_table.c.version_id == version_id
     for row in tx.connection.execute(select(metric_table).where(of_version)).all():
         metric = Metric(row.name, row.value, row.dataset, row.split, row.higher_is_better)
-        if str(metric) == event.detail.get("metric"):
+        if event.detail.get("metric") in (metric.exact, str(metric)):  # older events have six digits
             names = {"name": metric.name, "dataset": metric.dataset, "split": metric.split}
             statement = update(metric_table).where(of_version).filter_by(**names)
             tx.connection.execute(statement.values(author=event.author, created_at=event.at))

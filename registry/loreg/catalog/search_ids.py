@@ -134,7 +134,7 @@ def order_of_shape(shape: Query) -> Order:
         return Order((version_table.c.id,), (int,), descending=True)
     if sort.by == SortKey.NAME:
         return Order(
-            (adapter_table.c.name, adapter_table.c.namespace, version_table.c.id), (str, str, int), descending=False
+            (adapter_table.c.namespace, adapter_table.c.name, version_table.c.number), (str, str, int), descending=False
         )
     if sort.by == SortKey.RANK:
         return Order((version_table.c.rank_max, version_table.c.id), (int, int), descending=False)

@@ -255,10 +255,8 @@ def _check_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]
             yield "LP001", f"the task {task} is missing"
     for condition in policy.metrics:
         if not any(_holds(condition, metric) for metric in version.metrics):
-            measured = ", ".join(str(metric) for metric in version.metrics if metric.name == condition.name)
-            bound = f"{condition.name}{condition.comparison.operator}{condition.comparison.value:g}"
-            dataset = f"@{condition.dataset}" if condition.dataset else ""
-            yield "LP002", f"{bound}{dataset} is asked for, measured is {measured or 'nothing'}"
+            measured = ", ".join(metric.exact for metric in version.metrics if metric.name == condition.name)
+            yield "LP002", f"{condition} is asked for, measured is {measured or 'nothing'}"
 
 
 def _check_regressions(policy: Policy, version: Version, against: Version) -> Iterator[tuple[str, str]]:
@@ -271,7 +269,7 @@ def _check_regressions(policy: Policy, version: Version, against: Version) -> It
             continue
         loss = before.value - metric.value if before.higher_is_better else metric.value - before.value
         if loss > policy.tolerance and not math.isclose(loss, policy.tolerance, rel_tol=1e-9):
-            yield "LP008", f"{metric} is worse than {before} of {against.ref}"
+            yield "LP008", f"{metric.exact} is worse than {before.exact} of {against.ref}"
 
 
 def _holds(condition: MetricCondition, metric: Metric) -> bool:

@@ -137,7 +137,8 @@ class Sort(Value, frozen=True):
 class Query(Value, frozen=True):
     """What to search for; every given condition must hold. ``text`` is words, of which the last may go on.
 
-    With ``best`` it is of each adapter the one version that is best by the metric of ``sort``.
+    With ``best`` it is of each adapter the one version that is best by the metric of ``sort``. Raises UsageError for a
+    task, module or label that is empty: nothing can be called so, and a script has lost its value.
     """
 
     text: str = ""
@@ -154,6 +155,12 @@ class Query(Value, frozen=True):
     all_versions: bool = False
     limit: int = 50
     cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        named = (("task", self.tasks), ("module", self.modules), ("label", [key for key, _ in self.labels]))
+        for what, words in named:
+            if not all(word.strip() for word in words):
+                raise UsageError(f"the {what} to search for is empty", hint="loreg search --facets")
 
     @property
     def reads_all_versions(self) -> bool:

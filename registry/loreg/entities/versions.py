@@ -48,7 +48,12 @@ class Facts(Value, frozen=True):
 
 
 class Metric(Value, frozen=True):
-    """One measured number of one version."""
+    """One measured number of one version; ``str`` rounds it to six digits, for tables.
+
+    >>> metric = Metric("loss", 1.2345678901, "sciq", "test")
+    >>> str(metric), metric.exact, metric.measured
+    ('loss=1.23457@sciq:test', 'loss=1.2345678901@sciq:test', 'loss@sciq:test')
+    """
 
     name: str
     value: float
@@ -57,8 +62,22 @@ class Metric(Value, frozen=True):
     higher_is_better: bool = True
 
     def __str__(self) -> str:
-        where = f"@{self.dataset}" if self.dataset else ""
-        return f"{self.name}={self.value:g}{where}" + (f":{self.split}" if self.split else "")
+        return f"{self.name}={self.value:g}{self._where}"
+
+    @property
+    def exact(self) -> str:
+        """Return it as it is typed, with as many digits as the number has."""
+        short = f"{self.value:g}"
+        return f"{self.name}={short if float(short) == self.value else repr(self.value)}{self._where}"
+
+    @property
+    def measured(self) -> str:
+        """Return what was measured, on which data: the metric without its number."""
+        return f"{self.name}{self._where}"
+
+    @property
+    def _where(self) -> str:
+        return (f"@{self.dataset}" if self.dataset else "") + (f":{self.split}" if self.split else "")
 
 
 class Version(Displayed, frozen=True):

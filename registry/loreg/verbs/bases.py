@@ -24,7 +24,7 @@ from loreg.entities import (
     no_progress,
 )
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
-from loreg.refs import Ref, parse_ref
+from loreg.refs import Ref, parse_ref, source_text
 from loreg.storage import put_bytes
 from loreg.storage.collected import attempts_to_commit
 from loreg.workspace.base_lookup import assess_fit, load_base, trained_adapter
@@ -181,7 +181,7 @@ class Bases:
         """
         return self._context.backend.relate(child, parent, kind, detail or {})
 
-    def match(self, source: str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:
+    def match(self, source: Path | str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:
         """Return every known base with its verdict on the adapter, a ref or a folder, the best first.
 
         >>> added = registry.bases.add("./base", ["org/tiny"])
@@ -189,7 +189,7 @@ class Bases:
         [('org/tiny', 'struct-only')]
         """
         context = self._context
-        with resolve_sources(context, [source], progress) as (resolved,):
+        with resolve_sources(context, [source_text(source)], progress) as (resolved,):
             adapter = trained_adapter(context, resolved.structure, resolved.base)
         known = self.list(limit=200).all()
         matches = [BaseMatch(base, assess_fit(context, adapter, load_base(context, base))) for base in known]

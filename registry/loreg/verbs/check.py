@@ -25,10 +25,10 @@ from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter, scan_adapter
 from loreg.entities import AliasMove, CheckReport, Details, Finding, Progress, Severity, Version, no_progress
 from loreg.errors import AdapterFormatError, IntegrityError, NotFoundError, UnavailableError, explain_os_errors
-from loreg.refs import parse_ref
+from loreg.refs import is_path, parse_ref
 from loreg.storage import digest_of
 from loreg.workspace.base_lookup import assess_fit, find_base, trained_adapter
-from loreg.workspace.context import Context, is_path, show_version
+from loreg.workspace.context import Context, show_version
 from loreg.workspace.download import download_to_temporary
 
 _HEADER_ONLY = "NaN, zero and huge numbers were not looked for: they need the weights"

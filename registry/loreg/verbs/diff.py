@@ -10,9 +10,11 @@ from pathlib import Path
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.structure import AdapterStructure
 from loreg.canonical_json import canonical_json
-from loreg.entities import AdapterDiff, FieldDiff, Metric, ModuleDiff, Progress, no_progress
+from loreg.entities import AdapterDiff, FieldDiff, ModuleDiff, Progress, no_progress
+from loreg.entities.display.text import tell_apart
 from loreg.errors import LoregError
-from loreg.workspace.context import Context, is_path, show_version
+from loreg.refs import is_path
+from loreg.workspace.context import Context, show_version
 from loreg.workspace.resolve_sources import ResolvedSource, has_torch, merge_inputs, resolve_sources
 
 _MAX_CARD_LINES = 500
@@ -28,7 +30,7 @@ def diff(context: Context, a: str, b: str, *, progress: Progress = no_progress) 
         return AdapterDiff(
             x.label,
             y.label,
-            _fields(metrics_a, metrics_b),
+            _metric_fields(metrics_a, metrics_b),
             _fields(_configuration(x.structure), _configuration(y.structure)),
             modules,
             _card_lines(card_a, card_b, x.label, y.label),
@@ -36,16 +38,24 @@ def diff(context: Context, a: str, b: str, *, progress: Progress = no_progress) 
         )
 
 
-def _describe(context: Context, source: str) -> tuple[dict[str, str], str]:
+def _describe(context: Context, source: str) -> tuple[dict[str, float], str]:
     """Return the metrics of a source, by name and data, and its card."""
     if is_path(source):
         return {}, read_card(Path(source).expanduser() / CARD_NAME)
     details = show_version(context, source)
-    return {_measured(metric): f"{metric.value:g}" for metric in details.version.metrics}, details.card
+    return {metric.measured: metric.value for metric in details.version.metrics}, details.card
 
 
-def _measured(metric: Metric) -> str:
-    return str(metric).replace(f"={metric.value:g}", "", 1)
+def _metric_fields(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[FieldDiff, ...]:
+    """Return the metrics whose numbers are not equal, each with as many digits as it takes to see that."""
+    fields = []
+    for name in sorted({*a, *b}):
+        if name in a and name in b:
+            if a[name] != b[name]:
+                fields.append(FieldDiff(name, *tell_apart(a[name], b[name])))
+        else:
+            fields.append(FieldDiff(name, *(f"{side[name]:g}" if name in side else "" for side in (a, b))))
+    return tuple(fields)
 
 
 def _configuration(structure: AdapterStructure) -> dict[str, str]:

@@ -34,12 +34,12 @@ from loreg.errors import (
     explain_os_errors,
 )
 from loreg.parsing import parse_word
-from loreg.refs import Ref, parse_ref
+from loreg.refs import Ref, is_path, parse_ref
 from loreg.runs.source import RunSource
 from loreg.runs.sources import open_source
 from loreg.verbs.push import store_version
 from loreg.workspace.checkpoints import digest_memory
-from loreg.workspace.context import Context, is_path
+from loreg.workspace.context import Context
 from loreg.workspace.import_aliases import BY_IMPORT
 from loreg.workspace.import_plan import PlannedState, plan_import
 from loreg.workspace.inspect import inspect_adapter

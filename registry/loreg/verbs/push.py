@@ -17,12 +17,12 @@ from loreg.errors import NotFoundError, explain_os_errors
 from loreg.identity.sketch import sketch_adapter
 from loreg.merging import provenance
 from loreg.parsing import parse_word
-from loreg.refs import AdapterName, parse_adapter_name, parse_alias
+from loreg.refs import AdapterName, is_path, parse_adapter_name, parse_alias
 from loreg.storage import Blob, UploadReserver, put_bytes
 from loreg.storage.collected import attempts_to_commit
 from loreg.verbs.metrics import parse_metrics
 from loreg.workspace.base_lookup import base_of_identity, load_base
-from loreg.workspace.context import Context, is_path
+from loreg.workspace.context import Context
 from loreg.workspace.inspect import InspectedAdapter, inspect_adapter
 
 

@@ -10,7 +10,8 @@ from loreg.bases.identify import Identity, identify_headers, parse_tensor_digest
 from loreg.bases.model import read_model
 from loreg.entities import BaseEdge, BaseModel, Verdict
 from loreg.errors import explain_os_errors
-from loreg.workspace.context import Context, is_path
+from loreg.refs import is_path
+from loreg.workspace.context import Context
 
 
 def load_base(context: Context, base: BaseModel) -> BaseTensors:

@@ -23,11 +23,6 @@ class Context:
     policy: Policy
 
 
-def is_path(text: str) -> bool:
-    """Return whether ``text`` means a folder, not a name in the registry: it starts with ``.``, ``/`` or ``~``."""
-    return text.startswith((".", "/", "~")) or Path(text).is_absolute()
-
-
 def show_version(context: Context, ref: str) -> Details:
     """Return the version that the ref means. Raises NotFoundError, with a hint if there is a folder of that name."""
     try:

@@ -18,7 +18,8 @@ from loreg.checking.run import check_adapter
 from loreg.entities import BaseModel, MergeOptions, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
-from loreg.workspace.context import Context, is_path, show_version
+from loreg.refs import is_path
+from loreg.workspace.context import Context, show_version
 from loreg.workspace.download import download_to_temporary
 from loreg.workspace.inspect import inspect_adapter
 

@@ -15,7 +15,8 @@ from loreg.adapters.hub_errors import HUB_PREFIX, translate_hub_errors
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
 from loreg.entities import Details, Progress
 from loreg.errors import LoregError, NotFoundError, explain_os_errors
-from loreg.workspace.context import Context, is_path, show_version
+from loreg.refs import is_path
+from loreg.workspace.context import Context, show_version
 from loreg.workspace.download import download_to_temporary
 from loreg.workspace.inspect import inspect_adapter
 

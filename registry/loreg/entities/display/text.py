@@ -112,6 +112,19 @@ def _describe_base(base: BaseModel) -> str:
     return f"BaseModel({names}sha256:{base.digest[:12]}, {base.parameters:,} parameters{headers})"
 
 
+def tell_apart(a: float, b: float, digits: int = 6) -> tuple[str, str]:
+    """Return two numbers with ``digits`` significant digits, or more if they would else look the same.
+
+    >>> tell_apart(0.5, 0.25), tell_apart(0.912345671, 0.912345678)
+    (('0.5', '0.25'), ('0.91234567', '0.91234568'))
+    """
+    for precision in range(digits, 18):  # 17 digits tell any two apart
+        texts = f"{a:.{precision}g}", f"{b:.{precision}g}"
+        if a == b or texts[0] != texts[1]:
+            break
+    return texts
+
+
 def format_ranks(version: Version) -> str:
     """Return ``8``, or ``8-16`` where modules differ."""
     low, high = version.facts.rank_min, version.facts.rank_max

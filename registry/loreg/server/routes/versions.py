@@ -25,7 +25,7 @@ from loreg.entities import (
 from loreg.errors import NotFoundError, UsageError
 from loreg.local.bases import limit_concurrent_reads
 from loreg.manifest import Manifest
-from loreg.refs import parse_adapter_pattern, parse_alias, parse_ref
+from loreg.refs import is_path, parse_adapter_pattern, parse_alias, parse_ref
 from loreg.schemas import AliasTarget, CommitRequest, ExportRequest, LineageResponse, SketchResponse, YankRequest
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import (
@@ -44,7 +44,7 @@ from loreg.server.pages import page_response
 from loreg.server.responses import error_responses, json_response, no_content
 from loreg.server.state import AsyncBackendDep, BackendDep, CurrentAccess, ServiceDep, get_async_backend
 from loreg.verbs import check as checking
-from loreg.workspace.context import Context, is_path
+from loreg.workspace.context import Context
 
 routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
 HashPrefix = Annotated[str, StringConstraints(pattern="^[0-9a-f]{6,64}$")]

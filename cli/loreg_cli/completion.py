@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
 import click
 
 from loreg_cli.options import open_registry
 
-_MAX_PAGES = 5  # of 1000 adapters that are cached
+if TYPE_CHECKING:
+    from loreg.entities import Page
+
+T = TypeVar("T")
+_MAX_PAGES = 5  # of 1000 adapters or bases that are cached
 
 
 @click.command()
@@ -43,21 +50,27 @@ def _refresh() -> None:
     from loreg.completions import Names, write_cache
 
     registry = open_registry()
-    adapters: dict[str, list[str]] = {}
+    adapters = {
+        str(entry.adapter): [*entry.aliases, *([f"v{entry.newest}"] if entry.newest else [])]
+        for entry in _pages(registry.adapters)
+    }
+    words = registry.context.backend.search_words()
+    bases = {*words.bases, *(name for base in _pages(registry.bases.list) for name in base.names)}
+    by_kind = {
+        "tasks": sorted(words.tasks),
+        "metrics": sorted(words.metrics),
+        "modules": sorted(words.modules),
+        "bases": sorted(bases),
+    }
+    write_cache(registry.settings, Names(adapters, by_kind))
+
+
+def _pages(fetch: Callable[..., Page[T]]) -> Iterator[T]:
+    """Yield the items of the first pages."""
     cursor = None
     for _ in range(_MAX_PAGES):
-        page = registry.adapters(limit=1000, cursor=cursor)
-        for entry in page.items:
-            newest = [f"v{entry.newest}"] if entry.newest else []
-            adapters[str(entry.adapter)] = [*entry.aliases, *newest]
+        page = fetch(limit=1000, cursor=cursor)
+        yield from page.items
         cursor = page.cursor
         if cursor is None:
-            break
-    versions = registry.search(limit=1000).items
-    words = {
-        "tasks": sorted({task for version in versions for task in version.tasks}),
-        "metrics": sorted({metric.name for version in versions for metric in version.metrics}),
-        "modules": sorted({kind.name for version in versions for kind in version.facts.module_types}),
-        "bases": sorted({name for base in registry.bases.list(limit=1000).items for name in base.names}),
-    }
-    write_cache(registry.settings, Names(adapters, words))
+            return

@@ -36,6 +36,7 @@ from loreg.entities import (
     Page,
     Query,
     SearchPage,
+    SearchWords,
     Sketch,
     TaskSummary,
     Token,
@@ -120,6 +121,10 @@ class Backend(Protocol):
 
     def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
         """Return a page of what is measured on what, with the best number of each, the most common first."""
+        ...
+
+    def search_words(self) -> SearchWords:
+        """Return the tasks, bases, modules and metrics that a search takes; a server that is too old has none."""
         ...
 
     def metric_vocabulary(self) -> MetricVocabulary:

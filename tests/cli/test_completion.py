@@ -152,6 +152,25 @@ def test_a_server_is_asked_beside_the_shell_and_answers_from_a_cache(tmp_path: P
     assert cache.stat().st_mode & 0o777 == 0o600
 
 
+def test_words_of_a_server_that_only_old_versions_have_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They are asked for as words, and not read from the newest versions, of which an answer has a thousand."""
+    from loreg.registry import Registry
+
+    deployment = empty_folders(tmp_path / "server")
+    with live_server(deployment) as endpoint:
+        environment = {"LOREG_HOME": str(tmp_path / "home"), "LOREG_ENDPOINT": endpoint, "HOME": str(tmp_path)}
+        loreg = command_line(environment)
+        loreg("push", NEWS, "team/old", "--task", "ancient", "--metric", "oldness=1")
+        loreg("push", SCIENCE, "team/new", "--task", "modern")
+        search = Registry.search
+        monkeypatch.setattr(Registry, "search", lambda self, **options: search(self, **{**options, "limit": 1}))
+        assert loreg("completion", "bash", "--refresh").exit_code == 0
+        assert ask(environment, "loreg search --task an").stdout == "plain,ancient\n"
+        settings = load({}, environment)
+        assert complete_word(settings, "metrics", "old") == ["oldness"]
+        assert complete_word(settings, "modules", "") == ["q_proj", "query", "v_proj", "value"]
+
+
 def test_a_cache_is_made_anew_when_it_is_a_minute_old(tmp_path: Path):
     settings = load({"endpoint": "http://127.0.0.1:9"}, {"LOREG_HOME": str(tmp_path)})
     assert needs_cache(settings)

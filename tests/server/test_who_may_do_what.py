@@ -80,6 +80,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/api/v1/base-summaries"): Row(EVERYONE),
     ("GET", "/api/v1/metrics"): Row(EVERYONE),
     ("GET", "/api/v1/metric-names"): Row(EVERYONE),
+    ("GET", "/api/v1/search-words"): Row(EVERYONE),
     ("PUT", "/api/v1/metrics/{name}"): Row(ADMIN, request=lambda _: {"json": {"higher_is_better": True}}),
     ("GET", SCIENCE_PATH + "/versions"): Row(READ),
     ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
@@ -282,6 +283,7 @@ def test_what_is_counted_is_what_may_be_read(guarded: Guarded, role: str):
         caller.bases.summaries(),
         caller.facets(),
         caller.find_metric_slips(["x=1"]),
+        caller.context.backend.search_words(),
     ]
     near = [caller.search(tasks=["question"]), caller.search(tasks=["questoins"]), caller.search(base="smollm")]
     near.append(caller.facets(tasks=["question"]))

@@ -53,6 +53,7 @@ ROLES = {
     ("GET", "/api/v1/base-summaries"): NONE,
     ("GET", "/api/v1/metrics"): NONE,
     ("GET", "/api/v1/metric-names"): NONE,
+    ("GET", "/api/v1/search-words"): NONE,
     ("PUT", "/api/v1/metrics/{name}"): ROOT,
     ("GET", "/api/v1/adapters"): NONE,
     ("GET", _ADAPTER + "/versions"): READ,

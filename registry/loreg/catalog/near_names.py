@@ -13,10 +13,18 @@ from typing import TypeVar
 from sqlalchemy import CTE, Column, ColumnElement, func, select, true, union
 
 from loreg.catalog.bases import digest_range, is_digest
-from loreg.catalog.schema import adapter_table, base_name_table, base_table, metric_table, task_table, version_table
+from loreg.catalog.schema import (
+    adapter_table,
+    base_name_table,
+    base_table,
+    metric_table,
+    module_type_table,
+    task_table,
+    version_table,
+)
 from loreg.catalog.search_text import split_words
 from loreg.catalog.transaction import Transaction
-from loreg.entities import Query, SearchTerm, TermMatch
+from loreg.entities import Query, SearchTerm, SearchWords, TermMatch
 
 T = TypeVar("T")
 
@@ -116,6 +124,20 @@ def list_tasks(tx: Transaction) -> Sequence[str]:
     is_shown = _has_shown(tx, task_table.c.task == names.c.name, task_table.c.version_id)
     query = select(names.c.name).where(names.c.name.is_not(None), is_shown).limit(_MAX_NAMES)
     return tx.connection.execute(query).scalars().all()
+
+
+def list_modules(tx: Transaction) -> Sequence[str]:
+    """Return the module types of the versions that the caller may read, by name."""
+    names = _distinct(module_type_table.c.name)
+    is_visible = _of_visible(tx, module_type_table.c.version_id, module_type_table.c.name == names.c.name)
+    query = select(names.c.name).where(names.c.name.is_not(None), is_visible).limit(_MAX_NAMES)
+    return tx.connection.execute(query).scalars().all()
+
+
+def list_words(tx: Transaction) -> SearchWords:
+    """Return all words that a search takes, of the versions that the caller may read."""
+    lists = (list_tasks(tx), _list_base_names(tx), list_modules(tx), list_metric_names(tx))
+    return SearchWords(*(tuple(sorted(words)) for words in lists))
 
 
 def list_metric_names(tx: Transaction) -> Sequence[str]:

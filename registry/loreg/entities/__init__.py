@@ -114,6 +114,7 @@ from loreg.entities.summaries import (
     MetricDeclared,
     MetricSummary,
     MetricVocabulary,
+    SearchWords,
     TaskSummary,
 )
 from loreg.entities.usage import (
@@ -251,6 +252,7 @@ __all__ = [
     "Role",
     "SearchPage",
     "SearchTerm",
+    "SearchWords",
     "Severity",
     "SharedBlob",
     "Sketch",

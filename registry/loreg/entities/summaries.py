@@ -67,6 +67,18 @@ class MetricVocabulary(Value, frozen=True):
     declarations: tuple[MetricDeclaration, ...]
 
 
+class SearchWords(Value, frozen=True):
+    """The words that a search takes: of the versions that may be read and are not yanked, 10,000 of each kind at most.
+
+    ``bases`` are names: those of known bases, and those that adapters give.
+    """
+
+    tasks: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+
 class FacetKind(StrEnum):
     """What the versions of a search are counted by."""
 

@@ -35,6 +35,7 @@ from loreg.catalog import (
     versions,
 )
 from loreg.catalog.facets import count_facets
+from loreg.catalog.near_names import list_words
 from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
@@ -71,6 +72,7 @@ from loreg.entities import (
     Query,
     Role,
     SearchPage,
+    SearchWords,
     Sketch,
     TaskSummary,
     Token,
@@ -184,6 +186,10 @@ class LocalBackend(Backend):
     def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
         with self.catalog.read(self._access) as tx:
             return summaries.list_metrics(tx, limit, cursor)
+
+    def search_words(self) -> SearchWords:
+        with self.catalog.read(self._access) as tx:
+            return list_words(tx)
 
     def metric_vocabulary(self) -> MetricVocabulary:
         with self.catalog.read(self._access) as tx:

@@ -35,6 +35,7 @@ from loreg.entities import (
     Page,
     Query,
     SearchPage,
+    SearchWords,
     Sketch,
     SortKey,
     TaskSummary,
@@ -143,6 +144,12 @@ class RemoteBackend(Backend):
 
     def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
         return self._server.get(f"{_API}/metrics", Page[MetricSummary], {"limit": limit, "cursor": cursor})
+
+    def search_words(self) -> SearchWords:
+        try:
+            return self._server.get(f"{_API}/search-words", SearchWords)
+        except NotFoundError:
+            return SearchWords()
 
     def metric_vocabulary(self) -> MetricVocabulary:
         try:

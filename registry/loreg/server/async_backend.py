@@ -54,6 +54,7 @@ class AsyncBackend:
     jobs = _awaited(LocalBackend.jobs)
     lineage = _awaited(LocalBackend.lineage)
     metric_summaries = _awaited(LocalBackend.metric_summaries)
+    search_words = _awaited(LocalBackend.search_words)
     metric_vocabulary = _awaited(LocalBackend.metric_vocabulary)
     namespaces = _awaited(LocalBackend.namespaces)
     revoke_token = _awaited(LocalBackend.revoke_token)

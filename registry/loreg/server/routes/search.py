@@ -16,6 +16,7 @@ from loreg.entities import (
     MetricVocabulary,
     Page,
     SearchPage,
+    SearchWords,
     TaskSummary,
 )
 from loreg.entities import Query as Search
@@ -101,6 +102,12 @@ async def base_summaries(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cu
 async def metrics(backend: AsyncBackendDep, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """Return a page of what is measured on what in what the caller may read, with the best number of each."""
     return await page_response(backend.metric_summaries, limit, cursor)
+
+
+@routes.get("/search-words", response_model=SearchWords, responses=error_responses())
+async def search_words(backend: AsyncBackendDep) -> Response:
+    """Return the tasks, bases, modules and metrics of what the caller may read, for completion."""
+    return json_response(await backend.search_words())
 
 
 @routes.get("/metric-names", response_model=MetricVocabulary, responses=error_responses())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
         places = ", ".join(Path(adapter.location).name for adapter in adapters[:6])
         raise UsageError(
             f"{folder} has {len(adapters)} adapters: {places}; --checkpoint takes one of a single run",
-            hint=f"loreg push {adapters[0].location} NAME --checkpoint {checkpoint}",
+            hint=f"loreg import {shlex.quote(adapters[0].location)} --checkpoints {checkpoint} --dry-run",
         )
     (adapter,) = adapters
     states = select_states(adapter, checkpoint)
@@ -66,7 +67,7 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
     if checkpoint == "best" and len(adapter.states) > 1 and not states[-1].is_best:
         raise NotFoundError(
             f"{folder} does not say which of its {len(adapter.states)} checkpoints was the best: it has no evaluation",
-            hint=f"loreg push {folder} NAME --checkpoint last",
+            hint=f"loreg import {shlex.quote(str(folder))} --checkpoints last --dry-run",
         )
     read = describe_state(adapter, states[-1])
     measured = [metric for metric in read.metrics if isinstance(metric, Metric)]

@@ -56,7 +56,7 @@ def parse_adapter_name(text: str) -> AdapterName:
         raise UsageError(
             f"invalid adapter name {text!r}: expected [ns/]name, each part of 1 to 96 letters, digits and "
             "'._-' that starts and ends with a letter or digit and has no '..'",
-            hint="loreg push DIR team/my-adapter",
+            hint="a name reads team/my-adapter",
         )
     return AdapterName(*parts) if len(parts) == 2 else AdapterName("", parts[0])
 
@@ -113,7 +113,7 @@ def parse_alias(text: str) -> str:
         )
     if not _PART.fullmatch(text):
         raise UsageError(
-            f"invalid alias {text!r}: expected 1 to 96 letters, digits and '._-'", hint="loreg tag REF prod"
+            f"invalid alias {text!r}: expected 1 to 96 letters, digits and '._-'", hint="an alias reads prod"
         )
     return text
 

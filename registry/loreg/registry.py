@@ -1276,7 +1276,7 @@ class Registry:
         from loreg.workspace.mirror_source import RegistrySource
 
         if (to is None) == (source is None):
-            raise UsageError("a mirror goes to one place, or comes from one", hint="loreg mirror 'team/*' --to PLACE")
+            raise UsageError("a mirror goes to one place, or comes from one", hint="loreg mirror --help")
         place = str(source if to is None else to)
         is_bundle = place.endswith(".loreg")
         if since is not None and (to is None or not is_bundle):
@@ -1381,7 +1381,7 @@ def _open_place(text: str, settings: Settings, token_env: str, *, is_new: bool) 
     if "://" in text:
         raise UsageError(
             f"{mask_url(text)!r} is no place of a registry: expected a server's URL, a home folder or FILE.loreg",
-            hint="loreg --database-url URL --storage-url URL mirror PATTERN --from PLACE names a database and a store",
+            hint="a database and a store are named before the command: --database-url and --storage-url",
         )
     home = Path(text).expanduser().absolute()
     if not is_new and not (home / "catalog.db").is_file():

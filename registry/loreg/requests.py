@@ -117,7 +117,7 @@ def read_upkeep_request(kind: str, document: Mapping[str, object], *, hint: str)
 def require_snapshot_rule(rules: SnapshotRules) -> None:
     """Raise UsageError unless the rules say which snapshots of a backup are kept."""
     if rules.keep_last is None and rules.keep_newer is None:
-        raise UsageError("nothing says which snapshots are kept", hint="loreg backup DIR --forget --keep-last 30")
+        raise UsageError("nothing says which snapshots are kept", hint="--keep-last 30, or --keep-newer 90d")
     if rules.keep_last is not None and rules.keep_last < 1:
         raise UsageError(f"keep_last is {rules.keep_last}, expected 1 or more", hint="--keep-last 1")
 

@@ -177,7 +177,7 @@ def _is_in_force(layer: _Layer, key: str, layers: Sequence[_Layer], values: Mapp
             raise UsageError(
                 "a server and a registry on this machine are named at once: an endpoint goes with no home, database or "
                 "store",
-                hint="loreg --endpoint URL …, or loreg --home DIR …",
+                hint="name one of the two: --endpoint, or --home",
             )
         return not any(other.names_local for other in stronger)
     if key in _LOCAL:  # --home replaces catalog and store of all but flags

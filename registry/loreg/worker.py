@@ -253,12 +253,18 @@ class Worker:
 
     def _base_folder(self, name: str) -> Path:
         if self._bases is None or not self._has_base(name):
-            raise NotFoundError(f"this worker has no {name!r} among its bases", hint="loreg worker --bases DIR")
+            raise NotFoundError(
+                f"this worker has no {name!r} among its bases",
+                hint="whoever runs the worker names its folder: loreg worker --help",
+            )
         return self._bases / name
 
     def _model_folder(self, name: str) -> Path:
         if self._models is None:
-            raise NotFoundError(f"this worker has no place for {name!r}", hint="loreg worker --models DIR")
+            raise NotFoundError(
+                f"this worker has no place for {name!r}",
+                hint="whoever runs the worker names its folder: loreg worker --help",
+            )
         return self._models / name
 
 

@@ -40,7 +40,7 @@ def test_the_checkpoints_of_a_run_are_named_the_newest_first(local_registry: Reg
         NotFoundError, match="3 adapters lie in it: checkpoint-1000, checkpoint-900, checkpoint-100"
     ) as e:
         local_registry.push(str(folder), "team/a")
-    assert e.value.hint == f"loreg push {folder}/checkpoint-1000 NAME"
+    assert e.value.hint == f"loreg check {folder}/checkpoint-1000"
     (report,) = local_registry.check([str(folder)])
     assert [(f.code, f.remedy) for f in report.findings] == [("LR000", e.value.hint)]
     local_registry.push(e.value.hint.split()[2], "team/a")
@@ -50,7 +50,7 @@ def test_adapters_with_names_are_named(local_registry: Registry, tmp_path: Path)
     folder = named(tmp_path / "named")
     with pytest.raises(NotFoundError, match="2 adapters lie in it: policy, reference") as error:
         local_registry.merge([str(folder)], MergeOptions(weights=[1.0]), folder=tmp_path / "out")
-    assert error.value.hint == f"loreg push {folder}/policy NAME"
+    assert error.value.hint == f"loreg check {folder}/policy"
     local_registry.push(f"{folder}/policy", "team/a")
 
 

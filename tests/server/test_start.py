@@ -172,4 +172,4 @@ def test_who_has_no_token_is_told_to_log_in(postgres_and_s3: Deployment):
     with running(deployment, "--require-tokens", LOREG_ADMIN_TOKEN="lrg_" + "r" * 43) as server:
         with connect(endpoint=server.endpoint) as registry, pytest.raises(UnauthenticatedError) as error:
             registry.push(SCIENCE, "team/science")
-        assert error.value.hint == "loreg login URL"
+        assert error.value.hint == "loreg login --help"

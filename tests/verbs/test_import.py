@@ -447,7 +447,7 @@ class TestPushOfACheckpoint:
     def test_of_several_adapters_is_refused_with_a_command(self, local_registry: Registry, runs: Path):
         with pytest.raises(UsageError, match="has 2 adapters: policy, reference") as error:
             local_registry.push(runs / "dpo", "team/a", checkpoint="last")
-        assert error.value.hint == f"loreg push {runs / 'dpo' / 'policy'} NAME --checkpoint last"
+        assert error.value.hint == f"loreg import {runs / 'dpo' / 'policy'} --checkpoints last --dry-run"
         local_registry.push(runs / "dpo" / "policy", "team/a", checkpoint="last")
 
     def test_the_best_of_a_run_that_evaluated_nothing_is_not_guessed(self, local_registry: Registry, runs: Path):
@@ -456,7 +456,7 @@ class TestPushOfACheckpoint:
             path.unlink()
         with pytest.raises(NotFoundError, match="does not say which of its 3 checkpoints was the best") as error:
             local_registry.push(run, "team/a", checkpoint="best")
-        assert error.value.hint == f"loreg push {run} NAME --checkpoint last"
+        assert error.value.hint == f"loreg import {run} --checkpoints last --dry-run"
         local_registry.push(run, "team/a", checkpoint="last")
 
     def test_that_is_not_there_is_told(self, local_registry: Registry, runs: Path):

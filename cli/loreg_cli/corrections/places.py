@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import shlex
 from pathlib import Path
 
 from loreg.refs import is_path
@@ -63,18 +64,20 @@ def write_as_path(call: Call) -> list[str] | None:
 
 
 def name_the_folder(call: Call) -> list[str] | None:
-    """Return the words with the adapter that lies in the folder, or as the model that it is."""
-    if call.name != "push" or len(call.texts) != 2 or not call.is_error("not-found"):
-        return None
-    hint = getattr(call.error, "hint", "")
-    if hint == "loreg push DIR NAME":
+    """Return the words with the adapter that lies below a folder, or with the model that a folder is."""
+    message = call.message.partition(". Hint:")[0]
+    if call.name == "push" and message.endswith("does not exist; expected the folder of an adapter"):
         folder = _closest_folder(call.texts[0])
         return call.replace({call.arguments[0]: [folder]}) if folder else ["push", "--help"]
-    if match := re.match(r"loreg push (.+) NAME$", hint):
-        folder = match[1].strip("'")
-        return call.replace({call.arguments[0]: [folder if is_path(folder) else f"./{folder}"]})
-    if hint.startswith("loreg base add "):
-        return ["base", "add", call.texts[0]]
+    match shlex.split(getattr(call.error, "hint", "")):
+        case ["loreg", "check" | "import", meant, *_]:
+            for i in call.arguments:
+                if Path(call.words[i]).expanduser() in Path(meant).parents:
+                    return call.replace({i: [meant]})
+        case ["loreg", "base", "add", _] if call.name == "push":
+            return ["base", "add", call.texts[0]]
+    if call.name == "push" and "has no evaluation" in message:
+        return call.replace_word("best", "last")
     return None
 
 

@@ -46,7 +46,7 @@ def select_files(folder: Path) -> SelectedFiles:
         if folder.suffix in PICKLES:
             raise _pickle_error(folder)
         what = "is a file" if folder.exists() else "does not exist"
-        raise NotFoundError(f"{folder} {what}; expected the folder of an adapter", hint="loreg push DIR NAME")
+        raise NotFoundError(f"{folder} {what}; expected the folder of an adapter", hint="loreg push --help")
     root = folder.resolve()
     files: dict[str, Path] = {}
     left_out: list[tuple[str, str]] = []

@@ -50,7 +50,7 @@ def read_hub_adapter(text: str) -> HubAdapter:
 def _no_adapter_error(text: str, needed: str, names: Collection[str]) -> NotFoundError:
     folders = sorted(name.removesuffix(f"/{needed}") for name in names if name.endswith(f"/{needed}"))
     if not folders:
-        return NotFoundError(f"{text} has no {needed}: it is not a PEFT adapter", hint="loreg reads PEFT's files")
+        return NotFoundError(f"{text} has no {needed}: it is not a PEFT adapter", hint="only PEFT's files are read")
     repo = text.removeprefix(HUB_PREFIX).partition("@")[0]
     return NotFoundError(
         f"{text} has no {needed} itself; there is one in {', '.join(folders[:6])}",

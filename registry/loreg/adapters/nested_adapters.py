@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
+
+from loreg.refs import source_text
 
 _MAX_DEPTH = 2  # folders below the one that is searched
 _MAX_SHOWN = 6
@@ -35,7 +38,10 @@ def describe_other_folder(folder: Path) -> tuple[str, str]:
 
 
 def describe_adapters_below(folder: Path, adapters: list[str]) -> tuple[str, str]:
-    """Return what an error says of the adapters below ``folder``, and the command that pushes the first of them."""
+    """Return what an error says of the adapters below ``folder``, and the command that looks at the first of them."""
     more = f" and {len(adapters) - _MAX_SHOWN} more" if len(adapters) > _MAX_SHOWN else ""
     count = "1 adapter lies" if len(adapters) == 1 else f"{len(adapters)} adapters lie"
-    return f"{count} in it: {', '.join(adapters[:_MAX_SHOWN])}{more}", f"loreg push {folder / adapters[0]} NAME"
+    return (
+        f"{count} in it: {', '.join(adapters[:_MAX_SHOWN])}{more}",
+        f"loreg check {shlex.quote(source_text(folder / adapters[0]))}",
+    )

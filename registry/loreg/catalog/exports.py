@@ -65,9 +65,7 @@ def find_author(tx: Transaction, row: VersionRecord, request: str) -> str:
     is_export = (export_table.c.version_id == row.id) & (export_table.c.request == request)
     author = tx.connection.execute(select(export_table.c.author).where(is_export)).scalar()
     if author is None:
-        raise NotFoundError(
-            f"the registry has not made {row.version.ref} for that server", hint="loreg pull REF --profile SERVER"
-        )
+        raise NotFoundError(f"the registry has not made {row.version.ref} for that server", hint="loreg pull --help")
     return author
 
 

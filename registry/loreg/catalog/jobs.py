@@ -141,7 +141,7 @@ def _refuse_too_many(tx: Transaction, namespace: str) -> None:
         if count >= MAX_OPEN:
             raise QuotaError(
                 f"{count} jobs {whose} wait or run, and no more than {MAX_OPEN} may",
-                hint="loreg job ls shows them, loreg job cancel ID gives one up",
+                hint="loreg job ls",
             )
 
 
@@ -327,7 +327,9 @@ def _unclaimable_reason(row: _JobRow) -> dict[str, str]:
     workers = f"no worker that {' and '.join(needs)}" if needs else "no worker"
     hours = QUEUE_TIMEOUT.total_seconds() / 3600
     return _error(
-        "not-found", f"{workers} looked for work for {hours:.0f} hours", "loreg worker --bases DIR --models DIR"
+        "not-found",
+        f"{workers} looked for work for {hours:.0f} hours",
+        "start one: loreg worker --help",
     )
 
 

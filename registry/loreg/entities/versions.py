@@ -133,7 +133,7 @@ class Provenance(Displayed, frozen=True):
         from loreg.entities.display.pictures import import_figures
 
         if not self.certificate.get("modules"):
-            raise UsageError("this has no certificate that could be drawn", hint="loreg merge A B --dry-run")
+            raise UsageError("this has no certificate that could be drawn", hint="loreg merge --help")
         figure: Figure = import_figures().draw_kept(self)
         return figure
 

@@ -22,5 +22,5 @@ def require_somewhere(access: Access, role: Role) -> None:
 
 def _not_allowed(access: Access, what: str, scope: str) -> LoregError:
     if not access.permissions:
-        return UnauthenticatedError(f"without a token nobody may {what}", hint="loreg login URL")
+        return UnauthenticatedError(f"without a token nobody may {what}", hint="loreg login --help")
     return NotAllowedError(f"{access.author} may not {what}", hint=f"ask for a token with --scope {scope}")

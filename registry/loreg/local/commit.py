@@ -108,7 +108,7 @@ def _refuse_oversized(commit: Commit) -> None:
     counts = {name: len(getattr(commit, name)) for name in ("tasks", "labels", "metrics", "aliases")}
     if many := next((name for name, count in counts.items() if count > _MAX_ENTRIES), ""):
         raise UsageError(
-            f"{counts[many]:,} {many}, expected {_MAX_ENTRIES:,} at most", hint="loreg push DIR with fewer of them"
+            f"{counts[many]:,} {many}, expected {_MAX_ENTRIES:,} at most", hint="push it with fewer of them"
         )
     if len(commit.message) > _MAX_MESSAGE:
         raise UsageError(
@@ -116,7 +116,7 @@ def _refuse_oversized(commit: Commit) -> None:
             hint="a README.md beside the weights may be longer",
         )
     if not is_unicode(commit.message + commit.base_hint):
-        raise UsageError("the message holds half a character, a lone surrogate", hint="loreg push DIR --message TEXT")
+        raise UsageError("the message holds half a character, a lone surrogate", hint="write the message again")
 
 
 def _not_stored(file: File, size: int | None) -> LoregError:

@@ -44,7 +44,7 @@ def profile_for(text: str, request: str, details: Details) -> Profile:
     if not text or len(text) > _MAX_PROFILE or text.endswith(".toml") or "/" in text:
         raise NotAllowedError(
             "a registry makes exports itself, and only for the servers that loreg knows",
-            hint="loreg export REF --profile ./mine.toml --to DIR",
+            hint="loreg export --help",
         )
     with contextlib.suppress(NotFoundError):
         profile = read_profile(text)
@@ -101,7 +101,7 @@ def _refuse_oversized(plan: Plan, files: dict[str, File]) -> None:
         or sum(steps) > _MAX_STEPS
     ):
         raise NotAllowedError(
-            "this is too much for a registry to make: whoever pulls it makes it", hint="loreg pull REF --profile SERVER"
+            "this is too much for a registry to make: whoever pulls it makes it", hint="loreg pull --help"
         )
 
 

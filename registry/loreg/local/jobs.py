@@ -98,7 +98,7 @@ def _require_folder_name(base: str) -> None:
     if not (len(base) <= _MAX_BASE_NAME and _FOLDER.fullmatch(base)):
         raise UsageError(
             f"base is {base[:80]!r}, expected the name of a folder that the worker was given",
-            hint="loreg worker --bases DIR --models DIR",
+            hint="whoever runs the worker names the folders: loreg worker --help",
         )
 
 

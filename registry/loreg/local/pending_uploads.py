@@ -225,11 +225,11 @@ def _refuse_over_quota(tx: Transaction, adapter: AdapterName, state: _BranchStat
     if len(files) > MAX_FILES:
         raise NotAllowedError(
             f"an unfinished upload may have {MAX_FILES:,} files, that of {adapter} would have {len(files):,}",
-            hint=f"loreg push DIR {adapter}",
+            hint=f"loreg push takes a folder to {adapter} at once",
         )
     if state.pending is None and pending_uploads.count_free(tx, adapter.namespace, MAX_PENDING) <= 0:
         where = f"the namespace {adapter.namespace!r}" if adapter.namespace else "the registry"
         raise NotAllowedError(
             f"{where} has {MAX_PENDING} unfinished uploads of this week already",
-            hint=f"loreg push DIR {adapter}",
+            hint=f"loreg push takes a folder to {adapter} at once",
         )

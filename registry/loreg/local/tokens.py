@@ -28,7 +28,7 @@ def refuse_taken_name(tx: Transaction, name: str, grants: Mapping[str, str]) -> 
     if namesake is not None:
         raise ConflictError(
             f"{name!r} is the name of token {namesake.id}, with other scopes: what that made would be this one's",
-            hint="loreg token create ANOTHER-NAME --scope SCOPE",
+            hint="give the new token another name",
         )
 
 
@@ -50,7 +50,7 @@ def refuse_last_administrator(tx: Transaction, token_id: int) -> None:
     if [token.id for token in administrators] == [token_id]:
         raise NotAllowedError(
             f"token {token_id} is the last administrator's: without it nobody can make another",
-            hint="loreg token create NAME --scope 'admin:*'",
+            hint="loreg token create --help",
         )
 
 

@@ -147,4 +147,4 @@ class Uploads:
         """Raise NotFoundError unless a version that the caller may read has the blob."""
         with self._catalog.read(self._access) as tx:
             if not uploads.find_readable(tx, [sha256]):
-                raise NotFoundError(f"there is no blob {sha256[:12]}", hint="loreg show REF lists the files")
+                raise NotFoundError(f"there is no blob {sha256[:12]}", hint="loreg ls")

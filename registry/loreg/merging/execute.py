@@ -132,9 +132,7 @@ def _read_moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, Tensor
         or sources[0].initial
         or any(shape.kind != ModuleKind.LINEAR for shape in sources[0].modules.values())
     ):
-        raise UsageError(
-            "calibration data fit one adapter of plain linear LoRA modules", hint="loreg rerank REF --calibration FILE"
-        )
+        raise UsageError("calibration data fit one adapter of plain linear LoRA modules", hint="loreg rerank --help")
     if any("magnitude" in module.tensors for module in sources[0].adapter.structure.modules.values()):
         raise UsageError("calibration data do not fit a DoRA adapter", hint="loreg rerank it without, then again")
     return read_moments(path, {name: sources[0].rank(name) for name in sources[0].modules})

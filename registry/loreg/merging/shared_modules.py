@@ -69,7 +69,7 @@ def _refuse_two_names_for_one_weight(structures: Sequence[AdapterStructure], lab
             if first != module:
                 raise MergeError(
                     f"{first} in {first_label} and {module} in {label} are one module under two names",
-                    hint=f"loreg export {label} --profile vllm --base DIR --to NEW gives it the names of its base",
+                    hint=f"export {label} with --base and --profile vllm: that gives it the names of its base",
                 )
 
 

@@ -67,7 +67,7 @@ class HubFiles:
         if WEIGHTS_NAME not in files:
             raise NotFoundError(
                 f"{self.location} has no {WEIGHTS_NAME}: it is no PEFT adapter, or a pickle, which loreg never opens",
-                hint="loreg reads PEFT's safetensors",
+                hint="only PEFT's safetensors are read",
             )
         return files
 
@@ -123,7 +123,7 @@ class HubSource:
             if not groups:
                 raise NotFoundError(
                     f"{' and '.join(self.texts)}: there is no {CONFIG_NAME}, and so no PEFT adapter",
-                    hint="loreg import hf:ORG/NAME",
+                    hint="loreg import --help",
                 )
             paths = [(_last(repository.name), *PurePosixPath(root).parts) for repository, root, _ in groups]
             names = name_adapters(paths)

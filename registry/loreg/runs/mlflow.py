@@ -64,7 +64,7 @@ class MlflowFiles:
         if WEIGHTS_NAME not in files:
             raise NotFoundError(
                 f"{self.location} has no {WEIGHTS_NAME}: it is no PEFT adapter, or a pickle, which loreg never opens",
-                hint="loreg reads PEFT's safetensors",
+                hint="only PEFT's safetensors are read",
             )
         return files
 

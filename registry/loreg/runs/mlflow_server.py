@@ -184,9 +184,7 @@ class MlflowServer:
         except (ValueError, AttributeError):
             message = ""
         if response.status == 404:
-            raise NotFoundError(
-                f"{self.url}: {message or 'there is no such thing'}", hint="loreg import mlflow:experiments/NAME"
-            )
+            raise NotFoundError(f"{self.url}: {message or 'there is no such thing'}", hint="loreg import --help")
         if response.status in (401, 403):
             raise NotAllowedError(
                 f"{self.url} wants to know who asks", hint="export MLFLOW_TRACKING_TOKEN, or …_USERNAME and …_PASSWORD"

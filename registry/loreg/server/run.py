@@ -151,9 +151,7 @@ def make_administrator(settings: Settings, secret: str = "") -> str:
     with catalog.write(Access.superuser(settings.author)) as tx:
         if tokens.find_live(tx, digest_secret(secret)) is None:
             if any(map(is_administrator, tokens.list_all(tx))):
-                raise NotAllowedError(
-                    "there is an administrator's token already", hint="loreg token create NAME --scope 'admin:*'"
-                )
+                raise NotAllowedError("there is an administrator's token already", hint="loreg token create --help")
             tokens.create(tx, digest_secret(secret), _FIRST_ADMINISTRATOR, {"*": Role.ADMIN}, None)
     catalog.close()
     return secret

@@ -107,7 +107,7 @@ class Bases:
         NotAllowedError.
         """
         if bool(refs) == bool(base):
-            raise UsageError("expected refs, or a base", hint="loreg base detach REF, or --base BASE")
+            raise UsageError("expected refs, or a base", hint="loreg base detach --help")
         return self._all_pages(self._context.backend.detach_base, base, refs, "detaching the base", progress)
 
     def _all_pages(

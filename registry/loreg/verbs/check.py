@@ -123,7 +123,7 @@ def _inspect_folder(folder: Path, header_only: bool) -> _InspectedSource:
     with explain_os_errors(folder, "check the folder and its permissions"):
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
-            raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check ./DIR")
+            raise NotFoundError(f"{folder} {what}, expected the folder of an adapter", hint="loreg check --help")
         selected = select_files(folder).files
         files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
         subject = _read(read_structure(folder), files, header_only)

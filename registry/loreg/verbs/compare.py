@@ -29,7 +29,7 @@ def compare(
 ) -> AdapterComparison:
     """Compare every pair of adapters. See :meth:`loreg.registry.Registry.compare`."""
     if len(sources) < 2:
-        raise UsageError("expected two adapters or more to compare", hint="loreg compare A B")
+        raise UsageError("expected two adapters or more to compare", hint="loreg compare --help")
     refuse_picture(plot)
     require_torch()
     with resolve_sources(context, [*sources, *initial], progress) as resolved:

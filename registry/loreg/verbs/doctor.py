@@ -124,7 +124,7 @@ def _refuse_lost(store: BlobTransfer, sha256: str, what: str) -> None:
     if store.size(sha256) is None:
         raise NotFoundError(
             f"{what} is not in {store.url}",
-            hint="loreg verify names all that is lost, loreg repair --from DIR brings it back; or set "
+            hint="loreg verify names all that is lost, loreg repair brings it back; or set "
             "LOREG_STORAGE_URL to the store of this catalog"
             if isinstance(store, BlobStore)
             else "tell who runs the server: loreg verify, there, names all that is lost",

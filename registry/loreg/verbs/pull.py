@@ -116,7 +116,7 @@ def _write_files(
         if not _has_files(real, files):
             raise ConflictError(
                 f"{target} is not empty and is not {version.ref}; nothing was changed",
-                hint=f"loreg pull {version.ref} ANOTHER-DIR",
+                hint="name a folder that is not there yet",
             )
         restore_base_path(real / CONFIG_NAME, base_path)
         return 0

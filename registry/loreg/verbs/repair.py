@@ -78,7 +78,7 @@ def open_source(text: str, settings: Settings, token_env: str = "") -> BlobSourc
     if "://" in text and scheme != "file":
         raise UsageError(
             f"{text!r} is no place to repair from: expected a folder, s3://bucket/prefix or a server's URL",
-            hint="loreg repair --from DIR",
+            hint="loreg repair --help",
         )
     return TreeSource(Path(text.removeprefix("file://")).expanduser())
 

@@ -37,7 +37,7 @@ class TreeSource:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise NotFoundError(f"there is no folder {folder}", hint="loreg repair --from DIR")
+            raise NotFoundError(f"there is no folder {folder}", hint="loreg repair --help")
         self.name = str(folder)
         self._folder = folder
         self._by_size: dict[int, list[str]] | None = None

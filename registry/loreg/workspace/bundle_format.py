@@ -159,4 +159,4 @@ def blob_name(sha256: str) -> str:
 
 def damaged(path: Path, reason: str) -> IntegrityError:
     """Return the error for a file that is no bundle."""
-    return IntegrityError(f"{path} is no sound bundle: {reason}", hint="loreg mirror PATTERN --to FILE.loreg makes one")
+    return IntegrityError(f"{path} is no sound bundle: {reason}", hint="loreg mirror --help")

@@ -42,7 +42,7 @@ class BundleSource:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise NotFoundError(f"there is no bundle {path}", hint="loreg mirror PATTERN --to FILE.loreg makes one")
+            raise NotFoundError(f"there is no bundle {path}", hint="loreg mirror --help")
         self.path = path
         self.name = str(path)
         with explain_os_errors(path, "check the file and its permissions"), path.open("rb") as stream:

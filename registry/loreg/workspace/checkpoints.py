@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
         places = ", ".join(Path(adapter.location).name for adapter in adapters[:_MAX_SHOWN])
         raise UsageError(
             f"{folder} has {len(adapters)} adapters: {places}; --checkpoint takes one of a single run",
-            hint=f"loreg push {adapters[0].location} NAME --checkpoint {checkpoint}",
+            hint=f"loreg import {shlex.quote(adapters[0].location)} --checkpoints {checkpoint} --dry-run",
         )
     (adapter,) = adapters
     states = select_states(adapter, checkpoint)
@@ -90,7 +91,7 @@ def select_checkpoint(context: Context, folder: Path, checkpoint: str) -> tuple[
     if checkpoint == "best" and _lacks_best(adapter):
         raise NotFoundError(
             f"{folder} does not say which of its {len(adapter.states)} checkpoints was the best: it has no evaluation",
-            hint=f"loreg push {folder} NAME --checkpoint last",
+            hint=f"loreg import {shlex.quote(str(folder))} --checkpoints last --dry-run",
         )
     read = describe_state(adapter, states[-1])
     measured = [metric for metric in read.metrics if isinstance(metric, Metric)]

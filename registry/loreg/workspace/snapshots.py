@@ -37,7 +37,7 @@ def open_backup(text: str, endpoint: str) -> DocumentStore:
     """Open the folder or ``s3://bucket/prefix``; nothing is contacted yet. Raises UsageError for another place."""
     store = open_store(text, endpoint)
     if not isinstance(store, DocumentStore):
-        raise UsageError(f"{store.url} can hold no backup", hint="loreg backup DIR, or s3://bucket/prefix")
+        raise UsageError(f"{store.url} can hold no backup", hint="a backup goes to a folder, or to s3://bucket/prefix")
     return store
 
 
@@ -63,7 +63,7 @@ def require_backup(backup: DocumentStore, registry_id: str) -> None:
     """Raise NotFoundError if the place is no backup, ConflictError if it is one of another registry."""
     owner = backup.owner()
     if not owner.startswith(_OWNER):
-        raise NotFoundError(f"{backup.url} is no backup", hint="loreg backup DIR")
+        raise NotFoundError(f"{backup.url} is no backup", hint="loreg backup --help")
     if owner != _OWNER + registry_id:
         raise ConflictError(
             f"{backup.url} is a backup of another registry, {owner.removeprefix(_OWNER)[:8]}; this one is "
@@ -113,7 +113,7 @@ def list_names(backup: DocumentStore) -> list[str]:
     """Return the names of the snapshots of a backup, the oldest first. Raises NotFoundError if it has none."""
     names = _names(backup)
     if not names:
-        raise NotFoundError(f"there is no snapshot in {backup.url}", hint="loreg backup DIR")
+        raise NotFoundError(f"there is no snapshot in {backup.url}", hint="loreg backup --help")
     return names
 
 

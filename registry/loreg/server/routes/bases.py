@@ -62,7 +62,7 @@ def attach_base(body: AttachmentRequest, backend: BackendDep) -> Response:
 def detach_base(body: AttachmentRequest, backend: BackendDep) -> Response:
     """Take back what was attached: for the refs, or a page of the versions that have the base."""
     if not body.base and not body.refs:
-        raise UsageError("expected a base, or refs", hint="loreg base detach REF, or --base BASE")
+        raise UsageError("expected a base, or refs", hint="loreg base detach --help")
     return json_response(backend.detach_base(body.base, _refs(body), body.limit, body.cursor))
 
 

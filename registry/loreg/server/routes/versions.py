@@ -116,7 +116,10 @@ def check(
     """Check a version by its headers: alone, on a recorded base, for servers, and beside another version."""
     for name in (base or "", *profile):
         if is_path(name) or name.endswith(".toml"):
-            raise UsageError(f"{name!r} is a path, and the server reads none of its own", hint="loreg check REF, there")
+            raise UsageError(
+                f"{name!r} is a path, and the server reads none of its own",
+                hint="check it on the machine where the path is",
+            )
     context = Context(backend, service.store, Path(), service.policy)
     text = str(ref)
     with limit_concurrent_reads() if base is not None else contextlib.nullcontext():
@@ -153,7 +156,7 @@ async def export(ref: RefDep, request: Sha256, backend: AsyncBackendDep) -> Resp
     """Return the files of an export, the version as one server takes it, by the digest of the request."""
     manifest = await backend.export(ref, request)
     if manifest is None:
-        raise NotFoundError(f"{ref} was never exported so", hint="loreg pull REF --profile SERVER makes it")
+        raise NotFoundError(f"{ref} was never exported so", hint="pulling it with that profile makes it")
     return json_response(manifest)
 
 

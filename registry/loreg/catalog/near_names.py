@@ -129,8 +129,8 @@ def list_tasks(tx: Transaction) -> Sequence[str]:
 def list_modules(tx: Transaction) -> Sequence[str]:
     """Return the module types of the versions that the caller may read, by name."""
     names = _distinct(module_type_table.c.name)
-    is_visible = _of_visible(tx, module_type_table.c.version_id, module_type_table.c.name == names.c.name)
-    query = select(names.c.name).where(names.c.name.is_not(None), is_visible).limit(_MAX_NAMES)
+    is_shown = _has_shown(tx, module_type_table.c.name == names.c.name, module_type_table.c.version_id)
+    query = select(names.c.name).where(names.c.name.is_not(None), is_shown).limit(_MAX_NAMES)
     return tx.connection.execute(query).scalars().all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,11 @@ def test_the_checkpoints_of_a_run_are_named_the_newest_first(local_registry: Reg
         NotFoundError, match="3 adapters lie in it: checkpoint-1000, checkpoint-900, checkpoint-100"
     ) as e:
         local_registry.push(str(folder), "team/a")
-    assert e.value.hint == f"loreg push {folder}/checkpoint-1000 NAME"
+    assert e.value.hint == f"loreg push {folder} NAME --checkpoint last"
     (report,) = local_registry.check([str(folder)])
     assert [(f.code, f.remedy) for f in report.findings] == [("LR000", e.value.hint)]
-    local_registry.push(e.value.hint.split()[2], "team/a")
+    _, _, place, name, _, checkpoint = shlex.split(e.value.hint)
+    assert local_registry.push(place, name, checkpoint=checkpoint).version.labels["checkpoint"] == "checkpoint-1000"
 
 
 def test_adapters_with_names_are_named(local_registry: Registry, tmp_path: Path):

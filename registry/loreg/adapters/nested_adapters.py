@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 _MAX_DEPTH = 2  # folders below the one that is searched
 _MAX_SHOWN = 6
+_CHECKPOINT = re.compile(r"(?:checkpoint|epoch|step|iter)[-_]?\d+")  # as runs name those of one adapter
 _STEP_NUMBER = re.compile(r"\d+")
 
 
@@ -35,7 +37,13 @@ def describe_other_folder(folder: Path) -> tuple[str, str]:
 
 
 def describe_adapters_below(folder: Path, adapters: list[str]) -> tuple[str, str]:
-    """Return what an error says of the adapters below ``folder``, and the command that pushes the first of them."""
+    """Return what an error says of the adapters below ``folder``, and the command that pushes one of them.
+
+    Of a run it is the last checkpoint, with what the run says of it, and else the first adapter.
+    """
     more = f" and {len(adapters) - _MAX_SHOWN} more" if len(adapters) > _MAX_SHOWN else ""
     count = "1 adapter lies" if len(adapters) == 1 else f"{len(adapters)} adapters lie"
-    return f"{count} in it: {', '.join(adapters[:_MAX_SHOWN])}{more}", f"loreg push {folder / adapters[0]} NAME"
+    is_run = all(_CHECKPOINT.fullmatch(name) for name in adapters)
+    push = f"loreg push {shlex.quote(str(folder if is_run else folder / adapters[0]))} NAME"
+    command = f"{push} --checkpoint last" if is_run else push
+    return f"{count} in it: {', '.join(adapters[:_MAX_SHOWN])}{more}", command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,12 @@ def test_the_checkpoints_of_a_run_are_named_the_newest_first(local_registry: Reg
         NotFoundError, match="3 adapters lie in it: checkpoint-1000, checkpoint-900, checkpoint-100"
     ) as e:
         local_registry.push(str(folder), "team/a")
-    assert e.value.hint == f"loreg check {folder}/checkpoint-1000"
+    assert e.value.hint == f"loreg import {folder}"
     (report,) = local_registry.check([str(folder)])
     assert [(f.code, f.remedy) for f in report.findings] == [("LR000", e.value.hint)]
-    local_registry.push(e.value.hint.split()[2], "team/a")
+    _, _, place = shlex.split(e.value.hint)
+    report = local_registry.import_runs([place])
+    assert (len(report.created) + len(report.present), report.failures) == (3, ())
 
 
 def test_adapters_with_names_are_named(local_registry: Registry, tmp_path: Path):

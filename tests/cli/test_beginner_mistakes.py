@@ -35,7 +35,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("compare science history", 3, "compare ./science history"),
     ("show ./science", 2, "check ./science"),
     ("push ./news/adapter_model.safetensors team/x", 3, "push ./news team/x"),
-    ("push ./run team/x", 3, "push ./run/checkpoint-200 team/x"),
+    ("push ./run team/x", 3, "push ./run team/x --checkpoint last"),
     ("push ./run team/x --checkpoint best", 3, "push ./run team/x --checkpoint last"),
     ("diff team/science ./run", 3, "diff team/science ./run/checkpoint-200"),
     ("compare ./science ./run", 3, "compare ./science ./run/checkpoint-200"),

@@ -735,3 +735,55 @@ def test_numbers_have_the_direction_that_the_target_declares(source: Registry, t
         target.mirror(source=source.settings.home)
         (carbon,) = (m for m in target.show("team/one:v1").version.metrics if m.name == "carbon")
         assert not carbon.higher_is_better
+
+
+class TestDeclarationsOfMetrics:
+    @pytest.fixture
+    def declared(self, source: Registry, tmp_path: Path) -> Registry:
+        """Of carbon less is better, which nobody guesses by its name; what else is declared nothing there has."""
+        source.declare_metric("carbon", lower_is_better=True, unit="kg")
+        source.declare_metric("unused", lower_is_better=True)
+        for number, value in enumerate((2.0, 5.0), 1):
+            source.add_metrics(f"team/one:v{number}", [f"carbon={value}"])
+        return source
+
+    @pytest.mark.parametrize("by", ["folder", "bundle"])
+    def test_come_along_and_the_best_is_the_best_there(
+        self, declared: Registry, target: Registry, tmp_path: Path, by: str
+    ):
+        place = declared.settings.home
+        if by == "bundle":
+            place = tmp_path / "one.loreg"
+            declared.mirror(["team/one"], to=place)
+        report = target.mirror(["team/one"], source=place)
+        (note,) = (note for note in report.notes if "carbon" in note)
+        assert note.startswith("metric 'carbon' is declared as in ")
+        assert note.endswith(": lower is better (kg)")
+        (item,) = target.context.backend.metric_vocabulary().declarations
+        assert (item.name, item.higher_is_better, item.unit) == ("carbon", False, "kg")
+        target.add_metrics("team/one:v1", ["carbon=1@other"])  # of a number that is typed there, too
+        best = target.search(best="carbon").items
+        assert [version.ref for version in best] == ["team/one:v1"]
+        again = target.mirror(["team/one"], source=place)
+        assert (again.notes, again.new) == ((), 0)
+
+    def test_come_along_to_a_server(self, declared: Registry, guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("ROOTS", guarded.tokens["root"])
+        declared.mirror(["team/*"], to=guarded.endpoint, token_env="ROOTS")
+        (item,) = guarded.behind.context.backend.metric_vocabulary().declarations
+        assert (item.name, item.higher_is_better, item.unit) == ("carbon", False, "kg")
+
+    def test_of_the_targets_own_stay_and_both_are_named(self, declared: Registry, target: Registry):
+        target.declare_metric("carbon", unit="t")
+        (note,) = target.mirror(["team/one"], source=declared.settings.home).notes
+        assert "'carbon' stays as" in note
+        assert "declared it here, higher is better (t)" in note
+        assert note.endswith("says lower is better (kg)")
+        (item,) = target.context.backend.metric_vocabulary().declarations
+        assert (item.higher_is_better, item.unit) == (True, "t")
+        assert all(
+            metric.higher_is_better
+            for version in target.versions("team/one").items
+            for metric in version.metrics
+            if metric.name == "carbon"
+        )

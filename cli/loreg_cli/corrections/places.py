@@ -70,10 +70,15 @@ def name_the_folder(call: Call) -> list[str] | None:
         folder = _closest_folder(call.texts[0])
         return call.replace({call.arguments[0]: [folder]}) if folder else ["push", "--help"]
     match shlex.split(getattr(call.error, "hint", "")):
+        case ["loreg", "import", run] if call.name == "push" and Path(call.texts[0]).expanduser() == Path(run):
+            return [*call.words, "--checkpoint", "last"]
         case ["loreg", "check" | "import", meant, *_]:
             for i in call.arguments:
-                if Path(call.words[i]).expanduser() in Path(meant).parents:
+                path = Path(call.words[i]).expanduser()
+                if path in Path(meant).parents:
                     return call.replace({i: [meant]})
+                if path == Path(meant) and (below := re.search(r"lies? in it: ([^,]+)", message)):
+                    return call.replace({i: [f"{meant}/{below[1]}"]})
         case ["loreg", "base", "add", _] if call.name == "push":
             return ["base", "add", call.texts[0]]
     if call.name == "push" and "has no evaluation" in message:

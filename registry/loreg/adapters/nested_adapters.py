@@ -11,6 +11,7 @@ from loreg.refs import source_text
 
 _MAX_DEPTH = 2  # folders below the one that is searched
 _MAX_SHOWN = 6
+_CHECKPOINT = re.compile(r"(?:checkpoint|epoch|step|iter)[-_]?\d+")  # as runs name those of one adapter
 _STEP_NUMBER = re.compile(r"\d+")
 
 
@@ -38,10 +39,13 @@ def describe_other_folder(folder: Path) -> tuple[str, str]:
 
 
 def describe_adapters_below(folder: Path, adapters: list[str]) -> tuple[str, str]:
-    """Return what an error says of the adapters below ``folder``, and the command that looks at the first of them."""
+    """Return what an error says of the adapters below ``folder``, and the command that goes on.
+
+    The checkpoints of a run are imported with what the run says of them; of other adapters the first is looked at.
+    """
     more = f" and {len(adapters) - _MAX_SHOWN} more" if len(adapters) > _MAX_SHOWN else ""
     count = "1 adapter lies" if len(adapters) == 1 else f"{len(adapters)} adapters lie"
-    return (
-        f"{count} in it: {', '.join(adapters[:_MAX_SHOWN])}{more}",
-        f"loreg check {shlex.quote(source_text(folder / adapters[0]))}",
-    )
+    is_run = all(_CHECKPOINT.fullmatch(name) for name in adapters)
+    command = ("import", folder) if is_run else ("check", folder / adapters[0])
+    shown = f"{count} in it: {', '.join(adapters[:_MAX_SHOWN])}{more}"
+    return shown, f"loreg {command[0]} {shlex.quote(source_text(command[1]))}"

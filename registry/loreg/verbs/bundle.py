@@ -83,6 +83,7 @@ class _BundleWriter:
         self._left_out = frozenset(since.blobs) if since else frozenset()
         self._blobs: set[str] = set()
         self._bases: dict[str, BaseDetails] = {}
+        self._metrics: set[str] = set()
         self._adapters: list[BundledAdapter] = []
         self._records: dict[str, BundledRecords] = {}
         self._notes: dict[str, None] = {}
@@ -109,6 +110,7 @@ class _BundleWriter:
             self._records,
             since,
             tuple(self._notes),
+            tuple(item for item in self._source.declarations() if item.name in self._metrics),
         )
         content = msgspec.json.encode(index)
         self._sink.write(header(INDEX, len(content)) + content + padding(len(content)) + bytes(2 * BLOCK))
@@ -134,6 +136,7 @@ class _BundleWriter:
             self._add_blobs([Blob(file.sha256, file.size) for file in details.files])
             if version.base is not None:
                 self._add_base(version.base)
+            self._metrics |= {metric.name for metric in version.metrics}
             self._versions += 1
             self._refs.append(version.ref)
             yield BundledVersion(details.version, details.files, self._source.sketch(adapter, version.number))

@@ -32,6 +32,7 @@ from loreg.manifest import Manifest, validate_files
 from loreg.refs import AdapterName
 from loreg.storage import Blob
 from loreg.verbs.mirror_blobs import BlobSender, mirror_base
+from loreg.verbs.mirror_declarations import DeclarationSender
 from loreg.workspace.context import Context
 from loreg.workspace.mirror_plan import MirrorPlan, alias_of, plan_adapter
 from loreg.workspace.mirror_source import MirrorSource, registry_name
@@ -91,6 +92,7 @@ class _Mirror:
 
     def __post_init__(self) -> None:
         self.blobs = BlobSender(self.source, self.context)
+        self.declarations = DeclarationSender(self.source, self.context)
 
     def mirror_adapter(self, adapter: AdapterName) -> None:
         """Bring one adapter up to date; what stops it is named, and the next one follows."""
@@ -102,6 +104,7 @@ class _Mirror:
             self.notes |= dict.fromkeys(plan.notes)
             for base in plan.bases.values():
                 mirror_base(self.source, self.blobs, base, self.bases, self.conflicts, self.notes)
+            self.notes |= dict.fromkeys(self.declarations.bring(plan.metrics))
             self._bring_versions(plan)
             self._move_aliases(plan)
         except NotAllowedError:

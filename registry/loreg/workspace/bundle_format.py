@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from loreg.entities import BaseDetails, Details, OriginEvent, Sketch, Version
+from loreg.entities import BaseDetails, Details, MetricDeclaration, OriginEvent, Sketch, Version
 from loreg.errors import IntegrityError
 from loreg.manifest import File
 from loreg.refs import AdapterName
@@ -65,7 +65,8 @@ class BundleIndex:
     """``bundle.json``, the last member: what the bundle is of, and the digests of its records.
 
     ``registry`` is the id or URL of the source. ``since`` lists earlier bundles, by the digest of their index, whose
-    blobs are left out. ``notes`` say what of the source could not be read.
+    blobs are left out. ``notes`` say what of the source could not be read, ``declarations`` what is declared of the
+    metrics of its versions.
     """
 
     schema: str
@@ -75,6 +76,7 @@ class BundleIndex:
     records: Mapping[str, BundledRecords]
     since: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    declarations: tuple[MetricDeclaration, ...] = ()
 
 
 @dataclass(frozen=True)

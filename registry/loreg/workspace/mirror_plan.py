@@ -34,6 +34,7 @@ class MirrorPlan:
     aliases: list[OriginAlias] = field(default_factory=list)
     unmoved: OriginAlias | None = None
     bases: dict[str, BaseModel] = field(default_factory=dict)
+    metrics: set[str] = field(default_factory=set)
     conflicts: list[MirrorConflict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -125,6 +126,7 @@ def _compare_versions(
             plan.previous[later] = number
         later = number
         source_aliases |= dict.fromkeys(theirs.aliases, number)
+        plan.metrics |= {metric.name for metric in theirs.metrics}
         if theirs.base is not None and (ours is None or ours.digest == theirs.digest):
             plan.bases.setdefault(theirs.base.digest, theirs.base)
         if ours is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from loreg.entities import BaseDetails, BaseModel, Details, Event, OriginEvent, Page, Sketch, Version
+from loreg.entities import BaseDetails, BaseModel, Details, Event, MetricDeclaration, OriginEvent, Page, Sketch, Version
 from loreg.errors import NotAllowedError, NotFoundError
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
@@ -42,6 +42,10 @@ class MirrorSource(Protocol):
 
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events of an adapter, the newest first. Raises NotAllowedError where they cannot be read."""
+        ...
+
+    def declarations(self) -> tuple[MetricDeclaration, ...]:
+        """Return what is declared of metrics."""
         ...
 
     def base(self, base: BaseModel) -> BaseDetails:
@@ -87,6 +91,10 @@ class RegistrySource:
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events page by page."""
         return list_events(self._context, adapter)
+
+    def declarations(self) -> tuple[MetricDeclaration, ...]:
+        """Ask for the declarations; a server of an older release has none."""
+        return self._context.backend.metric_vocabulary().declarations
 
     def base(self, base: BaseModel) -> BaseDetails:
         """Ask for the base by its digest."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from loreg_cli.output import printable
+from loreg.single_line import single_line
 from loreg_cli.streams import take_over, what_stopped_stdout
 
 INTERRUPTED = 130
@@ -163,5 +163,5 @@ def _print_error(
         from loreg_cli.debug import format_chain
 
         click.echo(hide(format_chain(error)), err=True)
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(hide(message))}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {single_line(hide(message))}", err=True)
     return exit_code

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loreg_cli.output import printable, warn
+from loreg.single_line import single_line
+from loreg_cli.output import warn
 
 if TYPE_CHECKING:
     from loreg.registry import Registry
@@ -34,5 +35,5 @@ def ask_about_slips(registry: Registry, metrics: Sequence[str], ref: str) -> Non
             )
             continue
         question = f"no metric is called {name!r} so far, did you mean {meant!r}? Record it as {name!r} all the same?"
-        if not click.confirm(printable(question), default=False, err=True):
+        if not click.confirm(single_line(question), default=False, err=True):
             raise UsageError("nothing was recorded", hint=f"{shlex.join(mended)} in place of it")

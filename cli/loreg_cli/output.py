@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from loreg.single_line import single_line
 from loreg_cli.table import Column, Table
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def print_table(
     Raises UsageError if ``--columns`` names one that the table has not.
     """
     options = table_options_in_force()
-    cells = [[printable(cell) for cell in row] for row in rows]
+    cells = [[single_line(cell) for cell in row] for row in rows]
     kinds = [Column(n, n in right, n in prose, drop.index(n) if n in drop else None, n in paths) for n in columns]
     if options.columns:
         chosen = [_find_column(name, columns) for name in options.columns]
@@ -87,7 +88,7 @@ def _find_column(name: str, columns: Sequence[str]) -> int:
 
 def echo(text: str) -> None:
     """Print one line to stdout without the control characters that untrusted text may hold."""
-    click.echo(printable(text))
+    click.echo(single_line(text))
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -95,7 +96,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max(len(name) for name, _ in shown)
     for name, value in shown:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {printable(value)}")
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {single_line(value)}")
 
 
 def warn(text: str) -> None:
@@ -105,7 +106,7 @@ def warn(text: str) -> None:
         from loreg_cli.typed_secrets import TypedSecrets
 
         text = TypedSecrets(context.find_root().obj or ()).hide(text)
-    click.echo(f"{click.style('note:', fg='yellow')} {printable(text)}", err=True)
+    click.echo(f"{click.style('note:', fg='yellow')} {single_line(text)}", err=True)
 
 
 def print_pushed(result: PushResult, format_: str) -> None:
@@ -134,11 +135,6 @@ def print_page(page: Page[Any], format_: str, refs: list[str]) -> None:
         click.echo("nothing found", err=True)
     if page.cursor and format_ != "json":
         click.echo(f"there is more: --cursor {page.cursor}", err=True)
-
-
-def printable(text: str) -> str:
-    """Return the text without the control characters that could move the cursor or colour the screen."""
-    return "".join(character if character.isprintable() else "�" for character in " ".join(text.splitlines()))
 
 
 def summarize_version(version: Version) -> str:

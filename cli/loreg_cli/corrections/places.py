@@ -69,7 +69,8 @@ def name_the_folder(call: Call) -> list[str] | None:
     if call.name == "push" and message.endswith("does not exist; expected the folder of an adapter"):
         folder = _closest_folder(call.texts[0])
         return call.replace({call.arguments[0]: [folder]}) if folder else ["push", "--help"]
-    match shlex.split(getattr(call.error, "hint", "")):
+    hint = getattr(call.error, "hint", "")
+    match shlex.split(hint) if hint.startswith(("loreg check ", "loreg import ", "loreg base add ")) else []:
         case ["loreg", "import", run] if call.name == "push" and Path(call.texts[0]).expanduser() == Path(run):
             return [*call.words, "--checkpoint", "last"]
         case ["loreg", "check" | "import", meant, *_]:

@@ -34,7 +34,7 @@ def describe_other_folder(folder: Path) -> tuple[str, str]:
     if any(name.endswith(".gguf") for name in files):
         return "a GGUF file, which no PEFT model is saved as", "push the folder that it was converted from"
     if "config.json" in files and any(name.endswith((".safetensors", ".safetensors.index.json")) for name in files):
-        return "a whole model, not an adapter", f"loreg base add {folder}"
+        return "a whole model, not an adapter", f"loreg base add {shlex.quote(source_text(folder))}"
     return "", ""
 
 

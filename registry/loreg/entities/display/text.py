@@ -11,6 +11,7 @@ from loreg.entities.comparison import AdapterComparison
 from loreg.entities.queries import Page
 from loreg.entities.results import AdapterSimilarity, MergeResult, PullResult, PushResult
 from loreg.entities.versions import AdapterEntry, Details, Provenance, Version
+from loreg.single_line import single_line
 
 _MAX_CHARACTERS = 120  # of a text that others wrote
 _MAX_METRICS = 3
@@ -23,8 +24,7 @@ def printable(text: object, limit: int = _MAX_CHARACTERS) -> str:
     >>> printable("a\\x1b[2Jb\\u202e"), printable("abcdefgh", 5)
     ('a�[2Jb�', 'ab…gh')
     """
-    line = "".join(character if character.isprintable() else "�" for character in " ".join(str(text).splitlines()))
-    return shorten_middle(line, limit)
+    return shorten_middle(single_line(str(text)), limit)
 
 
 def shorten_middle(text: str, limit: int) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
+from transformers import TrainingArguments
 
 from deployments import empty_home
 from loreg.registry import Registry, connect
@@ -53,10 +55,10 @@ def wandb_run(run: Path) -> Path:
     return folder
 
 
-def files_of(run: Path) -> list[Path]:
+def files_of(run: Path, checkpoint: str = "checkpoint-3") -> list[Path]:
     """The files of the run, with a folder beside them that is a checkpoint's."""
     files = list(run.iterdir())
-    (run / "checkpoint-3").mkdir()
+    (run / checkpoint).mkdir()
     return files
 
 
@@ -105,6 +107,16 @@ LINKS: dict[str, Callable[[Path, Path], object]] = {
     ),
     "axolotl's configuration": lambda run, private: (run / "axolotl.yml").symlink_to(private / "run.yml"),
     "torchtune's configuration": lambda run, private: (run / "torchtune_config.yaml").symlink_to(private / "tune.yaml"),
+    "torchtune's log": lambda run, private: (
+        [path.rename(run / "epoch_0" / path.name) for path in files_of(run, "epoch_0")],
+        (run / "torchtune_config.yaml").write_text("epochs: 1\nlog_every_n_steps: 1\n"),
+        (private / "log_1.txt").write_text("Step 1 | loss:4711 \n"),
+        (run / "logs").symlink_to(private),
+    ),
+    "Trainer's arguments": lambda run, private: (
+        torch.save(TrainingArguments(str(run), seed=4711, use_cpu=True, report_to=[]), private / "args.bin"),
+        (run / "training_args.bin").symlink_to(private / "args.bin"),
+    ),
     "the card": lambda run, private: (
         (run / "README.md").unlink(missing_ok=True),
         (run / "README.md").symlink_to(private / "card.md"),

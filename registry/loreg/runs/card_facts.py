@@ -14,7 +14,16 @@ from loreg.adapters.card import card_license, parse_card_fields
 from loreg.entities import Metric
 from loreg.runs.configs import from_axolotl
 from loreg.runs.documents import to_number
-from loreg.runs.facts import RunFacts, build_metric, combine, select_arguments, to_dataset, to_task, to_text
+from loreg.runs.facts import (
+    DATASET_BUILDERS,
+    RunFacts,
+    build_metric,
+    combine,
+    select_arguments,
+    to_dataset,
+    to_task,
+    to_text,
+)
 from loreg.strict_yaml import parse_yaml
 
 #: In what PEFT writes beside every adapter, and a person is to fill in.
@@ -24,6 +33,12 @@ _AXOLOTL = re.compile(r"See axolotl config</summary>\s+axolotl version: `(?P<ver
 # No two parts of a pattern match the same spaces: a card of spaces alone would take minutes.
 _LIST_ITEM = re.compile(r"^- (?P<name>[\w ]+?): *(?P<value>\S.*)$", re.M)
 _VERSION = re.compile(r"^- (?P<name>[A-Za-z][\w ]*?):? (?P<version>\d[\w.+-]*) *$", re.M)
+#: The sentence in which Trainer names the data; LLaMA-Factory names its own nowhere else in a card.
+_TRAINED_ON = re.compile(
+    r"^This model (?:is a fine-tuned version of \[[^\]\n]*\]\([^)\n]*\)|was trained from scratch) on the (.+)"
+    r" datasets?\.$",
+    re.M,
+)
 #: What the lists call the frameworks, and what their own configurations call their versions.
 _FRAMEWORKS = {"pytorch": "torch", "peft": "peft", "trl": "trl", "transformers": "transformers"}
 _TRAINERS = {"llama-factory": "LLaMA-Factory", "unsloth": "unsloth", "axolotl": "axolotl"}
@@ -54,7 +69,8 @@ def _from_fields(fields: Mapping[str, object], card: str) -> RunFacts:
     base = fields.get("base_model")
     return RunFacts(
         tasks=tuple(dict.fromkeys(filter(None, map(to_task, tasks)))),
-        datasets=_names([*(datasets if isinstance(datasets, list) else [datasets]), *of_results]),
+        datasets=_names([*(datasets if isinstance(datasets, list) else [datasets]), *of_results])
+        or _names(_datasets_of_sentence(card)),
         seed=to_text(to_number(arguments.get("seed")) and arguments["seed"]),
         base=base if isinstance(base, str) else "",
         license=card_license(card),
@@ -63,6 +79,13 @@ def _from_fields(fields: Mapping[str, object], card: str) -> RunFacts:
         metrics=tuple(metric for result in results for metric in _metrics(result)),
         card="" if is_blank_form(card) else card,
     )
+
+
+def _datasets_of_sentence(card: str) -> list[Any]:
+    """Return the datasets in Trainer's sentence on a run: ``on the a, the b and the c datasets.``"""
+    match = _TRAINED_ON.search(card)
+    names = re.split(r", the | and the ", match[1]) if match else []
+    return [name for name in names if name != "None"]
 
 
 def _trainer(fields: Mapping[str, object], card: str) -> str:
@@ -105,4 +128,5 @@ def _metrics(result: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _names(values: list[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, map(to_dataset, values))))
+    names = filter(None, map(to_dataset, values))
+    return tuple(dict.fromkeys(name for name in names if name not in DATASET_BUILDERS))

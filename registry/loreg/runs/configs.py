@@ -1,7 +1,7 @@
 """Read the configurations that axolotl, LLaMA-Factory and torchtune keep in the folder of a run.
 
 Sources: axolotl 0.19 ``train.py`` and docs/config-reference; LLaMA-Factory ``webui/runner.py`` (training_args.yaml),
-``train/callbacks.py`` (trainer_log.jsonl); torchtune 0.6 ``training/metric_logging.py`` (torchtune_config.yaml).
+``train/callbacks.py`` (trainer_log.jsonl). Those of torchtune are read by :mod:`loreg.runs.torchtune`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from loreg.runs.documents import read_json_lines, read_yaml, to_number
 from loreg.runs.facts import RunFacts, select_arguments, to_dataset, to_task, to_text
+from loreg.runs.torchtune import TORCHTUNE_CONFIG, read_torchtune
 
-TORCHTUNE_CONFIG = "torchtune_config.yaml"
 LLAMA_FACTORY_CONFIG = "training_args.yaml"
 LLAMA_FACTORY_LOG = "trainer_log.jsonl"
 _MAX_CONFIGS = 8  # files of YAML in a folder that are looked into
@@ -23,8 +23,7 @@ _STAGES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "rm": "reward modeling", "p
 
 def read_configs(folder: Path) -> Iterator[RunFacts]:
     """Yield what each configuration in the folder says."""
-    if tune := read_yaml(folder / TORCHTUNE_CONFIG):
-        yield from_torchtune(tune)
+    yield from read_torchtune(folder)
     if factory := read_yaml(folder / LLAMA_FACTORY_CONFIG):
         yield from_llama_factory(factory)
     log: dict[int, dict[str, float]] = {}
@@ -68,21 +67,6 @@ def from_llama_factory(document: Mapping[str, Any]) -> RunFacts:
         base=_text(document.get("model_name_or_path")),
         base_revision=_revision(document.get("model_revision")),
         arguments=select_arguments(document),
-    )
-
-
-def from_torchtune(document: Mapping[str, Any]) -> RunFacts:
-    """Return what a configuration of torchtune says; nested names are joined by dots."""
-    flat = dict(document)
-    for name, value in document.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": of_inner for inner, of_inner in value.items()}
-    component = _text(flat.get("dataset._component_")).rpartition(".")[2].removesuffix("_dataset")
-    return RunFacts(
-        trainer="torchtune",
-        datasets=_names([flat.get("dataset.source") or component]),
-        seed=_seed(document),
-        arguments=select_arguments(flat),
     )
 
 

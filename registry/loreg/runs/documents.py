@@ -62,6 +62,14 @@ def read_text(path: Path, run: Path | None = None) -> str:
         return ""
 
 
+def read_bytes(path: Path, run: Path) -> bytes:
+    """Return the content of a small regular file of the run; empty where there is none.
+
+    Raises OSError if it cannot be read.
+    """
+    return _read(path, run, _MAX_YAML_BYTES)
+
+
 def to_number(value: object) -> float | None:
     """Return a finite number as such; None for anything else, also for a truth value and text that is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

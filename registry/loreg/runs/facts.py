@@ -30,6 +30,10 @@ _NO_QUALITY = re.compile(
     r"|global_step|learning_rate|lr|grad_norm|total_flos|num_tokens|num_input_tokens_seen|timestamp|samples"
     r"|peak_memory_\w+|iteration)$|^_"
 )
+#: What the library datasets calls the readers of files: no names of what is in the files.
+DATASET_BUILDERS = frozenset({
+    "arrow", "audiofolder", "csv", "generator", "imagefolder", "json", "pandas", "parquet", "text", "webdataset", "xml",
+})  # fmt: skip
 _MAX_TEXT = 100  # characters of an argument
 _MAX_DATASET = 200
 

@@ -17,12 +17,13 @@ from loreg.runs.digests import DigestMemory
 from loreg.runs.documents import read_json, real_file_in
 from loreg.runs.facts import RunFacts, combine, select_metrics, to_text
 from loreg.runs.source import FileDigests, SavedState
+from loreg.runs.torchtune import count_epochs, has_card_of_base, steps_of_epoch
 from loreg.runs.trackers import Trackers, read_mlflow_run
 from loreg.runs.trainer_state import TrainerState, read_trainer_state
+from loreg.runs.training_args import ARGUMENTS_NAME, read_training_args
 
 #: What Trainer's example scripts, TRL and LLaMA-Factory write of the finished run, the most particular first.
 _RESULTS = ("eval_results.json", "predict_results.json", "train_results.json", "all_results.json")
-_PICKLED = "training_args.bin"
 #: By which states are compared where the run chose no best one.
 _LOSS = "eval_loss"
 
@@ -31,11 +32,15 @@ def read_states(group: Sequence[AdapterFolder], memory: DigestMemory, trackers: 
     """Return the states of one adapter, which are given the oldest first."""
     run = group[0].run
     trainer = _latest_state(run, group)
-    of_run = combine(_read_run(group[0], trainer, trackers))
+    of_run = combine(_read_run(group, trainer, trackers))
+    epoch_steps = steps_of_epoch(run)
     states, final = [], None
     for adapter in group:
         of_state = combine(_read_folder(adapter.folder, run))
         step = adapter.step if adapter.label.startswith(("checkpoint", "global_step", "step")) else None
+        epochs = count_epochs(adapter.label)
+        if epochs is not None and epoch_steps is not None:
+            step = epochs * epoch_steps
         is_final = not adapter.label
         if is_final and trainer is not None:
             step = trainer.step
@@ -43,11 +48,11 @@ def read_states(group: Sequence[AdapterFolder], memory: DigestMemory, trackers: 
         numbers = dict(of_run.history.get(step, {})) if step is not None else {}
         if is_final:
             numbers |= {**(trainer.final if trainer is not None else {}), **of_run.results}
-        epoch = trainer.epochs.get(step) if trainer is not None and step is not None else None
+        epoch = trainer.epochs.get(step) if trainer is not None and step is not None else epochs
         card = of_state.card or (of_run.card if is_final else "")
         facts = replace(facts, card=card)
         files = FolderFiles(adapter.folder, memory)
-        is_untold = "learning_rate" not in facts.arguments and (adapter.folder / _PICKLED).exists()
+        is_untold = "learning_rate" not in facts.arguments and (adapter.folder / ARGUMENTS_NAME).exists()
         states.append(SavedState(files, adapter.label, step, epoch, numbers, facts, has_pickled_arguments=is_untold))
         final = states[-1] if is_final else final
     if final is not None:
@@ -100,19 +105,26 @@ def _latest_state(run: Path, group: Sequence[AdapterFolder]) -> TrainerState | N
     return max(states, key=lambda state: (state.step, len(state.history)), default=None)
 
 
-def _read_run(adapter: AdapterFolder, trainer: TrainerState | None, trackers: Trackers) -> Iterator[RunFacts]:
+def _read_run(group: Sequence[AdapterFolder], trainer: TrainerState | None, trackers: Trackers) -> Iterator[RunFacts]:
     """Yield what is said of a run as a whole, the source that is nearest to the training first."""
-    run = adapter.run
+    run = group[0].run
     yield from read_configs(run)
     if trainer is not None:
         yield RunFacts(arguments=trainer.arguments, history=trainer.history)
     yield RunFacts(results=_read_results(run))
     yield read_card_facts(_read_card(run, run))
+    yield _read_arguments(run, group)
     yield trackers.read_run(run)
-    if (logged := read_mlflow_run(adapter.folder)) is not None:
+    if (logged := read_mlflow_run(group[0].folder)) is not None:
         yield logged[1]
     if trainer is not None:
         yield RunFacts(trainer="transformers Trainer")
+
+
+def _read_arguments(run: Path, group: Sequence[AdapterFolder]) -> RunFacts:
+    """Return what Trainer kept of its arguments in the folder of the run, or in the last state that has them."""
+    folders = [run, *(adapter.run / adapter.label for adapter in reversed(group))]
+    return next((facts for folder in folders if (facts := read_training_args(folder, run)) != RunFacts()), RunFacts())
 
 
 def _read_folder(folder: Path, run: Path) -> Iterator[RunFacts]:
@@ -126,7 +138,8 @@ def _read_folder(folder: Path, run: Path) -> Iterator[RunFacts]:
         base_revision="" if revision == "main" else revision,
         versions=versions,
     )
-    yield read_card_facts(_read_card(folder, run))
+    if not has_card_of_base(folder):
+        yield read_card_facts(_read_card(folder, run))
 
 
 def _read_card(folder: Path, run: Path) -> str:

@@ -53,7 +53,7 @@ class SavedState:
     """An adapter as it was at one moment of its training: ``label`` is the checkpoint's name, empty for the final one.
 
     ``numbers`` are what was measured then. ``facts`` are those of the run; their card is the one beside this state.
-    ``has_pickled_arguments`` if what it was trained with is told by a pickle alone.
+    ``has_pickled_arguments`` if what it was trained with is told by a pickle alone, which could not be read.
     """
 
     files: AdapterFiles

@@ -110,12 +110,12 @@ def plan_import(
 
 
 def _notes_on_pickles(adapters: Sequence[RunAdapter]) -> tuple[str, ...]:
-    """Say of how many runs the arguments are in a pickle alone, which is never opened."""
+    """Say of how many runs the arguments are in a pickle alone that could not be read."""
     count = sum(any(state.has_pickled_arguments for state in adapter.states) for adapter in adapters)
     if not count:
         return ()
     of = "1 run are" if count == 1 else f"{count} runs are"
-    return (f"seed and arguments of {of} in training_args.bin alone, a pickle, which loreg never opens: give --label",)
+    return (f"seed and arguments of {of} in training_args.bin alone, which could not be read: give --label",)
 
 
 def _notes_on_copies(elsewhere: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.base_names import is_hub_name
 from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.bases.identify import Identity, identify
-from loreg.entities import BaseModel, Commit, Progress, PushResult, VersionMetadata, no_progress
+from loreg.entities import BaseModel, Commit, Metric, Progress, PushResult, VersionMetadata, no_progress
 from loreg.errors import NotFoundError, explain_os_errors
 from loreg.identity.sketch import sketch_adapter
 from loreg.merging import provenance
@@ -77,7 +77,10 @@ def store_version(
     base: str | None,
     progress: Progress,
 ) -> PushResult:
-    """Store what was inspected as the next version of ``adapter``, all blobs first and then the commit."""
+    """Store what was inspected as the next version of ``adapter``, all blobs first and then the commit.
+
+    The metrics of ``metadata`` are parsed already: what is wrong with one is told before anything is read.
+    """
     identity = _identify_base(context, base, inspected, progress)
     if identity is not None:
         refuse_mismatch(inspected.structure, _named_as_given(context, identity, base))  # before anything is sent
@@ -90,7 +93,7 @@ def store_version(
         message=metadata.message,
         tasks=tuple(metadata.tasks),
         labels=metadata.labels,
-        metrics=parse_metrics(context.backend, metadata.metrics),
+        metrics=tuple(metric for metric in metadata.metrics if isinstance(metric, Metric)),
         aliases=tuple(metadata.aliases),
     )
     with ThreadPoolExecutor(1) as pool:  # while the files are on their way

@@ -152,6 +152,8 @@ def refuse_empty(context: click.Context, parameter: click.Parameter, value: Any)
 
 def read_labels(context: click.Context, parameter: click.Parameter, labels: tuple[str, ...]) -> dict[str, str]:
     """Return ``key=value`` texts of an option as a mapping. Raises click.UsageError for a key that is given twice."""
+    if not labels:  # at a prompt nobody waits for what is imported below
+        return {}
     from loreg.parsing import parse_label
 
     pairs = [parse_label(label) for label in labels]

@@ -222,15 +222,21 @@ def test_the_methods_and_profiles_are_those_that_there_are(environment: dict[str
     assert offered == [f"plain,{name}" for name in list_profiles()]
 
 
-def test_completion_imports_nothing_heavy(environment: dict[str, str]):
+@pytest.mark.parametrize(
+    "line", ["show te", "search --task ", "push ./a --task ", "merge te", "export te", "import --base "]
+)
+def test_completion_imports_nothing_heavy(environment: dict[str, str], line: str):
     code = """
 import os, sys
-os.environ.update(COMP_WORDS="loreg show te", _LOREG_COMPLETE="bash_complete")
+os.environ.update(COMP_WORDS="loreg " + sys.argv[1], _LOREG_COMPLETE="bash_complete")
 from loreg_cli.main import cli
 try: cli([])
 except SystemExit: pass
-heavy = {"torch", "sqlalchemy", "alembic", "boto3", "urllib3", "numpy", "rich", "safetensors", "loreg.registry"}
+heavy = {"torch", "sqlalchemy", "alembic", "boto3", "urllib3", "numpy", "rich", "safetensors", "loreg.registry",
+         "loreg.entities", "loreg.parsing"}
 print(sorted(heavy & sys.modules.keys()))
 """
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, line], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"

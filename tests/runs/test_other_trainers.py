@@ -130,6 +130,23 @@ def test_an_axolotl_run_with_its_configuration_beside_it(tmp_path: Path):
     assert float(labels["learning_rate"]) == 2.5e-5
 
 
+@pytest.mark.parametrize(
+    ("tested", "dataset"),
+    [
+        ("", "tatsu-lab/alpaca"),
+        ("test_datasets:\n  - path: org/held-out\n    split: test\n", "org/held-out"),
+        ("test_datasets:\n  - path: org/a\n  - path: org/b\n", ""),
+    ],
+)
+def test_what_axolotl_evaluates_is_of_the_data_that_it_tests_on(tmp_path: Path, tested: str, dataset: str):
+    run = write_adapter(tmp_path / "out")
+    (run / "lora.yml").write_text(
+        f"base_model: org/llama\nadapter: lora\nmicro_batch_size: 1\ndatasets:\n  - path: tatsu-lab/alpaca\n{tested}"
+    )
+    write_trainer_state(run, log_history=[{"step": 20, "epoch": 1.0, "eval_loss": 0.5}])
+    assert [(m.name, m.dataset) for m in metadata(run).metrics] == [("eval_loss", dataset)]
+
+
 def test_trl(tmp_path: Path):
     """TRL 1.16: trl/templates/lm_model_card.md, and trainer/base_trainer.py, which writes it into every checkpoint."""
     run = tmp_path / "dpo"
@@ -221,6 +238,11 @@ def test_llama_factory(tmp_path: Path):
     assert expected.items() <= known.labels.items()
     assert [(m.name, m.value, m.dataset) for m in known.metrics] == [("eval_loss", 1.7, "alpaca_en_demo")]
     assert "/models" not in repr(known)
+    with (run / "training_args.yaml").open("a") as config:
+        config.write("eval_dataset: alpaca_held_out\n")
+    tested = metadata(run)
+    assert tested.labels["dataset"] == "alpaca_en_demo"
+    assert [(m.name, m.value, m.dataset) for m in tested.metrics] == [("eval_loss", 1.7, "alpaca_held_out")]
 
 
 def test_torchtune(tmp_path: Path):

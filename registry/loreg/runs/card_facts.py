@@ -56,7 +56,11 @@ def read_card_facts(card: str) -> RunFacts:
     facts = _from_fields(fields, card)
     of_config = from_axolotl(parse_yaml(card[config.end() :].partition("\n```")[0])) if config else RunFacts()
     versions = {"axolotl_version": config["version"]} if config else {}
-    return combine([RunFacts(trainer=_trainer(fields, card), versions=versions), facts, of_config])
+    trainer = _trainer(fields, card)
+    # LLaMA-Factory's card has the datasets of the training alone, whatever was evaluated on.
+    eval_datasets = () if trainer == "LLaMA-Factory" else None
+    said = RunFacts(trainer=trainer, versions=versions, eval_datasets=eval_datasets)
+    return combine([said, facts, of_config])
 
 
 def _from_fields(fields: Mapping[str, object], card: str) -> RunFacts:

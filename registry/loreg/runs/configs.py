@@ -43,11 +43,11 @@ def read_configs(folder: Path) -> Iterator[RunFacts]:
 
 def from_axolotl(document: Mapping[str, Any]) -> RunFacts:
     """Return what a configuration of axolotl says."""
-    datasets = document.get("datasets")
-    paths = [entry.get("path") for entry in datasets if isinstance(entry, dict)] if isinstance(datasets, list) else []
+    datasets, tested = _paths(document.get("datasets")), _paths(document.get("test_datasets"))
     return RunFacts(
         trainer="axolotl",
-        datasets=_names(paths),
+        datasets=datasets,
+        eval_datasets=tested or datasets,  # of which it keeps a part back
         seed=_seed(document),
         base=_text(document.get("base_model")),
         base_revision=_text(document.get("revision_of_model")),
@@ -57,12 +57,12 @@ def from_axolotl(document: Mapping[str, Any]) -> RunFacts:
 
 def from_llama_factory(document: Mapping[str, Any]) -> RunFacts:
     """Return what the arguments of a run of LLaMA-Factory say."""
-    names = document.get("dataset")
-    names = names.split(",") if isinstance(names, str) else names if isinstance(names, list) else []
+    datasets, tested = _split_names(document.get("dataset")), _split_names(document.get("eval_dataset"))
     stage = _STAGES.get(str(document.get("stage")), "")
     return RunFacts(
         trainer=f"LLaMA-Factory {stage}".strip(),
-        datasets=_names(names),
+        datasets=datasets,
+        eval_datasets=tested or datasets,  # of which it keeps a part back
         seed=_seed(document),
         base=_text(document.get("model_name_or_path")),
         base_revision=_revision(document.get("model_revision")),
@@ -82,6 +82,18 @@ def from_arguments(document: Mapping[str, Any]) -> RunFacts:
         arguments=select_arguments(document),
         versions={"transformers_version": text} if (text := to_text(document.get("transformers_version"))) else {},
     )
+
+
+def _paths(entries: object) -> tuple[str, ...]:
+    """Return the names in a list of datasets as axolotl has it."""
+    return _names(
+        [entry.get("path") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    )
+
+
+def _split_names(value: object) -> tuple[str, ...]:
+    """Return the names in a list of datasets as LLaMA-Factory has it, or in a text with commas."""
+    return _names(value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [])
 
 
 def _seed(document: Mapping[str, Any]) -> str:

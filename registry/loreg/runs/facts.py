@@ -45,11 +45,14 @@ class RunFacts:
     ``arguments`` are those of training and ``versions`` those of frameworks, by the source's names; ``history`` maps a
     step to the numbers that were measured there, ``results`` are the numbers of the finished run. ``card`` is the text
     of a model card that somebody or something wrote for this run, ``source`` where it was taken from, if not a folder.
+    ``eval_datasets`` are those that the numbers of evaluations are of; None where the source knows of no others than
+    ``datasets``, and none at all where there may be others that it does not name.
     """
 
     trainer: str = ""
     tasks: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    eval_datasets: tuple[str, ...] | None = None
     seed: str = ""
     base: str = ""
     base_revision: str = ""
@@ -74,6 +77,7 @@ def combine(sources: Iterable[RunFacts]) -> RunFacts:
             trainer=total.trainer or source.trainer,
             tasks=total.tasks or source.tasks,
             datasets=total.datasets or source.datasets,
+            eval_datasets=source.eval_datasets if total.eval_datasets is None else total.eval_datasets,
             seed=total.seed or source.seed,
             base=total.base or source.base,
             base_revision=total.base_revision or source.base_revision,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from loreg.entities import Metric, VersionMetadata
@@ -17,7 +17,8 @@ _MAX_VALUE = 256  # characters of a label
 def describe_state(adapter: RunAdapter, state: SavedState) -> VersionMetadata:
     """Return the metadata of a state; its aliases are ``best`` and ``last`` where it is that one of its run.
 
-    Numbers keep the names that the trainer gave them. They are of the dataset of the run where that is a single one.
+    Numbers keep the names that the trainer gave them. They are of the dataset of the run where that is a single one,
+    those of evaluations of the one that it was evaluated on, if that is known.
     """
     facts = state.facts
     return VersionMetadata(
@@ -40,13 +41,22 @@ def describe_moment(adapter: RunAdapter, state: SavedState) -> str:
 
 def _metrics(state: SavedState) -> Iterator[Metric]:
     facts = state.facts
-    dataset = facts.datasets[0] if len(facts.datasets) == 1 else ""
-    measured = [metric for name, value in state.numbers.items() if (metric := build_metric(name, value, dataset))]
+    trained_on = _only(facts.datasets)
+    tested_on = trained_on if facts.eval_datasets is None else _only(facts.eval_datasets)
+    measured = [
+        metric
+        for name, value in state.numbers.items()
+        if (metric := build_metric(name, value, tested_on if name.startswith("eval") else trained_on))
+    ]
     yield from {(metric.name, metric.dataset): metric for metric in measured}.values()
     if state.is_last or not state.label:  # a card tells of the finished run
         for metric in facts.metrics:
             if not any(_is_same(metric, other) for other in measured):
                 yield metric
+
+
+def _only(datasets: Sequence[str]) -> str:
+    return datasets[0] if len(datasets) == 1 else ""
 
 
 def _is_same(of_card: Metric, measured: Metric) -> bool:

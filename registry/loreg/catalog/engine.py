@@ -67,7 +67,7 @@ _SET_LIMITS = """
 SELECT set_config(name, value, false)
 FROM (VALUES ('statement_timeout', '0', %s), ('idle_in_transaction_session_timeout', '0', %s),
   ('max_parallel_workers_per_gather', '2', '0'), ('jit', 'on', 'off')) AS limits (name, usual, value)
-WHERE current_setting(name) = usual
+WHERE current_setting(name, true) = usual
 """
 # A query that SQLAlchemy takes for a part of the password, because there is an @ in it.
 _MISPARSED = re.compile(r"[^?]*/[^?]*\?[^=]*=")

@@ -160,7 +160,7 @@ def _print_plan(plan: ImportPlan) -> None:
     shown = [version for version in plan.versions if version.status in (ImportStatus.NEW, ImportStatus.PRESENT)]
     if shown:
         rows = [(_becomes(version), _what(version), _measured(version), _short(version)) for version in shown]
-        print_table(("BECOMES", "", "MEASURED", "FROM"), rows, paths=["FROM"], drop=["", "MEASURED"])
+        print_table(("BECOMES", "STATUS", "MEASURED", "FROM"), rows, paths=["FROM"], drop=["MEASURED", "STATUS"])
     for version in plan.versions:
         if version.status == ImportStatus.REFUSED:
             echo(f"refused: {_short(version)}: {version.code} {version.reason}".replace(":  ", ": "))
@@ -225,8 +225,12 @@ def _count(number: int, what: str) -> str:
 def _counts(plan: ImportPlan) -> list[str]:
     from loreg.entities import ImportStatus
 
-    statuses = (ImportStatus.PRESENT, ImportStatus.MENDABLE, ImportStatus.REFUSED)
-    return [f"{len(versions)} {status}" for status in statuses if (versions := plan.with_status(status))]
+    words = {
+        ImportStatus.PRESENT: "already there",
+        ImportStatus.MENDABLE: "can be mended (--mend)",
+        ImportStatus.REFUSED: "refused",
+    }
+    return [f"{len(versions)} {words[status]}" for status in words if (versions := plan.with_status(status))]
 
 
 def _print_report(context: click.Context, plan: ImportPlan, report: ImportReport, format_: str) -> None:

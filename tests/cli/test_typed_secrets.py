@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -20,6 +22,17 @@ from loreg_cli.typed_secrets import TypedSecrets
 SECRET = "hunter2"
 HUB_TOKEN = "hf_" + f"{SECRET}x" * 4
 TOKEN = f"lrg_{SECRET}{SECRET}"
+
+
+@pytest.fixture(autouse=True)
+def _log_of_one_command() -> Iterator[None]:
+    """``--debug`` lets the process log until its end, and here other tests follow."""
+    log = logging.getLogger("loreg")
+    handlers, level = log.handlers[:], log.level
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
+
 
 #: How people write a secret: a word, or two.
 FORMS = [

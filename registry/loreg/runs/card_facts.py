@@ -59,8 +59,8 @@ def read_card_facts(card: str) -> RunFacts:
     trainer = _trainer(fields, card)
     # LLaMA-Factory's card has the datasets of the training alone, whatever was evaluated on.
     eval_datasets = () if trainer == "LLaMA-Factory" else None
-    said = RunFacts(trainer=trainer, versions=versions, eval_datasets=eval_datasets)
-    return combine([said, facts, of_config])
+    of_card = RunFacts(trainer=trainer, versions=versions, eval_datasets=eval_datasets)
+    return combine([of_card, facts, of_config])
 
 
 def _from_fields(fields: Mapping[str, object], card: str) -> RunFacts:

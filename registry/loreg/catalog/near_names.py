@@ -120,18 +120,12 @@ def _is_base(tx: Transaction, base: str) -> bool:
 
 def list_tasks(tx: Transaction) -> Sequence[str]:
     """Return the tasks of the versions that the caller may read, by name."""
-    names = _distinct(task_table.c.task)
-    is_shown = _has_shown(tx, task_table.c.task == names.c.name, task_table.c.version_id)
-    query = select(names.c.name).where(names.c.name.is_not(None), is_shown).limit(_MAX_NAMES)
-    return tx.connection.execute(query).scalars().all()
+    return _list_shown(tx, task_table.c.task, task_table.c.version_id)
 
 
 def list_modules(tx: Transaction) -> Sequence[str]:
     """Return the module types of the versions that the caller may read, by name."""
-    names = _distinct(module_type_table.c.name)
-    is_shown = _has_shown(tx, module_type_table.c.name == names.c.name, module_type_table.c.version_id)
-    query = select(names.c.name).where(names.c.name.is_not(None), is_shown).limit(_MAX_NAMES)
-    return tx.connection.execute(query).scalars().all()
+    return _list_shown(tx, module_type_table.c.name, module_type_table.c.version_id)
 
 
 def list_words(tx: Transaction) -> SearchWords:
@@ -142,8 +136,13 @@ def list_words(tx: Transaction) -> SearchWords:
 
 def list_metric_names(tx: Transaction) -> Sequence[str]:
     """Return the names of the metrics of the versions that the caller may read."""
-    names = _distinct(metric_table.c.name)
-    is_shown = _has_shown(tx, metric_table.c.name == names.c.name, metric_table.c.version_id)
+    return _list_shown(tx, metric_table.c.name, metric_table.c.version_id)
+
+
+def _list_shown(tx: Transaction, name: Column[str], version_id: Column[int]) -> Sequence[str]:
+    """Return the values of an indexed column that versions have which the caller may read, in order."""
+    names = _distinct(name)
+    is_shown = _has_shown(tx, name == names.c.name, version_id)
     query = select(names.c.name).where(names.c.name.is_not(None), is_shown).limit(_MAX_NAMES)
     return tx.connection.execute(query).scalars().all()
 

@@ -224,6 +224,29 @@ def svc(deltas, weights, alpha=1.0):
     return u * np.array(calibrated) @ v.T
 
 
+def regmean(deltas, weights, inputs, shrinkage=0.1):
+    """Least squares over the stacked outputs; ``inputs`` has what each task feeds the layer, (in, count)."""
+    rows = real_directions(np.concatenate([d / max(norm(d), TINY) for d in deltas]))[2]  # orthonormal, (in, p)
+    equations, outputs = [], []
+    for delta, x, weight in zip(deltas, inputs, weights, strict=True):
+        y = rows.T @ x / np.sqrt(x.shape[1])
+        # to shrink the moments is to see as much again of every direction alike
+        shrunk = [np.sqrt(1 - shrinkage) * y, np.sqrt(shrinkage * norm(y) ** 2 / len(y)) * np.eye(len(y))]
+        seen = np.sqrt(weight) * np.concatenate(shrunk, axis=1)
+        equations.append(seen.T)
+        outputs.append((delta @ rows @ seen).T)
+    solution = np.linalg.lstsq(np.concatenate(equations), np.concatenate(outputs))[0]
+    return solution.T @ rows.T
+
+
+def wudi(deltas, weights, ridge=0.01):
+    """Where the gradient of the paper's objective, and of a small pull to zero, vanishes."""
+    shares = np.array(weights) / np.mean(weights)
+    grams = [s * d.T @ d / norm(d) ** 2 for s, d in zip(shares, deltas, strict=True)]
+    numerator = sum(d @ g for d, g in zip(deltas, grams, strict=True))
+    return np.linalg.solve(sum(grams) + ridge * np.eye(len(grams[0])), numerator.T).T
+
+
 def low_rank(out: int, in_: int, rank: int, seed: int) -> Matrix:
     generator = np.random.default_rng(seed)
     q = qr(generator.normal(size=(out, rank)))[0]

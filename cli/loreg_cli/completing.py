@@ -31,10 +31,12 @@ METHODS = (
     "linear",
     "magnitude_prune",
     "model_stock",
+    "regmean",
     "slerp",
     "svc",
     "ties",
     "tsv",
+    "wudi",
 )
 #: What a parameter of each name holds, in every command; where a command means another thing, see ``_IN_COMMAND``.
 _KINDS = {

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @initial_option
 @base_option
 @click.option("--allow-derived", is_flag=True, help="One base may come from the other.")
+@calibration_option
 @click.option("--recipe", type=PATH, metavar="FILE.toml", help="All of these from a file.")
 @rank_options
 @output_options
@@ -49,6 +50,7 @@ def merge(
     initial: tuple[str, ...],
     base: Path | None,
     allow_derived: bool,
+    calibration: Path | None,
     recipe: Path | None,
     rank: dict[str, object] | None,
     name: str | None,
@@ -63,8 +65,7 @@ def merge(
     """Merge refs or folders (./runs/42): by default their exact weighted sum.
 
     \b
-    loreg merge team/news team/movies --weights 0.7,0.3 --push team/blend
-    loreg merge a b c --method ties --density 0.2 --rank 16 --to ./merged
+    loreg merge team/news ./runs/42 --weights 0.7,0.3 --rank 16 --push team/blend
     """
     how = given_options(
         **how,
@@ -84,7 +85,7 @@ def merge(
         raise click.UsageError("expected refs or folders to merge, or --recipe FILE.toml")
     require_one_output(name, folder, dry_run, metadata)
     if remote:
-        _do_remotely("merge", {**how, "name": name, "plot": plot, **metadata}, format_)
+        _do_remotely("merge", {**how, "calibration": calibration, "name": name, "plot": plot, **metadata}, format_)
         return
     from loreg.requests import read_request
 
@@ -94,6 +95,7 @@ def merge(
             request.sources,
             request.options,
             base=request.base,
+            calibration=calibration,
             name=name,
             metadata=request.metadata,
             folder=folder,

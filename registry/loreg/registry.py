@@ -375,6 +375,7 @@ class Registry:
         options: MergeOptions = MergeOptions(),
         *,
         base: Path | str | None = None,
+        calibration: Path | str | None = None,
         name: str | None = None,
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
@@ -386,8 +387,8 @@ class Registry:
 
         Pushed as the next version of ``name`` with ``metadata``, or written to the new ``folder``; with neither, only
         certified. A folder that holds this very merge is left as it is. ``base`` is the path of the model that DoRA
-        needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to draw. Raises UsageError, MergeError and what pushing and
-        pulling raise; then nothing is written.
+        needs, ``calibration`` the cross moments that ``regmean`` needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to
+        draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
 
         >>> merged = registry.merge(["./science", "./history"], MergeOptions([0.5, 0.5]), name="team/both")
         >>> merged.pushed.version.ref, merged.pushed.version.facts.rank_max
@@ -403,6 +404,7 @@ class Registry:
             [source_text(source) for source in sources],
             _with_texts(options),
             base=base,
+            calibration=calibration,
             device=device,
             name=name,
             metadata=metadata,

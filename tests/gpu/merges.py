@@ -15,8 +15,10 @@ from torch import Tensor
 from loreg.adapters.structure import read_structure
 from loreg.entities import Source
 from loreg.errors import LoregError
+from loreg.merging.cross_moments import CrossMoments
 from loreg.merging.execute import MergedAdapter, execute_recipe
 from loreg.merging.method import Method, Parameter
+from loreg.merging.methods import METHODS
 from loreg.merging.ranks import LOSSLESS, RankRule
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import MergeInput
@@ -76,6 +78,8 @@ def merge(
         for i, (folder, weight) in enumerate(zip(folders, WEIGHTS[: len(folders)], strict=True))
     )
     recipe = Recipe(sources, method=method, parameters=parameters or {}, rank=rank)
+    if METHODS[method].needs_moments and calibration is None:
+        calibration = cross_moments(folders[0].parent / "cross.safetensors", folders)
     return execute_recipe(inputs(folders), recipe, device=device, calibration=calibration)
 
 
@@ -181,6 +185,26 @@ def moments(path: Path, rank: int, shapes: Shapes = SHAPES) -> Path:
     spread = torch.logspace(0, 2, rank, dtype=torch.float64)
     seen = {name: torch.randn(rank, 64, generator=generator, dtype=torch.float64) * spread[:, None] for name in shapes}
     save_file({name: x @ x.mT / 64 for name, x in seen.items()}, path)
+    return path
+
+
+def cross_moments(path: Path, folders: Sequence[Path]) -> Path:
+    """What the adapters see of random inputs of each one's task, some features of which are ten times as large."""
+    generator = torch.Generator().manual_seed(5)
+    factors: dict[str, list[Tensor]] = {}
+    for folder in folders:
+        for name, tensor in load_file(folder / "adapter_model.safetensors").items():
+            if ".lora_A." in name:
+                module = name.removeprefix("base_model.model.").partition(".lora_A")[0]
+                factors.setdefault(module, []).append(tensor.double())
+    seen = CrossMoments([f"task-{i}" for i in range(len(folders))])
+    for task in seen.adapters:
+        for module, parts in factors.items():
+            a_cat = torch.cat([part.flatten(1) for part in parts])
+            x = torch.randn(64, a_cat.shape[-1], generator=generator, dtype=torch.float64)
+            x *= torch.logspace(0, 1, x.shape[-1], dtype=torch.float64)
+            seen.add(task, module, x @ a_cat.T, gram=a_cat @ a_cat.T)
+    seen.save(path)
     return path
 
 

@@ -36,7 +36,21 @@ def batch_of(parts: list[Factors], weights, rank: int | None = None, modules=Non
     n = parts[0].b.shape[0]
     names = tuple(modules or [f"m{i}" for i in range(n)])
     row_weights = torch.tensor([list(weights)] * n, dtype=torch.float64)
-    return Batch(stack(parts), row_weights, tuple(range(len(parts))), DIGESTS[: len(parts)], names, rank)
+    stacked = stack(parts)
+    seen = [stacked.a @ x for x in task_inputs(len(parts), stacked.a.shape[-1])]
+    moments = torch.stack([y @ y.mT / y.shape[-1] for y in seen], dim=1)
+    return Batch(stacked, row_weights, tuple(range(len(parts))), DIGESTS[: len(parts)], names, rank, moments=moments)
+
+
+def task_inputs(count: int, width: int) -> list[Tensor]:
+    """What the text of each source's task feeds to a layer, (in, 40): a function of the source, of large mean."""
+    generators = [torch.Generator().manual_seed(int(digest[:8], 16)) for digest in DIGESTS[:count]]
+    return [
+        torch.randn(width, 40, generator=generator, dtype=torch.float64)
+        * torch.logspace(0.5, -0.5, width, dtype=torch.float64).unsqueeze(-1)
+        + torch.randn(width, 1, generator=generator, dtype=torch.float64)
+        for generator in generators
+    ]
 
 
 def merged(name: str, parts: list[Factors], weights, rank: int | None = None, modules=None, **parameters) -> Tensor:
@@ -90,6 +104,8 @@ TWO = ((4, 3), (0.6, 0.9))
         ("iso", THREE, {}),
         ("svc", THREE, {}),
         ("svc", THREE, {"alpha": 0.1}),
+        ("wudi", THREE, {}),
+        ("wudi", THREE, {"ridge": 0.3}),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
@@ -110,6 +126,16 @@ def test_a_drawing_method_does_what_its_paper_says(name: str, parameters: dict):
     kept = (oracles.della if name == "della" else oracles.dare)(dense(parts), DIGESTS, "m0", **parameters)
     expected = oracles.linear(kept, weights) if name == "dare_linear" else oracles.elect(kept, weights)
     same(merged(name, parts, weights, **parameters)[0], expected)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"shrinkage": 0.0}, {"shrinkage": 0.7}])
+@pytest.mark.parametrize("weights", [(0.7, 0.4, 1.1), (1.0, 1.0, 1.0), (2.0, 0.0, 1.0)])
+def test_regmean_is_least_squares_over_what_the_adapters_do_to_the_text_of_their_tasks(weights, parameters: dict):
+    parts = random_parts(THREE[0], modules=2)
+    inputs = [x.numpy() for x in task_inputs(3, IN)]
+    actual = merged("regmean", parts, weights, **parameters)
+    for module in range(2):
+        same(actual[module], oracles.regmean(dense(parts, module), weights, inputs, **parameters))
 
 
 @pytest.mark.parametrize("common", [0.5, 0.8])
@@ -274,7 +300,7 @@ def test_the_order_of_the_sources_does_not_matter(name: str, monkeypatch: pytest
 
 
 #: What looks at rows, or at one side first, or draws by row and column, is not the same of the transposed deltas.
-ONE_SIDED = ("della", "dare_linear", "dare_ties", "knots_ties", "iso_cts", "svc", "ctm")
+ONE_SIDED = ("della", "dare_linear", "dare_ties", "knots_ties", "iso_cts", "svc", "ctm", "regmean", "wudi")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ONE_SIDED])
@@ -322,7 +348,9 @@ class TestAtTheEdge:
         self.check(name, [Factors(1e9 * parts[0].b, parts[0].a), *parts[1:]], weights)
 
 
-@pytest.mark.parametrize("name", ["ties", "dare_linear", "core_ties", "knots_ties", "tsv", "karcher", "svc", "ctm"])
+@pytest.mark.parametrize(
+    "name", ["ties", "dare_linear", "core_ties", "knots_ties", "tsv", "karcher", "svc", "ctm", "regmean", "wudi"]
+)
 def test_a_batch_is_its_modules_one_by_one(name: str):
     ranks, weights = THREE
     parts = random_parts(ranks, modules=4)
@@ -348,6 +376,77 @@ def test_no_random_candidate_of_the_same_rank_is_nearer_than_linears_truncation(
         b = best.b[0] + step * torch.randn(best.b[0].shape, generator=generator, dtype=torch.float64)
         a = torch.linalg.lstsq(b, target).solution  # the best partner of these columns
         assert torch.linalg.norm(b @ a - target) >= nearest - 1e-9
+
+
+class TestWudi:
+    """The closed form against the paper's way, which is to walk down the objective."""
+
+    def objective(self, delta: Tensor, deltas: list[Tensor], weights: list[float], ridge: float) -> Tensor:
+        mean = sum(weights) / len(weights)
+        interference = sum(
+            w / mean * ((delta - d) @ d.mT).square().sum() / d.square().sum()
+            for w, d in zip(weights, deltas, strict=True)
+        )
+        return interference + ridge * delta.square().sum()
+
+    @pytest.mark.parametrize("ridge", [0.01, 0.2])
+    def test_no_perturbation_is_better(self, ridge: float):
+        parts, weights = random_parts(THREE[0]), [0.7, 0.4, 1.1]
+        deltas = [torch.from_numpy(delta) for delta in dense(parts)]
+        best = merged("wudi", parts, weights, ridge=ridge)[0]
+        lowest = self.objective(best, deltas, weights, ridge)
+        generator = torch.Generator().manual_seed(1)
+        for step in (1e-4, 1e-2, 1.0):
+            for _ in range(20):
+                moved = best + step * torch.randn(best.shape, generator=generator, dtype=torch.float64)
+                assert self.objective(moved, deltas, weights, ridge) > lowest
+
+    def test_gradient_descent_ends_there(self):
+        parts, weights = random_parts(THREE[0]), [0.7, 0.4, 1.1]
+        deltas = [torch.from_numpy(delta) for delta in dense(parts)]
+        walked = sum(deltas).clone().requires_grad_()
+        optimizer = torch.optim.SGD([walked], lr=0.2, momentum=0.9)
+        for _ in range(3000):
+            optimizer.zero_grad()
+            self.objective(walked, deltas, weights, 0.05).backward()
+            optimizer.step()
+        torch.testing.assert_close(merged("wudi", parts, weights, ridge=0.05)[0], walked.detach(), rtol=1e-6, atol=1e-6)
+
+    def test_the_same_source_twice_is_that_source(self):
+        parts = random_parts((3,))
+        same(merged("wudi", [parts[0], parts[0]], [1, 3], ridge=0.0)[0], dense(parts)[0])
+
+
+class TestLeastSquares:
+    @pytest.mark.parametrize("name", ["regmean", "wudi"])
+    def test_a_source_alone_stays_as_it_is_whatever_its_weight(self, name: str):
+        parts = random_parts((3,))
+        same(merged(name, parts, [0.25])[0], dense(parts)[0])
+
+    @pytest.mark.parametrize("name", ["regmean", "wudi"])
+    def test_only_the_ratio_of_the_weights_counts(self, name: str):
+        parts = random_parts(THREE[0])
+        torch.testing.assert_close(
+            merged(name, parts, [1, 2, 3]), merged(name, parts, [0.1, 0.2, 0.3]), rtol=1e-9, atol=1e-9
+        )
+
+    def test_regmean_shrunk_all_the_way_is_the_mean_by_the_size_of_each_tasks_inputs(self):
+        parts = random_parts(THREE[0])
+        rows = np.linalg.qr(np.concatenate([p.a[0].numpy() for p in parts]).T)[0]
+        sizes = [float(((rows.T @ x.numpy()) ** 2).sum()) for x in task_inputs(3, IN)]
+        expected = oracles.linear(dense(parts), np.array(sizes) / sum(sizes))
+        same(merged("regmean", parts, [1, 1, 1], shrinkage=1.0)[0], expected)
+
+    def test_rows_that_nearly_coincide_are_not_told_apart_by_rounding(self):
+        """Two adapters of one seed: in float32 the moments of the difference of their rows are rounding alone."""
+        first, second = random_parts((4, 4))
+        twin = Factors(second.b, first.a + 1e-6 * second.a)
+        batch = batch_of([first, twin], [1, 1])
+        assert batch.moments is not None
+        rounded = replace(batch, moments=batch.moments.float().double() * (1 + 1e-7 * torch.randn(8, 8).double()))
+        spectrum = find_method("regmean").merge(rounded, find_method("regmean").values({}))
+        limit = max(float(torch.linalg.matrix_norm(part.b @ part.a)) for part in (first, twin))
+        assert float(spectrum.energy.sqrt()) < 1.5 * limit
 
 
 class TestSpecialCases:

@@ -23,6 +23,7 @@ _FAMILIES = {
     "N`, by default the largest rank of the sources.",
     "shared basis": "TIES on the entries of the deltas in a basis that all sources share.",
     "spectral": "They rebuild the singular values of the merged delta.",
+    "least squares": "They weigh each delta by direction: by how much its task's text has there, or by its own rows.",
     "factors": "What other libraries do to factors, to reproduce it.",
 }
 #: The functions of tests/oracles.py that define each method; factor_average has none, for its definition is one line.
@@ -44,6 +45,8 @@ DEFINITIONS = {
     "iso": ("iso",),
     "iso_cts": ("iso_cts",),
     "svc": ("svc",),
+    "regmean": ("regmean",),
+    "wudi": ("wudi",),
     "factor_average": (),
 }
 _AFTER = {

@@ -22,7 +22,8 @@ class Batch:
 
     ``weights`` is (n, T). ``positions`` says which of the recipe's sources the T are; random draws are a function of
     ``digests`` (T) and ``modules`` (n). At most ``rank`` singular values will be kept; None if that is not known.
-    ``thresholds`` is what the method's ``calibrate`` found.
+    ``thresholds`` is what the method's ``calibrate`` found. ``moments`` (n, T, k, k) are those of the inputs of each
+    source's task, seen through all rows of ``stack.a``; None without data.
     """
 
     stack: Stack
@@ -32,6 +33,7 @@ class Batch:
     modules: tuple[str, ...]
     rank: int | None = None
     thresholds: Thresholds | None = None
+    moments: Tensor | None = None
     _framed: FramedStack | None = field(default=None, init=False, repr=False)
 
     @property

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +24,7 @@ from loreg.algebra.decompositions import eigh, pinv, svd
 from loreg.algebra.frames import FramedStack
 from loreg.algebra.spectrum import Spectrum, decompose
 from loreg.errors import IntegrityError, NotFoundError, UsageError
+from loreg.merging.cross_moments import CrossMoments, collect_cross
 
 
 @dataclass
@@ -42,13 +45,20 @@ class Moments:
         save_file({name: total / self.counts[name] for name, total in self.sums.items()}, path)
 
 
-@contextlib.contextmanager
-def collect(model: nn.Module, adapter: str = "default") -> Iterator[Moments]:
+@overload
+def collect(model: nn.Module, adapter: str = "default") -> AbstractContextManager[Moments]: ...
+@overload
+def collect(model: nn.Module, adapter: list[str] | tuple[str, ...]) -> AbstractContextManager[CrossMoments]: ...
+def collect(
+    model: nn.Module, adapter: str | list[str] | tuple[str, ...] = "default"
+) -> AbstractContextManager[Moments] | AbstractContextManager[CrossMoments]:
     """Collect K of every linear LoRA module while ``model``, a PEFT model with ``adapter`` active, runs in the block.
 
-    K = E[(Ax)(Ax)ᵀ] (r, r) in float64, the mean over all inputs x that the module sees; ``Moments.save`` writes
-    the file that re-ranking reads. Source: Eckart and Young 1936, in the norm that K defines. Raises UsageError if the
-    model has no such adapter.
+    K = E[(Ax)(Ax)ᵀ] (r, r) in float64, the mean over all inputs x that the module sees; ``save`` writes the file that
+    re-ranking reads. Source: Eckart and Young 1936, in the norm that K defines. Of several names, in the order in which
+    they will be merged, A is that of all of them stacked (k, in), and the adapter that is active says whose text runs:
+    cross moments, which ``regmean`` needs (Jin et al. 2023, arXiv 2212.09849). Raises UsageError if the model has no
+    such adapter, or while it runs if not one of several is active.
 
     >>> from peft import LoraConfig, get_peft_model
     >>> model = get_peft_model(nn.Sequential(nn.Linear(4, 3)), LoraConfig(r=2, target_modules=["0"]))
@@ -57,6 +67,11 @@ def collect(model: nn.Module, adapter: str = "default") -> Iterator[Moments]:
     >>> moments.counts, moments.sums["0"].shape
     ({'0': 5}, torch.Size([2, 2]))
     """
+    return _collect(model, adapter) if isinstance(adapter, str) else collect_cross(model, adapter)
+
+
+@contextlib.contextmanager
+def _collect(model: nn.Module, adapter: str) -> Iterator[Moments]:
     moments = Moments()
     hooks = []
     for name, module in model.named_modules():

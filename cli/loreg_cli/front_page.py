@@ -24,7 +24,7 @@ GROUPS = {
     "Find and understand": (
         "search", "tasks", "bases", "show", "log", "lineage", "diff", "compare", "identify", "check", "open",
     ),
-    "Combine": ("merge", "rerank", "reproduce", "methods", "extract", "bake"),
+    "Combine": ("merge", "sweep", "rerank", "reproduce", "methods", "extract", "bake"),
     "Serve": ("export", "serve", "worker", "job"),
     "Keep": ("verify", "repair", "gc", "prune", "delete", "du", "backup", "restore", "mirror", "move"),
     "Administer": (

@@ -55,6 +55,7 @@ _SUMMARIES = {
     "search": "Find versions by task, metric, base, rank, text.",
     "serve": "Answer over HTTP: one registry for a team.",
     "show": "Show all that is known of a version.",
+    "sweep": "Find the method and the weights to merge by.",
     "tag": "Point an alias to a version.",
     "tasks": "List the tasks, with counts and the best of each.",
     "token": "Make, list and revoke the tokens of a server.",

@@ -14,6 +14,7 @@
     │   └── UnderWayError          7   ... for another process is at it
     ├── AdapterFormatError         1   a file is no adapter that loreg can read
     ├── MergeError                 1   these adapters cannot be combined so
+    ├── EvaluationError            1   a program that should say how good an adapter is did not
     ├── UnavailableError           1   a database, store or server does not answer
     └── MissingExtraError          1   an optional dependency is not installed
 
@@ -149,6 +150,12 @@ class MergeError(LoregError):
     """These adapters cannot be merged as asked."""
 
     code = "merge"
+
+
+class EvaluationError(LoregError):
+    """A program or function that should say how good an adapter is failed, hung, or said something else."""
+
+    code = "evaluation"
 
 
 class UnavailableError(LoregError):

@@ -235,6 +235,17 @@ def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def parse_importance(texts: Sequence[str]) -> dict[str, float]:
+    """Parse several ``task=2``: how much each task counts. Raises UsageError."""
+    pairs = {}
+    for text in texts:
+        task, equals, number = text.rpartition("=")
+        if not equals or not task:
+            raise UsageError(f"invalid importance {text!r}: expected TASK=NUMBER", hint="--importance news=2")
+        pairs[task] = _parse_number(number, text)
+    return pairs
+
+
 def parse_count(text: str) -> int:
     """Parse ``2000000``, ``2M`` or ``1.5k``. Raises UsageError."""
     match = _COUNT.fullmatch(text)

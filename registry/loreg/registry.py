@@ -64,6 +64,8 @@ from loreg.entities import (
     Snapshot,
     SnapshotList,
     SnapshotRules,
+    SweepOptions,
+    SweepResult,
     TaskSummary,
     Usage,
     UsageBy,
@@ -557,6 +559,69 @@ class Registry:
             plot=plot,
             progress=progress,
         )
+
+    def sweep(
+        self,
+        sources: Sequence[Path | str],
+        evaluate: str | Callable[[Path], object] | None = None,
+        data: Sequence[Path | str] = (),
+        options: SweepOptions = SweepOptions(),
+        *,
+        base: Path | str | None = None,
+        name: str | None = None,
+        dry_run: bool = False,
+        device: str = "auto",
+        plot: Path | str | None = None,
+        progress: Progress = no_progress,
+    ) -> SweepResult:
+        """Find the method and the weights to merge the refs or folders ``sources`` by, in few evaluations.
+
+        Either ``data`` names texts by task (JSON Lines with ``task`` and ``text``, or ``TASK=FILE``) and ``base`` the
+        folder of a causal language model that evaluates them in place. Or ``evaluate`` says how good a merged adapter
+        is: a function of its folder, or ``module:function``, a shell command with ``{dir}``, ``lm-eval:TASKS``; each
+        gives a number, or numbers by task. Trials become versions of ``name``, by default ``sweep-ID``, none with
+        ``dry_run``. The same call goes on where it was ended. Raises UsageError, EvaluationError if no trial could be
+        evaluated, and what merging and pushing raise.
+
+        >>> def score(folder):
+        ...     return {"qa": 0.5}
+        >>> result = registry.sweep(["./science", "./history"], score, options=SweepOptions(budget=4), dry_run=True)
+        >>> len(result.trials), result.tasks, result.higher_is_better
+        (4, ('qa',), True)
+        """
+        from loreg.verbs.sweep import sweep
+
+        return sweep(
+            self.context,
+            [source_text(source) for source in sources],
+            evaluate,
+            [os.fspath(source) for source in data],
+            options,
+            base=os.fspath(base) if base is not None else None,
+            name=name,
+            dry_run=dry_run,
+            device=device,
+            plot=plot,
+            progress=progress,
+        )
+
+    def resume_sweep(
+        self,
+        sweep: str,
+        *,
+        budget: int | None = None,
+        device: str = "auto",
+        plot: Path | str | None = None,
+        progress: Progress = no_progress,
+    ) -> SweepResult:
+        """Go on with the sweep of that ID, as it was asked for; a larger ``budget`` lets it try more.
+
+        What was evaluated before is not evaluated again. Raises NotFoundError if there is none, UsageError if it
+        evaluated with a function that only its own process had.
+        """
+        from loreg.verbs.sweep import resume_sweep
+
+        return resume_sweep(self.context, sweep, budget=budget, device=device, plot=plot, progress=progress)
 
     def bake(
         self,

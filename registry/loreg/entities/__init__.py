@@ -117,6 +117,14 @@ from loreg.entities.summaries import (
     SearchWords,
     TaskSummary,
 )
+from loreg.entities.sweeps import (
+    Interval,
+    SweepCandidate,
+    SweepComparison,
+    SweepOptions,
+    SweepResult,
+    SweepTrial,
+)
 from loreg.entities.usage import (
     Usage,
     UsageBy,
@@ -200,6 +208,7 @@ __all__ = [
     "ImportPlan",
     "ImportReport",
     "ImportStatus",
+    "Interval",
     "Job",
     "JobKind",
     "JobState",
@@ -264,6 +273,11 @@ __all__ = [
     "Sort",
     "SortKey",
     "Source",
+    "SweepCandidate",
+    "SweepComparison",
+    "SweepOptions",
+    "SweepResult",
+    "SweepTrial",
     "TaskSummary",
     "TermMatch",
     "Token",

@@ -74,7 +74,7 @@ def merge(
         if base is not None:
             refuse_another_base(context, base, opened)
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
-        recipe = _recipe(options, sources, opened, initials, calibration)
+        recipe = recipe_of(options, sources, opened, initials, calibration)
         if folder is not None and not is_free(folder):
             _refuse_another_merge(folder, recipe)
         merged = blend(opened, recipe, initials, base, calibration, device, progress)
@@ -95,7 +95,7 @@ def merge(
             return replace(result, pushed=pushed)
 
 
-def _recipe(
+def recipe_of(
     options: MergeOptions,
     sources: Sequence[str],
     opened: Sequence[ResolvedSource],

@@ -22,6 +22,7 @@ from loreg.entities.comparison import AdapterComparison
 from loreg.entities.display.layers import LayerGrid, lay_out_by_layer
 from loreg.entities.display.rank_error import RankError
 from loreg.entities.display.text import format_error, format_share, printable, read_total
+from loreg.entities.sweeps import SweepResult
 from loreg.entities.versions import Provenance
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
@@ -30,6 +31,7 @@ _MAX_LINES = 400  # modules whose spectra are drawn; of more, every n-th
 _MAX_LABEL = 34  # characters
 _MAX_PRINTED = 12  # cells in a row that have room for their numbers
 _MAX_SOURCES = 6
+_MAX_TRIALS = 40
 _MAX_SIDE_BY_SIDE = 5  # adapters of which three matrices fit beside one another
 _MATRICES = {
     "cosine": "cosine of the deltas",
@@ -108,6 +110,35 @@ def draw_comparison(comparison: AdapterComparison) -> Figure:
         squares = ((2.6, 3.1, 4.5), (1.3, 0.4, 2.0), (4.9, 0.4, 2.0))
         panels = [figure.add_axes((x / _WIDTH, y / 8.0, side / _WIDTH, side / 8.0)) for x, y, side in squares]
         _draw_matrices(figure, panels, comparison)
+        return figure
+
+
+def draw_sweep(result: SweepResult) -> Figure:
+    """Draw by how much each trial scored more than the one to take, a line a task; those of the front are blue.
+
+    Of more than forty trials those of the front and the last.
+    """
+    scored = [trial for trial in result.trials if not trial.error]
+    kept = {*result.front, *(trial.number for trial in scored[-_MAX_TRIALS:])} - {result.best}
+    best = result.answer.confirmed or result.answer.scores
+    kinds = {BLUE: "beaten by none on every task", GREY: "other trials"}
+    with _new_picture(1.5 + 0.42 * len(result.tasks)) as figure:
+        axes = figure.subplots()
+        axes.axvline(0, color=ORANGE, linewidth=1.2, label=f"taken: {printable(result.answer.candidate.what)}")
+        for trial in (trial for trial in scored if trial.number in kept):
+            color = BLUE if trial.number in result.front else GREY
+            scores = trial.confirmed or trial.scores
+            axes.scatter(
+                [scores[task] - best[task] for task in result.tasks], range(len(result.tasks)), s=36,
+                marker="D" if color == BLUE else "o", facecolors="none", edgecolors=color, label=kinds.pop(color, None),
+            )  # fmt: skip
+        axes.set_yticks(range(len(result.tasks)), [f"{_label(task)}: {best[task]:.4g}" for task in result.tasks])
+        axes.set_ylim(len(result.tasks) - 0.5, -0.5)
+        side = "right" if result.higher_is_better else "left"
+        where = ", on texts that nothing was chosen by" if result.answer.confirmed else ""
+        axes.set_xlabel(f"{printable(result.metric)} beside the one taken; {side} is better{where}")
+        axes.set_title(f"{len(scored)} trials of {len(result.sources)} adapters", loc="left")
+        figure.legend(loc="outside lower left", ncols=3)
         return figure
 
 

@@ -10,6 +10,7 @@ from loreg.entities.bases import BaseModel
 from loreg.entities.comparison import AdapterComparison
 from loreg.entities.queries import Page
 from loreg.entities.results import AdapterSimilarity, MergeResult, PullResult, PushResult
+from loreg.entities.sweeps import SweepResult
 from loreg.entities.versions import AdapterEntry, Details, Provenance, Version
 from loreg.single_line import single_line
 
@@ -103,6 +104,15 @@ def _describe_comparison(comparison: AdapterComparison) -> str:
         return f"AdapterComparison({comparison[0]!r})"
     cosines = [pair.cosine for pair in comparison]
     return f"AdapterComparison({len(comparison.labels)} adapters, cosines {min(cosines):.3f} to {max(cosines):.3f})"
+
+
+@describe.register
+def _describe_sweep(result: SweepResult) -> str:
+    best = result.answer
+    scores = ", ".join(f"{printable(task)} {value:.4g}" for task, value in (best.confirmed or best.scores).items())
+    weights = ", ".join(f"{weight:g}" for weight in best.candidate.strengths)
+    recipe = f"{best.candidate.method} {weights}"
+    return f"SweepResult({recipe}: {result.metric} {scores}; {_count(result.trials, 'trial')})"
 
 
 @describe.register

@@ -1,0 +1,156 @@
+"""``loreg sweep``: which method, which weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loreg_cli.merge_options import device_option, given_options, plot_option
+from loreg_cli.options import format_option, open_registry, table_options
+from loreg_cli.output import echo, print_json, print_table, warn
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from loreg.entities import SweepResult, SweepTrial
+
+_MANY = 12  # trials; of more, the best are printed
+
+
+@click.command()
+@click.argument("sources", metavar="[REF|DIR]...", nargs=-1)
+@click.option("--eval", "evaluate", metavar="CMD", help="Prints how good {dir} is; or module:function, lm-eval:TASKS.")
+@click.option("--data", multiple=True, metavar="[TASK=]FILE", help="Texts by task, evaluated with the base in place.")
+@click.option("--base", metavar="DIR", help="The base model: --data and lm-eval run it.")
+@click.option("--budget", type=click.IntRange(3), metavar="N", help="Evaluations to spend. Default: 20.")
+@click.option(
+    "--method", "methods", multiple=True, metavar="METHOD", help="Beside linear. Default: regmean, ties, tsv."
+)
+@click.option("--importance", multiple=True, metavar="TASK=N", help="How much a task counts; 1 by default.")
+@click.option("--metric", metavar="NAME", help="What CMD prints. Default: score.")
+@click.option("--lower-is-better", is_flag=True, help="... and lower is better, where the name does not say it.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="A trial of CMD that takes longer has failed.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Trials of CMD side by side.")
+@click.option("--seed", type=int, metavar="N", help="Of what is drawn.")
+@click.option("--push", "name", metavar="NAME", help="Trials become its versions. Default: sweep-ID.")
+@click.option("--dry-run", is_flag=True, help="Push nothing.")
+@click.option("--resume", metavar="ID", help="Go on with a sweep, as it was asked for.")
+@device_option
+@plot_option
+@table_options
+@format_option
+def sweep(
+    sources: tuple[str, ...],
+    evaluate: str | None,
+    data: tuple[str, ...],
+    base: str | None,
+    budget: int | None,
+    methods: tuple[str, ...],
+    importance: tuple[str, ...],
+    metric: str | None,
+    lower_is_better: bool,
+    timeout: float | None,
+    jobs: int | None,
+    seed: int | None,
+    name: str | None,
+    dry_run: bool,
+    resume: str | None,
+    device: str,
+    plot: Path | None,
+    format_: str,
+) -> None:
+    """Find the method and the weights to merge adapters by, in few evaluations.
+
+    \b
+    loreg sweep team/news team/chat --base ./SmolLM2 --data texts.jsonl
+    loreg sweep a b c --eval 'python score.py {dir}' --metric accuracy --budget 20
+
+    A line of texts.jsonl is {"task": "news", "text": "…"}. What was evaluated is kept: the same command goes on where
+    it was ended.
+    """
+    import msgspec
+
+    from loreg.entities import SweepOptions
+    from loreg.parsing import parse_importance
+
+    options = given_options(
+        budget=budget,
+        methods=methods or None,
+        importance=parse_importance(importance) or None,
+        metric=metric,
+        higher_is_better=False if lower_is_better else None,
+        timeout=timeout,
+        jobs=jobs,
+        seed=seed,
+    )
+    with progress_bar() as progress:
+        if resume is not None:
+            if sources or evaluate or data or options.keys() - {"budget"}:
+                raise click.UsageError("--resume goes on as the sweep was asked for: only --budget goes with it")
+            result = open_registry().resume_sweep(resume, budget=budget, device=device, plot=plot, progress=progress)
+        else:
+            result = open_registry().sweep(
+                sources,
+                evaluate,
+                data,
+                msgspec.convert(options, SweepOptions),
+                base=base,
+                name=name,
+                dry_run=dry_run,
+                device=device,
+                plot=plot,
+                progress=progress,
+            )
+    _print_sweep(result, format_)
+
+
+def _print_sweep(result: SweepResult, format_: str) -> None:
+    for note in result.notes:
+        warn(note)
+    if format_ == "json":
+        print_json(result)
+        return
+    best = result.answer
+    if format_ == "quiet":
+        click.echo(best.version or ",".join(f"{strength:g}" for strength in best.candidate.strengths))
+        return
+    shown = sorted((t for t in result.trials if not t.error), key=lambda t: _overall(t, result))[:_MANY]
+    scores = [task.upper() for task in result.tasks]
+    columns = ["TRIAL", "RECIPE", "λ", "WEIGHTS", *scores, "FRONT"]
+    print_table(columns, [_row(trial, result) for trial in shown], right=["TRIAL", "λ", *scores], drop=["FRONT"])
+    echo("")
+    echo(f"take {best.version or f'trial {best.number}'}: {best.candidate.what}")
+    for comparison in result.comparisons:
+        gap = comparison.difference
+        what = result.trials[comparison.trial].candidate.what
+        interval = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {result.metric}"
+        echo(f"  {what}: {interval}{', no difference' if gap.holds_zero else ''}")
+    if result.weights_sd:
+        spread = ", ".join(f"{sd:.2f}" for sd in result.weights_sd)
+        echo(f"  other texts of the kind would move free weights by {spread} (sd)")
+    echo(f"{result.evaluations:g} evaluations; what they gave is kept as sweep {result.id}")
+    if result.promote:
+        echo(result.promote)
+
+
+def _overall(trial: SweepTrial, result: SweepResult) -> float:
+    scores = trial.confirmed or trial.scores
+    mean = sum(scores.values()) / len(scores)
+    return -mean if result.higher_is_better else mean
+
+
+def _row(trial: SweepTrial, result: SweepResult) -> list[str]:
+    candidate = trial.candidate
+    scores = trial.confirmed or trial.scores
+    mark = "taken" if trial.number == result.best else "yes" if trial.number in result.front else ""
+    weights = ",".join(f"{weight:g}" for weight in candidate.weights)
+    what = candidate.what if candidate.method == "linear" else candidate.method
+    return [
+        str(trial.number),
+        what,
+        f"{candidate.scale:g}",
+        weights,
+        *(f"{scores[task]:.4g}" for task in result.tasks),
+        mark,
+    ]

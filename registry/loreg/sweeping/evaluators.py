@@ -1,0 +1,205 @@
+"""Ask a program or a function how good a merged adapter is: a number, numbers by task, or the loss of each token."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from loreg.errors import EvaluationError, MissingExtraError, NotFoundError, UsageError
+from loreg.sweeping.loss_model import Array
+
+#: Returns how good the merged adapter in a folder is; what it may return, ``read_measurement`` says.
+Function: TypeAlias = Callable[[Path], object]
+Evaluate: TypeAlias = Callable[[Path], "Measurement"]
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_HARNESS = "lm-eval:"
+_ONLY_TASK = "score"
+_MAX_OUTPUT = 1 << 28  # bytes
+_TAIL = 300  # characters of what a failed program said
+_MAX_TASKS = 100
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The score of each task; ``losses`` has the loss of each token by task where they are known."""
+
+    scores: Mapping[str, float]
+    losses: Mapping[str, Array] = field(default_factory=dict)
+
+
+def choose_evaluator(text: str, base: Path | None, metric: str, timeout: float | None) -> Evaluate:
+    """Return the evaluator that ``text`` means: a shell command, ``module:function``, or ``lm-eval:TASK,TASK``.
+
+    Raises UsageError for a command that does not name ``{dir}``, and for a function that cannot be imported.
+    """
+    if text.startswith(_HARNESS):
+        return _harness(text.removeprefix(_HARNESS), base, metric, timeout)
+    if _FUNCTION.fullmatch(text):
+        return measure_with(_import_function(text))
+    if "{dir}" not in text:
+        raise UsageError(
+            f"the evaluation {text[:80]!r} does not say where the merged adapter goes",
+            hint="--eval 'python score.py {dir}', or --eval module:function",
+        )
+    return lambda folder: parse_output(run_command(text.replace("{dir}", shlex.quote(str(folder))), timeout))
+
+
+def measure_with(function: Function) -> Evaluate:
+    """Return the evaluator that calls ``function``. What it raises is an EvaluationError of the trial."""
+
+    def measure(folder: Path) -> Measurement:
+        try:
+            returned = function(folder)
+        except Exception as error:
+            raise EvaluationError(f"{type(error).__name__}: {error}"[:_TAIL], hint="mend the function") from error
+        return read_measurement(returned)
+
+    return measure
+
+
+def read_measurement(value: object) -> Measurement:
+    """Read a number, ``{"task": number}`` or ``{"losses": {"task": [number, …]}}``. Raises EvaluationError.
+
+    >>> read_measurement(0.5).scores, read_measurement({"losses": {"qa": [1.0, 3.0]}}).scores
+    ({'score': 0.5}, {'qa': 2.0})
+    """
+    if isinstance(value, Mapping) and isinstance(value.get("losses"), Mapping) and len(value) == 1:
+        losses = {str(task): _vector(task, numbers) for task, numbers in value["losses"].items()}
+        measured = Measurement({task: float(numbers.mean()) for task, numbers in losses.items()}, losses)
+    elif isinstance(value, Mapping):
+        measured = Measurement({str(task): _number(task, number) for task, number in value.items()})
+    else:
+        measured = Measurement({_ONLY_TASK: _number(_ONLY_TASK, value)})
+    if not 0 < len(measured.scores) <= _MAX_TASKS:
+        raise _unexpected(f"{len(measured.scores)} tasks")
+    return measured
+
+
+def parse_output(text: str) -> Measurement:
+    """Read what a program printed: JSON, or its last line. Raises EvaluationError."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for part in (text, lines[-1] if lines else ""):
+        with contextlib.suppress(ValueError, RecursionError):
+            return read_measurement(json.loads(part))
+    raise _unexpected(f"{lines[-1][:60]!r}" if lines else "no output")
+
+
+def run_command(command: str, timeout: float | None) -> str:
+    """Run a shell command and return what it printed; a hanging one is ended with all that it started.
+
+    Raises EvaluationError for one that fails, or that runs longer than ``timeout`` seconds.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(  # noqa: S602  the person's own command line
+            command, shell=True, stdin=subprocess.DEVNULL, stdout=output, stderr=messages, start_new_session=True
+        )
+        with _ended_with_group(process):
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired as error:
+                message = f"no answer after {timeout:g} seconds"
+                raise EvaluationError(message, hint="--timeout with more seconds") from error
+        if code:
+            output_lines = (_read_tail(messages, _TAIL).strip() or _read_tail(output, _TAIL).strip()).splitlines()
+            last = output_lines[-1] if output_lines else "it printed nothing"
+            raise EvaluationError(f"exit code {code}: {last}", hint="run the command by hand")
+        return _read_tail(output, _MAX_OUTPUT)
+
+
+@contextlib.contextmanager
+def _ended_with_group(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End what the process has started when the context ends, however it does."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _read_tail(file: Any, size: int) -> str:
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - size))
+    return str(file.read().decode("utf-8", "replace"))
+
+
+def _import_function(text: str) -> Function:
+    module, _, name = text.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        function: Function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise NotFoundError(f"cannot import {text}: {error}", hint=f"python -c 'import {module}'") from error
+    finally:
+        sys.path.pop(0)
+    return function
+
+
+def _harness(tasks: str, base: Path | None, metric: str, timeout: float | None) -> Evaluate:
+    """Return the evaluator that runs lm-evaluation-harness on the base with the merged adapter."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise MissingExtraError("lm-evaluation-harness is not installed", hint="pip install lm-eval")
+    if base is None:
+        raise UsageError("lm-evaluation-harness runs a model: which?", hint="--base DIR")
+
+    def measure(folder: Path) -> Measurement:
+        with tempfile.TemporaryDirectory(prefix="loreg-sweep-") as output:
+            model = f"pretrained={base},peft={folder}"
+            words = (sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model)
+            run_command(shlex.join((*words, "--tasks", tasks, "--output_path", output)), timeout)
+            (file,) = Path(output).rglob("results*.json")
+            results = json.loads(file.read_bytes())["results"]
+        return Measurement({task: _harness_score(task, numbers, metric) for task, numbers in results.items()})
+
+    return measure
+
+
+def _harness_score(task: str, numbers: Mapping[str, object], metric: str) -> float:
+    """Return the metric of that name, or the first that there is: ``acc,none`` is ``acc``."""
+    values = {
+        key.partition(",")[0]: value
+        for key, value in numbers.items()
+        if isinstance(value, float) and "stderr" not in key
+    }
+    if not values or (metric and metric not in values):
+        raise _unexpected(f"of {task} only {', '.join(values) or 'no number'}")
+    return values[metric] if metric else next(iter(values.values()))
+
+
+def _number(task: object, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        raise _unexpected(f"{task} = {value!r}"[:80])
+    return float(value)
+
+
+def _vector(task: object, value: object) -> Array:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise _unexpected(f"{task}: losses that are no numbers") from error
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise _unexpected(f"{task}: losses of shape {numbers.shape}, or some that are not finite")
+    return numbers
+
+
+def _unexpected(what: str) -> EvaluationError:
+    return EvaluationError(
+        f"the evaluation gave {what}", hint='a finite number, {"task": number} or {"losses": {"task": [number, …]}}'
+    )

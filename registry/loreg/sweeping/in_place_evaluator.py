@@ -1,0 +1,131 @@
+"""Evaluate candidates on texts with one model: losses, how they bend with the weights, and what the modules see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from loreg.algebra.factors import Factors
+from loreg.entities import Progress, SweepCandidate
+from loreg.merging.cross_moments import CrossMoments
+from loreg.sweeping.curvature import curve_of_logits
+from loreg.sweeping.in_place import InPlaceModel, MomentsOfTask, Rows, lay_side_by_side
+from loreg.sweeping.journal import Journal
+from loreg.sweeping.loss_model import Array, DocumentLosses
+from loreg.sweeping.token_search import STEP
+
+#: Merges a candidate, and returns the factors of its modules, ``b (out, r)`` and ``a (r, in)``.
+MergeFactors = Callable[[SweepCandidate], Mapping[str, Factors]]
+
+
+@dataclass
+class InPlaceEvaluator:
+    """A model with the rows of both halves of the texts. Everything that is measured goes into the journal."""
+
+    model: InPlaceModel
+    merge: MergeFactors
+    chosen_on: Rows
+    confirmed_on: Rows
+    journal: Journal
+    progress: Progress
+
+    def curve(self, candidates: Sequence[SweepCandidate], origin: Sequence[float], share: float) -> DocumentLosses:
+        """Return how the losses of a share of the documents of each task bend with the weights of ``candidates``."""
+        rows = _first_of_each_task(self.chosen_on, share)
+        adapters = lay_side_by_side([self.merge(candidate) for candidate in candidates])
+        steps = [[w + STEP * (i == j) for i, w in enumerate(origin)] for j in range(len(candidates))]
+        points = [adapters.row_weights(weights) for weights in (origin, *steps)]
+        count, k = len(rows.tasks), len(candidates)
+        sums = {"losses": np.zeros(count), "gradients": np.zeros((count, k)), "curvatures": np.zeros((count, k, k))}
+        key = {"curve": msgspec.to_builtins(candidates), "origin": list(origin), "share": share}
+        with self.model.adding(adapters.factors) as weights:
+            for number, batch in enumerate(self.model.batches(rows)):
+                self.progress("seeing how the loss bends", number, len(rows.lengths))
+                part = self.journal.recall_arrays({**key, "batch": number})
+                if part is None:
+                    logits = []
+                    for point in points:
+                        weights.set(point)
+                        logits.append(self.model.logits(batch))
+                    curved = curve_of_logits(logits[0], logits[1:], batch.labels, STEP)
+                    part = {
+                        name: _sum_by_document(values, batch.documents, count)
+                        for name, values in zip(sums, curved, strict=True)
+                    }
+                    self.journal.record_arrays({**key, "batch": number}, part)
+                for name in sums:
+                    sums[name] += part[name]
+        return DocumentLosses(np.array(origin), rows.tasks, rows.tokens(), **sums)
+
+    def evaluate(self, candidate: SweepCandidate) -> Array:
+        """Return the summed loss of each document that is chosen by, (D)."""
+        return self._losses(candidate, self.chosen_on, "chosen_on")
+
+    def confirm(self, candidate: SweepCandidate) -> Array:
+        """Return the summed loss of each document of confirmation, (D')."""
+        return self._losses(candidate, self.confirmed_on, "confirmed_on")
+
+    def collect_moments(self, sources: Sequence[Mapping[str, Factors]], tasks: Sequence[int], path: Path) -> None:
+        """Write what the modules see of the text of each source's task while that source is active, for ``regmean``.
+
+        ``tasks`` says by position whose text belongs to each source. Costs one evaluation.
+        """
+        if path.exists():
+            return
+        adapters, k = lay_side_by_side(sources), len(sources)
+        names = [str(position) for position in range(k)]
+        moments = CrossMoments(names)
+        grams = {name: part.a @ part.a.mT for name, part in adapters.factors.items()}
+        for position, (name, task) in enumerate(zip(names, tasks, strict=True)):
+            self.progress("collecting moments", position, k)
+            collector = MomentsOfTask(moments, name, grams)
+            with self.model.adding(adapters.factors, collector) as weights:
+                weights.set(adapters.row_weights([float(i == position) for i in range(k)]))
+                for batch in self.model.batches(_of_task(self.chosen_on, task)):
+                    collector.keep = batch.real
+                    self.model.logits(batch)
+        temporary = path.with_name(f".new-{path.name}")
+        moments.save(temporary)
+        temporary.replace(path)
+
+    def _losses(self, candidate: SweepCandidate, rows: Rows, half: str) -> Array:
+        key = {"losses": msgspec.to_builtins(candidate), "half": half}
+        recalled = self.journal.recall_arrays(key)
+        if recalled is None:
+            with self.model.adding(self.merge(candidate)):
+                recalled = {"sums": self.model.losses(rows)}
+            self.journal.record_arrays(key, recalled)
+        return np.asarray(recalled["sums"])
+
+
+def _sum_by_document(values: torch.Tensor, documents: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
+    sums = torch.zeros((count, *values.shape[1:]), dtype=torch.float64)
+    return sums.index_add_(0, torch.from_numpy(documents), values.cpu().double()).numpy()
+
+
+def _first_of_each_task(rows: Rows, share: float) -> Rows:
+    """Return the rows of the first ``share`` of the documents of each task; they lie in the order of their digests."""
+    kept = np.zeros(len(rows.tasks), dtype=bool)
+    for task in np.unique(rows.tasks):
+        members = np.flatnonzero(rows.tasks == task)
+        kept[members[: max(1, round(share * len(members)))]] = True
+    return _select(rows, kept)
+
+
+def _of_task(rows: Rows, task: int) -> Rows:
+    return _select(rows, rows.tasks == task)
+
+
+def _select(rows: Rows, kept: npt.NDArray[np.bool_]) -> Rows:
+    """Return the rows of the documents that are kept, (D), counted anew."""
+    chosen = kept[rows.documents]
+    renumbered = np.cumsum(kept) - 1
+    mask = torch.from_numpy(chosen)
+    return Rows(rows.ids[mask], rows.lengths[mask], renumbered[rows.documents[chosen]], rows.tasks[kept])

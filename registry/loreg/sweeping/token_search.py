@@ -1,0 +1,192 @@
+"""Choose a recipe where the evaluation gives the loss, or the logits, of each token.
+
+K + 1 evaluations round the equal mixture say how the loss of each task bends with the weights. Its minimum, one common
+strength and the best of some methods are evaluated, and confirmed on texts that nothing was chosen by. What is measured
+stands in docs/concepts/sweeps.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from loreg.entities import Interval, SweepCandidate
+from loreg.errors import LoregError
+from loreg.sweeping.bootstrap import Spread, interval_of_difference, spread_of_minimizer
+from loreg.sweeping.loss_model import Array, DocumentLosses, LossModel
+
+#: How far a weight is moved to see how the loss bends.
+STEP = 0.15
+_SHARES = (0.25, 0.5, 1.0)  # of the documents, in each round of halving
+EQUAL, STRENGTH, FREE = "equal mixture", "one strength for all", "a weight for each"
+
+
+class TokenEvaluator(Protocol):
+    """What is asked of the model: three questions, each of which costs evaluations."""
+
+    def curve(self, candidates: Sequence[SweepCandidate], origin: Sequence[float], share: float) -> DocumentLosses:
+        """Return how the losses of a share of the documents bend with the weights of merged ``candidates``.
+
+        Costs ``share · (1 + number of candidates)`` evaluations. Raises LoregError for what cannot be merged.
+        """
+        ...
+
+    def evaluate(self, candidate: SweepCandidate) -> Array:
+        """Merge a candidate and return its summed loss on each document that is chosen by, (D)."""
+        ...
+
+    def confirm(self, candidate: SweepCandidate) -> Array:
+        """Return its summed loss on each document of confirmation, (D')."""
+        ...
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The documents of one half: the task of each, (D), and how many tokens each has, (D)."""
+
+    tasks: np.ndarray
+    tokens: Array
+
+    def mean_losses(self, sums: Array) -> Array:
+        """Return the mean loss a token of each task, (T), from the sums of each document, (D)."""
+        by_task = np.bincount(self.tasks, sums)
+        return np.asarray(by_task / np.bincount(self.tasks, self.tokens))
+
+
+@dataclass(frozen=True)
+class TokenAnswer:
+    """Which candidate to take, the others with their differences on the texts of confirmation, and how sure that is."""
+
+    best: SweepCandidate
+    differences: dict[SweepCandidate, Interval]
+    spread: Spread
+    spent: float
+    notes: tuple[str, ...]
+
+
+@dataclass
+class TokenSearch:
+    """A search over the weights of K sources with ``budget`` evaluations; ``importance`` (T) sums to 1."""
+
+    evaluator: TokenEvaluator
+    sources: int
+    chosen_on: Texts
+    confirmed_on: Texts
+    importance: Array
+    budget: float
+    methods: tuple[str, ...]
+    seed: int
+    spent: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def least_budget(self) -> int:
+        """How many evaluations an answer takes: the curve, two candidates, and three confirmations."""
+        return self.sources + 6
+
+    def run(self) -> TokenAnswer:
+        """Return the answer. What it spends is at most the budget, which is at least ``least_budget``."""
+        k = self.sources
+        # see how the loss bends round the equal mixture
+        alone = [SweepCandidate(f"source {i + 1} alone", tuple(float(i == j) for j in range(k))) for i in range(k)]
+        origin = (1 / k,) * k
+        curve = self.evaluator.curve(alone, origin, 1.0)
+        self.spent += k + 1
+        model = curve.fit()
+        spread = spread_of_minimizer(curve, self.importance, self.seed)
+        # evaluate its minima, and the equal mixture
+        equal = SweepCandidate(EQUAL, origin)
+        strength = SweepCandidate(STRENGTH, _rounded(model.common_strength(self.importance)))
+        free = SweepCandidate(FREE, _rounded(model.minimize(self.importance)))
+        self._note_regret(model, strength, free, spread)
+        candidates = [equal, strength, free]
+        for candidate in candidates[1:]:
+            self._evaluate(candidate)
+        # halve the methods
+        kept = self._halve(self.methods)
+        if kept is not None:
+            self._evaluate(kept)
+            candidates.append(kept)
+        # confirm
+        sums = {candidate: self.evaluator.confirm(candidate) for candidate in candidates}
+        self.spent += len(candidates)
+        best = self._choose(candidates, sums)
+        differences = {c: self._difference(sums[c], sums[best]) for c in candidates if c != best}
+        return TokenAnswer(best, differences, spread, self.spent, tuple(self.notes))
+
+    def _evaluate(self, candidate: SweepCandidate) -> Array:
+        self.spent += 1
+        return self.chosen_on.mean_losses(self.evaluator.evaluate(candidate))
+
+    def _halve(self, methods: Sequence[str]) -> SweepCandidate | None:
+        """Return the best of the methods, at its best strength: on a quarter of the texts, then half, then all.
+
+        The worse half goes after each round (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943). How
+        the loss bends with λ gives the strength: two evaluations a method. None where no method fits the budget.
+        """
+        reserve = 1 + len(_CONFIRMED) + 1  # the winner's evaluation, and the confirmations
+        rivals = {method: SweepCandidate(method, (1.0,) * self.sources, method) for method in methods}
+        for share in _SHARES:
+            cost = 2 * share
+            affordable = int((self.budget - self.spent - reserve) / cost)
+            losses: dict[str, float] = {}
+            for method in list(rivals)[: max(affordable, 0)]:
+                curve = self._curve_of_strength(rivals[method], share)
+                if curve is None:
+                    continue
+                model = curve.fit()
+                scale = model.common_strength(self.importance)
+                rivals[method] = msgspec.structs.replace(rivals[method], scale=_rounded(scale)[0])
+                losses[method] = float(self.importance @ model.predict(scale))
+                self.spent += cost
+            if not losses:
+                break
+            order = sorted(losses, key=losses.__getitem__)
+            rivals = {method: rivals[method] for method in order[: max(1, len(order) // 2)]}
+        tried = [rival for rival in rivals.values() if rival.scale != 1.0]
+        return tried[0] if tried else None
+
+    def _curve_of_strength(self, candidate: SweepCandidate, share: float) -> DocumentLosses | None:
+        try:
+            return self.evaluator.curve([candidate], (candidate.scale,), share)
+        except LoregError as error:
+            self.notes.append(f"{candidate.method} was not tried: {error.message}")
+            return None
+
+    def _choose(self, candidates: Sequence[SweepCandidate], sums: dict[SweepCandidate, Array]) -> SweepCandidate:
+        """Return the best on the texts of confirmation, or the simplest that cannot be told from it."""
+        means = {c: float(self.importance @ self.confirmed_on.mean_losses(sums[c])) for c in candidates}
+        best = min(candidates, key=means.__getitem__)
+        for simpler in candidates:  # the simplest first
+            if simpler == best:
+                return best
+            difference = self._difference(sums[simpler], sums[best])
+            if difference.holds_zero:
+                self.notes.append(f"no difference between {simpler.what} and {best.what}: the simpler is taken")
+                return simpler
+        return best
+
+    def _difference(self, sums: Array, others: Array) -> Interval:
+        texts = self.confirmed_on
+        return interval_of_difference(texts.tasks, texts.tokens, sums - others, self.importance, self.seed)
+
+    def _note_regret(self, model: LossModel, strength: SweepCandidate, free: SweepCandidate, spread: Spread) -> None:
+        promised = [float(self.importance @ model.predict(np.array(c.weights))) for c in (strength, free)]
+        gain = promised[0] - promised[1]
+        if spread.regret > gain:
+            self.notes.append(
+                f"the texts are too few to tell free weights from one strength: they promise {gain:.4f} nats a token, "
+                f"and chance in the texts costs {spread.regret:.4f}"
+            )
+
+
+_CONFIRMED = (EQUAL, STRENGTH, FREE)
+
+
+def _rounded(weights: Array) -> tuple[float, ...]:
+    """Return weights as they are typed: four digits."""
+    return tuple(round(float(weight), 4) for weight in weights)

@@ -1,0 +1,172 @@
+"""sweep: find the recipe to merge by, in few evaluations, and push what was tried."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from loreg.bases.identify import identify
+from loreg.canonical_json import canonical_json
+from loreg.entities import Progress, SweepOptions, SweepResult, no_progress
+from loreg.entities.display.pictures import refuse_picture, save_picture
+from loreg.errors import UsageError
+from loreg.merging.shared_modules import refuse_different_bases
+from loreg.refs import parse_adapter_name
+from loreg.sweeping.evaluation_data import read_evaluation_data
+from loreg.sweeping.journal import Journal, sweeps_folder
+from loreg.workspace.common_base import common_base, refuse_another_base
+from loreg.workspace.context import Context
+from loreg.workspace.resolve_sources import ResolvedSource, require_torch, resolve_sources
+
+_IDENTITY = re.compile(r"[0-9a-f]{12}")
+
+
+def sweep(
+    context: Context,
+    sources: Sequence[str],
+    evaluate: str | Callable[[Path], object] | None = None,
+    data: Sequence[str] = (),
+    options: SweepOptions = SweepOptions(),
+    *,
+    base: str | None = None,
+    name: str | None = None,
+    dry_run: bool = False,
+    device: str = "auto",
+    plot: Path | str | None = None,
+    progress: Progress = no_progress,
+) -> SweepResult:
+    """Find the recipe to merge ``sources`` by. See :meth:`loreg.registry.Registry.sweep`."""
+    refuse_picture(plot)
+    if name is not None:
+        parse_adapter_name(name)
+    _refuse_wrong_request(sources, evaluate, data, options, base)
+    require_torch()
+    from loreg.verbs.sweep_scores import sweep_scores
+    from loreg.verbs.sweep_texts import sweep_texts
+    from loreg.verbs.sweep_trials import TrialBook
+
+    with resolve_sources(context, sources, progress) as opened:
+        common, base_notes = common_base(context, opened, allow_derived=False)
+        if base is not None:
+            refuse_another_base(context, base, opened)
+        structures, labels = [source.structure for source in opened], [source.label for source in opened]
+        refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
+        request = _request(context, opened, evaluate, data, options, base)
+        identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
+        book = TrialBook(
+            context,
+            opened,
+            identity,
+            base=base,
+            base_digest=common.digest if common else None,
+            name=None if dry_run else name or f"sweep-{identity}",
+            device=device,
+            progress=progress,
+        )
+        with book.journal.drive():
+            book.journal.write_request(
+                {
+                    "sources": list(sources),
+                    "evaluate": evaluate if isinstance(evaluate, str) else None,
+                    "data": list(data),
+                    "options": msgspec.to_builtins(options),
+                    "base": base,
+                    "name": name,
+                    "dry_run": dry_run,
+                }
+            )
+            result = sweep_texts(book, data, options) if evaluate is None else sweep_scores(book, evaluate, options)
+    result = msgspec.structs.replace(result, notes=(*base_notes, *result.notes))
+    if plot is not None:
+        save_picture(result.plot(), plot)
+    return result
+
+
+def _refuse_wrong_request(
+    sources: Sequence[str],
+    evaluate: str | Callable[[Path], object] | None,
+    data: Sequence[str],
+    options: SweepOptions,
+    base: str | None,
+) -> None:
+    if len(sources) < 2:
+        raise UsageError(f"{len(sources)} adapters: expected two or more to blend", hint="loreg sweep --help")
+    if evaluate is None and not data:
+        raise UsageError(
+            "nothing says how good a merge is",
+            hint="--data texts.jsonl --base DIR, or --eval 'python score.py {dir}'",
+        )
+    if evaluate is not None and data:
+        raise UsageError("--eval and --data are two ways to evaluate", hint="leave one of them out")
+    if evaluate is None and base is None:
+        raise UsageError("texts are evaluated with the base model: which?", hint="--base DIR names its folder")
+    if options.budget < 3:
+        raise UsageError(f"a budget of {options.budget} evaluations is too small", hint="--budget 20")
+    if options.jobs < 1 or not (options.timeout is None or 0 < options.timeout < math.inf):
+        raise UsageError("jobs and timeout are 1 or more, and more than 0 seconds", hint="--jobs 2 --timeout 600")
+    if any(not 0 <= weight < math.inf for weight in options.importance.values()):
+        raise UsageError("the importance of a task is a number of at least 0", hint="--importance news=2")
+
+
+def _request(
+    context: Context,
+    opened: Sequence[ResolvedSource],
+    evaluate: str | Callable[[Path], object] | None,
+    data: Sequence[str],
+    options: SweepOptions,
+    base: str | None,
+) -> dict[str, object]:
+    """Return what makes one sweep another: adapters by content, base, evaluation and texts; not what it may spend."""
+    chosen = msgspec.to_builtins(options)
+    for spending in ("budget", "jobs", "timeout"):
+        del chosen[spending]
+    model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
+    return {
+        "sources": [source.digest for source in opened],
+        "evaluate": evaluate if isinstance(evaluate, str | None) else getattr(evaluate, "__qualname__", repr(evaluate)),
+        "data": read_evaluation_data(data).digest if data else "",
+        "options": chosen,
+        "base": model,
+    }
+
+
+def resume_sweep(
+    context: Context,
+    identity: str,
+    *,
+    budget: int | None = None,
+    device: str = "auto",
+    plot: Path | str | None = None,
+    progress: Progress = no_progress,
+) -> SweepResult:
+    """Go on with a sweep. See :meth:`loreg.registry.Registry.resume_sweep`."""
+    if not _IDENTITY.fullmatch(identity):
+        message = f"{identity[:40]!r} is no ID of a sweep: expected 12 hexadecimal digits"
+        raise UsageError(message, hint="loreg sweep --help")
+    request = Journal(sweeps_folder(context.base_cache) / identity).read_request()
+    if request["evaluate"] is None and not request["data"]:
+        raise UsageError(
+            f"the sweep {identity} was evaluated by a function of a program",
+            hint="run that program again: it goes on where it was ended",
+        )
+    options = msgspec.convert(request["options"], SweepOptions)
+    if budget is not None:
+        options = msgspec.structs.replace(options, budget=budget)
+    return sweep(
+        context,
+        request["sources"],
+        request["evaluate"],
+        request["data"],
+        options,
+        base=request["base"],
+        name=request["name"],
+        dry_run=request["dry_run"],
+        device=device,
+        plot=plot,
+        progress=progress,
+    )

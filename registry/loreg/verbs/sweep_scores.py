@@ -1,0 +1,136 @@
+"""A sweep by scores: a program or a function says of each merged adapter how good it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
+from loreg.errors import EvaluationError, LoregError
+from loreg.metric_names import usual_metric
+from loreg.sweeping.evaluators import Evaluate, Measurement, choose_evaluator, measure_with
+from loreg.sweeping.loss_model import Array
+from loreg.sweeping.pareto import pareto_front
+from loreg.sweeping.score_search import ScoreSearch
+from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, promote_command, task_importance
+from loreg.workspace.metric_directions import declared_directions
+
+_METRIC = "score"
+
+
+def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], options: SweepOptions) -> SweepResult:
+    """Evaluate what the search asks for, ``jobs`` side by side; a trial that fails is told and the search goes on."""
+    base = Path(book.base).expanduser() if book.base else None
+    if isinstance(evaluate, str):
+        measure = choose_evaluator(evaluate, base, options.metric, options.timeout)
+    else:
+        measure = measure_with(evaluate)
+    metrics = _metrics(book, options)
+    history: list[tuple[Array, Array | None]] = []
+    tasks: tuple[str, ...] = ()
+    importance = np.ones(1)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
+            measured = pool.map(lambda point: _measure(book, _candidate(point), measure), points)
+            for point, trial in zip(points, measured, strict=True):
+                if not trial.error and not tasks:
+                    tasks = tuple(sorted(trial.scores))
+                    importance = task_importance(tasks, options.importance)
+                checked = _refuse_other_tasks(trial, tasks)
+                history.append((point, None if checked.error else _losses(checked, metrics)))
+                _record(book, checked, metrics)
+                book.progress("evaluating", len(history), options.budget)
+            _refuse_only_failures(book.trials)
+    return _result(book, tasks, importance, metrics)
+
+
+def _metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
+    """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name."""
+    name = options.metric or _METRIC
+    higher = options.higher_is_better
+    if higher is None:
+        higher = declared_directions(book.context.backend).get(name)
+    if higher is None:
+        usual = usual_metric(name)
+        higher = usual is None or usual.higher_is_better
+    return SweepMetrics(name, higher)
+
+
+def _candidate(point: Array) -> SweepCandidate:
+    weights = tuple(round(float(weight), 4) for weight in point)
+    what = "one strength for all" if len(set(weights)) == 1 else "a weight for each"
+    return SweepCandidate(what, weights)
+
+
+def _measure(book: TrialBook, candidate: SweepCandidate, measure: Evaluate) -> SweepTrial:
+    """Merge and evaluate a candidate, unless that was done before; what fails is told in the trial."""
+    key = {"measured": msgspec.to_builtins(candidate)}
+    if (kept := book.journal.recall(key)) is not None:
+        return SweepTrial(0, candidate, kept["scores"], merge_seconds=kept["merge"], evaluate_seconds=kept["evaluate"])
+    try:
+        merged, merge_seconds = book.timed_merge(candidate)
+        with book.write(merged) as folder:
+            start = time.perf_counter()
+            measurement: Measurement = measure(folder)
+    except LoregError as error:
+        return SweepTrial(0, candidate, error=error.message)
+    seconds = time.perf_counter() - start
+    scores = dict(measurement.scores)
+    book.journal.record(key, {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
+    return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
+
+
+def _refuse_other_tasks(trial: SweepTrial, tasks: Sequence[str]) -> SweepTrial:
+    """Return the trial, as a failed one if it was scored on other tasks than those before it."""
+    if trial.error or set(trial.scores) == set(tasks):
+        return trial
+    return SweepTrial(0, trial.candidate, error=f"scored {', '.join(trial.scores)}, the others {', '.join(tasks)}")
+
+
+def _losses(trial: SweepTrial, metrics: SweepMetrics) -> Array:
+    sign = -1.0 if metrics.higher_is_better else 1.0
+    return sign * np.array([trial.scores[task] for task in sorted(trial.scores)])
+
+
+def _record(book: TrialBook, trial: SweepTrial, metrics: SweepMetrics) -> None:
+    if trial.error or book.name is None or book.is_pushed(trial.candidate):
+        book.record(trial, metrics, None)
+        return
+    with book.write(book.merge(trial.candidate)) as folder:
+        book.record(trial, metrics, folder)
+
+
+def _refuse_only_failures(trials: Sequence[SweepTrial]) -> None:
+    """Raise EvaluationError if no trial has a score: what fails each time would cost the whole budget."""
+    if trials and all(trial.error for trial in trials):
+        raise EvaluationError(
+            f"no trial could be evaluated: {trials[-1].error}",
+            hint="run the evaluation by hand on a merged adapter: loreg merge … --to DIR",
+        )
+
+
+def _result(book: TrialBook, tasks: Sequence[str], importance: Array, metrics: SweepMetrics) -> SweepResult:
+    scored = [trial for trial in book.trials if not trial.error]
+    losses = np.array([_losses(trial, metrics) for trial in scored])
+    best = scored[int((losses @ importance).argmin())]
+    failed = [trial for trial in book.trials if trial.error]
+    notes = [f"trial {trial.number} failed: {trial.error}" for trial in failed]
+    notes.append("an evaluation gave one number a task: how sure the choice is, only other data can say")
+    return SweepResult(
+        id=book.identity,
+        sources=tuple(source.label for source in book.opened),
+        tasks=tuple(tasks),
+        metric=metrics.name,
+        higher_is_better=metrics.higher_is_better,
+        trials=tuple(book.trials),
+        best=best.number,
+        front=tuple(scored[i].number for i in pareto_front(losses)),
+        evaluations=float(len(book.trials)),
+        promote=promote_command(best),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,152 @@
+"""The trials of a sweep: merge a candidate, keep what was measured of it, push it as a version."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from loreg.entities import MergeOptions, Metric, Progress, Provenance, SweepCandidate, SweepTrial, VersionMetadata
+from loreg.errors import UsageError
+from loreg.merging.execute import MergedAdapter
+from loreg.merging.methods import find_method
+from loreg.sweeping.journal import Journal, sweeps_folder
+from loreg.sweeping.loss_model import Array
+from loreg.verbs.merge import blend, recipe_of, write
+from loreg.verbs.push import push
+from loreg.workspace.context import Context
+from loreg.workspace.resolve_sources import ResolvedSource
+
+_CHOSEN, _CONFIRMED = "dev", "confirmed"  # the splits under which numbers are recorded
+
+
+@dataclass
+class TrialBook:
+    """What is tried in one sweep, in the order of trying; versions go to ``name``, nowhere if it is None."""
+
+    context: Context
+    opened: Sequence[ResolvedSource]
+    identity: str
+    base: str | None
+    base_digest: str | None
+    name: str | None
+    device: str
+    progress: Progress
+    calibration: Path | None = None
+    trials: list[SweepTrial] = field(default_factory=list)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Where the sweep goes on if it is ended."""
+        return Journal(sweeps_folder(self.context.base_cache) / self.identity)
+
+    def merge(self, candidate: SweepCandidate) -> MergedAdapter:
+        """Merge a candidate; nothing is lost but by methods that make a delta of full rank.
+
+        Raises LoregError for what cannot be merged so.
+        """
+        method = find_method(candidate.method)
+        ranks = [
+            max(module.rank for module in source.structure.modules.values() if module.shape) for source in self.opened
+        ]
+        calibration = self.calibration if method.needs_moments else None
+        options = MergeOptions(
+            candidate.weights,
+            candidate.method,
+            scale=candidate.scale,
+            rank=sum(ranks) if method.full_rank else None,
+        )
+        labels = [source.label for source in self.opened]
+        recipe = recipe_of(options, labels, self.opened, (), calibration)
+        return blend(self.opened, recipe, (), self.base, calibration, self.device, _quiet)
+
+    @contextmanager
+    def write(self, merged: MergedAdapter) -> Iterator[Path]:
+        """Yield a temporary folder with a merged adapter."""
+        with tempfile.TemporaryDirectory(prefix="loreg-sweep-") as folder:
+            made_by = Provenance(merged.recipe.sources, merged.recipe.to_json(), merged.certificate)
+            write(Path(folder), merged, made_by)
+            yield Path(folder)
+
+    def record(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path | None) -> SweepTrial:
+        """Push a trial from its folder, with its numbers, unless it was pushed before; then list it."""
+        numbered = msgspec.structs.replace(trial, number=len(self.trials))
+        if self.name is not None and not trial.error:
+            kept = self.journal.recall(self._version_key(trial.candidate))
+            if kept is None and folder is not None:
+                kept = {"ref": self._push(numbered, metrics, folder)}
+                self.journal.record(self._version_key(trial.candidate), kept)
+            numbered = msgspec.structs.replace(numbered, version=str(kept["ref"]) if kept else "")
+        self.trials.append(numbered)
+        return numbered
+
+    def is_pushed(self, candidate: SweepCandidate) -> bool:
+        """Return whether the candidate is a version already."""
+        return self.journal.recall(self._version_key(candidate)) is not None
+
+    def _version_key(self, candidate: SweepCandidate) -> dict[str, object]:
+        return {"version": msgspec.to_builtins(candidate), "name": self.name}
+
+    def _push(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path) -> str:
+        measured = [
+            *(metrics.metric(task, value, _CHOSEN) for task, value in trial.scores.items()),
+            *(metrics.metric(task, value, _CONFIRMED) for task, value in trial.confirmed.items()),
+        ]
+        metadata = VersionMetadata(
+            metrics=measured,
+            labels={"sweep": self.identity},
+            message=f"sweep {self.identity}: {trial.candidate.what}",
+        )
+        assert self.name is not None  # noqa: S101
+        pushed = push(self.context, folder, self.name, metadata, base=self.base_digest, progress=_quiet)
+        return pushed.version.ref
+
+    def timed_merge(self, candidate: SweepCandidate) -> tuple[MergedAdapter, float]:
+        """Merge a candidate, and say how many seconds that took."""
+        start = time.perf_counter()
+        merged = self.merge(candidate)
+        return merged, time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class SweepMetrics:
+    """How a sweep calls its numbers."""
+
+    name: str
+    higher_is_better: bool
+
+    def metric(self, task: str, value: float, split: str) -> Metric:
+        """Return the number of a task as it is recorded; a task's name becomes a word."""
+        return Metric(self.name, value, re.sub(r"[^\w.\-/]+", "-", task) or "task", split, self.higher_is_better)
+
+
+def scores_by_task(tasks: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:
+    """Return the numbers by the names of the tasks."""
+    return {task: float(value) for task, value in zip(tasks, values, strict=True)}
+
+
+def task_importance(tasks: Sequence[str], weights: Mapping[str, float]) -> Array:
+    """Return how much each task counts, (T), together 1. Raises UsageError for a task that there is not."""
+    if unknown := sorted(set(weights) - set(tasks)):
+        raise UsageError(f"there is no task {unknown[0]!r}; there are {', '.join(tasks)}", hint=f"{tasks[0]}=2")
+    values = np.array([weights.get(task, 1.0) for task in tasks])
+    if not values.sum() > 0:
+        raise UsageError("no task counts", hint=f"--importance {tasks[0]}=1")
+    return np.asarray(values / values.sum())
+
+
+def promote_command(trial: SweepTrial) -> str:
+    """Return the command that makes a trial what is served; empty if it is no version."""
+    return f"loreg tag {trial.version} prod" if trial.version else ""
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Draw nothing: the sweep says itself how far it is."""

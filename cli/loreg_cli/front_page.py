@@ -33,9 +33,9 @@ GROUPS = {
 }  # fmt: skip
 #: The groups that most people need rarely: a line each, of names alone.
 _RARE = ("Serve", "Keep", "Administer")
-_WIDTH = len("yank, unyank")
+_WIDTH = len("merge, methods")
 #: What belongs to a command stands in its line.
-_PAIRS = {"tag": "untag", "yank": "unyank", "tasks": "bases"}
+_PAIRS = {"tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "methods"}
 
 
 def write_commands(formatter: click.HelpFormatter, summaries: Mapping[str, str]) -> None:

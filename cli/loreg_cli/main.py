@@ -33,7 +33,7 @@ _SUMMARIES = {
     "identify": "Say what a file is: the same, scaled, merged, trained on.",
     "import": "Bring in the adapters of training runs, a plan first.",
     "job": "Follow what workers were asked for.",
-    "lineage": "Show what a version was merged from, and what was made of it.",
+    "lineage": "Show what a version was merged from, and made into.",
     "log": "Show what happened to an adapter, the newest first.",
     "login": "Use the server at URL from now on, with a token.",
     "logout": "Forget server and token.",

@@ -36,6 +36,11 @@ class SweepCandidate(Value, frozen=True):
     scale: float = 1.0
 
     @property
+    def recipe(self) -> dict[str, object]:
+        """Return what is merged, as JSON: two candidates of one recipe are evaluated once, whatever they are called."""
+        return {"method": self.method, "weights": list(self.weights), "scale": self.scale}
+
+    @property
     def strengths(self) -> tuple[float, ...]:
         """Return what each delta is multiplied with by the weighted sum."""
         return tuple(self.scale * weight for weight in self.weights)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +21,7 @@ from loreg.sweeping.journal import Journal
 from loreg.sweeping.loss_model import Array, DocumentLosses
 from loreg.sweeping.token_search import STEP
 
+_CHOSEN_ON = "chosen_on"
 #: Merges a candidate, and returns the factors of its modules, ``b (out, r)`` and ``a (r, in)``.
 MergeFactors = Callable[[SweepCandidate], Mapping[str, Factors]]
 
@@ -44,7 +45,7 @@ class InPlaceEvaluator:
         points = [adapters.row_weights(weights) for weights in (origin, *steps)]
         count, k = len(rows.tasks), len(candidates)
         sums = {"losses": np.zeros(count), "gradients": np.zeros((count, k)), "curvatures": np.zeros((count, k, k))}
-        key = {"curve": msgspec.to_builtins(candidates), "origin": list(origin), "share": share}
+        key = {"curve": [candidate.recipe for candidate in candidates], "origin": list(origin), "share": share}
         with self.model.adding(adapters.factors) as weights:
             for number, batch in enumerate(self.model.batches(rows)):
                 self.progress("seeing how the loss bends", number, len(rows.lengths))
@@ -66,11 +67,16 @@ class InPlaceEvaluator:
 
     def evaluate(self, candidate: SweepCandidate) -> Array:
         """Return the summed loss of each document that is chosen by, (D)."""
-        return self._losses(candidate, self.chosen_on, "chosen_on")
+        return self._losses(candidate, self.chosen_on, _CHOSEN_ON)
 
     def confirm(self, candidate: SweepCandidate) -> Array:
         """Return the summed loss of each document of confirmation, (D')."""
         return self._losses(candidate, self.confirmed_on, "confirmed_on")
+
+    def seconds(self, candidate: SweepCandidate) -> float:
+        """Return how long the evaluation of a candidate took when it was made."""
+        recalled = self.journal.recall_arrays(_losses_key(candidate, _CHOSEN_ON)) or {}
+        return float(recalled.get("seconds", 0.0))
 
     def collect_moments(self, sources: Sequence[Mapping[str, Factors]], tasks: Sequence[int], path: Path) -> None:
         """Write what the modules see of the text of each source's task while that source is active, for ``regmean``.
@@ -96,13 +102,19 @@ class InPlaceEvaluator:
         temporary.replace(path)
 
     def _losses(self, candidate: SweepCandidate, rows: Rows, half: str) -> Array:
-        key = {"losses": msgspec.to_builtins(candidate), "half": half}
+        key = _losses_key(candidate, half)
         recalled = self.journal.recall_arrays(key)
         if recalled is None:
-            with self.model.adding(self.merge(candidate)):
-                recalled = {"sums": self.model.losses(rows)}
+            factors, start = self.merge(candidate), time.perf_counter()
+            with self.model.adding(factors):
+                sums = self.model.losses(rows)
+            recalled = {"sums": sums, "seconds": np.array(time.perf_counter() - start)}
             self.journal.record_arrays(key, recalled)
         return np.asarray(recalled["sums"])
+
+
+def _losses_key(candidate: SweepCandidate, half: str) -> dict[str, object]:
+    return {"losses": candidate.recipe, "half": half}
 
 
 def _sum_by_document(values: torch.Tensor, documents: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:

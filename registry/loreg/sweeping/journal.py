@@ -22,6 +22,7 @@ from loreg.errors import NotFoundError, UnderWayError, explain_os_errors
 from loreg.file_locks import lock_file
 
 _REQUEST = "sweep.json"
+_PREFIX = "of "  # of the names of arrays: a task may be called as an argument of numpy's function
 
 
 def sweeps_folder(cache: Path) -> Path:
@@ -79,12 +80,12 @@ class Journal:
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
 
     def record_arrays(self, key: Mapping[str, object], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Record arrays under ``key``."""
         content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **dict(arrays))
+        np.savez(content, allow_pickle=False, **{f"{_PREFIX}{name}": array for name, array in arrays.items()})
         self._write(f"{_name(key)}.npz", content.getvalue())
 
     def _write(self, name: str, content: bytes) -> None:

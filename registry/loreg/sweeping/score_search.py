@@ -19,7 +19,8 @@ from loreg.sweeping.response_surface import design_points, design_size, fit_surf
 #: Points that were evaluated, and the loss of each task there, (T); None where the evaluation failed.
 History: TypeAlias = Sequence[tuple[Array, Array | None]]
 
-_CENTRE = 0.35  # of the sum of all: with real adapters the best common strength was near it
+#: The strength at which it begins: with real adapters the best common strength was near it.
+CENTRE = 0.35
 _STEP = 0.2
 _MAX_SURFACE_SOURCES = 6  # sources
 _STRENGTHS = (0.2, 0.35, 0.6, 1.0)
@@ -49,18 +50,18 @@ class ScoreSearch:
         return self.sources <= _MAX_SURFACE_SOURCES and self.budget >= design_size(self.sources) + 2
 
     def _surface_points(self, history: History, left: int) -> list[Array]:
-        design = list(design_points(np.full(self.sources, _CENTRE), _STEP))
+        design = list(design_points(np.full(self.sources, CENTRE), _STEP))
         if len(history) < len(design):
             return design[len(history) :][:left]
         points, losses = self._successes(history)
         if len(points) < design_size(self.sources):  # some failed: measure elsewhere instead
             generator = np.random.default_rng([self.seed, len(history)])
-            return [_CENTRE + _STEP * generator.uniform(-1, 1, self.sources)]
+            return [CENTRE + _STEP * generator.uniform(-1, 1, self.sources)]
         return self._unless_tried(fit_surface(points, losses).minimize(self.importance), history)
 
     def _strength_points(self, history: History, left: int) -> list[Array]:
         ones = np.ones(self.sources)
-        strengths = sorted({1 / self.sources, *_STRENGTHS})
+        strengths = [CENTRE, *sorted({1 / self.sources, *_STRENGTHS} - {CENTRE})]
         if len(history) < len(strengths):
             return [strength * ones for strength in strengths[len(history) :]][:left]
         points, losses = self._successes(history[: len(strengths)])

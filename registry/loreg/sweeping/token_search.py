@@ -7,6 +7,7 @@ stands in docs/concepts/sweeps.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +22,8 @@ from loreg.sweeping.loss_model import Array, DocumentLosses, LossModel
 
 #: How far a weight is moved to see how the loss bends.
 STEP = 0.15
-_SHARES = (0.25, 0.5, 1.0)  # of the documents, in each round of halving
+#: Of the documents, in each round of halving.
+SHARES = (0.25, 0.5, 1.0)
 EQUAL, STRENGTH, FREE = "equal mixture", "one strength for all", "a weight for each"
 
 
@@ -41,6 +43,10 @@ class TokenEvaluator(Protocol):
 
     def confirm(self, candidate: SweepCandidate) -> Array:
         """Return its summed loss on each document of confirmation, (D')."""
+        ...
+
+    def seconds(self, candidate: SweepCandidate) -> float:
+        """Return how long the evaluation of a candidate took when it was made."""
         ...
 
 
@@ -70,7 +76,11 @@ class TokenAnswer:
 
 @dataclass
 class TokenSearch:
-    """A search over the weights of K sources with ``budget`` evaluations; ``importance`` (T) sums to 1."""
+    """A search over the weights of K sources with ``budget`` evaluations; ``importance`` (T) sums to 1.
+
+    ``origin`` is the weight of each round which the loss is looked at, by default 1/K; ``shares`` are those of the
+    documents in each round of halving, and ``confirmation_cost`` the evaluations that confirming a candidate takes.
+    """
 
     evaluator: TokenEvaluator
     sources: int
@@ -80,31 +90,29 @@ class TokenSearch:
     budget: float
     methods: tuple[str, ...]
     seed: int
+    origin: float | None = None
+    shares: Sequence[float] = SHARES
+    confirmation_cost: float = 1.0
     spent: float = 0.0
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def least_budget(self) -> int:
-        """How many evaluations an answer takes: the curve, two candidates, and three confirmations."""
-        return self.sources + 6
-
     def run(self) -> TokenAnswer:
-        """Return the answer. What it spends is at most the budget, which is at least ``least_budget``."""
+        """Return the answer. What it spends is at most the budget, which ``least_budget`` bounds."""
         k = self.sources
         # see how the loss bends round the equal mixture
         alone = [SweepCandidate(f"source {i + 1} alone", tuple(float(i == j) for j in range(k))) for i in range(k)]
-        origin = (1 / k,) * k
+        origin = (self.origin or 1 / k,) * k
         curve = self.evaluator.curve(alone, origin, 1.0)
         self.spent += k + 1
         model = curve.fit()
         spread = spread_of_minimizer(curve, self.importance, self.seed)
-        # evaluate its minima, and the equal mixture
-        equal = SweepCandidate(EQUAL, origin)
+        # evaluate the equal mixture and the minima
+        equal = SweepCandidate(EQUAL, (round(1 / k, 4),) * k)
         strength = SweepCandidate(STRENGTH, _rounded(model.common_strength(self.importance)))
         free = SweepCandidate(FREE, _rounded(model.minimize(self.importance)))
         self._note_regret(model, strength, free, spread)
         candidates = [equal, strength, free]
-        for candidate in candidates[1:]:
+        for candidate in candidates:
             self._evaluate(candidate)
         # halve the methods
         kept = self._halve(self.methods)
@@ -113,7 +121,7 @@ class TokenSearch:
             candidates.append(kept)
         # confirm
         sums = {candidate: self.evaluator.confirm(candidate) for candidate in candidates}
-        self.spent += len(candidates)
+        self.spent += len(candidates) * self.confirmation_cost
         best = self._choose(candidates, sums)
         differences = {c: self._difference(sums[c], sums[best]) for c in candidates if c != best}
         return TokenAnswer(best, differences, spread, self.spent, tuple(self.notes))
@@ -128,9 +136,9 @@ class TokenSearch:
         The worse half goes after each round (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943). How
         the loss bends with λ gives the strength: two evaluations a method. None where no method fits the budget.
         """
-        reserve = 1 + len(_CONFIRMED) + 1  # the winner's evaluation, and the confirmations
+        reserve = 1 + (len(_CONFIRMED) + 1) * self.confirmation_cost  # the winner's evaluation, the confirmations
         rivals = {method: SweepCandidate(method, (1.0,) * self.sources, method) for method in methods}
-        for share in _SHARES:
+        for share in self.shares:
             cost = 2 * share
             affordable = int((self.budget - self.spent - reserve) / cost)
             losses: dict[str, float] = {}
@@ -185,6 +193,11 @@ class TokenSearch:
 
 
 _CONFIRMED = (EQUAL, STRENGTH, FREE)
+
+
+def least_budget(sources: int, confirmation_cost: float = 1.0) -> int:
+    """Return how many evaluations an answer takes: the curve, three candidates, and their confirmation."""
+    return sources + 4 + math.ceil(len(_CONFIRMED) * confirmation_cost)
 
 
 def _rounded(weights: Array) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +23,9 @@ from loreg.sweeping.journal import Journal, sweeps_folder
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import ResolvedSource, require_torch, resolve_sources
+
+if TYPE_CHECKING:
+    from loreg.verbs.sweep_trials import TrialBook
 
 _IDENTITY = re.compile(r"[0-9a-f]{12}")
 
@@ -46,7 +50,6 @@ def sweep(
         parse_adapter_name(name)
     _refuse_wrong_request(sources, evaluate, data, options, base)
     require_torch()
-    from loreg.verbs.sweep_scores import sweep_scores
     from loreg.verbs.sweep_texts import sweep_texts
     from loreg.verbs.sweep_trials import TrialBook
 
@@ -80,11 +83,24 @@ def sweep(
                     "dry_run": dry_run,
                 }
             )
-            result = sweep_texts(book, data, options) if evaluate is None else sweep_scores(book, evaluate, options)
+            result = sweep_texts(book, data, options) if evaluate is None else _sweep_by(evaluate, book, options)
     result = msgspec.structs.replace(result, notes=(*base_notes, *result.notes))
     if plot is not None:
         save_picture(result.plot(), plot)
     return result
+
+
+def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options: SweepOptions) -> SweepResult:
+    """Let a program or a function evaluate: what it says of the first trial shows whether it knows tokens."""
+    from loreg.sweeping.score_search import CENTRE
+    from loreg.verbs.sweep_losses import sweep_losses
+    from loreg.verbs.sweep_measure import open_measurer
+    from loreg.verbs.sweep_scores import at_weights, sweep_scores
+
+    measurer = open_measurer(book, evaluate, options)
+    centre = at_weights([CENTRE] * len(book.opened))
+    losses = {} if measurer.trial(centre).error else measurer.losses(centre)
+    return sweep_losses(measurer, losses, options) if losses else sweep_scores(measurer, options)
 
 
 def _refuse_wrong_request(

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
-from loreg.errors import EvaluationError, LoregError
+from loreg.errors import EvaluationError
 from loreg.metric_names import usual_metric
-from loreg.sweeping.evaluators import Evaluate, Measurement, choose_evaluator, measure_with
 from loreg.sweeping.loss_model import Array
 from loreg.sweeping.pareto import pareto_front
 from loreg.sweeping.score_search import ScoreSearch
+from loreg.verbs.sweep_measure import Measurer
 from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, promote_command, task_importance
 from loreg.workspace.metric_directions import declared_directions
 
 _METRIC = "score"
 
 
-def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], options: SweepOptions) -> SweepResult:
+def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     """Evaluate what the search asks for, ``jobs`` side by side; a trial that fails is told and the search goes on."""
-    base = Path(book.base).expanduser() if book.base else None
-    if isinstance(evaluate, str):
-        measure = choose_evaluator(evaluate, base, options.metric, options.timeout)
-    else:
-        measure = measure_with(evaluate)
-    metrics = _metrics(book, options)
+    book, metrics = measurer.book, sweep_metrics(measurer.book, options)
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
     with ThreadPoolExecutor(options.jobs) as pool:
         while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
-            measured = pool.map(lambda point: _measure(book, _candidate(point), measure), points)
+            measured = pool.map(measurer.trial, map(at_weights, points))
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:
                     tasks = tuple(sorted(trial.scores))
@@ -49,7 +41,14 @@ def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], opti
     return _result(book, tasks, importance, metrics)
 
 
-def _metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
+def at_weights(point: Sequence[float] | Array) -> SweepCandidate:
+    """Return the weighted sum with these weights, to four digits."""
+    weights = tuple(round(float(weight), 4) for weight in point)
+    what = "one strength for all" if len(set(weights)) == 1 else "a weight for each"
+    return SweepCandidate(what, weights)
+
+
+def sweep_metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
     """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name."""
     name = options.metric or _METRIC
     higher = options.higher_is_better
@@ -59,30 +58,6 @@ def _metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
         usual = usual_metric(name)
         higher = usual is None or usual.higher_is_better
     return SweepMetrics(name, higher)
-
-
-def _candidate(point: Array) -> SweepCandidate:
-    weights = tuple(round(float(weight), 4) for weight in point)
-    what = "one strength for all" if len(set(weights)) == 1 else "a weight for each"
-    return SweepCandidate(what, weights)
-
-
-def _measure(book: TrialBook, candidate: SweepCandidate, measure: Evaluate) -> SweepTrial:
-    """Merge and evaluate a candidate, unless that was done before; what fails is told in the trial."""
-    key = {"measured": msgspec.to_builtins(candidate)}
-    if (kept := book.journal.recall(key)) is not None:
-        return SweepTrial(0, candidate, kept["scores"], merge_seconds=kept["merge"], evaluate_seconds=kept["evaluate"])
-    try:
-        merged, merge_seconds = book.timed_merge(candidate)
-        with book.write(merged) as folder:
-            start = time.perf_counter()
-            measurement: Measurement = measure(folder)
-    except LoregError as error:
-        return SweepTrial(0, candidate, error=error.message)
-    seconds = time.perf_counter() - start
-    scores = dict(measurement.scores)
-    book.journal.record(key, {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
-    return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
 
 
 def _refuse_other_tasks(trial: SweepTrial, tasks: Sequence[str]) -> SweepTrial:

@@ -93,7 +93,7 @@ class TrialBook:
         return self.journal.recall(self._version_key(candidate)) is not None
 
     def _version_key(self, candidate: SweepCandidate) -> dict[str, object]:
-        return {"version": msgspec.to_builtins(candidate), "name": self.name}
+        return {"version": candidate.recipe, "name": self.name}
 
     def _push(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path) -> str:
         measured = [

@@ -1,0 +1,65 @@
+"""Merge a candidate, let a program or a function say how good it is, and keep that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loreg.entities import SweepCandidate, SweepOptions, SweepTrial
+from loreg.errors import EvaluationError, LoregError
+from loreg.sweeping.evaluators import Evaluate, Function, choose_evaluator, measure_with
+from loreg.sweeping.loss_model import Array
+from loreg.verbs.sweep_trials import TrialBook
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Trials of one sweep, each merged and evaluated once, also if the sweep is ended and started again."""
+
+    book: TrialBook
+    evaluate: Evaluate
+
+    def trial(self, candidate: SweepCandidate) -> SweepTrial:
+        """Return the trial of a candidate; what fails is told in it, and tried again by the next sweep."""
+        key = {"measured": candidate.recipe}
+        if (kept := self.book.journal.recall(key)) is not None:
+            times = {"merge_seconds": kept["merge"], "evaluate_seconds": kept["evaluate"]}
+            return SweepTrial(0, candidate, kept["scores"], **times)
+        try:
+            merged, merge_seconds = self.book.timed_merge(candidate)
+            with self.book.write(merged) as folder:
+                start = time.perf_counter()
+                measured = self.evaluate(folder)
+        except LoregError as error:
+            return SweepTrial(0, candidate, error=error.message)
+        seconds = time.perf_counter() - start
+        scores = dict(measured.scores)
+        if measured.losses:
+            self.book.journal.record_arrays(_losses_key(candidate), measured.losses)
+        self.book.journal.record(key, {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
+        return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
+
+    def losses(self, candidate: SweepCandidate) -> Mapping[str, Array]:
+        """Return the loss of each token by task, empty where only scores are known. Raises EvaluationError."""
+        trial = self.trial(candidate)
+        if trial.error:
+            raise EvaluationError(trial.error, hint="run the evaluation by hand on a merged adapter")
+        return {
+            task: np.asarray(v) for task, v in (self.book.journal.recall_arrays(_losses_key(candidate)) or {}).items()
+        }
+
+
+def open_measurer(book: TrialBook, evaluate: str | Function, options: SweepOptions) -> Measurer:
+    """Return what evaluates the trials of a sweep, as ``evaluate`` says. Raises UsageError, NotFoundError."""
+    if not isinstance(evaluate, str):
+        return Measurer(book, measure_with(evaluate))
+    base = Path(book.base).expanduser() if book.base else None
+    return Measurer(book, choose_evaluator(evaluate, base, options.metric, options.timeout))
+
+
+def _losses_key(candidate: SweepCandidate) -> dict[str, object]:
+    return {"losses": candidate.recipe}

@@ -32,6 +32,7 @@ _MANY = 12  # trials; of more, the best are printed
 @click.option("--lower-is-better", is_flag=True, help="... and lower is better, where the name does not say it.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="A trial of CMD that takes longer has failed.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Trials of CMD side by side.")
+@click.option("--extras", metavar="REF|DIR", help="Whole tensors (classifiers) come from it.")
 @click.option("--seed", type=int, metavar="N", help="Of what is drawn.")
 @click.option("--push", "name", metavar="NAME", help="Trials become its versions. Default: sweep-ID.")
 @click.option("--dry-run", is_flag=True, help="Push nothing.")
@@ -52,6 +53,7 @@ def sweep(
     lower_is_better: bool,
     timeout: float | None,
     jobs: int | None,
+    extras: str | None,
     seed: int | None,
     name: str | None,
     dry_run: bool,
@@ -82,6 +84,7 @@ def sweep(
         higher_is_better=False if lower_is_better else None,
         timeout=timeout,
         jobs=jobs,
+        extras=extras,
         seed=seed,
     )
     with progress_bar() as progress:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         Provenance,
         PullResult,
         PushResult,
+        SweepOptions,
+        SweepResult,
         Version,
         VersionMetadata,
     )
@@ -58,8 +60,9 @@ __all__ = [
     "AdapterComparison", "AdapterEntry", "AdapterFormatError", "AdapterSimilarity", "BaseModel", "CheckFailedError",
     "CheckReport", "ConflictError", "Details", "Event", "IntegrityError", "Job", "LoregError", "MergeError",
     "MergeOptions", "MergeResult", "Metric", "MissingExtraError", "NotAllowedError", "NotFoundError", "Page",
-    "Provenance", "PullResult", "PushResult", "QuotaError", "Registry", "StaleError", "UnauthenticatedError",
-    "UnavailableError", "UsageError", "Version", "VersionMetadata", "__version__", "collect_calibration", "connect",
+    "Provenance", "PullResult", "PushResult", "QuotaError", "Registry", "StaleError", "SweepOptions", "SweepResult",
+    "UnauthenticatedError", "UnavailableError", "UsageError", "Version", "VersionMetadata", "__version__",
+    "collect_calibration", "connect",
 ]  # fmt: skip
 
 #: Names that are called something else where they live.

@@ -596,7 +596,7 @@ class Registry:
             [source_text(source) for source in sources],
             evaluate,
             [os.fspath(source) for source in data],
-            options,
+            msgspec.structs.replace(options, extras=_optional_source(options.extras)),
             base=os.fspath(base) if base is not None else None,
             name=name,
             dry_run=dry_run,

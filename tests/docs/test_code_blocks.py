@@ -60,6 +60,10 @@ NOT_RUN = {
     ("docs/how-to/mirror.md", "loreg mirror 'team/*' --to https://loreg.example.org --token-env SECOND_SITE_TOKEN"): (
         "asks a server of somebody"
     ),
+    ("docs/how-to/sweep.md", "loreg sweep team/science team/history --base ./SmolLM2-135M --data texts.jsonl "
+     "--push team/blend"): "needs SmolLM2 and ten minutes; tests/verbs/test_sweep.py runs a small model",
+    ("docs/how-to/sweep.md", "loreg sweep team/news team/movies --extras team/news --eval 'python score.py {dir}' "
+     "--metric accuracy --budget 12"): "a program of the reader's",
     ("docs/how-to/ci.md", "pip install loreg"): "asks a package index",
     ("docs/troubleshooting.md", "pip install 'loreg[merge]'"): "asks a package index",
 }  # fmt: skip

@@ -63,12 +63,14 @@ def sweep(
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         book = TrialBook(
             context,
+            sources,
             opened,
             identity,
             base=base,
             base_digest=common.digest if common else None,
             name=None if dry_run else name or f"sweep-{identity}",
             device=device,
+            extras=options.extras,
             progress=progress,
         )
         with book.journal.drive():

@@ -33,12 +33,14 @@ class TrialBook:
     """What is tried in one sweep, in the order of trying; versions go to ``name``, nowhere if it is None."""
 
     context: Context
+    sources: Sequence[str]
     opened: Sequence[ResolvedSource]
     identity: str
     base: str | None
     base_digest: str | None
     name: str | None
     device: str
+    extras: str | None
     progress: Progress
     calibration: Path | None = None
     trials: list[SweepTrial] = field(default_factory=list)
@@ -63,9 +65,9 @@ class TrialBook:
             candidate.method,
             scale=candidate.scale,
             rank=sum(ranks) if method.full_rank else None,
+            extras=self.extras,
         )
-        labels = [source.label for source in self.opened]
-        recipe = recipe_of(options, labels, self.opened, (), calibration)
+        recipe = recipe_of(options, self.sources, self.opened, (), calibration)
         return blend(self.opened, recipe, (), self.base, calibration, self.device, _quiet)
 
     @contextmanager

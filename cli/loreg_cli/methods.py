@@ -41,7 +41,9 @@ def methods(name: str | None, format_: str) -> None:
             if method.full_rank
             else "kept whole by default"
         )
-        print_pairs([("method", method.name), ("what", method.summary), ("source", method.source), ("rank", rank)])
+        data = [("data", "--calibration FILE, from loreg.collect_calibration(model, adapter=[…])")]
+        pairs = [("method", method.name), ("what", method.summary), ("source", method.source), ("rank", rank)]
+        print_pairs(pairs + data * method.needs_moments)
         if method.parameters:
             click.echo()
             print_table(

@@ -77,8 +77,8 @@ class SweepOptions(Value, frozen=True):
     ``budget`` is how many times the evaluation data may be gone through. ``methods`` are tried beside the weighted sum;
     ``importance`` weighs the tasks, 1 each where it says nothing. ``metric`` names what the evaluation prints;
     ``higher_is_better`` None asks the registry, then the name. A trial that takes longer than ``timeout`` seconds has
-    failed; ``jobs`` trials are evaluated side by side. ``extras`` is the source whose whole tensors are taken where they
-    differ. ``seed`` is that of everything drawn.
+    failed; ``jobs`` trials are evaluated side by side. ``extras`` is the source whose whole tensors are taken where
+    they differ. ``seed`` is that of everything drawn.
 
     >>> SweepOptions(budget=30).methods
     ('regmean', 'ties', 'tsv')

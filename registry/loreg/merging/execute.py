@@ -27,6 +27,7 @@ from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import MergeInput, OpenSource, describe_conversions, open_sources
 from loreg.merging.stored_moments import read_cross_moments
+from loreg.merging.strength import describe_strength
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def execute_recipe(
         certificate=certificate.to_json([module.certified for module in merged], labels),
         recipe=replace(recipe, extras=extras),
         sigmas={module.name: module.certified.sigmas for module in merged},
-        notes=tuple(notes),
+        notes=(*notes, *describe_strength(method, recipe.scale, [module.certified for module in merged])),
     )
 
 

@@ -79,7 +79,8 @@ class Method:
     ``full_rank`` says that the merged delta has no low rank: it can only be written truncated. ``calibrate`` looks at
     all modules first and returns what ``merge`` then finds in ``batch.thresholds``. ``min_sources`` and
     ``max_sources`` bound the number of sources. ``needs_moments`` says that it merges by cross moments, which
-    ``merge`` finds in ``batch.moments``; ``relative_weights`` that weights are importances, of which none is negative.
+    ``merge`` finds in ``batch.moments``; ``relative_weights`` that weights are importances, of which none is negative;
+    ``adds_up`` that more sources make a longer delta, which may overshoot.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Method:
     max_sources: int | None = None
     needs_moments: bool = False
     relative_weights: bool = False
+    adds_up: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the method as it is declared, as JSON."""

@@ -52,6 +52,7 @@ METHODS = (
         merge=EntrywiseMerge(dense_view, LARGEST),
         parameters=(Parameter("density", 0.5, _DENSITY, 0, 1), _THRESHOLD, _RESCALE_PRUNED, _PRECISION),
         full_rank=True,
+        adds_up=True,
         calibrate=ThresholdCalibration(dense_view, LARGEST),
     ),
     Method(
@@ -154,6 +155,7 @@ METHODS = (
             _PRECISION,
         ),
         full_rank=True,
+        adds_up=True,
         calibrate=ThresholdCalibration(dense_view, BETWEEN),
     ),
 )

@@ -134,6 +134,7 @@ METHODS = (
         ),
         use="first: it is exact, has nothing to tune but the weights, and a negative weight takes a task away",
         merge=Combination(linear),
+        adds_up=True,
     ),
     Method(
         name="slerp",

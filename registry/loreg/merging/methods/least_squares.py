@@ -150,5 +150,6 @@ METHODS = (
         merge=LeastSquares(own_gram),
         parameters=(Parameter("ridge", 0.01, "damps directions that weigh less than this share of a delta", 0, 1),),
         relative_weights=True,
+        adds_up=True,
     ),
 )

@@ -16,10 +16,11 @@ from sweep_mixture import TaskLosses
 
 Array = NDArray[np.float64]
 DEGREE = 4
+EQUAL_STRENGTHS = (0.15, 0.25, 0.35, 0.5, 0.7, 1.0)
 
 
 class Emulator:
-    """A polynomial of degree 4 in the weights: kernel ((1 + x·y) / scale)⁴ with x centred, ridge by leave-one-out."""
+    """A polynomial of degree 4 in the weights: kernel (1 + x·y / scale)⁴ of centred x, ridge by leave-one-out."""
 
     def __init__(self, weights: Array, losses: Array) -> None:
         self._points, self._centre = weights, weights.mean(0)
@@ -46,25 +47,22 @@ class Emulator:
 def recipes(count: int, wide: int, near: int, seed: int = 11) -> Array:
     """Weights to evaluate for real: none, each adapter alone, equal strengths, and draws from a wide and a near box.
 
-    The near box is [0, 2.5/T] or [0, 0.7], whichever is smaller: the more adapters, the less of each is best.
+    The near box is [0, 0.7], of more than five adapters [0, 4/T]: the more there are, the less of each is best.
     """
     generator = np.random.default_rng(seed)
-    equal = np.array([0.15, 0.25, 0.35, 0.5, 0.7, 1.0])[:, None] * np.ones(count)
+    equal = np.array(EQUAL_STRENGTHS)[:, None] * np.ones(count)
     wide_draws = generator.uniform(-0.1, 1.1, (wide, count))
-    near_draws = generator.uniform(0, min(0.7, 2.5 / count), (near, count))
+    near_draws = generator.uniform(0, min(0.7, 4 / count), (near, count))
     return np.vstack([np.zeros((1, count)), np.eye(count), equal, near_draws, wide_draws]).round(4)
 
 
-def evaluate(file: Path, weights: Array, losses: Callable[[], TaskLosses]) -> tuple[Array, Array]:
-    """Evaluate what is not in ``file`` yet, line by line; return the weights (n, T) and losses (n, T) of the asked."""
+def evaluate(file: Path, weights: Array, evaluator: Callable[[], TaskLosses]) -> Array:
+    """Return the losses (n, tasks) of weights (n, T); evaluate what is not in ``file`` yet, and add it line by line."""
     lines = file.read_text().splitlines() if file.is_file() else []
     known = {tuple(line["weights"]): line["losses"] for line in map(json.loads, lines)}
-    missing = [row for row in weights.tolist() if tuple(row) not in known]
-    if missing:
-        evaluator = losses()
-        with file.open("a") as stream:
-            for row in missing:
-                known[tuple(row)] = evaluator(row)
+    for row in weights.tolist():
+        if tuple(row) not in known:
+            known[tuple(row)] = evaluator()(row)
+            with file.open("a") as stream:
                 stream.write(json.dumps({"weights": row, "losses": known[tuple(row)]}) + "\n")
-                stream.flush()
-    return weights, np.array([[*known[tuple(row)].values()] for row in weights.tolist()])
+    return np.array([[*known[tuple(row)].values()] for row in weights.tolist()])

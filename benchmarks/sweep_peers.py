@@ -1,25 +1,27 @@
 """Print how many evaluations each search needs for 90, 95 and 99 % of the best gain that weights can have.
 
-``python benchmarks/sweep_peers.py minilm`` evaluates a hundred weights for real, once, into
-``.sweep/minilm/evaluations.jsonl``; the searches then run on the emulator through them, from twenty seeds each. At the
-least of the emulator the real loss is taken too, and printed beside it.
+``python benchmarks/sweep_peers.py minilm`` evaluates some fifty weights for real, once, and keeps what they gave in
+``.sweep/minilm``; the searches then run on an emulator of these evaluations, from twenty seeds each. Where the emulator
+is least the real loss is taken too, and both are printed.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from functools import partial
+import hashlib
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
 
 import cmaes
 import numpy as np
-from sweep_emulator import Array, Emulator, evaluate, recipes
+from sweep_emulator import EQUAL_STRENGTHS, Array, Emulator, evaluate, recipes
 from sweep_mixture import TaskLosses, classification_losses, language_losses
 from sweep_searches import SEARCHES, Loss, best_losses, evaluations_to
 from sweep_setting import HOME, KINDS, Setting, load_setting, quiet
 
 #: What of the development data an evaluation reads here: rows, or examples, of each task.
-ROWS, EXAMPLES = 3, 64
+ROWS, EXAMPLES = 2, 16
 #: The box that was evaluated for real, and the emulator knows: other weights are moved to its edge.
 LOW, HIGH = -0.1, 1.1
 SHARES = (0.90, 0.95, 0.99)
@@ -65,36 +67,53 @@ def _count(number: float, budget: int) -> str:
     return f"{number:.0f}" if np.isfinite(number) else f">{budget}"
 
 
+def fit_emulator(file: Path, plan: Array, evaluator: Callable[[], TaskLosses]) -> tuple[Emulator, Array, Array]:
+    """Evaluate the plan and what the emulator thinks best, until it is right there within 1 % of the gain or 20 times.
+
+    Returns the emulator, the best weights, and the real mean losses of all that was evaluated, the plan first.
+    """
+    for _ in range(20):
+        losses = evaluate(file, plan, evaluator).mean(1)
+        emulator = Emulator(plan, losses)
+        best = minimum(emulator, plan.shape[1]).round(4)
+        real = evaluate(file, best[None], evaluator).mean()
+        plan = np.vstack([plan, best])
+        if abs(real - emulator(best)) < 0.01 * (losses[0] - real):
+            break
+    return emulator, best, np.append(losses, real)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=[*KINDS])
-    parser.add_argument("--near", type=int, default=50, help="draws from the near box that are evaluated for real")
-    parser.add_argument("--wide", type=int, default=35, help="draws from the wide box")
+    parser.add_argument("--near", type=int, default=30, help="draws from the near box that are evaluated for real")
+    parser.add_argument("--wide", type=int, default=12, help="draws from the wide box")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--budget", type=int, default=300, help="evaluations of a search")
+    parser.add_argument("--budget", type=int, default=200, help="evaluations of a search")
     options = parser.parse_args()
     quiet()
     setting = load_setting(options.name)
     count = len(setting.adapters)
-    begin = time.perf_counter()
-    evaluator = partial(task_losses, options.name, setting)
-    file = HOME / options.name / "evaluations.jsonl"
-    weights, losses = evaluate(file, recipes(count, options.wide, options.near), evaluator)
-    means = losses.mean(1)
-    emulator = Emulator(weights, means)
-    print(f"\n{len(means)} real evaluations of {count} tasks, {time.perf_counter() - begin:.0f} s of them in this run")
-    for label, row in (
-        ("none", 0),
-        *((f"{w:.2f} each", 1 + count + i) for i, w in enumerate(weights[1 + count :, 0][:6])),
-    ):
-        print(f"  {label:10} {means[row]:.4f}")
-    base, best = means[0], minimum(emulator, count)
-    least, gain = emulator(best), means[0] - emulator(best)
-    near = means <= np.quantile(means, 1 / 3)
-    print(f"the emulator is off by {_rms(emulator.errors):.4f}, in the best third by {_rms(emulator.errors[near]):.4f}")
-    real = evaluate(file, best.round(4)[None], evaluator)[1].mean()
-    print(f"its least {least:.4f}, really {real:.4f}, at {' '.join(f'{w:.2f}' for w in best)}; best gain {gain:.4f}")
+    evaluator = cache(partial(task_losses, options.name, setting))
+    file = evaluations_file(options.name, setting)
+    emulator, best, losses = fit_emulator(file, recipes(count, options.wide, options.near), evaluator)
+    base, least = losses[0], emulator(best)
+    near = emulator.errors[losses[:-1] <= np.quantile(losses, 1 / 3)]
+    print(f"\n{options.name}: {len(losses)} real evaluations of {count} adapters on as many tasks; mean loss, nats\n")
+    print(f"no adapter {base:.4f}")
+    for strength, loss in zip(EQUAL_STRENGTHS, losses[1 + count :], strict=False):
+        print(f"{strength:.2f} each  {loss:.4f}")
+    print(f"best       {losses[-1]:.4f}   at {' '.join(f'{weight:.2f}' for weight in best)}")
+    print(f"the emulator there {least:.4f}; off by {_rms(emulator.errors):.4f}, in the best third by {_rms(near):.4f}")
     print_searches(lambda asked: emulator(np.clip(asked, LOW, HIGH)), count, base, least, options.seeds, options.budget)
+
+
+def evaluations_file(name: str, setting: Setting) -> Path:
+    """The file of evaluations of these very adapters on so much data."""
+    digest = hashlib.sha256(f"{ROWS} {EXAMPLES}".encode())
+    for folder in setting.adapters.values():
+        digest.update((folder / "adapter_model.safetensors").read_bytes())
+    return HOME / name / f"evaluations-{digest.hexdigest()[:12]}.jsonl"
 
 
 def _rms(errors: Array) -> float:

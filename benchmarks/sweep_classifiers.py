@@ -42,7 +42,13 @@ class Examples(NamedTuple):
     labels: torch.Tensor
 
     def choose(self, places: torch.Tensor) -> Examples:
-        return Examples(self.tokens[places], self.mask[places], self.labels[places])
+        """Take these examples, no wider than the longest of them."""
+        length = int(self.mask[places].sum(1).max())
+        return Examples(self.tokens[places, :length], self.mask[places, :length], self.labels[places])
+
+    def batches(self) -> list[Examples]:
+        """All examples in batches of 32 of a similar length, so that little padding is read."""
+        return [self.choose(places) for places in self.mask.sum(1).argsort(stable=True).split(32)]
 
 
 def load_classifier(base: Path, labels: Sequence[str]) -> PreTrainedModel:
@@ -66,17 +72,16 @@ def read_examples(base: Path, documents: Sequence[Document], labels: Sequence[st
     )
 
 
-def example_losses(model: torch.nn.Module, examples: Examples) -> torch.Tensor:
-    """The cross-entropy of each example in nats: (n,)."""
-    logits = model(input_ids=examples.tokens, attention_mask=examples.mask).logits
-    return torch.nn.functional.cross_entropy(logits, examples.labels, reduction="none")
+def logits(model: torch.nn.Module, examples: Examples) -> torch.Tensor:
+    """The logit of each label for each example: (n, labels)."""
+    return model(input_ids=examples.tokens, attention_mask=examples.mask).logits
 
 
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, examples: Examples) -> float:
     """The share of examples whose label gets the largest logit."""
-    logits = model(input_ids=examples.tokens, attention_mask=examples.mask).logits
-    return (logits.argmax(-1) == examples.labels).double().mean().item()
+    right = sum(int((logits(model, batch).argmax(-1) == batch.labels).sum()) for batch in examples.batches())
+    return right / len(examples.labels)
 
 
 def train(base: Path, splits: Splits, training: Training, folder: Path) -> dict[str, float]:
@@ -99,7 +104,8 @@ def train(base: Path, splits: Splits, training: Training, folder: Path) -> dict[
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         places = torch.randint(0, len(examples.labels), (training.rows,), generator=generator)
-        return example_losses(model, examples.choose(places)).mean()
+        batch = examples.choose(places)
+        return torch.nn.functional.cross_entropy(logits(model, batch), batch.labels)
 
     train_model(model, loss, training)
     after = accuracy(model, held_out)

@@ -85,7 +85,7 @@ def load_setting(name: str, rows: int = 16) -> Setting:
     torch.set_num_threads(1)
     kind = KINDS[name]
     base = kind.base()
-    splits = {task: split(read()) for task, read in kind.tasks.items()}
+    splits = read_splits(name)
     check_digests(name, splits)
     adapters = train_all(HOME / name, base, splits, kind.trainings, kind.train)
     write_data(HOME / name, splits)
@@ -109,17 +109,17 @@ def write_data(home: Path, splits: dict[str, Splits]) -> None:
 
 
 def check_digests(name: str, splits: dict[str, Splits]) -> None:
-    """Compare the splits with the committed digests; print where they differ, and end there."""
-    read = {task: [digest(s.train), digest(s.dev), digest(s.test)] for task, s in splits.items()}
+    """Compare the splits with the committed digests, and end where they differ."""
+    read = {task: [digest(documents) for documents in s[:3]] for task, s in splits.items()}
     committed = json.loads(DIGESTS.read_text())[name]
     if read != committed:
         differing = [task for task in read if read[task] != committed.get(task)]
         raise SystemExit(f"other texts than {DIGESTS.name} tells, of {', '.join(differing)}: {json.dumps(read)}")
-    print(f"\n{name}\n\n{'task':11}  train    dev   test   repeated   digests of the three")
-    for task, s in splits.items():
-        counts = f"{len(s.train):7}{len(s.dev):7}{len(s.test):7}{s.repeated:11}"
-        print(f"{task:11}{counts}   {' '.join(read[task])}")
-    print(f"\n{KINDS[name].measure}, before and after training")
+
+
+def read_splits(name: str) -> dict[str, Splits]:
+    """Read and split the documents of each task."""
+    return {task: split(read()) for task, read in KINDS[name].tasks.items()}
 
 
 def _line(task: str, document: Document) -> str:
@@ -127,17 +127,35 @@ def _line(task: str, document: Document) -> str:
     return json.dumps({"task": task, "text": excerpt(document), **label}, ensure_ascii=False) + "\n"
 
 
+def quiet() -> None:
+    """Print no progress of loading, and no warning of what PEFT calls in transformers."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+
+
+def print_setting(name: str) -> None:
+    """Print the splits of each task, and what its adapter has learnt."""
+    print(f"\n{name}: documents to train, sweep and test on, their digests; {KINDS[name].measure}, before and after\n")
+    for task, s in read_splits(name).items():
+        training = KINDS[name].trainings[task]
+        report = json.loads((HOME / name / "trainings" / f"{task}.json").read_text())
+        print(
+            f"{task:11}{len(s.train):5}{len(s.dev):5}{len(s.test):5}   {' '.join(map(digest, s[:3]))}"
+            f"   r {training.rank:<2} on {len(training.modules)}   {report['before']:.3f} → {report['after']:.3f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=[*KINDS], metavar="NAME", help=" or ".join(KINDS))
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)  # PEFT
+    quiet()
     for name in parser.parse_args().names:
         setting = load_setting(name)
+        print_setting(name)
         tokens = {task: rows.numel() for task, rows in setting.dev.items() if isinstance(rows, torch.Tensor)}
         if tokens:
-            print(f"tokens to sweep on, task by task: {min(tokens.values())} to {max(tokens.values())}")
+            print(f"tokens to sweep on: {min(tokens.values())} of each task at least")
 
 
 if __name__ == "__main__":

@@ -35,25 +35,24 @@ Train = Callable[[Path, Splits, Training, Path], dict[str, float]]
 def train_all(
     home: Path, base: Path, splits: dict[str, Splits], trainings: dict[str, Training], train: Train
 ) -> dict[str, Path]:
-    """Train what is not there yet of these texts and settings, one by one, and print what each has learnt."""
+    """Train what is not there yet of these texts and settings, one by one, and print what they learn."""
     folders = {}
     for name, training in trainings.items():
         folders[name], report = home / "adapters" / name, home / "trainings" / f"{name}.json"
         recipe = {"train": digest(splits[name].train), **training._asdict(), "modules": [*training.modules]}
-        if not report.is_file() or json.loads(report.read_text())["training"] != recipe:
+        if not _is_trained(folders[name], report, recipe):
             shutil.rmtree(folders[name], ignore_errors=True)
             begin = time.perf_counter()
             gain = train(base, splits[name], training, folders[name])
-            gain["seconds"] = time.perf_counter() - begin
+            seconds = time.perf_counter() - begin
             report.parent.mkdir(parents=True, exist_ok=True)
-            report.write_text(json.dumps({"training": recipe, **gain}, indent=1))
-        gain = json.loads(report.read_text())
-        print(
-            f"  {name:11} rank {training.rank:2}, {len(training.modules)} types of modules"
-            f"   {gain['before']:.3f} → {gain['after']:.3f}   {gain['seconds']:4.0f} s",
-            flush=True,
-        )
+            report.write_text(json.dumps({"training": recipe, **gain, "seconds": seconds}, indent=1))
+            print(f"trained {name:11} {gain['before']:.3f} → {gain['after']:.3f}   {seconds:4.0f} s", flush=True)
     return folders
+
+
+def _is_trained(folder: Path, report: Path, recipe: dict[str, object]) -> bool:
+    return folder.is_dir() and report.is_file() and json.loads(report.read_text())["training"] == recipe
 
 
 def train_model(model: PeftModel, loss: Callable[[torch.Generator], torch.Tensor], training: Training) -> None:

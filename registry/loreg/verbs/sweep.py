@@ -17,7 +17,7 @@ from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import UsageError
 from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import parse_adapter_name
-from loreg.sweeping.evaluation_data import read_evaluation_data
+from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.journal import Journal, sweeps_folder
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
@@ -45,6 +45,7 @@ def sweep(
     if name is not None:
         parse_adapter_name(name)
     _refuse_wrong_request(sources, evaluate, data, options, base)
+    texts = read_evaluation_data(data) if data else None
     require_torch()
     from loreg.verbs.sweep_scores import sweep_scores
     from loreg.verbs.sweep_texts import sweep_texts
@@ -56,7 +57,7 @@ def sweep(
             refuse_another_base(context, base, opened)
         structures, labels = [source.structure for source in opened], [source.label for source in opened]
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
-        request = _request(context, opened, evaluate, data, options, base)
+        request = _request(context, opened, evaluate, texts, options, base)
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         book = TrialBook(
             context,
@@ -80,7 +81,10 @@ def sweep(
                     "dry_run": dry_run,
                 }
             )
-            result = sweep_texts(book, data, options) if evaluate is None else sweep_scores(book, evaluate, options)
+            if texts is not None:
+                result = sweep_texts(book, texts, options)
+            else:
+                result = sweep_scores(book, evaluate or "", options)
     result = msgspec.structs.replace(result, notes=(*base_notes, *result.notes))
     if plot is not None:
         save_picture(result.plot(), plot)
@@ -117,7 +121,7 @@ def _request(
     context: Context,
     opened: Sequence[ResolvedSource],
     evaluate: str | Callable[[Path], object] | None,
-    data: Sequence[str],
+    texts: EvaluationData | None,
     options: SweepOptions,
     base: str | None,
 ) -> dict[str, object]:
@@ -129,7 +133,7 @@ def _request(
     return {
         "sources": [source.digest for source in opened],
         "evaluate": evaluate if isinstance(evaluate, str | None) else getattr(evaluate, "__qualname__", repr(evaluate)),
-        "data": read_evaluation_data(data).digest if data else "",
+        "data": texts.digest if texts else "",
         "options": chosen,
         "base": model,
     }

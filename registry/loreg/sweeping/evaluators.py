@@ -7,21 +7,19 @@ import importlib
 import importlib.util
 import json
 import math
-import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from loreg.errors import EvaluationError, MissingExtraError, NotFoundError, UsageError
+from loreg.sweeping.command_runner import TAIL, CommandRunner
 from loreg.sweeping.loss_model import Array
 
 #: Returns how good the merged adapter in a folder is; what it may return, ``read_measurement`` says.
@@ -29,11 +27,11 @@ Function: TypeAlias = Callable[[Path], object]
 Evaluate: TypeAlias = Callable[[Path], "Measurement"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FOLDER = re.compile(r"""(["']?)\{dir\}\1""")
 _HARNESS = "lm-eval:"
 _ONLY_TASK = "score"
-_MAX_OUTPUT = 1 << 28  # bytes
-_TAIL = 300  # characters of what a failed program said
 _MAX_TASKS = 100
+_MAX_LOSS = 1e30  # nats of a token: larger ones have no mean
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,14 @@ class Measurement:
     losses: Mapping[str, Array] = field(default_factory=dict)
 
 
-def choose_evaluator(text: str, base: Path | None, metric: str, timeout: float | None) -> Evaluate:
+def choose_evaluator(text: str, base: Path | None, metric: str, commands: CommandRunner) -> Evaluate:
     """Return the evaluator that ``text`` means: a shell command, ``module:function``, or ``lm-eval:TASK,TASK``.
 
-    Raises UsageError for a command that does not name ``{dir}``, and for a function that cannot be imported.
+    Raises UsageError for a command that does not name ``{dir}``, NotFoundError for a function that is not there, and
+    EvaluationError for one whose module fails.
     """
     if text.startswith(_HARNESS):
-        return _harness(text.removeprefix(_HARNESS), base, metric, timeout)
+        return _harness(text.removeprefix(_HARNESS), base, metric, commands)
     if _FUNCTION.fullmatch(text):
         return measure_with(_import_function(text))
     if "{dir}" not in text:
@@ -58,7 +57,8 @@ def choose_evaluator(text: str, base: Path | None, metric: str, timeout: float |
             f"the evaluation {text[:80]!r} does not say where the merged adapter goes",
             hint="--eval 'python score.py {dir}', or --eval module:function",
         )
-    return lambda folder: parse_output(run_command(text.replace("{dir}", shlex.quote(str(folder))), timeout))
+    # {dir} in quotes of its own is the same: the name is quoted here
+    return lambda folder: parse_output(commands.run(_FOLDER.sub(lambda _: shlex.quote(str(folder)), text)))
 
 
 def measure_with(function: Function) -> Evaluate:
@@ -67,8 +67,8 @@ def measure_with(function: Function) -> Evaluate:
     def measure(folder: Path) -> Measurement:
         try:
             returned = function(folder)
-        except Exception as error:
-            raise EvaluationError(f"{type(error).__name__}: {error}"[:_TAIL], hint="mend the function") from error
+        except (Exception, SystemExit) as error:
+            raise EvaluationError(f"{type(error).__name__}: {error}"[:TAIL], hint="mend the function") from error
         return read_measurement(returned)
 
     return measure
@@ -101,58 +101,29 @@ def parse_output(text: str) -> Measurement:
     raise _unexpected(f"{lines[-1][:60]!r}" if lines else "no output")
 
 
-def run_command(command: str, timeout: float | None) -> str:
-    """Run a shell command and return what it printed; a hanging one is ended with all that it started.
-
-    Raises EvaluationError for one that fails, or that runs longer than ``timeout`` seconds.
-    """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(  # noqa: S602  the person's own command line
-            command, shell=True, stdin=subprocess.DEVNULL, stdout=output, stderr=messages, start_new_session=True
-        )
-        with _ended_with_group(process):
-            try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired as error:
-                message = f"no answer after {timeout:g} seconds"
-                raise EvaluationError(message, hint="--timeout with more seconds") from error
-        if code:
-            output_lines = (_read_tail(messages, _TAIL).strip() or _read_tail(output, _TAIL).strip()).splitlines()
-            last = output_lines[-1] if output_lines else "it printed nothing"
-            raise EvaluationError(f"exit code {code}: {last}", hint="run the command by hand")
-        return _read_tail(output, _MAX_OUTPUT)
-
-
-@contextlib.contextmanager
-def _ended_with_group(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End what the process has started when the context ends, however it does."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _read_tail(file: Any, size: int) -> str:
-    file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - size))
-    return str(file.read().decode("utf-8", "replace"))
-
-
 def _import_function(text: str) -> Function:
     module, _, name = text.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         function: Function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ModuleNotFoundError, AttributeError) as error:
         raise NotFoundError(f"cannot import {text}: {error}", hint=f"python -c 'import {module}'") from error
+    except (Exception, SystemExit) as error:
+        message = f"cannot import {text}: {type(error).__name__}: {error}"[:TAIL]
+        raise EvaluationError(message, hint=f"python -c 'import {module}'") from error
     finally:
-        sys.path.pop(0)
+        sys.path.remove(here)
+    if here not in sys.path:
+        sys.path.append(here)  # for what the function imports when it is called
+    if not callable(function):
+        raise UsageError(
+            f"{text} is {function!r}"[:TAIL] + ", expected a function of a folder", hint="--eval MODULE:NAME"
+        )
     return function
 
 
-def _harness(tasks: str, base: Path | None, metric: str, timeout: float | None) -> Evaluate:
+def _harness(tasks: str, base: Path | None, metric: str, commands: CommandRunner) -> Evaluate:
     """Return the evaluator that runs lm-evaluation-harness on the base with the merged adapter."""
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingExtraError("lm-evaluation-harness is not installed", hint="pip install lm-eval")
@@ -163,10 +134,12 @@ def _harness(tasks: str, base: Path | None, metric: str, timeout: float | None) 
         with tempfile.TemporaryDirectory(prefix="loreg-sweep-") as output:
             model = f"pretrained={base},peft={folder}"
             words = (sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model)
-            run_command(shlex.join((*words, "--tasks", tasks, "--output_path", output)), timeout)
-            (file,) = Path(output).rglob("results*.json")
-            results = json.loads(file.read_bytes())["results"]
-        return Measurement({task: _harness_score(task, numbers, metric) for task, numbers in results.items()})
+            commands.run(shlex.join((*words, "--tasks", tasks, "--output_path", output)))
+            files = list(Path(output).rglob("results*.json"))
+            if len(files) != 1:
+                raise EvaluationError("lm-evaluation-harness wrote no results", hint="run it by hand: lm_eval --help")
+            results = json.loads(files[0].read_bytes())["results"]
+        return read_measurement({task: _harness_score(task, numbers, metric) for task, numbers in results.items()})
 
     return measure
 
@@ -184,17 +157,21 @@ def _harness_score(task: str, numbers: Mapping[str, object], metric: str) -> flo
 
 
 def _number(task: object, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    number = math.nan
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError, TypeError):  # an integer that no float holds, a complex number
+            number = float(value)
+    if not math.isfinite(number):
         raise _unexpected(f"{task} = {value!r}"[:80])
-    return float(value)
+    return number
 
 
 def _vector(task: object, value: object) -> Array:
     try:
         numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _unexpected(f"{task}: losses that are no numbers") from error
-    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+    if numbers.ndim != 1 or not numbers.size or not (abs(numbers) < _MAX_LOSS).all():
         raise _unexpected(f"{task}: losses of shape {numbers.shape}, or some that are not finite")
     return numbers
 

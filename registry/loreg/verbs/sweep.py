@@ -18,7 +18,7 @@ from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import UsageError
 from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import parse_adapter_name
-from loreg.sweeping.evaluation_data import read_evaluation_data
+from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.journal import Journal, sweeps_folder
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
@@ -49,6 +49,7 @@ def sweep(
     if name is not None:
         parse_adapter_name(name)
     _refuse_wrong_request(sources, evaluate, data, options, base)
+    texts = read_evaluation_data(data) if data else None
     require_torch()
     from loreg.verbs.sweep_texts import sweep_texts
     from loreg.verbs.sweep_trials import TrialBook
@@ -59,7 +60,7 @@ def sweep(
             refuse_another_base(context, base, opened)
         structures, labels = [source.structure for source in opened], [source.label for source in opened]
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
-        request = _request(context, opened, evaluate, data, options, base)
+        request = _request(context, opened, evaluate, texts, options, base)
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         book = TrialBook(
             context,
@@ -85,7 +86,10 @@ def sweep(
                     "dry_run": dry_run,
                 }
             )
-            result = sweep_texts(book, data, options) if evaluate is None else _sweep_by(evaluate, book, options)
+            if texts is not None:
+                result = sweep_texts(book, texts, options)
+            else:
+                result = _sweep_by(evaluate or "", book, options)
     result = msgspec.structs.replace(result, notes=(*base_notes, *result.notes))
     if plot is not None:
         save_picture(result.plot(), plot)
@@ -135,7 +139,7 @@ def _request(
     context: Context,
     opened: Sequence[ResolvedSource],
     evaluate: str | Callable[[Path], object] | None,
-    data: Sequence[str],
+    texts: EvaluationData | None,
     options: SweepOptions,
     base: str | None,
 ) -> dict[str, object]:
@@ -147,7 +151,7 @@ def _request(
     return {
         "sources": [source.digest for source in opened],
         "evaluate": evaluate if isinstance(evaluate, str | None) else getattr(evaluate, "__qualname__", repr(evaluate)),
-        "data": read_evaluation_data(data).digest if data else "",
+        "data": texts.digest if texts else "",
         "options": chosen,
         "base": model,
     }

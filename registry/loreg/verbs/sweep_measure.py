@@ -11,6 +11,7 @@ import numpy as np
 
 from loreg.entities import SweepCandidate, SweepOptions, SweepTrial
 from loreg.errors import EvaluationError, LoregError
+from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Evaluate, Function, choose_evaluator, measure_with
 from loreg.sweeping.loss_model import Array
 from loreg.verbs.sweep_trials import TrialBook
@@ -22,6 +23,7 @@ class Measurer:
 
     book: TrialBook
     evaluate: Evaluate
+    commands: CommandRunner
 
     def trial(self, candidate: SweepCandidate) -> SweepTrial:
         """Return the trial of a candidate; what fails is told in it, and tried again by the next sweep."""
@@ -55,10 +57,11 @@ class Measurer:
 
 def open_measurer(book: TrialBook, evaluate: str | Function, options: SweepOptions) -> Measurer:
     """Return what evaluates the trials of a sweep, as ``evaluate`` says. Raises UsageError, NotFoundError."""
+    commands = CommandRunner(options.timeout)
     if not isinstance(evaluate, str):
-        return Measurer(book, measure_with(evaluate))
+        return Measurer(book, measure_with(evaluate), commands)
     base = Path(book.base).expanduser() if book.base else None
-    return Measurer(book, choose_evaluator(evaluate, base, options.metric, options.timeout))
+    return Measurer(book, choose_evaluator(evaluate, base, options.metric, commands), commands)
 
 
 def _losses_key(candidate: SweepCandidate) -> dict[str, object]:

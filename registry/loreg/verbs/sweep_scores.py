@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import EvaluationError
 from loreg.metric_names import usual_metric
+from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.loss_model import Array
 from loreg.sweeping.pareto import pareto_front
 from loreg.sweeping.score_search import ScoreSearch
@@ -18,6 +20,7 @@ from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, promote_command, t
 from loreg.workspace.metric_directions import declared_directions
 
 _METRIC = "score"
+_FIRST_FAILURES = 3  # trials: if these fail, all do
 
 
 def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
@@ -26,9 +29,9 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with _side_by_side(options.jobs, measurer.commands) as apply:
         while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
-            measured = pool.map(measurer.trial, map(at_weights, points))
+            measured = apply(lambda point: measurer.trial(at_weights(point)), points)
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:
                     tasks = tuple(sorted(trial.scores))
@@ -37,7 +40,8 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
                 history.append((point, None if checked.error else _losses(checked, metrics)))
                 _record(book, checked, metrics)
                 book.progress("evaluating", len(history), options.budget)
-            _refuse_only_failures(book.trials)
+                if len(history) == min(_FIRST_FAILURES, options.budget):
+                    _refuse_only_failures(book.trials)
     return _result(book, tasks, importance, metrics)
 
 
@@ -46,6 +50,22 @@ def at_weights(point: Sequence[float] | Array) -> SweepCandidate:
     weights = tuple(round(float(weight), 4) for weight in point)
     what = "one strength for all" if len(set(weights)) == 1 else "a weight for each"
     return SweepCandidate(what, weights)
+
+
+@contextmanager
+def _side_by_side(
+    jobs: int, commands: CommandRunner
+) -> Iterator[Callable[[Callable[[Array], SweepTrial], Iterable[Array]], Iterator[SweepTrial]]]:
+    """Yield a ``map`` that works on ``jobs`` items at once; whatever ends the block ends the commands that run."""
+    if jobs == 1:
+        yield map  # in this thread, which Ctrl-C reaches
+        return
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool.map
+    finally:
+        commands.end()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def sweep_metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:

@@ -9,7 +9,7 @@ from loreg.algebra.factors import Factors
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult
 from loreg.merging.device import choose_device
 from loreg.merging.source_factors import read_source_factors
-from loreg.sweeping.evaluation_data import read_evaluation_data
+from loreg.sweeping.evaluation_data import EvaluationData
 from loreg.sweeping.in_place import InPlaceModel
 from loreg.sweeping.in_place_evaluator import InPlaceEvaluator
 from loreg.sweeping.token_search import Texts, TokenSearch
@@ -21,10 +21,9 @@ _METRIC = SweepMetrics("nll", higher_is_better=False)  # nats a token
 _REGMEAN = "regmean"
 
 
-def sweep_texts(book: TrialBook, sources: Sequence[str], options: SweepOptions) -> SweepResult:
+def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) -> SweepResult:
     """Choose on one half of the texts, confirm on the other, and record what was tried."""
     refuse_small_budget(book, options, 0)
-    data = read_evaluation_data(sources)
     importance = task_importance(data.tasks, options.importance)
     factors = read_source_factors(merge_inputs(book.opened, (), book.base))
     model = InPlaceModel(Path(book.base or "").expanduser(), choose_device(book.device))

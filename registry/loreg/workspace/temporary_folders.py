@@ -18,7 +18,7 @@ from loreg.storage import Leftover
 #: How the folders begin that verbs and servers work in.
 PREFIXES = (
     "loreg-push-", "loreg-merge-", "loreg-commit-", "loreg-export-", "loreg-upload-", "loreg-repair-",
-    "loreg-identify-", "loreg-sketch-", "loreg-import-",
+    "loreg-identify-", "loreg-sketch-", "loreg-import-", "loreg-sweep-",
 )  # fmt: skip
 
 

@@ -254,6 +254,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
             ["team/science"], MergeOptions(weights=[1.0]), name="team/merged"
         ),
     ),
+    "k_merge": ("push", lambda local_registry, folder: local_registry.k_merge(["team/science"], 1, name="team/kept")),
     "rerank": ("push", lambda local_registry, folder: local_registry.rerank("team/science", 2, name="team/small")),
     "extract": (
         "push",

@@ -124,7 +124,7 @@ METHODS = (
         merge=LeastSquares(input_moments),
         parameters=(
             Parameter(
-                "shrinkage", 0.1, "how far the moments are drawn to their mean: 0 not, 1 is the plain mean", 0, 1
+                "shrinkage", 0.1, "how far the moments are drawn to their mean: 0 not, 1 is a mean of the deltas", 0, 1
             ),
         ),
         min_sources=2,

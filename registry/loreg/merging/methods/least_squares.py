@@ -118,8 +118,8 @@ METHODS = (
         ),
         use=(
             "where there is a little text of each task: on held-out text of four adapters of SmolLM2-135M it was the "
-            "only method better than the plain sum at its best strength (loss lower by .035 [.024, .045] at ``--lambda`` "
-            "1.3, moments shrunk in another basis than here)"
+            "only method better than the plain sum at its best strength (loss lower by .035 [.024, .045] at "
+            "``--lambda`` 1.3, moments shrunk in another basis than here)"
         ),
         merge=LeastSquares(input_moments),
         parameters=(

@@ -24,7 +24,7 @@ GROUPS = {
     "Find and understand": (
         "search", "tasks", "bases", "show", "log", "lineage", "diff", "compare", "identify", "check", "open",
     ),
-    "Combine": ("merge", "sweep", "rerank", "reproduce", "methods", "extract", "bake"),
+    "Combine": ("merge", "k-merge", "sweep", "methods", "rerank", "reproduce", "extract", "bake"),
     "Serve": ("export", "serve", "worker", "job"),
     "Keep": ("verify", "repair", "gc", "prune", "delete", "du", "backup", "restore", "mirror", "move"),
     "Administer": (
@@ -33,9 +33,9 @@ GROUPS = {
 }  # fmt: skip
 #: The groups that most people need rarely: a line each, of names alone.
 _RARE = ("Serve", "Keep", "Administer")
-_WIDTH = len("merge, methods")
+_WIDTH = len("merge, k-merge")
 #: What belongs to a command stands in its line.
-_PAIRS = {"tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "methods"}
+_PAIRS = {"tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "k-merge", "sweep": "methods"}
 
 
 def write_commands(formatter: click.HelpFormatter, summaries: Mapping[str, str]) -> None:

@@ -33,6 +33,7 @@ _SUMMARIES = {
     "identify": "Say what a file is: the same, scaled, merged, trained on.",
     "import": "Bring in the adapters of training runs, a plan first.",
     "job": "Follow what workers were asked for.",
+    "k-merge": "Keep K adapters out of many, the means of similar ones.",
     "lineage": "Show what a version was merged from, and made into.",
     "log": "Show what happened to an adapter, the newest first.",
     "login": "Use the server at URL from now on, with a token.",
@@ -67,7 +68,14 @@ _SUMMARIES = {
     "yank": "Hide a version; nothing is deleted.",
 }
 #: The files of the commands that have none of their own name.
-_FILES = {"import": "import_", "logout": "login", "rerank": "merge", "untag": "tag", "unyank": "yank"}
+_FILES = {
+    "import": "import_",
+    "k-merge": "k_merge",
+    "logout": "login",
+    "rerank": "merge",
+    "untag": "tag",
+    "unyank": "yank",
+}
 
 
 class _Commands(ErrorReportingGroup):

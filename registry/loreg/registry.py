@@ -41,6 +41,7 @@ from loreg.entities import (
     ImportReport,
     Job,
     JobKind,
+    KeptAdapter,
     LineageEdge,
     MergeOptions,
     MergeResult,
@@ -452,6 +453,43 @@ class Registry:
             metadata=metadata,
             folder=folder,
             plot=plot,
+            progress=progress,
+        )
+
+    def k_merge(
+        self,
+        sources: Sequence[Path | str],
+        keep: int,
+        *,
+        rank: int | Mapping[str, object] | None = None,
+        base: Path | str | None = None,
+        name: str | None = None,
+        folder: Path | str | None = None,
+        device: str = "auto",
+        progress: Progress = no_progress,
+    ) -> tuple[KeptAdapter, ...]:
+        """Keep ``keep`` adapters out of the stream ``sources`` (K-Merge, Shenaj et al. 2025, arXiv 2510.13537).
+
+        The first are kept; each later one joins the one that its delta is most similar to, as a running mean. Each that
+        is kept is a merge, pushed as ``name-1``, ``name-2``, …, or written to ``1``, ``2``, … in ``folder``; with
+        neither, only certified. ``rank`` and ``base`` are as for :meth:`merge`. Raises UsageError, MergeError and what
+        pushing and pulling raise.
+
+        >>> (kept,) = registry.k_merge(["./science", "./history"], 1)
+        >>> kept.sources, kept.cosines
+        (('science', 'history'), (None, 0.0))
+        """
+        from loreg.verbs.k_merge import k_merge
+
+        return k_merge(
+            self.context,
+            [source_text(source) for source in sources],
+            keep,
+            rank=rank,
+            base=base,
+            name=name,
+            folder=folder,
+            device=device,
             progress=progress,
         )
 

@@ -23,7 +23,7 @@ from deployments import HISTORY, SCIENCE, Deployment
 from factories import change_config, new_model, train, write_base
 from loreg.bases.identify import identify
 from loreg.checking.profile import read_profile
-from loreg.entities import MergeOptions
+from loreg.entities import MergeOptions, SweepOptions, SweepResult
 from loreg.exporting.folder import digest_request
 from loreg.registry import Registry, connect
 from loreg.server.app import create_app
@@ -56,6 +56,12 @@ class Change:
     body: Callable[[Guarded, Path], dict[str, Any]] = field(default=lambda there, folder: {})
     before: tuple[tuple[str, str, dict[str, Any]], ...] = ()
     filled: dict[str, str] = field(default_factory=dict)
+
+
+def sweep(registry: Registry) -> SweepResult:
+    """Three trials by a program that likes them all."""
+    options = SweepOptions(budget=3)
+    return registry.sweep(["team/science"] * 2, "test -d {dir} && echo 0.5", options=options, name="team/swept")
 
 
 def uploaded(there: Guarded, data: bytes) -> tuple[str, list[str]]:
@@ -253,6 +259,12 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         lambda local_registry, folder: local_registry.merge(
             ["team/science"], MergeOptions(weights=[1.0]), name="team/merged"
         ),
+    ),
+    "k_merge": ("push", lambda local_registry, folder: local_registry.k_merge(["team/science"], 1, name="team/kept")),
+    "sweep": ("push", lambda local_registry, folder: sweep(local_registry)),
+    "resume_sweep": (
+        "push",
+        lambda local_registry, folder: local_registry.resume_sweep(sweep(local_registry).id, budget=4),
     ),
     "rerank": ("push", lambda local_registry, folder: local_registry.rerank("team/science", 2, name="team/small")),
     "extract": (

@@ -45,7 +45,7 @@ def test_the_help_has_every_command():
     assert {name for name in files if hasattr(import_module(f"loreg_cli.{name}"), name)} <= set(listed)
     page = CliRunner().invoke(cli, ["--help"], terminal_width=80).stdout
     assert set(listed) <= set(
-        re.findall(r"[a-z]+", page.partition("Store and fetch:")[2].partition("Options before")[0])
+        re.findall(r"[a-z-]+", page.partition("Store and fetch:")[2].partition("Options before")[0])
     )
 
 

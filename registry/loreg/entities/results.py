@@ -122,6 +122,17 @@ class MergeResult(Displayed, frozen=True):
         return figure
 
 
+class KeptAdapter(Value, frozen=True):
+    """One of the K adapters that are kept: the mean of its ``sources``, in the order in which they came.
+
+    ``cosines`` has for each the cosine with the mean of those before it; None for the first. ``merged`` is the merge.
+    """
+
+    sources: tuple[str, ...]
+    cosines: tuple[float | None, ...]
+    merged: MergeResult
+
+
 class Severity(StrEnum):
     """How bad a finding is, the worst first."""
 

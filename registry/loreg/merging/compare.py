@@ -69,6 +69,24 @@ def compare_modules(
     return numbers
 
 
+def inner_products(inputs: Sequence[MergeInput], *, device: str = "cpu", progress: Progress = no_progress) -> Tensor:
+    """Return ``⟨Δᵢ, Δⱼ⟩`` (T, T) of whole adapters, summed over modules; a delta that is missing is zero.
+
+    Raises MergeError for adapters that cannot be merged.
+    """
+    require_mergeable(inputs)
+    products = torch.zeros(len(inputs), len(inputs), dtype=torch.float64)
+    with open_sources(inputs, 0) as sources, explain_out_of_memory(torch.device(device)):
+        items = plan_work(sources, torch.device(device))
+        for done, item in enumerate(items, 1):
+            places = torch.tensor(item.positions)
+            for module in item.modules:
+                factors = [sources[t].factors(module, torch.device(device)) for t in item.positions]
+                products[places.unsqueeze(-1), places] += frame_stack(stack(factors)).gram().sum(0).cpu()
+            progress("comparing", done, len(items))
+    return products
+
+
 def largest_difference(before: MergeInput, after: MergeInput) -> float:
     """Return ``max ‖Δ − Δ'‖ / ‖Δ‖`` over the modules of two adapters; infinity if their modules differ."""
     if before.structure.modules.keys() != after.structure.modules.keys():

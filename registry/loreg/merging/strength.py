@@ -34,5 +34,5 @@ def describe_strength(method: Method, scale: float, modules: Sequence[CertifiedM
         yield (
             f"the merged delta is {length:.1f} times as long as the longest of its sources, where they share modules; "
             f"on four real adapters {_BEST} times was best and 2 times worse than the base: try --lambda "
-            f"{scale * _BEST / length:.2g}"
+            f"{scale * _BEST / length:.2g}, or loreg sweep"
         )

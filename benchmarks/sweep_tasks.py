@@ -1,7 +1,8 @@
 """The tasks that sweeps are proved on, as documents out of packages on PyPI: nothing is fetched while they are read.
 
 Eight tasks of language modelling, and six of classification whose documents carry a label. A document is what a split
-must not cut in two: an article, a review, a conversation, a function.
+must not cut in two: an article, a review, a conversation, a function. constraints.txt pins what is read, the libraries
+whose functions are read with it: a new version of one is other texts, and the committed digests tell.
 """
 
 from __future__ import annotations

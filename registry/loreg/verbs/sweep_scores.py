@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import EvaluationError, LoregError
 from loreg.metric_names import usual_metric
+from loreg.parsing import parse_metric
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Evaluate, Measurement, choose_evaluator, measure_with
 from loreg.sweeping.loss_model import Array
@@ -38,8 +40,10 @@ def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], opti
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
+    kept = 0
     with _side_by_side(options.jobs, commands) as apply:
         while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
+            kept += sum(book.journal.recall(_key(_candidate(point))) is not None for point in points)
             measured = apply(lambda point: _measure(book, _candidate(point), measure), points)
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:
@@ -50,8 +54,12 @@ def sweep_scores(book: TrialBook, evaluate: str | Callable[[Path], object], opti
                 _record(book, checked, metrics)
                 book.progress("evaluating", len(history), options.budget)
                 if len(history) == min(_FIRST_FAILURES, options.budget):
-                    _refuse_only_failures(book.trials)
-    return _result(book, tasks, importance, metrics)
+                    _refuse_only_failures(book)
+    notes = []
+    if kept:
+        again = f"--seed {options.seed + 1} begins anew"
+        notes.append(f"{kept} of {len(history)} trials were measured before and are not again; {again}")
+    return _result(book, tasks, importance, metrics, notes)
 
 
 @contextmanager
@@ -71,8 +79,12 @@ def _side_by_side(
 
 
 def _metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
-    """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name."""
+    """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name.
+
+    Raises UsageError for a name that no metric has.
+    """
     name = options.metric or _METRIC
+    parse_metric(f"{name}=0")
     higher = options.higher_is_better
     if higher is None:
         higher = declared_directions(book.context.backend).get(name)
@@ -90,7 +102,7 @@ def _candidate(point: Array) -> SweepCandidate:
 
 def _measure(book: TrialBook, candidate: SweepCandidate, measure: Evaluate) -> SweepTrial:
     """Merge and evaluate a candidate, unless that was done before; what fails is told in the trial."""
-    key = {"measured": msgspec.to_builtins(candidate)}
+    key = _key(candidate)
     if (kept := book.journal.recall(key)) is not None:
         return SweepTrial(0, candidate, kept["scores"], merge_seconds=kept["merge"], evaluate_seconds=kept["evaluate"])
     try:
@@ -104,6 +116,10 @@ def _measure(book: TrialBook, candidate: SweepCandidate, measure: Evaluate) -> S
     scores = dict(measurement.scores)
     book.journal.record(key, {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
     return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
+
+
+def _key(candidate: SweepCandidate) -> dict[str, object]:
+    return {"measured": msgspec.to_builtins(candidate)}
 
 
 def _refuse_other_tasks(trial: SweepTrial, tasks: Sequence[str]) -> SweepTrial:
@@ -126,22 +142,26 @@ def _record(book: TrialBook, trial: SweepTrial, metrics: SweepMetrics) -> None:
         book.record(trial, metrics, folder)
 
 
-def _refuse_only_failures(trials: Sequence[SweepTrial]) -> None:
+def _refuse_only_failures(book: TrialBook) -> None:
     """Raise EvaluationError if no trial has a score: what fails each time would cost the whole budget."""
-    if trials and all(trial.error for trial in trials):
+    if all(trial.error for trial in book.trials):
+        weights = ",".join(f"{weight:g}" for weight in book.trials[-1].candidate.weights)
+        base = ("--base", book.base) if book.base else ()
+        merge = shlex.join(("loreg", "merge", *book.sources, "--weights", weights, *base, "--to", "merged"))
         raise EvaluationError(
-            f"no trial could be evaluated: {trials[-1].error}",
-            hint="run the evaluation by hand on a merged adapter: loreg merge … --to DIR",
+            f"no trial could be evaluated: {book.trials[-1].error}", hint=f"evaluate one by hand: {merge}"
         )
 
 
-def _result(book: TrialBook, tasks: Sequence[str], importance: Array, metrics: SweepMetrics) -> SweepResult:
+def _result(
+    book: TrialBook, tasks: Sequence[str], importance: Array, metrics: SweepMetrics, notes: Sequence[str]
+) -> SweepResult:
     scored = [trial for trial in book.trials if not trial.error]
     losses = np.array([_losses(trial, metrics) for trial in scored])
     best = scored[int((losses @ importance).argmin())]
     failed = [trial for trial in book.trials if trial.error]
-    notes = [f"trial {trial.number} failed: {trial.error}" for trial in failed]
-    notes.append("an evaluation gave one number a task: how sure the choice is, only other data can say")
+    failures = (f"trial {trial.number} failed: {trial.error}" for trial in failed)
+    doubt = "an evaluation gave one number a task: how sure the choice is, only other data can say"
     return SweepResult(
         id=book.identity,
         sources=tuple(source.label for source in book.opened),
@@ -153,5 +173,5 @@ def _result(book: TrialBook, tasks: Sequence[str], importance: Array, metrics: S
         front=tuple(scored[i].number for i in pareto_front(losses)),
         evaluations=float(len(book.trials)),
         promote=promote_command(best),
-        notes=tuple(notes),
+        notes=(*notes, *failures, doubt),
     )

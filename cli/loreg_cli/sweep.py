@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,10 +90,11 @@ def sweep(
     )
     with progress_bar() as progress:
         if resume is not None:
-            if sources or evaluate or data or options.keys() - {"budget"}:
+            if sources or evaluate or data or base or name or dry_run or options.keys() - {"budget"}:
                 raise click.UsageError("--resume goes on as the sweep was asked for: only --budget goes with it")
             result = open_registry().resume_sweep(resume, budget=budget, device=device, plot=plot, progress=progress)
         else:
+            _refuse_idle_options(options.keys(), has_texts=bool(data))
             result = open_registry().sweep(
                 sources,
                 evaluate,
@@ -106,6 +108,12 @@ def sweep(
                 progress=progress,
             )
     _print_sweep(result, format_)
+
+
+def _refuse_idle_options(options: AbstractSet[str], *, has_texts: bool) -> None:
+    """Raise UsageError for an option that would change nothing: of the other way to evaluate."""
+    if has_texts and options & {"metric", "higher_is_better", "timeout", "jobs"}:
+        raise click.UsageError("--metric, --lower-is-better, --timeout and --jobs go with --eval, not with --data")
 
 
 def _print_sweep(result: SweepResult, format_: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +17,9 @@ from loreg.bases.identify import identify
 from loreg.canonical_json import canonical_json
 from loreg.entities import Progress, SweepOptions, SweepResult, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
-from loreg.errors import UsageError
+from loreg.errors import ConflictError, UsageError
 from loreg.merging.shared_modules import refuse_different_bases
-from loreg.refs import parse_adapter_name
+from loreg.refs import is_path, parse_adapter_name
 from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.journal import Journal, sweeps_folder
 from loreg.workspace.common_base import common_base, refuse_another_base
@@ -43,8 +45,12 @@ def sweep(
     device: str = "auto",
     plot: Path | str | None = None,
     progress: Progress = no_progress,
+    resumed: str = "",
 ) -> SweepResult:
-    """Find the recipe to merge ``sources`` by. See :meth:`loreg.registry.Registry.sweep`."""
+    """Find the recipe to merge ``sources`` by. See :meth:`loreg.registry.Registry.sweep`.
+
+    Raises ConflictError if this is another sweep than ``resumed``.
+    """
     refuse_picture(plot)
     if name is not None:
         parse_adapter_name(name)
@@ -62,6 +68,11 @@ def sweep(
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
         request = _request(context, opened, evaluate, texts, options, base)
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
+        if resumed and identity != resumed:
+            raise ConflictError(
+                f"an adapter, the base or a text of the sweep {resumed} has changed since it began",
+                hint="loreg sweep with what is there now: it is another sweep",
+            )
         book = TrialBook(
             context,
             sources,
@@ -77,7 +88,8 @@ def sweep(
         with book.journal.drive():
             book.journal.write_request(
                 {
-                    "sources": list(sources),
+                    "folder": str(Path.cwd()),
+                    "sources": [s if is_path(s) else o.label for s, o in zip(sources, opened, strict=True)],
                     "evaluate": evaluate if isinstance(evaluate, str) else None,
                     "data": list(data),
                     "options": msgspec.to_builtins(options),
@@ -150,11 +162,21 @@ def _request(
     model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
     return {
         "sources": [source.digest for source in opened],
-        "evaluate": evaluate if isinstance(evaluate, str | None) else getattr(evaluate, "__qualname__", repr(evaluate)),
+        "evaluate": evaluate if isinstance(evaluate, str | None) else _identify_function(evaluate),
         "data": texts.digest if texts else "",
         "options": chosen,
         "base": model,
     }
+
+
+def _identify_function(function: Callable[[Path], object]) -> list[str]:
+    """Return the name of a function with its source text: one that was mended measures something else."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed into a prompt, or an object that can be called
+        source = ""
+    name = getattr(function, "__qualname__", repr(function))
+    return [str(getattr(function, "__module__", "")), name, source]
 
 
 def resume_sweep(
@@ -176,6 +198,11 @@ def resume_sweep(
             f"the sweep {identity} was evaluated by a function of a program",
             hint="run that program again: it goes on where it was ended",
         )
+    if (folder := Path(request["folder"])) != Path.cwd():
+        raise UsageError(
+            f"the sweep {identity} was begun in {folder}, where its files and programs are",
+            hint=f"cd {shlex.quote(str(folder))} && loreg sweep --resume {identity}",
+        )
     options = msgspec.convert(request["options"], SweepOptions)
     if budget is not None:
         options = msgspec.structs.replace(options, budget=budget)
@@ -191,4 +218,5 @@ def resume_sweep(
         device=device,
         plot=plot,
         progress=progress,
+        resumed=identity,
     )

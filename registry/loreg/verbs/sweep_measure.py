@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,26 @@ class Measurer:
     book: TrialBook
     evaluate: Evaluate
     commands: CommandRunner
+    _trials: dict[SweepCandidate, SweepTrial] = field(default_factory=dict)
+
+    def is_from_before(self, candidate: SweepCandidate) -> bool:
+        """Return whether an earlier run of the sweep measured the candidate."""
+        return candidate not in self._trials and self.book.journal.recall(_key(candidate)) is not None
 
     def trial(self, candidate: SweepCandidate) -> SweepTrial:
         """Return the trial of a candidate; what fails is told in it, and tried again by the next sweep."""
-        key = {"measured": candidate.recipe}
-        if (kept := self.book.journal.recall(key)) is not None:
-            times = {"merge_seconds": kept["merge"], "evaluate_seconds": kept["evaluate"]}
-            return SweepTrial(0, candidate, kept["scores"], **times)
+        if candidate not in self._trials:
+            self._trials[candidate] = self._recall(candidate) or self._measure(candidate)
+        return self._trials[candidate]
+
+    def _recall(self, candidate: SweepCandidate) -> SweepTrial | None:
+        kept = self.book.journal.recall(_key(candidate))
+        if kept is None:
+            return None
+        times = {"merge_seconds": kept["merge"], "evaluate_seconds": kept["evaluate"]}
+        return SweepTrial(0, candidate, kept["scores"], **times)
+
+    def _measure(self, candidate: SweepCandidate) -> SweepTrial:
         try:
             merged, merge_seconds = self.book.timed_merge(candidate)
             with self.book.write(merged) as folder:
@@ -42,7 +55,7 @@ class Measurer:
         scores = dict(measured.scores)
         if measured.losses:
             self.book.journal.record_arrays(_losses_key(candidate), measured.losses)
-        self.book.journal.record(key, {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
+        self.book.journal.record(_key(candidate), {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
         return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
 
     def losses(self, candidate: SweepCandidate) -> Mapping[str, Array]:
@@ -62,6 +75,10 @@ def open_measurer(book: TrialBook, evaluate: str | Function, options: SweepOptio
         return Measurer(book, measure_with(evaluate), commands)
     base = Path(book.base).expanduser() if book.base else None
     return Measurer(book, choose_evaluator(evaluate, base, options.metric, commands), commands)
+
+
+def _key(candidate: SweepCandidate) -> dict[str, object]:
+    return {"measured": candidate.recipe}
 
 
 def _losses_key(candidate: SweepCandidate) -> dict[str, object]:

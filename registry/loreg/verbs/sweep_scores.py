@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import numpy as np
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import EvaluationError
 from loreg.metric_names import usual_metric
+from loreg.parsing import parse_metric
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.loss_model import Array
 from loreg.sweeping.pareto import pareto_front
@@ -29,8 +31,10 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
+    kept = 0
     with _side_by_side(options.jobs, measurer.commands) as apply:
         while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
+            kept += sum(measurer.is_from_before(at_weights(point)) for point in points)
             measured = apply(lambda point: measurer.trial(at_weights(point)), points)
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:
@@ -41,8 +45,14 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
                 _record(book, checked, metrics)
                 book.progress("evaluating", len(history), options.budget)
                 if len(history) == min(_FIRST_FAILURES, options.budget):
-                    _refuse_only_failures(book.trials)
-    return _result(book, tasks, importance, metrics)
+                    _refuse_only_failures(book)
+    notes = []
+    if options.methods != SweepOptions().methods:
+        notes.append("no method was tried: scores say enough of weights alone, the loss of each token of both")
+    if kept:
+        again = f"--seed {options.seed + 1} begins anew"
+        notes.append(f"{kept} of {len(history)} trials were measured before and are not again; {again}")
+    return _result(book, tasks, importance, metrics, notes)
 
 
 def at_weights(point: Sequence[float] | Array) -> SweepCandidate:
@@ -69,8 +79,12 @@ def _side_by_side(
 
 
 def sweep_metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
-    """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name."""
+    """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name.
+
+    Raises UsageError for a name that no metric has.
+    """
     name = options.metric or _METRIC
+    parse_metric(f"{name}=0")
     higher = options.higher_is_better
     if higher is None:
         higher = declared_directions(book.context.backend).get(name)
@@ -100,22 +114,26 @@ def _record(book: TrialBook, trial: SweepTrial, metrics: SweepMetrics) -> None:
         book.record(trial, metrics, folder)
 
 
-def _refuse_only_failures(trials: Sequence[SweepTrial]) -> None:
+def _refuse_only_failures(book: TrialBook) -> None:
     """Raise EvaluationError if no trial has a score: what fails each time would cost the whole budget."""
-    if trials and all(trial.error for trial in trials):
+    if all(trial.error for trial in book.trials):
+        weights = ",".join(f"{weight:g}" for weight in book.trials[-1].candidate.weights)
+        base = ("--base", book.base) if book.base else ()
+        merge = shlex.join(("loreg", "merge", *book.sources, "--weights", weights, *base, "--to", "merged"))
         raise EvaluationError(
-            f"no trial could be evaluated: {trials[-1].error}",
-            hint="run the evaluation by hand on a merged adapter: loreg merge … --to DIR",
+            f"no trial could be evaluated: {book.trials[-1].error}", hint=f"evaluate one by hand: {merge}"
         )
 
 
-def _result(book: TrialBook, tasks: Sequence[str], importance: Array, metrics: SweepMetrics) -> SweepResult:
+def _result(
+    book: TrialBook, tasks: Sequence[str], importance: Array, metrics: SweepMetrics, notes: Sequence[str]
+) -> SweepResult:
     scored = [trial for trial in book.trials if not trial.error]
     losses = np.array([_losses(trial, metrics) for trial in scored])
     best = scored[int((losses @ importance).argmin())]
     failed = [trial for trial in book.trials if trial.error]
-    notes = [f"trial {trial.number} failed: {trial.error}" for trial in failed]
-    notes.append("an evaluation gave one number a task: how sure the choice is, only other data can say")
+    failures = (f"trial {trial.number} failed: {trial.error}" for trial in failed)
+    doubt = "an evaluation gave one number a task: how sure the choice is, only other data can say"
     return SweepResult(
         id=book.identity,
         sources=tuple(source.label for source in book.opened),
@@ -127,5 +145,5 @@ def _result(book: TrialBook, tasks: Sequence[str], importance: Array, metrics: S
         front=tuple(scored[i].number for i in pareto_front(losses)),
         evaluations=float(len(book.trials)),
         promote=promote_command(best),
-        notes=tuple(notes),
+        notes=(*notes, *failures, doubt),
     )

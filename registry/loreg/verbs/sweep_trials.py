@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,11 +27,12 @@ from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import ResolvedSource
 
 _CHOSEN, _CONFIRMED = "dev", "confirmed"  # the splits under which numbers are recorded
+_MAX_WORD = 200  # characters of a task's name
 
 
 @dataclass
 class TrialBook:
-    """What is tried in one sweep, in the order of trying; versions go to ``name``, nowhere if it is None."""
+    """What is tried in one sweep of ``sources``, in the order of trying; versions go to ``name``, nowhere if None."""
 
     context: Context
     sources: Sequence[str]
@@ -98,10 +100,7 @@ class TrialBook:
         return {"version": candidate.recipe, "name": self.name}
 
     def _push(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path) -> str:
-        measured = [
-            *(metrics.metric(task, value, _CHOSEN) for task, value in trial.scores.items()),
-            *(metrics.metric(task, value, _CONFIRMED) for task, value in trial.confirmed.items()),
-        ]
+        measured = [*metrics.of_split(trial.scores, _CHOSEN), *metrics.of_split(trial.confirmed, _CONFIRMED)]
         metadata = VersionMetadata(
             metrics=measured,
             labels={"sweep": self.identity},
@@ -125,9 +124,22 @@ class SweepMetrics:
     name: str
     higher_is_better: bool
 
-    def metric(self, task: str, value: float, split: str) -> Metric:
-        """Return the number of a task as it is recorded; a task's name becomes a word."""
-        return Metric(self.name, value, re.sub(r"[^\w.\-/]+", "-", task) or "task", split, self.higher_is_better)
+    def of_split(self, scores: Mapping[str, float], split: str) -> list[Metric]:
+        """Return the number of each task as it is recorded."""
+        words = _dataset_words(scores)
+        return [Metric(self.name, value, words[task], split, self.higher_is_better) for task, value in scores.items()]
+
+
+def _dataset_words(tasks: Iterable[str]) -> dict[str, str]:
+    """Return the name of each task as the word that a metric's dataset is; different tasks have different words."""
+    words: dict[str, str] = {}
+    for task in tasks:
+        word = re.sub(r"[^\w.\-/]+", "-", task)[:_MAX_WORD] or "task"
+        copies = (f"{word}-{number}" for number in itertools.count(2))
+        while word in words.values():
+            word = next(copies)
+        words[task] = word
+    return words
 
 
 def scores_by_task(tasks: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:

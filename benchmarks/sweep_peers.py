@@ -1,8 +1,8 @@
 """Print how many evaluations each search needs for 90, 95 and 99 % of the best gain that weights can have.
 
-``python benchmarks/sweep_peers.py minilm`` evaluates 140 weights for real, once, and keeps what they gave in ``.sweep``;
-the searches then run on an emulator of these evaluations, from twenty seeds each. Where the emulator is least the real
-loss is taken too, and both are printed. With 55 evaluations of six adapters it was off by 0.05 of a gain of 0.5: too few.
+``python benchmarks/sweep_peers.py minilm`` evaluates 140 weights for real once, and keeps the losses in ``.sweep``; the
+searches then run on an emulator of these evaluations, from twenty seeds each. Where the emulator is least the real loss
+is taken too, and both are printed. With 55 evaluations of six adapters it was off by 0.05 of a gain of 0.5: too few.
 """
 
 from __future__ import annotations

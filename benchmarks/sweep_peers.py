@@ -1,8 +1,8 @@
 """Print how many evaluations each search needs for 90, 95 and 99 % of the best gain that weights can have.
 
-``python benchmarks/sweep_peers.py minilm`` evaluates some fifty weights for real, once, and keeps what they gave in
-``.sweep/minilm``; the searches then run on an emulator of these evaluations, from twenty seeds each. Where the emulator
-is least the real loss is taken too, and both are printed.
+``python benchmarks/sweep_peers.py minilm`` evaluates 140 weights for real once, and keeps the losses in ``.sweep``; the
+searches then run on an emulator of these evaluations, from twenty seeds each. Where the emulator is least the real loss
+is taken too, and both are printed. With 55 evaluations of six adapters it was off by 0.05 of a gain of 0.5: too few.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def fit_emulator(file: Path, plan: Array, evaluator: Callable[[], TaskLosses]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=[*KINDS])
-    parser.add_argument("--near", type=int, default=30, help="draws from the near box that are evaluated for real")
-    parser.add_argument("--wide", type=int, default=12, help="draws from the wide box")
+    parser.add_argument("--near", type=int, default=90, help="draws from the near box that are evaluated for real")
+    parser.add_argument("--wide", type=int, default=40, help="draws from the wide box")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=int, default=200, help="evaluations of a search")
     options = parser.parse_args()

@@ -272,7 +272,8 @@ def test_several_trials_run_side_by_side(local_registry: Registry, tmp_path: Pat
         os.mkfifo(tmp_path / name)
     # The first goes alone. Of the next, each waits for the other: one that makes a folder, and one that finds it.
     command = (
-        f"if mkdir {tmp_path}/alone 2>/dev/null; then :; elif mkdir {tmp_path}/first 2>/dev/null; then echo x > {tmp_path}/a; cat {tmp_path}/b > /dev/null; "
+        f"if mkdir {tmp_path}/alone 2>/dev/null; then :; "
+        f"elif mkdir {tmp_path}/first 2>/dev/null; then echo x > {tmp_path}/a; cat {tmp_path}/b > /dev/null; "
         f"elif mkdir {tmp_path}/second 2>/dev/null; then cat {tmp_path}/a > /dev/null; echo x > {tmp_path}/b; fi; "
         "wc -c < {dir}/adapter_config.json"
     )

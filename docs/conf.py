@@ -33,7 +33,11 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 smartquotes = False  # quotes in commands are typed as they stand
-nitpick_ignore = [("py:class", "loreg.entities.queries.T"), ("py:class", "T")]  # a type variable
+nitpick_ignore = [
+    ("py:class", "loreg.entities.queries.T"),  # a type variable
+    ("py:class", "T"),
+    ("py:class", "contextlib.AbstractContextManager"),  # which Python documents as a function's decorator alone
+]
 myst_enable_extensions = ["attrs_inline", "deflist", "fieldlist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False

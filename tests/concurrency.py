@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,3 +45,15 @@ def somebody_waits(url: str) -> bool:
                 "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             ).fetchall()
         )
+
+
+def wait_until_ended(process: int) -> None:
+    """Wait until a process that is no child of ours has ended, whether or not anybody has asked how."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], 30)[0], f"process {process} goes on"
+    finally:
+        os.close(descriptor)

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
+from concurrency import wait_until_ended
 from loreg.errors import EvaluationError, LoregError, MissingExtraError, NotFoundError, UsageError
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Measurement, choose_evaluator, measure_with, parse_output
@@ -136,30 +136,19 @@ def test_a_program_killed_by_a_signal_is_told(tmp_path: Path):
         measure("cd {dir}; echo 0.5; kill -9 $$", tmp_path)
 
 
-def wait_until_gone(file: Path) -> bool:
-    """Return whether the process whose number a program wrote ends."""
-    try:
-        psutil.Process(int(file.read_text())).wait(30)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:
-        return False
-    return True
-
-
 def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path):
     command = f"sleep 1000 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/itself; ls {{dir}} >/dev/null; wait"
     with pytest.raises(EvaluationError, match=r"no answer after 0\.5 seconds"):
         measure(command, tmp_path, timeout=0.5)
-    assert wait_until_gone(tmp_path / "child")
-    assert wait_until_gone(tmp_path / "itself")
+    wait_until_ended(int((tmp_path / "child").read_text()))
+    wait_until_ended(int((tmp_path / "itself").read_text()))
 
 
 def test_what_a_program_leaves_in_the_background_is_ended_with_it(tmp_path: Path):
     command = f"sleep 1000 & echo $! > {tmp_path}/child; cat {{dir}}/score"
     (tmp_path / "score").write_text("0.5")
     assert measure(command, tmp_path).scores == {"score": 0.5}
-    assert wait_until_gone(tmp_path / "child")
+    wait_until_ended(int((tmp_path / "child").read_text()))
 
 
 def test_commands_that_run_in_threads_are_ended_together_and_none_starts_after(tmp_path: Path):

@@ -57,9 +57,12 @@ def sweep(
     _refuse_wrong_request(sources, evaluate, data, options, base)
     texts = read_evaluation_data(data) if data else None
     require_torch()
+    from loreg.merging.methods import find_method
     from loreg.verbs.sweep_texts import sweep_texts
     from loreg.verbs.sweep_trials import TrialBook
 
+    for method in options.methods:
+        find_method(method)
     with resolve_sources(context, sources, progress) as opened:
         common, base_notes = common_base(context, opened, allow_derived=False)
         if base is not None:

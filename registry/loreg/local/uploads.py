@@ -103,8 +103,9 @@ class Uploads:
             raise IntegrityError(f"{malformed[:70]!r} is no sha256", hint="push again")
         with self._catalog.read(self._access) as tx:
             tombstones.refuse_banned(tx, digests)
-            absent = set(digests) - uploads.find_readable(tx, digests)
+            # First what another commit takes away when its version is there: both are missed in the other order.
             sent = uploads.find(tx, upload_ids) if upload_ids else ()
+            absent = set(digests) - uploads.find_readable(tx, digests)
         accepted = self._store_contents(digests, contents)
         cached_bytes = sum(blob.size for blob in accepted.values())
         for upload, received in sent:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loreg.canonical_json import canonical_json
 from loreg.errors import NotFoundError, UnderWayError, explain_os_errors
 from loreg.file_locks import lock_file
 
@@ -99,4 +100,4 @@ class Journal:
 
 
 def _name(key: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    return hashlib.sha256(canonical_json(key)).hexdigest()[:24]

@@ -128,8 +128,9 @@ def _print_sweep(result: SweepResult, format_: str) -> None:
         return
     shown = sorted((t for t in result.trials if not t.error), key=lambda t: _overall(t, result))[:_MANY]
     scores = [task.upper() for task in result.tasks]
-    columns = ["TRIAL", "RECIPE", "λ", "WEIGHTS", *scores, "FRONT"]
-    print_table(columns, [_row(trial, result) for trial in shown], right=["TRIAL", "λ", *scores], drop=["FRONT"])
+    columns = ["TRIAL", "RECIPE", "λ", "WEIGHTS", "MEAN", *scores, "FRONT"]
+    rows = [_row(trial, result) for trial in shown]
+    print_table(columns, rows, right=["TRIAL", "λ", "MEAN", *scores], drop=[*scores[::-1], "WEIGHTS"])
     echo("")
     echo(f"take {best.version or f'trial {best.number}'}: {best.candidate.what}")
     for comparison in result.comparisons:
@@ -146,9 +147,12 @@ def _print_sweep(result: SweepResult, format_: str) -> None:
 
 
 def _overall(trial: SweepTrial, result: SweepResult) -> float:
+    return -_mean(trial) if result.higher_is_better else _mean(trial)
+
+
+def _mean(trial: SweepTrial) -> float:
     scores = trial.confirmed or trial.scores
-    mean = sum(scores.values()) / len(scores)
-    return -mean if result.higher_is_better else mean
+    return sum(scores.values()) / len(scores)
 
 
 def _row(trial: SweepTrial, result: SweepResult) -> list[str]:
@@ -162,6 +166,7 @@ def _row(trial: SweepTrial, result: SweepResult) -> list[str]:
         what,
         f"{candidate.scale:g}",
         weights,
+        f"{_mean(trial):.4g}",
         *(f"{scores[task]:.4g}" for task in result.tasks),
         mark,
     ]

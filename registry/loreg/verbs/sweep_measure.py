@@ -25,10 +25,8 @@ class Measurer:
     evaluate: Evaluate
     commands: CommandRunner
     _trials: dict[SweepCandidate, SweepTrial] = field(default_factory=dict)
-
-    def is_from_before(self, candidate: SweepCandidate) -> bool:
-        """Return whether an earlier run of the sweep measured the candidate."""
-        return candidate not in self._trials and self.book.journal.recall(_key(candidate)) is not None
+    #: What an earlier run of the sweep had measured.
+    recalled: set[SweepCandidate] = field(default_factory=set)
 
     def trial(self, candidate: SweepCandidate) -> SweepTrial:
         """Return the trial of a candidate; what fails is told in it, and tried again by the next sweep."""
@@ -40,6 +38,7 @@ class Measurer:
         kept = self.book.journal.recall(_key(candidate))
         if kept is None:
             return None
+        self.recalled.add(candidate)
         times = {"merge_seconds": kept["merge"], "evaluate_seconds": kept["evaluate"]}
         return SweepTrial(0, candidate, kept["scores"], **times)
 

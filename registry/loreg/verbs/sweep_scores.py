@@ -31,10 +31,8 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
-    kept = 0
     with _side_by_side(options.jobs, measurer.commands) as apply:
         while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
-            kept += sum(measurer.is_from_before(at_weights(point)) for point in points)
             measured = apply(lambda point: measurer.trial(at_weights(point)), points)
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:
@@ -49,7 +47,7 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     notes = []
     if options.methods != SweepOptions().methods:
         notes.append("no method was tried: scores say enough of weights alone, the loss of each token of both")
-    if kept:
+    if kept := len(measurer.recalled):
         again = f"--seed {options.seed + 1} begins anew"
         notes.append(f"{kept} of {len(history)} trials were measured before and are not again; {again}")
     return _result(book, tasks, importance, metrics, notes)

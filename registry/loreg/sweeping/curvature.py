@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -46,3 +48,9 @@ def curve_of_losses(losses_n: Tensor, stepped: Sequence[Tensor], step: float) ->
     """
     slopes_nk = torch.stack([(losses.double() - losses_n.double()) / step for losses in stepped], dim=-1)
     return losses_n.double(), slopes_nk, slopes_nk.unsqueeze(-1) * slopes_nk.unsqueeze(-2)
+
+
+def sum_by_document(values: Tensor, documents: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
+    """Return the sums (count, …) of ``values (N, …)`` over the tokens of each document; ``documents`` (N) says whose."""
+    sums = torch.zeros((count, *values.shape[1:]), dtype=torch.float64)
+    return np.asarray(sums.index_add_(0, torch.from_numpy(documents), values.cpu().double()).numpy())

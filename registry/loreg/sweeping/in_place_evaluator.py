@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,11 @@ import torch
 from loreg.algebra.factors import Factors
 from loreg.entities import Progress, SweepCandidate
 from loreg.merging.cross_moments import CrossMoments
-from loreg.sweeping.curvature import curve_of_logits
+from loreg.sweeping.curvature import curve_of_logits, sum_by_document
 from loreg.sweeping.in_place import InPlaceModel, MomentsOfTask, Rows, lay_side_by_side
 from loreg.sweeping.journal import Journal
 from loreg.sweeping.loss_model import Array, DocumentLosses
-from loreg.sweeping.token_search import STEP
+from loreg.sweeping.token_search import STEP, steps_from
 
 _CHOSEN_ON = "chosen_on"
 #: Merges a candidate, and returns the factors of its modules, ``b (out, r)`` and ``a (r, in)``.
@@ -41,8 +40,7 @@ class InPlaceEvaluator:
         """Return how the losses of a share of the documents of each task bend with the weights of ``candidates``."""
         rows = _first_of_each_task(self.chosen_on, share)
         adapters = lay_side_by_side([self.merge(candidate) for candidate in candidates])
-        steps = [[w + STEP * (i == j) for i, w in enumerate(origin)] for j in range(len(candidates))]
-        points = [adapters.row_weights(weights) for weights in (origin, *steps)]
+        points = [adapters.row_weights(weights) for weights in steps_from(origin)]
         count, k = len(rows.tasks), len(candidates)
         sums = {"losses": np.zeros(count), "gradients": np.zeros((count, k)), "curvatures": np.zeros((count, k, k))}
         key = {"curve": [candidate.recipe for candidate in candidates], "origin": list(origin), "share": share}
@@ -57,7 +55,7 @@ class InPlaceEvaluator:
                         logits.append(self.model.logits(batch))
                     curved = curve_of_logits(logits[0], logits[1:], batch.labels, STEP)
                     part = {
-                        name: _sum_by_document(values, batch.documents, count)
+                        name: sum_by_document(values, batch.documents, count)
                         for name, values in zip(sums, curved, strict=True)
                     }
                     self.journal.record_arrays({**key, "batch": number}, part)
@@ -115,11 +113,6 @@ class InPlaceEvaluator:
 
 def _losses_key(candidate: SweepCandidate, half: str) -> dict[str, object]:
     return {"losses": candidate.recipe, "half": half}
-
-
-def _sum_by_document(values: torch.Tensor, documents: npt.NDArray[np.int64], count: int) -> npt.NDArray[Any]:
-    sums = torch.zeros((count, *values.shape[1:]), dtype=torch.float64)
-    return sums.index_add_(0, torch.from_numpy(documents), values.cpu().double()).numpy()
 
 
 def _first_of_each_task(rows: Rows, share: float) -> Rows:

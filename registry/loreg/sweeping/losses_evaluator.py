@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from loreg.entities import SweepCandidate
 from loreg.errors import EvaluationError
-from loreg.sweeping.curvature import curve_of_losses
+from loreg.sweeping.curvature import curve_of_losses, sum_by_document
 from loreg.sweeping.loss_model import Array, DocumentLosses
-from loreg.sweeping.token_search import STEP, Texts
+from loreg.sweeping.token_search import STEP, Texts, steps_from
 
 _BLOCK = 64  # tokens that are drawn together, as a document is
 
@@ -35,11 +35,11 @@ class LossesEvaluator:
 
     def curve(self, candidates: Sequence[SweepCandidate], origin: Sequence[float], share: float) -> DocumentLosses:
         """Return how the losses bend with the weights of ``candidates``: the sources alone, or one merged candidate."""
-        steps = [[w + STEP * (i == j) for i, w in enumerate(origin)] for j in range(len(candidates))]
-        losses, *stepped = [self._of_chosen(_mix(candidates, weights)) for weights in (origin, *steps)]
+        losses, *stepped = [torch.from_numpy(self._losses(_mix(candidates, point))) for point in steps_from(origin)]
         curved = curve_of_losses(losses, stepped, STEP)
         blocks, texts = self._blocks(confirmed=False)
-        sums = (_sum_by_block(values, blocks, len(texts.tasks)) for values in curved)
+        kept = blocks >= 0
+        sums = (sum_by_document(values[torch.from_numpy(kept)], blocks[kept], len(texts.tasks)) for values in curved)
         return DocumentLosses(np.array(origin), texts.tasks, texts.tokens, *sums)
 
     def evaluate(self, candidate: SweepCandidate) -> Array:
@@ -56,21 +56,18 @@ class LossesEvaluator:
 
     def _sums(self, candidate: SweepCandidate, *, confirmed: bool) -> Array:
         blocks, texts = self._blocks(confirmed)
-        losses = np.concatenate([self._losses(candidate)[task] for task in self.counts])
         kept = blocks >= 0
-        return np.bincount(blocks[kept], losses[kept], minlength=len(texts.tasks)).astype(np.float64)
+        return sum_by_document(torch.from_numpy(self._losses(candidate)[kept]), blocks[kept], len(texts.tasks))
 
-    def _of_chosen(self, candidate: SweepCandidate) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([self._losses(candidate)[task] for task in self.counts]))
-
-    def _losses(self, candidate: SweepCandidate) -> Mapping[str, Array]:
+    def _losses(self, candidate: SweepCandidate) -> Array:
+        """Return the losses of all tokens, task after task. Raises EvaluationError for those of other texts."""
         losses = self.measure(candidate)
         if {task: len(values) for task, values in losses.items()} != dict(self.counts):
             raise EvaluationError(
                 "the evaluation printed losses of other tasks, or of another number of tokens, than the first time",
                 hint="let it go through the same texts each time",
             )
-        return losses
+        return np.concatenate([losses[task] for task in self.counts])
 
     def _blocks(self, confirmed: bool) -> tuple[npt.NDArray[np.int64], Texts]:
         """Return the block of each token, −1 in the other half, and the blocks of this one."""
@@ -92,9 +89,3 @@ def _mix(candidates: Sequence[SweepCandidate], weights: Sequence[float]) -> Swee
     if len(candidates) == 1:
         return replace(candidates[0], scale=round(weights[0], 4))
     return SweepCandidate("a step to see how the loss bends", tuple(round(weight, 4) for weight in weights))
-
-
-def _sum_by_block(values: torch.Tensor, blocks: npt.NDArray[np.int64], count: int) -> Array:
-    kept = torch.from_numpy(blocks >= 0)
-    sums = torch.zeros((count, *values.shape[1:]), dtype=torch.float64)
-    return np.asarray(sums.index_add_(0, torch.from_numpy(blocks)[kept], values[kept]).numpy())

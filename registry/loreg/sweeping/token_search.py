@@ -126,9 +126,9 @@ class TokenSearch:
         differences = {c: self._difference(sums[c], sums[best]) for c in candidates if c != best}
         return TokenAnswer(best, differences, spread, self.spent, tuple(self.notes))
 
-    def _evaluate(self, candidate: SweepCandidate) -> Array:
+    def _evaluate(self, candidate: SweepCandidate) -> None:
         self.spent += 1
-        return self.chosen_on.mean_losses(self.evaluator.evaluate(candidate))
+        self.evaluator.evaluate(candidate)
 
     def _halve(self, methods: Sequence[str]) -> SweepCandidate | None:
         """Return the best of the methods, at its best strength: on a quarter of the texts, then half, then all.
@@ -138,6 +138,7 @@ class TokenSearch:
         """
         reserve = 1 + (len(_CONFIRMED) + 1) * self.confirmation_cost  # the winner's evaluation, the confirmations
         rivals = {method: SweepCandidate(method, (1.0,) * self.sources, method) for method in methods}
+        best: SweepCandidate | None = None
         for share in self.shares:
             cost = 2 * share
             affordable = int((self.budget - self.spent - reserve) / cost)
@@ -155,8 +156,8 @@ class TokenSearch:
                 break
             order = sorted(losses, key=losses.__getitem__)
             rivals = {method: rivals[method] for method in order[: max(1, len(order) // 2)]}
-        tried = [rival for rival in rivals.values() if rival.scale != 1.0]
-        return tried[0] if tried else None
+            best = rivals[order[0]]
+        return best
 
     def _curve_of_strength(self, candidate: SweepCandidate, share: float) -> DocumentLosses | None:
         try:
@@ -198,6 +199,12 @@ _CONFIRMED = (EQUAL, STRENGTH, FREE)
 def least_budget(sources: int, confirmation_cost: float = 1.0) -> int:
     """Return how many evaluations an answer takes: the curve, three candidates, and their confirmation."""
     return sources + 4 + math.ceil(len(_CONFIRMED) * confirmation_cost)
+
+
+def steps_from(origin: Sequence[float]) -> list[tuple[float, ...]]:
+    """Return the weights where a curve is looked at: ``origin`` (K), then it with each weight larger by the step."""
+    steps = [tuple(w + STEP * (i == j) for i, w in enumerate(origin)) for j in range(len(origin))]
+    return [tuple(origin), *steps]
 
 
 def _rounded(weights: Array) -> tuple[float, ...]:

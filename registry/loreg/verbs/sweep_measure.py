@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from loreg.entities import SweepCandidate, SweepOptions, SweepTrial
 from loreg.errors import EvaluationError, LoregError
 from loreg.sweeping.command_runner import CommandRunner
@@ -62,9 +60,7 @@ class Measurer:
         trial = self.trial(candidate)
         if trial.error:
             raise EvaluationError(trial.error, hint="run the evaluation by hand on a merged adapter")
-        return {
-            task: np.asarray(v) for task, v in (self.book.journal.recall_arrays(_losses_key(candidate)) or {}).items()
-        }
+        return self.book.journal.recall_arrays(_losses_key(candidate)) or {}
 
 
 def open_measurer(book: TrialBook, evaluate: str | Function, options: SweepOptions) -> Measurer:

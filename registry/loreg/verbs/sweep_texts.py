@@ -74,10 +74,9 @@ def _factors_of(
 
 def _positions(book: TrialBook, tasks: Sequence[str], notes: list[str]) -> list[int]:
     """Return for each source the position of the task whose text it was trained for: by name, else in order."""
-    names = [[source.label.rpartition("/")[2].partition(":")[0].partition("@")[0]] for source in book.opened]
-    by_name = [[tasks.index(name) for name in of_source if name in tasks] for of_source in names]
-    if all(by_name) and len({places[0] for places in by_name}) == len(tasks):
-        return [places[0] for places in by_name]
+    names = [source.label.rpartition("/")[2].partition(":")[0].partition("@")[0] for source in book.opened]
+    if sorted(names) == sorted(tasks):
+        return [tasks.index(name) for name in names]
     pairs = ", ".join(f"{source.label} for {task}" for source, task in zip(book.opened, tasks, strict=True))
     notes.append(f"regmean took the adapters and tasks in their order: {pairs}")
     return list(range(len(tasks)))

@@ -1,0 +1,64 @@
+"""A sweep by a function that gives the loss of each token: a softmax whose logits are linear in the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments import empty_home
+from factories import train
+from loreg.entities import SweepOptions
+from loreg.errors import UsageError
+from loreg.registry import Registry, connect
+
+TOKENS, WORDS, BEST = 3000, 6, (0.55, 0.2)
+
+
+@pytest.fixture
+def local_registry(tmp_path: Path) -> Registry:
+    return connect(home=empty_home(tmp_path / "home"))
+
+
+class Program:
+    """What a program prints of a merged adapter; the words are drawn as the weights ``BEST`` have them."""
+
+    def __init__(self, tokens: int = TOKENS) -> None:
+        generator = np.random.default_rng(4)
+        self.moves = generator.normal(size=(2, tokens, WORDS)) * 1.5
+        self.words = np.array([generator.choice(WORDS, p=p) for p in np.exp(self.log_p(BEST))])
+        self.calls: list[list[float]] = []
+
+    def log_p(self, weights: tuple[float, ...] | list[float]) -> np.ndarray:
+        logits = np.tensordot(weights, self.moves, 1)
+        return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+    def __call__(self, folder: Path) -> dict[str, dict[str, list[float]]]:
+        recipe = json.loads((folder / "loreg_merge.json").read_bytes())["recipe"]
+        weights = [recipe["lambda"] * source["weight"] for source in recipe["sources"]]
+        self.calls.append(weights)
+        losses = -np.take_along_axis(self.log_p(weights), self.words[:, None], -1)[:, 0]
+        return {"losses": {"odd": losses[1::2].tolist(), "even": losses[::2].tolist()}}
+
+
+def test_a_handful_of_evaluations_finds_the_weights(local_registry: Registry, tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    program = Program()
+    result = local_registry.sweep(folders, program, options=SweepOptions(methods=()))
+    assert result.answer.candidate.what == "a weight for each"
+    assert result.answer.candidate.weights == pytest.approx(BEST, abs=0.12)
+    assert result.evaluations == len(program.calls) == 6  # a curve of three, and three candidates
+    assert (result.metric, result.higher_is_better, result.tasks) == ("nll", False, ("even", "odd"))
+    assert all(comparison.difference.low > 0 for comparison in result.comparisons)
+    again = local_registry.sweep(folders, program, options=SweepOptions(methods=()))
+    assert len(program.calls) == 6
+    assert [trial.version for trial in again.trials] == [trial.version for trial in result.trials]
+
+
+def test_too_few_tokens_to_choose_by_are_refused(local_registry: Registry, tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    # Of 900 tokens every other block of 64 chooses: seven whole ones, and the last, of four.
+    with pytest.raises(UsageError, match="the task 'even' has 452 tokens to choose by"):
+        local_registry.sweep(folders, Program(1800), options=SweepOptions(methods=()))

@@ -51,6 +51,6 @@ def curve_of_losses(losses_n: Tensor, stepped: Sequence[Tensor], step: float) ->
 
 
 def sum_by_document(values: Tensor, documents: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
-    """Return the sums (count, …) of ``values (N, …)`` over the tokens of each document; ``documents`` (N) says whose."""
+    """Return the sums (count, …) of ``values (N, …)`` by document; ``documents (N)`` says whose each token is."""
     sums = torch.zeros((count, *values.shape[1:]), dtype=torch.float64)
     return np.asarray(sums.index_add_(0, torch.from_numpy(documents), values.cpu().double()).numpy())

@@ -57,12 +57,15 @@ def recipes(count: int, wide: int, near: int, seed: int = 11) -> Array:
 
 
 def evaluate(file: Path, weights: Array, evaluator: Callable[[], TaskLosses]) -> Array:
-    """Return the losses (n, tasks) of weights (n, T); evaluate what is not in ``file`` yet, and add it line by line."""
+    """Return the losses (n, 2, tasks) of weights (n, T) on dev and test documents.
+
+    What is not in ``file`` yet is evaluated, and added line by line.
+    """
     lines = file.read_text().splitlines() if file.is_file() else []
-    known = {tuple(line["weights"]): line["losses"] for line in map(json.loads, lines)}
+    known = {tuple(line.pop("weights")): line for line in map(json.loads, lines)}
     for row in weights.tolist():
         if tuple(row) not in known:
             known[tuple(row)] = evaluator()(row)
             with file.open("a") as stream:
-                stream.write(json.dumps({"weights": row, "losses": known[tuple(row)]}) + "\n")
-    return np.array([[*known[tuple(row)].values()] for row in weights.tolist()])
+                stream.write(json.dumps({"weights": row, **known[tuple(row)]}) + "\n")
+    return np.array([[[*known[tuple(row)][split].values()] for split in ("dev", "test")] for row in weights.tolist()])

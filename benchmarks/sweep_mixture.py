@@ -18,8 +18,8 @@ from sweep_texts import load_base, mean_loss
 from transformers import PreTrainedModel
 
 PREFIX = "base_model.model."
-#: Weights in the order of the adapters -> the held-out loss of each task, in nats a token or an example.
-TaskLosses = Callable[[Sequence[float]], dict[str, float]]
+#: Weights in the order of the adapters -> for "dev" and "test" the loss of each task, in nats a token or an example.
+TaskLosses = Callable[[Sequence[float]], dict[str, dict[str, float]]]
 
 
 class Mixture:
@@ -50,34 +50,43 @@ class Mixture:
         return add_delta
 
 
-def language_losses(setting: Setting, rows: Mapping[str, torch.Tensor]) -> TaskLosses:
-    """The loss of a token of each task's rows."""
+def language_losses(setting: Setting, rows: int) -> TaskLosses:
+    """The loss of a token of each task, on its first rows."""
     mixture = Mixture(load_base(setting.base), setting.adapters)
 
-    def losses(weights: Sequence[float]) -> dict[str, float]:
+    def task_losses(held_out: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {task: mean_loss(mixture.model, own[:rows]) for task, own in held_out.items()}
+
+    def losses(weights: Sequence[float]) -> dict[str, dict[str, float]]:
         mixture.weights = [float(weight) for weight in weights]
-        return {task: mean_loss(mixture.model, own) for task, own in rows.items()}
+        return {"dev": task_losses(setting.dev), "test": task_losses(setting.test)}
 
     return losses
 
 
-def classification_losses(setting: Setting, examples: Mapping[str, Examples]) -> TaskLosses:
-    """The loss of an example of each task, through that task's own head."""
+def classification_losses(setting: Setting, examples: int) -> TaskLosses:
+    """The loss of an example of each task, on its first ones, through that task's own head."""
     mixture = Mixture(load_classifier(setting.base, [""]), setting.adapters)
-    heads = {task: read_head(setting.adapters[task]) for task in examples}
-    batches = {task: own.batches() for task, own in examples.items()}
+    heads = {task: read_head(folder) for task, folder in setting.adapters.items()}
+    first = torch.arange(examples)
+    batches = {
+        split: {task: own.choose(first).batches() for task, own in held_out.items()}
+        for split, held_out in (("dev", setting.dev), ("test", setting.test))
+    }
 
     @torch.no_grad()
-    def task_loss(batch: Examples, head: tuple[torch.Tensor, torch.Tensor]) -> float:
+    def summed_loss(batch: Examples, head: tuple[torch.Tensor, torch.Tensor]) -> float:
         pooled = mixture.model.bert(input_ids=batch.tokens, attention_mask=batch.mask).pooler_output
         logits = torch.nn.functional.linear(pooled, *head)
         return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").item()
 
-    def losses(weights: Sequence[float]) -> dict[str, float]:
+    def losses(weights: Sequence[float]) -> dict[str, dict[str, float]]:
         mixture.weights = [float(weight) for weight in weights]
         return {
-            task: sum(task_loss(batch, heads[task]) for batch in own) / len(examples[task].labels)
-            for task, own in batches.items()
+            split: {
+                task: sum(summed_loss(batch, heads[task]) for batch in own) / examples for task, own in tasks.items()
+            }
+            for split, tasks in batches.items()
         }
 
     return losses

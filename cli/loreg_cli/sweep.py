@@ -24,6 +24,7 @@ _MANY = 12  # trials; of more, the best are printed
 @click.option("--eval", "evaluate", metavar="CMD", help="Prints how good {dir} is; or module:function, lm-eval:TASKS.")
 @click.option("--data", multiple=True, metavar="[TASK=]FILE", help="Texts by task, evaluated with the base in place.")
 @click.option("--base", metavar="DIR", help="The base model: --data and lm-eval run it.")
+@click.option("--calibration", metavar="FILE", help="Moments, for regmean; alone they rank recipes untried.")
 @click.option("--budget", type=click.IntRange(3), metavar="N", help="Evaluations to spend. Default: 20.")
 @click.option(
     "--method", "methods", multiple=True, metavar="METHOD", help="Beside linear. Default: regmean, ties, tsv."
@@ -47,6 +48,7 @@ def sweep(
     evaluate: str | None,
     data: tuple[str, ...],
     base: str | None,
+    calibration: str | None,
     budget: int | None,
     methods: tuple[str, ...],
     importance: tuple[str, ...],
@@ -90,7 +92,7 @@ def sweep(
     )
     with progress_bar() as progress:
         if resume is not None:
-            if sources or evaluate or data or base or name or dry_run or options.keys() - {"budget"}:
+            if sources or evaluate or data or base or calibration or name or dry_run or options.keys() - {"budget"}:
                 raise click.UsageError("--resume goes on as the sweep was asked for: only --budget goes with it")
             result = open_registry().resume_sweep(resume, budget=budget, device=device, plot=plot, progress=progress)
         else:
@@ -101,6 +103,7 @@ def sweep(
                 data,
                 msgspec.convert(options, SweepOptions),
                 base=base,
+                calibration=calibration,
                 name=name,
                 dry_run=dry_run,
                 device=device,
@@ -126,7 +129,8 @@ def _print_sweep(result: SweepResult, format_: str) -> None:
     if format_ == "quiet":
         click.echo(best.version or ",".join(f"{strength:g}" for strength in best.candidate.strengths))
         return
-    shown = sorted((t for t in result.trials if not t.error), key=lambda t: _overall(t, result))[:_MANY]
+    scored = [trial for trial in result.trials if not trial.error]
+    shown = sorted([*scored, *result.baselines], key=lambda trial: _overall(trial, result))[:_MANY]
     scores = [task.upper() for task in result.tasks]
     columns = ["TRIAL", "RECIPE", "λ", "WEIGHTS", "MEAN", *scores, "FRONT"]
     rows = [_row(trial, result) for trial in shown]
@@ -156,16 +160,15 @@ def _mean(trial: SweepTrial) -> float:
 
 
 def _row(trial: SweepTrial, result: SweepResult) -> list[str]:
-    candidate = trial.candidate
+    candidate, is_trial = trial.candidate, trial.number >= 0
     scores = trial.confirmed or trial.scores
     mark = "taken" if trial.number == result.best else "yes" if trial.number in result.front else ""
     weights = ",".join(f"{weight:g}" for weight in candidate.weights)
-    what = candidate.what if candidate.method == "linear" else candidate.method
     return [
-        str(trial.number),
-        what,
-        f"{candidate.scale:g}",
-        weights,
+        str(trial.number) if is_trial else "",
+        candidate.what,
+        f"{candidate.scale:g}" if is_trial else "",
+        weights if is_trial else "",
         f"{_mean(trial):.4g}",
         *(f"{scores[task]:.4g}" for task in result.tasks),
         mark,

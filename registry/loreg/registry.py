@@ -606,6 +606,7 @@ class Registry:
         options: SweepOptions = SweepOptions(),
         *,
         base: Path | str | None = None,
+        calibration: Path | str | None = None,
         name: str | None = None,
         dry_run: bool = False,
         device: str = "auto",
@@ -617,9 +618,11 @@ class Registry:
         Either ``data`` names texts by task (JSON Lines with ``task`` and ``text``, or ``TASK=FILE``) and ``base`` the
         folder of a causal language model that evaluates them in place. Or ``evaluate`` says how good a merged adapter
         is: a function of its folder, or ``module:function``, a shell command with ``{dir}``, ``lm-eval:TASKS``; each
-        gives a number, or numbers by task. Trials become versions of ``name``, by default ``sweep-ID``, none with
-        ``dry_run``. The same call goes on where it was ended. Raises UsageError, EvaluationError if no trial could be
-        evaluated, and what merging and pushing raise.
+        gives a number, or numbers by task. Or nothing is evaluated, and ``calibration``, a file of cross moments as
+        :func:`loreg.collect_calibration` makes it, ranks the recipes by their output error; beside ``evaluate`` it is
+        what ``regmean`` needs. Trials become versions of ``name``, by default ``sweep-ID``, none with ``dry_run``. The
+        same call goes on where it was ended. Raises UsageError, EvaluationError if no trial could be evaluated, and
+        what merging and pushing raise.
 
         >>> def score(folder):
         ...     return {"qa": 0.5}
@@ -636,6 +639,7 @@ class Registry:
             [os.fspath(source) for source in data],
             msgspec.structs.replace(options, extras=_optional_source(options.extras)),
             base=os.fspath(base) if base is not None else None,
+            calibration=os.fspath(calibration) if calibration is not None else None,
             name=name,
             dry_run=dry_run,
             device=device,

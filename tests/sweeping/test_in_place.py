@@ -214,3 +214,41 @@ def test_the_moments_are_those_of_the_inputs(llama: Path, adapters: list[Path], 
         actual = moments[f"moments.{position}.{name}"]
         assert torch.linalg.norm(actual - expected) < 1e-5 * torch.linalg.norm(expected)
     assert torch.allclose(moments[f"gram.{name}"], a_cat @ a_cat.T, rtol=1e-6)
+
+
+def balanced(part: Factors) -> Factors:
+    """``U√S`` and ``√SVᵀ``, as merged factors are."""
+    u, s, vh = torch.linalg.svd(part.b @ part.a, full_matrices=False)
+    root = s[: part.rank].sqrt()
+    return Factors(u[:, : part.rank] * root, root[:, None] * vh[: part.rank])
+
+
+def test_the_error_of_a_cut_is_that_of_the_outputs(llama: Path, adapters: list[Path], tmp_path: Path):
+    model, factors = InPlaceModel(llama), read_source_factors(inputs(adapters[:1], llama))[0]
+    factors = {name: balanced(part) for name, part in factors.items()}
+    errors = evaluator(model, tmp_path / "journal", [factors]).rank_errors(SweepCandidate("merged", (1.0,)))
+    # the first quarter of each task's documents, (0, 2, 4, 6, 8) and (1, 3, 5, 7): one of each
+    expected = np.zeros((2, 5))
+    for task in (0, 1):
+        words = documents()[task].text.split()
+        seen = record_inputs(model, factors)
+        with model.adding(factors):
+            for start in range(0, len(words), 256):  # row by row, without padding
+                (batch,) = model.batches(model.tokenize([Document(0, " ".join(words[start : start + 256]))]))
+                model.logits(batch)
+        for name, part in factors.items():
+            x = torch.cat(seen[name]).double()
+            for rank in range(5):
+                cut = part.b[:, rank:] @ part.a[rank:]
+                expected[task, rank] += (x @ cut.T).square().sum(-1).mean().item()
+    np.testing.assert_allclose(errors, expected, rtol=1e-4, atol=1e-9)
+
+
+def record_inputs(model: InPlaceModel, names: Mapping[str, Factors]) -> dict[str, list[torch.Tensor]]:
+    """Keep what each module gets, (tokens, in), one text at a time and without padding."""
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    for name, module in model._model.named_modules():
+        for known in names:
+            if name.endswith(known):
+                module.register_forward_pre_hook(lambda _, args, known=known: seen[known].append(args[0].flatten(0, 1)))
+    return seen

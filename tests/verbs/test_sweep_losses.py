@@ -49,12 +49,33 @@ def test_a_handful_of_evaluations_finds_the_weights(local_registry: Registry, tm
     result = local_registry.sweep(folders, program, options=SweepOptions(methods=()))
     assert result.answer.candidate.what == "a weight for each"
     assert result.answer.candidate.weights == pytest.approx(BEST, abs=0.12)
-    assert result.evaluations == len(program.calls) == 6  # a curve of three, and three candidates
+    # a curve of three, three candidates, the base and each source
+    assert result.evaluations == len(program.calls) == 9
+    base, *alone = result.baselines
+    assert base.candidate.what == "base"
+    assert [trial.candidate.what for trial in alone] == [f"{source} alone" for source in result.sources]
+    assert program.calls[-3:] == [[0, 0], [1, 0], [0, 1]]
+    assert base.confirmed["odd"] == pytest.approx(np.log(WORDS))
     assert (result.metric, result.higher_is_better, result.tasks) == ("nll", False, ("even", "odd"))
     assert all(comparison.difference.low > 0 for comparison in result.comparisons)
     again = local_registry.sweep(folders, program, options=SweepOptions(methods=()))
-    assert len(program.calls) == 6
+    assert len(program.calls) == 9
     assert [trial.version for trial in again.trials] == [trial.version for trial in result.trials]
+
+
+def test_a_program_that_cannot_take_the_base_is_told_and_the_sweep_goes_on(local_registry: Registry, tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    program = Program()
+
+    def refuses_the_base(folder: Path) -> dict[str, dict[str, list[float]]]:
+        losses = program(folder)
+        if program.calls[-1] == [0, 0]:
+            raise ValueError("an adapter of nothing")
+        return losses
+
+    result = local_registry.sweep(folders, refuses_the_base, options=SweepOptions(methods=()))
+    assert len(result.baselines) == 2
+    assert any("base was not evaluated: " in note and "an adapter of nothing" in note for note in result.notes)
 
 
 def test_too_few_tokens_to_choose_by_are_refused(local_registry: Registry, tmp_path: Path):

@@ -28,17 +28,22 @@ class Interval(Value, frozen=True):
 
 
 class SweepCandidate(Value, frozen=True):
-    """A recipe to try: ``what`` says in words which it is, ``scale`` (λ) multiplies what the method makes."""
+    """A recipe to try: ``what`` says in words which it is, ``scale`` (λ) multiplies what the method makes.
+
+    ``rank`` cuts each module to that many directions; None keeps all.
+    """
 
     what: str
     weights: tuple[float, ...]
     method: str = "linear"
     scale: float = 1.0
+    rank: int | None = None
 
     @property
     def recipe(self) -> dict[str, object]:
         """Return what is merged, as JSON: two candidates of one recipe are evaluated once, whatever they are called."""
-        return {"method": self.method, "weights": list(self.weights), "scale": self.scale}
+        cut = {} if self.rank is None else {"rank": self.rank}
+        return {"method": self.method, "weights": list(self.weights), "scale": self.scale, **cut}
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -101,6 +106,7 @@ class SweepResult(Displayed, frozen=True):
     ``best`` is the number of the trial to take, ``front`` those that no other beats on every task. ``comparisons`` set
     others beside it on the data of confirmation; ``weights_sd`` is how far other data of the same kind would move the
     weights, ``regret`` what that costs in nats a token; both are empty where the evaluation gives only scores.
+    ``baselines`` are the base and the sources alone, as far as the budget went: they are no versions.
     ``evaluations`` counts how often the data were gone through. ``promote`` is the command that makes the best one what
     is served. ``notes`` are for the person who reads it.
     """
@@ -114,6 +120,7 @@ class SweepResult(Displayed, frozen=True):
     best: int
     front: tuple[int, ...]
     comparisons: tuple[SweepComparison, ...] = ()
+    baselines: tuple[SweepTrial, ...] = ()
     weights_sd: tuple[float, ...] = ()
     regret: float | None = None
     evaluations: float = 0.0

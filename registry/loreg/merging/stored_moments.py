@@ -21,12 +21,12 @@ _TOLERANCE = 2 * 2**-8
 _COLLECT = "loreg.collect_calibration(model, adapter=[…]) collects it with all adapters loaded"
 
 
-def read_cross_moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, Tensor]:
+def read_cross_moments(path: Path, sources: Sequence[OpenSource], *, every_task: bool = False) -> dict[str, Tensor]:
     """Return ``E[(A_cat x)(A_cat x)ᵀ]`` (T, k, k) of each module that T sources have, T two or more, by their tasks.
 
-    The rows of A_cat carry √scale, as in the engine. Raises UsageError, naming adapter and module, for sources that
-    have no such moments and for a file that is not of these sources in this order; NotFoundError or IntegrityError for
-    the file.
+    With ``every_task`` the tasks of all sources, and each module. The rows of A_cat carry √scale, as in the engine.
+    Raises UsageError, naming adapter and module, for sources that have no such moments and for a file that is not of
+    these sources in this order; NotFoundError or IntegrityError for the file.
     """
     for source in sources:
         _refuse_without_moments(source)
@@ -41,12 +41,13 @@ def read_cross_moments(path: Path, sources: Sequence[OpenSource]) -> dict[str, T
     moments = {}
     for module in sorted({name for source in sources for name in source.modules}):
         positions = [t for t, source in enumerate(sources) if module in source.modules]
-        if len(positions) > 1:
+        if len(positions) > 1 or every_task:
             rows = [sources[t].factors(module, torch.device("cpu")).a[0] for t in positions]
             scales = torch.tensor([sources[t].adapter.scale(module) for t in positions], dtype=torch.float64).sqrt()
             roots = scales.repeat_interleave(torch.tensor([len(row) for row in rows]))
             _refuse_other_rows(file, module, rows, roots, [labels[t] for t in positions])
-            of_tasks = torch.stack([file.moments(t, module, labels[t], len(roots)) for t in positions])
+            tasks = range(len(sources)) if every_task else positions
+            of_tasks = torch.stack([file.moments(t, module, labels[t], len(roots)) for t in tasks])
             moments[module] = of_tasks * roots * roots.unsqueeze(-1)
     return moments
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from loreg.sweeping.curvature import curve_of_logits, sum_by_document
 from loreg.sweeping.in_place import InPlaceModel, MomentsOfTask, Rows, lay_side_by_side
 from loreg.sweeping.journal import Journal
 from loreg.sweeping.loss_model import Array, DocumentLosses
-from loreg.sweeping.token_search import STEP, steps_from
+from loreg.sweeping.token_search import RANK_SHARE, STEP, steps_from
 
 _CHOSEN_ON = "chosen_on"
 #: Merges a candidate, and returns the factors of its modules, ``b (out, r)`` and ``a (r, in)``.
@@ -84,20 +84,50 @@ class InPlaceEvaluator:
         if path.exists():
             return
         adapters, k = lay_side_by_side(sources), len(sources)
-        names = [str(position) for position in range(k)]
-        moments = CrossMoments(names)
-        grams = {name: part.a @ part.a.mT for name, part in adapters.factors.items()}
-        for position, (name, task) in enumerate(zip(names, tasks, strict=True)):
-            self.progress("collecting moments", position, k)
-            collector = MomentsOfTask(moments, name, grams)
-            with self.model.adding(adapters.factors, collector) as weights:
-                weights.set(adapters.row_weights([float(i == position) for i in range(k)]))
-                for batch in self.model.batches(_of_task(self.chosen_on, task)):
-                    collector.keep = batch.real
-                    self.model.logits(batch)
+        runs = (
+            (_of_task(self.chosen_on, task), adapters.row_weights([float(i == position) for i in range(k)]))
+            for position, task in enumerate(tasks)
+        )
+        moments = self._collect(adapters.factors, runs, k)
         temporary = path.with_name(f".new-{path.name}")
         moments.save(temporary)
         temporary.replace(path)
+
+    def rank_errors(self, candidate: SweepCandidate) -> Array:
+        """Return the output error of each task when a merged candidate is cut to each rank, (T, R + 1).
+
+        It is ``Σ E‖(D − D_r)x‖²`` over the modules, x what they see of a quarter of the documents under the candidate.
+        """
+        key = {"rank_errors": candidate.recipe}
+        if (recalled := self.journal.recall_arrays(key)) is not None:
+            return np.asarray(recalled["errors"])
+        factors, rows = self.merge(candidate), _first_of_each_task(self.chosen_on, RANK_SHARE)
+        tasks = int(rows.tasks.max()) + 1
+        moments = self._collect(factors, ((_of_task(rows, task), {}) for task in range(tasks)), tasks)
+        errors = np.zeros((tasks, max(part.rank for part in factors.values()) + 1))
+        for (task, module), _ in moments.sums.items():
+            # merged factors are U√S and √SVᵀ: the columns of b are orthogonal, and the energies of directions add up
+            energies = factors[module].b.double().square().sum(0) * moments.mean(task, module).diagonal()
+            left = energies.flip(0).cumsum(0).flip(0).numpy()
+            errors[int(task), : len(left)] += left
+        self.journal.record_arrays(key, {"errors": errors})
+        return errors
+
+    def _collect(
+        self, factors: Mapping[str, Factors], runs: Iterable[tuple[Rows, Mapping[str, torch.Tensor]]], count: int
+    ) -> CrossMoments:
+        """Return the moments of the rows of A in ``count`` runs, each of some texts with weights of the rows."""
+        moments = CrossMoments([str(number) for number in range(count)])
+        grams = {name: part.a @ part.a.mT for name, part in factors.items()}
+        for number, (rows, row_weights) in enumerate(runs):
+            self.progress("collecting moments", number, count)
+            collector = MomentsOfTask(moments, str(number), grams)
+            with self.model.adding(factors, collector) as weights:
+                weights.set(row_weights)
+                for batch in self.model.batches(rows):
+                    collector.keep = batch.real
+                    self.model.logits(batch)
+        return moments
 
     def _losses(self, candidate: SweepCandidate, rows: Rows, half: str) -> Array:
         key = _losses_key(candidate, half)

@@ -68,6 +68,20 @@ class LossModel:
         return float(np.clip(strength, _MIN_WEIGHT, _MAX_WEIGHT)) * ones
 
 
+def model_of_output_errors(products: Array, directions: Array) -> LossModel:
+    """Return how the output error of each task, of its own adapter's output energy, bends with P weights.
+
+    ``products`` (T, N, N) are the inner products of the outputs of N deltas on the text of each task, the first T of
+    which are the tasks' own; ``directions`` (P, N) says of which deltas each weight is.
+    """
+    tasks = np.arange(len(products))
+    own = products[tasks, tasks, tasks]
+    own = np.where(own > 0, own, 1.0)
+    gradients = products[tasks, :, tasks] @ directions.T / own[:, None]
+    curvatures = directions @ products @ directions.T / own[:, None, None]
+    return LossModel(np.zeros(len(directions)), np.ones(len(tasks)), -2 * gradients, 2 * curvatures)
+
+
 @dataclass(frozen=True)
 class DocumentLosses:
     """What was measured on D documents: sums over the ``tokens`` (D) of each, which belongs to a task (D).

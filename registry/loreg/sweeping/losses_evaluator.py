@@ -50,6 +50,9 @@ class LossesEvaluator:
         """Return the summed loss of each block of confirmation, (D'), out of the same evaluation."""
         return self._sums(candidate, confirmed=True)
 
+    def rank_errors(self, candidate: SweepCandidate) -> None:
+        """Return None: a program does not say what the modules see."""
+
     def texts(self, *, confirmed: bool) -> Texts:
         """Return the blocks of one half."""
         return self._blocks(confirmed)[1]

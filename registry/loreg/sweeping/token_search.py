@@ -19,11 +19,14 @@ from loreg.entities import Interval, SweepCandidate
 from loreg.errors import LoregError
 from loreg.sweeping.bootstrap import Spread, interval_of_difference, spread_of_minimizer
 from loreg.sweeping.loss_model import Array, DocumentLosses, LossModel
+from loreg.sweeping.rank_choice import BOUND, MAX_EVALUATIONS, choose_rank
 
 #: How far a weight is moved to see how the loss bends.
 STEP = 0.15
 #: Of the documents, in each round of halving.
 SHARES = (0.25, 0.5, 1.0)
+#: Of the documents, for what the modules see of them when ranks are compared.
+RANK_SHARE = 0.25
 EQUAL, STRENGTH, FREE = "equal mixture", "one strength for all", "a weight for each"
 
 
@@ -43,6 +46,13 @@ class TokenEvaluator(Protocol):
 
     def confirm(self, candidate: SweepCandidate) -> Array:
         """Return its summed loss on each document of confirmation, (D')."""
+        ...
+
+    def rank_errors(self, candidate: SweepCandidate) -> Array | None:
+        """Return the output error of each task when a merged candidate is cut to each rank, (T, R + 1).
+
+        Costs ``RANK_SHARE`` evaluations. None where what the modules see is not known.
+        """
         ...
 
     def seconds(self, candidate: SweepCandidate) -> float:
@@ -65,10 +75,14 @@ class Texts:
 
 @dataclass(frozen=True)
 class TokenAnswer:
-    """Which candidate to take, the others with their differences on the texts of confirmation, and how sure that is."""
+    """Which candidate to take, the others with their differences on the texts of confirmation, and how sure that is.
+
+    ``baselines`` are the base and the sources alone, as far as the budget went.
+    """
 
     best: SweepCandidate
     differences: dict[SweepCandidate, Interval]
+    baselines: tuple[SweepCandidate, ...]
     spread: Spread
     spent: float
     notes: tuple[str, ...]
@@ -120,11 +134,67 @@ class TokenSearch:
             self._evaluate(kept)
             candidates.append(kept)
         # confirm
-        sums = {candidate: self.evaluator.confirm(candidate) for candidate in candidates}
-        self.spent += len(candidates) * self.confirmation_cost
+        sums = {candidate: self._confirm(candidate) for candidate in candidates}
         best = self._choose(candidates, sums)
-        differences = {c: self._difference(sums[c], sums[best]) for c in candidates if c != best}
-        return TokenAnswer(best, differences, spread, self.spent, tuple(self.notes))
+        # cut the rank, and evaluate what there was before
+        base = SweepCandidate("base", (0.0,) * k)
+        baselines: dict[SweepCandidate, Array] = {}
+        if self._try_baseline(base, baselines, 1 + self.confirmation_cost):
+            best = self._cut_rank(best, base, baselines[base], sums)
+        for source in alone:
+            self._try_baseline(source, baselines, self.confirmation_cost or 1)
+        differences = {c: self._difference(sums[c], sums[best]) for c in sums if c != best}
+        return TokenAnswer(best, differences, tuple(baselines), spread, self.spent, tuple(self.notes))
+
+    def _try_baseline(self, candidate: SweepCandidate, baselines: dict[SweepCandidate, Array], cost: float) -> bool:
+        """Evaluate what is no merge, and return whether that went well: the budget may end, a program may fail."""
+        if not self._affords(cost):
+            return False
+        try:
+            baselines[candidate] = self.evaluator.confirm(candidate)
+        except LoregError as error:
+            self.notes.append(f"{candidate.what} was not evaluated: {error.message}")
+        self.spent += cost
+        return candidate in baselines
+
+    def _affords(self, evaluations: float) -> bool:
+        return self.spent + evaluations <= self.budget
+
+    def _confirm(self, candidate: SweepCandidate) -> Array:
+        self.spent += self.confirmation_cost
+        return self.evaluator.confirm(candidate)
+
+    def _chosen_loss(self, candidate: SweepCandidate) -> float:
+        return float(self.importance @ self.chosen_on.mean_losses(self.evaluator.evaluate(candidate)))
+
+    def _confirmed_loss(self, sums: Array) -> float:
+        return float(self.importance @ self.confirmed_on.mean_losses(sums))
+
+    def _cut_rank(
+        self, best: SweepCandidate, base: SweepCandidate, baseline: Array, sums: dict[SweepCandidate, Array]
+    ) -> SweepCandidate:
+        """Return ``best`` cut to a rank that costs at most 1 % of the gain on both halves, or as it is."""
+        most = RANK_SHARE + MAX_EVALUATIONS + self.confirmation_cost
+        gain = self._chosen_loss(base) - self._chosen_loss(best)
+        errors = self.evaluator.rank_errors(best) if gain > 0 and self._affords(most) else None
+        if errors is None:
+            return best
+        self.spent += RANK_SHARE
+
+        def cut(rank: int) -> SweepCandidate:
+            return msgspec.structs.replace(best, what=f"{best.what}, rank {rank}", rank=rank)
+
+        def added_loss(rank: int) -> float:
+            self._evaluate(cut(rank))
+            return self._chosen_loss(cut(rank)) - self._chosen_loss(best)
+
+        rank = choose_rank(self.importance @ errors, gain, added_loss)
+        if rank is None:
+            return best
+        sums[cut(rank)] = self._confirm(cut(rank))
+        gain = self._confirmed_loss(baseline) - self._confirmed_loss(sums[best])
+        lost = self._confirmed_loss(sums[cut(rank)]) - self._confirmed_loss(sums[best])
+        return cut(rank) if lost <= BOUND * gain else best
 
     def _evaluate(self, candidate: SweepCandidate) -> None:
         self.spent += 1
@@ -140,6 +210,8 @@ class TokenSearch:
         rivals = {method: SweepCandidate(method, (1.0,) * self.sources, method) for method in methods}
         best: SweepCandidate | None = None
         for share in self.shares:
+            if len(rivals) == 1 and share < self.shares[-1]:
+                continue
             cost = 2 * share
             affordable = int((self.budget - self.spent - reserve) / cost)
             losses: dict[str, float] = {}
@@ -168,7 +240,7 @@ class TokenSearch:
 
     def _choose(self, candidates: Sequence[SweepCandidate], sums: dict[SweepCandidate, Array]) -> SweepCandidate:
         """Return the best on the texts of confirmation, or the simplest that cannot be told from it."""
-        means = {c: float(self.importance @ self.confirmed_on.mean_losses(sums[c])) for c in candidates}
+        means = {candidate: self._confirmed_loss(sums[candidate]) for candidate in candidates}
         best = min(candidates, key=means.__getitem__)
         for simpler in candidates:  # the simplest first
             if simpler == best:

@@ -22,6 +22,7 @@ from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
 from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.journal import Journal, sweeps_folder
+from loreg.verbs.merge import calibration_digest
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import ResolvedSource, require_torch, resolve_sources
@@ -40,6 +41,7 @@ def sweep(
     options: SweepOptions = SweepOptions(),
     *,
     base: str | None = None,
+    calibration: str | None = None,
     name: str | None = None,
     dry_run: bool = False,
     device: str = "auto",
@@ -54,10 +56,11 @@ def sweep(
     refuse_picture(plot)
     if name is not None:
         parse_adapter_name(name)
-    _refuse_wrong_request(sources, evaluate, data, options, base)
+    _refuse_wrong_request(sources, evaluate, data, options, base, calibration)
     texts = read_evaluation_data(data) if data else None
     require_torch()
     from loreg.merging.methods import find_method
+    from loreg.verbs.sweep_moments import sweep_moments
     from loreg.verbs.sweep_texts import sweep_texts
     from loreg.verbs.sweep_trials import TrialBook
 
@@ -69,7 +72,7 @@ def sweep(
             refuse_another_base(context, base, opened)
         structures, labels = [source.structure for source in opened], [source.label for source in opened]
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
-        request = _request(context, opened, evaluate, texts, options, base)
+        request = _request(context, opened, evaluate, texts, options, base, calibration)
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         if resumed and identity != resumed:
             raise ConflictError(
@@ -87,6 +90,7 @@ def sweep(
             device=device,
             extras=options.extras,
             progress=progress,
+            calibration=Path(calibration).expanduser() if calibration is not None else None,
         )
         with book.journal.drive():
             book.journal.write_request(
@@ -94,17 +98,21 @@ def sweep(
                     "folder": str(Path.cwd()),
                     "sources": [s if is_path(s) else o.label for s, o in zip(sources, opened, strict=True)],
                     "evaluate": evaluate if isinstance(evaluate, str) else None,
+                    "by_function": not isinstance(evaluate, str | None),
                     "data": list(data),
                     "options": msgspec.to_builtins(options),
                     "base": base,
+                    "calibration": calibration,
                     "name": name,
                     "dry_run": dry_run,
                 }
             )
             if texts is not None:
                 result = sweep_texts(book, texts, options)
+            elif evaluate is not None:
+                result = _sweep_by(evaluate, book, options)
             else:
-                result = _sweep_by(evaluate or "", book, options)
+                result = sweep_moments(book, options)
     result = msgspec.structs.replace(result, notes=(*base_notes, *result.notes))
     if plot is not None:
         save_picture(result.plot(), plot)
@@ -130,17 +138,18 @@ def _refuse_wrong_request(
     data: Sequence[str],
     options: SweepOptions,
     base: str | None,
+    calibration: str | None,
 ) -> None:
     if len(sources) < 2:
         raise UsageError(f"{len(sources)} adapters: expected two or more to blend", hint="loreg sweep --help")
-    if evaluate is None and not data:
+    if evaluate is None and not data and calibration is None:
         raise UsageError(
             "nothing says how good a merge is",
-            hint="--data texts.jsonl --base DIR, or --eval 'python score.py {dir}'",
+            hint="--data texts.jsonl --base DIR, or --eval 'python score.py {dir}', or --calibration FILE",
         )
     if evaluate is not None and data:
         raise UsageError("--eval and --data are two ways to evaluate", hint="leave one of them out")
-    if evaluate is None and base is None:
+    if data and base is None:
         raise UsageError("texts are evaluated with the base model: which?", hint="--base DIR names its folder")
     if options.budget < 3:
         raise UsageError(f"a budget of {options.budget} evaluations is too small", hint="--budget 20")
@@ -157,6 +166,7 @@ def _request(
     texts: EvaluationData | None,
     options: SweepOptions,
     base: str | None,
+    calibration: str | None,
 ) -> dict[str, object]:
     """Return what makes one sweep another: adapters by content, base, evaluation and texts; not what it may spend."""
     chosen = msgspec.to_builtins(options)
@@ -169,6 +179,7 @@ def _request(
         "data": texts.digest if texts else "",
         "options": chosen,
         "base": model,
+        "calibration": calibration_digest(Path(calibration).expanduser() if calibration is not None else None),
     }
 
 
@@ -196,7 +207,7 @@ def resume_sweep(
         message = f"{identity[:40]!r} is no ID of a sweep: expected 12 hexadecimal digits"
         raise UsageError(message, hint="loreg sweep --help")
     request = Journal(sweeps_folder(context.base_cache) / identity).read_request()
-    if request["evaluate"] is None and not request["data"]:
+    if request["by_function"]:
         raise UsageError(
             f"the sweep {identity} was evaluated by a function of a program",
             hint="run that program again: it goes on where it was ended",
@@ -216,6 +227,7 @@ def resume_sweep(
         request["data"],
         options,
         base=request["base"],
+        calibration=request["calibration"],
         name=request["name"],
         dry_run=request["dry_run"],
         device=device,

@@ -13,7 +13,7 @@ from loreg.verbs.sweep_measure import Measurer
 from loreg.verbs.sweep_tokens import refuse_few_tokens, refuse_small_budget, search_tokens
 from loreg.verbs.sweep_trials import SweepMetrics, task_importance
 
-_REGMEAN = "regmean"  # needs what modules see, which no program prints
+_REGMEAN = "regmean"  # needs what modules see, which no program prints: it comes in a file
 
 
 def sweep_losses(measurer: Measurer, first: Mapping[str, Array], options: SweepOptions) -> SweepResult:
@@ -35,7 +35,7 @@ def sweep_losses(measurer: Measurer, first: Mapping[str, Array], options: SweepO
         confirmed_on,
         task_importance(tasks, options.importance),
         options.budget,
-        tuple(method for method in options.methods if method != _REGMEAN),
+        tuple(method for method in options.methods if method != _REGMEAN or book.calibration is not None),
         options.seed,
         origin=CENTRE,
         shares=(1.0,),

@@ -14,7 +14,7 @@ from loreg.sweeping.in_place import InPlaceModel
 from loreg.sweeping.in_place_evaluator import InPlaceEvaluator
 from loreg.sweeping.token_search import Texts, TokenSearch
 from loreg.verbs.sweep_tokens import refuse_few_tokens, refuse_small_budget, search_tokens
-from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, task_importance
+from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, factors_of, task_importance
 from loreg.workspace.resolve_sources import merge_inputs
 
 _METRIC = SweepMetrics("nll", higher_is_better=False)  # nats a token
@@ -41,11 +41,11 @@ def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) ->
     if data.duplicates:
         notes.append(f"{data.duplicates} texts were there twice and count once")
     methods, spent = list(options.methods), 0
-    if _REGMEAN in methods and len(data.tasks) == len(book.opened):
+    if _REGMEAN in methods and book.calibration is None and len(data.tasks) == len(book.opened):
         refuse_small_budget(book, options, 1)
         book.calibration, spent = book.journal.folder / "moments.safetensors", 1
         evaluator.collect_moments(factors, _positions(book, data.tasks, notes), book.calibration)
-    elif _REGMEAN in methods:
+    elif _REGMEAN in methods and book.calibration is None:
         methods.remove(_REGMEAN)
         notes.append(f"regmean was not tried: {len(data.tasks)} tasks for {len(book.opened)} adapters")
     search = TokenSearch(
@@ -64,12 +64,13 @@ def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) ->
 def _factors_of(
     book: TrialBook, candidate: SweepCandidate, sources: Sequence[Mapping[str, Factors]]
 ) -> Mapping[str, Factors]:
-    """Return the factors of a merged candidate; those of one source as they are where it alone counts."""
+    """Return the factors of a merged candidate: none of the base, those of one source as they are where it is alone."""
     alone = [i for i, weight in enumerate(candidate.weights) if weight]
+    if not alone:
+        return {}
     if candidate.method == "linear" and len(alone) == 1 and candidate.strengths[alone[0]] == 1:
         return sources[alone[0]]
-    merged = book.merge(candidate).adapter.modules
-    return {name: Factors(module.factors.b[0], module.factors.a[0]) for name, module in merged.items()}
+    return factors_of(book.merge(candidate))
 
 
 def _positions(book: TrialBook, tasks: Sequence[str], notes: list[str]) -> list[int]:

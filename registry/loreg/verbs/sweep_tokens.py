@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from msgspec.structs import replace
 
-from loreg.entities import SweepComparison, SweepOptions, SweepResult, SweepTrial
+from loreg.entities import SweepCandidate, SweepComparison, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import UsageError
 from loreg.sweeping.pareto import pareto_front
 from loreg.sweeping.token_search import Texts, TokenAnswer, TokenSearch, least_budget
@@ -59,6 +60,7 @@ def search_tokens(
         trials=tuple(trials),
         best=best.number,
         front=tuple(pareto_front(losses)),
+        baselines=tuple(_baseline(book, search, tasks, candidate) for candidate in answer.baselines),
         comparisons=tuple(SweepComparison(by_candidate[c], gap) for c, gap in answer.differences.items()),
         weights_sd=tuple(map(float, answer.spread.weights_sd)),
         regret=answer.spread.regret,
@@ -66,6 +68,14 @@ def search_tokens(
         promote=promote_command(best),
         notes=(*notes, *answer.notes),
     )
+
+
+def _baseline(book: TrialBook, search: TokenSearch, tasks: Sequence[str], candidate: SweepCandidate) -> SweepTrial:
+    """Return what the texts of confirmation say of the base, or of a source alone, which is called by its name."""
+    alone = [source.label for source, weight in zip(book.opened, candidate.weights, strict=True) if weight]
+    named = replace(candidate, what=f"{alone[0]} alone" if alone else candidate.what)
+    confirmed = search.confirmed_on.mean_losses(search.evaluator.confirm(candidate))
+    return SweepTrial(-1, named, confirmed=scores_by_task(tasks, list(confirmed)))
 
 
 def _record(

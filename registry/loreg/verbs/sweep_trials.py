@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from loreg.algebra.factors import Factors
 from loreg.entities import MergeOptions, Metric, Progress, Provenance, SweepCandidate, SweepTrial, VersionMetadata
 from loreg.errors import UsageError
 from loreg.merging.execute import MergedAdapter
@@ -52,21 +53,24 @@ class TrialBook:
         """Where the sweep goes on if it is ended."""
         return Journal(sweeps_folder(self.context.base_cache) / self.identity)
 
+    @property
+    def full_rank(self) -> int:
+        """The ranks of all sources together: what a weighted sum needs where they share nothing."""
+        ranks = ([module.rank for module in s.structure.modules.values() if module.shape] for s in self.opened)
+        return sum(map(max, ranks))
+
     def merge(self, candidate: SweepCandidate) -> MergedAdapter:
-        """Merge a candidate; nothing is lost but by methods that make a delta of full rank.
+        """Merge a candidate; nothing is lost but to its rank, and by methods that make a delta of full rank.
 
         Raises LoregError for what cannot be merged so.
         """
         method = find_method(candidate.method)
-        ranks = [
-            max(module.rank for module in source.structure.modules.values() if module.shape) for source in self.opened
-        ]
         calibration = self.calibration if method.needs_moments else None
         options = MergeOptions(
             candidate.weights,
             candidate.method,
             scale=candidate.scale,
-            rank=sum(ranks) if method.full_rank else None,
+            rank=candidate.rank or (self.full_rank if method.full_rank else None),
             extras=self.extras,
         )
         recipe = recipe_of(options, self.sources, self.opened, (), calibration)
@@ -140,6 +144,11 @@ def _dataset_words(tasks: Iterable[str]) -> dict[str, str]:
             word = next(copies)
         words[task] = word
     return words
+
+
+def factors_of(merged: MergedAdapter) -> Mapping[str, Factors]:
+    """Return the factors of a merged adapter, ``b (out, r)`` and ``a (r, in)`` of each module."""
+    return {name: Factors(m.factors.b[0], m.factors.a[0]) for name, m in merged.adapter.modules.items()}
 
 
 def scores_by_task(tasks: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:

@@ -1,71 +1,73 @@
-"""The real loss at some weights, and at all others what a polynomial through them says: enough to try searches on.
+"""The loss at any weights by what was evaluated for real: enough to try searches on, which ask for ten thousand.
 
-A search from twenty seeds asks for ten thousand evaluations, and a real one takes seconds. The polynomial is of degree
-4, by kernel ridge regression; how far it is from an evaluation that it has not seen is printed with the searches.
+A Gaussian process with a squared exponential kernel. How far it is from an evaluation that it has not seen is printed
+with the searches, and where it is least the real loss is taken.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
+import cmaes
 import numpy as np
-from numpy.typing import NDArray
-from sweep_mixture import TaskLosses
+from sweep_pool import HIGH, LOW, Array
 
-Array = NDArray[np.float64]
-DEGREE = 4
-EQUAL_STRENGTHS = (0.15, 0.25, 0.35, 0.5, 0.7, 1.0)
+LENGTHS = (0.7, 1.0, 1.4, 2.0, 2.8)
+RIDGES = 10.0 ** np.arange(-8, -1)
 
 
 class Emulator:
-    """A polynomial of degree 4 in the weights: kernel (1 + x·y / scale)⁴ of centred x, ridge by leave-one-out."""
+    """The mean of a Gaussian process: length scale and ridge have the least error in leave-one-out."""
 
     def __init__(self, weights: Array, losses: Array) -> None:
-        self._points, self._centre = weights, weights.mean(0)
-        self._scale = np.abs(weights - self._centre).max() ** 2 * weights.shape[1]
-        self._mean = losses.mean()
-        kernel = self._kernel(weights)
+        self._points, self._mean = weights, losses.mean()
+        #: What each evaluation is off when all others predict it.
         self.errors = np.full(len(losses), np.inf)
-        for ridge in 10.0 ** np.arange(-9, 0):
-            inverse = np.linalg.inv(kernel + ridge * np.eye(len(kernel)))
-            dual = inverse @ (losses - self._mean)
-            errors = dual / np.diag(inverse)
-            if np.square(errors).mean() < np.square(self.errors).mean():
-                #: What each evaluation is off when all others predict it.
-                self.errors, self._dual = errors, dual
+        for length in LENGTHS:
+            kernel = _kernel(weights, weights, length)
+            for ridge in RIDGES:
+                inverse = np.linalg.inv(kernel + ridge * np.eye(len(kernel)))
+                dual = inverse @ (losses - self._mean)
+                errors = dual / np.diag(inverse)
+                if np.square(errors).mean() < np.square(self.errors).mean():
+                    self.errors, self._dual, self._length = errors, dual, length
 
     def __call__(self, weights: Array) -> float:
-        return float(self._mean + self._kernel(weights[None])[0] @ self._dual)
+        """The loss at weights (T,), moved into the box that was evaluated."""
+        inside = np.clip(weights, LOW, HIGH)[None]
+        return float(self._mean + _kernel(inside, self._points, self._length)[0] @ self._dual)
 
-    def _kernel(self, weights: Array) -> Array:
-        products = (weights - self._centre) @ (self._points - self._centre).T / self._scale
-        return (1 + products) ** DEGREE
+    def minimum(self) -> Array:
+        """The weights (T,) in the box where the emulator is least, by CMA-ES from ten places."""
+        count = self._points.shape[1]
+        runs = []
+        for seed in range(10):
+            start = np.random.default_rng(seed).uniform(0, 0.7, count)
+            strategy = cmaes.CMA(mean=start, sigma=0.1, bounds=np.array([[LOW, HIGH]] * count), seed=seed)
+            for _ in range(150):
+                asked = [strategy.ask() for _ in range(strategy.population_size)]
+                generation = [(weights, self(weights)) for weights in asked]
+                strategy.tell(generation)
+                runs.append(min(generation, key=lambda pair: pair[1]))
+        return min(runs, key=lambda pair: pair[1])[0].round(4)
 
 
-def recipes(count: int, wide: int, near: int, seed: int = 11) -> Array:
-    """Weights to evaluate for real: none, each adapter alone, equal strengths, and draws from a wide and a near box.
+def fit_emulator(
+    weights: Array, losses: Array, evaluate: Callable[[Array], float], rounds: int = 4, near: int = 4
+) -> tuple[Emulator, Array]:
+    """Fit, evaluate for real where it is least and ``near`` draws round it, and fit again, ``rounds`` times.
 
-    The near box is [0, 0.7], of more than five adapters [0, 4/T]: the more there are, the less of each is best.
+    Returns the emulator and the best weights that were evaluated, (T,).
     """
-    generator = np.random.default_rng(seed)
-    equal = np.array(EQUAL_STRENGTHS)[:, None] * np.ones(count)
-    wide_draws = generator.uniform(-0.1, 1.1, (wide, count))
-    near_draws = generator.uniform(0, min(0.7, 4 / count), (near, count))
-    return np.vstack([np.zeros((1, count)), np.eye(count), equal, near_draws, wide_draws]).round(4)
+    generator = np.random.default_rng(5)
+    for _ in range(rounds):
+        least = Emulator(weights, losses).minimum()
+        draws = least + 0.1 * generator.standard_normal((near, weights.shape[1]))
+        asked = np.clip(np.vstack([least, draws]), LOW, HIGH).round(4)
+        weights, losses = np.vstack([weights, asked]), np.append(losses, [evaluate(row) for row in asked])
+    return Emulator(weights, losses), weights[losses.argmin()]
 
 
-def evaluate(file: Path, weights: Array, evaluator: Callable[[], TaskLosses]) -> Array:
-    """Return the losses (n, 2, tasks) of weights (n, T) on dev and test documents.
-
-    What is not in ``file`` yet is evaluated, and added line by line.
-    """
-    lines = file.read_text().splitlines() if file.is_file() else []
-    known = {tuple(line.pop("weights")): line for line in map(json.loads, lines)}
-    for row in weights.tolist():
-        if tuple(row) not in known:
-            known[tuple(row)] = evaluator()(row)
-            with file.open("a") as stream:
-                stream.write(json.dumps({"weights": row, **known[tuple(row)]}) + "\n")
-    return np.array([[[*known[tuple(row)][split].values()] for split in ("dev", "test")] for row in weights.tolist()])
+def _kernel(x: Array, y: Array, length: float) -> Array:
+    squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2 * x @ y.T
+    return np.exp(-squares / (2 * length**2))

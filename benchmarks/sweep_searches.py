@@ -1,7 +1,8 @@
 """Searches that people use for the weights of a merge, each by ask and tell, and how many evaluations they need.
 
-Random draws; CMA-ES as mergekit-evolve starts it; Optuna's TPE; a plain quadratic response surface; and one strength
-for all adapters, which is no search in more than one dimension. None knows more of an evaluation than its number.
+Random draws; CMA-ES as mergekit-evolve starts it; Optuna's TPE; a plain quadratic response surface; one strength for all
+adapters, which is no search in more than one dimension; and what ``loreg sweep`` does with scores alone. None knows more
+of an evaluation than its number.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import cmaes
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+
+from loreg.sweeping.score_search import ScoreSearch
 
 Weights = NDArray[np.float64]
 Loss = Callable[[Weights], float]
@@ -142,6 +145,22 @@ class ResponseSurface:
         return weights
 
 
+class Scores:
+    """The search of ``loreg sweep`` where an evaluation gives a score and nothing else."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._search = ScoreSearch(count, 1000, np.ones(1), seed)
+        self._history: list[tuple[Weights, Weights | None]] = []
+        self._asked: list[Weights] = []
+
+    def ask(self) -> Weights:
+        self._asked = self._asked or self._search.next_points(self._history) or [self._history[-1][0]]
+        return self._asked.pop(0)
+
+    def tell(self, weights: Weights, loss: float) -> None:
+        self._history.append((weights, np.array([loss])))
+
+
 #: Each search as it is made for so many weights from a seed.
 SEARCHES: dict[str, Callable[[int, int], Search]] = {
     "one strength for all, ten steps": EqualStrengths,
@@ -151,6 +170,7 @@ SEARCHES: dict[str, Callable[[int, int], Search]] = {
     "CMA-ES from 0.5, σ 0.25": lambda count, seed: Evolution(count, seed, start=0.5, sigma=0.25),
     "TPE, multivariate (Optuna)": TreeParzen,
     "quadratic response surface": ResponseSurface,
+    "loreg, scores alone": Scores,
 }
 
 

@@ -112,7 +112,7 @@ def test_a_kill_loses_nothing_and_a_larger_budget_goes_on(sweep: Sweep, tmp_path
     assert set(sweep.runs().values()) == {1}
     assert more["trials"][: len(result["trials"])] == result["trials"]
     best = more["trials"][more["best"]]["candidate"]["weights"]
-    assert best == pytest.approx([0.45, 0.3], abs=0.02)
+    assert best == pytest.approx([0.45, 0.3], abs=0.04)
 
 
 def test_one_process_at_a_time_drives_a_sweep(sweep: Sweep, tmp_path: Path):

@@ -32,7 +32,9 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
     with _side_by_side(options.jobs, measurer.commands) as apply:
-        while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(history):
+        while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(
+            history, options.jobs
+        ):
             measured = apply(lambda point: measurer.trial(at_weights(point)), points)
             for point, trial in zip(points, measured, strict=True):
                 if not trial.error and not tasks:

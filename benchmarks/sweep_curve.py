@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sweep_mixture import Judge, Mixture, Outputs
+from sweep_mixture import Evaluator, Mixture, Outputs
 from sweep_pool import Array
 
 from loreg.sweeping.curvature import curve_of_logits, curve_of_losses, sum_by_document
@@ -21,20 +21,20 @@ class Curves(NamedTuple):
     by_losses: DocumentLosses
 
 
-def evaluate_curves(judge: Judge, mixture: Mixture, origin: Array) -> Curves:
+def evaluate_curves(evaluator: Evaluator, mixture: Mixture, origin: Array) -> Curves:
     """Evaluate at ``origin`` (T,) and a step along each weight."""
     points = steps_from(origin.tolist())
     parts: tuple[list[list[Array]], ...] = ([], [])
     tasks: list[int] = []
     tokens: list[Array] = []
-    for task_number, task in enumerate(judge.tasks):
-        evaluated = [_whole(judge, mixture, point, task) for point in points]
+    for task_number, task in enumerate(evaluator.tasks):
+        evaluated = [_whole(evaluator, mixture, point, task) for point in points]
         count = int(evaluated[0].texts.max()) + 1
         tasks += [task_number] * count
         tokens.append(np.bincount(evaluated[0].texts).astype(float))
         logits = [output.logits for output in evaluated]
         labels = evaluated[0].labels
-        losses = [torch.nn.functional.cross_entropy(each, labels, reduction="none").double() for each in logits]
+        losses = [torch.nn.functional.cross_entropy(z, labels, reduction="none").double() for z in logits]
         curves = curve_of_logits(logits[0], logits[1:], labels, STEP), curve_of_losses(losses[0], losses[1:], STEP)
         for part, curve in zip(parts, curves, strict=True):
             part.append([sum_by_document(values, evaluated[0].texts.numpy(), count) for values in curve])
@@ -48,7 +48,7 @@ def evaluate_curves(judge: Judge, mixture: Mixture, origin: Array) -> Curves:
     )
 
 
-def _whole(judge: Judge, mixture: Mixture, point: tuple[float, ...], task: str) -> Outputs:
+def _whole(evaluator: Evaluator, mixture: Mixture, point: tuple[float, ...], task: str) -> Outputs:
     mixture.weights = [*point]
-    batches = [*judge.outputs("dev", task)]
+    batches = [*evaluator.outputs("dev", task)]
     return Outputs(*(torch.cat(values) for values in zip(*batches, strict=True)))

@@ -62,8 +62,8 @@ def fit_emulator(
     generator = np.random.default_rng(5)
     for _ in range(rounds):
         least = Emulator(weights, losses).minimum()
-        draws = least + 0.1 * generator.standard_normal((near, weights.shape[1]))
-        asked = np.clip(np.vstack([least, draws]), LOW, HIGH).round(4)
+        near_points = least + 0.1 * generator.standard_normal((near, weights.shape[1]))
+        asked = np.clip(np.vstack([least, near_points]), LOW, HIGH).round(4)
         weights, losses = np.vstack([weights, asked]), np.append(losses, [evaluate(row) for row in asked])
     return Emulator(weights, losses), weights[losses.argmin()]
 

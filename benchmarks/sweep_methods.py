@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sweep_calibration import collect_moments
 from sweep_curve import evaluate_curves
-from sweep_mixture import Deltas, Judge, Mixture, load_judge, read_deltas, text_losses
+from sweep_mixture import Deltas, Evaluator, Mixture, load_evaluator, read_deltas, text_losses
 from sweep_pool import COUNTS, Array
 from sweep_setting import KINDS, Setting, load_setting, quiet
 
@@ -79,20 +79,20 @@ class Losses(NamedTuple):
         return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
 
 
-def evaluate(judge: Judge, split: str, adapters: Sequence[Deltas], weights: Sequence[float]) -> Losses:
+def evaluate(evaluator: Evaluator, split: str, adapters: Sequence[Deltas], weights: Sequence[float]) -> Losses:
     """Evaluate the weighted sum of adapters on the texts of a split."""
-    mixture = Mixture(judge.model, adapters)
+    mixture = Mixture(evaluator.model, adapters)
     mixture.weights = [*weights]
-    found = text_losses(judge, split).values()
+    by_task = text_losses(evaluator, split).values()
     mixture.remove()
-    sums, tokens = (np.concatenate([part.numpy() for part in parts]) for parts in zip(*found, strict=True))
-    tasks = np.concatenate([np.full(len(own), task) for task, (own, _) in enumerate(found)])
+    sums, tokens = (np.concatenate([part.numpy() for part in parts]) for parts in zip(*by_task, strict=True))
+    tasks = np.concatenate([np.full(len(own), task) for task, (own, _) in enumerate(by_task)])
     return Losses(sums, tokens, tasks)
 
 
-def best_strength(judge: Judge, merged: Deltas) -> float:
+def best_strength(evaluator: Evaluator, merged: Deltas) -> float:
     """Choose λ on dev texts: out of the strengths, or of the parabola in log λ through the best and its neighbours."""
-    losses = [evaluate(judge, "dev", [merged], [strength]).mean() for strength in STRENGTHS]
+    losses = [evaluate(evaluator, "dev", [merged], [strength]).mean() for strength in STRENGTHS]
     place = int(np.clip(np.argmin(losses), 1, len(STRENGTHS) - 2))
     x, y = np.log(STRENGTHS[place - 1 : place + 2]), losses[place - 1 : place + 2]
     bend, slope, _ = np.polyfit(x, y, 2)
@@ -105,24 +105,24 @@ def merge(name: str, setting: Setting, method: str, parameters: Mapping[str, flo
     """Merge all adapters, each with weight 1; what is of full rank is kept at the sum of the ranks."""
     inputs = [MergeInput(read_structure(folder), task, "") for task, folder in setting.adapters.items()]
     rank = sum(KINDS[name].trainings[task].rank for task in setting.adapters)
-    found = find_method(method)
+    rule = find_method(method)
     recipe = Recipe(
-        tuple(Source(each.label, "", 1.0) for each in inputs),
+        tuple(Source(source.label, "", 1.0) for source in inputs),
         method=method,
         parameters=dict(parameters),
-        rank=RankRule(RankRuleKind.FIXED, rank) if found.full_rank else RankRule(RankRuleKind.LOSSLESS),
+        rank=RankRule(RankRuleKind.FIXED, rank) if rule.full_rank else RankRule(RankRuleKind.LOSSLESS),
         extras=0 if inputs[0].structure.full_tensors_and_token_rows else None,
     )
-    calibration = collect_moments(name, setting) if found.needs_moments else None
+    calibration = collect_moments(name, setting) if rule.needs_moments else None
     modules = execute_recipe(inputs, recipe, calibration=calibration).adapter.modules
     return {key: (part.factors.b[0].float(), part.factors.a[0].float()) for key, part in modules.items()}
 
 
-def free_weights(name: str, setting: Setting, judge: Judge, adapters: Sequence[Deltas]) -> Array:
+def free_weights(name: str, setting: Setting, evaluator: Evaluator, adapters: Sequence[Deltas]) -> Array:
     """The weights (T,) that a sweep finds on dev texts from T + 1 evaluations with logits."""
-    mixture = Mixture(judge.model, adapters)
+    mixture = Mixture(evaluator.model, adapters)
     count = len(adapters)
-    curves = evaluate_curves(judge, mixture, np.full(count, 1 / count))
+    curves = evaluate_curves(evaluator, mixture, np.full(count, 1 / count))
     mixture.remove()
     return curves.by_logits.fit().minimize(np.full(count, 1 / count))
 
@@ -133,24 +133,24 @@ def main() -> None:
     name = parser.parse_args().name
     quiet()
     setting = load_setting(name)
-    judge = load_judge(setting, dev=COUNTS[name], test=TEST[name])
+    evaluator = load_evaluator(setting, dev=COUNTS[name], test=TEST[name])
     adapters = [read_deltas(folder) for folder in setting.adapters.values()]
     count = len(adapters)
     linear = merge(name, setting, "linear", {})
-    strength = best_strength(judge, linear)
-    reference = evaluate(judge, "test", [linear], [strength])
-    base = evaluate(judge, "test", adapters, [0.0] * count)
+    strength = best_strength(evaluator, linear)
+    reference = evaluate(evaluator, "test", [linear], [strength])
+    base = evaluate(evaluator, "test", adapters, [0.0] * count)
     print(f"\n{name}: {count} adapters; test loss, nats: {int(base.tokens.sum())} tokens or labels", flush=True)
     print(f"\n{'recipe':30}   at λ = 1   best λ   test loss   minus one strength, 90 %")
     print(f"{'base':41}{'':9}{base.mean():12.4f}   {base.minus(reference)}")
-    own = [evaluate(judge, "test", [adapter], [1.0]) for adapter in adapters]
+    own = [evaluate(evaluator, "test", [adapter], [1.0]) for adapter in adapters]
     whose = np.concatenate([losses.sums[losses.tasks == task] for task, losses in enumerate(own)])
-    each = Losses(whose, base.tokens, base.tasks)
-    print(f"{'each task by its own adapter':41}{'':9}{each.mean():12.4f}   {each.minus(reference)}")
-    equal = evaluate(judge, "test", [linear], [1 / count])
+    specialists = Losses(whose, base.tokens, base.tasks)
+    print(f"{'each task by its own adapter':41}{'':9}{specialists.mean():12.4f}   {specialists.minus(reference)}")
+    equal = evaluate(evaluator, "test", [linear], [1 / count])
     print(f"{f'equal mixture, 1/{count} each':41}{1 / count:9.2f}{equal.mean():12.4f}   {equal.minus(reference)}")
-    free = free_weights(name, setting, judge, adapters)
-    freely = evaluate(judge, "test", adapters, free.tolist())
+    free = free_weights(name, setting, evaluator, adapters)
+    freely = evaluate(evaluator, "test", adapters, free.tolist())
     print(f"{'a weight for each, by logits':41}{'':9}{freely.mean():12.4f}   {freely.minus(reference)}", flush=True)
     for method, parameters in VARIANTS:
         words = " ".join([method, *(f"{key}={value:g}" for key, value in parameters.items())])
@@ -159,9 +159,9 @@ def main() -> None:
         except LoregError as error:
             print(f"{words:30}   refused: {error.message}", flush=True)
             continue
-        plain = evaluate(judge, "test", [merged], [1.0])
-        tuned_at = strength if method == "linear" else best_strength(judge, merged)
-        tuned = reference if method == "linear" else evaluate(judge, "test", [merged], [tuned_at])
+        plain = evaluate(evaluator, "test", [merged], [1.0])
+        tuned_at = strength if method == "linear" else best_strength(evaluator, merged)
+        tuned = reference if method == "linear" else evaluate(evaluator, "test", [merged], [tuned_at])
         gap = "0" if method == "linear" else tuned.minus(reference)
         print(f"{words:30}{plain.mean():11.4f}{tuned_at:9.2f}{tuned.mean():12.4f}   {gap}", flush=True)
     pairs = zip(setting.adapters, free, strict=True)

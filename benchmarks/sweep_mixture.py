@@ -71,7 +71,7 @@ class Outputs(NamedTuple):
     texts: torch.Tensor
 
 
-class Judge(Protocol):
+class Evaluator(Protocol):
     """A model, and texts of each task that it is judged by: of dev and of test so many of each."""
 
     model: torch.nn.Module
@@ -82,7 +82,7 @@ class Judge(Protocol):
         ...
 
 
-class LanguageJudge:
+class LanguageEvaluator:
     """SmolLM2, judged by rows of 128 tokens."""
 
     def __init__(self, setting: Setting, **counts: int) -> None:
@@ -94,13 +94,13 @@ class LanguageJudge:
     def outputs(self, split: str, task: str) -> Iterator[Outputs]:
         rows = self._rows[split][task]
         for start in range(0, len(rows), 4):
-            some = rows[start : start + 4]
-            logits = self.model(input_ids=some, use_cache=False).logits[:, :-1].flatten(0, 1)
-            texts = torch.arange(start, start + len(some)).repeat_interleave(some.shape[1] - 1)
-            yield Outputs(logits, some[:, 1:].flatten(), texts)
+            batch = rows[start : start + 4]
+            logits = self.model(input_ids=batch, use_cache=False).logits[:, :-1].flatten(0, 1)
+            texts = torch.arange(start, start + len(batch)).repeat_interleave(batch.shape[1] - 1)
+            yield Outputs(logits, batch[:, 1:].flatten(), texts)
 
 
-class ClassificationJudge:
+class ClassificationEvaluator:
     """MiniLM, judged by labelled examples, each task through its own head."""
 
     def __init__(self, setting: Setting, **counts: int) -> None:
@@ -122,28 +122,28 @@ class ClassificationJudge:
             start += len(batch.labels)
 
 
-def load_judge(setting: Setting, **counts: int) -> Judge:
+def load_evaluator(setting: Setting, **counts: int) -> Evaluator:
     """Load the model of a setting with the first ``dev`` and ``test`` rows, or examples, of each task."""
     is_language = isinstance(next(iter(setting.dev.values())), torch.Tensor)
-    return LanguageJudge(setting, **counts) if is_language else ClassificationJudge(setting, **counts)
+    return LanguageEvaluator(setting, **counts) if is_language else ClassificationEvaluator(setting, **counts)
 
 
-def text_losses(judge: Judge, split: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def text_losses(evaluator: Evaluator, split: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The summed loss of each text in nats, and how many tokens, or labels, it has: two (texts,) of each task."""
-    found = {}
-    for task in judge.tasks:
+    by_task = {}
+    for task in evaluator.tasks:
         losses, texts = [], []
-        for output in judge.outputs(split, task):
+        for output in evaluator.outputs(split, task):
             losses.append(torch.nn.functional.cross_entropy(output.logits, output.labels, reduction="none").double())
             texts.append(output.texts)
         place = torch.cat(texts)
-        found[task] = place.bincount(torch.cat(losses)), place.bincount().double()
-    return found
+        by_task[task] = place.bincount(torch.cat(losses)), place.bincount().double()
+    return by_task
 
 
-def task_losses(judge: Judge, split: str) -> dict[str, float]:
+def task_losses(evaluator: Evaluator, split: str) -> dict[str, float]:
     """The mean loss of each task, in nats a token or an example."""
-    return {task: float(sums.sum() / counts.sum()) for task, (sums, counts) in text_losses(judge, split).items()}
+    return {task: float(sums.sum() / counts.sum()) for task, (sums, counts) in text_losses(evaluator, split).items()}
 
 
 def read_head(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 from sweep_curve import evaluate_curves
 from sweep_emulator import Emulator, fit_emulator
-from sweep_mixture import Mixture, load_judge, read_deltas
+from sweep_mixture import Mixture, load_evaluator, read_deltas
 from sweep_pool import COUNTS, EQUAL_STRENGTHS, Array, Pool
 from sweep_searches import SEARCHES, best_losses, evaluations_to
 from sweep_setting import KINDS, Setting, load_setting, quiet
@@ -36,21 +36,21 @@ def print_searches(emulator: Emulator, count: int, base: float, least: float, se
 
 def print_sweep(pool: Pool, name: str, setting: Setting, least: float) -> None:
     """Print what the minimum of the quadratic is worth, evaluated for real, after one look and after two."""
-    judge = load_judge(setting, dev=COUNTS[name], test=COUNTS[name])
-    mixture = Mixture(judge.model, [read_deltas(folder) for folder in setting.adapters.values()])
+    evaluator = load_evaluator(setting, dev=COUNTS[name], test=COUNTS[name])
+    mixture = Mixture(evaluator.model, [read_deltas(folder) for folder in setting.adapters.values()])
     count = len(setting.adapters)
     base, importance = pool.losses[0, 0].mean(), np.full(count, 1 / count)
     print("\na sweep, evaluated for real                share of the best gain, and evaluations")
     for kind in ("by_logits", "by_losses"):
-        origin, spent, told = np.full(count, 1 / count), 0, []
+        origin, spent, columns = np.full(count, 1 / count), 0, []
         for _ in range(2):
-            curve = getattr(evaluate_curves(judge, mixture, origin), kind)
+            curve = getattr(evaluate_curves(evaluator, mixture, origin), kind)
             origin = curve.fit().minimize(importance)
             spent += count + 2
             loss = pool.evaluate(origin)[0].mean()
-            told.append(f"{100 * (base - loss) / (base - least):6.1f} % after {spent}")
+            columns.append(f"{100 * (base - loss) / (base - least):6.1f} % after {spent}")
         weights = " ".join(f"{weight:.2f}" for weight in origin)
-        print(f"{kind.replace('_', ' '):42} {'   '.join(told)}   at {weights}", flush=True)
+        print(f"{kind.replace('_', ' '):42} {'   '.join(columns)}   at {weights}", flush=True)
 
 
 def _count(number: float, budget: int) -> str:

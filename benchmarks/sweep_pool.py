@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 from numpy.typing import NDArray
-from sweep_mixture import SPLITS, Judge, Mixture, load_judge, read_deltas, task_losses
+from sweep_mixture import SPLITS, Evaluator, Mixture, load_evaluator, read_deltas, task_losses
 from sweep_setting import HOME, Setting
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ class Pool:
     def __init__(self, name: str, setting: Setting) -> None:
         self._name, self._setting = name, setting
         self._file = HOME / name / f"evaluations-{_digest(name, setting)}.jsonl"
-        self._mixture: tuple[Judge, Mixture] | None = None
+        self._mixture: tuple[Evaluator, Mixture] | None = None
         lines = self._file.read_text().splitlines() if self._file.is_file() else []
         self._known = {tuple(line.pop("weights")): line for line in map(json.loads, lines)}
         count = len(setting.adapters)
@@ -42,19 +42,19 @@ class Pool:
         """Return the losses (2, tasks) of weights (T,), evaluated unless they were before."""
         key = tuple(weights.round(4).tolist())
         if key not in self._known:
-            judge, mixture = self._open()
+            evaluator, mixture = self._open()
             mixture.weights = [*key]
-            self._known[key] = {split: task_losses(judge, split) for split in SPLITS}
+            self._known[key] = {split: task_losses(evaluator, split) for split in SPLITS}
             with self._file.open("a") as stream:
                 stream.write(json.dumps({"weights": key, **self._known[key]}) + "\n")
         return np.array([[*self._known[key][split].values()] for split in SPLITS])
 
-    def _open(self) -> tuple[Judge, Mixture]:
+    def _open(self) -> tuple[Evaluator, Mixture]:
         if self._mixture is None:
             count = COUNTS[self._name]
-            judge = load_judge(self._setting, dev=count, test=count)
+            evaluator = load_evaluator(self._setting, dev=count, test=count)
             deltas = [read_deltas(folder) for folder in self._setting.adapters.values()]
-            self._mixture = judge, Mixture(judge.model, deltas)
+            self._mixture = evaluator, Mixture(evaluator.model, deltas)
         return self._mixture
 
 

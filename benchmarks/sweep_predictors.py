@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 from sweep_calibration import collect_moments
 from sweep_curve import evaluate_curves
-from sweep_mixture import Mixture, load_judge, read_deltas
+from sweep_mixture import Mixture, load_evaluator, read_deltas
 from sweep_pool import COUNTS, Array, Pool
 from sweep_setting import KINDS, Setting, load_setting, quiet
 
@@ -27,12 +27,12 @@ def predictors(name: str, setting: Setting, pool: Pool) -> dict[str, tuple[str, 
     """Return by predictor how many evaluations it costs and what it says of each recipe, lower being better."""
     weights, count = pool.weights, len(setting.adapters)
     inputs = [MergeInput(read_structure(folder), task, "") for task, folder in setting.adapters.items()]
-    products = OutputProducts(inputs, collect_moments(name, setting)).of().numpy()
+    products = OutputProducts(inputs, collect_moments(name, setting)).products().numpy()
     own = np.einsum("ttt->t", products)
     relative = model_of_output_errors(products, np.eye(count)).predict(weights)
-    judge = load_judge(setting, dev=COUNTS[name], test=COUNTS[name])
-    mixture = Mixture(judge.model, [read_deltas(folder) for folder in setting.adapters.values()])
-    curves = evaluate_curves(judge, mixture, np.full(count, 1 / count))
+    evaluator = load_evaluator(setting, dev=COUNTS[name], test=COUNTS[name])
+    mixture = Mixture(evaluator.model, [read_deltas(folder) for folder in setting.adapters.values()])
+    curves = evaluate_curves(evaluator, mixture, np.full(count, 1 / count))
     looked_at = str(count + 1)
     return {
         "|Σw − 1|": ("0", abs(weights.sum(1) - 1)),

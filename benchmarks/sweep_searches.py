@@ -1,8 +1,8 @@
 """Searches that people use for the weights of a merge, each by ask and tell, and how many evaluations they need.
 
-Random draws; CMA-ES as mergekit-evolve starts it; Optuna's TPE; a plain quadratic response surface; one strength for all
-adapters, which is no search in more than one dimension; and what ``loreg sweep`` does with scores alone. None knows more
-of an evaluation than its number.
+Random draws; CMA-ES as mergekit-evolve starts it; Optuna's TPE; a plain quadratic response surface; one strength for
+all adapters, which is no search in more than one dimension; and what ``loreg sweep`` does with scores alone. None knows
+more of an evaluation than its number.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class OutputProducts:
             self._modules = {name: _Module(name, sources, of_tasks) for name, of_tasks in moments.items()}
         self.count = len(inputs)
 
-    def of(self, merged: Sequence[Mapping[str, Factors]] = ()) -> Tensor:
+    def products(self, merged: Sequence[Mapping[str, Factors]] = ()) -> Tensor:
         """Return ``Σ ⟨Δⱼ, Δₗ⟩ₜ`` (T, K + n, K + n) over the modules: the K sources, then n merged adapters.
 
         Raises UsageError, naming the module, for a merged delta outside of the row space of the sources.

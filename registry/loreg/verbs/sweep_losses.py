@@ -10,8 +10,8 @@ from loreg.sweeping.losses_evaluator import LossesEvaluator
 from loreg.sweeping.score_search import CENTRE
 from loreg.sweeping.token_search import TokenSearch
 from loreg.verbs.sweep_measure import Measurer
+from loreg.verbs.sweep_metrics import SweepMetrics, task_importance
 from loreg.verbs.sweep_tokens import refuse_few_tokens, refuse_small_budget, search_tokens
-from loreg.verbs.sweep_trials import SweepMetrics, task_importance
 
 _REGMEAN = "regmean"  # needs what modules see, which no program prints: it comes in a file
 

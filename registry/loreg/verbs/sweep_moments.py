@@ -9,16 +9,10 @@ from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import LoregError
 from loreg.merging.output_error import OutputProducts
 from loreg.sweeping.loss_model import model_of_output_errors
-from loreg.sweeping.pareto import pareto_front
 from loreg.sweeping.token_search import EQUAL, FREE, STRENGTH
-from loreg.verbs.sweep_trials import (
-    SweepMetrics,
-    TrialBook,
-    factors_of,
-    promote_command,
-    scores_by_task,
-    task_importance,
-)
+from loreg.verbs.sweep_answer import answer_of
+from loreg.verbs.sweep_metrics import SweepMetrics, scores_by_task, task_importance
+from loreg.verbs.sweep_trials import TrialBook, factors_of
 from loreg.workspace.resolve_sources import merge_inputs
 
 _METRIC = SweepMetrics("output_error", higher_is_better=False)  # of each task's own adapter's output energy
@@ -31,27 +25,30 @@ _NOTE = (
 def sweep_moments(book: TrialBook, options: SweepOptions) -> SweepResult:
     """Push the equal mixture, one strength, a weight for each and each method at its strength, by output error."""
     assert book.calibration is not None  # noqa: S101
-    products = OutputProducts(merge_inputs(book.opened, (), book.base), book.calibration)
+    outputs = OutputProducts(merge_inputs(book.opened, (), book.base), book.calibration)
     tasks, k = tuple(source.label for source in book.opened), len(book.opened)
     importance = task_importance(tasks, options.importance)
     notes = [_NOTE]
     # by weights
-    model = model_of_output_errors(products.of().numpy(), np.eye(k))
-    found = {EQUAL: np.full(k, 1 / k), STRENGTH: model.common_strength(importance), FREE: model.minimize(importance)}
-    candidates = [SweepCandidate(what, tuple(round(float(w), 4) for w in weights)) for what, weights in found.items()]
+    model = model_of_output_errors(outputs.products().numpy(), np.eye(k))
+    strength, free = model.common_strength(importance), model.minimize(importance)
+    candidates = [
+        SweepCandidate(what, tuple(round(float(weight), 4) for weight in weights))
+        for what, weights in ((EQUAL, np.full(k, 1 / k)), (STRENGTH, strength), (FREE, free))
+    ]
     errors = [model.predict(np.array(candidate.weights)) for candidate in candidates]
     # by methods
     for method in options.methods:
         candidate = SweepCandidate(method, (1.0,) * k, method)
         try:
-            crossed = products.of([factors_of(book.merge(candidate))]).numpy()
+            crossed = outputs.products([factors_of(book.merge(candidate))]).numpy()
         except LoregError as error:
             notes.append(f"{method} was not tried: {error.message}")
             continue
-        strength = model_of_output_errors(crossed, np.eye(k + 1)[k:])
-        scale = round(float(strength.common_strength(importance)[0]), 4)
+        by_strength = model_of_output_errors(crossed, np.eye(k + 1)[k:])
+        scale = round(float(by_strength.common_strength(importance)[0]), 4)
         candidates.append(replace(candidate, scale=scale))
-        errors.append(strength.predict(np.array([scale])))
+        errors.append(by_strength.predict(np.array([scale])))
     # record, the best one last
     order = sorted(range(len(candidates)), key=lambda i: -float(importance @ errors[i]))
     for i in order:
@@ -59,16 +56,4 @@ def sweep_moments(book: TrialBook, options: SweepOptions) -> SweepResult:
         with book.write(merged) as folder:
             trial = SweepTrial(0, candidates[i], scores_by_task(tasks, list(errors[i])), merge_seconds=seconds)
             book.record(trial, _METRIC, folder)
-    best = book.trials[-1]
-    return SweepResult(
-        id=book.identity,
-        sources=tasks,
-        tasks=tasks,
-        metric=_METRIC.name,
-        higher_is_better=_METRIC.higher_is_better,
-        trials=tuple(book.trials),
-        best=best.number,
-        front=tuple(pareto_front(np.array([errors[i] for i in order]))),
-        promote=promote_command(best),
-        notes=tuple(notes),
-    )
+    return answer_of(book, tasks, _METRIC, book.trials[-1], notes)

@@ -15,10 +15,11 @@ from loreg.metric_names import usual_metric
 from loreg.parsing import parse_metric
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.loss_model import Array
-from loreg.sweeping.pareto import pareto_front
 from loreg.sweeping.score_search import ScoreSearch
+from loreg.verbs.sweep_answer import answer_of
 from loreg.verbs.sweep_measure import Measurer
-from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, promote_command, task_importance
+from loreg.verbs.sweep_metrics import SweepMetrics, task_importance
+from loreg.verbs.sweep_trials import TrialBook
 from loreg.workspace.metric_directions import declared_directions
 
 _METRIC = "score"
@@ -134,16 +135,4 @@ def _result(
     failed = [trial for trial in book.trials if trial.error]
     failures = (f"trial {trial.number} failed: {trial.error}" for trial in failed)
     doubt = "an evaluation gave one number a task: how sure the choice is, only other data can say"
-    return SweepResult(
-        id=book.identity,
-        sources=tuple(source.label for source in book.opened),
-        tasks=tuple(tasks),
-        metric=metrics.name,
-        higher_is_better=metrics.higher_is_better,
-        trials=tuple(book.trials),
-        best=best.number,
-        front=tuple(scored[i].number for i in pareto_front(losses)),
-        evaluations=float(len(book.trials)),
-        promote=promote_command(best),
-        notes=(*notes, *failures, doubt),
-    )
+    return answer_of(book, tasks, metrics, best, (*notes, *failures, doubt), evaluations=float(len(book.trials)))

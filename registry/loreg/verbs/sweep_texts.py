@@ -13,8 +13,9 @@ from loreg.sweeping.evaluation_data import EvaluationData
 from loreg.sweeping.in_place import InPlaceModel
 from loreg.sweeping.in_place_evaluator import InPlaceEvaluator
 from loreg.sweeping.token_search import Texts, TokenSearch
+from loreg.verbs.sweep_metrics import SweepMetrics, task_importance
 from loreg.verbs.sweep_tokens import refuse_few_tokens, refuse_small_budget, search_tokens
-from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, factors_of, task_importance
+from loreg.verbs.sweep_trials import TrialBook, factors_of
 from loreg.workspace.resolve_sources import merge_inputs
 
 _METRIC = SweepMetrics("nll", higher_is_better=False)  # nats a token

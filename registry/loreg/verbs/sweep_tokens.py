@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from loreg.entities import SweepCandidate, SweepComparison, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import UsageError
-from loreg.sweeping.pareto import pareto_front
 from loreg.sweeping.token_search import Texts, TokenAnswer, TokenSearch, least_budget
-from loreg.verbs.sweep_trials import SweepMetrics, TrialBook, promote_command, scores_by_task
+from loreg.verbs.sweep_answer import answer_of
+from loreg.verbs.sweep_metrics import SweepMetrics, scores_by_task
+from loreg.verbs.sweep_trials import TrialBook
 
 _FEW, _ENOUGH = 500, 2000  # tokens of a task
 
@@ -49,24 +50,17 @@ def search_tokens(
     answer = search.run()
     trials = _record(book, search, answer, tasks, metrics)
     by_candidate = {trial.candidate: trial.number for trial in trials}
-    losses = np.array([list(trial.confirmed.values()) for trial in trials])
-    best = trials[by_candidate[answer.best]]
-    return SweepResult(
-        id=book.identity,
-        sources=tuple(source.label for source in book.opened),
-        tasks=tuple(tasks),
-        metric=metrics.name,
-        higher_is_better=metrics.higher_is_better,
-        trials=tuple(trials),
-        best=best.number,
-        front=tuple(pareto_front(losses)),
+    return answer_of(
+        book,
+        tasks,
+        metrics,
+        trials[by_candidate[answer.best]],
+        (*notes, *answer.notes),
         baselines=tuple(_baseline(book, search, tasks, candidate) for candidate in answer.baselines),
         comparisons=tuple(SweepComparison(by_candidate[c], gap) for c, gap in answer.differences.items()),
         weights_sd=tuple(map(float, answer.spread.weights_sd)),
         regret=answer.spread.regret,
         evaluations=answer.spent + spent,
-        promote=promote_command(best),
-        notes=(*notes, *answer.notes),
     )
 
 

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from loreg.algebra.factors import Factors
-from loreg.entities import MergeOptions, Metric, Progress, Provenance, SweepCandidate, SweepTrial, VersionMetadata
-from loreg.errors import UsageError
+from loreg.entities import (
+    MergeOptions,
+    Progress,
+    Provenance,
+    SweepCandidate,
+    SweepTrial,
+    VersionMetadata,
+)
 from loreg.merging.execute import MergedAdapter
 from loreg.merging.methods import find_method
 from loreg.sweeping.journal import Journal, sweeps_folder
-from loreg.sweeping.loss_model import Array
 from loreg.verbs.merge import blend, recipe_of, write
 from loreg.verbs.push import push
+from loreg.verbs.sweep_metrics import SweepMetrics
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import ResolvedSource
 
 _CHOSEN, _CONFIRMED = "dev", "confirmed"  # the splits under which numbers are recorded
-_MAX_WORD = 200  # characters of a task's name
 
 
 @dataclass
@@ -121,54 +123,9 @@ class TrialBook:
         return merged, time.perf_counter() - start
 
 
-@dataclass(frozen=True)
-class SweepMetrics:
-    """How a sweep calls its numbers."""
-
-    name: str
-    higher_is_better: bool
-
-    def of_split(self, scores: Mapping[str, float], split: str) -> list[Metric]:
-        """Return the number of each task as it is recorded."""
-        words = _dataset_words(scores)
-        return [Metric(self.name, value, words[task], split, self.higher_is_better) for task, value in scores.items()]
-
-
-def _dataset_words(tasks: Iterable[str]) -> dict[str, str]:
-    """Return the name of each task as the word that a metric's dataset is; different tasks have different words."""
-    words: dict[str, str] = {}
-    for task in tasks:
-        word = re.sub(r"[^\w.\-/]+", "-", task)[:_MAX_WORD] or "task"
-        copies = (f"{word}-{number}" for number in itertools.count(2))
-        while word in words.values():
-            word = next(copies)
-        words[task] = word
-    return words
-
-
 def factors_of(merged: MergedAdapter) -> Mapping[str, Factors]:
     """Return the factors of a merged adapter, ``b (out, r)`` and ``a (r, in)`` of each module."""
     return {name: Factors(m.factors.b[0], m.factors.a[0]) for name, m in merged.adapter.modules.items()}
-
-
-def scores_by_task(tasks: Sequence[str], values: Sequence[float]) -> Mapping[str, float]:
-    """Return the numbers by the names of the tasks."""
-    return {task: float(value) for task, value in zip(tasks, values, strict=True)}
-
-
-def task_importance(tasks: Sequence[str], weights: Mapping[str, float]) -> Array:
-    """Return how much each task counts, (T), together 1. Raises UsageError for a task that there is not."""
-    if unknown := sorted(set(weights) - set(tasks)):
-        raise UsageError(f"there is no task {unknown[0]!r}; there are {', '.join(tasks)}", hint=f"{tasks[0]}=2")
-    values = np.array([weights.get(task, 1.0) for task in tasks])
-    if not values.sum() > 0:
-        raise UsageError("no task counts", hint=f"--importance {tasks[0]}=1")
-    return np.asarray(values / values.sum())
-
-
-def promote_command(trial: SweepTrial) -> str:
-    """Return the command that makes a trial what is served; empty if it is no version."""
-    return f"loreg tag {trial.version} prod" if trial.version else ""
 
 
 def _quiet(what: str, done: int, total: int) -> None:

@@ -49,8 +49,8 @@ def test_a_handful_of_evaluations_finds_the_weights(local_registry: Registry, tm
     result = local_registry.sweep(folders, program, options=SweepOptions(methods=()))
     assert result.answer.candidate.what == "a weight for each"
     assert result.answer.candidate.weights == pytest.approx(BEST, abs=0.12)
-    # a curve of three, three candidates, the base and each source
-    assert result.evaluations == len(program.calls) == 9
+    # two along one strength, two more round it, three candidates, the base and each source
+    assert result.evaluations == len(program.calls) == 10
     base, *alone = result.baselines
     assert base.candidate.what == "base"
     assert [trial.candidate.what for trial in alone] == [f"{source} alone" for source in result.sources]
@@ -59,7 +59,7 @@ def test_a_handful_of_evaluations_finds_the_weights(local_registry: Registry, tm
     assert (result.metric, result.higher_is_better, result.tasks) == ("nll", False, ("even", "odd"))
     assert all(comparison.difference.low > 0 for comparison in result.comparisons)
     again = local_registry.sweep(folders, program, options=SweepOptions(methods=()))
-    assert len(program.calls) == 9
+    assert len(program.calls) == 10
     assert [trial.version for trial in again.trials] == [trial.version for trial in result.trials]
 
 

@@ -98,12 +98,12 @@ def test_enough_texts_are_not_warned_of_and_a_budget_may_be_too_small(
     local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
 ):
     data = write_texts(tmp_path / "texts.jsonl", {"news": 2000})
-    with pytest.raises(UsageError, match="a budget of 8 does not do for 2 adapters: expected 9 or more"):
-        run(local_registry, folders, data, llama, budget=8)
-    result = run(local_registry, folders, data, llama, budget=9, methods=("regmean",))
+    with pytest.raises(UsageError, match="a budget of 9 does not do for 2 adapters: expected 10 or more"):
+        run(local_registry, folders, data, llama, budget=9)
+    result = run(local_registry, folders, data, llama, budget=10, methods=("regmean",))
     assert not any("below 2,000" in note for note in result.notes)
     assert any("regmean was not tried: 1 tasks for 2 adapters" in note for note in result.notes)
-    assert result.evaluations <= 9
+    assert result.evaluations <= 10
 
 
 def test_adapters_that_are_more_than_factors_are_refused_by_name(

@@ -89,6 +89,8 @@ class LossesEvaluator:
 
 def _mix(candidates: Sequence[SweepCandidate], weights: Sequence[float]) -> SweepCandidate:
     """Return the mixture of the sources with these weights, or the one merged candidate at that strength."""
-    if len(candidates) == 1:
+    if len(candidates) == 1 and candidates[0].method != "linear":
         return replace(candidates[0], scale=round(weights[0], 4))
+    if len(candidates) == 1:
+        weights = [weights[0] * weight for weight in candidates[0].weights]
     return SweepCandidate("a step to see how the loss bends", tuple(round(weight, 4) for weight in weights))

@@ -13,6 +13,7 @@ from loreg.verbs.sweep_measure import Measurer
 from loreg.verbs.sweep_metrics import SweepMetrics, task_importance
 from loreg.verbs.sweep_tokens import refuse_few_tokens, refuse_small_budget, search_tokens
 
+_SHARES, _CONFIRMATION = (1.0,), 0.0  # a program goes through all texts, and what it prints serves both halves
 _REGMEAN = "regmean"  # needs what modules see, which no program prints: it comes in a file
 
 
@@ -20,7 +21,7 @@ def sweep_losses(measurer: Measurer, first: Mapping[str, Array], options: SweepO
     """Choose by every other block of tokens and confirm on the rest; ``first`` are the losses where it begins."""
     book = measurer.book
     tasks = tuple(sorted(first))
-    refuse_small_budget(book, options, 0, confirmation_cost=0)
+    refuse_small_budget(book, options, 0, _SHARES, _CONFIRMATION)
     evaluator = LossesEvaluator(
         measurer.losses,
         lambda c: measurer.trial(c).evaluate_seconds,
@@ -37,8 +38,8 @@ def sweep_losses(measurer: Measurer, first: Mapping[str, Array], options: SweepO
         options.budget,
         tuple(method for method in options.methods if method != _REGMEAN or book.calibration is not None),
         options.seed,
-        origin=CENTRE,
-        shares=(1.0,),
-        confirmation_cost=0.0,
+        start=CENTRE,
+        shares=_SHARES,
+        confirmation_cost=_CONFIRMATION,
     )
     return search_tokens(book, search, tasks, SweepMetrics(options.metric or "nll", False), spent=0, notes=notes)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from loreg.entities import SweepCandidate, SweepComparison, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import UsageError
-from loreg.sweeping.token_search import Texts, TokenAnswer, TokenSearch, least_budget
+from loreg.sweeping.token_search import SHARES, Texts, TokenAnswer, TokenSearch, least_budget
 from loreg.verbs.sweep_answer import answer_of
 from loreg.verbs.sweep_metrics import SweepMetrics, scores_by_task
 from loreg.verbs.sweep_trials import TrialBook
@@ -33,9 +33,15 @@ def refuse_few_tokens(tasks: Sequence[str], texts: Texts) -> list[str]:
     return notes
 
 
-def refuse_small_budget(book: TrialBook, options: SweepOptions, spent: int, confirmation_cost: float = 1.0) -> None:
+def refuse_small_budget(
+    book: TrialBook,
+    options: SweepOptions,
+    spent: int,
+    shares: Sequence[float] = SHARES,
+    confirmation_cost: float = 1.0,
+) -> None:
     """Raise UsageError for a budget that does not do once ``spent`` evaluations are gone."""
-    least = least_budget(len(book.opened), confirmation_cost) + spent
+    least = least_budget(len(book.opened), shares, confirmation_cost) + spent
     if options.budget < least:
         raise UsageError(
             f"a budget of {options.budget} does not do for {len(book.opened)} adapters: expected {least} or more",

@@ -1,54 +1,82 @@
-"""What a sweep knows after T + 1 evaluations, by its own code: how the loss of each text bends with the weights."""
+"""The texts of a setting as ``loreg sweep`` asks for them, so that what its own search finds is held against others."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sweep_mixture import Evaluator, Mixture, Outputs
+from sweep_mixture import Evaluator, Mixture, Outputs, text_losses
 from sweep_pool import Array
 
+from loreg.entities import SweepCandidate
 from loreg.sweeping.curvature import curve_of_logits, curve_of_losses, sum_by_document
 from loreg.sweeping.loss_model import DocumentLosses
-from loreg.sweeping.token_search import STEP, steps_from
+from loreg.sweeping.token_search import STEP, Texts, steps_from
 
 
-class Curves(NamedTuple):
-    """The same T + 1 evaluations on dev texts, with their logits, and with nothing but the loss of each token."""
+@dataclass
+class SweepEvaluator:
+    """Weighted sums of adapters, evaluated with their logits, or with nothing but the loss of each token."""
 
-    by_logits: DocumentLosses
-    by_losses: DocumentLosses
+    evaluator: Evaluator
+    mixture: Mixture
+    has_logits: bool
 
+    def curve(self, candidates: Sequence[SweepCandidate], origin: Sequence[float], share: float) -> DocumentLosses:
+        """Evaluate dev texts where ``candidates`` are mixed by ``origin``, and a step along each."""
+        mixed = np.array([candidate.weights for candidate in candidates])
+        points = [np.array(point) @ mixed for point in steps_from(origin)]
+        tasks: list[int] = []
+        tokens: list[Array] = []
+        curves: list[list[Array]] = []
+        for number, task in enumerate(self.evaluator.tasks):
+            labels, texts, logits = None, None, []
+            for point in points:
+                whole = self._outputs(point, task)
+                labels, texts = whole.labels, whole.texts.numpy()
+                logits.append(whole.logits)
+            if self.has_logits:
+                curve = curve_of_logits(logits[0], logits[1:], labels, STEP)
+            else:
+                first, *stepped = [torch.nn.functional.cross_entropy(z, labels, reduction="none") for z in logits]
+                curve = curve_of_losses(first, stepped, STEP)
+            counts = np.bincount(texts)
+            tasks += [number] * len(counts)
+            tokens.append(counts.astype(float))
+            curves.append([sum_by_document(values, texts, len(counts)) for values in curve])
+        sums = map(np.concatenate, zip(*curves, strict=True))
+        return DocumentLosses(np.array(origin), np.array(tasks), np.concatenate(tokens), *sums)
 
-def evaluate_curves(evaluator: Evaluator, mixture: Mixture, origin: Array) -> Curves:
-    """Evaluate at ``origin`` (T,) and a step along each weight."""
-    points = steps_from(origin.tolist())
-    parts: tuple[list[list[Array]], ...] = ([], [])
-    tasks: list[int] = []
-    tokens: list[Array] = []
-    for task_number, task in enumerate(evaluator.tasks):
-        evaluated = [_whole(evaluator, mixture, point, task) for point in points]
-        count = int(evaluated[0].texts.max()) + 1
-        tasks += [task_number] * count
-        tokens.append(np.bincount(evaluated[0].texts).astype(float))
-        logits = [output.logits for output in evaluated]
-        labels = evaluated[0].labels
-        losses = [torch.nn.functional.cross_entropy(z, labels, reduction="none").double() for z in logits]
-        curves = curve_of_logits(logits[0], logits[1:], labels, STEP), curve_of_losses(losses[0], losses[1:], STEP)
-        for part, curve in zip(parts, curves, strict=True):
-            part.append([sum_by_document(values, evaluated[0].texts.numpy(), count) for values in curve])
-    return Curves(
-        *(
-            DocumentLosses(
-                origin, np.array(tasks), np.concatenate(tokens), *map(np.concatenate, zip(*part, strict=True))
-            )
-            for part in parts
-        )
-    )
+    def evaluate(self, candidate: SweepCandidate) -> Array:
+        """The summed loss of each dev text."""
+        return self._losses(candidate, "dev")[0]
 
+    def confirm(self, candidate: SweepCandidate) -> Array:
+        """The summed loss of each test text."""
+        return self._losses(candidate, "test")[0]
 
-def _whole(evaluator: Evaluator, mixture: Mixture, point: tuple[float, ...], task: str) -> Outputs:
-    mixture.weights = [*point]
-    batches = [*evaluator.outputs("dev", task)]
-    return Outputs(*(torch.cat(values) for values in zip(*batches, strict=True)))
+    def texts(self, split: str) -> Texts:
+        """The task of each text of a split, and its tokens."""
+        by_task = text_losses(self.evaluator, split).values()
+        tasks = np.concatenate([np.full(len(sums), task) for task, (sums, _) in enumerate(by_task)])
+        return Texts(tasks, np.concatenate([counts.numpy() for _, counts in by_task]))
+
+    def rank_errors(self, candidate: SweepCandidate) -> None:
+        """None: no rank is cut here."""
+
+    def seconds(self, candidate: SweepCandidate) -> float:
+        """No time is taken."""
+        return 0.0
+
+    def _losses(self, candidate: SweepCandidate, split: str) -> tuple[Array, Array]:
+        self.mixture.weights = [*candidate.strengths]
+        parts = [(sums.numpy(), counts.numpy()) for sums, counts in text_losses(self.evaluator, split).values()]
+        sums, counts = map(np.concatenate, zip(*parts, strict=True))
+        return sums, counts
+
+    def _outputs(self, point: Array, task: str) -> Outputs:
+        self.mixture.weights = point.tolist()
+        batches = [*self.evaluator.outputs("dev", task)]
+        return Outputs(*(torch.cat(values) for values in zip(*batches, strict=True)))

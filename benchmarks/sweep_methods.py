@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sweep_calibration import collect_moments
-from sweep_curve import evaluate_curves
+from sweep_curve import SweepEvaluator
 from sweep_mixture import Deltas, Evaluator, Mixture, load_evaluator, read_deltas, text_losses
 from sweep_pool import COUNTS, Array
 from sweep_setting import KINDS, Setting, load_setting, quiet
@@ -28,6 +28,7 @@ from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
 from loreg.merging.sources import MergeInput
 from loreg.sweeping.bootstrap import interval_of_difference
+from loreg.sweeping.token_search import FREE, TokenSearch
 
 #: What is read of each task's test documents: rows of 128 tokens, or examples.
 TEST = {"smollm2": 4, "minilm": 96}
@@ -118,13 +119,17 @@ def merge(name: str, setting: Setting, method: str, parameters: Mapping[str, flo
     return {key: (part.factors.b[0].float(), part.factors.a[0].float()) for key, part in modules.items()}
 
 
-def free_weights(name: str, setting: Setting, evaluator: Evaluator, adapters: Sequence[Deltas]) -> Array:
-    """The weights (T,) that a sweep finds on dev texts from T + 1 evaluations with logits."""
-    mixture = Mixture(evaluator.model, adapters)
-    count = len(adapters)
-    curves = evaluate_curves(evaluator, mixture, np.full(count, 1 / count))
+def free_weights(evaluator: Evaluator, adapters: Sequence[Deltas]) -> Array:
+    """The weights (T,) that a sweep finds on dev texts with logits."""
+    mixture, count = Mixture(evaluator.model, adapters), len(adapters)
+    texts = SweepEvaluator(evaluator, mixture, has_logits=True)
+    split = texts.texts("dev")
+    importance = np.full(count, 1 / count)
+    search = TokenSearch(texts, count, split, split, importance, count + 6, (), 0, None, (1.0,), 0.0)
+    answer = search.run()
     mixture.remove()
-    return curves.by_logits.fit().minimize(np.full(count, 1 / count))
+    (free,) = (candidate for candidate in {answer.best, *answer.differences} if candidate.what == FREE)
+    return np.array(free.weights)
 
 
 def main() -> None:
@@ -149,7 +154,7 @@ def main() -> None:
     print(f"{'each task by its own adapter':41}{'':9}{specialists.mean():12.4f}   {specialists.minus(reference)}")
     equal = evaluate(evaluator, "test", [linear], [1 / count])
     print(f"{f'equal mixture, 1/{count} each':41}{1 / count:9.2f}{equal.mean():12.4f}   {equal.minus(reference)}")
-    free = free_weights(name, setting, evaluator, adapters)
+    free = free_weights(evaluator, adapters)
     freely = evaluate(evaluator, "test", adapters, free.tolist())
     print(f"{'a weight for each, by logits':41}{'':9}{freely.mean():12.4f}   {freely.minus(reference)}", flush=True)
     for method, parameters in VARIANTS:

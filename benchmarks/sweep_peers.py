@@ -1,24 +1,28 @@
 """Print how many evaluations each search needs for 90, 95 and 99 % of the best gain that weights can have.
 
 ``python benchmarks/sweep_peers.py smollm2`` evaluates 140 weights for real once and keeps them in ``.sweep``; searches
-that know nothing but a loss then run from twenty seeds on an emulator of these evaluations. What a sweep finds from
-T + 1 evaluations is evaluated for real, for it looks at the texts themselves. Where the emulator is least the real loss
+that know nothing but a loss then run from twenty seeds on an emulator of these evaluations. What a sweep finds
+is evaluated for real, for it looks at the texts themselves. Where the emulator is least the real loss
 is taken too.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 import numpy as np
-from sweep_curve import evaluate_curves
+from sweep_curve import SweepEvaluator
 from sweep_emulator import Emulator, fit_emulator
 from sweep_mixture import Mixture, load_evaluator, read_deltas
 from sweep_pool import COUNTS, EQUAL_STRENGTHS, Array, Pool
 from sweep_searches import SEARCHES, best_losses, evaluations_to
 from sweep_setting import KINDS, Setting, load_setting, quiet
 
+from loreg.sweeping.token_search import EQUAL, FREE, STRENGTH, TokenSearch
+
 SHARES = (0.90, 0.95, 0.99)
+ORDER = (EQUAL, STRENGTH, FREE)
 
 
 def print_searches(emulator: Emulator, count: int, base: float, least: float, seeds: int, budget: int) -> None:
@@ -35,22 +39,25 @@ def print_searches(emulator: Emulator, count: int, base: float, least: float, se
 
 
 def print_sweep(pool: Pool, name: str, setting: Setting, least: float) -> None:
-    """Print what the minimum of the quadratic is worth, evaluated for real, after one look and after two."""
+    """Print what ``loreg sweep`` finds, evaluated for real, and how many evaluations were made until then."""
     evaluator = load_evaluator(setting, dev=COUNTS[name], test=COUNTS[name])
     mixture = Mixture(evaluator.model, [read_deltas(folder) for folder in setting.adapters.values()])
     count = len(setting.adapters)
     base, importance = pool.losses[0, 0].mean(), np.full(count, 1 / count)
-    print("\na sweep, evaluated for real                share of the best gain, and evaluations")
-    for kind in ("by_logits", "by_losses"):
-        origin, spent, columns = np.full(count, 1 / count), 0, []
-        for _ in range(2):
-            curve = getattr(evaluate_curves(evaluator, mixture, origin), kind)
-            origin = curve.fit().minimize(importance)
-            spent += count + 2
-            loss = pool.evaluate(origin)[0].mean()
-            columns.append(f"{100 * (base - loss) / (base - least):6.1f} % after {spent}")
-        weights = " ".join(f"{weight:.2f}" for weight in origin)
-        print(f"{kind.replace('_', ' '):42} {'   '.join(columns)}   at {weights}", flush=True)
+    print("\nloreg sweep, evaluated for real: share of the best gain, and after how many evaluations")
+    for has_logits in (True, False):
+        texts = SweepEvaluator(evaluator, mixture, has_logits)
+        search = TokenSearch(
+            texts, count, texts.texts("dev"), texts.texts("test"), importance, count + 6, (), 0, None, (1.0,), 0.0
+        )
+        answer = search.run()
+        candidates = sorted({answer.best, *answer.differences}, key=lambda candidate: ORDER.index(candidate.what))
+        print("with logits" if has_logits else "with the losses of tokens")
+        for spent, candidate in enumerate(candidates, count + 4):
+            share = 100 * (base - pool.evaluate(np.array(candidate.strengths))[0].mean()) / (base - least)
+            print(
+                f"  {candidate.what:24}{share:7.1f} % after {spent:2}   at {_weights(candidate.strengths)}", flush=True
+            )
 
 
 def _count(number: float, budget: int) -> str:
@@ -85,7 +92,7 @@ def main() -> None:
     print_searches(emulator, count, base, min(real, emulator(best)), options.seeds, options.budget)
 
 
-def _weights(weights: Array) -> str:
+def _weights(weights: Iterable[float]) -> str:
     return " ".join(f"{weight:.2f}" for weight in weights)
 
 

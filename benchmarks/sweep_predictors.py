@@ -10,12 +10,13 @@ import argparse
 
 import numpy as np
 from sweep_calibration import collect_moments
-from sweep_curve import evaluate_curves
+from sweep_curve import SweepEvaluator
 from sweep_mixture import Mixture, load_evaluator, read_deltas
 from sweep_pool import COUNTS, Array, Pool
 from sweep_setting import KINDS, Setting, load_setting, quiet
 
 from loreg.adapters.structure import read_structure
+from loreg.entities import SweepCandidate
 from loreg.merging.output_error import OutputProducts
 from loreg.merging.sources import MergeInput
 from loreg.sweeping.loss_model import model_of_output_errors
@@ -32,17 +33,22 @@ def predictors(name: str, setting: Setting, pool: Pool) -> dict[str, tuple[str, 
     relative = model_of_output_errors(products, np.eye(count)).predict(weights)
     evaluator = load_evaluator(setting, dev=COUNTS[name], test=COUNTS[name])
     mixture = Mixture(evaluator.model, [read_deltas(folder) for folder in setting.adapters.values()])
-    curves = evaluate_curves(evaluator, mixture, np.full(count, 1 / count))
-    looked_at = str(count + 1)
-    return {
+    rows = {
         "|Σw − 1|": ("0", abs(weights.sum(1) - 1)),
         "|w|²": ("0", np.square(weights).sum(1)),
         "output error, of each task's own energy": ("0", relative.mean(1)),
         "output error, summed": ("0", (relative * own).mean(1)),
-        "quadratic from the losses of tokens": (looked_at, curves.by_losses.fit().predict(weights).mean(1)),
-        "quadratic from logits": (looked_at, curves.by_logits.fit().predict(weights).mean(1)),
-        "real dev loss: the ceiling": (str(len(weights)), pool.losses[:, 0].mean(1)),
     }
+    alone = [SweepCandidate("alone", tuple(map(float, row))) for row in np.eye(count)]
+    together, start, importance = SweepCandidate("all", (1.0,) * count), 1 / count, np.full(count, 1 / count)
+    for has_logits, what in ((False, "the losses of tokens"), (True, "logits")):
+        texts = SweepEvaluator(evaluator, mixture, has_logits)
+        strength = float(texts.curve([together], [start], 1.0).fit().common_strength(importance)[0])
+        for cost, origin, where in ((count + 1, start, "1/T"), (count + 3, strength, f"{strength:.2f}")):
+            model = texts.curve(alone, [origin] * count, 1.0).fit()
+            rows[f"quadratic from {what}, at {where}"] = str(cost), model.predict(weights).mean(1)
+    rows["real dev loss: the ceiling"] = str(len(weights)), pool.losses[:, 0].mean(1)
+    return rows
 
 
 def spearman(x: Array, y: Array) -> float:
@@ -74,11 +80,11 @@ def main() -> None:
     dev, test = pool.losses.mean(2).T
     third = test <= np.quantile(test, 1 / 3)
     print(f"\n{name}: Spearman over {len(dev)} recipes, and the third of them that is best on test\n")
-    print(f"{'predictor':42}evaluations   dev     test, 90 %             best third, test")
+    print(f"{'predictor':46}evaluations   dev     test, 90 %             best third, test")
     for what, (cost, predicted) in predictors(name, setting, pool).items():
         of_dev = f"{spearman(predicted, dev):.3f}"
         print(
-            f"{what:42}{cost:>11}{of_dev:>8}  {interval(predicted, test)}   {interval(predicted[third], test[third])}"
+            f"{what:46}{cost:>11}{of_dev:>8}  {interval(predicted, test)}   {interval(predicted[third], test[third])}"
         )
 
 

@@ -1,8 +1,8 @@
 """Choose a recipe where the evaluation gives the loss, or the logits, of each token.
 
-Two evaluations, of a part of the texts, say about which common strength is best, K + 1 round it how the loss of each task
-bends with the weights. Its minimum, one common strength and the best of some methods are evaluated, and confirmed on texts
-that nothing was chosen by. What is measured stands in docs/concepts/sweeps.md.
+Two evaluations, of a part of the texts, say about which common strength is best, K + 1 round it how the loss of each
+task bends with the weights. Its minimum, one common strength and the best of some methods are evaluated, and confirmed on
+texts that nothing was chosen by. What is measured stands in docs/concepts/sweeps.md.
 """
 
 from __future__ import annotations

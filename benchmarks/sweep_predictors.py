@@ -40,10 +40,10 @@ def predictors(name: str, setting: Setting, pool: Pool) -> dict[str, tuple[str, 
         "output error, summed": ("0", (relative * own).mean(1)),
     }
     alone = [SweepCandidate("alone", tuple(map(float, row))) for row in np.eye(count)]
-    together, start, importance = SweepCandidate("all", (1.0,) * count), 1 / count, np.full(count, 1 / count)
+    whole, start, importance = SweepCandidate("all", (1.0,) * count), 1 / count, np.full(count, 1 / count)
     for has_logits, what in ((False, "the losses of tokens"), (True, "logits")):
         texts = SweepEvaluator(evaluator, mixture, has_logits)
-        strength = float(texts.curve([together], [start], 1.0).fit().common_strength(importance)[0])
+        strength = float(texts.curve([whole], [start], 1.0).fit().common_strength(importance)[0])
         for cost, origin, where in ((count + 1, start, "1/T"), (count + 3, strength, f"{strength:.2f}")):
             model = texts.curve(alone, [origin] * count, 1.0).fit()
             rows[f"quadratic from {what}, at {where}"] = str(cost), model.predict(weights).mean(1)

@@ -1,8 +1,8 @@
 """Choose a recipe where the evaluation gives the loss, or the logits, of each token.
 
 Two evaluations, of a part of the texts, say about which common strength is best, K + 1 round it how the loss of each
-task bends with the weights. Its minimum, one common strength and the best of some methods are evaluated, and confirmed on
-texts that nothing was chosen by. What is measured stands in docs/concepts/sweeps.md.
+task bends with the weights. Its minimum, one common strength and the best of some methods are evaluated, and confirmed
+on texts that nothing was chosen by. What is measured stands in docs/concepts/sweeps.md.
 """
 
 from __future__ import annotations
@@ -151,8 +151,9 @@ class TokenSearch:
 
     def _best_strength(self) -> float:
         """Return about which common strength is best: deltas that are far from it bend the loss otherwise."""
-        together, share = SweepCandidate(STRENGTH, (1.0,) * self.sources), self.shares[0]
-        curve = self.evaluator.curve([together], (self._start,), share)
+        share = self.shares[0]
+        whole = SweepCandidate(STRENGTH, (1.0,) * self.sources)
+        curve = self.evaluator.curve([whole], (self._start,), share)
         self.spent += 2 * share
         strength = float(curve.fit().common_strength(self.importance)[0])
         if abs(strength - self._start) < STEP:

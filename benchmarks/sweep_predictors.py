@@ -29,15 +29,15 @@ def predictors(name: str, setting: Setting, pool: Pool) -> dict[str, tuple[str, 
     weights, count = pool.weights, len(setting.adapters)
     inputs = [MergeInput(read_structure(folder), task, "") for task, folder in setting.adapters.items()]
     products = OutputProducts(inputs, collect_moments(name, setting)).products().numpy()
-    own = np.einsum("ttt->t", products)
-    relative = model_of_output_errors(products, np.eye(count)).predict(weights)
+    errors = model_of_output_errors(products, np.eye(count)).predict(weights)
+    own = model_of_output_errors(products, np.eye(count)).losses
     evaluator = load_evaluator(setting, dev=COUNTS[name], test=COUNTS[name])
     mixture = Mixture(evaluator.model, [read_deltas(folder) for folder in setting.adapters.values()])
     rows = {
         "|Σw − 1|": ("0", abs(weights.sum(1) - 1)),
         "|w|²": ("0", np.square(weights).sum(1)),
-        "output error, of each task's own energy": ("0", relative.mean(1)),
-        "output error, summed": ("0", (relative * own).mean(1)),
+        "output error, of each task's own energy": ("0", (errors / own).mean(1)),
+        "output error, summed": ("0", errors.mean(1)),
     }
     alone = [SweepCandidate("alone", tuple(map(float, row))) for row in np.eye(count)]
     whole, start, importance = SweepCandidate("all", (1.0,) * count), 1 / count, np.full(count, 1 / count)

@@ -152,10 +152,13 @@ class Scores:
         self._search = ScoreSearch(count, 1000, np.ones(1), seed)
         self._history: list[tuple[Weights, Weights | None]] = []
         self._asked: list[Weights] = []
+        self._has_ended = False
 
     def ask(self) -> Weights:
-        self._asked = self._asked or self._search.next_points(self._history) or [self._history[-1][0]]
-        return self._asked.pop(0)
+        if not self._has_ended and not self._asked:
+            self._asked = self._search.next_points(self._history)
+            self._has_ended = not self._asked
+        return self._history[-1][0] if self._has_ended else self._asked.pop(0)
 
     def tell(self, weights: Weights, loss: float) -> None:
         self._history.append((weights, np.array([loss])))

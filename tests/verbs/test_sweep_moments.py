@@ -32,8 +32,8 @@ def moments(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def output_errors(folders: dict[str, Path], merged: dict[str, torch.Tensor]) -> dict[str, float]:
-    """By task: how far the outputs of the merged deltas are from those of its adapter, of those outputs' energy."""
-    errors = {}
+    """By task: how far the outputs of the merged deltas are from those of its adapter, in means of their energies."""
+    errors, energies = {}, []
     for task, folder in folders.items():
         own, seen = deltas(folder), inputs_by_hand(folder, texts()[task])
         error = energy = 0.0
@@ -42,8 +42,9 @@ def output_errors(folders: dict[str, Path], merged: dict[str, torch.Tensor]) -> 
             right = x @ own.get(module, torch.zeros_like(delta)).T
             error += float((x @ delta.T - right).square().sum())
             energy += float(right.square().sum())
-        errors[task] = error / energy
-    return errors
+        errors[task] = error / len(x)
+        energies.append(energy / len(x))
+    return {task: error * len(energies) / sum(energies) for task, error in errors.items()}
 
 
 def test_the_least_output_error_is_taken_and_is_that_of_the_outputs(

@@ -69,17 +69,19 @@ class LossModel:
 
 
 def model_of_output_errors(products: Array, directions: Array) -> LossModel:
-    """Return how the output error of each task, of its own adapter's output energy, bends with P weights.
+    """Return how the output error of each task bends with P weights, in means of the adapters' own output energies.
 
     ``products`` (T, N, N) are the inner products of the outputs of N deltas on the text of each task, the first T of
-    which are the tasks' own; ``directions`` (P, N) says of which deltas each weight is.
+    which are the tasks' own; ``directions`` (P, N) says of which deltas each weight is. All tasks have one unit: an
+    adapter that puts out more has more to lose, and errors divided by each task's own rank worse
+    (docs/concepts/sweeps.md).
     """
     tasks = np.arange(len(products))
     own = products[tasks, tasks, tasks]
-    own = np.where(own > 0, own, 1.0)
-    gradients = products[tasks, :, tasks] @ directions.T / own[:, None]
-    curvatures = directions @ products @ directions.T / own[:, None, None]
-    return LossModel(np.zeros(len(directions)), np.ones(len(tasks)), -2 * gradients, 2 * curvatures)
+    unit = own.mean() or 1.0
+    gradients = products[tasks, :, tasks] @ directions.T / unit
+    curvatures = directions @ products @ directions.T / unit
+    return LossModel(np.zeros(len(directions)), own / unit, -2 * gradients, 2 * curvatures)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from loreg.verbs.sweep_metrics import SweepMetrics, scores_by_task, task_importa
 from loreg.verbs.sweep_trials import TrialBook, factors_of
 from loreg.workspace.resolve_sources import merge_inputs
 
-_METRIC = SweepMetrics("output_error", higher_is_better=False)  # of each task's own adapter's output energy
+_METRIC = SweepMetrics("output_error", higher_is_better=False)  # in means of the adapters' own output energies
 _NOTE = (
     "nothing was evaluated: output errors say which recipe to try first, not how good it is; --data and --base, or "
     "--eval, measure it"

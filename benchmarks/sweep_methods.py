@@ -123,9 +123,9 @@ def free_weights(evaluator: Evaluator, adapters: Sequence[Deltas]) -> Array:
     """The weights (T,) that a sweep finds on dev texts with logits."""
     mixture, count = Mixture(evaluator.model, adapters), len(adapters)
     texts = SweepEvaluator(evaluator, mixture, has_logits=True)
-    split = texts.texts("dev")
+    dev, test = texts.texts("dev"), texts.texts("test")
     importance = np.full(count, 1 / count)
-    search = TokenSearch(texts, count, split, split, importance, count + 6, (), 0, None, (1.0,), 0.0)
+    search = TokenSearch(texts, count, dev, test, importance, count + 6, (), 0, None, (1.0,), 0.0)
     answer = search.run()
     mixture.remove()
     (free,) = (candidate for candidate in {answer.best, *answer.differences} if candidate.what == FREE)

@@ -26,6 +26,10 @@ from loreg.parsing import (
         ("eval_loss=-1.5e-3", Metric("eval_loss", -0.0015, higher_is_better=False)),
         ("perplexity=12@wiki", Metric("perplexity", 12.0, "wiki", higher_is_better=False)),
         ("wer=0.1", Metric("wer", 0.1, higher_is_better=False)),
+        ("word_perplexity=12", Metric("word_perplexity", 12.0, higher_is_better=False)),
+        ("bits_per_byte=0.9", Metric("bits_per_byte", 0.9, higher_is_better=False)),
+        ("eval/bits-per-character=1.2", Metric("eval/bits-per-character", 1.2, higher_is_better=False)),
+        ("bits=0.9", Metric("bits", 0.9)),
         ("lossless=1", Metric("lossless", 1.0)),
     ],
 )

@@ -21,7 +21,7 @@ class UsualMetric(Value, frozen=True):
 
 _HIGHER, _LOWER = UsualMetric(True), UsualMetric(False)
 _SHARE, _ERROR_RATE = UsualMetric(True, "share"), UsualMetric(False, "share")
-#: By a word of the name, so that ``eval_loss`` and ``rouge-l`` are known too.
+#: By a word of the name, or several in a row, so that ``eval_loss`` and ``rouge-l`` are known too.
 USUAL: dict[str, UsualMetric] = {
     **dict.fromkeys(
         ("accuracy", "acc", "f1", "precision", "recall", "auc", "auroc", "em", "map", "ndcg", "mrr"), _SHARE
@@ -30,9 +30,10 @@ USUAL: dict[str, UsualMetric] = {
     **dict.fromkeys(("meteor", "bertscore", "comet", "mcc", "pearson", "spearman", "r2", "pass", "winrate"), _HIGHER),
     **dict.fromkeys(("wer", "cer", "ter", "mer", "eer", "error"), _ERROR_RATE),
     **dict.fromkeys(("loss", "nll"), _LOWER),
-    **dict.fromkeys(("bpb", "bpc"), UsualMetric(False, "bits")),
+    **dict.fromkeys(("bpb", "bpc", "bits_per_byte", "bits_per_character"), UsualMetric(False, "bits")),
     **dict.fromkeys(("perplexity", "ppl", "mae", "mse", "rmse", "mape", "brier", "ece", "fid", "latency"), _LOWER),
 }
+_MAX_WORDS = max(key.count("_") for key in USUAL) + 1
 _MIN_LETTERS = 3  # of a name that may be a slip
 _MIN_RATIO = 0.8  # of a slip to the name that was meant (difflib)
 
@@ -43,7 +44,9 @@ def usual_metric(name: str) -> UsualMetric | None:
     >>> usual_metric("eval_loss").higher_is_better, usual_metric("exact-wer").unit, usual_metric("score")
     (False, 'share', None)
     """
-    kinds = [USUAL[word] for word in re.split(r"[_\W]+", name.lower()) if word in USUAL]
+    words = re.split(r"[_\W]+", name.lower())
+    phrases = (words[i:j] for i in range(len(words)) for j in range(i + 1, min(i + _MAX_WORDS, len(words)) + 1))
+    kinds = [USUAL[key] for key in map("_".join, phrases) if key in USUAL]
     return next((kind for kind in kinds if not kind.higher_is_better), kinds[0] if kinds else None)
 
 

@@ -64,6 +64,8 @@ NOT_RUN = {
      "--push team/blend"): "needs SmolLM2 and ten minutes; tests/verbs/test_sweep.py runs a small model",
     ("docs/how-to/sweep.md", "loreg sweep team/news team/movies --extras team/news --eval 'python score.py {dir}' "
      "--metric accuracy --budget 12"): "a program of the reader's",
+    ("docs/how-to/sweep.md", "loreg sweep team/news team/movies --base ./SmolLM2-135M \\"): "needs the harness",
+    ("docs/how-to/sweep.md", "out=$(mktemp -d)"): "needs the harness and vLLM",
     ("docs/how-to/ci.md", "pip install loreg"): "asks a package index",
     ("docs/troubleshooting.md", "pip install 'loreg[merge]'"): "asks a package index",
 }  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from concurrency import wait_until_ended
-from loreg.errors import EvaluationError, LoregError, MissingExtraError, NotFoundError, UsageError
+from loreg.errors import EvaluationError, LoregError, NotFoundError, UsageError
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Measurement, choose_evaluator, measure_with, parse_output
 
@@ -244,62 +244,3 @@ def test_what_ends_the_program_ends_the_sweep_too(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         measure_with(interrupted)(tmp_path)
-
-
-def test_the_harness_is_asked_for_where_it_is_not_installed():
-    with pytest.raises(MissingExtraError) as caught:
-        choose_evaluator("lm-eval:hellaswag", Path("base"), "", CommandRunner(None))
-    assert caught.value.hint == "pip install lm-eval"
-
-
-HARNESS = """
-import json, pathlib, sys
-words = sys.argv
-options = dict(zip(words[1::2], words[2::2]))
-folder = pathlib.Path(options["--output_path"], "a__b")
-folder.mkdir()
-results = {
-    task: {"alias": task, "acc,none": ACC, "acc_stderr,none": 0.1, "acc_norm,none": 0.75, "sample_len": 7}
-    for task in options["--tasks"].split(",")
-}
-(folder / "results_2026.json").write_text(json.dumps({"results": results, "asked": words}))
-print(options["--model_args"], file=sys.stderr)
-if ACC == 0.125:
-    sys.exit(options["--model_args"])
-"""
-
-
-@pytest.fixture
-def install_harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Install what writes results as lm-evaluation-harness 0.4 does, with the accuracy that it is given."""
-
-    def install(accuracy: str) -> None:
-        (tmp_path / "site").mkdir(exist_ok=True)
-        (tmp_path / "site" / "lm_eval.py").write_text(HARNESS.replace("ACC", accuracy))
-        monkeypatch.syspath_prepend(tmp_path / "site")
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site") + os.pathsep + os.environ.get("PYTHONPATH", ""))
-
-    return install
-
-
-def test_the_harness_runs_the_base_with_the_merged_adapter(install_harness, tmp_path: Path):
-    install_harness("0.5")
-    base = tmp_path / "base"
-    assert choose_evaluator("lm-eval:qa,sum", base, "", CommandRunner(None))(tmp_path).scores == {"qa": 0.5, "sum": 0.5}
-    assert choose_evaluator("lm-eval:qa", base, "acc_norm", CommandRunner(None))(tmp_path).scores == {"qa": 0.75}
-    with pytest.raises(EvaluationError, match="of qa only acc, acc_norm"):
-        choose_evaluator("lm-eval:qa", base, "exact_match", CommandRunner(None))(tmp_path)
-    with pytest.raises(UsageError, match="runs a model: which"):
-        choose_evaluator("lm-eval:qa", None, "", CommandRunner(None))
-    install_harness("0.125")
-    with pytest.raises(EvaluationError, match=f"pretrained={base},peft={tmp_path}"):
-        choose_evaluator("lm-eval:qa", base, "", CommandRunner(None))(tmp_path)
-
-
-def test_what_the_harness_could_not_measure_is_told(install_harness, tmp_path: Path):
-    install_harness("float('nan')")
-    with pytest.raises(EvaluationError, match="nan"):
-        choose_evaluator("lm-eval:qa", tmp_path, "", CommandRunner(None))(tmp_path)
-    (tmp_path / "site" / "lm_eval.py").write_text("")  # ends well and writes nothing
-    with pytest.raises(EvaluationError, match="no results"):
-        choose_evaluator("lm-eval:qa", tmp_path, "", CommandRunner(None))(tmp_path)

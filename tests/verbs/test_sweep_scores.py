@@ -73,6 +73,62 @@ def test_of_a_loss_the_least_is_taken(local_registry: Registry, tmp_path: Path):
     assert result.answer.candidate.weights == pytest.approx([0.45, 0.3], abs=0.02)
 
 
+def harness_results(values: dict[str, float], *, higher_is_better: bool) -> dict[str, object]:
+    """The results that lm-evaluation-harness gives of one task, in what a sweep reads of them."""
+    metrics = {f"{name},none": value for name, value in values.items()}
+    directions = {"own": dict.fromkeys(values, higher_is_better)}
+    return {
+        "results": {"own": {"alias": "own", **metrics}},
+        "configs": {},
+        "versions": {"own": 1.0},
+        "higher_is_better": directions,
+    }
+
+
+def test_what_the_harness_measures_has_its_name_and_its_direction(local_registry: Registry, tmp_path: Path):
+    folders = sources(tmp_path, 2)
+    accuracy = quadratic(folders, [0.45, 0.3])
+
+    def score(folder: Path) -> dict[str, object]:
+        return harness_results({"badness": 0.9 - accuracy(folder)}, higher_is_better=False)
+
+    for _ in range(2):  # the second time from what was kept
+        result = run_sweep(local_registry, folders, score)
+        assert (result.metric, result.higher_is_better, result.tasks) == ("badness", False, ("own",))
+        assert result.answer.candidate.weights == pytest.approx([0.45, 0.3], abs=0.02)
+    (metric,) = local_registry.show(result.answer.version).version.metrics
+    assert (metric.name, metric.dataset, metric.higher_is_better) == ("badness", "own", False)
+    told = run_sweep(local_registry, folders, score, higher_is_better=True, dry_run=True, budget=6)
+    assert told.higher_is_better
+
+
+def test_a_metric_of_the_harness_that_is_no_word_is_recorded_as_one(local_registry: Registry, tmp_path: Path):
+    folders = sources(tmp_path, 2)
+    result = run_sweep(
+        local_registry,
+        folders,
+        lambda folder: harness_results({"pass@1": 0.5, "acc": 0.5}, higher_is_better=True),
+        metric="pass@1",
+        budget=3,
+    )
+    assert result.metric == "pass-1"
+    assert [m.name for m in local_registry.show(result.answer.version).version.metrics] == ["pass-1"]
+
+
+def test_a_metric_that_the_harness_does_not_give_ends_the_sweep_at_the_first_trial(
+    local_registry: Registry, tmp_path: Path
+):
+    calls: list[Path] = []
+
+    def score(folder: Path) -> dict[str, object]:
+        calls.append(folder)
+        return harness_results({"acc": 0.5}, higher_is_better=True)
+
+    with pytest.raises(UsageError, match="own has no metric 'acc_norm', only acc"):
+        run_sweep(local_registry, sources(tmp_path, 2), score, metric="acc_norm")
+    assert len(calls) == 1
+
+
 def test_tasks_count_by_their_importance(local_registry: Registry, tmp_path: Path):
     folders = sources(tmp_path, 2)
     one, two = quadratic(folders, [0.5, 0.2]), quadratic(folders, [0.2, 0.5])

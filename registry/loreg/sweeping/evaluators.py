@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import math
 import re
@@ -18,8 +17,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from loreg.errors import EvaluationError, MissingExtraError, NotFoundError, UsageError
+from loreg.errors import EvaluationError, NotFoundError, UsageError
 from loreg.sweeping.command_runner import TAIL, CommandRunner
+from loreg.sweeping.lm_evaluation_harness import (
+    HarnessRun,
+    is_harness,
+    is_harness_results,
+    parse_harness,
+    read_harness_results,
+)
 from loreg.sweeping.loss_model import Array
 
 #: Returns how good the merged adapter in a folder is; what it may return, ``read_measurement`` says.
@@ -28,7 +34,6 @@ Evaluate: TypeAlias = Callable[[Path], "Measurement"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FOLDER = re.compile(r"""(["']?)\{dir\}\1""")
-_HARNESS = "lm-eval:"
 _ONLY_TASK = "score"
 _MAX_TASKS = 100
 _MAX_LOSS = 1e30  # nats of a token: larger ones have no mean
@@ -36,32 +41,39 @@ _MAX_LOSS = 1e30  # nats of a token: larger ones have no mean
 
 @dataclass(frozen=True)
 class Measurement:
-    """The score of each task; ``losses`` has the loss of each token by task where they are known."""
+    """The score of each task; ``losses`` has the loss of each token by task where they are known.
+
+    ``metric`` is what the scores measure, ``higher_is_better`` which way it is better, where the evaluation says so.
+    """
 
     scores: Mapping[str, float]
     losses: Mapping[str, Array] = field(default_factory=dict)
+    metric: str = ""
+    higher_is_better: bool | None = None
 
 
 def choose_evaluator(text: str, base: Path | None, metric: str, commands: CommandRunner) -> Evaluate:
-    """Return the evaluator that ``text`` means: a shell command, ``module:function``, or ``lm-eval:TASK,TASK``.
+    """Return the evaluator that ``text`` means: a shell command, ``module:function``, or ``lm-eval:TASK,TASK OPTIONS``.
 
-    Raises UsageError for a command that does not name ``{dir}``, NotFoundError for a function that is not there, and
-    EvaluationError for one whose module fails.
+    ``metric`` is the one to take of what lm-evaluation-harness measures, the first where it is empty.
+
+    Raises UsageError for a command that does not name ``{dir}`` and for what the harness cannot run, NotFoundError for
+    a function that is not there, EvaluationError for one whose module fails, and MissingExtraError without a harness.
     """
-    if text.startswith(_HARNESS):
-        return _harness(text.removeprefix(_HARNESS), base, metric, commands)
+    if is_harness(text):
+        return _run_harness(parse_harness(text, base), metric, commands)
     if _FUNCTION.fullmatch(text):
-        return measure_with(_import_function(text))
+        return measure_with(_import_function(text), metric)
     if "{dir}" not in text:
         raise UsageError(
             f"the evaluation {text[:80]!r} does not say where the merged adapter goes",
             hint="--eval 'python score.py {dir}', or --eval module:function",
         )
     # {dir} in quotes of its own is the same: the name is quoted here
-    return lambda folder: parse_output(commands.run(_FOLDER.sub(lambda _: shlex.quote(str(folder)), text)))
+    return lambda folder: parse_output(commands.run(_FOLDER.sub(lambda _: shlex.quote(str(folder)), text)), metric)
 
 
-def measure_with(function: Function) -> Evaluate:
+def measure_with(function: Function, metric: str = "") -> Evaluate:
     """Return the evaluator that calls ``function``. What it raises is an EvaluationError of the trial."""
 
     def measure(folder: Path) -> Measurement:
@@ -69,13 +81,15 @@ def measure_with(function: Function) -> Evaluate:
             returned = function(folder)
         except (Exception, SystemExit) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}"[:TAIL], hint="mend the function") from error
-        return read_measurement(returned)
+        return read_measurement(returned, metric)
 
     return measure
 
 
-def read_measurement(value: object) -> Measurement:
-    """Read a number, ``{"task": number}`` or ``{"losses": {"task": [number, …]}}``. Raises EvaluationError.
+def read_measurement(value: object, metric: str = "") -> Measurement:
+    """Read a number, ``{"task": number}``, ``{"losses": {"task": [number, …]}}``, or results of lm-evaluation-harness.
+
+    Raises EvaluationError for anything else, UsageError for results without ``metric``.
 
     >>> read_measurement(0.5).scores, read_measurement({"losses": {"qa": [1.0, 3.0]}}).scores
     ({'score': 0.5}, {'qa': 2.0})
@@ -83,6 +97,10 @@ def read_measurement(value: object) -> Measurement:
     if isinstance(value, Mapping) and isinstance(value.get("losses"), Mapping) and len(value) == 1:
         losses = {str(task): _vector(task, numbers) for task, numbers in value["losses"].items()}
         measured = Measurement({task: float(numbers.mean()) for task, numbers in losses.items()}, losses)
+    elif isinstance(value, Mapping) and is_harness_results(value):
+        read = read_harness_results(value, metric)
+        scores = {task: _number(task, number) for task, number in read.numbers.items()}
+        measured = Measurement(scores, metric=read.metric, higher_is_better=read.higher_is_better)
     elif isinstance(value, Mapping):
         measured = Measurement({str(task): _number(task, number) for task, number in value.items()})
     else:
@@ -92,12 +110,12 @@ def read_measurement(value: object) -> Measurement:
     return measured
 
 
-def parse_output(text: str) -> Measurement:
-    """Read what a program printed: JSON, or its last line. Raises EvaluationError."""
+def parse_output(text: str, metric: str = "") -> Measurement:
+    """Read what a program printed: JSON, or its last line. Raises what ``read_measurement`` does."""
     lines = [line for line in text.splitlines() if line.strip()]
     for part in (text, lines[-1] if lines else ""):
         with contextlib.suppress(ValueError, RecursionError):
-            return read_measurement(json.loads(part))
+            return read_measurement(json.loads(part), metric)
     raise _unexpected(f"{lines[-1][:60]!r}" if lines else "no output")
 
 
@@ -123,37 +141,18 @@ def _import_function(text: str) -> Function:
     return function
 
 
-def _harness(tasks: str, base: Path | None, metric: str, commands: CommandRunner) -> Evaluate:
-    """Return the evaluator that runs lm-evaluation-harness on the base with the merged adapter."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise MissingExtraError("lm-evaluation-harness is not installed", hint="pip install lm-eval")
-    if base is None:
-        raise UsageError("lm-evaluation-harness runs a model: which?", hint="--base DIR")
+def _run_harness(run: HarnessRun, metric: str, commands: CommandRunner) -> Evaluate:
+    """Return the evaluator that runs lm-evaluation-harness on its base with the merged adapter."""
 
     def measure(folder: Path) -> Measurement:
         with tempfile.TemporaryDirectory(prefix="loreg-sweep-") as output:
-            model = f"pretrained={base},peft={folder}"
-            words = (sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", model)
-            commands.run(shlex.join((*words, "--tasks", tasks, "--output_path", output)))
-            files = list(Path(output).rglob("results*.json"))
+            commands.run(run.command(folder, Path(output, "results.json")))
+            files = list(Path(output).glob("results_*.json"))
             if len(files) != 1:
                 raise EvaluationError("lm-evaluation-harness wrote no results", hint="run it by hand: lm_eval --help")
-            results = json.loads(files[0].read_bytes())["results"]
-        return read_measurement({task: _harness_score(task, numbers, metric) for task, numbers in results.items()})
+            return read_measurement(json.loads(files[0].read_bytes()), metric)
 
     return measure
-
-
-def _harness_score(task: str, numbers: Mapping[str, object], metric: str) -> float:
-    """Return the metric of that name, or the first that there is: ``acc,none`` is ``acc``."""
-    values = {
-        key.partition(",")[0]: value
-        for key, value in numbers.items()
-        if isinstance(value, float) and "stderr" not in key
-    }
-    if not values or (metric and metric not in values):
-        raise _unexpected(f"of {task} only {', '.join(values) or 'no number'}")
-    return values[metric] if metric else next(iter(values.values()))
 
 
 def _number(task: object, value: object) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,19 +42,30 @@ class Measurer:
         return SweepTrial(0, candidate, kept["scores"], **times)
 
     def _measure(self, candidate: SweepCandidate) -> SweepTrial:
-        try:
-            merged, merge_seconds = self.book.timed_merge(candidate)
-            with self.book.write(merged) as folder:
-                start = time.perf_counter()
+        """Merge and evaluate a candidate. Raises UsageError for what no trial could be evaluated by."""
+        with contextlib.ExitStack() as folders:
+            try:
+                merged, merge_seconds = self.book.timed_merge(candidate)
+                folder = folders.enter_context(self.book.write(merged))
+            except LoregError as error:
+                return SweepTrial(0, candidate, error=error.message)
+            start = time.perf_counter()
+            try:
                 measured = self.evaluate(folder)
-        except LoregError as error:
-            return SweepTrial(0, candidate, error=error.message)
+            except EvaluationError as error:
+                return SweepTrial(0, candidate, error=error.message)
         seconds = time.perf_counter() - start
-        scores = dict(measured.scores)
         if measured.losses:
             self.book.journal.record_arrays(_losses_key(candidate), measured.losses)
-        self.book.journal.record(_key(candidate), {"scores": scores, "merge": merge_seconds, "evaluate": seconds})
+        scores, times = dict(measured.scores), {"merge": merge_seconds, "evaluate": seconds}
+        measures = {"metric": measured.metric, "higher_is_better": measured.higher_is_better}
+        self.book.journal.record(_key(candidate), {"scores": scores, **measures, **times})
         return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
+
+    def metric(self, candidate: SweepCandidate) -> tuple[str, bool | None]:
+        """Return what the scores of a candidate measure, and whether higher is better, where the evaluation said so."""
+        kept = self.book.journal.recall(_key(candidate)) or {}
+        return kept.get("metric", ""), kept.get("higher_is_better")
 
     def losses(self, candidate: SweepCandidate) -> Mapping[str, Array]:
         """Return the loss of each token by task, empty where only scores are known. Raises EvaluationError."""
@@ -67,7 +79,7 @@ def open_measurer(book: TrialBook, evaluate: str | Function, options: SweepOptio
     """Return what evaluates the trials of a sweep, as ``evaluate`` says. Raises UsageError, NotFoundError."""
     commands = CommandRunner(options.timeout)
     if not isinstance(evaluate, str):
-        return Measurer(book, measure_with(evaluate), commands)
+        return Measurer(book, measure_with(evaluate, options.metric), commands)
     base = Path(book.base).expanduser() if book.base else None
     return Measurer(book, choose_evaluator(evaluate, base, options.metric, commands), commands)
 

@@ -28,7 +28,7 @@ _FIRST_FAILURES = 3  # trials: if these fail, all do
 
 def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     """Evaluate what the search asks for, ``jobs`` side by side; a trial that fails is told and the search goes on."""
-    book, metrics = measurer.book, sweep_metrics(measurer.book, options)
+    book, metrics = measurer.book, SweepMetrics(options.metric or _METRIC, True)
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
@@ -41,6 +41,7 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
                 if not trial.error and not tasks:
                     tasks = tuple(sorted(trial.scores))
                     importance = task_importance(tasks, options.importance)
+                    metrics = sweep_metrics(book, options, *measurer.metric(trial.candidate))
                 checked = _refuse_other_tasks(trial, tasks)
                 history.append((point, None if checked.error else _losses(checked, metrics)))
                 _record(book, checked, metrics)
@@ -79,16 +80,16 @@ def _side_by_side(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def sweep_metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
-    """Return how the numbers are called, and which way is better: as asked for, as declared, or by the name.
+def sweep_metrics(book: TrialBook, options: SweepOptions, measured: str, measured_higher: bool | None) -> SweepMetrics:
+    """Return how the numbers are called, and which way is better: as asked for, declared, measured, or by the name.
 
     Raises UsageError for a name that no metric has.
     """
-    name = options.metric or _METRIC
+    name = measured or options.metric or _METRIC
     parse_metric(f"{name}=0")
     higher = options.higher_is_better
     if higher is None:
-        higher = declared_directions(book.context.backend).get(name)
+        higher = declared_directions(book.context.backend).get(name, measured_higher)
     if higher is None:
         usual = usual_metric(name)
         higher = usual is None or usual.higher_is_better

@@ -98,8 +98,8 @@ def test_what_the_harness_measures_has_its_name_and_its_direction(local_registry
         assert result.answer.candidate.weights == pytest.approx([0.45, 0.3], abs=0.02)
     (metric,) = local_registry.show(result.answer.version).version.metrics
     assert (metric.name, metric.dataset, metric.higher_is_better) == ("badness", "own", False)
-    told = run_sweep(local_registry, folders, score, higher_is_better=True, dry_run=True, budget=6)
-    assert told.higher_is_better
+    as_asked = run_sweep(local_registry, folders, score, higher_is_better=True, dry_run=True, budget=6)
+    assert as_asked.higher_is_better
 
 
 def test_a_metric_of_the_harness_that_is_no_word_is_recorded_as_one(local_registry: Registry, tmp_path: Path):

@@ -31,6 +31,7 @@ _FOLDER = re.compile(r"""(["']?)\{dir\}\1""")
 _HARNESS = "lm-eval:"
 _ONLY_TASK = "score"
 _MAX_TASKS = 100
+_MAX_NAME = 1000  # characters of a task's
 _MAX_LOSS = 1e30  # nats of a token: larger ones have no mean
 
 
@@ -81,10 +82,10 @@ def read_measurement(value: object) -> Measurement:
     ({'score': 0.5}, {'qa': 2.0})
     """
     if isinstance(value, Mapping) and isinstance(value.get("losses"), Mapping) and len(value) == 1:
-        losses = {str(task): _vector(task, numbers) for task, numbers in value["losses"].items()}
+        losses = {_name(task): _vector(task, numbers) for task, numbers in value["losses"].items()}
         measured = Measurement({task: float(numbers.mean()) for task, numbers in losses.items()}, losses)
     elif isinstance(value, Mapping):
-        measured = Measurement({str(task): _number(task, number) for task, number in value.items()})
+        measured = Measurement({_name(task): _number(task, number) for task, number in value.items()})
     else:
         measured = Measurement({_ONLY_TASK: _number(_ONLY_TASK, value)})
     if not 0 < len(measured.scores) <= _MAX_TASKS:
@@ -154,6 +155,14 @@ def _harness_score(task: str, numbers: Mapping[str, object], metric: str) -> flo
     if not values or (metric and metric not in values):
         raise _unexpected(f"of {task} only {', '.join(values) or 'no number'}")
     return values[metric] if metric else next(iter(values.values()))
+
+
+def _name(task: object) -> str:
+    """Return the name of a task, under which arrays can be kept: in an archive a name ends at a NUL."""
+    name = str(task)
+    if len(name) > _MAX_NAME or any(character == "\0" or "\ud800" <= character <= "\udfff" for character in name):
+        raise _unexpected(f"a task called {name[:40]!r}")
+    return name
 
 
 def _number(task: object, value: object) -> float:

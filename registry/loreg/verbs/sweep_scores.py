@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import msgspec
 import numpy as np
 
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
@@ -50,9 +51,7 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     notes = []
     if options.methods != SweepOptions().methods:
         notes.append("no method was tried: scores say enough of weights alone, the loss of each token of both")
-    if kept := len(measurer.recalled):
-        again = f"--seed {options.seed + 1} begins anew"
-        notes.append(f"{kept} of {len(history)} trials were measured before and are not again; {again}")
+    notes += measurer.note_recalled(options.seed)
     return _result(book, tasks, importance, metrics, notes)
 
 
@@ -85,14 +84,22 @@ def sweep_metrics(book: TrialBook, options: SweepOptions) -> SweepMetrics:
     Raises UsageError for a name that no metric has.
     """
     name = options.metric or _METRIC
-    parse_metric(f"{name}=0")
+    higher = known_direction(book, msgspec.structs.replace(options, metric=name))
+    return SweepMetrics(name, higher is not False)
+
+
+def known_direction(book: TrialBook, options: SweepOptions) -> bool | None:
+    """Return whether more is better of the metric of the options, None where nothing says it.
+
+    Raises UsageError for a name that no metric has.
+    """
+    parse_metric(f"{options.metric}=0")
     higher = options.higher_is_better
     if higher is None:
-        higher = declared_directions(book.context.backend).get(name)
-    if higher is None:
-        usual = usual_metric(name)
-        higher = usual is None or usual.higher_is_better
-    return SweepMetrics(name, higher)
+        higher = declared_directions(book.context.backend).get(options.metric)
+    if higher is None and (usual := usual_metric(options.metric)) is not None:
+        higher = usual.higher_is_better
+    return higher
 
 
 def _refuse_other_tasks(trial: SweepTrial, tasks: Sequence[str]) -> SweepTrial:
@@ -108,7 +115,7 @@ def _losses(trial: SweepTrial, metrics: SweepMetrics) -> Array:
 
 
 def _record(book: TrialBook, trial: SweepTrial, metrics: SweepMetrics) -> None:
-    if trial.error or book.name is None or book.is_pushed(trial.candidate):
+    if trial.error or book.name is None:
         book.record(trial, metrics, None)
         return
     with book.write(book.merge(trial.candidate)) as folder:

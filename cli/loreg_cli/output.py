@@ -46,9 +46,12 @@ def print_table(
     """
     options = table_options_in_force()
     cells = [[single_line(cell) for cell in row] for row in rows]
-    kinds = [Column(n, n in right, n in prose, drop.index(n) if n in drop else None, n in paths) for n in columns]
+    kinds = [
+        Column(single_line(n), n in right, n in prose, drop.index(n) if n in drop else None, n in paths)
+        for n in columns
+    ]
     if options.columns:
-        chosen = [_find_column(name, columns) for name in options.columns]
+        chosen = [_find_column(name, [kind.name for kind in kinds]) for name in options.columns]
         kinds = [kinds[i]._replace(drops=None) for i in chosen]
         cells = [[row[i] for i in chosen] for row in cells]
     is_narrow = sys.stdout.isatty() and not options.wide

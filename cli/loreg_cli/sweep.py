@@ -96,7 +96,8 @@ def sweep(
                 raise click.UsageError("--resume goes on as the sweep was asked for: only --budget goes with it")
             result = open_registry().resume_sweep(resume, budget=budget, device=device, plot=plot, progress=progress)
         else:
-            _refuse_idle_options(options.keys(), has_texts=bool(data))
+            if evaluate is None and (data or calibration):
+                _refuse_idle_options(options.keys(), has_texts=bool(data))
             result = open_registry().sweep(
                 sources,
                 evaluate,
@@ -115,8 +116,11 @@ def sweep(
 
 def _refuse_idle_options(options: AbstractSet[str], *, has_texts: bool) -> None:
     """Raise UsageError for an option that would change nothing: of the other way to evaluate."""
-    if has_texts and options & {"metric", "higher_is_better", "timeout", "jobs"}:
-        raise click.UsageError("--metric, --lower-is-better, --timeout and --jobs go with --eval, not with --data")
+    if options & {"metric", "higher_is_better", "timeout", "jobs"}:
+        way = "--data" if has_texts else "--calibration alone"
+        raise click.UsageError(f"--metric, --lower-is-better, --timeout and --jobs go with --eval, not with {way}")
+    if not has_texts and options & {"budget", "seed"}:
+        raise click.UsageError("--budget and --seed go with --eval or --data: --calibration alone evaluates nothing")
 
 
 def _print_sweep(result: SweepResult, format_: str) -> None:

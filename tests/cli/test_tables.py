@@ -42,3 +42,13 @@ def test_a_table_in_a_pipe_is_as_rich_would_print_it(rows: list[tuple[str, ...]]
     with contextlib.redirect_stdout(io.StringIO()) as pipe:
         print_table(NAMES, rows, right=right)
     assert pipe.getvalue() == rich_table(rows, right)
+
+
+def test_a_column_that_others_have_named_moves_no_cursor():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print_table(["NAME", "\x1b[2J\u202eQA"], [("news", "1")], right=["\x1b[2J\u202eQA"])
+    head, _, row = printed.getvalue().splitlines()
+    assert head.isprintable()
+    assert head.endswith("QA")
+    assert row.endswith("1")

@@ -77,6 +77,9 @@ REFUSED = {
     "no task": ("{}", "0 tasks"),
     "no task with losses": ('{"losses": {}}', "0 tasks"),
     "a thousand tasks": (json.dumps({str(i): 1.0 for i in range(1000)}), "1000 tasks"),
+    "a task of half a character": ('{"\\ud800": 1}', "ud800"),
+    "a task with a NUL": ('{"losses": {"a\\u0000b": [1]}}', "x00"),
+    "a task of a book's length": (json.dumps({"x" * 70_000: 1}), "xxx"),
     "brackets a million deep": ("[" * 1_000_000, "[[["),
 }
 

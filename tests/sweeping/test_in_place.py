@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from loreg.adapters.structure import read_structure
 from loreg.algebra.factors import Factors
@@ -130,6 +130,26 @@ def test_the_rows_of_a_document_are_its_tokens(llama: Path):
     assert rows.tasks.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     with pytest.raises(UsageError, match="two tokens"):
         InPlaceModel(llama).tokenize([Document(0, "w5")])
+
+
+def test_a_row_is_no_longer_than_the_model_has_positions(tmp_path: Path):
+    short = write_model(tmp_path / "short", GPT2LMHeadModel, GPT2Config(**{**GPT2.to_dict(), "n_positions": 40}))
+    model = InPlaceModel(short)
+    rows = model.tokenize(documents())
+    assert rows.lengths.max() == 40
+    assert np.isfinite(model.losses(rows)).all()
+
+
+def test_a_document_that_predicts_nothing_is_none(llama: Path):
+    rows = InPlaceModel(llama).tokenize([Document(0, "w5"), *documents(3), Document(1, "w7")])
+    assert rows.tokens().tolist() == [1, 255 + 43, 16]
+    assert rows.tasks.tolist() == [0, 1, 0]
+
+
+def test_a_tokenizer_of_more_words_than_the_model_is_refused(tmp_path: Path):
+    few = write_model(tmp_path / "few", GPT2LMHeadModel, GPT2Config(**{**GPT2.to_dict(), "vocab_size": 50}))
+    with pytest.raises(UsageError, match="the model knows 50 tokens"):
+        InPlaceModel(few).tokenize(documents())
 
 
 def test_modules_that_the_model_lacks_are_named(llama: Path, gpt2: Path, adapters: list[Path]):

@@ -78,6 +78,42 @@ def test_a_program_that_cannot_take_the_base_is_told_and_the_sweep_goes_on(local
     assert any("base was not evaluated: " in note and "an adapter of nothing" in note for note in result.notes)
 
 
+def test_what_is_no_better_than_before_is_told(local_registry: Registry, tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    size = np.random.default_rng(1).uniform(0.5, 1.5, 2000)
+
+    def better_without(folder: Path) -> dict[str, dict[str, list[float]]]:
+        recipe = json.loads((folder / "loreg_merge.json").read_bytes())["recipe"]
+        weights = [recipe["lambda"] * source["weight"] for source in recipe["sources"]]
+        return {"losses": {"all": (2 + size * sum(weight**2 for weight in weights)).tolist()}}
+
+    result = local_registry.sweep(folders, better_without, options=SweepOptions(methods=()))
+    assert result.baselines[0].confirmed["all"] < result.answer.confirmed["all"]
+    assert any(note.startswith("base is better than what is taken: -") for note in result.notes)
+    assert not any("source1 alone" in note for note in result.notes)
+    worth_it = local_registry.sweep(folders, Program(), options=SweepOptions(methods=()))
+    assert not any("what is taken" in note for note in worth_it.notes)
+
+
+def test_what_an_earlier_run_measured_and_what_the_budget_did_not_reach_are_told(
+    local_registry: Registry, tmp_path: Path
+):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    program = Program()
+    options = SweepOptions(methods=("ties", "tsv"), budget=6)
+    first = local_registry.sweep(folders, program, options=options)
+    assert "not tried, for the budget had ended: ties, tsv" in first.notes
+    assert not any("measured before" in note for note in first.notes)
+    again = local_registry.sweep(folders, program, options=options)
+    assert "6 of 6 trials were measured before and are not again; --seed 1 begins anew" in again.notes
+
+
+def test_losses_are_recorded_under_no_metric_of_which_more_is_better(local_registry: Registry, tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    with pytest.raises(UsageError, match="prints losses, and of accuracy more is better"):
+        local_registry.sweep(folders, Program(), options=SweepOptions(metric="accuracy"))
+
+
 def test_too_few_tokens_to_choose_by_are_refused(local_registry: Registry, tmp_path: Path):
     folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
     # Of 900 tokens every other block of 64 chooses: seven whole ones, and the last, of four.

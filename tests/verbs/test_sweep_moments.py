@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from deployments import command_line, empty_home
+from factories import change_tensors
 from loreg.entities import SweepOptions
 from loreg.errors import NotFoundError, UsageError
 from loreg.registry import Registry, connect
@@ -74,6 +76,28 @@ def test_other_moments_are_refused_and_a_missing_file_too(
         local_registry.sweep([one, two], calibration=tmp_path / "none.safetensors")
 
 
+def test_an_adapter_that_is_there_twice_or_puts_out_nothing_is_refused_by_name(
+    local_registry: Registry, folders: dict[str, Path], tmp_path: Path
+):
+    one, two, _ = folders.values()
+    collect({"news": one, "chat": one}).save(tmp_path / "twice.safetensors")
+    with pytest.raises(UsageError, match="is there twice"):
+        local_registry.sweep([one, one], calibration=tmp_path / "twice.safetensors")
+    factors = load_file(two / "adapter_model.safetensors")
+    nothing = change_tensors(two, {name: torch.zeros_like(b) for name, b in factors.items() if "lora_B" in name})
+    collect({"news": one, "chat": nothing}).save(tmp_path / "nothing.safetensors")
+    with pytest.raises(UsageError, match="puts out nothing on its own text"):
+        local_registry.sweep([one, nothing], calibration=tmp_path / "nothing.safetensors")
+
+
+def test_options_that_moments_alone_do_not_use_are_refused(tmp_path: Path, folders: dict[str, Path], moments: Path):
+    run = command_line({"LOREG_HOME": str(empty_home(tmp_path / "home"))})
+    for option in (("--metric", "accuracy"), ("--jobs", "2"), ("--budget", "9"), ("--seed", "1")):
+        result = run("sweep", *folders.values(), "--calibration", moments, *option)
+        assert result.exit_code == 2
+        assert f"{option[0]}" in result.stderr
+
+
 def test_moments_give_a_sweep_by_losses_its_regmean(local_registry: Registry, folders: dict[str, Path], moments: Path):
     def losses(folder: Path) -> dict[str, dict[str, list[float]]]:
         return {"losses": {"all": [1 + 0.001 * (i % 7) for i in range(2000)]}}
@@ -83,6 +107,7 @@ def test_moments_give_a_sweep_by_losses_its_regmean(local_registry: Registry, fo
     assert "regmean" in {trial.candidate.method for trial in with_moments.trials}
     without = local_registry.sweep([*folders.values()], losses, options=options)
     assert "regmean" not in {trial.candidate.method for trial in without.trials}
+    assert any(note.startswith("regmean was not tried") for note in without.notes)
 
 
 def test_the_command_says_that_nothing_was_evaluated(tmp_path: Path, folders: dict[str, Path], moments: Path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments import empty_home
+from deployments import empty_folders, empty_home
 from factories import deltas_by_hand, train, write_base
 from loreg.entities import SweepOptions, SweepResult
 from loreg.errors import EvaluationError, UsageError
@@ -140,6 +140,8 @@ def test_tasks_count_by_their_importance(local_registry: Registry, tmp_path: Pat
     assert even.answer.candidate.weights == pytest.approx([0.35, 0.35], abs=0.02)
     uneven = run_sweep(local_registry, folders, score, dry_run=True, importance={"one": 1, "two": 0})
     assert uneven.answer.candidate.weights == pytest.approx([0.5, 0.2], abs=0.02)
+    huge = run_sweep(local_registry, folders, score, dry_run=True, importance={"one": 1.5e308, "two": 1.5e308})
+    assert huge.answer.candidate.weights == even.answer.candidate.weights
     three_to_one = run_sweep(local_registry, folders, score, dry_run=True, importance={"one": 3})
     assert three_to_one.answer.candidate.weights == pytest.approx([0.425, 0.275], abs=0.02)
 
@@ -275,6 +277,33 @@ def test_the_same_call_measures_nothing_again(local_registry: Registry, tmp_path
     ]
     assert any("measured before" in note for note in second.notes)
     assert not any("measured before" in note for note in first.notes)
+
+
+def test_functions_of_one_text_that_carry_other_values_are_other_sweeps(local_registry: Registry, tmp_path: Path):
+    folders = sources(tmp_path, 2)
+
+    def scorer(value: float) -> Scorer:
+        return lambda folder: value
+
+    results = [run_sweep(local_registry, folders, scorer(value), budget=3) for value in (0.25, 0.75)]
+    assert [result.answer.scores for result in results] == [{"score": 0.25}, {"score": 0.75}]
+
+
+def test_trials_are_versions_of_each_registry_that_is_swept_in_and_what_is_deleted_stays_so(tmp_path: Path):
+    folders, home = sources(tmp_path, 2), empty_home(tmp_path / "home")
+    other = empty_folders(tmp_path / "other")
+    for registry in (connect(home=home), connect(home=home, **other.settings)):
+        result = run_sweep(registry, folders, no_difference, budget=3)
+        assert registry.show(result.answer.version).version.labels["sweep"] == result.id
+    registry.delete(result.answer.version, "a mistake")
+    again = run_sweep(registry, folders, no_difference, budget=3)
+    assert not again.answer.version and not again.promote
+    assert any("trial 0 is no version any more: this content was deleted" in note for note in again.notes)
+    assert all(registry.show(trial.version) for trial in again.trials if trial.number != again.best)
+
+
+def no_difference(folder: Path) -> float:
+    return 0.5
 
 
 def test_another_function_of_the_same_name_is_another_sweep(local_registry: Registry, tmp_path: Path):

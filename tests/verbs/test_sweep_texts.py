@@ -94,6 +94,29 @@ def test_texts_too_few_are_refused(local_registry: Registry, folders: list[Path]
         run(local_registry, folders, data, llama)
 
 
+def test_a_task_needs_texts_that_predict_a_token_in_both_halves(
+    local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
+):
+    draw = random.Random(3)
+    long = [" ".join(f"w{draw.randrange(10, 96)}" for _ in range(1200)) for _ in range(2)]
+    short = [f"w{i}" for i in range(20)]  # of a single token
+    file = tmp_path / "texts.jsonl"
+
+    def write(texts: list[str]) -> str:
+        file.write_text("\n".join(json.dumps({"task": "news", "text": text}) for text in texts))
+        return str(file)
+
+    with pytest.raises(UsageError, match="the task 'news' has one text to"):
+        run(local_registry, folders, write(long), llama)
+    with pytest.raises(UsageError, match=r"the task 'news' has (one text|0 tokens) to"):
+        run(local_registry, folders, write([*long, *short]), llama)
+    pieces = [text[start : start + 800] for text in long for start in range(0, len(text), 800)]
+    result = run(local_registry, folders, write([*pieces, *short]), llama)
+    assert all(np.isfinite([gap.difference.low, gap.difference.high]).all() for gap in result.comparisons)
+    assert np.isfinite(result.weights_sd).all()
+    assert any("intervals are too narrow" in note for note in result.notes)
+
+
 def test_enough_texts_are_not_warned_of_and_a_budget_may_be_too_small(
     local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
 ):

@@ -36,6 +36,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _FOLDER = re.compile(r"""(["']?)\{dir\}\1""")
 _ONLY_TASK = "score"
 _MAX_TASKS = 100
+_MAX_NAME = 1000  # characters of a task's
 _MAX_LOSS = 1e30  # nats of a token: larger ones have no mean
 
 
@@ -95,14 +96,14 @@ def read_measurement(value: object, metric: str = "") -> Measurement:
     ({'score': 0.5}, {'qa': 2.0})
     """
     if isinstance(value, Mapping) and isinstance(value.get("losses"), Mapping) and len(value) == 1:
-        losses = {str(task): _vector(task, numbers) for task, numbers in value["losses"].items()}
+        losses = {_name(task): _vector(task, numbers) for task, numbers in value["losses"].items()}
         measured = Measurement({task: float(numbers.mean()) for task, numbers in losses.items()}, losses)
     elif isinstance(value, Mapping) and is_harness_results(value):
         read = read_harness_results(value, metric)
         scores = {task: _number(task, number) for task, number in read.numbers.items()}
         measured = Measurement(scores, metric=read.metric, higher_is_better=read.higher_is_better)
     elif isinstance(value, Mapping):
-        measured = Measurement({str(task): _number(task, number) for task, number in value.items()})
+        measured = Measurement({_name(task): _number(task, number) for task, number in value.items()})
     else:
         measured = Measurement({_ONLY_TASK: _number(_ONLY_TASK, value)})
     if not 0 < len(measured.scores) <= _MAX_TASKS:
@@ -153,6 +154,14 @@ def _run_harness(run: HarnessRun, metric: str, commands: CommandRunner) -> Evalu
             return read_measurement(json.loads(files[0].read_bytes()), metric)
 
     return measure
+
+
+def _name(task: object) -> str:
+    """Return the name of a task, under which arrays can be kept: in an archive a name ends at a NUL."""
+    name = str(task)
+    if len(name) > _MAX_NAME or any(character == "\0" or "\ud800" <= character <= "\udfff" for character in name):
+        raise _unexpected(f"a task called {name[:40]!r}")
+    return name
 
 
 def _number(task: object, value: object) -> float:

@@ -94,23 +94,28 @@ class InPlaceModel:
             with _quiet(transformers):
                 loaded = transformers.AutoModelForCausalLM.from_pretrained(**load, dtype=torch.float32)
                 self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**load)
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             hint = "evaluate it with a program of yours: --eval 'python score.py {dir}'"
             raise UsageError(
                 f"{folder} is no causal language model with a tokenizer: {text}"[:300], hint=hint
             ) from error
         self.device = torch.device(device)
+        text = loaded.config.get_text_config()
+        self._row = min(_ROW, getattr(text, "max_position_embeddings", None) or _ROW)
         self._model: nn.Module = loaded.to(self.device).eval().requires_grad_(False)
         self._modules = {canonical_name(f"{name}."): module for name, module in self._model.named_modules() if name}
 
     def tokenize(self, documents: Sequence[Document]) -> Rows:
-        """Return the documents as rows of 256 tokens at most; what is left of one alone, a single token, is dropped."""
+        """Return the documents as rows of 256 tokens at most, fewer where the model has fewer positions.
+
+        A row of a single token predicts nothing and is dropped, and so is a document of no other. Raises UsageError.
+        """
         rows, lengths, owners = [], [], []
         for number, document in enumerate(documents):
             ids = self._tokenizer(document.text, add_special_tokens=True).input_ids
-            for start in range(0, len(ids), _ROW):
-                if len(row := ids[start : start + _ROW]) > 1:
+            for start in range(0, len(ids), self._row):
+                if len(row := ids[start : start + self._row]) > 1:
                     rows.append(row)
                     lengths.append(len(row))
                     owners.append(number)
@@ -118,8 +123,19 @@ class InPlaceModel:
             raise UsageError("no text has two tokens", hint="--data names longer texts")
         width = max(lengths)
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        tasks = np.array([document.task for document in documents], dtype=np.int64)
-        return Rows(ids, torch.tensor(lengths), np.array(owners, dtype=np.int64), tasks)
+        self._refuse_other_words(int(ids.max()))
+        numbers, renumbered = np.unique(owners, return_inverse=True)
+        tasks = np.array([documents[number].task for number in numbers], dtype=np.int64)
+        return Rows(ids, torch.tensor(lengths), renumbered.astype(np.int64), tasks)
+
+    def _refuse_other_words(self, largest: int) -> None:
+        """Raise UsageError for a token that the model has no embedding of."""
+        embeddings: Any = self._model.get_input_embeddings()  # type: ignore[operator]
+        if largest >= (count := embeddings.weight.shape[0]):
+            raise UsageError(
+                f"the tokenizer beside the model makes a token {largest} of the texts, the model knows {count} tokens",
+                hint="--base names a folder whose tokenizer is that of the model",
+            )
 
     @contextlib.contextmanager
     def adding(self, factors: Mapping[str, Factors], moments: MomentsOfTask | None = None) -> Iterator[RowWeights]:

@@ -79,12 +79,12 @@ class Texts:
 class TokenAnswer:
     """Which candidate to take, the others with their differences on the texts of confirmation, and how sure that is.
 
-    ``baselines`` are the base and the sources alone, as far as the budget went.
+    ``baselines`` are the base and the sources alone with their differences, as far as the budget went.
     """
 
     best: SweepCandidate
     differences: dict[SweepCandidate, Interval]
-    baselines: tuple[SweepCandidate, ...]
+    baselines: dict[SweepCandidate, Interval]
     spread: Spread
     spent: float
     notes: tuple[str, ...]
@@ -147,7 +147,8 @@ class TokenSearch:
         for source in alone:
             self._try_baseline(source, baselines, self.confirmation_cost or 1)
         differences = {c: self._difference(sums[c], sums[best]) for c in sums if c != best}
-        return TokenAnswer(best, differences, tuple(baselines), spread, self.spent, tuple(self.notes))
+        beside = {c: self._difference(sums_of_baseline, sums[best]) for c, sums_of_baseline in baselines.items()}
+        return TokenAnswer(best, differences, beside, spread, self.spent, tuple(self.notes))
 
     def _best_strength(self) -> float:
         """Return about which common strength is best: deltas that are far from it bend the loss otherwise."""
@@ -227,6 +228,7 @@ class TokenSearch:
         reserve = 1 + (len(_CONFIRMED) + 1) * self.confirmation_cost  # the winner's evaluation, the confirmations
         rivals = {method: SweepCandidate(method, (1.0,) * self.sources, method) for method in methods}
         best: SweepCandidate | None = None
+        reached: set[str] = set()
         for share in self.shares:
             if len(rivals) == 1 and share < self.shares[-1]:
                 continue
@@ -234,6 +236,7 @@ class TokenSearch:
             affordable = int((self.budget - self.spent - reserve) / cost)
             losses: dict[str, float] = {}
             for method in list(rivals)[: max(affordable, 0)]:
+                reached.add(method)
                 curve = self._curve_of_strength(rivals[method], share)
                 if curve is None:
                     continue
@@ -247,6 +250,8 @@ class TokenSearch:
             order = sorted(losses, key=losses.__getitem__)
             rivals = {method: rivals[method] for method in order[: max(1, len(order) // 2)]}
             best = rivals[order[0]]
+        if left := [method for method in methods if method not in reached]:
+            self.notes.append(f"not tried, for the budget had ended: {', '.join(left)}")
         return best
 
     def _curve_of_strength(self, candidate: SweepCandidate, share: float) -> DocumentLosses | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import re
 import shlex
@@ -21,6 +20,7 @@ from loreg.errors import ConflictError, UsageError
 from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
 from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
+from loreg.sweeping.function_identity import identify_function
 from loreg.sweeping.journal import Journal, sweeps_folder
 from loreg.verbs.merge import calibration_digest
 from loreg.workspace.common_base import common_base, refuse_another_base
@@ -175,22 +175,12 @@ def _request(
     model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
     return {
         "sources": [source.digest for source in opened],
-        "evaluate": evaluate if isinstance(evaluate, str | None) else _identify_function(evaluate),
+        "evaluate": evaluate if isinstance(evaluate, str | None) else identify_function(evaluate),
         "data": texts.digest if texts else "",
         "options": chosen,
         "base": model,
         "calibration": calibration_digest(Path(calibration).expanduser() if calibration is not None else None),
     }
-
-
-def _identify_function(function: Callable[[Path], object]) -> list[str]:
-    """Return the name of a function with its source text: one that was mended measures something else."""
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):  # typed into a prompt, or an object that can be called
-        source = ""
-    name = getattr(function, "__qualname__", repr(function))
-    return [str(getattr(function, "__module__", "")), name, source]
 
 
 def resume_sweep(

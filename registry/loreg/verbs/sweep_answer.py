@@ -33,7 +33,7 @@ def answer_of(
         best=best.number,
         front=tuple(scored[i].number for i in pareto_front(np.array(losses))),
         promote=_promote_command(best),
-        notes=tuple(notes),
+        notes=(*notes, *book.notes),
         **more,
     )
 

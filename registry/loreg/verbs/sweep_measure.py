@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from loreg.canonical_json import canonical_json
 from loreg.entities import SweepCandidate, SweepOptions, SweepTrial
 from loreg.errors import EvaluationError, LoregError
 from loreg.sweeping.command_runner import CommandRunner
@@ -23,21 +26,24 @@ class Measurer:
     book: TrialBook
     evaluate: Evaluate
     commands: CommandRunner
-    _trials: dict[SweepCandidate, SweepTrial] = field(default_factory=dict)
-    #: What an earlier run of the sweep had measured.
-    recalled: set[SweepCandidate] = field(default_factory=set)
+    _trials: dict[bytes, SweepTrial] = field(default_factory=dict)
+    #: The recipes that an earlier run of the sweep had measured.
+    recalled: set[bytes] = field(default_factory=set)
 
     def trial(self, candidate: SweepCandidate) -> SweepTrial:
         """Return the trial of a candidate; what fails is told in it, and tried again by the next sweep."""
-        if candidate not in self._trials:
-            self._trials[candidate] = self._recall(candidate) or self._measure(candidate)
-        return self._trials[candidate]
+        recipe = canonical_json(candidate.recipe)
+        if recipe not in self._trials:
+            recalled = self._recall(candidate)
+            if recalled is not None:
+                self.recalled.add(recipe)
+            self._trials[recipe] = recalled or self._measure(candidate)
+        return replace(self._trials[recipe], candidate=candidate)
 
     def _recall(self, candidate: SweepCandidate) -> SweepTrial | None:
         kept = self.book.journal.recall(_key(candidate))
         if kept is None:
             return None
-        self.recalled.add(candidate)
         times = {"merge_seconds": kept["merge"], "evaluate_seconds": kept["evaluate"]}
         return SweepTrial(0, candidate, kept["scores"], **times)
 
@@ -66,6 +72,13 @@ class Measurer:
         """Return what the scores of a candidate measure, and whether higher is better, where the evaluation said so."""
         kept = self.book.journal.recall(_key(candidate)) or {}
         return kept.get("metric", ""), kept.get("higher_is_better")
+
+    def note_recalled(self, seed: int) -> list[str]:
+        """Return a note on what an earlier run had measured, if any: the program may be another since."""
+        if not self.recalled:
+            return []
+        before = f"{len(self.recalled)} of {len(self._trials)} trials were measured before and are not again"
+        return [f"{before}; --seed {seed + 1} begins anew"]
 
     def losses(self, candidate: SweepCandidate) -> Mapping[str, Array]:
         """Return the loss of each token by task, empty where only scores are known. Raises EvaluationError."""

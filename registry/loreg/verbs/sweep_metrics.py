@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +50,12 @@ def scores_by_task(tasks: Sequence[str], values: Sequence[float]) -> Mapping[str
 def task_importance(tasks: Sequence[str], weights: Mapping[str, float]) -> Array:
     """Return how much each task counts, (T), together 1. Raises UsageError for a task that there is not."""
     if unknown := sorted(set(weights) - set(tasks)):
-        raise UsageError(f"there is no task {unknown[0]!r}; there are {', '.join(tasks)}", hint=f"{tasks[0]}=2")
+        raise UsageError(
+            f"there is no task {unknown[0]!r}; there are {', '.join(tasks)}",
+            hint=f"--importance {shlex.quote(tasks[0])}=2",
+        )
     values = np.array([weights.get(task, 1.0) for task in tasks])
-    if not values.sum() > 0:
-        raise UsageError("no task counts", hint=f"--importance {tasks[0]}=1")
-    return np.asarray(values / values.sum())
+    if not values.max() > 0:
+        raise UsageError("no task counts", hint=f"--importance {shlex.quote(tasks[0])}=1")
+    shares = values / values.max()  # the sum of two large numbers is infinite
+    return np.asarray(shares / shares.sum())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from msgspec.structs import replace
 
 from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
-from loreg.errors import LoregError
+from loreg.errors import LoregError, UsageError
 from loreg.merging.output_error import OutputProducts
-from loreg.sweeping.loss_model import model_of_output_errors
+from loreg.sweeping.loss_model import Array, model_of_output_errors
 from loreg.sweeping.token_search import EQUAL, FREE, STRENGTH
 from loreg.verbs.sweep_answer import answer_of
 from loreg.verbs.sweep_metrics import SweepMetrics, scores_by_task, task_importance
@@ -27,10 +29,12 @@ def sweep_moments(book: TrialBook, options: SweepOptions) -> SweepResult:
     assert book.calibration is not None  # noqa: S101
     outputs = OutputProducts(merge_inputs(book.opened, (), book.base), book.calibration)
     tasks, k = tuple(source.label for source in book.opened), len(book.opened)
+    products = outputs.products().numpy()
+    _refuse_what_no_error_tells_apart(products, tasks)
     importance = task_importance(tasks, options.importance)
     notes = [_NOTE]
     # by weights
-    model = model_of_output_errors(outputs.products().numpy(), np.eye(k))
+    model = model_of_output_errors(products, np.eye(k))
     strength, free = model.common_strength(importance), model.minimize(importance)
     candidates = [
         SweepCandidate(what, tuple(round(float(weight), 4) for weight in weights))
@@ -57,3 +61,16 @@ def sweep_moments(book: TrialBook, options: SweepOptions) -> SweepResult:
             trial = SweepTrial(0, candidates[i], scores_by_task(tasks, list(errors[i])), merge_seconds=seconds)
             book.record(trial, _METRIC, folder)
     return answer_of(book, tasks, _METRIC, book.trials[-1], notes)
+
+
+def _refuse_what_no_error_tells_apart(products: Array, tasks: Sequence[str]) -> None:
+    """Raise UsageError for an adapter that is there twice, and for one that puts out nothing on its own text."""
+    twice = [task for position, task in enumerate(tasks) if task in tasks[:position]]
+    if twice:
+        raise UsageError(f"{twice[0]} is there twice: its output error would count twice", hint="name it once")
+    for position, task in enumerate(tasks):
+        if not products[position, position, position] > 0:
+            raise UsageError(
+                f"{task} puts out nothing on its own text: no error is large or small beside that",
+                hint="leave it out, and collect moments without it",
+            )

@@ -51,9 +51,7 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     notes = []
     if options.methods != SweepOptions().methods:
         notes.append("no method was tried: scores say enough of weights alone, the loss of each token of both")
-    if kept := len(measurer.recalled):
-        again = f"--seed {options.seed + 1} begins anew"
-        notes.append(f"{kept} of {len(history)} trials were measured before and are not again; {again}")
+    notes += measurer.note_recalled(options.seed)
     return _result(book, tasks, importance, metrics, notes)
 
 
@@ -86,14 +84,22 @@ def sweep_metrics(book: TrialBook, options: SweepOptions, measured: str, measure
     Raises UsageError for a name that no metric has.
     """
     name = measured or options.metric or _METRIC
+    higher = known_direction(book, name, options.higher_is_better, measured_higher)
+    return SweepMetrics(name, higher is not False)
+
+
+def known_direction(book: TrialBook, name: str, asked: bool | None, measured: bool | None = None) -> bool | None:
+    """Return whether more is better of a metric: as asked for, as declared, as the evaluation says, or by the name.
+
+    None where nothing says it. Raises UsageError for a name that no metric has.
+    """
     parse_metric(f"{name}=0")
-    higher = options.higher_is_better
-    if higher is None:
-        higher = declared_directions(book.context.backend).get(name, measured_higher)
-    if higher is None:
-        usual = usual_metric(name)
-        higher = usual is None or usual.higher_is_better
-    return SweepMetrics(name, higher)
+    if asked is not None:
+        return asked
+    higher = declared_directions(book.context.backend).get(name, measured)
+    if higher is None and (usual := usual_metric(name)) is not None:
+        higher = usual.higher_is_better
+    return higher
 
 
 def _refuse_other_tasks(trial: SweepTrial, tasks: Sequence[str]) -> SweepTrial:
@@ -109,7 +115,7 @@ def _losses(trial: SweepTrial, metrics: SweepMetrics) -> Array:
 
 
 def _record(book: TrialBook, trial: SweepTrial, metrics: SweepMetrics) -> None:
-    if trial.error or book.name is None or book.is_pushed(trial.candidate):
+    if trial.error or book.name is None:
         book.record(trial, metrics, None)
         return
     with book.write(book.merge(trial.candidate)) as folder:

@@ -38,7 +38,7 @@ def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) ->
     )
     chosen_on = Texts(evaluator.chosen_on.tasks, evaluator.chosen_on.tokens())
     confirmed_on = Texts(evaluator.confirmed_on.tasks, evaluator.confirmed_on.tokens())
-    notes = refuse_few_tokens(data.tasks, chosen_on)
+    notes = refuse_few_tokens(data.tasks, chosen_on, confirmed_on)
     if data.duplicates:
         notes.append(f"{data.duplicates} texts were there twice and count once")
     methods, spent = list(options.methods), 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from msgspec.structs import replace
 
 from loreg.entities import SweepCandidate, SweepComparison, SweepOptions, SweepResult, SweepTrial
@@ -15,21 +14,32 @@ from loreg.verbs.sweep_metrics import SweepMetrics, scores_by_task
 from loreg.verbs.sweep_trials import TrialBook
 
 _FEW, _ENOUGH = 500, 2000  # tokens of a task
+_MANY = 8  # texts of a task in each half: of fewer, drawn again, an interval is too narrow
 
 
-def refuse_few_tokens(tasks: Sequence[str], texts: Texts) -> list[str]:
-    """Return notes on tasks with few tokens to choose by. Raises UsageError for one with too few."""
+def refuse_few_tokens(tasks: Sequence[str], chosen_on: Texts, confirmed_on: Texts) -> list[str]:
+    """Return notes on tasks with few tokens or texts. Raises UsageError for one with too few."""
     notes = []
-    tokens = np.bincount(texts.tasks, texts.tokens, minlength=len(tasks))
-    for task, count in zip(tasks, tokens, strict=True):
-        if count < _FEW:
-            raise UsageError(
-                f"the task {task!r} has {count:.0f} tokens to choose by, half of what there are: expected {_FEW} or "
-                "more, for with fewer chance decides",
-                hint=f"evaluate on more texts of {task}",
-            )
-        if count < _ENOUGH:
-            notes.append(f"{task} has {count:.0f} tokens to choose by: below {_ENOUGH:,} chance weighs in")
+    for number, task in enumerate(tasks):
+        for texts, purpose, least in ((chosen_on, "choose by", _FEW), (confirmed_on, "confirm on", _FEW // 2)):
+            own = texts.tokens[texts.tasks == number]
+            tokens, count = own.sum(), len(own)
+            if tokens < least:
+                raise UsageError(
+                    f"the task {task!r} has {tokens:.0f} tokens to {purpose}, half of what there are: expected {least} "
+                    "or more, for with fewer chance decides",
+                    hint=f"evaluate on more texts of {task}",
+                )
+            if count < 2:
+                raise UsageError(
+                    f"the task {task!r} has one text to {purpose}: expected two or more, for how texts differ says how "
+                    "sure a choice is",
+                    hint="split long texts where a new topic begins, an empty line between them",
+                )
+            if count < _MANY:
+                notes.append(f"{task} has {count} texts to {purpose}: below {_MANY} intervals are too narrow")
+            if tokens < _ENOUGH and texts is chosen_on:
+                notes.append(f"{task} has {tokens:.0f} tokens to choose by: below {_ENOUGH:,} chance weighs in")
     return notes
 
 
@@ -56,18 +66,30 @@ def search_tokens(
     answer = search.run()
     trials = _record(book, search, answer, tasks, metrics)
     by_candidate = {trial.candidate: trial.number for trial in trials}
+    baselines = [_baseline(book, search, tasks, candidate) for candidate in answer.baselines]
     return answer_of(
         book,
         tasks,
         metrics,
         trials[by_candidate[answer.best]],
-        (*notes, *answer.notes),
-        baselines=tuple(_baseline(book, search, tasks, candidate) for candidate in answer.baselines),
+        (*notes, *answer.notes, *_doubts(baselines, answer, metrics)),
+        baselines=tuple(baselines),
         comparisons=tuple(SweepComparison(by_candidate[c], gap) for c, gap in answer.differences.items()),
         weights_sd=tuple(map(float, answer.spread.weights_sd)),
         regret=answer.spread.regret,
         evaluations=answer.spent + spent,
     )
+
+
+def _doubts(baselines: Sequence[SweepTrial], answer: TokenAnswer, metrics: SweepMetrics) -> list[str]:
+    """Return notes on what there was before, where what is taken is no better."""
+    notes = []
+    for trial, gap in zip(baselines, answer.baselines.values(), strict=True):
+        if gap.low <= 0:
+            relation = "is better than" if gap.high < 0 else "cannot be told from"
+            interval = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {metrics.name}"
+            notes.append(f"{trial.candidate.what} {relation} what is taken: {interval}")
+    return notes
 
 
 def _baseline(book: TrialBook, search: TokenSearch, tasks: Sequence[str], candidate: SweepCandidate) -> SweepTrial:

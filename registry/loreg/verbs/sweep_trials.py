@@ -21,6 +21,7 @@ from loreg.entities import (
     SweepTrial,
     VersionMetadata,
 )
+from loreg.errors import NotAllowedError
 from loreg.merging.execute import MergedAdapter
 from loreg.merging.methods import find_method
 from loreg.sweeping.journal import Journal, sweeps_folder
@@ -49,6 +50,7 @@ class TrialBook:
     progress: Progress
     calibration: Path | None = None
     trials: list[SweepTrial] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def journal(self) -> Journal:
@@ -87,23 +89,25 @@ class TrialBook:
             yield Path(folder)
 
     def record(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path | None) -> SweepTrial:
-        """Push a trial from its folder, with its numbers, unless it was pushed before; then list it."""
+        """Push a trial from its folder, with its numbers; then list it. What is pushed twice is one version."""
         numbered = msgspec.structs.replace(trial, number=len(self.trials))
-        if self.name is not None and not trial.error:
-            kept = self.journal.recall(self._version_key(trial.candidate))
-            if kept is None and folder is not None:
-                kept = {"ref": self._push(numbered, metrics, folder)}
-                self.journal.record(self._version_key(trial.candidate), kept)
-            numbered = msgspec.structs.replace(numbered, version=str(kept["ref"]) if kept else "")
+        if self.name is not None and folder is not None:
+            numbered = msgspec.structs.replace(numbered, version=self._push_again(numbered, metrics, folder))
         self.trials.append(numbered)
         return numbered
 
-    def is_pushed(self, candidate: SweepCandidate) -> bool:
-        """Return whether the candidate is a version already."""
-        return self.journal.recall(self._version_key(candidate)) is not None
-
-    def _version_key(self, candidate: SweepCandidate) -> dict[str, object]:
-        return {"version": candidate.recipe, "name": self.name}
+    def _push_again(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path) -> str:
+        """Return the ref that a trial is pushed as; empty, with a note, for one that was pushed and is refused now."""
+        key = {"version": trial.candidate.recipe, "name": self.name}
+        try:
+            ref = self._push(trial, metrics, folder)
+        except NotAllowedError as error:  # a version that was deleted does not come back
+            if self.journal.recall(key) is None:
+                raise
+            self.notes.append(f"trial {trial.number} is no version any more: {error.message}")
+            return ""
+        self.journal.record(key, {"ref": ref})
+        return ref
 
     def _push(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path) -> str:
         measured = [*metrics.of_split(trial.scores, _CHOSEN), *metrics.of_split(trial.confirmed, _CONFIRMED)]

@@ -20,13 +20,15 @@ from live_server import live_server
 from loreg.catalog import Catalog
 from loreg.registry import Registry, connect
 from memoized import memoize_libraries
-from services import ACCESS_KEY, SECRET_KEY, S3Server, new_database, postgres_server, s3_server
+from services import ACCESS_KEY, SECRET_KEY, S3Server, memory_folder, new_database, postgres_server, s3_server
 
 _count = itertools.count()
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing about whether it is right
 settings.load_profile("untimed")
 memoize_libraries()
+if _memory := memory_folder():  # the folders of the tests: catalogs and stores flush to the disk twenty times a push
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 for _number in (signal.SIGINT, signal.SIGHUP):  # who runs this in the background may have had them ignored
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)

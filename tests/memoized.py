@@ -1,13 +1,14 @@
 """What libraries work out again for every client, application or template, worked out once in a test process.
 
-None of it is ours, and none of it depends on the test: files of botocore, certificates of authorities, the compiled
-template of PEFT's model card, FastAPI's reading of our routes. A library that no longer has the function keeps its own
-way, and takes the longer time.
+None of it depends on the test: files of botocore, certificates of authorities, the compiled template of PEFT's model
+card, FastAPI's reading of our routes, what Alembic makes of our migrations for a database that is empty. A library that
+no longer has the function keeps its own way, and takes the longer time.
 """
 
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Any
 
 
@@ -17,11 +18,15 @@ def memoize_libraries() -> None:
     _certificates()
     _templates()
     _fastapi_routes()
+    _migrations_of_empty_databases()
 
 
 def _botocore_files() -> None:
-    """The description of S3 and the table of endpoints: a megabyte of JSON, which every session reads."""
-    from botocore.loaders import JSONFileLoader
+    """The description of S3 and the table of endpoints, a megabyte of JSON, and which services there are at all.
+
+    Every session reads the files, and looks through 900 folders for their names.
+    """
+    from botocore.loaders import JSONFileLoader, Loader
 
     read = JSONFileLoader.load_file
     contents: dict[str, Any] = {}
@@ -32,6 +37,16 @@ def _botocore_files() -> None:
         return contents[file_path]
 
     JSONFileLoader.load_file = load_file
+    list_services = Loader.list_available_services
+    services: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+
+    def list_available_services(self: Loader, type_name: str) -> list[str]:
+        key = type_name, tuple(self.search_paths)
+        if key not in services:
+            services[key] = list_services(self, type_name)
+        return services[key]
+
+    Loader.list_available_services = list_available_services
 
 
 def _certificates() -> None:
@@ -90,3 +105,43 @@ def _fastapi_routes() -> None:
         return contexts[key][1]
 
     context.from_api_route = staticmethod(from_api_route)
+
+
+def _migrations_of_empty_databases() -> None:
+    """The statements that bring an empty database to a revision: most tests begin with one, some with several."""
+    from alembic import command
+    from sqlalchemy import Connection, event, inspect
+
+    upgrade = command.upgrade
+    executed: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+
+    def upgrade_again(config: Any, revision: str) -> None:
+        connection: Connection = config.attributes["connection"]
+        key = connection.dialect.name, revision
+        if inspect(connection).get_table_names():
+            upgrade(config, revision)
+            return
+        if key not in executed:
+            executed[key] = _upgrade_and_listen(config, revision)
+            return
+        for statement, parameters in executed[key]:
+            is_identity = statement.startswith("INSERT INTO registry ")  # each registry has an id of its own
+            own = {**parameters, "id": uuid.uuid4().hex} if is_identity else parameters
+            connection.exec_driver_sql(statement, own or None)
+
+    def _upgrade_and_listen(config: Any, revision: str) -> list[tuple[str, Any]]:
+        statements: list[tuple[str, Any]] = []
+
+        def listen(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool) -> None:
+            if not statement.lstrip().startswith(("SELECT", "PRAGMA")):  # which change nothing
+                statements.append((statement, parameters))
+
+        connection = config.attributes["connection"]
+        event.listen(connection, "before_cursor_execute", listen)
+        try:
+            upgrade(config, revision)
+        finally:
+            event.remove(connection, "before_cursor_execute", listen)
+        return statements
+
+    command.upgrade = upgrade_again

@@ -16,8 +16,15 @@ from factories import change_config, copy, train, write_base
 from live_server import live_server
 from loreg.errors import CheckFailedError, NotFoundError, UnavailableError
 from loreg.registry import Registry, connect
+from loreg.remote import retries
 from loreg.storage.blobs import key_of
 from stored_bytes import Stored
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client asks again at once what it would ask again in a moment."""
+    monkeypatch.setattr(retries._POLICY, "sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpu.merges import RANKS, UNUSUAL, assert_alike, inputs, merge, mixed, moments, outcome, several, variants
+from gpu.merges import (
+    RANKS,
+    SHAPES,
+    UNUSUAL,
+    Outcome,
+    assert_alike,
+    inputs,
+    merge,
+    mixed,
+    moments,
+    outcome,
+    several,
+    variants,
+)
 from gpu.pretending import pretending
 from loreg.algebra import decompositions
 from loreg.algebra.factors import Factors
@@ -23,10 +38,29 @@ from loreg.merging.ranks import RankRule
 from loreg.merging.tiled_delta import DeltaView, TiledDelta, Tiling
 
 CASES = [(name, parameters) for name, method in METHODS.items() for parameters in variants(method)]
+#: Two modules of one shape, which are worked on together, and one of each other shape.
+FEW = {name: SHAPES[name] for name in ("layers.0.q_proj", "layers.1.q_proj", "layers.0.up_proj", "layers.0.down_proj")}
 
 
-def count(name: str) -> int:
-    return METHODS[name].max_sources or 3
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """As many adapters as a method takes."""
+    folders = several(tmp_path_factory.mktemp("sources"), (8, 8, 8), FEW)
+    return lambda name: folders[: METHODS[name].max_sources or 3]
+
+
+@pytest.fixture(scope="module")
+def on_the_cpu(sources: Callable[[str], list[Path]]) -> Callable[[str, dict[str, Any]], Outcome]:
+    """What a method comes to on the CPU, worked out once for all that is held to it."""
+    outcomes: dict[tuple[str, str], Outcome] = {}
+
+    def look_up(name: str, parameters: dict[str, Any]) -> Outcome:
+        key = name, json.dumps(parameters, sort_keys=True)
+        if key not in outcomes:
+            outcomes[key] = outcome(sources(name), "cpu", name, parameters)
+        return outcomes[key]
+
+    return look_up
 
 
 class TestPretending:
@@ -57,25 +91,24 @@ class TestPretending:
 
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_every_method_merges_there_as_on_the_cpu(
-    name: str, parameters: dict[str, Any], tmp_path: Path, monkeypatch: Any
+    name: str, parameters: dict[str, Any], sources: Any, on_the_cpu: Any, monkeypatch: Any
 ):
-    folders = several(tmp_path, (8, 8, 8)[: count(name)])
+    expected = on_the_cpu(name, parameters)
     with pretending(monkeypatch) as device:
-        actual = outcome(folders, "cuda", name, parameters)
+        actual = outcome(sources(name), "cuda", name, parameters)
     assert device.waits
-    assert_alike(
-        actual, outcome(folders, "cpu", name, parameters), 1e-3 if parameters.get("precision") == "single" else 1e-9
-    )
+    assert_alike(actual, expected, 1e-3 if parameters.get("precision") == "single" else 1e-9)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_small_tiles_and_matrices_that_are_tall_for_the_host(name: str, tmp_path: Path, monkeypatch: Any):
-    folders = several(tmp_path, (8, 8, 8)[: count(name)])
-    expected = outcome(folders, "cpu", name)
+def test_small_tiles_and_matrices_that_are_tall_for_the_host(
+    name: str, sources: Any, on_the_cpu: Any, monkeypatch: Any
+):
+    expected = on_the_cpu(name, {})
     monkeypatch.setattr(decompositions, "_SMALL", 1)
     monkeypatch.setattr(tiled_delta, "_ON_GPU", Tiling(6000, 20, 0))
     with pretending(monkeypatch):
-        assert_alike(outcome(folders, "cuda", name), expected, 1e-9)
+        assert_alike(outcome(sources(name), "cuda", name), expected, 1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.family in ("exact", "factors")])
@@ -83,7 +116,7 @@ def test_the_cpu_does_not_wait_for_every_module(name: str, tmp_path: Path, monke
     waits = []
     for modules in (2, 20):
         shapes = {f"layers.{i}.q_proj": (24, 20) for i in range(modules)}
-        folders = several(tmp_path / str(modules), (4, 4, 4)[: count(name)], shapes)
+        folders = several(tmp_path / str(modules), (4, 4, 4)[: METHODS[name].max_sources], shapes)
         with pretending(monkeypatch) as device:
             merge(folders, "cuda", name)
         waits.append(len(device.waits))
@@ -104,11 +137,10 @@ def test_the_cpu_does_not_wait_for_a_block(rule: PruneRule, monkeypatch: Any):
 
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_the_signs_that_a_decomposition_leaves_open_decide_nothing(
-    name: str, parameters: dict[str, Any], tmp_path: Path, monkeypatch: Any
+    name: str, parameters: dict[str, Any], sources: Any, on_the_cpu: Any, monkeypatch: Any
 ):
     """Two libraries need not choose the same."""
-    folders = several(tmp_path, (8, 8, 8)[: count(name)])
-    expected = outcome(folders, "cpu", name, parameters)
+    expected = on_the_cpu(name, parameters)
     thin = decompositions._thin_svd
 
     def turned(x: Tensor) -> tuple[Tensor, ...]:
@@ -117,9 +149,8 @@ def test_the_signs_that_a_decomposition_leaves_open_decide_nothing(
         return u * sign, s, vh * sign.unsqueeze(-1)
 
     monkeypatch.setattr(decompositions, "_thin_svd", turned)
-    assert_alike(
-        outcome(folders, "cpu", name, parameters), expected, 1e-3 if parameters.get("precision") == "single" else 1e-9
-    )
+    actual = outcome(sources(name), "cpu", name, parameters)
+    assert_alike(actual, expected, 1e-3 if parameters.get("precision") == "single" else 1e-9)
 
 
 @pytest.mark.parametrize("rank", RANKS, ids=lambda rank: rank.kind)

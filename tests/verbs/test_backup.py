@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from deployments import HISTORY, MOVIES, NEWS, SCIENCE, Deployment, Loreg, command_line
+from deployments import HISTORY, MOVIES, NEWS, SCIENCE, Deployment, Loreg, command_line, empty_folders
 from factories import train, write_base
 from loreg import MergeOptions, connect
 from loreg.catalog import Catalog, dump
@@ -67,16 +67,29 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
     return new_deployment(request, request.param, tmp_path)
 
 
-def new_deployment(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Deployment:
+#: Each kind is what is left and what is arrived at, once: a dump is the same whatever database it is of.
+CROSSWISE = pytest.mark.parametrize(
+    ("local_deployment", "elsewhere"),
+    [("sqlite+folder", "postgres+s3"), ("postgres+s3", "sqlite+folder")],
+    indirect=True,
+)
+
+
+def new_deployment(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path, *, has_schema: bool = False
+) -> Deployment:
+    name = f"restored_{secrets.token_hex(8)}"  # this module may be imported twice
     if kind == "sqlite+folder":
-        folder = tmp_path / f"elsewhere-{secrets.token_hex(4)}"
+        folder = tmp_path / name
+        if has_schema:
+            return empty_folders(folder)
         return Deployment(f"sqlite:///{folder}/catalog.db", str(folder / "store"))
     postgres = request.getfixturevalue("postgres")
     s3 = request.getfixturevalue("s3")
-    name = f"restored_{secrets.token_hex(8)}"  # this module may be imported twice
     stack = contextlib.ExitStack()
     request.addfinalizer(stack.close)
-    url = stack.enter_context(new_database(postgres, name))
+    template = "postgres" if has_schema else "template1"
+    url = stack.enter_context(new_database(postgres, name, template=template))
     return Deployment(url, f"s3://{s3.bucket}/{name}", s3.endpoint)
 
 
@@ -152,6 +165,7 @@ def registry_settings(registry: Registry) -> dict[str, str]:
     return {name: getattr(registry.settings, name) for name in ("database_url", "storage_url", "storage_endpoint")}
 
 
+@CROSSWISE
 def test_an_earlier_snapshot_is_restored(registry: Registry, elsewhere: Deployment, tmp_path: Path):
     before = rows_of(registry.settings.database_url)
     first = registry.backup(tmp_path / "backup").snapshot
@@ -165,6 +179,7 @@ def test_an_earlier_snapshot_is_restored(registry: Registry, elsewhere: Deployme
             restored.show("team/movies")
 
 
+@CROSSWISE
 def test_every_version_of_a_snapshot_is_whole_though_others_push(
     local_deployment: Deployment, elsewhere: Deployment, tmp_path: Path
 ):
@@ -246,6 +261,7 @@ def delete_exports(registry: Registry) -> set[str]:
     return digests
 
 
+@CROSSWISE
 def test_what_the_registry_lacks_is_named_and_the_rest_is_backed_up(
     registry: Registry, elsewhere: Deployment, tmp_path: Path
 ):
@@ -268,6 +284,7 @@ def test_what_the_registry_lacks_is_named_and_the_rest_is_backed_up(
     assert loreg("pull", "team/history", tmp_path / "pulled").exit_code == 0
 
 
+@CROSSWISE
 def test_a_flipped_bit_in_the_backup_is_found_and_nothing_is_restored(
     registry: Registry, elsewhere: Deployment, tmp_path: Path
 ):
@@ -313,6 +330,7 @@ def test_a_changed_snapshot_is_refused(registry: Registry, tmp_path: Path):
         restored.restore(tmp_path / "backup")
 
 
+@CROSSWISE
 def test_a_registry_with_anything_in_it_is_not_overwritten(registry: Registry, elsewhere: Deployment, tmp_path: Path):
     registry.backup(tmp_path / "backup")
     with connect(**elsewhere.settings, author="eve") as other:
@@ -395,16 +413,19 @@ def test_a_backup_goes_on_wherever_it_was_killed(registry: Registry, tmp_path: P
     assert at > 7  # the mark, three blobs, the catalog, the list, the document
 
 
-@pytest.mark.parametrize("kind", ["sqlite+folder", "postgres+s3"])
+@pytest.mark.parametrize(
+    ("local_deployment", "kind"),
+    [("sqlite+folder", "postgres+s3"), ("postgres+s3", "sqlite+folder")],
+    indirect=["local_deployment"],
+)
 def test_a_restore_goes_on_wherever_it_was_killed(
     registry: Registry, request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ):
     before = rows_of(registry.settings.database_url)
     registry.backup(tmp_path / "backup")
     for at in itertools.count(1):
-        target = new_deployment(request, kind, tmp_path)
+        target = new_deployment(request, kind, tmp_path, has_schema=True)
         with connect(**target.settings, author="eve") as restored:
-            restored.upgrade()
             with pytest.MonkeyPatch.context() as patch:
                 calls = dying(patch, at)
                 with contextlib.suppress(Killed):
@@ -417,6 +438,7 @@ def test_a_restore_goes_on_wherever_it_was_killed(
     assert at > 7
 
 
+@CROSSWISE
 def test_a_restore_whose_database_fails_leaves_it_empty_and_is_gone_on_with(
     registry: Registry, elsewhere: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -430,6 +452,7 @@ def test_a_restore_whose_database_fails_leaves_it_empty_and_is_gone_on_with(
         assert restored.restore(tmp_path / "backup").new == 0
 
 
+@CROSSWISE
 def test_a_process_that_is_killed_for_real_is_gone_on_with(
     local_deployment: Deployment, elsewhere: Deployment, tmp_path: Path
 ):

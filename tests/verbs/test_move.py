@@ -19,7 +19,7 @@ from loreg.errors import ConflictError, IntegrityError
 from loreg.registry import Registry
 from loreg.storage import BlobStore, open_store
 from snapshots_of_rows import rows_of
-from verbs.test_backup import Killed, dying, elsewhere, new_deployment
+from verbs.test_backup import CROSSWISE, Killed, dying, elsewhere, new_deployment
 
 __all__ = ["elsewhere"]  # a fixture
 
@@ -77,6 +77,7 @@ def test_a_token_of_a_server_is_told_nothing_of_the_new_place(registry: Registry
     assert elsewhere.database_url not in caught.value.outside
 
 
+@CROSSWISE
 def test_it_is_moved_back(registry: Registry, elsewhere: Deployment, request: pytest.FixtureRequest, tmp_path: Path):
     move(registry, elsewhere)
     home = new_deployment(request, "sqlite+folder", tmp_path)
@@ -120,12 +121,16 @@ def test_a_push_that_writes_when_the_registry_is_closed_is_moved_too(
     catalog.close()
 
 
-@pytest.mark.parametrize("kind", ["sqlite+folder", "postgres+s3"])
+@pytest.mark.parametrize(
+    ("local_deployment", "kind"),
+    [("sqlite+folder", "postgres+s3"), ("postgres+s3", "sqlite+folder"), ("sqlite+folder", "sqlite+folder")],
+    indirect=["local_deployment"],
+)
 def test_a_move_goes_on_wherever_it_was_killed(
     registry: Registry, local_deployment: Deployment, request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ):
     for at in itertools.count(1):
-        target = new_deployment(request, kind, tmp_path)
+        target = new_deployment(request, kind, tmp_path, has_schema=True)
         with pytest.MonkeyPatch.context() as patch:
             calls = dying(patch, at)
             with contextlib.suppress(Killed):
@@ -140,6 +145,7 @@ def test_a_move_goes_on_wherever_it_was_killed(
     assert at > 4
 
 
+@CROSSWISE
 def test_a_move_that_fails_after_it_closed_the_registry_is_taken_back(
     registry: Registry, elsewhere: Deployment, monkeypatch: pytest.MonkeyPatch
 ):
@@ -159,6 +165,7 @@ def test_a_move_that_fails_after_it_closed_the_registry_is_taken_back(
     assert report.rows["versions"] == 2
 
 
+@CROSSWISE
 def test_a_registry_that_is_not_whole_stays_open(registry: Registry, elsewhere: Deployment):
     store = registry.context.store
     assert isinstance(store, BlobStore)
@@ -168,6 +175,7 @@ def test_a_registry_that_is_not_whole_stays_open(registry: Registry, elsewhere: 
     assert registry.push(MOVIES, "team/movies").created
 
 
+@CROSSWISE
 def test_nothing_is_moved_over_another_registry(registry: Registry, elsewhere: Deployment, tmp_path: Path):
     with connect(**elsewhere.settings, author="eve") as other:
         other.upgrade()

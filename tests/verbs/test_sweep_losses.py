@@ -100,12 +100,12 @@ def test_what_an_earlier_run_measured_and_what_the_budget_did_not_reach_are_told
 ):
     folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
     program = Program()
-    options = SweepOptions(methods=("ties", "tsv"), budget=6)
+    options = SweepOptions(methods=("ties", "tsv"), budget=8)
     first = local_registry.sweep(folders, program, options=options)
     assert "not tried, for the budget had ended: ties, tsv" in first.notes
     assert not any("measured before" in note for note in first.notes)
     again = local_registry.sweep(folders, program, options=options)
-    assert "6 of 6 trials were measured before and are not again; --seed 1 begins anew" in again.notes
+    assert "8 of 8 trials were measured before and are not again; --seed 1 begins anew" in again.notes
 
 
 def test_losses_are_recorded_under_no_metric_of_which_more_is_better(local_registry: Registry, tmp_path: Path):

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from loreg.merging.certificate import CertifiedModule
 from loreg.merging.method import Method
 
-#: Length of the merged delta, of that of the longest source: best on four adapters of SmolLM2-135M, and too long.
+#: Length of the merged delta, of that of the longest source. The best was 0.5 for eight adapters of SmolLM2-135M, 0.7 for
+#: four, and 0.9 for six of MiniLM (benchmarks/RESULTS.md); at 2 both bases do better alone, or as well.
 _BEST = 0.7
 _LONG = 1.25
 
@@ -33,6 +34,6 @@ def describe_strength(method: Method, scale: float, modules: Sequence[CertifiedM
     if length > _LONG:
         yield (
             f"the merged delta is {length:.1f} times as long as the longest of its sources, where they share modules; "
-            f"on four real adapters {_BEST} times was best and 2 times worse than the base: try --lambda "
+            f"on real adapters 0.5 to 0.9 times was best, and 2 times no better than the base: try --lambda "
             f"{scale * _BEST / length:.2g}, or loreg sweep"
         )

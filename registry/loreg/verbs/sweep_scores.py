@@ -51,6 +51,8 @@ def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
     notes = []
     if options.methods != SweepOptions().methods:
         notes.append("no method was tried: scores say enough of weights alone, the loss of each token of both")
+    if book.calibration is not None:
+        notes.append("--calibration was not used: methods are tried where the loss of each token is known")
     notes += measurer.note_recalled(options.seed)
     return _result(book, tasks, importance, metrics, notes)
 

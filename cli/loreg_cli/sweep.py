@@ -27,7 +27,7 @@ _MANY = 12  # trials; of more, the best are printed
 @click.option("--calibration", metavar="FILE", help="Moments, for regmean; alone they rank recipes untried.")
 @click.option("--budget", type=click.IntRange(3), metavar="N", help="Evaluations to spend. Default: 20.")
 @click.option(
-    "--method", "methods", multiple=True, metavar="METHOD", help="Beside linear. Default: regmean, ties, tsv."
+    "--method", "methods", multiple=True, metavar="METHOD", help="Beside linear. Default: regmean, tsv, wudi."
 )
 @click.option("--importance", multiple=True, metavar="TASK=N", help="How much a task counts; 1 by default.")
 @click.option("--metric", metavar="NAME", help="What CMD prints. Default: score.")

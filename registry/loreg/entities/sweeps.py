@@ -86,11 +86,11 @@ class SweepOptions(Value, frozen=True):
     they differ. ``seed`` is that of everything drawn.
 
     >>> SweepOptions(budget=30).methods
-    ('regmean', 'ties', 'tsv')
+    ('regmean', 'tsv', 'wudi')
     """
 
     budget: int = 20
-    methods: tuple[str, ...] = ("regmean", "ties", "tsv")
+    methods: tuple[str, ...] = ("regmean", "tsv", "wudi")
     importance: Mapping[str, float] = msgspec.field(default_factory=dict)
     metric: str = ""
     higher_is_better: bool | None = None

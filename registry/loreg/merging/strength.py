@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from loreg.merging.certificate import CertifiedModule
 from loreg.merging.method import Method
 
-#: Length of the merged delta, of that of the longest source. The best was 0.5 for eight adapters of SmolLM2-135M, 0.7 for
-#: four, and 0.9 for six of MiniLM (benchmarks/RESULTS.md); at 2 both bases do better alone, or as well.
+#: Length of the merged delta, of that of the longest source. The best was 0.5 for eight adapters of SmolLM2-135M, 0.7
+#: for four, and 0.9 for six of MiniLM (benchmarks/RESULTS.md).
 _BEST = 0.7
 _LONG = 1.25
 

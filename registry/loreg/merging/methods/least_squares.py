@@ -144,8 +144,8 @@ METHODS = (
         ),
         use=(
             "where there is no data, with its strength tuned: at ``--lambda`` 1 it overshoots. At 0.54 it was the best "
-            "of six classifiers of MiniLM (loss lower by .044 [.038, .049] than the plain sum at its best strength), at "
-            "0.45 better than the sum of eight adapters of SmolLM2-135M by .013 [.009, .019], where others gained more"
+            "of six classifiers of MiniLM (loss lower by .044 [.038, .049] than the plain sum at its best strength); "
+            "at 0.45 better than that of eight adapters of SmolLM2-135M by .013 [.009, .019], less than other methods"
         ),
         merge=LeastSquares(own_gram),
         parameters=(Parameter("ridge", 0.01, "damps directions that weigh less than this share of a delta", 0, 1),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from loreg.storage.blobs import (
@@ -24,7 +25,7 @@ class StagedStore:
 
     def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Move the file at ``path`` into the folder; :meth:`flush` hashes it when it sends it. Returns True."""
-        path.rename(self._path(blob.sha256))
+        shutil.move(path, self._path(blob.sha256))  # the two may lie on different file systems
         self._staged[blob.sha256] = blob
         on_bytes(blob.size)
         return True

@@ -23,9 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = load_setting("smollm2")
     evaluator = load_evaluator(setting, dev=2, test=2)
-    print(
-        "\nseconds of a processor, medians of 3         merge   swap   evaluate 500 / 2,000 tokens a task   merge"
-    )
+    print("\nseconds of a processor, medians of 3         merge   swap   evaluate 500 / 2,000 tokens a task   merge")
     for method in ("linear", "regmean", "tsv", "wudi", "ties"):
         seconds: dict[str, list[float]] = {"merge": [], "swap": [], "evaluate": []}
         for _ in range(RUNS):

@@ -256,7 +256,7 @@ class TokenSearch:
 
     def _curve_of_strength(self, candidate: SweepCandidate, share: float) -> DocumentLosses | None:
         try:
-            return self.evaluator.curve([candidate], (candidate.scale,), share)
+            return self.evaluator.curve([msgspec.structs.replace(candidate, scale=1.0)], (candidate.scale,), share)
         except LoregError as error:
             self.notes.append(f"{candidate.method} was not tried: {error.message}")
             return None

@@ -51,11 +51,11 @@ class SweepEvaluator:
 
     def evaluate(self, candidate: SweepCandidate) -> Array:
         """The summed loss of each dev text."""
-        return self._losses(candidate, "dev")[0]
+        return self._losses(candidate, "dev")
 
     def confirm(self, candidate: SweepCandidate) -> Array:
         """The summed loss of each test text."""
-        return self._losses(candidate, "test")[0]
+        return self._losses(candidate, "test")
 
     def texts(self, split: str) -> Texts:
         """The task of each text of a split, and its tokens."""
@@ -70,11 +70,9 @@ class SweepEvaluator:
         """No time is taken."""
         return 0.0
 
-    def _losses(self, candidate: SweepCandidate, split: str) -> tuple[Array, Array]:
+    def _losses(self, candidate: SweepCandidate, split: str) -> Array:
         self.mixture.weights = [*candidate.strengths]
-        parts = [(sums.numpy(), counts.numpy()) for sums, counts in text_losses(self.evaluator, split).values()]
-        sums, counts = map(np.concatenate, zip(*parts, strict=True))
-        return sums, counts
+        return np.concatenate([sums.numpy() for sums, _ in text_losses(self.evaluator, split).values()])
 
     def _outputs(self, point: Array, task: str) -> Outputs:
         self.mixture.weights = point.tolist()

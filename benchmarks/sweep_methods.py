@@ -7,7 +7,6 @@ strength for all, texts drawn again within their tasks: below zero a method is b
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from sweep_calibration import collect_moments
 from sweep_curve import SweepEvaluator
 from sweep_mixture import Deltas, Evaluator, Mixture, load_evaluator, read_deltas, text_losses
 from sweep_pool import COUNTS, Array
-from sweep_setting import KINDS, Setting, load_setting, quiet
+from sweep_setting import KINDS, Setting, setting_of_command_line
 
 from loreg.adapters.structure import read_structure
 from loreg.entities import RankRuleKind, Source
@@ -133,11 +132,7 @@ def free_weights(evaluator: Evaluator, adapters: Sequence[Deltas]) -> Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*KINDS])
-    name = parser.parse_args().name
-    quiet()
-    setting = load_setting(name)
+    name, setting = setting_of_command_line(__doc__)
     evaluator = load_evaluator(setting, dev=COUNTS[name], test=TEST[name])
     adapters = [read_deltas(folder) for folder in setting.adapters.values()]
     count = len(adapters)

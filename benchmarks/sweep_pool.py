@@ -32,11 +32,8 @@ class Pool:
         self._mixture: tuple[Evaluator, Mixture] | None = None
         lines = self._file.read_text().splitlines() if self._file.is_file() else []
         self._known = {tuple(line.pop("weights")): line for line in map(json.loads, lines)}
-        count = len(setting.adapters)
-        self.weights = recipes(count)
+        self.weights = recipes(len(setting.adapters))
         self.losses = np.array([self.evaluate(weights) for weights in self.weights])
-        #: How many there are that no search asked for: those of before.
-        self.fixed = 1 + count + len(EQUAL_STRENGTHS)
 
     def evaluate(self, weights: Array) -> Array:
         """Return the losses (2, tasks) of weights (T,), evaluated unless they were before."""

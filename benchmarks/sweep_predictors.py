@@ -6,14 +6,12 @@ real dev loss and with the real test loss. The last row is the ceiling: real dev
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 from sweep_calibration import collect_moments
 from sweep_curve import SweepEvaluator
 from sweep_mixture import Mixture, load_evaluator, read_deltas
 from sweep_pool import COUNTS, Array, Pool
-from sweep_setting import KINDS, Setting, load_setting, quiet
+from sweep_setting import Setting, setting_of_command_line
 
 from loreg.adapters.structure import read_structure
 from loreg.entities import SweepCandidate
@@ -71,11 +69,7 @@ def interval(x: Array, y: Array) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*KINDS])
-    name = parser.parse_args().name
-    quiet()
-    setting = load_setting(name)
+    name, setting = setting_of_command_line(__doc__)
     pool = Pool(name, setting)
     dev, test = pool.losses.mean(2).T
     third = test <= np.quantile(test, 1 / 3)

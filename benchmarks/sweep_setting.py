@@ -134,6 +134,15 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
 
 
+def setting_of_command_line(description: str) -> tuple[str, Setting]:
+    """Load the setting that a benchmark's only argument names."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("name", choices=[*KINDS])
+    name = parser.parse_args().name
+    quiet()
+    return name, load_setting(name)
+
+
 def print_setting(name: str) -> None:
     """Print the splits of each task, and what its adapter has learnt."""
     print(f"\n{name}: documents to train, sweep and test on, their digests; {KINDS[name].measure}, before and after\n")

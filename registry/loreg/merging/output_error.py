@@ -10,6 +10,7 @@ Suffixes: t tasks, j and l deltas, k rows of A_cat, o out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -68,12 +69,16 @@ class _Module:
                 b[:, sum(rows[:t]) : sum(rows[: t + 1])] = part.b[0]
             self.sources.append(b)
 
+    @cached_property
+    def _inverse(self) -> Tensor:
+        return pinv(self._a_cat, _ZERO)
+
     def in_row_space(self, merged: Mapping[str, Factors]) -> Tensor:
         """Return B (out, k) of a merged adapter's delta. Raises UsageError if it is not ``B·A_cat``."""
         if self.name not in merged:
             return torch.zeros_like(self.sources[0])
         b, a = merged[self.name].b.double(), merged[self.name].a.double()
-        on_rows = a @ pinv(self._a_cat, _ZERO)
+        on_rows = a @ self._inverse
         if (b @ (a - on_rows @ self._a_cat)).norm() > _OUTSIDE * (b @ a).norm():
             raise UsageError(
                 f"the delta of {self.name} is not in the rows of the adapters: moments do not say what it does",

@@ -105,7 +105,7 @@ class InPlaceEvaluator:
         tasks = int(rows.tasks.max()) + 1
         moments = self._collect(factors, ((_of_task(rows, task), {}) for task in range(tasks)), tasks)
         errors = np.zeros((tasks, max(part.rank for part in factors.values()) + 1))
-        for (task, module), _ in moments.sums.items():
+        for task, module in moments.sums:
             # merged factors are U√S and √SVᵀ: the columns of b are orthogonal, and the energies of directions add up
             energies = factors[module].b.double().square().sum(0) * moments.mean(task, module).diagonal()
             left = energies.flip(0).cumsum(0).flip(0).numpy()

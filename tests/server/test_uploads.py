@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import socket
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,7 +33,8 @@ from loreg.registry import Registry, connect
 from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.schemas import CommitRequest
-from loreg.storage import Blob, PresignedUpload
+from loreg.storage import Blob, PresignedUpload, digest_of
+from loreg.storage.blobs import SMALL
 from loreg.storage.s3 import S3Store
 from server.conftest import Guarded
 from services import S3Server
@@ -238,6 +240,27 @@ def test_two_who_push_the_same_small_file_through_one_registry(either: Guarded):
     writer = either.registry("writer")
     results = all_at_once([partial(writer.push, NEWS, f"team/copy{number}") for number in range(4)])
     assert all(result.created for result in results)
+
+
+def test_a_file_that_another_thread_announces_meanwhile_is_sent(
+    either: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "weights").write_bytes(os.urandom(SMALL + 1))
+    blob = digest_of(tmp_path / "weights")
+    store = either.registry("writer").context.store
+    assert isinstance(store, RemoteStore)
+    store.reserve_uploads([blob])
+    ask, was_sent = Server.post, []
+
+    def put_meanwhile(self: Server, *request: Any) -> object:
+        monkeypatch.setattr(Server, "post", ask)
+        was_sent.append(store.put(blob, tmp_path / "weights"))
+        return self.post(*request)
+
+    monkeypatch.setattr(Server, "post", put_meanwhile)
+    store.reserve_uploads([blob])  # as the other thread does
+    assert was_sent == [True]
+    assert store.upload_ids([blob.sha256])
 
 
 @pytest.mark.parametrize(

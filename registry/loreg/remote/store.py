@@ -83,11 +83,8 @@ class RemoteStore:
                 room -= blob.size
             else:
                 reserved.append(blob)
-        self._tickets |= {blob.sha256: None for blob in reserved}
         for start in range(0, len(reserved), _MAX_RESERVED):
-            batch = reserved[start : start + _MAX_RESERVED]
-            tickets = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], batch)
-            self._tickets |= {ticket.sha256: ticket for ticket in tickets}
+            self._tickets |= self._request_tickets(reserved[start : start + _MAX_RESERVED])
 
     def put(self, blob: Blob, path: Path, on_bytes: BytesCallback = ignore_bytes) -> bool:
         """Send the file, and return whether that was needed.
@@ -100,9 +97,10 @@ class RemoteStore:
             return True
 
         def attempt() -> bool:
-            if blob.sha256 not in self._tickets:
-                self.reserve_uploads([blob])
-            ticket = self._tickets.pop(blob.sha256)
+            try:
+                ticket = self._tickets.pop(blob.sha256)
+            except KeyError:  # nobody asked, or another thread that sends the blob took it
+                ticket = self._request_tickets([blob])[blob.sha256]
             if ticket is None:
                 on_bytes(blob.size)
                 return False
@@ -152,6 +150,11 @@ class RemoteStore:
     def _free_inline_bytes(self) -> int:
         return _MAX_INLINE - sum(map(len, tuple(self._inline.values())))
 
+    def _request_tickets(self, blobs: Sequence[Blob]) -> dict[str, UploadTicket | None]:
+        """Return where to send each blob, by digest; None for those that the server has."""
+        answer = self._server.post(f"{_API}/uploads", tuple[UploadTicket, ...], blobs)
+        return {blob.sha256: None for blob in blobs} | {ticket.sha256: ticket for ticket in answer}
+
     def _keep_inline(self, blob: Blob, path: Path) -> None:
         content = path.read_bytes()
         actual = Blob(hashlib.sha256(content).hexdigest(), len(content))
@@ -198,12 +201,12 @@ class RemoteStore:
         headers = {"Range": byte_range} if byte_range else {}
 
         def attempt() -> bytes:
-            if sha256 not in self._download_urls:
+            url = self._download_urls.get(sha256)
+            if url is None:
                 answer = self._server.send("GET", f"{_API}/blobs/{sha256}", headers=headers, max_bytes=most)
                 if not answer.is_redirect:
                     return answer.data if answer.is_success else b""
-                self._download_urls[sha256] = answer.headers["location"]
-            url = self._download_urls[sha256]
+                url = self._download_urls[sha256] = answer.headers["location"]
             try:
                 response = self._server.connections.send("GET", url, headers, max_bytes=most)
             except NoResponseError as error:

@@ -37,6 +37,7 @@ from loreg.entities import (
     Query,
     SearchPage,
     SearchWords,
+    Selection,
     Sketch,
     TaskSummary,
     Token,
@@ -46,7 +47,29 @@ from loreg.entities import (
 )
 from loreg.manifest import Manifest
 from loreg.refs import AdapterName, AdapterPattern, Ref
+from loreg.selectors import Selector
 from loreg.upkeep import Upkeep
+
+
+class EventStream(Protocol):
+    """Events as they are committed. Close it when done, or use it in a ``with`` statement."""
+
+    @property
+    def position(self) -> str:
+        """Return where another stream goes on after the events that :meth:`read` returned last."""
+        ...
+
+    def read(self, seconds: float) -> tuple[Event, ...]:
+        """Return what was committed since the last call; wait for about ``seconds`` while there is nothing.
+
+        The first call returns, perhaps nothing, as soon as nothing that is committed later can be missed. Raises
+        UnavailableError if the registry does not answer; the next call goes on from where it was.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
 
 
 class Backend(Protocol):
@@ -278,6 +301,20 @@ class Backend(Protocol):
 
     def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
         """Return a page of events, the newest first: who did what, and when; with ``adapter`` to that one alone."""
+        ...
+
+    def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
+        """Return the versions that the selectors mean now, or those that a search finds: one of each adapter.
+
+        Raises UsageError if they are more than 10,000, ConflictError if one name would mean two versions.
+        """
+        ...
+
+    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
+        """Return the events of the adapters that match one of ``patterns``, or else of all, as they are committed.
+
+        With ``position``, which is that of an earlier stream, those after it; else those from now on.
+        """
         ...
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:

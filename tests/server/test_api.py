@@ -86,6 +86,8 @@ def test_the_description_is_true(guarded_folder: Guarded):
     """Requests made from the description, right and wrong ones, get what it says, and never a 500."""
     schema = schemathesis.openapi.from_url(f"{guarded_folder.endpoint}/openapi.json")
     for operation in schema.get_all_operations():
+        if operation.ok().path.endswith("/stream"):  # it does not end: tests/live/test_event_stream.py reads it
+            continue
         _try(operation.ok(), guarded_folder.tokens["root"])
 
 

@@ -137,6 +137,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/v2/repos/{name}/version/{version}"): Row(READ, url="/v2/repos/team/science/version/1"),
     ("GET", "/api/v1/whoami"): Row(EVERYONE),
     ("GET", "/api/v1/events"): Row(EVERYONE),
+    ("GET", "/api/v1/events/stream"): Row(  # what it streams to whom: tests/live/test_event_stream.py
+        dict.fromkeys(ROLES, 400), request=lambda _: {"params": {"after": "yesterday"}}
+    ),
+    ("GET", "/api/v1/selection"): Row(EVERYONE),
     ("GET", "/api/v1/usage"): Row(ADMIN),
     ("GET", "/api/v1/namespaces"): Row(EVERYONE),
     ("PUT", "/api/v1/namespaces/{namespace}"): Row(OWN, 204, lambda _: {"json": {"public": False}}),

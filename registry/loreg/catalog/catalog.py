@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 from sqlalchemy import Engine, select, text
 from sqlalchemy.util.concurrency import greenlet_spawn, in_greenlet
 
-from loreg.catalog import admission, blobs, dump, migrations, removal_lock
+from loreg.catalog import admission, blobs, dump, event_feed, migrations, removal_lock
 from loreg.catalog.engine import (
     disable_timeouts,
     open_async,
@@ -22,7 +23,7 @@ from loreg.catalog.engine import (
     translate_errors,
     write_connection,
 )
-from loreg.catalog.listening import NotificationListener
+from loreg.catalog.listening import ChangeListener, FileListener, NotificationListener
 from loreg.catalog.schema import registry_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Access, UpkeepAction
@@ -172,6 +173,13 @@ class Catalog:
     def listen(self, channel: str) -> NotificationListener:
         """Return a listener for the notifications that committed transactions send on ``channel``."""
         return NotificationListener(self._engine, channel)
+
+    def listen_for_events(self) -> ChangeListener:
+        """Return a listener for new events: told by PostgreSQL, or seen by the change of SQLite's files."""
+        path = self._engine.url.database
+        if self._engine.dialect.name == "sqlite" and path:
+            return FileListener(os.path.realpath(path))
+        return NotificationListener(self._engine, event_feed.CHANNEL)
 
     def close(self) -> None:
         """Close every connection."""

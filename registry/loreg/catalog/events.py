@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from typing import Any
+
+from sqlalchemy import Row, Select, select
 
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import adapter_table, event_table, version_table
@@ -17,11 +19,7 @@ def list_page(tx: Transaction, limit: int, cursor: str | None, adapter: AdapterN
 
     With ``adapter`` those of that adapter alone. Raises NotFoundError if there is none of that name.
     """
-    query = (
-        select(event_table, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
-        .outerjoin(adapter_table, adapter_table.c.id == event_table.c.adapter_id)
-        .outerjoin(version_table, version_table.c.id == event_table.c.version_id)
-    )
+    query = select_events()
     if not tx.access.may(Role.ADMIN, "*"):
         query = query.where(event_table.c.adapter_id.is_not(None), tx.visible(adapter_table.c.namespace))
     if adapter is not None:
@@ -30,15 +28,19 @@ def list_page(tx: Transaction, limit: int, cursor: str | None, adapter: AdapterN
         query = query.where(event_table.c.id < decode(cursor, "events", (int,))[0])
     rows = tx.connection.execute(query.order_by(event_table.c.id.desc()).limit(limit + 1)).all()
     shown = rows[:limit]
-    events = (
-        Event(
-            row.id,
-            row.at,
-            row.author,
-            row.action,
-            (str(AdapterName(row.namespace, row.name)) + (f":v{row.number}" if row.number else "")) if row.name else "",
-            row.detail,
-        )
-        for row in shown
+    return Page(tuple(map(to_event, shown)), encode("events", [shown[-1].id]) if len(rows) > limit else None)
+
+
+def select_events() -> Select[Any]:
+    """Select events as rows that :func:`to_event` reads; ``namespace`` is null for what is of no adapter."""
+    return (
+        select(event_table, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+        .outerjoin(adapter_table, adapter_table.c.id == event_table.c.adapter_id)
+        .outerjoin(version_table, version_table.c.id == event_table.c.version_id)
     )
-    return Page(tuple(events), encode("events", [shown[-1].id]) if len(rows) > limit else None)
+
+
+def to_event(row: Row[Any]) -> Event:
+    """Return the event of a row of :func:`select_events`."""
+    ref = str(AdapterName(row.namespace, row.name)) + (f":v{row.number}" if row.number else "") if row.name else ""
+    return Event(row.id, row.at, row.author, row.action, ref, row.detail)

@@ -54,6 +54,7 @@ from loreg.entities.imports import (
     ImportStatus,
     PlannedVersion,
 )
+from loreg.entities.live import MissingVersion, SelectedVersion, Selection
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
@@ -229,6 +230,7 @@ __all__ = [
     "MetricVocabulary",
     "MirrorConflict",
     "MirrorReport",
+    "MissingVersion",
     "ModuleDiff",
     "ModuleType",
     "MoveReport",
@@ -264,6 +266,8 @@ __all__ = [
     "SearchPage",
     "SearchTerm",
     "SearchWords",
+    "SelectedVersion",
+    "Selection",
     "Severity",
     "SharedBlob",
     "Sketch",

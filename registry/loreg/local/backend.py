@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from loreg.backend import Backend
+from loreg.backend import Backend, EventStream
 from loreg.catalog import (
     Catalog,
     Transaction,
@@ -37,6 +37,7 @@ from loreg.catalog import (
 from loreg.catalog.facets import count_facets
 from loreg.catalog.near_names import list_words
 from loreg.catalog.search import search
+from loreg.catalog.selections import select_by_search, select_by_selectors
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking.policy import Policy, policy_to_json
@@ -73,6 +74,7 @@ from loreg.entities import (
     Role,
     SearchPage,
     SearchWords,
+    Selection,
     Sketch,
     TaskSummary,
     Token,
@@ -83,6 +85,7 @@ from loreg.entities import (
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
+from loreg.local.event_stream import LocalEventStream
 from loreg.local.jobs import namespace_of
 from loreg.local.origin import validate_origin
 from loreg.local.reference_writes import rehearse_references, write_references
@@ -92,6 +95,7 @@ from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, val
 from loreg.manifest import File, Manifest
 from loreg.parsing import parse_reason, parse_unit, parse_word, validate_metric
 from loreg.refs import AdapterName, AdapterPattern, Ref
+from loreg.selectors import Selector
 from loreg.settings import RETENTION
 from loreg.storage import AcceptedUpload, BlobStore, BlobTransfer
 from loreg.upkeep import Upkeep
@@ -486,6 +490,17 @@ class LocalBackend(Backend):
     def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor, adapter)
+
+    def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
+        registry = self.catalog.registry_id
+        with self.catalog.read(self._access) as tx:
+            if query is not None:
+                return Selection(registry, tuple(select_by_search(tx, query)))
+            selected, missing = select_by_selectors(tx, selectors)
+            return Selection(registry, tuple(selected), tuple(missing))
+
+    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
+        return LocalEventStream(self.catalog, self._access, patterns, position)
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
         from loreg.catalog.usage import count_usage

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import NoneType
 from urllib.parse import quote
 
-from loreg.backend import Backend
+from loreg.backend import Backend, EventStream
 from loreg.entities import (
     AdapterEntry,
     BaseAdded,
@@ -36,6 +36,7 @@ from loreg.entities import (
     Query,
     SearchPage,
     SearchWords,
+    Selection,
     Sketch,
     SortKey,
     TaskSummary,
@@ -48,6 +49,7 @@ from loreg.errors import NotAllowedError, NotFoundError, UnavailableError
 from loreg.manifest import Manifest
 from loreg.parsing import format_scopes
 from loreg.refs import NO_NAMESPACE, AdapterName, AdapterPattern, Ref
+from loreg.remote.event_stream import RemoteEventStream
 from loreg.remote.http import Server
 from loreg.remote.store import RemoteStore
 from loreg.schemas import (
@@ -67,6 +69,7 @@ from loreg.schemas import (
     Whoami,
     YankRequest,
 )
+from loreg.selectors import Selector
 from loreg.upkeep import Upkeep
 
 _API = "/api/v1"
@@ -114,22 +117,12 @@ class RemoteBackend(Backend):
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
     def search(self, query: Query) -> SearchPage:
-        best = str(query.sort).removeprefix("metric:") if query.best else ""
-        page = self._server.get(
-            f"{_API}/search",
-            SearchPage,
-            {
-                **_conditions(query),
-                "sort": "" if best or query.sort.by == SortKey.RELEVANCE else str(query.sort),
-                "best": best,
-                "limit": query.limit,
-                "cursor": query.cursor,
-            },
-        )
+        parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}
+        page = self._server.get(f"{_API}/search", SearchPage, parameters)
         if query.best and not page.best:
             raise UnavailableError(
                 f"the server {self._server.endpoint} is older than this loreg: it does not know --best",
-                hint=f"loreg search --all-versions --sort metric:{best}",
+                hint=f"loreg search --all-versions --sort {query.sort}",
             )
         return page
 
@@ -270,6 +263,13 @@ class RemoteBackend(Backend):
         page = {"limit": limit, "cursor": cursor}
         return self._server.get(f"{_API}/usage", Usage, {"by": str(by), "pattern": str(pattern), **page})
 
+    def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
+        parameters = {**_conditions(query), **_order(query)} if query is not None else {}
+        return self._server.get(f"{_API}/selection", Selection, {**parameters, "select": tuple(map(str, selectors))})
+
+    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
+        return RemoteEventStream(self._server, patterns, position)
+
     def lease(self, digests: Collection[str]) -> None:
         pass  # the server does it where uploads are announced
 
@@ -311,6 +311,12 @@ def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:
         "variant": query.variant,
         "all_versions": query.all_versions,
     }
+
+
+def _order(query: Query) -> dict[str, str]:
+    """Return the order of a search as it is written in a request."""
+    best = str(query.sort).removeprefix("metric:") if query.best else ""
+    return {"sort": "" if best or query.sort.by == SortKey.RELEVANCE else str(query.sort), "best": best}
 
 
 def _alias_condition(expected: int | None) -> dict[str, str]:

@@ -92,14 +92,27 @@ class Connections:
             else:
                 data = _read(response, max_bytes if response.status < 400 else _MAX_ERROR_BYTES)
         except HTTPError as error:
-            reason = error.__cause__ or error.__context__ or error
-            raise NoResponseError(
-                " ".join(str(reason).split()) or type(reason).__name__,
-                connected=not isinstance(error, ConnectTimeoutError | NewConnectionError | ProxyError),
-            ) from error
+            raise _no_response(error) from error
         except ValueError:  # of http.client, which shows the header: it may be the one with the token
             raise NoResponseError("a header holds what HTTP does not allow there", connected=True) from None
         return Response(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
+
+    def stream(self, url: str, headers: Mapping[str, str], timeout: float) -> urllib3.BaseHTTPResponse:
+        """Send a GET whose answer goes on, and return it unread; ``timeout`` seconds for each piece of it.
+
+        Raises NoResponseError.
+        """
+        try:
+            return self._pool(url).request(
+                "GET",
+                url,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=_CONNECT, read=timeout),
+            )
+        except HTTPError as error:
+            raise _no_response(error) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -116,6 +129,12 @@ class Connections:
         if key not in self._pools:
             self._pools.setdefault(key, _open_pool(parts.scheme, proxy))
         return self._pools[key]
+
+
+def _no_response(error: HTTPError) -> NoResponseError:
+    reason = error.__cause__ or error.__context__ or error
+    connected = not isinstance(error, ConnectTimeoutError | NewConnectionError | ProxyError)
+    return NoResponseError(" ".join(str(reason).split()) or type(reason).__name__, connected)
 
 
 def basic_auth(url: str) -> dict[str, str]:

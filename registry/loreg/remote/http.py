@@ -9,7 +9,8 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from urllib3.exceptions import LocationParseError
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 
 from loreg.entities import Access
@@ -25,6 +26,7 @@ _log = logging.getLogger("loreg.remote")
 T = TypeVar("T")
 _RETRYABLE_STATUS = (429, 502, 503, 504)
 _NO_SUCH_RANGE = 416
+_MAX_ERROR_BYTES = 64 * 1024
 Parameters = Mapping[str, str | int | bool | Sequence[str] | None]
 
 
@@ -136,6 +138,20 @@ class Server:
         took = 1000 * (time.monotonic() - begin)
         _log.debug("%s %s: %s in %.0f ms", method, url, response.status, took)
         return response
+
+    def stream(self, path: str, parameters: Parameters, timeout: float) -> BaseHTTPResponse:
+        """Return an answer that goes on, unread; ``timeout`` seconds for each piece. Raises the server's error."""
+        query = _encode_query(parameters)
+        url = f"{self._url}{path}?{query}" if query else f"{self._url}{path}"
+        try:
+            response = self.connections.stream(url, self._headers, timeout)
+            if response.status < 300:
+                return response
+            data = response.read(_MAX_ERROR_BYTES)
+        except (NoResponseError, HTTPError) as error:
+            raise self.unavailable_error(error) from error
+        response.close()
+        raise self.response_error(Response(response.status, dict(response.headers), data))
 
     def whoami(self) -> Access:
         """Return the caller's name and permissions as the server knows them. Raises UnauthenticatedError."""

@@ -8,10 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from loreg.server.cleanup import periodic_cleanup
+from loreg.server.event_hub import EventHub
 from loreg.server.middleware import RequestMiddleware
 from loreg.server.problems import ProblemDetails, install_problems
 from loreg.server.responses import error_responses
-from loreg.server.routes import administration, bases, blobs, health, hub_read, hub_write, jobs, lorax, search, versions
+from loreg.server.routes import (
+    administration,
+    bases,
+    blobs,
+    events,
+    health,
+    hub_read,
+    hub_write,
+    jobs,
+    lorax,
+    search,
+    versions,
+)
 from loreg.server.state import Service
 from loreg.version import VERSION
 
@@ -23,7 +36,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with periodic_cleanup(service):
+        async with periodic_cleanup(service), app.state.event_hub.running():
             yield
         await service.catalog.aclose()
 
@@ -36,9 +49,9 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,  # its pages would load scripts from another site
         redoc_url=None,
     )
-    app.state.service = service
+    app.state.service, app.state.event_hub = service, EventHub(service)
     install_problems(app)
-    for module in (search, versions, health, bases, blobs, administration, jobs, lorax, hub_write, hub_read):
+    for module in (search, versions, health, bases, blobs, administration, events, jobs, lorax, hub_write, hub_read):
         app.include_router(module.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(RequestMiddleware, service=service)

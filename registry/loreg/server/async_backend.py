@@ -59,6 +59,7 @@ class AsyncBackend:
     namespaces = _awaited(LocalBackend.namespaces)
     revoke_token = _awaited(LocalBackend.revoke_token)
     search = _awaited(LocalBackend.search)
+    select = _awaited(LocalBackend.select)
     set_public = _awaited(LocalBackend.set_public)
     set_yanked = _awaited(LocalBackend.set_yanked)
     show = _awaited(LocalBackend.show)

@@ -157,6 +157,13 @@ class Connection(HttpToolsProtocol):
             self._write_deadline = None
         super().resume_writing()
 
+    def shutdown(self) -> None:
+        """End the answer to a request that goes on for ever, because the server ends; let every other one finish."""
+        end_stream: object = self.cycle.scope.get("end_stream") if self.cycle is not None else None
+        if callable(end_stream):
+            end_stream()
+        super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no valid request, and close the connection."""
         content = msg.encode()

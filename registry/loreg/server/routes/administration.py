@@ -1,20 +1,18 @@
-"""Routes of access: tokens, namespaces, and the events that say who did what."""
+"""Routes of access: tokens, namespaces, and how much they store."""
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from loreg.entities import Event, Namespace, Page, Token, Usage, UsageBy
+from loreg.entities import Namespace, Token, Usage, UsageBy
 from loreg.parsing import parse_scopes
-from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_adapter_pattern
+from loreg.refs import NO_NAMESPACE, parse_adapter_pattern
 from loreg.schemas import TokenCreated, TokenRequest, VisibilityRequest, Whoami
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
 from loreg.server.dependencies import Namespace as NamespaceName
-from loreg.server.pages import page_response
 from loreg.server.responses import error_responses, json_response, no_content
 from loreg.server.state import AsyncBackendDep, ServiceDep
 
@@ -26,18 +24,6 @@ async def whoami(backend: AsyncBackendDep) -> Response:
     """Return who the caller is, what they may do in which namespace, and until when their token holds."""
     caller = await backend.whoami()
     return json_response(Whoami(caller.author, caller.permissions, caller.token_id, caller.expires_at))
-
-
-@routes.get("/events", response_model=Page[Event], responses=error_responses(404))
-async def events(
-    backend: AsyncBackendDep,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    adapter: Annotated[str, Query(max_length=193, description="Those of this adapter alone.")] = "",
-) -> Response:
-    """Return a page of events that the caller may read, the newest first."""
-    name = parse_adapter_name(adapter) if adapter else None
-    return await page_response(functools.partial(backend.events, adapter=name), limit, cursor)
 
 
 @routes.get("/usage", response_model=Usage, responses=error_responses())

@@ -17,13 +17,15 @@ from loreg.entities import (
     Page,
     SearchPage,
     SearchWords,
+    Selection,
     TaskSummary,
 )
 from loreg.entities import Query as Search
 from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_order
 from loreg.schemas import MetricDirection
+from loreg.selectors import parse_selector
 from loreg.server.bodies import BodyRoute
-from loreg.server.dependencies import Cursor, Limit, Words
+from loreg.server.dependencies import Cursor, Limit, Word, Words
 from loreg.server.pages import page_response
 from loreg.server.responses import error_responses, json_response
 from loreg.server.state import AsyncBackendDep
@@ -72,12 +74,33 @@ async def search(
     cursor: Cursor = None,
 ) -> Response:
     """Search versions; conditions are written as on the command line: ``metric=accuracy>=0.9``. Returns a page."""
-    query = replace(conditions, sort=parse_order(sort, best, conditions.text), best=bool(best))
+    query = _in_order(conditions, sort, best)
 
     def fetch(limit: int, cursor: str | None) -> Awaitable[SearchPage]:
         return backend.search(replace(query, limit=limit, cursor=cursor))
 
     return await page_response(fetch, limit, cursor)
+
+
+@routes.get("/selection", response_model=Selection, responses=error_responses(409))
+async def selection(
+    backend: AsyncBackendDep,
+    conditions: QueryDep,
+    select: Annotated[tuple[Word, ...], Query(max_length=1000, description="As 'team/*:prod'.")] = (),
+    sort: Annotated[str, Query(max_length=512)] = "",
+    best: Annotated[str, Query(max_length=512, description="Of each adapter the version best by this metric.")] = "",
+) -> Response:
+    """Return the versions that the selectors mean now, or without any those that a search finds, one of each adapter.
+
+    Each has a position, which grows when what is meant changes: an answer with a lower one is older.
+    """
+    if select:
+        return json_response(await backend.select(tuple(map(parse_selector, select))))
+    return json_response(await backend.select((), _in_order(conditions, sort, best)))
+
+
+def _in_order(conditions: Search, sort: str, best: str) -> Search:
+    return replace(conditions, sort=parse_order(sort, best, conditions.text), best=bool(best))
 
 
 @routes.get("/facets", response_model=Facets, responses=error_responses())

@@ -1,0 +1,1 @@
+"""Folders and servers that follow what a selection means."""

@@ -57,6 +57,7 @@ _SUMMARIES = {
     "serve": "Answer over HTTP: one registry for a team.",
     "show": "Show all that is known of a version.",
     "sweep": "Find the method and the weights to merge by.",
+    "sync": "Keep a folder as a selection says, also as it changes.",
     "tag": "Point an alias to a version.",
     "tasks": "List the tasks, with counts and the best of each.",
     "token": "Make, list and revoke the tokens of a server.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -67,6 +67,8 @@ from loreg.entities import (
     SnapshotRules,
     SweepOptions,
     SweepResult,
+    SyncOptions,
+    SyncReport,
     TaskSummary,
     Usage,
     UsageBy,
@@ -75,7 +77,7 @@ from loreg.entities import (
     VersionMetadata,
     no_progress,
 )
-from loreg.errors import NotAllowedError, NotFoundError, UsageError
+from loreg.errors import LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
     parse_comparison,
@@ -320,6 +322,57 @@ class Registry:
             verify=verify,
             progress=progress,
         )
+
+    def sync(
+        self,
+        selection: str | Sequence[str] | Query,
+        folder: Path | str,
+        options: SyncOptions = SyncOptions(),
+        *,
+        progress: Progress = no_progress,
+    ) -> SyncReport:
+        """Bring ``folder`` to what the selection means now: of each adapter its version, under the adapter's name.
+
+        A selection is selectors, ``team/*:prod``, ``team/news:v3`` or ``NAME=team/news:prod``, or a query of a search.
+        A name is a link to a folder by digest, replaced at once when the version is there and verified; what is not
+        selected any more is removed. An answer older than what the folder has changes nothing. Raises ConflictError for
+        the folder of another registry, UnderWayError if another process writes it; what cannot be shown alone is in the
+        report's ``problems``.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> report = registry.sync("team/*:prod", "./adapters")
+        >>> [(adapter.name, adapter.ref) for adapter in report.updated], report.is_complete
+        ([('team/science', 'team/science:v1')], True)
+        >>> Path("./adapters/team/science/adapter_config.json").exists()
+        True
+        """
+        from loreg.verbs.sync import sync
+
+        return sync(self.context, selection, folder, options, progress)
+
+    def follow(
+        self,
+        selection: str | Sequence[str] | Query,
+        folder: Path | str,
+        options: SyncOptions = SyncOptions(),
+    ) -> Iterator[SyncReport | LoregError]:
+        """Keep ``folder`` as :meth:`sync` makes it while the selection's meaning changes, until you stop asking.
+
+        Yields a report for the first round and for each in which something changed, usually less than a second after
+        the change; and the error, once, while the registry does not answer: the folder then stays as it is.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> reports = registry.follow("team/*:prod", "./adapters")
+        >>> next(reports).adapters[0].ref
+        'team/science:v1'
+        >>> pushed = registry.push("./history", "team/science", aliases=["prod"])
+        >>> next(reports).updated[0].ref
+        'team/science:v2'
+        >>> reports.close()
+        """
+        from loreg.verbs.sync import follow
+
+        return follow(self.context, selection, folder, options)
 
     def export(
         self,

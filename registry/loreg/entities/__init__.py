@@ -54,7 +54,16 @@ from loreg.entities.imports import (
     ImportStatus,
     PlannedVersion,
 )
-from loreg.entities.live import MissingVersion, SelectedVersion, Selection
+from loreg.entities.live import (
+    MissingVersion,
+    SelectedVersion,
+    Selection,
+    SyncedAdapter,
+    SyncOptions,
+    SyncProblem,
+    SyncProblemKind,
+    SyncReport,
+)
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.progress import Progress, no_progress
@@ -284,6 +293,11 @@ __all__ = [
     "SweepOptions",
     "SweepResult",
     "SweepTrial",
+    "SyncOptions",
+    "SyncProblem",
+    "SyncProblemKind",
+    "SyncReport",
+    "SyncedAdapter",
     "TaskSummary",
     "TermMatch",
     "Token",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
+
+from loreg.entities.displayed import Displayed
 from loreg.entities.versions import Version
 from loreg.value import Value
 
@@ -32,3 +36,76 @@ class Selection(Value, frozen=True):
     registry: str
     versions: tuple[SelectedVersion, ...]
     missing: tuple[MissingVersion, ...] = ()
+
+
+class SyncOptions(Value, frozen=True):
+    """How a folder follows a selection.
+
+    ``profile`` is the server that its files are for, ``vllm:max_lora_rank=64``; by default they are as they were
+    pushed. ``keep`` versions that a name meant before stay, for those who still read them. ``flat`` calls ``team/news``
+    ``team--news``, for servers that look into no folder below. ``accept_older`` takes an answer that is older than what
+    the folder has: of a registry that was restored from a backup.
+    """
+
+    profile: str | None = None
+    keep: int = 2
+    flat: bool = False
+    accept_older: bool = False
+
+
+class SyncedAdapter(Displayed, frozen=True):
+    """An adapter that lies in a followed folder: ``ref`` under ``name``, its files in ``path``.
+
+    ``digest`` is the version's; ``previous`` is the ref that the name meant before, empty if none.
+    """
+
+    name: str
+    ref: str
+    digest: str
+    path: Path
+    previous: str = ""
+
+
+class SyncProblemKind(StrEnum):
+    """Why a folder does not have what its selection means."""
+
+    #: the selection means no version there
+    MISSING = "missing"
+    #: the profile's server would not take the version
+    REFUSED = "refused"
+    #: the answer was older than what the folder has
+    OLDER = "older"
+    #: something that loreg did not make lies in the place of the name
+    BLOCKED = "blocked"
+    #: the version could not be fetched or written
+    FAILED = "failed"
+
+
+class SyncProblem(Value, frozen=True):
+    """A name, or a part of a selection, for which the folder keeps what it had: why, and what would help."""
+
+    kind: SyncProblemKind
+    name: str
+    ref: str
+    reason: str
+    hint: str = ""
+
+
+class SyncReport(Displayed, frozen=True):
+    """What a round of following did: what is new under its name, what went, what is as before, and what is amiss."""
+
+    folder: Path
+    updated: tuple[SyncedAdapter, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[SyncedAdapter, ...]
+    problems: tuple[SyncProblem, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the folder has all that the selection means."""
+        return not self.problems
+
+    @property
+    def adapters(self) -> tuple[SyncedAdapter, ...]:
+        """Return everything that the folder has now."""
+        return (*self.updated, *self.unchanged)

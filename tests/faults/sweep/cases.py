@@ -22,7 +22,8 @@ WORK: Command = ("worker", "--until-idle", "--bases", "{in}", "--models", "model
 class Place:
     """What a verb makes beside its registry: ``second`` is a registry of the same kind, ``home`` one in a folder.
 
-    The other kinds are ``backup`` and ``bundle``. ``where`` is as it is typed.
+    The other kinds are ``backup``, ``bundle`` and ``followed``, a folder that ``sync`` writes. ``where`` is as it is
+    typed.
     """
 
     kind: str
@@ -89,6 +90,9 @@ _CHANGED: tuple[Command, ...] = (
     ("untag", "team/one", "gone"),
     ("yank", "team/one:v1", "--reason", "leaks"),
 )
+_SYNC = ("sync", "team/*", "out", "--keep", "0")
+_SYNCED: tuple[Command, ...] = (("sync", "team/*", "also/two=team/two", "out"),)
+_CHANGED_ONE: tuple[Command, ...] = (("push", "{in}/new", "team/one", "--base", "tiny"),)
 _PUSH = ("push", "{in}/new", "team/one", "--base", "tiny", "--task", "news", "--metric", "f1=0.9@d", "--alias", "prod")
 _BAKE = ("bake", "team/one:v1", "--base", "{in}/base", "--to", "out")
 CASES = (
@@ -109,6 +113,10 @@ CASES = (
     Case("untag", ("untag", "team/one", "prod"), then=("untag", "team/one", "prod")),  # may be refused: it is gone
     Case("yank", ("yank", "team/one:v2", "--reason", "leaks")),
     Case("metric", ("metric", "add", "team/one:v1", "accuracy=0.85@d")),
+    Case("sync", ("sync", "team/*", "out"), makes=(Place("followed", "out"),)),
+    Case("sync-again", _SYNC, before=(*_SYNCED, *_CHANGED_ONE), makes=(Place("followed", "out"),)),
+    Case("sync-then-moved", _SYNC, before=(*_SYNCED, *_CHANGED_ONE), makes=(Place("followed", "out"),),
+         then=("sync", "team/*", "again=team/one:v1", "out", "--keep", "0")),
     Case("export", ("pull", "team/one:prod", "out", "--profile", "vllm"), target="out"),
     Case("export-to", ("export", "team/one:prod", "--profile", "vllm", "--to", "out"), target="out"),
     Case("push-to-server", _PUSH, serves=True),

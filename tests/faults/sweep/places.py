@@ -8,6 +8,7 @@ from typing import Any
 from deployments import Deployment
 from faults.carried import all_of_backup, look_at_backup, look_at_bundle
 from faults.checker import contents, faults, look
+from faults.followed import look_at_followed
 from faults.sweep.cases import Place
 from faults.sweep.processes import Room
 
@@ -21,6 +22,8 @@ def look_at(place: Place, room: Room, endpoint: str, *, all_stored: bool) -> tup
         url = where if "://" in where else str(room.work / where)
         sentences, content = look_at_backup(url, endpoint)
         return sentences, content | (all_of_backup(url, endpoint) if all_stored else {})
+    if place.kind == "followed":
+        return look_at_followed(room.work / where)
     if place.kind == "home":
         return _look_at_registry(
             Deployment(f"sqlite:///{room.work / where}/catalog.db", str(room.work / where / "store"))

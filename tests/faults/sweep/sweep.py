@@ -185,7 +185,7 @@ class Sweep:
         room = Room(self._folder / f"room-{next(_count)}", self._inputs)
         room.prepare()
         if self._before.work is not None:
-            shutil.copytree(self._before.work, room.work, dirs_exist_ok=True)
+            shutil.copytree(self._before.work, room.work, symlinks=True, dirs_exist_ok=True)
         deployment = self._backend.copy(self._before.deployment, room.folder)
         if self._before.second is not None:
             second = self._backend.copy(self._before.second, room.folder / "second")

@@ -1,0 +1,132 @@
+"""``loreg sync``: keep a folder as a selection says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loreg_cli.options import format_option, open_registry, read_labels, refuse_empty
+from loreg_cli.output import print_json, warn
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from loreg.entities import Query, SyncReport
+
+_FAILED = 5  # the exit code for what was refused by a check
+_MISSING = 3
+
+
+@click.command()
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Go on: follow every change until you stop it.")
+@click.option("--profile", metavar="SERVER", help="As that server takes it: vllm, vllm:max_lora_rank=64, …")
+@click.option(
+    "--keep", type=click.IntRange(0, 1000), default=2, help="Versions that a name meant before stay. Default: 2."
+)
+@click.option("--flat", is_flag=True, help="team/news is team--news: for servers that look into no folder below.")
+@click.option("--accept-older", is_flag=True, help="Take an older answer, of a registry restored from a backup.")
+@click.option(
+    "--task", "tasks", multiple=True, metavar="TASK", help="Instead of SELECTOR: for this task.", callback=refuse_empty
+)
+@click.option(
+    "--base", default="", metavar="NAME|DIGEST", help="Instead of SELECTOR: trained on it.", callback=refuse_empty
+)
+@click.option(
+    "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=read_labels, help="Instead of SELECTOR: has it."
+)
+@click.option(
+    "--best",
+    default="",
+    metavar="METRIC[@DATASET[:SPLIT]]",
+    help="Instead of SELECTOR: of each adapter the best.",
+    callback=refuse_empty,
+)
+@format_option
+def sync(
+    selectors: tuple[str, ...],
+    folder: Path,
+    watch: bool,
+    profile: str | None,
+    keep: int,
+    flat: bool,
+    accept_older: bool,
+    format_: str,
+    **conditions: Any,
+) -> None:
+    """Bring DIR to what the selection means: each adapter's version under the adapter's name.
+
+    SELECTOR is 'team/*:prod', team/news:v3 or NAME=team/news:prod; or options say what to search for. A name is a link
+    to a folder by digest, replaced at once when the new version is there and verified. With --watch a moved alias is
+    followed within a second, and DIR stays as it is while the registry does not answer.
+
+    \b
+    loreg sync 'team/*:prod' ./adapters --profile vllm --watch
+    loreg sync --task summarization --best rouge ./adapters
+    """
+    from loreg.entities import SyncOptions, SyncReport
+
+    selection = _read_selection(selectors, conditions)
+    options = SyncOptions(profile, keep, flat, accept_older)
+    registry = open_registry()
+    if not watch:
+        with progress_bar() as progress:
+            report = registry.sync(selection, folder, options, progress=progress)
+        _print(report, format_, is_first=True)
+        if not report.is_complete:
+            is_only_missing = all(problem.kind == "missing" for problem in report.problems)
+            click.get_current_context().exit(_MISSING if is_only_missing else _FAILED)
+        return
+    is_first = True
+    for outcome in registry.follow(selection, folder, options):
+        if isinstance(outcome, SyncReport):
+            _print(outcome, format_, is_first=is_first)
+            is_first = False
+        else:
+            warn(f"{outcome.message}; {folder} stays as it is, and is tried again")
+
+
+def _read_selection(selectors: tuple[str, ...], conditions: dict[str, Any]) -> Query | tuple[str, ...]:
+    """Return the selectors, or the search. Raises click.UsageError for both."""
+    if not any(conditions.values()):
+        return selectors
+    if selectors:
+        raise click.UsageError("SELECTOR and a search exclude each other: name adapters, or say what they are for")
+    from loreg.entities import Query
+    from loreg.parsing import parse_order
+
+    return Query(
+        tasks=conditions["tasks"],
+        base=conditions["base"],
+        labels=tuple((conditions["labels"] or {}).items()),
+        sort=parse_order("", conditions["best"], ""),
+        best=bool(conditions["best"]),
+    )
+
+
+def _print(report: SyncReport, format_: str, *, is_first: bool) -> None:
+    if format_ == "json":
+        print_json(report)
+    elif format_ == "quiet":
+        for adapter in (*report.adapters,) if is_first else report.updated:
+            click.echo(adapter.name)
+    else:
+        _print_lines(report, is_first=is_first)
+    for problem in report.problems:
+        what = f"{problem.name}: " if problem.name not in problem.reason else ""
+        hint = f". Hint: {problem.hint}" if problem.hint else ""
+        warn(f"{problem.kind}: {what}{problem.reason}{hint}")
+
+
+def _print_lines(report: SyncReport, *, is_first: bool) -> None:
+    for adapter in report.updated:
+        before = f" (was {adapter.previous})" if adapter.previous else ""
+        click.echo(f"{adapter.name}  {adapter.ref}@sha256:{adapter.digest[:12]}{before}")
+    for name in report.removed:
+        click.echo(f"{name}  removed")
+    if is_first:
+        count = len(report.adapters)
+        new = len(report.updated)
+        click.echo(f"{report.folder} has {count} adapter{'' if count == 1 else 's'}, {new} of them new", err=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -97,6 +97,7 @@ from loreg.workspace.progress_bars import draws_progress, is_notebook
 if TYPE_CHECKING:
     from loreg.verbs.bases import Bases
     from loreg.verbs.import_runs import PlannedImport
+    from loreg.verbs.publish import TrainedModel
     from loreg.verbs.verify import Selection
     from loreg.workspace.context import Context
 
@@ -240,6 +241,46 @@ class Registry:
         metadata = VersionMetadata(tasks, metrics, labels or {}, aliases, message)
         model = _optional_source(base)
         return push(self.context, folder, name, metadata, base=model, checkpoint=checkpoint, progress=progress)
+
+    def publish(
+        self,
+        source: TrainedModel | Path | str,
+        name: str,
+        *,
+        step: int | None = None,
+        adapter: str | None = None,
+        state_dict: Mapping[str, Any] | None = None,
+        base: Path | str | None = None,
+        aliases: Sequence[str] = (),
+        metrics: Sequence[str | Metric] = (),
+        labels: Mapping[str, str] | None = None,
+        message: str = "",
+    ) -> PushResult:
+        """Store what a trainer holds as the next version of ``name``; return when it is durable.
+
+        ``source`` is a model of PEFT, whose ``adapter`` is named where it has several, or the folder of an adapter.
+        ``state_dict`` has its tensors where they had to be gathered first, as under FSDP and DeepSpeed ZeRO-3. ``step``
+        becomes the label ``step``. Only files that the registry has not are sent. Raises what :meth:`push` raises.
+
+        >>> published = registry.publish(Path("science"), "team/policy", step=100, aliases=["live"])
+        >>> published.version.ref, dict(published.version.labels), published.version.aliases
+        ('team/policy:v1', {'step': '100'}, ('live',))
+        """
+        from loreg.verbs.publish import publish
+
+        return publish(
+            self.context,
+            source,
+            name,
+            step=step,
+            adapter=adapter,
+            state_dict=state_dict,
+            base=_optional_source(base),
+            aliases=aliases,
+            metrics=metrics,
+            labels=labels,
+            message=message,
+        )
 
     def plan_import(
         self,

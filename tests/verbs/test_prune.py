@@ -133,6 +133,18 @@ def test_either_rule_keeps_a_version(open_with: Open, folder):
     assert going(registry.prune()) == {"science:v1", "science:v2", "science:v3"}
 
 
+def test_of_a_stream_every_so_manieth_stays(open_with: Open, folder):
+    registry = open_with("[retention]\nkeep_last = 2\nkeep_every = 3\n")
+    push(registry, "science", folder, 8)
+    report = registry.prune()
+    assert reasons(report)["science:v3"] == "keep_every = 3"
+    assert numbers(registry, "science") == [3, 6, 7, 8]
+    alone = open_with("[retention]\nkeep_every = 4\n")
+    push(alone, "alone", folder, 6)
+    alone.prune("alone")
+    assert numbers(alone, "alone") == [4, 6]  # the newest is never pruned
+
+
 def test_a_namespace_has_rules_of_its_own(open_with: Open, folder):
     registry = open_with(
         "[retention]\nkeep_last = 1\n[retention.namespace.team]\nkeep_last = 2\n[retention.namespace.-]\n"

@@ -58,6 +58,10 @@ keep_yanked = "30d"
 [retention.namespace.team]
 keep_last = 20
 keep_newer = "90d"
+
+[retention.namespace.rl]
+keep_last = 20
+keep_every = 100
 ```
 
 """

@@ -176,14 +176,16 @@ class _Planner:
                 return False, "yanked, and no rule for that"
             rule = f"keep_yanked = {format_span(rules.keep_yanked)}"
             return state.yanked_at <= self._now - rules.keep_yanked, rule
-        if rules.keep_last is None and rules.keep_newer is None:
-            return False, "no rule"
         kept_by = []
         if rules.keep_last is not None:
             kept_by.append((f"keep_last = {rules.keep_last}", position < rules.keep_last))
         if rules.keep_newer is not None:
             is_newer = state.created_at > self._now - rules.keep_newer
             kept_by.append((f"keep_newer = {format_span(rules.keep_newer)}", is_newer))
+        if rules.keep_every is not None:
+            kept_by.append((f"keep_every = {rules.keep_every}", state.number % rules.keep_every == 0))
+        if not kept_by:
+            return False, "no rule"
         if rule := next((rule for rule, keeps in kept_by if keeps), ""):
             return False, rule
         return True, ", ".join(rule for rule, _ in kept_by)

@@ -59,12 +59,14 @@ class Deletion(Value, frozen=True):
 class RetentionRules(Value, frozen=True):
     """Which versions of an adapter are kept, beside those that are never pruned.
 
-    Of those that are not yanked, the newest ``keep_last``, and those pushed less than ``keep_newer`` ago; without
-    either of the two, all. Of those that are yanked, the ones yanked less than ``keep_yanked`` ago; without it, all.
+    Of those that are not yanked, the newest ``keep_last``, those pushed less than ``keep_newer`` ago, and those whose
+    number is a multiple of ``keep_every``; without any of the three, all. Of those that are yanked, the ones yanked
+    less than ``keep_yanked`` ago; without it, all.
     """
 
     keep_last: int | None = None
     keep_newer: timedelta | None = None
+    keep_every: int | None = None
     keep_yanked: timedelta | None = None
 
 

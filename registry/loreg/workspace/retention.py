@@ -23,6 +23,7 @@ class _Rules(msgspec.Struct, forbid_unknown_fields=True):
 
     keep_last: Annotated[int, Meta(ge=1)] | None = None
     keep_newer: str | None = None
+    keep_every: Annotated[int, Meta(ge=1)] | None = None
     keep_yanked: str | None = None
 
 
@@ -50,7 +51,7 @@ def read_retention(table: Mapping[str, object], origin: str) -> Retention:
 
 
 def _to_rules(rules: _Rules) -> RetentionRules:
-    return RetentionRules(rules.keep_last, _to_span(rules.keep_newer), _to_span(rules.keep_yanked))
+    return RetentionRules(rules.keep_last, _to_span(rules.keep_newer), rules.keep_every, _to_span(rules.keep_yanked))
 
 
 def _to_span(text: str | None) -> timedelta | None:

@@ -23,6 +23,7 @@ _SUMMARIES = {
     "completion": "Print the completion script of a shell.",
     "db": "Upgrade the catalog's database.",
     "delete": "Delete a version for good; its content cannot be pushed again.",
+    "deployments": "List which folders and servers have which versions.",
     "diff": "Show how two adapters differ, field by field.",
     "doctor": "Show the settings in force, and whether all can be reached.",
     "du": "Show how much each namespace or adapter stores.",

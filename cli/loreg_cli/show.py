@@ -18,7 +18,9 @@ from loreg_cli.output import (
 )
 
 if TYPE_CHECKING:
-    from loreg.entities import Details
+    from collections.abc import Sequence
+
+    from loreg.entities import Deployment, Details
 
 
 @click.command()
@@ -38,6 +40,7 @@ def show(ref: str, format_: str) -> None:
         click.echo(details.version.pinned)
     else:
         _print_details(details)
+        _print_deployments(details.deployments)
 
 
 def _print_details(details: Details) -> None:
@@ -78,6 +81,16 @@ def _print_details(details: Details) -> None:
         ]
         click.echo()
         print_table(["WHEN", "ALIAS", "TO", "BY"], moves, drop=["WHEN", "BY"])
+
+
+def _print_deployments(deployments: Sequence[Deployment]) -> None:
+    if not deployments:
+        return
+    rows = [
+        (place.server, place.replica, place.name, f"{place.since:%Y-%m-%d %H:%M}", place.state) for place in deployments
+    ]
+    click.echo()
+    print_table(["DEPLOYED ON", "REPLICA", "AS", "SINCE (UTC)", "STATE"], rows, drop=["SINCE (UTC)", "REPLICA"])
 
 
 def _span(low: int, high: int) -> str:

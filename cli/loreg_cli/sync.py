@@ -29,6 +29,9 @@ _MISSING = 3
 @click.option("--flat", is_flag=True, help="team/news is team--news: for servers that look into no folder below.")
 @click.option("--accept-older", is_flag=True, help="Take an older answer, of a registry restored from a backup.")
 @click.option(
+    "--server-name", default="", metavar="NAME", help="Who has DIR, in loreg deployments. Default: this host."
+)
+@click.option(
     "--task", "tasks", multiple=True, metavar="TASK", help="Instead of SELECTOR: for this task.", callback=refuse_empty
 )
 @click.option(
@@ -53,6 +56,7 @@ def sync(
     keep: int,
     flat: bool,
     accept_older: bool,
+    server_name: str,
     format_: str,
     **conditions: Any,
 ) -> None:
@@ -69,7 +73,7 @@ def sync(
     from loreg.entities import SyncOptions, SyncReport
 
     selection = _read_selection(selectors, conditions)
-    options = SyncOptions(profile, keep, flat, accept_older)
+    options = SyncOptions(profile, keep, flat, accept_older, server_name)
     registry = open_registry()
     if not watch:
         with progress_bar() as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from loreg_cli.options import open_registry
+from loreg_cli.output import warn
 
 
 @click.command()
@@ -16,8 +17,11 @@ def yank(ref: str, reason: str) -> None:
     \b
     loreg yank team/news:v1 -m 'trained on the test set'
     """
-    version = open_registry().yank(ref, reason=reason)
+    registry = open_registry()
+    version = registry.yank(ref, reason=reason)
     click.echo(f"yanked {version.pinned}; it can still be pulled as {version.ref}")
+    for place in registry.show(version.ref).deployments:
+        warn(f"{place.server} ({place.replica}) still has it as {place.name}, since {place.since:%Y-%m-%d %H:%M} UTC")
 
 
 @click.command()

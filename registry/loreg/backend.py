@@ -22,6 +22,8 @@ from loreg.entities import (
     Commit,
     Committed,
     Deletion,
+    Deployment,
+    DeploymentReport,
     Details,
     Event,
     Facets,
@@ -314,6 +316,21 @@ class Backend(Protocol):
         """Return the events of the adapters that match one of ``patterns``, or else of all, as they are committed.
 
         With ``position``, which is that of an earlier stream, those after it; else those from now on.
+        """
+        ...
+
+    def report_deployment(self, report: DeploymentReport) -> None:
+        """Record what a folder or a replica of a server of the caller has now, in place of what it had.
+
+        Raises NotFoundError for a version, and where it has what it told last and nothing is known of that;
+        NotAllowedError for a caller without a name.
+        """
+        ...
+
+    def deployments(self, pattern: AdapterPattern, limit: int, cursor: str | None) -> Page[Deployment]:
+        """Return a page of where the versions of the adapters that match are, as followers tell, by server.
+
+        Of a public namespace too it is told to those alone who have a right of their own to read it.
         """
         ...
 

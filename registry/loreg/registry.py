@@ -28,6 +28,9 @@ from loreg.entities import (
     Caller,
     CheckReport,
     Deletion,
+    DeployedVersion,
+    Deployment,
+    DeploymentReport,
     Details,
     DoctorCheck,
     Event,
@@ -1159,6 +1162,37 @@ class Registry:
         adapter = parse_adapter_name(name) if name else None
         page = self._backend.events(limit, cursor, adapter)
         return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, adapter))
+
+    def deployments(self, pattern: str = "*", *, limit: int = 50, cursor: str | None = None) -> Page[Deployment]:
+        """Return a page of which folders and servers have which versions of the adapters that match, as they tell.
+
+        Each says since when, when it was last heard of, and how what it has differs from what its alias means now.
+
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> registry.report_deployment("vllm-1", [("team/science:prod", "team/science:v1", "prod")])
+        >>> [(place.server, place.name, place.ref, place.drift) for place in registry.deployments("team/*")]
+        [('vllm-1', 'team/science:prod', 'team/science:v1', '')]
+        """
+        adapters = parse_adapter_pattern(pattern)
+        page = self._backend.deployments(adapters, limit, cursor)
+        return page.followed_by(Deployment, lambda cursor: self._backend.deployments(adapters, limit, cursor))
+
+    def report_deployment(
+        self,
+        server: str,
+        versions: Sequence[tuple[str, str, str]] | None,
+        *,
+        replica: str = "",
+        kind: str = "server",
+    ) -> None:
+        """Tell what a server has now: for each version its name there, its ref, and the alias that it follows, if any.
+
+        What is not named it has not any more. None says that it has what it told last: tell that every five minutes,
+        for a server that is silent for fifteen counts as gone. Folders that :meth:`follow` writes tell it themselves.
+        Raises NotFoundError for a version that is not there.
+        """
+        deployed = tuple(DeployedVersion(*version) for version in versions) if versions is not None else None
+        self._backend.report_deployment(DeploymentReport(server, replica or "1", kind, deployed))
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
         """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing.

@@ -157,6 +157,7 @@ NO_CHANGE = {
     ("PUT", "/api/v1/uploads/{upload_id}"): "bytes that belong to nobody before a commit names them, which is logged",
     ("POST", MODEL + "/paths-info/{revision}"): "reads: the paths are too many for a URL",
     ("POST", MODEL + "/preupload/{revision}"): "asks how a file is to be sent",
+    ("PUT", "/api/v1/deployments"): "tells what a follower has now: state that it alone knows, many times an hour",
     ("POST", "/api/validate-yaml"): "looks at the text that was sent, and keeps nothing",
 }
 _READING = {"GET", "HEAD", "OPTIONS"}
@@ -261,6 +262,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         ),
     ),
     "k_merge": ("push", lambda local_registry, folder: local_registry.k_merge(["team/science"], 1, name="team/kept")),
+    "publish": ("push", lambda local_registry, folder: local_registry.publish(SCIENCE, "team/published", step=1)),
     "sweep": ("push", lambda local_registry, folder: sweep(local_registry)),
     "resume_sweep": (
         "push",
@@ -335,11 +337,15 @@ READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
     "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import", "identify",
-    "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
+    "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "deployments",
+    "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {
     "upgrade": "changes the schema and no content, before there may be a table of events",
+    "report_deployment": "tells what a server has now: state that it alone knows, many times an hour",
+    "sync": "changes a folder, and tells what it has",
+    "follow": "changes a folder, and tells what it has",
     "sketch_missing": "records what can be computed from the weights again, and nothing that anybody said",
 }
 

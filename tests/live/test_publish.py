@@ -105,7 +105,7 @@ def train(callback: PublishCallback, folder: Path, steps: int = 6, **options: An
 
 
 def test_a_trainer_publishes_every_so_many_steps_and_at_the_end(home: Registry, tmp_path: Path):
-    trained = train(PublishCallback("team/policy", every=4, alias="live", registry=home), tmp_path / "run")
+    trained = train(PublishCallback("team/policy", publish_steps=4, alias="live", registry=home), tmp_path / "run")
     versions = home.versions("team/policy").items
     assert [(version.number, version.labels["step"]) for version in versions] == [(2, "6"), (1, "4")]
     assert versions[0].aliases == ("live",)
@@ -131,7 +131,7 @@ def test_a_step_at_which_nobody_answers_is_told_and_the_training_goes_on(
         return publish(*arguments, **options)
 
     monkeypatch.setattr(home, "publish", fail_once)
-    callback = PublishCallback("team/policy", every=3, registry=home)
+    callback = PublishCallback("team/policy", publish_steps=3, registry=home)
     with caplog.at_level(logging.WARNING, logger="loreg.publish"):
         train(callback, tmp_path / "run")
     assert (attempts, callback.missed) == ([3, 6], 1)
@@ -144,4 +144,4 @@ def test_the_last_adapter_must_be_stored(home: Registry, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(home, "publish", fail)
     with pytest.raises(UnavailableError):
-        train(PublishCallback("team/policy", every=100, registry=home), tmp_path / "run", steps=2)
+        train(PublishCallback("team/policy", publish_steps=100, registry=home), tmp_path / "run", steps=2)

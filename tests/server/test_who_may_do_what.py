@@ -141,6 +141,12 @@ TABLE: dict[tuple[str, str], Row] = {
         dict.fromkeys(ROLES, 400), request=lambda _: {"params": {"after": "yesterday"}}
     ),
     ("GET", "/api/v1/selection"): Row(EVERYONE),
+    ("GET", "/api/v1/deployments"): Row(EVERYONE),
+    ("PUT", "/api/v1/deployments"): Row(
+        TOKEN,
+        204,
+        lambda _: {"json": {"server": "x", "replica": "1", "kind": "vllm", "versions": []}},
+    ),
     ("GET", "/api/v1/usage"): Row(ADMIN),
     ("GET", "/api/v1/namespaces"): Row(EVERYONE),
     ("PUT", "/api/v1/namespaces/{namespace}"): Row(OWN, 204, lambda _: {"json": {"public": False}}),

@@ -95,6 +95,8 @@ ROLES = {
     ("DELETE", "/api/v1/jobs/{job_id}"): WRITE,
     ("GET", "/v2/repos/{name}/version/{version}"): READ,
     ("GET", "/api/v1/whoami"): NONE,
+    ("PUT", "/api/v1/deployments"): TOKEN,
+    ("GET", "/api/v1/deployments"): NONE,
     ("GET", "/api/v1/events"): NONE,
     ("GET", "/api/v1/events/stream"): NONE,
     ("GET", "/api/v1/usage"): ROOT,
@@ -125,6 +127,7 @@ _TITLES = {
     "blobs": "Blobs",
     "jobs": "Jobs",
     "administration": "Access and events",
+    "deployments": "Deployments",
     "health": "Health",
     "lorax": "LoRAX",
 }

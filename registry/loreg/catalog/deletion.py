@@ -14,6 +14,7 @@ from loreg.catalog.schema import (
     alias_move_table,
     base_table,
     blob_table,
+    deployment_table,
     event_table,
     export_file_table,
     export_table,
@@ -36,7 +37,7 @@ from loreg.refs import AdapterName
 
 _BATCH = 1000  # digests in one statement
 _MAX_LISTED = 100  # blobs that others have, or versions that were merged from it
-_CHILDREN = (module_type_table, task_table, label_table, metric_table, file_table, sketch_table)
+_CHILDREN = (module_type_table, task_table, label_table, metric_table, file_table, sketch_table, deployment_table)
 
 
 class Removal(msgspec.Struct, frozen=True):

@@ -535,3 +535,30 @@ class TombstoneColumns(TypedColumns):
 
 
 tombstone_table = Table("tombstones", metadata, TombstoneColumns)
+
+
+class FollowerColumns(TypedColumns):
+    """A folder or a server that told which versions it has; ``author`` is who told so, ``seen_at`` when it last did."""
+
+    id: Named[int] = Column(Id, primary_key=True)
+    author: Named[str] = Column(Word)
+    server: Named[str] = Column(Word)
+    replica: Named[str] = Column(Word)
+    kind: Named[str] = Column(String(16))
+    seen_at: Named[datetime] = Column(UtcDateTime, index=True)
+
+
+follower_table = Table("followers", metadata, FollowerColumns, UniqueConstraint("author", "server", "replica"))
+
+
+class DeploymentColumns(TypedColumns):
+    """A version that a follower has under a name since a time; ``alias`` is the one that it follows, or empty."""
+
+    follower_id: Named[int] = Column(Id, ForeignKey("followers.id"), primary_key=True)
+    name: Named[str] = Column(String(200), primary_key=True)
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), index=True)
+    alias: Named[str] = Column(Name)
+    since: Named[datetime] = Column(UtcDateTime)
+
+
+deployment_table = Table("deployments", metadata, DeploymentColumns)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Select, select
 
+from loreg.catalog import deployments
 from loreg.catalog.schema import alias_move_table, file_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time
@@ -45,6 +46,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
             for _, alias, number, author, at in sorted(moves, reverse=True)
         ),
         base_path=base_path if tx.is_by_caller(row.version.author) else "",
+        deployments=deployments.list_of_version(tx, row),
     )
 
 

@@ -35,6 +35,7 @@ from loreg.entities.deletion import (
     SharedBlob,
     Tombstone,
 )
+from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
 from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
@@ -193,6 +194,9 @@ __all__ = [
     "Damage",
     "DamageKind",
     "Deletion",
+    "DeployedVersion",
+    "Deployment",
+    "DeploymentReport",
     "Details",
     "DoctorCheck",
     "Event",

@@ -44,13 +44,15 @@ class SyncOptions(Value, frozen=True):
     ``profile`` is the server that its files are for, ``vllm:max_lora_rank=64``; by default they are as they were
     pushed. ``keep`` versions that a name meant before stay, for those who still read them. ``flat`` calls ``team/news``
     ``team--news``, for servers that look into no folder below. ``accept_older`` takes an answer that is older than what
-    the folder has: of a registry that was restored from a backup.
+    the folder has: of a registry that was restored from a backup. ``server`` is what the registry calls whoever has the
+    folder, among its deployments; by default this machine.
     """
 
     profile: str | None = None
     keep: int = 2
     flat: bool = False
     accept_older: bool = False
+    server: str = ""
 
 
 class SyncedAdapter(Displayed, frozen=True):

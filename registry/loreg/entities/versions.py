@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from loreg.entities.bases import BaseModel
+from loreg.entities.deployments import Deployment
 from loreg.entities.displayed import Displayed
 from loreg.errors import UsageError
 from loreg.manifest import File, Manifest
@@ -287,6 +288,7 @@ class Details(Displayed, frozen=True):
     """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept.
 
     ``base_path`` is where the base lay on the machine that pushed it: the version's author is told, and nobody else.
+    ``deployments`` are where it is, as folders and servers tell, for those who have a right of their own to read it.
     """
 
     version: Version
@@ -295,6 +297,7 @@ class Details(Displayed, frozen=True):
     provenance: Provenance | None
     alias_moves: tuple[AliasMove, ...]
     base_path: str = ""
+    deployments: tuple[Deployment, ...] = ()
 
     def plot(self) -> Figure:
         """Draw what a merge kept of each source, as :meth:`Provenance.plot`. Raises UsageError if it is no merge."""

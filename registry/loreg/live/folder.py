@@ -66,7 +66,7 @@ class FollowedFolder:
         self.versions = self._own / "versions"
         self.state = self._read_state()
 
-    def path(self, folder: str) -> Path:
+    def version_folder(self, folder: str) -> Path:
         """Return the folder of a version's files."""
         return self.versions / folder
 
@@ -100,7 +100,7 @@ class FollowedFolder:
                 self.link(name): shown.folder for name, shown in self.state.names.items() if not self.what_blocks(name)
             }
             for link, folder in expected.items():
-                target = os.path.relpath(self.path(folder), link.parent)
+                target = os.path.relpath(self.version_folder(folder), link.parent)
                 if not (link.is_symlink() and link.readlink() == Path(target)):
                     _replace_link(link, target)
             for link in self._list_links():

@@ -17,6 +17,7 @@ from loreg.catalog import (
     aliases,
     bases,
     blobs,
+    deployments,
     derivations,
     events,
     exports,
@@ -42,6 +43,7 @@ from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking.policy import Policy, policy_to_json
 from loreg.entities import (
+    ANONYMOUS_AUTHOR,
     Access,
     AdapterEntry,
     BaseAdded,
@@ -56,6 +58,8 @@ from loreg.entities import (
     Commit,
     Committed,
     Deletion,
+    Deployment,
+    DeploymentReport,
     Details,
     Event,
     Facets,
@@ -85,6 +89,7 @@ from loreg.entities import (
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
+from loreg.local.deployments import validate_report
 from loreg.local.event_stream import LocalEventStream
 from loreg.local.jobs import namespace_of
 from loreg.local.origin import validate_origin
@@ -501,6 +506,17 @@ class LocalBackend(Backend):
 
     def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
         return LocalEventStream(self.catalog, self._access, patterns, position)
+
+    def report_deployment(self, report: DeploymentReport) -> None:
+        if self._access.author in ("", ANONYMOUS_AUTHOR):
+            raise NotAllowedError("who tells of a deployment has a name", hint="export LOREG_AUTHOR=…, or loreg login")
+        validate_report(report)
+        with self.catalog.write(self._access) as tx:
+            deployments.record_report(tx, report)
+
+    def deployments(self, pattern: AdapterPattern, limit: int, cursor: str | None) -> Page[Deployment]:
+        with self.catalog.read(self._access) as tx:
+            return deployments.list_page(tx, pattern, limit, cursor)
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
         from loreg.catalog.usage import count_usage

@@ -1,6 +1,6 @@
 """A callback for transformers' Trainer, and for TRL's, that publishes the adapter while it is trained.
 
-trainer = Trainer(..., callbacks=[PublishCallback("team/policy", every=10, alias="live")])
+trainer = Trainer(..., callbacks=[PublishCallback("team/policy", publish_steps=10, alias="live")])
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _log = logging.getLogger("loreg.publish")
 
 
 class PublishCallback(TrainerCallback):
-    """Publishes the adapter every so many steps, and at the end.
+    """Publishes the adapter while it is trained, and at the end.
 
-    ``every`` steps, by default whenever the trainer saves. ``alias`` is moved to each version. The registry is that of
-    the settings in force, unless one is given. A step at which the registry does not answer is told and left out; the
-    last adapter must be stored: an error at the end of the training is raised.
+    Every ``publish_steps`` steps, by default whenever the trainer saves. ``alias`` is moved to each version. The
+    registry is that of the settings in force, unless one is given. A step at which the registry does not answer is told
+    and left out; the last adapter must be stored: an error at the end of the training is raised.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        every: int | None = None,
+        publish_steps: int | None = None,
         alias: str = "",
         base: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -41,9 +41,9 @@ class PublishCallback(TrainerCallback):
     ) -> None:
         from loreg.registry import connect
 
-        if every is not None and every < 1:
-            raise UsageError(f"every {every} steps is not possible", hint="every=100")
-        self._name, self._every, self._alias, self._base = name, every, alias, base
+        if publish_steps is not None and publish_steps < 1:
+            raise UsageError(f"publish_steps is {publish_steps}, expected 1 or more", hint="publish_steps=100")
+        self._name, self._publish_steps, self._alias, self._base = name, publish_steps, alias, base
         self._labels = dict(labels or {})
         self._registry = registry if registry is not None else connect()
         self._last_step = -1
@@ -52,12 +52,12 @@ class PublishCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Publish if it is time to."""
-        if self._every is not None and state.global_step % self._every == 0:
+        if self._publish_steps is not None and state.global_step % self._publish_steps == 0:
             self._publish_or_tell(state, more["model"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Publish where no number of steps was given."""
-        if self._every is None:
+        if self._publish_steps is None:
             self._publish_or_tell(state, more["model"])
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:

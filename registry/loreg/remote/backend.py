@@ -21,6 +21,8 @@ from loreg.entities import (
     Commit,
     Committed,
     Deletion,
+    Deployment,
+    DeploymentReport,
     Details,
     Event,
     Facets,
@@ -50,7 +52,7 @@ from loreg.manifest import Manifest
 from loreg.parsing import format_scopes
 from loreg.refs import NO_NAMESPACE, AdapterName, AdapterPattern, Ref
 from loreg.remote.event_stream import RemoteEventStream
-from loreg.remote.http import Server
+from loreg.remote.http import Parameters, Server
 from loreg.remote.store import RemoteStore
 from loreg.schemas import (
     AliasTarget,
@@ -269,6 +271,13 @@ class RemoteBackend(Backend):
 
     def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
         return RemoteEventStream(self._server, patterns, position)
+
+    def report_deployment(self, report: DeploymentReport) -> None:
+        self._server.put(f"{_API}/deployments", NoneType, report)
+
+    def deployments(self, pattern: AdapterPattern, limit: int, cursor: str | None) -> Page[Deployment]:
+        parameters: Parameters = {"pattern": str(pattern), "limit": limit, "cursor": cursor}
+        return self._server.get(f"{_API}/deployments", Page[Deployment], parameters)
 
     def lease(self, digests: Collection[str]) -> None:
         pass  # the server does it where uploads are announced

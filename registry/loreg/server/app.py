@@ -16,6 +16,7 @@ from loreg.server.routes import (
     administration,
     bases,
     blobs,
+    deployments,
     events,
     health,
     hub_read,
@@ -51,7 +52,20 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service, app.state.event_hub = service, EventHub(service)
     install_problems(app)
-    for module in (search, versions, health, bases, blobs, administration, events, jobs, lorax, hub_write, hub_read):
+    for module in (
+        search,
+        versions,
+        health,
+        bases,
+        blobs,
+        administration,
+        deployments,
+        events,
+        jobs,
+        lorax,
+        hub_write,
+        hub_read,
+    ):
         app.include_router(module.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(RequestMiddleware, service=service)

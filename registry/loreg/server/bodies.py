@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from loreg.adapters.header import is_unicode
 from loreg.entities import Role
-from loreg.errors import UsageError
+from loreg.errors import UnauthenticatedError, UsageError
 from loreg.local.authorization import require, require_somewhere
 from loreg.refs import NO_NAMESPACE, parse_adapter_name
 from loreg.server.state import get_access, get_async_backend
@@ -231,6 +231,13 @@ async def _require_writer(request: Request) -> None:
     require_somewhere(await get_access(request), Role.WRITE)
 
 
+async def _require_name(request: Request) -> None:
+    """Raise UnauthenticatedError for a caller that nobody knows."""
+    access = await get_access(request)
+    if access.token_id is None and not access.while_open:
+        raise UnauthenticatedError("who tells of a deployment has a token", hint="loreg login")
+
+
 async def _require_namespace_writer(request: Request) -> None:
     require(await get_access(request), Role.WRITE, _namespace(request))
 
@@ -267,6 +274,7 @@ _AUTHORIZERS: dict[str, Callable[[Request], Awaitable[None]]] = {
     _VERSION + "/metrics": _require_adapter_writer,
     _VERSION + "/yanked": _require_adapter_writer,
     _ADAPTER + "/aliases/{alias}": _require_adapter_writer,
+    "/api/v1/deployments": _require_name,
     "/api/v1/namespaces/{namespace}": _require_namespace_owner,
     "/api/v1/tokens": _require_administrator,
 }

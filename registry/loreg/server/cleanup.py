@@ -1,8 +1,8 @@
-"""Remove expired uploads, jobs and drafts, every hour while the server runs.
+"""Remove expired uploads, jobs, drafts and silent followers, every hour while the server runs.
 
 Uploads that nobody committed are removed after a week. A job that no worker can do fails after a day; one that has
 ended is removed after 30 days, or when a thousand of its namespace have ended since. A draft is removed 30 days after
-the last addition.
+the last addition, a follower that told nothing for a week.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from loreg.catalog import Catalog, jobs
+from loreg.catalog import Catalog, deployments, jobs
 from loreg.entities import Access
 from loreg.errors import LoregError
 from loreg.local.expiry import Discarded, discard_expired
@@ -38,7 +38,7 @@ async def periodic_cleanup(service: Service) -> AsyncIterator[None]:
 async def _clean_up(service: Service) -> None:
     while True:
         try:
-            await service.catalog.run_async(_clean_up_jobs, service.catalog)
+            await service.catalog.run_async(_clean_up_rows, service.catalog)
             while (await _discard_expired(service)).upload_ids:
                 pass
         except LoregError as error:  # it is tried again in an hour
@@ -46,9 +46,10 @@ async def _clean_up(service: Service) -> None:
         await asyncio.sleep(_INTERVAL)
 
 
-def _clean_up_jobs(catalog: Catalog) -> None:
+def _clean_up_rows(catalog: Catalog) -> None:
     with catalog.write(Access.superuser("loreg")) as tx:
         jobs.clean_up(tx)
+        deployments.remove_silent(tx)
 
 
 async def _discard_expired(service: Service) -> Discarded:

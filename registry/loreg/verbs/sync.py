@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,8 @@ from typing import NamedTuple
 
 from loreg.checking.profile import Profile, read_profile
 from loreg.entities import (
+    DeployedVersion,
+    DeploymentReport,
     Progress,
     Query,
     SelectedVersion,
@@ -25,7 +29,15 @@ from loreg.entities import (
     Version,
     no_progress,
 )
-from loreg.errors import CheckFailedError, ConflictError, LoregError, UnavailableError, UsageError
+from loreg.errors import (
+    CheckFailedError,
+    ConflictError,
+    LoregError,
+    NotAllowedError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+)
 from loreg.exporting.folder import digest_request
 from loreg.live.folder import FollowedFolder, ShownVersion, open_followed
 from loreg.refs import AdapterPattern
@@ -37,6 +49,7 @@ _PARALLEL = 4  # versions that are fetched at once
 _SHOW_INTERVAL = 0.2  # seconds after which what was fetched is shown, while others are on their way
 _RECHECK = 300.0  # seconds after which the selection is asked for though nothing was told
 _RETRY = 15.0  # seconds after which it is asked for again where something is amiss
+_MAX_REPLICA = 128  # characters
 _MIN_PAUSE, _MAX_PAUSE = 0.2, 15.0  # seconds between two attempts to reach a registry that does not answer
 
 
@@ -72,7 +85,10 @@ def sync(
     """Bring the folder to what the selection means now. See :meth:`loreg.registry.Registry.sync`."""
     followed, profile = parse_selection(selection), _read_profile(options)
     with open_followed(folder, is_flat=options.flat) as opened:
-        return _Follower(context, followed, options, profile, opened).follow_once(progress)
+        follower = _Follower(context, followed, options, profile, opened)
+        report = follower.follow_once(progress)
+        follower.tell(is_changed=True)
+        return report
 
 
 def follow(
@@ -125,6 +141,7 @@ class _Follower:
                     stream.close()
                 try:
                     report = self.follow_once()
+                    self.tell(is_changed=bool(last is None or reason or report.updated or report.removed))
                 except (UnavailableError, ConflictError) as error:
                     if error.message != reason:
                         yield error
@@ -178,6 +195,21 @@ class _Follower:
         )
         return self._report(before, shown, problems)
 
+    def tell(self, *, is_changed: bool) -> None:
+        """Tell the registry what the folder has, or that it has what was told last; nothing where it may not."""
+        options, folder = self._options, self._folder
+        server, replica = options.server or socket.gethostname(), str(folder.root)[-_MAX_REPLICA:]
+        versions = tuple(
+            DeployedVersion(name, shown.ref, _alias_of(shown.selector)) for name, shown in folder.state.names.items()
+        )
+        report = DeploymentReport(server, replica, "folder", versions if is_changed else None)
+        with contextlib.suppress(NotAllowedError):
+            try:
+                self._context.backend.report_deployment(report)
+            except NotFoundError:
+                if not is_changed:
+                    self.tell(is_changed=True)
+
     def _refuse_other_registry(self, selection: Selection) -> None:
         known = self._folder.state.registry
         if known and known != selection.registry:
@@ -223,7 +255,7 @@ class _Follower:
     def _fetch_to(self, name: str, version: Version) -> str:
         ref = f"{version.ref}@sha256:{version.digest}"
         while name not in self._verified:
-            path = self._folder.path(name)
+            path = self._folder.version_folder(name)
             try:
                 pull(self._context, ref, path, profile=self._options.profile)
             except ConflictError:
@@ -248,7 +280,7 @@ class _Follower:
             previous = before.get(name)
             is_new = previous is None or previous.folder != version.folder
             previous_ref = previous.ref if previous is not None and is_new else ""
-            path = self._folder.path(version.folder)
+            path = self._folder.version_folder(version.folder)
             adapter = SyncedAdapter(name, version.ref, version.digest, path, previous_ref)
             (updated if is_new else unchanged).append(adapter)
         removed = tuple(name for name in before if name not in shown)
@@ -281,6 +313,11 @@ def _next_shown(selected: SelectedVersion, folder: str, before: ShownVersion | N
         recent = (before.folder, *(other for other in recent if other not in (folder, before.folder)))
     version = selected.version
     return ShownVersion(version.ref, version.digest, folder, selected.selector, selected.position, recent[:keep])
+
+
+def _alias_of(selector: str) -> str:
+    """Return the alias that a selector names; empty for one without, and for a search."""
+    return parse_selector(selector).alias or ""
 
 
 def _next_name(name: str) -> str:

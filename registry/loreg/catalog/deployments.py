@@ -1,0 +1,166 @@
+"""Deployments: record which versions folders and servers tell that they have, and list them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, and_, bindparam, delete, insert, or_, select, update
+
+from loreg.catalog.paging import decode, encode
+from loreg.catalog.patterns import is_match
+from loreg.catalog.schema import adapter_table, alias_table, deployment_table, follower_table, version_table
+from loreg.catalog.transaction import Transaction
+from loreg.catalog.version_json import VersionRecord
+from loreg.catalog.versions import resolve
+from loreg.entities import DeployedVersion, Deployment, DeploymentReport, Page, Role
+from loreg.errors import NotFoundError
+from loreg.refs import AdapterName, AdapterPattern, parse_ref
+
+_SILENCE = timedelta(minutes=15)  # after which a follower is taken for gone: it tells something every five
+_FORGOTTEN = timedelta(days=7)  # of silence, after which a follower is removed
+
+
+def record_report(tx: Transaction, report: DeploymentReport) -> None:
+    """Record what a follower of the caller has now, in place of what it had.
+
+    Raises NotFoundError for a version that is not there, and where it has what it told last, but told nothing.
+    """
+    key = {"author": tx.author, "server": report.server, "replica": report.replica}
+    if report.versions is None:
+        is_follower = and_(*(follower_table.c[name] == value for name, value in key.items()))
+        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=tx.at)).rowcount:
+            raise NotFoundError(f"{report.server} {report.replica} has told nothing yet", hint="tell all that it has")
+        return
+    row = {**key, "kind": report.kind, "seen_at": tx.at}
+    follower_id = tx.get_or_create_locked(follower_table, row, *key)
+    is_follower = follower_table.c.id == follower_id
+    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=tx.at))
+    _replace(tx, follower_id, {version.name: version for version in report.versions})
+
+
+def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedVersion]) -> None:
+    """Let a follower have what it reported, by name; what it has already is there since it first had it."""
+    of_follower = deployment_table.c.follower_id == follower_id
+    known = {row.name: row for row in tx.connection.execute(select(deployment_table).where(of_follower))}
+    if gone := [name for name in known if name not in reported]:
+        tx.connection.execute(delete(deployment_table).where(of_follower, deployment_table.c.name.in_(gone)))
+    for name, version in reported.items():
+        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": tx.at}
+        before = known.get(name)
+        if before is None:
+            tx.connection.execute(insert(deployment_table), {"follower_id": follower_id, "name": name, **values})
+        elif (before.version_id, before.alias) != (values["version_id"], values["alias"]):
+            if before.version_id == values["version_id"]:
+                values["since"] = before.since
+            of_name = and_(of_follower, deployment_table.c.name == name)
+            tx.connection.execute(update(deployment_table).where(of_name).values(**values))
+
+
+def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str | None) -> Page[Deployment]:
+    """Return a page of the deployments of the adapters that match, by server, replica and name.
+
+    Those of what the caller may read by a right of its own: that a namespace is public tells nobody who serves it.
+    """
+    order = (follower_table.c.server, follower_table.c.replica, deployment_table.c.name, follower_table.c.id)
+    query = _select().where(is_match(tx, pattern))
+    if not tx.sees_all:
+        query = query.where(adapter_table.c.namespace.in_(sorted(tx.access.permissions)))
+    if cursor:
+        query = query.where(_after(order, decode(cursor, "deployments", (str, str, str, int))))
+    rows = tx.connection.execute(query.order_by(*order).limit(limit + 1)).all()
+    shown = rows[:limit]
+    last = [shown[-1].server, shown[-1].replica, shown[-1].name, shown[-1].follower] if len(rows) > limit else None
+    items = tuple(_to_deployment(tx, row) for row in shown)
+    return Page(items, encode("deployments", last) if last is not None else None)
+
+
+def list_of_version(tx: Transaction, record: VersionRecord) -> tuple[Deployment, ...]:
+    """Return where a version is, as far as the caller may know, by server, replica and name."""
+    if not tx.access.may(Role.READ, record.version.adapter.namespace):
+        return ()
+    return tuple(_to_deployment(tx, row) for row in tx.connection.execute(_OF_VERSION, {"version": record.id}))
+
+
+def remove_silent(tx: Transaction) -> int:
+    """Remove the followers that told nothing for a week; return how many."""
+    silent = select(follower_table.c.id).where(follower_table.c.seen_at < tx.at - _FORGOTTEN)
+    tx.connection.execute(delete(deployment_table).where(deployment_table.c.follower_id.in_(silent)))
+    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < tx.at - _FORGOTTEN)).rowcount
+
+
+def _select() -> Any:
+    meant = version_table.alias()
+    return (
+        select(
+            follower_table.c.id.label("follower"),
+            follower_table.c.server,
+            follower_table.c.replica,
+            follower_table.c.kind,
+            follower_table.c.author,
+            follower_table.c.seen_at,
+            deployment_table.c.name,
+            deployment_table.c.alias,
+            deployment_table.c.since,
+            adapter_table.c.namespace,
+            adapter_table.c.name.label("adapter"),
+            version_table.c.number,
+            version_table.c.digest,
+            version_table.c.yanked_at,
+            meant.c.number.label("meant"),
+        )
+        .join_from(deployment_table, follower_table, follower_table.c.id == deployment_table.c.follower_id)
+        .join(version_table, version_table.c.id == deployment_table.c.version_id)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .outerjoin(
+            alias_table,
+            and_(alias_table.c.adapter_id == adapter_table.c.id, alias_table.c.alias == deployment_table.c.alias),
+        )
+        .outerjoin(meant, meant.c.id == alias_table.c.version_id)
+    )
+
+
+def _after(columns: Sequence[Any], values: Sequence[object]) -> Any:
+    """Return the condition that a row comes after these values, in the order of the columns."""
+    return or_(
+        *(
+            and_(
+                *(other == value for other, value in zip(columns[:end], values, strict=False)),
+                columns[end] > values[end],
+            )
+            for end in range(len(columns))
+        )
+    )
+
+
+def _to_deployment(tx: Transaction, row: Row[Any]) -> Deployment:
+    drift = ""
+    if row.yanked_at is not None:
+        drift = "yanked"
+    elif row.alias and row.meant is None:
+        drift = f"{row.alias} means no version"
+    elif row.alias and row.meant != row.number:
+        drift = f"{row.alias} is v{row.meant}"
+    ref = f"{AdapterName(row.namespace, row.adapter)}:v{row.number}"
+    is_silent = tx.at - row.seen_at > _SILENCE
+    return Deployment(
+        row.server,
+        row.replica,
+        row.kind,
+        row.name,
+        ref,
+        row.digest,
+        row.since,
+        row.seen_at,
+        row.author,
+        is_silent,
+        drift,
+    )
+
+
+_OF_VERSION = (
+    _select()
+    .where(deployment_table.c.version_id == bindparam("version"))
+    .order_by(follower_table.c.server, follower_table.c.replica, deployment_table.c.name)
+)

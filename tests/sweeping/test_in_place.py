@@ -217,14 +217,14 @@ def test_the_gradient_is_that_of_autograd_within_what_a_step_allows(llama: Path,
 def test_the_moments_are_those_of_the_inputs(llama: Path, adapters: list[Path], tmp_path: Path):
     factors = read_source_factors(inputs(adapters[:2], llama))
     model = InPlaceModel(llama)
-    evaluator(model, tmp_path / "journal", factors).collect_moments(factors, [1, 0], tmp_path / "moments.safetensors")
+    file = evaluator(model, tmp_path / "journal", factors).collect_moments(factors, [1, 0])
     network = peft_model(llama, adapters[:2])
     name = "model.layers.1.self_attn.q_proj"
     layer = dict(network.base_model.model.named_modules())[name]
     a_cat = torch.cat([layer.lora_A[str(i)].weight.detach() for i in range(2)]).double()
     seen: list[torch.Tensor] = []
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().double().flatten(0, -2)))
-    moments = load_file(tmp_path / "moments.safetensors")
+    moments = load_file(file)
     for position, task in enumerate([1, 0]):
         network.set_adapter(str(position))
         seen.clear()

@@ -163,6 +163,42 @@ def test_a_folder_that_has_changed_is_another_sweep(local: Loreg, tmp_path: Path
     assert run_three(local, "./source0", "./source1")["id"] != result["id"]
 
 
+def test_what_damage_there_is_to_what_was_kept_is_told_with_the_command_that_mends_it(local: Loreg, tmp_path: Path):
+    for i in range(2):
+        train(tmp_path / f"source{i}", i)
+    losses = "print(json.dumps({'losses': {'all': [1 + i % 7 for i in range(2000)]}}))"
+    for script, line in (("scores.py", "print(1.5)"), ("losses.py", losses)):
+        (tmp_path / script).write_text(f"import json, sys\n{line}\n")
+        command = ["sweep", "./source0", "./source1", "--eval", f"{sys.executable} {script} {{dir}}", "--budget", "8"]
+        result = local(*command, "--format", "json")
+        assert result.exit_code == 0, result.stderr
+        (folder,) = tmp_path.glob(f"**/sweeps/{json.loads(result.stdout)['id']}")
+        kept = sorted(path for path in folder.iterdir() if path.suffix)
+        assert {path.suffix for path in kept} == ({".json", ".npz"} if script == "losses.py" else {".json"})
+        refused = 0
+        for path in kept:
+            path.chmod(0o644)
+            path.write_bytes(path.read_bytes()[:10])
+            damaged = local("sweep", "--resume", folder.name) if path.name == "sweep.json" else local(*command)
+            if damaged.exit_code == 0:  # as which version a trial was pushed is asked of the registry
+                assert len(path.read_bytes()) > 10
+                continue
+            assert damaged.exit_code == 6, damaged.stderr
+            assert str(path) in damaged.stderr
+            assert "Traceback" not in damaged.stderr
+            if f"rm -f {path}" in damaged.stderr:
+                path.unlink()
+            again = local(*command, "--format", "json")
+            assert again.exit_code == 0, again.stderr
+            assert scores_of(again.stdout) == scores_of(result.stdout)
+            refused += 1
+        assert refused >= 9  # the request, and each measurement
+
+
+def scores_of(output: str) -> list[dict[str, float]]:
+    return [trial["scores"] for trial in json.loads(output)["trials"]]
+
+
 def test_a_sweep_goes_on_where_its_files_are(local: Loreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for i in range(2):
         train(tmp_path / f"source{i}", i)

@@ -144,3 +144,21 @@ def test_a_method_that_there_is_not_is_refused_at_once(
     data = write_texts(tmp_path / "texts.jsonl", {"news": 500})
     with pytest.raises(UsageError, match="no-such"):
         run(local_registry, folders, data, llama, methods=("no-such",))
+
+
+def test_what_takes_long_tells_how_far_it_is(
+    local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
+):
+    progressed: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        progressed.setdefault(what, []).append((done, total))
+
+    data = write_texts(tmp_path / "texts.jsonl", {"news": 2000, "chat": 2000})
+    options = SweepOptions(budget=16, methods=("regmean",))
+    local_registry.sweep(folders, data=[data], options=options, base=llama, progress=progress)
+    for what in ("collecting moments", "seeing how the loss bends", "evaluating"):
+        steps = progressed[what]
+        assert steps[0][0] == 0
+        assert steps[-1][0] == steps[-1][1]
+        assert any(0.3 < done / total < 0.7 for done, total in steps)  # between, it moves

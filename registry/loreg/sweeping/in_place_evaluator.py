@@ -21,6 +21,7 @@ from loreg.sweeping.loss_model import Array, DocumentLosses
 from loreg.sweeping.token_search import RANK_SHARE, STEP, steps_from
 
 _CHOSEN_ON = "chosen_on"
+_MOMENTS = "moments.safetensors"
 #: Merges a candidate, and returns the factors of its modules, ``b (out, r)`` and ``a (r, in)``.
 MergeFactors = Callable[[SweepCandidate], Mapping[str, Factors]]
 
@@ -45,8 +46,7 @@ class InPlaceEvaluator:
         sums = {"losses": np.zeros(count), "gradients": np.zeros((count, k)), "curvatures": np.zeros((count, k, k))}
         key = {"curve": [candidate.recipe for candidate in candidates], "origin": list(origin), "share": share}
         with self.model.adding(adapters.factors) as weights:
-            for number, batch in enumerate(self.model.batches(rows)):
-                self.progress("seeing how the loss bends", number, len(rows.lengths))
+            for number, batch in enumerate(self.model.batches(rows, "seeing how the loss bends", self.progress)):
                 part = self.journal.recall_arrays({**key, "batch": number})
                 if part is None:
                     logits = []
@@ -76,22 +76,19 @@ class InPlaceEvaluator:
         recalled = self.journal.recall_arrays(_losses_key(candidate, _CHOSEN_ON)) or {}
         return float(recalled.get("seconds", 0.0))
 
-    def collect_moments(self, sources: Sequence[Mapping[str, Factors]], tasks: Sequence[int], path: Path) -> None:
-        """Write what the modules see of the text of each source's task while that source is active, for ``regmean``.
+    def collect_moments(self, sources: Sequence[Mapping[str, Factors]], tasks: Sequence[int]) -> Path:
+        """Collect what the modules see of the text of each source's task while that source is active, for ``regmean``.
 
-        ``tasks`` says by position whose text belongs to each source. Costs one evaluation.
+        ``tasks`` says by position whose text belongs to each source. Returns the file; costs one evaluation.
         """
-        if path.exists():
-            return
+        if (recalled := self.journal.recall_file(_MOMENTS)) is not None:
+            return recalled
         adapters, k = lay_side_by_side(sources), len(sources)
         runs = (
             (_of_task(self.chosen_on, task), adapters.row_weights([float(i == position) for i in range(k)]))
             for position, task in enumerate(tasks)
         )
-        moments = self._collect(adapters.factors, runs, k)
-        temporary = path.with_name(f".new-{path.name}")
-        moments.save(temporary)
-        temporary.replace(path)
+        return self.journal.record_file(_MOMENTS, self._collect(adapters.factors, runs, k).to_bytes())
 
     def rank_errors(self, candidate: SweepCandidate) -> Array:
         """Return the output error of each task when a merged candidate is cut to each rank, (T, R + 1).
@@ -127,6 +124,7 @@ class InPlaceEvaluator:
                 for batch in self.model.batches(rows):
                     collector.keep = batch.real
                     self.model.logits(batch)
+        self.progress("collecting moments", count, count)
         return moments
 
     def _losses(self, candidate: SweepCandidate, rows: Rows, half: str) -> Array:
@@ -135,7 +133,7 @@ class InPlaceEvaluator:
         if recalled is None:
             factors, start = self.merge(candidate), time.perf_counter()
             with self.model.adding(factors):
-                sums = self.model.losses(rows)
+                sums = self.model.losses(rows, self.progress)
             recalled = {"sums": sums, "seconds": np.array(time.perf_counter() - start)}
             self.journal.record_arrays(key, recalled)
         return np.asarray(recalled["sums"])

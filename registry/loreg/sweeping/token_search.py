@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from loreg.entities import Interval, SweepCandidate
-from loreg.errors import LoregError
+from loreg.errors import IntegrityError, LoregError, UnavailableError
 from loreg.sweeping.bootstrap import Spread, interval_of_difference, spread_of_minimizer
 from loreg.sweeping.loss_model import Array, DocumentLosses, LossModel
 from loreg.sweeping.rank_choice import BOUND, MAX_EVALUATIONS, choose_rank
@@ -29,6 +29,8 @@ _MAX_STRENGTH = 1.5
 SHARES = (0.25, 0.5, 1.0)
 #: Of the documents, for what the modules see of them when ranks are compared.
 RANK_SHARE = 0.25
+#: A full disk or a damaged file say nothing of a candidate: they end the search, which goes on when they are mended.
+_OF_THE_MACHINE = (IntegrityError, UnavailableError)
 EQUAL, STRENGTH, FREE = "equal mixture", "one strength for all", "a weight for each"
 
 
@@ -171,6 +173,8 @@ class TokenSearch:
             return False
         try:
             baselines[candidate] = self.evaluator.confirm(candidate)
+        except _OF_THE_MACHINE:
+            raise
         except LoregError as error:
             self.notes.append(f"{candidate.what} was not evaluated: {error.message}")
         self.spent += cost
@@ -257,6 +261,8 @@ class TokenSearch:
     def _curve_of_strength(self, candidate: SweepCandidate, share: float) -> DocumentLosses | None:
         try:
             return self.evaluator.curve([msgspec.structs.replace(candidate, scale=1.0)], (candidate.scale,), share)
+        except _OF_THE_MACHINE:
+            raise
         except LoregError as error:
             self.notes.append(f"{candidate.method} was not tried: {error.message}")
             return None

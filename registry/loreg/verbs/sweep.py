@@ -21,7 +21,7 @@ from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
 from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.function_identity import identify_function
-from loreg.sweeping.journal import Journal, sweeps_folder
+from loreg.sweeping.journal import Journal, SweepRequest, sweeps_folder
 from loreg.verbs.merge import calibration_digest
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
@@ -94,18 +94,18 @@ def sweep(
         )
         with book.journal.drive():
             book.journal.write_request(
-                {
-                    "folder": str(Path.cwd()),
-                    "sources": [s if is_path(s) else o.label for s, o in zip(sources, opened, strict=True)],
-                    "evaluate": evaluate if isinstance(evaluate, str) else None,
-                    "by_function": not isinstance(evaluate, str | None),
-                    "data": list(data),
-                    "options": msgspec.to_builtins(options),
-                    "base": base,
-                    "calibration": calibration,
-                    "name": name,
-                    "dry_run": dry_run,
-                }
+                SweepRequest(
+                    folder=str(Path.cwd()),
+                    sources=tuple(s if is_path(s) else o.label for s, o in zip(sources, opened, strict=True)),
+                    evaluate=evaluate if isinstance(evaluate, str) else None,
+                    by_function=not isinstance(evaluate, str | None),
+                    data=tuple(data),
+                    options=options,
+                    base=base,
+                    calibration=calibration,
+                    name=name,
+                    dry_run=dry_run,
+                )
             )
             if texts is not None:
                 result = sweep_texts(book, texts, options)
@@ -197,29 +197,27 @@ def resume_sweep(
         message = f"{identity[:40]!r} is no ID of a sweep: expected 12 hexadecimal digits"
         raise UsageError(message, hint="loreg sweep --help")
     request = Journal(sweeps_folder(context.base_cache) / identity).read_request()
-    if request["by_function"]:
+    if request.by_function:
         raise UsageError(
             f"the sweep {identity} was evaluated by a function of a program",
             hint="run that program again: it goes on where it was ended",
         )
-    if (folder := Path(request["folder"])) != Path.cwd():
+    if (folder := Path(request.folder)) != Path.cwd():
         raise UsageError(
             f"the sweep {identity} was begun in {folder}, where its files and programs are",
             hint=f"cd {shlex.quote(str(folder))} && loreg sweep --resume {identity}",
         )
-    options = msgspec.convert(request["options"], SweepOptions)
-    if budget is not None:
-        options = msgspec.structs.replace(options, budget=budget)
+    options = request.options if budget is None else msgspec.structs.replace(request.options, budget=budget)
     return sweep(
         context,
-        request["sources"],
-        request["evaluate"],
-        request["data"],
+        request.sources,
+        request.evaluate,
+        request.data,
         options,
-        base=request["base"],
-        calibration=request["calibration"],
-        name=request["name"],
-        dry_run=request["dry_run"],
+        base=request.base,
+        calibration=request.calibration,
+        name=request.name,
+        dry_run=request.dry_run,
         device=device,
         plot=plot,
         progress=progress,

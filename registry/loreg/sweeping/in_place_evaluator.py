@@ -16,12 +16,11 @@ from loreg.entities import Progress, SweepCandidate
 from loreg.merging.cross_moments import CrossMoments
 from loreg.sweeping.curvature import curve_of_logits, sum_by_document
 from loreg.sweeping.in_place import InPlaceModel, MomentsOfTask, Rows, lay_side_by_side
-from loreg.sweeping.journal import Journal
+from loreg.sweeping.journal import MOMENTS, Journal
 from loreg.sweeping.loss_model import Array, DocumentLosses
 from loreg.sweeping.token_search import RANK_SHARE, STEP, steps_from
 
 _CHOSEN_ON = "chosen_on"
-_MOMENTS = "moments.safetensors"
 #: Merges a candidate, and returns the factors of its modules, ``b (out, r)`` and ``a (r, in)``.
 MergeFactors = Callable[[SweepCandidate], Mapping[str, Factors]]
 
@@ -81,14 +80,14 @@ class InPlaceEvaluator:
 
         ``tasks`` says by position whose text belongs to each source. Returns the file; costs one evaluation.
         """
-        if (recalled := self.journal.recall_file(_MOMENTS)) is not None:
+        if (recalled := self.journal.recall_file(MOMENTS)) is not None:
             return recalled
         adapters, k = lay_side_by_side(sources), len(sources)
         runs = (
             (_of_task(self.chosen_on, task), adapters.row_weights([float(i == position) for i in range(k)]))
             for position, task in enumerate(tasks)
         )
-        return self.journal.record_file(_MOMENTS, self._collect(adapters.factors, runs, k).to_bytes())
+        return self.journal.record_file(MOMENTS, self._collect(adapters.factors, runs, k).to_bytes())
 
     def rank_errors(self, candidate: SweepCandidate) -> Array:
         """Return the output error of each task when a merged candidate is cut to each rank, (T, R + 1).

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,13 +29,23 @@ from loreg.file_locks import lock_file
 from loreg.storage.durable import AtomicFile
 from loreg.value import Value
 
+#: The file of the moments that a sweep collected for ``regmean``.
+MOMENTS = "moments.safetensors"
+#: Under which label a version has the name of the sweep that it was tried in.
+SWEEP_LABEL = "sweep"
 _REQUEST = "sweep.json"
+_IDENTITY = re.compile(r"[0-9a-f]{12}")
 _PREFIX = "of "  # of the names of arrays: a task may be called as an argument of numpy's function
 
 
 def sweeps_folder(cache: Path) -> Path:
     """Return where the sweeps of this machine lie: beside ``cache``, the folder of the digests of bases."""
     return cache.parent / "sweeps"
+
+
+def is_identity(text: str) -> bool:
+    """Return whether a text is the name of a sweep: 12 hexadecimal digits."""
+    return _IDENTITY.fullmatch(text) is not None
 
 
 class SweepRequest(Value, frozen=True):

@@ -217,7 +217,13 @@ class TokenSearch:
         sums[cut(rank)] = self._confirm(cut(rank))
         gain = self._confirmed_loss(baseline) - self._confirmed_loss(sums[best])
         lost = self._confirmed_loss(sums[cut(rank)]) - self._confirmed_loss(sums[best])
-        return cut(rank) if lost <= BOUND * gain else best
+        if lost > BOUND * gain:
+            return best
+        self.notes.append(
+            f"the cut to rank {rank} costs {lost / gain:.1%} of what is gained over the base: up to {BOUND:.0%} is "
+            "taken for a smaller adapter"
+        )
+        return cut(rank)
 
     def _evaluate(self, candidate: SweepCandidate) -> None:
         self.spent += 1

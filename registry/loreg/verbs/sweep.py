@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
 from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.function_identity import identify_function
-from loreg.sweeping.journal import Journal, SweepRequest, sweeps_folder
+from loreg.sweeping.journal import Journal, SweepRequest, is_identity, sweeps_folder
 from loreg.verbs.merge import calibration_digest
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
@@ -29,8 +28,6 @@ from loreg.workspace.resolve_sources import ResolvedSource, require_torch, resol
 
 if TYPE_CHECKING:
     from loreg.verbs.sweep_trials import TrialBook
-
-_IDENTITY = re.compile(r"[0-9a-f]{12}")
 
 
 def sweep(
@@ -193,7 +190,7 @@ def resume_sweep(
     progress: Progress = no_progress,
 ) -> SweepResult:
     """Go on with a sweep. See :meth:`loreg.registry.Registry.resume_sweep`."""
-    if not _IDENTITY.fullmatch(identity):
+    if not is_identity(identity):
         message = f"{identity[:40]!r} is no ID of a sweep: expected 12 hexadecimal digits"
         raise UsageError(message, hint="loreg sweep --help")
     request = Journal(sweeps_folder(context.base_cache) / identity).read_request()

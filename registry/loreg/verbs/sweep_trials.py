@@ -24,7 +24,7 @@ from loreg.entities import (
 from loreg.errors import NotAllowedError
 from loreg.merging.execute import MergedAdapter
 from loreg.merging.methods import find_method
-from loreg.sweeping.journal import Journal, sweeps_folder
+from loreg.sweeping.journal import SWEEP_LABEL, Journal, sweeps_folder
 from loreg.verbs.merge import blend, recipe_of, write
 from loreg.verbs.push import push
 from loreg.verbs.sweep_metrics import SweepMetrics
@@ -113,7 +113,7 @@ class TrialBook:
         measured = [*metrics.of_split(trial.scores, _CHOSEN), *metrics.of_split(trial.confirmed, _CONFIRMED)]
         metadata = VersionMetadata(
             metrics=measured,
-            labels={"sweep": self.identity},
+            labels={SWEEP_LABEL: self.identity},
             message=f"sweep {self.identity}: {trial.candidate.what}",
         )
         assert self.name is not None  # noqa: S101

@@ -199,6 +199,40 @@ def scores_of(output: str) -> list[dict[str, float]]:
     return [trial["scores"] for trial in json.loads(output)["trials"]]
 
 
+#: What lm-evaluation-harness leaves of a run, written by a program of its name.
+HARNESS = """#!{python}
+import json, pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output_path") + 1])
+score = float(pathlib.Path("tasks/own.yaml").read_text().split()[-1])
+results = {{"results": {{"own": {{"acc,none": score}}}}, "configs": {{}}, "versions": {{}}}}
+output.with_name("results_2026.json").write_text(json.dumps(results))
+"""
+
+
+def test_a_task_that_has_changed_is_measured_again(local: Loreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for i in range(2):
+        train(tmp_path / f"source{i}", i)
+    base = write_base(tmp_path / "base")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/lm_eval").write_text(HARNESS.format(python=sys.executable))
+    (tmp_path / "bin/lm_eval").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    (tmp_path / "tasks").mkdir()
+    command = ["sweep", "./source0", "./source1", "--base", base, "--budget", "3", "--format", "json"]
+    command += ["--eval", "lm-eval:own --include_path tasks", "--dry-run"]
+    results = []
+    for score in (0.5, 0.5, 0.75):
+        (tmp_path / "tasks/own.yaml").write_text(f"task: own\nweight: {score}\n")
+        outcome = local(*command)
+        assert outcome.exit_code == 0, outcome.stderr
+        results.append(json.loads(outcome.stdout))
+    assert [result["trials"][0]["scores"] for result in results] == [{"own": 0.5}, {"own": 0.5}, {"own": 0.75}]
+    assert results[0]["id"] == results[1]["id"] != results[2]["id"]
+    outcome = local("sweep", "--resume", results[0]["id"])
+    assert outcome.exit_code == 7
+    assert "a task of the sweep" in outcome.stderr
+
+
 def test_a_sweep_goes_on_where_its_files_are(local: Loreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for i in range(2):
         train(tmp_path / f"source{i}", i)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,15 @@ def test_what_takes_long_tells_how_far_it_is(
         assert steps[0][0] == 0
         assert steps[-1][0] == steps[-1][1]
         assert any(0.3 < done / total < 0.7 for done, total in steps)  # between, it moves
+
+
+def test_texts_in_other_tokens_are_measured_again(
+    local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
+):
+    data = write_texts(tmp_path / "texts.jsonl", {"news": 500})
+    other = shutil.copytree(llama, tmp_path / "other")
+    tokenizer = other / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"w10":10', '"w10":11').replace('"w10": 10', '"w10": 11'))
+    first, second = (run(local_registry, folders, data, base, budget=10, methods=()) for base in (llama, other))
+    assert first.id != second.id
+    assert first.trials[0].scores != second.trials[0].scores

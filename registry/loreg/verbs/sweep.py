@@ -13,14 +13,16 @@ import msgspec
 
 from loreg.bases.identify import identify
 from loreg.canonical_json import canonical_json
-from loreg.entities import Progress, SweepOptions, SweepResult, no_progress
+from loreg.entities import Access, Progress, Role, SweepOptions, SweepResult, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
-from loreg.errors import ConflictError, UsageError
+from loreg.errors import ConflictError, NotAllowedError, UnauthenticatedError, UsageError
 from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
 from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
 from loreg.sweeping.function_identity import identify_function
+from loreg.sweeping.input_files import digest_tasks, digest_tokenizer
 from loreg.sweeping.journal import Journal, SweepRequest, is_identity, sweeps_folder
+from loreg.sweeping.lm_evaluation_harness import is_harness
 from loreg.verbs.merge import calibration_digest
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
@@ -53,6 +55,8 @@ def sweep(
     refuse_picture(plot)
     if name is not None:
         parse_adapter_name(name)
+    if not dry_run:
+        _refuse_without_permission(context, parse_adapter_name(name).namespace if name is not None else "")
     _refuse_wrong_request(sources, evaluate, data, options, base, calibration)
     texts = read_evaluation_data(data) if data else None
     require_torch()
@@ -73,7 +77,7 @@ def sweep(
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         if resumed and identity != resumed:
             raise ConflictError(
-                f"an adapter, the base or a text of the sweep {resumed} has changed since it began",
+                f"an adapter, the base, a text or a task of the sweep {resumed} has changed since it began",
                 hint="loreg sweep with what is there now: it is another sweep",
             )
         book = TrialBook(
@@ -114,6 +118,20 @@ def sweep(
     if plot is not None:
         save_picture(result.plot(), plot)
     return result
+
+
+def _refuse_without_permission(context: Context, namespace: str) -> None:
+    """Raise NotAllowedError if the caller may not push there: a push that is refused would come after all the work."""
+    caller = context.backend.whoami()
+    if Access(caller.author, caller.permissions).may(Role.WRITE, namespace):
+        return
+    where = f"in the namespace {namespace!r}" if namespace else "among adapters without a namespace"
+    if not caller.permissions:
+        raise UnauthenticatedError(f"without a token nobody may write {where}", hint="loreg login --help; or --dry-run")
+    raise NotAllowedError(
+        f"{caller.author} may not write {where}, where the trials would become versions",
+        hint="--push NAMESPACE/NAME names a place of yours; --dry-run pushes nothing",
+    )
 
 
 def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options: SweepOptions) -> SweepResult:
@@ -165,17 +183,21 @@ def _request(
     base: str | None,
     calibration: str | None,
 ) -> dict[str, object]:
-    """Return what makes one sweep another: adapters by content, base, evaluation and texts; not what it may spend."""
+    """Return what makes one sweep another: adapters, base, texts and tasks by content; not what it may spend."""
     chosen = msgspec.to_builtins(options)
     for spending in ("budget", "jobs", "timeout"):
         del chosen[spending]
     model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
+    read = digest_tokenizer(Path(base).expanduser()) if base and texts else {}
+    if isinstance(evaluate, str) and is_harness(evaluate):
+        read = digest_tasks(evaluate)
     return {
         "sources": [source.digest for source in opened],
         "evaluate": evaluate if isinstance(evaluate, str | None) else identify_function(evaluate),
         "data": texts.digest if texts else "",
         "options": chosen,
         "base": model,
+        "read": read,
         "calibration": calibration_digest(Path(calibration).expanduser() if calibration is not None else None),
     }
 

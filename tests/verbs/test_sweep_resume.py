@@ -84,11 +84,13 @@ def test_ctrl_c_ends_what_runs_and_loses_nothing(sweep: Sweep, tmp_path: Path, j
     _, errors = process.communicate(timeout=50)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    how_to_go_on = f"loreg sweep --resume {identity(tmp_path)}"
+    assert errors.strip().splitlines()[-1] == f"error: interrupted. Hint: {how_to_go_on}"
     wait_until_ended(int((tmp_path / "pid").read_text()))
     before = sweep.runs()
     assert sum(before.values()) >= 3
     (tmp_path / "hang").unlink()
-    output, errors = sweep.start("--jobs", jobs).communicate(timeout=50)
+    output, errors = sweep.start(*how_to_go_on.split()[2:], "--format", "json").communicate(timeout=50)
     result = json.loads(output)
     assert sweep.runs() >= before
     assert set(sweep.runs().values()) == {1}

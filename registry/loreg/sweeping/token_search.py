@@ -219,8 +219,9 @@ class TokenSearch:
         lost = self._confirmed_loss(sums[cut(rank)]) - self._confirmed_loss(sums[best])
         if lost > BOUND * gain:
             return best
+        share = max(lost, 0.0) / gain if gain > 0 else 0.0
         self.notes.append(
-            f"the cut to rank {rank} costs {lost / gain:.1%} of what is gained over the base: up to {BOUND:.0%} is "
+            f"the cut to rank {rank} costs {share:.1%} of what is gained over the base: up to {BOUND:.0%} is "
             "taken for a smaller adapter"
         )
         return cut(rank)

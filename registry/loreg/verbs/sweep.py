@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from loreg.bases.identify import identify
 from loreg.canonical_json import canonical_json
-from loreg.entities import Access, Progress, Role, SweepOptions, SweepResult, no_progress
+from loreg.entities import Progress, SweepOptions, SweepResult, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
-from loreg.errors import ConflictError, NotAllowedError, UnauthenticatedError, UsageError
+from loreg.errors import ConflictError, UsageError
 from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
-from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
-from loreg.sweeping.function_identity import identify_function
-from loreg.sweeping.input_files import digest_tasks, digest_tokenizer
+from loreg.sweeping.evaluation_data import read_evaluation_data
 from loreg.sweeping.journal import Journal, SweepRequest, is_identity, sweeps_folder
-from loreg.sweeping.lm_evaluation_harness import is_harness
-from loreg.verbs.merge import calibration_digest
+from loreg.verbs.sweep_request import describe_request, refuse_without_permission, refuse_wrong_request
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
-from loreg.workspace.resolve_sources import ResolvedSource, require_torch, resolve_sources
+from loreg.workspace.resolve_sources import require_torch, resolve_sources
 
 if TYPE_CHECKING:
     from loreg.verbs.sweep_trials import TrialBook
@@ -56,8 +52,8 @@ def sweep(
     if name is not None:
         parse_adapter_name(name)
     if not dry_run:
-        _refuse_without_permission(context, parse_adapter_name(name).namespace if name is not None else "")
-    _refuse_wrong_request(sources, evaluate, data, options, base, calibration)
+        refuse_without_permission(context, parse_adapter_name(name).namespace if name is not None else "")
+    refuse_wrong_request(sources, evaluate, data, options, base, calibration)
     texts = read_evaluation_data(data) if data else None
     require_torch()
     from loreg.merging.methods import find_method
@@ -73,11 +69,11 @@ def sweep(
             refuse_another_base(context, base, opened)
         structures, labels = [source.structure for source in opened], [source.label for source in opened]
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
-        request = _request(context, opened, evaluate, texts, options, base, calibration)
+        request = describe_request(context, opened, evaluate, texts, options, base, calibration)
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         if resumed and identity != resumed:
             raise ConflictError(
-                f"an adapter, the base, a text or a task of the sweep {resumed} has changed since it began",
+                f"an adapter, the base, moments, a text or a task of the sweep {resumed} has changed since it began",
                 hint="loreg sweep with what is there now: it is another sweep",
             )
         book = TrialBook(
@@ -93,7 +89,7 @@ def sweep(
             progress=progress,
             calibration=Path(calibration).expanduser() if calibration is not None else None,
         )
-        with book.journal.drive():
+        with book.journal.drive(), _say_how_to_go_on(identity, isinstance(evaluate, str | None)):
             book.journal.write_request(
                 SweepRequest(
                     folder=str(Path.cwd()),
@@ -120,18 +116,15 @@ def sweep(
     return result
 
 
-def _refuse_without_permission(context: Context, namespace: str) -> None:
-    """Raise NotAllowedError if the caller may not push there: a push that is refused would come after all the work."""
-    caller = context.backend.whoami()
-    if Access(caller.author, caller.permissions).may(Role.WRITE, namespace):
-        return
-    where = f"in the namespace {namespace!r}" if namespace else "among adapters without a namespace"
-    if not caller.permissions:
-        raise UnauthenticatedError(f"without a token nobody may write {where}", hint="loreg login --help; or --dry-run")
-    raise NotAllowedError(
-        f"{caller.author} may not write {where}, where the trials would become versions",
-        hint="--push NAMESPACE/NAME names a place of yours; --dry-run pushes nothing",
-    )
+@contextlib.contextmanager
+def _say_how_to_go_on(identity: str, by_command: bool) -> Iterator[None]:
+    """Add the command that goes on to what ends a sweep from outside; a function's program is run again instead."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if by_command:
+            interruption.add_note(f"loreg sweep --resume {identity}")
+        raise
 
 
 def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options: SweepOptions) -> SweepResult:
@@ -145,61 +138,6 @@ def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options
     centre = at_weights([CENTRE] * len(book.opened))
     losses = {} if measurer.trial(centre).error else measurer.losses(centre)
     return sweep_losses(measurer, losses, options) if losses else sweep_scores(measurer, options)
-
-
-def _refuse_wrong_request(
-    sources: Sequence[str],
-    evaluate: str | Callable[[Path], object] | None,
-    data: Sequence[str],
-    options: SweepOptions,
-    base: str | None,
-    calibration: str | None,
-) -> None:
-    if len(sources) < 2:
-        raise UsageError(f"{len(sources)} adapters: expected two or more to blend", hint="loreg sweep --help")
-    if evaluate is None and not data and calibration is None:
-        raise UsageError(
-            "nothing says how good a merge is",
-            hint="--data texts.jsonl --base DIR, or --eval 'python score.py {dir}', or --calibration FILE",
-        )
-    if evaluate is not None and data:
-        raise UsageError("--eval and --data are two ways to evaluate", hint="leave one of them out")
-    if data and base is None:
-        raise UsageError("texts are evaluated with the base model: which?", hint="--base DIR names its folder")
-    if options.budget < 3:
-        raise UsageError(f"a budget of {options.budget} evaluations is too small", hint="--budget 20")
-    if options.jobs < 1 or not (options.timeout is None or 0 < options.timeout < math.inf):
-        raise UsageError("jobs and timeout are 1 or more, and more than 0 seconds", hint="--jobs 2 --timeout 600")
-    if any(not 0 <= weight < math.inf for weight in options.importance.values()):
-        raise UsageError("the importance of a task is a number of at least 0", hint="--importance news=2")
-
-
-def _request(
-    context: Context,
-    opened: Sequence[ResolvedSource],
-    evaluate: str | Callable[[Path], object] | None,
-    texts: EvaluationData | None,
-    options: SweepOptions,
-    base: str | None,
-    calibration: str | None,
-) -> dict[str, object]:
-    """Return what makes one sweep another: adapters, base, texts and tasks by content; not what it may spend."""
-    chosen = msgspec.to_builtins(options)
-    for spending in ("budget", "jobs", "timeout"):
-        del chosen[spending]
-    model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
-    read = digest_tokenizer(Path(base).expanduser()) if base and texts else {}
-    if isinstance(evaluate, str) and is_harness(evaluate):
-        read = digest_tasks(evaluate)
-    return {
-        "sources": [source.digest for source in opened],
-        "evaluate": evaluate if isinstance(evaluate, str | None) else identify_function(evaluate),
-        "data": texts.digest if texts else "",
-        "options": chosen,
-        "base": model,
-        "read": read,
-        "calibration": calibration_digest(Path(calibration).expanduser() if calibration is not None else None),
-    }
 
 
 def resume_sweep(

@@ -182,7 +182,7 @@ def evaluator(model: InPlaceModel, folder: Path, factors: list[Mapping[str, Fact
         return factors[candidate.weights.index(1.0)]
 
     rows = model.tokenize(documents())
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return InPlaceEvaluator(model, merge, rows, rows, Journal(folder), no_progress)
 
 
@@ -212,6 +212,21 @@ def test_the_gradient_is_that_of_autograd_within_what_a_step_allows(llama: Path,
         assert curve.losses[position] == pytest.approx(float(total.detach()), rel=1e-4)
         size = float(gradient.abs().max()) + 0.001 * len(ids)
         assert curve.gradients[position] == pytest.approx(gradient.numpy(), abs=0.1 * size)
+
+
+def test_what_was_kept_of_rows_in_other_groups_is_not_taken_for_these(
+    llama: Path, adapters: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    factors = read_source_factors(inputs(adapters[:2], llama))
+    model = InPlaceModel(llama)
+    alone = [SweepCandidate("news", (1.0, 0.0)), SweepCandidate("chat", (0.0, 1.0))]
+    curves = []
+    for folder, tokens in (("journal", 512), ("journal", 256), ("another", 256)):
+        monkeypatch.setattr("loreg.sweeping.in_place._TOKENS", tokens)
+        curves.append(evaluator(model, tmp_path / folder, factors).curve(alone, [0.5, 0.5], 1.0))
+    for curve in curves[:2]:
+        assert curve.losses == pytest.approx(curves[2].losses, rel=1e-5)
+        assert curve.curvatures == pytest.approx(curves[2].curvatures, rel=1e-3, abs=1e-4)
 
 
 def test_the_moments_are_those_of_the_inputs(llama: Path, adapters: list[Path], tmp_path: Path):

@@ -45,8 +45,11 @@ class InPlaceEvaluator:
         sums = {"losses": np.zeros(count), "gradients": np.zeros((count, k)), "curvatures": np.zeros((count, k, k))}
         key = {"curve": [candidate.recipe for candidate in candidates], "origin": list(origin), "share": share}
         with self.model.adding(adapters.factors) as weights:
-            for number, batch in enumerate(self.model.batches(rows, "seeing how the loss bends", self.progress)):
-                part = self.journal.recall_arrays({**key, "batch": number})
+            done = 0
+            for batch in self.model.batches(rows, "seeing how the loss bends", self.progress):
+                of_batch = {**key, "rows": [done, done + len(batch.ids)]}
+                done += len(batch.ids)
+                part = self.journal.recall_arrays(of_batch)
                 if part is None:
                     logits = []
                     for point in points:
@@ -57,7 +60,7 @@ class InPlaceEvaluator:
                         name: sum_by_document(values, batch.documents, count)
                         for name, values in zip(sums, curved, strict=True)
                     }
-                    self.journal.record_arrays({**key, "batch": number}, part)
+                    self.journal.record_arrays(of_batch, part)
                 for name in sums:
                     sums[name] += part[name]
         return DocumentLosses(np.array(origin), rows.tasks, rows.tokens(), **sums)

@@ -51,9 +51,9 @@ def sweep(
     refuse_picture(plot)
     if name is not None:
         parse_adapter_name(name)
+    refuse_wrong_request(sources, evaluate, data, options, base, calibration)
     if not dry_run:
         refuse_without_permission(context, parse_adapter_name(name).namespace if name is not None else "")
-    refuse_wrong_request(sources, evaluate, data, options, base, calibration)
     texts = read_evaluation_data(data) if data else None
     require_torch()
     from loreg.merging.methods import find_method

@@ -158,7 +158,10 @@ def test_what_takes_long_tells_how_far_it_is(
 
     data = write_texts(tmp_path / "texts.jsonl", {"news": 2000, "chat": 2000})
     options = SweepOptions(budget=16, methods=("regmean",))
-    local_registry.sweep(folders, data=[data], options=options, base=llama, progress=progress)
+    result = local_registry.sweep(folders, data=[data], options=options, base=llama, progress=progress)
+    spent = progressed["spending the budget"]  # moments come before
+    assert spent == sorted(spent)
+    assert spent[-1] == (round(result.evaluations - 1), 15)
     for what in ("collecting moments", "seeing how the loss bends", "evaluating"):
         steps = progressed[what]
         assert steps[0][0] == 0

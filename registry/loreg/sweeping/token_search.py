@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from loreg.entities import Interval, SweepCandidate
+from loreg.entities import Interval, Progress, SweepCandidate, no_progress
 from loreg.errors import IntegrityError, LoregError, UnavailableError
 from loreg.sweeping.bootstrap import Spread, interval_of_difference, spread_of_minimizer
 from loreg.sweeping.loss_model import Array, DocumentLosses, LossModel
@@ -111,6 +111,7 @@ class TokenSearch:
     start: float | None = None
     shares: Sequence[float] = SHARES
     confirmation_cost: float = 1.0
+    progress: Progress = no_progress
     spent: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -122,7 +123,7 @@ class TokenSearch:
         origin = self._best_strength()
         curve = self.evaluator.curve(alone, (origin,) * k, 1.0)
         is_known = origin == self._start and self.shares[0] == 1  # nothing is evaluated twice
-        self.spent += k + (not is_known)
+        self._spend(k + (not is_known))
         model = curve.fit()
         spread = spread_of_minimizer(curve, self.importance, self.seed)
         # evaluate the equal mixture and the minima
@@ -157,7 +158,7 @@ class TokenSearch:
         share = self.shares[0]
         whole = SweepCandidate(STRENGTH, (1.0,) * self.sources)
         curve = self.evaluator.curve([whole], (self._start,), share)
-        self.spent += 2 * share
+        self._spend(2 * share)
         strength = float(curve.fit().common_strength(self.importance)[0])
         if abs(strength - self._start) < STEP:
             return self._start
@@ -177,14 +178,18 @@ class TokenSearch:
             raise
         except LoregError as error:
             self.notes.append(f"{candidate.what} was not evaluated: {error.message}")
-        self.spent += cost
+        self._spend(cost)
         return candidate in baselines
+
+    def _spend(self, evaluations: float) -> None:
+        self.spent += evaluations
+        self.progress("spending the budget", round(self.spent), round(self.budget))
 
     def _affords(self, evaluations: float) -> bool:
         return self.spent + evaluations <= self.budget
 
     def _confirm(self, candidate: SweepCandidate) -> Array:
-        self.spent += self.confirmation_cost
+        self._spend(self.confirmation_cost)
         return self.evaluator.confirm(candidate)
 
     def _chosen_loss(self, candidate: SweepCandidate) -> float:
@@ -202,7 +207,7 @@ class TokenSearch:
         errors = self.evaluator.rank_errors(best) if gain > 0 and self._affords(most) else None
         if errors is None:
             return best
-        self.spent += RANK_SHARE
+        self._spend(RANK_SHARE)
 
         def cut(rank: int) -> SweepCandidate:
             return msgspec.structs.replace(best, what=f"{best.what}, rank {rank}", rank=rank)
@@ -227,7 +232,7 @@ class TokenSearch:
         return cut(rank)
 
     def _evaluate(self, candidate: SweepCandidate) -> None:
-        self.spent += 1
+        self._spend(1)
         self.evaluator.evaluate(candidate)
 
     def _halve(self, methods: Sequence[str]) -> SweepCandidate | None:
@@ -255,7 +260,7 @@ class TokenSearch:
                 scale = model.common_strength(self.importance)
                 rivals[method] = msgspec.structs.replace(rivals[method], scale=_rounded(scale)[0])
                 losses[method] = float(self.importance @ model.predict(scale))
-                self.spent += cost
+                self._spend(cost)
             if not losses:
                 break
             order = sorted(losses, key=losses.__getitem__)

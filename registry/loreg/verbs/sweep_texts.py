@@ -57,6 +57,7 @@ def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) ->
         options.budget - spent,
         tuple(methods),
         options.seed,
+        progress=book.progress,
     )
     return search_tokens(book, search, data.tasks, _METRIC, spent=spent, notes=notes)
 

@@ -132,7 +132,8 @@ def _report(error: BaseException, correct: Callable[[BaseException], str | None]
         case click.ClickException():
             return _print_error(error.format_message(), error.exit_code, hide=hide)
         case click.Abort() | KeyboardInterrupt():
-            return _print_error("interrupted", INTERRUPTED)
+            how_to_go_on = "; ".join(getattr(error.__cause__ or error, "__notes__", ()))
+            return _print_error(_with_hint("interrupted", how_to_go_on), INTERRUPTED)
         case SystemExit():
             return error.code if isinstance(error.code, int) else 0
         case OSError():

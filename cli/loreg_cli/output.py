@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Where a command keeps the options of its tables, in the meta of click's context.
 TABLE_OPTIONS = "loreg_cli.table_options"
+_NAMED = 4  # of the columns that a terminal has no room for
 
 
 def print_json(value: object, **before: object) -> None:
@@ -58,7 +59,9 @@ def print_table(
     table = Table(kinds, cells, truncate=not options.no_truncate)
     click.echo("\n".join(table.render(shutil.get_terminal_size().columns if is_narrow else None)))
     if table.left_out:
-        click.echo(click.style(f"no room for {', '.join(table.left_out)}: --wide", dim=True), err=True)
+        few = table.left_out[:_NAMED]
+        more = f" and {len(table.left_out) - _NAMED} more" if len(table.left_out) > _NAMED else ""
+        click.echo(click.style(f"no room for {', '.join(few)}{more}: --wide", dim=True), err=True)
 
 
 class TableOptions(NamedTuple):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loreg.entities import SweepResult, SweepTrial
 
 _MANY = 12  # trials; of more, the best are printed
+_FEW = 3  # adapters whose weights are worth a column; those of more take the room of all tasks
 
 
 @click.command()
@@ -138,16 +139,22 @@ def _print_sweep(result: SweepResult, format_: str) -> None:
     scores = [task.upper() for task in result.tasks]
     columns = ["TRIAL", "RECIPE", "λ", "WEIGHTS", "MEAN", *scores, "FRONT"]
     rows = [_row(trial, result) for trial in shown]
-    print_table(columns, rows, right=["TRIAL", "λ", "MEAN", *scores], drop=[*scores[::-1], "WEIGHTS"])
+    drop = [*scores[::-1], "WEIGHTS"] if len(result.sources) <= _FEW else ["WEIGHTS", *scores[::-1]]
+    print_table(columns, rows, right=["TRIAL", "λ", "MEAN", *scores], drop=drop)
     echo("")
     echo(f"take {best.version or f'trial {best.number}'}: {best.candidate.what}")
+    if len(set(best.candidate.weights)) > 1:
+        for source, strength in zip(result.sources, best.candidate.strengths, strict=True):
+            echo(f"  {strength:g} of {source}")
     for comparison in result.comparisons:
         gap = comparison.difference
         what = result.trials[comparison.trial].candidate.what
         interval = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] {result.metric}"
         echo(f"  {what}: {interval}{', no difference' if gap.holds_zero else ''}")
     if result.weights_sd:
-        spread = ", ".join(f"{sd:.2f}" for sd in result.weights_sd)
+        by_size = sorted(result.weights_sd) if len(result.weights_sd) > _FEW else result.weights_sd
+        ends = (by_size[0], by_size[-1]) if len(by_size) > _FEW else by_size
+        spread = (" to " if len(by_size) > _FEW else ", ").join(f"{sd:.2f}" for sd in ends)
         echo(f"  other texts of the kind would move free weights by {spread} (sd)")
     echo(f"{result.evaluations:g} evaluations; what they gave is kept as sweep {result.id}")
     if result.promote:
@@ -173,7 +180,12 @@ def _row(trial: SweepTrial, result: SweepResult) -> list[str]:
         candidate.what,
         f"{candidate.scale:g}" if is_trial else "",
         weights if is_trial else "",
-        f"{_mean(trial):.4g}",
-        *(f"{scores[task]:.4g}" for task in result.tasks),
+        _figures(_mean(trial)),
+        *(_figures(scores[task]) for task in result.tasks),
         mark,
     ]
+
+
+def _figures(score: float) -> str:
+    """Return four significant digits, also those that are zero: numbers of one column are of one length."""
+    return f"{score:.4g}" if abs(score) >= 1000 else f"{score:#.4g}"

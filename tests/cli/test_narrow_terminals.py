@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 from click import unstyle
 from rich.cells import cell_len
 
-from deployments import HISTORY, MOVIES, NEWS, SCIENCE, command_line
+from deployments import HISTORY, MOVIES, NEWS, SCIENCE, command_line, empty_home
+from factories import train
 from loreg.registry import connect
 from loreg_cli.table import Column, Table
 from terminals import show_on_terminal
@@ -138,3 +141,31 @@ def test_a_question_mark_is_explained_where_it_stands(environment: dict[str, str
     (screen,) = show_on_terminal([["ls", f"{OTHER}-science"]], 100, environment, with_stderr=True)
     assert "SmolLM2-135M-Instruct?" in screen
     assert "? after a base: the adapter says so" in screen
+
+
+SCORE = """
+import json, sys
+weights = [source["weight"] for source in json.load(open(sys.argv[1] + "/loreg_merge.json"))["recipe"]["sources"]]
+print(json.dumps({f"task-{i}": 0.5 - (weight - i / 10) ** 2 for i, weight in enumerate(weights)}))
+"""
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_sweep_of_eight_fits_and_lists_the_weights_that_are_taken(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "score.py").write_text(SCORE)
+    folders = [str(train(tmp_path / f"adapter-{i}", i)) for i in range(8)]
+    command = ["sweep", *folders, "--eval", f"{sys.executable} score.py {{dir}}", "--budget", "20", "--dry-run"]
+    environment = {"LOREG_HOME": str(empty_home(tmp_path / "home"))}
+    (screen,) = show_on_terminal([command], width, environment, with_stderr=True)
+    answer = screen[screen.index("TRIAL") :].splitlines()
+    assert all(cell_len(line.rstrip()) <= width for line in answer), screen
+    assert "TASK-0" in answer[0]  # before the weights of eight, which have a line each below
+    assert "WEIGHTS" not in answer[0]
+    (left_out,) = (line for line in answer if line.startswith("no room for WEIGHTS, "))
+    assert left_out.endswith(" more: --wide") or left_out.count(",") < 4
+    result = json.loads(command_line(environment)(*command, "--format", "json").stdout)
+    taken = result["trials"][result["best"]]["candidate"]
+    assert [line.split()[0] for line in answer if " of adapter-" in line] == [f"{w:g}" for w in taken["weights"]]

@@ -182,7 +182,7 @@ def evaluator(model: InPlaceModel, folder: Path, factors: list[Mapping[str, Fact
         return factors[candidate.weights.index(1.0)]
 
     rows = model.tokenize(documents())
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return InPlaceEvaluator(model, merge, rows, rows, Journal(folder), no_progress)
 
 
@@ -214,17 +214,32 @@ def test_the_gradient_is_that_of_autograd_within_what_a_step_allows(llama: Path,
         assert curve.gradients[position] == pytest.approx(gradient.numpy(), abs=0.1 * size)
 
 
+def test_what_was_kept_of_rows_in_other_groups_is_not_taken_for_these(
+    llama: Path, adapters: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    factors = read_source_factors(inputs(adapters[:2], llama))
+    model = InPlaceModel(llama)
+    alone = [SweepCandidate("news", (1.0, 0.0)), SweepCandidate("chat", (0.0, 1.0))]
+    curves = []
+    for folder, tokens in (("journal", 512), ("journal", 256), ("another", 256)):
+        monkeypatch.setattr("loreg.sweeping.in_place._TOKENS", tokens)
+        curves.append(evaluator(model, tmp_path / folder, factors).curve(alone, [0.5, 0.5], 1.0))
+    for curve in curves[:2]:
+        assert curve.losses == pytest.approx(curves[2].losses, rel=1e-5)
+        assert curve.curvatures == pytest.approx(curves[2].curvatures, rel=1e-3, abs=1e-4)
+
+
 def test_the_moments_are_those_of_the_inputs(llama: Path, adapters: list[Path], tmp_path: Path):
     factors = read_source_factors(inputs(adapters[:2], llama))
     model = InPlaceModel(llama)
-    evaluator(model, tmp_path / "journal", factors).collect_moments(factors, [1, 0], tmp_path / "moments.safetensors")
+    file = evaluator(model, tmp_path / "journal", factors).collect_moments(factors, [1, 0])
     network = peft_model(llama, adapters[:2])
     name = "model.layers.1.self_attn.q_proj"
     layer = dict(network.base_model.model.named_modules())[name]
     a_cat = torch.cat([layer.lora_A[str(i)].weight.detach() for i in range(2)]).double()
     seen: list[torch.Tensor] = []
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().double().flatten(0, -2)))
-    moments = load_file(tmp_path / "moments.safetensors")
+    moments = load_file(file)
     for position, task in enumerate([1, 0]):
         network.set_adapter(str(position))
         seen.clear()

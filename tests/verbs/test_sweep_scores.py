@@ -351,6 +351,17 @@ def test_a_dry_run_pushes_nothing_and_the_sweep_itself_then_measures_nothing(reg
     assert len((tmp_path / "runs").read_text().split()) == 3
 
 
+def test_trials_that_score_the_same_are_told_by_their_numbers(local_registry: Registry, tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    scores = iter([0.5, 0.75, 0.75, 0.6, 0.75])
+    result = local_registry.sweep(folders, lambda folder: next(scores), options=SweepOptions(budget=5))
+    assert result.best == 1
+    assert "trial 1 scores exactly as 2, 4: the evaluation does not tell them apart, more data may" in result.notes
+    rising = iter(range(5))
+    untied = local_registry.sweep(folders, lambda folder: next(rising), options=SweepOptions(budget=5))
+    assert not any("scores exactly as" in note for note in untied.notes)
+
+
 def test_several_trials_run_side_by_side(local_registry: Registry, tmp_path: Path):
     folders = sources(tmp_path, 2)
     for name in ("a", "b"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,8 @@ def test_from_texts_to_a_version(
     result = run(local_registry, folders, data, llama)
     assert result.tasks == ("news", "chat")
     assert not result.higher_is_better
-    assert sum("has 500 tokens to choose by: below 2,000" in note for note in result.notes) == 2
+    few = "of tokens to choose by, news has 500, chat has 500: below 2,000 chance weighs in"
+    assert few in result.notes
     version = local_registry.show(result.answer.version).version
     assert result.promote == f"loreg tag {version.ref} prod"
     assert {(m.name, m.dataset, m.split) for m in version.metrics} == {
@@ -144,3 +146,36 @@ def test_a_method_that_there_is_not_is_refused_at_once(
     data = write_texts(tmp_path / "texts.jsonl", {"news": 500})
     with pytest.raises(UsageError, match="no-such"):
         run(local_registry, folders, data, llama, methods=("no-such",))
+
+
+def test_what_takes_long_tells_how_far_it_is(
+    local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
+):
+    progressed: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        progressed.setdefault(what, []).append((done, total))
+
+    data = write_texts(tmp_path / "texts.jsonl", {"news": 2000, "chat": 2000})
+    options = SweepOptions(budget=16, methods=("regmean",))
+    result = local_registry.sweep(folders, data=[data], options=options, base=llama, progress=progress)
+    spent = progressed["spending the budget"]  # moments come before
+    assert spent == sorted(spent)
+    assert spent[-1] == (round(result.evaluations - 1), 15)
+    for what in ("collecting moments", "seeing how the loss bends", "evaluating"):
+        steps = progressed[what]
+        assert steps[0][0] == 0
+        assert steps[-1][0] == steps[-1][1]
+        assert any(0.3 < done / total < 0.7 for done, total in steps)  # between, it moves
+
+
+def test_texts_in_other_tokens_are_measured_again(
+    local_registry: Registry, folders: list[Path], llama: Path, tmp_path: Path
+):
+    data = write_texts(tmp_path / "texts.jsonl", {"news": 500})
+    other = shutil.copytree(llama, tmp_path / "other")
+    tokenizer = other / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"w10":10', '"w10":11').replace('"w10": 10', '"w10": 11'))
+    first, second = (run(local_registry, folders, data, base, budget=10, methods=()) for base in (llama, other))
+    assert first.id != second.id
+    assert first.trials[0].scores != second.trials[0].scores

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from loreg.adapters.keys import PREFIX
@@ -61,11 +61,15 @@ class CrossMoments:
 
     def save(self, path: Path | str) -> None:
         """Write means, Gram matrices and the adapters' names to the file that ``loreg merge --calibration`` reads."""
+        Path(path).write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the content of that file."""
         tensors = {
             moments_key(self.adapters.index(task), module): self.mean(task, module) for task, module in self.sums
         }
         tensors |= {gram_key(module): gram for module, gram in self.grams.items()}
-        save_file(tensors, path, {"schema": CROSS_MOMENTS_SCHEMA, "adapters": json.dumps(list(self.adapters))})
+        return save(tensors, {"schema": CROSS_MOMENTS_SCHEMA, "adapters": json.dumps(list(self.adapters))})
 
 
 def moments_key(position: int, module: str) -> str:

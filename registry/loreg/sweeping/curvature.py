@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-#: Entries of the logits of all sources that are held at a time.
-_ENTRIES = 1 << 27
+#: Entries of the logits of all sources that are worked on at a time: more take longer, they fit no cache.
+_ENTRIES = 1 << 22
 
 
 def curve_of_logits(

@@ -16,7 +16,7 @@ from loreg.entities import Progress, SweepCandidate
 from loreg.merging.cross_moments import CrossMoments
 from loreg.sweeping.curvature import curve_of_logits, sum_by_document
 from loreg.sweeping.in_place import InPlaceModel, MomentsOfTask, Rows, lay_side_by_side
-from loreg.sweeping.journal import Journal
+from loreg.sweeping.journal import MOMENTS, Journal
 from loreg.sweeping.loss_model import Array, DocumentLosses
 from loreg.sweeping.token_search import RANK_SHARE, STEP, steps_from
 
@@ -45,9 +45,11 @@ class InPlaceEvaluator:
         sums = {"losses": np.zeros(count), "gradients": np.zeros((count, k)), "curvatures": np.zeros((count, k, k))}
         key = {"curve": [candidate.recipe for candidate in candidates], "origin": list(origin), "share": share}
         with self.model.adding(adapters.factors) as weights:
-            for number, batch in enumerate(self.model.batches(rows)):
-                self.progress("seeing how the loss bends", number, len(rows.lengths))
-                part = self.journal.recall_arrays({**key, "batch": number})
+            done = 0
+            for batch in self.model.batches(rows, "seeing how the loss bends", self.progress):
+                of_batch = {**key, "rows": [done, done + len(batch.ids)]}
+                done += len(batch.ids)
+                part = self.journal.recall_arrays(of_batch)
                 if part is None:
                     logits = []
                     for point in points:
@@ -58,7 +60,7 @@ class InPlaceEvaluator:
                         name: sum_by_document(values, batch.documents, count)
                         for name, values in zip(sums, curved, strict=True)
                     }
-                    self.journal.record_arrays({**key, "batch": number}, part)
+                    self.journal.record_arrays(of_batch, part)
                 for name in sums:
                     sums[name] += part[name]
         return DocumentLosses(np.array(origin), rows.tasks, rows.tokens(), **sums)
@@ -76,22 +78,19 @@ class InPlaceEvaluator:
         recalled = self.journal.recall_arrays(_losses_key(candidate, _CHOSEN_ON)) or {}
         return float(recalled.get("seconds", 0.0))
 
-    def collect_moments(self, sources: Sequence[Mapping[str, Factors]], tasks: Sequence[int], path: Path) -> None:
-        """Write what the modules see of the text of each source's task while that source is active, for ``regmean``.
+    def collect_moments(self, sources: Sequence[Mapping[str, Factors]], tasks: Sequence[int]) -> Path:
+        """Collect what the modules see of the text of each source's task while that source is active, for ``regmean``.
 
-        ``tasks`` says by position whose text belongs to each source. Costs one evaluation.
+        ``tasks`` says by position whose text belongs to each source. Returns the file; costs one evaluation.
         """
-        if path.exists():
-            return
+        if (recalled := self.journal.recall_file(MOMENTS)) is not None:
+            return recalled
         adapters, k = lay_side_by_side(sources), len(sources)
         runs = (
             (_of_task(self.chosen_on, task), adapters.row_weights([float(i == position) for i in range(k)]))
             for position, task in enumerate(tasks)
         )
-        moments = self._collect(adapters.factors, runs, k)
-        temporary = path.with_name(f".new-{path.name}")
-        moments.save(temporary)
-        temporary.replace(path)
+        return self.journal.record_file(MOMENTS, self._collect(adapters.factors, runs, k).to_bytes())
 
     def rank_errors(self, candidate: SweepCandidate) -> Array:
         """Return the output error of each task when a merged candidate is cut to each rank, (T, R + 1).
@@ -127,6 +126,7 @@ class InPlaceEvaluator:
                 for batch in self.model.batches(rows):
                     collector.keep = batch.real
                     self.model.logits(batch)
+        self.progress("collecting moments", count, count)
         return moments
 
     def _losses(self, candidate: SweepCandidate, rows: Rows, half: str) -> Array:
@@ -135,7 +135,7 @@ class InPlaceEvaluator:
         if recalled is None:
             factors, start = self.merge(candidate), time.perf_counter()
             with self.model.adding(factors):
-                sums = self.model.losses(rows)
+                sums = self.model.losses(rows, self.progress)
             recalled = {"sums": sums, "seconds": np.array(time.perf_counter() - start)}
             self.journal.record_arrays(key, recalled)
         return np.asarray(recalled["sums"])

@@ -15,8 +15,8 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from loreg.entities import Interval, SweepCandidate
-from loreg.errors import LoregError
+from loreg.entities import Interval, Progress, SweepCandidate, no_progress
+from loreg.errors import IntegrityError, LoregError, UnavailableError
 from loreg.sweeping.bootstrap import Spread, interval_of_difference, spread_of_minimizer
 from loreg.sweeping.loss_model import Array, DocumentLosses, LossModel
 from loreg.sweeping.rank_choice import BOUND, MAX_EVALUATIONS, choose_rank
@@ -29,6 +29,8 @@ _MAX_STRENGTH = 1.5
 SHARES = (0.25, 0.5, 1.0)
 #: Of the documents, for what the modules see of them when ranks are compared.
 RANK_SHARE = 0.25
+#: A full disk or a damaged file say nothing of a candidate: they end the search, which goes on when they are mended.
+_OF_THE_MACHINE = (IntegrityError, UnavailableError)
 EQUAL, STRENGTH, FREE = "equal mixture", "one strength for all", "a weight for each"
 
 
@@ -109,6 +111,7 @@ class TokenSearch:
     start: float | None = None
     shares: Sequence[float] = SHARES
     confirmation_cost: float = 1.0
+    progress: Progress = no_progress
     spent: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -120,7 +123,7 @@ class TokenSearch:
         origin = self._best_strength()
         curve = self.evaluator.curve(alone, (origin,) * k, 1.0)
         is_known = origin == self._start and self.shares[0] == 1  # nothing is evaluated twice
-        self.spent += k + (not is_known)
+        self._spend(k + (not is_known))
         model = curve.fit()
         spread = spread_of_minimizer(curve, self.importance, self.seed)
         # evaluate the equal mixture and the minima
@@ -155,7 +158,7 @@ class TokenSearch:
         share = self.shares[0]
         whole = SweepCandidate(STRENGTH, (1.0,) * self.sources)
         curve = self.evaluator.curve([whole], (self._start,), share)
-        self.spent += 2 * share
+        self._spend(2 * share)
         strength = float(curve.fit().common_strength(self.importance)[0])
         if abs(strength - self._start) < STEP:
             return self._start
@@ -171,16 +174,22 @@ class TokenSearch:
             return False
         try:
             baselines[candidate] = self.evaluator.confirm(candidate)
+        except _OF_THE_MACHINE:
+            raise
         except LoregError as error:
             self.notes.append(f"{candidate.what} was not evaluated: {error.message}")
-        self.spent += cost
+        self._spend(cost)
         return candidate in baselines
+
+    def _spend(self, evaluations: float) -> None:
+        self.spent += evaluations
+        self.progress("spending the budget", round(self.spent), round(self.budget))
 
     def _affords(self, evaluations: float) -> bool:
         return self.spent + evaluations <= self.budget
 
     def _confirm(self, candidate: SweepCandidate) -> Array:
-        self.spent += self.confirmation_cost
+        self._spend(self.confirmation_cost)
         return self.evaluator.confirm(candidate)
 
     def _chosen_loss(self, candidate: SweepCandidate) -> float:
@@ -198,7 +207,7 @@ class TokenSearch:
         errors = self.evaluator.rank_errors(best) if gain > 0 and self._affords(most) else None
         if errors is None:
             return best
-        self.spent += RANK_SHARE
+        self._spend(RANK_SHARE)
 
         def cut(rank: int) -> SweepCandidate:
             return msgspec.structs.replace(best, what=f"{best.what}, rank {rank}", rank=rank)
@@ -213,10 +222,17 @@ class TokenSearch:
         sums[cut(rank)] = self._confirm(cut(rank))
         gain = self._confirmed_loss(baseline) - self._confirmed_loss(sums[best])
         lost = self._confirmed_loss(sums[cut(rank)]) - self._confirmed_loss(sums[best])
-        return cut(rank) if lost <= BOUND * gain else best
+        if lost > BOUND * gain:
+            return best
+        share = max(lost, 0.0) / gain if gain > 0 else 0.0
+        self.notes.append(
+            f"the cut to rank {rank} costs {share:.1%} of what is gained over the base: up to {BOUND:.0%} is "
+            "taken for a smaller adapter"
+        )
+        return cut(rank)
 
     def _evaluate(self, candidate: SweepCandidate) -> None:
-        self.spent += 1
+        self._spend(1)
         self.evaluator.evaluate(candidate)
 
     def _halve(self, methods: Sequence[str]) -> SweepCandidate | None:
@@ -244,7 +260,7 @@ class TokenSearch:
                 scale = model.common_strength(self.importance)
                 rivals[method] = msgspec.structs.replace(rivals[method], scale=_rounded(scale)[0])
                 losses[method] = float(self.importance @ model.predict(scale))
-                self.spent += cost
+                self._spend(cost)
             if not losses:
                 break
             order = sorted(losses, key=losses.__getitem__)
@@ -257,6 +273,8 @@ class TokenSearch:
     def _curve_of_strength(self, candidate: SweepCandidate, share: float) -> DocumentLosses | None:
         try:
             return self.evaluator.curve([msgspec.structs.replace(candidate, scale=1.0)], (candidate.scale,), share)
+        except _OF_THE_MACHINE:
+            raise
         except LoregError as error:
             self.notes.append(f"{candidate.method} was not tried: {error.message}")
             return None

@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
-from loreg.entities import Progress, Provenance, ReproduceResult, no_progress
+from loreg.entities import Progress, Provenance, ReproduceResult, Version, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
+from loreg.sweeping.journal import MOMENTS, SWEEP_LABEL, is_identity, sweeps_folder
 from loreg.verbs.merge import blend, calibration_digest, new_folder, write
 from loreg.workspace.context import Context
 from loreg.workspace.download import download_to_temporary
@@ -53,7 +54,8 @@ def reproduce(
         from loreg.merging.sources import MergeInput
 
         recipe = read_recipe(made_by.recipe)
-        _refuse_other_calibration(recipe.calibration, calibration)
+        calibration = calibration or _moments_of_sweep(context, version, recipe.calibration)
+        _refuse_other_calibration(recipe.calibration, calibration, version)
         count = len(made_by.sources)
         merged = blend(resolved[:count], recipe, resolved[count:], base, calibration, device, progress)
         with new_folder(folder) as staging:
@@ -74,7 +76,18 @@ def reproduce(
             return ReproduceResult(version, False, difference, folder)
 
 
-def _refuse_other_calibration(expected: str, path: Path | str | None) -> None:
+def _moments_of_sweep(context: Context, version: Version, expected: str) -> Path | None:
+    """Return the moments that the sweep of a version collected, where it ran on this machine and they are the same."""
+    identity = version.labels.get(SWEEP_LABEL, "")
+    if not expected or not is_identity(identity):
+        return None
+    path = sweeps_folder(context.base_cache) / identity / MOMENTS
+    return path if path.is_file() and calibration_digest(path) == expected else None
+
+
+def _refuse_other_calibration(expected: str, path: Path | str | None, version: Version) -> None:
     if calibration_digest(path) != expected:
         what = f"the file with sha256 {expected[:12]}…" if expected else "none"
-        raise UsageError(f"the recipe's calibration is {what}, not {path or 'none'}", hint="--calibration FILE")
+        sweep = version.labels.get(SWEEP_LABEL)
+        where = f": where the sweep ran, it kept it beside its cache as sweeps/{sweep}/{MOMENTS}" if sweep else ""
+        raise UsageError(f"the recipe's calibration is {what}, not {path or 'none'}", hint=f"--calibration FILE{where}")

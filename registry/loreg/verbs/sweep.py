@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import math
-import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from loreg.bases.identify import identify
 from loreg.canonical_json import canonical_json
 from loreg.entities import Progress, SweepOptions, SweepResult, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import ConflictError, UsageError
 from loreg.merging.shared_modules import refuse_different_bases
 from loreg.refs import is_path, parse_adapter_name
-from loreg.sweeping.evaluation_data import EvaluationData, read_evaluation_data
-from loreg.sweeping.function_identity import identify_function
-from loreg.sweeping.journal import Journal, sweeps_folder
-from loreg.verbs.merge import calibration_digest
+from loreg.sweeping.evaluation_data import read_evaluation_data
+from loreg.sweeping.journal import Journal, SweepRequest, is_identity, sweeps_folder
+from loreg.verbs.sweep_request import describe_request, refuse_without_permission, refuse_wrong_request
 from loreg.workspace.common_base import common_base, refuse_another_base
 from loreg.workspace.context import Context
-from loreg.workspace.resolve_sources import ResolvedSource, require_torch, resolve_sources
+from loreg.workspace.resolve_sources import require_torch, resolve_sources
 
 if TYPE_CHECKING:
     from loreg.verbs.sweep_trials import TrialBook
-
-_IDENTITY = re.compile(r"[0-9a-f]{12}")
 
 
 def sweep(
@@ -56,7 +51,9 @@ def sweep(
     refuse_picture(plot)
     if name is not None:
         parse_adapter_name(name)
-    _refuse_wrong_request(sources, evaluate, data, options, base, calibration)
+    refuse_wrong_request(sources, evaluate, data, options, base, calibration)
+    if not dry_run:
+        refuse_without_permission(context, parse_adapter_name(name).namespace if name is not None else "")
     texts = read_evaluation_data(data) if data else None
     require_torch()
     from loreg.merging.methods import find_method
@@ -72,11 +69,11 @@ def sweep(
             refuse_another_base(context, base, opened)
         structures, labels = [source.structure for source in opened], [source.label for source in opened]
         refuse_different_bases(structures, labels, one_base=common is not None or base is not None)
-        request = _request(context, opened, evaluate, texts, options, base, calibration)
+        request = describe_request(context, opened, evaluate, texts, options, base, calibration)
         identity = hashlib.sha256(canonical_json(request)).hexdigest()[:12]
         if resumed and identity != resumed:
             raise ConflictError(
-                f"an adapter, the base or a text of the sweep {resumed} has changed since it began",
+                f"an adapter, the base, moments, a text or a task of the sweep {resumed} has changed since it began",
                 hint="loreg sweep with what is there now: it is another sweep",
             )
         book = TrialBook(
@@ -92,20 +89,20 @@ def sweep(
             progress=progress,
             calibration=Path(calibration).expanduser() if calibration is not None else None,
         )
-        with book.journal.drive():
+        with book.journal.drive(), _say_how_to_go_on(identity, isinstance(evaluate, str | None)):
             book.journal.write_request(
-                {
-                    "folder": str(Path.cwd()),
-                    "sources": [s if is_path(s) else o.label for s, o in zip(sources, opened, strict=True)],
-                    "evaluate": evaluate if isinstance(evaluate, str) else None,
-                    "by_function": not isinstance(evaluate, str | None),
-                    "data": list(data),
-                    "options": msgspec.to_builtins(options),
-                    "base": base,
-                    "calibration": calibration,
-                    "name": name,
-                    "dry_run": dry_run,
-                }
+                SweepRequest(
+                    folder=str(Path.cwd()),
+                    sources=tuple(s if is_path(s) else o.label for s, o in zip(sources, opened, strict=True)),
+                    evaluate=evaluate if isinstance(evaluate, str) else None,
+                    by_function=not isinstance(evaluate, str | None),
+                    data=tuple(data),
+                    options=options,
+                    base=base,
+                    calibration=calibration,
+                    name=name,
+                    dry_run=dry_run,
+                )
             )
             if texts is not None:
                 result = sweep_texts(book, texts, options)
@@ -117,6 +114,17 @@ def sweep(
     if plot is not None:
         save_picture(result.plot(), plot)
     return result
+
+
+@contextlib.contextmanager
+def _say_how_to_go_on(identity: str, by_command: bool) -> Iterator[None]:
+    """Add the command that goes on to what ends a sweep from outside; a function's program is run again instead."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if by_command:
+            interruption.add_note(f"loreg sweep --resume {identity}")
+        raise
 
 
 def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options: SweepOptions) -> SweepResult:
@@ -132,57 +140,6 @@ def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options
     return sweep_losses(measurer, losses, options) if losses else sweep_scores(measurer, options)
 
 
-def _refuse_wrong_request(
-    sources: Sequence[str],
-    evaluate: str | Callable[[Path], object] | None,
-    data: Sequence[str],
-    options: SweepOptions,
-    base: str | None,
-    calibration: str | None,
-) -> None:
-    if len(sources) < 2:
-        raise UsageError(f"{len(sources)} adapters: expected two or more to blend", hint="loreg sweep --help")
-    if evaluate is None and not data and calibration is None:
-        raise UsageError(
-            "nothing says how good a merge is",
-            hint="--data texts.jsonl --base DIR, or --eval 'python score.py {dir}', or --calibration FILE",
-        )
-    if evaluate is not None and data:
-        raise UsageError("--eval and --data are two ways to evaluate", hint="leave one of them out")
-    if data and base is None:
-        raise UsageError("texts are evaluated with the base model: which?", hint="--base DIR names its folder")
-    if options.budget < 3:
-        raise UsageError(f"a budget of {options.budget} evaluations is too small", hint="--budget 20")
-    if options.jobs < 1 or not (options.timeout is None or 0 < options.timeout < math.inf):
-        raise UsageError("jobs and timeout are 1 or more, and more than 0 seconds", hint="--jobs 2 --timeout 600")
-    if any(not 0 <= weight < math.inf for weight in options.importance.values()):
-        raise UsageError("the importance of a task is a number of at least 0", hint="--importance news=2")
-
-
-def _request(
-    context: Context,
-    opened: Sequence[ResolvedSource],
-    evaluate: str | Callable[[Path], object] | None,
-    texts: EvaluationData | None,
-    options: SweepOptions,
-    base: str | None,
-    calibration: str | None,
-) -> dict[str, object]:
-    """Return what makes one sweep another: adapters by content, base, evaluation and texts; not what it may spend."""
-    chosen = msgspec.to_builtins(options)
-    for spending in ("budget", "jobs", "timeout"):
-        del chosen[spending]
-    model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
-    return {
-        "sources": [source.digest for source in opened],
-        "evaluate": evaluate if isinstance(evaluate, str | None) else identify_function(evaluate),
-        "data": texts.digest if texts else "",
-        "options": chosen,
-        "base": model,
-        "calibration": calibration_digest(Path(calibration).expanduser() if calibration is not None else None),
-    }
-
-
 def resume_sweep(
     context: Context,
     identity: str,
@@ -193,33 +150,31 @@ def resume_sweep(
     progress: Progress = no_progress,
 ) -> SweepResult:
     """Go on with a sweep. See :meth:`loreg.registry.Registry.resume_sweep`."""
-    if not _IDENTITY.fullmatch(identity):
+    if not is_identity(identity):
         message = f"{identity[:40]!r} is no ID of a sweep: expected 12 hexadecimal digits"
         raise UsageError(message, hint="loreg sweep --help")
     request = Journal(sweeps_folder(context.base_cache) / identity).read_request()
-    if request["by_function"]:
+    if request.by_function:
         raise UsageError(
             f"the sweep {identity} was evaluated by a function of a program",
             hint="run that program again: it goes on where it was ended",
         )
-    if (folder := Path(request["folder"])) != Path.cwd():
+    if (folder := Path(request.folder)) != Path.cwd():
         raise UsageError(
             f"the sweep {identity} was begun in {folder}, where its files and programs are",
             hint=f"cd {shlex.quote(str(folder))} && loreg sweep --resume {identity}",
         )
-    options = msgspec.convert(request["options"], SweepOptions)
-    if budget is not None:
-        options = msgspec.structs.replace(options, budget=budget)
+    options = request.options if budget is None else msgspec.structs.replace(request.options, budget=budget)
     return sweep(
         context,
-        request["sources"],
-        request["evaluate"],
-        request["data"],
+        request.sources,
+        request.evaluate,
+        request.data,
         options,
-        base=request["base"],
-        calibration=request["calibration"],
-        name=request["name"],
-        dry_run=request["dry_run"],
+        base=request.base,
+        calibration=request.calibration,
+        name=request.name,
+        dry_run=request.dry_run,
         device=device,
         plot=plot,
         progress=progress,

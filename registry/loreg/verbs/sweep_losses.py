@@ -48,6 +48,7 @@ def sweep_losses(measurer: Measurer, first: Mapping[str, Array], options: SweepO
         options.budget,
         tuple(methods),
         options.seed,
+        progress=book.progress,
         start=CENTRE,
         shares=_SHARES,
         confirmation_cost=_CONFIRMATION,

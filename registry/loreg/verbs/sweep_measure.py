@@ -42,7 +42,7 @@ class Measurer:
 
     def _recall(self, candidate: SweepCandidate) -> SweepTrial | None:
         kept = self.book.journal.recall(_key(candidate))
-        if kept is None:
+        if kept is None or (kept["has_losses"] and self.book.journal.recall_arrays(_losses_key(candidate)) is None):
             return None
         times = {"merge_seconds": kept["merge"], "evaluate_seconds": kept["evaluate"]}
         return SweepTrial(0, candidate, kept["scores"], **times)
@@ -64,7 +64,11 @@ class Measurer:
         if measured.losses:
             self.book.journal.record_arrays(_losses_key(candidate), measured.losses)
         scores, times = dict(measured.scores), {"merge": merge_seconds, "evaluate": seconds}
-        measures = {"metric": measured.metric, "higher_is_better": measured.higher_is_better}
+        measures = {
+            "metric": measured.metric,
+            "higher_is_better": measured.higher_is_better,
+            "has_losses": bool(measured.losses),
+        }
         self.book.journal.record(_key(candidate), {"scores": scores, **measures, **times})
         return SweepTrial(0, candidate, scores, merge_seconds=merge_seconds, evaluate_seconds=seconds)
 

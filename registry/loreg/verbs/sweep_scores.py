@@ -143,5 +143,14 @@ def _result(
     best = scored[int((losses @ importance).argmin())]
     failed = [trial for trial in book.trials if trial.error]
     failures = (f"trial {trial.number} failed: {trial.error}" for trial in failed)
+    ties = [trial.number for trial in scored if trial != best and trial.scores == best.scores]
+    equals = [_note_ties(best, ties)] if ties else []
     doubt = "an evaluation gave one number a task: how sure the choice is, only other data can say"
-    return answer_of(book, tasks, metrics, best, (*notes, *failures, doubt), evaluations=float(len(book.trials)))
+    return answer_of(
+        book, tasks, metrics, best, (*notes, *failures, *equals, doubt), evaluations=float(len(book.trials))
+    )
+
+
+def _note_ties(best: SweepTrial, ties: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, ties))
+    return f"trial {best.number} scores exactly as {numbers}: the evaluation does not tell them apart, more data may"

@@ -44,8 +44,7 @@ def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) ->
     methods, spent = list(options.methods), 0
     if _REGMEAN in methods and book.calibration is None and len(data.tasks) == len(book.opened):
         refuse_small_budget(book, options, 1)
-        book.calibration, spent = book.journal.folder / "moments.safetensors", 1
-        evaluator.collect_moments(factors, _positions(book, data.tasks, notes), book.calibration)
+        book.calibration, spent = evaluator.collect_moments(factors, _positions(book, data.tasks, notes)), 1
     elif _REGMEAN in methods and book.calibration is None:
         methods.remove(_REGMEAN)
         notes.append(f"regmean was not tried: {len(data.tasks)} tasks for {len(book.opened)} adapters")
@@ -58,6 +57,7 @@ def sweep_texts(book: TrialBook, data: EvaluationData, options: SweepOptions) ->
         options.budget - spent,
         tuple(methods),
         options.seed,
+        progress=book.progress,
     )
     return search_tokens(book, search, data.tasks, _METRIC, spent=spent, notes=notes)
 

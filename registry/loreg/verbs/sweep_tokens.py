@@ -19,7 +19,7 @@ _MANY = 8  # texts of a task in each half: of fewer, drawn again, an interval is
 
 def refuse_few_tokens(tasks: Sequence[str], chosen_on: Texts, confirmed_on: Texts) -> list[str]:
     """Return notes on tasks with few tokens or texts. Raises UsageError for one with too few."""
-    notes = []
+    few_texts, few_tokens = [], []
     for number, task in enumerate(tasks):
         for texts, purpose, least in ((chosen_on, "choose by", _FEW), (confirmed_on, "confirm on", _FEW // 2)):
             own = texts.tokens[texts.tasks == number]
@@ -37,9 +37,14 @@ def refuse_few_tokens(tasks: Sequence[str], chosen_on: Texts, confirmed_on: Text
                     hint="split long texts where a new topic begins, an empty line between them",
                 )
             if count < _MANY:
-                notes.append(f"{task} has {count} texts to {purpose}: below {_MANY} intervals are too narrow")
+                few_texts.append(f"{task} has {count} texts to {purpose}")
             if tokens < _ENOUGH and texts is chosen_on:
-                notes.append(f"{task} has {tokens:.0f} tokens to choose by: below {_ENOUGH:,} chance weighs in")
+                few_tokens.append(f"{task} has {tokens:.0f}")
+    notes = []
+    if few_texts:
+        notes.append(f"{', '.join(few_texts)}: below {_MANY} intervals are too narrow")
+    if few_tokens:
+        notes.append(f"of tokens to choose by, {', '.join(few_tokens)}: below {_ENOUGH:,} chance weighs in")
     return notes
 
 

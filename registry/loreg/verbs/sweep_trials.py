@@ -21,10 +21,10 @@ from loreg.entities import (
     SweepTrial,
     VersionMetadata,
 )
-from loreg.errors import NotAllowedError
+from loreg.errors import ConflictError, NotAllowedError
 from loreg.merging.execute import MergedAdapter
 from loreg.merging.methods import find_method
-from loreg.sweeping.journal import Journal, sweeps_folder
+from loreg.sweeping.journal import SWEEP_LABEL, Journal, sweeps_folder
 from loreg.verbs.merge import blend, recipe_of, write
 from loreg.verbs.push import push
 from loreg.verbs.sweep_metrics import SweepMetrics
@@ -101,7 +101,7 @@ class TrialBook:
         key = {"version": trial.candidate.recipe, "name": self.name}
         try:
             ref = self._push(trial, metrics, folder)
-        except NotAllowedError as error:  # a version that was deleted does not come back
+        except (NotAllowedError, ConflictError) as error:  # a version that was deleted or yanked does not come back
             if self.journal.recall(key) is None:
                 raise
             self.notes.append(f"trial {trial.number} is no version any more: {error.message}")
@@ -113,7 +113,7 @@ class TrialBook:
         measured = [*metrics.of_split(trial.scores, _CHOSEN), *metrics.of_split(trial.confirmed, _CONFIRMED)]
         metadata = VersionMetadata(
             metrics=measured,
-            labels={"sweep": self.identity},
+            labels={SWEEP_LABEL: self.identity},
             message=f"sweep {self.identity}: {trial.candidate.what}",
         )
         assert self.name is not None  # noqa: S101

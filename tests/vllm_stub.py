@@ -140,6 +140,7 @@ class Vllm:
 
     async def _complete(self, request: Request) -> Response:
         body = await request.body()
+        assert int(request.headers.get("content-length", len(body))) == len(body)
         try:
             document = await request.json()
             model = document["model"]

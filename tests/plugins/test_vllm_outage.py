@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
 
 import httpx
 import pytest
 
+from loreg.entities import Version
 from loreg.plugins import followed_refs
+from loreg.plugins.served_versions import ServedVersions
 from loreg.registry import Registry
 from vllm_requests import Line, ask, run, version_of
 from vllm_stub import LoRAResolverRegistry, Vllm
@@ -42,6 +46,31 @@ class TestARegistryThatDoesNotAnswer:
         run(resolvers, before)
         line.is_cut = True
         run(resolvers, after)
+
+    def test_leaves_no_older_version_than_one_that_was_served(
+        self, resolvers: LoRAResolverRegistry, news: Registry, line: Line, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Neither where the older one was so long in coming that the newer one was there first."""
+        prepare, came = ServedVersions.prepare, threading.Event()
+
+        def prepare_slowly(versions: ServedVersions, version: Version) -> Path:
+            if version.number == 1:
+                came.wait()
+            return prepare(versions, version)
+
+        monkeypatch.setattr(ServedVersions, "prepare", prepare_slowly)
+
+        async def test(vllm: Vllm, client: httpx.AsyncClient) -> None:
+            before = asyncio.create_task(version_of(client, "team/news:prod"))
+            await line.hear()
+            news.tag("team/news:v2", "prod")
+            assert await version_of(client, "team/news:prod") == "v2"
+            came.set()
+            assert await before == "v1"
+            line.is_cut = True
+            assert await version_of(client, "team/news:prod") == "v2"
+
+        run(resolvers, test)
 
     @pytest.mark.parametrize("spoil", ["yank", "delete"])
     def test_brings_nothing_back_that_it_has_taken_back(

@@ -144,13 +144,13 @@ class _FollowedRef:
 
     async def _await_answer(self, question: asyncio.Task[_Answer]) -> None:
         """Take up what the registry says late, and ask until it answers in time."""
-        is_late = True
-        while is_late:
-            await self._settle_quietly(await asyncio.shield(question))
-            question = self._question.ask()
-            await asyncio.wait([question], timeout=ANSWER_TIMEOUT)
-            is_late = not question.done()
-        self._silence = None
+        try:
+            while not question.done():
+                await self._settle_quietly(await asyncio.shield(question))
+                question = self._question.ask()
+                await asyncio.wait([question], timeout=ANSWER_TIMEOUT)
+        finally:
+            self._silence = None
         await self._settle_quietly(question.result())
 
     async def _settle_quietly(self, answer: _Answer) -> None:

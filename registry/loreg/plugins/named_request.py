@@ -71,13 +71,11 @@ class NamedRequest:
 
 
 def names_a_model(scope: Scope) -> bool:
-    """Return whether the request may have a body that names one: JSON, as it is."""
+    """Return whether the request may have a body that names one: JSON."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
-    headers = dict(scope["headers"])
-    media_type: bytes = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    is_plain: bool = headers.get(b"content-encoding", b"identity") == b"identity"
-    return media_type.endswith(b"json") and is_plain
+    content_type: bytes = dict(scope["headers"]).get(b"content-type", b"")
+    return content_type.partition(b";")[0].strip().lower().endswith(b"json")
 
 
 def _describe(error: LoregError) -> tuple[int, bytes]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
 
 import vllm_stub
+from deployments import SCIENCE
+from factories import change_config, copy
 from loreg.errors import UsageError
-from loreg.plugins import vllm_middleware
+from loreg.plugins import served_folders, vllm_middleware
 from loreg.plugins.vllm_middleware import FollowAliases
 from loreg.registry import Registry
 from vllm_requests import BASE, Line, Unchanged, ask, run, version_of
@@ -133,6 +136,27 @@ class TestOtherNames:
                 "/v1/completions", content=b'{"model": "team/news:prod"}', headers={"Content-Type": "text/plain"}
             )
             assert past.status_code == 404
+
+        run(resolvers, test)
+
+    def test_leave_no_more_folders_than_are_needed(
+        self, resolvers: LoRAResolverRegistry, news: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ):
+        """A folder that vLLM has loaded stays, however long ago it was asked for."""
+        monkeypatch.setattr(served_folders, "MAX_FOLDERS", 1)
+        monkeypatch.setattr(served_folders, "MIN_AGE", -60.0)
+        news.push(change_config(copy(SCIENCE, tmp_path / "third"), lora_alpha=5), "team/news")
+        news.push(change_config(copy(SCIENCE, tmp_path / "other"), lora_alpha=6), "team/other")
+
+        async def test(vllm: Vllm, client: httpx.AsyncClient) -> None:
+            kept = (await ask(client, "team/other")).json()["path"]
+            paths = []
+            for number in ("v1", "v2", "v3"):
+                news.tag(f"team/news:{number}", "prod")
+                paths.append((await ask(client, "team/news:prod")).json()["path"])
+            assert {str(path) for path in Path(kept).parent.iterdir() if len(path.name) == 64} == {kept, *paths[1:]}
+            news.tag("team/news:v1", "prod")
+            assert await version_of(client, "team/news:prod") == "v1", "what was removed is pulled again"
 
         run(resolvers, test)
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from loreg.entities import Version
 from loreg.errors import LoregError, UnavailableError
 from loreg.plugins.loaded_names import LoadedNames
+from loreg.plugins.served_folders import touch
 from loreg.plugins.served_versions import NotServedError, ServedVersions
 from loreg.plugins.shared_question import SharedQuestion
 from loreg.refs import Ref
@@ -204,6 +205,7 @@ class _FollowedRef:
         recalled = self._refs.versions.recall(self.ref)
         if recalled is not None:
             self.last = PinnedVersion(*recalled)
+            touch(self.last.folder)
             await self._refs.names.change_meaning(None, self.last.name)
 
     def _last_served(self, reason: str, cause: LoregError | None = None) -> PinnedVersion:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from loreg.plugins.served_folders import FolderLocks
+
 
 class LoadedNames:
     """Pinned names with their folders, from the first request that names one until nothing needs it.
@@ -17,6 +19,7 @@ class LoadedNames:
     def __init__(self, unload: Callable[[str], Awaitable[object]]) -> None:
         self._unload = unload
         self._folders: dict[str, Path] = {}
+        self._locks = FolderLocks()
         self._under_way: Counter[str] = Counter()
         self._meant: Counter[str] = Counter()
 
@@ -26,6 +29,7 @@ class LoadedNames:
 
     def begin(self, name: str, folder: Path) -> None:
         """Keep the name for a request, until :meth:`end`."""
+        self._locks.lock(folder)
         self._folders[name] = folder
         self._under_way[name] += 1
 
@@ -46,5 +50,8 @@ class LoadedNames:
         if self._under_way[name] or self._meant[name]:
             return
         del self._under_way[name], self._meant[name]
-        if self._folders.pop(name, None) is not None:
+        folder = self._folders.pop(name, None)
+        if folder is not None:
             await self._unload(name)
+            if folder not in self._folders.values():
+                self._locks.release(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from loreg.file_modes import make_folder, write_file
 from loreg.value import Value
 
+_NAMES = "names"
 _RECORD = re.compile(r"([0-9a-f]{64}) (\S+)")
 
 
@@ -30,11 +31,7 @@ def remember(served: Path, request: str, version: Resolved) -> None:
 
 def recall(served: Path, request: str) -> Resolved | None:
     """Return the version recorded for ``request``; None if there is none that can be read."""
-    try:
-        record = _RECORD.fullmatch(_record_path(served, request).read_text())
-    except (OSError, UnicodeDecodeError):
-        return None
-    return Resolved(*record.groups()) if record else None
+    return _read(_record_path(served, request))
 
 
 def forget(served: Path, request: str) -> None:
@@ -42,5 +39,21 @@ def forget(served: Path, request: str) -> None:
     _record_path(served, request).unlink(missing_ok=True)
 
 
+def forget_missing(served: Path) -> None:
+    """Remove the records of versions that have no folder below ``served`` any more."""
+    for path in (served / _NAMES).iterdir():
+        record = _read(path)
+        if record is None or not (served / record.digest).exists():
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Resolved | None:
+    try:
+        record = _RECORD.fullmatch(path.read_text())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Resolved(*record.groups()) if record else None
+
+
 def _record_path(served: Path, request: str) -> Path:
-    return served / "names" / hashlib.sha256(request.encode()).hexdigest()
+    return served / _NAMES / hashlib.sha256(request.encode()).hexdigest()

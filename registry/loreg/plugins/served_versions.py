@@ -6,6 +6,7 @@ moves must not hit what was cached for the previous version.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from loreg.entities import Severity, Version
 from loreg.errors import LoregError, NotFoundError, explain_os_errors
 from loreg.file_modes import make_folder
 from loreg.plugins.resolved import Resolved, forget, recall, remember
+from loreg.plugins.served_folders import remove_unused, touch
 from loreg.refs import Ref
 
 if TYPE_CHECKING:
@@ -57,6 +59,11 @@ class ServedVersions:
             with explain_os_errors(self._folder, "export LOREG_HOME=… to a folder you may write"):
                 make_folder(self._folder)
             self._registry.pull(f"{version.ref}@sha256:{version.digest}", folder)
+            touch(folder)
+            with contextlib.suppress(OSError):  # another process is at it
+                remove_unused(self._folder)
+        else:
+            touch(folder)
         return folder
 
     def record(self, ref: Ref, version: Version | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.errors import LoregError, UnavailableError, UsageError
+from loreg.plugins.served_folders import FolderLocks
 from loreg.plugins.served_versions import NotServedError, ServedVersions
 from loreg.refs import Ref, parse_ref
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 NAME = "loreg"
 #: With the largest rank that vLLM can be started with: it refuses larger ones than it was started with itself.
 PROFILE = "vllm:max_lora_rank=512"
+_locks = FolderLocks()
 # vLLM gives loggers below its own a handler, and the root none that shows a warning.
 _log = logging.getLogger("vllm.loreg")
 
@@ -42,7 +44,10 @@ def register() -> None:
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
             """Return the adapter on this machine; None if the registry has none of that name for this base."""
             if self.let_through is None:
-                return await asyncio.to_thread(resolve, base_model_name, lora_name)
+                request = await asyncio.to_thread(resolve, base_model_name, lora_name)
+                if request is not None:  # vLLM keeps the name for good
+                    _locks.lock(Path(request.lora_path))
+                return request
             folder = self.let_through(lora_name)
             return None if folder is None else _lora_request(lora_name, folder)
 

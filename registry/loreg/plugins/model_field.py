@@ -34,7 +34,7 @@ def replace_model(body: bytes, model: str) -> bytes:
     """
     try:
         return msgspec.json.encode({**_decode(body), "model": model})
-    except ValueError:
+    except (ValueError, RecursionError):
         return json.dumps({**json.loads(body), "model": model}).encode()
 
 

@@ -9,7 +9,7 @@ COVERAGE ?= 95
 SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
-.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth faults soak soak-gc simulate gpu gpu-wheels bench \
+.PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth truth-live faults soak soak-gc simulate gpu gpu-wheels bench \
   bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-sweep identify-proof docs docs-links fuzz release clean
 
 help:
@@ -77,6 +77,9 @@ truth: $(READY) ## every profile's rules against real servers: vLLM on CPU, llam
 
 faults: $(READY) ## kill every verb at every point, look, and do it again, written to docs/faults.md (20 minutes on two cores)
 	@PYTHONPATH=tests $(BIN)/python -m faults.sweep --jobs 2 --out docs/faults.md
+
+truth-live: $(READY) ## two vLLM replicas on CPU follow an alias that moves fifty times under load (5 minutes; 4 GB once)
+	@$(BIN)/python tests/truth/alias_moves.py
 
 soak: $(READY) ## ten minutes of mixed load while server, worker, database and store are killed, then a look at what is there
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --minutes 10

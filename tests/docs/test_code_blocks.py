@@ -48,8 +48,8 @@ NOT_RUN = {
     ("docs/how-to/team-server.md", "pip install 'loreg[server,postgres]'"): "asks a package index",
     ("docs/how-to/team-server.md", "loreg serve --host 0.0.0.0 --processes 4"): "listens on every address",
     ("docs/how-to/vllm.md", "pip install loreg"): "asks a package index",
-    ("docs/how-to/vllm.md", "vllm serve sentence-transformers/all-MiniLM-L6-v2 --enable-lora --max-lora-rank 16"): (
-        "needs vLLM; tests/plugins/test_vllm.py has the resolver on vLLM's interface"
+    ("docs/how-to/vllm.md", "vllm serve sentence-transformers/all-MiniLM-L6-v2 --enable-lora --max-lora-rank 16 \\"): (
+        "needs vLLM; tests/plugins has the resolver and the middleware on vLLM's interfaces"
     ),
     ("docs/how-to/vllm.md", "curl http://127.0.0.1:8000/v1/completions \\"): "needs vLLM",
     ("docs/how-to/migrate.md", "loreg check hf:org/adapter --profile vllm"): "asks huggingface.co",

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import importlib.metadata
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import vllm_stub
 from deployments import DORA, HISTORY, SCIENCE, empty_home
 from factories import change_config, copy, write_base
 from loreg.errors import UnavailableError
 from loreg.registry import Registry, connect
+from vllm_stub import LoRARequest, LoRAResolver
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-@dataclass
-class LoRARequest:
-    """vllm/lora/request.py"""
-
-    lora_name: str
-    lora_int_id: int
-    lora_path: str = ""
-
-
-class LoRAResolver(abc.ABC):
-    """vllm/lora/resolver.py"""
-
-    @abc.abstractmethod
-    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None: ...
-
-
-class LoRAResolverRegistry:
-    def __init__(self) -> None:
-        self.resolvers: dict[str, LoRAResolver] = {}
-
-    def get_supported_resolvers(self) -> set[str]:
-        return set(self.resolvers)
-
-    def register_resolver(self, resolver_name: str, resolver: LoRAResolver) -> None:
-        assert resolver_name not in self.resolvers
-        self.resolvers[resolver_name] = resolver
-
-
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoRAResolver:
-    registry = LoRAResolverRegistry()
-    for name, members in {
-        "vllm": {},
-        "vllm.lora": {},
-        "vllm.lora.request": {"LoRARequest": LoRARequest},
-        "vllm.lora.resolver": {"LoRAResolver": LoRAResolver, "LoRAResolverRegistry": registry},
-    }.items():
-        module = ModuleType(name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, name, module)
+    registry = vllm_stub.install(monkeypatch)
     (entry,) = importlib.metadata.entry_points(group="vllm.general_plugins", name="loreg")
     register = entry.load()
     monkeypatch.setenv("LOREG_ENDPOINT", "http://127.0.0.1:9")  # nobody: registering must contact nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,11 @@ REAL = {
 BASES |= REAL
 
 
-def write_bases(folder: Path) -> None:
+def write_bases(folder: Path, names: Collection[str] = BASES.keys()) -> None:
     """Write each base with its tokenizer to a folder of its name; large enough numbers that a delta is seen."""
     for seed, (name, base) in enumerate(BASES.items()):
+        if name not in names:
+            continue
         torch.manual_seed(seed)
         if base.folder is not None:
             base.kind.from_pretrained(base.folder(), dtype=torch.float32, **base.fields).save_pretrained(folder / name)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,23 @@ def _forget(vllm: str, name: str) -> None:
     httpx.post(f"{vllm}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=60).raise_for_status()
 
 
+#: One adapter and one request at a time: its CPU build mixes up the base and adapters else.
+ONE_BY_ONE = (
+    "--max-model-len", "64", "--max-num-seqs", "2", "--max-loras", "1", "--max-cpu-loras", "2",
+    "--no-enable-prefix-caching",
+)  # fmt: skip
+
+
 @contextlib.contextmanager
-def vllm_server(base: Path, room: Path) -> Iterator[tuple[str, Path]]:
-    """A real server on CPU, and its log. One adapter and one request at a time: its CPU build mixes them up else."""
-    port, log = _free_port(), room / "vllm.log"
+def vllm_server(
+    base: Path, room: Path, *, options: Sequence[str] = ONE_BY_ONE, name: str = "vllm"
+) -> Iterator[tuple[str, Path]]:
+    """A real server on CPU, which asks the registry of :func:`loreg_server`, and its log."""
+    port, log = _free_port(), room / f"{name}.log"
     command = [
         environment.vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--port", port,
-        "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", "--max-model-len", "64", "--max-num-seqs", "2",
-        "--enable-lora", "--max-loras", "1", "--max-cpu-loras", "2", "--max-lora-rank", "16", "--max-logprobs", "20",
-        "--no-enable-prefix-caching",
+        "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", "--enable-lora", "--max-lora-rank", "16",
+        "--max-logprobs", "20", *options,
     ]  # fmt: skip
     variables = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -128,7 +136,7 @@ def loreg_server(home: Path, room: Path) -> Iterator[Any]:
         _wait_for(f"{_endpoint(room)}/healthz", log)
 
         def stop() -> None:
-            process.terminate()
+            process.kill()
             process.wait()
 
         yield stop

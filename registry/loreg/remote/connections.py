@@ -14,6 +14,8 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
+from loreg.remote.haste import time_limit
+
 _CONNECT, _WAIT = 10, 60  # seconds, to connect and for each piece that is sent or received
 _MAX_CONNECTIONS = 16
 _SMALL = 64 * 1024  # bytes that are sent at once
@@ -75,7 +77,8 @@ class Connections:
         encoding = "gzip, deflate" if max_bytes is None else "identity"
         # urllib3 gives a piece of a body as long as it gives a connection
         is_small = body is None or (isinstance(body, bytes) and len(body) < _SMALL)
-        timeout = urllib3.Timeout(connect=_CONNECT if is_small else _WAIT, read=_WAIT)
+        connect, limit = _CONNECT if is_small else _WAIT, time_limit()
+        timeout = urllib3.Timeout(connect=connect, read=_WAIT, total=limit)
         try:
             response = self._pool(url).request(
                 method,

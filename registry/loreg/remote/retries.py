@@ -9,6 +9,7 @@ from typing import TypeVar
 import tenacity
 
 from loreg.errors import LoregError
+from loreg.remote.haste import time_limit
 
 T = TypeVar("T")
 MAX_ATTEMPTS = 5
@@ -29,9 +30,12 @@ class RetryableError(Exception):
 
 
 def with_retries(attempt: Callable[[], T]) -> T:
-    """Return what ``attempt`` returns, called again after each RetryableError, five times in all."""
+    """Return what ``attempt`` returns, called again after each RetryableError, five times in all; in haste twice."""
+    seconds = time_limit()
+    in_haste = tenacity.stop_after_attempt(2) | tenacity.stop_after_delay(seconds or 0)
+    policy = _POLICY.copy() if seconds is None else _POLICY.copy(stop=in_haste, wait=tenacity.wait_none())
     try:
-        return _POLICY.copy()(attempt)
+        return policy(attempt)
     except RetryableError as last:
         raise last.error from last.__cause__
 

@@ -1,0 +1,76 @@
+"""Keep the folders of served versions few, and never remove one that a server may still read.
+
+A vLLM that finds no folder where it had read an adapter before ends, and every request with it. So each process has a
+shared lock on the folders that it has loaded. Processes on one machine share the folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from loreg.file_locks import lock_file, lock_file_shared
+from loreg.plugins.resolved import forget_missing
+
+MAX_FOLDERS = 64  # that stay in any case, those used last
+MIN_AGE = 600.0  # seconds since it was used; what a client has given up may be in vLLM's queue a while longer
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REMOVED = ".removed-"
+
+
+class FolderLocks:
+    """The folders that this process may read at any moment; not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[Path, int] = {}
+
+    def lock(self, folder: Path) -> None:
+        """Keep the folder from being removed by any process, until :meth:`release` or the end of this one."""
+        if folder not in self._descriptors:
+            descriptor = os.open(folder, os.O_RDONLY)
+            lock_file_shared(descriptor)
+            self._descriptors[folder] = descriptor
+
+    def release(self, folder: Path) -> None:
+        """Let the folder be removed, once it has not been used for a while."""
+        touch(folder)
+        os.close(self._descriptors.pop(folder))
+
+
+def touch(folder: Path) -> None:
+    """Mark the folder as used now."""
+    with contextlib.suppress(OSError):  # another user's, in a shared home: he marks it himself
+        os.utime(folder)
+
+
+def remove_unused(served: Path) -> None:
+    """Remove the folders below ``served`` that were used longest ago, and that no process has a lock on."""
+    for path in served.glob(f"{_REMOVED}*"):  # what a process that ended here has left
+        shutil.rmtree(path, ignore_errors=True)
+    used = {path: path.stat().st_mtime for path in served.iterdir() if _DIGEST.fullmatch(path.name)}
+    by_age = sorted(used, key=used.__getitem__)
+    surplus = by_age[: max(len(by_age) - MAX_FOLDERS, 0)]
+    removed = [_remove(path) for path in surplus if used[path] < time.time() - MIN_AGE]
+    if any(removed):
+        forget_missing(served)
+
+
+def _remove(folder: Path) -> bool:
+    """Remove the folder unless a process has a lock on it; return whether it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        if not lock_file(descriptor):
+            return False
+        removed = folder.with_name(f"{_REMOVED}{folder.name}-{os.getpid()}")
+        folder.rename(removed)
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(removed, ignore_errors=True)
+    return True

@@ -51,11 +51,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def live_server(deployment: Deployment, *, is_open: bool = True) -> Iterator[str]:
+def live_server(deployment: Deployment, *, is_open: bool = True, port: int = 0) -> Iterator[str]:
     """A server on the place; yields its endpoint."""
     settings = load({}, {**deployment.environment, "LOREG_ENDPOINT": ""})
     config = build_uvicorn_config(lambda: create_app(open_service(settings, is_open=is_open)))
-    config.port = 0
+    config.port = port
     server = _Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -26,7 +26,7 @@ _SUMMARIES = {
     "diff": "Show how two adapters differ, field by field.",
     "doctor": "Show the settings in force, and whether all can be reached.",
     "du": "Show how much each namespace or adapter stores.",
-    "events": "List who did what, the newest first.",
+    "events": "List who did what, the newest first, or as it is done.",
     "export": "Write an adapter as one server takes it.",
     "extract": "Take an adapter out of a fine-tuned model.",
     "gc": "Remove what nothing refers to, and what nobody needs.",

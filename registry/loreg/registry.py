@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -34,6 +34,7 @@ from loreg.entities import (
     ExportResult,
     ExtractResult,
     Facets,
+    FollowedEvent,
     ForgetReport,
     GcReport,
     Identification,
@@ -93,6 +94,7 @@ from loreg.verbs.tokens import Namespaces, Tokens
 from loreg.workspace.progress_bars import draws_progress, is_notebook
 
 if TYPE_CHECKING:
+    from loreg.live.follow_events import OutageCallback
     from loreg.verbs.bases import Bases
     from loreg.verbs.import_runs import PlannedImport
     from loreg.verbs.verify import Selection
@@ -1065,6 +1067,32 @@ class Registry:
         adapter = parse_adapter_name(name) if name else None
         page = self._backend.events(limit, cursor, adapter)
         return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, adapter))
+
+    def follow_events(
+        self,
+        patterns: Sequence[str] = (),
+        *,
+        after: str = "",
+        on_outage: OutageCallback | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Iterator[FollowedEvent]:
+        """Yield the events of the adapters that match, or of all, as they are committed, until ``is_wanted`` says no.
+
+        Those from now on, or after the position ``after`` of an earlier one. It goes on through outages, of which
+        ``on_outage`` gets the error and the seconds until it asks again. Raises UnavailableError if the registry does
+        not answer at the beginning.
+
+        >>> seen = registry.follow_events(["team/*"], after="0")
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> [(followed.event.action, followed.event.ref) for followed in (next(seen), next(seen))]
+        [('push', 'team/science:v1'), ('tag', 'team/science:v1')]
+        """
+        from loreg.live.follow_events import follow_events
+
+        parsed = tuple(map(parse_adapter_pattern, patterns))
+        return follow_events(
+            self._backend, parsed, after, on_outage=on_outage or (lambda error, pause: None), is_wanted=is_wanted
+        )
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
         """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing.

@@ -333,9 +333,9 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 #: Verbs that leave the registry as it is.
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
-    "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import", "identify",
-    "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
+    "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "follow_events", "jobs.show",
+    "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
+    "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {

@@ -35,6 +35,7 @@ from loreg.entities.deletion import (
     SharedBlob,
     Tombstone,
 )
+from loreg.entities.events import FollowedEvent
 from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
@@ -197,6 +198,7 @@ __all__ = [
     "Facts",
     "FieldDiff",
     "Finding",
+    "FollowedEvent",
     "ForgetReport",
     "Garbage",
     "GarbageClaim",

@@ -63,6 +63,7 @@ _SUMMARIES = {
     "untag": "Forget an alias; its history stays.",
     "unyank": "Show a yanked version again.",
     "verify": "Look in the store for everything that the catalog refers to.",
+    "webhook": "Tell other programs of what happens, by signed requests.",
     "whoami": "Show who acts, where, and what they may do.",
     "worker": "Do what was asked for with --remote, or through a server.",
     "yank": "Hide a version; nothing is deleted.",

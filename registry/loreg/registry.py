@@ -91,6 +91,7 @@ from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.metrics import find_slips, parse_metrics
 from loreg.verbs.tokens import Namespaces, Tokens
+from loreg.verbs.webhooks import Webhooks
 from loreg.workspace.progress_bars import draws_progress, is_notebook
 
 if TYPE_CHECKING:
@@ -199,6 +200,11 @@ class Registry:
     def namespaces(self) -> Namespaces:
         """Who may read which adapters of a server: list, set_public."""
         return Namespaces(self._backend)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Other programs that are told of what happens: add, list, test, rotate, remove."""
+        return Webhooks(self._backend)
 
     @cached_property
     def jobs(self) -> Jobs:

@@ -154,6 +154,7 @@ from loreg.entities.versions import (
     Source,
     Version,
 )
+from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
     "ANONYMOUS_AUTHOR",
@@ -185,6 +186,7 @@ __all__ = [
     "Damage",
     "DamageKind",
     "Deletion",
+    "DeliveryState",
     "Details",
     "DoctorCheck",
     "Event",
@@ -303,5 +305,7 @@ __all__ = [
     "VersionContent",
     "VersionMetadata",
     "WaitingGarbage",
+    "Webhook",
+    "WebhookDelivery",
     "no_progress",
 ]

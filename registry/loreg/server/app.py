@@ -24,8 +24,10 @@ from loreg.server.routes import (
     lorax,
     search,
     versions,
+    webhooks,
 )
 from loreg.server.state import Service
+from loreg.server.webhooks import deliver_to_webhooks
 from loreg.version import VERSION
 
 _CHANGING = {"post", "put", "patch", "delete"}
@@ -36,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with periodic_cleanup(service), app.state.event_hub.running():
+        async with periodic_cleanup(service), app.state.event_hub.running(), deliver_to_webhooks(service):
             yield
         await service.catalog.aclose()
 
@@ -51,7 +53,20 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service, app.state.event_hub = service, EventHub(service)
     install_problems(app)
-    for module in (search, versions, health, bases, blobs, administration, events, jobs, lorax, hub_write, hub_read):
+    for module in (
+        search,
+        versions,
+        health,
+        bases,
+        blobs,
+        administration,
+        events,
+        webhooks,
+        jobs,
+        lorax,
+        hub_write,
+        hub_read,
+    ):
         app.include_router(module.routes)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(RequestMiddleware, service=service)

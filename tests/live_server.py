@@ -51,10 +51,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def live_server(deployment: Deployment, *, is_open: bool = True, port: int = 0) -> Iterator[str]:
-    """A server on the place, at a free port if none is named; yields its endpoint."""
+def live_server(
+    deployment: Deployment, *, is_open: bool = True, port: int = 0, webhook_networks: str = ""
+) -> Iterator[str]:
+    """A server on the place; yields its endpoint."""
     settings = load({}, {**deployment.environment, "LOREG_ENDPOINT": ""})
-    config = build_uvicorn_config(lambda: create_app(open_service(settings, is_open=is_open)))
+    config = build_uvicorn_config(
+        lambda: create_app(open_service(settings, is_open=is_open, webhook_networks=webhook_networks))
+    )
     config.port = port
     server = _Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

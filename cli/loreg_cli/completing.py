@@ -66,6 +66,9 @@ _IN_COMMAND = {
     ("methods", "name"): "methods",
     ("token create", "name"): "",
     ("namespace set", "name"): "",
+    ("webhook add", "name"): "",
+    ("events", "patterns"): "adapters",
+    ("webhook add", "patterns"): "adapters",
 }
 _BASH = """\
 %(complete_func)s() {

@@ -1,23 +1,40 @@
-"""``loreg events``: who did what."""
+"""``loreg events``: who did what, so far or as it is done."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, table_options
-from loreg_cli.output import print_json, print_table, warn
+from loreg_cli.output import echo, print_json, print_json_line, print_table, warn
+from loreg_cli.streams import flush_stdout, is_stdout_read
+
+if TYPE_CHECKING:
+    from loreg.entities import Event, FollowedEvent
+    from loreg.errors import LoregError
 
 
 @click.command()
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--follow", is_flag=True, help="Print events as they come, until Ctrl-C.")
+@click.option("--after", default="", metavar="POSITION", help="With --follow: begin after this position, not now.")
 @page_options
 @table_options
 @format_option
-def events(limit: int, cursor: str | None, format_: str) -> None:
-    """Who did what, the newest first.
+def events(patterns: tuple[str, ...], follow: bool, after: str, limit: int, cursor: str | None, format_: str) -> None:
+    """Who did what, the newest first; with --follow as it is done, one event a line.
 
     \b
     loreg events --limit 10
+    loreg events --follow 'team/*' --format json
     """
+    if follow:
+        _refuse_page_options()
+        _follow(patterns, after, format_)
+        return
+    if patterns or after:
+        raise click.UsageError("patterns and --after go with --follow; loreg log NAME has the events of one adapter")
     page = open_registry().events(limit=limit, cursor=cursor)
     if format_ == "json":
         print_json(page)
@@ -26,10 +43,50 @@ def events(limit: int, cursor: str | None, format_: str) -> None:
         for event in page.items:
             click.echo(event.id)
     else:
-        rows = [
-            (f"{e.at:%Y-%m-%d %H:%M:%S}", e.author, e.action, e.ref, ", ".join(f"{k}={v}" for k, v in e.detail.items()))
-            for e in page.items
-        ]
-        print_table(["AT (UTC)", "WHO", "WHAT", "REF", "DETAIL"], rows, prose=["DETAIL"], drop=["AT (UTC)", "WHO"])
+        print_table(
+            ["AT (UTC)", "WHO", "WHAT", "REF", "DETAIL"],
+            map(_cells, page.items),
+            prose=["DETAIL"],
+            drop=["AT (UTC)", "WHO"],
+        )
     if page.cursor:
         warn(f"more: --cursor {page.cursor}")
+
+
+def _refuse_page_options() -> None:
+    context = click.get_current_context()
+    if any(context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT for name in ("limit", "cursor")):
+        raise click.UsageError("--limit and --cursor are for pages; --follow goes on after --after POSITION")
+
+
+def _follow(patterns: tuple[str, ...], after: str, format_: str) -> None:
+    position = after
+    try:
+        for followed in open_registry().follow_events(
+            patterns, after=after, on_outage=_warn_of_outage, is_wanted=is_stdout_read
+        ):
+            _print_line(followed, format_)
+            flush_stdout()
+            position = followed.position
+    except KeyboardInterrupt:
+        if position:
+            warn(f"go on from here: --after {position}")
+        raise
+
+
+def _print_line(followed: FollowedEvent, format_: str) -> None:
+    if format_ == "json":
+        print_json_line(followed.event, position=followed.position)
+    elif format_ == "quiet":
+        click.echo(followed.event.id)
+    else:
+        echo("  ".join(filter(None, _cells(followed.event))))
+
+
+def _warn_of_outage(error: LoregError, pause: float) -> None:
+    warn(f"{error.message}; asked again in {pause:.0f} s")
+
+
+def _cells(event: Event) -> tuple[str, ...]:
+    detail = ", ".join(f"{key}={value}" for key, value in event.detail.items())
+    return f"{event.at:%Y-%m-%d %H:%M:%S}", event.author, event.action, event.ref, detail

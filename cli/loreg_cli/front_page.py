@@ -28,7 +28,7 @@ GROUPS = {
     "Serve": ("sync", "deployments", "export", "serve", "worker", "job"),
     "Keep": ("verify", "repair", "gc", "prune", "delete", "du", "backup", "restore", "mirror", "move"),
     "Administer": (
-        "login", "logout", "whoami", "base", "token", "namespace", "events", "doctor", "db", "completion",
+        "login", "logout", "whoami", "base", "token", "namespace", "events", "webhook", "doctor", "db", "completion",
     ),
 }  # fmt: skip
 #: The groups that most people need rarely: a line each, of names alone.

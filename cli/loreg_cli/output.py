@@ -29,6 +29,13 @@ def print_json(value: object, **before: object) -> None:
     click.echo(json.dumps({**before, **document} if before else document, indent=2))
 
 
+def print_json_line(value: object, **before: object) -> None:
+    """Print a value of loreg as one line of JSON, with the fields ``before`` its own."""
+    import json
+
+    click.echo(json.dumps({**before, **_to_plain(value)}))
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],

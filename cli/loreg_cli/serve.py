@@ -14,7 +14,23 @@ from loreg_cli.options import read_settings
 @click.option("--init", is_flag=True, help="Make the first token that may do everything, print it, and leave.")
 @click.option("--require-tokens", is_flag=True, help="On loopback too, where nobody needs one otherwise.")
 @click.option("--allow-anonymous", is_flag=True, help="Everybody who reaches the server may do everything.")
-def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool, allow_anonymous: bool) -> None:
+@click.option(
+    "--webhook-network",
+    "webhook_networks",
+    multiple=True,
+    envvar="LOREG_WEBHOOK_NETWORK",
+    metavar="CIDR",
+    help="Webhooks may be in this network, though it is not public; repeatable. [env: LOREG_WEBHOOK_NETWORK]",
+)
+def serve(
+    host: str,
+    port: int,
+    processes: int,
+    init: bool,
+    require_tokens: bool,
+    allow_anonymous: bool,
+    webhook_networks: tuple[str, ...],
+) -> None:
     """Answer over HTTP: everybody's loreg, training jobs and CI share one registry.
 
     \b
@@ -43,4 +59,5 @@ def serve(host: str, port: int, processes: int, init: bool, require_tokens: bool
         processes=processes,
         require_tokens=require_tokens,
         allow_anonymous=allow_anonymous,
+        webhook_networks=" ".join(webhook_networks),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 from typing import TextIO
 
@@ -23,6 +24,11 @@ class Output(io.FileIO):
         self._spare = spare
         self._works = is_open
         self.error: OSError | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether what is written still reaches the stream."""
+        return self._works
 
     def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
         """Write to the stream, or else to ``spare``."""
@@ -53,6 +59,25 @@ def take_over() -> None:
         sys.stderr = _wrap_text(sys.stderr, Output(_STDERR, None, is_open=_STDERR not in closed))
     if sys.stdout is sys.__stdout__:
         sys.stdout = _wrap_text(sys.stdout, Output(_STDOUT, _STDERR, is_open=_STDOUT not in closed))
+
+
+def flush_stdout() -> None:
+    """Send what was printed to the reader now."""
+    sys.stdout.flush()
+
+
+def is_stdout_read() -> bool:
+    """Return whether what is printed gets anywhere: not if the reader of a pipe has gone, or the disk is full."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(raw, Output):
+        return True
+    if not raw.works:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(raw.fileno(), 0)  # of a pipe without a reader POLLERR is told, whatever is asked for
+    return not any(state & select.POLLERR for _, state in poll.poll(0))
 
 
 def what_stopped_stdout() -> OSError | None:

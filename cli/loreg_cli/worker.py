@@ -31,6 +31,14 @@ from loreg_cli.output import echo
     metavar="DIR|s3://BUCKET/PREFIX",
     help="A place that loreg backup may name through a server; may be repeated. [env: LOREG_BACKUP_TO, with spaces]",
 )
+@click.option(
+    "--webhook-network",
+    "webhook_networks",
+    multiple=True,
+    envvar="LOREG_WEBHOOK_NETWORK",
+    metavar="CIDR",
+    help="Webhooks may be in this network, though it is not public; repeatable. [env: LOREG_WEBHOOK_NETWORK]",
+)
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
 @click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
 def worker(
@@ -38,6 +46,7 @@ def worker(
     models: Path | None,
     repair_sources: tuple[str, ...],
     backup_targets: tuple[str, ...],
+    webhook_networks: tuple[str, ...],
     device: str,
     until_idle: bool,
 ) -> None:
@@ -54,6 +63,6 @@ def worker(
     from loreg.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    places = (repair_sources, backup_targets)
+    places = (repair_sources, backup_targets, " ".join(webhook_networks))
     count = Worker(read_settings(), bases, models, device, *places).work(until_idle=until_idle)
     echo(f"{count} job{'' if count == 1 else 's'} done")

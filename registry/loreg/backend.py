@@ -46,6 +46,8 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    Webhook,
+    WebhookDelivery,
 )
 from loreg.manifest import Manifest
 from loreg.refs import AdapterName, AdapterPattern, Ref
@@ -394,4 +396,47 @@ class Backend(Protocol):
 
     def cancel_job(self, job_id: int) -> Job:
         """End a job that has not ended; one that has stays as it is."""
+        ...
+
+    def webhooks(self) -> tuple[Webhook, ...]:
+        """Return the webhooks that the caller may change, the newest first; for administrators of any namespace.
+
+        Those of patterns within namespaces are their administrators', the others those of everything. Each method below
+        is for these, and finds none of another's.
+        """
+        ...
+
+    def add_webhook(self, url: str, patterns: Sequence[str], actions: Sequence[str], name: str) -> tuple[Webhook, str]:
+        """Tell ``url`` of events from now on; return the webhook with its secret, which nobody can read again.
+
+        Of events of adapters that match one of ``patterns``, or of all events; of those of ``actions``, if there are
+        any. It ends with the caller's token. Raises UsageError for a URL or an action that is none, QuotaError.
+        """
+        ...
+
+    def remove_webhook(self, webhook_id: int) -> None:
+        """Remove a webhook, and what waits to be sent to it."""
+        ...
+
+    def rotate_webhook(self, webhook_id: int, drop_old: bool) -> tuple[Webhook, str]:
+        """Give a webhook another secret beside the one before, and return it; with ``drop_old``, drop the older one.
+
+        Raises ConflictError for a third one.
+        """
+        ...
+
+    def enable_webhook(self, webhook_id: int) -> Webhook:
+        """Tell a webhook that was disabled of events again, from now on, as far as the caller may read them."""
+        ...
+
+    def ping_webhook(self, webhook_id: int) -> int:
+        """Queue a ping for a webhook; return the id of the delivery. Raises UsageError for one that is disabled."""
+        ...
+
+    def webhook_deliveries(self, webhook_id: int, limit: int, cursor: str | None) -> Page[WebhookDelivery]:
+        """Return a page of what was sent to a webhook and waits to be, the newest first."""
+        ...
+
+    def redeliver(self, webhook_id: int, delivery_id: int) -> WebhookDelivery:
+        """Queue a delivery again, under its id."""
         ...

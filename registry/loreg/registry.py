@@ -37,6 +37,7 @@ from loreg.entities import (
     ExportResult,
     ExtractResult,
     Facets,
+    FollowedEvent,
     ForgetReport,
     GcReport,
     Identification,
@@ -95,9 +96,11 @@ from loreg.storage import BlobTransfer, DocumentStore
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.metrics import find_slips, parse_metrics
 from loreg.verbs.tokens import Namespaces, Tokens
+from loreg.verbs.webhooks import Webhooks
 from loreg.workspace.progress_bars import draws_progress, is_notebook
 
 if TYPE_CHECKING:
+    from loreg.live.follow_events import OutageCallback
     from loreg.verbs.bases import Bases
     from loreg.verbs.import_runs import PlannedImport
     from loreg.verbs.publish import TrainedModel
@@ -203,6 +206,11 @@ class Registry:
     def namespaces(self) -> Namespaces:
         """Who may read which adapters of a server: list, set_public."""
         return Namespaces(self._backend)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Other programs that are told of what happens: add, list, test, rotate, remove."""
+        return Webhooks(self._backend)
 
     @cached_property
     def jobs(self) -> Jobs:
@@ -1193,6 +1201,32 @@ class Registry:
         """
         deployed = tuple(DeployedVersion(*version) for version in versions) if versions is not None else None
         self._backend.report_deployment(DeploymentReport(server, replica or "1", kind, deployed))
+
+    def follow_events(
+        self,
+        patterns: Sequence[str] = (),
+        *,
+        after: str = "",
+        on_outage: OutageCallback | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Iterator[FollowedEvent]:
+        """Yield the events of the adapters that match, or of all, as they are committed, until ``is_wanted`` says no.
+
+        Those from now on, or after the position ``after`` of an earlier one. It goes on through outages, of which
+        ``on_outage`` gets the error and the seconds until it asks again. Raises UnavailableError if the registry does
+        not answer at the beginning.
+
+        >>> seen = registry.follow_events(["team/*"], after="0")
+        >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
+        >>> [(followed.event.action, followed.event.ref) for followed in (next(seen), next(seen))]
+        [('push', 'team/science:v1'), ('tag', 'team/science:v1')]
+        """
+        from loreg.live.follow_events import follow_events
+
+        parsed = tuple(map(parse_adapter_pattern, patterns))
+        return follow_events(
+            self._backend, parsed, after, on_outage=on_outage or (lambda error, pause: None), is_wanted=is_wanted
+        )
 
     def doctor(self) -> tuple[DoctorCheck, ...]:
         """Look at settings, database, store and weights; what is wrong is in the result, and raises nothing.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from loreg.entities import BaseModel, Commit, LineageEdge, Sketch, Token, Version
+from loreg.entities import BaseModel, Commit, LineageEdge, Sketch, Token, Version, Webhook
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,38 @@ class TokenCreated:
 
     token: Token
     secret: str
+
+
+@dataclass(frozen=True)
+class WebhookRequest:
+    """A URL that is to be told of events: those of the actions, of adapters that match; all if empty."""
+
+    url: str
+    patterns: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class WebhookCreated:
+    """A webhook with its secret, which is shown this once; empty if it has no new one."""
+
+    webhook: Webhook
+    secret: str
+
+
+@dataclass(frozen=True)
+class WebhookRotation:
+    """Whether the older secret of a webhook goes, or a new one comes."""
+
+    drop_old: bool = False
+
+
+@dataclass(frozen=True)
+class WebhookPing:
+    """The id of the delivery by which a webhook is pinged."""
+
+    delivery: int
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from loreg.local.authorization import require
 from loreg.local.factory import open_local
 from loreg.local.heartbeat import Heartbeat, JobCancelledError
 from loreg.local.jobs import namespace_of, pin_refs
+from loreg.local.webhook_deliverer import delivering
+from loreg.local.webhook_transport import parse_networks
 from loreg.requests import read_request
 from loreg.settings import RETENTION, Settings
 from loreg.verbs.bake import bake
@@ -51,7 +53,8 @@ class Worker:
 
     ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. Jobs
     that need a folder which this worker lacks are left to others. ``repair_sources`` are the places that a repair may
-    bring blobs back from, ``backup_targets`` those that a backup may go to.
+    bring blobs back from, ``backup_targets`` those that a backup may go to. It delivers to webhooks, also to those in
+    ``webhook_networks``, which are not public.
     """
 
     def __init__(
@@ -62,9 +65,11 @@ class Worker:
         device: str,
         repair_sources: Sequence[str] = (),
         backup_targets: Sequence[str] = (),
+        webhook_networks: str = "",
     ) -> None:
         self._settings = settings
         self._upkeep_rules = UpkeepRules(repair_sources, backup_targets)
+        self._webhook_networks = parse_networks(webhook_networks)
         self._local = open_local(settings)
         self._catalog = self._local.catalog
         self._listener = self._catalog.listen(jobs.CHANNEL)
@@ -83,7 +88,8 @@ class Worker:
         count = failures = 0
         answered = False
         self._deferred = {}
-        with contextlib.closing(self._catalog), contextlib.closing(self._listener):
+        background = contextlib.nullcontext() if until_idle else delivering(self._catalog, self._webhook_networks)
+        with contextlib.closing(self._catalog), contextlib.closing(self._listener), background:
             while True:
                 try:
                     claimed = self._claim()

@@ -6,6 +6,7 @@ A route or a verb that is not in a table here fails.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from factories import change_config, new_model, train, write_base
 from loreg.bases.identify import identify
 from loreg.checking.profile import read_profile
 from loreg.entities import MergeOptions, SweepOptions, SweepResult
+from loreg.errors import UnavailableError
 from loreg.exporting.folder import digest_request
 from loreg.registry import Registry, connect
 from loreg.server.app import create_app
@@ -33,6 +35,7 @@ from loreg.storage import BlobStore, put_bytes
 from loreg.verbs.bases import Bases
 from loreg.verbs.jobs import Jobs
 from loreg.verbs.tokens import Namespaces, Tokens
+from loreg.verbs.webhooks import Webhooks
 from server.conftest import Guarded
 from server.test_uploads import send
 
@@ -42,9 +45,12 @@ ALIAS = ADAPTER + "/aliases/{alias}"
 MODEL = "/api/models/{repository:path}"
 Q = "layers.0.q_proj.weight"
 JOB = {"kind": "merge", "request": {"sources": ["team/science"], "name": "team/merged"}}
+HOOK = {"url": "https://example.com/hook"}
+HOOKED = ("POST", "/api/v1/webhooks", HOOK)
 FILLED = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "canary", "revision": "main", "branch": "draft",
     "repository": "team/science", "request": digest_request(read_profile("vllm"), None), "job_id": "1",
+    "webhook_id": "1", "delivery_id": "1",
 }  # fmt: skip
 
 
@@ -144,6 +150,14 @@ ROUTES: dict[tuple[str, str], Change] = {
     ("PUT", "/api/v1/namespaces/{namespace}"): Change("namespace", sent(public=True)),
     ("POST", "/api/v1/tokens"): Change("token create", token),
     ("DELETE", "/api/v1/tokens/{token_id}"): Change("token revoke", filled={"token_id": "1"}),
+    ("POST", "/api/v1/webhooks"): Change("webhook add", sent(**HOOK)),
+    ("DELETE", "/api/v1/webhooks/{webhook_id}"): Change("webhook remove", before=(HOOKED,)),
+    ("PUT", "/api/v1/webhooks/{webhook_id}/secret"): Change("webhook rotate", sent(drop_old=False), (HOOKED,)),
+    ("PUT", "/api/v1/webhooks/{webhook_id}/enabled"): Change("webhook enable", before=(HOOKED,)),
+    ("POST", "/api/v1/webhooks/{webhook_id}/ping"): Change("webhook ping", before=(HOOKED,)),
+    ("PUT", "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}"): Change(
+        "webhook redeliver", before=(HOOKED, ("POST", "/api/v1/webhooks/1/ping", {}))
+    ),
     ("POST", "/api/v1/jobs"): Change("job submit", sent(**JOB)),
     ("DELETE", "/api/v1/jobs/{job_id}"): Change("job cancel", before=(("POST", "/api/v1/jobs", JOB),)),
     ("POST", "/api/repos/create"): Change("draft", sent(name="new", organization="team")),
@@ -247,6 +261,12 @@ def attach(local_registry: Registry, folder: Path) -> None:
     assert local_registry.bases.attach("org/tiny")[0].outcome == "attached"
 
 
+def ping(local_registry: Registry) -> None:
+    """Queue a ping; nobody is there to send it."""
+    with contextlib.suppress(UnavailableError):
+        local_registry.webhooks.test(1, seconds=0)
+
+
 VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "push": ("push", lambda local_registry, folder: local_registry.push(HISTORY, "team/history")),
     "import_runs": ("push", lambda local_registry, folder: local_registry.import_runs([train(folder / "new", 9)])),
@@ -324,6 +344,15 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         "namespace",
         lambda local_registry, folder: local_registry.namespaces.set_public("team", True),
     ),
+    "webhooks.add": ("webhook add", lambda local_registry, folder: local_registry.webhooks.add("https://example.com/")),
+    "webhooks.remove": ("webhook remove", lambda local_registry, folder: local_registry.webhooks.remove(1)),
+    "webhooks.rotate": ("webhook rotate", lambda local_registry, folder: local_registry.webhooks.rotate(1)),
+    "webhooks.enable": ("webhook enable", lambda local_registry, folder: local_registry.webhooks.enable(1)),
+    "webhooks.test": ("webhook ping", lambda local_registry, folder: ping(local_registry)),
+    "webhooks.redeliver": (
+        "webhook redeliver",
+        lambda local_registry, folder: (ping(local_registry), local_registry.webhooks.redeliver(1, 1)),
+    ),
     "jobs.submit": (
         "job submit",
         lambda local_registry, folder: local_registry.jobs.submit(
@@ -335,10 +364,10 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
 #: Verbs that leave the registry as it is.
 READING = {
     "reproduce", "compare", "bake", "check", "export", "search", "adapters", "versions", "show", "lineage",
-    "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "jobs.show", "jobs.list",
-    "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import", "identify",
-    "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "deployments",
-    "close",
+    "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "follow_events", "jobs.show",
+    "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
+    "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
+    "deployments", "webhooks.list", "webhooks.deliveries",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {
@@ -356,7 +385,8 @@ def methods(class_: type) -> list[str]:
 
 def test_every_verb_is_in_a_table():
     verbs = set(methods(Registry))
-    for group, class_ in {"bases": Bases, "tokens": Tokens, "namespaces": Namespaces, "jobs": Jobs}.items():
+    groups = {"bases": Bases, "tokens": Tokens, "namespaces": Namespaces, "jobs": Jobs, "webhooks": Webhooks}
+    for group, class_ in groups.items():
         assert isinstance(vars(Registry)[group], cached_property)
         verbs |= {f"{group}.{name}" for name in methods(class_)}
     assert verbs == VERBS.keys() | READING | NOT_LOGGED.keys()
@@ -375,6 +405,7 @@ def filled(tmp_path: Path) -> Iterator[Registry]:
         weight = new_model().state_dict()[Q] + torch.randn(24, 1) @ torch.randn(1, 20)
         local_registry.bases.add(write_base(tmp_path / "two", {Q: weight}), ["two"])
         local_registry.tokens.create("old", ["read:team"])
+        local_registry.webhooks.add("https://example.com/hook")
         local_registry.jobs.submit("merge", sources=["team/science"], name="team/merged")
         yield local_registry
 

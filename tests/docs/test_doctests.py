@@ -35,6 +35,8 @@ WITH_EXAMPLE = (
     *(f"loreg.verbs.bases.Bases.{name}" for name in ("add", "list", "match", "show")),
     *(f"loreg.verbs.jobs.Jobs.{name}" for name in ("cancel", "list", "show", "submit")),
     *(f"loreg.verbs.tokens.Tokens.{name}" for name in ("create", "list", "revoke")),
+    *(f"loreg.verbs.webhooks.Webhooks.{name}" for name in ("add", "list", "rotate", "deliveries")),
+    "loreg.webhooks.verify", "loreg.registry.Registry.follow_events",
     *(f"loreg.verbs.tokens.Namespaces.{name}" for name in ("list", "set_public")),
     "loreg.entities.queries.Page.all",
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import gzip
 import hashlib
 import importlib.util
@@ -40,7 +41,8 @@ from loreg.bases.model import read_model
 from loreg.catalog import migrations
 from loreg.catalog.engine import open_engine
 from loreg.checking.policy import Policy, policy_to_json
-from loreg.errors import UsageError
+from loreg.entities.webhooks import ACTIONS
+from loreg.errors import UnavailableError, UsageError
 from loreg.manifest import File, Manifest
 from loreg.parsing import parse_word
 from loreg.storage import SigningStore, open_store, put_bytes
@@ -48,6 +50,8 @@ from loreg.storage import SigningStore, open_store, put_bytes
 READER = Path(__file__).with_name("format_reader.py")
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 WEIGHTS = "adapter_model.safetensors"
+#: Events of who delivers to webhooks.
+_OF_DELIVERERS = ("webhook give up", "webhook disable")
 
 
 def section(title: str) -> str:
@@ -147,6 +151,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.bases.add(base, ["another name"], header_only=True)
         registry.bases.relate("another name", "base", "finetuned_from")
         registry.namespaces.set_public("team", True)
+        webhook, _ = registry.webhooks.add("https://example.com/hook", patterns=["team/*"])
+        registry.webhooks.rotate(webhook.id)
+        registry.webhooks.enable(webhook.id)
+        with contextlib.suppress(UnavailableError):
+            registry.webhooks.test(webhook.id, seconds=0)
+        registry.webhooks.redeliver(webhook.id, registry.webhooks.deliveries(webhook.id)[0].id)
+        registry.webhooks.remove(webhook.id)
         token, secret = registry.tokens.create("ci", ["read:*"])
         (folder / "secret").write_text(secret)
         registry.tokens.revoke(token.id)
@@ -629,7 +640,17 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
         assert set(json.loads(detail)) <= described[action], action
         seen.add(action)
     # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup or a mirror becomes
-    assert set(described) - seen == {"draft", "undraft", "job end", "delete", "prune", "forget", "restore", "mirror"}
+    assert set(described) - seen == {
+        "draft",
+        "undraft",
+        "job end",
+        "delete",
+        "prune",
+        "forget",
+        "restore",
+        "mirror",
+        *_OF_DELIVERERS,
+    }
 
 
 def test_times_and_values_lie_in_sqlite_as_the_page_says(written: Written):
@@ -789,3 +810,7 @@ def test_every_block_of_the_page_has_a_language_that_it_is_shown_in():
     fences = re.findall(r"^```(\w*)$", PAGE, re.MULTILINE)
     assert set(fences[::2]) <= {"json", "text", "python", "sql"}
     assert set(fences[1::2]) == {""}
+
+
+def test_a_webhook_can_ask_for_every_event_of_the_page():
+    assert set(ACTIONS) == set(rows("Changes"))

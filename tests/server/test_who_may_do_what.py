@@ -32,10 +32,12 @@ OWN = {**ADMIN, "owner": 200}
 SCIENCE_PATH = "/api/v1/adapters/{namespace}/{name}"
 VERSION = SCIENCE_PATH + "/versions/{selector}"
 ALIAS = SCIENCE_PATH + "/aliases/{alias}"
+WEBHOOK = "/api/v1/webhooks/{webhook_id}"
 EXPORT = digest_request(read_profile("vllm"), None)
 FILLED = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": EXPORT, "sha256": CONTENT,
     "upload_id": "nobody-knows", "token_id": "999", "job_id": "1",
+    "webhook_id": "999", "delivery_id": "1",
 }  # fmt: skip
 UNKNOWN = {**FILLED, "selector": "v9"}
 
@@ -147,6 +149,16 @@ TABLE: dict[tuple[str, str], Row] = {
         204,
         lambda _: {"json": {"server": "x", "replica": "1", "kind": "vllm", "versions": []}},
     ),
+    ("GET", "/api/v1/webhooks"): Row(OWN),
+    ("POST", "/api/v1/webhooks"): Row(  # which webhooks are whose: tests/live/test_webhooks.py
+        OWN, 201, lambda _: {"json": {"url": "https://example.com/", "patterns": ["team/*"]}}
+    ),
+    ("DELETE", WEBHOOK): Row({**OWN, "owner": 404, "root": 404}),
+    ("PUT", WEBHOOK + "/secret"): Row({**OWN, "owner": 404, "root": 404}, request=lambda _: {"json": {}}),
+    ("PUT", WEBHOOK + "/enabled"): Row({**OWN, "owner": 404, "root": 404}),
+    ("POST", WEBHOOK + "/ping"): Row({**OWN, "owner": 404, "root": 404}),
+    ("GET", WEBHOOK + "/deliveries"): Row({**OWN, "owner": 404, "root": 404}),
+    ("PUT", WEBHOOK + "/deliveries/{delivery_id}"): Row({**OWN, "owner": 404, "root": 404}),
     ("GET", "/api/v1/usage"): Row(ADMIN),
     ("GET", "/api/v1/namespaces"): Row(EVERYONE),
     ("PUT", "/api/v1/namespaces/{namespace}"): Row(OWN, 204, lambda _: {"json": {"public": False}}),

@@ -46,6 +46,10 @@ _OTHER = {
         "`loreg worker`",
         "Places, with spaces between, that `loreg repair --from` may name through a server; as `--repair-from`.",
     ),
+    "LOREG_WEBHOOK_NETWORK": (
+        "`loreg serve`, `loreg worker`",
+        "Networks, with spaces between, that webhooks may be in though they are not public; as `--webhook-network`.",
+    ),
     "LOREG_BACKUP_TO": (
         "`loreg worker`",
         "Places, with spaces between, that `loreg backup` may name through a server; as `--backup-to`.",

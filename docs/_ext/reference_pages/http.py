@@ -39,6 +39,7 @@ _ADAPTER = "/api/v1/adapters/{namespace}/{name}"
 _VERSION = _ADAPTER + "/versions/{selector}"
 _EXPORT = _VERSION + "/exports/{request}"
 _ALIAS = _ADAPTER + "/aliases/{alias}"
+_WEBHOOK = "/api/v1/webhooks/{webhook_id}"
 _MODEL = "/api/models/{repository:path}"
 _FILE = "/{repository:path}/resolve/{revision}/{path:path}"
 #: The least role that each route needs. A route that is not here fails the build; the tests hold this against what a
@@ -50,6 +51,14 @@ ROLES = {
     ("GET", "/api/v1/search"): NONE,
     ("GET", "/api/v1/facets"): NONE,
     ("GET", "/api/v1/selection"): NONE,
+    ("GET", "/api/v1/webhooks"): ADMIN,
+    ("POST", "/api/v1/webhooks"): ADMIN,
+    ("DELETE", _WEBHOOK): ADMIN,
+    ("PUT", _WEBHOOK + "/secret"): ADMIN,
+    ("PUT", _WEBHOOK + "/enabled"): ADMIN,
+    ("POST", _WEBHOOK + "/ping"): ADMIN,
+    ("GET", _WEBHOOK + "/deliveries"): ADMIN,
+    ("PUT", _WEBHOOK + "/deliveries/{delivery_id}"): ADMIN,
     ("GET", "/api/v1/tasks"): NONE,
     ("GET", "/api/v1/base-summaries"): NONE,
     ("GET", "/api/v1/metrics"): NONE,
@@ -126,6 +135,7 @@ _TITLES = {
     "bases": "Bases",
     "blobs": "Blobs",
     "jobs": "Jobs",
+    "webhooks": "Webhooks",
     "administration": "Access and events",
     "deployments": "Deployments",
     "health": "Health",

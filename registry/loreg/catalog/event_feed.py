@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import func, or_, select
 
 from loreg.catalog.events import select_events, to_event
-from loreg.catalog.schema import event_table, namespace_table
+from loreg.catalog.schema import event_table, namespace_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Access, Event, Role
 from loreg.errors import UsageError
@@ -97,3 +97,13 @@ def _advance(position: FeedPosition, ids: Iterable[int], now: int) -> FeedPositi
         last = max(last, id_)
     remaining = sorted(item for item in gaps.items() if item[0] not in known)
     return FeedPosition(last, tuple(remaining[-_MAX_GAPS:]))
+
+
+def digests_of(tx: Transaction, event_ids: Collection[int]) -> dict[int, str]:
+    """Return the digests of the versions that these events are about, by the event's id."""
+    query = (
+        select(event_table.c.id, version_table.c.digest)
+        .join(version_table, version_table.c.id == event_table.c.version_id)
+        .where(event_table.c.id.in_(list(event_ids)))
+    )
+    return {row.id: row.digest for row in tx.connection.execute(query)}

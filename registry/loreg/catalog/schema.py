@@ -562,3 +562,71 @@ class DeploymentColumns(TypedColumns):
 
 
 deployment_table = Table("deployments", metadata, DeploymentColumns)
+
+
+class WebhookColumns(TypedColumns):
+    """A URL that is told of events, and what the one who made it may do; see :mod:`loreg.catalog.webhooks`.
+
+    ``secret`` signs, beside it ``old_secret`` while it is not empty. ``claimed_by`` is who delivers now.
+    """
+
+    id: Named[int] = Column(Id, primary_key=True)
+    name: Named[str] = Column(Word)
+    url: Named[str] = Column(String(2048))
+    patterns: Named[list[str]] = Column(JSON)
+    actions: Named[list[str]] = Column(JSON)
+    secret: Named[str] = Column(Word)
+    old_secret: Named[str] = Column(Word)
+    author: Named[str] = Column(Word)
+    grants: Named[dict[str, str]] = Column(JSON)
+    token_id: Named[int | None] = Column(BigInteger)
+    while_open: Named[bool] = Column(Boolean)
+    after_event: Named[int] = Column(BigInteger)
+    created_at: Named[datetime] = Column(UtcDateTime)
+    failing_since: Named[datetime | None] = Column(UtcDateTime)
+    disabled_at: Named[datetime | None] = Column(UtcDateTime)
+    claimed_by: Named[str] = Column(Word)
+    claimed_until: Named[datetime | None] = Column(UtcDateTime)
+
+
+webhook_table = Table("webhooks", metadata, WebhookColumns, sqlite_autoincrement=True)
+
+
+class WebhookDeliveryColumns(TypedColumns):
+    """An event for a webhook, with the ``body`` that every attempt sends; tried at ``due_at``, given up by its age."""
+
+    id: Named[int] = Column(Id, primary_key=True)
+    webhook_id: Named[int] = Column(Id, ForeignKey("webhooks.id"))
+    message_id: Named[str] = Column(String(64))
+    event_id: Named[int | None] = Column(BigInteger)
+    event: Named[str] = Column(String(32))
+    ref: Named[str] = Column(String(256))
+    body: Named[str] = Column(Text)
+    state: Named[str] = Column(String(16))
+    attempts: Named[int] = Column(Integer)
+    status: Named[int | None] = Column(Integer)
+    error: Named[str] = Column(String(256))
+    created_at: Named[datetime] = Column(UtcDateTime)
+    queued_at: Named[datetime] = Column(UtcDateTime)
+    due_at: Named[datetime] = Column(UtcDateTime)
+    finished_at: Named[datetime | None] = Column(UtcDateTime)
+
+
+webhook_delivery_table = Table(
+    "webhook_deliveries",
+    metadata,
+    WebhookDeliveryColumns,
+    Index(None, "webhook_id", "state", "id"),
+    Index(None, "webhook_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+
+class WebhookFeedColumns(TypedColumns):
+    """Up to where the events were read for all webhooks: one row, once there was a webhook."""
+
+    id: Named[int] = Column(Id, primary_key=True)
+    position: Named[str] = Column(Text)
+
+
+webhook_feed_table = Table("webhook_feed", metadata, WebhookFeedColumns)

@@ -36,6 +36,7 @@ from loreg.entities.deletion import (
     Tombstone,
 )
 from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
+from loreg.entities.events import FollowedEvent
 from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
@@ -163,6 +164,7 @@ from loreg.entities.versions import (
     Source,
     Version,
 )
+from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
     "ANONYMOUS_AUTHOR",
@@ -194,6 +196,7 @@ __all__ = [
     "Damage",
     "DamageKind",
     "Deletion",
+    "DeliveryState",
     "DeployedVersion",
     "Deployment",
     "DeploymentReport",
@@ -210,6 +213,7 @@ __all__ = [
     "Facts",
     "FieldDiff",
     "Finding",
+    "FollowedEvent",
     "ForgetReport",
     "Garbage",
     "GarbageClaim",
@@ -319,5 +323,7 @@ __all__ = [
     "VersionContent",
     "VersionMetadata",
     "WaitingGarbage",
+    "Webhook",
+    "WebhookDelivery",
     "no_progress",
 ]

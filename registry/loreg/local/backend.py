@@ -85,8 +85,11 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    Webhook,
+    WebhookDelivery,
 )
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
+from loreg.local import webhooks
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.deployments import validate_report
@@ -566,6 +569,30 @@ class LocalBackend(Backend):
             token = tokens.revoke(tx, token_id)
             jobs.fail_all_of_token(tx, token_id)
             return token
+
+    def webhooks(self) -> tuple[Webhook, ...]:
+        return webhooks.list_webhooks(self.catalog, self._access)
+
+    def add_webhook(self, url: str, patterns: Sequence[str], actions: Sequence[str], name: str) -> tuple[Webhook, str]:
+        return webhooks.add(self.catalog, self._access, url, patterns, actions, name)
+
+    def remove_webhook(self, webhook_id: int) -> None:
+        webhooks.remove(self.catalog, self._access, webhook_id)
+
+    def rotate_webhook(self, webhook_id: int, drop_old: bool) -> tuple[Webhook, str]:
+        return webhooks.rotate(self.catalog, self._access, webhook_id, drop_old=drop_old)
+
+    def enable_webhook(self, webhook_id: int) -> Webhook:
+        return webhooks.enable(self.catalog, self._access, webhook_id)
+
+    def ping_webhook(self, webhook_id: int) -> int:
+        return webhooks.ping(self.catalog, self._access, webhook_id)
+
+    def webhook_deliveries(self, webhook_id: int, limit: int, cursor: str | None) -> Page[WebhookDelivery]:
+        return webhooks.list_deliveries(self.catalog, self._access, webhook_id, limit, cursor)
+
+    def redeliver(self, webhook_id: int, delivery_id: int) -> WebhookDelivery:
+        return webhooks.redeliver(self.catalog, self._access, webhook_id, delivery_id)
 
     def _lock_adapter(self, tx: Transaction, adapter: AdapterName) -> int:
         """Lock the adapter's row until the transaction ends, and return its id.

@@ -46,6 +46,8 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    Webhook,
+    WebhookDelivery,
 )
 from loreg.errors import NotAllowedError, NotFoundError, UnavailableError
 from loreg.manifest import Manifest
@@ -68,6 +70,10 @@ from loreg.schemas import (
     TokenCreated,
     TokenRequest,
     VisibilityRequest,
+    WebhookCreated,
+    WebhookPing,
+    WebhookRequest,
+    WebhookRotation,
     Whoami,
     YankRequest,
 )
@@ -304,6 +310,36 @@ class RemoteBackend(Backend):
 
     def revoke_token(self, token_id: int) -> Token:
         return self._server.delete(f"{_API}/tokens/{token_id}", Token)
+
+    def webhooks(self) -> tuple[Webhook, ...]:
+        return self._server.get(f"{_API}/webhooks", tuple[Webhook, ...])
+
+    def add_webhook(self, url: str, patterns: Sequence[str], actions: Sequence[str], name: str) -> tuple[Webhook, str]:
+        body = WebhookRequest(url, tuple(patterns), tuple(actions), name)
+        response = self._server.post(f"{_API}/webhooks", WebhookCreated, body, retry=False)
+        return response.webhook, response.secret
+
+    def remove_webhook(self, webhook_id: int) -> None:
+        self._server.delete(f"{_API}/webhooks/{webhook_id}", NoneType)
+
+    def rotate_webhook(self, webhook_id: int, drop_old: bool) -> tuple[Webhook, str]:
+        path = f"{_API}/webhooks/{webhook_id}/secret"
+        response = self._server.put(path, WebhookCreated, WebhookRotation(drop_old), retry=False)
+        return response.webhook, response.secret
+
+    def enable_webhook(self, webhook_id: int) -> Webhook:
+        return self._server.put(f"{_API}/webhooks/{webhook_id}/enabled", Webhook, None)
+
+    def ping_webhook(self, webhook_id: int) -> int:
+        return self._server.post(f"{_API}/webhooks/{webhook_id}/ping", WebhookPing, None, retry=False).delivery
+
+    def webhook_deliveries(self, webhook_id: int, limit: int, cursor: str | None) -> Page[WebhookDelivery]:
+        parameters = {"limit": limit, "cursor": cursor}
+        return self._server.get(f"{_API}/webhooks/{webhook_id}/deliveries", Page[WebhookDelivery], parameters)
+
+    def redeliver(self, webhook_id: int, delivery_id: int) -> WebhookDelivery:
+        path = f"{_API}/webhooks/{webhook_id}/deliveries/{delivery_id}"
+        return self._server.put(path, WebhookDelivery, None)
 
 
 def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:

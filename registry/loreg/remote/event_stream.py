@@ -64,7 +64,8 @@ class RemoteEventStream:
                 self._unread += piece
                 continue
             self._unread = rest
-            fields = dict(line.split(": ", 1) for line in message.decode().split("\n") if ": " in line)
+            lines = [line for line in message.decode().split("\n") if not line.startswith(":")]
+            fields = dict(line.split(": ", 1) for line in lines if ": " in line)
             if data := fields.get("data"):
                 self._events.append(self._decode(data))
             if position := fields.get("id"):

@@ -25,8 +25,10 @@ from loreg.server.routes import (
     lorax,
     search,
     versions,
+    webhooks,
 )
 from loreg.server.state import Service
+from loreg.server.webhooks import deliver_to_webhooks
 from loreg.version import VERSION
 
 _CHANGING = {"post", "put", "patch", "delete"}
@@ -37,7 +39,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with periodic_cleanup(service), app.state.event_hub.running():
+        async with periodic_cleanup(service), app.state.event_hub.running(), deliver_to_webhooks(service):
             yield
         await service.catalog.aclose()
 
@@ -61,6 +63,7 @@ def create_app(service: Service) -> FastAPI:
         administration,
         deployments,
         events,
+        webhooks,
         jobs,
         lorax,
         hub_write,

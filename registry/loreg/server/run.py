@@ -18,6 +18,7 @@ from loreg.errors import NotAllowedError, UsageError
 from loreg.local.factory import open_local
 from loreg.local.token_secrets import digest_secret, is_secret, new_secret
 from loreg.local.tokens import is_administrator
+from loreg.local.webhook_transport import parse_networks
 from loreg.server.allowed_hosts import allowed_hosts, is_loopback
 from loreg.server.app import create_app
 from loreg.server.logs import write_json_lines
@@ -40,16 +41,19 @@ def serve(
     processes: int = 1,
     require_tokens: bool = False,
     allow_anonymous: bool = False,
+    webhook_networks: str = "",
 ) -> None:
     """Answer on ``host:port`` until the process is stopped; with several ``processes``, in as many children.
 
     On loopback no token is needed unless ``require_tokens``; on any other address one is, unless ``allow_anonymous``;
-    and one is needed wherever a token was ever made. Raises NotAllowedError if tokens are needed and there is no
+    and one is needed wherever a token was ever made. Webhooks may be in ``webhook_networks``, as ``10.0.0.0/8``, though
+    these are not public. Raises NotAllowedError if tokens are needed and there is no
     administrator yet, or if the address cannot be listened on.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    parse_networks(webhook_networks)
     if admin_secret := os.environ.get("LOREG_ADMIN_TOKEN", ""):
         make_administrator(settings, admin_secret)
     is_open = not require_tokens and (allow_anonymous or is_loopback(host))
@@ -68,7 +72,9 @@ def serve(
             hint="loreg serve --init makes the first one; --allow-anonymous lets everybody do everything",
         )
     write_json_lines()
-    config = build_uvicorn_config(functools.partial(_create_process_app, settings, is_open, host), processes)
+    config = build_uvicorn_config(
+        functools.partial(_create_process_app, settings, is_open, host, webhook_networks), processes
+    )
     with _open_listener(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         _log.info("running on http://%s:%d", f"[{host}]" if ":" in host else host, listener.getsockname()[1])
         if processes == 1:
@@ -100,10 +106,10 @@ def build_uvicorn_config(create_application: Callable[[], FastAPI], processes: i
     )
 
 
-def _create_process_app(settings: Settings, is_open: bool, host: str) -> FastAPI:
+def _create_process_app(settings: Settings, is_open: bool, host: str, webhook_networks: str) -> FastAPI:
     """Create the application of one process."""
     write_json_lines()
-    return create_app(open_service(settings, is_open=is_open, host=host))
+    return create_app(open_service(settings, is_open=is_open, host=host, webhook_networks=webhook_networks))
 
 
 def _open_listener(host: str, port: int) -> socket.socket:
@@ -121,10 +127,11 @@ def _open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1") -> Service:
+def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1", webhook_networks: str = "") -> Service:
     """Return the service on the catalog and store of the settings; open to callers at ``host`` if ``is_open``."""
     local = open_local(settings)
-    return Service(local.catalog, local.store, local.policy, local.retention, allowed_hosts(host) if is_open else None)
+    open_to = allowed_hosts(host) if is_open else None
+    return Service(local.catalog, local.store, local.policy, local.retention, open_to, parse_networks(webhook_networks))
 
 
 def _any_token_exists(settings: Settings) -> bool:

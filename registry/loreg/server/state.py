@@ -18,6 +18,7 @@ from loreg.local.backend import LocalBackend
 from loreg.local.factory import LocalRegistry
 from loreg.local.token_secrets import digest_secret, is_secret
 from loreg.local.uploads import Uploads
+from loreg.local.webhook_transport import IpNetwork
 from loreg.server.allowed_hosts import AllowedHosts
 from loreg.server.async_backend import AsyncBackend
 
@@ -45,10 +46,11 @@ class Service(LocalRegistry):
     """The catalog, store and policy of a server; ``open_to`` are the hosts by which it is reached without a token.
 
     Such callers may do everything, and say themselves who they are. That ends with the first token that is made; None
-    if everybody needs one from the beginning.
+    if everybody needs one from the beginning. Webhooks may be in ``webhook_networks``, which are not public.
     """
 
     open_to: AllowedHosts | None
+    webhook_networks: tuple[IpNetwork, ...] = ()
     _token_lookup: _TokenLookup = field(default_factory=_TokenLookup, repr=False, compare=False)
 
     async def is_open(self) -> bool:

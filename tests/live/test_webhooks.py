@@ -1,0 +1,426 @@
+"""Webhooks: every event is delivered at least once, signed, to nobody who may not know it, whoever is killed."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from concurrency import eventually
+from deployments import HISTORY, NEWS, SCIENCE, Deployment, Loreg, command_line, empty_folders
+from live.receivers import raw_receiver, receiver
+from live_server import live_server
+from loreg.catalog import Catalog
+from loreg.entities import Access
+from loreg.errors import ConflictError, IntegrityError, NotAllowedError, NotFoundError, UsageError
+from loreg.local.webhook_deliverer import delivering
+from loreg.local.webhook_transport import parse_networks
+from loreg.registry import Registry, connect
+from loreg.webhooks import verify
+from server.conftest import Guarded
+
+LOOPBACK = "127.0.0.0/8"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What people wait for seconds for, tests do not."""
+    monkeypatch.setattr("loreg.local.webhook_deliverer._IDLE", 0.02)
+    monkeypatch.setattr("loreg.local.webhook_deliverer._FIRST_PAUSE", 0.05)
+
+
+@contextlib.contextmanager
+def background(deployment: Deployment) -> Iterator[None]:
+    """A deliverer beside the catalog, as a worker has one; receivers on loopback are allowed."""
+    catalog = Catalog(deployment.database_url)
+    with contextlib.closing(catalog), delivering(catalog, parse_networks(LOOPBACK)):
+        yield
+
+
+@pytest.fixture(params=["sqlite+folder", "postgres+s3", "server"])
+def delivered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment where somebody delivers."""
+    if request.param == "server":
+        behind: Deployment = request.getfixturevalue("postgres_and_s3")
+        with live_server(behind, webhook_networks=LOOPBACK) as endpoint:
+            yield replace(behind, endpoint=endpoint)
+        return
+    deployment = (
+        empty_folders(tmp_path) if request.param == "sqlite+folder" else request.getfixturevalue("postgres_and_s3")
+    )
+    with background(deployment):
+        yield deployment
+
+
+@pytest.fixture
+def telling(delivered: Deployment) -> Iterator[Registry]:
+    with connect(**delivered.settings) as registry:
+        yield registry
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Deployment]:
+    yield empty_folders(tmp_path)
+
+
+def test_what_is_done_is_delivered_in_its_order(telling: Registry):
+    with receiver() as hook:
+        telling.push(SCIENCE, "team/science")
+        telling.webhooks.add(hook.url, patterns=["team/*"], actions=["push", "tag", "yank"])
+        version = telling.push(NEWS, "team/news", aliases=["prod"], tasks=["qa"]).version
+        telling.push(HISTORY, "other/history")
+        telling.yank("team/news:v1", reason="old")
+        eventually(lambda: len(hook.requests) == 3)
+        assert hook.events == ["push team/news:v1", "tag team/news:v1", "yank team/news:v1"]
+        tag = hook.requests[1].document
+        assert tag.pop("at") and tag.pop("id") and tag.pop("registry")
+        assert tag == {
+            "schema": "loreg.event/1",
+            "delivery": hook.requests[1].id,
+            "event": "tag",
+            "author": "ada",
+            "ref": "team/news:v1",
+            "digest": version.digest,
+            "alias": "prod",
+            "detail": {"alias": "prod"},
+        }
+
+
+def test_a_receiver_can_verify_who_sent_it_with_the_library_and_without(telling: Registry):
+    with receiver() as hook:
+        webhook, secret = telling.webhooks.add(hook.url)
+        assert telling.webhooks.test(webhook.id).state == "delivered"
+        request = hook.requests[0]
+    assert request.document["event"] == "ping"
+    assert verify(request.body, request.headers, secret) == request.id
+    # as the specification says it: standardwebhooks.com
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    content = f"{request.id}.{request.headers['webhook-timestamp']}.".encode() + request.body
+    signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    assert request.headers["webhook-signature"] == f"v1,{signature}"
+    for body, headers in (
+        (request.body + b" ", request.headers),
+        (request.body, {**request.headers, "webhook-id": "msg_other"}),
+        (request.body, {**request.headers, "webhook-signature": "v1,AAAA v2,x"}),
+        (request.body, {}),
+    ):
+        with pytest.raises(IntegrityError):
+            verify(body, headers, secret)
+    with pytest.raises(IntegrityError, match="300 seconds"):
+        verify(request.body, request.headers, secret, now=int(request.headers["webhook-timestamp"]) + 301)
+    assert verify(request.body, request.headers, secret, now=int(request.headers["webhook-timestamp"]) - 299)
+
+
+def test_both_secrets_sign_until_the_older_one_is_dropped(telling: Registry):
+    with receiver() as hook:
+        webhook, old = telling.webhooks.add(hook.url)
+        new = telling.webhooks.rotate(webhook.id)
+        with pytest.raises(ConflictError, match="two secrets"):
+            telling.webhooks.rotate(webhook.id)
+        telling.webhooks.test(webhook.id)
+        telling.webhooks.rotate(webhook.id, drop_old=True)
+        telling.webhooks.test(webhook.id)
+        first, second = hook.requests
+    assert verify(first.body, first.headers, old) == verify(first.body, first.headers, new)
+    assert verify(second.body, second.headers, new)
+    with pytest.raises(IntegrityError):
+        verify(second.body, second.headers, old)
+
+
+def test_what_is_refused_comes_again_under_its_id_and_before_what_came_later(telling: Registry):
+    with receiver(500, 302, 204) as hook:
+        webhook, _ = telling.webhooks.add(hook.url, actions=["push"])
+        telling.push(SCIENCE, "team/science")
+        telling.push(NEWS, "team/news")
+        eventually(lambda: len(hook.requests) == 4)
+        ids = [request.id for request in hook.requests]
+        assert ids[0] == ids[1] == ids[2] != ids[3]
+        assert hook.events == ["push team/science:v1"] * 3 + ["push team/news:v1"]
+        eventually(lambda: telling.webhooks.deliveries(webhook.id)[0].state == "delivered")
+    newest, oldest = telling.webhooks.deliveries(webhook.id)
+    assert [(item.event, item.ref, item.state, item.attempts, item.status) for item in (oldest, newest)] == [
+        ("push", "team/science:v1", "delivered", 3, 204),
+        ("push", "team/news:v1", "delivered", 1, 204),
+    ]
+
+
+def test_what_was_delivered_is_delivered_again_when_it_is_asked_for(telling: Registry):
+    with receiver() as hook:
+        webhook, _ = telling.webhooks.add(hook.url)
+        delivery = telling.webhooks.test(webhook.id)
+        telling.webhooks.redeliver(webhook.id, delivery.id)
+        eventually(lambda: len(hook.requests) == 2)
+        assert {request.id for request in hook.requests} == {delivery.message_id}
+        with pytest.raises(NotFoundError):
+            telling.webhooks.redeliver(webhook.id, delivery.id + 100)
+
+
+def test_a_redirect_is_not_followed(telling: Registry):
+    with receiver() as inner, receiver(307, headers={"Location": inner.url}) as hook:
+        webhook, _ = telling.webhooks.add(hook.url)
+        assert telling.webhooks.test(webhook.id).error == "HTTP 307"
+        assert inner.requests == []
+
+
+def test_a_removed_webhook_hears_nothing_more(telling: Registry):
+    with receiver() as hook, receiver() as other:
+        webhook, _ = telling.webhooks.add(hook.url, actions=["push"])
+        kept, _ = telling.webhooks.add(other.url, actions=["push"])
+        telling.webhooks.remove(webhook.id)
+        telling.push(SCIENCE, "team/science")
+        eventually(lambda: other.events == ["push team/science:v1"])
+        assert hook.requests == []
+        assert [item.id for item in telling.webhooks.list()] == [kept.id]
+
+
+def test_a_webhook_hears_nothing_of_itself(telling: Registry):
+    with receiver() as hook:
+        webhook, _ = telling.webhooks.add(hook.url)
+        telling.webhooks.rotate(webhook.id)
+        telling.webhooks.test(webhook.id)
+        telling.push(SCIENCE, "team/science")
+        eventually(lambda: hook.events == ["ping", "push team/science:v1"])
+
+
+@pytest.mark.parametrize("answer", ["never", "slowly", "garbage", "endless header", "closes"])
+def test_a_receiver_that_misbehaves_holds_nobody_up(folders: Deployment, answer: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loreg.local.webhook_transport._SECONDS", 0.5)
+    is_over = threading.Event()
+
+    def misbehave(connection) -> None:
+        connection.recv(65536)
+        match answer:
+            case "never":
+                is_over.wait(60)
+            case "slowly":
+                while not is_over.wait(0.05):
+                    connection.sendall(b"H")
+            case "garbage":
+                connection.sendall(b"\x00\xff" * 50_000)
+            case "endless header":
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000)
+            case "closes":
+                pass
+        connection.close()
+
+    with raw_receiver(misbehave) as bad, receiver() as good, connect(**folders.settings) as registry:
+        webhook, _ = registry.webhooks.add(bad, actions=["push"])
+        registry.webhooks.add(good.url, actions=["push"])
+        with background(folders):
+            for number in range(3):
+                registry.push(SCIENCE, f"team/copy{number}")
+            eventually(lambda: len(good.requests) == 3)
+            eventually(lambda: registry.webhooks.deliveries(webhook.id)[-1].attempts > 0)
+            oldest = registry.webhooks.deliveries(webhook.id)[-1]
+        is_over.set()
+        errors = {"never": "timed out", "slowly": "timed out", "closes": "without an answer", "garbage": "no HTTP"}
+        assert errors.get(answer, "") in oldest.error
+        assert (oldest.state, oldest.status) == ("pending", None)
+
+
+def test_two_who_deliver_share_and_send_nothing_twice(postgres_and_s3: Deployment):
+    with connect(**postgres_and_s3.settings) as registry, receiver() as hook, contextlib.ExitStack() as stack:
+        registry.webhooks.add(hook.url, actions=["tag"])
+        registry.push(SCIENCE, "team/science")
+        for _ in range(3):
+            stack.enter_context(background(postgres_and_s3))
+        for number in range(30):
+            registry.tag("team/science:v1", f"alias{number}")
+        eventually(lambda: len({request.id for request in hook.requests}) == 30)
+        assert [request.document["alias"] for request in hook.requests] == [f"alias{number}" for number in range(30)]
+
+
+_KILLED = """
+import os, signal, sys
+from loreg.catalog import Catalog
+from loreg.local import webhook_deliverer, webhook_transport
+post = webhook_transport.Transport.post
+def post_and_die(self, url, headers, body):
+    post(self, url, headers, body)
+    os.kill(os.getpid(), signal.SIGKILL)
+webhook_transport.Transport.post = post_and_die
+transport = webhook_transport.Transport(webhook_transport.parse_networks("127.0.0.0/8"))
+webhook_deliverer.Deliverer(Catalog(sys.argv[1]), transport).run()
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_who_is_killed_after_sending_loses_nothing_and_the_id_is_the_same(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    deployment = empty_folders(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres_and_s3")
+    with connect(**deployment.settings) as registry, receiver() as hook:
+        registry.webhooks.add(hook.url, actions=["push"])
+        registry.push(SCIENCE, "team/science")
+        registry.push(NEWS, "team/news")
+        killed = subprocess.run([sys.executable, "-c", _KILLED, deployment.database_url], timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+        assert hook.events == ["push team/science:v1"]
+        let_claims_run_out(deployment)
+        with background(deployment):
+            eventually(lambda: len(hook.requests) == 3)
+        assert hook.requests[0].id == hook.requests[1].id
+        assert hook.events[1:] == ["push team/science:v1", "push team/news:v1"]
+
+
+def let_claims_run_out(deployment: Deployment) -> None:
+    catalog = Catalog(deployment.database_url)
+    with contextlib.closing(catalog), catalog.write(Access.superuser("ada")) as tx:
+        tx.connection.execute(text("UPDATE webhooks SET claimed_until = created_at"))
+
+
+def test_a_webhook_ends_with_the_token_of_who_made_it(postgres_and_s3: Deployment):
+    with connect(**postgres_and_s3.settings) as behind, receiver() as hook, receiver() as other:
+        behind.tokens.create("root", ["admin:*"])
+        token, secret = behind.tokens.create("owner", ["admin:team"])
+        behind.webhooks.add(other.url, actions=["push"])
+        with live_server(postgres_and_s3, is_open=False, webhook_networks=LOOPBACK) as endpoint:
+            with connect(endpoint=endpoint, token=secret) as owner:
+                owner.webhooks.add(hook.url, patterns=["team/*"])
+            behind.push(SCIENCE, "team/science")
+            eventually(lambda: "push team/science:v1" in hook.events)
+            behind.tokens.revoke(token.id)
+            behind.push(NEWS, "team/news")
+            eventually(lambda: "push team/news:v1" in other.events)
+        assert "push team/news:v1" not in hook.events
+        webhooks = {webhook.id: webhook for webhook in behind.webhooks.list()}
+        assert [webhook.disabled_at is not None for webhook in webhooks.values()] == [True, False]
+        event = next(event for event in behind.events() if event.action == "webhook disable")
+        assert "owner" in str(event.detail["reason"])
+
+
+def test_who_administers_a_namespace_has_webhooks_of_it_and_sees_no_others(guarded: Guarded):
+    guarded.behind.webhooks.add("https://example.com/all")
+    owner, stranger = guarded.registry("owner"), guarded.registry("writer")
+    for patterns in ([], ["*"], ["t*/x"], ["other/*"], ["team/*", "other/x"]):
+        with pytest.raises(NotAllowedError):
+            owner.webhooks.add("https://example.com/", patterns=patterns)
+    webhook, _ = owner.webhooks.add("https://example.com/", patterns=["team/*"])
+    assert [item.id for item in owner.webhooks.list()] == [webhook.id]
+    (of_all,) = (item for item in guarded.behind.webhooks.list() if item.id != webhook.id)
+    for call in (owner.webhooks.remove, owner.webhooks.rotate, owner.webhooks.deliveries, owner.webhooks.enable):
+        with pytest.raises(NotFoundError):
+            call(of_all.id)
+    for role in ("reader", "writer", "anonymous"):
+        with pytest.raises(NotAllowedError):
+            guarded.registry(role).webhooks.list()
+        with pytest.raises(NotAllowedError):
+            guarded.registry(role).webhooks.remove(webhook.id)
+    assert stranger.whoami().author == "writer"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.com/", "example.com", "https://", "https://user:pw@example.com/", "https://example.com/#x",
+        "https://exämple.com/", "https://example.com/ x", "https://example.com:99999/", "http://[::1", "file:///etc/x",
+        "https://example.com\\@127.0.0.1/", "https://example.com/" + "x" * 2048,
+    ],
+)  # fmt: skip
+def test_what_is_no_url_is_refused_and_not_repeated(folders: Deployment, url: str):
+    with connect(**folders.settings) as registry, pytest.raises(UsageError) as refused:
+        registry.webhooks.add(url)
+    assert "pw" not in str(refused.value)
+
+
+def test_an_action_that_is_none_is_refused(folders: Deployment):
+    with connect(**folders.settings) as registry, pytest.raises(UsageError, match="'tagg'"):
+        registry.webhooks.add("https://example.com/", actions=["tagg"])
+
+
+def test_what_fails_for_a_day_is_given_up_and_a_webhook_that_fails_for_three_is_disabled(folders: Deployment):
+    with connect(**folders.settings) as registry, receiver(500) as hook:
+        webhook, _ = registry.webhooks.add(hook.url, actions=["push"])
+        registry.push(SCIENCE, "team/science")
+        with background(folders):
+            eventually(lambda: len(hook.requests) > 1)
+        age(folders, "webhook_deliveries", "queued_at", "2 days")
+        registry.push(NEWS, "team/news")
+        with background(folders):
+            eventually(lambda: registry.webhooks.deliveries(webhook.id)[-1].state == "failed")
+            eventually(lambda: "push team/news:v1" in hook.events)
+        age(folders, "webhooks", "failing_since", "4 days")
+        with background(folders):
+            eventually(lambda: registry.webhooks.list()[0].disabled_at is not None)
+        events = {event.action: event.detail for event in registry.events()}
+        assert events["webhook give up"] == {"webhook": webhook.id, "deliveries": 1}
+        assert events["webhook disable"]["reason"] == "nothing was delivered for 3 days: HTTP 500"
+        hook.statuses[:] = [204]
+        registry.webhooks.enable(webhook.id)
+        with background(folders):
+            eventually(lambda: registry.webhooks.deliveries(webhook.id)[0].state == "delivered")
+        assert registry.webhooks.list()[0].failing_since is None
+
+
+def age(deployment: Deployment, table: str, column: str, span: str) -> None:
+    """Let a time in SQLite be that much earlier."""
+    catalog = Catalog(deployment.database_url)
+    with contextlib.closing(catalog), catalog.write(Access.superuser("ada")) as tx:
+        tx.connection.execute(
+            text(f"UPDATE {table} SET {column} = strftime('%Y-%m-%d %H:%M:%f000', {column}, '-{span}')")
+        )
+
+
+def test_a_receiver_that_wants_no_more_gets_no_more(folders: Deployment):
+    with connect(**folders.settings) as registry, receiver(410) as hook, background(folders):
+        registry.webhooks.add(hook.url, actions=["push"])
+        registry.push(SCIENCE, "team/science")
+        eventually(lambda: registry.webhooks.list()[0].disabled_at is not None)
+        assert len(hook.requests) == 1
+
+
+def test_no_secret_is_in_an_event_a_log_or_a_list(delivered: Deployment, caplog: pytest.LogCaptureFixture):
+    loreg = command_line(delivered.environment)
+    added = loreg("webhook", "add", "http://127.0.0.1:9/hook?key=hunter2", "--pattern", "team/*")
+    assert added.exit_code == 0
+    secret, identifier = added.stdout.strip(), "1"
+    rotated = loreg("webhook", "rotate", identifier).stdout.strip()
+    failed = loreg("webhook", "test", identifier)
+    assert failed.exit_code == 1
+    assert "Connection refused" in failed.stderr
+    outputs = [failed.stderr, caplog.text]
+    for command in (["webhook", "ls"], ["webhook", "deliveries", identifier], ["events"]):
+        outputs += [loreg(*command, "--format", format_).stdout for format_ in ("table", "json")]
+    for hidden in (secret, rotated, secret[6:], "hunter2"):
+        assert hidden not in "".join(outputs)
+
+
+def test_the_command_line_makes_lists_and_removes_webhooks(loreg: Loreg):
+    added = loreg("webhook", "add", "https://ci.example.com/hook", "--pattern", "team/*", "--action", "tag, yank")
+    assert added.stdout.startswith("whsec_")
+    assert "webhook 1; its secret cannot be shown again" in added.stderr
+    listed = json.loads(loreg("webhook", "ls", "--format", "json").stdout)
+    assert [(item["patterns"], item["actions"], item["url"]) for item in listed] == [
+        (["team/*"], ["tag", "yank"], "https://ci.example.com/hook")
+    ]
+    assert loreg("webhook", "deliveries", "1").exit_code == 0
+    assert loreg("webhook", "remove", "1").stdout == "webhook 1 is removed\n"
+    assert loreg("webhook", "remove", "1").exit_code == 3
+
+
+def test_nobody_who_delivers_is_told(folders: Deployment):
+    with connect(**folders.settings) as registry:
+        webhook, _ = registry.webhooks.add("https://example.com/")
+        with pytest.raises(Exception, match="nobody sent the ping"):
+            registry.webhooks.test(webhook.id, seconds=0)
+
+
+def test_events_of_while_nobody_delivered_come_later(folders: Deployment):
+    with connect(**folders.settings) as registry, receiver() as hook:
+        registry.webhooks.add(hook.url, actions=["push"])
+        for number in range(3):
+            registry.push(SCIENCE, f"team/copy{number}")
+        with background(folders):
+            eventually(lambda: len(hook.requests) == 3)

@@ -27,6 +27,7 @@ _MISSING = 3
     "--keep", type=click.IntRange(0, 1000), default=2, help="Versions that a name meant before stay. Default: 2."
 )
 @click.option("--flat", is_flag=True, help="team/news is team--news: for servers that look into no folder below.")
+@click.option("--pinned", is_flag=True, help="Each version has a name of its own: team/news@74824d86c206.")
 @click.option("--accept-older", is_flag=True, help="Take an older answer, of a registry restored from a backup.")
 @click.option(
     "--server-name", default="", metavar="NAME", help="Who has DIR, in loreg deployments. Default: this host."
@@ -55,6 +56,7 @@ def sync(
     profile: str | None,
     keep: int,
     flat: bool,
+    pinned: bool,
     accept_older: bool,
     server_name: str,
     format_: str,
@@ -73,7 +75,7 @@ def sync(
     from loreg.entities import SyncOptions, SyncReport
 
     selection = _read_selection(selectors, conditions)
-    options = SyncOptions(profile, keep, flat, accept_older, server_name)
+    options = SyncOptions(profile, keep, flat, pinned, accept_older, server_name)
     registry = open_registry()
     if not watch:
         with progress_bar() as progress:

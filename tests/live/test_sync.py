@@ -112,6 +112,20 @@ def test_names_can_be_given_and_flat(team: Registry, folder: Path, tmp_path: Pat
     assert shown(tmp_path / "flat").keys() == {"next", "a--b"}
 
 
+def test_pinned_each_version_has_a_name_of_its_own_while_it_is_kept(team: Registry, folder: Path):
+    options, names = SyncOptions(pinned=True, keep=1), []
+    for source in (SCIENCE, HISTORY, NEWS):
+        team.push(source, "team/news", aliases=["prod"])
+        team.sync("team/news:prod", folder, options)
+        names.append(f"team/news@{digest(team, 'team/news:prod')[:12]}")
+        assert shown(folder).keys() == set(names[-2:])
+    links = {path: path.lstat().st_ino for path in (folder / "team").iterdir()}
+    team.sync("team/news:prod", folder, options)
+    assert {path: path.lstat().st_ino for path in (folder / "team").iterdir()} == links
+    team.sync("team/news:prod", folder)
+    assert shown(folder).keys() == {"team/news"}
+
+
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
 def test_what_others_put_there_stays_and_is_told(team: Registry, folder: Path, what: str):
     place = folder / "team" / "news"

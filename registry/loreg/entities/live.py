@@ -43,7 +43,9 @@ class SyncOptions(Value, frozen=True):
 
     ``profile`` is the server that its files are for, ``vllm:max_lora_rank=64``; by default they are as they were
     pushed. ``keep`` versions that a name meant before stay, for those who still read them. ``flat`` calls ``team/news``
-    ``team--news``, for servers that look into no folder below. ``accept_older`` takes an answer that is older than what
+    ``team--news``, for servers that look into no folder below. ``pinned`` calls each version by a name of its own,
+    ``team/news@74824d86c206``, and shows the kept ones too, for servers that never ask again what a name means.
+    ``accept_older`` takes an answer that is older than what
     the folder has: of a registry that was restored from a backup. ``server`` is what the registry calls whoever has the
     folder, among its deployments; by default this machine.
     """
@@ -51,6 +53,7 @@ class SyncOptions(Value, frozen=True):
     profile: str | None = None
     keep: int = 2
     flat: bool = False
+    pinned: bool = False
     accept_older: bool = False
     server: str = ""
 

@@ -1,6 +1,6 @@
 """A folder that shows adapters by name: each name is a link to a folder named by digest, which is whole or not there.
 
-    DIR/team/news                  a link to .loreg/versions/<digest>
+    DIR/team/news                  a link to .loreg/versions/<digest>; with pinned names DIR/team/news@<12 digits>
     DIR/.loreg/sync.json           what each name means, and what it meant before
     DIR/.loreg/versions/<digest>   the files of a version
 
@@ -32,6 +32,7 @@ from loreg.storage.durable import AtomicFile, make_folders
 STATE = "sync.json"
 _OWN = ".loreg"
 _REMOVED = "removed-"
+_PINNED_DIGITS = 12
 _FOLDER = r"^[0-9a-f]{64}[0-9a-z~-]{0,40}$"
 
 
@@ -60,8 +61,8 @@ class FolderState(msgspec.Struct, frozen=True):
 class FollowedFolder:
     """A folder that one process writes and many read. Open it with :func:`open_followed`."""
 
-    def __init__(self, root: Path, *, is_flat: bool) -> None:
-        self.root, self._is_flat = root, is_flat
+    def __init__(self, root: Path, *, is_flat: bool, is_pinned: bool) -> None:
+        self.root, self._is_flat, self._is_pinned = root, is_flat, is_pinned
         self._own = root / _OWN
         self.versions = self._own / "versions"
         self.state = self._read_state()
@@ -70,13 +71,14 @@ class FollowedFolder:
         """Return the folder of a version's files."""
         return self.versions / folder
 
-    def link(self, name: str) -> Path:
-        """Return where a name is shown."""
+    def link(self, name: str, folder: str) -> Path:
+        """Return where a name is shown: a pinned one is of one version alone, so that no cache takes two for one."""
+        name = f"{name}@{folder[:_PINNED_DIGITS]}" if self._is_pinned else name
         return self.root / (name.replace("/", "--") if self._is_flat else name)
 
-    def what_blocks(self, name: str) -> str:
+    def what_blocks(self, name: str, folder: str) -> str:
         """Return what lies in the place of a name that is no link of ours; empty if nothing does."""
-        link = self.link(name)
+        link = self.link(name, folder)
         if link.parent != self.root and (link.parent.is_symlink() or link.parent.is_file()):
             return f"{link.parent} is no folder"
         if os.path.lexists(link) and not self._is_ours(link):
@@ -97,7 +99,10 @@ class FollowedFolder:
         """Let the links be what is recorded, also after a crash between the two; what blocks one stays."""
         with self._explain_errors():
             expected = {
-                self.link(name): shown.folder for name, shown in self.state.names.items() if not self.what_blocks(name)
+                self.link(name, folder): folder
+                for name, shown in self.state.names.items()
+                for folder in ((*shown.recent, shown.folder) if self._is_pinned else (shown.folder,))
+                if not self.what_blocks(name, folder) and self.version_folder(folder).exists()
             }
             for link, folder in expected.items():
                 target = os.path.relpath(self.version_folder(folder), link.parent)
@@ -162,7 +167,7 @@ class FollowedFolder:
 
 
 @contextlib.contextmanager
-def open_followed(folder: Path | str, *, is_flat: bool = False) -> Iterator[FollowedFolder]:
+def open_followed(folder: Path | str, *, is_flat: bool = False, is_pinned: bool = False) -> Iterator[FollowedFolder]:
     """Open a folder to write it, made if it is missing, and finish what a killed process had recorded.
 
     Raises UnderWayError if another process has it open, IntegrityError if its record is damaged.
@@ -177,7 +182,7 @@ def open_followed(folder: Path | str, *, is_flat: bool = False) -> Iterator[Foll
         raise UnderWayError(f"another loreg sync writes {root}", hint="stop that one, or choose another folder")
 
     with lock_folder(root / _OWN, refuse_waiting):
-        followed = FollowedFolder(root, is_flat=is_flat)
+        followed = FollowedFolder(root, is_flat=is_flat, is_pinned=is_pinned)
         followed.show_recorded()
         yield followed
 

@@ -84,7 +84,7 @@ def sync(
 ) -> SyncReport:
     """Bring the folder to what the selection means now. See :meth:`loreg.registry.Registry.sync`."""
     followed, profile = parse_selection(selection), _read_profile(options)
-    with open_followed(folder, is_flat=options.flat) as opened:
+    with open_followed(folder, is_flat=options.flat, is_pinned=options.pinned) as opened:
         follower = _Follower(context, followed, options, profile, opened)
         report = follower.follow_once(progress)
         follower.tell(is_changed=True)
@@ -99,7 +99,7 @@ def follow(
 ) -> Iterator[SyncReport | LoregError]:
     """Keep the folder as the selection says, and yield what changed. See :meth:`loreg.registry.Registry.follow`."""
     followed, profile = parse_selection(selection), _read_profile(options)
-    with open_followed(folder, is_flat=options.flat) as opened:
+    with open_followed(folder, is_flat=options.flat, is_pinned=options.pinned) as opened:
         yield from _Follower(context, followed, options, profile, opened).follow()
 
 
@@ -165,7 +165,7 @@ class _Follower:
         ]
         shown = dict[str, ShownVersion]()
         new = []
-        blocked = _find_blocked(self._folder, selection)
+        blocked = self._find_blocked(selection)
         for selected in selection.versions:
             name = selected.name
             problem = blocked.get(name) or self._why_older(selected)
@@ -217,6 +217,26 @@ class _Follower:
                 f"{self._folder.root} follows another registry than this one; nothing was changed",
                 hint="name a new folder",
             )
+
+    def _find_blocked(self, selection: Selection) -> dict[str, SyncProblem]:
+        """Return the names that cannot be shown: for what lies there, or because another name takes the place."""
+        blocked = dict[str, SyncProblem]()
+        taken = dict[Path, str]()
+        places = [(selected, self._folder_name(selected.version)) for selected in selection.versions]
+        folders = {self._folder.link(selected.name, folder).parent for selected, folder in places}
+        for selected, folder in places:
+            name, link = selected.name, self._folder.link(selected.name, folder)
+            reason = self._folder.what_blocks(name, folder)
+            if link in folders:
+                reason = f"{link} is the folder of other names"
+            if link in taken:
+                reason = f"{link} is {taken[link]} already"
+            if reason:
+                hint = f"loreg sync NAME={selected.version.adapter} gives it another name"
+                blocked[name] = SyncProblem(SyncProblemKind.BLOCKED, name, selected.version.ref, reason, hint)
+            else:
+                taken[link] = name
+        return blocked
 
     def _why_older(self, selected: SelectedVersion) -> SyncProblem | None:
         shown = self._folder.state.names.get(selected.name)
@@ -285,26 +305,6 @@ class _Follower:
             (updated if is_new else unchanged).append(adapter)
         removed = tuple(name for name in before if name not in shown)
         return SyncReport(self._folder.root, tuple(updated), removed, tuple(unchanged), tuple(problems))
-
-
-def _find_blocked(folder: FollowedFolder, selection: Selection) -> dict[str, SyncProblem]:
-    """Return the names that cannot be shown: for what lies there, or because another name takes the place."""
-    blocked = dict[str, SyncProblem]()
-    taken = dict[Path, str]()
-    folders = {folder.link(selected.name).parent for selected in selection.versions}
-    for selected in selection.versions:
-        name, link = selected.name, folder.link(selected.name)
-        reason = folder.what_blocks(name)
-        if link in folders:
-            reason = f"{link} is the folder of other names"
-        if link in taken:
-            reason = f"{link} is {taken[link]} already"
-        if reason:
-            hint = f"loreg sync NAME={selected.version.adapter} gives it another name"
-            blocked[name] = SyncProblem(SyncProblemKind.BLOCKED, name, selected.version.ref, reason, hint)
-        else:
-            taken[link] = name
-    return blocked
 
 
 def _next_shown(selected: SelectedVersion, folder: str, before: ShownVersion | None, keep: int) -> ShownVersion:

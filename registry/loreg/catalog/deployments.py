@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Row, ScalarSelect, and_, delete, insert, or_, select, update
 
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import adapter_table, alias_table, deployment_table, follower_table, version_table
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.version_json import VersionRecord
+from loreg.catalog.version_json import JsonCells, JsonRows, parse_time
 from loreg.catalog.versions import resolve
-from loreg.entities import DeployedVersion, Deployment, DeploymentReport, Page, Role
+from loreg.entities import DeployedVersion, Deployment, DeploymentReport, Page, Role, Version
 from loreg.errors import NotFoundError
 from loreg.refs import AdapterName, AdapterPattern, parse_ref
 
@@ -76,11 +76,29 @@ def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str 
     return Page(items, encode("deployments", last) if last is not None else None)
 
 
-def list_of_version(tx: Transaction, record: VersionRecord) -> tuple[Deployment, ...]:
-    """Return where a version is, as far as the caller may know, by server, replica and name."""
-    if not tx.access.may(Role.READ, record.version.adapter.namespace):
+def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> tuple[Deployment, ...]:
+    """Return where a version is, as far as the caller may know, from the cell ``OF_VERSION`` of its row."""
+    if not tx.access.may(Role.READ, version.adapter.namespace):
         return ()
-    return tuple(_to_deployment(tx, row) for row in tx.connection.execute(_OF_VERSION, {"version": record.id}))
+    deployments = []
+    for server, replica, kind, name, alias, author, since, seen_at, meant in sorted(map(tuple, rows)):
+        seen = parse_time(seen_at)
+        deployments.append(
+            Deployment(
+                server=server,
+                replica=replica,
+                kind=kind,
+                name=name,
+                ref=version.ref,
+                digest=version.digest,
+                since=parse_time(since),
+                seen_at=seen,
+                author=author,
+                is_silent=tx.at - seen > _SILENCE,
+                drift=_drift(version.yanked, alias, meant, version.number),
+            )
+        )
+    return tuple(deployments)
 
 
 def remove_silent(tx: Transaction) -> int:
@@ -135,32 +153,58 @@ def _after(columns: Sequence[Any], values: Sequence[object]) -> Any:
 
 
 def _to_deployment(tx: Transaction, row: Row[Any]) -> Deployment:
-    drift = ""
-    if row.yanked_at is not None:
-        drift = "yanked"
-    elif row.alias and row.meant is None:
-        drift = f"{row.alias} means no version"
-    elif row.alias and row.meant != row.number:
-        drift = f"{row.alias} is v{row.meant}"
-    ref = f"{AdapterName(row.namespace, row.adapter)}:v{row.number}"
-    is_silent = tx.at - row.seen_at > _SILENCE
     return Deployment(
-        row.server,
-        row.replica,
-        row.kind,
-        row.name,
-        ref,
-        row.digest,
-        row.since,
-        row.seen_at,
-        row.author,
-        is_silent,
-        drift,
+        server=row.server,
+        replica=row.replica,
+        kind=row.kind,
+        name=row.name,
+        ref=f"{AdapterName(row.namespace, row.adapter)}:v{row.number}",
+        digest=row.digest,
+        since=row.since,
+        seen_at=row.seen_at,
+        author=row.author,
+        is_silent=tx.at - row.seen_at > _SILENCE,
+        drift=_drift(row.yanked_at is not None, row.alias, row.meant, row.number),
     )
 
 
-_OF_VERSION = (
-    _select()
-    .where(deployment_table.c.version_id == bindparam("version"))
-    .order_by(follower_table.c.server, follower_table.c.replica, deployment_table.c.name)
-)
+def _drift(is_yanked: bool, alias: str, meant: int | None, number: int) -> str:
+    """Return how a version differs from what its follower should have; the alias means the version ``meant`` now."""
+    if is_yanked:
+        return "yanked"
+    if alias and meant is None:
+        return f"{alias} means no version"
+    return f"{alias} is v{meant}" if alias and meant != number else ""
+
+
+def _select_of_version() -> ScalarSelect[Any]:
+    """Select where a version is, as one cell of its row."""
+    moved, meant = alias_table.alias(), version_table.alias()
+    number = (
+        select(meant.c.number)
+        .join_from(moved, meant, meant.c.id == moved.c.version_id)
+        .where(moved.c.adapter_id == version_table.c.adapter_id, moved.c.alias == deployment_table.c.alias)
+        .correlate(version_table, deployment_table)
+        .scalar_subquery()
+    )
+    cells = JsonRows(
+        follower_table.c.server,
+        follower_table.c.replica,
+        follower_table.c.kind,
+        deployment_table.c.name,
+        deployment_table.c.alias,
+        follower_table.c.author,
+        deployment_table.c.since,
+        follower_table.c.seen_at,
+        number,
+    )
+    return (
+        select(cells)
+        .join_from(deployment_table, follower_table, follower_table.c.id == deployment_table.c.follower_id)
+        .where(deployment_table.c.version_id == version_table.c.id)
+        .correlate(version_table)
+        .scalar_subquery()
+    )
+
+
+OF_VERSION = _select_of_version()

@@ -31,7 +31,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
 
     Raises what :func:`loreg.catalog.versions.resolve` raises.
     """
-    row, (card, base_path, recipe, certificate, sources, files, moves) = find_version(tx, ref, _select_details)
+    row, (card, base_path, recipe, certificate, sources, files, moves, places) = find_version(tx, ref, _select_details)
     provenance = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
@@ -46,7 +46,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
             for _, alias, number, author, at in sorted(moves, reverse=True)
         ),
         base_path=base_path if tx.is_by_caller(row.version.author) else "",
-        deployments=deployments.list_of_version(tx, row),
+        deployments=deployments.of_version(tx, row.version, places),
     )
 
 
@@ -89,6 +89,7 @@ def _select_details(sees_all: bool, by: SelectedBy) -> Select[JsonCells, JsonCel
             alias_move_table.c.at,
             on=alias_move_table.c.id.in_(_select_newest_moves()),
         ),
+        deployments.OF_VERSION,
     )
     version = select_version(sees_all, by).add_columns(details.label("details"))
     return version.outerjoin(merge_table, merge_table.c.version_id == version_table.c.id)

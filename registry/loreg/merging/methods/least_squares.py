@@ -118,8 +118,9 @@ METHODS = (
         ),
         use=(
             "where there is a little text of each task: on held-out text of eight adapters of SmolLM2-135M it was the "
-            "best of eighteen methods, at ``--lambda`` 1 as well (loss lower by .066 [.057, .075] than the plain sum at its "
-            "best strength, a quarter more gain), of six classifiers of MiniLM better than the sum by .023 [.010, .037]"
+            "best of eighteen methods, at ``--lambda`` 1 as well (loss lower by .066 [.057, .075] than the plain sum "
+            "at its best strength, a quarter more gain), of six classifiers of MiniLM better than the sum by .023 "
+            "[.010, .037]"
         ),
         merge=LeastSquares(input_moments),
         parameters=(

@@ -40,7 +40,7 @@ class Versions:
             raise NotServedError(ref, "yanked", "it is")
         return SimpleNamespace(pinned=f"v{number}", number=number)
 
-    def prepare(self, version: Any) -> Path:
+    def prepare(self, version: Any, progress: object) -> Path:
         if self.is_cut and self.draw.random() < 0.5:
             raise UnavailableError("cut")
         folder = self.folder / str(version.number)

@@ -101,8 +101,8 @@ class _FollowedRef:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request waits for it, nor the registry is awaited in the background."""
-        return self.waiting == 0 and self._silence is None
+        """Whether neither a request waits for it, nor the task that awaits the registry in the background."""
+        return self.waiting == 0
 
     async def current(self) -> PinnedVersion:
         """Return the version that the ref means. See :meth:`FollowedRefs.current`."""
@@ -131,14 +131,17 @@ class _FollowedRef:
 
     async def _await_answer(self, question: asyncio.Task[_Answer]) -> None:
         """Take up what the registry says late, and ask until it answers in time."""
+        self.waiting += 1
         try:
             while not question.done():
                 await self._settle_quietly(await asyncio.shield(question))
                 question = self._question.ask()
                 await asyncio.wait([question], timeout=ANSWER_TIMEOUT)
+            self._silence = None
+            await self._settle_quietly(question.result())
         finally:
             self._silence = None
-        await self._settle_quietly(question.result())
+            self.waiting -= 1
 
     async def _settle_quietly(self, answer: _Answer) -> None:
         try:

@@ -41,10 +41,22 @@ class Preparations:
 
         With ``has_other``, another version to serve, raises UnavailableError once it gets no further for a while.
         """
-        preparation = self._under_way.get(version.pinned)
-        if preparation is None:
-            preparation = self._under_way[version.pinned] = _Preparation()
-            preparation.task = asyncio.create_task(self._prepare(version, preparation))
+        earlier = self._under_way.get(version.pinned)
+        if earlier is not None:
+            try:
+                return await self._wait(version, earlier, has_other)
+            except UnavailableError:
+                if not earlier.task.done():  # it stands still
+                    raise
+                # What it failed for was so before the caller came, and may be over.
+        return await self._wait(version, self._under_way.get(version.pinned) or self._begin(version), has_other)
+
+    def _begin(self, version: Version) -> _Preparation:
+        preparation = self._under_way[version.pinned] = _Preparation()
+        preparation.task = asyncio.create_task(self._prepare(version, preparation))
+        return preparation
+
+    async def _wait(self, version: Version, preparation: _Preparation, has_other: bool) -> Path:
         task = preparation.task
         while not task.done():
             await asyncio.wait([task], timeout=MAX_STALL if has_other else None)

@@ -26,7 +26,7 @@ class Versions:
 
     def __init__(self, folder: Path, draw: random.Random) -> None:
         self.folder, self.draw = folder, draw
-        self.number = 1
+        self.number, self.answered = 1, 0
         self.is_cut = self.is_refused = False
         self.open = threading.Event()
         self.open.set()
@@ -36,11 +36,12 @@ class Versions:
             raise UnavailableError("cut")
         number, is_refused = self.number, self.is_refused
         self.open.wait()
+        self.answered += 1
         if is_refused:
             raise NotServedError(ref, "yanked", "it is")
         return SimpleNamespace(pinned=f"v{number}", number=number)
 
-    def prepare(self, version: Any) -> Path:
+    def prepare(self, version: Any, progress: object) -> Path:
         if self.is_cut and self.draw.random() < 0.5:
             raise UnavailableError("cut")
         folder = self.folder / str(version.number)
@@ -52,6 +53,40 @@ class Versions:
 
     def recall(self, ref: object) -> None:
         return None
+
+
+def test_a_download_that_failed_for_what_is_over_is_begun_again_for_who_came_later(tmp_path: Path):
+    class Failing(Versions):
+        fails, goes_on = threading.Event(), threading.Event()
+
+        def prepare(self, version: Any, progress: object) -> Path:
+            if version.number == 2 and not self.fails.is_set():
+                self.fails.set()
+                self.goes_on.wait()
+                raise UnavailableError("cut")
+            return super().prepare(version, progress)
+
+    async def run() -> None:
+        versions = Failing(tmp_path, random.Random(0))
+        refs = FollowedRefs(versions, LoadedNames(_unload_nothing), 4)  # type: ignore[arg-type]
+        assert (await refs.current(REF)).name == "v1"
+        versions.number = 2
+        early = asyncio.create_task(refs.current(REF))
+        await asyncio.to_thread(versions.fails.wait)
+        late = [asyncio.create_task(refs.current(REF)) for _ in range(3)]
+        while versions.answered < 3:
+            await asyncio.sleep(0.001)
+        for _ in range(10):  # until they wait for the download
+            await asyncio.sleep(0)
+        versions.goes_on.set()
+        assert (await early).name == "v1"
+        assert [(await request).name for request in late] == ["v2"] * 3
+
+    asyncio.run(run())
+
+
+async def _unload_nothing(name: str) -> None:
+    pass
 
 
 @pytest.mark.parametrize("seed", range(4))

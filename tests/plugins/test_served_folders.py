@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loreg.file_locks import lock_file
 from loreg.plugins import served_folders
 from loreg.plugins.resolved import Resolved, recall, remember
 from loreg.plugins.served_folders import FolderLocks, remove_unused
@@ -38,7 +39,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def numbers(served: Path) -> list[int]:
-    return sorted(int(path.name, 16) for path in served.iterdir() if path.name != "names")
+    return sorted(int(path.name, 16) for path in served.iterdir() if path.name not in ("names", "locks"))
 
 
 def test_those_used_last_stay_with_what_meant_them(served: Path):
@@ -83,6 +84,25 @@ def test_what_another_process_has_locked_stays_until_that_ends_however_it_ends(s
     os.utime(folder, (1, 1))
     remove_unused(served)
     assert numbers(served) == [6, 7]
+
+
+def test_a_lock_holds_up_nobody_who_pulls_the_same_version(served: Path):
+    """He waits for a lock on the folder that the other fills, and that has its final name by now."""
+    folder = served / f"{1:064x}"
+    FolderLocks().lock(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    assert lock_file(descriptor)
+    os.close(descriptor)
+
+
+def test_nothing_is_left_of_a_lock_but_that_of_what_is_there(served: Path):
+    for number in range(8):
+        locks, folder = FolderLocks(), served / f"{number:064x}"
+        locks.lock(folder)
+        locks.release(folder)
+        os.utime(folder, (number, number))
+    remove_unused(served)
+    assert len(list((served / "locks").iterdir())) == 2
 
 
 def test_what_a_killed_removal_left_is_removed(served: Path):

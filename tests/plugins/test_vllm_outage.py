@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from loreg.entities import Version
-from loreg.plugins import followed_refs
+from loreg.entities import Progress, Version
+from loreg.plugins import followed_refs, preparations
 from loreg.plugins.served_versions import ServedVersions
 from loreg.registry import Registry
 from vllm_requests import Line, ask, run, version_of
@@ -53,10 +54,10 @@ class TestARegistryThatDoesNotAnswer:
         """Neither where the older one was so long in coming that the newer one was there first."""
         prepare, came = ServedVersions.prepare, threading.Event()
 
-        def prepare_slowly(versions: ServedVersions, version: Version) -> Path:
+        def prepare_slowly(versions: ServedVersions, version: Version, progress: Progress) -> Path:
             if version.number == 1:
                 came.wait()
-            return prepare(versions, version)
+            return prepare(versions, version, progress)
 
         monkeypatch.setattr(ServedVersions, "prepare", prepare_slowly)
 
@@ -68,6 +69,28 @@ class TestARegistryThatDoesNotAnswer:
             came.set()
             assert await before == "v1"
             line.is_cut = True
+            assert await version_of(client, "team/news:prod") == "v2"
+
+        run(resolvers, test)
+
+    def test_in_the_middle_of_a_download_leaves_the_version_before(
+        self, resolvers: LoRAResolverRegistry, news: Registry, monkeypatch: pytest.MonkeyPatch
+    ):
+        pull, came = Registry.pull, threading.Event()
+
+        def pull_when_it_comes(registry: Registry, *arguments: Any, **options: Any) -> Any:
+            came.wait()
+            return pull(registry, *arguments, **options)
+
+        async def test(vllm: Vllm, client: httpx.AsyncClient) -> None:
+            assert await version_of(client, "team/news:prod") == "v1"
+            monkeypatch.setattr(preparations, "MAX_STALL", 0.01)
+            monkeypatch.setattr(Registry, "pull", pull_when_it_comes)
+            news.tag("team/news:v2", "prod")
+            for _ in range(2):
+                assert await version_of(client, "team/news:prod") == "v1"
+            monkeypatch.setattr(preparations, "MAX_STALL", 3600.0)
+            came.set()
             assert await version_of(client, "team/news:prod") == "v2"
 
         run(resolvers, test)

@@ -17,6 +17,7 @@ from typing import TypeVar
 from loreg.entities import Version
 from loreg.errors import LoregError, UnavailableError
 from loreg.plugins.loaded_names import LoadedNames
+from loreg.plugins.preparations import Preparations
 from loreg.plugins.served_folders import touch
 from loreg.plugins.served_versions import NotServedError, ServedVersions
 from loreg.plugins.shared_question import SharedQuestion
@@ -28,7 +29,7 @@ _log = logging.getLogger("vllm.loreg")
 T = TypeVar("T")
 ANSWER_TIMEOUT = 1.0  # seconds that a request waits for the registry if there is a version to serve without it
 _QUESTION_LIMIT = 5.0  # seconds after which a question is given up; a late answer counts for the requests to come
-_MAX_QUESTIONS, _MAX_PULLS = 16, 4  # at once, each in a thread
+_MAX_QUESTIONS = 16  # at once, each in a thread
 
 
 class PinnedVersion(Value, frozen=True):
@@ -52,9 +53,8 @@ class FollowedRefs:
     def __init__(self, versions: ServedVersions, names: LoadedNames, max_refs: int) -> None:
         self.versions, self.names, self._max_refs = versions, names, max_refs
         self._refs: OrderedDict[Ref, _FollowedRef] = OrderedDict()
-        self._preparations: dict[str, asyncio.Task[Path]] = {}
+        self.preparations = Preparations(versions)
         self._questions = ThreadPoolExecutor(_MAX_QUESTIONS, "loreg-question")
-        self._pulls = ThreadPoolExecutor(_MAX_PULLS, "loreg-pull")
 
     async def current(self, ref: Ref) -> PinnedVersion:
         """Return the version that ``ref`` means now, or as near to now as the registry lets it be known.
@@ -74,20 +74,6 @@ class FollowedRefs:
     async def ask(self, question: Callable[[], T]) -> T:
         """Return what ``question`` does, run in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._questions, question)
-
-    async def prepare(self, version: Version) -> Path:
-        """Return the folder of the version; who waits for the same one waits together."""
-        task = self._preparations.get(version.pinned)
-        if task is None:
-            task = self._preparations[version.pinned] = asyncio.create_task(self._prepare(version))
-        return await asyncio.shield(task)
-
-    async def _prepare(self, version: Version) -> Path:
-        try:
-            run = asyncio.get_running_loop().run_in_executor
-            return await run(self._pulls, self.versions.prepare, version)
-        finally:
-            del self._preparations[version.pinned]
 
     async def _drop_idle(self, followed: _FollowedRef) -> None:
         """Drop a ref that means nothing, and those beyond the number that are followed."""
@@ -115,8 +101,8 @@ class _FollowedRef:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request waits for it, nor the registry is awaited in the background."""
-        return self.waiting == 0 and self._silence is None
+        """Whether neither a request waits for it, nor the task that awaits the registry in the background."""
+        return self.waiting == 0
 
     async def current(self) -> PinnedVersion:
         """Return the version that the ref means. See :meth:`FollowedRefs.current`."""
@@ -145,14 +131,17 @@ class _FollowedRef:
 
     async def _await_answer(self, question: asyncio.Task[_Answer]) -> None:
         """Take up what the registry says late, and ask until it answers in time."""
+        self.waiting += 1
         try:
             while not question.done():
                 await self._settle_quietly(await asyncio.shield(question))
                 question = self._question.ask()
                 await asyncio.wait([question], timeout=ANSWER_TIMEOUT)
+            self._silence = None
+            await self._settle_quietly(question.result())
         finally:
             self._silence = None
-        await self._settle_quietly(question.result())
+            self.waiting -= 1
 
     async def _settle_quietly(self, answer: _Answer) -> None:
         try:
@@ -180,7 +169,9 @@ class _FollowedRef:
     async def _make_ready(self, version: Version) -> PinnedVersion:
         if self.last is not None and self.last.name == version.pinned and self.last.folder.exists():
             return self.last
-        return PinnedVersion(version.pinned, await self._refs.prepare(version))
+        return PinnedVersion(
+            version.pinned, await self._refs.preparations.folder(version, has_other=self.last is not None)
+        )
 
     async def _record(self, number: int, current: PinnedVersion | None, version: Version | None) -> None:
         """Record what the ref means, here and on disk, unless a newer answer was recorded already."""

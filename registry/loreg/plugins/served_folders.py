@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from loreg.file_locks import lock_file, lock_file_shared
+from loreg.file_modes import make_file, make_folder
 from loreg.plugins.resolved import forget_missing
 
 MAX_FOLDERS = 64  # that stay in any case, those used last
@@ -30,10 +31,12 @@ class FolderLocks:
 
     def lock(self, folder: Path) -> None:
         """Keep the folder from being removed by any process, until :meth:`release` or the end of this one."""
-        if folder not in self._descriptors:
-            descriptor = os.open(folder, os.O_RDONLY)
-            lock_file_shared(descriptor)
-            self._descriptors[folder] = descriptor
+        while folder not in self._descriptors:
+            descriptor = _open_lock(folder)
+            if lock_file_shared(descriptor) and _is_current(descriptor, folder):
+                self._descriptors[folder] = descriptor
+            else:  # a process is removing the folder at this moment
+                os.close(descriptor)
 
     def release(self, folder: Path) -> None:
         """Let the folder be removed, once it has not been used for a while."""
@@ -61,16 +64,34 @@ def remove_unused(served: Path) -> None:
 
 def _remove(folder: Path) -> bool:
     """Remove the folder unless a process has a lock on it; return whether it is gone."""
+    descriptor = _open_lock(folder)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
-    try:
-        if not lock_file(descriptor):
+        if not lock_file(descriptor) or not _is_current(descriptor, folder):
             return False
         removed = folder.with_name(f"{_REMOVED}{folder.name}-{os.getpid()}")
         folder.rename(removed)
+        _lock_path(folder).unlink()
     finally:
         os.close(descriptor)
     shutil.rmtree(removed, ignore_errors=True)
     return True
+
+
+def _lock_path(folder: Path) -> Path:
+    """Return the file to lock: not the folder itself, which those wait for who pull the same version beside."""
+    return folder.parent / "locks" / folder.name
+
+
+def _open_lock(folder: Path) -> int:
+    path = _lock_path(folder)
+    make_folder(path.parent)
+    make_file(path)
+    return os.open(path, os.O_RDONLY)
+
+
+def _is_current(descriptor: int, folder: Path) -> bool:
+    """Return whether the file that was locked is still the one that others lock."""
+    try:
+        return os.path.samestat(_lock_path(folder).stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

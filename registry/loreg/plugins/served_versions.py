@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.base_names import public_base_name
-from loreg.entities import Severity, Version
+from loreg.entities import Progress, Severity, Version, no_progress
 from loreg.errors import LoregError, NotFoundError, explain_os_errors
 from loreg.file_modes import make_folder
 from loreg.plugins.resolved import Resolved, forget, recall, remember
@@ -48,8 +48,8 @@ class ServedVersions:
         except NotFoundError as error:
             raise NotServedError(ref, self._yanked_or_unknown(ref), error.message, error.hint) from error
 
-    def prepare(self, version: Version) -> Path:
-        """Return the folder of the version, pulled if it is not there.
+    def prepare(self, version: Version, progress: Progress = no_progress) -> Path:
+        """Return the folder of the version, pulled if it is not there; ``progress`` is told how far that is.
 
         Raises NotServedError for one that the base or the server would not take.
         """
@@ -58,7 +58,7 @@ class ServedVersions:
         if not folder.exists():
             with explain_os_errors(self._folder, "export LOREG_HOME=… to a folder you may write"):
                 make_folder(self._folder)
-            self._registry.pull(f"{version.ref}@sha256:{version.digest}", folder)
+            self._registry.pull(f"{version.ref}@sha256:{version.digest}", folder, progress=progress)
             touch(folder)
             with contextlib.suppress(OSError):  # another process is at it
                 remove_unused(self._folder)

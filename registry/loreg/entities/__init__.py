@@ -25,6 +25,7 @@ from loreg.entities.bases import (
     Verdict,
     VerdictKind,
 )
+from loreg.entities.canaries import AliasShares
 from loreg.entities.comparison import AdapterComparison
 from loreg.entities.deletion import (
     Deletion,
@@ -138,6 +139,7 @@ from loreg.entities.versions import (
     MIRRORED_FROM,
     AdapterEntry,
     AliasMove,
+    Canary,
     Commit,
     Committed,
     Details,
@@ -165,6 +167,7 @@ __all__ = [
     "AdapterEntry",
     "AdapterSimilarity",
     "AliasMove",
+    "AliasShares",
     "AttachmentOutcome",
     "BackupReport",
     "BakeResult",
@@ -177,6 +180,7 @@ __all__ = [
     "BaseRelation",
     "BaseSummary",
     "Caller",
+    "Canary",
     "Candidate",
     "CatalogSnapshot",
     "CheckReport",

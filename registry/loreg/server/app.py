@@ -16,6 +16,7 @@ from loreg.server.routes import (
     administration,
     bases,
     blobs,
+    canaries,
     events,
     health,
     hub_read,
@@ -56,6 +57,7 @@ def create_app(service: Service) -> FastAPI:
     for module in (
         search,
         versions,
+        canaries,
         health,
         bases,
         blobs,

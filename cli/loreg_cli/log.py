@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, table_options
-from loreg_cli.output import echo, print_json, print_table
+from loreg_cli.output import echo, format_share, print_json, print_table
 
 if TYPE_CHECKING:
     from loreg.entities import Event, Version
@@ -18,6 +18,9 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "push": lambda detail: "pushed",
     "tag": lambda detail: _with_reason(f"{detail.get('alias', '')} means it from now on", detail),
     "untag": lambda detail: f"{detail.get('alias', '')} was removed",
+    "canary": lambda detail: f"{detail.get('alias', '')} means it for {format_share(float(detail.get('share', 0)))}",
+    "canary end": lambda detail: _with_reason(f"{detail.get('alias', '')} means it for nobody any more", detail),
+    "rollback": lambda detail: f"taken back from {detail.get('alias', '')}: {detail.get('metric', '')}",
     "yank": lambda detail: _with_reason("yanked", detail),
     "unyank": lambda detail: _with_reason("shown again", detail),
     "delete": lambda detail: _with_reason(f"v{detail.get('number', '')} deleted for good", detail),

@@ -39,10 +39,11 @@ def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, forma
         _print_duplicates(registry.near_duplicates(name or "*"), format_)
         return
     if name:
-        print_versions(registry.versions(name, limit=limit, cursor=cursor), format_)
+        page = registry.versions(name, limit=limit, cursor=cursor)
+        print_versions(page, format_, registry.canaries(name) if format_ == "table" else ())
         return
-    page = registry.adapters(limit=limit, cursor=cursor)
-    if format_ == "table" and page.items:
+    adapters = registry.adapters(limit=limit, cursor=cursor)
+    if format_ == "table" and adapters.items:
         print_table(
             ["NAME", "NEWEST", "VERSIONS", "ALIASES", "SINCE"],
             [
@@ -53,12 +54,12 @@ def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, forma
                     ", ".join(f"{alias} → v{number}" for alias, number in entry.aliases.items()),
                     f"{entry.created_at:%Y-%m-%d}",
                 )
-                for entry in page.items
+                for entry in adapters.items
             ],
             right=["VERSIONS"],
             drop=["SINCE"],
         )
-    print_page(page, format_, [str(entry.adapter) for entry in page.items])
+    print_page(adapters, format_, [str(entry.adapter) for entry in adapters.items])
 
 
 def _print_duplicates(groups: tuple[NearDuplicates, ...], format_: str) -> None:

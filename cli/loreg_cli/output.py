@@ -188,6 +188,11 @@ def explain_declared_bases(versions: Iterable[Version]) -> None:
         click.echo(click.style(legend, dim=True), err=True)
 
 
+def format_share(share: float) -> str:
+    """Return a part of all for people: ``12.5 %``."""
+    return f"{100 * share:g} %"
+
+
 def format_size(count: int) -> str:
     """Return a number of bytes for people: ``301 kB``."""
     amount = float(count)

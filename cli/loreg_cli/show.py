@@ -10,6 +10,7 @@ from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import (
     explain_declared_bases,
     format_base,
+    format_share,
     format_size,
     print_json,
     print_pairs,
@@ -20,7 +21,7 @@ from loreg_cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loreg.entities import Deployment, Details
+    from loreg.entities import Canary, Deployment, Details
 
 
 @click.command()
@@ -59,6 +60,7 @@ def _print_details(details: Details) -> None:
             ("metrics", ", ".join(metric.exact for metric in version.metrics)),
             ("labels", ", ".join(f"{key}={value}" for key, value in version.labels.items())),
             ("aliases", ", ".join(version.aliases)),
+            ("canaries", "; ".join(map(_canary, details.canaries))),
             ("message", version.message),
             ("pushed", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.author}"),
         ]
@@ -91,6 +93,11 @@ def _print_deployments(deployments: Sequence[Deployment]) -> None:
     ]
     click.echo()
     print_table(["DEPLOYED ON", "REPLICA", "AS", "SINCE (UTC)", "STATE"], rows, drop=["SINCE (UTC)", "REPLICA"])
+
+
+def _canary(canary: Canary) -> str:
+    bounds = f", unless {' or '.join(canary.rollback_if)}" if canary.rollback_if else ""
+    return f"{canary.alias}: v{canary.number} for {format_share(canary.share)}{bounds}"
 
 
 def _span(low: int, high: int) -> str:

@@ -8,22 +8,25 @@ from loreg_cli.output import (
     explain_declared_bases,
     format_base_name,
     format_ranks,
+    format_share,
     print_page,
     print_table,
 )
 
 if TYPE_CHECKING:
-    from loreg.entities import Page, Version
+    from collections.abc import Sequence
+
+    from loreg.entities import Canary, Page, Version
 
 
-def print_versions(page: Page[Version], format_: str) -> None:
-    """Print a page of versions as a table, as JSON or as refs."""
+def print_versions(page: Page[Version], format_: str, canaries: Sequence[Canary] = ()) -> None:
+    """Print a page of versions as a table, as JSON or as refs; a table names the canaries of their adapter."""
     if format_ == "table" and page.items:
         print_table(
             ["REF", "DIGEST", "BASE", "RANK", "TASKS", "METRICS", "CREATED"],
             [
                 (
-                    version.ref + "".join(f" ({alias})" for alias in version.aliases) + (" yanked" * version.yanked),
+                    _name(version, canaries),
                     version.digest[:12],
                     format_base_name(version),
                     format_ranks(version).removeprefix("rank "),
@@ -39,3 +42,8 @@ def print_versions(page: Page[Version], format_: str) -> None:
         )
         explain_declared_bases(page.items)
     print_page(page, format_, [version.ref for version in page.items])
+
+
+def _name(version: Version, canaries: Sequence[Canary]) -> str:
+    shares = [f"{item.alias} {format_share(item.share)}" for item in canaries if item.number == version.number]
+    return version.ref + "".join(f" ({alias})" for alias in (*version.aliases, *shares)) + (" yanked" * version.yanked)

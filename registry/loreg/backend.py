@@ -11,6 +11,7 @@ from typing import Protocol
 
 from loreg.entities import (
     AdapterEntry,
+    AliasShares,
     BaseAdded,
     BaseAttachment,
     BaseDetails,
@@ -18,6 +19,7 @@ from loreg.entities import (
     BaseModel,
     BaseSummary,
     Caller,
+    Canary,
     Candidate,
     Commit,
     Committed,
@@ -219,6 +221,27 @@ class Backend(Protocol):
 
         One that the policy guards is an administrator's to remove: NotAllowedError.
         """
+        ...
+
+    def begin_canary(self, ref: Ref, alias: str, share: float, rollback_if: Sequence[str]) -> AliasShares:
+        """Let the version of ``ref`` have a share, between 0 and 1, of an alias that means another version.
+
+        It ends when a number is measured of it that fulfills one of ``rollback_if``, conditions as ``accuracy<0.8``;
+        and with the next move of the alias. Who asks for the alias itself gets the other one. Raises what :meth:`tag`
+        raises, and CheckFailedError if it would end at once.
+        """
+        ...
+
+    def end_canary(self, adapter: AdapterName, alias: str) -> AliasShares:
+        """Let an alias mean its version for all who ask again. Raises UsageError if it has no canary."""
+        ...
+
+    def alias_shares(self, adapter: AdapterName, alias: str) -> AliasShares:
+        """Return the version that an alias means, and its canary with its share."""
+        ...
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...]:
+        """Return the canaries of an adapter, by alias; a server that is too old has none."""
         ...
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:

@@ -20,6 +20,7 @@ _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _MAX_SPAN = 99_999  # of a unit
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MAX_REASON = 1000  # characters
+_MAX_CONDITIONS = 20  # of one canary
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)")
 
 
@@ -87,6 +88,32 @@ def parse_metric_condition(text: str) -> MetricCondition:
     """
     name, operator, value, dataset, split = _split_metric(text, "'accuracy>=0.9@imdb'")
     return MetricCondition(name, Comparison(operator, value), dataset, split)
+
+
+def parse_share(text: str) -> float:
+    """Parse a share of what is asked for: ``10%`` or ``0.1``, and ``0`` for none. Raises UsageError.
+
+    >>> parse_share("10%"), parse_share("0.25")
+    (0.1, 0.25)
+    """
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)(%?)", text.strip())
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0 <= share < 1:
+        raise UsageError(
+            f"invalid share {text!r}: expected a part of what is asked for, below 100 %",
+            hint="--share 10%; without --share the alias means the version for all",
+        )
+    return share
+
+
+def validate_canary(share: float, rollback_if: Sequence[str]) -> None:
+    """Raise UsageError for a share that is not between 0 and 1, and for what is no condition on a metric."""
+    if not 0 < share < 1:
+        raise UsageError(f"a canary cannot have a share of {share!r}", hint="--share 10%")
+    if len(rollback_if) > _MAX_CONDITIONS:
+        raise UsageError(f"{len(rollback_if)} conditions: {_MAX_CONDITIONS} at most", hint="--rollback-if 'loss>3'")
+    for text in rollback_if:
+        parse_metric_condition(text)
 
 
 def parse_comparison(text: str) -> Comparison:

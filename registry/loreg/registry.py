@@ -23,9 +23,11 @@ from loreg.entities import (
     AdapterComparison,
     AdapterDiff,
     AdapterEntry,
+    AliasShares,
     BackupReport,
     BakeResult,
     Caller,
+    Canary,
     CheckReport,
     Deletion,
     DeployedVersion,
@@ -87,6 +89,7 @@ from loreg.parsing import (
     parse_comparison,
     parse_metric_condition,
     parse_order,
+    parse_share,
     parse_span,
 )
 from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_alias, parse_ref, source_text
@@ -1059,7 +1062,7 @@ class Registry:
         return diff(self.context, source_text(a), source_text(b), progress=progress)
 
     def tag(self, ref: str, alias: str, *, expected: int | None = None) -> Version:
-        """Point ``alias`` to the version of ``ref`` from now on.
+        """Point ``alias`` to the version of ``ref`` from now on, for all who ask: a canary of it ends.
 
         With ``expected`` only if it still means the version of that number (0: if there is no such alias yet); raises
         ConflictError if somebody else moved it. Raises NotAllowedError if the version is yanked, CheckFailedError if
@@ -1072,6 +1075,54 @@ class Registry:
         if expected is not None and expected < 0:
             raise UsageError(f"an alias cannot mean v{expected}", hint="expected is the number of a version, or 0")
         return self._backend.tag(parse_ref(ref), parse_alias(alias), expected)
+
+    def begin_canary(self, ref: str, alias: str, share: float | str, *, rollback_if: Sequence[str] = ()) -> AliasShares:
+        """Let the version of ``ref`` have a ``share`` of ``alias``, which means another version: ``"10%"`` or 0.1.
+
+        Routers ask for it by :meth:`route`; whoever asks for the alias itself gets the other version. It ends when a
+        metric is recorded of it that fulfills one of ``rollback_if``, as ``accuracy<0.8``, by :meth:`end_canary`, and
+        when the alias moves: :meth:`tag` promotes it. Raises what :meth:`tag` raises, and CheckFailedError if it
+        would end at once.
+
+        >>> pushed = registry.push("./science", "team/news", aliases=["prod"]), registry.push("./history", "team/news")
+        >>> shares = registry.begin_canary("team/news:v2", "prod", "10%", rollback_if=["accuracy<0.8"])
+        >>> shares.main.number, shares.canary.number, shares.share
+        (1, 2, 0.1)
+        >>> measured = registry.add_metrics("team/news:v2", ["accuracy=0.7"])
+        >>> registry.shares("team/news:prod").canary is None
+        True
+        """
+        number = parse_share(share) if isinstance(share, str) else share
+        return self._backend.begin_canary(parse_ref(ref), parse_alias(alias), number, tuple(rollback_if))
+
+    def end_canary(self, name: str, alias: str) -> AliasShares:
+        """Let ``alias`` mean its version for all who ask again. Raises UsageError if it has no canary."""
+        return self._backend.end_canary(parse_adapter_name(name), parse_alias(alias))
+
+    def canaries(self, name: str) -> tuple[Canary, ...]:
+        """Return the canaries of the adapter ``name``, by alias."""
+        return self._backend.canaries(parse_adapter_name(name))
+
+    def shares(self, ref: str) -> AliasShares:
+        """Return what an alias, as ``team/news:prod``, means to a router, which may keep it and pick for each key.
+
+        Raises UsageError for a ref without an alias, NotFoundError if it means nothing.
+        """
+        parsed = parse_ref(ref)
+        if parsed.alias is None or parsed.digest is not None:
+            raise UsageError(f"{ref!r} names no alias: only an alias has shares", hint="team/news:prod")
+        return self._backend.alias_shares(parsed.adapter, parsed.alias)
+
+    def route(self, ref: str, key: str) -> Version:
+        """Return the version of an alias for ``key``, a user for instance, who stays with it while the canary lasts.
+
+        Raises what :meth:`shares` raises.
+
+        >>> pushed = registry.push("./science", "team/news", aliases=["prod"])
+        >>> registry.route("team/news:prod", "user-42").number
+        1
+        """
+        return self.shares(ref).pick(key)
 
     def untag(self, name: str, alias: str) -> None:
         """Remove an alias of the adapter ``name``; its history stays.

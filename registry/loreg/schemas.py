@@ -112,6 +112,15 @@ class AliasTarget:
 
 
 @dataclass(frozen=True)
+class CanaryRequest:
+    """A version that is to have a share, between 0 and 1, of an alias, and on which metrics that ends."""
+
+    ref: str
+    share: float
+    rollback_if: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class VisibilityRequest:
     """Whether everyone may read a namespace."""
 

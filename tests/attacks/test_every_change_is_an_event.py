@@ -127,6 +127,18 @@ def of_the_hub(there: Guarded, folder: Path) -> dict[str, Any]:
     return {"content": "\n".join(map(json.dumps, lines)).encode()}
 
 
+def second_version(there: Guarded, folder: Path) -> dict[str, Any]:
+    there.behind.tag("team/science:v1", "canary")
+    there.behind.push(HISTORY, "team/science")
+    return {"json": {"ref": "team/science:v2", "share": 0.1}}
+
+
+def with_canary(there: Guarded, folder: Path) -> dict[str, Any]:
+    second_version(there, folder)
+    there.behind.begin_canary("team/science:v2", "canary", 0.1)
+    return {}
+
+
 def sent(**body: Any) -> Callable[[Guarded, Path], dict[str, Any]]:
     return lambda there, folder: {"json": body}
 
@@ -143,6 +155,8 @@ ROUTES: dict[tuple[str, str], Change] = {
     ),
     ("PUT", ALIAS): Change("tag", sent(ref="team/science:v1")),
     ("DELETE", ALIAS): Change("untag", before=(("PUT", ALIAS, {"ref": "team/science:v1"}),)),
+    ("PUT", ALIAS + "/canary"): Change("canary", second_version),
+    ("DELETE", ALIAS + "/canary"): Change("canary end", with_canary),
     ("POST", "/api/v1/bases"): Change("base add", base),
     ("POST", "/api/v1/base-edges"): Change("base relate", edge),
     ("POST", "/api/v1/base-attachments"): Change("attach", unattached),
@@ -261,6 +275,11 @@ def attach(local_registry: Registry, folder: Path) -> None:
     assert local_registry.bases.attach("org/tiny")[0].outcome == "attached"
 
 
+def begin_canary(local_registry: Registry) -> None:
+    local_registry.push(HISTORY, "team/science")
+    local_registry.begin_canary("team/science:v2", "prod", "10%")
+
+
 def ping(local_registry: Registry) -> None:
     """Queue a ping; nobody is there to send it."""
     with contextlib.suppress(UnavailableError):
@@ -330,6 +349,14 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         lambda local_registry, folder: local_registry.bases.relate("two", "one", "finetuned_from"),
     ),
     "tag": ("tag", lambda local_registry, folder: local_registry.tag("team/science", "canary")),
+    "begin_canary": ("canary", lambda local_registry, folder: begin_canary(local_registry)),
+    "end_canary": (
+        "canary end",
+        lambda local_registry, folder: (
+            begin_canary(local_registry),
+            local_registry.end_canary("team/science", "prod"),
+        ),
+    ),
     "untag": ("untag", lambda local_registry, folder: local_registry.untag("team/science", "prod")),
     "yank": ("yank", lambda local_registry, folder: local_registry.yank("team/science:v1")),
     "unyank": ("unyank", lambda local_registry, folder: local_registry.unyank("team/yanked:v1")),
@@ -367,7 +394,7 @@ READING = {
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "follow_events", "jobs.show",
     "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
     "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
-    "deployments", "webhooks.list", "webhooks.deliveries",
+    "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "shares", "route",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {

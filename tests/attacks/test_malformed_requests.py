@@ -34,8 +34,8 @@ ROUTES = [
 ]
 RIGHT = {
     "namespace": "team", "name": "science", "selector": "v1", "alias": "prod", "request": "0" * 64, "sha256": "0" * 64,
-    "digest": "0" * 64, "upload_id": "x", "token_id": "99", "job_id": "1", "repository": "team/science",
-    "revision": "main", "branch": "b", "path": "README.md", "folder": "x", "version": "1",
+    "digest": "0" * 64, "upload_id": "x", "token_id": "99", "job_id": "1", "webhook_id": "1", "delivery_id": "1",
+    "repository": "team/science", "revision": "main", "branch": "b", "path": "README.md", "folder": "x", "version": "1",
 }  # fmt: skip
 WRONG = [
     "%00", "%0d%0aX:%20y", "%ed%a0%80", "%F0%9F%98%80", "%2e%2e", "%2F", "x" * 5000, "v" + "9" * 5000, "%", "-",

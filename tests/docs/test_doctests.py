@@ -37,6 +37,7 @@ WITH_EXAMPLE = (
     *(f"loreg.verbs.tokens.Tokens.{name}" for name in ("create", "list", "revoke")),
     *(f"loreg.verbs.webhooks.Webhooks.{name}" for name in ("add", "list", "rotate", "deliveries")),
     "loreg.webhooks.verify", "loreg.registry.Registry.follow_events",
+    "loreg.registry.Registry.begin_canary", "loreg.registry.Registry.route",
     *(f"loreg.verbs.tokens.Namespaces.{name}" for name in ("list", "set_public")),
     "loreg.entities.queries.Page.all",
 )  # fmt: skip

@@ -105,6 +105,13 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", ALIAS): Row(READ),
     ("PUT", ALIAS): Row(WRITE, request=lambda _: {"json": {"ref": "team/science:v1"}}),
     ("DELETE", ALIAS): Row(WRITE, 204),
+    ("GET", ALIAS + "/shares"): Row(READ),
+    ("PUT", ALIAS + "/canary"): Row(  # of the version that it means already; see tests/live/test_canary.py
+        {**WRITE, "anonymous": 401, "writer": 400, "owner": 400, "root": 400},
+        request=lambda _: {"json": {"ref": "team/science:v1", "share": 0.1}},
+    ),
+    ("DELETE", ALIAS + "/canary"): Row({**WRITE, **dict.fromkeys(("writer", "owner", "root"), 400)}),
+    ("GET", SCIENCE_PATH + "/canaries"): Row(READ),
     ("GET", "/api/v1/contents/{digest}"): Row(READ),
     ("GET", "/api/v1/files/{sha256}"): Row(EVERYONE),
     ("GET", "/api/v1/bases"): Row(TOKEN),

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import delete, literal, select, update
 
-from loreg.catalog import aliases, collection, exports, pending_uploads, references, search_text, tombstones
+from loreg.catalog import aliases, canaries, collection, exports, pending_uploads, references, search_text, tombstones
 from loreg.catalog.schema import (
     adapter_table,
     alias_move_table,
@@ -94,6 +94,7 @@ def remove(tx: Transaction, record: VersionRecord, weights_path: str, reason: st
     weights = _find_own_weights(tx, version_id, weights_path)
     for alias in version.aliases:
         aliases.remove_alias(tx, adapter_id, alias)
+    canaries.end_of_version(tx, version_id, "the version was removed")
     connection = tx.connection
     of_moves = (alias_move_table.c.adapter_id == adapter_id) & (alias_move_table.c.version_id == version_id)
     connection.execute(update(alias_move_table).where(of_moves).values(version_id=None))

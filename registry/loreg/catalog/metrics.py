@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from loreg.catalog import metric_declarations
+from loreg.catalog import canaries, metric_declarations
 from loreg.catalog.schema import metric_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Metric
 
 
 def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:
-    """Record ``metric``, in place of a value for the same name, dataset and split.
+    """Record ``metric``, in place of a value for the same name, dataset and split; canaries may end by it.
 
     Raises ConflictError if it is declared to be better in the other direction.
     """
@@ -19,6 +19,7 @@ def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> No
     changed, replaced = put_unlogged(tx, version_id, metric)
     if changed:
         tx.log("metric", adapter_id, version_id, metric=metric.exact, replaced=replaced)
+        canaries.roll_back(tx, version_id, metric)
 
 
 def put_unlogged(tx: Transaction, version_id: int, metric: Metric) -> tuple[bool, float | None]:

@@ -259,6 +259,22 @@ class AliasColumns(TypedColumns):
 alias_table = Table("aliases", metadata, AliasColumns)
 
 
+class CanaryColumns(TypedColumns):
+    """A second version of an alias, for a ``share`` between 0 and 1; ``rollback_if`` are conditions on metrics."""
+
+    adapter_id: Named[int] = Column(Id, ForeignKey("adapters.id"), primary_key=True)
+    alias: Named[str] = Column(Name, primary_key=True)
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), index=True)
+    number: Named[int] = Column(Integer)
+    share: Named[float] = Column(Double)
+    rollback_if: Named[list[str]] = Column(JSON)
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+canary_table = Table("canaries", metadata, CanaryColumns)
+
+
 class AliasMoveColumns(TypedColumns):
     """A move of an alias to a version, or to none when it was removed. ``number`` is the version's."""
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from sqlalchemy import Select, select
 
 from loreg.catalog import deployments
-from loreg.catalog.schema import alias_move_table, file_table, lineage_table, merge_table, version_table
+from loreg.catalog.schema import alias_move_table, canary_table, file_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time
 from loreg.catalog.versions import SelectedBy, find_version, select_version
-from loreg.entities import AliasMove, Details, Provenance, Source, Version
+from loreg.entities import AliasMove, Canary, Details, Provenance, Source, Version
 from loreg.manifest import File
 from loreg.refs import Ref
 
@@ -31,7 +31,8 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
 
     Raises what :func:`loreg.catalog.versions.resolve` raises.
     """
-    row, (card, base_path, recipe, certificate, sources, files, moves, places) = find_version(tx, ref, _select_details)
+    row, details = find_version(tx, ref, _select_details)
+    card, base_path, recipe, certificate, sources, files, moves, places, shares = details
     provenance = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
@@ -41,6 +42,10 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
         files=tuple(File(*cells) for cells in sorted(files)),
         card=card,
         provenance=provenance,
+        canaries=tuple(
+            Canary(alias, number, float(share), tuple(rollback_if), author, parse_time(at))
+            for alias, number, share, rollback_if, author, at in sorted(shares)
+        ),
         alias_moves=tuple(
             AliasMove(alias, number, author, parse_time(at))
             for _, alias, number, author, at in sorted(moves, reverse=True)
@@ -90,6 +95,16 @@ def _select_details(sees_all: bool, by: SelectedBy) -> Select[JsonCells, JsonCel
             on=alias_move_table.c.id.in_(_select_newest_moves()),
         ),
         deployments.OF_VERSION,
+        json_rows(
+            canary_table,
+            canary_table.c.alias,
+            canary_table.c.number,
+            canary_table.c.share,
+            canary_table.c.rollback_if,
+            canary_table.c.author,
+            canary_table.c.at,
+            on=canary_table.c.adapter_id == version_table.c.adapter_id,
+        ),
     )
     version = select_version(sees_all, by).add_columns(details.label("details"))
     return version.outerjoin(merge_table, merge_table.c.version_id == version_table.c.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated
@@ -15,18 +14,10 @@ from loreg.adapters.card import card_license, parse_card_fields
 from loreg.base_names import public_base_name
 from loreg.checking.licenses import license_conflict
 from loreg.decoding import decode
-from loreg.entities import AliasMove, BaseModel, Finding, Metric, MetricCondition, Operator, Severity, Version
+from loreg.entities import AliasMove, BaseModel, Finding, MetricCondition, Severity, Version
 from loreg.errors import NotFoundError, UsageError
 from loreg.parsing import parse_count, parse_metric_condition
 from loreg.refs import AdapterName, Ref, parse_alias, parse_ref
-
-_COMPARISONS: dict[Operator, Callable[[float, float], bool]] = {
-    Operator.EQUAL: operator.eq,
-    Operator.LESS: operator.lt,
-    Operator.AT_MOST: operator.le,
-    Operator.GREATER: operator.gt,
-    Operator.AT_LEAST: operator.ge,
-}
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -254,7 +245,7 @@ def _check_version(policy: Policy, version: Version) -> Iterator[tuple[str, str]
         if task not in version.tasks:
             yield "LP001", f"the task {task} is missing"
     for condition in policy.metrics:
-        if not any(_holds(condition, metric) for metric in version.metrics):
+        if not any(condition.is_fulfilled_by(metric) for metric in version.metrics):
             measured = ", ".join(metric.exact for metric in version.metrics if metric.name == condition.name)
             yield "LP002", f"{condition} is asked for, measured is {measured or 'nothing'}"
 
@@ -270,12 +261,3 @@ def _check_regressions(policy: Policy, version: Version, against: Version) -> It
         loss = before.value - metric.value if before.higher_is_better else metric.value - before.value
         if loss > policy.tolerance and not math.isclose(loss, policy.tolerance, rel_tol=1e-9):
             yield "LP008", f"{metric.exact} is worse than {before.exact} of {against.ref}"
-
-
-def _holds(condition: MetricCondition, metric: Metric) -> bool:
-    return (
-        metric.name == condition.name
-        and condition.dataset in ("", metric.dataset)
-        and condition.split in ("", metric.split)
-        and _COMPARISONS[condition.comparison.operator](metric.value, condition.comparison.value)
-    )

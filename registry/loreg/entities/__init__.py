@@ -25,6 +25,7 @@ from loreg.entities.bases import (
     Verdict,
     VerdictKind,
 )
+from loreg.entities.canaries import AliasShares
 from loreg.entities.comparison import AdapterComparison
 from loreg.entities.deletion import (
     Deletion,
@@ -148,6 +149,7 @@ from loreg.entities.versions import (
     MIRRORED_FROM,
     AdapterEntry,
     AliasMove,
+    Canary,
     Commit,
     Committed,
     Details,
@@ -175,6 +177,7 @@ __all__ = [
     "AdapterEntry",
     "AdapterSimilarity",
     "AliasMove",
+    "AliasShares",
     "AttachmentOutcome",
     "BackupReport",
     "BakeResult",
@@ -187,6 +190,7 @@ __all__ = [
     "BaseRelation",
     "BaseSummary",
     "Caller",
+    "Canary",
     "Candidate",
     "CatalogSnapshot",
     "CheckReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, overload
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from loreg.entities.listing import WholeListing
+    from loreg.entities.versions import Metric
 
 T = TypeVar("T")
 
@@ -89,6 +91,15 @@ class Operator(StrEnum):
     AT_LEAST = ">="
 
 
+_COMPARE: dict[Operator, Callable[[float, float], bool]] = {
+    Operator.EQUAL: operator.eq,
+    Operator.LESS: operator.lt,
+    Operator.AT_MOST: operator.le,
+    Operator.GREATER: operator.gt,
+    Operator.AT_LEAST: operator.ge,
+}
+
+
 class Comparison(Value, frozen=True):
     """A bound: ``operator`` stands before ``value``."""
 
@@ -109,6 +120,13 @@ class MetricCondition(Value, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.name}{self.comparison}{_where(self.dataset, self.split)}"
+
+    def is_fulfilled_by(self, metric: Metric) -> bool:
+        """Return whether that number fulfills it."""
+        is_meant = (
+            metric.name == self.name and self.dataset in ("", metric.dataset) and self.split in ("", metric.split)
+        )
+        return is_meant and _COMPARE[self.comparison.operator](metric.value, self.comparison.value)
 
 
 class SortKey(StrEnum):

@@ -284,11 +284,26 @@ class AdapterEntry(Displayed, frozen=True):
     created_at: datetime
 
 
+class Canary(Value, frozen=True):
+    """The version ``number`` gets the ``share``, between 0 and 1, of those who ask for ``alias``.
+
+    It ends by itself when a metric that is reported of it fulfills one of ``rollback_if``, as ``accuracy<0.8``.
+    """
+
+    alias: str
+    number: int
+    share: float
+    rollback_if: tuple[str, ...]
+    author: str
+    at: datetime
+
+
 class Details(Displayed, frozen=True):
     """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept.
 
     ``base_path`` is where the base lay on the machine that pushed it: the version's author is told, and nobody else.
     ``deployments`` are where it is, as folders and servers tell, for those who have a right of their own to read it.
+    ``canaries`` are those of all aliases of the adapter.
     """
 
     version: Version
@@ -298,6 +313,7 @@ class Details(Displayed, frozen=True):
     alias_moves: tuple[AliasMove, ...]
     base_path: str = ""
     deployments: tuple[Deployment, ...] = ()
+    canaries: tuple[Canary, ...] = ()
 
     def plot(self) -> Figure:
         """Draw what a merge kept of each source, as :meth:`Provenance.plot`. Raises UsageError if it is no merge."""

@@ -12,7 +12,8 @@ ACTIONS = (
     "push", "base", "attach", "detach", "describe", "metric", "metric declare", "tag", "untag", "yank", "unyank",
     "export", "export drop", "base add", "base change", "base relate", "draft", "undraft", "namespace", "token create",
     "token revoke", "job submit", "job end", "job cancel", "gc", "delete", "prune", "mirror", "repair", "backup",
-    "forget", "restore", "move", "webhook add", "webhook remove", "webhook rotate", "webhook enable",
+    "forget", "restore", "move", "canary", "canary end", "rollback",
+    "webhook add", "webhook remove", "webhook rotate", "webhook enable",
     "webhook disable", "webhook give up", "webhook redeliver", "webhook ping",
 )  # fmt: skip
 

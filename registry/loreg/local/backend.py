@@ -35,6 +35,7 @@ from loreg.catalog import (
     tombstones,
     versions,
 )
+from loreg.catalog.canaries import list_all as list_canaries
 from loreg.catalog.facets import count_facets
 from loreg.catalog.near_names import list_words
 from loreg.catalog.search import search
@@ -46,6 +47,7 @@ from loreg.entities import (
     ANONYMOUS_AUTHOR,
     Access,
     AdapterEntry,
+    AliasShares,
     BaseAdded,
     BaseAttachment,
     BaseDetails,
@@ -54,6 +56,7 @@ from loreg.entities import (
     BaseRelation,
     BaseSummary,
     Caller,
+    Canary,
     Candidate,
     Commit,
     Committed,
@@ -89,7 +92,7 @@ from loreg.entities import (
     WebhookDelivery,
 )
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
-from loreg.local import webhooks
+from loreg.local import canaries, webhooks
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.deployments import validate_report
@@ -101,7 +104,7 @@ from loreg.local.sketch_index import SketchIndex
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
-from loreg.parsing import parse_reason, parse_unit, parse_word, validate_metric
+from loreg.parsing import parse_reason, parse_unit, parse_word, validate_canary, validate_metric
 from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.selectors import Selector
 from loreg.settings import RETENTION
@@ -330,6 +333,24 @@ class LocalBackend(Backend):
                 _refuse_moved_alias(tx, adapter_id, adapter, alias, expected)
             check_removal(tx, self._policy, adapter, alias)
             aliases.remove_alias(tx, adapter_id, alias)
+
+    def begin_canary(self, ref: Ref, alias: str, share: float, rollback_if: Sequence[str]) -> AliasShares:
+        validate_canary(share, rollback_if)
+        with self.catalog.write(self._access) as tx:
+            self._lock_adapter(tx, ref.adapter)
+            return canaries.begin(tx, self._policy, versions.resolve(tx, ref), alias, share, rollback_if)
+
+    def end_canary(self, adapter: AdapterName, alias: str) -> AliasShares:
+        with self.catalog.write(self._access) as tx:
+            return canaries.end(tx, adapter, self._lock_adapter(tx, adapter), alias)
+
+    def alias_shares(self, adapter: AdapterName, alias: str) -> AliasShares:
+        with self.catalog.read(self._access) as tx:
+            return canaries.shares(tx, adapter, alias)
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...]:
+        with self.catalog.read(self._access) as tx:
+            return list_canaries(tx, versions.find_adapter_id(tx, adapter))
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         with self.catalog.write(self._access) as tx:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
     AdapterEntry,
+    AliasShares,
     BaseAdded,
     BaseAttachment,
     BaseDetails,
@@ -17,6 +18,7 @@ from loreg.entities import (
     BaseModel,
     BaseSummary,
     Caller,
+    Canary,
     Candidate,
     Commit,
     Committed,
@@ -61,6 +63,7 @@ from loreg.schemas import (
     AttachmentRequest,
     BaseRelationRequest,
     BaseRequest,
+    CanaryRequest,
     CommitRequest,
     ExportRequest,
     JobRequest,
@@ -198,6 +201,22 @@ class RemoteBackend(Backend):
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
         path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}"
         self._server.delete(path, NoneType, _alias_condition(expected))
+
+    def begin_canary(self, ref: Ref, alias: str, share: float, rollback_if: Sequence[str]) -> AliasShares:
+        path = f"{_adapter_path(ref.adapter)}/aliases/{quote(alias, safe='')}/canary"
+        return self._server.put(path, AliasShares, CanaryRequest(str(ref), share, tuple(rollback_if)))
+
+    def end_canary(self, adapter: AdapterName, alias: str) -> AliasShares:
+        return self._server.delete(f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/canary", AliasShares)
+
+    def alias_shares(self, adapter: AdapterName, alias: str) -> AliasShares:
+        return self._server.get(f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}/shares", AliasShares)
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...]:
+        try:
+            return self._server.get(f"{_adapter_path(adapter)}/canaries", tuple[Canary, ...])
+        except NotFoundError:
+            return ()
 
     def set_yanked(self, ref: Ref, yanked: bool, reason: str) -> Version:
         return self._server.put(f"{_version_path(ref)}/yanked", Version, YankRequest(yanked, reason))

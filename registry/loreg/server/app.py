@@ -16,6 +16,7 @@ from loreg.server.routes import (
     administration,
     bases,
     blobs,
+    canaries,
     deployments,
     events,
     health,
@@ -57,6 +58,7 @@ def create_app(service: Service) -> FastAPI:
     for module in (
         search,
         versions,
+        canaries,
         health,
         bases,
         blobs,

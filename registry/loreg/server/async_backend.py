@@ -83,3 +83,7 @@ class AsyncBackend:
     ping_webhook = _awaited(LocalBackend.ping_webhook)
     webhook_deliveries = _awaited(LocalBackend.webhook_deliveries)
     redeliver = _awaited(LocalBackend.redeliver)
+    begin_canary = _awaited(LocalBackend.begin_canary)
+    end_canary = _awaited(LocalBackend.end_canary)
+    alias_shares = _awaited(LocalBackend.alias_shares)
+    canaries = _awaited(LocalBackend.canaries)

@@ -40,7 +40,7 @@ class Line:
                 raise UnavailableError("the server http://10.1.2.3 does not answer", hint="loreg doctor")
             details = show(backend, ref)
             self.heard.release()
-            self.open.wait()
+            self.open.wait(60)
             return details
 
         monkeypatch.setattr(RemoteBackend, "show", show_by_line)

@@ -35,7 +35,7 @@ class Versions:
         if self.is_cut:
             raise UnavailableError("cut")
         number, is_refused = self.number, self.is_refused
-        self.open.wait()
+        self.open.wait(60)
         self.answered += 1
         if is_refused:
             raise NotServedError(ref, "yanked", "it is")
@@ -62,7 +62,7 @@ def test_a_download_that_failed_for_what_is_over_is_begun_again_for_who_came_lat
         def prepare(self, version: Any, progress: object) -> Path:
             if version.number == 2 and not self.fails.is_set():
                 self.fails.set()
-                self.goes_on.wait()
+                self.goes_on.wait(60)
                 raise UnavailableError("cut")
             return super().prepare(version, progress)
 

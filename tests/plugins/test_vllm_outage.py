@@ -56,7 +56,7 @@ class TestARegistryThatDoesNotAnswer:
 
         def prepare_slowly(versions: ServedVersions, version: Version, progress: Progress) -> Path:
             if version.number == 1:
-                came.wait()
+                came.wait(60)
             return prepare(versions, version, progress)
 
         monkeypatch.setattr(ServedVersions, "prepare", prepare_slowly)
@@ -79,7 +79,7 @@ class TestARegistryThatDoesNotAnswer:
         pull, came = Registry.pull, threading.Event()
 
         def pull_when_it_comes(registry: Registry, *arguments: Any, **options: Any) -> Any:
-            came.wait()
+            came.wait(60)
             return pull(registry, *arguments, **options)
 
         async def test(vllm: Vllm, client: httpx.AsyncClient) -> None:

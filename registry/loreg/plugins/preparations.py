@@ -21,11 +21,12 @@ class _Preparation:
     task: asyncio.Task[Path]
 
     def __init__(self) -> None:
-        self.progressed_at = time.monotonic()
+        self.progressed_at, self._progress = time.monotonic(), ("", 0)
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Take note that it gets on; called from the thread that downloads."""
-        self.progressed_at = time.monotonic()
+        """Take note that it gets on, or that another process does; called from the thread that downloads."""
+        if (text, done) != self._progress:
+            self.progressed_at, self._progress = time.monotonic(), (text, done)
 
 
 class Preparations:

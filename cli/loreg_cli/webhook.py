@@ -143,7 +143,7 @@ def deliveries(webhook_id: int, limit: int, cursor: str | None, format_: str) ->
     loreg webhook deliveries 3 --limit 10
     """
     page = open_registry().webhooks.deliveries(webhook_id, limit=limit, cursor=cursor)
-    if format_ == "table":
+    if format_ == "table" and page.items:
         rows = [
             (
                 str(item.id),

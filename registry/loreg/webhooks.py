@@ -77,4 +77,6 @@ def _key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError("this is no secret of a webhook: they read whsec_…", hint="loreg webhook rotate") from None
+        raise UsageError(
+            "this is no secret of a webhook: they read whsec_…", hint="take what loreg webhook add printed"
+        ) from None

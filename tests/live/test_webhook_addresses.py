@@ -10,7 +10,7 @@ import pytest
 
 from live.receivers import raw_receiver, receiver
 from loreg.errors import NotAllowedError, UsageError
-from loreg.local.webhook_transport import SendError, Transport, parse_networks, require_allowed
+from loreg.local.webhook_transport import SendError, Transport, new_deadline, parse_networks, require_allowed
 
 PRIVATE = [
     "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
@@ -53,9 +53,9 @@ def test_no_spelling_of_this_machine_is_connected_to(host: str):
     with raw_receiver(connections.append) as url:
         port = url.rpartition(":")[2].partition("/")[0]
         with pytest.raises(SendError):
-            Transport().post(f"http://{host}:{port}/hook", {}, b"{}")
+            Transport().post(f"http://{host}:{port}/hook", {}, b"{}", new_deadline())
         with pytest.raises(SendError):
-            Transport().post(f"https://{host}:{port}/hook", {}, b"{}")
+            Transport().post(f"https://{host}:{port}/hook", {}, b"{}", new_deadline())
     assert connections == []
 
 
@@ -78,20 +78,22 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
 def test_a_name_that_means_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch):
     resolving(monkeypatch, "127.0.0.1")
     with pytest.raises(SendError, match=r"127.0.0.1 is no public address"):
-        Transport().post("http://receiver.example/", {}, b"")
+        Transport().post("http://receiver.example/", {}, b"", new_deadline())
 
 
 def test_a_name_that_means_a_public_and_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch):
     resolving(monkeypatch, "8.8.8.8 127.0.0.1")
     with pytest.raises(SendError, match=r"127.0.0.1 is no public address"):
-        Transport().post("http://receiver.example/", {}, b"")
+        Transport().post("http://receiver.example/", {}, b"", new_deadline())
 
 
 def test_a_name_is_asked_for_once_so_that_it_cannot_change_its_meaning(monkeypatch: pytest.MonkeyPatch):
     with receiver() as hook:
         asked = resolving(monkeypatch, "127.0.0.1", "10.0.0.1")
         port = hook.url.rpartition(":")[2].partition("/")[0]
-        status = Transport(parse_networks("127.0.0.1")).post(f"http://receiver.example:{port}/hook", {}, b"{}")
+        status = Transport(parse_networks("127.0.0.1")).post(
+            f"http://receiver.example:{port}/hook", {}, b"{}", new_deadline()
+        )
     assert (status, asked) == (204, ["receiver.example"])
     assert hook.requests[0].headers["host"] == f"receiver.example:{port}"
 
@@ -111,10 +113,12 @@ def test_an_attempt_ends_in_time_whatever_comes_slowly(monkeypatch: pytest.Monke
 
     with raw_receiver(trickle) as url:
         with pytest.raises(SendError, match="timed out"):
-            Transport(parse_networks("127.0.0.1")).post(url.replace("http", scheme), {}, b"{}")
+            Transport(parse_networks("127.0.0.1")).post(url.replace("http", scheme), {}, b"{}", new_deadline())
         is_over.set()
 
 
 def test_what_is_no_tls_is_an_error_that_shows_nothing():
     with receiver() as hook, pytest.raises(SendError, match="TLS"):
-        Transport(parse_networks("127.0.0.1")).post(hook.url.replace("http", "https") + "?key=hunter2", {}, b"{}")
+        Transport(parse_networks("127.0.0.1")).post(
+            hook.url.replace("http", "https") + "?key=hunter2", {}, b"{}", new_deadline()
+        )

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +23,11 @@ from concurrency import eventually
 from deployments import HISTORY, NEWS, SCIENCE, Deployment, Loreg, command_line, empty_folders
 from live.receivers import raw_receiver, receiver
 from live_server import live_server
-from loreg.catalog import Catalog
+from loreg.catalog import Catalog, webhook_deliveries
 from loreg.entities import Access
 from loreg.errors import ConflictError, IntegrityError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.webhook_deliverer import delivering
-from loreg.local.webhook_transport import parse_networks
+from loreg.local.webhook_transport import SendError, Transport, parse_networks
 from loreg.registry import Registry, connect
 from loreg.webhooks import verify
 from server.conftest import Guarded
@@ -244,11 +245,11 @@ def test_two_who_deliver_share_and_send_nothing_twice(postgres_and_s3: Deploymen
 
 _KILLED = """
 import os, signal, sys
-from loreg.catalog import Catalog
+from loreg.catalog import Catalog, webhook_deliveries
 from loreg.local import webhook_deliverer, webhook_transport
 post = webhook_transport.Transport.post
-def post_and_die(self, url, headers, body):
-    post(self, url, headers, body)
+def post_and_die(self, url, headers, body, deadline):
+    post(self, url, headers, body, deadline)
     os.kill(os.getpid(), signal.SIGKILL)
 webhook_transport.Transport.post = post_and_die
 transport = webhook_transport.Transport(webhook_transport.parse_networks("127.0.0.0/8"))
@@ -415,6 +416,50 @@ def test_nobody_who_delivers_is_told(folders: Deployment):
         webhook, _ = registry.webhooks.add("https://example.com/")
         with pytest.raises(Exception, match="nobody sent the ping"):
             registry.webhooks.test(webhook.id, seconds=0)
+
+
+def test_a_test_has_what_waits_tried_at_once(folders: Deployment, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loreg.local.webhook_deliverer._FIRST_PAUSE", 3600.0)
+    with connect(**folders.settings) as registry, receiver(500, 204) as hook, background(folders):
+        webhook, _ = registry.webhooks.add(hook.url, actions=["push"])
+        registry.push(SCIENCE, "team/science")
+        eventually(lambda: registry.webhooks.list()[0].failing_since is not None)
+        assert registry.webhooks.test(webhook.id).status == 204
+        assert hook.events == ["push team/science:v1", "push team/science:v1", "ping"]
+        assert registry.webhooks.list()[0].failing_since is None
+
+
+def test_a_process_that_was_stopped_after_its_claim_sends_nothing(folders: Deployment):
+    with receiver() as hook, pytest.raises(SendError, match="timed out"):
+        Transport(parse_networks(LOOPBACK)).post(hook.url, {}, b"{}", time.monotonic() - 1)
+    assert hook.requests == []
+
+
+def test_deliveries_are_kept_for_a_while_and_not_for_ever(folders: Deployment, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(webhook_deliveries, "MAX_ENDED", 3)
+    monkeypatch.setattr("loreg.local.webhook_deliverer._CLEANUP_INTERVAL", 0.0)
+    with connect(**folders.settings) as registry, receiver() as hook:
+        webhook, _ = registry.webhooks.add(hook.url, actions=["tag"])
+        registry.push(SCIENCE, "team/science")
+        with background(folders):
+            for number in range(6):
+                registry.tag("team/science:v1", f"alias{number}")
+            eventually(lambda: len(hook.requests) == 6)
+            registry.webhooks.test(webhook.id)
+            eventually(lambda: len(registry.webhooks.deliveries(webhook.id)) == 3)
+        monkeypatch.setattr(webhook_deliveries, "MAX_PENDING", 2)
+        hook.statuses[:] = [500]
+        for number in range(5):
+            registry.tag("team/science:v1", f"late{number}")
+        with background(folders):
+            eventually(lambda: any(event.action == "webhook give up" for event in registry.events()))
+        states = [item.state for item in registry.webhooks.deliveries(webhook.id)]
+        assert states.count("pending") == 2
+        age(folders, "webhook_deliveries", "finished_at", "31 days")
+        catalog = Catalog(folders.database_url)
+        with contextlib.closing(catalog), catalog.write(Access.superuser("ada")) as tx:
+            webhook_deliveries.clean_up(tx)
+        assert [item.state for item in registry.webhooks.deliveries(webhook.id)] == ["pending"] * 2
 
 
 def test_events_of_while_nobody_delivered_come_later(folders: Deployment):

@@ -108,22 +108,30 @@ def redeliver(tx: Transaction, webhook_id: int, delivery_id: int) -> WebhookDeli
         raise NotFoundError(
             f"webhook {webhook_id} has no delivery {delivery_id}", hint=f"loreg webhook deliveries {webhook_id}"
         )
+    hasten(tx, webhook_id)
     webhooks.log(tx, "webhook redeliver", webhook_id, delivery=delivery_id)
     return _to_delivery(row)
 
 
+def hasten(tx: Transaction, webhook_id: int) -> None:
+    """Let what waits for its next attempt be tried now: somebody has mended the receiver."""
+    which = and_(webhook_delivery_table.c.webhook_id == webhook_id, _PENDING)
+    tx.connection.execute(update(webhook_delivery_table).where(which).values(due_at=clock.now(tx)))
+
+
 def list_due(tx: Transaction) -> tuple[list[int], float | None]:
     """Return the webhooks that have something due and are claimed by nobody, and in how many seconds others have."""
-    heads = (
-        select(webhook_delivery_table.c.webhook_id, func.min(webhook_delivery_table.c.id).label("head"))
-        .where(_PENDING)
-        .group_by(webhook_delivery_table.c.webhook_id)
-        .subquery()
+    head = (
+        select(func.min(webhook_delivery_table.c.id))
+        .where(webhook_delivery_table.c.webhook_id == webhook_table.c.id, _PENDING)
+        .correlate(webhook_table)
+        .scalar_subquery()
     )
+    delivery = webhook_delivery_table.alias()
     query = (
-        select(webhook_table.c.id, webhook_table.c.claimed_until, webhook_delivery_table.c.due_at)
-        .join(heads, heads.c.webhook_id == webhook_table.c.id)
-        .join(webhook_delivery_table, webhook_delivery_table.c.id == heads.c.head)
+        select(webhook_table.c.id, webhook_table.c.claimed_until, delivery.c.due_at)
+        .select_from(webhook_table)
+        .join(delivery, delivery.c.id == head)
         .where(webhook_table.c.disabled_at.is_(None))
     )
     rows = tx.connection.execute(query).all()
@@ -160,7 +168,7 @@ def claim_next(tx: Transaction, webhook_id: int, claimant: str) -> Attempt | Non
     if row is None:
         return None
     if webhooks.find_access(tx, row) is None:
-        webhooks.disable(tx, webhook_id, f"the token of {row.author} was revoked or has expired")
+        webhooks.disable_without_token(tx, row)
         return None
     _give_up_old(tx, webhook_id)
     query = select(webhook_delivery_table).where(webhook_delivery_table.c.webhook_id == webhook_id, _PENDING)

@@ -103,6 +103,11 @@ def enable(tx: Transaction, webhook: Webhook) -> Webhook:
     return _change(tx, webhook.id, values, "webhook enable")
 
 
+def disable_without_token(tx: Transaction, row: WebhookRow) -> None:
+    """Disable a webhook whose maker may not act any more."""
+    disable(tx, row.id, f"the token of {row.author} was revoked or has expired, or a token is needed by now")
+
+
 def disable(tx: Transaction, webhook_id: int, reason: str) -> None:
     """Tell a webhook of nothing any more; what waits is kept until it is too old."""
     values = {"disabled_at": clock.now(tx), "claimed_by": "", "claimed_until": None}

@@ -18,7 +18,7 @@ from loreg.catalog.webhook_deliveries import Attempt, Outcome
 from loreg.entities import Access
 from loreg.errors import LoregError
 from loreg.local.webhook_events import queue_events
-from loreg.local.webhook_transport import IpNetwork, SendError, Transport
+from loreg.local.webhook_transport import IpNetwork, SendError, Transport, new_deadline
 from loreg.webhooks import sign
 
 _THREADS = 8  # each has one webhook at a time
@@ -94,6 +94,9 @@ class Deliverer:
         except LoregError as error:
             _log.warning("webhooks could not be looked after: %s", error)
             return _RECHECK
+        except Exception:  # it is tried again: nobody else would notice that nothing is sent any more
+            _log.exception("webhooks could not be looked after")
+            return _RECHECK
         for webhook_id in due:
             if webhook_id not in self._busy:
                 self._busy.add(webhook_id)
@@ -111,13 +114,14 @@ class Deliverer:
         try:
             attempt, outcome = None, None
             for _ in range(_TURN):
+                deadline = new_deadline()  # before the claim: a process that was stopped sends nothing when another may
                 with self._catalog.write(self._access) as tx:
                     if attempt is not None and outcome is not None:
                         webhook_deliveries.record(tx, attempt, self._name, outcome)
                     attempt = webhook_deliveries.claim_next(tx, webhook_id, self._name)
                 if attempt is None:
                     return
-                outcome = self._send(attempt)
+                outcome = self._send(attempt, deadline)
                 if self._ends.is_set():
                     break
             with self._catalog.write(self._access) as tx:
@@ -132,13 +136,13 @@ class Deliverer:
             self._busy.discard(webhook_id)
             self._has_changed.set()
 
-    def _send(self, attempt: Attempt) -> Outcome:
+    def _send(self, attempt: Attempt, deadline: float) -> Outcome:
         body = attempt.body.encode()
         signed = sign(body, attempt.message_id, int(time.time()), attempt.secrets)
         headers = {"Content-Type": "application/json", **signed}
         pause = min(_FIRST_PAUSE * 3**attempt.attempts, _MAX_PAUSE) * random.uniform(0.75, 1.25)  # noqa: S311
         try:
-            status = self._transport.post(attempt.url, headers, body)
+            status = self._transport.post(attempt.url, headers, body, deadline)
         except SendError as error:
             _log.info("webhook %d: %s", attempt.webhook_id, error)
             return Outcome(None, str(error)[:256], pause)

@@ -38,7 +38,7 @@ def _queue(tx: Transaction, events: Sequence[FeedEvent], registry: str) -> None:
     for row in webhooks.list_active(tx, for_share=True):
         access = webhooks.find_access(tx, row)
         if access is None:
-            webhooks.disable(tx, row.id, f"the token of {row.author} was revoked or has expired")
+            webhooks.disable_without_token(tx, row)
             continue
         for event in events:
             if _is_for(row, event, access):

@@ -70,6 +70,11 @@ def _is_site_local(ip: IpAddress) -> bool:
     return isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
 
 
+def new_deadline() -> float:
+    """Return when an attempt that begins now is to have ended, by the monotonic clock."""
+    return time.monotonic() + _SECONDS
+
+
 class Transport:
     """Sends deliveries; several threads may at once. ``allowed`` are networks that are not public, and fine."""
 
@@ -78,9 +83,11 @@ class Transport:
         self._sockets: set[socket.socket] = set()
         self._is_aborted = False
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        """Send ``body`` to ``url``; return the status of the answer. Raises SendError."""
-        deadline = time.monotonic() + _SECONDS
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, deadline: float) -> int:
+        """Send ``body`` to ``url``; return the status of the answer. After the deadline nothing is sent.
+
+        Raises SendError.
+        """
         parts = urlsplit(url)
         with contextlib.ExitStack() as stack:
 

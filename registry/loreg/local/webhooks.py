@@ -69,6 +69,7 @@ def rotate(catalog: Catalog, access: Access, webhook_id: int, *, drop_old: bool)
 def enable(catalog: Catalog, access: Access, webhook_id: int) -> Webhook:
     """Let a webhook that was disabled be told of events again, as the caller may read them."""
     with catalog.write(access) as tx:
+        webhook_deliveries.hasten(tx, webhook_id)
         return webhooks.enable(tx, find(tx, access, webhook_id))
 
 
@@ -79,6 +80,7 @@ def ping(catalog: Catalog, access: Access, webhook_id: int) -> int:
         webhook = find(tx, access, webhook_id)
         if webhook.disabled_at is not None:
             raise UsageError(f"webhook {webhook_id} is disabled", hint=f"loreg webhook enable {webhook_id}")
+        webhook_deliveries.hasten(tx, webhook_id)
         webhooks.log(tx, "webhook ping", webhook_id)
         return queue(tx, webhook_id, registry, None)
 

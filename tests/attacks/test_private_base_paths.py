@@ -40,6 +40,8 @@ def test_no_route_tells_it_to_anybody_else(guarded_folder: Guarded, tmp_path: Pa
     hub = {"repository": "team/science", "revision": "prod", "path": "adapter_config.json", "branch": "x", "folder": ""}
     for method, path in [*TABLE, *HUB]:
         if method == "GET":
+            if path.endswith("/stream"):  # of events, as the page of them that is looked at, too
+                continue
             url = TABLE[method, path].url if (method, path) in TABLE else ""
             response = http.get(url or path.replace(":path}", "}").format(**filled, **hub), follow_redirects=True)
             looked_at += response.is_success

@@ -10,7 +10,7 @@ SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth truth-live faults soak soak-gc simulate gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-sweep identify-proof docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-sweep identify-proof docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -137,6 +137,9 @@ bench-check: $(READY) ## print checking a thousand adapters beside its floor and
 
 bench-identify: $(READY) ## print what sketching costs, and finding the nearest of a million versions (five minutes)
 	@$(BIN)/python benchmarks/identify.py --large
+
+bench-live: $(READY) ## print how soon a change reaches those who follow, and what idle followers cost (25 minutes)
+	@$(BIN)/python benchmarks/live.py
 
 # Texts and models alone are wanted of these packages, not the programs that they also bring: hence no dependencies.
 bench-sweep: $(READY) ## train the adapters that sweeps are proved on, print searches, predictors and methods beside them (four hours)

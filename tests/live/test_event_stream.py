@@ -81,6 +81,14 @@ def test_patterns_say_which_adapters(registry: Registry):
     events.close()
 
 
+def test_who_names_many_adapters_is_told_of_theirs_at_least(registry: Registry):
+    events = stream(registry, *(f"team/a{number}" for number in range(30)))
+    events.read(0)
+    registry.push(NEWS, "team/a29")
+    read_until(events, "push", "team/a29:v1")
+    events.close()
+
+
 def test_a_wrong_position_is_refused(registry: Registry):
     with pytest.raises(UsageError, match="no position"):
         stream(registry, position="yesterday").read(0)

@@ -15,7 +15,7 @@ from concurrency import eventually
 from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE, Deployment, Loreg
 from faults.followed import look_at_followed
 from live_server import live_server
-from loreg.entities import Query, SyncOptions, SyncProblemKind, SyncReport
+from loreg.entities import DeploymentReport, Query, SyncOptions, SyncProblemKind, SyncReport
 from loreg.errors import (
     ConflictError,
     IntegrityError,
@@ -351,6 +351,34 @@ def test_a_follower_outlives_its_server(postgres_and_s3: Deployment, folder: Pat
             behind.tag("team/news:v1", "prod")
             eventually(lambda: shown(folder) == {"team/news": digest(behind, "team/news:v1")})
     assert sum(isinstance(report, LoregError) for report in seen) == 1
+
+
+def test_that_the_registry_cannot_be_told_loses_no_report(
+    team: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    backend = team.context.backend
+    report_deployment, failures = backend.report_deployment, [1, 1]
+
+    def fail_at_first(report: DeploymentReport) -> None:
+        if failures:
+            failures.pop()
+            raise UnavailableError("the server does not answer")
+        report_deployment(report)
+
+    monkeypatch.setattr(backend, "report_deployment", fail_at_first)
+    following = team.follow("team/*:prod", folder)
+    assert isinstance(next(following), SyncReport)
+    team.push(HISTORY, "team/news", aliases=["prod"])
+    report = next(following)
+    assert isinstance(report, SyncReport)
+    assert [adapter.ref for adapter in report.updated] == ["team/news:v2"]
+    team.push(MOVIES, "team/news", aliases=["prod"])
+    next(following)
+    following.close()
+    assert {(place.name, place.ref) for place in team.deployments()} == {
+        ("team/news", "team/news:v3"),
+        ("team/topics", "team/topics:v1"),
+    }
 
 
 def test_a_follower_whose_server_tells_of_nothing_asks_now_and_then(

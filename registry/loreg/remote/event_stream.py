@@ -16,6 +16,7 @@ from loreg.remote.http import Server
 
 _SILENCE = 60.0  # seconds: the server sends a comment every 20 if there is nothing to tell
 _PIECE = 64 * 1024
+_MAX_PATTERNS = 20  # that a server takes; who follows more adapters is told of all
 
 
 class RemoteEventStream:
@@ -53,7 +54,8 @@ class RemoteEventStream:
     def _read_message(self) -> tuple[Event, ...]:
         """Return the events up to the next message with an id, or none where a comment comes first."""
         if self._response is None:
-            parameters = {"pattern": tuple(map(str, self._patterns)), "after": self.position}
+            patterns = tuple(map(str, self._patterns)) if len(self._patterns) <= _MAX_PATTERNS else ()
+            parameters = {"pattern": patterns, "after": self.position}
             self._response = self._server.stream("/api/v1/events/stream", parameters, _SILENCE)
         while True:
             message, is_whole, rest = self._unread.partition(b"\n\n")

@@ -87,7 +87,7 @@ def sync(
     with open_followed(folder, is_flat=options.flat, is_pinned=options.pinned) as opened:
         follower = _Follower(context, followed, options, profile, opened)
         report = follower.follow_once(progress)
-        follower.tell(is_changed=True)
+        follower.try_to_tell(is_changed=True)
         return report
 
 
@@ -130,7 +130,7 @@ class _Follower:
     def follow(self) -> Iterator[SyncReport | LoregError]:
         """Yield the first report, and each later one with something new in it; an error once while it lasts."""
         last: SyncReport | None = None
-        reason, pause = "", _MIN_PAUSE
+        reason, pause, has_told = "", _MIN_PAUSE, False
         with closing(self._context.backend.stream_events(self._followed.patterns)) as stream:
             while True:
                 is_told = True
@@ -141,12 +141,12 @@ class _Follower:
                     stream.close()
                 try:
                     report = self.follow_once()
-                    self.tell(is_changed=bool(last is None or reason or report.updated or report.removed))
                 except (UnavailableError, ConflictError) as error:
                     if error.message != reason:
                         yield error
                     reason, is_told = error.message, False
                 else:
+                    has_told = self.try_to_tell(is_changed=not has_told or bool(report.updated or report.removed))
                     if reason or last is None or report.updated or report.removed or report.problems != last.problems:
                         yield report
                     reason, last = "", report
@@ -195,7 +195,15 @@ class _Follower:
         )
         return self._report(before, shown, problems)
 
-    def tell(self, *, is_changed: bool) -> None:
+    def try_to_tell(self, *, is_changed: bool) -> bool:
+        """Tell the registry what the folder has; return False if it does not answer."""
+        try:
+            self._tell(is_changed=is_changed)
+        except UnavailableError:
+            return False
+        return True
+
+    def _tell(self, *, is_changed: bool) -> None:
         """Tell the registry what the folder has, or that it has what was told last; nothing where it may not."""
         options, folder = self._options, self._folder
         server, replica = options.server or socket.gethostname(), str(folder.root)[-_MAX_REPLICA:]
@@ -208,7 +216,7 @@ class _Follower:
                 self._context.backend.report_deployment(report)
             except NotFoundError:
                 if not is_changed:
-                    self.tell(is_changed=True)
+                    self._tell(is_changed=True)
 
     def _refuse_other_registry(self, selection: Selection) -> None:
         known = self._folder.state.registry

@@ -55,6 +55,12 @@ def filled(registry: Registry, tmp_path: Path) -> Registry:
     registry.pull("team/science", tmp_path / "out", profile="vllm")
     registry.yank("team/history:v1", reason="a trial")
     registry.declare_metric("carbon", lower_is_better=True, unit="kg")
+    registry.tag("team/both:v1", "stable")
+    registry.push(HISTORY, "team/both")
+    registry.begin_canary("team/both:v2", "stable", "10%", rollback_if=["loss>9"])
+    webhook, _ = registry.webhooks.add("https://example.com/hook", patterns=["team/*"])
+    with contextlib.suppress(UnavailableError):
+        registry.webhooks.test(webhook.id, seconds=0)
     registry.tokens.create("bot", ["write:team"])
     registry.namespaces.set_public("team", True)
     registry.jobs.submit("merge", sources=["team/science"], name="team/merged")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -50,8 +50,16 @@ class _Answer(Value, frozen=True):
 class FollowedRefs:
     """Refs that requests name, the ``max_refs`` that were named last. Used from one event loop."""
 
-    def __init__(self, versions: ServedVersions, names: LoadedNames, max_refs: int) -> None:
+    def __init__(
+        self,
+        versions: ServedVersions,
+        names: LoadedNames,
+        max_refs: int,
+        on_change: Callable[[Mapping[Ref, PinnedVersion]], None] = lambda meanings: None,
+    ) -> None:
+        """Follow none yet; ``on_change`` is called with what all of them mean whenever that has changed."""
         self.versions, self.names, self._max_refs = versions, names, max_refs
+        self._on_change = on_change
         self._refs: OrderedDict[Ref, _FollowedRef] = OrderedDict()
         self.preparations = Preparations(versions)
         self._questions = ThreadPoolExecutor(_MAX_QUESTIONS, "loreg-question")
@@ -75,6 +83,11 @@ class FollowedRefs:
         """Return what ``question`` does, run in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._questions, question)
 
+    async def change_meaning(self, before: PinnedVersion | None, after: PinnedVersion | None) -> None:
+        """Have a ref that meant ``before`` mean ``after``; None stands for nothing."""
+        await self.names.change_meaning(_name(before), _name(after))
+        self._on_change({ref: followed.last for ref, followed in self._refs.items() if followed.last is not None})
+
     async def _drop_idle(self, followed: _FollowedRef) -> None:
         """Drop a ref that means nothing, and those beyond the number that are followed."""
         if followed.last is None and followed.is_idle:
@@ -83,7 +96,7 @@ class FollowedRefs:
             oldest = next((other for other in self._refs.values() if other.is_idle), None)
             if oldest is not None:
                 del self._refs[oldest.ref]
-                await self.names.change_meaning(_name(oldest.last), None)
+                await self.change_meaning(oldest.last, None)
 
 
 class _FollowedRef:
@@ -182,7 +195,7 @@ class _FollowedRef:
             if current == self.last:
                 return
             before, self.last = self.last, current
-            await self._refs.names.change_meaning(_name(before), _name(current))
+            await self._refs.change_meaning(before, current)
             try:
                 await self._refs.ask(lambda: self._refs.versions.record(self.ref, version))
             except OSError as error:
@@ -197,7 +210,7 @@ class _FollowedRef:
         if recalled is not None:
             self.last = PinnedVersion(*recalled)
             touch(self.last.folder)
-            await self._refs.names.change_meaning(None, self.last.name)
+            await self._refs.change_meaning(None, self.last)
 
     def _last_served(self, reason: str, cause: LoregError | None = None) -> PinnedVersion:
         if self.last is None:

@@ -10,10 +10,14 @@ Interface: ``vllm/entrypoints/serve/middleware/register.py``; that of ASGI.
 from __future__ import annotations
 
 import logging
+import os
+import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loreg.errors import UsageError
-from loreg.plugins.followed_refs import FollowedRefs
+from loreg.plugins.deployment_reports import DeploymentReports
+from loreg.plugins.followed_refs import FollowedRefs, PinnedVersion
 from loreg.plugins.loaded_names import LoadedNames
 from loreg.plugins.model_field import read_model, replace_model
 from loreg.plugins.named_request import NamedRequest, names_a_model
@@ -43,7 +47,8 @@ class FollowAliases:
             await self._app(scope, receive, send)
             return
         if self._followed is None:  # vLLM's state is complete when the first request comes
-            self._followed = _Followed(VllmServing(scope["app"].state), self._registry, self._resolver)
+            port = str((scope.get("server") or ("", 0))[1] or os.getpid())
+            self._followed = _Followed(VllmServing(scope["app"].state), self._registry, self._resolver, port)
         followed, pinned = self._followed, list[str]()
 
         async def rewrite(body: bytes) -> bytes:
@@ -66,14 +71,17 @@ class FollowAliases:
 class _Followed:
     """The refs of a registry in one vLLM."""
 
-    def __init__(self, serving: VllmServing, registry: Registry, resolver: Any) -> None:
+    def __init__(self, serving: VllmServing, registry: Registry, resolver: Any, replica: str) -> None:
         self._serving = serving
+        self._reports = DeploymentReports(
+            lambda served: registry.report_deployment(socket.gethostname(), served, replica=replica, kind="vllm")
+        )
         self._names = LoadedNames(serving.unload)
         self._refs: FollowedRefs | None = None
         resolver.let_through = self._names.folder
         if serving.loads_adapters:
             versions = ServedVersions(registry, serving.base, serving.profile)
-            self._refs = FollowedRefs(versions, self._names, max(_MIN_REFS, serving.max_loaded))
+            self._refs = FollowedRefs(versions, self._names, max(_MIN_REFS, serving.max_loaded), self._tell)
 
     async def begin(self, model: str | None) -> str | None:
         """Return the pinned name for a request that names ``model``, kept until :meth:`end`; None if it is no ref."""
@@ -93,6 +101,9 @@ class _Followed:
     async def end(self, name: str) -> None:
         """Keep the name no longer for a request."""
         await self._names.end(name)
+
+    def _tell(self, meanings: Mapping[Ref, PinnedVersion]) -> None:
+        self._reports.change([(str(ref), version.name, ref.alias or "") for ref, version in meanings.items()])
 
     def _parse(self, model: str | None) -> Ref | None:
         """Return the ref; None for the base, for what somebody else has loaded, and for what is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pytest
 from sqlalchemy import update
 
 from concurrency import eventually
-from deployments import HISTORY, NEWS, SCIENCE, Loreg
+from deployments import HISTORY, NEWS, SCIENCE, Loreg, empty_folders
 from loreg.catalog import Catalog, deployments
 from loreg.catalog.schema import follower_table
 from loreg.entities import Access, Deployment, SyncOptions
 from loreg.errors import LoregError, NotAllowedError, NotFoundError, UnauthenticatedError, UsageError
 from loreg.registry import Registry, connect
-from server.conftest import Guarded
+from server.conftest import Guarded, _guarded
 
 
 def places(registry: Registry, pattern: str = "*") -> list[tuple[str, str, str, str]]:
@@ -28,6 +29,12 @@ def team(registry: Registry) -> Registry:
     registry.push(SCIENCE, "team/news", aliases=["prod"])
     registry.push(HISTORY, "team/topics", aliases=["prod"])
     return registry
+
+
+@pytest.fixture
+def guarded_with_policy(tmp_path: Path) -> Iterator[Guarded]:
+    (tmp_path / "loreg.toml").write_text("[check]\ndeployments = true\n")
+    yield from _guarded(empty_folders(tmp_path / "server"))
 
 
 def test_what_is_told_is_what_there_is(team: Registry):
@@ -150,6 +157,18 @@ def test_who_is_silent_is_told_and_in_the_end_forgotten(tmp_path: Path):
     assert forget() == 0
     let_pass(timedelta(days=7))
     assert (forget(), places(registry)) == (1, [])
+
+
+def test_a_policy_lets_administrators_alone_yank_what_is_served(guarded_with_policy: Guarded):
+    guarded = guarded_with_policy
+    guarded.registry("reader").report_deployment("vllm-1", [("a", "team/science:v1", "prod")])
+    with pytest.raises(NotAllowedError, match="vllm-1 still has team/science:v1") as caught:
+        guarded.registry("writer").yank("team/science:v1")
+    assert caught.value.hint == "loreg deployments team/science"
+    assert guarded.registry("owner").yank("team/science:v1").yanked
+    guarded.registry("owner").unyank("team/science:v1")
+    guarded.registry("reader").report_deployment("vllm-1", [])
+    assert guarded.registry("writer").yank("team/science:v1").yanked
 
 
 def test_a_deleted_version_is_nowhere(team: Registry):

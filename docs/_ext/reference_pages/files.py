@@ -40,6 +40,7 @@ max_rank = 64
 aliases = ["prod"]
 against = "prod"
 tolerance = 0.01
+deployments = true
 ```
 
 """

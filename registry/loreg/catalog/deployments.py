@@ -101,6 +101,17 @@ def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> 
     return tuple(deployments)
 
 
+def find_live(tx: Transaction, version_id: int) -> str | None:
+    """Return a server that has the version and is not silent, whoever told it; None if there is none."""
+    query = (
+        select(follower_table.c.server)
+        .join_from(deployment_table, follower_table, follower_table.c.id == deployment_table.c.follower_id)
+        .where(deployment_table.c.version_id == version_id, follower_table.c.seen_at >= tx.at - _SILENCE)
+        .order_by(follower_table.c.server)
+    )
+    return tx.connection.execute(query.limit(1)).scalar()
+
+
 def remove_silent(tx: Transaction) -> int:
     """Remove the followers that told nothing for a week; return how many."""
     silent = select(follower_table.c.id).where(follower_table.c.seen_at < tx.at - _FORGOTTEN)

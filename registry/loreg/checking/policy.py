@@ -30,6 +30,8 @@ class Policy(msgspec.Struct, frozen=True):
     Only an administrator of the namespace takes such an alias away, yanks the version that it means, or replaces its
     metrics by worse ones. Metrics are what users with write permission say of a version: an event names each who
     changed one. Any of these users moves ``against``, unless it is among the ``aliases`` too.
+
+    With ``deployments`` only an administrator of the namespace yanks a version that a folder or a server tells it has.
     """
 
     tasks: tuple[str, ...] = ()
@@ -42,6 +44,7 @@ class Policy(msgspec.Struct, frozen=True):
     license: bool = False
     against: str = ""
     tolerance: float = 0.0
+    deployments: bool = False
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -120,6 +123,7 @@ class _CheckTable(msgspec.Struct, forbid_unknown_fields=True):
     license: bool = False
     against: str = ""
     tolerance: Annotated[float, Meta(ge=0, le=sys.float_info.max)] = 0.0
+    deployments: bool = False
 
 
 def read_policy(table: Mapping[str, object], origin: str) -> Policy:
@@ -137,6 +141,7 @@ def read_policy(table: Mapping[str, object], origin: str) -> Policy:
             license=check.license,
             against=parse_alias(check.against) if "against" in table else "",
             tolerance=check.tolerance,
+            deployments=check.deployments,
         )
     except (ValueError, UsageError) as error:
         what = error.message if isinstance(error, UsageError) else error

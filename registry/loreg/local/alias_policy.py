@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loreg.catalog import aliases, versions
+from loreg.catalog import aliases, deployments, versions
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking import policy
@@ -49,6 +49,8 @@ def check_yank(tx: Transaction, team_policy: Policy, record: VersionRecord, *, y
     With ``yanked`` False the alias would mean the version again, so the policy is checked too: CheckFailedError.
     """
     version = record.version
+    if team_policy.deployments and yanked and not version.yanked:
+        _refuse_deployed(tx, record)
     last_aliases = aliases.list_aliases_last_on(tx, record.adapter_id, record.id)
     guarded = [alias for alias in last_aliases if alias in team_policy.aliases]
     if version.yanked == yanked or not guarded:
@@ -59,6 +61,18 @@ def check_yank(tx: Transaction, team_policy: Policy, record: VersionRecord, *, y
     if not yanked:
         for alias in set(guarded) & set(version.aliases):
             check_alias(tx, team_policy, record, alias)
+
+
+def _refuse_deployed(tx: Transaction, record: VersionRecord) -> None:
+    """Raise NotAllowedError if a follower that is not silent has the version and the caller is no administrator."""
+    version = record.version
+    place = deployments.find_live(tx, record.id)
+    if place is not None and not tx.access.may(Role.ADMIN, version.adapter.namespace):
+        raise NotAllowedError(
+            f"{place} still has {version.ref}, and the policy asks that nobody loses what is served: "
+            f"{_administrator(version.adapter)} yanks it",
+            hint=f"loreg deployments {version.adapter}",
+        )
 
 
 def check_metrics(tx: Transaction, team_policy: Policy, record: VersionRecord, measured: Sequence[Metric]) -> None:

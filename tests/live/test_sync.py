@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,10 @@ from loreg.errors import (
     UnderWayError,
     UsageError,
 )
+from loreg.manifest import File
 from loreg.registry import Registry, connect
+from loreg.workspace.context import Context
+from loreg.workspace.download import download_files
 
 
 def shown(folder: Path) -> dict[str, str]:
@@ -65,6 +70,32 @@ def test_a_folder_shows_what_is_selected(team: Registry, folder: Path):
     for name in expected:
         original = {path.name: path.read_bytes() for path in (SCIENCE if name == "team/news" else HISTORY).iterdir()}
         assert all(original[path.name] == path.read_bytes() for path in (folder / name).iterdir())
+
+
+def test_on_a_full_disk_what_fits_is_shown_and_the_rest_follows_when_there_is_room(
+    team: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    team.sync("team/news:prod", folder)
+    team.push(HISTORY, "team/news", aliases=["prod"])
+    download = download_files
+
+    def fill_up(context: Context, files: Sequence[File], *rest: Any) -> int:
+        if any(file.sha256 == weights.sha256 for file in files):
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+        return download(context, files, *rest)
+
+    weights = next(file for file in team.show("team/news:v2").files if file.path == "adapter_model.safetensors")
+    team.push(MOVIES, "team/small", aliases=["prod"])
+    monkeypatch.setattr("loreg.verbs.pull.download_files", fill_up)
+    report = team.sync("team/*:prod", folder)
+    assert {(problem.kind, problem.name) for problem in report.problems} == {
+        (SyncProblemKind.FAILED, "team/news"),
+        (SyncProblemKind.FAILED, "team/topics"),  # the same content
+    }
+    assert all("No space left" in problem.reason and "make room" in problem.hint for problem in report.problems)
+    assert shown(folder) == {name: digest(team, f"{name}:v1") for name in ("team/news", "team/small")}
+    monkeypatch.undo()
+    assert team.sync("team/*:prod", folder).is_complete
 
 
 def test_again_nothing_is_new(team: Registry, folder: Path):

@@ -271,8 +271,11 @@ class _Follower:
             return self._refused[name]
         try:
             return self._fetch_to(name, version)
-        except UnavailableError:
-            raise
+        except UnavailableError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            hint = f"make room on the disk of {self._folder.root}, and look at its permissions"
+            return SyncProblem(SyncProblemKind.FAILED, selected.name, version.ref, error.message, hint)
         except CheckFailedError as error:
             kind = SyncProblemKind.REFUSED
             self._refused[name] = SyncProblem(kind, selected.name, version.ref, error.message, error.hint)

@@ -13,7 +13,7 @@ from deployments import NEWS, Loreg, command_line
 from factories import train, write_base
 from loreg import credentials
 from loreg.file_modes import make_folder
-from loreg.plugins.resolved import remember
+from loreg.plugins.resolved import Resolved, remember
 from loreg.registry import connect
 from os_users import permissions_below
 
@@ -76,7 +76,7 @@ def test_credentials_are_for_nobody_else_even_in_a_shared_folder(umask: int, ord
 def test_what_vllm_was_served_is_for_nobody_else(umask: int, ordinary: Path):
     served = ordinary / "home" / "cache" / "served"
     make_folder(served)
-    remember(served, "team/news:prod", "0" * 64)
+    remember(served, "team/news:prod", Resolved("0" * 64, "team/news:v1"))
     assert open_to_others(ordinary) == {".": "0755"}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
+import psycopg
 import pytest
 
 from concurrency import eventually
@@ -221,8 +222,17 @@ def test_a_catalog_that_nobody_listens_to_is_not_read(postgres_and_s3: Deploymen
         events.read(0)
         registry.tag("team/science", "prod")
         read_until(events, "tag", "team/science:v1")
-        events.close()
+        with psycopg.connect(postgres_and_s3.database_url, autocommit=True) as observer:
+            assert count_listeners(observer) == 1
+            events.close()
+            eventually(lambda: count_listeners(observer) == 0)  # what nobody reads, PostgreSQL would keep
     assert readings
+
+
+def count_listeners(observer: psycopg.Connection) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+    (count,) = observer.execute(query).fetchone() or (0,)
+    return int(count)
 
 
 def test_the_servers_processes_tell_of_each_others_events(postgres_and_s3: Deployment):

@@ -27,6 +27,7 @@ from loreg.errors import (
     UnderWayError,
     UsageError,
 )
+from loreg.live.folder import open_followed
 from loreg.manifest import File
 from loreg.registry import Registry, connect
 from loreg.workspace.context import Context
@@ -268,6 +269,24 @@ def test_an_answer_that_is_older_changes_nothing(tmp_path: Path, folder: Path):
         assert shown(folder) == {"team/news": newest, "newest": newest}
         assert restored.sync("team/news:prod", folder, SyncOptions(accept_older=True)).is_complete
         assert shown(folder) == {"team/news": digest(restored, "team/news:v1")}
+
+
+def test_what_is_recorded_is_shown_after_a_crash_without_asking_anybody(
+    team: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    team.sync("team/news:prod", folder)
+    team.push(HISTORY, "team/news", aliases=["prod"])
+
+    def crash(link: Path, target: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("loreg.live.folder._replace_link", crash)
+    with pytest.raises(KeyboardInterrupt):
+        team.sync("team/news:prod", folder)
+    assert shown(folder) == {"team/news": digest(team, "team/news:v1")}
+    monkeypatch.undo()
+    with open_followed(folder):
+        assert shown(folder) == {"team/news": digest(team, "team/news:v2")}
 
 
 def test_two_who_write_one_folder_are_told_apart(team: Registry, folder: Path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from alembic import command
 from sqlalchemy import text
 
 from deployments import HISTORY, SCIENCE, Deployment, Loreg, empty_folders
@@ -200,9 +201,9 @@ def test_words_are_found_again_after_a_restore_and_after_an_upgrade(local_deploy
         assert registry.search("topics").items == ()
     engine = open_engine(local_deployment.database_url)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0011'"))
-        for table in ("search_texts", "metric_declarations", "sketches"):
-            connection.execute(text(f"DROP TABLE {table}"))
+        config = migrations.alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0011")
     migrations.upgrade(engine)
     engine.dispose()
     with connect(**local_deployment.settings, author="ada") as registry:

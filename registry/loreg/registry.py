@@ -103,7 +103,6 @@ from loreg.verbs.webhooks import Webhooks
 from loreg.workspace.progress_bars import draws_progress, is_notebook
 
 if TYPE_CHECKING:
-    from loreg.live.follow_events import OutageCallback
     from loreg.verbs.bases import Bases
     from loreg.verbs.import_runs import PlannedImport
     from loreg.verbs.publish import TrainedModel
@@ -1258,7 +1257,7 @@ class Registry:
         patterns: Sequence[str] = (),
         *,
         after: str = "",
-        on_outage: OutageCallback | None = None,
+        on_outage: Callable[[LoregError, float], None] | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> Iterator[FollowedEvent]:
         """Yield the events of the adapters that match, or of all, as they are committed, until ``is_wanted`` says no.

@@ -22,17 +22,17 @@ def test_what_a_server_serves_is_told_as_it_changes(resolvers: LoRAResolverRegis
     def served() -> list[tuple[str, str, str, str]]:
         return [(place.server, place.kind, place.name, place.ref) for place in news.deployments()]
 
-    async def told(ref: str) -> None:
+    async def reported(ref: str) -> None:
         expected = [(socket.gethostname(), "vllm", "team/news:prod", ref)]
         await asyncio.to_thread(eventually, lambda: served() == expected)
 
     async def test(vllm: Vllm, client: httpx.AsyncClient) -> None:
         await version_of(client, "team/news:prod")
-        await told("team/news:v1")
+        await reported("team/news:v1")
         news.tag("team/news:v2", "prod")
         assert [place.drift for place in news.deployments()] == ["prod is v2"]
         await version_of(client, "team/news:prod")
-        await told("team/news:v2")
+        await reported("team/news:v2")
         assert [place.drift for place in news.deployments()] == [""]
 
     run(resolvers, test)

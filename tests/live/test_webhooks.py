@@ -226,8 +226,10 @@ def test_a_receiver_that_misbehaves_holds_nobody_up(folders: Deployment, answer:
             eventually(lambda: registry.webhooks.deliveries(webhook.id)[-1].attempts > 0)
             oldest = registry.webhooks.deliveries(webhook.id)[-1]
         is_over.set()
-        errors = {"never": "timed out", "slowly": "timed out", "closes": "without an answer", "garbage": "no HTTP"}
+        errors = {"never": "timed out", "slowly": "timed out", "garbage": "no HTTP"}
         assert errors.get(answer, "") in oldest.error
+        if answer == "closes":  # as it is told by a closed connection, or by one that is reset
+            assert "without an answer" in oldest.error or "reset by peer" in oldest.error
         assert (oldest.state, oldest.status) == ("pending", None)
 
 

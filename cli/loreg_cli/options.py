@@ -60,6 +60,16 @@ token_env_option = click.option(
 )
 
 
+webhook_network_option = click.option(
+    "--webhook-network",
+    "webhook_networks",
+    multiple=True,
+    envvar="LOREG_WEBHOOK_NETWORK",
+    metavar="CIDR",
+    help="Webhooks may be in this network, though it is not public; repeatable. [env: LOREG_WEBHOOK_NETWORK]",
+)
+
+
 def _keep_table_option(context: click.Context, parameter: click.Parameter, value: object) -> None:
     context.meta.setdefault(TABLE_OPTIONS, {})[parameter.name] = value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from loreg_cli.options import read_settings
+from loreg_cli.options import read_settings, webhook_network_option
 
 
 @click.command()
@@ -14,14 +14,7 @@ from loreg_cli.options import read_settings
 @click.option("--init", is_flag=True, help="Make the first token that may do everything, print it, and leave.")
 @click.option("--require-tokens", is_flag=True, help="On loopback too, where nobody needs one otherwise.")
 @click.option("--allow-anonymous", is_flag=True, help="Everybody who reaches the server may do everything.")
-@click.option(
-    "--webhook-network",
-    "webhook_networks",
-    multiple=True,
-    envvar="LOREG_WEBHOOK_NETWORK",
-    metavar="CIDR",
-    help="Webhooks may be in this network, though it is not public; repeatable. [env: LOREG_WEBHOOK_NETWORK]",
-)
+@webhook_network_option
 def serve(
     host: str,
     port: int,

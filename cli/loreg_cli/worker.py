@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loreg_cli.options import read_settings
+from loreg_cli.options import read_settings, webhook_network_option
 from loreg_cli.output import echo
 
 
@@ -31,14 +31,7 @@ from loreg_cli.output import echo
     metavar="DIR|s3://BUCKET/PREFIX",
     help="A place that loreg backup may name through a server; may be repeated. [env: LOREG_BACKUP_TO, with spaces]",
 )
-@click.option(
-    "--webhook-network",
-    "webhook_networks",
-    multiple=True,
-    envvar="LOREG_WEBHOOK_NETWORK",
-    metavar="CIDR",
-    help="Webhooks may be in this network, though it is not public; repeatable. [env: LOREG_WEBHOOK_NETWORK]",
-)
+@webhook_network_option
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
 @click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
 def worker(

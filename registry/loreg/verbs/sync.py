@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from loreg.checking.profile import Profile, read_profile
 from loreg.entities import (
     DeployedVersion,
@@ -268,7 +270,7 @@ class _Follower:
         version = selected.version
         name = self._folder_name(version)
         if name in self._refused:
-            return self._refused[name]
+            return replace(self._refused[name], name=selected.name, ref=version.ref)
         try:
             return self._fetch_to(name, version)
         except UnavailableError as error:

@@ -28,7 +28,7 @@ class TestABody:
             b'["team/news:prod"]',
             b"no JSON",
             b"",
-            gzip.compress(b'{"model": "team/news:prod"}'),
+            pytest.param(gzip.compress(b'{"model": "team/news:prod"}'), id="compressed"),
         ],
     )
     def test_that_names_no_ref_is_left_as_it_is(

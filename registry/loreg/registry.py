@@ -380,7 +380,7 @@ class Registry:
     def sync(
         self,
         selection: str | Sequence[str] | Query,
-        folder: Path | str,
+        folder: Path | str | None = None,
         options: SyncOptions = SyncOptions(),
         *,
         progress: Progress = no_progress,
@@ -391,7 +391,7 @@ class Registry:
         A name is a link to a folder by digest, replaced at once when the version is there and verified; what is not
         selected any more is removed. An answer older than what the folder has changes nothing. Raises ConflictError for
         the folder of another registry, UnderWayError if another process writes it; what cannot be shown alone is in the
-        report's ``problems``.
+        report's ``problems``. With ``options.servers`` running servers load from the folder, which may be left out.
 
         >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
         >>> report = registry.sync("team/*:prod", "./adapters")
@@ -402,12 +402,12 @@ class Registry:
         """
         from loreg.verbs.sync import sync
 
-        return sync(self.context, selection, folder, options, progress)
+        return sync(self.context, self.settings, selection, folder, options, progress)
 
     def follow(
         self,
         selection: str | Sequence[str] | Query,
-        folder: Path | str,
+        folder: Path | str | None = None,
         options: SyncOptions = SyncOptions(),
     ) -> Iterator[SyncReport | LoregError]:
         """Keep ``folder`` as :meth:`sync` makes it while the selection's meaning changes, until you stop asking.
@@ -426,7 +426,7 @@ class Registry:
         """
         from loreg.verbs.sync import follow
 
-        return follow(self.context, selection, folder, options)
+        return follow(self.context, self.settings, selection, folder, options)
 
     def export(
         self,

@@ -37,6 +37,7 @@ KEYS = (
     "storage_public_endpoint",
     "endpoint",
     "token",
+    "server_key",
     "author",
 )
 #: All keys that a project's file may set.
@@ -58,7 +59,8 @@ class Settings:
     """The settings in force; ``origin`` says where each was found, ``notes`` what was ignored and why.
 
     With ``endpoint`` a server is asked, with ``token``; else the catalog and store directly. A server sends its clients
-    to ``storage_public_endpoint`` where they reach its store under another URL. ``check`` and ``retention`` are the
+    to ``storage_public_endpoint`` where they reach its store under another URL. ``server_key`` is the key of servers
+    that are told what to load. ``check`` and ``retention`` are the
     tables as they are in the file.
     """
 
@@ -69,6 +71,7 @@ class Settings:
     storage_public_endpoint: str = field(repr=False)
     endpoint: str = field(repr=False)
     token: str = field(repr=False)
+    server_key: str = field(repr=False)
     author: str
     check: Mapping[str, Any]
     retention: Mapping[str, Any]

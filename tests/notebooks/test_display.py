@@ -29,6 +29,8 @@ from loreg.entities import (
     Source,
     Version,
 )
+from loreg.entities.display.text import describe
+from loreg.entities.displayed import Displayed
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
@@ -118,6 +120,12 @@ def test_no_character_moves_the_cursor_or_turns_a_line(value: Any):
         assert all(character.isprintable() or character == "\n" for character in shown)
     assert "\n" not in repr(value)
     assert len(repr(value)) < 1000
+
+
+def test_every_value_that_is_displayed_says_how():
+    kinds = Displayed.__subclasses__()
+    assert len(kinds) > 5
+    assert [kind.__name__ for kind in kinds if describe.dispatch(kind) is describe.dispatch(object)] == []
 
 
 def test_a_version_in_one_line():

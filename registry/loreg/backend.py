@@ -58,7 +58,7 @@ from loreg.upkeep import Upkeep
 
 
 class EventStream(Protocol):
-    """Events as they are committed. Close it when done, or use it in a ``with`` statement."""
+    """Events as they are committed. Close it when done."""
 
     @property
     def position(self) -> str:
@@ -100,6 +100,13 @@ class Backend(Protocol):
 
     def show(self, ref: Ref) -> Details:
         """Return all that is known of the version that ``ref`` means."""
+        ...
+
+    def begin_pull(self, ref: Ref) -> Details:
+        """Return what :meth:`show` returns to a caller who is about to fetch the files of the version.
+
+        Where the registry records pulls, that is an event: it is refused if that cannot be recorded.
+        """
         ...
 
     def with_content(self, digest: str) -> Version | None:
@@ -337,10 +344,13 @@ class Backend(Protocol):
         """
         ...
 
-    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
+    def stream_events(
+        self, patterns: Sequence[AdapterPattern] = (), position: str = "", *, pulls: bool = False
+    ) -> EventStream:
         """Return the events of the adapters that match one of ``patterns``, or else of all, as they are committed.
 
-        With ``position``, which is that of an earlier stream, those after it; else those from now on.
+        With ``position``, which is that of an earlier stream, those after it; else those from now on. Pulls are left
+        out unless ``pulls``: they change nothing, and who pulls what has changed would wake all others who do.
         """
         ...
 

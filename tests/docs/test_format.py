@@ -645,7 +645,8 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
     for action, detail in written.select("SELECT action, detail FROM events"):
         assert set(json.loads(detail)) <= described[action], action
         seen.add(action)
-    # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup or a mirror becomes
+    # of clients of the Hub, of workers, of what is deleted, of the registry that a backup or a mirror becomes, and of
+    # what only some registries record
     assert set(described) - seen == {
         "draft",
         "undraft",
@@ -655,6 +656,7 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
         "forget",
         "restore",
         "mirror",
+        "pull",
         *_OF_DELIVERERS,
     }
 

@@ -496,7 +496,7 @@ job_table = Table(
 
 
 class EventColumns(TypedColumns):
-    """Who did what, and when. Rows are only ever added."""
+    """Who did what, and when. Rows are only ever added; those of pulls go when they are old."""
 
     id: Named[int] = Column(Id, primary_key=True)
     at: Named[datetime] = Column(UtcDateTime)
@@ -507,7 +507,8 @@ class EventColumns(TypedColumns):
     detail: Named[dict[str, object]] = Column(JSON)
 
 
-event_table = Table("events", metadata, EventColumns, Index(None, "adapter_id", "id"))
+# The migrations make the last one partial: it holds the events of pulls.
+event_table = Table("events", metadata, EventColumns, Index(None, "adapter_id", "id"), Index("ix_events_pulls", "id"))
 
 
 class RegistryColumns(TypedColumns):

@@ -2,6 +2,7 @@
 
 from loreg.entities.access import (
     ANONYMOUS_AUTHOR,
+    PULL,
     Access,
     Caller,
     Event,
@@ -171,6 +172,7 @@ from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 __all__ = [
     "ANONYMOUS_AUTHOR",
     "MIRRORED_FROM",
+    "PULL",
     "Access",
     "AdapterComparison",
     "AdapterDiff",

@@ -29,6 +29,7 @@ from loreg.catalog import (
     metrics,
     mirroring,
     namespaces,
+    pulls,
     sketches,
     summaries,
     tokens,
@@ -131,6 +132,7 @@ class LocalBackend(Backend):
         policy: Policy,
         retention: Mapping[str, object] = MappingProxyType({}),
         sketch_index: SketchIndex | None = None,
+        audited_pulls: Sequence[AdapterPattern] = (),
     ) -> None:
         self.catalog = catalog
         self._store = store
@@ -138,6 +140,7 @@ class LocalBackend(Backend):
         self._policy = policy
         self._retention = retention
         self._sketch_index = sketch_index or SketchIndex()
+        self._audited_pulls = audited_pulls
 
     def is_there(self) -> bool:
         return self.catalog.exists()
@@ -151,6 +154,17 @@ class LocalBackend(Backend):
     def show(self, ref: Ref) -> Details:
         with self.catalog.read(self._access) as tx:
             return version_details(tx, ref)
+
+    def begin_pull(self, ref: Ref) -> Details:
+        details = self.show(ref)
+        self.record_pull(details.version, "loreg")
+        return details
+
+    def record_pull(self, version: Version, client: str) -> None:
+        """Record that the caller pulls a version with a ``client``, where the registry is to record that."""
+        if any(pattern.matches(version.adapter) for pattern in self._audited_pulls):
+            with self.catalog.write(self._access) as tx:
+                pulls.record(tx, version, client)
 
     def files_of(self, ref: Ref) -> tuple[Version, tuple[File, ...]]:
         """Return the version that ``ref`` means, and its files alone: its provenance may be megabytes."""
@@ -528,8 +542,10 @@ class LocalBackend(Backend):
             selected, missing = select_by_selectors(tx, selectors)
             return Selection(registry, tuple(selected), tuple(missing))
 
-    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
-        return LocalEventStream(self.catalog, self._access, patterns, position)
+    def stream_events(
+        self, patterns: Sequence[AdapterPattern] = (), position: str = "", *, pulls: bool = False
+    ) -> EventStream:
+        return LocalEventStream(self.catalog, self._access, patterns, position, pulls=pulls)
 
     def report_deployment(self, report: DeploymentReport) -> None:
         if self._access.author in ("", ANONYMOUS_AUTHOR):

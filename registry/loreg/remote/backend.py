@@ -107,6 +107,9 @@ class RemoteBackend(Backend):
     def show(self, ref: Ref) -> Details:
         return self._server.get(_version_path(ref), Details)
 
+    def begin_pull(self, ref: Ref) -> Details:
+        return self._server.get(_version_path(ref), Details, {"pull": True})
+
     def with_content(self, digest: str) -> Version | None:
         try:
             return self._server.get(f"{_API}/contents/{digest}", Version)
@@ -294,8 +297,10 @@ class RemoteBackend(Backend):
         parameters = {**_conditions(query), **_order(query)} if query is not None else {}
         return self._server.get(f"{_API}/selection", Selection, {**parameters, "select": tuple(map(str, selectors))})
 
-    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
-        return RemoteEventStream(self._server, patterns, position)
+    def stream_events(
+        self, patterns: Sequence[AdapterPattern] = (), position: str = "", *, pulls: bool = False
+    ) -> EventStream:
+        return RemoteEventStream(self._server, patterns, position, pulls=pulls)
 
     def report_deployment(self, report: DeploymentReport) -> None:
         self._server.put(f"{_API}/deployments", NoneType, report)

@@ -42,6 +42,7 @@ class AsyncBackend:
     base_summaries = _awaited(LocalBackend.base_summaries)
     base_path = _awaited(LocalBackend.base_path)
     bases = _awaited(LocalBackend.bases)
+    begin_pull = _awaited(LocalBackend.begin_pull)
     cancel_job = _awaited(LocalBackend.cancel_job)
     create_token = _awaited(LocalBackend.create_token)
     declare_metric = _awaited(LocalBackend.declare_metric)

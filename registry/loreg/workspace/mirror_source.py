@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from loreg.entities import BaseDetails, BaseModel, Details, Event, MetricDeclaration, OriginEvent, Page, Sketch, Version
+from loreg.entities import (
+    PULL,
+    BaseDetails,
+    BaseModel,
+    Details,
+    Event,
+    MetricDeclaration,
+    OriginEvent,
+    Page,
+    Sketch,
+    Version,
+)
 from loreg.errors import NotAllowedError, NotFoundError
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
@@ -126,7 +137,8 @@ def list_events(context: Context, adapter: AdapterName) -> Iterator[OriginEvent]
     """Yield the events of an adapter, the newest first; none if there is no such adapter."""
     for event in _pages(lambda limit, cursor: context.backend.events(limit, cursor, adapter)):
         name, _, number = event.ref.partition(":v")
-        if name == str(adapter):  # a server of an older release gives those of all
+        # A server of an older release gives those of all. Who pulled in the source is no history of the adapter.
+        if name == str(adapter) and event.action != PULL:
             yield _to_origin(event, number)
 
 

@@ -40,7 +40,10 @@ def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, forma
         return
     if name:
         page = registry.versions(name, limit=limit, cursor=cursor)
-        print_versions(page, format_, registry.canaries(name) if format_ == "table" else ())
+        if format_ == "table":
+            print_versions(page, format_, registry.canaries(name), registry.promotions(name))
+        else:
+            print_versions(page, format_)
         return
     adapters = registry.adapters(limit=limit, cursor=cursor)
     if format_ == "table" and adapters.items:

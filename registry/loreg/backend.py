@@ -38,6 +38,7 @@ from loreg.entities import (
     Namespace,
     NearDuplicates,
     Page,
+    Promotion,
     Query,
     SearchPage,
     SearchWords,
@@ -221,6 +222,19 @@ class Backend(Protocol):
         version, CheckFailedError if the version breaks the policy that guards the alias, ConflictError if the alias
         means another number.
         """
+        ...
+
+    def promote(self, ref: Ref, alias: str, rollback_if: Sequence[str], expected: int | None = None) -> Version:
+        """Do as :meth:`tag` does; ``alias`` goes back if a metric of the version fulfills one of ``rollback_if``.
+
+        That ends when the alias moves, is set by :meth:`tag`, or is removed, and when either version is yanked or
+        removed. Raises what :meth:`tag` raises, UsageError if there is nothing to go back to, and CheckFailedError if
+        it would go back at once.
+        """
+        ...
+
+    def promotions(self, adapter: AdapterName) -> tuple[Promotion, ...]:
+        """Return the promotions of an adapter that are watched, by alias; a server that is too old has none."""
         ...
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:

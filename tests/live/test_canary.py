@@ -154,4 +154,3 @@ def test_the_command_line_begins_shows_and_ends_it(two: Registry, loreg: Loreg):
     ended = loreg("tag", "team/news:v2", "prod", "--share", "0")
     assert ended.stdout.startswith("team/news:prod is team/news:v1@")
     assert loreg("tag", "team/news:v2", "prod", "--share", "0").exit_code == 2
-    assert loreg("tag", "team/news:v2", "prod", "--rollback-if", "loss>3").exit_code == 2

@@ -58,6 +58,8 @@ def filled(registry: Registry, tmp_path: Path) -> Registry:
     registry.tag("team/both:v1", "stable")
     registry.push(HISTORY, "team/both")
     registry.begin_canary("team/both:v2", "stable", "10%", rollback_if=["loss>9"])
+    registry.tag("team/both:v1", "next")
+    registry.tag("team/both:v2", "next", rollback_if=["loss>9"])
     registry.report_deployment("vllm-1", [("both", "team/both:v2", "stable")])
     webhook, _ = registry.webhooks.add("https://example.com/hook", patterns=["team/*"])
     with contextlib.suppress(UnavailableError):

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import func, insert, select, update
 
-from loreg.catalog import aliases, metric_declarations, metrics
+from loreg.catalog import aliases, canaries, metric_declarations, metrics, promotions
 from loreg.catalog.attachments import ATTACH, DETACH, forget_base
 from loreg.catalog.bases import find_base_id
 from loreg.catalog.schema import alias_move_table, base_table, event_table, metric_table, tombstone_table, version_table
@@ -137,7 +137,12 @@ def _set_yanked(tx: Transaction, version_id: int, origin: Origin) -> dict[str, A
     differs = version_table.c.yanked_at.is_(None) if origin.is_yanked else is_yanked
     yanked_at = (origin.yanked_at or tx.at) if origin.is_yanked else None
     statement = update(version_table).where(version_table.c.id == version_id, differs).values(yanked_at=yanked_at)
-    return {"yanked": origin.is_yanked} if tx.connection.execute(statement).rowcount else {}
+    if not tx.connection.execute(statement).rowcount:
+        return {}
+    if origin.is_yanked:
+        canaries.end_of_version(tx, version_id, "the version was yanked")
+        promotions.end_of_version(tx, version_id, f"v{origin.number} was yanked")
+    return {"yanked": origin.is_yanked}
 
 
 def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: bool) -> dict[str, Any]:

@@ -275,6 +275,23 @@ class CanaryColumns(TypedColumns):
 canary_table = Table("canaries", metadata, CanaryColumns)
 
 
+class PromotionColumns(TypedColumns):
+    """An alias that goes back to what it meant before, ``previous_id``, if one of ``rollback_if`` is measured."""
+
+    adapter_id: Named[int] = Column(Id, ForeignKey("adapters.id"), primary_key=True)
+    alias: Named[str] = Column(Name, primary_key=True)
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), index=True)
+    number: Named[int] = Column(Integer)
+    previous_id: Named[int] = Column(Id, ForeignKey("versions.id"), index=True)
+    previous_number: Named[int] = Column(Integer)
+    rollback_if: Named[list[str]] = Column(JSON)
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+promotion_table = Table("promotions", metadata, PromotionColumns)
+
+
 class AliasMoveColumns(TypedColumns):
     """A move of an alias to a version, or to none when it was removed. ``number`` is the version's."""
 

@@ -298,12 +298,26 @@ class Canary(Value, frozen=True):
     at: datetime
 
 
+class Promotion(Value, frozen=True):
+    """The version ``number`` has ``alias`` for all who ask, and ``previous`` is what it meant before.
+
+    It means that again, by itself, when a metric that is reported fulfills one of ``rollback_if``, as ``accuracy<0.8``.
+    """
+
+    alias: str
+    number: int
+    previous: int
+    rollback_if: tuple[str, ...]
+    author: str
+    at: datetime
+
+
 class Details(Displayed, frozen=True):
     """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept.
 
     ``base_path`` is where the base lay on the machine that pushed it: the version's author is told, and nobody else.
     ``deployments`` are where it is, as folders and servers tell, for those who have a right of their own to read it.
-    ``canaries`` are those of all aliases of the adapter.
+    ``canaries`` and ``promotions``, of which those that are watched, are those of all aliases of the adapter.
     """
 
     version: Version
@@ -314,6 +328,7 @@ class Details(Displayed, frozen=True):
     base_path: str = ""
     deployments: tuple[Deployment, ...] = ()
     canaries: tuple[Canary, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
 
     def plot(self) -> Figure:
         """Draw what a merge kept of each source, as :meth:`Provenance.plot`. Raises UsageError if it is no merge."""

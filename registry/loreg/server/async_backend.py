@@ -86,5 +86,7 @@ class AsyncBackend:
     redeliver = _awaited(LocalBackend.redeliver)
     begin_canary = _awaited(LocalBackend.begin_canary)
     end_canary = _awaited(LocalBackend.end_canary)
+    promote = _awaited(LocalBackend.promote)
+    promotions = _awaited(LocalBackend.promotions)
     alias_shares = _awaited(LocalBackend.alias_shares)
     canaries = _awaited(LocalBackend.canaries)

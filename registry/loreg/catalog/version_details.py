@@ -18,9 +18,9 @@ from loreg.catalog.schema import (
     version_table,
 )
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time
+from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time, to_canary
 from loreg.catalog.versions import SelectedBy, find_version, select_version
-from loreg.entities import AliasMove, Canary, Details, Promotion, Provenance, Source, Version
+from loreg.entities import AliasMove, Details, Promotion, Provenance, Source, Version
 from loreg.manifest import File
 from loreg.refs import Ref
 
@@ -50,10 +50,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
         files=tuple(File(*cells) for cells in sorted(files)),
         card=card,
         provenance=provenance,
-        canaries=tuple(
-            Canary(alias, number, float(share), tuple(rollback_if), author, parse_time(at))
-            for alias, number, share, rollback_if, author, at in sorted(shares)
-        ),
+        canaries=tuple(map(to_canary, sorted(shares))),
         promotions=tuple(
             Promotion(alias, number, previous, tuple(rollback_if), author, parse_time(at))
             for alias, number, previous, rollback_if, author, at in sorted(watched)

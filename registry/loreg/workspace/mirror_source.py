@@ -10,6 +10,7 @@ from loreg.entities import (
     PULL,
     BaseDetails,
     BaseModel,
+    Canary,
     Details,
     Event,
     MetricDeclaration,
@@ -53,6 +54,10 @@ class MirrorSource(Protocol):
 
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events of an adapter, the newest first. Raises NotAllowedError where they cannot be read."""
+        ...
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...] | None:
+        """Return the versions that have a share of an alias; None if the source does not know."""
         ...
 
     def declarations(self) -> tuple[MetricDeclaration, ...]:
@@ -102,6 +107,10 @@ class RegistrySource:
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events page by page."""
         return list_events(self._context, adapter)
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...] | None:
+        """Ask for the canaries; a server of an older release has none."""
+        return self._context.backend.canaries(adapter)
 
     def declarations(self) -> tuple[MetricDeclaration, ...]:
         """Ask for the declarations; a server of an older release has none."""

@@ -71,6 +71,11 @@ class FollowedFolder:
         """Return the folder of a version's files."""
         return self.versions / folder
 
+    def list_versions(self) -> set[str]:
+        """Return the names of the folders that are there, whole."""
+        with self._explain_errors():
+            return {path.name for path in self.versions.iterdir() if not path.name.startswith(".")}
+
     def link(self, name: str, folder: str) -> Path:
         """Return where a name is shown: a pinned one is of one version alone, so that no cache takes two for one."""
         name = f"{name}@{folder[:_PINNED_DIGITS]}" if self._is_pinned else name

@@ -125,7 +125,7 @@ class _Follower:
     ) -> None:
         self._context, self._followed, self._options = context, followed, options
         self._profile, self._folder = profile, folder
-        #: Folders by digest of which every file was read since this began, and what no server would take.
+        #: Folders by digest that are there, every file of them read since this began; and what no server would take.
         self._verified: set[str] = set()
         self._refused: dict[str, SyncProblem] = {}
 
@@ -161,6 +161,7 @@ class _Follower:
         selection = self._context.backend.select(self._followed.selectors, self._followed.query)
         self._refuse_other_registry(selection)
         before = self._folder.state.names
+        self._verified &= self._folder.list_versions()
         problems = [
             SyncProblem(SyncProblemKind.MISSING, missing.selector, "", missing.reason, "loreg ls")
             for missing in selection.missing

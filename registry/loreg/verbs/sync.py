@@ -137,16 +137,17 @@ class _Follower:
             while True:
                 is_told = True
                 try:
-                    stream.read(_RETRY if last is not None and last.problems else _RECHECK)
+                    if not reason:  # what was told last was not done yet: nobody may tell of it again
+                        stream.read(_RETRY if last is not None and last.problems else _RECHECK)
                 except UnavailableError:
                     is_told = False
                     stream.close()
                 try:
                     report = self.follow_once()
                 except (UnavailableError, ConflictError) as error:
-                    if error.message != reason:
+                    if error.code != reason:  # the words differ from one attempt to the next
                         yield error
-                    reason, is_told = error.message, False
+                    reason, is_told = error.code, False
                 else:
                     has_told = self.try_to_tell(is_changed=not has_told or bool(report.updated or report.removed))
                     if reason or last is None or report.updated or report.removed or report.problems != last.problems:

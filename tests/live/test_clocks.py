@@ -71,13 +71,13 @@ def test_one_who_asks_with_a_wrong_clock_is_told_the_same(team: Registry, catalo
         long_ago = datetime.now(UTC) - timedelta(minutes=16)
         tx.connection.execute(update(follower_table).where(silent).values(seen_at=long_ago))
     with clock_wrong_by(hours):
-        told = {place.server: place.is_silent for place in team.deployments()}
+        listed = {place.server: place.is_silent for place in team.deployments()}
         shown = {place.server: place.is_silent for place in team.show("team/news").deployments}
         with catalog.write(Access.superuser("root")) as tx:
             (version_id,) = tx.connection.exec_driver_sql("SELECT id FROM versions").scalars()
             live = deployments.find_live(tx, version_id)
             forgotten = deployments.remove_silent(tx)
-    assert told == shown == {"heard": False, "silent": True}
+    assert listed == shown == {"heard": False, "silent": True}
     assert (live, forgotten) == ("heard", 0)
 
 

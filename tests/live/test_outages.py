@@ -109,10 +109,10 @@ class Watched:
 
     def _follow(self) -> None:
         with contextlib.closing(self._following):
-            for told in self._following:
+            for yielded in self._following:
                 if self._end.is_set():
                     return
-                self.seen.append(told)
+                self.seen.append(yielded)
 
     def _look(self) -> None:
         while not self._end.wait(0.005):
@@ -123,7 +123,7 @@ class Watched:
 
     @property
     def errors(self) -> list[str]:
-        return [told.message for told in self.seen if isinstance(told, LoregError)]
+        return [error.message for error in self.seen if isinstance(error, LoregError)]
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -307,19 +308,41 @@ def test_the_registry_knows_what_each_replica_has(team: Registry, folder: Path, 
     assert {place.drift for place in team.deployments("team/news")} != {""}
 
 
+@contextlib.contextmanager
+def following(
+    registry: Registry, folder: Path, replicas: Sequence[AdapterServer]
+) -> Iterator[list[SyncReport | LoregError]]:
+    """What a follower tells, in a thread that has told its first."""
+    seen: list[SyncReport | LoregError] = []
+    ends = threading.Event()
+    reports = registry.follow("team/*:prod", folder, options(*replicas))
+    seen.append(next(reports))
+
+    def run() -> None:
+        for report in reports:
+            seen.append(report)
+            if ends.is_set():
+                return
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield seen
+    ends.set()
+    for server in replicas:
+        server.status = 503  # which is news
+    thread.join()
+
+
 def test_a_follower_loads_what_changes_and_what_a_server_has_lost(
     team: Registry, folder: Path, replicas: list[AdapterServer], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("loreg.verbs.sync._LOOK", 0.1)
-    following = team.follow("team/*:prod", folder, options(*replicas))
-    assert isinstance(next(following), SyncReport)
-    seen: list[SyncReport | LoregError] = []
-    threading.Thread(target=lambda: seen.extend(iter(lambda: next(following), None)), daemon=True).start()
-    team.push(NEWS, "team/news", aliases=["prod"])
-    name = pinned(team, "team/news:prod")
-    eventually(lambda: all(name in server.loaded for server in replicas))
-    replicas[0].loaded.clear()  # it was started again
-    eventually(lambda: name in replicas[0].loaded)
+    with following(team, folder, replicas):
+        team.push(NEWS, "team/news", aliases=["prod"])
+        name = pinned(team, "team/news:prod")
+        eventually(lambda: all(name in server.loaded for server in replicas))
+        replicas[0].loaded.clear()  # it was started again
+        eventually(lambda: name in replicas[0].loaded)
 
 
 def test_in_an_outage_of_the_registry_a_server_that_starts_again_gets_what_it_had(
@@ -330,14 +353,12 @@ def test_in_an_outage_of_the_registry_a_server_that_starts_again_gets_what_it_ha
     with connect(**postgres_and_s3.settings) as behind:
         behind.push(SCIENCE, "team/news", aliases=["prod"])
         name = pinned(behind, "team/news:prod")
-        with live_server(postgres_and_s3) as endpoint:
-            following = connect(endpoint=endpoint).follow("team/*:prod", folder, options(*replicas))
-            assert isinstance(next(following), SyncReport)
-            seen: list[SyncReport | LoregError] = []
-            threading.Thread(target=lambda: seen.extend(iter(lambda: next(following), None)), daemon=True).start()
-        eventually(lambda: any(isinstance(report, LoregError) for report in seen))
-        replicas[0].loaded.clear()
-        eventually(lambda: name in replicas[0].loaded)
+        with contextlib.ExitStack() as stack:
+            with live_server(postgres_and_s3) as endpoint:
+                seen = stack.enter_context(following(connect(endpoint=endpoint), folder, replicas))
+            eventually(lambda: any(isinstance(report, LoregError) for report in seen))
+            replicas[0].loaded.clear()
+            eventually(lambda: name in replicas[0].loaded)
 
 
 def test_the_command_line_loads_without_a_folder(loreg: Loreg, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
+from loreg.entities.displayed import Displayed
 from loreg.entities.versions import Version
 from loreg.value import Value
 
@@ -62,7 +63,7 @@ class SyncOptions(Value, frozen=True):
     server_path: str = ""
 
 
-class SyncedAdapter(Value, frozen=True):
+class SyncedAdapter(Displayed, frozen=True):
     """An adapter that lies in a followed folder: ``ref`` under ``name``, its files in ``path``.
 
     ``digest`` is the version's. ``served_name`` is how a server calls it that reads the folder, or has loaded it:
@@ -105,7 +106,7 @@ class SyncProblem(Value, frozen=True):
     hint: str = ""
 
 
-class SyncReport(Value, frozen=True):
+class SyncReport(Displayed, frozen=True):
     """What a round of following did: what is new under its name, what went, what is as before, and what is amiss.
 
     Where servers load from the folder, new and as before is what every one of them has, and nothing else.

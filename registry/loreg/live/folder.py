@@ -72,6 +72,11 @@ class FollowedFolder:
         """Return the folder of a version's files."""
         return self.versions / folder
 
+    def list_versions(self) -> set[str]:
+        """Return the names of the folders that are there, whole."""
+        with self._explain_errors():
+            return {path.name for path in self.versions.iterdir() if not path.name.startswith(".")}
+
     def link(self, name: str, folder: str) -> Path:
         """Return where a name is shown."""
         return self.root / self.shown_name(name, folder)

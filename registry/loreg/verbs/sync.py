@@ -132,13 +132,14 @@ class _Follower:
         reason, pause = "", _MIN_PAUSE
         with closing(self._context.backend.stream_events(self._followed.patterns)) as stream:
             while True:
-                is_heard, is_due = self._wait(stream)
+                # What was told last was not done yet where there is a reason: nobody may tell of it again.
+                is_heard, is_due = (True, True) if reason else self._wait(stream)
                 report, error = None, None
                 try:
-                    report = self.follow_once() if is_due or reason else self._serve_again()
+                    report = self.follow_once() if is_due else self._serve_again()
                 except (UnavailableError, ConflictError) as raised:
                     error, is_heard = raised, False
-                    if error.message != reason:
+                    if error.code != reason:  # the words differ from one attempt to the next
                         yield error
                     with contextlib.suppress(UnavailableError):  # the folder cannot be written either
                         report = self._serve_again()
@@ -146,7 +147,7 @@ class _Follower:
                     if self._has_news(report) or (error is None and (self._last is None or reason)):
                         yield report
                     self._last = report
-                reason = error.message if error is not None else ""
+                reason = error.code if error is not None else ""
                 pause = _MIN_PAUSE if is_heard else min(2 * pause, _MAX_PAUSE)
                 if not is_heard:
                     time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that not all come back at once

@@ -69,7 +69,7 @@ class FolderSync:
     ) -> None:
         self._context, self._followed, self._options = context, followed, options
         self._profile, self._folder = profile, folder
-        #: Folders by digest of which every file was read since this began, and what no server would take.
+        #: Folders by digest that are there, every file of them read since this began; and what no server would take.
         self._verified: set[str] = set()
         self._refused: dict[str, SyncProblem] = {}
 
@@ -78,6 +78,7 @@ class FolderSync:
         selection = self._context.backend.select(self._followed.selectors, self._followed.query)
         self._refuse_other_registry(selection)
         before = self._folder.state.names
+        self._verified &= self._folder.list_versions()
         shown, new, problems = self._sort_out(selection)
         last_shown = time.monotonic()
         with ThreadPoolExecutor(_PARALLEL) as pool:

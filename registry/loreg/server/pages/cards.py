@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-MAX_CARD = 64 * 1024  # characters that are rendered
+MAX_CARD = 32 * 1024  # characters that are rendered
 _TAGS = {
     "a", "blockquote", "br", "code", "del", "div", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
     "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
@@ -26,7 +26,7 @@ _FIRST_LEVEL = 3  # below the title of the page, and of the section that the car
 
 @functools.lru_cache(maxsize=256)
 def render_card(card: str) -> Markup:
-    """Return the card as HTML that may stand in a page; front matter is left out, and what is over 64 KiB."""
+    """Return the card as HTML that may stand in a page; front matter is left out, and what is over 32 KiB."""
     text = _FRONT_MATTER.sub("", card[:MAX_CARD], count=1)
     parser = _parser()
     tokens = parser.parse(text)

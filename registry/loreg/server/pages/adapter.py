@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from markupsafe import Markup
 
-from loreg.entities import Details, Page, Version
+from loreg.entities import AliasMove, Details, Page, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.local.backend import LocalBackend
 from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_adapter_name
@@ -23,6 +23,7 @@ routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 _PAGE = 50  # versions
 _MAX_METRICS = 8  # columns
 _MAX_LABELS = 50
+_MAX_ALIASES = 30
 _MAX_MOVES = 20
 
 
@@ -43,7 +44,8 @@ class AdapterView(Value, frozen=True):
     measured: tuple[str, ...]
     card: Markup
     snippets: tuple[Snippet, ...]
-    moves: tuple[object, ...]
+    aliases: tuple[tuple[str, int], ...]
+    moves: tuple[AliasMove, ...]
     next_path: str
     max_labels: int = _MAX_LABELS
 
@@ -63,6 +65,7 @@ async def adapter(request: Request, namespace: str, name: str) -> Response:
         measured=_list_measured(versions.items),
         card=await run_in_threadpool(render_card, details.card),
         snippets=snippets(details.version, visitor.server),
+        aliases=_list_aliases(details.alias_moves),
         moves=details.alias_moves[:_MAX_MOVES],
         next_path=with_query(page_path(named), [("cursor", versions.cursor)]) if versions.cursor else "",
     )
@@ -84,6 +87,14 @@ def _show_newest(backend: LocalBackend, named: AdapterName) -> Details:
     except (ConflictError, NotFoundError):
         newest: Page[Version] = backend.versions(named, 1, None)
         return backend.show(Ref(named, number=newest.items[0].number))
+
+
+def _list_aliases(moves: Sequence[AliasMove]) -> tuple[tuple[str, int], ...]:
+    """Return the aliases of an adapter with the number that each means now; ``moves`` are the newest first."""
+    newest: dict[str, int | None] = {}
+    for move in moves:
+        newest.setdefault(move.alias, move.number)
+    return tuple((alias, number) for alias, number in sorted(newest.items()) if number is not None)[:_MAX_ALIASES]
 
 
 def _list_measured(versions: Sequence[Version]) -> tuple[str, ...]:
@@ -126,9 +137,13 @@ def snippets(version: Version, server: str) -> tuple[Snippet, ...]:
             "hf",
             f"export HF_ENDPOINT={shlex.quote(server)}\n"
             f"hf download {shlex.quote(str(version.adapter))} --revision v{version.number}",
-            "Any client of the Hub reads from here; HF_TOKEN is a token of this registry.",
+            "Any client of the Hub reads from here. Where tokens are asked for, HF_TOKEN is one.",
         ),
-        Snippet("loreg", f"{endpoint}\nloreg pull {shlex.quote(ref)} {shlex.quote(folder)}"),
+        Snippet(
+            "loreg",
+            f"{endpoint}\nloreg pull {shlex.quote(ref)} {shlex.quote(folder)}",
+            "Where tokens are asked for, LOREG_TOKEN is one; loreg login keeps it.",
+        ),
     )
 
 

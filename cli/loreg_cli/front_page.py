@@ -25,7 +25,7 @@ GROUPS = {
         "search", "tasks", "bases", "show", "log", "lineage", "diff", "compare", "identify", "check", "open",
     ),
     "Combine": ("merge", "k-merge", "sweep", "methods", "rerank", "reproduce", "extract", "bake"),
-    "Serve": ("sync", "deployments", "export", "serve", "worker", "job"),
+    "Serve": ("ui", "serve", "worker", "job", "sync", "deployments", "export"),
     "Keep": ("verify", "repair", "gc", "prune", "delete", "du", "backup", "restore", "mirror", "move"),
     "Administer": (
         "login", "logout", "whoami", "base", "token", "namespace", "events", "webhook", "doctor", "db", "completion",

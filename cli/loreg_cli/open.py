@@ -1,46 +1,41 @@
-"""``loreg open``: the page of an adapter, where there is one."""
+"""``loreg open``: the page of the registry, of an adapter or of a version."""
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from loreg_cli.options import open_registry
-from loreg_cli.output import echo, warn
+from loreg_cli.browser import open_page, print_url_option
+from loreg_cli.options import open_registry, read_settings
 
 _HUB = "https://huggingface.co"
 
 
 @click.command()
-@click.argument("ref", metavar="REF|hf:NAME")
-def open(ref: str) -> None:  # noqa: A001
-    """Print where a version can be looked at, and open it in a browser if it is a page for people.
+@click.argument("ref", metavar="[REF|hf:NAME]", default="")
+@print_url_option
+def open(ref: str, print_url: bool) -> None:  # noqa: A001
+    """Open the page of a version in a browser, or of the whole registry; print its address where there is none.
 
-    That is the model page of hf:NAME. A loreg server has no pages for people yet: what its API answers is printed,
-    and of a registry on this machine the folder.
+    It is a page of the server that is used; of hf:NAME the model page there. A registry on this machine has no server:
+    loreg ui shows it.
 
     \b
-    loreg open team/news:prod
+    loreg open
+    loreg open team/news:prod --print-url
     loreg open hf:org/adapter
     """
     if ref.startswith("hf:"):
-        url = f"{_HUB}/{ref.removeprefix('hf:').replace('@', '/tree/', 1)}"
-        echo(url)
-        if sys.stdout.isatty():
-            click.launch(url)
+        open_page(f"{_HUB}/{ref.removeprefix('hf:').replace('@', '/tree/', 1)}", print_url)
         return
-    registry = open_registry()
-    version = registry.show(ref).version
-    settings = registry.settings
-    if settings.endpoint:
-        from loreg.refs import NO_NAMESPACE
-        from loreg.settings import mask_url
+    from loreg.errors import UsageError
+    from loreg.refs import page_path
+    from loreg.settings import mask_url
 
-        adapter = version.adapter
-        place = f"{adapter.namespace or NO_NAMESPACE}/{adapter.name}/versions/v{version.number}"
-        echo(f"{mask_url(settings.endpoint).rstrip('/')}/api/v1/adapters/{place}")
-        warn("this server has no pages for people yet: that is what its API answers")
-    else:
-        echo(str(settings.home))
-        warn(f"{version.ref} is in the registry of that folder, which no server shows; loreg pull {version.ref}")
+    endpoint = read_settings().endpoint
+    if not endpoint:
+        raise UsageError("this registry is on this machine, and no server shows it", hint=f"loreg ui {ref}".strip())
+    path = "/"
+    if ref:
+        version = open_registry().show(ref).version
+        path = page_path(version.adapter, version.number)
+    open_page(mask_url(endpoint).rstrip("/") + path, print_url)

@@ -20,19 +20,19 @@ _EXIT_CODES = {"refused": 5, "older": 7, "blocked": 7, "failed": 1, "server": 1,
 
 @click.command()
 @click.argument("words", metavar="[SELECTOR]... DIR", nargs=-1)
-@click.option("--watch", is_flag=True, help="Go on: follow every change until you stop it.")
+@click.option("--watch", is_flag=True, help="Go on: follow every change.")
 @click.option("--profile", metavar="SERVER", help="As that server takes it: vllm, vllm:max_lora_rank=64, …")
 @click.option(
-    "--keep", type=click.IntRange(0, 1000), default=2, help="Versions that a name meant before stay. Default: 2."
+    "--keep", type=click.IntRange(0, 1000), default=2, help="Versions that stay that a name meant. Default: 2."
 )
 @click.option("--flat", is_flag=True, help="team/news is team--news: for servers that look into no folder below.")
-@click.option("--pinned", is_flag=True, help="Each version has a name of its own: team/news@74824d86c206.")
+@click.option("--pinned", is_flag=True, help="Names are of one version: team/news@74824d86c206.")
 @click.option(
     "--server",
     "servers",
     multiple=True,
     metavar="KIND=URL",
-    help="A replica of vllm, sglang or lorax, running, that loads from DIR. DIR may be left out.",
+    help="A running vllm, sglang or lorax that loads from DIR, which may be left out.",
 )
 @click.option("--server-path", default="", metavar="PATH", help="Where the servers see DIR, if elsewhere.")
 @click.option("--accept-older", is_flag=True, help="Take an older answer, of a registry restored from a backup.")
@@ -52,7 +52,7 @@ _EXIT_CODES = {"refused": 5, "older": 7, "blocked": 7, "failed": 1, "server": 1,
     "--best",
     default="",
     metavar="METRIC[@DATASET[:SPLIT]]",
-    help="Instead of SELECTOR: of each adapter the best.",
+    help="Instead of SELECTOR: the best of each.",
     callback=refuse_empty,
 )
 @format_option
@@ -74,13 +74,13 @@ def sync(
 
     SELECTOR is 'team/*:prod', team/news:v3 or NAME=team/news:prod; or options say what to search for. A name is a link
     to a folder by digest, replaced at once when the new version is there and verified. With --watch a moved alias is
-    followed within a second, and DIR stays as it is while the registry does not answer. With --server the versions are
-    loaded under pinned names, and the old ones unloaded when every replica has the new one.
+    followed within a second. With --server versions are loaded under pinned names, and the old ones unloaded when
+    every replica has the new one.
 
     \b
     loreg sync 'team/*:prod' ./adapters --profile vllm --watch
     loreg sync --task summarization --best rouge ./adapters
-    loreg sync 'team/*:prod' --profile vllm --server vllm=http://127.0.0.1:8000 --watch
+    loreg sync 'team/*:prod' --profile vllm --server vllm=http://127.0.0.1:8000
     """
     from loreg.entities import SyncOptions, SyncReport
 

@@ -61,6 +61,16 @@ def parse_adapter_name(text: str) -> AdapterName:
     return AdapterName(*parts) if len(parts) == 2 else AdapterName("", parts[0])
 
 
+def page_path(adapter: AdapterName, number: int | None = None) -> str:
+    """Return the path of the page of an adapter, or of one of its versions, on a server.
+
+    >>> page_path(parse_adapter_name("team/science"), 2), page_path(parse_adapter_name("science"))
+    ('/team/science/v2', '/-/science')
+    """
+    path = f"/{adapter.namespace or NO_NAMESPACE}/{adapter.name}"
+    return f"{path}/v{number}" if number else path
+
+
 class AdapterPattern(Value, frozen=True):
     """Which adapters are meant: those whose namespace and name match; ``*`` stands for any text, ``?`` for a letter."""
 

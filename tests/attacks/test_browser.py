@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import socketserver
 import threading
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from attackers import Attacked, attacked
+from browsers import chromium
 
 EVIL, REBOUND, TRUSTED = "evil.example", "rebind.evil.example", "localhost"
 COMMIT = "/api/models/team/science/commit/prod"
@@ -85,17 +85,9 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 def browser() -> Iterator[Browser]:
     """Chromium, for which the attacker's names mean this machine."""
     rules = ",".join(f"MAP {name} 127.0.0.1" for name in (EVIL, REBOUND))
-    options: dict[str, Any] = {"args": [f"--host-resolver-rules={rules}"], "chromium_sandbox": False}
-    with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(**options)
-        except Error:
-            program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-            if program is None:
-                pytest.skip("there is no Chromium: apt-get install chromium, or playwright install chromium")
-            chromium = playwright.chromium.launch(executable_path=program, **options)
-        yield chromium
-        chromium.close()
+    browser = chromium(f"--host-resolver-rules={rules}")
+    yield browser
+    browser.close()
 
 
 Open = Callable[[str], Page]

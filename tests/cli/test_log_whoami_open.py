@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
+
 from deployments import NEWS, SCIENCE, Loreg, command_line, empty_folders
 from live_server import live_server
 from loreg.registry import connect
@@ -63,13 +65,17 @@ def test_whoami_behind_a_server_has_the_permissions_and_the_end_of_the_token(tmp
         assert "none: loreg login" in nobody
 
 
-def test_open_prints_where_a_version_can_be_looked_at(loreg: Loreg, local: Loreg, deployment, tmp_path: Path):
+def test_open_prints_the_address_of_the_page_of_a_version(loreg: Loreg, local: Loreg, deployment, tmp_path: Path):
     loreg("push", NEWS, "team/news", "--alias", "prod")
-    shown = loreg("open", "team/news:prod")
-    assert shown.exit_code == 0
+    shown, all_shown = loreg("open", "team/news:prod"), loreg("open")
     if deployment.endpoint:
-        assert shown.stdout == f"{deployment.endpoint}/api/v1/adapters/team/news/versions/v1\n"
-        assert "no pages for people yet" in shown.stderr
+        assert shown.stdout == f"{deployment.endpoint}/team/news/v1\n"
+        assert all_shown.stdout == f"{deployment.endpoint}/\n"
+        for address in (shown.stdout, all_shown.stdout):
+            assert httpx.get(address.strip()).status_code == 200
+        assert loreg("open", "team/nothing").exit_code == 3
+        assert "loreg open" in loreg("ui").stderr
     else:
-        assert "loreg pull team/news:v1" in shown.stderr
+        assert (shown.exit_code, all_shown.exit_code) == (2, 2)
+        assert "Hint: loreg ui team/news:prod" in shown.stderr
     assert local("open", "hf:org/adapter").stdout == "https://huggingface.co/org/adapter\n"

@@ -44,6 +44,7 @@ NOT_RUN = {
     ("docs/how-to/team-server.md", "loreg backup s3://loreg/backup"): "needs a worker with that environment",
     ("docs/how-to/back-up.md", "export LOREG_DATABASE_URL=postgresql://loreg@HOST/loreg"): "a HOST",
     ("docs/how-to/back-up.md", "loreg move --to-database postgresql://loreg@HOST/loreg \\"): "a HOST",
+    ("docs/how-to/pages.md", "loreg ui"): "goes on until Ctrl-C; tests/pages/test_local_session.py runs it",
     ("docs/how-to/team-server.md", "git pull"): "needs a remote and docker",
     ("docs/how-to/team-server.md", "pip install 'loreg[server,postgres]'"): "asks a package index",
     ("docs/how-to/team-server.md", "loreg serve --host 0.0.0.0 --processes 4"): "listens on every address",

@@ -38,6 +38,9 @@ def test_the_wheel_holds_packages_and_migrations_and_nothing_else(wheel: Path):
     assert {f"loreg/migrations/versions/{p.name}" for p in (ROOT / "migrations/versions").glob("*.py")} <= set(names)
     profiles = (ROOT / "registry/loreg/checking/profiles").glob("*.toml")
     assert {f"loreg/checking/profiles/{path.name}" for path in profiles} <= set(names)
+    pages = ROOT / "registry/loreg/server/pages"
+    drawn = [path for folder in ("templates", "static") for path in (pages / folder).iterdir()]
+    assert {f"loreg/server/pages/{path.relative_to(pages)}" for path in drawn} <= set(names)
     assert "loreg/py.typed" in names
     assert not [name for name in names if "__pycache__" in name]
 

@@ -52,15 +52,18 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], allowed: AllowedHosts) -> str:
+def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], allowed: AllowedHosts, is_page: bool) -> str:
     """Return why a request with these headers is not answered without a token; empty if it is.
+
+    If it asks for a page, a link to that on another site may be followed: that site cannot read what its visitor then
+    sees, or put it in a frame, and to look at a page changes nothing.
 
     nginx with nothing set but ``proxy_pass`` sends this server's name as Host and says nothing of its client. It is
     recognized by HTTP/1.0 (its default before 1.29.7), which no browser and no client of ours or the Hub speaks.
     """
     if http_version < "1.1":
         return f"HTTP/{http_version} says that a proxy sent this on"
-    hosts, origins = [], []
+    hosts, origins, is_other_site, fetch = [], [], False, {}
     for name, value in headers:
         if name == b"host":
             hosts.append(value)
@@ -68,8 +71,13 @@ def why_refused(http_version: str, headers: Iterable[tuple[bytes, bytes]], allow
             origins.append(value)
         elif name in _FORWARDED or name.startswith(b"x-forwarded-"):
             return f"{name.decode()!r} says that a proxy sent this on"
-        elif name == b"sec-fetch-site" and value not in (b"same-origin", b"none"):
-            return "a page of another site asked for this"
+        elif name == b"sec-fetch-site":
+            is_other_site = value not in (b"same-origin", b"none")
+        elif name.startswith(b"sec-fetch-"):
+            fetch[name] = value
+    is_link = is_page and fetch.get(b"sec-fetch-mode") == b"navigate" and fetch.get(b"sec-fetch-dest") == b"document"
+    if is_other_site and not is_link:
+        return "a page of another site asked for this"
     host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
     if not allowed.has(_host_name(host)):
         return f"this server is not called {host[:80]!r}"

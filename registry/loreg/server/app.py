@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from loreg.server.cleanup import periodic_cleanup
 from loreg.server.event_hub import EventHub
 from loreg.server.middleware import RequestMiddleware
+from loreg.server.pages.router import install_pages
 from loreg.server.problems import ProblemDetails, install_problems
 from loreg.server.responses import error_responses
 from loreg.server.routes import (
@@ -72,6 +73,7 @@ def create_app(service: Service) -> FastAPI:
         hub_read,
     ):
         app.include_router(module.routes)
+    install_pages(app)
     app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
     app.add_middleware(RequestMiddleware, service=service)
     return app

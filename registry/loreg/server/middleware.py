@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from loreg.server.allowed_hosts import why_refused
 from loreg.server.logs import REQUESTS
 from loreg.server.metrics import count_request
+from loreg.server.pages.paths import is_for_programs
 from loreg.server.problems import build_problem
 from loreg.server.state import Service
 
@@ -50,14 +51,16 @@ class RequestMiddleware:
             nonlocal status, is_logged
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_HEADERS]
+                names = {name.lower() for name, _ in message["headers"]}
+                added = [(name, value) for name, value in _HEADERS if name not in names]  # a page has its own policy
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *added]
             elif not message.get("more_body", False):
                 _log_request(scope, request_id, status, time.perf_counter() - start)
                 is_logged = True
             await send(message)
 
         try:
-            if (reason := self._why_refused(scope)) and await self._service.is_open():
+            if (reason := self._why_refused(scope)) and await self._service.is_without_tokens():
                 await build_problem(403, "not-allowed", reason, _HINT)(scope, receive, send_on)
             elif b"%00" in scope["query_string"] or "\0" in scope["path"]:
                 await build_problem(400, "usage", "a NUL is no part of a name or a text")(scope, receive, send_on)
@@ -71,7 +74,10 @@ class RequestMiddleware:
 
     def _why_refused(self, scope: Scope) -> str:
         hosts = self._service.open_to
-        return "" if hosts is None else why_refused(scope["http_version"], scope["headers"], hosts)
+        if hosts is None:
+            return ""
+        is_page = scope["method"] == "GET" and not is_for_programs(scope["path"])
+        return why_refused(scope["http_version"], scope["headers"], hosts, is_page)
 
 
 def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:

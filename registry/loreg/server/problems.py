@@ -119,6 +119,13 @@ def build_problem(
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
+def http_problem(error: HTTPException) -> Response:
+    """Return the answer to a request for what there is no route for, or that is too large or too slow."""
+    code = _CODES.get(error.status_code, "usage")
+    detail = _DETAILS.get(error.status_code, str(error.detail))
+    return build_problem(error.status_code, code, detail, headers=dict(error.headers or {}))
+
+
 def install_problems(app: FastAPI) -> None:
     """Let every error of the application be answered with problem details."""
 
@@ -134,9 +141,7 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def answer_http_error(request: Request, error: HTTPException) -> Response:
-        code = _CODES.get(error.status_code, "usage")
-        detail = _DETAILS.get(error.status_code, str(error.detail))
-        return build_problem(error.status_code, code, detail, headers=dict(error.headers or {}))
+        return http_problem(error)
 
     @app.exception_handler(Exception)
     def answer_unexpected_error(request: Request, error: Exception) -> Response:

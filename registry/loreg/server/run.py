@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -21,6 +22,7 @@ from loreg.local.tokens import is_administrator
 from loreg.local.webhook_transport import parse_networks
 from loreg.server.allowed_hosts import allowed_hosts, is_loopback
 from loreg.server.app import create_app
+from loreg.server.local_session import LocalSession
 from loreg.server.logs import write_json_lines
 from loreg.server.metrics import share_between_processes
 from loreg.server.state import Service, has_tokens
@@ -82,6 +84,24 @@ def serve(
         else:
             with share_between_processes():
                 Multiprocess(config, [listener]).run()
+
+
+def serve_person(settings: Settings, port: int, on_ready: Callable[[str, str], None]) -> None:
+    """Show the registry of this machine to one person in a browser, on loopback, until the process is stopped.
+
+    ``on_ready`` is called with the server's URL and the invitation to it, which holds once.
+    """
+    import uvicorn
+
+    session = LocalSession(settings.author)
+
+    def create() -> FastAPI:
+        service = open_service(settings, is_open=False)
+        return create_app(dataclasses.replace(service, open_to=session.hosts, local_session=session))
+
+    with _open_listener("127.0.0.1", port) as listener, contextlib.suppress(KeyboardInterrupt):
+        on_ready(f"http://127.0.0.1:{listener.getsockname()[1]}", session.invitation)
+        uvicorn.Server(build_uvicorn_config(create)).run([listener])
 
 
 def build_uvicorn_config(create_application: Callable[[], FastAPI], processes: int = 1) -> uvicorn.Config:

@@ -21,6 +21,7 @@ from loreg.local.uploads import Uploads
 from loreg.local.webhook_transport import IpNetwork
 from loreg.server.allowed_hosts import AllowedHosts
 from loreg.server.async_backend import AsyncBackend
+from loreg.server.local_session import LocalSession
 
 AUTHOR_HEADER = "X-Loreg-Author"
 ANONYMOUS = Access(ANONYMOUS_AUTHOR, {})
@@ -46,21 +47,32 @@ class Service(LocalRegistry):
     """The catalog, store and policy of a server; ``open_to`` are the hosts by which it is reached without a token.
 
     Such callers may do everything, and say themselves who they are. That ends with the first token that is made; None
-    if everybody needs one from the beginning. Webhooks may be in ``webhook_networks``, which are not public.
+    if everybody needs one from the beginning. With a ``local_session`` one person on this machine is answered, and no
+    stranger, not even with what is public. Webhooks may be in ``webhook_networks``, which are not public.
     """
 
     open_to: AllowedHosts | None
     webhook_networks: tuple[IpNetwork, ...] = ()
+    local_session: LocalSession | None = None
     _token_lookup: _TokenLookup = field(default_factory=_TokenLookup, repr=False, compare=False)
 
     async def is_open(self) -> bool:
         """Return whether there is no token yet; one made by another process is seen after 20 ms at most."""
-        if self.open_to is None or self._token_lookup.has_token:
+        if self.open_to is None or self.local_session is not None or self._token_lookup.has_token:
             return False
         if time.monotonic() - self._token_lookup.looked_up_at > _TOKEN_CACHE_SECONDS:
             self._token_lookup.has_token = await self.catalog.run_async(has_tokens, self.catalog)
             self._token_lookup.looked_up_at = time.monotonic()
         return not self._token_lookup.has_token
+
+    async def is_without_tokens(self) -> bool:
+        """Return whether somebody is answered without a token: everybody, or the person of the local session."""
+        return self.local_session is not None or await self.is_open()
+
+    def refuse_strangers(self) -> None:
+        """Raise UnauthenticatedError where one person alone is answered: for everybody who has no token."""
+        if self.local_session is not None:
+            self.local_session.admit("")
 
     def end_open_access(self) -> None:
         """Require tokens from now on: this process has made one."""
@@ -106,6 +118,7 @@ async def get_access(request: Request) -> Access:
     elif authorization := request.headers.get("Authorization", ""):
         access = await service.catalog.run_async(service.authenticate, authorization)
     else:
+        service.refuse_strangers()
         access = ANONYMOUS
     request.state.access, request.state.author = access, access.author
     return access

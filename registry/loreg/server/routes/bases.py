@@ -12,7 +12,7 @@ from loreg.refs import Ref, parse_ref
 from loreg.schemas import AttachmentRequest, BaseRelationRequest, BaseRequest
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses, json_response
 from loreg.server.state import AsyncBackendDep, BackendDep, CurrentAccess, ServiceDep
 

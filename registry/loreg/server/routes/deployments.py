@@ -11,7 +11,7 @@ from loreg.entities import Deployment, DeploymentReport, Page
 from loreg.refs import parse_adapter_pattern
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses, no_content
 from loreg.server.state import AsyncBackendDep
 

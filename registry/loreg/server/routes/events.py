@@ -18,7 +18,7 @@ from loreg.errors import LoregError
 from loreg.refs import parse_adapter_name, parse_adapter_pattern
 from loreg.server.dependencies import Cursor, Limit, Words
 from loreg.server.event_hub import Batch, EventHub, Listener
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses
 from loreg.server.state import AsyncBackendDep, CurrentAccess, ServiceDep
 

@@ -10,7 +10,7 @@ from loreg.entities import Job, Page
 from loreg.schemas import JobRequest
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses, json_response
 from loreg.server.state import AsyncBackendDep
 

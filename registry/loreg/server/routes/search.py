@@ -26,7 +26,7 @@ from loreg.schemas import MetricDirection
 from loreg.selectors import parse_selector
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit, Word, Words
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses, json_response
 from loreg.server.state import AsyncBackendDep
 

@@ -40,7 +40,7 @@ from loreg.server.dependencies import (
     etag,
     parse_path_ref,
 )
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses, json_response, no_content
 from loreg.server.state import AsyncBackendDep, BackendDep, CurrentAccess, ServiceDep, get_async_backend
 from loreg.verbs import check as checking

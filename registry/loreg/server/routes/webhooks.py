@@ -11,7 +11,7 @@ from loreg.entities import Page, Webhook, WebhookDelivery
 from loreg.schemas import WebhookCreated, WebhookPing, WebhookRequest, WebhookRotation
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
-from loreg.server.pages import page_response
+from loreg.server.pagination import page_response
 from loreg.server.responses import error_responses, json_response, no_content
 from loreg.server.state import AsyncBackendDep
 

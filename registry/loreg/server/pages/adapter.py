@@ -1,0 +1,153 @@
+"""The page ``/NS/NAME``: what an adapter is, how to use it, which versions there are, and where they run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from markupsafe import Markup
+
+from loreg.entities import AliasMove, Details, Page, Version
+from loreg.errors import ConflictError, NotFoundError
+from loreg.local.backend import LocalBackend
+from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_adapter_name
+from loreg.server.pages.cards import render_card
+from loreg.server.pages.commands import command
+from loreg.server.pages.paths import ADAPTER, api_path, with_query
+from loreg.server.pages.visitor import PageRoute, get_visitor, page
+from loreg.value import Value
+
+routes = APIRouter(include_in_schema=False, route_class=PageRoute)
+_PAGE = 50  # versions
+_MAX_METRICS = 8  # columns
+_MAX_LABELS = 50
+_MAX_ALIASES = 30
+_MAX_MOVES = 20
+
+
+class Snippet(Value, frozen=True):
+    """One way to use a version: its ``text`` is to be typed as it is."""
+
+    title: str
+    text: str
+    note: str = ""
+
+
+class AdapterView(Value, frozen=True):
+    """What the page shows; ``details`` are of the newest version that is not yanked, or of the newest."""
+
+    adapter: AdapterName
+    details: Details
+    versions: tuple[Version, ...]
+    measured: tuple[str, ...]
+    card: Markup
+    snippets: tuple[Snippet, ...]
+    aliases: tuple[tuple[str, int], ...]
+    moves: tuple[AliasMove, ...]
+    next_path: str
+    max_labels: int = _MAX_LABELS
+
+
+@routes.api_route(ADAPTER, methods=["GET", "HEAD"])
+async def adapter(request: Request, namespace: str, name: str) -> Response:
+    """Show an adapter."""
+    visitor = await get_visitor(request)
+    named = parse_adapter_name(name if namespace == NO_NAMESPACE else f"{namespace}/{name}")
+    cursor = request.query_params.get("cursor") or None
+    versions = await visitor.backend.versions(named, _PAGE, cursor)
+    details = await visitor.backend.run(_show_newest, named)
+    view = AdapterView(
+        adapter=named,
+        details=details,
+        versions=versions.items,
+        measured=_list_measured(versions.items),
+        card=await run_in_threadpool(render_card, details.card),
+        snippets=snippets(details.version, visitor.server),
+        aliases=_list_aliases(details.alias_moves),
+        moves=details.alias_moves[:_MAX_MOVES],
+        next_path=with_query(page_path(named), [("cursor", versions.cursor)]) if versions.cursor else "",
+    )
+    return page(
+        visitor,
+        "adapter.html",
+        title=str(named),
+        view=view,
+        command=command("ls", str(named)),
+        api=api_path(named, "versions"),
+        document=versions,
+    )
+
+
+def _show_newest(backend: LocalBackend, named: AdapterName) -> Details:
+    """Return the newest version that is not yanked, or else the newest. Raises NotFoundError."""
+    try:
+        return backend.show(Ref(named))
+    except (ConflictError, NotFoundError):
+        newest: Page[Version] = backend.versions(named, 1, None)
+        return backend.show(Ref(named, number=newest.items[0].number))
+
+
+def _list_aliases(moves: Sequence[AliasMove]) -> tuple[tuple[str, int], ...]:
+    """Return the aliases of an adapter with the number that each means now; ``moves`` are the newest first."""
+    newest: dict[str, int | None] = {}
+    for move in moves:
+        newest.setdefault(move.alias, move.number)
+    return tuple((alias, number) for alias, number in sorted(newest.items()) if number is not None)[:_MAX_ALIASES]
+
+
+def _list_measured(versions: Sequence[Version]) -> tuple[str, ...]:
+    """Return the metrics of these versions, those of the most versions first."""
+    counts: dict[str, int] = {}
+    for version in versions:
+        for metric in version.metrics:
+            counts[metric.measured] = counts.get(metric.measured, 0) + 1
+    return tuple(sorted(counts, key=lambda measured: (-counts[measured], measured))[:_MAX_METRICS])
+
+
+def snippets(version: Version, server: str) -> tuple[Snippet, ...]:
+    """Return the ways to use a version from this server."""
+    ref, folder = version.ref, f"./{version.adapter.name}"
+    endpoint = f"export LOREG_ENDPOINT={shlex.quote(server)}"
+    base = version.base.names[0] if version.base and version.base.names else version.facts.base_hint
+    if any(not character.isprintable() for character in base):
+        base = ""
+    return (
+        Snippet(
+            "PEFT",
+            "import loreg\n"
+            "from peft import PeftModel\n\n"
+            f"registry = loreg.connect(endpoint={server!r})\n"
+            f"folder = registry.pull({ref!r}, {folder!r}).folder\n"
+            "model = PeftModel.from_pretrained(base_model, folder)",
+            f"base_model is {base}, loaded with transformers."
+            if base
+            else "base_model is the model it was trained on.",
+        ),
+        Snippet(
+            "vLLM",
+            f"{endpoint}\n"
+            f"loreg pull {shlex.quote(ref)} {shlex.quote(folder)} --profile vllm\n"
+            f"vllm serve {shlex.quote(base or 'BASE')} --enable-lora --max-lora-rank {_vllm_rank(version)} \\\n"
+            f"  --lora-modules {shlex.quote(f'{version.adapter.name}={folder}')}",
+            "With loreg's plugin vLLM follows an alias by itself.",
+        ),
+        Snippet(
+            "hf",
+            f"export HF_ENDPOINT={shlex.quote(server)}\n"
+            f"hf download {shlex.quote(str(version.adapter))} --revision v{version.number}",
+            "Any client of the Hub reads from here. Where tokens are asked for, HF_TOKEN is one.",
+        ),
+        Snippet(
+            "loreg",
+            f"{endpoint}\nloreg pull {shlex.quote(ref)} {shlex.quote(folder)}",
+            "Where tokens are asked for, LOREG_TOKEN is one; loreg login keeps it.",
+        ),
+    )
+
+
+def _vllm_rank(version: Version) -> int:
+    """Return the least rank that vLLM can be started with for it: one of a few."""
+    ranks = (8, 16, 32, 64, 128, 256, 320, 512)
+    return next((rank for rank in ranks if rank >= version.facts.rank_max), version.facts.rank_max)

@@ -1,0 +1,230 @@
+"""The page ``/``: what is there, found by words and facets; the URL is the question."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from loreg.entities import FacetCount, FacetKind, Facets, Metric, Query, SearchPage, SortKey, Version
+from loreg.errors import UsageError
+from loreg.local.backend import LocalBackend
+from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_order
+from loreg.server.pages.commands import search_command
+from loreg.server.pages.paths import with_query
+from loreg.server.pages.sparklines import Sparkline, draw_sparkline, points_of
+from loreg.server.pages.visitor import PageRoute, get_visitor, page
+from loreg.value import Value
+
+routes = APIRouter(include_in_schema=False, route_class=PageRoute)
+_PAGE = 25  # versions
+_CURVE = 30  # versions of an adapter that its sparkline goes through
+_MAX_LENGTH, _MAX_WORDS = 512, 20
+_MANY = ("task", "module", "rank", "metric", "label")
+_ONE = ("text", "base", "author", "variant", "sort", "best", "all_versions", "cursor")
+_TITLES = {
+    FacetKind.TASK: "Task",
+    FacetKind.BASE: "Base",
+    FacetKind.RANK: "Rank",
+    FacetKind.MODULE: "Module",
+    FacetKind.VARIANT: "Variant",
+    FacetKind.METRIC: "Best by metric",
+}
+Pairs = list[tuple[str, str]]
+
+
+class FacetLink(Value, frozen=True):
+    """A value that can be chosen, or put back; ``path`` is the page after that."""
+
+    value: str
+    versions: int
+    path: str
+    is_chosen: bool
+
+
+class Row(Value, frozen=True):
+    """A version in the list: the metric that it is shown with, and how that went over the versions before."""
+
+    version: Version
+    metric: Metric | None
+    curve: Sparkline | None
+
+
+class BrowseView(Value, frozen=True):
+    """What the page shows; ``conditions`` are what is asked for, each with the path without it."""
+
+    query: Query
+    sort: str
+    best: str
+    rows: tuple[Row, ...]
+    facets: tuple[tuple[str, tuple[FacetLink, ...]], ...]
+    counted: Facets
+    conditions: tuple[tuple[str, str], ...]
+    hidden: tuple[tuple[str, str], ...]
+    metrics: tuple[str, ...]
+    notes: tuple[str, ...]
+    next_path: str
+    is_first: bool
+
+
+@routes.api_route("/", methods=["GET", "HEAD"])
+async def browse(request: Request) -> Response:
+    """Show what a search finds, with counts of what it has."""
+    pairs = _read_pairs(request)
+    if request.query_params.get("bound") or request.query_params.get("measured"):
+        return RedirectResponse(with_query("/", _with_bound(request, pairs)), 303)
+    visitor = await get_visitor(request)
+    query, sort, best = _parse(pairs)
+    results = await visitor.backend.search(query)
+    counted = await visitor.backend.facets(msgspec.structs.replace(query, cursor=None))
+    rows = await visitor.backend.run(_build_rows, results, query)
+    view = BrowseView(
+        query=query,
+        sort=sort,
+        best=best,
+        rows=rows,
+        facets=_link_facets(counted, pairs),
+        counted=counted,
+        conditions=tuple(_list_conditions(pairs)),
+        hidden=tuple(pair for pair in pairs if pair[0] not in ("text", "cursor", "sort")),
+        metrics=tuple(count.value for count in counted.counts if count.kind == FacetKind.METRIC),
+        notes=tuple(_describe_matches(results)),
+        next_path=with_query("/", _replace(pairs, "cursor", results.cursor)) if results.cursor else "",
+        is_first=query.cursor is None,
+    )
+    return page(
+        visitor,
+        "browse.html",
+        title="Browse",
+        view=view,
+        command=search_command(query, sort, best),
+        api=with_query("/api/v1/search", pairs),
+        document=results,
+    )
+
+
+def _read_pairs(request: Request) -> Pairs:
+    """Return the conditions in the URL, without the empty ones that a form sends. Raises UsageError."""
+    pairs = [(name, value.strip()) for name, value in request.query_params.multi_items() if name in (*_MANY, *_ONE)]
+    pairs = [(name, value) for name, value in pairs if value]
+    limit = 4096
+    if len(pairs) > _MAX_WORDS * len(_MANY) or any(
+        len(value) > (limit if name == "cursor" else _MAX_LENGTH) for name, value in pairs
+    ):
+        raise UsageError("this search is too long", hint="loreg search --help")
+    return pairs
+
+
+def _parse(pairs: Pairs) -> tuple[Query, str, str]:
+    """Return what is searched for, and its order as it is written. Raises UsageError."""
+    many: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in pairs:
+        many[name].append(value)
+    one = {name: many[name][-1] if many[name] else "" for name in _ONE}
+    query = Query(
+        text=one["text"],
+        tasks=tuple(many["task"]),
+        base=one["base"],
+        modules=tuple(many["module"]),
+        ranks=tuple(map(parse_comparison, many["rank"])),
+        metrics=tuple(map(parse_metric_condition, many["metric"])),
+        labels=tuple(map(parse_label, many["label"])),
+        author=one["author"],
+        variant=one["variant"],
+        sort=parse_order(one["sort"], one["best"], one["text"]),
+        best=bool(one["best"]),
+        all_versions=one["all_versions"] in ("1", "true", "on"),
+        limit=_PAGE,
+        cursor=one["cursor"] or None,
+    )
+    return query, one["sort"], one["best"]
+
+
+def _with_bound(request: Request, pairs: Pairs) -> Pairs:
+    """Return the conditions with the one that the form of metrics adds: a bound, or the best by that metric."""
+    measured, bound = (request.query_params.get(name, "").strip() for name in ("measured", "bound"))
+    operator = "<=" if request.query_params.get("operator") == "<=" else ">="
+    name, at, data = measured.partition("@")
+    if not bound:
+        return _replace(_replace(pairs, "sort", ""), "best", measured)
+    return [*(pair for pair in pairs if pair[0] != "cursor"), ("metric", f"{name}{operator}{bound}{at}{data}")]
+
+
+def _replace(pairs: Pairs, name: str, value: str) -> Pairs:
+    """Return the conditions with one value for that name, from the first page on."""
+    kept = [pair for pair in pairs if pair[0] not in (name, "cursor")]
+    return [*kept, (name, value)] if value else kept
+
+
+def _toggle(pairs: Pairs, name: str, value: str) -> Pairs:
+    """Return the conditions without that one if it is there, else with it."""
+    if (name, value) in pairs:
+        return [pair for pair in pairs if pair != (name, value) and pair[0] != "cursor"]
+    return _replace(pairs, name, value) if name in _ONE else [*_replace(pairs, "cursor", ""), (name, value)]
+
+
+def _link_facets(facets: Facets, pairs: Pairs) -> tuple[tuple[str, tuple[FacetLink, ...]], ...]:
+    by_kind: defaultdict[FacetKind, list[FacetCount]] = defaultdict(list)
+    for count in facets.counts:
+        if count.value:
+            by_kind[count.kind].append(count)
+    return tuple((_TITLES[kind], tuple(_link(count, pairs) for count in by_kind[kind])) for kind in by_kind)
+
+
+def _link(count: FacetCount, pairs: Pairs) -> FacetLink:
+    name = "best" if count.kind == FacetKind.METRIC else str(count.kind)
+    value = f"={count.value}" if count.kind == FacetKind.RANK else count.value
+    without = _replace(pairs, "sort", "") if name == "best" else pairs
+    path = with_query("/", _toggle(without, name, value))
+    return FacetLink(count.value, count.versions, path, (name, value) in pairs)
+
+
+def _list_conditions(pairs: Pairs) -> Iterable[tuple[str, str]]:
+    """Yield what is asked for, as it is shown, and the path of the page without it."""
+    for name, value in pairs:
+        if name not in ("text", "cursor", "sort"):
+            shown = (
+                "all versions"
+                if name == "all_versions"
+                else f"{name} {value}"
+                if name == "rank"
+                else f"{name}: {value}"
+            )
+            yield shown, with_query("/", [pair for pair in pairs if pair != (name, value) and pair[0] != "cursor"])
+
+
+def _describe_matches(results: SearchPage) -> Iterable[str]:
+    """Yield what was meant by words that are no exact names, or how many versions were ranked."""
+    for match in results.matches:
+        names, alike = ", ".join(match.names[:5]), ", ".join(match.suggestions[:3])
+        meant = f"; searched for {names}" if names else f"; did you mean {alike}?" if alike else ""
+        yield f"No {match.term} is called “{match.word}”{meant}"
+    if results.ranked is not None:
+        yield f"Ranked the newest {results.ranked:,} versions that match; more words find others."
+
+
+def _build_rows(backend: LocalBackend, results: SearchPage, query: Query) -> tuple[Row, ...]:
+    return tuple(_build_row(backend, version, query) for version in results.items)
+
+
+def _build_row(backend: LocalBackend, version: Version, query: Query) -> Row:
+    metric = _choose_metric(version, query)
+    if metric is None or version.number == 1:
+        return Row(version, metric, None)
+    history = backend.versions(version.adapter, _CURVE, None)
+    return Row(version, metric, draw_sparkline(points_of(metric.measured, history.items), metric.measured))
+
+
+def _choose_metric(version: Version, query: Query) -> Metric | None:
+    """Return the metric that a version is shown with: the one that is asked for, or its first."""
+    sort = query.sort
+    wanted = [(sort.metric, sort.dataset, sort.split)] if sort.by == SortKey.METRIC else []
+    wanted += [(condition.name, condition.dataset, condition.split) for condition in query.metrics]
+    for name, dataset, split in wanted:
+        for metric in version.metrics:
+            if metric.name == name and dataset in ("", metric.dataset) and split in ("", metric.split):
+                return metric
+    return version.metrics[0] if version.metrics else None

@@ -1,0 +1,36 @@
+"""Write the command that does at a terminal what a page shows."""
+
+from __future__ import annotations
+
+import shlex
+
+from loreg.entities import Query
+
+
+def command(*words: str) -> str:
+    """Return a command of loreg as it is typed into a shell."""
+    return shlex.join(("loreg", *words))
+
+
+def search_command(query: Query, sort: str, best: str) -> str:
+    """Return the search that a query is."""
+    words = ["search", *([query.text] if query.text else [])]
+    options = [
+        *(("--task", task) for task in query.tasks),
+        *([("--base", query.base)] if query.base else []),
+        *(("--module", module) for module in query.modules),
+        *(("--rank", _shorten(str(rank))) for rank in query.ranks),
+        *(("--metric", _shorten(str(condition))) for condition in query.metrics),
+        *(("--label", f"{key}={value}") for key, value in query.labels),
+        *([("--author", query.author)] if query.author else []),
+        *([("--variant", query.variant)] if query.variant else []),
+        *([("--best", best)] if best else []),
+        *([("--sort", sort)] if sort else []),
+    ]
+    words += [word for option in options for word in option]
+    return command(*words, *(["--all-versions"] if query.all_versions else []))
+
+
+def _shorten(comparison: str) -> str:
+    """Return ``>=8`` for ``>=8.0``: what a number is written like."""
+    return comparison.removesuffix(".0").replace(".0@", "@")

@@ -1,0 +1,84 @@
+"""Read of a stored version what its header says: ranks by module, findings, and which servers take it.
+
+It reads the store, so it runs in a thread; no weights are read and nothing is computed with them.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure
+from loreg.checking.profile import Effect, list_profiles, read_profile
+from loreg.entities import Details, Finding
+from loreg.local.backend import LocalBackend
+from loreg.server.state import Service
+from loreg.value import Value
+from loreg.verbs.check import check
+from loreg.workspace.context import Context
+
+#: What is said of a server whose worst rule has that effect, and the colour of it.
+_VERDICTS = {
+    Effect.REFUSES: ("refuses", "bad"),
+    Effect.WRONG: ("silently wrong", "bad"),
+    Effect.SLOW: ("slower", "odd"),
+}
+
+
+class ServerVerdict(Value, frozen=True):
+    """What one server does with an adapter, and why: ``verdict`` is loads, slower, silently wrong or refuses."""
+
+    name: str
+    title: str
+    release: str
+    verdict: str
+    mark: str
+    reasons: tuple[Finding, ...]
+
+
+class Inspection(Value, frozen=True):
+    """The ranks by module, the findings that are of no server, and the servers."""
+
+    ranks: dict[str, float]
+    findings: tuple[Finding, ...]
+    servers: tuple[ServerVerdict, ...]
+    notes: tuple[str, ...]
+
+
+def inspect_version(backend: LocalBackend, service: Service, details: Details) -> Inspection:
+    """Return what the header and the configuration of a version say. Raises what :func:`check` raises."""
+    context = Context(backend, service.store, Path(), service.policy)
+    (report,) = check(context, [details.version.ref], profiles=list_profiles(), header_only=True)
+    codes = {rule.code for name in list_profiles() for rule in read_profile(name).rules}
+    return Inspection(
+        ranks=_read_ranks(service, details),
+        findings=tuple(finding for finding in report.findings if finding.code not in codes),
+        servers=tuple(_judge_server(name, report.findings) for name in list_profiles()),
+        notes=report.notes,
+    )
+
+
+@functools.cache
+def _effects(name: str) -> dict[str, Effect]:
+    return {rule.code: rule.effect for rule in read_profile(name).rules}
+
+
+def _judge_server(name: str, findings: tuple[Finding, ...]) -> ServerVerdict:
+    profile, effects = read_profile(name), _effects(name)
+    reasons = tuple(finding for finding in findings if finding.code in effects)
+    worst = next((effect for effect in Effect if any(effects[reason.code] == effect for reason in reasons)), None)
+    verdict, mark = _VERDICTS[worst] if worst else ("loads", "good")
+    return ServerVerdict(name, profile.title, profile.release, verdict, mark, reasons)
+
+
+def _read_ranks(service: Service, details: Details) -> dict[str, float]:
+    files = {file.path: file for file in details.files}
+    weights, config = files[WEIGHTS_NAME], files[CONFIG_NAME]
+    structure = read_remote_structure(
+        Path(details.version.ref),
+        service.store.read(config.sha256),
+        weights.size,
+        lambda start, size: service.store.read_part(weights.sha256, start, size),
+    )
+    return {name: float(module.rank) for name, module in structure.modules.items()}

@@ -1,0 +1,76 @@
+"""Say which path is which page, and build links: pages live beside the routes of the API, the Hub and LoRAX.
+
+===========================  =======================================================================
+``/api/…``, ``/v2/…``        programs': the API, clients of the Hub, LoRAX. No page begins so
+``/healthz`` and the like    programs': ``/healthz``, ``/readyz``, ``/metrics``, ``/openapi.json``
+``/NS/NAME/resolve/…``       clients of the Hub
+``/``, ``/WORD``             pages: no adapter has a path of one part
+``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
+``/_/…``                     files and actions of the pages: no namespace begins with ``_``
+===========================  =======================================================================
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+from starlette.convertors import StringConvertor, register_url_convertor
+
+from loreg.entities import Version
+from loreg.errors import LoregError
+from loreg.refs import NO_NAMESPACE, AdapterName, page_path, parse_ref
+
+#: Namespaces whose paths are programs': their adapters have no page.
+PROGRAMS = ("api", "v2")
+_PART = "[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+
+
+class _NamespaceConvertor(StringConvertor):
+    regex = f"(?!(?:{'|'.join(PROGRAMS)})/)(?:{NO_NAMESPACE}|{_PART})"
+
+
+class _AdapterConvertor(StringConvertor):
+    regex = _PART
+
+
+class _NumberConvertor(StringConvertor):
+    regex = "v[1-9][0-9]{0,8}"
+
+
+register_url_convertor("namespace", _NamespaceConvertor())
+register_url_convertor("adapter", _AdapterConvertor())
+register_url_convertor("number", _NumberConvertor())
+
+ADAPTER = "/{namespace:namespace}/{name:adapter}"
+VERSION = ADAPTER + "/{number:number}"
+
+
+def is_for_programs(path: str) -> bool:
+    """Return whether what is at the path, or is missing there, is answered as to a program."""
+    first = path.lstrip("/").partition("/")[0]
+    return first in (*PROGRAMS, "healthz", "readyz", "metrics", "openapi.json") or "/resolve/" in path
+
+
+def version_path(version: Version) -> str:
+    """Return the path of a version's page."""
+    return page_path(version.adapter, version.number)
+
+
+def ref_path(ref: str) -> str:
+    """Return the path of the page of ``ns/name:vN`` or ``ns/name``; empty for what is neither."""
+    try:
+        parsed = parse_ref(ref)
+    except LoregError:
+        return ""
+    return page_path(parsed.adapter, parsed.number)
+
+
+def api_path(adapter: AdapterName, *parts: str) -> str:
+    """Return the path in the API of an adapter, or of what is below it."""
+    return f"/api/v1/adapters{page_path(adapter)}/" + "/".join(parts)
+
+
+def with_query(path: str, pairs: list[tuple[str, str]]) -> str:
+    """Return the path with a query of these pairs, without the empty ones."""
+    query = urlencode([(name, value) for name, value in pairs if value], quote_via=quote, safe="/:@<>=,*")
+    return f"{path}?{query}" if query else path

@@ -1,0 +1,30 @@
+"""Add the pages to the application: after all routes of programs, which keep their paths."""
+
+from __future__ import annotations
+
+import contextlib
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from loreg.errors import LoregError
+from loreg.server.pages import adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version
+from loreg.server.pages.paths import is_for_programs
+from loreg.server.pages.visitor import error_page, get_visitor
+from loreg.server.problems import http_problem
+
+
+def install_pages(app: FastAPI) -> None:
+    """Add the pages, and let a browser see what is nowhere as a page too."""
+    for module in (static_files, invitation, sign_in, start, deployments, audit, browse, adapter, version):
+        app.include_router(module.routes)
+
+    @app.exception_handler(HTTPException)
+    async def answer_http_error(request: Request, error: HTTPException) -> Response:
+        is_browser = "text/html" in request.headers.get("Accept", "")
+        if not is_browser or is_for_programs(request.url.path):
+            return http_problem(error)
+        with contextlib.suppress(LoregError):  # where the catalog does not answer, it is said to nobody in particular
+            await get_visitor(request)
+        message = "there is nothing at this path" if error.status_code == 404 else str(error.detail)
+        return error_page(request, error.status_code, message)

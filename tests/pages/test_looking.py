@@ -1,0 +1,97 @@
+"""A person looks at the registry in a real browser: signs in, searches, opens an adapter and a version, signs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments import Deployment, empty_folders
+from pages.conftest import Site, Someone, open_site
+
+
+@pytest.fixture(params=["sqlite+folder", "postgres+s3"])
+def own_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    behind: Deployment
+    behind = empty_folders(tmp_path) if request.param == "sqlite+folder" else request.getfixturevalue("postgres_and_s3")
+    with open_site(behind) as site:
+        yield site
+
+
+def test_a_person_signs_in_searches_opens_and_signs_out(own_site: Site, someone: Someone):
+    person = someone(own_site.endpoint)
+    page = person.go("/")
+    main = page.get_by_role("main")
+    assert main.get_by_role("link", name="lab/history").count() == 1
+    assert main.get_by_role("link", name="team/news").count() == 0
+
+    person.sign_in(own_site.tokens["reader"])
+    main.get_by_label("Search", exact=True).fill("news")
+    main.get_by_role("button", name="Search").click()
+    main.get_by_role("link", name="team/news", exact=True).click()
+    assert page.title() == "team/news · loreg"
+    assert page.locator("#curves canvas").count() == 1  # accuracy over two versions
+    main.get_by_role("row").get_by_role("link", name="v1", exact=True).click()
+    page.get_by_role("heading", name="Which servers take it").wait_for()
+    assert page.url == f"{own_site.endpoint}/team/news/v1"
+    assert main.get_by_role("row", name="vLLM").get_by_text("loads").count() == 1
+
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url(own_site.endpoint + "/")
+    assert page.get_by_role("link", name="team/news").count() == 0
+
+
+def test_a_facet_narrows_the_list_and_the_url_and_the_command_say_so(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["root"])
+    page = person.go("/")
+    page.get_by_role("complementary").get_by_role("link", name="news-topics").click()
+    page.wait_for_url("**/?task=news-topics*")
+    assert page.get_by_text("loreg search --task news-topics").count() == 1
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name="task: news-topics").click()
+    page.wait_for_url(site.endpoint + "/")
+    assert page.locator("tbody tr").count() == 5
+
+
+def test_the_best_version_by_a_metric_is_shown_with_it(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["root"])
+    page = person.go("/")
+    page.get_by_label("Bound").fill("0.94")
+    page.get_by_role("button", name="Best").click()
+    page.wait_for_url("**metric=accuracy*")
+    rows = page.locator("tbody tr")
+    assert rows.count() == 1
+    assert "0.95" in rows.first.inner_text()
+    page = person.go("/?best=accuracy@ag_news")
+    assert [row.inner_text().split()[:2] for row in page.locator("tbody tr").all()] == [["team/news", "v2"]]
+
+
+def test_a_copy_button_copies_the_command(site: Site, someone: Someone):
+    person = someone(site.endpoint, permissions=["clipboard-read", "clipboard-write"])
+    page = person.go("/lab/history")
+    page.locator(".command").get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "loreg ls lab/history"
+
+
+def test_without_javascript_every_page_says_the_same(site: Site, someone: Someone):
+    person = someone(site.endpoint, java_script_enabled=False)
+    page = person.go("/")
+    page.get_by_role("link", name="lab/history", exact=True).click()
+    page.get_by_role("row").get_by_role("link", name="v1", exact=True).click()
+    page.get_by_role("link", name="Look inside").click()
+    assert page.get_by_role("row", name="vLLM").count() == 1
+    page = person.go("/lab/history")
+    page.get_by_label("vLLM").check()
+    assert page.get_by_text("vllm serve").is_visible()
+
+
+def test_the_keyboard_leads_past_the_navigation(site: Site, someone: Someone):
+    page = someone(site.endpoint).go("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"

@@ -1,0 +1,39 @@
+"""Every page is valid HTML, and axe finds nothing on it, in light and in dark."""
+
+from __future__ import annotations
+
+import html5lib
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from pages.conftest import Site, Someone
+
+PAGES = (
+    "/", "/?task=qa&metric=accuracy>=0.1", "/?text=nothing+like+it", "/start", "/sign-in", "/deployments", "/audit",
+    "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/both/v1", "/lab/history",
+)  # fmt: skip
+BROKEN = ("/nowhere", "/team/nothing", "/?rank=x")
+WIDTHS = (360, 1440)
+
+
+def test_every_page_is_valid_html(site: Site):
+    with site.visit("root") as client:
+        for path in (*PAGES, *BROKEN):
+            html5lib.HTMLParser(strict=True).parse(client.get(path).text)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(site: Site, someone: Someone, scheme: str):
+    person = someone(site.endpoint, color_scheme=scheme)
+    person.sign_in(site.tokens["root"])
+    for path in PAGES:
+        report = Axe().run(person.go(path))
+        assert report.response["violations"] == [], path
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_is_wider_than_the_window(site: Site, someone: Someone, width: int):
+    person = someone(site.endpoint, viewport={"width": width, "height": 800})
+    person.sign_in(site.tokens["root"])
+    for path in PAGES:
+        assert person.go(path).evaluate("document.documentElement.scrollWidth") <= width, path

@@ -1,0 +1,82 @@
+"""A page shows to each role what the API shows it; the rest is not there. A page that has no row here fails."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from loreg.server.pages import adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version
+from pages.conftest import SCOPES, Site
+
+ROLES = ("", *SCOPES)
+PRIVATE = {"": 404, "reader": 200, "stranger": 404, "root": 200}
+EVERYBODY = dict.fromkeys(ROLES, 200)
+#: Each page, filled, with who gets it, and a route of the API that answers each role with the same.
+PAGES = {
+    "/": ("/", EVERYBODY, "/api/v1/search"),
+    "/start": ("/start", EVERYBODY, ""),
+    "/sign-in": ("/sign-in", EVERYBODY, ""),
+    "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
+    "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
+    adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
+    version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
+    version.VERSION + "/inside": ("/team/news/v1/inside", PRIVATE, "/api/v1/adapters/team/news/versions/v1/check"),
+    static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
+    invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
+}
+MODULES = (adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version)
+
+
+def test_every_page_has_a_row():
+    paths = {route.path for module in MODULES for route in module.routes.routes if "GET" in route.methods}
+    assert paths == set(PAGES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_page_is_there_for_whom_the_api_says_so(site: Site, role: str):
+    token = site.tokens.get(role)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with site.visit(role) as client, httpx.Client(base_url=site.endpoint, headers=headers) as api:
+        for path, statuses, route in PAGES.values():
+            if path:
+                assert client.get(path).status_code == statuses[role], path
+            if route:
+                assert api.get(route).status_code == statuses[role], route
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_page_as_json_is_what_the_api_answers(site: Site, role: str):
+    token = site.tokens.get(role)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with site.visit(role) as client, httpx.Client(base_url=site.endpoint, headers=headers) as api:
+        for path, statuses, route in PAGES.values():
+            if route and not path.endswith("/inside") and statuses[role] == 200:
+                assert client.get(path, params={"format": "json"}).json() == api.get(route).json(), path
+
+
+@pytest.mark.parametrize("role", ["", "stranger"])
+def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
+    hidden = re.compile(r"team/(?:news|science|both)|news-topics|MiniLM")
+    with site.visit(role) as client:
+        for path in ("/", "/?text=adapter", "/?task=qa", "/?base=llama", "/deployments", "/audit", "/audit?format=csv"):
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert not hidden.search(re.sub('placeholder="[^"]*"', "", answer.text)), path
+
+
+def test_what_is_private_and_what_is_not_there_look_the_same(site: Site):
+    with site.visit() as client:
+        private = client.get("/team/news").text.replace("team/news", "NAME").replace(quote("team/news"), "NAME")
+        missing = client.get("/team/nil1").text.replace("team/nil1", "NAME").replace(quote("team/nil1"), "NAME")
+    assert private == missing
+
+
+def test_a_lineage_names_no_version_that_may_not_be_seen(site: Site):
+    """team/both was made of lab/history, which is public."""
+    with site.visit() as client:
+        assert "team/both" not in client.get("/lab/history/v1").text
+    with site.visit("reader") as client:
+        assert "team/both" in client.get("/lab/history/v1").text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class AdapterServer:
         self.loaded: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
         self.status = 200
+        self.on_request: Callable[[], None] = lambda: None
         self.port = 0
 
     @property
@@ -137,24 +138,30 @@ def _answering(server: AdapterServer) -> Iterator[None]:
             self._answer()
 
         def _answer(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            content = self.rfile.read(length)
+            if len(content) < length:
+                return
             body = json.loads(content) if content else None
             if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
                 status, answer = 401, {"error": "Unauthorized"}
             else:
+                server.on_request()
                 server.asked.append((self.path, body.get("lora_name", "") if isinstance(body, dict) else ""))
                 status, answer = server.answer(self.command, self.path, body)
             data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # the client was killed
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", server.port), Handler)
     http.daemon_threads = True
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client was killed
     server.port = http.server_port
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()

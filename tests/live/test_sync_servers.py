@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -359,6 +361,60 @@ def test_in_an_outage_of_the_registry_a_server_that_starts_again_gets_what_it_ha
             eventually(lambda: any(isinstance(report, LoregError) for report in seen))
             replicas[0].loaded.clear()
             eventually(lambda: name in replicas[0].loaded)
+
+
+def test_killed_at_any_request_the_next_round_does_the_rest(tmp_path: Path, folder: Path):
+    """Before each request, and after each change but before its answer."""
+    servers = [AdapterServer("vllm"), AdapterServer("vllm")]
+    with connect(home=tmp_path / "home") as registry, serving(*servers):
+        registry.push(SCIENCE, "team/news", aliases=["prod"])
+        registry.push(HISTORY, "team/news")
+        command = [str(Path(sys.executable).with_name("loreg")), "--home", str(registry.settings.home), "sync"]
+        command += ["team/news:prod", str(folder), "--profile", "vllm", "--keep", "0"]
+        command += [word for server in servers for word in ("--server", server.url)]
+        registry.sync("team/news:prod", folder, options(*servers, keep=0))
+        count, current = 1, "v1"
+        while True:
+            before = pinned(registry, f"team/news:{current}")
+            current = "v2" if current == "v1" else "v1"
+            registry.tag(f"team/news:{current}", "prod")
+            name = pinned(registry, f"team/news:{current}")
+            killed = run_until_request(command, servers, count)
+            assert all(
+                before in server.loaded or all(name in other.loaded for other in servers) for server in servers
+            ), count
+            assert all(Path(path).is_dir() for server in servers for path in server.loaded.values()), count
+            report = registry.sync("team/news:prod", folder, SyncOptions("vllm", 0, servers=urls(servers)))
+            assert report.is_complete, count
+            assert all([*server.loaded] == [name] for server in servers), count
+            if not killed:
+                break
+            count += 1
+    assert count > 8  # to list, to load, to list again, and to unload, of each of them
+
+
+def urls(servers: Sequence[AdapterServer]) -> tuple[str, ...]:
+    return tuple(server.url for server in servers)
+
+
+def run_until_request(command: list[str], servers: Sequence[AdapterServer], count: int) -> bool:
+    """Run the command, and kill it at the ``count``-th request to one of the servers; whether it came to that."""
+    left, lock, process = count, threading.Lock(), subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def kill() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left == 0:
+                process.kill()
+                process.wait()
+
+    for server in servers:
+        server.on_request = kill
+    process.wait()
+    for server in servers:
+        server.on_request = lambda: None
+    return left <= 0
 
 
 def test_the_command_line_loads_without_a_folder(loreg: Loreg, tmp_path: Path):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, ScalarSelect, and_, delete, insert, or_, select, update
+from sqlalchemy import ScalarSelect, and_, delete, insert, or_, select, update
 
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.patterns import is_match
@@ -58,6 +58,20 @@ def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedV
             tx.connection.execute(update(deployment_table).where(of_name).values(**values))
 
 
+class _Place(NamedTuple):
+    """What a follower told of a version that it has, and the number of what its alias means now."""
+
+    server: str
+    replica: str
+    kind: str
+    name: str
+    alias: str
+    author: str
+    since: datetime
+    seen_at: datetime
+    meant: int | None
+
+
 def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str | None) -> Page[Deployment]:
     """Return a page of the deployments of the adapters that match, by server, replica and name.
 
@@ -72,7 +86,17 @@ def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str 
     rows = tx.connection.execute(query.order_by(*order).limit(limit + 1)).all()
     shown = rows[:limit]
     last = [shown[-1].server, shown[-1].replica, shown[-1].name, shown[-1].follower] if len(rows) > limit else None
-    items = tuple(_to_deployment(tx, row) for row in shown)
+    items = tuple(
+        _to_deployment(
+            tx,
+            _Place(*(getattr(row, name) for name in _Place._fields)),
+            f"{AdapterName(row.namespace, row.adapter)}:v{row.number}",
+            row.digest,
+            row.number,
+            is_yanked=row.yanked_at is not None,
+        )
+        for row in shown
+    )
     return Page(items, encode("deployments", last) if last is not None else None)
 
 
@@ -80,25 +104,12 @@ def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> 
     """Return where a version is, as far as the caller may know, from the cell ``OF_VERSION`` of its row."""
     if not tx.access.may(Role.READ, version.adapter.namespace):
         return ()
-    deployments = []
-    for server, replica, kind, name, alias, author, since, seen_at, meant in sorted(map(tuple, rows)):
-        seen = parse_time(seen_at)
-        deployments.append(
-            Deployment(
-                server=server,
-                replica=replica,
-                kind=kind,
-                name=name,
-                ref=version.ref,
-                digest=version.digest,
-                since=parse_time(since),
-                seen_at=seen,
-                author=author,
-                is_silent=tx.at - seen > _SILENCE,
-                drift=_drift(version.yanked, alias, meant, version.number),
-            )
-        )
-    return tuple(deployments)
+    places = (
+        _Place(server, replica, kind, name, alias, author, parse_time(since), parse_time(seen_at), meant)
+        for server, replica, kind, name, alias, author, since, seen_at, meant in sorted(map(tuple, rows))
+    )
+    what = (version.ref, version.digest, version.number)
+    return tuple(_to_deployment(tx, place, *what, is_yanked=version.yanked) for place in places)
 
 
 def find_live(tx: Transaction, version_id: int) -> str | None:
@@ -163,19 +174,21 @@ def _after(columns: Sequence[Any], values: Sequence[object]) -> Any:
     )
 
 
-def _to_deployment(tx: Transaction, row: Row[Any]) -> Deployment:
+def _to_deployment(
+    tx: Transaction, place: _Place, ref: str, digest: str, number: int, *, is_yanked: bool
+) -> Deployment:
     return Deployment(
-        server=row.server,
-        replica=row.replica,
-        kind=row.kind,
-        name=row.name,
-        ref=f"{AdapterName(row.namespace, row.adapter)}:v{row.number}",
-        digest=row.digest,
-        since=row.since,
-        seen_at=row.seen_at,
-        author=row.author,
-        is_silent=tx.at - row.seen_at > _SILENCE,
-        drift=_drift(row.yanked_at is not None, row.alias, row.meant, row.number),
+        server=place.server,
+        replica=place.replica,
+        kind=place.kind,
+        name=place.name,
+        ref=ref,
+        digest=digest,
+        since=place.since,
+        seen_at=place.seen_at,
+        author=place.author,
+        is_silent=tx.at - place.seen_at > _SILENCE,
+        drift=_drift(is_yanked, place.alias, place.meant, number),
     )
 
 

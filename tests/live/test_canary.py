@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 
@@ -37,6 +38,14 @@ def test_a_share_of_the_keys_gets_the_canary_and_each_stays_with_its_version(two
     assert all(two.route("team/news:prod", key).number == picked[key] for key in keys[:10])
     more = two.begin_canary("team/news:v2", "prod", 0.6)
     assert all(more.pick(key).number == 2 for key in keys if picked[key] == 2)  # who has the canary keeps it
+
+
+def test_the_place_of_a_key_is_as_the_page_says_for_routers_in_other_languages(two: Registry):
+    shares = two.begin_canary("team/news:v2", "prod", 0.3)
+    digest = two.show("team/news:v2").version.digest
+    for number in range(200):
+        place = int(hashlib.sha256(f"team/news:prod@{digest}:user-{number}".encode()).hexdigest()[:16], 16) / 2**64
+        assert shares.pick(f"user-{number}").number == (2 if place < 0.3 else 1)
 
 
 def test_who_asks_for_the_alias_itself_gets_the_main_version(two: Registry):

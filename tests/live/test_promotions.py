@@ -136,6 +136,13 @@ def test_its_conditions_are_changed_by_saying_it_again(three: Registry):
     assert prod(three) == 2
 
 
+def test_one_that_follows_another_goes_back_to_that_one(three: Registry):
+    three.tag("team/news:v2", "prod", rollback_if=BAD)
+    three.tag("team/news:v3", "prod", rollback_if=BAD)
+    three.add_metrics("team/news:v3", ["accuracy=0.1@live"])
+    assert (prod(three), three.promotions("team/news")) == (2, ())
+
+
 def test_what_cannot_go_back_is_refused(three: Registry):
     with pytest.raises(UsageError, match="nothing to go back to"):
         three.tag("team/news:v1", "prod", rollback_if=BAD)

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from deployments import SCIENCE
 from loreg.errors import UnavailableError, UsageError
@@ -62,6 +69,22 @@ def test_tensors_that_were_gathered_are_taken_instead_of_the_models(home: Regist
     whole = {name.replace(".weight", ".default.weight") if "lora_" in name else name: t for name, t in gathered.items()}
     first = home.publish(trained, "team/policy").version.digest
     assert home.publish(trained, "team/policy", state_dict=whole).version.digest != first
+
+
+def test_what_is_said_of_a_version_is_recorded(home: Registry, tmp_path: Path):
+    LlamaForCausalLM(TINY).save_pretrained(tmp_path / "base")
+    version = home.publish(
+        model(),
+        "team/policy",
+        step=3,
+        base=str(tmp_path / "base"),
+        metrics=["reward=0.5@arena"],
+        labels={"run": "a"},
+        message="the third",
+    ).version
+    assert dict(version.labels) == {"step": "3", "run": "a"}
+    assert [metric.exact for metric in version.metrics] == ["reward=0.5@arena"]
+    assert (version.message, version.base is not None) == ("the third", True)
 
 
 def test_a_folder_is_published_as_it_is(home: Registry):
@@ -117,6 +140,40 @@ def test_a_trainer_publishes_what_it_saves(home: Registry, tmp_path: Path):
     train(callback, tmp_path / "run", save_strategy="steps", save_steps=2)
     steps = [version.labels["step"] for version in home.versions("team/policy").items]
     assert steps == ["6", "4", "2"]  # the last once
+
+
+def test_a_callback_says_what_it_was_told_and_nothing_twice(
+    home: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    publish, steps = home.publish, []
+
+    def count(*arguments: Any, **options: Any) -> object:
+        steps.append(options["step"])
+        return publish(*arguments, **options)
+
+    monkeypatch.setattr(home, "publish", count)
+    LlamaForCausalLM(TINY).save_pretrained(tmp_path / "base")
+    callback = PublishCallback(
+        "team/policy", publish_steps=3, base=str(tmp_path / "base"), labels={"run": "a"}, registry=home
+    )
+    train(callback, tmp_path / "run")
+    assert steps == [3, 6]  # the last step was one of those
+    versions = home.versions("team/policy").items
+    assert [dict(version.labels) for version in versions] == [{"step": "6", "run": "a"}, {"step": "3", "run": "a"}]
+    assert all(version.base is not None for version in versions)
+
+
+def test_of_several_processes_that_train_one_publishes(home: Registry, tmp_path: Path):
+    arguments, control = TrainingArguments(tmp_path / "run", use_cpu=True, report_to=[]), TrainerControl()
+    other = TrainerState(global_step=4, is_world_process_zero=False)
+    first = TrainerState(global_step=4, is_world_process_zero=True)
+    for publish_steps in (2, None):
+        callback = PublishCallback("team/policy", publish_steps=publish_steps, registry=home)
+        for tell in (callback.on_step_end, callback.on_save, callback.on_train_end):
+            tell(arguments, other, control, model=model())
+    assert home.adapters().items == ()
+    callback.on_train_end(arguments, first, control, model=model())
+    assert len(home.versions("team/policy").items) == 1
 
 
 def test_a_step_at_which_nobody_answers_is_told_and_the_training_goes_on(

@@ -13,10 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as replace_value
 from sqlalchemy import text
 
 from concurrency import eventually
@@ -25,9 +28,17 @@ from live.receivers import raw_receiver, receiver
 from live_server import live_server
 from loreg.catalog import Catalog, webhook_deliveries
 from loreg.entities import Access
-from loreg.errors import ConflictError, IntegrityError, NotAllowedError, NotFoundError, UsageError
-from loreg.local.webhook_deliverer import delivering
-from loreg.local.webhook_transport import SendError, Transport, parse_networks
+from loreg.errors import (
+    ConflictError,
+    IntegrityError,
+    NotAllowedError,
+    NotFoundError,
+    QuotaError,
+    UnavailableError,
+    UsageError,
+)
+from loreg.local.webhook_deliverer import Deliverer, delivering
+from loreg.local.webhook_transport import SendError, Transport, new_deadline, parse_networks
 from loreg.registry import Registry, connect
 from loreg.webhooks import verify
 from server.conftest import Guarded
@@ -83,13 +94,14 @@ def test_what_is_done_is_delivered_in_its_order(telling: Registry):
         version = telling.push(NEWS, "team/news", aliases=["prod"], tasks=["qa"]).version
         telling.push(HISTORY, "other/history")
         telling.yank("team/news:v1", reason="old")
-        eventually(lambda: len(hook.requests) == 3)
-        assert hook.events == ["push team/news:v1", "tag team/news:v1", "yank team/news:v1"]
-        tag = hook.requests[1].document
+        eventually(lambda: len(hook.distinct_events) == 3)
+        assert hook.distinct_events == ["push team/news:v1", "tag team/news:v1", "yank team/news:v1"]
+        request = next(request for request in hook.requests if request.document["event"] == "tag")
+        tag = request.document
         assert tag.pop("at") and tag.pop("id") and tag.pop("registry")
         assert tag == {
             "schema": "loreg.event/1",
-            "delivery": hook.requests[1].id,
+            "delivery": request.id,
             "event": "tag",
             "author": "ada",
             "ref": "team/news:v1",
@@ -115,12 +127,14 @@ def test_a_receiver_can_verify_who_sent_it_with_the_library_and_without(telling:
         (request.body + b" ", request.headers),
         (request.body, {**request.headers, "webhook-id": "msg_other"}),
         (request.body, {**request.headers, "webhook-signature": "v1,AAAA v2,x"}),
+        (request.body, {**request.headers, "webhook-signature": f"v1a,{signature}"}),  # of another algorithm
         (request.body, {}),
     ):
         with pytest.raises(IntegrityError):
             verify(body, headers, secret)
-    with pytest.raises(IntegrityError, match="300 seconds"):
-        verify(request.body, request.headers, secret, now=int(request.headers["webhook-timestamp"]) + 301)
+    for seconds in (301, -301):
+        with pytest.raises(IntegrityError, match="300 seconds"):
+            verify(request.body, request.headers, secret, now=int(request.headers["webhook-timestamp"]) + seconds)
     assert verify(request.body, request.headers, secret, now=int(request.headers["webhook-timestamp"]) - 299)
 
 
@@ -171,7 +185,8 @@ def test_what_was_delivered_is_delivered_again_when_it_is_asked_for(telling: Reg
 def test_a_redirect_is_not_followed(telling: Registry):
     with receiver() as inner, receiver(307, headers={"Location": inner.url}) as hook:
         webhook, _ = telling.webhooks.add(hook.url)
-        assert telling.webhooks.test(webhook.id).error == "HTTP 307"
+        delivery = telling.webhooks.test(webhook.id)
+        assert (delivery.state, delivery.error) == ("pending", "HTTP 307")
         assert inner.requests == []
 
 
@@ -338,6 +353,56 @@ def test_what_is_no_url_is_refused_and_not_repeated(folders: Deployment, url: st
     assert "pw" not in str(refused.value)
 
 
+def test_there_are_so_many_webhooks_and_no_more(folders: Deployment, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loreg.local.webhooks._MAX_WEBHOOKS", 2)
+    with connect(**folders.settings) as registry:
+        for _ in range(2):
+            registry.webhooks.add("https://example.com/hook")
+        with pytest.raises(QuotaError, match="there are 2 webhooks"):
+            registry.webhooks.add("https://example.com/hook")
+        registry.webhooks.remove(1)
+        registry.webhooks.add("https://example.com/hook")
+
+
+def test_each_pause_is_three_times_the_one_before_up_to_four_hours_and_no_two_are_the_same(
+    folders: Deployment, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("loreg.local.webhook_deliverer._FIRST_PAUSE", 5.0)  # as the page for receivers says
+    with closing(Catalog(folders.database_url)) as catalog, receiver(500) as hook:
+        deliverer = Deliverer(catalog, Transport(parse_networks(LOOPBACK)))
+        attempt = webhook_deliveries.Attempt(
+            1, 1, "msg_1", hook.url, ("whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0",), "{}", 0
+        )
+        for attempts, seconds in ((0, 5), (1, 15), (2, 45), (3, 135), (7, 10_935), (8, 14_400), (40, 14_400)):
+            pauses = {
+                deliverer._send(replace_value(attempt, attempts=attempts), new_deadline()).pause for _ in range(4)
+            }
+            assert len(pauses) == 4
+            assert all(0.75 * seconds <= pause <= 1.25 * seconds for pause in pauses)
+
+
+def test_what_failed_is_tried_when_it_is_due_and_not_before(folders: Deployment):
+    with connect(**folders.settings) as registry, closing(Catalog(folders.database_url)) as catalog:
+        registry.webhooks.add("https://example.com/hook")
+        with contextlib.suppress(UnavailableError):
+            registry.webhooks.test(1, seconds=0)
+        with catalog.write(Access.superuser("loreg")) as tx:
+            attempt = webhook_deliveries.claim_next(tx, 1, "one")
+            assert attempt is not None
+            assert webhook_deliveries.claim_next(tx, 1, "other") is None
+            webhook_deliveries.record(tx, attempt, "other", webhook_deliveries.Outcome(204, "", 1))  # has no claim
+            webhook_deliveries.record(tx, attempt, "one", webhook_deliveries.Outcome(500, "HTTP 500", 3600))
+            assert webhook_deliveries.claim_next(tx, 1, "one") is None
+            due, pause = webhook_deliveries.list_due(tx, "one")
+            assert due == []
+            assert 3590 < (pause or 0) <= 3600
+            webhook_deliveries.hasten(tx, 1)
+            assert webhook_deliveries.list_due(tx, "other")[0] == [1]
+            again = webhook_deliveries.claim_next(tx, 1, "one")
+            assert again is not None
+            assert (again.message_id, again.attempts) == (attempt.message_id, 1)
+
+
 def test_an_action_that_is_none_is_refused(folders: Deployment):
     with connect(**folders.settings) as registry, pytest.raises(UsageError, match="'tagg'"):
         registry.webhooks.add("https://example.com/", actions=["tagg"])
@@ -435,6 +500,29 @@ def test_a_process_that_was_stopped_after_its_claim_sends_nothing(folders: Deplo
     with receiver() as hook, pytest.raises(SendError, match="timed out"):
         Transport(parse_networks(LOOPBACK)).post(hook.url, {}, b"{}", time.monotonic() - 1)
     assert hook.requests == []
+
+
+def test_a_catalog_that_refuses_once_holds_a_webhook_up_for_a_moment(
+    folders: Deployment, monkeypatch: pytest.MonkeyPatch
+):
+    """A claim holds for a minute: who has it himself need not wait for its end. What was sent is sent again."""
+    record, refused = webhook_deliveries.record, []
+
+    def refuse_once(*arguments: object) -> None:
+        if not refused:
+            refused.append(1)
+            raise UnavailableError("locked", hint="try again")
+        record(*arguments)
+
+    monkeypatch.setattr(webhook_deliveries, "record", refuse_once)
+    monkeypatch.setattr(webhook_deliveries, "LEASE", timedelta(hours=1))
+    with connect(**folders.settings) as registry, receiver() as hook, background(folders):
+        registry.webhooks.add(hook.url, actions=["push"])
+        registry.push(SCIENCE, "team/science")
+        registry.push(NEWS, "team/news")
+        eventually(lambda: "push team/news:v1" in hook.events)
+    assert hook.events == ["push team/science:v1"] * 2 + ["push team/news:v1"]
+    assert hook.requests[0].id == hook.requests[1].id
 
 
 def test_deliveries_are_kept_for_a_while_and_not_for_ever(folders: Deployment, monkeypatch: pytest.MonkeyPatch):

@@ -40,7 +40,7 @@ def test_what_a_server_serves_is_told_as_it_changes(resolvers: LoRAResolverRegis
 
 def test_what_cannot_be_told_is_told_again_and_that_nothing_changed_now_and_then(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(deployment_reports, "_INTERVAL", 0.02)
-    monkeypatch.setattr(deployment_reports, "_RETRY", 0.01)
+    monkeypatch.setattr(deployment_reports, "_FIRST_RETRY", 0.01)
     monkeypatch.setattr(deployment_reports, "_PAUSE", 0)
     reported: list[Served | None] = []
     answers = [UnavailableError("away"), None, None, NotFoundError("who is that?"), None]

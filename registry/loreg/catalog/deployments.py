@@ -6,12 +6,12 @@ When they told it, and whether that is long ago, is by the clock of the database
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, ScalarSelect, and_, delete, insert, or_, select, update
+from sqlalchemy import ScalarSelect, and_, delete, insert, or_, select, update
 
-from loreg.catalog.clock import now
+from loreg.catalog.clock import now, read_time
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import adapter_table, alias_table, deployment_table, follower_table, version_table
@@ -31,36 +31,50 @@ def record_report(tx: Transaction, report: DeploymentReport) -> None:
 
     Raises NotFoundError for a version that is not there, and where it has what it told last, but told nothing.
     """
-    key = {"author": tx.author, "server": report.server, "replica": report.replica}
+    key, at = {"author": tx.author, "server": report.server, "replica": report.replica}, read_time(tx)
     if report.versions is None:
         is_follower = and_(*(follower_table.c[name] == value for name, value in key.items()))
-        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=now(tx))).rowcount:
+        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=at)).rowcount:
             raise NotFoundError(f"{report.server} {report.replica} has told nothing yet", hint="tell all that it has")
         return
-    row = {**key, "kind": report.kind, "seen_at": tx.at}
+    row = {**key, "kind": report.kind, "seen_at": at}
     follower_id = tx.get_or_create_locked(follower_table, row, *key)
     is_follower = follower_table.c.id == follower_id
-    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=now(tx)))
-    _replace(tx, follower_id, {version.name: version for version in report.versions})
+    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=at))
+    _replace(tx, follower_id, {version.name: version for version in report.versions}, at)
 
 
-def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedVersion]) -> None:
+def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedVersion], at: datetime) -> None:
     """Let a follower have what it reported, by name; what it has already is there since it first had it."""
     of_follower = deployment_table.c.follower_id == follower_id
     known = {row.name: row for row in tx.connection.execute(select(deployment_table).where(of_follower))}
     if gone := [name for name in known if name not in reported]:
         tx.connection.execute(delete(deployment_table).where(of_follower, deployment_table.c.name.in_(gone)))
     for name, version in reported.items():
-        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": now(tx)}
+        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": at}
         before = known.get(name)
         if before is None:
-            row = {"follower_id": follower_id, "name": name, **values}
-            tx.connection.execute(insert(deployment_table).values(row))
+            tx.connection.execute(insert(deployment_table), {"follower_id": follower_id, "name": name, **values})
         elif (before.version_id, before.alias) != (values["version_id"], values["alias"]):
             if before.version_id == values["version_id"]:
                 values["since"] = before.since
             of_name = and_(of_follower, deployment_table.c.name == name)
             tx.connection.execute(update(deployment_table).where(of_name).values(**values))
+
+
+class _Place(NamedTuple):
+    """What a follower told of a version that it has, and the number of what its alias means now."""
+
+    server: str
+    replica: str
+    kind: str
+    name: str
+    alias: str
+    author: str
+    since: datetime
+    seen_at: datetime
+    is_silent: bool
+    meant: int | None
 
 
 def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str | None) -> Page[Deployment]:
@@ -77,7 +91,16 @@ def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str 
     rows = tx.connection.execute(query.order_by(*order).limit(limit + 1)).all()
     shown = rows[:limit]
     last = [shown[-1].server, shown[-1].replica, shown[-1].name, shown[-1].follower] if len(rows) > limit else None
-    items = tuple(map(_to_deployment, shown))
+    items = tuple(
+        _to_deployment(
+            _Place(*(getattr(row, name) for name in _Place._fields)),
+            f"{AdapterName(row.namespace, row.adapter)}:v{row.number}",
+            row.digest,
+            row.number,
+            is_yanked=row.yanked_at is not None,
+        )
+        for row in shown
+    )
     return Page(items, encode("deployments", last) if last is not None else None)
 
 
@@ -85,24 +108,12 @@ def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> 
     """Return where a version is, as far as the caller may know, from the cell ``OF_VERSION`` of its row."""
     if not rows or not tx.access.may(Role.READ, version.adapter.namespace):
         return ()
-    deployments, at = [], tx.connection.execute(select(now(tx))).scalar_one()
-    for server, replica, kind, name, alias, author, since, seen_at, meant in sorted(map(tuple, rows)):
-        seen = parse_time(seen_at)
-        deployments.append(
-            Deployment(
-                server=server,
-                replica=replica,
-                kind=kind,
-                name=name,
-                ref=version.ref,
-                digest=version.digest,
-                since=parse_time(since),
-                seen_at=seen,
-                author=author,
-                is_silent=at - seen > _SILENCE,
-                drift=_drift(version.yanked, alias, meant, version.number),
-            )
-        )
+    silent_since, what = read_time(tx, -_SILENCE), (version.ref, version.digest, version.number)
+    deployments = []
+    for *texts, since_text, seen_text, meant in sorted(map(tuple, rows)):
+        since, seen_at = parse_time(since_text), parse_time(seen_text)
+        place = _Place(*texts, since, seen_at, seen_at < silent_since, meant)
+        deployments.append(_to_deployment(place, *what, is_yanked=version.yanked))
     return tuple(deployments)
 
 
@@ -119,10 +130,10 @@ def find_live(tx: Transaction, version_id: int) -> str | None:
 
 def remove_silent(tx: Transaction) -> int:
     """Remove the followers that told nothing for a week; return how many."""
-    at = tx.connection.execute(select(now(tx, -_FORGOTTEN))).scalar_one()
-    silent = select(follower_table.c.id).where(follower_table.c.seen_at < at)
+    forgotten = read_time(tx, -_FORGOTTEN)
+    silent = select(follower_table.c.id).where(follower_table.c.seen_at < forgotten)
     tx.connection.execute(delete(deployment_table).where(deployment_table.c.follower_id.in_(silent)))
-    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < at)).rowcount
+    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < forgotten)).rowcount
 
 
 def _select(tx: Transaction) -> Any:
@@ -170,19 +181,19 @@ def _after(columns: Sequence[Any], values: Sequence[object]) -> Any:
     )
 
 
-def _to_deployment(row: Row[Any]) -> Deployment:
+def _to_deployment(place: _Place, ref: str, digest: str, number: int, *, is_yanked: bool) -> Deployment:
     return Deployment(
-        server=row.server,
-        replica=row.replica,
-        kind=row.kind,
-        name=row.name,
-        ref=f"{AdapterName(row.namespace, row.adapter)}:v{row.number}",
-        digest=row.digest,
-        since=row.since,
-        seen_at=row.seen_at,
-        author=row.author,
-        is_silent=row.is_silent,
-        drift=_drift(row.yanked_at is not None, row.alias, row.meant, row.number),
+        server=place.server,
+        replica=place.replica,
+        kind=place.kind,
+        name=place.name,
+        ref=ref,
+        digest=digest,
+        since=place.since,
+        seen_at=place.seen_at,
+        author=place.author,
+        is_silent=place.is_silent,
+        drift=_drift(is_yanked, place.alias, place.meant, number),
     )
 
 

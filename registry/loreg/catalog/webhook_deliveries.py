@@ -127,8 +127,11 @@ def hasten(tx: Transaction, webhook_id: int) -> None:
     tx.connection.execute(update(webhook_delivery_table).where(which).values(due_at=clock.now(tx)))
 
 
-def list_due(tx: Transaction) -> tuple[list[int], float | None]:
-    """Return the webhooks that have something due and are claimed by nobody, and in how many seconds others have."""
+def list_due(tx: Transaction, claimant: str) -> tuple[list[int], float | None]:
+    """Return the webhooks that have something due and are claimed by nobody else, and in how many seconds others have.
+
+    One that ``claimant`` has claimed may be one whose outcome could not be recorded: nobody has to wait for that claim.
+    """
     head = (
         select(func.min(webhook_delivery_table.c.id))
         .where(webhook_delivery_table.c.webhook_id == webhook_table.c.id, _PENDING)
@@ -137,7 +140,7 @@ def list_due(tx: Transaction) -> tuple[list[int], float | None]:
     )
     delivery = webhook_delivery_table.alias()
     query = (
-        select(webhook_table.c.id, webhook_table.c.claimed_until, delivery.c.due_at)
+        select(webhook_table.c.id, webhook_table.c.claimed_by, webhook_table.c.claimed_until, delivery.c.due_at)
         .select_from(webhook_table)
         .join(delivery, delivery.c.id == head)
         .where(webhook_table.c.disabled_at.is_(None))
@@ -148,7 +151,8 @@ def list_due(tx: Transaction) -> tuple[list[int], float | None]:
     now = tx.connection.execute(select(clock.now(tx))).scalar_one()
     due, waits = [], []
     for row in rows:
-        wait = (max(row.due_at, row.claimed_until or row.due_at) - now).total_seconds()
+        claimed_until = row.claimed_until if row.claimed_by != claimant else None
+        wait = (max(row.due_at, claimed_until or row.due_at) - now).total_seconds()
         if wait <= 0:
             due.append(row.id)
         else:

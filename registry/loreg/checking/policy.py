@@ -32,6 +32,7 @@ class Policy(msgspec.Struct, frozen=True):
     changed one. Any of these users moves ``against``, unless it is among the ``aliases`` too.
 
     With ``deployments`` only an administrator of the namespace yanks a version that a folder or a server tells it has.
+    It binds no administrator: whoever may read can tell that, and somebody must be able to withdraw what does harm.
     """
 
     tasks: tuple[str, ...] = ()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from loreg.backend import Backend
 from loreg.entities import FollowedEvent
 from loreg.errors import LoregError, UnavailableError
+from loreg.pauses import GrowingPauses
 from loreg.refs import AdapterPattern
 
 _QUIET = 1.0  # seconds without an event after which the caller is asked whether to go on
@@ -33,7 +33,7 @@ def follow_events(
     It is asked after every event, and every 20 seconds at least. A registry that stops answering is asked again after
     pauses that grow; nothing is lost meanwhile. Raises UnavailableError if it does not answer at the beginning.
     """
-    failures, has_begun = 0, False
+    pauses, has_begun = GrowingPauses(_FIRST_PAUSE, _MAX_PAUSE), False
     with contextlib.closing(backend.stream_events(patterns, position, pulls=True)) as stream:
         while is_wanted():
             before = stream.position
@@ -42,12 +42,12 @@ def follow_events(
             except UnavailableError as error:
                 if not has_begun:
                     raise
-                pause = min(_FIRST_PAUSE * 2**failures, _MAX_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
-                failures += 1
+                pause = pauses.next()
                 on_outage(error, pause)
                 threading.Event().wait(pause)
                 continue
-            failures, has_begun = 0, True
+            pauses.reset()
+            has_begun = True
             for number, event in enumerate(events, 1):
                 yield FollowedEvent(event, stream.position if number == len(events) else before)
                 if not is_wanted():

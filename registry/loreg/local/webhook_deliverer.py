@@ -25,7 +25,7 @@ _THREADS = 8  # each has one webhook at a time
 _TURN = 20  # deliveries after which a webhook lets others go first
 _LOOK = 0.5  # seconds that it listens for before it looks whether it is to end
 _RECHECK = 5.0  # seconds after which the catalog is asked though it told of nothing
-_IDLE = 2.0  # seconds between two questions whether there is a webhook now
+_IDLE = 2.0  # seconds between two questions whether there is a webhook now, and after an error of the catalog
 _CLEANUP_INTERVAL = 3600.0  # seconds
 _FIRST_PAUSE, _MAX_PAUSE = 5.0, 4 * 3600.0  # seconds after a failure; each further pause is three times as long
 _log = logging.getLogger("loreg.webhooks")
@@ -90,7 +90,7 @@ class Deliverer:
             while queue_events(self._catalog):
                 pass
             with self._catalog.read() as tx:
-                due, pause = webhook_deliveries.list_due(tx)
+                due, pause = webhook_deliveries.list_due(tx, self._name)
         except LoregError as error:
             _log.warning("webhooks could not be looked after: %s", error)
             return _RECHECK
@@ -128,10 +128,12 @@ class Deliverer:
                 if attempt is not None and outcome is not None and not self._ends.is_set():
                     webhook_deliveries.record(tx, attempt, self._name, outcome)
                 webhook_deliveries.release(tx, webhook_id, self._name)
-        except LoregError as error:  # the claim runs out
+        except LoregError as error:  # what was sent and not recorded is sent again
             _log.warning("webhook %d: %s", webhook_id, error)
+            self._ends.wait(_IDLE)
         except Exception:
             _log.exception("webhook %d", webhook_id)
+            self._ends.wait(_IDLE)
         finally:
             self._busy.discard(webhook_id)
             self._has_changed.set()

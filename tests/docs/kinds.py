@@ -101,6 +101,38 @@ def _overrides_compose(document: dict[str, Any], text: str, folder: Path) -> Non
             assert port.startswith("127.0.0.1:"), "a published port is for this machine alone"
 
 
+def _runs_a_follower_in_compose(document: dict[str, Any], text: str, folder: Path) -> None:
+    server, follower = document["services"]["nim"], document["services"]["adapters"]
+    directory = _read_sync(follower["command"])
+    volume, mounted = follower["volumes"][0].split(":")
+    assert volume in document["volumes"]
+    at_server = server["volumes"][0].removesuffix(":ro").removeprefix(f"{volume}:")
+    assert server["environment"]["NIM_PEFT_SOURCE"] == at_server + directory.removeprefix(mounted)
+    assert follower["environment"].keys() <= {f"LOREG_{key.upper()}" for key in settings.KEYS}
+
+
+def _runs_a_follower_in_a_pod(document: dict[str, Any], text: str, folder: Path) -> None:
+    (follower,), (server,) = document["spec"]["initContainers"], document["spec"]["containers"]
+    (place,) = (variable["value"] for variable in server["env"] if variable["name"].endswith("_CACHE_DIR"))
+    for container in (follower, server):
+        (mount,) = container["volumeMounts"]
+        assert (mount["name"], mount["mountPath"]) == (document["spec"]["volumes"][0]["name"], place)
+    assert follower["restartPolicy"] == "Always", "else the server waits for it to end"
+    assert _read_sync(follower["args"]) == place
+    assert {variable["name"] for variable in follower["env"]} <= {f"LOREG_{key.upper()}" for key in settings.KEYS}
+
+
+def _read_sync(arguments: list[str]) -> str:
+    """Return the folder that a command names, read as the command line reads it."""
+    from loreg_cli.sync import sync
+
+    assert arguments[0] == "sync"
+    context = sync.make_context("sync", arguments[1:])
+    assert context.params["watch"]
+    directory: str = arguments[2]
+    return directory
+
+
 Kind = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, Path], None]]
 TOML: tuple[Kind, ...] = (
     (lambda document: "check" in document, _is_policy),
@@ -114,5 +146,7 @@ YAML: tuple[Kind, ...] = (
     (lambda document: "jobs" in document, _calls_the_action),
     (lambda document: "repos" in document, _is_a_hook),
     (lambda document: "check adapters" in document, _is_a_gitlab_job),
+    (lambda document: "nim" in document.get("services", {}), _runs_a_follower_in_compose),
     (lambda document: "services" in document, _overrides_compose),
+    (lambda document: "initContainers" in document.get("spec", {}), _runs_a_follower_in_a_pod),
 )

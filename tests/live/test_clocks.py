@@ -54,6 +54,9 @@ def test_one_who_tells_with_a_wrong_clock_was_seen_now(team: Registry, hours: in
     before = datetime.now(UTC)
     with clock_wrong_by(hours):
         team.report_deployment("vllm", [("news", "team/news:v1", "prod")])
+    (first,) = team.deployments()
+    assert first.since == first.seen_at
+    with clock_wrong_by(hours):
         team.report_deployment("vllm", None)
     (place,) = team.deployments()
     # SQLite's clock has milliseconds

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import environment
@@ -74,7 +75,7 @@ def plugin_rows(room: Path, adapters: Mapping[str, Path], right: Mapping[str, Te
 
 def _row(vllm: str, log: Path, asked: Asked, when: str = "") -> Row:
     before = log.stat().st_size
-    status, logprobs = _complete(vllm, asked.model)
+    status, logprobs = complete(vllm, asked.model)
     logged = log.read_bytes()[before:].decode(errors="replace")
     agree, does = status == asked.status and asked.words in logged, str(status)
     if asked.right is not None and logprobs is not None:
@@ -86,7 +87,7 @@ def _row(vllm: str, log: Path, asked: Asked, when: str = "") -> Row:
     return Row(SERVER, f"{when}{model}", ", log: ".join(filter(None, (str(asked.status), asked.words))), does, agree)
 
 
-def _complete(vllm: str, model: str) -> tuple[int, Tensor | None]:
+def complete(vllm: str, model: str) -> tuple[int, Tensor | None]:
     """The status, and the highest log-probabilities of the next token."""
     body = {"model": model, "prompt": PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": _TOP}
     answer = httpx.post(f"{vllm}/v1/completions", json=body, timeout=300)
@@ -109,20 +110,26 @@ ONE_BY_ONE = (
 
 @contextlib.contextmanager
 def vllm_server(
-    base: Path, room: Path, *, options: Sequence[str] = ONE_BY_ONE, name: str = "vllm"
+    base: Path,
+    room: Path,
+    *,
+    options: Sequence[str] = ONE_BY_ONE,
+    name: str = "vllm",
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[str, Path]]:
-    """A real server on CPU, which asks the registry of :func:`loreg_server`, and its log."""
+    """A real server on CPU, which asks the registry of :func:`loreg_server` or what ``variables`` say, and its log."""
     port, log = _free_port(), room / f"{name}.log"
     command = [
         environment.vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", base, "--port", port,
         "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", "--enable-lora", "--max-lora-rank", "16",
         "--max-logprobs", "20", *options,
     ]  # fmt: skip
-    variables = {
+    environ = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1", "LOREG_ENDPOINT": endpoint_of(room), "LOREG_HOME": str(room / "beside"),
+        **variables,
     }  # fmt: skip
-    with _process(command, variables, log, room):
+    with _process(command, environ, log, room):
         _wait_for(f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}", log
 

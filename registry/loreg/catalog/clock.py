@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, DateTime, cast, func, literal
+from sqlalchemy import ColumnElement, DateTime, cast, func, literal, select
 
 from loreg.catalog.schema import UtcDateTime
 from loreg.catalog.transaction import Transaction
@@ -19,3 +19,8 @@ def now(tx: Transaction, shift: timedelta = _NO_SHIFT) -> ColumnElement[datetime
     modifier = f"{shift.total_seconds():+.3f} seconds"
     # Written as SQLAlchemy writes a time: SQLite compares text.
     return func.strftime("%Y-%m-%d %H:%M:%f000", "now", modifier, type_=UtcDateTime())
+
+
+def read_time(tx: Transaction, shift: timedelta = _NO_SHIFT) -> datetime:
+    """Return the database's time, moved by ``shift``."""
+    return tx.connection.execute(select(now(tx, shift))).scalar_one()

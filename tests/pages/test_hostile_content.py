@@ -94,14 +94,14 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     deployment = empty_folders(folder)
     where = {"database_url": deployment.database_url, "storage_url": deployment.storage_url}
     with connect(**where, author=BREAKING) as registry, live_server(deployment) as endpoint:
-        said = [text for text in TEXTS if text.isprintable()]
-        metrics = [Metric(f"{'m' * 90}{i}", 0.5, "W" * 200, text[:120]) for i, text in enumerate(said)]
+        printable = [text for text in TEXTS if text.isprintable()]
+        metrics = [Metric(f"{'m' * 90}{i}", 0.5, "W" * 200, text[:120]) for i, text in enumerate(printable)]
         registry.push(copy(HISTORY, folder / "more"), "team/evil", metrics=metrics, message=RIGHT_TO_LEFT)
         registry.push(
             hostile(folder / "evil"),
             "team/evil",
             tasks=[f"{'W' * 120}{i}" for i in range(900)],
-            labels={f"{'L' * 100}{i}": said[i % len(said)][:250] for i in range(1000)},
+            labels={f"{'L' * 100}{i}": printable[i % len(printable)][:250] for i in range(1000)},
             metrics=metrics,
             message=SCRIPT + LONG,
             aliases=["prod"],
@@ -111,7 +111,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         registry.merge(["team/science", source], MergeOptions(), name="team/merged", metadata=VersionMetadata())
         registry.tag("team/evil:v2", "prod")
         registry.yank("team/evil:v1", reason=SCRIPT)
-        versions = [{"name": text[:90], "ref": "team/evil:v2", "alias": "prod"} for text in said]
+        versions = [{"name": text[:90], "ref": "team/evil:v2", "alias": "prod"} for text in printable]
         report = {"server": SCRIPT[:90], "replica": BREAKING[:90], "kind": "vllm", "versions": versions}
         answer = httpx.put(f"{endpoint}/api/v1/deployments", json=report, headers={"X-Loreg-Author": "=2+3"})
         assert answer.status_code == 204, answer.text

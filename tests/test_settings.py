@@ -37,6 +37,7 @@ def test_a_flag_wins_over_the_environment_over_the_user(tmp_path: Path):
         "storage_public_endpoint": "default",
         "endpoint": "default",
         "token": "default",
+        "server_key": "default",
         "check": "default",
         "retention": "default",
     }

@@ -155,7 +155,11 @@ class Vllm:
         await self.gate.wait()
         if document.get("stream"):
             return StreamingResponse(self._stream(model), media_type="text/event-stream")
-        return JSONResponse({"model": model, "path": path, "body": body.decode("latin-1")})
+        return JSONResponse(self.answer(model, path, body))
+
+    def answer(self, model: str, path: str, body: bytes) -> dict[str, Any]:
+        """Return what a request for the model gets, whose adapter lies in ``path``."""
+        return {"model": model, "path": path, "body": body.decode("latin-1")}
 
     async def _stream(self, model: str) -> AsyncIterator[str]:
         for number in range(3):

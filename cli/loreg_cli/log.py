@@ -21,6 +21,12 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "canary": lambda detail: f"{detail.get('alias', '')} means it for {format_share(float(detail.get('share', 0)))}",
     "canary end": lambda detail: _with_reason(f"{detail.get('alias', '')} means it for nobody any more", detail),
     "rollback": lambda detail: f"taken back from {detail.get('alias', '')}: {detail.get('metric', '')}",
+    "promote": lambda detail: (
+        f"{detail.get('alias', '')} goes back to v{detail.get('previous', '')} if "
+        f"{' or '.join(detail.get('rollback_if', ()))}"
+    ),
+    "promote end": lambda detail: _with_reason(f"{detail.get('alias', '')} goes back by itself no more", detail),
+    "pull": lambda detail: f"pulled with {detail.get('client', '')}",
     "yank": lambda detail: _with_reason("yanked", detail),
     "unyank": lambda detail: _with_reason("shown again", detail),
     "delete": lambda detail: _with_reason(f"v{detail.get('number', '')} deleted for good", detail),

@@ -9,6 +9,7 @@ import click
 from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import (
     echo,
+    format_share,
     print_json,
     print_page,
     print_table,
@@ -16,7 +17,9 @@ from loreg_cli.output import (
 from loreg_cli.version_table import print_versions
 
 if TYPE_CHECKING:
-    from loreg.entities import NearDuplicates
+    from collections.abc import Iterator
+
+    from loreg.entities import AdapterEntry, NearDuplicates
 
 
 @click.command()
@@ -40,7 +43,10 @@ def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, forma
         return
     if name:
         page = registry.versions(name, limit=limit, cursor=cursor)
-        print_versions(page, format_, registry.canaries(name) if format_ == "table" else ())
+        if format_ == "table":
+            print_versions(page, format_, registry.canaries(name), registry.promotions(name))
+        else:
+            print_versions(page, format_)
         return
     adapters = registry.adapters(limit=limit, cursor=cursor)
     if format_ == "table" and adapters.items:
@@ -51,7 +57,7 @@ def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, forma
                     str(entry.adapter),
                     f"v{entry.newest}" if entry.newest else "all yanked" if entry.versions else "none left",
                     str(entry.versions),
-                    ", ".join(f"{alias} → v{number}" for alias, number in entry.aliases.items()),
+                    ", ".join(_aliases(entry)),
                     f"{entry.created_at:%Y-%m-%d}",
                 )
                 for entry in adapters.items
@@ -60,6 +66,13 @@ def ls(name: str | None, duplicates: bool, limit: int, cursor: str | None, forma
             drop=["SINCE"],
         )
     print_page(adapters, format_, [str(entry.adapter) for entry in adapters.items])
+
+
+def _aliases(entry: AdapterEntry) -> Iterator[str]:
+    """Yield what each alias means, and of which share it means another version."""
+    shares = {canary.alias: f" (v{canary.number} {format_share(canary.share)})" for canary in entry.canaries}
+    for alias, number in entry.aliases.items():
+        yield f"{alias} → v{number}{shares.get(alias, '')}"
 
 
 def _print_duplicates(groups: tuple[NearDuplicates, ...], format_: str) -> None:

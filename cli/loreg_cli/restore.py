@@ -43,6 +43,14 @@ def restore(context: click.Context, source: str, snapshot: str, incomplete: bool
         echo(describe_copied(report.new, report.new_size, report.known, report.seconds))
         if report.verified.damages:
             print_damages(report.verified.damages)
+    if report.webhooks:
+        count = len(report.webhooks)
+        what = "1 webhook is" if count == 1 else f"{count} webhooks are"
+        which = "it" if count == 1 else "the first"
+        warn(
+            f"{what} disabled in what was restored; {which} tells again after: "
+            f"loreg webhook enable {report.webhooks[0]}"
+        )
     if report.verified.damage_count:
         warn(f"{report.verified.damage_count:,} blobs are not whole")
     context.exit(0 if report.ok else BROKEN)

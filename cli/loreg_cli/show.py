@@ -21,7 +21,7 @@ from loreg_cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loreg.entities import Canary, Deployment, Details
+    from loreg.entities import Canary, Deployment, Details, Promotion
 
 
 @click.command()
@@ -61,6 +61,7 @@ def _print_details(details: Details) -> None:
             ("labels", ", ".join(f"{key}={value}" for key, value in version.labels.items())),
             ("aliases", ", ".join(version.aliases)),
             ("canaries", "; ".join(map(_canary, details.canaries))),
+            ("rollback", "; ".join(map(_promotion, details.promotions))),
             ("message", version.message),
             ("pushed", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.author}"),
         ]
@@ -98,6 +99,11 @@ def _print_deployments(deployments: Sequence[Deployment]) -> None:
 def _canary(canary: Canary) -> str:
     bounds = f", unless {' or '.join(canary.rollback_if)}" if canary.rollback_if else ""
     return f"{canary.alias}: v{canary.number} for {format_share(canary.share)}{bounds}"
+
+
+def _promotion(promotion: Promotion) -> str:
+    conditions = " or ".join(promotion.rollback_if)
+    return f"{promotion.alias}: from v{promotion.number} to v{promotion.previous} if {conditions}"
 
 
 def _span(low: int, high: int) -> str:

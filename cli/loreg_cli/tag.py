@@ -17,23 +17,24 @@ from loreg_cli.output import echo, format_share
     "rollback_if",
     multiple=True,
     metavar="CONDITION",
-    help="With --share: end it when that is measured of it, as accuracy<0.8; may be repeated.",
+    help="Take it back when that is measured of it, as accuracy<0.8; may be repeated.",
 )
 def tag(ref: str, alias: str, share: str | None, rollback_if: tuple[str, ...]) -> None:
     """Point ALIAS to the version that REF means; where it pointed before stays in the history.
 
     With --share it is a canary: routers give it a part of ALIAS, which stays what it is for all others. Without, ALIAS
-    means it for all, and a canary ends.
+    means it for all, and a canary ends. With --rollback-if it is taken back by itself when that is measured of it: a
+    canary ends, and an ALIAS that means it for all means again what it meant before, unless it has moved since.
 
     \b
     loreg tag team/sentiment:v3 prod
     loreg tag team/sentiment:v4 prod --share 10% --rollback-if 'accuracy<0.8'
+    loreg tag team/sentiment:v4 prod --rollback-if 'accuracy<0.8@live'
     """
     if share is None:
-        if rollback_if:
-            raise click.UsageError("--rollback-if goes with --share")
-        version = open_registry().tag(ref, alias)
-        click.echo(f"{version.adapter}:{alias} is now {version.pinned}")
+        version = open_registry().tag(ref, alias, rollback_if=rollback_if)
+        until = f", unless {' or '.join(rollback_if)}" if rollback_if else ""
+        click.echo(f"{version.adapter}:{alias} is now {version.pinned}{until}")
         return
     from loreg.parsing import parse_share
     from loreg.refs import parse_ref

@@ -16,17 +16,22 @@ from loreg_cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loreg.entities import Canary, Page, Version
+    from loreg.entities import Canary, Page, Promotion, Version
 
 
-def print_versions(page: Page[Version], format_: str, canaries: Sequence[Canary] = ()) -> None:
-    """Print a page of versions as a table, as JSON or as refs; a table names the canaries of their adapter."""
+def print_versions(
+    page: Page[Version], format_: str, canaries: Sequence[Canary] = (), promotions: Sequence[Promotion] = ()
+) -> None:
+    """Print a page of versions as a table, as JSON or as refs.
+
+    A table names the canaries of their adapter, and its promotions that are watched.
+    """
     if format_ == "table" and page.items:
         print_table(
             ["REF", "DIGEST", "BASE", "RANK", "TASKS", "METRICS", "CREATED"],
             [
                 (
-                    _name(version, canaries),
+                    _name(version, canaries, promotions),
                     version.digest[:12],
                     format_base_name(version),
                     format_ranks(version).removeprefix("rank "),
@@ -44,6 +49,8 @@ def print_versions(page: Page[Version], format_: str, canaries: Sequence[Canary]
     print_page(page, format_, [version.ref for version in page.items])
 
 
-def _name(version: Version, canaries: Sequence[Canary]) -> str:
+def _name(version: Version, canaries: Sequence[Canary], promotions: Sequence[Promotion]) -> str:
+    watched = {item.alias for item in promotions}
+    aliases = [f"{alias}, watched" if alias in watched else alias for alias in version.aliases]
     shares = [f"{item.alias} {format_share(item.share)}" for item in canaries if item.number == version.number]
-    return version.ref + "".join(f" ({alias})" for alias in (*version.aliases, *shares)) + (" yanked" * version.yanked)
+    return version.ref + "".join(f" ({alias})" for alias in (*aliases, *shares)) + (" yanked" * version.yanked)

@@ -38,6 +38,7 @@ from loreg.entities import (
     Namespace,
     NearDuplicates,
     Page,
+    Promotion,
     Query,
     SearchPage,
     SearchWords,
@@ -58,7 +59,7 @@ from loreg.upkeep import Upkeep
 
 
 class EventStream(Protocol):
-    """Events as they are committed. Close it when done, or use it in a ``with`` statement."""
+    """Events as they are committed. Close it when done."""
 
     @property
     def position(self) -> str:
@@ -100,6 +101,13 @@ class Backend(Protocol):
 
     def show(self, ref: Ref) -> Details:
         """Return all that is known of the version that ``ref`` means."""
+        ...
+
+    def begin_pull(self, ref: Ref) -> Details:
+        """Return what :meth:`show` returns to a caller who is about to fetch the files of the version.
+
+        Where the registry records pulls, that is an event: it is refused if that cannot be recorded.
+        """
         ...
 
     def with_content(self, digest: str) -> Version | None:
@@ -214,6 +222,19 @@ class Backend(Protocol):
         version, CheckFailedError if the version breaks the policy that guards the alias, ConflictError if the alias
         means another number.
         """
+        ...
+
+    def promote(self, ref: Ref, alias: str, rollback_if: Sequence[str], expected: int | None = None) -> Version:
+        """Do as :meth:`tag` does; ``alias`` goes back if a metric of the version fulfills one of ``rollback_if``.
+
+        That ends when the alias moves, is set by :meth:`tag`, or is removed, and when either version is yanked or
+        removed. Raises what :meth:`tag` raises, UsageError if there is nothing to go back to, and CheckFailedError if
+        it would go back at once.
+        """
+        ...
+
+    def promotions(self, adapter: AdapterName) -> tuple[Promotion, ...]:
+        """Return the promotions of an adapter that are watched, by alias; a server that is too old has none."""
         ...
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
@@ -337,10 +358,13 @@ class Backend(Protocol):
         """
         ...
 
-    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
+    def stream_events(
+        self, patterns: Sequence[AdapterPattern] = (), position: str = "", *, pulls: bool = False
+    ) -> EventStream:
         """Return the events of the adapters that match one of ``patterns``, or else of all, as they are committed.
 
-        With ``position``, which is that of an earlier stream, those after it; else those from now on.
+        With ``position``, which is that of an earlier stream, those after it; else those from now on. Pulls are left
+        out unless ``pulls``: they change nothing, and who pulls what has changed would wake all others who do.
         """
         ...
 

@@ -110,6 +110,11 @@ def validate_canary(share: float, rollback_if: Sequence[str]) -> None:
     """Raise UsageError for a share that is not between 0 and 1, and for what is no condition on a metric."""
     if not 0 < share < 1:
         raise UsageError(f"a canary cannot have a share of {share!r}", hint="--share 10%")
+    validate_rollback(rollback_if)
+
+
+def validate_rollback(rollback_if: Sequence[str]) -> None:
+    """Raise UsageError for what is no condition on a metric, and for too many."""
     if len(rollback_if) > _MAX_CONDITIONS:
         raise UsageError(f"{len(rollback_if)} conditions: {_MAX_CONDITIONS} at most", hint="--rollback-if 'loss>3'")
     for text in rollback_if:

@@ -59,6 +59,7 @@ from loreg.entities import (
     NearDuplicates,
     Page,
     Progress,
+    Promotion,
     PruneReport,
     PullResult,
     PushResult,
@@ -380,7 +381,7 @@ class Registry:
     def sync(
         self,
         selection: str | Sequence[str] | Query,
-        folder: Path | str,
+        folder: Path | str | None = None,
         options: SyncOptions = SyncOptions(),
         *,
         progress: Progress = no_progress,
@@ -391,7 +392,7 @@ class Registry:
         A name is a link to a folder by digest, replaced at once when the version is there and verified; what is not
         selected any more is removed. An answer older than what the folder has changes nothing. Raises ConflictError for
         the folder of another registry, UnderWayError if another process writes it; what cannot be shown alone is in the
-        report's ``problems``.
+        report's ``problems``. With ``options.servers`` running servers load from the folder, which may be left out.
 
         >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
         >>> report = registry.sync("team/*:prod", "./adapters")
@@ -402,12 +403,12 @@ class Registry:
         """
         from loreg.verbs.sync import sync
 
-        return sync(self.context, selection, folder, options, progress)
+        return sync(self.context, self.settings, selection, folder, options, progress)
 
     def follow(
         self,
         selection: str | Sequence[str] | Query,
-        folder: Path | str,
+        folder: Path | str | None = None,
         options: SyncOptions = SyncOptions(),
     ) -> Iterator[SyncReport | LoregError]:
         """Keep ``folder`` as :meth:`sync` makes it while the selection's meaning changes, until you stop asking.
@@ -426,7 +427,7 @@ class Registry:
         """
         from loreg.verbs.sync import follow
 
-        return follow(self.context, selection, folder, options)
+        return follow(self.context, self.settings, selection, folder, options)
 
     def export(
         self,
@@ -1060,8 +1061,12 @@ class Registry:
 
         return diff(self.context, source_text(a), source_text(b), progress=progress)
 
-    def tag(self, ref: str, alias: str, *, expected: int | None = None) -> Version:
+    def tag(self, ref: str, alias: str, *, expected: int | None = None, rollback_if: Sequence[str] = ()) -> Version:
         """Point ``alias`` to the version of ``ref`` from now on, for all who ask: a canary of it ends.
+
+        With ``rollback_if``, as ``accuracy<0.8``, it means again what it meant before, by itself, when a metric is
+        recorded of the version that fulfills one of them: until it moves, or is set again without. Raises UsageError
+        if there is nothing to go back to, CheckFailedError if it would go back at once.
 
         With ``expected`` only if it still means the version of that number (0: if there is no such alias yet); raises
         ConflictError if somebody else moved it. Raises NotAllowedError if the version is yanked, CheckFailedError if
@@ -1073,7 +1078,13 @@ class Registry:
         """
         if expected is not None and expected < 0:
             raise UsageError(f"an alias cannot mean v{expected}", hint="expected is the number of a version, or 0")
+        if rollback_if:
+            return self._backend.promote(parse_ref(ref), parse_alias(alias), tuple(rollback_if), expected)
         return self._backend.tag(parse_ref(ref), parse_alias(alias), expected)
+
+    def promotions(self, name: str) -> tuple[Promotion, ...]:
+        """Return the aliases of the adapter ``name`` that go back by themselves when their version measures badly."""
+        return self._backend.promotions(parse_adapter_name(name))
 
     def begin_canary(self, ref: str, alias: str, share: float | str, *, rollback_if: Sequence[str] = ()) -> AliasShares:
         """Let the version of ``ref`` have a ``share`` of ``alias``, which means another version: ``"10%"`` or 0.1.

@@ -112,6 +112,14 @@ class AliasTarget:
 
 
 @dataclass(frozen=True)
+class PromotionRequest:
+    """A version that an alias is to mean, and on which metrics it goes back."""
+
+    ref: str
+    rollback_if: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class CanaryRequest:
     """A version that is to have a share, between 0 and 1, of an alias, and on which metrics that ends."""
 

@@ -2,7 +2,7 @@
 
 Only these sources, which are the user's own, decide where requests and secrets go. A project's ``loreg.toml`` comes
 with files that anybody may have written: it may set only what is asked of adapters, which versions are kept (nothing
-goes before somebody was asked), and who acts.
+goes before somebody was asked), which pulls are recorded, and who acts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from loreg.file_modes import HAS_OWNERS
 CHECK = "check"
 #: The table of which versions are kept; ``workspace.retention`` reads it.
 RETENTION = "retention"
-_TABLES = (CHECK, RETENTION)
+#: The table of what is recorded beside changes; ``local.audit`` reads it.
+AUDIT = "audit"
+_TABLES = (CHECK, RETENTION, AUDIT)
 KEYS = (
     "home",
     "database_url",
@@ -37,6 +39,7 @@ KEYS = (
     "storage_public_endpoint",
     "endpoint",
     "token",
+    "server_key",
     "author",
 )
 #: All keys that a project's file may set.
@@ -58,8 +61,8 @@ class Settings:
     """The settings in force; ``origin`` says where each was found, ``notes`` what was ignored and why.
 
     With ``endpoint`` a server is asked, with ``token``; else the catalog and store directly. A server sends its clients
-    to ``storage_public_endpoint`` where they reach its store under another URL. ``check`` and ``retention`` are the
-    tables as they are in the file.
+    to ``storage_public_endpoint`` where they reach its store under another URL. ``server_key`` is the key of servers
+    that are told what to load. ``check``, ``retention`` and ``audit`` are the tables as they are in the file.
     """
 
     home: Path
@@ -69,11 +72,13 @@ class Settings:
     storage_public_endpoint: str = field(repr=False)
     endpoint: str = field(repr=False)
     token: str = field(repr=False)
+    server_key: str = field(repr=False)
     author: str
     check: Mapping[str, Any]
     retention: Mapping[str, Any]
     origin: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    audit: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Layer(msgspec.Struct, frozen=True):
@@ -121,6 +126,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], folder
         retention=values.get(RETENTION) or {},
         origin={key: origin.get(key, "default") for key in (*KEYS, *_TABLES)},
         notes=tuple(notes),
+        audit=values.get(AUDIT) or {},
     )
 
 

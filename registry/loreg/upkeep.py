@@ -172,8 +172,8 @@ class Upkeep(Protocol):
         """Fill the empty registry with what :meth:`snapshot` wrote, ids and all, in one transaction.
 
         It is then that registry, and of this revision. ``restored`` is the detail of an event ``restore`` that is
-        recorded with it; without it there is no event. Raises ConflictError for one that is not empty, and
-        IntegrityError if the file has not these ``rows`` of each table.
+        recorded with it, and has its webhooks disabled; without it there is no event. Raises ConflictError for one
+        that is not empty, and IntegrityError if the file has not these ``rows`` of each table.
         """
         ...
 

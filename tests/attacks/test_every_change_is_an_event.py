@@ -133,6 +133,11 @@ def second_version(there: Guarded, folder: Path) -> dict[str, Any]:
     return {"json": {"ref": "team/science:v2", "share": 0.1}}
 
 
+def promotable(there: Guarded, folder: Path) -> dict[str, Any]:
+    second_version(there, folder)
+    return {"json": {"ref": "team/science:v2", "rollback_if": ["loss>3"]}}
+
+
 def with_canary(there: Guarded, folder: Path) -> dict[str, Any]:
     second_version(there, folder)
     there.behind.begin_canary("team/science:v2", "canary", 0.1)
@@ -157,6 +162,7 @@ ROUTES: dict[tuple[str, str], Change] = {
     ("DELETE", ALIAS): Change("untag", before=(("PUT", ALIAS, {"ref": "team/science:v1"}),)),
     ("PUT", ALIAS + "/canary"): Change("canary", second_version),
     ("DELETE", ALIAS + "/canary"): Change("canary end", with_canary),
+    ("PUT", ALIAS + "/promotion"): Change("promote", promotable),
     ("POST", "/api/v1/bases"): Change("base add", base),
     ("POST", "/api/v1/base-edges"): Change("base relate", edge),
     ("POST", "/api/v1/base-attachments"): Change("attach", unattached),
@@ -394,7 +400,7 @@ READING = {
     "bases.show", "bases.match", "bases.list", "tokens.list", "namespaces.list", "events", "follow_events", "jobs.show",
     "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
     "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
-    "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "shares", "route",
+    "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "promotions", "shares", "route",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {

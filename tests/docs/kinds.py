@@ -15,6 +15,7 @@ from loreg import settings
 from loreg.checking.policy import read_policy
 from loreg.checking.profile import read_profile
 from loreg.entities import Retention, RetentionRules
+from loreg.local.audit import read_audited_pulls
 from loreg.workspace.recipe_file import read_recipe_file
 from loreg.workspace.retention import read_retention
 
@@ -44,6 +45,11 @@ def _is_policy(document: dict[str, Any], text: str, folder: Path) -> None:
 def _is_retention(document: dict[str, Any], text: str, folder: Path) -> None:
     assert set(document) <= set(settings.PROJECT_KEYS)
     assert read_retention(document["retention"], "loreg.toml") != Retention(RetentionRules())
+
+
+def _is_audit(document: dict[str, Any], text: str, folder: Path) -> None:
+    assert set(document) <= set(settings.PROJECT_KEYS)
+    assert read_audited_pulls(document["audit"], "loreg.toml")
 
 
 def _is_recipe(document: dict[str, Any], text: str, folder: Path) -> None:
@@ -99,6 +105,7 @@ Kind = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, Pa
 TOML: tuple[Kind, ...] = (
     (lambda document: "check" in document, _is_policy),
     (lambda document: "retention" in document, _is_retention),
+    (lambda document: "audit" in document, _is_audit),
     (lambda document: "sources" in document, _is_recipe),
     (lambda document: "rules" in document, _is_profile),
     (lambda document: bool(document) and set(document) <= set(settings.KEYS), _is_configuration),

@@ -49,6 +49,9 @@ NOT_RUN = {
     ("docs/how-to/team-server.md", "pip install 'loreg[server,postgres]'"): "asks a package index",
     ("docs/how-to/team-server.md", "loreg serve --host 0.0.0.0 --processes 4"): "listens on every address",
     ("docs/how-to/sync.md", "loreg sync 'team/*:prod' ./adapters --watch"): "goes on until it is stopped",
+    ("docs/how-to/sync.md", "loreg sync 'team/*:prod' --profile vllm:max_lora_rank=64 \\"): (
+        "needs two vLLM; tests/live/test_sync_servers.py has stand-ins, make truth-live the real ones"
+    ),
     ("docs/how-to/vllm.md", "pip install loreg"): "asks a package index",
     ("docs/how-to/vllm.md", "vllm serve sentence-transformers/all-MiniLM-L6-v2 --enable-lora --max-lora-rank 16 \\"): (
         "needs vLLM; tests/plugins has the resolver and the middleware on vLLM's interfaces"

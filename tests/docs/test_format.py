@@ -136,6 +136,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.end_canary("three", "prod")
         registry.begin_canary("three:v2", "prod", "10%", rollback_if=["loss>9"])
         registry.add_metrics("three:v2", ["loss=10"])
+        registry.tag("three:v2", "prod", rollback_if=["loss>19"])
+        registry.add_metrics("three:v2", ["loss=20"])
+        registry.tag("three:v2", "prod", rollback_if=["loss>29"])
         registry.untag("three", "prod")
         registry.add_metrics("team/one", ["loss=2.25"])
         registry.push(adapters[1], "team/two", tasks=["chat"], labels={"a": "b"})
@@ -645,7 +648,8 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
     for action, detail in written.select("SELECT action, detail FROM events"):
         assert set(json.loads(detail)) <= described[action], action
         seen.add(action)
-    # of clients of the Hub, of workers, of what is deleted, and of the registry that a backup or a mirror becomes
+    # of clients of the Hub, of workers, of what is deleted, of the registry that a backup or a mirror becomes, and of
+    # what only some registries record
     assert set(described) - seen == {
         "draft",
         "undraft",
@@ -655,6 +659,7 @@ def test_every_event_is_in_the_page_with_its_detail(written: Written):
         "forget",
         "restore",
         "mirror",
+        "pull",
         *_OF_DELIVERERS,
     }
 

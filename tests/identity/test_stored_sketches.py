@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sqlalchemy import create_engine, text
 
 from deployments import HISTORY, NEWS, SCIENCE, Deployment, Loreg
+from factories import change_tensors, copy
 from identity.variants import one_step_more, rounded, scaled
 from loreg import Registry, connect
 from loreg.adapters.structure import read_structure
@@ -36,6 +38,17 @@ def forget_sketches(deployment: Deployment) -> None:
 def test_a_push_stores_the_sketch_of_its_weights(registry: Registry):
     registry.push(SCIENCE, "team/science")
     assert stored(registry, "team/science") == sketch_adapter(read_structure(SCIENCE))
+
+
+def test_an_adapter_of_numbers_too_large_for_a_sketch_is_stored_without_one(registry: Registry, tmp_path: Path):
+    """As a training that diverges leaves it: each number is finite, their products are not in 32 bits."""
+    diverged = copy(SCIENCE, tmp_path / "diverged")
+    tensors = load_file(diverged / "adapter_model.safetensors")
+    change_tensors(diverged, {name: torch.full_like(tensor, 3e38).float() for name, tensor in tensors.items()})
+    registry.push(diverged, "team/diverged")
+    sketch = stored(registry, "team/diverged")
+    assert sketch is not None
+    assert (sketch.norm, sketch.vector) == (0.0, "")
 
 
 def test_versions_of_older_clients_are_sketched_later(deployment: Deployment):

@@ -149,9 +149,11 @@ def test_the_command_line_begins_shows_and_ends_it(two: Registry, loreg: Loreg):
     assert " for 12.5 % by routers, team/news:v1 for all others" in outcome.stdout
     assert "canaries   prod: v2 for 12.5 %, unless accuracy<0.8" in loreg("show", "team/news:prod").stdout
     assert "team/news:v2 (prod 12.5 %)" in loreg("ls", "team/news").stdout
+    assert "prod → v1 (v2 12.5 %)" in loreg("ls").stdout
+    (entry,) = json.loads(loreg("ls", "--format", "json").stdout)["items"]
+    assert [(canary["number"], canary["share"]) for canary in entry["canaries"]] == [(2, 0.125)]
     assert "prod means it for 12.5 %" in loreg("log", "team/news").stdout
     assert json.loads(loreg("show", "team/news", "--format", "json").stdout)["canaries"][0]["share"] == 0.125
     ended = loreg("tag", "team/news:v2", "prod", "--share", "0")
     assert ended.stdout.startswith("team/news:prod is team/news:v1@")
     assert loreg("tag", "team/news:v2", "prod", "--share", "0").exit_code == 2
-    assert loreg("tag", "team/news:v2", "prod", "--rollback-if", "loss>3").exit_code == 2

@@ -206,7 +206,7 @@ def test_nobody_without_a_name_tells_an_open_server(registry: Registry):
 
 def test_a_followed_folder_tells_what_it_has(team: Registry, tmp_path: Path):
     folder = tmp_path / "adapters"
-    team.sync("team/*:prod", folder, SyncOptions(server="node-7"))
+    team.sync("team/*:prod", folder, SyncOptions(server_name="node-7"))
     assert places(team) == [
         ("node-7", "team/news", "team/news:v1", ""),
         ("node-7", "team/topics", "team/topics:v1", ""),

@@ -358,6 +358,26 @@ def test_a_follower_shows_each_change(team: Registry, folder: Path):
     assert all(isinstance(report, SyncReport) for report in seen)
 
 
+def test_a_follower_shows_again_what_it_had_removed(team: Registry, folder: Path):
+    team.push(HISTORY, "team/news")
+    following = team.follow("team/news:prod", folder, SyncOptions(keep=0))
+    next(following)
+    for number in (2, 1, 2):
+        team.tag(f"team/news:v{number}", "prod")
+        next(following)
+        assert shown(folder) == {"team/news": digest(team, f"team/news:v{number}")}
+        assert stored(folder) == {digest(team, f"team/news:v{number}")}
+
+
+def test_a_follower_brings_back_what_others_removed(team: Registry, folder: Path):
+    following = team.follow("team/*:prod", folder)
+    next(following)
+    shutil.rmtree(folder / ".loreg" / "versions" / digest(team, "team/news"))
+    team.push(MOVIES, "team/topics", aliases=["prod"])
+    next(following)
+    assert shown(folder) == {name: digest(team, f"{name}:prod") for name in ("team/news", "team/topics")}
+
+
 def test_while_names_move_a_reader_finds_one_version_or_the_other(team: Registry, folder: Path):
     """It holds on to the folder that the name leads to, as a server does that is given the path by digest."""
     team.push(HISTORY, "team/news")

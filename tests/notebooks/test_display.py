@@ -27,8 +27,14 @@ from loreg.entities import (
     PullResult,
     PushResult,
     Source,
+    SyncedAdapter,
+    SyncProblem,
+    SyncProblemKind,
+    SyncReport,
     Version,
 )
+from loreg.entities.display.text import describe
+from loreg.entities.displayed import Displayed
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
@@ -78,6 +84,8 @@ def hostile_values() -> list[Any]:
         MergeResult(Provenance((Source(HOSTILE, HOSTILE, 1.0),), {}, {}), ()),
         pushed,
         PullResult(version(HOSTILE), Path(HOSTILE), 3),
+        SyncedAdapter(HOSTILE, HOSTILE, "d" * 64, Path(HOSTILE), HOSTILE, HOSTILE),
+        SyncReport(Path(HOSTILE), (), (HOSTILE,), (), (SyncProblem(SyncProblemKind.FAILED, HOSTILE, "", HOSTILE),)),
         similarity(HOSTILE),
         AdapterComparison([similarity(HOSTILE)]),
         AdapterComparison([similarity(HOSTILE)] * (14 * 13 // 2)),
@@ -120,12 +128,26 @@ def test_no_character_moves_the_cursor_or_turns_a_line(value: Any):
     assert len(repr(value)) < 1000
 
 
+def test_every_kind_of_value_that_is_displayed_has_words_of_its_own():
+    kinds = Displayed.__subclasses__()
+    assert {PushResult, SyncReport} <= {*kinds}
+    for kind in kinds:
+        assert describe.dispatch(kind) is not describe.dispatch(object), kind
+
+
 def test_a_version_in_one_line():
     assert repr(version()) == "Version('team/news:v3', rank 8, accuracy=0.93@bbc)"
     several = tuple(Metric(name, 1.0) for name in "abcd")
     assert repr(version(metrics=several)) == "Version('team/news:v3', rank 8, a=1, b=1, c=1, …)"
     wide = replace(version().facts, rank_max=16)
     assert repr(version(facts=wide, metrics=(), yanked=True)) == "Version('team/news:v3', rank 8-16, yanked)"
+
+
+def test_a_followed_folder_in_one_line():
+    adapter = SyncedAdapter("team/news", "team/news:v2", "d" * 64, Path("x"), "team/news", "team/news:v1")
+    assert repr(adapter) == "SyncedAdapter('team/news' is 'team/news:v2', before it 'team/news:v1')"
+    report = SyncReport(Path("adapters"), (adapter,), (), (adapter,), ())
+    assert repr(report) == "SyncReport('adapters': 2 adapters, 1 new, 0 removed)"
 
 
 def test_pages_and_results_in_one_line():

@@ -112,6 +112,11 @@ TABLE: dict[tuple[str, str], Row] = {
     ),
     ("DELETE", ALIAS + "/canary"): Row({**WRITE, **dict.fromkeys(("writer", "owner", "root"), 400)}),
     ("GET", SCIENCE_PATH + "/canaries"): Row(READ),
+    ("PUT", ALIAS + "/promotion"): Row(  # of the version that it means already; see tests/live/test_promotions.py
+        {**WRITE, "anonymous": 401, "writer": 400, "owner": 400, "root": 400},
+        request=lambda _: {"json": {"ref": "team/science:v1", "rollback_if": ["loss>3"]}},
+    ),
+    ("GET", SCIENCE_PATH + "/promotions"): Row(READ),
     ("GET", "/api/v1/contents/{digest}"): Row(READ),
     ("GET", "/api/v1/files/{sha256}"): Row(EVERYONE),
     ("GET", "/api/v1/bases"): Row(TOKEN),

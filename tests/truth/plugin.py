@@ -120,7 +120,7 @@ def vllm_server(
     ]  # fmt: skip
     variables = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1", "LOREG_ENDPOINT": _endpoint(room), "LOREG_HOME": str(room / "beside"),
+        "VLLM_NO_USAGE_STATS": "1", "LOREG_ENDPOINT": endpoint_of(room), "LOREG_HOME": str(room / "beside"),
     }  # fmt: skip
     with _process(command, variables, log, room):
         _wait_for(f"http://127.0.0.1:{port}/health", log)
@@ -130,10 +130,10 @@ def vllm_server(
 @contextlib.contextmanager
 def loreg_server(home: Path, room: Path) -> Iterator[Any]:
     """A loreg server on the registry in ``home``; yields what stops it."""
-    command = [Path(sys.executable).with_name("loreg"), "serve", "--port", _endpoint(room).rpartition(":")[2]]
+    command = [Path(sys.executable).with_name("loreg"), "serve", "--port", endpoint_of(room).rpartition(":")[2]]
     log = room / "loreg.log"
     with _process(command, {"LOREG_HOME": str(home)}, log, room) as process:
-        _wait_for(f"{_endpoint(room)}/healthz", log)
+        _wait_for(f"{endpoint_of(room)}/healthz", log)
 
         def stop() -> None:
             process.kill()
@@ -167,7 +167,7 @@ def _wait_for(url: str, log: Path) -> None:
 _PORTS: dict[Path, str] = {}
 
 
-def _endpoint(room: Path) -> str:
+def endpoint_of(room: Path) -> str:
     """Where the loreg server of this room is to be: vLLM is told before it runs."""
     return f"http://127.0.0.1:{_PORTS.setdefault(room, _free_port())}"
 

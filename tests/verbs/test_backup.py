@@ -22,13 +22,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from deployments import HISTORY, MOVIES, NEWS, SCIENCE, Deployment, Loreg, command_line, empty_folders
+from concurrency import eventually
+from deployments import DORA, HISTORY, MOVIES, NEWS, SCIENCE, Deployment, Loreg, command_line, empty_folders
 from factories import train, write_base
+from live.receivers import receiver
 from loreg import MergeOptions, connect
 from loreg.catalog import Catalog, dump
 from loreg.catalog.engine import open_engine, write_connection
 from loreg.entities import Access
 from loreg.errors import ConflictError, IntegrityError, LoregError, NotFoundError, UnavailableError
+from loreg.local.webhook_deliverer import delivering
+from loreg.local.webhook_transport import parse_networks
 from loreg.registry import Registry
 from loreg.storage import BlobStore, FolderStore, open_store, put_bytes
 from loreg.storage.s3 import S3Store
@@ -58,6 +62,8 @@ def filled(registry: Registry, tmp_path: Path) -> Registry:
     registry.tag("team/both:v1", "stable")
     registry.push(HISTORY, "team/both")
     registry.begin_canary("team/both:v2", "stable", "10%", rollback_if=["loss>9"])
+    registry.tag("team/both:v1", "next")
+    registry.tag("team/both:v2", "next", rollback_if=["loss>9"])
     registry.report_deployment("vllm-1", [("both", "team/both:v2", "stable")])
     webhook, _ = registry.webhooks.add("https://example.com/hook", patterns=["team/*"])
     with contextlib.suppress(UnavailableError):
@@ -122,7 +128,10 @@ def test_what_is_restored_is_what_was_backed_up_row_by_row(
     with connect(**elsewhere.settings, author="eve") as restored:
         outcome = restored.restore(tmp_path / "backup")
         assert (outcome.ok, outcome.new) == (True, report.new)
-        assert rows_of(elsewhere.database_url, events_after=("restore",)) == before
+        after = rows_of(elsewhere.database_url, events_after=("restore", "webhook disable"))
+        assert after.keys() == before.keys()
+        assert {name for name in after if after[name] != before[name]} == {"webhooks", "webhook_deliveries"}
+        assert [len(after[name]) for name in ("webhooks", "webhook_deliveries")] == [1, 1]
         urls = (local_deployment.database_url, elsewhere.database_url)
         assert len({dump_of(url, tmp_path / "dump") for url in urls}) == 1  # whatever the databases are
         assert restored.verify(read_data=True).ok
@@ -138,10 +147,66 @@ def dump_of(url: str, path: Path) -> bytes:
     """The catalog as a file, without the events of what is tested here."""
     engine = open_engine(url)
     with write_connection(engine) as connection:
-        connection.execute(text("DELETE FROM events WHERE action IN ('backup', 'restore')"))
+        connection.execute(text("DELETE FROM events WHERE action IN ('backup', 'restore', 'webhook disable')"))
+        for table in ("webhook_deliveries", "webhooks"):  # see test_a_restored_registry_tells_nobody
+            connection.execute(text(f"DELETE FROM {table}"))
         dump.write(connection, path)
     engine.dispose()
     return path.read_bytes()
+
+
+@CROSSWISE
+def test_a_restored_registry_tells_nobody(local_deployment: Deployment, elsewhere: Deployment, tmp_path: Path):
+    networks = parse_networks("127.0.0.0/8")
+    with receiver(500) as hook:
+        with connect(**local_deployment.settings, author="ada") as registry:
+            waiting, _ = registry.webhooks.add(hook.url, patterns=["team/*"], actions=["push"])
+            idle, _ = registry.webhooks.add(hook.url, actions=["yank"])
+            with closing(Catalog(local_deployment.database_url)) as catalog, delivering(catalog, networks):
+                registry.push(NEWS, "team/news")
+                eventually(lambda: len(hook.requests) > 0)
+            registry.push(HISTORY, "team/history")  # which nobody has looked at when the backup is made
+            registry.backup(tmp_path / "backup")
+            (before,) = registry.webhooks.deliveries(waiting.id)
+            assert before.state == "pending"
+        hook.requests.clear()
+        hook.statuses[:] = [204]
+        with connect(**elsewhere.settings, author="eve") as restored:
+            report = restored.restore(tmp_path / "backup")
+            assert report.webhooks == (waiting.id, idle.id)
+            assert all(webhook.disabled_at is not None for webhook in restored.webhooks.list())
+            with closing(Catalog(elsewhere.database_url)) as catalog, delivering(catalog, networks):
+                restored.push(MOVIES, "team/movies")
+                restored.webhooks.enable(waiting.id)
+                restored.push(DORA, "team/dora")
+                eventually(lambda: len(hook.requests) > 0)
+                assert hook.events == ["push team/dora:v1"]
+                (given_up,) = [place for place in restored.webhooks.deliveries(waiting.id) if place.id == before.id]
+                assert (given_up.state, given_up.error) == ("failed", "the registry was restored from a backup")
+                restored.webhooks.redeliver(waiting.id, before.id)
+                eventually(lambda: len(hook.requests) > 1)
+                assert hook.requests[1].id == before.message_id
+
+
+def test_the_command_says_which_webhooks_are_disabled(tmp_path: Path):
+    with connect(home=str(tmp_path / "home"), author="ada") as registry:
+        registry.push(NEWS, "team/news")
+        registry.webhooks.add("https://example.com/hook")
+        registry.backup(tmp_path / "backup")
+    restored = command_line({"LOREG_HOME": str(tmp_path / "restored")})
+    outcome = restored("restore", tmp_path / "backup")
+    (line,) = [line for line in outcome.stderr.splitlines() if "webhook" in line]
+    assert line.endswith("1 webhook is disabled in what was restored; it tells again after: loreg webhook enable 1")
+    assert restored("webhook", "enable", "1").exit_code == 0
+
+
+def test_a_registry_that_was_moved_goes_on_telling(tmp_path: Path):
+    with connect(home=str(tmp_path / "home"), author="ada") as registry:
+        registry.push(NEWS, "team/news")
+        registry.webhooks.add("https://example.com/hook")
+        registry.move(f"sqlite:///{tmp_path}/new/catalog.db", str(tmp_path / "new" / "store"))
+    with connect(home=str(tmp_path / "new")) as moved:
+        assert [webhook.disabled_at for webhook in moved.webhooks.list()] == [None]
 
 
 def test_only_what_is_new_is_copied(registry: Registry, tmp_path: Path):

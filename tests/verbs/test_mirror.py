@@ -787,3 +787,82 @@ class TestDeclarationsOfMetrics:
             for metric in version.metrics
             if metric.name == "carbon"
         )
+
+
+def shares_of(registry: Registry) -> list[tuple[str, int, float, tuple[str, ...], str]]:
+    canaries = registry.canaries("team/one")
+    return [(canary.alias, canary.number, canary.share, canary.rollback_if, canary.author) for canary in canaries]
+
+
+def test_canaries_come_along_change_and_end_as_in_the_source(source: Registry, target: Registry):
+    source.begin_canary("team/one:v2", "prod", "10%", rollback_if=["loss>9"])
+    target.mirror(source=source.settings.home)
+    assert shares_of(target) == [("prod", 2, 0.1, (), "ada")]
+    assert target.shares("team/one:prod").pick("user-1") is not None
+    source.begin_canary("team/one:v2", "prod", "30%", rollback_if=["loss>9"])
+    again = target.mirror(source=source.settings.home)
+    assert (shares_of(target), again.conflicts) == ([("prod", 2, 0.3, (), "ada")], ())
+    source.add_metrics("team/one:v2", ["loss=10"])
+    target.mirror(source=source.settings.home)
+    assert (shares_of(source), shares_of(target)) == ([], [])
+    before = target.events(limit=1).items[0].id
+    target.mirror(source=source.settings.home)
+    assert target.events(limit=1).items[0].id == before
+
+
+def test_a_canary_comes_with_the_move_of_its_alias(source: Registry, target: Registry):
+    source.begin_canary("team/one:v2", "prod", "10%")
+    target.mirror(source=source.settings.home)
+    source.tag("team/one:v2", "prod")
+    source.begin_canary("team/one:v1", "prod", "10%")
+    assert target.mirror(source=source.settings.home).conflicts == ()
+    assert target.show("team/one:prod").version.number == 2
+    assert shares_of(target) == [("prod", 1, 0.1, (), "ada")]
+
+
+def test_a_copy_takes_no_canary_back_by_itself(source: Registry, target: Registry):
+    source.begin_canary("team/one:v2", "prod", "10%", rollback_if=["loss>9"])
+    target.mirror(source=source.settings.home)
+    target.add_metrics("team/one:v2", ["loss=10"])
+    assert len(shares_of(target)) == 1
+
+
+def test_a_canary_of_the_targets_own_stays_and_is_named(source: Registry, target: Registry):
+    target.mirror(source=source.settings.home)
+    target.begin_canary("team/one:v2", "prod", "20%", rollback_if=["loss>9"])
+    own = [("prod", 2, 0.2, ("loss>9",), "mirror")]
+    assert target.mirror(source=source.settings.home).conflicts == ()
+    assert shares_of(target) == own
+    source.begin_canary("team/one:v2", "prod", "10%")
+    for _ in range(2):
+        (conflict,) = target.mirror(source=source.settings.home).conflicts
+        assert (conflict.ref, "of its own here" in conflict.reason) == ("team/one:prod", True)
+        assert shares_of(target) == own
+    assert target.mirror(source=source.settings.home, force=True).conflicts == ()
+    assert shares_of(target) == [("prod", 2, 0.1, (), "ada")]
+
+
+def test_a_promotion_of_the_targets_own_is_taken_back_by_a_metric_of_the_source(source: Registry, target: Registry):
+    target.mirror(source=source.settings.home)
+    target.tag("team/one:v1", "live")
+    target.tag("team/one:v2", "live", rollback_if=["loss>9"])
+    source.add_metrics("team/one:v2", ["loss=10"])
+    target.mirror(source=source.settings.home)
+    assert target.show("team/one:live").version.number == 1
+
+
+def test_what_the_source_takes_back_is_taken_back(source: Registry, target: Registry):
+    source.tag("team/one:v2", "prod", rollback_if=["loss>9"])
+    target.mirror(source=source.settings.home)
+    assert (target.show("team/one:prod").version.number, target.promotions("team/one")) == (2, ())
+    source.add_metrics("team/one:v2", ["loss=10"])
+    target.mirror(source=source.settings.home)
+    assert target.show("team/one:prod").version.number == 1
+
+
+def test_a_yank_of_the_source_ends_a_canary_of_the_targets_own(source: Registry, target: Registry):
+    target.mirror(source=source.settings.home)
+    target.begin_canary("team/one:v2", "prod", "20%")
+    source.yank("team/one:v2")
+    target.mirror(source=source.settings.home)
+    assert shares_of(target) == []

@@ -28,6 +28,7 @@ goes before the user's file.
 #: What the command line's help does not say: the settings without a flag.
 _WITHOUT_FLAG = {
     "token": "What `loreg login` or `loreg token create` made: sent to `endpoint`, and to nothing else.",
+    "server_key": "The key of the servers that `loreg sync --server` tells what to load: sent to these alone.",
     "storage_public_endpoint": "The URL under which clients of the server reach its S3 store, where it is another one.",
 }
 _DEFAULTS = {

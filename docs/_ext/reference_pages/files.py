@@ -74,6 +74,18 @@ These are never pruned: the newest version that is not yanked; what an alias mea
 or compares with, last meant; what something kept was merged from, of whatever adapter; and versions that an open job
 names, with all that came after them.
 """
+_AUDIT = """
+## Which pulls are events
+
+The table `[audit]` of `loreg.toml`, or of the user's file, names in `pulls`, a list of patterns, the adapters of which
+each pull is an event; none without it. `["*"]` is all of them.
+[How a team uses it](../how-to/team-server.md#record-who-pulls).
+
+```toml
+[audit]
+pulls = ["team/*"]
+```
+"""
 _PROFILE = """
 ## A server profile
 
@@ -126,7 +138,7 @@ def render() -> dict[str, str]:
         ["Condition", "Holds if"], [(code(name), sentence(CONDITIONS[name].__doc__)) for name in sorted(CONDITIONS)]
     )
     text = (
-        f"{_POLICY}{of_policy}\n{policy}\n{_RETENTION}{rules}\n{about_rules}\n{_NAMESPACES}"
+        f"{_POLICY}{of_policy}\n{policy}\n{_RETENTION}{rules}\n{about_rules}\n{_NAMESPACES}{_AUDIT}"
         f"{_PROFILE}### Effects\n\n{effects}\n### Conditions\n\n"
         f"`value` is what the rule has under that name.\n\n{conditions}"
     )

@@ -55,6 +55,8 @@ ROLES = {
     ("GET", _ALIAS + "/shares"): READ,
     ("PUT", _ALIAS + "/canary"): WRITE,
     ("DELETE", _ALIAS + "/canary"): WRITE,
+    ("GET", _ADAPTER + "/promotions"): READ,
+    ("PUT", _ALIAS + "/promotion"): WRITE,
     ("GET", "/api/v1/webhooks"): ADMIN,
     ("POST", "/api/v1/webhooks"): ADMIN,
     ("DELETE", _WEBHOOK): ADMIN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
 
-from loreg.catalog import canaries
+from loreg.catalog import canaries, promotions
 from loreg.catalog.schema import alias_move_table, alias_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import AliasMove
@@ -23,13 +23,13 @@ _LOG_MOVE = insert(alias_move_table).values(number=_NUMBER.scalar_subquery())
 
 
 def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str, reason: str = "") -> None:
-    """Point ``alias`` to this version, for all who ask: a canary of it ends. Does nothing else if it points there.
+    """Point ``alias`` to this version, for all who ask: its canary ends, and nobody watches its promotion.
 
-    A ``reason`` is told by the event. Raises StaleError if there was no such alias, and another writer makes it at the
-    same moment.
+    Does nothing else if it points there. A ``reason`` is told by the event. Raises StaleError if there was no such
+    alias, and another writer makes it at the same moment.
     """
     current = _lock_alias(tx, adapter_id, alias)
-    canaries.end(tx, adapter_id, alias, "the alias was pointed to one version")
+    _end_trials(tx, adapter_id, alias, "the alias was pointed to one version")
     if current == version_id:
         return
     if current is None:
@@ -43,7 +43,7 @@ def set_alias(tx: Transaction, adapter_id: int, version_id: int, alias: str, rea
 
 def point_unlogged(tx: Transaction, adapter_id: int, alias: str, version_id: int | None) -> None:
     """Let ``alias`` mean the version, or nothing; the move is not recorded."""
-    canaries.end(tx, adapter_id, alias, "the alias was mirrored")
+    _end_trials(tx, adapter_id, alias, "the alias was mirrored")
     tx.connection.execute(delete(alias_table).where(_is_alias(adapter_id, alias)))
     if version_id is not None:
         row = {"adapter_id": adapter_id, "alias": alias, "version_id": version_id}
@@ -63,7 +63,7 @@ def remove_alias(tx: Transaction, adapter_id: int, alias: str) -> None:
         names = ", ".join(sorted(numbers)) or "none"
         suggestion = suggest(alias, numbers)
         raise NotFoundError(f"there is no alias {alias!r}; there are: {names}", hint="loreg ls", suggestion=suggestion)
-    canaries.end(tx, adapter_id, alias, "the alias was removed")
+    _end_trials(tx, adapter_id, alias, "the alias was removed")
     tx.connection.execute(delete(alias_table).where(_is_alias(adapter_id, alias)))
     _log_move(tx, "untag", adapter_id, alias, None)
 
@@ -116,6 +116,11 @@ def list_aliases(tx: Transaction, adapter_id: int) -> dict[str, int]:
 def _lock_alias(tx: Transaction, adapter_id: int, alias: str) -> int | None:
     """Lock ``alias``, after those who move it now, and return the id of the version that it means; None if none."""
     return tx.connection.execute(_LOCK_ALIAS, {"adapter": adapter_id, "name": alias}).scalar()
+
+
+def _end_trials(tx: Transaction, adapter_id: int, alias: str, reason: str) -> None:
+    canaries.end(tx, adapter_id, alias, reason)
+    promotions.end(tx, adapter_id, alias, reason)
 
 
 def _is_alias(adapter_id: int, alias: str) -> ColumnElement[bool]:

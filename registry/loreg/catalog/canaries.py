@@ -15,13 +15,23 @@ from loreg.parsing import parse_metric_condition
 _CanaryRow = Row[*tuple[Any, ...]]
 
 
-def put(tx: Transaction, adapter_id: int, version_id: int, number: int, canary: Canary) -> None:
+def put(tx: Transaction, adapter_id: int, version_id: int, canary: Canary) -> None:
     """Let a version have a share of an alias, in place of the canary that the alias has; the adapter is locked."""
-    values = {"share": canary.share, "rollback_if": list(canary.rollback_if), "author": tx.author, "at": tx.at}
-    key = {"adapter_id": adapter_id, "alias": canary.alias}
-    tx.upsert(canary_table, {**key, "version_id": version_id, "number": number, **values})
+    put_unlogged(tx, adapter_id, version_id, canary)
     detail = {"alias": canary.alias, "share": canary.share, "rollback_if": list(canary.rollback_if)}
     tx.log("canary", adapter_id, version_id, **detail)
+
+
+def put_unlogged(tx: Transaction, adapter_id: int, version_id: int, canary: Canary) -> None:
+    """Do as :func:`put` does, without an event."""
+    key = {"adapter_id": adapter_id, "alias": canary.alias, "version_id": version_id, "number": canary.number}
+    values = {"share": canary.share, "rollback_if": list(canary.rollback_if), "author": canary.author, "at": canary.at}
+    tx.upsert(canary_table, {**key, **values})
+
+
+def remove_unlogged(tx: Transaction, adapter_id: int, alias: str) -> bool:
+    """Let an alias mean one version alone again, without an event; return whether it had a canary."""
+    return bool(tx.connection.execute(delete(canary_table).where(_is_alias(adapter_id, alias))).rowcount)
 
 
 def list_all(tx: Transaction, adapter_id: int) -> tuple[Canary, ...]:

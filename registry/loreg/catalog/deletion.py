@@ -8,7 +8,17 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import delete, literal, select, update
 
-from loreg.catalog import aliases, canaries, collection, exports, pending_uploads, references, search_text, tombstones
+from loreg.catalog import (
+    aliases,
+    canaries,
+    collection,
+    exports,
+    pending_uploads,
+    promotions,
+    references,
+    search_text,
+    tombstones,
+)
 from loreg.catalog.schema import (
     adapter_table,
     alias_move_table,
@@ -95,6 +105,7 @@ def remove(tx: Transaction, record: VersionRecord, weights_path: str, reason: st
     for alias in version.aliases:
         aliases.remove_alias(tx, adapter_id, alias)
     canaries.end_of_version(tx, version_id, "the version was removed")
+    promotions.end_of_version(tx, version_id, f"v{version.number} was removed")
     connection = tx.connection
     of_moves = (alias_move_table.c.adapter_id == adapter_id) & (alias_move_table.c.version_id == version_id)
     connection.execute(update(alias_move_table).where(of_moves).values(version_id=None))

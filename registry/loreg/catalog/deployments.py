@@ -1,4 +1,7 @@
-"""Deployments: record which versions folders and servers tell that they have, and list them."""
+"""Deployments: record which versions folders and servers tell that they have, and list them.
+
+When they told it, and whether that is long ago, is by the clock of the database: those who tell may have any other.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, ScalarSelect, and_, delete, insert, or_, select, update
 
+from loreg.catalog.clock import now
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import adapter_table, alias_table, deployment_table, follower_table, version_table
@@ -30,13 +34,13 @@ def record_report(tx: Transaction, report: DeploymentReport) -> None:
     key = {"author": tx.author, "server": report.server, "replica": report.replica}
     if report.versions is None:
         is_follower = and_(*(follower_table.c[name] == value for name, value in key.items()))
-        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=tx.at)).rowcount:
+        if not tx.connection.execute(update(follower_table).where(is_follower).values(seen_at=now(tx))).rowcount:
             raise NotFoundError(f"{report.server} {report.replica} has told nothing yet", hint="tell all that it has")
         return
     row = {**key, "kind": report.kind, "seen_at": tx.at}
     follower_id = tx.get_or_create_locked(follower_table, row, *key)
     is_follower = follower_table.c.id == follower_id
-    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=tx.at))
+    tx.connection.execute(update(follower_table).where(is_follower).values(kind=report.kind, seen_at=now(tx)))
     _replace(tx, follower_id, {version.name: version for version in report.versions})
 
 
@@ -47,10 +51,11 @@ def _replace(tx: Transaction, follower_id: int, reported: Mapping[str, DeployedV
     if gone := [name for name in known if name not in reported]:
         tx.connection.execute(delete(deployment_table).where(of_follower, deployment_table.c.name.in_(gone)))
     for name, version in reported.items():
-        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": tx.at}
+        values = {"version_id": resolve(tx, parse_ref(version.ref)).id, "alias": version.alias, "since": now(tx)}
         before = known.get(name)
         if before is None:
-            tx.connection.execute(insert(deployment_table), {"follower_id": follower_id, "name": name, **values})
+            row = {"follower_id": follower_id, "name": name, **values}
+            tx.connection.execute(insert(deployment_table).values(row))
         elif (before.version_id, before.alias) != (values["version_id"], values["alias"]):
             if before.version_id == values["version_id"]:
                 values["since"] = before.since
@@ -64,7 +69,7 @@ def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str 
     Those of what the caller may read by a right of its own: that a namespace is public tells nobody who serves it.
     """
     order = (follower_table.c.server, follower_table.c.replica, deployment_table.c.name, follower_table.c.id)
-    query = _select().where(is_match(tx, pattern))
+    query = _select(tx).where(is_match(tx, pattern))
     if not tx.sees_all:
         query = query.where(adapter_table.c.namespace.in_(sorted(tx.access.permissions)))
     if cursor:
@@ -72,15 +77,15 @@ def list_page(tx: Transaction, pattern: AdapterPattern, limit: int, cursor: str 
     rows = tx.connection.execute(query.order_by(*order).limit(limit + 1)).all()
     shown = rows[:limit]
     last = [shown[-1].server, shown[-1].replica, shown[-1].name, shown[-1].follower] if len(rows) > limit else None
-    items = tuple(_to_deployment(tx, row) for row in shown)
+    items = tuple(map(_to_deployment, shown))
     return Page(items, encode("deployments", last) if last is not None else None)
 
 
 def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> tuple[Deployment, ...]:
     """Return where a version is, as far as the caller may know, from the cell ``OF_VERSION`` of its row."""
-    if not tx.access.may(Role.READ, version.adapter.namespace):
+    if not rows or not tx.access.may(Role.READ, version.adapter.namespace):
         return ()
-    deployments = []
+    deployments, at = [], tx.connection.execute(select(now(tx))).scalar_one()
     for server, replica, kind, name, alias, author, since, seen_at, meant in sorted(map(tuple, rows)):
         seen = parse_time(seen_at)
         deployments.append(
@@ -94,7 +99,7 @@ def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> 
                 since=parse_time(since),
                 seen_at=seen,
                 author=author,
-                is_silent=tx.at - seen > _SILENCE,
+                is_silent=at - seen > _SILENCE,
                 drift=_drift(version.yanked, alias, meant, version.number),
             )
         )
@@ -106,7 +111,7 @@ def find_live(tx: Transaction, version_id: int) -> str | None:
     query = (
         select(follower_table.c.server)
         .join_from(deployment_table, follower_table, follower_table.c.id == deployment_table.c.follower_id)
-        .where(deployment_table.c.version_id == version_id, follower_table.c.seen_at >= tx.at - _SILENCE)
+        .where(deployment_table.c.version_id == version_id, follower_table.c.seen_at >= now(tx, -_SILENCE))
         .order_by(follower_table.c.server)
     )
     return tx.connection.execute(query.limit(1)).scalar()
@@ -114,12 +119,13 @@ def find_live(tx: Transaction, version_id: int) -> str | None:
 
 def remove_silent(tx: Transaction) -> int:
     """Remove the followers that told nothing for a week; return how many."""
-    silent = select(follower_table.c.id).where(follower_table.c.seen_at < tx.at - _FORGOTTEN)
+    at = tx.connection.execute(select(now(tx, -_FORGOTTEN))).scalar_one()
+    silent = select(follower_table.c.id).where(follower_table.c.seen_at < at)
     tx.connection.execute(delete(deployment_table).where(deployment_table.c.follower_id.in_(silent)))
-    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < tx.at - _FORGOTTEN)).rowcount
+    return tx.connection.execute(delete(follower_table).where(follower_table.c.seen_at < at)).rowcount
 
 
-def _select() -> Any:
+def _select(tx: Transaction) -> Any:
     meant = version_table.alias()
     return (
         select(
@@ -129,6 +135,7 @@ def _select() -> Any:
             follower_table.c.kind,
             follower_table.c.author,
             follower_table.c.seen_at,
+            (follower_table.c.seen_at < now(tx, -_SILENCE)).label("is_silent"),
             deployment_table.c.name,
             deployment_table.c.alias,
             deployment_table.c.since,
@@ -163,7 +170,7 @@ def _after(columns: Sequence[Any], values: Sequence[object]) -> Any:
     )
 
 
-def _to_deployment(tx: Transaction, row: Row[Any]) -> Deployment:
+def _to_deployment(row: Row[Any]) -> Deployment:
     return Deployment(
         server=row.server,
         replica=row.replica,
@@ -174,7 +181,7 @@ def _to_deployment(tx: Transaction, row: Row[Any]) -> Deployment:
         since=row.since,
         seen_at=row.seen_at,
         author=row.author,
-        is_silent=tx.at - row.seen_at > _SILENCE,
+        is_silent=row.is_silent,
         drift=_drift(row.yanked_at is not None, row.alias, row.meant, row.number),
     )
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, or_, select
 from loreg.catalog.events import select_events, to_event
 from loreg.catalog.schema import event_table, namespace_table, version_table
 from loreg.catalog.transaction import Transaction
-from loreg.entities import Access, Event, Role
+from loreg.entities import PULL, Access, Event, Role
 from loreg.errors import UsageError
 from loreg.refs import AdapterName, AdapterPattern
 from loreg.value import Value
@@ -31,6 +31,11 @@ class FeedEvent(Value, frozen=True):
 
     event: Event
     adapter: AdapterName | None
+
+    @property
+    def is_pull(self) -> bool:
+        """Whether it tells that somebody pulled a version: nothing has changed."""
+        return self.event.action == PULL
 
     def is_for(self, access: Access, public: Collection[str], patterns: Collection[AdapterPattern]) -> bool:
         """Return whether the caller may read the event, and its adapter matches one of ``patterns``, if there are any.

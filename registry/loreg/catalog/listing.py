@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import func, select, tuple_
 
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import adapter_table, alias_table, version_table
+from loreg.catalog.schema import adapter_table, alias_table, canary_table, version_table
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.version_json import JsonRows, select_versions, to_version
+from loreg.catalog.version_json import JsonRows, select_versions, to_canary, to_version
 from loreg.catalog.versions import find_adapter_id
 from loreg.entities import AdapterEntry, Page, Version
 from loreg.refs import AdapterName
@@ -27,8 +27,15 @@ def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[Adapt
         .where(alias_table.c.adapter_id == adapter_table.c.id)
         .scalar_subquery()
     )
+    canary = canary_table.c
+    canaries = (
+        select(JsonRows(canary.alias, canary.number, canary.share, canary.rollback_if, canary.author, canary.at))
+        .where(canary.adapter_id == adapter_table.c.id)
+        .scalar_subquery()
+    )
     key = (adapter_table.c.namespace, adapter_table.c.name)
-    query = select(adapter_table, count.label("versions"), newest.label("newest"), aliases.label("aliases"))
+    counts = (count.label("versions"), newest.label("newest"))
+    query = select(adapter_table, *counts, aliases.label("aliases"), canaries.label("canaries"))
     query = query.where(tx.visible(adapter_table.c.namespace))
     if cursor:
         query = query.where(tuple_(*key) > tuple_(*decode(cursor, "adapters", (str, str))))
@@ -42,6 +49,7 @@ def list_adapters(tx: Transaction, limit: int, cursor: str | None) -> Page[Adapt
             row.newest,
             dict(sorted(row.aliases)),
             row.created_at,
+            tuple(map(to_canary, sorted(row.canaries))),
         )
         for row in shown
     )

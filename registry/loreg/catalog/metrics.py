@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from loreg.catalog import canaries, metric_declarations
+from loreg.catalog import metric_declarations, rollbacks
 from loreg.catalog.schema import metric_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import Metric
 
 
 def put(tx: Transaction, adapter_id: int, version_id: int, metric: Metric) -> None:
-    """Record ``metric``, in place of a value for the same name, dataset and split; canaries may end by it.
+    """Record ``metric``, in place of a value for the same name, dataset and split.
 
-    Raises ConflictError if it is declared to be better in the other direction.
+    Canaries and promotions may end by it. Raises ConflictError if it is declared to be better in the other direction.
     """
     metric_declarations.refuse_other_direction(tx, metric)
     changed, replaced = put_unlogged(tx, version_id, metric)
     if changed:
         tx.log("metric", adapter_id, version_id, metric=metric.exact, replaced=replaced)
-        canaries.roll_back(tx, version_id, metric)
+        rollbacks.roll_back(tx, version_id, metric)
 
 
 def put_unlogged(tx: Transaction, version_id: int, metric: Metric) -> tuple[bool, float | None]:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import func, insert, select, update
 
-from loreg.catalog import aliases, metric_declarations, metrics
+from loreg.catalog import aliases, canaries, metric_declarations, metrics, promotions, rollbacks
 from loreg.catalog.attachments import ATTACH, DETACH, forget_base
 from loreg.catalog.bases import find_base_id
 from loreg.catalog.schema import alias_move_table, base_table, event_table, metric_table, tombstone_table, version_table
@@ -24,7 +24,7 @@ from loreg.catalog.versions import (
     insert_version,
     refuse_other_base,
 )
-from loreg.entities import MIRRORED_FROM, AliasMove, Metric, NewVersion, Origin, OriginEvent
+from loreg.entities import MIRRORED_FROM, AliasMove, Canary, Metric, NewVersion, Origin, OriginEvent
 from loreg.errors import ConflictError, StaleError
 
 _ALIAS_ACTIONS = ("tag", "untag")
@@ -71,6 +71,7 @@ def record(tx: Transaction, new: NewVersion, origin: Origin, policy: ChangePolic
     changes |= _set_yanked(tx, version_id, origin)
     changes |= _add_events(tx, adapter_id, origin, skip_push=existing is None)
     changes |= _set_aliases(tx, adapter_id, origin, policy)
+    changes |= _set_canaries(tx, adapter_id, origin, policy)
     if changes or existing is None:
         tx.log("mirror", adapter_id, version_id, **{MIRRORED_FROM: origin.registry, **changes})
     return VersionRecord(version_id, adapter_id, by_id(tx, version_id)), existing is None
@@ -127,6 +128,7 @@ def _put_metrics(
         measured = replace(tx, access=replace(tx.access, author=event.author), at=event.at) if event else tx
         if metrics.put_unlogged(measured, version_record.id, metric)[0]:
             changed.append(metric)
+            rollbacks.roll_back(tx, version_record.id, metric)  # what this registry watches itself
     return {"metrics": [metric.exact for metric in changed]} if changed and not created else {}
 
 
@@ -137,7 +139,12 @@ def _set_yanked(tx: Transaction, version_id: int, origin: Origin) -> dict[str, A
     differs = version_table.c.yanked_at.is_(None) if origin.is_yanked else is_yanked
     yanked_at = (origin.yanked_at or tx.at) if origin.is_yanked else None
     statement = update(version_table).where(version_table.c.id == version_id, differs).values(yanked_at=yanked_at)
-    return {"yanked": origin.is_yanked} if tx.connection.execute(statement).rowcount else {}
+    if not tx.connection.execute(statement).rowcount:
+        return {}
+    if origin.is_yanked:
+        canaries.end_of_version(tx, version_id, "the version was yanked")
+        promotions.end_of_version(tx, version_id, f"v{origin.number} was yanked")
+    return {"yanked": origin.is_yanked}
 
 
 def _add_events(tx: Transaction, adapter_id: int, origin: Origin, *, skip_push: bool) -> dict[str, Any]:
@@ -233,6 +240,33 @@ def _set_aliases(tx: Transaction, adapter_id: int, origin: Origin, policy: Chang
     if origin.aliases:
         _complete_moves(tx, adapter_id, ids, {target.alias for target in origin.aliases})
     return {"aliases": moved} if moved else {}
+
+
+def _set_canaries(tx: Transaction, adapter_id: int, origin: Origin, policy: ChangePolicy) -> dict[str, Any]:
+    """Let versions have the shares of aliases that they have in the origin; return those that changed, 0 for none."""
+    changed: dict[str, float] = {}
+    ids = _version_ids(tx, adapter_id) if origin.canaries else {}
+    here = {canary.alias: canary for canary in canaries.list_all(tx, adapter_id)} if origin.canaries else {}
+    for canary in origin.canaries:
+        if not canary.number:
+            if canaries.remove_unlogged(tx, adapter_id, canary.alias):
+                changed[canary.alias] = 0
+            continue
+        current = here.get(canary.alias)
+        if current is not None and (current.number, current.share) == (canary.number, canary.share):
+            continue
+        version_id = ids.get(canary.number)
+        main = aliases.lock_number(tx, adapter_id, canary.alias)
+        if version_id is None or main in (0, canary.number):
+            raise ConflictError(
+                f"{canary.alias!r} has v{canary.number} as a canary in {origin.registry}, here it means {_name(main)}",
+                hint="loreg ls",
+            )
+        policy.check_alias(VersionRecord(version_id, adapter_id, by_id(tx, version_id)), canary.alias)
+        mirrored = Canary(canary.alias, canary.number, canary.share, (), canary.author, canary.at)
+        canaries.put_unlogged(tx, adapter_id, version_id, mirrored)
+        changed[canary.alias] = canary.share
+    return {"canaries": changed} if changed else {}
 
 
 def _complete_moves(tx: Transaction, adapter_id: int, ids: Mapping[int, int], names: Collection[str]) -> None:

@@ -18,7 +18,15 @@ from sqlalchemy import select, tuple_
 
 from loreg.catalog import collection, deletion, garbage, jobs, versions
 from loreg.catalog.patterns import is_match
-from loreg.catalog.schema import adapter_table, alias_move_table, alias_table, lineage_table, version_table
+from loreg.catalog.schema import (
+    adapter_table,
+    alias_move_table,
+    alias_table,
+    canary_table,
+    lineage_table,
+    promotion_table,
+    version_table,
+)
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
 from loreg.entities import PruneDecision, Retention, UpkeepAction
@@ -210,6 +218,16 @@ class _Planner:
             row.alias: row.version_id for row in self._tx.connection.execute(query.order_by(alias_move_table.c.id))
         }
         protected |= {version_id: f"the alias {alias} last meant it" for alias, version_id in last_meant.items()}
+        tried = select(canary_table.c.version_id, canary_table.c.alias).where(canary_table.c.adapter_id == adapter_id)
+        protected |= {
+            row.version_id: f"it is a canary of the alias {row.alias}" for row in self._tx.connection.execute(tried)
+        }
+        watched = select(promotion_table.c.previous_id, promotion_table.c.alias).where(
+            promotion_table.c.adapter_id == adapter_id
+        )
+        protected |= {
+            row.previous_id: f"the alias {row.alias} may go back to it" for row in self._tx.connection.execute(watched)
+        }
         current = select(alias_table.c.version_id, alias_table.c.alias).where(alias_table.c.adapter_id == adapter_id)
         rows = self._tx.connection.execute(current.order_by(alias_table.c.alias.desc()))
         return protected | {row.version_id: f"the alias {row.alias} means it" for row in rows}

@@ -275,6 +275,23 @@ class CanaryColumns(TypedColumns):
 canary_table = Table("canaries", metadata, CanaryColumns)
 
 
+class PromotionColumns(TypedColumns):
+    """An alias that goes back to what it meant before, ``previous_id``, if one of ``rollback_if`` is measured."""
+
+    adapter_id: Named[int] = Column(Id, ForeignKey("adapters.id"), primary_key=True)
+    alias: Named[str] = Column(Name, primary_key=True)
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), index=True)
+    number: Named[int] = Column(Integer)
+    previous_id: Named[int] = Column(Id, ForeignKey("versions.id"), index=True)
+    previous_number: Named[int] = Column(Integer)
+    rollback_if: Named[list[str]] = Column(JSON)
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+promotion_table = Table("promotions", metadata, PromotionColumns)
+
+
 class AliasMoveColumns(TypedColumns):
     """A move of an alias to a version, or to none when it was removed. ``number`` is the version's."""
 
@@ -496,7 +513,7 @@ job_table = Table(
 
 
 class EventColumns(TypedColumns):
-    """Who did what, and when. Rows are only ever added."""
+    """Who did what, and when. Rows are only ever added; those of pulls go when they are old."""
 
     id: Named[int] = Column(Id, primary_key=True)
     at: Named[datetime] = Column(UtcDateTime)
@@ -507,7 +524,8 @@ class EventColumns(TypedColumns):
     detail: Named[dict[str, object]] = Column(JSON)
 
 
-event_table = Table("events", metadata, EventColumns, Index(None, "adapter_id", "id"))
+# The migrations make the last one partial: it holds the events of pulls.
+event_table = Table("events", metadata, EventColumns, Index(None, "adapter_id", "id"), Index("ix_events_pulls", "id"))
 
 
 class RegistryColumns(TypedColumns):

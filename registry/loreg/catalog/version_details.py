@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from sqlalchemy import Select, select
 
 from loreg.catalog import deployments
-from loreg.catalog.schema import alias_move_table, canary_table, file_table, lineage_table, merge_table, version_table
+from loreg.catalog.schema import (
+    alias_move_table,
+    canary_table,
+    file_table,
+    lineage_table,
+    merge_table,
+    promotion_table,
+    version_table,
+)
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time
+from loreg.catalog.version_json import JsonCells, JsonRow, json_rows, parse_time, to_canary
 from loreg.catalog.versions import SelectedBy, find_version, select_version
-from loreg.entities import AliasMove, Canary, Details, Provenance, Source, Version
+from loreg.entities import AliasMove, Details, Promotion, Provenance, Source, Version
 from loreg.manifest import File
 from loreg.refs import Ref
 
@@ -32,7 +40,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
     Raises what :func:`loreg.catalog.versions.resolve` raises.
     """
     row, details = find_version(tx, ref, _select_details)
-    card, base_path, recipe, certificate, sources, files, moves, places, shares = details
+    card, base_path, recipe, certificate, sources, files, moves, places, shares, watched = details
     provenance = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
@@ -42,9 +50,10 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
         files=tuple(File(*cells) for cells in sorted(files)),
         card=card,
         provenance=provenance,
-        canaries=tuple(
-            Canary(alias, number, float(share), tuple(rollback_if), author, parse_time(at))
-            for alias, number, share, rollback_if, author, at in sorted(shares)
+        canaries=tuple(map(to_canary, sorted(shares))),
+        promotions=tuple(
+            Promotion(alias, number, previous, tuple(rollback_if), author, parse_time(at))
+            for alias, number, previous, rollback_if, author, at in sorted(watched)
         ),
         alias_moves=tuple(
             AliasMove(alias, number, author, parse_time(at))
@@ -104,6 +113,16 @@ def _select_details(sees_all: bool, by: SelectedBy) -> Select[JsonCells, JsonCel
             canary_table.c.author,
             canary_table.c.at,
             on=canary_table.c.adapter_id == version_table.c.adapter_id,
+        ),
+        json_rows(
+            promotion_table,
+            promotion_table.c.alias,
+            promotion_table.c.number,
+            promotion_table.c.previous_number,
+            promotion_table.c.rollback_if,
+            promotion_table.c.author,
+            promotion_table.c.at,
+            on=promotion_table.c.adapter_id == version_table.c.adapter_id,
         ),
     )
     version = select_version(sees_all, by).add_columns(details.label("details"))

@@ -28,7 +28,7 @@ from loreg.catalog.schema import (
     task_table,
     version_table,
 )
-from loreg.entities import BaseModel, Facts, Metric, ModuleType, Version
+from loreg.entities import BaseModel, Canary, Facts, Metric, ModuleType, Version
 from loreg.refs import AdapterName
 
 #: A row as the database wrote it into JSON: which types its cells have, the statement says.
@@ -89,6 +89,12 @@ def parse_time(text: str) -> datetime:
     """Return the time that a database wrote into JSON, in UTC: SQLite writes no zone."""
     time = datetime.fromisoformat(text)
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def to_canary(cells: JsonCells) -> Canary:
+    """Return the canary of a JSON array: alias, number, share, conditions, author and time."""
+    alias, number, share, rollback_if, author, at = cells
+    return Canary(alias, number, float(share), tuple(rollback_if), author, parse_time(at))
 
 
 def json_rows(

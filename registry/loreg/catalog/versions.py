@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, select, union_all, update
 from sqlalchemy.sql.selectable import ReturnsRows
 
-from loreg.catalog import aliases, blobs, canaries, lineage, metrics, search_text, tombstones
+from loreg.catalog import aliases, blobs, canaries, lineage, metrics, promotions, search_text, tombstones
 from loreg.catalog.bases import digest_range, find_base_id
 from loreg.catalog.schema import (
     adapter_table,
@@ -275,7 +275,9 @@ def set_yanked(tx: Transaction, row: VersionRecord, yanked: bool, reason: str = 
     statement = update(version_table).where(version_table.c.id == row.id, differs)
     if tx.connection.execute(statement.values(yanked_at=tx.at if yanked else None)).rowcount:
         tx.log("yank" if yanked else "unyank", row.adapter_id, row.id, reason=reason)
-        canaries.end_of_version(tx, row.id, "the version was yanked")
+        if yanked:
+            canaries.end_of_version(tx, row.id, "the version was yanked")
+            promotions.end_of_version(tx, row.id, f"v{row.version.number} was yanked")
     return by_id(tx, row.id)
 
 

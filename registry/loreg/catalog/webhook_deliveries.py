@@ -113,6 +113,14 @@ def redeliver(tx: Transaction, webhook_id: int, delivery_id: int) -> WebhookDeli
     return _to_delivery(row)
 
 
+def stop_all(tx: Transaction, reason: str) -> None:
+    """Disable every webhook, and give up what waits: it may have been sent, or be about what is long past."""
+    values = {"state": DeliveryState.FAILED, "error": reason[:256], "finished_at": clock.now(tx)}
+    tx.connection.execute(update(webhook_delivery_table).where(_PENDING).values(**values))
+    for row in webhooks.list_active(tx):
+        webhooks.disable(tx, row.id, reason)
+
+
 def hasten(tx: Transaction, webhook_id: int) -> None:
     """Let what waits for its next attempt be tried now: somebody has mended the receiver."""
     which = and_(webhook_delivery_table.c.webhook_id == webhook_id, _PENDING)

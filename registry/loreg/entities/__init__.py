@@ -2,6 +2,7 @@
 
 from loreg.entities.access import (
     ANONYMOUS_AUTHOR,
+    PULL,
     Access,
     Caller,
     Event,
@@ -160,7 +161,9 @@ from loreg.entities.versions import (
     NewVersion,
     Origin,
     OriginAlias,
+    OriginCanary,
     OriginEvent,
+    Promotion,
     Provenance,
     Sketch,
     Source,
@@ -171,6 +174,7 @@ from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 __all__ = [
     "ANONYMOUS_AUTHOR",
     "MIRRORED_FROM",
+    "PULL",
     "Access",
     "AdapterComparison",
     "AdapterDiff",
@@ -261,6 +265,7 @@ __all__ = [
     "Operator",
     "Origin",
     "OriginAlias",
+    "OriginCanary",
     "OriginEvent",
     "Orphan",
     "Owner",
@@ -268,6 +273,7 @@ __all__ = [
     "Page",
     "PlannedVersion",
     "Progress",
+    "Promotion",
     "Provenance",
     "PruneDecision",
     "PruneReport",

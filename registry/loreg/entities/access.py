@@ -11,6 +11,8 @@ from loreg.value import Value
 
 #: The author of what is done without a token and without a name.
 ANONYMOUS_AUTHOR = "anonymous"
+#: The action of the event that somebody pulled a version.
+PULL = "pull"
 
 
 class Role(StrEnum):

@@ -45,9 +45,12 @@ class SyncOptions(Value, frozen=True):
     pushed. ``keep`` versions that a name meant before stay, for those who still read them. ``flat`` calls ``team/news``
     ``team--news``, for servers that look into no folder below. ``pinned`` calls each version by a name of its own,
     ``team/news@74824d86c206``, and shows the kept ones too, for servers that never ask again what a name means.
-    ``accept_older`` takes an answer that is older than what
-    the folder has: of a registry that was restored from a backup. ``server`` is what the registry calls whoever has the
-    folder, among its deployments; by default this machine.
+    ``accept_older`` takes an answer that is older than what the folder has: of a registry that was restored from a
+    backup. ``server_name`` is what the registry calls whoever has the folder, among its deployments; by default this
+    machine, or each server by its host.
+
+    ``servers`` are the replicas of a server that load from the folder while they run, ``vllm=http://127.0.0.1:8000``;
+    they see it as ``server_path`` where that is not empty. Names are then pinned.
     """
 
     profile: str | None = None
@@ -55,19 +58,24 @@ class SyncOptions(Value, frozen=True):
     flat: bool = False
     pinned: bool = False
     accept_older: bool = False
-    server: str = ""
+    server_name: str = ""
+    servers: tuple[str, ...] = ()
+    server_path: str = ""
 
 
 class SyncedAdapter(Displayed, frozen=True):
     """An adapter that lies in a followed folder: ``ref`` under ``name``, its files in ``path``.
 
-    ``digest`` is the version's; ``previous`` is the ref that the name meant before, empty if none.
+    ``digest`` is the version's. ``served_name`` is how a server calls it that reads the folder, or has loaded it:
+    ``team/news@74824d86c206`` where names are pinned. ``previous`` is the ref that the name meant before; empty if
+    none.
     """
 
     name: str
     ref: str
     digest: str
     path: Path
+    served_name: str
     previous: str = ""
 
 
@@ -76,7 +84,7 @@ class SyncProblemKind(StrEnum):
 
     #: the selection means no version there
     MISSING = "missing"
-    #: the profile's server would not take the version
+    #: the profile's server would not take the version, or a running one did not
     REFUSED = "refused"
     #: the answer was older than what the folder has
     OLDER = "older"
@@ -84,6 +92,8 @@ class SyncProblemKind(StrEnum):
     BLOCKED = "blocked"
     #: the version could not be fetched or written
     FAILED = "failed"
+    #: a running server does not answer, or does not let itself be told
+    SERVER = "server"
 
 
 class SyncProblem(Value, frozen=True):
@@ -97,7 +107,10 @@ class SyncProblem(Value, frozen=True):
 
 
 class SyncReport(Displayed, frozen=True):
-    """What a round of following did: what is new under its name, what went, what is as before, and what is amiss."""
+    """What a round of following did: what is new under its name, what went, what is as before, and what is amiss.
+
+    Where servers load from the folder, new and as before is what every one of them has, and nothing else.
+    """
 
     folder: Path
     updated: tuple[SyncedAdapter, ...]

@@ -98,7 +98,10 @@ class ForgetReport(Value, frozen=True):
 
 
 class RestoreReport(Value, frozen=True):
-    """What was brought back, of which snapshot, and what the registry then was found to be."""
+    """What was brought back, of which snapshot, and what the registry then was found to be.
+
+    ``webhooks`` are the ids of those that are disabled, as all are: they would tell of what a copy does.
+    """
 
     snapshot: Snapshot
     source: str
@@ -107,6 +110,7 @@ class RestoreReport(Value, frozen=True):
     known: int
     seconds: float
     verified: VerifyReport
+    webhooks: tuple[int, ...] = ()
 
     @property
     def ok(self) -> bool:

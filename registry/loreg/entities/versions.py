@@ -219,6 +219,19 @@ class OriginAlias(Value, frozen=True):
     expected: int | None = None
 
 
+class OriginCanary(Value, frozen=True):
+    """The version ``number`` that has a ``share`` of an alias, as in the registry that it is mirrored from; 0 for none.
+
+    On which metrics it ends is that registry's to say, and not told: here it ends when it has ended there.
+    """
+
+    alias: str
+    number: int
+    share: float
+    author: str
+    at: datetime
+
+
 class Origin(Value, frozen=True):
     """Where a version that is mirrored comes from, and what that registry says of it.
 
@@ -236,6 +249,7 @@ class Origin(Value, frozen=True):
     yanked_at: datetime | None = None
     events: tuple[OriginEvent, ...] = ()
     aliases: tuple[OriginAlias, ...] = ()
+    canaries: tuple[OriginCanary, ...] = ()
 
 
 class Commit(Value, frozen=True):
@@ -274,16 +288,6 @@ class Committed(Value, frozen=True):
     notes: tuple[str, ...]
 
 
-class AdapterEntry(Displayed, frozen=True):
-    """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are)."""
-
-    adapter: AdapterName
-    versions: int
-    newest: int | None
-    aliases: Mapping[str, int]
-    created_at: datetime
-
-
 class Canary(Value, frozen=True):
     """The version ``number`` gets the ``share``, between 0 and 1, of those who ask for ``alias``.
 
@@ -298,12 +302,40 @@ class Canary(Value, frozen=True):
     at: datetime
 
 
+class AdapterEntry(Displayed, frozen=True):
+    """One adapter in a listing: how many versions, and the newest that is not yanked (None if all are).
+
+    ``canaries`` are the versions that have a share of one of the ``aliases``.
+    """
+
+    adapter: AdapterName
+    versions: int
+    newest: int | None
+    aliases: Mapping[str, int]
+    created_at: datetime
+    canaries: tuple[Canary, ...] = ()
+
+
+class Promotion(Value, frozen=True):
+    """The version ``number`` has ``alias`` for all who ask, and ``previous`` is what it meant before.
+
+    It means that again, by itself, when a metric that is reported fulfills one of ``rollback_if``, as ``accuracy<0.8``.
+    """
+
+    alias: str
+    number: int
+    previous: int
+    rollback_if: tuple[str, ...]
+    author: str
+    at: datetime
+
+
 class Details(Displayed, frozen=True):
     """All that is known of one version; ``card`` is the text of its README.md, as far as it is kept.
 
     ``base_path`` is where the base lay on the machine that pushed it: the version's author is told, and nobody else.
     ``deployments`` are where it is, as folders and servers tell, for those who have a right of their own to read it.
-    ``canaries`` are those of all aliases of the adapter.
+    ``canaries`` and ``promotions``, of which those that are watched, are those of all aliases of the adapter.
     """
 
     version: Version
@@ -314,6 +346,7 @@ class Details(Displayed, frozen=True):
     base_path: str = ""
     deployments: tuple[Deployment, ...] = ()
     canaries: tuple[Canary, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
 
     def plot(self) -> Figure:
         """Draw what a merge kept of each source, as :meth:`Provenance.plot`. Raises UsageError if it is no merge."""

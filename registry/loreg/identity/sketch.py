@@ -33,7 +33,7 @@ def sketch_adapter(structure: AdapterStructure) -> Sketch:
     """Sketch the adapter in a folder; every factor is read once.
 
     Full tensors, biases and DoRA's magnitudes are not in it. One that has a module whose factors cannot be read, or
-    numbers that are not finite, has no vector.
+    of which a number is not finite as a 32-bit float, has no vector.
     """
     total, energy = np.zeros(PROBES), 0.0
     with threadpool_limits(1, "blas"), open_factors(structure) as file:
@@ -46,10 +46,11 @@ def sketch_adapter(structure: AdapterStructure) -> Sketch:
                 energy += factors.scale**2 * float(((b.T @ b) * (a @ a.T)).sum())
     norm = math.sqrt(max(energy, 0.0))
     data = digest_of_data(structure.weights)
-    if len(modules) < len(structure.modules) or not math.isfinite(norm) or not np.isfinite(total).all():
-        return Sketch(data, 0.0, "")
     with np.errstate(over="ignore"):
-        return Sketch(data, norm, encode_vector(total))
+        is_finite = math.isfinite(norm) and bool(np.isfinite(total.astype("<f4")).all())
+    if len(modules) < len(structure.modules) or not is_finite:
+        return Sketch(data, 0.0, "")
+    return Sketch(data, norm, encode_vector(total))
 
 
 def digest_of_data(weights: Path) -> str:

@@ -15,6 +15,7 @@ import os
 import secrets
 import shlex
 import shutil
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -71,10 +72,23 @@ class FollowedFolder:
         """Return the folder of a version's files."""
         return self.versions / folder
 
+    def list_versions(self) -> set[str]:
+        """Return the names of the folders that are there, whole."""
+        with self._explain_errors():
+            return {path.name for path in self.versions.iterdir() if not path.name.startswith(".")}
+
     def link(self, name: str, folder: str) -> Path:
-        """Return where a name is shown: a pinned one is of one version alone, so that no cache takes two for one."""
-        name = f"{name}@{folder[:_PINNED_DIGITS]}" if self._is_pinned else name
-        return self.root / (name.replace("/", "--") if self._is_flat else name)
+        """Return where a name is shown."""
+        return self.root / self.shown_name(name, folder)
+
+    def shown_name(self, name: str, folder: str) -> str:
+        """Return the name, or its pinned form, as a path below the root."""
+        name = self.pinned_name(name, folder) if self._is_pinned else name
+        return name.replace("/", "--") if self._is_flat else name
+
+    def pinned_name(self, name: str, folder: str) -> str:
+        """Return a name that is of one version alone, so that no cache takes two for one."""
+        return f"{name}@{folder[:_PINNED_DIGITS]}"
 
     def what_blocks(self, name: str, folder: str) -> str:
         """Return what lies in the place of a name that is no link of ours; empty if nothing does."""
@@ -116,10 +130,16 @@ class FollowedFolder:
                         with contextlib.suppress(OSError):
                             link.parent.rmdir()
 
-    def remove_unneeded(self, keep: int, in_use: Collection[str] = ()) -> None:
+    def touch(self, folder: str) -> None:
+        """Have a version's folder count as just used, for :meth:`remove_unneeded`."""
+        with contextlib.suppress(OSError):
+            os.utime(self.version_folder(folder))
+
+    def remove_unneeded(self, keep: int, in_use: Collection[str] = (), *, unused_for: float = 0) -> None:
         """Remove the folders that no name means, but the last ``keep`` that each meant before, and those ``in_use``.
 
-        What an interrupted download of one that is needed left stays, too: the next goes on with it.
+        Those that were made or touched within ``unused_for`` seconds stay, too. So does what an interrupted download of
+        one that is needed left: the next goes on with it.
         """
         needed = {*in_use}
         for shown in self.state.names.values():
@@ -127,6 +147,8 @@ class FollowedFolder:
         with self._explain_errors():
             for path in tuple(self.versions.iterdir()):
                 if path.name in needed or any(path.name.startswith(f".{name}.") for name in needed):
+                    continue
+                if unused_for and abs(time.time() - path.stat().st_mtime) < unused_for:
                     continue
                 hidden = path if path.name.startswith(".") else self.versions / f".{_REMOVED}{secrets.token_hex(8)}"
                 if hidden != path:  # under its name it is whole until it is gone

@@ -34,7 +34,7 @@ def follow_events(
     pauses that grow; nothing is lost meanwhile. Raises UnavailableError if it does not answer at the beginning.
     """
     failures, has_begun = 0, False
-    with contextlib.closing(backend.stream_events(patterns, position)) as stream:
+    with contextlib.closing(backend.stream_events(patterns, position, pulls=True)) as stream:
         while is_wanted():
             before = stream.position
             try:

@@ -29,6 +29,7 @@ from loreg.catalog import (
     metrics,
     mirroring,
     namespaces,
+    pulls,
     sketches,
     summaries,
     tokens,
@@ -39,6 +40,8 @@ from loreg.catalog.canaries import list_all as list_canaries
 from loreg.catalog.facets import count_facets
 from loreg.catalog.metric_history import metric_history
 from loreg.catalog.near_names import list_words
+from loreg.catalog.promotions import list_all as list_promotions
+from loreg.catalog.promotions import put as put_promotion
 from loreg.catalog.search import search
 from loreg.catalog.selections import select_by_search, select_by_selectors
 from loreg.catalog.version_details import version_details, version_files
@@ -78,6 +81,7 @@ from loreg.entities import (
     NearDuplicates,
     Origin,
     Page,
+    Promotion,
     Query,
     Role,
     SearchPage,
@@ -93,7 +97,7 @@ from loreg.entities import (
     WebhookDelivery,
 )
 from loreg.errors import CheckFailedError, ConflictError, NotAllowedError, StaleError, UsageError
-from loreg.local import canaries, webhooks
+from loreg.local import canaries, promotions, webhooks
 from loreg.local.alias_policy import check_alias, check_metrics, check_removal, check_yank
 from loreg.local.authorization import require, require_somewhere
 from loreg.local.deployments import validate_report
@@ -105,7 +109,7 @@ from loreg.local.sketch_index import SketchIndex
 from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
-from loreg.parsing import parse_reason, parse_unit, parse_word, validate_canary, validate_metric
+from loreg.parsing import parse_reason, parse_unit, parse_word, validate_canary, validate_metric, validate_rollback
 from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.selectors import Selector
 from loreg.settings import RETENTION
@@ -132,6 +136,7 @@ class LocalBackend(Backend):
         policy: Policy,
         retention: Mapping[str, object] = MappingProxyType({}),
         sketch_index: SketchIndex | None = None,
+        audited_pulls: Sequence[AdapterPattern] = (),
     ) -> None:
         self.catalog = catalog
         self._store = store
@@ -139,6 +144,7 @@ class LocalBackend(Backend):
         self._policy = policy
         self._retention = retention
         self._sketch_index = sketch_index or SketchIndex()
+        self._audited_pulls = audited_pulls
 
     def is_there(self) -> bool:
         return self.catalog.exists()
@@ -152,6 +158,17 @@ class LocalBackend(Backend):
     def show(self, ref: Ref) -> Details:
         with self.catalog.read(self._access) as tx:
             return version_details(tx, ref)
+
+    def begin_pull(self, ref: Ref) -> Details:
+        details = self.show(ref)
+        self.record_pull(details.version, "loreg")
+        return details
+
+    def record_pull(self, version: Version, client: str) -> None:
+        """Record that the caller pulls a version with a ``client``, where the registry is to record that."""
+        if any(pattern.matches(version.adapter) for pattern in self._audited_pulls):
+            with self.catalog.write(self._access) as tx:
+                pulls.record(tx, version, client)
 
     def files_of(self, ref: Ref) -> tuple[Version, tuple[File, ...]]:
         """Return the version that ``ref`` means, and its files alone: its provenance may be megabytes."""
@@ -321,18 +338,23 @@ class LocalBackend(Backend):
     def tag(self, ref: Ref, alias: str, expected: int | None = None, reason: str = "") -> Version:
         reason = parse_reason(reason) if reason else ""
         with self.catalog.write(self._access) as tx:
-            self._lock_adapter(tx, ref.adapter)  # of two clients that move an alias, the second sees the first's move
-            record = versions.resolve(tx, ref)
-            version = record.version
-            if version.yanked:
-                raise NotAllowedError(
-                    f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
-                )
-            if expected is not None:
-                _refuse_moved_alias(tx, record.adapter_id, ref.adapter, alias, expected)
-            check_alias(tx, self._policy, record, alias)
+            record = self._find_target(tx, ref, alias, expected)
             aliases.set_alias(tx, record.adapter_id, record.id, alias, reason)
             return versions.by_id(tx, record.id)
+
+    def promote(self, ref: Ref, alias: str, rollback_if: Sequence[str], expected: int | None = None) -> Version:
+        validate_rollback(rollback_if)
+        with self.catalog.write(self._access) as tx:
+            record = self._find_target(tx, ref, alias, expected)
+            previous_id, previous = promotions.find_previous(tx, record, alias, rollback_if)
+            aliases.set_alias(tx, record.adapter_id, record.id, alias)
+            promotion = Promotion(alias, record.version.number, previous, tuple(rollback_if), tx.author, tx.at)
+            put_promotion(tx, record.adapter_id, record.id, previous_id, promotion)
+            return versions.by_id(tx, record.id)
+
+    def promotions(self, adapter: AdapterName) -> tuple[Promotion, ...]:
+        with self.catalog.read(self._access) as tx:
+            return list_promotions(tx, versions.find_adapter_id(tx, adapter))
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
         with self.catalog.write(self._access) as tx:
@@ -536,8 +558,10 @@ class LocalBackend(Backend):
             selected, missing = select_by_selectors(tx, selectors)
             return Selection(registry, tuple(selected), tuple(missing))
 
-    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
-        return LocalEventStream(self.catalog, self._access, patterns, position)
+    def stream_events(
+        self, patterns: Sequence[AdapterPattern] = (), position: str = "", *, pulls: bool = False
+    ) -> EventStream:
+        return LocalEventStream(self.catalog, self._access, patterns, position, pulls=pulls)
 
     def report_deployment(self, report: DeploymentReport) -> None:
         if self._access.author in ("", ANONYMOUS_AUTHOR):
@@ -622,6 +646,20 @@ class LocalBackend(Backend):
 
     def redeliver(self, webhook_id: int, delivery_id: int) -> WebhookDelivery:
         return webhooks.redeliver(self.catalog, self._access, webhook_id, delivery_id)
+
+    def _find_target(self, tx: Transaction, ref: Ref, alias: str, expected: int | None) -> VersionRecord:
+        """Return the version that ``alias`` may be set to, its adapter locked; see :meth:`tag` for what it raises."""
+        self._lock_adapter(tx, ref.adapter)  # of two clients that move an alias, the second sees the first's move
+        record = versions.resolve(tx, ref)
+        version = record.version
+        if version.yanked:
+            raise NotAllowedError(
+                f"{version.ref} is yanked: no alias may point to it", hint=f"loreg unyank {version.ref}"
+            )
+        if expected is not None:
+            _refuse_moved_alias(tx, record.adapter_id, ref.adapter, alias, expected)
+        check_alias(tx, self._policy, record, alias)
+        return record
 
     def _lock_adapter(self, tx: Transaction, adapter: AdapterName) -> int:
         """Lock the adapter's row until the transaction ends, and return its id.

@@ -46,7 +46,7 @@ def begin(
         )
     check_alias(tx, policy, record, alias)
     canary = Canary(alias, version.number, share, tuple(rollback_if), tx.author, tx.at)
-    canaries.put(tx, record.adapter_id, record.id, version.number, canary)
+    canaries.put(tx, record.adapter_id, record.id, canary)
     return shares(tx, version.adapter, alias)
 
 

@@ -16,10 +16,15 @@ _UNHEARD = 1.0  # seconds between two questions where the catalog cannot tell
 
 
 class LocalEventStream:
-    """The events that a caller with ``access`` may read, of the adapters that match one of ``patterns`` if any."""
+    """The events that a caller with ``access`` may read, of the adapters that match one of ``patterns`` if any.
 
-    def __init__(self, catalog: Catalog, access: Access, patterns: Sequence[AdapterPattern], position: str) -> None:
-        self._catalog, self._access, self._patterns = catalog, access, patterns
+    Those of pulls are among them if ``pulls``.
+    """
+
+    def __init__(
+        self, catalog: Catalog, access: Access, patterns: Sequence[AdapterPattern], position: str, *, pulls: bool
+    ) -> None:
+        self._catalog, self._access, self._patterns, self._pulls = catalog, access, patterns, pulls
         self._position = parse_position(position) if position else None
         self._listener = catalog.listen_for_events()
         self._is_listening = False
@@ -52,4 +57,5 @@ class LocalEventStream:
                 return ()
             events, self._position = read_feed(tx, self._position, _BATCH)
             public = list_public(tx) if events else frozenset()
-        return tuple(event.event for event in events if event.is_for(self._access, public, self._patterns))
+        wanted = (event for event in events if self._pulls or not event.is_pull)
+        return tuple(event.event for event in wanted if event.is_for(self._access, public, self._patterns))

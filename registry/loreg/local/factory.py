@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from loreg.catalog import Catalog
 from loreg.checking.policy import Policy, read_policy
 from loreg.entities import Access
+from loreg.local.audit import read_audited_pulls
 from loreg.local.backend import LocalBackend
 from loreg.local.sketch_index import SketchIndex
+from loreg.refs import AdapterPattern
 from loreg.settings import Settings
 from loreg.storage import BlobStore, open_store
 
@@ -18,7 +20,8 @@ from loreg.storage import BlobStore, open_store
 class LocalRegistry:
     """A catalog, a store, what the team asks of adapters, and the table of which versions are kept.
 
-    The ``sketch_index`` is filled when somebody first looks for versions by their weights.
+    The ``sketch_index`` is filled when somebody first looks for versions by their weights. Pulls of adapters that match
+    one of ``audited_pulls`` are events.
     """
 
     catalog: Catalog
@@ -26,10 +29,13 @@ class LocalRegistry:
     policy: Policy
     retention: Mapping[str, object]
     sketch_index: SketchIndex = field(default_factory=SketchIndex, kw_only=True)
+    audited_pulls: tuple[AdapterPattern, ...] = field(default=(), kw_only=True)
 
     def backend(self, access: Access) -> LocalBackend:
         """Return the backend as a caller with ``access`` may use it."""
-        return LocalBackend(self.catalog, self.store, access, self.policy, self.retention, self.sketch_index)
+        return LocalBackend(
+            self.catalog, self.store, access, self.policy, self.retention, self.sketch_index, self.audited_pulls
+        )
 
 
 def open_local(settings: Settings) -> LocalRegistry:
@@ -39,4 +45,5 @@ def open_local(settings: Settings) -> LocalRegistry:
         settings.storage_url, settings.storage_endpoint, settings.storage_public_endpoint, is_new=catalog.is_empty
     )
     policy = read_policy(settings.check, settings.origin["check"])
-    return LocalRegistry(catalog, store, policy, settings.retention)
+    audited_pulls = read_audited_pulls(settings.audit, settings.origin["audit"])
+    return LocalRegistry(catalog, store, policy, settings.retention, audited_pulls=audited_pulls)

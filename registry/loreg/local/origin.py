@@ -35,6 +35,13 @@ def validate_origin(origin: Origin) -> None:
     for alias in origin.aliases:
         parse_alias(alias.alias)
         _require(0 <= alias.number < _MAX_NUMBER, "the number of an alias")
+    _require(len(origin.canaries) <= MAX_EVENTS, "the number of canaries")
+    for canary in origin.canaries:
+        parse_alias(canary.alias)
+        _require(0 <= canary.number < _MAX_NUMBER, "the number of a canary")
+        _require(0 < canary.share < 1, "the share of a canary")
+        _validate_author(canary.author)
+        _validate_time(canary.at)
 
 
 def _validate_event(event: OriginEvent) -> None:

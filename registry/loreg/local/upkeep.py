@@ -24,6 +24,7 @@ from loreg.catalog import (
     sketches,
     uploads,
     versions,
+    webhook_deliveries,
 )
 from loreg.catalog.references import Scope
 from loreg.catalog.retention import PruneScope
@@ -205,7 +206,9 @@ class LocalUpkeep(Upkeep):
     def load(self, catalog: Path, rows: Mapping[str, int], restored: Mapping[str, object] | None = None) -> None:
         def log(tx: Transaction) -> None:
             if restored is not None:
-                replace(tx, access=self._access).log(UpkeepAction.RESTORE, None, None, **restored)
+                tx = replace(tx, access=self._access)
+                webhook_deliveries.stop_all(tx, "the registry was restored from a backup")
+                tx.log(UpkeepAction.RESTORE, None, None, **restored)
 
         self._catalog.load(catalog, rows, log)
 

@@ -37,6 +37,7 @@ from loreg.entities import (
     Namespace,
     NearDuplicates,
     Page,
+    Promotion,
     Query,
     SearchPage,
     SearchWords,
@@ -69,6 +70,7 @@ from loreg.schemas import (
     JobRequest,
     LineageResponse,
     MetricDirection,
+    PromotionRequest,
     SketchResponse,
     TokenCreated,
     TokenRequest,
@@ -106,6 +108,9 @@ class RemoteBackend(Backend):
 
     def show(self, ref: Ref) -> Details:
         return self._server.get(_version_path(ref), Details)
+
+    def begin_pull(self, ref: Ref) -> Details:
+        return self._server.get(_version_path(ref), Details, {"pull": True})
 
     def with_content(self, digest: str) -> Version | None:
         try:
@@ -197,6 +202,17 @@ class RemoteBackend(Backend):
         path = f"{_adapter_path(ref.adapter)}/aliases/{quote(alias, safe='')}"
         headers = _alias_condition(expected)
         return self._server.put(path, Version, AliasTarget(str(ref), reason), headers, retry=expected is None)
+
+    def promote(self, ref: Ref, alias: str, rollback_if: Sequence[str], expected: int | None = None) -> Version:
+        path = f"{_adapter_path(ref.adapter)}/aliases/{quote(alias, safe='')}/promotion"
+        request = PromotionRequest(str(ref), tuple(rollback_if))
+        return self._server.put(path, Version, request, _alias_condition(expected), retry=expected is None)
+
+    def promotions(self, adapter: AdapterName) -> tuple[Promotion, ...]:
+        try:
+            return self._server.get(f"{_adapter_path(adapter)}/promotions", tuple[Promotion, ...])
+        except NotFoundError:
+            return ()
 
     def untag(self, adapter: AdapterName, alias: str, expected: int | None = None) -> None:
         path = f"{_adapter_path(adapter)}/aliases/{quote(alias, safe='')}"
@@ -294,8 +310,10 @@ class RemoteBackend(Backend):
         parameters = {**_conditions(query), **_order(query)} if query is not None else {}
         return self._server.get(f"{_API}/selection", Selection, {**parameters, "select": tuple(map(str, selectors))})
 
-    def stream_events(self, patterns: Sequence[AdapterPattern] = (), position: str = "") -> EventStream:
-        return RemoteEventStream(self._server, patterns, position)
+    def stream_events(
+        self, patterns: Sequence[AdapterPattern] = (), position: str = "", *, pulls: bool = False
+    ) -> EventStream:
+        return RemoteEventStream(self._server, patterns, position, pulls=pulls)
 
     def report_deployment(self, report: DeploymentReport) -> None:
         self._server.put(f"{_API}/deployments", NoneType, report)

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from loreg.entities import Event
 from loreg.errors import UnavailableError
 from loreg.refs import AdapterPattern
-from loreg.remote.http import Server
+from loreg.remote.http import Parameters, Server
 
 _SILENCE = 60.0  # seconds: the server sends a comment every 20 if there is nothing to tell
 _PIECE = 64 * 1024
@@ -20,10 +20,13 @@ _MAX_PATTERNS = 20  # that a server takes; who follows more adapters is told of 
 
 
 class RemoteEventStream:
-    """The events of the adapters that match one of ``patterns``, or of all, after ``position`` or from now on."""
+    """The events of the adapters that match one of ``patterns``, or of all, after ``position`` or from now on.
 
-    def __init__(self, server: Server, patterns: Sequence[AdapterPattern], position: str) -> None:
-        self._server, self._patterns = server, patterns
+    Those of pulls are among them if ``pulls``.
+    """
+
+    def __init__(self, server: Server, patterns: Sequence[AdapterPattern], position: str, *, pulls: bool) -> None:
+        self._server, self._patterns, self._pulls = server, patterns, pulls
         self.position = position
         self._response: BaseHTTPResponse | None = None
         self._unread, self._events = b"", list[Event]()
@@ -55,7 +58,7 @@ class RemoteEventStream:
         """Return the events up to the next message with an id, or none where a comment comes first."""
         if self._response is None:
             patterns = tuple(map(str, self._patterns)) if len(self._patterns) <= _MAX_PATTERNS else ()
-            parameters = {"pattern": patterns, "after": self.position}
+            parameters: Parameters = {"pattern": patterns, "after": self.position, "pulls": self._pulls}
             self._response = self._server.stream("/api/v1/events/stream", parameters, _SILENCE)
         while True:
             message, is_whole, rest = self._unread.partition(b"\n\n")

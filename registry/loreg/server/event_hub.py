@@ -80,6 +80,7 @@ class EventHub:
         self._listeners: dict[Listener, None] = {}
         self._position: FeedPosition | None = None
         self._is_wanted = asyncio.Event()
+        self._is_failing = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -146,8 +147,12 @@ class EventHub:
                 self._position = batch.position
                 for listener in tuple(self._listeners):
                     listener.tell(batch)
-        except LoregError as error:  # it is tried again in a moment
-            _log.warning("no events could be read: %s", error)
+        except LoregError as error:
+            if not self._is_failing:
+                _log.warning("no events can be read, which is tried again twice a second: %s", error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def _read_end(self) -> FeedPosition:
         with self._service.catalog.read() as tx:

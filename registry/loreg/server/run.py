@@ -151,7 +151,16 @@ def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1", 
     """Return the service on the catalog and store of the settings; open to callers at ``host`` if ``is_open``."""
     local = open_local(settings)
     open_to = allowed_hosts(host) if is_open else None
-    return Service(local.catalog, local.store, local.policy, local.retention, open_to, parse_networks(webhook_networks))
+    networks = parse_networks(webhook_networks)
+    return Service(
+        local.catalog,
+        local.store,
+        local.policy,
+        local.retention,
+        open_to,
+        networks,
+        audited_pulls=local.audited_pulls,
+    )
 
 
 def _any_token_exists(settings: Settings) -> bool:

@@ -45,6 +45,7 @@ def doctor(context: Context, settings: Settings) -> tuple[DoctorCheck, ...]:
         DoctorCheck("home", str(settings.home), origin["home"]),
         *places,
         DoctorCheck("author", settings.author, origin["author"]),
+        *([DoctorCheck("server_key", "…", origin["server_key"])] if settings.server_key else ()),
         *reached,
         *weights,
         *(_check_upkeep(context.backend.upkeep(), context.store) if is_reached and not settings.endpoint else ()),

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from msgspec.structs import replace
+
 from loreg.entities import (
     Commit,
     Details,
@@ -107,6 +109,7 @@ class _Mirror:
             self.notes |= dict.fromkeys(self.declarations.bring(plan.metrics))
             self._bring_versions(plan)
             self._move_aliases(plan)
+            self._set_canaries(plan)
         except NotAllowedError:
             raise
         except _STOPPING as error:
@@ -183,6 +186,18 @@ class _Mirror:
                 raise
             except _STOPPING as error:
                 self._note_conflict(f"{plan.adapter}:{alias.alias}", error)
+
+    def _set_canaries(self, plan: MirrorPlan) -> None:
+        """Let each version that is a canary in the source have its share; what the target refuses is named."""
+        for canary in plan.canaries:
+            try:
+                details = self._read(plan, plan.newest)
+                origin = replace(self._origin(plan, details.version, ()), canaries=(canary,))
+                self._commit(details, origin, is_new=False)
+            except NotAllowedError:
+                raise
+            except _STOPPING as error:
+                self._note_conflict(f"{plan.adapter}:{canary.alias}", error)
 
     def _read(self, plan: MirrorPlan, number: int) -> Details:
         """Return a version of the source whose files have its digest: their names and digests are safe to use."""

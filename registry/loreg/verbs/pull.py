@@ -42,7 +42,7 @@ def pull(
     parsed = parse_ref(ref)
     if profile is not None:
         read_profile(profile)  # raises for an unknown profile before anything is requested
-    details = context.backend.show(parsed)
+    details = context.backend.begin_pull(parsed)
     _refuse_another_digest(details)
     target = Path(folder if folder is not None else parsed.adapter.name)
     base_path = _find_base_path(details) if with_base_hint else ""

@@ -45,6 +45,7 @@ def restore(
         counts.known,
         counts.seconds,
         verify(context, Selection(), progress),
+        tuple(webhook.id for webhook in reversed(context.backend.webhooks()) if webhook.disabled_at is not None),
     )
 
 

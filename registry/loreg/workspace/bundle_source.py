@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from loreg.entities import BaseDetails, BaseModel, Details, MetricDeclaration, OriginEvent, Sketch, Version
+from loreg.entities import BaseDetails, BaseModel, Canary, Details, MetricDeclaration, OriginEvent, Sketch, Version
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
 from loreg.refs import AdapterName, parse_adapter_name
 from loreg.storage import Blob
@@ -89,6 +89,10 @@ class BundleSource:
         """Yield the events line by line."""
         name = events_name(self._entry(adapter).folder)
         return (self._decode(line, OriginEvent) for _, line in self._read_lines(name))
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...] | None:
+        """Return None: a bundle has what lasts, and is of one moment."""
+        return None
 
     def declarations(self) -> tuple[MetricDeclaration, ...]:
         """Return those of the index."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from loreg.entities import MIRRORED_FROM, BaseModel, MirrorConflict, OriginAlias, OriginEvent, Version
+from loreg.entities import (
+    MIRRORED_FROM,
+    BaseModel,
+    MirrorConflict,
+    OriginAlias,
+    OriginCanary,
+    OriginEvent,
+    Version,
+)
 from loreg.errors import IntegrityError, NotAllowedError
 from loreg.refs import AdapterName
 from loreg.workspace.context import Context
@@ -33,6 +41,7 @@ class MirrorPlan:
     kept_yanks: set[int] = field(default_factory=set)
     aliases: list[OriginAlias] = field(default_factory=list)
     unmoved: OriginAlias | None = None
+    canaries: list[OriginCanary] = field(default_factory=list)
     bases: dict[str, BaseModel] = field(default_factory=dict)
     metrics: set[str] = field(default_factory=set)
     conflicts: list[MirrorConflict] = field(default_factory=list)
@@ -62,11 +71,12 @@ class MirrorPlan:
 
 @dataclass
 class _History:
-    """What the target's events say: which it has, and whether a mirror changed an alias or a yank last."""
+    """What the target's events say: which it has, and whether a mirror changed an alias, a yank or a canary last."""
 
     known: set[tuple[object, ...]] = field(default_factory=set)
     alias_is_mirrored: dict[str, bool] = field(default_factory=dict)
     yank_is_mirrored: dict[int, bool] = field(default_factory=dict)
+    canary_is_mirrored: dict[str, bool] = field(default_factory=dict)
 
 
 def plan_adapter(source: MirrorSource, target: Context, adapter: AdapterName, *, force: bool) -> MirrorPlan:
@@ -83,6 +93,9 @@ def plan_adapter(source: MirrorSource, target: Context, adapter: AdapterName, *,
     plan.changed |= yanks - plan.kept_yanks - plan.new
     kept_aliases = _plan_aliases(plan, source_aliases, target_aliases, history.alias_is_mirrored, force=force)
     _plan_events(source, plan, history, kept_aliases)
+    means = target_aliases | {alias.alias: alias.number for alias in plan.aliases}
+    same_aliases = {alias for alias, number in source_aliases.items() if means.get(alias) == number}
+    _plan_canaries(source, target, plan, same_aliases, history.canary_is_mirrored, force=force)
     plan.unmoved = _find_unmoved(plan, source_aliases, target_aliases)
     plan.known -= len({number for number, _ in plan.segments()} - plan.new)
     return plan
@@ -97,10 +110,16 @@ def _read_history(target: Context, adapter: AdapterName) -> _History:
             history.alias_is_mirrored.setdefault(str(event.detail.get("alias")), is_mirrored)
         elif event.action in ("yank", "unyank") and event.number is not None:
             history.yank_is_mirrored.setdefault(event.number, is_mirrored)
+        elif event.action == "canary" and not is_mirrored:
+            history.canary_is_mirrored.setdefault(str(event.detail.get("alias")), False)
         elif event.action == "mirror":
-            moved = event.detail.get("aliases")
-            for alias in moved if isinstance(moved, Mapping) else ():
-                history.alias_is_mirrored.setdefault(str(alias), True)
+            for key, are_mirrored in (
+                ("aliases", history.alias_is_mirrored),
+                ("canaries", history.canary_is_mirrored),
+            ):
+                moved = event.detail.get(key)
+                for alias in moved if isinstance(moved, Mapping) else ():
+                    are_mirrored.setdefault(str(alias), True)
             if "yanked" in event.detail and event.number is not None:
                 history.yank_is_mirrored.setdefault(event.number, True)
     return history
@@ -203,6 +222,42 @@ def _plan_aliases(
             what = f"means {_name(current)} here, which was set here, and {_name(wanted)} in the source"
             plan.conflicts.append(MirrorConflict(f"{plan.adapter}:{alias}", f"alias {alias!r} {what}"))
     return kept
+
+
+def _plan_canaries(
+    source: MirrorSource,
+    target: Context,
+    plan: MirrorPlan,
+    same_aliases: Collection[str],
+    is_mirrored: Mapping[str, bool],
+    *,
+    force: bool,
+) -> None:
+    """Plan which versions have a share of an alias: as in the source, but for those that the target has of its own.
+
+    An alias that is not to mean the same on both sides, as ``same_aliases`` do, has no canary of the source.
+    """
+    listed = source.canaries(plan.adapter)
+    if listed is None:
+        return
+    theirs = {canary.alias: canary for canary in listed}
+    ours = {canary.alias: canary for canary in target.backend.canaries(plan.adapter)} if plan.here else {}
+    moved = {alias.alias for alias in plan.aliases}
+    for alias in sorted(theirs.keys() | ours.keys()):
+        wanted, current = theirs.get(alias), ours.get(alias)
+        is_own = current is not None and not is_mirrored.get(alias, False)
+        if wanted is None:
+            if current is not None and not is_own:
+                plan.canaries.append(OriginCanary(alias, 0, current.share, current.author, current.at))
+        elif current is not None and is_own and not force:
+            if (current.number, current.share) != (wanted.number, wanted.share):
+                what = f"has v{current.number} as a canary of its own here, and v{wanted.number} in the source"
+                plan.conflicts.append(MirrorConflict(f"{plan.adapter}:{alias}", f"alias {alias!r} {what}"))
+        elif alias in same_aliases and wanted.number in plan.here | plan.new:
+            is_as_wanted = current is not None and (current.number, current.share) == (wanted.number, wanted.share)
+            if not is_as_wanted or alias in moved:  # a move ends the canary
+                canary = OriginCanary(alias, wanted.number, wanted.share, wanted.author, wanted.at)
+                plan.canaries.append(canary)
 
 
 def _find_unmoved(plan: MirrorPlan, theirs: Mapping[str, int], ours: Mapping[str, int]) -> OriginAlias | None:

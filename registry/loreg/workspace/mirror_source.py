@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from loreg.entities import BaseDetails, BaseModel, Details, Event, MetricDeclaration, OriginEvent, Page, Sketch, Version
+from loreg.entities import (
+    PULL,
+    BaseDetails,
+    BaseModel,
+    Canary,
+    Details,
+    Event,
+    MetricDeclaration,
+    OriginEvent,
+    Page,
+    Sketch,
+    Version,
+)
 from loreg.errors import NotAllowedError, NotFoundError
 from loreg.refs import AdapterName, Ref
 from loreg.storage import Blob
@@ -42,6 +54,10 @@ class MirrorSource(Protocol):
 
     def events(self, adapter: AdapterName) -> Iterator[OriginEvent]:
         """Yield the events of an adapter, the newest first. Raises NotAllowedError where they cannot be read."""
+        ...
+
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...] | None:
+        """Return the versions that have a share of an alias; None if the source does not know."""
         ...
 
     def declarations(self) -> tuple[MetricDeclaration, ...]:
@@ -92,6 +108,10 @@ class RegistrySource:
         """Yield the events page by page."""
         return list_events(self._context, adapter)
 
+    def canaries(self, adapter: AdapterName) -> tuple[Canary, ...] | None:
+        """Ask for the canaries; a server of an older release has none."""
+        return self._context.backend.canaries(adapter)
+
     def declarations(self) -> tuple[MetricDeclaration, ...]:
         """Ask for the declarations; a server of an older release has none."""
         return self._context.backend.metric_vocabulary().declarations
@@ -126,7 +146,8 @@ def list_events(context: Context, adapter: AdapterName) -> Iterator[OriginEvent]
     """Yield the events of an adapter, the newest first; none if there is no such adapter."""
     for event in _pages(lambda limit, cursor: context.backend.events(limit, cursor, adapter)):
         name, _, number = event.ref.partition(":v")
-        if name == str(adapter):  # a server of an older release gives those of all
+        # A server of an older release gives those of all. Who pulled in the source is no history of the adapter.
+        if name == str(adapter) and event.action != PULL:
             yield _to_origin(event, number)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from loreg.entities.bases import BaseModel
 from loreg.entities.comparison import AdapterComparison
+from loreg.entities.live import SyncedAdapter, SyncReport
 from loreg.entities.queries import Page
 from loreg.entities.results import AdapterSimilarity, MergeResult, PullResult, PushResult
 from loreg.entities.sweeps import SweepResult
@@ -81,6 +82,19 @@ def _describe_push(result: PushResult) -> str:
 @describe.register
 def _describe_pull(result: PullResult) -> str:
     return f"PullResult({result.version.ref!r} in {printable(result.folder)!r}, {result.downloaded:,} bytes downloaded)"
+
+
+@describe.register
+def _describe_synced(adapter: SyncedAdapter) -> str:
+    before = f", before it {printable(adapter.previous)!r}" if adapter.previous else ""
+    return f"SyncedAdapter({printable(adapter.name)!r} is {printable(adapter.ref)!r}{before})"
+
+
+@describe.register
+def _describe_sync(report: SyncReport) -> str:
+    counts = f"{_count(report.adapters, 'adapter')}, {len(report.updated)} new, {len(report.removed)} removed"
+    problems = f", {_count(report.problems, 'problem')}" if report.problems else ""
+    return f"SyncReport({printable(report.folder)!r}: {counts}{problems})"
 
 
 @describe.register

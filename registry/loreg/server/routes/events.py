@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from operator import attrgetter
 from typing import Annotated
 
@@ -11,10 +12,10 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from loreg.catalog.event_feed import FeedPosition, parse_position
+from loreg.catalog.event_feed import FeedEvent, FeedPosition, parse_position
 from loreg.entities import Access, Event, Page
 from loreg.errors import LoregError
-from loreg.refs import AdapterPattern, parse_adapter_name, parse_adapter_pattern
+from loreg.refs import parse_adapter_name, parse_adapter_pattern
 from loreg.server.dependencies import Cursor, Limit, Words
 from loreg.server.event_hub import Batch, EventHub, Listener
 from loreg.server.pagination import page_response
@@ -46,12 +47,13 @@ async def stream(
     access: CurrentAccess,
     pattern: Words = (),
     after: Annotated[str, Query(max_length=_POSITION_LENGTH, description="The id of the last event read.")] = "",
+    pulls: Annotated[bool, Query(description="Also those of pulls, which change nothing.")] = False,
     last_event_id: Annotated[str, Header(max_length=_POSITION_LENGTH)] = "",
 ) -> Response:
     """Stream the events that the caller may read as they are committed: those after an id, or from now on.
 
     Each has the name of its action, a JSON document, and an id to go on from, as ``Last-Event-ID`` or ``after``.
-    ``pattern`` names adapters, as ``team/*``.
+    ``pattern`` names adapters, as ``team/*``. What the caller is not told of comes to nothing but a later id.
     """
     text = last_event_id or after
     position = parse_position(text) if text else None
@@ -59,12 +61,20 @@ async def stream(
     hub: EventHub = request.app.state.event_hub
     host = request.client.host if request.client else ""
 
+    def is_visible(event: FeedEvent, public: frozenset[str]) -> bool:
+        return (pulls or not event.is_pull) and event.is_for(access, public, patterns)
+
     async def lines() -> AsyncIterator[bytes]:
         async with hub.listening(access, host) as listener:
             request.scope["end_stream"] = listener.end
             batches = _read_batches(hub, service, listener, position, request.headers.get("Authorization", ""), access)
+            sent_at = float("-inf")
             async for batch in batches:
-                yield _encode(batch, access, patterns) if batch is not None else b": \n\n"
+                visible = [event.event for event in batch.events if is_visible(event, batch.public)] if batch else []
+                if batch and batch.events and not visible and time.monotonic() - sent_at < _HEARTBEAT:
+                    continue  # nobody is woken by what others are told, but for once in a while
+                yield _encode(visible, batch.position) if batch else b": \n\n"
+                sent_at = time.monotonic()
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
@@ -110,10 +120,9 @@ async def _still_holds(service: ServiceDep, authorization: str, access: Access) 
         return False
 
 
-def _encode(batch: Batch, access: Access, patterns: tuple[AdapterPattern, ...]) -> bytes:
-    """Return a batch in the format of server-sent events (WHATWG HTML, 9.2.6); the last of it has the id."""
-    visible = [event.event for event in batch.events if event.is_for(access, batch.public, patterns)]
-    if not visible:
-        return f"id: {batch.position}\ndata:\n\n".encode()
-    lines = [f"event: {event.action}\ndata: {msgspec.json.encode(event).decode()}\n" for event in visible]
-    return ("\n".join(lines) + f"id: {batch.position}\n\n").encode()
+def _encode(events: Sequence[Event], position: FeedPosition) -> bytes:
+    """Return events in the format of server-sent events (WHATWG HTML, 9.2.6); the last of them has the id."""
+    if not events:
+        return f"id: {position}\ndata:\n\n".encode()
+    lines = [f"event: {event.action}\ndata: {msgspec.json.encode(event).decode()}\n" for event in events]
+    return ("\n".join(lines) + f"id: {position}\n\n").encode()

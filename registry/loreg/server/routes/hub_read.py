@@ -17,7 +17,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from loreg.entities import Access, Role
+from loreg.adapters.structure import WEIGHTS_NAME
+from loreg.entities import Access, Role, Version
 from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
 from loreg.local.backend import LocalBackend
 from loreg.local.pending_uploads import find_pending
@@ -27,11 +28,12 @@ from loreg.server.bodies import MAX_JSON, read_body, read_json
 from loreg.server.problems import public_message, status_of
 from loreg.server.responses import json_response
 from loreg.server.routes.blobs import stream_blob
-from loreg.server.state import AsyncBackendDep, CurrentAccess, ServiceDep
+from loreg.server.state import AsyncBackendDep, BackendDep, CurrentAccess, ServiceDep
 from loreg.storage import SigningStore
 
 MAIN = "main"
 _COMMIT = re.compile("[0-9a-f]{40}")
+_BEGINNING = re.compile("bytes=0-(?!0$)")  # of a file: a client that asks for one byte only looks how long it is
 _UNPRINTABLE = re.compile("[^ -~]")  # characters that no header may hold
 _MAX_HEADER_LENGTH = 1000  # characters
 _MAX_PATHS = 10_000  # in one request
@@ -107,7 +109,7 @@ class Snapshot:
     adapter: AdapterName
     manifest: Manifest
     created_at: datetime
-    tasks: tuple[str, ...] = ()
+    version: Version | None = None
 
     @property
     def commit(self) -> str:
@@ -134,7 +136,7 @@ def _find_snapshot(backend: LocalBackend, access: Access, repository: str, revis
     ref = parse_revision(repository, revision)
     try:
         version, files = backend.files_of(ref)
-        return Snapshot(version.adapter, Manifest(files), version.created_at, version.tasks)
+        return Snapshot(version.adapter, Manifest(files), version.created_at, version)
     except (NotFoundError, ConflictError) as error:
         draft_files = find_pending(backend, access, ref.adapter, "" if revision == MAIN else revision)
         if draft_files is not None:
@@ -229,7 +231,7 @@ def _model_json(snapshot: Snapshot) -> dict[str, object]:
         "gated": False,
         "downloads": 0,
         "likes": 0,
-        "tags": ["peft", "lora", *snapshot.tasks],
+        "tags": ["peft", "lora", *(snapshot.version.tasks if snapshot.version is not None else ())],
         "library_name": "peft",
         "lastModified": timestamp,
         "createdAt": timestamp,
@@ -277,10 +279,16 @@ async def head(snapshot: SnapshotDep, path: str) -> Response:
 
 @routes.get("/{repository:path}/resolve/{revision}/{path:path}")
 def resolve(
-    snapshot: SnapshotDep, path: str, service: ServiceDep, range_: Annotated[str | None, Header(alias="Range")] = None
+    snapshot: SnapshotDep,
+    path: str,
+    service: ServiceDep,
+    backend: BackendDep,
+    range_: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Response:
-    """Send a file, or redirect to it."""
+    """Send a file, or redirect to it. Who begins to read the weights pulls the version."""
     file = snapshot.file(path)
+    if snapshot.version is not None and path == WEIGHTS_NAME and _BEGINNING.match(range_ or "bytes=0-"):
+        backend.record_pull(snapshot.version, "hub")
     headers = _file_headers(snapshot, file)
     if isinstance(service.store, SigningStore):
         del headers["Content-Length"]  # it would be that of the redirect

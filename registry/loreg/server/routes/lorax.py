@@ -34,5 +34,6 @@ def version(name: str, version: str, backend: BackendDep, service: ServiceDep) -
     stored_version, files = backend.files_of(parse_ref(f"{name}:{f'v{version}' if version.isdecimal() else version}"))
     if not isinstance(service.store, SigningStore):
         raise NotAllowedError("LoRAX takes adapters from S3, and this registry's store is a folder", hint="loreg pull")
+    backend.record_pull(stored_version, "lorax")
     folder = service.store.materialize_folder(stored_version.digest, {file.path: file.sha256 for file in files})
     return json_response(AdapterStatus("completed", folder))

@@ -53,13 +53,25 @@ MAX_CANDIDATES = 100
 _IN_ADAPTER = "/adapters/{namespace}/{name}"
 _VERSION = _IN_ADAPTER + "/versions/{selector}"
 _ALIAS = _IN_ADAPTER + "/aliases/{alias}"
+_PULL_PARAMETER = {
+    "name": "pull",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "The caller fetches the files next: an event, where the registry records pulls.",
+}
 
 
-@routes.get(_VERSION, response_model=Details, responses=error_responses(404, 409), openapi_extra=REF_PARAMETERS)
+@routes.get(
+    _VERSION,
+    response_model=Details,
+    responses=error_responses(404, 409),
+    openapi_extra={"parameters": [*REF_PARAMETERS["parameters"], _PULL_PARAMETER]},
+)
 async def show(request: Request) -> Response:
-    """Return all that is recorded of a version."""
+    """Return all that is recorded of a version; with ``pull=true`` to one who fetches its files next."""
     backend = await get_async_backend(request)
-    return json_response(await backend.show(parse_path_ref(request)))
+    ask = backend.begin_pull if request.query_params.get("pull") == "true" else backend.show
+    return json_response(await ask(parse_path_ref(request)))
 
 
 @routes.get("/adapters", response_model=Page[AdapterEntry], responses=error_responses())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments import Deployment, empty_folders
+from live_server import live_server
 from pages.conftest import Site, Someone, open_site
 
 
@@ -95,3 +96,18 @@ def test_the_keyboard_leads_past_the_navigation(site: Site, someone: Someone):
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_an_adapter_of_which_every_version_is_yanked_says_so(tmp_path: Path, someone: Someone):
+    with open_site(empty_folders(tmp_path), is_open=True) as site:
+        site.behind.yank("lab/history:v1", reason="trained on the test set")
+        page = someone(site.endpoint).go("/lab/history")
+        assert page.get_by_text("Every version of this adapter is yanked").count() == 1
+        assert page.locator("tbody tr").count() == 1
+
+
+def test_an_empty_registry_says_how_to_begin(tmp_path: Path, someone: Someone):
+    with live_server(empty_folders(tmp_path)) as endpoint:
+        page = someone(endpoint).go("/")
+        page.get_by_role("main").get_by_role("link", name="How to push").click()
+        assert page.get_by_text(f"export LOREG_ENDPOINT={endpoint}").count() == 1

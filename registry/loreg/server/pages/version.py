@@ -132,7 +132,7 @@ def _view_certificate(provenance: Provenance) -> CertificateView | None:
             others=max(0, len(worst) - _MAX_WORST),
             warnings=tuple(provenance.certificate["warnings"]),
             errors=_draw_errors(modules),
-            recipe=json.dumps(provenance.recipe, indent=2, ensure_ascii=False)[:_MAX_RECIPE],
+            recipe=json.dumps(provenance.recipe, indent=2)[:_MAX_RECIPE],
         )
     except (KeyError, TypeError, ValueError):
         return None

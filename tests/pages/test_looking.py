@@ -111,3 +111,12 @@ def test_an_empty_registry_says_how_to_begin(tmp_path: Path, someone: Someone):
         page = someone(endpoint).go("/")
         page.get_by_role("main").get_by_role("link", name="How to push").click()
         assert page.get_by_text(f"export LOREG_ENDPOINT={endpoint}").count() == 1
+
+
+def test_who_shares_an_alias_and_when_it_goes_back_is_shown(tmp_path: Path, someone: Someone):
+    with open_site(empty_folders(tmp_path), is_open=True) as site:
+        site.behind.begin_canary("team/news:v2", "prod", share=0.25, rollback_if=["accuracy<0.8"])
+        page = someone(site.endpoint).go("/team/news")
+        assert page.get_by_text("v2 for 25 %, unless accuracy<0.8").count() == 1
+        site.behind.tag("team/news:v2", "prod", rollback_if=["accuracy<0.8"])
+        assert someone(site.endpoint).go("/team/news").get_by_text("back to v1 if accuracy<0.8").count() == 1

@@ -121,16 +121,23 @@ def someone(browser: Browser) -> Iterator[Someone]:
     contexts: list[BrowserContext] = []
     persons: list[Person] = []
 
-    def seat(endpoint: str, **options: object) -> Person:
+    def seat(endpoint: str, own: tuple[str, ...] = (), expected: tuple[str, ...] = (), **options: object) -> Person:
+        """``own`` are other servers of the test; a complaint with one of the ``expected`` texts is none."""
         context = browser.new_context(**options)
         context.set_default_timeout(15_000)
         contexts.append(context)
         person = Person(context.new_page(), endpoint, bool(options.get("java_script_enabled", True)))
         persons.append(person)
-        person.page.on("console", lambda line: person.complaints.append(f"{line.type}: {line.text}"))
-        person.page.on("pageerror", lambda error: person.complaints.append(f"script: {error}"))
-        person.page.on("dialog", lambda dialog: person.complaints.append(f"dialog: {dialog.message}"))
-        context.on("request", lambda request: _is_own(request.url, endpoint) or person.complaints.append(request.url))
+
+        def complain(text: str, *, is_complaint: bool = True) -> None:
+            if is_complaint and not any(part in text for part in expected):
+                person.complaints.append(text)
+
+        person.page.on("console", lambda line: complain(f"{line.type}: {line.text}"))
+        person.page.on("pageerror", lambda error: complain(f"script: {error}"))
+        person.page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
+        servers = (endpoint, *own)
+        context.on("request", lambda asked: complain(asked.url, is_complaint=not _is_own(asked.url, servers)))
         return person
 
     yield seat
@@ -139,5 +146,5 @@ def someone(browser: Browser) -> Iterator[Someone]:
     assert [complaint for person in persons for complaint in person.complaints] == []
 
 
-def _is_own(url: str, endpoint: str) -> bool:
-    return url.startswith((endpoint + "/", "data:", "file:"))
+def _is_own(url: str, servers: tuple[str, ...]) -> bool:
+    return url.startswith((*(f"{server}/" for server in servers), "data:", "file:", "chrome-error:"))

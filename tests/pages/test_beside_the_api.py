@@ -30,7 +30,7 @@ def test_paths_of_programs_answer_programs_also_to_a_browser(site: Site, headers
 
 
 def test_what_is_nowhere_is_a_problem_for_programs_and_a_page_for_browsers(site: Site):
-    for path in ("/nothing", "/a/b/c/d/e", "/team/nothing/v0", "/no such name/x"):
+    for path in ("/nothing", "/a/b/c/d/e", "/team/nothing/v0", "/no such name/x", "/team/nothing", "/team/news/v1"):
         assert httpx.get(site.endpoint + path).headers["Content-Type"] == "application/problem+json"
         page = httpx.get(site.endpoint + path, headers=BROWSER)
         assert page.status_code == 404

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments import Deployment, empty_folders
+from live_server import live_server
 from pages.conftest import Site, Someone, open_site
 
 
@@ -95,3 +96,27 @@ def test_the_keyboard_leads_past_the_navigation(site: Site, someone: Someone):
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_an_adapter_of_which_every_version_is_yanked_says_so(tmp_path: Path, someone: Someone):
+    with open_site(empty_folders(tmp_path), is_open=True) as site:
+        site.behind.yank("lab/history:v1", reason="trained on the test set")
+        page = someone(site.endpoint).go("/lab/history")
+        assert page.get_by_text("Every version of this adapter is yanked").count() == 1
+        assert page.locator("tbody tr").count() == 1
+
+
+def test_an_empty_registry_says_how_to_begin(tmp_path: Path, someone: Someone):
+    with live_server(empty_folders(tmp_path)) as endpoint:
+        page = someone(endpoint).go("/")
+        page.get_by_role("main").get_by_role("link", name="How to push").click()
+        assert page.get_by_text(f"export LOREG_ENDPOINT={endpoint}").count() == 1
+
+
+def test_who_shares_an_alias_and_when_it_goes_back_is_shown(tmp_path: Path, someone: Someone):
+    with open_site(empty_folders(tmp_path), is_open=True) as site:
+        site.behind.begin_canary("team/news:v2", "prod", share=0.25, rollback_if=["accuracy<0.8"])
+        page = someone(site.endpoint).go("/team/news")
+        assert page.get_by_text("v2 for 25 %, unless accuracy<0.8").count() == 1
+        site.behind.tag("team/news:v2", "prod", rollback_if=["accuracy<0.8"])
+        assert someone(site.endpoint).go("/team/news").get_by_text("back to v1 if accuracy<0.8").count() == 1

@@ -38,6 +38,7 @@ from loreg.catalog import (
 )
 from loreg.catalog.canaries import list_all as list_canaries
 from loreg.catalog.facets import count_facets
+from loreg.catalog.metric_history import metric_history
 from loreg.catalog.near_names import list_words
 from loreg.catalog.promotions import list_all as list_promotions
 from loreg.catalog.promotions import put as put_promotion
@@ -222,6 +223,13 @@ class LocalBackend(Backend):
     def search_words(self) -> SearchWords:
         with self.catalog.read(self._access) as tx:
             return list_words(tx)
+
+    def metric_history(
+        self, measured: Mapping[AdapterName, Metric], around: Mapping[AdapterName, int]
+    ) -> dict[AdapterName, list[tuple[int, float]]]:
+        """Return the values of one metric of each adapter by version number; for curves."""
+        with self.catalog.read(self._access) as tx:
+            return metric_history(tx, measured, around)
 
     def metric_vocabulary(self) -> MetricVocabulary:
         with self.catalog.read(self._access) as tx:

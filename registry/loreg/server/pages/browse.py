@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -15,13 +16,12 @@ from loreg.local.backend import LocalBackend
 from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_order
 from loreg.server.pages.commands import search_command
 from loreg.server.pages.paths import with_query
-from loreg.server.pages.sparklines import Sparkline, draw_sparkline, points_of
+from loreg.server.pages.sparklines import Sparkline, draw_sparkline
 from loreg.server.pages.visitor import PageRoute, get_visitor, page
 from loreg.value import Value
 
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 _PAGE = 25  # versions
-_CURVE = 30  # versions of an adapter that its sparkline goes through
 _MAX_LENGTH, _MAX_WORDS = 512, 20
 _MANY = ("task", "module", "rank", "metric", "label")
 _ONE = ("text", "base", "author", "variant", "sort", "best", "all_versions", "cursor")
@@ -78,9 +78,9 @@ async def browse(request: Request) -> Response:
         return RedirectResponse(with_query("/", _with_bound(request, pairs)), 303)
     visitor = await get_visitor(request)
     query, sort, best = _parse(pairs)
-    results = await visitor.backend.search(query)
-    counted = await visitor.backend.facets(msgspec.structs.replace(query, cursor=None))
-    rows = await visitor.backend.run(_build_rows, results, query)
+    (results, rows), counted = await asyncio.gather(
+        visitor.backend.run(_search, query), visitor.backend.facets(msgspec.structs.replace(query, cursor=None))
+    )
     view = BrowseView(
         query=query,
         sort=sort,
@@ -206,16 +206,33 @@ def _describe_matches(results: SearchPage) -> Iterable[str]:
         yield f"Ranked the newest {results.ranked:,} versions that match; more words find others."
 
 
+def _search(backend: LocalBackend, query: Query) -> tuple[SearchPage, tuple[Row, ...]]:
+    results = backend.search(query)
+    return results, _build_rows(backend, results, query)
+
+
 def _build_rows(backend: LocalBackend, results: SearchPage, query: Query) -> tuple[Row, ...]:
-    return tuple(_build_row(backend, version, query) for version in results.items)
+    """Return the rows of the versions, with the curves of those that are not the first of their adapters."""
+    metrics = [_choose_metric(version, query) for version in results.items]
+    measured = {
+        version.adapter: metric
+        for version, metric in zip(results.items, metrics, strict=True)
+        if metric is not None and version.number > 1
+    }
+    history = backend.metric_history(measured, {version.adapter: version.number for version in results.items})
+    return tuple(
+        Row(version, metric, _draw_curve(metric, measured.get(version.adapter), history.get(version.adapter, ())))
+        for version, metric in zip(results.items, metrics, strict=True)
+    )
 
 
-def _build_row(backend: LocalBackend, version: Version, query: Query) -> Row:
-    metric = _choose_metric(version, query)
-    if metric is None or version.number == 1:
-        return Row(version, metric, None)
-    history = backend.versions(version.adapter, _CURVE, None)
-    return Row(version, metric, draw_sparkline(points_of(metric.measured, history.items), metric.measured))
+def _draw_curve(
+    metric: Metric | None, measured: Metric | None, points: Sequence[tuple[int, float]]
+) -> Sparkline | None:
+    """Return the curve of a row's metric, unless what was looked up of its adapter is another metric."""
+    if metric is None or measured is None or metric.measured != measured.measured:
+        return None
+    return draw_sparkline(points, metric.measured)
 
 
 def _choose_metric(version: Version, query: Query) -> Metric | None:

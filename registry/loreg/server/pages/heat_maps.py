@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loreg.entities.display.layers import lay_out_by_layer
+from loreg.entities.display.text import printable
 from loreg.value import Value
 
 STEPS = 6  # of colour
@@ -47,7 +48,7 @@ def draw_heat_map(values: Mapping[str, float], what: str) -> HeatMap | None:
             left + column * _CELL,
             _TOP + row * _CELL,
             _step(value, low, high),
-            f"{module[-120:]}: {what} {value:.4g}",
+            f"{printable(module)}: {what} {value:.4g}",
         )
         for (module, value), (row, column) in zip(values.items(), grid.places, strict=True)
     )
@@ -56,7 +57,7 @@ def draw_heat_map(values: Mapping[str, float], what: str) -> HeatMap | None:
         width=left + _CELL * len(grid.columns) + _CELL,
         height=_TOP + _CELL * len(grid.rows) + 2,
         cells=cells,
-        rows=tuple((_TOP + i * _CELL + 13, name[-_MAX_NAME:]) for i, name in enumerate(grid.rows)),
+        rows=tuple((_TOP + i * _CELL + 13, printable(name, _MAX_NAME)) for i, name in enumerate(grid.rows)),
         columns=tuple((left + i * _CELL + _CELL // 2, name) for i, name in enumerate(grid.columns) if i % apart == 0),
         label=f"{what} of {len(values)} modules: {len(grid.rows)} kinds in {len(grid.columns)} layers, "
         + (f"from {low:.4g} to {high:.4g}" if high > low else f"all {low:.4g}"),

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from loreg.errors import LoregError
 from loreg.server.pages import adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version
 from loreg.server.pages.paths import is_for_programs
-from loreg.server.pages.visitor import error_page, get_visitor
+from loreg.server.pages.visitor import error_page, get_visitor, wants_page
 from loreg.server.problems import http_problem
 
 
@@ -21,8 +21,7 @@ def install_pages(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def answer_http_error(request: Request, error: HTTPException) -> Response:
-        is_browser = "text/html" in request.headers.get("Accept", "")
-        if not is_browser or is_for_programs(request.url.path):
+        if not wants_page(request) or is_for_programs(request.url.path):
             return http_problem(error)
         with contextlib.suppress(LoregError):  # where the catalog does not answer, it is said to nobody in particular
             await get_visitor(request)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loreg.entities import Version
 from loreg.value import Value
 
 _WIDTH, _HEIGHT, _MARGIN = 120.0, 28.0, 4.0
+_HUGE = 1e150  # beyond which differences overflow
 
 
 class Sparkline(Value, frozen=True):
@@ -21,9 +21,9 @@ class Sparkline(Value, frozen=True):
 
 def draw_sparkline(points: Sequence[tuple[int, float]], name: str) -> Sparkline | None:
     """Return the curve of a metric over the numbers of versions; None for fewer than two points."""
+    points = sorted((number, value) for number, value in points if abs(value) < _HUGE)
     if len(points) < 2:
         return None
-    points = sorted(points)
     numbers, values = [number for number, _ in points], [value for _, value in points]
     low, high = min(values), max(values)
     span = high - low
@@ -38,13 +38,3 @@ def draw_sparkline(points: Sequence[tuple[int, float]], name: str) -> Sparkline 
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     label = f"{name} from {values[0]:.4g} in v{numbers[0]} to {values[-1]:.4g} in v{numbers[-1]}"
     return Sparkline(path, round(places[-1][0], 1), round(places[-1][1], 1), label)
-
-
-def points_of(measured: str, versions: Sequence[Version]) -> list[tuple[int, float]]:
-    """Return number and value of the versions that have the metric, given as :attr:`loreg.entities.Metric.measured`."""
-    return [
-        (version.number, metric.value)
-        for version in versions
-        for metric in version.metrics
-        if metric.measured == measured and abs(metric.value) < 1e300
-    ]

@@ -108,7 +108,9 @@ def _build_ref(namespace: str, name: str, number: str) -> Ref:
 
 
 def _read_version(backend: LocalBackend, ref: Ref) -> tuple[Details, tuple[LineageEdge, ...], tuple[LineageEdge, ...]]:
-    return backend.show(ref), backend.lineage(ref)[1], backend.descendants(ref)[1]
+    details = backend.show(ref)
+    parents = backend.lineage(ref)[1] if details.provenance else ()
+    return details, parents, backend.descendants(ref)[1]
 
 
 def _look_inside(visitor: Visitor, details: Details) -> InsideView:
@@ -132,7 +134,7 @@ def _view_certificate(provenance: Provenance) -> CertificateView | None:
             others=max(0, len(worst) - _MAX_WORST),
             warnings=tuple(provenance.certificate["warnings"]),
             errors=_draw_errors(modules),
-            recipe=json.dumps(provenance.recipe, indent=2, ensure_ascii=False)[:_MAX_RECIPE],
+            recipe=json.dumps(provenance.recipe, indent=2)[:_MAX_RECIPE],
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -113,7 +113,7 @@ def page(
 
 
 class PageRoute(APIRoute):
-    """A route that answers people: with errors as pages, and only after the browser has sent its cookie."""
+    """A route that answers people: with errors as pages to browsers, and only after these have sent their cookie."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         """Return what answers requests."""
@@ -125,6 +125,8 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except LoregError as error:
+                if not wants_page(request):
+                    raise
                 return error_page(request, status_of(error), *public_message(error), error=error)
 
         return answer
@@ -135,9 +137,15 @@ def _comes_without_cookie(request: Request) -> bool:
 
     A page that loads itself again is of this site, and gets it.
     """
-    is_followed = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    headers = request.headers
+    is_link = request.method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate"
     has_cookie = bool(sessions.read_cookie(request, sessions.COOKIE))
-    return is_followed and request.headers.get("Sec-Fetch-Mode") == "navigate" and not has_cookie
+    return is_link and headers.get("Sec-Fetch-Site") == "cross-site" and not has_cookie
+
+
+def wants_page(request: Request) -> bool:
+    """Return whether an error is answered to a person: to a browser that has not asked for JSON."""
+    return "text/html" in request.headers.get("Accept", "") and request.query_params.get("format") != "json"
 
 
 def error_page(

@@ -109,10 +109,11 @@ def of_version(tx: Transaction, version: Version, rows: Sequence[JsonCells]) -> 
     if not rows or not tx.access.may(Role.READ, version.adapter.namespace):
         return ()
     silent_since, what = read_time(tx, -_SILENCE), (version.ref, version.digest, version.number)
-    deployments = []
-    for *texts, since_text, seen_text, meant in sorted(map(tuple, rows)):
-        since, seen_at = parse_time(since_text), parse_time(seen_text)
-        place = _Place(*texts, since, seen_at, seen_at < silent_since, meant)
+    deployments = list[Deployment]()
+    for server, replica, kind, name, alias, author, since, seen, meant in sorted(map(tuple, rows)):
+        seen_at = parse_time(seen)
+        is_silent = seen_at < silent_since
+        place = _Place(server, replica, kind, name, alias, author, parse_time(since), seen_at, is_silent, meant)
         deployments.append(_to_deployment(place, *what, is_yanked=version.yanked))
     return tuple(deployments)
 

@@ -15,6 +15,7 @@ from loreg.catalog import Catalog
 from loreg.errors import CheckFailedError, ConflictError, LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.local.webhook_deliverer import delivering
 from loreg.local.webhook_transport import parse_networks
+from loreg.refs import parse_ref
 from loreg.registry import Registry, connect
 from server.conftest import Guarded
 
@@ -152,6 +153,8 @@ def test_what_cannot_go_back_is_refused(three: Registry):
         three.tag("team/news:v2", "prod", rollback_if=["accuracy"])
     with pytest.raises(UsageError):
         three.tag("team/news:v2", "prod", rollback_if=["accuracy<nan"])
+    with pytest.raises(UsageError, match="no metric is named"):
+        three.context.backend.promote(parse_ref("team/news:v2"), "prod", ())
     with pytest.raises(ConflictError):
         three.tag("team/news:v2", "prod", expected=3, rollback_if=BAD)
     three.add_metrics("team/news:v2", ["accuracy=0.1@live"])

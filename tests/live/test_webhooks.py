@@ -178,8 +178,12 @@ def test_what_was_delivered_is_delivered_again_when_it_is_asked_for(telling: Reg
         telling.webhooks.redeliver(webhook.id, delivery.id)
         eventually(lambda: len(hook.requests) == 2)
         assert {request.id for request in hook.requests} == {delivery.message_id}
-        with pytest.raises(NotFoundError):
-            telling.webhooks.redeliver(webhook.id, delivery.id + 100)
+        eventually(lambda: telling.webhooks.deliveries(webhook.id)[0].state == "delivered")
+        assert telling.webhooks.deliveries(webhook.id)[0].attempts == 1  # as of a new one
+        other, _ = telling.webhooks.add(hook.url, actions=["yank"])
+        for id_, delivery_id in ((webhook.id, delivery.id + 100), (other.id, delivery.id)):
+            with pytest.raises(NotFoundError):
+                telling.webhooks.redeliver(id_, delivery_id)
 
 
 def test_a_redirect_is_not_followed(telling: Registry):

@@ -70,9 +70,9 @@ _NAMESPACES = """
 A table `[retention.namespace.NAME]` holds for that namespace *in place of* the rules in `[retention]`: what it leaves
 out is not taken from there. Without a rule for it a version stays. `-` is the namespace of adapters that have none.
 
-These are never pruned: the newest version that is not yanked; what an alias means; what an alias that `[check]` guards,
-or compares with, last meant; what something kept was merged from, of whatever adapter; and versions that an open job
-names, with all that came after them.
+These are never pruned: the newest version that is not yanked; what an alias means; a canary of one, and what one may go
+back to by itself; what an alias that `[check]` guards, or compares with, last meant; what something
+kept was merged from, of whatever adapter; and versions that an open job names, with all that came after them.
 """
 _AUDIT = """
 ## Which pulls are events

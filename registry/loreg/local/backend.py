@@ -343,6 +343,8 @@ class LocalBackend(Backend):
             return versions.by_id(tx, record.id)
 
     def promote(self, ref: Ref, alias: str, rollback_if: Sequence[str], expected: int | None = None) -> Version:
+        if not rollback_if:
+            raise UsageError("no metric is named on which the alias goes back", hint="--rollback-if 'accuracy<0.8'")
         validate_rollback(rollback_if)
         with self.catalog.write(self._access) as tx:
             record = self._find_target(tx, ref, alias, expected)

@@ -133,7 +133,7 @@ class Deliverer:
             self._ends.wait(_IDLE)
         except Exception:
             _log.exception("webhook %d", webhook_id)
-            self._ends.wait(_IDLE)
+            self._ends.wait(_RECHECK)
         finally:
             self._busy.discard(webhook_id)
             self._has_changed.set()

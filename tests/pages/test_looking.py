@@ -122,3 +122,13 @@ def test_who_shares_an_alias_and_when_it_goes_back_is_shown(tmp_path: Path, some
         assert page.get_by_text("v2 for 25 %, unless accuracy<0.8").count() == 1
         site.behind.tag("team/news:v2", "prod", rollback_if=["accuracy<0.8"])
         assert someone(site.endpoint).go("/team/news").get_by_text("back to v1 if accuracy<0.8").count() == 1
+
+
+def test_of_a_version_whose_weights_are_lost_no_server_is_said_to_take_it(tmp_path: Path, someone: Someone):
+    with open_site(empty_folders(tmp_path), is_open=True) as site:
+        (weights,) = [file for file in site.behind.show("plain").files if file.path == "adapter_model.safetensors"]
+        for blob in (tmp_path / "store").rglob(f"*{weights.sha256}*"):
+            blob.unlink()
+        page = someone(site.endpoint).go("/-/plain/v1")
+        assert page.locator("#inside .notice.bad").count() == 1
+        assert page.get_by_text("loads", exact=True).count() == 0

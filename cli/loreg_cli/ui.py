@@ -10,6 +10,7 @@ import click
 
 from loreg_cli.browser import open_page, print_url_option
 from loreg_cli.options import open_registry, read_settings
+from loreg_cli.output import warn
 
 #: A browser gets its arguments where everybody on the machine reads them: so it gets a file that is yours alone.
 _REDIRECT = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={url}"><title>loreg</title>'
@@ -54,6 +55,7 @@ def ui(ref: str, port: int, print_url: bool) -> None:
             url = f"{server}/_/invitation?{urlencode({'key': invitation, 'next': path})}"
             file.write_text(_REDIRECT.format(url=url.replace("&", "&amp;")), encoding="utf-8")
             open_page(url, print_url, opened=file.as_uri())
+            warn("the address holds once; Ctrl-C ends it")
 
         serve_person(settings, port, show)
 

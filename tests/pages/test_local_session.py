@@ -81,7 +81,7 @@ def test_the_invitation_leads_to_the_page_and_holds_once(tmp_path: Path, someone
         way.write_text(f'<meta http-equiv="refresh" content="0;url={url.replace("&", "&amp;")}">')
         person.page.goto(way.as_uri())
         person.page.wait_for_url(f"{server}/team/science/v1")
-        assert person.page.get_by_role("heading", name="science v1").count() == 1
+        person.page.get_by_role("heading", name="science v1").wait_for()
         assert person.page.get_by_text("only you see this").count() == 1
         assert person.go("/").get_by_role("link", name="team/science").count() == 1
         again = httpx.get(url, headers=HTML)

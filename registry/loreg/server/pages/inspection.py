@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure
-from loreg.checking.profile import Effect, list_profiles, read_profile
+from loreg.checking.profile import Effect, Profile, list_profiles, read_profile
 from loreg.entities import Details, Finding
 from loreg.local.backend import LocalBackend
 from loreg.server.state import Service
@@ -47,29 +47,37 @@ class Inspection(Value, frozen=True):
 
 
 def inspect_version(backend: LocalBackend, service: Service, details: Details) -> Inspection:
-    """Return what the header and the configuration of a version say. Raises what :func:`check` raises."""
+    """Return what the header and the configuration of a version say.
+
+    Raises what :func:`loreg.adapters.structure.read_remote_structure` raises, and UnavailableError.
+    """
+    ranks = _read_ranks(service, details)
     context = Context(backend, service.store, Path(), service.policy)
     (report,) = check(context, [details.version.ref], profiles=list_profiles(), header_only=True)
-    codes = {rule.code for name in list_profiles() for rule in read_profile(name).rules}
+    codes = {code for effects in map(_effects, _profiles()) for code in effects}
     return Inspection(
-        ranks=_read_ranks(service, details),
+        ranks=ranks,
         findings=tuple(finding for finding in report.findings if finding.code not in codes),
-        servers=tuple(_judge_server(name, report.findings) for name in list_profiles()),
+        servers=tuple(_judge_server(profile, report.findings) for profile in _profiles()),
         notes=report.notes,
     )
 
 
 @functools.cache
-def _effects(name: str) -> dict[str, Effect]:
-    return {rule.code: rule.effect for rule in read_profile(name).rules}
+def _profiles() -> tuple[Profile, ...]:
+    return tuple(map(read_profile, list_profiles()))
 
 
-def _judge_server(name: str, findings: tuple[Finding, ...]) -> ServerVerdict:
-    profile, effects = read_profile(name), _effects(name)
+def _effects(profile: Profile) -> dict[str, Effect]:
+    return {rule.code: rule.effect for rule in profile.rules}
+
+
+def _judge_server(profile: Profile, findings: tuple[Finding, ...]) -> ServerVerdict:
+    effects = _effects(profile)
     reasons = tuple(finding for finding in findings if finding.code in effects)
     worst = next((effect for effect in Effect if any(effects[reason.code] == effect for reason in reasons)), None)
     verdict, mark = _VERDICTS[worst] if worst else ("loads", "good")
-    return ServerVerdict(name, profile.title, profile.release, verdict, mark, reasons)
+    return ServerVerdict(profile.name, profile.title, profile.release, verdict, mark, reasons)
 
 
 def _read_ranks(service: Service, details: Details) -> dict[str, float]:

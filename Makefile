@@ -78,7 +78,7 @@ truth: $(READY) ## every profile's rules against real servers: vLLM on CPU, llam
 faults: $(READY) ## kill every verb at every point, look, and do it again, written to docs/faults.md (20 minutes on two cores)
 	@PYTHONPATH=tests $(BIN)/python -m faults.sweep --jobs 2 --out docs/faults.md
 
-truth-live: $(READY) ## two vLLM replicas on CPU follow an alias that moves seventy times under load; a trainer samples (9 minutes; 4 GB once)
+truth-live: $(READY) ## two vLLM replicas on CPU follow an alias that moves seventy times under load; a trainer samples; a folder is read (11 minutes; 4 GB once)
 	@$(BIN)/python tests/truth/alias_moves.py
 	@$(BIN)/python tests/truth/server_loads.py
 	@$(BIN)/python tests/truth/example_loop.py

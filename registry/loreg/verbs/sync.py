@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from loreg.errors import ConflictError, LoregError, UnavailableError, UsageError
 from loreg.live.adapter_servers import KINDS, AdapterServer, parse_servers
 from loreg.live.folder import FollowedFolder, open_followed
 from loreg.live.replicas import Replicas, ReplicasReport
+from loreg.pauses import GrowingPauses
 from loreg.selectors import parse_selector
 from loreg.settings import Settings
 from loreg.verbs.sync_deployments import DeploymentReporter
@@ -129,7 +129,7 @@ class _Follower:
 
     def follow(self) -> Iterator[SyncReport | LoregError]:
         """Yield the first report, and each later one with something new in it; an error once while it lasts."""
-        reason, pause = "", _MIN_PAUSE
+        reason, pauses = "", GrowingPauses(_MIN_PAUSE, _MAX_PAUSE)
         with closing(self._context.backend.stream_events(self._followed.patterns)) as stream:
             while True:
                 # What was told last was not done yet where there is a reason: nobody may tell of it again.
@@ -148,9 +148,10 @@ class _Follower:
                         yield report
                     self._last = report
                 reason = error.code if error is not None else ""
-                pause = _MIN_PAUSE if is_heard else min(2 * pause, _MAX_PAUSE)
-                if not is_heard:
-                    time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that not all come back at once
+                if is_heard:
+                    pauses.reset()
+                else:
+                    time.sleep(pauses.next())
 
     def follow_once(self, progress: Progress = no_progress) -> SyncReport:
         """Ask what the selection means, and show it in the folder and in the servers."""

@@ -383,7 +383,8 @@ def test_killed_at_any_request_the_next_round_does_the_rest(tmp_path: Path, fold
             assert all(
                 before in server.loaded or all(name in other.loaded for other in servers) for server in servers
             ), count
-            assert all(Path(path).is_dir() for server in servers for path in server.loaded.values()), count
+            loaded = [dict(server.loaded) for server in servers]  # a request of the one that was killed may go on
+            assert all(Path(path).is_dir() for paths in loaded for path in paths.values()), count
             report = registry.sync("team/news:prod", folder, SyncOptions("vllm", 0, servers=urls(servers)))
             assert report.is_complete, count
             assert all([*server.loaded] == [name] for server in servers), count

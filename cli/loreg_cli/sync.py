@@ -91,13 +91,13 @@ def sync(
     if not watch:
         with progress_bar() as progress:
             report = registry.sync(selection, folder, options, progress=progress)
-        _print(report, format_, is_first=True)
+        _print(report, format_, has_servers=bool(servers), is_first=True)
         kinds = {str(problem.kind) for problem in report.problems}
         click.get_current_context().exit(next((code for kind, code in _EXIT_CODES.items() if kind in kinds), 0))
     is_first = True
     for outcome in registry.follow(selection, folder, options):
         if isinstance(outcome, SyncReport):
-            _print(outcome, format_, is_first=is_first)
+            _print(outcome, format_, has_servers=bool(servers), is_first=is_first)
             is_first = False
         else:
             warn(f"{outcome.message}; {folder or 'what is loaded'} stays as it is, and is tried again")
@@ -130,28 +130,29 @@ def _read_selection(selectors: tuple[str, ...], conditions: dict[str, Any]) -> Q
     )
 
 
-def _print(report: SyncReport, format_: str, *, is_first: bool) -> None:
+def _print(report: SyncReport, format_: str, *, has_servers: bool, is_first: bool) -> None:
     if format_ == "json":
         print_json(report)
     elif format_ == "quiet":
         for adapter in (*report.adapters,) if is_first else report.updated:
             click.echo(adapter.name)
     else:
-        _print_lines(report, is_first=is_first)
+        _print_lines(report, has_servers=has_servers, is_first=is_first)
     for problem in report.problems:
         what = f"{problem.name}: " if problem.name not in problem.reason else ""
         hint = f". Hint: {problem.hint}" if problem.hint else ""
         warn(f"{problem.kind}: {what}{problem.reason}{hint}")
 
 
-def _print_lines(report: SyncReport, *, is_first: bool) -> None:
+def _print_lines(report: SyncReport, *, has_servers: bool, is_first: bool) -> None:
     for adapter in report.updated:
-        name = f" as {adapter.served_name}" if adapter.served_name != adapter.name else ""
+        is_pinned = adapter.served_name != adapter.name
+        which = f" as {adapter.served_name}" if is_pinned else f"@sha256:{adapter.digest[:12]}"
         before = f" (was {adapter.previous})" if adapter.previous else ""
-        click.echo(f"{adapter.name}  {adapter.ref}@sha256:{adapter.digest[:12]}{name}{before}")
+        click.echo(f"{adapter.name}  {adapter.ref}{which}{before}")
     for name in report.removed:
         click.echo(f"{name}  removed")
     if is_first:
-        count = len(report.adapters)
-        new = len(report.updated)
-        click.echo(f"{report.folder} has {count} adapter{'' if count == 1 else 's'}, {new} of them new", err=True)
+        where = "on every server" if has_servers else report.folder
+        count = f"{len(report.adapters)} adapter{'' if len(report.adapters) == 1 else 's'}"
+        click.echo(f"{where}: {count}, {len(report.updated)} of them new", err=True)

@@ -471,7 +471,7 @@ def test_the_command_line_says_what_is_new_and_what_is_amiss(loreg: Loreg, folde
     loreg("push", SCIENCE, "team/news", "--alias", "prod")
     first = loreg("sync", "team/*:prod", folder)
     assert (first.exit_code, first.stdout.split("@")[0]) == (0, "team/news  team/news:v1")
-    assert first.stderr == f"{folder} has 1 adapter, 1 of them new\n"
+    assert first.stderr == f"{folder}: 1 adapter, 1 of them new\n"
     missing = loreg("sync", "team/*:prod", "team/none", folder)
     assert missing.exit_code == 3
     assert "missing: there is no adapter 'team/none'" in missing.stderr

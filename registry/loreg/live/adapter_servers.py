@@ -212,7 +212,7 @@ class _LoraxServer:
 def _refused(label: str, reason: str) -> LoregError:
     """Return the error of an adapter that a server does not take."""
     hint = "the server's log says more; if it sees the folder under another path: --server-path"
-    return CheckFailedError(f"{label} refuses it: {reason}", hint=hint)
+    return CheckFailedError(f"{label} refuses it: {reason.rstrip('.')}", hint=hint)
 
 
 def _reason(response: Response) -> str:

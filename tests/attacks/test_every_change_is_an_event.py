@@ -192,6 +192,8 @@ NO_CHANGE = {
     ("POST", MODEL + "/paths-info/{revision}"): "reads: the paths are too many for a URL",
     ("POST", MODEL + "/preupload/{revision}"): "asks how a file is to be sent",
     ("PUT", "/api/v1/deployments"): "tells what a follower has now: state that it alone knows, many times an hour",
+    ("POST", "/sign-in"): "gives a browser its own token back as a cookie: nothing is kept",
+    ("POST", "/sign-out"): "takes the cookie from the browser",
     ("POST", "/api/validate-yaml"): "looks at the text that was sent, and keeps nothing",
 }
 _READING = {"GET", "HEAD", "OPTIONS"}

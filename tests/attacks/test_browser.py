@@ -85,9 +85,8 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 def browser() -> Iterator[Browser]:
     """Chromium, for which the attacker's names mean this machine."""
     rules = ",".join(f"MAP {name} 127.0.0.1" for name in (EVIL, REBOUND))
-    browser = chromium(f"--host-resolver-rules={rules}")
-    yield browser
-    browser.close()
+    with chromium(f"--host-resolver-rules={rules}") as browser:
+        yield browser
 
 
 Open = Callable[[str], Page]

@@ -24,7 +24,7 @@ from loreg.entities import Access
 from loreg.errors import NotAllowedError, NotFoundError, QuotaError, UnauthenticatedError, UsageError
 from loreg.manifest import File
 from loreg.refs import AdapterName
-from loreg.server import pages
+from loreg.server import pagination
 from loreg.worker import Worker
 from server import conftest
 from server.conftest import Guarded
@@ -256,7 +256,7 @@ def test_a_job_has_so_many_bytes_and_no_more(served: Guarded):
 
 
 def test_a_page_of_jobs_has_so_many_bytes_and_goes_on(served: Guarded, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pages, "_MAX_BYTES", 100_000)
+    monkeypatch.setattr(pagination, "_MAX_BYTES", 100_000)
     for number in range(20):
         served.registry("writer").jobs.submit("merge", **{**TWO, "name": f"team/b{number}", "message": "x" * 20_000})
     reader, seen, cursor = served.http("reader"), [], ""

@@ -20,7 +20,7 @@ from loreg.catalog import jobs
 from loreg.entities import Access
 from loreg.errors import NotAllowedError, UsageError
 from loreg.registry import Registry, connect
-from loreg.server import pages
+from loreg.server import pagination
 from loreg.server.routes import administration, bases, blobs, hub_read, hub_write, lorax, versions
 from loreg.server.routes import jobs as jobs_routes
 
@@ -390,7 +390,7 @@ def test_every_list_is_cut_by_its_size(guarded: Attacked, monkeypatch: pytest.Mo
             jobs.submit(tx, "merge", {}, "team")
     http = guarded.http("root")
     whole = http.get(f"/api/v1/{path}").json()["items"]
-    monkeypatch.setattr(pages, "_MAX_BYTES", 1)
+    monkeypatch.setattr(pagination, "_MAX_BYTES", 1)
     seen, cursor = [], None
     for _ in range(len(whole) or 1):
         page = http.get(f"/api/v1/{path}", params={"cursor": cursor} if cursor else {}).json()

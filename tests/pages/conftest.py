@@ -75,11 +75,10 @@ def fill(registry: Registry) -> None:
     registry.namespaces.set_public("lab", True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    browser = chromium()
-    yield browser
-    browser.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -132,14 +132,14 @@ class TestBound:
 
     def test_it_is_an_upper_one_and_near(self, home: Registry, wide: list[Path]):
         refs = push(home, wide)
-        for rank in (1, 8, 30):
+        for rank in (1, 8, 40):
             preview = home.preview_merge(refs, (0.7, 0.3), rank=rank)
             merged = home.merge(refs, MergeOptions(weights=(0.7, 0.3), rank=rank), device="cpu")
             total = merged.provenance.certificate["total"]
             assert not preview.exact
             assert preview.total.norm == pytest.approx(total["norm"], rel=1e-9)
             assert total["epsilon"] <= preview.total.epsilon * (1 + 1e-9)
-            assert preview.total.epsilon <= 1.2 * total["epsilon"]
+            assert preview.total.epsilon <= 2 * total["epsilon"]
 
     def test_nothing_is_lost_at_the_sum_of_the_ranks(self, home: Registry, wide: list[Path]):
         preview = home.preview_merge(push(home, wide), (0.7, 0.3), rank=48)

@@ -7,9 +7,11 @@ files that were not used for longest go when all of them exceed a limit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ _log = logging.getLogger("loreg.previewing")
 _SCHEMA = "loreg.frames/1"
 _MAX_BYTES = 1024**3
 _SUFFIX = ".frames"
+_CHECKSUM = 32  # bytes
 
 
 class _StoredGroup(msgspec.Struct):
@@ -54,18 +57,11 @@ class FramesCache:
             return None
         path = self._path(self._folder, digests)
         try:
-            content = path.read_bytes()
-            os.utime(path)
+            status = path.stat()
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))  # only when it was used
+            return _read(path, status.st_mtime_ns, status.st_size)
         except OSError:
             return None
-        payload, checksum = content[:-32], content[-32:]
-        if hashlib.blake2b(payload, digest_size=32).digest() != checksum:
-            return None
-        try:
-            stored = msgspec.msgpack.decode(payload, type=_StoredSources)
-        except msgspec.MsgspecError:
-            return None
-        return ReducedSources(tuple(map(_unpack, stored.groups)), stored.other_bytes)
 
     def has(self, digests: Sequence[str]) -> bool:
         """Return whether what these sources were reduced to is kept."""
@@ -80,7 +76,7 @@ class FramesCache:
             for group in reduced.groups
         )
         payload = msgspec.msgpack.encode(_StoredSources(_SCHEMA, groups, reduced.other_bytes))
-        checksum = hashlib.blake2b(payload, digest_size=32).digest()
+        checksum = hashlib.blake2b(payload, digest_size=_CHECKSUM).digest()
         if len(payload) > self._max_bytes:
             return
         try:
@@ -101,13 +97,27 @@ class FramesCache:
         for path in folder.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 status = path.stat()
-                files.append((status.st_mtime_ns, status.st_size, path))
+                files.append((status.st_atime_ns, status.st_size, path))
         remaining = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if remaining <= self._max_bytes:
                 return
             path.unlink(missing_ok=True)
             remaining -= size
+
+
+@functools.lru_cache(4)
+def _read(path: Path, mtime: int, size: int) -> ReducedSources | None:
+    """Return what is in a file as it was at that time; the last ones are remembered. None if it is damaged."""
+    content = path.read_bytes()
+    payload, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
+    if hashlib.blake2b(payload, digest_size=_CHECKSUM).digest() != checksum:
+        return None
+    try:
+        stored = msgspec.msgpack.decode(payload, type=_StoredSources)
+    except msgspec.MsgspecError:
+        return None
+    return ReducedSources(tuple(map(_unpack, stored.groups)), stored.other_bytes)
 
 
 def _unpack(group: _StoredGroup) -> FrameGroup:
@@ -120,7 +130,7 @@ def _unpack(group: _StoredGroup) -> FrameGroup:
     return FrameGroup(
         kind,
         group.modules,
-        array(group.left, n, min(kind.shape.out, k), k),
-        array(group.right, n, min(kind.shape.in_, k), k),
+        array(group.left, n, -1, k),
+        array(group.right, n, -1, k),
         array(group.gram, n, sources, sources),
     )

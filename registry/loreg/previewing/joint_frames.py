@@ -31,6 +31,8 @@ from loreg.errors import MergeError
 from loreg.identity.factors import FactorFile
 
 Array = NDArray[Any]
+#: Coordinates that are kept at most.
+MAX_COORDINATES = 64
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,18 @@ class ModuleKind:
     ranks: tuple[int, ...]
     bits: int
 
+    @property
+    def coordinates(self) -> tuple[int, int]:
+        """How many coordinates the two frames have, m and m'."""
+        k = sum(self.ranks)
+        return min(self.shape.out, k), min(self.shape.in_, k)
+
 
 @dataclass(frozen=True)
 class FrameGroup:
     """Modules of one kind: ``left`` is (n, m, k), ``right`` (n, m', k), ``gram`` (n, T, T) the deltas' inner products.
+
+    Of more than :data:`MAX_COORDINATES` coordinates only so many are kept.
 
     n is the number of modules times ``kind.shape.matrices``.
     """
@@ -141,7 +151,7 @@ def _turn(frames: Array, others: Array, norms: Array, ranks: Sequence[int]) -> A
         scale = np.divide(1.0, norms[:, t], out=np.zeros(len(norms)), where=norms[:, t] > 0)
         summed += scale[:, None, None] * (delta @ delta.swapaxes(1, 2))
     _, vectors = np.linalg.eigh(summed)
-    turned: Array = vectors[..., ::-1].swapaxes(1, 2) @ frames
+    turned: Array = vectors[..., : -MAX_COORDINATES - 1 : -1].swapaxes(1, 2) @ frames
     return turned
 
 

@@ -6,7 +6,8 @@ error at every rank is exact (Eckart & Young 1936), as is what the kept subspace
 Where the ranks of the sources add up to more than :data:`MAX_EXACT`, the core is cut to its first coordinates, P·M·Q
 with P and Q of orthonormal rows. What is answered then is the truncation of PᵀP·M·QᵀQ: an adapter of that rank which
 exists, with ``‖M − PᵀX·Q‖² = ‖M‖² − ‖PMQᵀ‖² + ‖PMQᵀ − X‖²`` (Pythagoras) and ``‖M‖²`` exact from the inner products. By
-Eckart and Young the merge's own error is at most that one.
+Eckart and Young the merge's own error is at most that one. At a rank above :data:`MAX_EXACT`, X is the projection to as
+many coordinates, which needs no decomposition.
 
 Shapes: n matrices, T sources, k columns, p and p' coordinates, s singular values.
 """
@@ -26,7 +27,6 @@ from loreg.previewing.joint_frames import FrameGroup, columns_of_sources
 Array = NDArray[Any]
 #: Coordinates up to which everything is computed exactly: with 210 modules that takes about 20 ms.
 MAX_EXACT = 32
-_BEYOND = 16  # coordinates that are looked at beyond a rank that is higher
 _HARMLESS = 1e-8  # smallest eigenvalue, of the largest, at which MMᵀ leaves 8 digits of every singular value
 
 
@@ -47,9 +47,9 @@ def judge_sum(groups: Sequence[FrameGroup], weights: Sequence[float], rank: int 
     """Judge ``Σ wₜ·Δₜ`` truncated at ``rank`` in every module; None drops only what is numerically zero."""
     modules: list[CertifiedModule] = []
     energy, size, exact = 0.0, 0, True
-    by_place = np.zeros(max(min(group.left.shape[1], group.right.shape[1]) for group in groups))
+    by_place = np.zeros(max(min(*group.kind.coordinates, MAX_EXACT) for group in groups))
     for group in groups:
-        spectrum = _decompose(group, np.asarray(weights, np.float64)[list(group.kind.positions)], rank)
+        spectrum = _decompose(group, np.asarray(weights, np.float64)[list(group.kind.positions)])
         ranks = _choose_ranks(group, spectrum, rank)
         certified = _certify(group, spectrum, ranks, len(weights))
         modules += certified
@@ -81,10 +81,9 @@ class _Spectrum:
     complete: bool
 
 
-def _decompose(group: FrameGroup, weights: Array, rank: int | None) -> _Spectrum:
+def _decompose(group: FrameGroup, weights: Array) -> _Spectrum:
     shape, ranks = group.kind.shape, group.kind.ranks
-    most = max(MAX_EXACT, rank + _BEYOND if rank else 0)
-    left, right = group.left[:, :most], group.right[:, :most]
+    left, right = group.left[:, :MAX_EXACT], group.right[:, :MAX_EXACT]
     core = (left * np.repeat(weights, ranks)) @ right.swapaxes(1, 2)
     u, s, v = _svd(core, sum(rank for rank, weight in zip(ranks, weights, strict=True) if weight))
     norms = np.sqrt(np.maximum(np.diagonal(group.gram, axis1=1, axis2=2), 0.0))
@@ -92,7 +91,7 @@ def _decompose(group: FrameGroup, weights: Array, rank: int | None) -> _Spectrum
     largest = np.maximum(s[:, 0], norms @ np.abs(weights))
     s = np.where(s > (largest * max(shape.out, shape.in_) * np.finfo(np.float64).eps)[:, None], s, 0.0)
     energy = np.square(s).sum(1)
-    complete = left.shape == group.left.shape and right.shape == group.right.shape
+    complete = max(group.kind.coordinates) <= MAX_EXACT
     if not complete:
         energy = np.maximum(energy, weights @ group.gram @ weights)
     return _Spectrum(u, s, v, energy, weights, complete)
@@ -118,7 +117,7 @@ def _choose_ranks(group: FrameGroup, spectrum: _Spectrum, rank: int | None) -> A
     if rank is not None:
         return np.full(len(spectrum.s), min(rank, shape.out, shape.in_))
     if not spectrum.complete:  # at most, for how many are zero is not known
-        return np.full(len(spectrum.s), min(group.left.shape[1], group.right.shape[1]))
+        return np.full(len(spectrum.s), min(group.kind.coordinates))
     needed = np.count_nonzero(spectrum.s, axis=1).reshape(-1, shape.matrices).max(1)
     ranks: Array = np.repeat(np.clip(needed, 1, min(shape.out, shape.in_)), shape.matrices)
     return ranks
@@ -128,13 +127,17 @@ def _certify(group: FrameGroup, spectrum: _Spectrum, ranks: Array, count: int) -
     """Certify every module of a group; ``count`` is how many sources the merge has."""
     kind, squares = group.kind, np.square(spectrum.s)
     place = np.arange(squares.shape[1])
-    loses_nothing = ranks >= min(group.left.shape[1], group.right.shape[1])
+    loses_nothing = ranks >= min(group.kind.coordinates)
     kept = np.where(place < ranks[:, None], squares, 0.0).sum(1)
     tail = np.where(place >= ranks[:, None], squares, 0.0).sum(1)  # no difference of large numbers
-    lost = tail if spectrum.complete else np.where(loses_nothing, 0.0, np.maximum(spectrum.energy - kept, 0.0))
     wholes = np.maximum(np.diagonal(group.gram, axis1=1, axis2=2), 0.0)
     shares = _kept_of_sources(group, spectrum, ranks)
-    if not spectrum.complete:  # the sum as it is spans what its sources span, unless they cancel
+    lost = tail
+    if not spectrum.complete:
+        if ranks.min() > MAX_EXACT:
+            kept, shares = _keep_coordinates(group, spectrum.weights, int(ranks.min()))
+        lost = np.where(loses_nothing, 0.0, np.maximum(spectrum.energy - kept, 0.0))
+        # the sum as it is spans what its sources span, unless they cancel
         shares = np.where(loses_nothing[:, None] & (spectrum.weights != 0), wholes, shares)
     in_order = np.cumsum(squares, 1) / np.maximum(spectrum.energy, 1e-300)[:, None]
     smallest = {
@@ -168,15 +171,25 @@ def _certify(group: FrameGroup, spectrum: _Spectrum, ranks: Array, count: int) -
 
 
 def _kept_of_sources(group: FrameGroup, spectrum: _Spectrum, ranks: Array) -> Array:
-    """Return ``‖Uᵣᵀ·Δₜ·Vᵣ‖²`` (n, T), from the blocks of each source on the diagonal of two products (k, k)."""
+    """Return ``‖Uᵣᵀ·Δₜ·Vᵣ‖²`` (n, T)."""
     # a zero singular value has no direction of its own
     is_kept = np.arange(spectrum.s.shape[1]) < np.minimum(ranks, np.count_nonzero(spectrum.s, axis=1))[:, None]
     most = int(is_kept.sum(1).max(initial=0))
     masks = is_kept[:, None, :most]
     left = (spectrum.u[..., :most] * masks).swapaxes(1, 2) @ group.left[:, : spectrum.u.shape[1]]
     right = (spectrum.v[..., :most] * masks).swapaxes(1, 2) @ group.right[:, : spectrum.v.shape[1]]
-    products = (left.swapaxes(1, 2) @ left) * (right.swapaxes(1, 2) @ right)
-    shares: Array = np.stack(
-        [products[:, columns, columns].sum((1, 2)) for columns in columns_of_sources(group.kind.ranks)], -1
-    )
-    return np.maximum(shares, 0.0)
+    shares = []
+    for columns in columns_of_sources(group.kind.ranks):
+        b, a = left[..., columns], right[..., columns]
+        shares.append(((b.swapaxes(1, 2) @ b) * (a.swapaxes(1, 2) @ a)).sum((1, 2)))
+    return np.maximum(np.stack(shares, -1), 0.0)
+
+
+def _keep_coordinates(group: FrameGroup, weights: Array, rank: int) -> tuple[Array, Array]:
+    """Return what the first ``rank`` coordinates hold of the sum, ``‖PMQᵀ‖²`` (n), and of each source (n, T)."""
+    whole, shares = np.zeros((len(group.left), 1, 1)), []
+    for weight, columns in zip(weights, columns_of_sources(group.kind.ranks), strict=True):
+        delta = group.left[:, :rank, columns] @ group.right[:, :rank, columns].swapaxes(1, 2)
+        whole = whole + weight * delta
+        shares.append(np.square(delta).sum((1, 2)))
+    return np.square(whole).sum((1, 2)), np.stack(shares, -1)

@@ -139,7 +139,7 @@ class TestBound:
             assert not preview.exact
             assert preview.total.norm == pytest.approx(total["norm"], rel=1e-9)
             assert total["epsilon"] <= preview.total.epsilon * (1 + 1e-9)
-            assert preview.total.epsilon <= 2 * total["epsilon"]
+            assert preview.total.epsilon <= (1.2 if rank <= 8 else 3) * total["epsilon"]
 
     def test_nothing_is_lost_at_the_sum_of_the_ranks(self, home: Registry, wide: list[Path]):
         preview = home.preview_merge(push(home, wide), (0.7, 0.3), rank=48)

@@ -53,9 +53,9 @@ def loreg(folders: list[Path], rank: int, runs: int, device: str, **how: Any) ->
     from loreg.adapters.structure import read_structure
     from loreg.entities import Source
     from loreg.merging.execute import execute_recipe
+    from loreg.merging.inputs import MergeInput
     from loreg.merging.ranks import RankRule
     from loreg.merging.recipe import Recipe
-    from loreg.merging.sources import MergeInput
 
     inputs = [MergeInput(read_structure(folder), folder.name, f"{i:064x}") for i, folder in enumerate(folders)]
     sources = tuple(Source(source.label, source.digest, 1 / len(folders)) for source in inputs)

@@ -22,10 +22,10 @@ from loreg.adapters.structure import read_structure
 from loreg.entities import RankRuleKind, Source
 from loreg.errors import LoregError
 from loreg.merging.execute import execute_recipe
+from loreg.merging.inputs import MergeInput
 from loreg.merging.methods import find_method
 from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
-from loreg.merging.sources import MergeInput
 from loreg.sweeping.bootstrap import interval_of_difference
 from loreg.sweeping.token_search import FREE, TokenSearch
 

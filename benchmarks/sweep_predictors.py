@@ -15,8 +15,8 @@ from sweep_setting import Setting, setting_of_command_line
 
 from loreg.adapters.structure import read_structure
 from loreg.entities import SweepCandidate
+from loreg.merging.inputs import MergeInput
 from loreg.merging.output_error import OutputProducts
-from loreg.merging.sources import MergeInput
 from loreg.sweeping.loss_model import model_of_output_errors
 
 DRAWS, LEVEL = 1000, 0.9

@@ -31,6 +31,7 @@ from loreg.entities import (
     Facets,
     Job,
     LineageEdge,
+    MergePreview,
     Metric,
     MetricDeclared,
     MetricSummary,
@@ -134,6 +135,14 @@ class Backend(Protocol):
         """Return the groups of versions, not yanked, whose deltas are nearly the same, by their sketches.
 
         Raises UsageError if more versions match than are compared with each other.
+        """
+        ...
+
+    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
+        """Return what the weighted sum of versions, truncated at ``rank``, keeps and loses; None loses nothing.
+
+        Raises UsageError, MergeError for what cannot be merged or needs more than the adapters, NotAllowedError for
+        what is too much for a registry, and ConflictError while it computes the first preview of other versions.
         """
         ...
 

@@ -50,6 +50,7 @@ from loreg.entities import (
     KeptAdapter,
     LineageEdge,
     MergeOptions,
+    MergePreview,
     MergeResult,
     Metric,
     MetricDeclared,
@@ -523,6 +524,24 @@ class Registry:
             plot=plot,
             progress=progress,
         )
+
+    def preview_merge(
+        self, sources: Sequence[str], weights: Sequence[float] | None = None, *, rank: int | None = None
+    ) -> MergePreview:
+        """Say what :meth:`merge` of the refs ``sources`` would keep and lose, without making it: no torch is needed.
+
+        The exact weighted sum (``linear``), truncated at ``rank`` in every module; without one nothing is lost. The
+        files are read by the first preview of these versions alone. Raises UsageError, NotFoundError, MergeError for
+        what cannot be merged, NotAllowedError for what is too much for a registry to compute, and ConflictError while
+        it computes another.
+
+        >>> pushed = [registry.push(f"./{name}", f"team/{name}") for name in ("science", "history")]
+        >>> preview = registry.preview_merge(["team/science", "team/history"], [0.7, 0.3], rank=2)
+        >>> preview.total.rank, round(preview.total.epsilon, 3), preview.exact
+        (2, 0.394, True)
+        """
+        weights = [1.0] * len(sources) if weights is None else weights
+        return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank)
 
     def rerank(
         self,

@@ -17,11 +17,11 @@ from loreg.entities import Source
 from loreg.errors import LoregError
 from loreg.merging.cross_moments import CrossMoments
 from loreg.merging.execute import MergedAdapter, execute_recipe
+from loreg.merging.inputs import MergeInput
 from loreg.merging.method import Method, Parameter
 from loreg.merging.methods import METHODS
 from loreg.merging.ranks import LOSSLESS, RankRule
 from loreg.merging.recipe import Recipe
-from loreg.merging.sources import MergeInput
 
 Shapes = Mapping[str, tuple[int, int]]  # module -> (out, in)
 

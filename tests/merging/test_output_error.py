@@ -14,8 +14,8 @@ from factories import new_model
 from loreg.adapters.structure import read_structure
 from loreg.algebra.factors import Factors
 from loreg.errors import UsageError
+from loreg.merging.inputs import MergeInput
 from loreg.merging.output_error import OutputProducts
-from loreg.merging.sources import MergeInput
 from merging.test_cross_moments import adapters, collect, inputs_by_hand, texts
 
 PREFIX = "base_model.model."

@@ -18,8 +18,8 @@ from loreg.adapters.structure import read_structure
 from loreg.algebra.factors import Factors
 from loreg.entities import SweepCandidate, no_progress
 from loreg.errors import UsageError
+from loreg.merging.inputs import MergeInput
 from loreg.merging.source_factors import read_source_factors
-from loreg.merging.sources import MergeInput
 from loreg.sweeping.evaluation_data import Document
 from loreg.sweeping.in_place import InPlaceModel, lay_side_by_side
 from loreg.sweeping.in_place_evaluator import InPlaceEvaluator

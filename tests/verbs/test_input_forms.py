@@ -218,8 +218,8 @@ def test_a_number_that_is_not_finite_is_named_with_its_source(local_registry: Re
     from loreg.adapters.structure import read_structure
     from loreg.entities import Source
     from loreg.merging.execute import execute_recipe
+    from loreg.merging.inputs import MergeInput
     from loreg.merging.recipe import Recipe
-    from loreg.merging.sources import MergeInput
 
     folder = train(tmp_path / "a", 1, ["plain"])
     tensors = load_file(folder / "adapter_model.safetensors")

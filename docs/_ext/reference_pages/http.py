@@ -71,6 +71,7 @@ ROLES = {
     ("GET", "/api/v1/metric-names"): NONE,
     ("GET", "/api/v1/search-words"): NONE,
     ("PUT", "/api/v1/metrics/{name}"): ROOT,
+    ("GET", "/api/v1/merge-preview"): READ,
     ("GET", "/api/v1/adapters"): NONE,
     ("GET", _ADAPTER + "/versions"): READ,
     ("POST", _ADAPTER + "/versions"): WRITE,

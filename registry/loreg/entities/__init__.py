@@ -70,6 +70,7 @@ from loreg.entities.live import (
 )
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
+from loreg.entities.previews import MergePreview, PreviewFigures
 from loreg.entities.progress import Progress, no_progress
 from loreg.entities.queries import Comparison, MetricCondition, Operator, Page, Query, Sort, SortKey
 from loreg.entities.references import (
@@ -245,6 +246,7 @@ __all__ = [
     "LineageEdge",
     "MarkedGarbage",
     "MergeOptions",
+    "MergePreview",
     "MergeResult",
     "MergeShare",
     "Metric",
@@ -272,6 +274,7 @@ __all__ = [
     "Owners",
     "Page",
     "PlannedVersion",
+    "PreviewFigures",
     "Progress",
     "Promotion",
     "Provenance",

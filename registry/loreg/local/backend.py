@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -73,6 +74,7 @@ from loreg.entities import (
     Job,
     JobKind,
     LineageEdge,
+    MergePreview,
     Metric,
     MetricDeclared,
     MetricSummary,
@@ -137,6 +139,7 @@ class LocalBackend(Backend):
         retention: Mapping[str, object] = MappingProxyType({}),
         sketch_index: SketchIndex | None = None,
         audited_pulls: Sequence[AdapterPattern] = (),
+        frames_folder: Path | None = None,
     ) -> None:
         self.catalog = catalog
         self._store = store
@@ -145,6 +148,7 @@ class LocalBackend(Backend):
         self._retention = retention
         self._sketch_index = sketch_index or SketchIndex()
         self._audited_pulls = audited_pulls
+        self._frames_folder = frames_folder
 
     def is_there(self) -> bool:
         return self.catalog.exists()
@@ -199,6 +203,19 @@ class LocalBackend(Backend):
 
         with self.catalog.read(self._access) as tx:
             return find_near_duplicates(tx, pattern)
+
+    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
+        from loreg.local.merge_previews import preview_stored_merge, validate_preview
+        from loreg.previewing.frames_cache import FramesCache
+
+        validate_preview(len(sources), weights, rank)
+        cache = FramesCache(self._frames_folder)
+        return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
+
+    def read_sources(self, sources: Sequence[Ref]) -> tuple[tuple[Version, tuple[File, ...]], ...]:
+        """Return the versions that refs mean, with their files, as of one moment."""
+        with self.catalog.read(self._access) as tx:
+            return tuple(version_files(tx, ref) for ref in sources)
 
     def search(self, query: Query) -> SearchPage:
         with self.catalog.read(self._access) as tx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from loreg.catalog import Catalog
 from loreg.checking.policy import Policy, read_policy
@@ -21,7 +22,8 @@ class LocalRegistry:
     """A catalog, a store, what the team asks of adapters, and the table of which versions are kept.
 
     The ``sketch_index`` is filled when somebody first looks for versions by their weights. Pulls of adapters that match
-    one of ``audited_pulls`` are events.
+    one of ``audited_pulls`` are events. What merges are previewed from is kept in ``frames_folder``, if there
+    is one.
     """
 
     catalog: Catalog
@@ -30,11 +32,19 @@ class LocalRegistry:
     retention: Mapping[str, object]
     sketch_index: SketchIndex = field(default_factory=SketchIndex, kw_only=True)
     audited_pulls: tuple[AdapterPattern, ...] = field(default=(), kw_only=True)
+    frames_folder: Path | None = field(default=None, kw_only=True)
 
     def backend(self, access: Access) -> LocalBackend:
         """Return the backend as a caller with ``access`` may use it."""
         return LocalBackend(
-            self.catalog, self.store, access, self.policy, self.retention, self.sketch_index, self.audited_pulls
+            self.catalog,
+            self.store,
+            access,
+            self.policy,
+            self.retention,
+            self.sketch_index,
+            self.audited_pulls,
+            self.frames_folder,
         )
 
 
@@ -46,4 +56,11 @@ def open_local(settings: Settings) -> LocalRegistry:
     )
     policy = read_policy(settings.check, settings.origin["check"])
     audited_pulls = read_audited_pulls(settings.audit, settings.origin["audit"])
-    return LocalRegistry(catalog, store, policy, settings.retention, audited_pulls=audited_pulls)
+    return LocalRegistry(
+        catalog,
+        store,
+        policy,
+        settings.retention,
+        audited_pulls=audited_pulls,
+        frames_folder=settings.home / "cache" / "merges",
+    )

@@ -1,4 +1,4 @@
-"""Certificates: what a merge kept and lost, per module and in total, exactly from singular values in float64."""
+"""Certificates: what a merge kept and lost, per module and in total. Imports no torch: a preview has the same."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-import torch
-from torch import Tensor
-
-from loreg.algebra.factors import Factors, Stack, rounding_error, squared_norm
-from loreg.algebra.spectrum import Spectrum, retained_energy
 from loreg.merging.documents import CERTIFICATE_SCHEMA, CertificateDocument, FiguresDocument
 
-_SHARES = {"90": 0.9, "99": 0.99, "99.9": 0.999}
+#: The shares of the energy, as they are written, for which a certificate says the smallest rank.
+SHARES = {"90": 0.9, "99": 0.99, "99.9": 0.999}
 _MIN_RETENTION = 0.5  # a source that keeps less than this share of its delta is worth a warning
 _MAX_DTYPE_ERROR = 0.01  # and so is a dtype that adds a larger error
 
@@ -67,53 +63,6 @@ class CertifiedModule:
     sigmas: tuple[float, ...]
 
 
-def certify(
-    modules: Sequence[str],
-    spectrum: Spectrum,
-    ranks: Tensor,
-    subspaces: Spectrum,
-    kept: Factors,
-    stored: Factors,
-    sources: Stack,
-    positions: Sequence[int],
-    count: int,
-    lost: Tensor,
-) -> list[CertifiedModule]:
-    """Certify n merged deltas, truncated at ``ranks`` (n): ``kept`` in float64, ``stored`` as in the file.
-
-    ``subspaces`` has the singular vectors of ``kept``; ``sources`` are the T deltas in the coordinates of the
-    spectrum and ``positions`` says which of ``count`` they are; ``lost`` (n) is ``‖delta − kept‖²``.
-    """
-    squares = spectrum.s.square()
-    sigma_count = squares.shape[-1]
-    rounding = rounding_error(kept, stored).tolist()
-    directions = torch.minimum(ranks, subspaces.numerical_rank())  # a zero singular value has no direction of its own
-    shares = torch.stack(
-        [retained_energy(subspaces.u, subspaces.v, s, directions) for s in sources.sources()], -1
-    ).tolist()
-    wholes = torch.stack([squared_norm(s) for s in sources.sources()], -1).tolist()
-    smallest = {name: _smallest_ranks(squares, spectrum.energy, share) for name, share in _SHARES.items()}
-    energy, missing, sigmas = spectrum.energy.tolist(), lost.tolist(), spectrum.s.tolist()
-    certified = []
-    for i, (module, rank) in enumerate(zip(modules, ranks.tolist(), strict=True)):
-        of_sources = [(0.0, 0.0)] * count
-        for position, share, whole in zip(positions, shares[i], wholes[i], strict=True):
-            of_sources[position] = (share, whole)
-        energies = Energies(energy[i], missing[i], rounding[i], tuple(of_sources))
-        certificate = _certificate(
-            module,
-            energies,
-            shape=kept.shape,
-            rank_in=sum(sources.ranks),
-            rank=rank,
-            sigma_next=sigmas[i][rank] if rank < sigma_count else 0.0,
-            ranks={name: r if (r := values[i]) <= sigma_count else None for name, values in smallest.items()},
-            complete=spectrum.complete,
-        )
-        certified.append(CertifiedModule(certificate, energies, tuple(sigmas[i])))
-    return certified
-
-
 def aggregate(module: str, parts: Sequence[CertifiedModule]) -> CertifiedModule:
     """Certify several matrices as one block-diagonal delta, called ``module``; empty for the total of all modules.
 
@@ -128,14 +77,14 @@ def aggregate(module: str, parts: Sequence[CertifiedModule]) -> CertifiedModule:
         sum(e.whole for e in energies), sum(e.lost for e in energies), sum(e.rounding for e in energies), sources
     )
     certificates = [part.certificate for part in parts]
-    certificate = _certificate(
+    certificate = make_certificate(
         module,
         total,
         shape=certificates[0].shape if module else (),
         rank_in=max(c.rank_in for c in certificates),
         rank=max(c.rank for c in certificates),
         sigma_next=max(c.sigma_next for c in certificates),
-        ranks={name: _largest(c.ranks[name] for c in certificates) for name in _SHARES},
+        ranks={name: _largest(c.ranks[name] for c in certificates) for name in SHARES},
         complete=all(c.complete for c in certificates),
     )
     by_place = zip_longest(*(part.sigmas for part in parts), fillvalue=0.0)
@@ -189,7 +138,7 @@ def _largest(ranks: Iterable[int | None]) -> int | None:
     return None if None in choices else max(rank for rank in choices if rank is not None)
 
 
-def _certificate(
+def make_certificate(
     module: str,
     energies: Energies,
     *,
@@ -200,6 +149,7 @@ def _certificate(
     ranks: Mapping[str, int | None],
     complete: bool,
 ) -> Certificate:
+    """Make the certificate of one module, or of all, from its squared norms."""
     lost_share = energies.lost / energies.whole if energies.whole else 0.0
     kept_energy = energies.whole - energies.lost
     return Certificate(
@@ -216,12 +166,3 @@ def _certificate(
         ranks=ranks,
         complete=complete,
     )
-
-
-def _smallest_ranks(squares: Tensor, energy: Tensor, share: float) -> list[int]:
-    """Return the smallest rank of each module that keeps ``share`` of its energy; one more than known if none does."""
-    squares, energy = squares.cpu(), energy.cpu()  # a GPU does not add up in the same order every time
-    kept = torch.cumsum(squares, -1) / energy.clamp_min(1e-300).unsqueeze(-1)
-    # The whole of a complete spectrum may add up to 1 − 1e-16.
-    ranks: list[int] = torch.where(energy > 0, (kept < share).sum(-1) + 1, 0).tolist()
-    return ranks

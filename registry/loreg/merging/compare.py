@@ -18,7 +18,8 @@ from loreg.entities import AdapterSimilarity, Progress, no_progress
 from loreg.errors import MergeError
 from loreg.merging.compatibility import require_mergeable
 from loreg.merging.device import explain_out_of_memory
-from loreg.merging.sources import MergeInput, OpenSource, open_sources
+from loreg.merging.inputs import MergeInput
+from loreg.merging.sources import OpenSource, open_sources
 from loreg.merging.work_items import plan_work
 
 _SAMPLE = 4096  # entries of each module whose signs are compared

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from loreg.adapters.config import why_not_mergeable
+from loreg.adapters.dtypes import FLOATS
 from loreg.adapters.module_shape import ModuleKind, ModuleShape
 from loreg.adapters.structure import AdapterStructure
 from loreg.base_names import is_hub_name
 from loreg.errors import MergeError, UsageError
-from loreg.merging.sources import TORCH_DTYPES, MergeInput
+from loreg.merging.inputs import MergeInput
 
 
 def require_mergeable(inputs: Sequence[MergeInput]) -> None:
@@ -26,10 +27,10 @@ def require_mergeable(inputs: Sequence[MergeInput]) -> None:
                 )
             for name in module.shape.tensor_names:
                 tensor = module.tensors[name]
-                if tensor.dtype not in TORCH_DTYPES:
+                if tensor.dtype not in FLOATS:
                     raise MergeError(
                         f"{source.label} cannot be merged: {tensor.name} is {tensor.dtype}, "
-                        f"expected one of {', '.join(TORCH_DTYPES)}",
+                        f"expected one of {', '.join(FLOATS)}",
                         hint="convert its factors to one of these first",
                     )
             if "magnitude" in module.tensors and module.shape.kind not in (ModuleKind.LINEAR, ModuleKind.EMBEDDING):

@@ -15,10 +15,10 @@ from loreg.algebra.factors import Factors, Stack
 from loreg.algebra.spectrum import Spectrum
 from loreg.entities import Progress, RankRuleKind
 from loreg.errors import MergeError
-from loreg.merging import certificate
 from loreg.merging.batch import Batch, Thresholds
 from loreg.merging.calibration import CalibratedDeltas, whiten
-from loreg.merging.certificate import CertifiedModule
+from loreg.merging.certificate import CertifiedModule, aggregate
+from loreg.merging.certify import certify
 from loreg.merging.device import explain_out_of_memory
 from loreg.merging.method import Method
 from loreg.merging.parallel import parallel_map
@@ -89,7 +89,7 @@ class MergeEngine:
         stored = Factors(*(x.to(item.dtype, memory_format=torch.contiguous_format) for x in (kept.b, kept.a)))
         _refuse_overflow(stored, item)
         # certify
-        certified = certificate.certify(
+        certified = certify(
             batch.modules,
             spectrum,
             ranks,
@@ -111,7 +111,7 @@ class MergeEngine:
             span = slice(i * matrices, (i + 1) * matrices)
             factors = Factors(b[span, :, :rank].contiguous(), a[span, :rank].contiguous())
             module = ModuleToWrite(item.shape, factors, self._bias(name, item))
-            whole = certified[i] if matrices == 1 else certificate.aggregate(name, certified[span])
+            whole = certified[i] if matrices == 1 else aggregate(name, certified[span])
             merged.append(MergedModule(name, module, whole))
         return merged
 

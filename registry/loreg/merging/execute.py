@@ -21,11 +21,12 @@ from loreg.merging.calibration import read_moments
 from loreg.merging.compatibility import merge_config_fields, require_mergeable
 from loreg.merging.documents import CertificateDocument
 from loreg.merging.engine import MergedModule, MergeEngine
+from loreg.merging.inputs import MergeInput
 from loreg.merging.method import Method
 from loreg.merging.methods import find_method
 from loreg.merging.ranks import RankRule
 from loreg.merging.recipe import Recipe
-from loreg.merging.sources import MergeInput, OpenSource, describe_conversions, open_sources
+from loreg.merging.sources import OpenSource, describe_conversions, open_sources
 from loreg.merging.stored_moments import read_cross_moments
 from loreg.merging.strength import describe_strength
 
@@ -97,7 +98,7 @@ def execute_recipe(
         certificate=certificate.to_json([module.certified for module in merged], labels),
         recipe=replace(recipe, extras=extras),
         sigmas={module.name: module.certified.sigmas for module in merged},
-        notes=(*notes, *describe_strength(method, recipe.scale, [module.certified for module in merged])),
+        notes=(*notes, *describe_strength(method.adds_up, recipe.scale, [module.certified for module in merged])),
     )
 
 

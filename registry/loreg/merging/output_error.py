@@ -19,7 +19,8 @@ from torch import Tensor
 from loreg.algebra.decompositions import pinv
 from loreg.algebra.factors import Factors
 from loreg.errors import UsageError
-from loreg.merging.sources import MergeInput, OpenSource, open_sources
+from loreg.merging.inputs import MergeInput
+from loreg.merging.sources import OpenSource, open_sources
 from loreg.merging.stored_moments import read_cross_moments
 
 _ZERO = 1e-10  # of the largest singular value of A_cat: what is not larger is rounding

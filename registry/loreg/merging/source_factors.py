@@ -9,7 +9,8 @@ import torch
 from loreg.adapters.module_shape import ModuleKind
 from loreg.algebra.factors import Factors
 from loreg.errors import UsageError
-from loreg.merging.sources import MergeInput, open_sources
+from loreg.merging.inputs import MergeInput
+from loreg.merging.sources import open_sources
 
 
 def read_source_factors(inputs: Sequence[MergeInput]) -> list[dict[str, Factors]]:

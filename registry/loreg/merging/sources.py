@@ -15,7 +15,6 @@ from torch import Tensor
 
 from loreg.adapters.dtypes import DTYPES, FLOATS
 from loreg.adapters.module_shape import ModuleShape
-from loreg.adapters.structure import AdapterStructure
 from loreg.adapters.tensors import OpenAdapter, open_adapter
 from loreg.algebra.factors import Factors
 from loreg.algebra.sketch import randomized_svd
@@ -23,24 +22,10 @@ from loreg.bases import names
 from loreg.bases.affected_tensors import build_lookup, target_tensors
 from loreg.bases.model import Model, read_model
 from loreg.errors import MergeError
+from loreg.merging.inputs import MergeInput
 
 #: Floating-point types by safetensors' names. Integers and 8-bit floats are quantised: alone they are not the factors.
 TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, DTYPES[name].torch_name) for name in FLOATS}
-
-
-@dataclass(frozen=True)
-class MergeInput:
-    """One source before it is opened, by its ``digest``.
-
-    ``initial`` is the adapter that its training started from, where that changed the base (PiSSA, OLoRA, CorDA,
-    LoRA-GA); ``base`` the folder of the model, where the delta depends on it (DoRA).
-    """
-
-    structure: AdapterStructure
-    label: str
-    digest: str
-    initial: AdapterStructure | None = None
-    base: Path | None = None
 
 
 @dataclass(frozen=True)

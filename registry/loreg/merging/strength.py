@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from loreg.merging.certificate import CertifiedModule
-from loreg.merging.method import Method
 
 #: Length of the merged delta, of that of the longest source. The best was 0.5 for eight adapters of SmolLM2-135M, 0.7
 #: for four, and 0.9 for six of MiniLM (benchmarks/RESULTS.md).
@@ -18,12 +17,13 @@ _BEST = 0.7
 _LONG = 1.25
 
 
-def describe_strength(method: Method, scale: float, modules: Sequence[CertifiedModule]) -> Iterator[str]:
-    """Say, in words for the user, that a merge by a method that adds up overshoots, and at which λ it would not.
+def describe_strength(adds_up: bool, scale: float, modules: Sequence[CertifiedModule]) -> Iterator[str]:
+    """Say, in words for the user, that a merge overshoots, and at which λ it would not.
 
-    ``scale`` is λ as it was; ``modules`` are those of the result, of which the ones with several sources count.
+    ``adds_up`` says whether the method makes a longer delta of more sources, ``scale`` is λ as it was;
+    ``modules`` are those of the result, of which the ones with several sources count.
     """
-    if not method.adds_up:
+    if not adds_up:
         return
     shared = [part.energies for part in modules if sum(whole > 0 for _, whole in part.energies.sources) > 1]
     by_source = zip(*([whole for _, whole in energies.sources] for energies in shared), strict=True)

@@ -30,6 +30,7 @@ from loreg.entities import (
     Facets,
     Job,
     LineageEdge,
+    MergePreview,
     Metric,
     MetricDeclared,
     MetricSummary,
@@ -131,6 +132,10 @@ class RemoteBackend(Backend):
 
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
+
+    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
+        parameters = {"source": list(map(str, sources)), "weight": list(map(repr, map(float, weights))), "rank": rank}
+        return self._server.get(f"{_API}/merge-preview", MergePreview, parameters)
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}

@@ -160,6 +160,7 @@ def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1", 
         open_to,
         networks,
         audited_pulls=local.audited_pulls,
+        frames_folder=local.frames_folder,
     )
 
 

@@ -50,8 +50,8 @@ def reproduce(
         refs.append(f"{source.ref}@sha256:{source.digest}")
     with resolve_sources(context, refs, progress) as resolved, tempfile.TemporaryDirectory(prefix="loreg-") as name:
         from loreg.merging.compare import largest_difference
+        from loreg.merging.inputs import MergeInput
         from loreg.merging.recipe import read_recipe
-        from loreg.merging.sources import MergeInput
 
         recipe = read_recipe(made_by.recipe)
         calibration = calibration or _moments_of_sweep(context, version, recipe.calibration)

@@ -24,7 +24,7 @@ from loreg.workspace.download import download_to_temporary
 from loreg.workspace.inspect import inspect_adapter
 
 if TYPE_CHECKING:
-    from loreg.merging.sources import MergeInput
+    from loreg.merging.inputs import MergeInput
 
 
 #: The rule on tensors without numbers. Older releases stored these, and a merge would pass them on.
@@ -77,7 +77,7 @@ def merge_inputs(
     opened: Sequence[ResolvedSource], initials: Sequence[ResolvedSource], base: Path | str | None
 ) -> list[MergeInput]:
     """Return the inputs of a merge: every source with the initial adapter or the base that its delta depends on."""
-    from loreg.merging.sources import MergeInput
+    from loreg.merging.inputs import MergeInput
 
     model = Path(base).expanduser() if base is not None else None
     started = _match_initials(opened, initials)

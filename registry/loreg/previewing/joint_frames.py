@@ -1,0 +1,161 @@
+"""Reduce adapters to small matrices, once, from which any weighted sum of them can be judged.
+
+Of K sources with deltas ``Δₜ = Bₜ·Aₜ``, scales included, the factors of a module are laid side by side, ``B (out, k)``
+and ``A (k, in)`` with ``k = Σ rₜ``. Their Gram matrices ``BᵀB`` and ``AAᵀ`` tell everything about every ``Σ wₜ·Δₜ``.
+What is kept are L and R with ``BᵀB = LᵀL`` and ``AAᵀ = RᵀR``, from Householder's QR: a Gram matrix itself has the
+square of the condition number, and half of the digits of small singular values would be lost (Golub & Van Loan, Matrix
+Computations, §5.3). ``L·diag(w)·Rᵀ`` has the singular values of the sum.
+
+The coordinates are turned so that the first ones matter most to all sources together: the rows of L by the
+eigenvectors of ``Σ ΔₜΔₜᵀ/‖Δₜ‖²``, those of R by ``Σ ΔₜᵀΔₜ/‖Δₜ‖²``. Where all of them would take too long, the first
+ones are a good part.
+
+Shapes: n matrices, of modules of one shape with the same ranks; T sources that have them; m = min(out, k) and
+m' = min(in, k) coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from loreg.adapters.dtypes import DTYPES
+from loreg.adapters.module import Module
+from loreg.adapters.module_shape import ModuleShape
+from loreg.errors import MergeError
+from loreg.identity.factors import FactorFile
+
+Array = NDArray[Any]
+#: Coordinates that are kept at most.
+MAX_COORDINATES = 64
+
+
+@dataclass(frozen=True)
+class ModuleKind:
+    """What modules that are reduced together have in common.
+
+    Their ``shape``, the sources that have them (``positions``), the ``ranks`` there, and the ``bits`` of a number in
+    the result.
+    """
+
+    shape: ModuleShape
+    positions: tuple[int, ...]
+    ranks: tuple[int, ...]
+    bits: int
+
+    @property
+    def coordinates(self) -> tuple[int, int]:
+        """How many coordinates the two frames have, m and m'."""
+        k = sum(self.ranks)
+        return min(self.shape.out, k), min(self.shape.in_, k)
+
+
+@dataclass(frozen=True)
+class FrameGroup:
+    """Modules of one kind: ``left`` is (n, m, k), ``right`` (n, m', k), ``gram`` (n, T, T) the deltas' inner products.
+
+    Of more than :data:`MAX_COORDINATES` coordinates only so many are kept.
+
+    n is the number of modules times ``kind.shape.matrices``.
+    """
+
+    kind: ModuleKind
+    modules: tuple[str, ...]
+    left: Array
+    right: Array
+    gram: Array
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the matrices."""
+        return int(self.left.nbytes + self.right.nbytes + self.gram.nbytes)
+
+
+def reduce_sources(files: Sequence[FactorFile], labels: Sequence[str]) -> list[FrameGroup]:
+    """Reduce every module of every source, each read once, to float64 matrices in groups.
+
+    ``labels`` name the sources. Raises MergeError for numbers that are not finite.
+    """
+    of_sources = [file.modules for file in files]
+    names_of_kind: dict[ModuleKind, list[str]] = {}
+    for name in sorted(set().union(*of_sources)):
+        owners = {position: modules[name] for position, modules in enumerate(of_sources) if name in modules}
+        names_of_kind.setdefault(_kind_of(owners), []).append(name)
+    with threadpool_limits(1, "blas"):
+        return [_reduce(files, labels, kind, names) for kind, names in names_of_kind.items()]
+
+
+def _kind_of(owners: Mapping[int, Module]) -> ModuleKind:
+    """Return the kind of the modules of one name, by the position of their source."""
+    shapes = [module.shape for module in owners.values() if module.shape is not None]
+    dtypes = {
+        module.tensors[part].dtype
+        for module in owners.values()
+        if module.shape is not None
+        for part in module.shape.tensor_names
+    }
+    shape = replace(shapes[0], rank=0, stacked=False)  # without what is of one source
+    return ModuleKind(shape, tuple(owners), tuple(shape.rank for shape in shapes), _common_bits(dtypes))
+
+
+def _common_bits(dtypes: set[str]) -> int:
+    """Return the bits of the narrowest dtype that holds all of these: half precision has two that do not mix."""
+    bits = max(DTYPES[dtype].bits for dtype in dtypes)
+    return 32 if bits == 16 and len(dtypes) > 1 else bits
+
+
+def _reduce(files: Sequence[FactorFile], labels: Sequence[str], kind: ModuleKind, names: Sequence[str]) -> FrameGroup:
+    left, right = [], []
+    for name in names:
+        parts = [files[position].read(name) for position in kind.positions]
+        for part, position in zip(parts, kind.positions, strict=True):
+            if not (np.isfinite(part.b).all() and np.isfinite(part.a).all()):
+                raise MergeError(
+                    f"{labels[position]} cannot be merged: module {name} has NaN or infinite numbers",
+                    hint="train again with a lower learning rate, or merge an earlier checkpoint",
+                )
+        roots = [abs(part.scale) ** 0.5 for part in parts]  # so that no side is much larger
+        signs = [np.sign(part.scale) for part in parts]
+        b = np.concatenate([sign * root * p.b for sign, root, p in zip(signs, roots, parts, strict=True)], axis=2)
+        a = np.concatenate([root * p.a for root, p in zip(roots, parts, strict=True)], axis=1)
+        left.append(np.linalg.qr(b, mode="r"))
+        right.append(np.linalg.qr(a.swapaxes(1, 2), mode="r"))
+    frames_left, frames_right = np.concatenate(left), np.concatenate(right)
+    blocks = source_blocks(kind.ranks)
+    gram = (
+        blocks.T @ ((frames_left.swapaxes(1, 2) @ frames_left) * (frames_right.swapaxes(1, 2) @ frames_right)) @ blocks
+    )
+    norms = np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0)
+    turned = _turn(frames_left, frames_right, norms, kind.ranks), _turn(frames_right, frames_left, norms, kind.ranks)
+    return FrameGroup(kind, tuple(names), *turned, gram)
+
+
+def source_blocks(ranks: Sequence[int]) -> Array:
+    """Return the matrix (k, T) that is 1 where a column of the stack is of a source, else 0."""
+    return np.repeat(np.eye(len(ranks)), ranks, axis=0)
+
+
+def _turn(frames: Array, others: Array, norms: Array, ranks: Sequence[int]) -> Array:
+    """Return the frames (n, m, k) in coordinates of which the first matter most to all sources, each of norm 1.
+
+    ``others`` are those of the other side, ``norms`` (n, T) the squared norms of the deltas.
+    """
+    summed = np.zeros((len(frames), frames.shape[1], frames.shape[1]))
+    for t, columns in enumerate(columns_of_sources(ranks)):
+        delta = frames[..., columns] @ others[..., columns].swapaxes(1, 2)
+        scale = np.divide(1.0, norms[:, t], out=np.zeros(len(norms)), where=norms[:, t] > 0)
+        summed += scale[:, None, None] * (delta @ delta.swapaxes(1, 2))
+    _, vectors = np.linalg.eigh(summed)
+    turned: Array = vectors[..., : -MAX_COORDINATES - 1 : -1].swapaxes(1, 2) @ frames
+    return turned
+
+
+def columns_of_sources(ranks: Sequence[int]) -> list[slice]:
+    """Return where the columns of each source lie in the stack."""
+    ends = np.cumsum(ranks).tolist()
+    return [slice(end - rank, end) for end, rank in zip(ends, ranks, strict=True)]

@@ -9,8 +9,8 @@ from axe_playwright_python.sync_playwright import Axe
 from pages.conftest import Site, Someone
 
 PAGES = (
-    "/", "/?task=qa&metric=accuracy>=0.1", "/?text=nothing+like+it", "/start", "/sign-in", "/deployments", "/audit",
-    "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/both/v1", "/lab/history",
+    "/", "/?task=qa&metric=accuracy>=0.1", "/?text=nothing+like+it", "/facets", "/start", "/sign-in", "/deployments",
+    "/audit", "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/both/v1", "/lab/history",
 )  # fmt: skip
 BROKEN = ("/nowhere", "/team/nothing", "/?rank=x")
 WIDTHS = (360, 1440)

@@ -13,6 +13,7 @@ from loreg.server.pages import (
     audit,
     browse,
     deployments,
+    diff,
     facets,
     invitation,
     sign_in,
@@ -36,10 +37,12 @@ PAGES = {
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
     version.VERSION + "/inside": ("/team/news/v1/inside", PRIVATE, "/api/v1/adapters/team/news/versions/v1/check"),
+    diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
+    diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
-MODULES = (adapter, audit, browse, deployments, facets, invitation, sign_in, start, static_files, version)
+MODULES = (adapter, audit, browse, deployments, diff, facets, invitation, sign_in, start, static_files, version)
 
 
 def test_every_page_has_a_row():

@@ -13,6 +13,7 @@ from loreg.server.pages import (
     audit,
     browse,
     deployments,
+    diff,
     facets,
     invitation,
     sign_in,
@@ -27,7 +28,19 @@ from loreg.server.problems import http_problem
 
 def install_pages(app: FastAPI) -> None:
     """Add the pages, and let a browser see what is nowhere as a page too."""
-    for module in (static_files, invitation, sign_in, start, deployments, audit, browse, facets, adapter, version):
+    for module in (
+        static_files,
+        invitation,
+        sign_in,
+        start,
+        deployments,
+        audit,
+        browse,
+        facets,
+        adapter,
+        version,
+        diff,
+    ):
         app.include_router(module.routes)
 
     @app.exception_handler(HTTPException)

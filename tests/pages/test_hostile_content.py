@@ -72,8 +72,8 @@ PIECES = (
     "|a\n",
 )
 PAGES = (
-    "/", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/merged", "/team/merged/v1", "/deployments",
-    "/audit",
+    "/", "/facets", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/merged", "/team/merged/v1",
+    "/deployments", "/audit", "/team/evil/diff/v1..v2", "/team/evil/diff/v2..v1",
 )  # fmt: skip
 
 

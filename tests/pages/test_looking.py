@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -56,6 +57,21 @@ def test_a_facet_narrows_the_list_and_the_url_and_the_command_say_so(site: Site,
     page.get_by_role("link", name="task: news-topics").click()
     page.wait_for_url(site.endpoint + "/")
     expect(page.locator("tbody tr")).to_have_count(5)
+
+
+def test_without_javascript_a_link_leads_from_the_list_to_the_counts_and_back(site: Site, someone: Someone):
+    page = someone(site.endpoint, java_script_enabled=False).go("/?text=history")
+    page.get_by_role("link", name="Narrow down: count what there is").click()
+    assert page.get_by_text("1 version", exact=True).count() == 1
+    page.get_by_role("complementary").get_by_role("link", name="qa").click()
+    assert page.url == f"{site.endpoint}/?text=history&task=qa"
+    assert page.locator("tbody tr").count() == 1
+
+
+def test_the_list_shows_how_many_versions_there_are_when_they_are_counted(site: Site, someone: Someone):
+    page = someone(site.endpoint).go("/")
+    assert page.locator("#counted").inner_text() == "1 version"
+    assert "1 version" not in httpx.get(site.endpoint, headers={"Accept": "text/html"}).text
 
 
 def test_the_best_version_by_a_metric_is_shown_with_it(site: Site, someone: Someone):

@@ -8,7 +8,19 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version
+from loreg.server.pages import (
+    adapter,
+    audit,
+    browse,
+    deployments,
+    diff,
+    facets,
+    invitation,
+    sign_in,
+    start,
+    static_files,
+    version,
+)
 from pages.conftest import SCOPES, Site
 
 ROLES = ("", *SCOPES)
@@ -17,6 +29,7 @@ EVERYBODY = dict.fromkeys(ROLES, 200)
 #: Each page, filled, with who gets it, and a route of the API that answers each role with the same.
 PAGES = {
     "/": ("/", EVERYBODY, "/api/v1/search"),
+    "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
@@ -24,10 +37,12 @@ PAGES = {
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
     version.VERSION + "/inside": ("/team/news/v1/inside", PRIVATE, "/api/v1/adapters/team/news/versions/v1/check"),
+    diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
+    diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
-MODULES = (adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version)
+MODULES = (adapter, audit, browse, deployments, diff, facets, invitation, sign_in, start, static_files, version)
 
 
 def test_every_page_has_a_row():
@@ -61,7 +76,10 @@ def test_a_page_as_json_is_what_the_api_answers(site: Site, role: str):
 def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
     hidden = re.compile(r"team/(?:news|science|both)|news-topics|MiniLM")
     with site.visit(role) as client:
-        for path in ("/", "/?text=adapter", "/?task=qa", "/?base=llama", "/deployments", "/audit", "/audit?format=csv"):
+        for path in (
+            "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/deployments", "/audit",
+            "/audit?format=csv",
+        ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 200
             assert not hidden.search(re.sub('placeholder="[^"]*"', "", answer.text)), path

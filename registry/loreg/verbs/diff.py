@@ -10,7 +10,7 @@ from pathlib import Path
 from loreg.adapters.card import CARD_NAME, read_card
 from loreg.adapters.structure import AdapterStructure
 from loreg.canonical_json import canonical_json
-from loreg.entities import AdapterDiff, FieldDiff, ModuleDiff, Progress, no_progress
+from loreg.entities import AdapterDiff, Details, FieldDiff, ModuleDiff, Progress, no_progress
 from loreg.entities.display.text import tell_apart
 from loreg.errors import LoregError
 from loreg.refs import is_path
@@ -38,11 +38,27 @@ def diff(context: Context, a: str, b: str, *, progress: Progress = no_progress) 
         )
 
 
+def diff_headers(a: Details, b: Details, x: AdapterStructure, y: AdapterStructure) -> AdapterDiff:
+    """Compare two versions by what is said of them and by their headers; no delta is compared."""
+    (metrics_a, card_a), (metrics_b, card_b) = map(_described, (a, b))
+    return AdapterDiff(
+        a.version.ref,
+        b.version.ref,
+        _metric_fields(metrics_a, metrics_b),
+        _fields(_configuration(x), _configuration(y)),
+        _compare_ranks(x, y),
+        _card_lines(card_a, card_b, a.version.ref, b.version.ref),
+    )
+
+
 def _describe(context: Context, source: str) -> tuple[dict[str, float], str]:
     """Return the metrics of a source, by name and data, and its card."""
     if is_path(source):
         return {}, read_card(Path(source).expanduser() / CARD_NAME)
-    details = show_version(context, source)
+    return _described(show_version(context, source))
+
+
+def _described(details: Details) -> tuple[dict[str, float], str]:
     return {metric.measured: metric.value for metric in details.version.metrics}, details.card
 
 
@@ -75,27 +91,26 @@ def _compare_modules(
     x: ResolvedSource, y: ResolvedSource, progress: Progress
 ) -> tuple[tuple[ModuleDiff, ...], tuple[str, ...]]:
     """Return all modules of both, by name, and what kept their deltas from being compared."""
-    modules_a, modules_b = x.structure.modules, y.structure.modules
-    ranks = {
-        name: ModuleDiff(
-            name,
-            modules_a[name].rank if name in modules_a else 0,
-            modules_b[name].rank if name in modules_b else 0,
-        )
-        for name in (*modules_a, *(name for name in modules_b if name not in modules_a))
-    }
+    ranks = _compare_ranks(x.structure, y.structure)
     if not has_torch():
-        return tuple(ranks.values()), ("without torch no delta is compared: pip install 'loreg[merge]'",)
+        return ranks, ("without torch no delta is compared: pip install 'loreg[merge]'",)
     from loreg.merging.compare import compare_modules
 
     try:
         numbers = compare_modules(*merge_inputs([x, y], [], None), progress=progress)
     except LoregError as error:
-        return tuple(ranks.values()), (f"the deltas are not compared: {error.message}",)
+        return ranks, (f"the deltas are not compared: {error.message}",)
     compared = (
-        ModuleDiff(name, module.rank_a, module.rank_b, *numbers.get(name, ())) for name, module in ranks.items()
+        ModuleDiff(module.name, module.rank_a, module.rank_b, *numbers.get(module.name, ())) for module in ranks
     )
     return tuple(compared), ()
+
+
+def _compare_ranks(x: AdapterStructure, y: AdapterStructure) -> tuple[ModuleDiff, ...]:
+    """Return all modules of both with their ranks, by name; those that only the second has come last."""
+    names = (*x.modules, *(name for name in y.modules if name not in x.modules))
+    ranks_a, ranks_b = ({name: module.rank for name, module in side.modules.items()} for side in (x, y))
+    return tuple(ModuleDiff(name, ranks_a.get(name, 0), ranks_b.get(name, 0)) for name in names)
 
 
 def _card_lines(a: str, b: str, label_a: str, label_b: str) -> tuple[str, ...]:

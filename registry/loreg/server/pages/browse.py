@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from loreg.entities import FacetCount, FacetKind, Facets, Metric, Query, SearchPage, SortKey, Version
+from loreg.entities import Metric, Query, SearchPage, SortKey, Version
 from loreg.errors import UsageError
 from loreg.local.backend import LocalBackend
 from loreg.parsing import parse_comparison, parse_label, parse_metric_condition, parse_order
@@ -21,28 +19,12 @@ from loreg.server.pages.visitor import PageRoute, get_visitor, page
 from loreg.value import Value
 
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
+FACETS = "/facets"
 _PAGE = 25  # versions
 _MAX_LENGTH, _MAX_WORDS = 512, 20
 _MANY = ("task", "module", "rank", "metric", "label")
-_ONE = ("text", "base", "author", "variant", "sort", "best", "all_versions", "cursor")
-_TITLES = {
-    FacetKind.TASK: "Task",
-    FacetKind.BASE: "Base",
-    FacetKind.RANK: "Rank",
-    FacetKind.MODULE: "Module",
-    FacetKind.VARIANT: "Variant",
-    FacetKind.METRIC: "Best by metric",
-}
+ONE = ("text", "base", "author", "variant", "sort", "best", "all_versions", "cursor")
 Pairs = list[tuple[str, str]]
-
-
-class FacetLink(Value, frozen=True):
-    """A value that can be chosen, or put back; ``path`` is the page after that."""
-
-    value: str
-    versions: int
-    path: str
-    is_chosen: bool
 
 
 class Row(Value, frozen=True):
@@ -60,39 +42,33 @@ class BrowseView(Value, frozen=True):
     sort: str
     best: str
     rows: tuple[Row, ...]
-    facets: tuple[tuple[str, tuple[FacetLink, ...]], ...]
-    counted: Facets
     conditions: tuple[tuple[str, str], ...]
     hidden: tuple[tuple[str, str], ...]
-    metrics: tuple[str, ...]
     notes: tuple[str, ...]
     next_path: str
+    facets_path: str
     is_first: bool
 
 
 @routes.api_route("/", methods=["GET", "HEAD"])
 async def browse(request: Request) -> Response:
-    """Show what a search finds, with counts of what it has."""
-    pairs = _read_pairs(request)
+    """Show what a search finds; the counts of what it has come after it, where there is JavaScript."""
+    pairs = read_pairs(request)
     if request.query_params.get("bound") or request.query_params.get("measured"):
         return RedirectResponse(with_query("/", _with_bound(request, pairs)), 303)
     visitor = await get_visitor(request)
-    query, sort, best = _parse(pairs)
-    (results, rows), counted = await asyncio.gather(
-        visitor.backend.run(_search, query), visitor.backend.facets(msgspec.structs.replace(query, cursor=None))
-    )
+    query, sort, best = parse_query(pairs)
+    results, rows = await visitor.backend.run(_search, query)
     view = BrowseView(
         query=query,
         sort=sort,
         best=best,
         rows=rows,
-        facets=_link_facets(counted, pairs),
-        counted=counted,
         conditions=tuple(_list_conditions(pairs)),
         hidden=tuple(pair for pair in pairs if pair[0] not in ("text", "cursor", "sort")),
-        metrics=tuple(count.value for count in counted.counts if count.kind == FacetKind.METRIC),
         notes=tuple(_describe_matches(results)),
-        next_path=with_query("/", _replace(pairs, "cursor", results.cursor)) if results.cursor else "",
+        next_path=with_query("/", replace_pair(pairs, "cursor", results.cursor)) if results.cursor else "",
+        facets_path=with_query(FACETS, [pair for pair in pairs if pair[0] != "cursor"]),
         is_first=query.cursor is None,
     )
     return page(
@@ -106,9 +82,9 @@ async def browse(request: Request) -> Response:
     )
 
 
-def _read_pairs(request: Request) -> Pairs:
+def read_pairs(request: Request) -> Pairs:
     """Return the conditions in the URL, without the empty ones that a form sends. Raises UsageError."""
-    pairs = [(name, value.strip()) for name, value in request.query_params.multi_items() if name in (*_MANY, *_ONE)]
+    pairs = [(name, value.strip()) for name, value in request.query_params.multi_items() if name in (*_MANY, *ONE)]
     pairs = [(name, value) for name, value in pairs if value]
     limit = 4096
     if len(pairs) > _MAX_WORDS * len(_MANY) or any(
@@ -118,12 +94,12 @@ def _read_pairs(request: Request) -> Pairs:
     return pairs
 
 
-def _parse(pairs: Pairs) -> tuple[Query, str, str]:
+def parse_query(pairs: Pairs) -> tuple[Query, str, str]:
     """Return what is searched for, and its order as it is written. Raises UsageError."""
     many: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in pairs:
         many[name].append(value)
-    one = {name: many[name][-1] if many[name] else "" for name in _ONE}
+    one = {name: many[name][-1] if many[name] else "" for name in ONE}
     query = Query(
         text=one["text"],
         tasks=tuple(many["task"]),
@@ -149,37 +125,14 @@ def _with_bound(request: Request, pairs: Pairs) -> Pairs:
     operator = "<=" if request.query_params.get("operator") == "<=" else ">="
     name, at, data = measured.partition("@")
     if not bound:
-        return _replace(_replace(pairs, "sort", ""), "best", measured)
+        return replace_pair(replace_pair(pairs, "sort", ""), "best", measured)
     return [*(pair for pair in pairs if pair[0] != "cursor"), ("metric", f"{name}{operator}{bound}{at}{data}")]
 
 
-def _replace(pairs: Pairs, name: str, value: str) -> Pairs:
+def replace_pair(pairs: Pairs, name: str, value: str) -> Pairs:
     """Return the conditions with one value for that name, from the first page on."""
     kept = [pair for pair in pairs if pair[0] not in (name, "cursor")]
     return [*kept, (name, value)] if value else kept
-
-
-def _toggle(pairs: Pairs, name: str, value: str) -> Pairs:
-    """Return the conditions without that one if it is there, else with it."""
-    if (name, value) in pairs:
-        return [pair for pair in pairs if pair != (name, value) and pair[0] != "cursor"]
-    return _replace(pairs, name, value) if name in _ONE else [*_replace(pairs, "cursor", ""), (name, value)]
-
-
-def _link_facets(facets: Facets, pairs: Pairs) -> tuple[tuple[str, tuple[FacetLink, ...]], ...]:
-    by_kind: defaultdict[FacetKind, list[FacetCount]] = defaultdict(list)
-    for count in facets.counts:
-        if count.value:
-            by_kind[count.kind].append(count)
-    return tuple((_TITLES[kind], tuple(_link(count, pairs) for count in by_kind[kind])) for kind in by_kind)
-
-
-def _link(count: FacetCount, pairs: Pairs) -> FacetLink:
-    name = "best" if count.kind == FacetKind.METRIC else str(count.kind)
-    value = f"={count.value}" if count.kind == FacetKind.RANK else count.value
-    without = _replace(pairs, "sort", "") if name == "best" else pairs
-    path = with_query("/", _toggle(without, name, value))
-    return FacetLink(count.value, count.versions, path, (name, value) in pairs)
 
 
 def _list_conditions(pairs: Pairs) -> Iterable[tuple[str, str]]:

@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.structure import WEIGHTS_NAME, read_remote_structure
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
 from loreg.checking.profile import Effect, Profile, list_profiles, read_profile
 from loreg.entities import Details, Finding
 from loreg.local.backend import LocalBackend
@@ -51,12 +51,12 @@ def inspect_version(backend: LocalBackend, service: Service, details: Details) -
 
     Raises what :func:`loreg.adapters.structure.read_remote_structure` raises, and UnavailableError.
     """
-    ranks = _read_ranks(service, details)
+    modules = read_structure(service, details).modules
     context = Context(backend, service.store, Path(), service.policy)
     (report,) = check(context, [details.version.ref], profiles=list_profiles(), header_only=True)
     codes = {code for effects in map(_effects, _profiles()) for code in effects}
     return Inspection(
-        ranks=ranks,
+        ranks={name: float(module.rank) for name, module in modules.items()},
         findings=tuple(finding for finding in report.findings if finding.code not in codes),
         servers=tuple(_judge_server(profile, report.findings) for profile in _profiles()),
         notes=report.notes,
@@ -80,13 +80,16 @@ def _judge_server(profile: Profile, findings: tuple[Finding, ...]) -> ServerVerd
     return ServerVerdict(profile.name, profile.title, profile.release, verdict, mark, reasons)
 
 
-def _read_ranks(service: Service, details: Details) -> dict[str, float]:
+def read_structure(service: Service, details: Details) -> AdapterStructure:
+    """Return what the header and the configuration of a version say it is.
+
+    Raises what :func:`loreg.adapters.structure.read_remote_structure` raises, and UnavailableError.
+    """
     files = {file.path: file for file in details.files}
     weights, config = files[WEIGHTS_NAME], files[CONFIG_NAME]
-    structure = read_remote_structure(
+    return read_remote_structure(
         Path(details.version.ref),
         service.store.read(config.sha256),
         weights.size,
         lambda start, size: service.store.read_part(weights.sha256, start, size),
     )
-    return {name: float(module.rank) for name, module in structure.modules.items()}

@@ -6,6 +6,7 @@
 ``/NS/NAME/resolve/…``       clients of the Hub
 ``/``, ``/WORD``             pages: no adapter has a path of one part
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
+``/NS/NAME/diff/vN..vM``     page of what changed between two versions
 ``/_/…``                     files and actions of the pages: no namespace begins with ``_``
 ===========================  =======================================================================
 """
@@ -43,6 +44,8 @@ register_url_convertor("number", _NumberConvertor())
 
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
+CHOOSE_DIFF = ADAPTER + "/diff"
+DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
 
 
 def is_for_programs(path: str) -> bool:
@@ -54,6 +57,11 @@ def is_for_programs(path: str) -> bool:
 def version_path(version: Version) -> str:
     """Return the path of a version's page."""
     return page_path(version.adapter, version.number)
+
+
+def diff_path(adapter: AdapterName, before: int, after: int) -> str:
+    """Return the path of the page of what changed between two versions."""
+    return f"{page_path(adapter)}/diff/v{before}..v{after}"
 
 
 def ref_path(ref: str) -> str:

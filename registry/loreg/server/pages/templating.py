@@ -46,6 +46,7 @@ def _environment() -> Environment:
         static=static_path,
         adapter_path=page_path,
         version_path=paths.version_path,
+        diff_path=paths.diff_path,
         ref_path=paths.ref_path,
         with_query=paths.with_query,
         base_name=base_name,

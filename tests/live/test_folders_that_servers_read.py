@@ -25,7 +25,7 @@ FOLDER = Path("adapters")
 
 def command_for(server: str) -> list[str]:
     """The command that the row of the table says, without ``loreg``."""
-    (row,) = re.findall(rf"^\| {server}.*$", PAGE.read_text(), re.MULTILINE)
+    (row,) = re.findall(rf"^\| {server}.*`loreg sync.*$", PAGE.read_text(), re.MULTILINE)
     (command,) = re.findall(r"`loreg (sync [^`]+)`", row)
     return shlex.split(command)
 

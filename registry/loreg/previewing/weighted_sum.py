@@ -182,7 +182,8 @@ def _kept_of_sources(group: FrameGroup, spectrum: _Spectrum, ranks: Array) -> Ar
     for columns in columns_of_sources(group.kind.ranks):
         b, a = left[..., columns], right[..., columns]
         shares.append(((b.swapaxes(1, 2) @ b) * (a.swapaxes(1, 2) @ a)).sum((1, 2)))
-    return np.maximum(np.stack(shares, -1), 0.0)
+    kept: Array = np.maximum(np.stack(shares, -1), 0.0)
+    return kept
 
 
 def _keep_coordinates(group: FrameGroup, weights: Array, rank: int) -> tuple[Array, Array]:
